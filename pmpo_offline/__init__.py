@@ -1,0 +1,31 @@
+"""pmpo-offline: datasets and an offline benchmark for learning from accept/reject feedback."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pmpo_offline.benchmark import bench
+    from pmpo_offline.build import build_dataset
+    from pmpo_offline.data import load_dataset
+    from pmpo_offline.evaluation import evaluate
+    from pmpo_offline.training import train
+
+__version__ = "0.1.0"
+__all__ = ["bench", "build_dataset", "evaluate", "load_dataset", "train"]
+
+_HOMES = {
+    "bench": "benchmark",
+    "build_dataset": "build",
+    "evaluate": "evaluation",
+    "load_dataset": "data",
+    "train": "training",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Torch and MuJoCo take a second to import: each public name is fetched on first use, so the command line starts fast.
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"pmpo_offline.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
