@@ -1,0 +1,178 @@
+"""Find and validate the declarations: what can be built, run and learned with.
+
+```
+datasets/<namespace>/<name>.toml     a recipe for a dataset, found by the id it holds
+benchmarks/<suite>.toml              a suite, named by its file
+baselines/<family>/<algorithm>.toml  an algorithm's hyperparameters for a family of tasks, named by its file
+```
+They stand in the repository's root in a checkout and in `pmpo_offline/_declarations/` in an installed wheel.
+Wherever a name is asked for, the path of a `.toml` file of one's own serves too.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from pmpo_offline.errors import UserError, unknown
+
+Share = Annotated[
+    # TOML has no null: "collected" says that the labels are kept in the proportion they were collected in.
+    Annotated[float, Field(ge=0, le=1)] | None,
+    BeforeValidator(lambda value: None if value == "collected" else value),
+]
+Noise = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Declaration(BaseModel):
+    """What all declarations have in common: they are frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DatasetDeclaration(Declaration):
+    """A recipe for a dataset; its task validates `behavior`, `critic` and `candidates`."""
+
+    id: str
+    kind: Literal["transitions", "candidates", "responses"]
+    task: str
+    title: str
+    description: str = ""
+    licence: str
+    episodes: Count
+    seed: int = 0
+    label: str
+    imbalance: Share = None
+    noise: Noise = 0.0
+    critic: dict[str, Any] = {}
+    candidates: dict[str, Any] = {}
+    behavior: list[dict[str, Any]] = []
+
+
+class SuiteDeclaration(Declaration):
+    """A grid of training runs that makes one table: datasets × imbalance × noise × algorithms × seeds."""
+
+    name: str
+    title: str
+    description: str = ""
+    datasets: Annotated[list[str], Field(min_length=1)]
+    imbalance: Annotated[list[Share], Field(min_length=1)] = [None]
+    noise: Annotated[list[Noise], Field(min_length=1)] = [0.0]
+    algorithms: Annotated[list[str], Field(min_length=1)]
+    reference: str | None = None
+    """The algorithm that learns without feedback: it is part of every run, and the others are compared with it."""
+    shuffled: list[str] = []
+    """Algorithms that run again on shuffled labels: one that does as well there has learned nothing from feedback."""
+    seeds: Count = 5
+    episodes: Count = 100
+    """Evaluation episodes a training run."""
+    updates: Count | None = None
+    """Gradient steps, where the suite overrides what the algorithms declare."""
+
+
+class AlgorithmDeclaration(Declaration):
+    """An objective with the hyperparameters that suit one family of tasks."""
+
+    name: str
+    family: str
+    title: str
+    description: str = ""
+    objective: str
+    rows: Literal["all", "accepted", "candidates", "pairs"]
+    start: Literal["scratch", "reference"]
+    settings: dict[str, bool | int | float | str] = {}
+    """The objective's hyperparameters."""
+    training: dict[str, Any] = {}
+    """The trainer's: updates, batch, learning_rate, …; the trainer validates them."""
+
+
+def root(kind: Literal["datasets", "benchmarks", "baselines"]) -> Path:
+    """Return the directory that holds one kind of declarations."""
+    package = Path(__file__).parent
+    installed = package / "_declarations"
+    return (installed if installed.is_dir() else package.parent) / kind
+
+
+def dataset(name: str) -> DatasetDeclaration:
+    """Return the recipe with this id; `UserError` if there is none or it is malformed."""
+    return _find("dataset", name, _dataset_files(), DatasetDeclaration)
+
+
+def suite(name: str) -> SuiteDeclaration:
+    """Return the suite of this name; `UserError` if there is none or it is malformed."""
+    return _find("suite", name, _suite_files(), SuiteDeclaration)
+
+
+def algorithm(name: str, family: str = "control") -> AlgorithmDeclaration:
+    """Return the algorithm of this name as declared for a family of tasks; `UserError` if there is none."""
+    return _find("algorithm", name, _algorithm_files(family), AlgorithmDeclaration)
+
+
+def datasets() -> list[DatasetDeclaration]:
+    """Return every recipe, sorted by id."""
+    return [_read(path, DatasetDeclaration) for _, path in sorted(_dataset_files().items())]
+
+
+def suites() -> list[SuiteDeclaration]:
+    """Return every suite, sorted by name."""
+    return [_read(path, SuiteDeclaration) for _, path in sorted(_suite_files().items())]
+
+
+def algorithms(family: str = "control") -> list[AlgorithmDeclaration]:
+    """Return every algorithm declared for a family of tasks, sorted by name."""
+    return [_read(path, AlgorithmDeclaration) for _, path in sorted(_algorithm_files(family).items())]
+
+
+def _dataset_files() -> dict[str, Path]:
+    # Recipes are found by the id they hold: a file may stand anywhere below datasets/, next to the data that it ships.
+    return {str(_toml(path).get("id", path.stem)): path for path in root("datasets").rglob("*.toml")}
+
+
+def _suite_files() -> dict[str, Path]:
+    # Not recursive: benchmarks/ also holds results.
+    return {path.stem: path for path in root("benchmarks").glob("*.toml")}
+
+
+def _algorithm_files(family: str) -> dict[str, Path]:
+    return {path.stem: path for path in (root("baselines") / family).glob("*.toml")}
+
+
+D = TypeVar("D", bound=Declaration)
+
+
+def _find(kind: str, name: str, files: dict[str, Path], model: type[D]) -> D:
+    if name in files:
+        return _read(files[name], model)
+    if name.endswith(".toml") and Path(name).is_file():
+        return _read(Path(name), model)
+    raise unknown(kind, name, files)
+
+
+def _read(path: Path, model: type[D]) -> D:
+    content = _toml(path)
+    # A name repeated inside the file could contradict the file's own, so it is not a key there.
+    implied = {"name": path.stem, "family": path.parent.name}
+    implied = {key: value for key, value in implied.items() if key in model.model_fields}
+    if repeated := sorted(implied.keys() & content.keys()):
+        raise UserError(f"{path}: {repeated[0]}: comes from the file's place and cannot be set; remove it")
+    try:
+        return model.model_validate({**content, **implied})
+    except ValidationError as error:
+        first, *others = error.errors()
+        more = f" (and {len(others)} more)" if others else ""
+        if first["type"] == "extra_forbidden":
+            known = model.model_fields.keys() - implied.keys()
+            raise UserError(f"{path}: {unknown('key', str(first['loc'][-1]), known)}{more}") from None
+        where = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{path}: {where}: {first['msg'].lower()}{more}") from None
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid TOML: {error}") from None
