@@ -1,0 +1,44 @@
+"""What an objective declares about itself, so that a trainer needs to know none of them by name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A loss with the tensors that it needs and the hyperparameters that it offers.
+
+    The vocabulary of inputs, `(*runs, B)` unless said otherwise, B rows, P pairs, K candidates a state:
+
+    - `logp`, `ref_logp`: log-probability of each row's outcome under the policy and under the reference
+    - `label`: +1 accept, -1 reject, 0 unlabelled
+    - `forward_kl`: `(*runs,)`, KL(pi_ref || pi) over all rows
+    - `policy_kl`: `(*runs,)`, KL(pi || pi_ref), detached and at least 0
+    - `group_logp`, `group_score`: `(*runs, B, K)`, of the candidates of each state
+    - `logp_chosen`, `logp_rejected`, `ref_chosen`, `ref_rejected`: `(*runs, P)`, of each pair's two outcomes
+    """
+
+    name: str
+    """Its key in `OBJECTIVES`."""
+    loss: Callable[..., tuple[Tensor, dict[str, Tensor]]]
+    """The pure function: tensors in, loss `(*runs,)` and metrics out."""
+    inputs: Mapping[str, str]
+    """The loss's tensor parameters, each with the name of its input in the vocabulary."""
+    bound: Callable[..., float] | None = None
+    """The least stable beta from `alpha`, `reject_mass`, `normalize`, `reject_share`; None where no bound applies."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The hyperparameters and their defaults; numeric ones also take a tensor `(*runs, 1)`."""
+        parameters = inspect.signature(self.loss).parameters
+        return {name: p.default for name, p in parameters.items() if name not in self.inputs and name != "weight"}
+
+    def __call__(self, inputs: Mapping[str, Tensor], **settings: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss and its metrics, picking what it needs from `inputs` by the names of the vocabulary."""
+        return self.loss(**{parameter: inputs[name] for parameter, name in self.inputs.items()}, **settings)
