@@ -1,0 +1,112 @@
+"""Gaussian mixture policies: able to hold several ways of acting at once, where one Gaussian would average them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pmpo_offline.policies.network import stacked_mlp
+
+_HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """A mixture of K diagonal Gaussians over actions at each of (R, B) states."""
+
+    log_weight: Tensor  # (R, B, K), normalised
+    mean: Tensor  # (R, B, K, A)
+    log_std: Tensor  # (R, B, K, A)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Log-density of actions, nats: (R, B, A) -> (R, B), or of several a state: (R, B, M, A) -> (R, B, M)."""
+        grouped = action.dim() == self.mean.dim()
+        points = action if grouped else action.unsqueeze(-2)
+        # log_weight and log_std enter once a state; only the squared distance depends on the action.
+        constant = self.log_weight - (self.log_std + _HALF_LOG_TAU).sum(-1)
+        scaled = (points.unsqueeze(-2) - self.mean.unsqueeze(-3)) * torch.exp(-self.log_std).unsqueeze(-3)
+        log_prob = torch.logsumexp(constant.unsqueeze(-2) - 0.5 * scaled.square().sum(-1), dim=-1)
+        return log_prob if grouped else log_prob.squeeze(-1)
+
+    def mode(self) -> Tensor:
+        """Mean of the likeliest component, (R, B, A)."""
+        return self._pick(self.log_weight.argmax(-1))
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """Draw one action a state, (R, B, A)."""
+        chosen = self._choose(generator)
+        noise = torch.randn(self.mean.shape[:2] + self.mean.shape[3:], generator=generator, device=self.mean.device)
+        index = chosen[..., None, None].expand(*chosen.shape, 1, self.mean.shape[-1])
+        return self._pick(chosen) + self.log_std.gather(-2, index).squeeze(-2).exp() * noise
+
+    def component(self, generator: torch.Generator | None = None) -> Tensor:
+        """Draw a component a state and return its mean, (R, B, A): the policy's choices without its jitter."""
+        return self._pick(self._choose(generator))
+
+    def _choose(self, generator: torch.Generator | None) -> Tensor:
+        uniform = torch.rand(self.log_weight.shape[:-1] + (1,), generator=generator, device=self.mean.device)
+        return (self.log_weight.exp().cumsum(-1) < uniform).sum(-1).clamp(max=self.log_weight.shape[-1] - 1)
+
+    def _pick(self, component: Tensor) -> Tensor:
+        index = component[..., None, None].expand(*component.shape, 1, self.mean.shape[-1])
+        return self.mean.gather(-2, index).squeeze(-2)
+
+
+class MixturePolicy(nn.Module):
+    """R policies with K-component mixture heads; K = 1 is the Gaussian policy.
+
+    Args:
+        seeds: one initialisation seed a run; R is their number.
+        observation_mean: per-column mean of the training observations, (O,).
+        observation_std: per-column deviation, (O,).
+        action_dim: A.
+        components: K.
+        hidden: widths of the hidden layers.
+        std_range: smallest and largest standard deviation; a floor keeps the density of clipped actions finite.
+    """
+
+    observation_mean: Tensor
+    observation_std: Tensor
+
+    def __init__(
+        self,
+        seeds: Sequence[int],
+        observation_mean: Tensor,
+        observation_std: Tensor,
+        action_dim: int,
+        *,
+        components: int = 5,
+        hidden: Sequence[int] = (256, 256, 256),
+        std_range: tuple[float, float] = (0.05, 1.0),
+    ) -> None:
+        super().__init__()
+        self.action_dim, self.components = action_dim, components
+        self.log_std_range = (math.log(std_range[0]), math.log(std_range[1]))
+        self.register_buffer("observation_mean", observation_mean.clone())
+        self.register_buffer("observation_std", observation_std.clamp(min=1e-3))
+        outputs = components * (1 + 2 * action_dim)
+        self.network = stacked_mlp(seeds, len(observation_mean), hidden, outputs)
+        with torch.no_grad():  # spread the means, or all components learn the same mode
+            bias = self.network[-1].bias  # type: ignore[union-attr]
+            for run, seed in enumerate(seeds):
+                generator = torch.Generator().manual_seed(seed + 1)
+                bias[run, 0, components : components * (1 + action_dim)] = (
+                    torch.randn(components * action_dim, generator=generator) * 0.5
+                )
+
+    def forward(self, observation: Tensor) -> Mixture:
+        """Return the action distributions at observations (R, B, O)."""
+        x = ((observation - self.observation_mean) / self.observation_std).clamp(-10, 10)
+        head = self.network(x)
+        k, a = self.components, self.action_dim
+        shape = (*head.shape[:-1], k, a)
+        low, high = self.log_std_range
+        return Mixture(
+            log_weight=torch.log_softmax(head[..., :k], dim=-1),
+            mean=head[..., k : k + k * a].reshape(shape),
+            log_std=low + (high - low) * torch.sigmoid(head[..., k + k * a :].reshape(shape)),
+        )

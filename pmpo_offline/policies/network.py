@@ -1,0 +1,42 @@
+"""Multilayer perceptrons with a leading run dimension: many seeds and settings trained as one batch of matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class StackedLinear(nn.Module):
+    """R independent linear maps, applied by one batched product.
+
+    Args:
+        generators: one random generator a run, so that a run starts alike whether it is trained alone or in a stack.
+        inputs: width of the input.
+        outputs: width of the output.
+        gain: scale of the initial weights relative to 1/sqrt(inputs).
+    """
+
+    def __init__(self, generators: Sequence[torch.Generator], inputs: int, outputs: int, gain: float = 1.0) -> None:
+        super().__init__()
+        bound = gain * (3.0 / inputs) ** 0.5
+        weights = [(torch.rand(inputs, outputs, generator=g) * 2 - 1) * bound for g in generators]
+        self.weight = nn.Parameter(torch.stack(weights))
+        self.bias = nn.Parameter(torch.zeros(len(weights), 1, outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (R, B, inputs) to (R, B, outputs)."""
+        return torch.baddbmm(self.bias, x, self.weight)
+
+
+def stacked_mlp(seeds: Sequence[int], inputs: int, hidden: Sequence[int], outputs: int) -> nn.Sequential:
+    """Build R perceptrons with ReLU layers, run r initialised from seeds[r]; (R, B, inputs) -> (R, B, outputs)."""
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    layers: list[nn.Module] = []
+    width = inputs
+    for size in hidden:
+        layers += [StackedLinear(generators, width, size, gain=2**0.5), nn.ReLU()]
+        width = size
+    layers.append(StackedLinear(generators, width, outputs, gain=0.1))
+    return nn.Sequential(*layers)

@@ -1,0 +1,1 @@
+"""What is to be solved: a task collects experience and scores a policy."""
