@@ -1,7 +1,7 @@
 """The accepted share of the labelled units, made exact by leaving units of the too frequent class unlabelled.
 
-    share 0.25   accept ■■■■■■■■ → ■■□□□□□□     the first 2 of one seeded order of the accepts stay labelled,
-                 reject ■■■■■■   → ■■■■■■       □ becomes unlabelled: no row is moved, copied or thrown away
+share 0.25   accept ■■■■■■■■ → ■■□□□□□□     the first 2 of one seeded order of the accepts stay labelled,
+             reject ■■■■■■   → ■■■■■■       □ becomes unlabelled: no row is moved, copied or thrown away
 """
 
 from __future__ import annotations

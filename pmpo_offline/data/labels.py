@@ -132,11 +132,13 @@ def rank(scores: NDArray[np.floating], k: int) -> Labels:
     """Label `scores` (states, K) within each state: the best k are +1, the worst k −1, the others and NaN are 0.
 
     Of equal scores the earlier candidate ranks higher. Where the k-th best and the k-th worst score are equal, nothing
-    tells them apart, and the candidates of that score stay 0. A state with fewer than 2k known scores is left out whole.
+    tells them apart, and the candidates of that score stay 0. A state with fewer than 2k known scores stays 0 whole.
     """
     states, width = scores.shape
     if not 1 <= k <= width // 2:
-        raise UserError(f"top_bottom:{k} needs {2 * k} candidates a state, here are {width}: choose k up to {width // 2}")
+        raise UserError(
+            f"top_bottom:{k} needs {2 * k} candidates a state, here are {width}: choose k up to {width // 2}"
+        )
     order = np.argsort(-scores, axis=1, kind="stable")  # best first; NaN sorts last
     ranked = np.take_along_axis(scores, order, axis=1)
     known = (~np.isnan(scores)).sum(axis=1)
@@ -147,7 +149,7 @@ def rank(scores: NDArray[np.floating], k: int) -> Labels:
     kth_best = ranked[:, k - 1]
     labels[(ranked == kth_best[:, None]) & (kth_best == kth_worst)[:, None]] = 0
     labels[known < 2 * k] = 0
-    result = np.zeros_like(labels)
+    result: Labels = np.zeros_like(labels)
     np.put_along_axis(result, order, labels, axis=1)
     return result
 
@@ -161,5 +163,6 @@ def flip(labels: Labels, rate: float, seed: int) -> Labels:
         raise UserError(f"noise {rate:g} is a flip rate: choose one between 0 and 1")
     if rate == 0.0:
         return labels
-    mistaken = uniforms(labels.size, seed, "flip").reshape(labels.shape) < rate
-    return np.where(mistaken, -labels, labels).astype(np.int8)
+    flipped = labels.copy()
+    flipped[uniforms(labels.size, seed, "flip").reshape(labels.shape) < rate] *= -1
+    return flipped

@@ -22,4 +22,4 @@ def random_words(count: int, *key: int | str) -> NDArray[np.uint64]:
 
 def uniforms(count: int, *key: int | str) -> NDArray[np.float64]:
     """Return `count` floats in [0, 1) from the 53 upper bits of `random_words`."""
-    return (random_words(count, *key) >> np.uint64(11)) * 2.0**-53
+    return (random_words(count, *key) >> np.uint64(11)).astype(np.float64) * 2.0**-53

@@ -1,0 +1,217 @@
+"""What a dataset holds: the Arrow schemas of its tables, and `Metadata`, the content of its dataset.json.
+
+    transitions   row r │ observation action reward terminated truncated episode step score label
+    episodes      row e │ start length … final_observation         rows start … start + length − 1 are episode e
+    candidates    row c │ row action score label                   K consecutive rows belong to one transition
+
+    rows of an episode of 3 steps     r          r+1        r+2
+    observation                       o₀         o₁         o₂         and final_observation = o₃
+    next observation                  o₁ = r+1   o₂ = r+2   o₃ = episodes.final_observation
+
+Every field is nullable and no integer is narrower than 32 bits: Hugging Face's reader silently forgets the features of
+a schema that says otherwise. Only `score` and `label` ever hold nulls.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from pmpo_offline.data.labels import LabelRule, ScoreName, Unit
+
+SCHEMA_VERSION = 1
+Kind = Literal["transitions", "candidates", "responses"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ScoreRule(_Frozen):
+    """Where the scores come from: the score's name and the settings of what computed it (a critic's, say)."""
+
+    name: ScoreName
+    settings: dict[str, JsonValue] = {}
+
+
+class Imbalance(_Frozen):
+    """The accepted share of the labelled units: asked for (None: as collected), achieved, and its cost in labels."""
+
+    asked: float | None = None
+    achieved: float | None = None
+    """None where nothing is labelled."""
+    dropped_accepted: int = 0
+    dropped_rejected: int = 0
+
+
+class Counts(_Frozen):
+    """Rows and episodes, and the labels in units (steps, episodes or responses)."""
+
+    rows: int
+    episodes: int
+    accepted: int
+    rejected: int
+    unlabelled: int
+
+
+class CandidateLabels(_Frozen):
+    """The labels of candidates.arrow: `per_state` scored actions at each of `states` transitions."""
+
+    states: int
+    per_state: int
+    accepted: int
+    rejected: int
+    unlabelled: int
+    imbalance: Imbalance
+    reject_mass: float
+    """Rejected candidates / all candidates before balancing."""
+    reject_share: float
+    """Rejected candidates / labelled candidates after balancing."""
+
+
+class References(_Frozen):
+    """The returns that are 0 and 100 of the normalized score, how they were measured, and on which versions."""
+
+    min: float
+    max: float
+    how: str
+    versions: dict[str, str] = {}
+
+
+class Provenance(_Frozen):
+    """What the dataset was made from: sources, their hashes, the package versions, and the settings of the build."""
+
+    sources: list[str] = []
+    hashes: dict[str, str] = {}
+    packages: dict[str, str] = {}
+    settings: dict[str, JsonValue] = {}
+
+
+class FileInfo(_Frozen):
+    """What a file must be for the dataset to be whole."""
+
+    sha256: str
+    bytes: int
+
+
+class Metadata(_Frozen):
+    """The content of dataset.json."""
+
+    schema_version: int = SCHEMA_VERSION
+    id: str
+    kind: Kind
+    task: str
+    unit: Unit
+    """What one label is given to; in a dataset of kind "candidates" each candidate is a response to its state."""
+    score: ScoreRule
+    label: LabelRule
+    threshold: float | None = None
+    """The score at which the rule split: a quantile's value on this data, 0 for `sign`, None for `top_bottom`."""
+    noise: float = Field(default=0.0, ge=0.0, le=1.0)
+    """The rate at which labels were flipped."""
+    imbalance: Imbalance = Imbalance()
+    counts: Counts
+    reject_mass: float
+    """P_r: rejected rows / all rows, after noise and before balancing (of candidates in kind "candidates")."""
+    reject_share: float
+    """Rejected rows / labelled rows after balancing: `reject_share` of `objectives.stability.beta_min`."""
+    candidates: CandidateLabels | None = None
+    seed: int = Field(default=0, ge=0)
+    references: References | None = None
+    provenance: Provenance = Provenance()
+    licence: str = "Apache-2.0"
+    files: dict[str, FileInfo] = {}
+    """Every file but dataset.json itself; `storage.write` fills it in."""
+
+
+def transitions_schema(observation_dim: int, action_dim: int) -> pa.Schema:
+    """Return the schema of transitions: one row a step, episodes one after the other."""
+    return _with_features(
+        {
+            "observation": pa.list_(pa.float32(), observation_dim),
+            "action": pa.list_(pa.float32(), action_dim),
+            "reward": pa.float32(),
+            "terminated": pa.bool_(),
+            "truncated": pa.bool_(),
+            "episode": pa.int32(),
+            "step": pa.int32(),
+            "score": pa.float32(),
+            "label": pa.bool_(),
+        }
+    )
+
+
+def episodes_schema(observation_dim: int) -> pa.Schema:
+    """Return the schema of episodes: `start` and `length` are in rows of transitions."""
+    return _with_features(
+        {
+            "start": pa.int64(),
+            "length": pa.int32(),
+            "return": pa.float64(),
+            "success": pa.bool_(),
+            "terminated": pa.bool_(),
+            "final_observation": pa.list_(pa.float32(), observation_dim),
+            "behavior": pa.string(),
+            "seed": pa.int64(),
+            "score": pa.float64(),
+            "label": pa.bool_(),
+            "split": pa.string(),
+        }
+    )
+
+
+def candidates_schema(action_dim: int) -> pa.Schema:
+    """Return the schema of candidates: sorted by `row`, K consecutive rows a state."""
+    return _with_features(
+        {
+            "row": pa.int64(),
+            "action": pa.list_(pa.float32(), action_dim),
+            "score": pa.float32(),
+            "label": pa.bool_(),
+        }
+    )
+
+
+def responses_schema() -> pa.Schema:
+    """Return the schema of responses: one row a completion."""
+    return _with_features(
+        {
+            "prompt": pa.string(),
+            "completion": pa.string(),
+            "score": pa.float32(),
+            "label": pa.bool_(),
+            "prompt_id": pa.int32(),
+            "response_id": pa.int32(),
+            "source": pa.string(),
+            "split": pa.string(),
+        }
+    )
+
+
+def schemas(tables: dict[str, pa.Table]) -> dict[str, pa.Schema]:
+    """Return the schema that each of these tables must have, given the widths of their lists.
+
+    Raises `KeyError` for a missing column, `AttributeError` where a fixed-size list is none.
+    """
+    if "responses" in tables:
+        return {"responses": responses_schema()}
+    steps = tables["transitions"].schema
+    observation, action = steps.field("observation").type.list_size, steps.field("action").type.list_size
+    found = {"transitions": transitions_schema(observation, action), "episodes": episodes_schema(observation)}
+    return found | ({"candidates": candidates_schema(action)} if "candidates" in tables else {})
+
+
+def _with_features(fields: dict[str, pa.DataType]) -> pa.Schema:
+    features = json.dumps({"info": {"features": {name: _feature(kind) for name, kind in fields.items()}}})
+    return pa.schema(list(fields.items()), metadata={"huggingface": features})
+
+
+def _feature(kind: pa.DataType) -> dict[str, Any]:
+    """Return Hugging Face's description of a column; its readers of every version know `Sequence`."""
+    if pa.types.is_fixed_size_list(kind):
+        return {"feature": _feature(kind.value_type), "length": kind.list_size, "_type": "Sequence"}
+    names = {"float": "float32", "double": "float64"}
+    return {"dtype": names.get(str(kind), str(kind)), "_type": "Value"}

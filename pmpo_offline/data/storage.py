@@ -1,0 +1,215 @@
+"""Datasets on disk, whole or absent: written beside their place, flushed, and renamed into it at once.
+
+<home>/rgb-stacking/.proxy-v0.partial     while it is written; what a killed writer left, the next one removes
+<home>/rgb-stacking/proxy-v0              the dataset; nothing in it changes after the rename
+<home>/rgb-stacking/.proxy-v0.replaced    for the moment between two renames when a dataset is overwritten
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+from pydantic import ValidationError
+
+from pmpo_offline.data import arrow, columns, hdf5
+from pmpo_offline.data.card import card
+from pmpo_offline.data.consistency import problems
+from pmpo_offline.data.ids import METADATA_FILE, dataset_path, home, resolve, standing, stands
+from pmpo_offline.data.schema import SCHEMA_VERSION, FileInfo, Metadata, schemas
+from pmpo_offline.errors import PmpoOfflineError, UserError
+
+__all__ = ["Format", "dataset_path", "home", "read_metadata", "resolve", "standing", "stands", "write"]
+
+Format = Literal["arrow", "hdf5"]
+
+
+def write(
+    directory: Path,
+    metadata: Metadata,
+    tables: Mapping[str, pa.Table],
+    *,
+    format: Format = "arrow",
+    overwrite: bool = False,
+    sidecars: Mapping[str, bytes] | None = None,
+) -> Metadata:
+    """Write a dataset and return its metadata with every file's size and hash.
+
+    `tables` are "transitions" and "episodes" (and "candidates"), or "responses"; `sidecars` are further files by name.
+    Writers of one namespace wait for each other. Raises `UserError` if something stands in the way, and
+    `PmpoOfflineError` if the tables contradict the metadata or the disk refuses; then nothing of the dataset remains.
+    """
+    content = _conform(tables)
+    if wrong := problems(metadata, content):
+        raise PmpoOfflineError(f"dataset {metadata.id} is not written, its content is inconsistent: {wrong[0]}")
+    partial = directory.with_name(f".{directory.name}.partial")
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with _alone_in(directory.parent):
+            _tidy(directory, partial)
+            _clear_the_way(directory, overwrite)
+            try:
+                written = _fill(partial, metadata, content, format, sidecars or {})
+                _swap(partial, directory)
+            except BaseException:
+                shutil.rmtree(partial, ignore_errors=True)
+                raise
+    except OSError as error:
+        raise PmpoOfflineError(_refusal(directory, error)) from error
+    return written
+
+
+def read_metadata(directory: Path) -> Metadata:
+    """Read dataset.json; one line for what is missing, malformed or of another schema version."""
+    path = directory / METADATA_FILE
+    try:
+        content = json.loads(path.read_bytes())
+        version = content["schema_version"]
+        if version == SCHEMA_VERSION:
+            return Metadata.model_validate(content)
+    except OSError as error:
+        raise PmpoOfflineError(f"cannot read {path}: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise PmpoOfflineError(f"{path} is damaged: field {field}: {first['msg']}; build the dataset again") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise PmpoOfflineError(f"{path} is damaged: no JSON with a schema_version; build the dataset again") from error
+    raise UserError(
+        f"{directory} has schema version {version}, this pmpo-offline reads {SCHEMA_VERSION}: "
+        "build it again with --overwrite, or install the pmpo-offline that wrote it"
+    )
+
+
+def size_problems(directory: Path, metadata: Metadata) -> list[str]:
+    """Return one line for every file that is missing or not of its recorded size."""
+    found = []
+    for name, info in metadata.files.items():
+        path = directory / name
+        if not path.is_file():
+            found.append(f"{name}: missing")
+        elif (size := path.stat().st_size) != info.bytes:
+            found.append(f"{name}: {size} bytes instead of {info.bytes}")
+    return found
+
+
+def read_tables(directory: Path, metadata: Metadata) -> dict[str, pa.Table]:
+    """Open the tables of either form; the Arrow form is mapped into memory, the HDF5 form read."""
+    names = [Path(name).stem for name in metadata.files if name.endswith(".arrow")]
+    try:
+        return arrow.read(directory, names) if names else hdf5.read(directory, metadata)
+    except (OSError, KeyError, pa.ArrowException) as error:
+        line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise PmpoOfflineError(f"{directory} cannot be read: {line}; build it again with --overwrite") from error
+
+
+def sha256(path: Path) -> str:
+    """Return the hash of a file as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _conform(tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
+    """Give the tables their exact schema, with one way to say that a score is absent: null, never NaN."""
+    content = dict(tables)
+    try:
+        for name, schema in schemas(content).items():
+            table = content[name].select(schema.names).cast(schema).combine_chunks()
+            if "score" in schema.names:
+                scores = columns.score_array(columns.vector(table, "score"), schema.field("score").type)
+                table = columns.replace(table, score=scores)
+            content[name] = table
+    except (KeyError, AttributeError, pa.ArrowException) as error:
+        raise PmpoOfflineError(f"the tables do not fit the schema: {str(error).splitlines()[0]}") from error
+    return content
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder: locking the folder itself leaves no file behind, and a dead holder lets go."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems have no locks; renames keep even unlocked writers whole
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _replaced(directory: Path) -> Path:
+    return directory.with_name(f".{directory.name}.replaced")
+
+
+def _tidy(directory: Path, partial: Path) -> None:
+    """Undo what a killed writer left: a partial dataset, or a replaced one whose successor did not arrive."""
+    if partial.exists():
+        shutil.rmtree(partial)
+    if (replaced := _replaced(directory)).exists():
+        shutil.rmtree(replaced) if directory.exists() else replaced.rename(directory)
+
+
+def _clear_the_way(directory: Path, overwrite: bool) -> None:
+    if directory.is_symlink() or (directory.exists() and not (directory / METADATA_FILE).is_file()):
+        raise UserError(f"{directory} exists and is no dataset: move it away, it will not be overwritten")
+    if directory.exists() and not overwrite:
+        raise UserError(f"{directory} stands already: use --overwrite to replace it")
+
+
+def _fill(
+    partial: Path, metadata: Metadata, tables: dict[str, pa.Table], format: Format, sidecars: Mapping[str, bytes]
+) -> Metadata:
+    """Write every file and flush it to the disk; dataset.json comes last and says what the others must be."""
+    partial.mkdir()
+    if format == "hdf5":
+        hdf5.write(partial, metadata, tables)
+    else:
+        arrow.write(partial, tables)
+    for name, payload in sidecars.items():
+        (partial / name).write_bytes(payload)
+    (partial / "README.md").write_text(card(metadata, list(tables), format), encoding="utf-8")
+    files = sorted(path for path in partial.rglob("*") if path.is_file())
+    written = metadata.model_copy(
+        update={
+            "files": {
+                path.relative_to(partial).as_posix(): FileInfo(sha256=sha256(path), bytes=path.stat().st_size)
+                for path in files
+            }
+        }
+    )
+    (partial / METADATA_FILE).write_text(written.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    for path in [*partial.rglob("*"), partial]:
+        _flush(path)
+    return written
+
+
+def _swap(partial: Path, directory: Path) -> None:
+    replaced = _replaced(directory)
+    if directory.exists():
+        directory.rename(replaced)
+    partial.rename(directory)
+    _flush(directory.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _refusal(directory: Path, error: OSError) -> str:
+    reason = error.strerror or str(error).splitlines()[0]
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    remedy = "free some space" if full else "check the permissions"
+    return f"cannot write {directory}: {reason}; {remedy} or set PMPO_OFFLINE_DATASETS to another folder"
