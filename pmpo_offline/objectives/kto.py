@@ -20,8 +20,8 @@ def kto(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Push accepts above the reference point and rejects below it, with a saturating utility.
 
-    Ethayarajh et al., *KTO: Model alignment as prospect theoretic optimization*, arXiv 2402.01306, the KTO loss, with
-    the sum over the labelled rows of both classes divided by their number::
+    Ethayarajh et al., *KTO: Model alignment as prospect theoretic optimization*, arXiv 2402.01306, Eq. 7 of its
+    first version, averaged over the labelled rows of both classes together::
 
         r(y) = log pi(y|x) - log pi_ref(y|x)
         loss = E[w_D (1 - sigmoid(beta (r - kl)))  on accepts,   w_U (1 - sigmoid(beta (kl - r)))  on rejects]

@@ -50,7 +50,7 @@ def mean(value: Tensor, weight: Tensor, over: Tensor | None = None) -> Tensor:
 def per_run(setting: Setting, like: Tensor) -> Tensor:
     """Return a hyperparameter as a tensor that broadcasts over rows; ValueError for a shape that would mix up runs."""
     if not isinstance(setting, Tensor):
-        return like.new_full((1,), setting)  # a fill, not a copy from the host: CUDA graphs can capture it
+        return like.new_full((1,), setting)  # a fill on the device, not a copy from the host
     if setting.dim() and setting.shape[-1] != 1:
         raise ValueError(
             f"a hyperparameter is a number or of shape (*runs, 1), not {tuple(setting.shape)}: unsqueeze(-1) it"

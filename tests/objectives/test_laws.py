@@ -1,5 +1,6 @@
 """Laws that every objective obeys, checked on all of OBJECTIVES."""
 
+import doctest
 import math
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from pmpo_offline import objectives
 from pmpo_offline.objectives import OBJECTIVES, Objective
 
 ROWS, CANDIDATES = 6, 3
@@ -193,3 +195,7 @@ def test_declarations(objective: Objective):
 def test_only_pmpo_has_a_bound():
     assert [name for name, objective in OBJECTIVES.items() if objective.bound] == ["pmpo"]
     assert OBJECTIVES["pmpo"].settings == {"alpha": 0.5, "beta": 1.0, "normalize": "joint"}
+
+
+def test_the_example_in_the_docstring():
+    assert doctest.testmod(objectives) == (0, 4)  # failed, attempted

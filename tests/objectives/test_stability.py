@@ -246,4 +246,6 @@ def test_gaussian_bounded_of_one_class_and_of_too_little_weight():
     nothing = POINTS[:0]
     assert gaussian_bounded(POINTS, nothing, POINTS, alpha=0.5, beta=0.1)
     assert not gaussian_bounded(nothing, POINTS, POINTS, alpha=0.5, beta=0.5)  # W = 0
+    centre, sides = torch.tensor([[0.0]]), torch.tensor([[-1.0], [1.0]])
+    assert not gaussian_bounded(nothing, centre, sides, alpha=0.0, beta=0.5)  # W = -.5 although S = .5: it explodes
     assert gaussian_bounded(nothing, POINTS, POINTS, alpha=0.5, beta=0.6, normalize="joint")
