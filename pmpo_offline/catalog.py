@@ -12,6 +12,7 @@ Wherever a name is asked for, the path of a `.toml` file of one's own serves too
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -19,12 +20,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from pmpo_offline.errors import UserError, unknown
 
+Rate = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[
     # TOML has no null: "collected" says that the labels are kept in the proportion they were collected in.
-    Annotated[float, Field(ge=0, le=1)] | None,
-    BeforeValidator(lambda value: None if value == "collected" else value),
+    Rate | None, BeforeValidator(lambda value: None if value == "collected" else value)
 ]
-Noise = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -47,7 +47,7 @@ class DatasetDeclaration(Declaration):
     seed: int = 0
     label: str
     imbalance: Share = None
-    noise: Noise = 0.0
+    noise: Rate = 0.0
     critic: dict[str, Any] = {}
     candidates: dict[str, Any] = {}
     behavior: list[dict[str, Any]] = []
@@ -61,7 +61,8 @@ class SuiteDeclaration(Declaration):
     description: str = ""
     datasets: Annotated[list[str], Field(min_length=1)]
     imbalance: Annotated[list[Share], Field(min_length=1)] = [None]
-    noise: Annotated[list[Noise], Field(min_length=1)] = [0.0]
+    noise: Annotated[list[Rate | None], Field(min_length=1)] = [None]
+    """Rates of flipped labels; None: as the dataset has it."""
     algorithms: Annotated[list[str], Field(min_length=1)]
     reference: str | None = None
     """The algorithm that learns without feedback: it is part of every run, and the others are compared with it."""
@@ -127,6 +128,25 @@ def algorithms(family: str = "control") -> list[AlgorithmDeclaration]:
     return [_read(path, AlgorithmDeclaration) for _, path in sorted(_algorithm_files(family).items())]
 
 
+def stands(name: str, home: Path | None = None) -> bool:
+    """Return whether a dataset is built (True) or only declared (False); `name` is its id or its path.
+
+    Raises `UserError`, with the near misses among both, if it is neither.
+    """
+    from pmpo_offline.data import resolve, standing
+
+    try:
+        resolve(name, home)
+    except UserError:
+        declared = _dataset_files()
+        if name in declared or (name.endswith(".toml") and Path(name).is_file()):
+            return False
+        if Path(name).is_dir():
+            raise
+        raise unknown("dataset", name, {*standing(home), *declared}) from None
+    return True
+
+
 def _dataset_files() -> dict[str, Path]:
     # Recipes are found by the id they hold: a file may stand anywhere below datasets/, next to the data that it ships.
     return {str(_toml(path).get("id", path.stem)): path for path in root("datasets").rglob("*.toml")}
@@ -144,6 +164,14 @@ def _algorithm_files(family: str) -> dict[str, Path]:
 D = TypeVar("D", bound=Declaration)
 
 
+def revise(declaration: D, source: str, changes: Mapping[str, Any]) -> D:
+    """Return the declaration with some fields replaced and everything validated again.
+
+    `UserError` names `source`, whoever asked for the changes.
+    """
+    return _validate(type(declaration), {**declaration.model_dump(), **changes}, source)
+
+
 def _find(kind: str, name: str, files: dict[str, Path], model: type[D]) -> D:
     if name in files:
         return _read(files[name], model)
@@ -159,16 +187,20 @@ def _read(path: Path, model: type[D]) -> D:
     implied = {key: value for key, value in implied.items() if key in model.model_fields}
     if repeated := sorted(implied.keys() & content.keys()):
         raise UserError(f"{path}: {repeated[0]}: comes from the file's place and cannot be set; remove it")
+    return _validate(model, {**content, **implied}, str(path))
+
+
+def _validate(model: type[D], content: Mapping[str, Any], source: str) -> D:
     try:
-        return model.model_validate({**content, **implied})
+        return model.model_validate(content)
     except ValidationError as error:
         first, *others = error.errors()
         more = f" (and {len(others)} more)" if others else ""
         if first["type"] == "extra_forbidden":
-            known = model.model_fields.keys() - implied.keys()
-            raise UserError(f"{path}: {unknown('key', str(first['loc'][-1]), known)}{more}") from None
+            raise UserError(f"{source}: {unknown('key', str(first['loc'][-1]), model.model_fields)}{more}") from None
         where = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{path}: {where}: {first['msg'].lower()}{more}") from None
+        value = "" if first["type"] == "missing" else f", not {first['input']!r}"
+        raise UserError(f"{source}: {where}: {first['msg'].lower()}{value}{more}") from None
 
 
 def _toml(path: Path) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def test_shipped_suites_are_valid_and_name_what_exists():
 
 def test_suite_of_ones_own_is_read_from_a_path(tmp_path):
     suite = catalog.suite(write(tmp_path / "mine.toml", SUITE))
-    assert (suite.name, suite.imbalance, suite.noise, suite.seeds) == ("mine", [None, 0.1], [0.0], 5)
+    assert (suite.name, suite.imbalance, suite.noise, suite.seeds) == ("mine", [None, 0.1], [None], 5)
 
 
 def test_algorithm_takes_name_and_family_from_its_place_and_any_training_key(tmp_path):

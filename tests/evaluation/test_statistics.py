@@ -37,8 +37,8 @@ def test_interval_agrees_with_scipy():
 
 
 def test_interval_is_a_function_of_its_seed():
-    assert bootstrap([RUNS], seed=3) == bootstrap([RUNS], seed=3)
-    assert bootstrap([RUNS], seed=3) != bootstrap([RUNS], seed=4)
+    assert bootstrap([RUNS], replicates=50, seed=3) == bootstrap([RUNS], replicates=50, seed=3)
+    assert bootstrap([RUNS], replicates=50, seed=3) != bootstrap([RUNS], replicates=50, seed=4)
 
 
 def test_interval_covers_the_truth_about_as_often_as_it_says():

@@ -1,0 +1,99 @@
+"""The table: raw scores in, one row an algorithm, setting and condition out.
+
+A run's score is the mean over its evaluation episodes of 100 (return − min) / (max − min), with the dataset's reference
+returns; without references it is the mean return itself, and `metric` says so. Rows state the interquartile mean over
+runs with its 95 % bootstrap interval (see `evaluation.statistics`).
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import polars as pl
+
+from pmpo_offline.evaluation.statistics import bootstrap, probability_of_improvement
+
+Row = dict[str, Any]
+CONTROL = " (shuffled labels)"
+CONDITION = ["dataset", "dataset_sha", "imbalance", "noise"]
+
+
+def table(raw: pl.DataFrame) -> list[Row]:
+    """Return the rows of the table, each condition's reference first, then by algorithm and settings.
+
+    Keys of a row: `dataset, algo, settings, imbalance, noise, seeds, metric, iqm, low, high, mean`, and beside them
+    `share` (accepted share achieved), `success`, `return`, `episodes` (a run), `shuffled`, `reference`, `improvement`
+    (`[estimate, low, high]` of the probability that a run beats one of the reference; None without a reference),
+    `beta`, `beta_min`, `bounded` (None where no bound applies), `training`, `dataset_sha`, `versions`, `key`.
+    """
+    runs = _runs(raw)
+    rows: list[Row] = []
+    for _, condition in runs.group_by(CONDITION, maintain_order=True):
+        reference = condition.filter(pl.col("reference") & ~pl.col("shuffled"))
+        for _, arm in condition.group_by("key", maintain_order=True):
+            rows.append(_row(arm, reference))
+    return sorted(rows, key=_order)
+
+
+def _runs(raw: pl.DataFrame) -> pl.DataFrame:
+    """Return one record a training run, its score the mean over episodes."""
+    span = pl.col("reference_max") - pl.col("reference_min")
+    score = (
+        pl.when(span.is_null())
+        .then(pl.col("return"))
+        .otherwise(100 * (pl.col("return") - pl.col("reference_min")) / span)
+    )
+    per_row = [name for name in raw.columns if name not in ("seed", "episode", "layout", "return", "success", "length")]
+    return (
+        raw.with_columns(score=score)
+        .group_by(*per_row, "seed", maintain_order=True)
+        .agg(
+            pl.col("score", "return", "success").mean(),
+            episodes=pl.len(),
+        )
+    )
+
+
+def _row(arm: pl.DataFrame, reference: pl.DataFrame) -> Row:
+    """Return one row from its runs and the reference's runs on the same data."""
+    first = arm.row(0, named=True)
+    interval = bootstrap([arm["score"].to_numpy()])
+    improvement = None
+    if len(reference) and first["key"] not in reference["key"]:
+        better = probability_of_improvement([arm["score"].to_numpy()], [reference["score"].to_numpy()])
+        improvement = [better.estimate, better.low, better.high]
+    beta, beta_min = first["beta"], first["beta_min"]
+    return {
+        "dataset": first["dataset"],
+        "algo": first["algo"] + (CONTROL if first["shuffled"] else ""),
+        "settings": json.loads(first["settings"]),
+        "imbalance": first["imbalance"],
+        "noise": first["noise"],
+        "seeds": len(arm),
+        "metric": "return" if first["reference_max"] is None else "normalized_score",
+        "iqm": interval.estimate,
+        "low": interval.low,
+        "high": interval.high,
+        "mean": arm["score"].mean(),
+        "success": arm["success"].mean(),
+        "return": arm["return"].mean(),
+        "improvement": improvement,
+        "beta": beta,
+        "beta_min": beta_min,
+        "bounded": None if beta is None or beta_min is None else beta >= beta_min,
+        "share": first["share"],
+        "episodes": first["episodes"],
+        "shuffled": first["shuffled"],
+        "reference": first["reference"],
+        "training": json.loads(first["training"]),
+        "versions": json.loads(first["versions"]),
+        "dataset_sha": first["dataset_sha"],
+        "key": first["key"],
+    }
+
+
+def _order(row: Row) -> tuple[Any, ...]:
+    condition = row["dataset"], row["imbalance"] is None, row["imbalance"] or 0.0, row["noise"]
+    # Numbers sort as numbers; a setting that is a name in one row is a name in every row of its algorithm.
+    return (*condition, not row["reference"], row["algo"], [*row["settings"].values()], row["key"])

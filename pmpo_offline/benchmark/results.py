@@ -1,0 +1,157 @@
+"""The raw scores: one Parquet file a row of the table, one record an evaluation episode.
+
+```
+<output>/raw/<key>.parquet     finished; appears at once, so a file that exists is whole
+<output>/checkpoints/<key>…    a cell in training; gone once its scores are written
+<output>/references/           reference policies that cells share
+<output>/report.{md,json,png}  computed from raw/ alone
+```
+A key is the hash of everything that determines the scores. What is to be run again and what is not follows from it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from pmpo_offline.errors import PmpoOfflineError, UserError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SCHEMA = pl.Schema(
+    {
+        "key": pl.String,
+        "dataset": pl.String,
+        "dataset_sha": pl.String,  # of the content that was learned from, labels included
+        "algo": pl.String,
+        "settings": pl.String,  # JSON, complete
+        "training": pl.String,  # JSON, complete but for the trainer's own defaults
+        "imbalance": pl.Float64,  # accepted share asked for; null: as collected
+        "share": pl.Float64,  # accepted share of the labelled units; null: nothing is labelled
+        "noise": pl.Float64,
+        "shuffled": pl.Boolean,
+        "reference": pl.Boolean,  # the suite's algorithm to compare with
+        "seed": pl.Int32,
+        "episode": pl.Int32,
+        "layout": pl.String,
+        "return": pl.Float64,
+        "success": pl.Boolean,
+        "length": pl.Int32,
+        "reference_min": pl.Float64,  # the return that scores 0, and
+        "reference_max": pl.Float64,  # 100; null where the dataset has no references
+        "beta": pl.Float64,
+        "beta_min": pl.Float64,  # the loss is bounded from here; null where the objective has no such bound
+        "versions": pl.String,  # JSON
+    }
+)
+
+
+class Results:
+    """The raw scores in an output directory."""
+
+    def __init__(self, output: Path) -> None:
+        """Name the directory; nothing is created before the first write."""
+        self.output = output
+        self.raw = output / "raw"
+
+    def path(self, key: str) -> Path:
+        """Return where the scores of this key are, once they are finished."""
+        return self.raw / f"{key}.parquet"
+
+    def checkpoint(self, key: str) -> Path:
+        """Return where a cell may keep what it needs to go on after an interruption."""
+        path = self.output / "checkpoints" / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def write(self, key: str, scores: pl.DataFrame) -> None:
+        """Write one row's raw scores, whole or not at all."""
+        self.raw.mkdir(parents=True, exist_ok=True)
+        frame = scores.with_columns(pl.lit(key).alias("key")).select(
+            pl.col(name).cast(dtype) for name, dtype in SCHEMA.items()
+        )
+        temporary = self.raw / f".{key}.tmp"
+        try:
+            with temporary.open("wb") as file:
+                frame.write_parquet(file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self.path(key))
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+    def discard_checkpoint(self, key: str) -> None:
+        """Remove what a cell kept, in whatever files: it is finished, or to be started again."""
+        for path in self.checkpoint(key).parent.glob(f"{key}*"):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+    def remove(self, key: str) -> None:
+        """Forget the scores of a key."""
+        self.path(key).unlink(missing_ok=True)
+
+    def read(self, keys: Iterable[str] | None = None) -> pl.DataFrame:
+        """Return the raw scores of some keys, or of all that there are.
+
+        Raises:
+            UserError: there are none.
+            PmpoOfflineError: a file is not what was written.
+        """
+        paths = sorted(self.raw.glob("*.parquet")) if keys is None else [self.path(key) for key in keys]
+        if not paths:
+            raise UserError(f"{self.output}: no raw scores here; name the output directory of a `pmpo-offline bench`")
+        return pl.concat([_read(path) for path in paths])
+
+
+def key(determinants: Mapping[str, Any]) -> str:
+    """Return the short hash of what determines a result; `determinants` is JSON."""
+    return hashlib.sha256(json.dumps(determinants, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def fingerprint(tables: Mapping[str, pa.Table | None]) -> str:
+    """Return a hash of the content of tables, equal for equal content in whatever file, form or chunks it lies.
+
+    A dataset that was built at an accepted share and one that was relabelled in memory hold equal rows: their results
+    are interchangeable, so the files' own hashes, which differ, would be the wrong thing to compare.
+    """
+    digest = hashlib.sha256()
+    for title, table in sorted(tables.items()):
+        if table is None:
+            continue
+        for name in sorted(table.column_names):
+            digest.update(f"{title}.{name}:{table.num_rows}".encode())
+            for start in range(0, table.num_rows, 1 << 18):
+                column = table.column(name).slice(start, 1 << 18).combine_chunks()
+                digest.update(np.packbits(column.is_valid().to_numpy(zero_copy_only=False)).tobytes())
+                digest.update(_content(column.drop_null()))
+    return digest.hexdigest()
+
+
+def _content(column: pa.Array) -> bytes:
+    if hasattr(column, "flatten"):
+        column = column.flatten()
+    values: npt.NDArray[Any] = column.to_numpy(zero_copy_only=False)
+    return json.dumps(values.tolist()).encode() if values.dtype == object else values.tobytes()
+
+
+def _read(path: Path) -> pl.DataFrame:
+    try:
+        return pl.read_parquet(path).select(SCHEMA.names())
+    except (pl.exceptions.PolarsError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise PmpoOfflineError(
+            f"{path}: not readable as raw scores ({reason}); delete it and run bench again"
+        ) from None

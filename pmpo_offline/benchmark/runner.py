@@ -1,0 +1,107 @@
+"""From a request to a table: declare, expand, execute, report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from pmpo_offline import catalog
+from pmpo_offline.benchmark import publish, report
+from pmpo_offline.benchmark.executors import Local, Progress
+from pmpo_offline.benchmark.results import Results
+from pmpo_offline.benchmark.suite import Sweep, expand
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A finished benchmark: the table, and the raw scores that it was computed from."""
+
+    rows: list[report.Row]
+    """The table as dictionaries; the keys are those of `report.table`."""
+    title: str
+    output: Path
+    failures: list[str] = field(default_factory=list)
+    """One line for each cell that could not be trained, such as DPO where nothing is accepted."""
+
+    @property
+    def raw(self) -> Path:
+        """The directory of Parquet files with one record an evaluation episode."""
+        return Results(self.output).raw
+
+    @property
+    def report(self) -> Path:
+        """The table as Markdown; report.json and report.png lie beside it."""
+        return self.output / "report.md"
+
+    def table(self) -> pl.DataFrame:
+        """Return the table's main columns as a frame."""
+        return publish.frame(self.rows)
+
+
+def bench(
+    suite: str = "quick",
+    *,
+    algos: Sequence[str] | None = None,
+    datasets: Sequence[str] | None = None,
+    imbalance: Sequence[float | None] | None = None,
+    noise: Sequence[float] | None = None,
+    seeds: int | None = None,
+    episodes: int | None = None,
+    updates: int | None = None,
+    settings: Sweep | None = None,
+    output: str | Path | None = None,
+    fresh: bool = False,
+    workers: int | None = None,
+    home: Path | None = None,
+    progress: Progress | None = None,
+) -> Benchmark:
+    """Run a suite and return its table; what is already in `output` is not run again.
+
+    Args:
+        suite: its name, or the path of a suite's `.toml`.
+        algos: run only these (and the suite's reference, and the shuffled controls among these).
+        datasets: ids or paths of datasets, in place of the suite's.
+        imbalance: accepted shares, None for labels as collected, in place of the suite's.
+        noise: rates of flipped labels, in place of the suite's.
+        seeds: training runs a row; their seeds are 0, 1, ….
+        episodes: evaluation episodes a run.
+        updates: gradient steps a run, in place of what the algorithms declare.
+        settings: values to try, `{"pmpo": {"beta": [0.5, 1, 2]}}`; every combination becomes a row.
+        output: the directory of the results; default `results/<suite>`.
+        fresh: forget what `output` holds of this benchmark, and run it all.
+        workers: processes that simulate; default, one a core.
+        home: where datasets are; default `$PMPO_OFFLINE_DATASETS`, else the user's cache.
+        progress: told what is going on.
+
+    Raises:
+        UserError: something in the request is unknown, malformed or impossible.
+        PmpoOfflineError: no cell could be trained.
+    """
+    asked: dict[str, Any] = {"datasets": datasets, "imbalance": imbalance, "noise": noise}
+    asked |= {"seeds": seeds, "episodes": episodes, "updates": updates}
+    changes = {name: value for name, value in asked.items() if value is not None}
+    declared = catalog.revise(catalog.suite(suite), "bench", changes)
+    cells = expand(declared, algos=algos, sweep=settings)
+    results = Results(Path(output) if output is not None else Path("results") / declared.name)
+    executor = Local(declared, results, workers, home, progress or (lambda stage, done, total: None))
+    keys, failures = executor.run(cells, fresh=fresh)
+    return _publish(results, declared.title, keys, failures)
+
+
+def report_on(output: str | Path) -> Benchmark:
+    """Compute the table again from all raw scores in a directory, whatever requests they came from.
+
+    Raises `UserError` where there are none.
+    """
+    results = Results(Path(output))
+    return _publish(results, f"Results in {results.output.resolve().name}", None, [])
+
+
+def _publish(results: Results, title: str, keys: Sequence[str] | None, failures: list[str]) -> Benchmark:
+    rows = report.table(results.read(keys))
+    publish.write(results.output, title, rows)
+    return Benchmark(rows, title, results.output, failures)

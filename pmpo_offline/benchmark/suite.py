@@ -1,0 +1,112 @@
+"""Expand a suite into the cells that are trained: what varies, in the order in which it runs.
+
+```
+suite ─ datasets × imbalance × noise ─┬─ algorithm ──────── settings × seeds
+       (one opened dataset each)      ├─ algorithm ──────── settings × seeds      a cell: one stack of runs
+                                      └─ shuffled control ─ settings × seeds
+```
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pmpo_offline import catalog
+from pmpo_offline.catalog import AlgorithmDeclaration, SuiteDeclaration
+from pmpo_offline.errors import UserError, unknown
+from pmpo_offline.objectives import OBJECTIVES
+
+Settings = dict[str, Any]
+Sweep = Mapping[str, Mapping[str, Sequence[Any]]]
+"""Values to try, by algorithm and setting: `{"pmpo": {"beta": [0.5, 1, 2]}}`."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A dataset with its labels: what every algorithm of the table is given alike."""
+
+    dataset: str
+    imbalance: float | None
+    """Accepted share; None: as the dataset has it."""
+    noise: float | None
+    """Rate of flipped labels; None: as the dataset has it."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Runs that are trained as one stacked batch: an algorithm on one condition, all its settings and seeds."""
+
+    condition: Condition
+    algorithm: AlgorithmDeclaration
+    settings: tuple[Settings, ...]
+    """Complete settings, one a row of the table; all but their numbers are equal."""
+    shuffled: bool
+    reference: bool
+
+    @property
+    def title(self) -> str:
+        """Say in a few words what is being run."""
+        share = "" if self.condition.imbalance is None else f" at {self.condition.imbalance:g}"
+        noise = f", noise {self.condition.noise:g}" if self.condition.noise else ""
+        control = " on shuffled labels" if self.shuffled else ""
+        return f"{self.algorithm.name}{control}, {self.condition.dataset}{share}{noise}"
+
+
+def expand(suite: SuiteDeclaration, *, algos: Sequence[str] | None = None, sweep: Sweep | None = None) -> list[Cell]:
+    """Return the suite's cells, those on equal data next to one another.
+
+    With `algos` only these run, beside the suite's reference and the shuffled controls of those that it names.
+
+    Raises:
+        UserError: an unknown algorithm, objective or setting, or a sweep over an algorithm that does not run.
+    """
+    chosen = list(dict.fromkeys(algos or suite.algorithms))
+    names = list(dict.fromkeys([*([suite.reference] if suite.reference else []), *chosen]))
+    algorithms = [catalog.algorithm(name) for name in names]
+    sweep = dict(sweep or {})
+    for name in sweep:
+        if name not in (known := [algorithm.name for algorithm in algorithms]):
+            raise unknown("algorithm in a setting", name, known)
+    cells = []
+    conditions = itertools.product(suite.datasets, suite.imbalance, suite.noise)
+    for condition in itertools.starmap(Condition, conditions):
+        for algorithm, name in zip(algorithms, names, strict=True):
+            stacks = _stacks(algorithm, sweep.get(algorithm.name, {}))
+            for shuffled in [False, True] if name in suite.shuffled else [False]:
+                cells += [Cell(condition, algorithm, s, shuffled, name == suite.reference) for s in stacks]
+    return cells
+
+
+def _stacks(algorithm: AlgorithmDeclaration, sweep: Mapping[str, Sequence[Any]]) -> list[tuple[Settings, ...]]:
+    """Return every combination of settings, in groups that differ in numbers only: numbers stack as a tensor."""
+    if algorithm.objective not in OBJECTIVES:
+        raise unknown(f"objective in algorithm {algorithm.name}:", algorithm.objective, OBJECTIVES)
+    defaults = OBJECTIVES[algorithm.objective].settings
+    for name in (*algorithm.settings, *sweep):
+        if name not in defaults:
+            raise unknown(f"setting of {algorithm.name}", name, defaults)
+    base = {**defaults, **algorithm.settings}
+    values = [[_like(base[name], value, f"{algorithm.name}.{name}") for value in sweep[name]] for name in sweep]
+    stacks: dict[str, list[Settings]] = {}
+    for combination in itertools.product(*values):
+        settings = {**base, **dict(zip(sweep, combination, strict=True))}
+        fixed = {name: value for name, value in settings.items() if not _is_number(value)}
+        stack = stacks.setdefault(repr(sorted(fixed.items())), [])
+        if settings not in stack:
+            stack.append(settings)
+    return [tuple(stack) for stack in stacks.values()]
+
+
+def _like(default: Any, value: Any, name: str) -> Any:
+    if _is_number(default) and not _is_number(value):
+        raise UserError(f"{name} is a number, not {value!r}")
+    if isinstance(default, str) and not isinstance(value, str):
+        raise UserError(f"{name} is a name such as {default!r}, not {value!r}")
+    return float(value) if isinstance(default, float) else value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

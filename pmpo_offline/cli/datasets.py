@@ -1,0 +1,192 @@
+"""The commands on datasets: build-dataset, list, show, verify."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pmpo_offline.cli.console import emit, working
+from pmpo_offline.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from pmpo_offline.data import Dataset
+
+DEFAULT = "rgb-stacking/proxy-v0"
+FORMATS = ("arrow", "hdf5")
+Name = Annotated[str, typer.Argument(metavar="ID", help="Id or path of a dataset.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Home = Annotated[
+    Path | None,
+    typer.Option(
+        help="Where datasets are.", show_default="$PMPO_OFFLINE_DATASETS, else ~/.cache/pmpo_offline/datasets"
+    ),
+]
+
+
+def build(
+    name: Annotated[
+        str, typer.Argument(metavar="[ID]", help="Id of a declared dataset, or a recipe's .toml.")
+    ] = DEFAULT,
+    imbalance: Annotated[
+        float | None, typer.Option(help="Accepted share of the labelled units, 0 to 1.", show_default="as declared")
+    ] = None,
+    label: Annotated[
+        str | None,
+        typer.Option(
+            help="SCORE[:THRESHOLD[:DEAD_ZONE]], as in success, return:q0.5, advantage:sign.",
+            show_default="as declared",
+        ),
+    ] = None,
+    noise: Annotated[float | None, typer.Option(help="Rate of flipped labels.", show_default="as declared")] = None,
+    format: Annotated[str, typer.Option(help="arrow, or hdf5 (a Minari directory).")] = "arrow",
+    episodes: Annotated[int | None, typer.Option(help="Episodes to collect.", show_default="as declared")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.", show_default="as declared")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes.", show_default="one a core")] = None,
+    home: Home = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Build again what stands.")] = False,
+    json: Json = False,
+) -> None:
+    """Collect experience, score and label it, and store it as a dataset; reuses one that stands."""
+    if format not in FORMATS:
+        raise unknown("format", format, FORMATS)
+    with working() as progress:
+        from pmpo_offline.build import build_dataset
+
+        dataset = build_dataset(
+            name,
+            imbalance=imbalance,
+            label=label,
+            noise=noise,
+            format="hdf5" if format == "hdf5" else "arrow",
+            episodes=episodes,
+            seed=seed,
+            workers=workers,
+            overwrite=overwrite,
+            home=home,
+            progress=progress,
+        )
+        summary = _summary(dataset)
+    _print(summary, json)
+
+
+def list_names(home: Home = None, json: Json = False) -> None:
+    """List the datasets, suites and algorithms that there are."""
+    from pmpo_offline import catalog
+    from pmpo_offline.data import standing
+
+    declared = {declaration.id: declaration.title for declaration in catalog.datasets()}
+    built = standing(home)
+    content: dict[str, list[dict[str, Any]]] = {
+        "datasets": [
+            {"id": name, "built": name in built, "title": declared.get(name, "")}
+            for name in sorted({*declared, *built})
+        ],
+        "suites": [{"name": suite.name, "title": suite.title} for suite in catalog.suites()],
+        "algorithms": [{"name": each.name, "title": each.title} for each in catalog.algorithms()],
+    }
+    if json:
+        return emit(content)
+    for kind, entries in content.items():
+        print(f"{kind}:")
+        for entry in entries:
+            mark = {True: " (built)", False: " (not built)"}.get(entry.get("built"), "")
+            print(f"  {entry.get('id') or entry['name']}{mark}  {entry['title']}".rstrip())
+    return None
+
+
+def show(name: Name, home: Home = None, json: Json = False) -> None:
+    """Show a dataset's counts, labels, bounds on β, files, references and path."""
+    from pmpo_offline import catalog
+    from pmpo_offline.data import load_dataset
+
+    if catalog.stands(name, home):
+        with working():
+            summary = _summary(load_dataset(name, home=home))
+    else:
+        summary = {"built": False, **catalog.dataset(name).model_dump(exclude={"behavior", "critic", "candidates"})}
+    _print(summary, json)
+
+
+def verify(name: Name, home: Home = None, json: Json = False) -> None:
+    """Check the hash of every file of a dataset, and that its tables agree with one another."""
+    from pmpo_offline import catalog, data
+
+    if not catalog.stands(name, home):
+        raise UserError(f"dataset {name!r} is declared but not built: run pmpo-offline build-dataset {name}")
+    with working():
+        problems = data.verify(name, home)
+    if json:
+        emit({"ok": not problems, "problems": problems})
+    else:
+        print("\n".join(problems) or f"{name}: sound")
+    if problems:
+        raise typer.Exit(1)
+
+
+def _summary(dataset: Dataset) -> dict[str, Any]:
+    metadata = dataset.metadata
+    counts = metadata.counts
+    return {
+        "id": metadata.id,
+        "path": str(dataset.path),
+        "built": True,
+        "kind": metadata.kind,
+        "task": metadata.task,
+        "unit": metadata.unit,
+        "rows": counts.rows,
+        "episodes": counts.episodes,
+        "score": metadata.score.name,
+        "label": str(metadata.label),
+        "threshold": metadata.threshold,
+        "noise": metadata.noise,
+        "accepted": counts.accepted,
+        "rejected": counts.rejected,
+        "unlabelled": counts.unlabelled,
+        "share": metadata.imbalance.achieved,
+        "imbalance": metadata.imbalance.model_dump(),
+        "reject_mass": metadata.reject_mass,
+        "reject_share": metadata.reject_share,
+        "beta_min": _bounds(metadata.reject_mass, metadata.reject_share),
+        "candidates": None if metadata.candidates is None else metadata.candidates.model_dump(),
+        "references": None if metadata.references is None else metadata.references.model_dump(),
+        "seed": metadata.seed,
+        "licence": metadata.licence,
+        "bytes": sum(info.bytes for info in metadata.files.values()),
+        "files": {name: info.model_dump() for name, info in metadata.files.items()},
+    }
+
+
+def _bounds(reject_mass: float, reject_share: float) -> dict[str, dict[str, float]]:
+    """Return the smallest bounded β of PMPO on accepts and rejects (α = ½) and on rejects alone (α = 0)."""
+    from pmpo_offline.objectives import stability
+
+    return {
+        feedback: {
+            "joint": stability.beta_min(alpha, reject_mass, "joint", reject_share),
+            "set": stability.beta_min(alpha, reject_mass, "set", reject_share),
+        }
+        for feedback, alpha in {"accept_reject": 0.5, "reject": 0.0}.items()
+    }
+
+
+def _print(summary: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        return emit(summary)
+    width = max(map(len, summary))
+    for name, value in summary.items():
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                print(f"{name:<{width}}  {key}: {_text(inner)}")
+        else:
+            print(f"{name:<{width}}  {_text(value)}")
+    return None
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_text(inner)}" for key, inner in value.items())
+    if value is None or isinstance(value, bool):
+        return {None: "–", True: "yes", False: "no"}[value]
+    return f"{value:.6g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,88 @@
+"""The application, and how it ends: 0 done, 1 failed, 2 the user's mistake, 130 interrupted; one line says which."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from pmpo_offline import __version__
+from pmpo_offline.cli import benchmarks, datasets
+from pmpo_offline.errors import PmpoOfflineError
+
+app = typer.Typer(
+    name="pmpo-offline",
+    help="Datasets and an offline benchmark for learning from accept/reject feedback.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("build-dataset")(datasets.build)
+app.command("bench")(benchmarks.bench)
+app.command("list")(datasets.list_names)
+app.command("show")(datasets.show)
+app.command("verify")(datasets.verify)
+app.command("report")(benchmarks.report)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"pmpo-offline {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> NoReturn:
+    """Run the command line and exit."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; return its exit code."""
+    warnings.showwarning = _show_warning
+    try:
+        code = typer.main.get_command(app).main(
+            args=list(arguments) or ["--help"], prog_name="pmpo-offline", standalone_mode=False
+        )
+    except PmpoOfflineError as error:
+        return _fail(error, error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        return _fail(f"{error.strerror or error}{where}", 1)
+    except Exception as error:
+        # Typer's own complaints (unknown option, missing value), whose class depends on Typer's version. They suggest
+        # near misses themselves; anything else is a defect of ours and deserves its traceback.
+        if not hasattr(error, "format_message"):
+            raise
+        command = getattr(getattr(error, "ctx", None), "command_path", "pmpo-offline")
+        message = error.format_message().rstrip(".")
+        return _fail(f"{message} (see {command} --help)", getattr(error, "exit_code", 2))
+    if code == 130:
+        return _fail("interrupted: what was finished is kept; run the same command again to go on", 130)
+    return code if isinstance(code, int) else 0
+
+
+def _fail(message: object, code: int) -> int:
+    print(f"error: {_line(message)}", file=sys.stderr)
+    return code
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"warning: {_line(message)}", file=sys.stderr)
+
+
+def _line(message: object) -> str:
+    return " ".join(str(message).split())
