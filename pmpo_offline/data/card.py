@@ -38,8 +38,8 @@ def card(metadata: Metadata, tables: list[str], format: str) -> str:
 
 
 def _front_matter(metadata: Metadata, tables: list[str], format: str) -> list[str]:
-    # Hugging Face reads flat files only: in HDF5 form, transitions are a Minari directory and have no configuration.
-    readable = [name for name in tables if format == "arrow" or name not in ("transitions", "episodes")]
+    # Hugging Face reads flat files only: in HDF5 form, transitions are a Minari directory without one.
+    readable = [name for name in tables if format == "arrow" or name != "transitions"]
     quote = json.dumps  # a JSON string is a YAML string, whatever it holds
     lines = ["---", f"license: {quote(metadata.licence.lower())}", f"pretty_name: {quote(metadata.id)}"]
     lines += ["tags:", "- pmpo-offline", "- accept-reject-feedback", "- offline-reinforcement-learning"]

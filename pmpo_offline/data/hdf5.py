@@ -1,18 +1,18 @@
-"""The HDF5 form: transitions as a Minari directory that stock Minari opens, other tables as flat row-aligned files.
+"""The HDF5 form: transitions as a Minari directory that stock Minari opens, the other tables as flat row-aligned files.
 
 data/metadata.json       what Minari wants to know, made from dataset.json
 data/main_data.hdf5      episode_<i>/  observations (T+1, O): the last one is final_observation
                                        actions (T, A), rewards, terminations, truncations (T,)
                                        infos/score (T,): NaN where absent, infos/label (T,): +1, −1, 0 unlabelled
-                                       attributes: id, total_steps, and the other columns of episodes
-candidates.hdf5          row (N,), action (N, A), score (N,), label (N,)
-responses.hdf5           the columns of responses, text as UTF-8 strings
+                                       attributes: id, total_steps, return, success, behavior, seed, score, label …
+episodes.hdf5            the columns of episodes, one dataset a column: matrices (N, width), text as UTF-8 strings,
+candidates.hdf5          score NaN where absent, label +1, −1, 0 unlabelled; the same for candidates and responses
 """
 
 from __future__ import annotations
 
-import errno
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,102 +25,109 @@ from pmpo_offline.data import columns
 from pmpo_offline.data.schema import Metadata, candidates_schema, episodes_schema, responses_schema, transitions_schema
 
 _MINARI_VERSION = "0.5.3"  # of the format: readers from 0.5.3 on hold it in their list of supported versions
-_STEPS = {"reward": "rewards", "terminated": "terminations", "truncated": "truncations"}
-_ATTRIBUTES = ("return", "success", "terminated", "behavior", "seed", "score", "label", "split")
+_MINARI_FILE = "data/main_data.hdf5"
 
 
 def write(directory: Path, metadata: Metadata, tables: dict[str, pa.Table]) -> None:
     """Write the tables into `directory`; raises `OSError` where the disk refuses."""
-    try:
-        if "transitions" in tables:
+    for name, table in tables.items():
+        if name == "transitions":
+            steps = _image(_write_steps, table, tables["episodes"])
+            described = _minari_metadata(metadata, table, len(steps))
             (directory / "data").mkdir()
-            with h5py.File(directory / "data/main_data.hdf5", "w", track_order=False) as file:
-                _write_episodes(file, tables["transitions"], tables["episodes"])
-            size = (directory / "data/main_data.hdf5").stat().st_size
-            described = _minari_metadata(metadata, tables, size)
+            (directory / _MINARI_FILE).write_bytes(steps)
             (directory / "data/metadata.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
-        for name in tables.keys() - {"transitions", "episodes"}:
-            with h5py.File(directory / f"{name}.hdf5", "w") as file:
-                _write_flat(file, tables[name])
-    except RuntimeError as error:  # what HDF5 raises when its cache cannot be flushed as a file closes
-        raise OSError(errno.EIO, f"HDF5: {error}") from error
+        else:
+            (directory / f"{name}.hdf5").write_bytes(_image(_write_flat, table))
 
 
 def read(directory: Path, metadata: Metadata) -> dict[str, pa.Table]:
-    """Read tables equal to those of the Arrow form."""
+    """Read tables equal to those of the Arrow form; raises `KeyError` or `ValueError` for a file of other content."""
     tables = {}
-    if "data/main_data.hdf5" in metadata.files:
-        with h5py.File(directory / "data/main_data.hdf5") as file:
-            tables["transitions"], tables["episodes"] = _read_episodes(file, metadata.counts.episodes)
-    for name in ("candidates", "responses"):
+    for name in ("episodes", "candidates", "responses"):
         if f"{name}.hdf5" in metadata.files:
             with h5py.File(directory / f"{name}.hdf5") as file:
                 tables[name] = _read_flat(file, name)
+    if _MINARI_FILE in metadata.files:
+        with h5py.File(directory / _MINARI_FILE) as file:
+            tables["transitions"] = _read_steps(file, columns.vector(tables["episodes"], "length").astype(np.int64))
     return tables
 
 
-def _write_episodes(file: h5py.File, steps: pa.Table, episodes: pa.Table) -> None:
+def _image(fill: Callable[..., None], *tables: pa.Table) -> bytes:
+    """Return the bytes of an HDF5 file that `fill(file, *tables)` filled in memory.
+
+    HDF5 itself must not meet a full disk: it then cannot close its objects, says so for each, and crashes at exit.
+    """
+    with h5py.File("image", "w", driver="core", backing_store=False, block_size=2**22) as file:
+        fill(file, *tables)
+        file.flush()
+        image: bytes = file.id.get_file_image()
+        return image
+
+
+def _write_steps(file: h5py.File, steps: pa.Table, episodes: pa.Table) -> None:
     observations, finals = columns.matrix(steps, "observation"), columns.matrix(episodes, "final_observation")
-    actions, scores, labels = columns.matrix(steps, "action"), columns.vector(steps, "score"), columns.labels(steps)
-    vectors = {name: columns.vector(steps, column) for column, name in _STEPS.items()}
-    starts, lengths = columns.vector(episodes, "start"), columns.vector(episodes, "length")
-    for index, attributes in enumerate(episodes.select(_ATTRIBUTES).to_pylist()):
-        rows = slice(starts[index], starts[index] + lengths[index])
+    vectors = {
+        "actions": columns.matrix(steps, "action"),
+        "rewards": columns.vector(steps, "reward"),
+        "terminations": columns.vector(steps, "terminated"),
+        "truncations": columns.vector(steps, "truncated"),
+        "infos/score": columns.vector(steps, "score"),
+        "infos/label": columns.labels(steps),
+    }
+    for index, attributes in enumerate(episodes.drop_columns("final_observation").to_pylist()):
+        start, length = attributes.pop("start"), attributes.pop("length")
+        rows = slice(start, start + length)
         group = file.create_group(f"episode_{index}")
-        group.create_dataset("observations", data=np.concatenate([observations[rows], finals[index : index + 1]]))
-        group.create_dataset("actions", data=actions[rows])
+        group["observations"] = np.concatenate([observations[rows], finals[index : index + 1]])
         for name, values in vectors.items():
-            group.create_dataset(name, data=values[rows])
-        infos = group.create_group("infos")
-        infos.create_dataset("score", data=scores[rows])
-        infos.create_dataset("label", data=labels[rows])
-        group.attrs.update({"id": index, "total_steps": int(lengths[index])})
-        group.attrs.update({name: value for name, value in attributes.items() if value is not None})
+            group[name] = values[rows]
+        known = {name: value for name, value in attributes.items() if value is not None}
+        group.attrs.update({"id": index, "total_steps": length} | known)
 
 
-def _read_episodes(file: h5py.File, count: int) -> tuple[pa.Table, pa.Table]:
-    groups = [file[f"episode_{index}"] for index in range(count)]
-    attributes = [dict(group.attrs) for group in groups]
-    lengths = np.array([each["total_steps"] for each in attributes], np.int64)
+def _read_steps(file: h5py.File, lengths: NDArray[np.int64]) -> pa.Table:
+    rows, count = int(lengths.sum()), len(lengths)
     starts = np.cumsum(lengths) - lengths
-    rows = int(lengths.sum())
-    width, action_width = groups[0]["observations"].shape[1], groups[0]["actions"].shape[1]
-    observations, finals = np.empty((rows, width), np.float32), np.empty((count, width), np.float32)
-    actions = np.empty((rows, action_width), np.float32)
+    first = file["episode_0"]
+    width, action_width = first["observations"].shape[1], first["actions"].shape[1]
+    states = np.empty((rows + count, width), np.float32)  # T+1 an episode
     vectors: dict[str, NDArray[Any]] = {
+        "actions": np.empty((rows, action_width), np.float32),
         "rewards": np.empty(rows, np.float32),
         "terminations": np.empty(rows, bool),
         "truncations": np.empty(rows, bool),
         "infos/score": np.empty(rows, np.float32),
         "infos/label": np.empty(rows, np.int8),
     }
-    for index, group in enumerate(groups):
-        part = slice(starts[index], starts[index] + lengths[index])
-        whole = group["observations"][()]
-        observations[part], finals[index] = whole[:-1], whole[-1]
-        actions[part] = group["actions"][()]
+    for index, (start, length) in enumerate(zip(starts.tolist(), lengths.tolist(), strict=True)):
+        group = file[f"episode_{index}"].id
+        _read_into(states[start + index : start + index + length + 1], group, "observations")
         for name, values in vectors.items():
-            values[part] = group[name][()]
+            _read_into(values[start : start + length], group, name)
     episode = np.repeat(np.arange(count), lengths)
-    transitions: dict[str, Any] = {
-        "observation": columns.list_array(observations),
-        "action": columns.list_array(actions),
-        **{column: vectors[name] for column, name in _STEPS.items()},
+    schema = transitions_schema(width, action_width)
+    arrays = {
+        "observation": columns.list_array(np.delete(states, starts + lengths + np.arange(count), axis=0)),
+        "action": columns.list_array(vectors["actions"]),
+        "reward": vectors["rewards"],
+        "terminated": vectors["terminations"],
+        "truncated": vectors["truncations"],
         "episode": episode.astype(np.int32),
         "step": (np.arange(rows) - starts[episode]).astype(np.int32),
         "score": columns.score_array(vectors["infos/score"], pa.float32()),
         "label": columns.label_array(vectors["infos/label"]),
     }
-    schema = episodes_schema(width)
-    listed: dict[str, Any] = {
-        name: pa.array([_plain(each.get(name)) for each in attributes], schema.field(name).type) for name in _ATTRIBUTES
-    }
-    listed |= {"start": starts, "length": lengths.astype(np.int32), "final_observation": columns.list_array(finals)}
-    return pa.table(transitions, transitions_schema(width, action_width)), pa.table(listed, schema)
+    return pa.table(arrays, schema)
 
 
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
+def _read_into(target: NDArray[Any], group: h5py.h5g.GroupID, name: str) -> None:
+    """Fill `target` from a dataset; h5py's low level is four times as fast, and with many episodes that is seconds."""
+    stored = h5py.h5d.open(group, name.encode())
+    if stored.shape != target.shape:
+        raise ValueError(f"{name} has shape {stored.shape} where {target.shape} is due")
+    stored.read(h5py.h5s.ALL, h5py.h5s.ALL, target)
 
 
 def _write_flat(file: h5py.File, table: pa.Table) -> None:
@@ -136,7 +143,10 @@ def _write_flat(file: h5py.File, table: pa.Table) -> None:
 
 
 def _read_flat(file: h5py.File, name: str) -> pa.Table:
-    schema = candidates_schema(file["action"].shape[1]) if name == "candidates" else responses_schema()
+    if name == "episodes":
+        schema = episodes_schema(file["final_observation"].shape[1])
+    else:
+        schema = candidates_schema(file["action"].shape[1]) if name == "candidates" else responses_schema()
     arrays = {}
     for field in schema:
         stored = file[field.name]
@@ -153,12 +163,12 @@ def _read_flat(file: h5py.File, name: str) -> pa.Table:
     return pa.table(arrays, schema)
 
 
-def _minari_metadata(metadata: Metadata, tables: dict[str, pa.Table], size: int) -> dict[str, Any]:
+def _minari_metadata(metadata: Metadata, steps: pa.Table, size: int) -> dict[str, Any]:
     # Minari and Gymnasium take a second to import and only this form needs them.
     from gymnasium.spaces import Box
     from minari.serialization import serialize_space
 
-    widths = {name: tables["transitions"].schema.field(name).type.list_size for name in ("observation", "action")}
+    widths = {name: steps.schema.field(name).type.list_size for name in ("observation", "action")}
     spaces = {
         f"{name}_space": serialize_space(Box(-np.inf, np.inf, (width,), np.float32)) for name, width in widths.items()
     }

@@ -60,8 +60,8 @@ def write(
             try:
                 written = _fill(partial, metadata, content, format, sidecars or {})
                 _swap(partial, directory)
-            except BaseException:
-                shutil.rmtree(partial, ignore_errors=True)
+            except BaseException:  # Ctrl-C too
+                _tidy(directory, partial)
                 raise
     except OSError as error:
         raise PmpoOfflineError(_refusal(directory, error)) from error
@@ -107,7 +107,7 @@ def read_tables(directory: Path, metadata: Metadata) -> dict[str, pa.Table]:
     names = [Path(name).stem for name in metadata.files if name.endswith(".arrow")]
     try:
         return arrow.read(directory, names) if names else hdf5.read(directory, metadata)
-    except (OSError, KeyError, pa.ArrowException) as error:
+    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
         line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise PmpoOfflineError(f"{directory} cannot be read: {line}; build it again with --overwrite") from error
 
@@ -150,7 +150,7 @@ def _replaced(directory: Path) -> Path:
 
 
 def _tidy(directory: Path, partial: Path) -> None:
-    """Undo what a killed writer left: a partial dataset, or a replaced one whose successor did not arrive."""
+    """Undo what a failed or killed writer left: a partial dataset, or a replaced one with no successor."""
     if partial.exists():
         shutil.rmtree(partial)
     if (replaced := _replaced(directory)).exists():
@@ -209,7 +209,7 @@ def _flush(path: Path) -> None:
 
 
 def _refusal(directory: Path, error: OSError) -> str:
-    reason = error.strerror or str(error).splitlines()[0]
+    reason = os.strerror(error.errno) if error.errno else str(error).splitlines()[0]
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     remedy = "free some space" if full else "check the permissions"
     return f"cannot write {directory}: {reason}; {remedy} or set PMPO_OFFLINE_DATASETS to another folder"
