@@ -101,10 +101,12 @@ def scene_xml(triplet: Triplet) -> str:
     def mesh(name: str, shape: Shape) -> str:
         return f'<mesh name="{name}" vertex="{_numbers(shape.vertices().ravel())}"/>'
 
+    # Ten micrometres off centre keep the compiler from storing symmetric bodies in a smaller form: all scenes then have
+    # mass matrices of one size, and one scratch structure serves them all (see `Simulation`).
     def body(name: str, colour: str) -> str:
         return (
             f'<body name="{name}"><freejoint name="{name}"/>'
-            f'<geom name="{name}" class="object" mesh="{name}" rgba="{colour}"/></body>'
+            f'<geom name="{name}" class="object" mesh="{name}" pos="1e-5 1e-5 1e-5" rgba="{colour}"/></body>'
         )
 
     return _SCENE.format(

@@ -160,8 +160,11 @@ class Simulation:
 
     def __init__(self, layouts: Sequence[Layout], threads: int = 1) -> None:
         self._models = [compile_scene(layout.triplet) for layout in layouts]
-        # One scratch structure a thread serves all models: they differ in their meshes only, so the one with the
-        # largest bounding-volume tree has room for every other.
+        # One scratch structure a thread serves all models, so it needs room for each: their sizes may differ only in
+        # the meshes' bounding-volume trees, and the largest tree is taken. Anything else would corrupt memory.
+        sizes = {(m.nq, m.nv, m.nM, m.nB, m.nC, m.nD, m.ngeom, m.nsensordata, m.narena) for m in self._models}
+        if len(sizes) != 1:
+            raise ValueError(f"scenes of different sizes cannot share a batch: {sorted(sizes)}")
         roomiest = max(self._models, key=lambda model: model.nbvh)
         self._scratch = [mujoco.MjData(roomiest) for _ in range(threads)]
         self._pool = rollout.Rollout(nthread=threads if threads > 1 else 0)
