@@ -15,11 +15,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.table import Table
 
-NOTES = """\
-Scores: {metrics}. IQM: interquartile mean over training runs, with the 95 % bootstrap interval over runs (one run has
-none). P(better): probability that a run beats one of the reference on the same data. β ≥ bound: below it the loss is
-unbounded from below (marked !). "Shuffled labels" is the control: whoever does as well there has learned nothing from
-feedback."""
+NOTES = (
+    "Scores: {metrics}. IQM: interquartile mean over training runs, with its 95 % bootstrap interval over runs "
+    "(one run has none). P(better): probability that a run beats one of the reference on the same data. "
+    "β ≥ bound: below it the loss is unbounded from below (marked !). "
+    "Shuffled labels are the control: whoever does as well there has learned nothing from feedback."
+)
+_ALGORITHM, _TEXT, _DESCRIPTIVE = 1, 3, 6
+"""The column of the algorithm, the number of columns of text, and of columns that say what was run."""
 METRICS = {
     "normalized_score": "normalized, 0 = random policy, 100 = the expert reference",
     "return": "returns, because the dataset has no reference scores to normalize with",
@@ -38,7 +41,7 @@ def write(output: Path, title: str, rows: Sequence[Row]) -> None:
 def markdown(title: str, rows: Sequence[Row]) -> str:
     """Return the table with its notes and the versions that it was made with."""
     header, *lines = _cells(rows)
-    body = [header, ["---", "---", "---", *["---:"] * (len(header) - 3)], *lines]
+    body = [header, [*["---"] * _TEXT, *["---:"] * (len(header) - _TEXT)], *lines]
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in body)
     made = sorted({", ".join(f"{name} {version}" for name, version in row["versions"].items()) for row in rows})
     parts = [f"# {title}", table, _notes(rows), "![Scores with intervals](report.png)", f"Made with {'; '.join(made)}."]
@@ -46,16 +49,19 @@ def markdown(title: str, rows: Sequence[Row]) -> str:
 
 
 def terminal(title: str, rows: Sequence[Row]) -> Table:
-    """Return the table for a rich console."""
+    """Return the table for a rich console; what all rows share stands in its title, to fit narrow terminals."""
     from rich.markup import escape
     from rich.table import Table
 
     header, *lines = _cells(rows)
-    table = Table(title=escape(title), caption=_notes(rows), caption_justify="left")
-    for index, name in enumerate(header):
-        table.add_column(name, justify="left" if index < 3 else "right")
+    shared = [i for i in range(_DESCRIPTIVE) if i != _ALGORITHM and len({cells[i] for cells in lines}) == 1]
+    facts = [f"{header[i]} {lines[0][i]}" for i in shared if lines[0][i]]
+    table = Table(title=escape(", ".join([title, *facts])), caption=_notes(rows), caption_justify="left")
+    kept = [i for i in range(len(header)) if i not in shared]
+    for i in kept:
+        table.add_column(header[i], justify="left" if i < _TEXT else "right")
     for row, cells in zip(rows, lines, strict=True):
-        table.add_row(*(escape(cell) for cell in cells), style="dim" if row["shuffled"] else None)
+        table.add_row(*(escape(cells[i]) for i in kept), style="dim" if row["shuffled"] else None)
     return table
 
 

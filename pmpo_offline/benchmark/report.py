@@ -15,7 +15,7 @@ import polars as pl
 from pmpo_offline.evaluation.statistics import bootstrap, probability_of_improvement
 
 Row = dict[str, Any]
-CONTROL = " (shuffled labels)"
+CONTROL = " (shuffled)"
 CONDITION = ["dataset", "dataset_sha", "imbalance", "noise"]
 
 
@@ -46,7 +46,8 @@ def _runs(raw: pl.DataFrame) -> pl.DataFrame:
     )
     per_row = [name for name in raw.columns if name not in ("seed", "episode", "layout", "return", "success", "length")]
     return (
-        raw.with_columns(score=score)
+        raw.sort("key", "seed", "episode")  # sums and resampling in one order, whatever order the files were read in
+        .with_columns(score=score)
         .group_by(*per_row, "seed", maintain_order=True)
         .agg(
             pl.col("score", "return", "success").mean(),

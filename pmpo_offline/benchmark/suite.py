@@ -63,21 +63,21 @@ def expand(suite: SuiteDeclaration, *, algos: Sequence[str] | None = None, sweep
     Raises:
         UserError: an unknown algorithm, objective or setting, or a sweep over an algorithm that does not run.
     """
-    chosen = list(dict.fromkeys(algos or suite.algorithms))
-    names = list(dict.fromkeys([*([suite.reference] if suite.reference else []), *chosen]))
-    algorithms = [catalog.algorithm(name) for name in names]
-    sweep = dict(sweep or {})
-    for name in sweep:
-        if name not in (known := [algorithm.name for algorithm in algorithms]):
-            raise unknown("algorithm in a setting", name, known)
-    cells = []
-    conditions = itertools.product(suite.datasets, suite.imbalance, suite.noise)
-    for condition in itertools.starmap(Condition, conditions):
-        for algorithm, name in zip(algorithms, names, strict=True):
-            stacks = _stacks(algorithm, sweep.get(algorithm.name, {}))
-            for shuffled in [False, True] if name in suite.shuffled else [False]:
-                cells += [Cell(condition, algorithm, s, shuffled, name == suite.reference) for s in stacks]
-    return cells
+    chosen = [catalog.algorithm(name) for name in algos or suite.algorithms]
+    reference = [catalog.algorithm(suite.reference)] if suite.reference else []
+    algorithms = {algorithm.name: algorithm for algorithm in (*reference, *chosen)}
+    controls = {catalog.algorithm(name).name for name in suite.shuffled}
+    for name in sweep or {}:
+        if name not in algorithms:
+            raise unknown("algorithm in a setting", name, algorithms)
+    stacks = {name: _stacks(algorithm, (sweep or {}).get(name, {})) for name, algorithm in algorithms.items()}
+    return [
+        Cell(Condition(*condition), algorithms[name], stack, shuffled, algorithms[name] in reference)
+        for condition in itertools.product(suite.datasets, suite.imbalance, suite.noise)
+        for name in algorithms
+        for shuffled in ([False, True] if name in controls else [False])
+        for stack in stacks[name]
+    ]
 
 
 def _stacks(algorithm: AlgorithmDeclaration, sweep: Mapping[str, Sequence[Any]]) -> list[tuple[Settings, ...]]:

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 def bench(
-    suite: Annotated[str, typer.Argument(metavar="[SUITE]", help="Name of a suite, or its .toml.")] = "quick",
+    suite: Annotated[str, typer.Argument(metavar="SUITE", help="Name of a suite, or its .toml.")] = "quick",
     algos: Annotated[str | None, typer.Option(help="Only these, as in pmpo,dpo.", show_default="the suite's")] = None,
     datasets: Annotated[
         str | None, typer.Option(help="Ids or paths, separated by commas.", show_default="the suite's")

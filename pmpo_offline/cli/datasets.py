@@ -26,9 +26,7 @@ Home = Annotated[
 
 
 def build(
-    name: Annotated[
-        str, typer.Argument(metavar="[ID]", help="Id of a declared dataset, or a recipe's .toml.")
-    ] = DEFAULT,
+    name: Annotated[str, typer.Argument(metavar="ID", help="Id of a declared dataset, or a recipe's .toml.")] = DEFAULT,
     imbalance: Annotated[
         float | None, typer.Option(help="Accepted share of the labelled units, 0 to 1.", show_default="as declared")
     ] = None,
@@ -91,8 +89,9 @@ def list_names(home: Home = None, json: Json = False) -> None:
     for kind, entries in content.items():
         print(f"{kind}:")
         for entry in entries:
-            mark = {True: " (built)", False: " (not built)"}.get(entry.get("built"), "")
-            print(f"  {entry.get('id') or entry['name']}{mark}  {entry['title']}".rstrip())
+            name = entry.get("id") or f"{entry['name']}"
+            mark = "" if entry.get("built", True) else " (not built)"
+            print(f"  {name}{mark}  {entry['title']}".rstrip())
     return None
 
 

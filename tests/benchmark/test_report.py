@@ -1,0 +1,97 @@
+import json
+
+import polars as pl
+import pytest
+
+from pmpo_offline.benchmark import publish, report, report_on
+from pmpo_offline.benchmark.results import Results
+from pmpo_offline.evaluation.statistics import bootstrap
+
+
+@pytest.fixture
+def raw(scores) -> pl.DataFrame:
+    pmpo = scores("p", [[60.0, 60.0], [35.0, 35.0], [10.0, 35.0], [60.0, 35.0], [85.0, 85.0]])
+    control = scores("s", [[10.0]] * 5, shuffled=True)
+    bc = scores("b", [[35.0]] * 5, algo="bc", settings="{}", beta=None, beta_min=None, reference=True)
+    return pl.concat([control, pmpo, bc])
+
+
+def test_row_by_hand(raw):
+    # Normalized with 10 → 0 and 60 → 100, the runs score 100, 50, 25, 75, 150: the middle three average 75.
+    row = report.table(raw)[1]
+    interval = bootstrap([[100.0, 50.0, 25.0, 75.0, 150.0]])
+    assert {name: row[name] for name in ("dataset", "algo", "imbalance", "noise", "seeds", "metric", "episodes")} == {
+        "dataset": "test/line-v0",
+        "algo": "pmpo",
+        "imbalance": 0.1,
+        "noise": 0.0,
+        "seeds": 5,
+        "metric": "normalized_score",
+        "episodes": 2,
+    }
+    assert (row["iqm"], row["mean"], row["success"]) == pytest.approx((75.0, 80.0, 0.5))
+    assert (row["low"], row["high"]) == pytest.approx((interval.low, interval.high))
+    assert (row["beta"], row["beta_min"], row["bounded"]) == (1.0, 0.65, True)
+    # Against five runs of 50: three above, one tie, one below.
+    assert row["improvement"][0] == pytest.approx(3.5 / 5)
+
+
+def test_reference_comes_first_and_the_control_is_marked(raw):
+    rows = report.table(raw)
+    assert [row["algo"] for row in rows] == ["bc", "pmpo", "pmpo (shuffled)"]
+    assert rows[0]["improvement"] is None
+    assert rows[0]["bounded"] is None
+    assert rows[2]["shuffled"]
+
+
+def test_table_does_not_depend_on_the_order_of_the_records(raw):
+    assert report.table(raw.sample(fraction=1.0, shuffle=True, seed=1)) == report.table(raw)
+
+
+def test_beta_below_its_bound_is_flagged(scores):
+    rows = report.table(scores("p", [[1.0]] * 2, beta=0.4))
+    assert rows[0]["bounded"] is False
+    assert "0.4 < 0.65 !" in publish.markdown("T", rows)
+
+
+def test_without_references_the_metric_is_the_return(scores):
+    row = report.table(scores("p", [[3.0], [5.0]], reference_min=None, reference_max=None))[0]
+    assert (row["metric"], row["iqm"]) == ("return", 4.0)
+
+
+def test_conditions_are_compared_apart(scores):
+    low = scores("b1", [[10.0]] * 3, algo="bc", reference=True)
+    high = scores("b2", [[60.0]] * 3, algo="bc", reference=True, imbalance=0.5, dataset_sha="b" * 64)
+    collected = scores("p0", [[35.0]] * 3, imbalance=None, dataset_sha="c" * 64)
+    learners = [
+        scores("p1", [[35.0]] * 3),
+        scores("p2", [[35.0]] * 3, imbalance=0.5, dataset_sha="b" * 64),
+    ]
+    rows = report.table(pl.concat([collected, high, low, *learners]))
+    found = [(row["imbalance"], row["algo"], row["improvement"] and row["improvement"][0]) for row in rows]
+    assert found == [(0.1, "bc", None), (0.1, "pmpo", 1.0), (0.5, "bc", None), (0.5, "pmpo", 0.0), (None, "pmpo", None)]
+
+
+def test_only_settings_that_vary_are_shown(scores):
+    half = scores("h", [[1.0]] * 2, settings='{"alpha": 0.5, "beta": 0.5}', beta=0.5)
+    rows = report.table(pl.concat([scores("p", [[1.0]] * 2), half]))
+    text = publish.markdown("T", rows)
+    assert "| beta=0.5 |" in text
+    assert "| beta=1 |" in text
+    assert "alpha" not in text
+
+
+def test_report_is_computed_from_the_directory_alone(tmp_path, raw):
+    results = Results(tmp_path)
+    for (name,), frame in raw.group_by("key"):
+        results.write(str(name), frame.drop("key"))
+    done = report_on(tmp_path)
+    assert done.rows == report.table(raw)
+    written = json.loads((tmp_path / "report.json").read_text())
+    assert written["rows"] == done.rows
+    assert (tmp_path / written["raw"]) == done.raw
+    markdown = done.report.read_text()
+    assert markdown.count("\n| test/line-v0 |") == 3
+    assert (tmp_path / "report.png").read_bytes()[:4] == b"\x89PNG"
+    assert done.table()["iqm"].to_list() == [row["iqm"] for row in done.rows]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["raw", "report.json", "report.md", "report.png"]

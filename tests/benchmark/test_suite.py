@@ -1,0 +1,81 @@
+import pytest
+
+from pmpo_offline.benchmark.suite import expand
+from pmpo_offline.catalog import SuiteDeclaration
+from pmpo_offline.errors import UserError
+
+
+@pytest.fixture
+def suite(declare) -> SuiteDeclaration:
+    clone, learner = declare("clone", "bc"), declare("learner", "pmpo", "beta = 2")
+    declare("pairs", "dpo")
+    return SuiteDeclaration(
+        name="s",
+        title="S",
+        datasets=["test/line-v0"],
+        imbalance=[0.1, "collected"],
+        algorithms=[clone, learner],
+        reference=clone,
+        shuffled=[learner],
+    )
+
+
+def names(cells):
+    return [(cell.algorithm.name, cell.shuffled, cell.reference) for cell in cells]
+
+
+ONE_CONDITION = [("clone", False, True), ("learner", False, False), ("learner", True, False)]
+
+
+def test_cells_on_equal_data_are_neighbours(suite):
+    cells = expand(suite)
+    assert [cell.condition.imbalance for cell in cells] == [0.1] * 3 + [None] * 3
+    assert names(cells) == ONE_CONDITION * 2
+
+
+def test_chosen_algorithms_keep_the_reference_and_their_control(suite, declare):
+    assert names(expand(suite, algos=suite.shuffled)) == ONE_CONDITION * 2
+    assert names(expand(suite, algos=[declare("pairs", "dpo")]))[:2] == [
+        ("clone", False, True),
+        ("pairs", False, False),
+    ]
+
+
+def test_settings_are_complete_and_declared_ones_win_over_defaults(suite):
+    (settings,) = expand(suite)[1].settings
+    assert settings == {"alpha": 0.5, "beta": 2.0, "normalize": "joint"}
+
+
+def test_numbers_stack_in_one_cell_and_names_do_not(suite):
+    sweep = {"learner": {"beta": [1, 2], "alpha": [0.0, 0.5], "normalize": ["joint", "set"]}}
+    joint, by_set = [cell for cell in expand(suite, sweep=sweep) if not cell.shuffled and cell.condition.imbalance][1:]
+    assert [(s["beta"], s["alpha"]) for s in joint.settings] == [(1.0, 0.0), (1.0, 0.5), (2.0, 0.0), (2.0, 0.5)]
+    assert {s["normalize"] for s in joint.settings} == {"joint"}
+    assert {s["normalize"] for s in by_set.settings} == {"set"}
+
+
+def test_a_value_given_twice_runs_once(suite):
+    assert len(expand(suite, sweep={"learner": {"beta": [1, 1.0]}})[1].settings) == 1
+
+
+@pytest.mark.parametrize(
+    ("sweep", "message"),
+    [
+        ({"lerner": {"beta": [1]}}, r"unknown algorithm in a setting 'lerner': did you mean learner"),
+        ({"learner": {"bta": [1]}}, r"unknown setting of learner 'bta': did you mean beta\?"),
+        ({"learner": {"beta": ["high"]}}, r"learner\.beta is a number, not 'high'"),
+        ({"learner": {"normalize": [1]}}, r"learner\.normalize is a name such as 'joint', not 1"),
+    ],
+)
+def test_mistyped_sweeps_are_refused(suite, sweep, message):
+    with pytest.raises(UserError, match=message):
+        expand(suite, sweep=sweep)
+
+
+def test_unknown_algorithm_objective_and_declared_setting(suite, declare):
+    with pytest.raises(UserError, match="unknown algorithm 'nothing-like-it'"):
+        expand(suite, algos=["nothing-like-it"])
+    with pytest.raises(UserError, match=r"unknown objective .*'pmp': did you mean pmpo"):
+        expand(suite, algos=[declare("wrong", "pmp")])
+    with pytest.raises(UserError, match=r"unknown setting of odd 'gamma'"):
+        expand(suite, algos=[declare("odd", "pmpo", "gamma = 1")])

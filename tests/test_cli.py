@@ -1,0 +1,237 @@
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pmpo_offline import data
+from pmpo_offline.cli import console
+from pmpo_offline.cli.main import app, run
+from pmpo_offline.data import columns
+
+HEAVY = ("torch", "pyarrow", "mujoco", "polars", "h5py", "matplotlib", "scipy", "numpy", "rich.progress")
+
+
+def python(code: str, **kwargs) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, **kwargs)
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("PMPO_OFFLINE_DATASETS", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def built(home) -> Path:
+    """Four episodes of two steps, one of them accepted."""
+    rows, episodes = np.arange(8), np.arange(4)
+    wide = columns.list_array(np.ones((8, 3), np.float32))
+    success = episodes == 0
+    transitions = pa.table(
+        {
+            "observation": wide,
+            "action": wide,
+            "reward": rows.astype(np.float32),
+            "terminated": rows % 2 == 1,
+            "truncated": np.zeros(8, bool),
+            "episode": (rows // 2).astype(np.int32),
+            "step": (rows % 2).astype(np.int32),
+            "score": pa.nulls(8, pa.float32()),
+            "label": pa.nulls(8, pa.bool_()),
+        },
+        data.transitions_schema(3, 3),
+    )
+    table = pa.table(
+        {
+            "start": episodes * 2,
+            "length": np.full(4, 2, np.int32),
+            "return": np.array([1.0, 5.0, 9.0, 13.0]),
+            "success": success,
+            "terminated": np.ones(4, bool),
+            "final_observation": columns.list_array(np.ones((4, 3), np.float32)),
+            "behavior": ["clumsy"] * 4,
+            "seed": episodes,
+            "score": pa.nulls(4, pa.float64()),
+            "label": pa.nulls(4, pa.bool_()),
+            "split": ["train"] * 4,
+        },
+        data.episodes_schema(3),
+    )
+    rule = data.LabelRule.parse("success")
+    done = data.label_tables(transitions, table, rule)
+    metadata = data.Metadata(
+        id="test/small-v0",
+        kind="transitions",
+        task="test",
+        score=data.ScoreRule(name=rule.score),
+        label=rule,
+        **done.described,
+    )
+    directory = home / "test" / "small-v0"
+    data.write(directory, metadata, {"transitions": done.table, "episodes": done.episodes})
+    return directory
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["bench", "--help"], ["--version"], ["bnch"], []])
+def test_help_starts_without_anything_heavy(arguments):
+    done = python(
+        f"import sys; from pmpo_offline.cli.main import run; run({arguments!r})\n"
+        f"heavy = [name for name in {HEAVY!r} if name in sys.modules]\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["bnch"], "No such command 'bnch'. Did you mean 'bench'?"),
+        (["bench", "--algoz", "x"], "No such option: --algoz (Possible options: --algos)"),
+        (["build-dataset", "--imbalanc", "0.1"], "No such option: --imbalanc (Possible options: --imbalance"),
+        (["bench", "quik"], "unknown suite 'quik': did you mean quick?"),
+        (["bench", "--seeds", "five"], "Invalid value for '--seeds'"),
+        (["bench", "--seeds"], "Option '--seeds' requires an argument"),
+        (["bench", "--seeds", "0"], "seeds: input should be greater than or equal to 1, not 0"),
+        (["bench", "--imbalance", "1.5"], "input should be less than or equal to 1, not 1.5"),
+        (["bench", "--imbalance", "half"], "--imbalance half: could not convert"),
+        (["bench", "--set", "pmpo.beta"], "--set pmpo.beta: write ALGO.SETTING=VALUES"),
+        (["bench", "--algos", "pmop"], "unknown algorithm"),
+        (["build-dataset", "--format", "hdf"], "unknown format 'hdf': did you mean hdf5?"),
+        (["show"], "Missing argument 'ID'"),
+        (["show", "test/smal-v0"], "unknown dataset 'test/smal-v0': did you mean test/small-v0?"),
+        (["verify", "test/smal-v0"], "unknown dataset 'test/smal-v0': did you mean test/small-v0?"),
+        (["bench", "--datasets", "test/smal-v0"], "unknown dataset 'test/smal-v0': did you mean test/small-v0?"),
+        (["show", "/"], "holds no dataset.json"),
+        (["report", "/nowhere"], "no raw scores here"),
+    ],
+)
+def test_mistakes_take_one_line_and_exit_code_2(built, capsys, arguments, message):
+    assert run(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+
+
+def test_version(capsys):
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("pmpo-offline 0.")
+
+
+def test_list_knows_what_is_built(built, capsys):
+    assert run(["list", "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert {"id": "test/small-v0", "built": True, "title": ""} in content["datasets"]
+    assert {"quick", "stacking"} <= {suite["name"] for suite in content["suites"]}
+    assert run(["list"]) == 0
+    assert "  test/small-v0\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("by_path", [False, True])
+def test_show_states_counts_shares_and_bounds(built, capsys, by_path):
+    assert run(["show", str(built) if by_path else "test/small-v0", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    expected = {"id": "test/small-v0", "path": str(built), "kind": "transitions", "unit": "episode"}
+    expected |= {
+        "accepted": 1,
+        "rejected": 3,
+        "unlabelled": 0,
+        "share": 0.25,
+        "reject_mass": 0.75,
+        "reject_share": 0.75,
+    }
+    assert {name: shown[name] for name in expected} == expected
+    # (1 - alpha) w_r / P_r with w_r = P_r for "joint", 1 for "set".
+    assert shown["beta_min"]["accept_reject"] == pytest.approx({"joint": 0.5, "set": 0.5 / 0.75})
+    assert shown["beta_min"]["reject"] == pytest.approx({"joint": 1.0, "set": 1 / 0.75})
+    assert shown["files"].keys() == {path.name for path in built.iterdir()} - {"dataset.json"}
+
+
+def test_show_for_people(built, capsys):
+    assert run(["show", "test/small-v0"]) == 0
+    out = capsys.readouterr().out
+    assert "accepted      1\n" in out
+    assert "accept_reject: joint 0.5, set 0.666667" in out
+
+
+def test_verify_finds_an_edited_file(built, capsys):
+    assert run(["verify", "test/small-v0", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"ok": True, "problems": []}
+    path = built / "transitions.arrow"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert run(["verify", "test/small-v0", "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert not found["ok"]
+    assert "transitions.arrow" in found["problems"][0]
+
+
+def test_truncated_dataset_is_one_line_and_exit_code_1(built, capsys):
+    os.truncate(built / "transitions.arrow", 100)
+    assert run(["show", "test/small-v0"]) == 1
+    err = capsys.readouterr().err
+    assert "100 bytes instead of" in err
+    assert err.count("\n") == 1
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """Add a command for one test, to see how it ends."""
+    monkeypatch.setattr(app, "registered_commands", list(app.registered_commands))
+
+    def add(function):
+        app.command("try")(function)
+        return ["try"]
+
+    return add
+
+
+def test_operating_system_errors_are_one_line(command, capsys):
+    def full():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/data/x")
+
+    assert run(command(full)) == 1
+    assert capsys.readouterr().err == "error: No space left on device: /data/x\n"
+
+
+def test_stdout_is_for_the_result_alone(command, capsys):
+    def noisy():
+        with console.working() as progress:
+            print("a library says hello")
+            warnings.warn("be\n careful", stacklevel=1)
+            for done in range(1000):
+                progress("training", done, 1000)
+        console.emit({"share": float("inf"), "rows": [{"low": float("nan"), "high": 1.5}]})
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert run(command(noisy)) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {"share": None, "rows": [{"low": None, "high": 1.5}]}
+    assert err == "a library says hello\nwarning: be careful\ntraining: 0/1000\n"
+
+
+def test_interruption_is_one_line_and_exit_code_130():
+    code = """
+import os, signal, sys
+from pmpo_offline.cli.main import app, main
+@app.command("wait")
+def wait(): os.kill(os.getpid(), signal.SIGINT)
+sys.argv = ["pmpo-offline", "wait"]
+main()
+"""
+    done = python(code)
+    assert done.returncode == 128 + signal.SIGINT
+    assert done.stderr.startswith("error: interrupted: ")
+    assert done.stderr.count("\n") == 1
