@@ -11,6 +11,7 @@ A key is the hash of everything that determines the scores. What is to be run ag
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -93,11 +94,14 @@ class Results:
 
     def discard_checkpoint(self, key: str) -> None:
         """Remove what a cell kept, in whatever files: it is finished, or to be started again."""
-        for path in self.checkpoint(key).parent.glob(f"{key}*"):
+        folder = self.checkpoint(key).parent
+        for path in folder.glob(f"{key}*"):
             if path.is_dir():
                 shutil.rmtree(path)
             else:
                 path.unlink()
+        with contextlib.suppress(OSError):  # another cell's checkpoint may still be there
+            folder.rmdir()
 
     def remove(self, key: str) -> None:
         """Forget the scores of a key."""

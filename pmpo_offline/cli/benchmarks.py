@@ -33,9 +33,13 @@ def bench(
     noise: Annotated[
         str | None, typer.Option(help="Rates of flipped labels, as in 0,0.2.", show_default="the suite's")
     ] = None,
-    seeds: Annotated[int | None, typer.Option(help="Training runs a row.", show_default="the suite's")] = None,
-    episodes: Annotated[int | None, typer.Option(help="Evaluation episodes a run.", show_default="the suite's")] = None,
-    updates: Annotated[int | None, typer.Option(help="Gradient steps a run.", show_default="the algorithm's")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Training runs a row.", show_default="the suite's")] = None,
+    episodes: Annotated[
+        int | None, typer.Option(min=1, help="Evaluation episodes a run.", show_default="the suite's")
+    ] = None,
+    updates: Annotated[
+        int | None, typer.Option(min=1, help="Gradient steps a run.", show_default="the algorithm's")
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -46,7 +50,7 @@ def bench(
     fresh: Annotated[
         bool, typer.Option("--fresh/--resume", help="Run everything again, or only what is missing.")
     ] = False,
-    workers: Annotated[int | None, typer.Option(help="Processes.", show_default="one a core")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes.", show_default="one a core")] = None,
     home: Home = None,
     json: Json = False,
 ) -> None:

@@ -28,7 +28,8 @@ Home = Annotated[
 def build(
     name: Annotated[str, typer.Argument(metavar="ID", help="Id of a declared dataset, or a recipe's .toml.")] = DEFAULT,
     imbalance: Annotated[
-        float | None, typer.Option(help="Accepted share of the labelled units, 0 to 1.", show_default="as declared")
+        float | None,
+        typer.Option(min=0, max=1, help="Accepted share of the labelled units.", show_default="as declared"),
     ] = None,
     label: Annotated[
         str | None,
@@ -37,11 +38,17 @@ def build(
             show_default="as declared",
         ),
     ] = None,
-    noise: Annotated[float | None, typer.Option(help="Rate of flipped labels.", show_default="as declared")] = None,
+    noise: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Rate of flipped labels.", show_default="as declared")
+    ] = None,
     format: Annotated[str, typer.Option(help="arrow, or hdf5 (a Minari directory).")] = "arrow",
-    episodes: Annotated[int | None, typer.Option(help="Episodes to collect.", show_default="as declared")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything random.", show_default="as declared")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes.", show_default="one a core")] = None,
+    episodes: Annotated[
+        int | None, typer.Option(min=1, help="Episodes to collect.", show_default="as declared")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed of everything random.", show_default="as declared")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes.", show_default="one a core")] = None,
     home: Home = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Build again what stands.")] = False,
     json: Json = False,
