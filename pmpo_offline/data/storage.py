@@ -123,6 +123,8 @@ def _conform(tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
     content = dict(tables)
     try:
         for name, schema in schemas(content).items():
+            if name not in content:
+                continue  # said by `problems`, in better words
             table = content[name].select(schema.names).cast(schema).combine_chunks()
             if "score" in schema.names:
                 scores = columns.score_array(columns.vector(table, "score"), schema.field("score").type)

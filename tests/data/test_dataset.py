@@ -1,0 +1,112 @@
+"""Minibatches with the right next observation, and labels in memory that equal those of a build."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from encoded import Store, observed
+
+from pmpo_offline import data
+from pmpo_offline.data import columns
+from pmpo_offline.errors import UserError
+
+LENGTHS = [3, 1, 4, 1, 5]
+
+
+@pytest.mark.parametrize("form", ["arrow", "hdf5"])
+def test_a_sample_is_aligned_across_the_ends_of_episodes(store: Store, form: data.Format) -> None:
+    dataset = store(LENGTHS, "advantage", format=form)
+    batch = dataset.sample(4096, torch.Generator().manual_seed(0))
+    episode, step = batch["episode"].numpy(), batch["step"].numpy()
+    assert set(batch["row"].tolist()) == set(range(len(dataset)))  # every row was drawn
+    np.testing.assert_array_equal(batch["observation"].numpy(), observed(episode, step))
+    np.testing.assert_array_equal(batch["next_observation"].numpy(), observed(episode, step + 1))
+    row = batch["row"].numpy()
+    np.testing.assert_array_equal(batch["reward"].numpy(), columns.vector(dataset.table, "reward")[row])
+    np.testing.assert_array_equal(batch["score"].numpy(), columns.vector(dataset.table, "score")[row])
+    np.testing.assert_array_equal(batch["label"].numpy(), columns.labels(dataset.table)[row])
+    ends = (batch["terminated"] | batch["truncated"]).numpy()
+    np.testing.assert_array_equal(ends, step == np.array(LENGTHS)[episode] - 1)
+    assert batch["label"].dtype == batch["reward"].dtype == torch.float32
+    assert batch["terminated"].dtype == torch.bool
+
+
+def test_a_sample_is_the_generators(store: Store) -> None:
+    dataset = store(LENGTHS)
+    first, again, other = (dataset.sample(64, torch.Generator().manual_seed(seed))["row"] for seed in (1, 1, 2))
+    assert first.equal(again)
+    assert not first.equal(other)
+
+
+def test_a_batch_is_the_callers_own(store: Store) -> None:
+    dataset = store(LENGTHS)
+    batch = dataset.sample(8)
+    before = columns.matrix(dataset.table, "observation").copy()
+    for values in batch.values():
+        values.zero_()
+    assert (columns.matrix(dataset.table, "observation") == before).all()
+
+
+@pytest.mark.parametrize("form", ["arrow", "hdf5"])
+@pytest.mark.parametrize("label", ["return", "success", "advantage", "return_to_go:0.5:0.1", "reward:q0.7"])
+@pytest.mark.parametrize("share", [None, 0.0, 0.25, 1.0])
+def test_a_view_equals_a_dataset_built_that_way(
+    store: Store, form: data.Format, label: str, share: float | None
+) -> None:
+    lengths = [1 + index % 5 for index in range(60)]
+    base = store(lengths, "advantage", candidates=4, id="test/base-v0", format=form)
+    built = store(lengths, label, candidates=4, noise=0.1, imbalance=share, seed=3, id="test/built-v0", format=form)
+    view = base.relabelled(label, share, noise=0.1, seed=3)
+    assert view.table.equals(built.table)
+    assert view.episodes.equals(built.episodes)
+    assert view.candidates.equals(built.candidates)
+    differ = {"id", "files"}
+    assert view.metadata.model_dump(exclude=differ) == built.metadata.model_dump(exclude=differ)
+
+
+def test_a_view_of_candidates_equals_a_build(store: Store) -> None:
+    base = store([40], "q_rank:top_bottom:2", candidates=4, id="test/base-v0")
+    built = store([40], "q_rank:top_bottom:1", candidates=4, imbalance=0.2, id="test/built-v0")
+    view = base.relabelled("q_rank:top_bottom:1", 0.2)
+    assert view.candidates.equals(built.candidates)
+    assert view.metadata.counts == built.metadata.counts
+
+
+def test_a_view_of_a_view_starts_from_the_scores(store: Store) -> None:
+    lengths = [2] * 100
+    base = store(lengths, "return", id="test/base-v0")
+    tenth = base.relabelled(imbalance=0.1)
+    assert tenth.metadata.imbalance.achieved == pytest.approx(0.1, abs=0.01)
+    assert tenth.relabelled(imbalance="collected").table.equals(base.table)
+    assert tenth.relabelled(noise=0.0).table.equals(tenth.table)  # what is not said stays
+    assert tenth.relabelled("success").metadata.imbalance.asked == 0.1
+
+
+def test_loading_relabels(store: Store) -> None:
+    base = store([2] * 100, "return")
+    loaded = data.load_dataset("test/small-v0", imbalance=0.1, label="success", noise=0.05)
+    assert loaded.table.equals(base.relabelled("success", 0.1, 0.05).table)
+    assert str(loaded.metadata.label) == "success:0.5"
+    assert loaded.metadata.files == base.metadata.files
+
+
+def test_a_view_changes_neither_the_dataset_nor_its_other_columns(store: Store) -> None:
+    base = store([2] * 100, "return")
+    before = base.table["label"].to_pylist()
+    view = base.relabelled("success", 0.2)
+    assert base.table["label"].to_pylist() == before
+    ours, theirs = (columns.matrix(each.table, "observation") for each in (base, view))
+    assert np.shares_memory(ours, theirs)
+
+
+def test_a_score_that_is_not_stored_says_what_to_build(store: Store) -> None:
+    base = store(LENGTHS, "return")
+    with pytest.raises(UserError, match="stores the score return, not advantage: build one"):
+        base.relabelled("advantage:sign")
+    with pytest.raises(UserError, match="there are none: build with candidates"):
+        base.relabelled("q_rank")
+    with pytest.raises(UserError, match="unknown score"):
+        base.relabelled("retrun")
+    with pytest.raises(UserError, match="impossible with"):
+        base.relabelled(imbalance=0.001)

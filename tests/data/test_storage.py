@@ -1,0 +1,242 @@
+"""A dataset is whole or absent, whatever happens to its writer."""
+
+from __future__ import annotations
+
+import signal
+import stat
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from encoded import Make, Store
+
+from pmpo_offline import data
+from pmpo_offline.data import columns
+from pmpo_offline.errors import PmpoOfflineError, UserError
+
+ID = "test/small-v0"
+
+
+def run(script: str, *args: str | Path) -> subprocess.Popen[str]:
+    """Start a writer in a process of its own, with `make` at hand."""
+    head = f"""
+    import resource, sys
+    sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parents[2])!r}]
+    import conftest
+    from pathlib import Path
+    from pmpo_offline import data
+    from pmpo_offline.data import arrow, hdf5, storage
+    make = conftest.make._get_wrapped_function()()
+    metadata, tables = make([50] * 40, "advantage", candidates=4)
+    target = Path(sys.argv[1])
+    """
+    code = textwrap.dedent(head) + textwrap.dedent(script)
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def everything_in(home: Path) -> list[str]:
+    return sorted(path.relative_to(home).as_posix() for path in home.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("form", ["arrow", "hdf5"])
+def test_a_full_disk_leaves_nothing_and_says_so_in_one_line(home: Path, store: Store, form: data.Format) -> None:
+    writer = run(
+        """
+        import gymnasium, minari  # what the HDF5 form imports, before no file may grow
+        resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+        try:
+            data.write(target, metadata, tables, format=sys.argv[2])
+        except data.storage.PmpoOfflineError as error:
+            print(error)
+        """,
+        home / ID,
+        form,
+    )
+    said, errors = writer.communicate(timeout=120)
+    assert errors == ""
+    assert writer.returncode == 0
+    assert said == (
+        f"cannot write {home / ID}: File too large; free some space or set PMPO_OFFLINE_DATASETS to another folder\n"
+    )
+    assert everything_in(home) == []
+    assert len(store(format=form)) == 17  # the next write succeeds
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_killed_writer_leaves_nothing_visible_and_the_next_one_tidies(
+    home: Path, store: Store, overwrite: bool
+) -> None:
+    if overwrite:
+        store()
+    writer = run(
+        """
+        class Stalling(dict):
+            def items(self):  # asked for when the tables are written and the card is not
+                import time
+                print("writing", flush=True)
+                time.sleep(600)
+        data.write(target, metadata, tables, overwrite=True, sidecars=Stalling(card=b''))
+        """,
+        home / ID,
+    )
+    assert writer.stdout is not None
+    assert writer.stdout.readline() == "writing\n"
+    writer.send_signal(signal.SIGKILL)
+    writer.wait(timeout=60)
+    assert data.standing() == ([ID] if overwrite else [])
+    if overwrite:
+        assert data.verify(ID) == []  # the old one, untouched
+    else:
+        with pytest.raises(UserError, match="unknown dataset"):
+            data.load_dataset(ID)
+    assert any(".partial" in name for name in everything_in(home))
+    store(overwrite=overwrite)
+    assert data.verify(ID) == []
+    assert not any(".partial" in name for name in everything_in(home))
+
+
+def test_a_writer_killed_between_the_two_renames_of_an_overwrite_loses_nothing(home: Path, store: Store) -> None:
+    path = store().path
+    path.rename(path.with_name(".small-v0.replaced"))
+    with pytest.raises(UserError, match="stands already"):
+        store()  # the old dataset came back to its place
+    assert data.verify(ID) == []
+    assert len(store([1, 2], overwrite=True)) == 3
+
+
+class Interrupted(dict[str, bytes]):
+    """Sidecars during which somebody presses Ctrl-C: the tables are written by then."""
+
+    def items(self) -> Any:
+        raise KeyboardInterrupt
+
+
+def test_ctrl_c_leaves_nothing(home: Path, make: Make, store: Store) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        data.write(home / ID, *make(), sidecars=Interrupted(card=b""))
+    assert everything_in(home) == []
+    store()
+
+
+def test_a_failed_overwrite_keeps_the_old_dataset(home: Path, make: Make, store: Store) -> None:
+    old = store().metadata
+    with pytest.raises(PmpoOfflineError, match=f"cannot write {home / ID}: No such file or directory"):
+        data.write(home / ID, *make([9, 9]), overwrite=True, sidecars={"no/such/folder": b""})
+    assert data.load_dataset(ID).metadata == old
+    assert data.verify(ID) == []
+    assert not any(".partial" in name for name in everything_in(home))
+    assert len(store([9, 9], overwrite=True)) == 18
+
+
+def test_writers_of_one_namespace_wait_for_each_other(home: Path) -> None:
+    script = "data.write(target, metadata, tables, overwrite=True); print(data.verify(target))"
+    writers = [run(script, home / ID) for _ in range(2)]
+    assert [writer.communicate(timeout=120) for writer in writers] == [("[]\n", "")] * 2
+    assert not any(".partial" in name or ".replaced" in name for name in everything_in(home))
+
+
+def test_a_reader_keeps_what_it_opened_while_it_is_overwritten(store: Store) -> None:
+    old = store([5, 5])
+    before = columns.matrix(old.table, "observation").copy()
+    store([7, 7, 7], overwrite=True)
+    assert (columns.matrix(old.table, "observation") == before).all()
+
+
+def test_a_standing_dataset_is_not_replaced_unasked(store: Store) -> None:
+    store()
+    with pytest.raises(UserError, match="stands already: use --overwrite"):
+        store()
+
+
+def test_what_is_no_dataset_is_never_overwritten(home: Path, make: Make) -> None:
+    treasure = home / "test/small-v0/thesis.tex"
+    treasure.parent.mkdir(parents=True)
+    treasure.write_text("years of work")
+    with pytest.raises(UserError, match="is no dataset: move it away"):
+        data.write(treasure.parent, *make(), overwrite=True)
+    assert treasure.read_text() == "years of work"
+
+
+def test_a_home_without_permission_is_said_in_one_line(home: Path) -> None:
+    home.mkdir()
+    home.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    writer = run(
+        """
+        import os
+        if os.geteuid() == 0:
+            os.seteuid(65534)  # nothing is unwritable to root
+        try:
+            data.write(target, metadata, tables)
+        except data.storage.PmpoOfflineError as error:
+            print(error)
+        """,
+        home / ID,
+    )
+    assert writer.communicate(timeout=120) == (
+        f"cannot write {home / ID}: Permission denied; "
+        "check the permissions or set PMPO_OFFLINE_DATASETS to another folder\n",
+        "",
+    )
+
+
+@pytest.mark.parametrize("blocked", ["home", "home/test"])
+def test_a_home_that_is_a_file_is_said_in_one_line(home: Path, make: Make, blocked: str) -> None:
+    path = home.parent / blocked
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("")
+    with pytest.raises(PmpoOfflineError, match=r"cannot write .*; check the permissions or set PMPO_OFFLINE_DATASETS"):
+        data.write(home / ID, *make())
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a file system that refuses new folders")
+def test_a_home_that_refuses_folders_is_said_in_one_line(make: Make) -> None:
+    with pytest.raises(PmpoOfflineError, match="cannot write /proc/self/home/test/small-v0") as error:
+        data.write(Path("/proc/self/home") / ID, *make())
+    assert "\n" not in str(error.value)
+
+
+def test_inconsistent_tables_are_not_written(home: Path, make: Make) -> None:
+    metadata, tables = make([3, 1, 4])
+    steps = tables["transitions"]
+    nan = np.full((8, 2), np.nan, np.float32)
+    cases = {
+        "tile": tables | {"transitions": steps.slice(0, 7)},
+        "step": tables | {"transitions": columns.replace(steps, step=pa.array([0] * 8, pa.int32()))},
+        "nulls": tables | {"transitions": columns.replace(steps, reward=pa.nulls(8, pa.float32()))},
+        "NaN": tables | {"transitions": columns.replace(steps, action=columns.list_array(nan))},
+        "before the end": tables | {"transitions": columns.replace(steps, terminated=pa.array([True] * 8))},
+        "accepted": tables | {"episodes": columns.replace(tables["episodes"], label=pa.nulls(3, pa.bool_()))},
+        "schema": tables | {"transitions": steps.drop_columns("reward")},
+        "lacks the table episodes": {"transitions": steps},
+        "has no table films": tables | {"films": steps},
+    }  # fmt: skip
+    for said, broken in cases.items():
+        with pytest.raises(PmpoOfflineError, match=said) as error:
+            data.write(home / ID, metadata, broken)
+        assert "\n" not in str(error.value)
+    assert not home.exists()
+
+
+def test_sidecars_are_stored_and_hashed(home: Path, make: Make) -> None:
+    written = data.write(home / ID, *make(), sidecars={"critic.safetensors": b"weights"})
+    assert (home / ID / "critic.safetensors").read_bytes() == b"weights"
+    assert written.files["critic.safetensors"].bytes == 7
+    assert written == data.read_metadata(home / ID)
+    assert sorted(written.files) == ["README.md", "critic.safetensors", "episodes.arrow", "transitions.arrow"]
+
+
+def test_two_thousand_episodes_open_as_a_map(store: Store) -> None:
+    store([150] * 2000, "advantage")
+    before = pa.total_allocated_bytes()
+    dataset = data.load_dataset(ID)
+    observation = columns.matrix(dataset.table, "observation")
+    assert pa.total_allocated_bytes() - before < 2**20  # a view of the file: nothing was read or copied
+    assert not observation.flags.owndata
+    assert not observation.flags.writeable
