@@ -97,14 +97,19 @@ def _counts(metadata: Metadata, tables: dict[str, pa.Table]) -> Iterator[str]:
         yield f"dataset.json: {said.rows} rows, the tables hold {main.num_rows}"
     if "episodes" in tables and said.episodes != tables["episodes"].num_rows:
         yield f"dataset.json: {said.episodes} episodes, the tables hold {tables['episodes'].num_rows}"
-    if metadata.kind == "candidates":
-        main = tables["candidates"]
-    elif metadata.unit == "episode":
-        main = tables["episodes"]
-    signs = columns.labels(main)
-    found = [int((signs == sign).sum()) for sign in (1, -1, 0)]
-    if found != [said.accepted, said.rejected, said.unlabelled]:
+    if metadata.kind != "candidates":
+        main = tables["episodes"] if metadata.unit == "episode" else main
+        yield from _label_counts("", (said.accepted, said.rejected, said.unlabelled), main)
+    if "candidates" in tables and (ranked := metadata.candidates):
+        counted = (ranked.accepted, ranked.rejected, ranked.unlabelled)
+        yield from _label_counts("candidates ", counted, tables["candidates"])
+
+
+def _label_counts(what: str, said: tuple[int, int, int], table: pa.Table) -> Iterator[str]:
+    signs = columns.labels(table)
+    found = tuple(int((signs == sign).sum()) for sign in (1, -1, 0))
+    if found != said:
         yield (
-            f"dataset.json: {said.accepted} accepted, {said.rejected} rejected, {said.unlabelled} unlabelled; "
+            f"dataset.json: {what}{said[0]} accepted, {said[1]} rejected, {said[2]} unlabelled; "
             f"the tables hold {found[0]}, {found[1]}, {found[2]}"
         )

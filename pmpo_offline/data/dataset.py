@@ -91,7 +91,7 @@ class Dataset:
             seed=seed,
         )
         score = meta.score if meta.score.name == rule.score else ScoreRule(name=rule.score)
-        changed = {"label": rule, "score": score, "noise": noise, "seed": seed} | done.described
+        changed = {"kind": done.kind, "label": rule, "score": score, "noise": noise, "seed": seed} | done.described
         return replace(
             self,
             metadata=meta.model_copy(update=changed),

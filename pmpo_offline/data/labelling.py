@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pmpo_offline.data import columns
 from pmpo_offline.data.imbalance import balance
 from pmpo_offline.data.labels import LabelRule, Labels, Unit, cut, flip, label, rank
-from pmpo_offline.data.schema import CandidateLabels, Counts, Imbalance
+from pmpo_offline.data.schema import CandidateLabels, Counts, Imbalance, Kind
 from pmpo_offline.errors import UserError
 
 
@@ -36,38 +36,39 @@ class LabelledTables:
     candidate_labels: CandidateLabels | None
 
     @property
+    def kind(self) -> Kind:
+        """The kind of dataset that these labels make of the tables."""
+        if self.episodes is None:
+            return "responses"
+        return "candidates" if self.unit == "response" else "transitions"
+
+    @property
     def described(self) -> dict[str, Any]:
-        """The fields of `Metadata` that follow from the labels."""
+        """The fields of `Metadata` that follow from the labels, but for `kind`."""
         fields = ("unit", "threshold", "imbalance", "counts", "reject_mass", "reject_share")
         return {name: getattr(self, name) for name in fields} | {"candidates": self.candidate_labels}
 
 
-class _Labelled(NamedTuple):
-    """Labels of units, before and after balancing, and what balancing did."""
+class _Units(NamedTuple):
+    """Labels of units before and after balancing; a unit of n rows weighs n in what is counted in rows."""
 
     before: Labels
     after: Labels
     imbalance: Imbalance
+    weight: NDArray[np.integer]
 
     @property
-    def accepted(self) -> int:
-        return int((self.after > 0).sum())
+    def counts(self) -> dict[str, int]:
+        signs = {"accepted": 1, "rejected": -1, "unlabelled": 0}
+        return {name: int((self.after == sign).sum()) for name, sign in signs.items()}
 
     @property
-    def rejected(self) -> int:
-        return int((self.after < 0).sum())
-
-    @property
-    def unlabelled(self) -> int:
-        return int((self.after == 0).sum())
-
-    def reject_mass(self, weight: NDArray[np.integer] | int = 1) -> float:
-        """Rejected / all, before balancing, each unit counted `weight` times."""
-        return _ratio(((self.before < 0) * weight).sum(), (np.ones_like(self.before, np.int64) * weight).sum())
-
-    def reject_share(self, weight: NDArray[np.integer] | int = 1) -> float:
-        """Rejected / labelled, after balancing, each unit counted `weight` times."""
-        return _ratio(((self.after < 0) * weight).sum(), ((self.after != 0) * weight).sum())
+    def shares(self) -> dict[str, float]:
+        rejected, labelled = self.weight[self.after < 0].sum(), self.weight[self.after != 0].sum()
+        return {
+            "reject_mass": float(self.weight[self.before < 0].sum() / max(1, self.weight.sum())),
+            "reject_share": float(rejected / max(1, labelled)),
+        }
 
 
 def label_tables(
@@ -89,52 +90,29 @@ def label_tables(
 
     Raises `UserError` for a rule that these tables cannot serve and for an impossible share.
     """
-    found: _Labelled | None = None
-    candidate_labels: CandidateLabels | None = None
+    ranked: _Units | None = None
     if candidates is not None:
-        candidates, found, candidate_labels = _label_candidates(candidates, rule, noise, imbalance, seed)
-    rows, episode_count = table.num_rows, 0 if episodes is None else episodes.num_rows
-
-    if rule.score == "q_rank":
-        if found is None or episodes is None:
-            raise UserError(f"label '{rule}' ranks candidate actions and there are none: build with candidates first")
-        counts = Counts(rows=rows, episodes=episode_count, accepted=found.accepted, rejected=found.rejected,
-                        unlabelled=found.unlabelled)  # fmt: skip
-        return LabelledTables(
-            table=columns.replace(table, score=pa.nulls(rows, pa.float32()), label=pa.nulls(rows, pa.bool_())),
-            episodes=_unlabelled(episodes), candidates=candidates, unit="response", threshold=None,
-            imbalance=found.imbalance, counts=counts, reject_mass=found.reject_mass(),
-            reject_share=found.reject_share(), candidate_labels=candidate_labels,
-        )  # fmt: skip
-
-    unit: Unit = "response" if episodes is None else rule.unit
-    scores = _scores(table, episodes, rule)
-    done = _finish(label(scores, rule), noise, imbalance, seed)
-    lengths: NDArray[np.integer] | int = 1
-    row_labels, row_scores = done.after, scores
-    if episodes is not None and unit == "episode":
-        lengths = columns.vector(episodes, "length")
-        row_labels, row_scores = np.repeat(done.after, lengths), np.repeat(scores, lengths)
-        episodes = columns.replace(
-            episodes, score=columns.score_array(scores, pa.float64()), label=columns.label_array(done.after)
-        )
+        candidates, ranked = _rank(candidates, rule, noise, imbalance, seed)
+    units, threshold = ranked, None
+    unit: Unit = "response"
+    if rule.score != "q_rank":
+        table, episodes, units, threshold = _split(table, episodes, rule, noise, imbalance, seed)
+        unit = "response" if episodes is None else rule.unit
     elif episodes is not None:
-        episodes = _unlabelled(episodes)
+        table, episodes = _without(table), _without(episodes)
+    if units is None:
+        raise UserError(f"label '{rule}' ranks candidate actions and there are none: build with candidates first")
     return LabelledTables(
-        table=columns.replace(
-            table, score=columns.score_array(row_scores, pa.float32()), label=columns.label_array(row_labels)
-        ),
+        table=table,
         episodes=episodes,
         candidates=candidates,
         unit=unit,
-        threshold=cut(scores, rule),
-        imbalance=done.imbalance,
-        counts=Counts(rows=rows, episodes=episode_count, accepted=done.accepted, rejected=done.rejected,
-                      unlabelled=done.unlabelled),
-        reject_mass=done.reject_mass(lengths),
-        reject_share=done.reject_share(lengths),
-        candidate_labels=candidate_labels,
-    )  # fmt: skip
+        threshold=threshold,
+        imbalance=units.imbalance,
+        counts=Counts(rows=table.num_rows, episodes=0 if episodes is None else episodes.num_rows, **units.counts),
+        candidate_labels=None if ranked is None else _summary(ranked, candidates),
+        **units.shares,
+    )
 
 
 def states_and_width(candidates: pa.Table) -> tuple[int, int]:
@@ -166,21 +144,41 @@ def _scores(table: pa.Table, episodes: pa.Table | None, rule: LabelRule) -> NDAr
     return columns.vector(table, "score")
 
 
-def _label_candidates(
+def _split(
+    table: pa.Table, episodes: pa.Table | None, rule: LabelRule, noise: float, share: float | None, seed: int
+) -> tuple[pa.Table, pa.Table | None, _Units, float | None]:
+    """Label steps, episodes or responses by a threshold; return both tables, the units and the threshold."""
+    scores = _scores(table, episodes, rule)
+    by_episode = episodes is not None and rule.unit == "episode"
+    weight = columns.vector(episodes, "length") if by_episode else np.ones(len(scores), np.int64)
+    units = _finish(label(scores, rule), noise, share, seed, weight)
+    if by_episode:
+        episodes = _with(episodes, scores, units.after)
+    elif episodes is not None:
+        episodes = _without(episodes)
+    table = _with(table, np.repeat(scores, weight), np.repeat(units.after, weight))
+    threshold = cut(scores, rule)
+    return table, episodes, units, None if np.isnan(threshold) else threshold
+
+
+def _rank(
     candidates: pa.Table, rule: LabelRule, noise: float, share: float | None, seed: int
-) -> tuple[pa.Table, _Labelled, CandidateLabels]:
+) -> tuple[pa.Table, _Units]:
+    """Label candidates by their rank within their state."""
+    shape = states_and_width(candidates)
+    k = int(rule.value or 1) if rule.score == "q_rank" else shape[1] // 2
+    scores = columns.vector(candidates, "score")
+    labels = rank(scores.reshape(shape), k).reshape(-1)
+    units = _finish(labels, noise, share, seed, np.ones(len(labels), np.int64))
+    return _with(candidates, scores, units.after), units
+
+
+def _summary(ranked: _Units, candidates: pa.Table) -> CandidateLabels:
     states, width = states_and_width(candidates)
-    k = int(rule.value or 1) if rule.score == "q_rank" else width // 2
-    scores = columns.vector(candidates, "score").reshape(states, width)
-    done = _finish(rank(scores, k).reshape(-1), noise, share, seed)
-    summary = CandidateLabels(
-        states=states, per_state=width, accepted=done.accepted, rejected=done.rejected, unlabelled=done.unlabelled,
-        imbalance=done.imbalance, reject_mass=done.reject_mass(), reject_share=done.reject_share(),
-    )  # fmt: skip
-    return columns.replace(candidates, label=columns.label_array(done.after)), done, summary
+    return CandidateLabels(states=states, per_state=width, imbalance=ranked.imbalance, **ranked.counts, **ranked.shares)
 
 
-def _finish(labels: Labels, noise: float, share: float | None, seed: int) -> _Labelled:
+def _finish(labels: Labels, noise: float, share: float | None, seed: int, weight: NDArray[np.integer]) -> _Units:
     """Apply noise, then balance: the share is one of the labels a learner sees."""
     noisy = flip(labels, noise, seed)
     balanced = balance(noisy, share, seed)
@@ -191,13 +189,14 @@ def _finish(labels: Labels, noise: float, share: float | None, seed: int) -> _La
         dropped_accepted=balanced.dropped_accepted,
         dropped_rejected=balanced.dropped_rejected,
     )
-    return _Labelled(noisy, balanced.labels, imbalance)
+    return _Units(noisy, balanced.labels, imbalance, weight)
 
 
-def _unlabelled(episodes: pa.Table) -> pa.Table:
-    count = episodes.num_rows
-    return columns.replace(episodes, score=pa.nulls(count, pa.float64()), label=pa.nulls(count, pa.bool_()))
+def _with(table: pa.Table, scores: NDArray[np.floating], labels: Labels) -> pa.Table:
+    dtype = table.schema.field("score").type
+    return columns.replace(table, score=columns.score_array(scores, dtype), label=columns.label_array(labels))
 
 
-def _ratio(part: np.integer, whole: np.integer) -> float:
-    return float(part / whole) if whole else 0.0
+def _without(table: pa.Table) -> pa.Table:
+    nothing = np.full(table.num_rows, np.nan)
+    return _with(table, nothing, np.zeros(table.num_rows, np.int8))

@@ -71,6 +71,12 @@ def test_a_view_of_candidates_equals_a_build(store: Store) -> None:
     view = base.relabelled("q_rank:top_bottom:1", 0.2)
     assert view.candidates.equals(built.candidates)
     assert view.metadata.counts == built.metadata.counts
+    # The same actions serve a dataset of transitions, and the other way round.
+    steps = store([40], "advantage", candidates=4, id="test/steps-v0")
+    ranked = steps.relabelled("q_rank:top_bottom:1", 0.2)
+    assert (ranked.metadata.kind, ranked.metadata.unit) == ("candidates", "response")
+    assert ranked.candidates.equals(built.candidates)
+    assert ranked.relabelled("return:0", "collected").metadata.kind == "transitions"
 
 
 def test_a_view_of_a_view_starts_from_the_scores(store: Store) -> None:

@@ -89,7 +89,7 @@ def test_candidates_are_ranked_and_balanced_like_rows() -> None:
 def test_q_rank_labels_candidates_only() -> None:
     tables = raw_tables([20], candidates=4)
     done = apply(tables, "q_rank:top_bottom:1", candidates=tables["candidates"])
-    assert done.unit == "response"
+    assert (done.kind, done.unit) == ("candidates", "response")
     assert done.table["label"].null_count == 20
     assert done.counts == data.Counts(rows=20, episodes=1, accepted=10, rejected=10, unlabelled=20)
     assert done.reject_mass == 0.25
@@ -130,3 +130,5 @@ def test_nothing_labelled_is_said_and_not_divided_by() -> None:
     done = apply(tables, "return:0:1e9")
     assert done.imbalance.achieved is None
     assert (done.reject_mass, done.reject_share, done.counts.unlabelled) == (0.0, 0.0, 2)
+    unscored = tables["transitions"].set_column(7, "score", pa.nulls(6, pa.float32()))
+    assert apply(tables | {"transitions": unscored}, "advantage:q0.5").threshold is None

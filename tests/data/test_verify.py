@@ -110,6 +110,13 @@ def test_edited_counts_are_found(store: Store) -> None:
     ]
 
 
+def test_edited_counts_of_candidates_are_found(store: Store) -> None:
+    rewrite(store([4], candidates=4).path, lambda content: content["candidates"].update(rejected=0))
+    assert data.verify(ID) == [
+        "dataset.json: candidates 4 accepted, 0 rejected, 0 unlabelled; the tables hold 4, 4, 0",
+    ]
+
+
 def test_rows_that_are_out_of_place_are_found(store: Store) -> None:
     dataset = store([3, 1, 4], candidates=4)
     tables = {"transitions": dataset.table, "episodes": dataset.episodes, "candidates": dataset.candidates}
