@@ -41,8 +41,6 @@ class Local:
         failures: list[str] = []
         error: PmpoOfflineError | None = None
         done = 0
-        for name in self.suite.datasets:
-            catalog.stands(name, self.home)  # a mistyped name should not wait for hours of training
         for condition, group in groupby(cells, key=lambda cell: cell.condition):
             dataset = self.open(condition)
             content = fingerprint({name: getattr(dataset, name) for name in ("table", "episodes", "candidates")})

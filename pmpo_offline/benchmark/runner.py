@@ -85,6 +85,8 @@ def bench(
     asked |= {"seeds": seeds, "episodes": episodes, "updates": updates}
     changes = {name: value for name, value in asked.items() if value is not None}
     declared = catalog.revise(catalog.suite(suite), "bench", changes)
+    for name in declared.datasets:
+        catalog.stands(name, home)  # a mistyped name should not wait for hours of training
     cells = expand(declared, algos=algos, sweep=settings)
     results = Results(Path(output) if output is not None else Path("results") / declared.name)
     executor = Local(declared, results, workers, home, progress or (lambda stage, done, total: None))

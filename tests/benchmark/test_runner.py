@@ -1,0 +1,153 @@
+"""The whole way on the real task, with a dataset of noise: three updates and two episodes are enough to see it run."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from pmpo_offline import catalog, data
+from pmpo_offline.benchmark import bench, report_on
+from pmpo_offline.data import columns
+
+pytest.importorskip("pmpo_offline.build")
+
+SUITE = """
+title = "Small"
+datasets = ["{dataset}"]
+imbalance = [0.5]
+algorithms = ["{learner}"]
+reference = "{reference}"
+shuffled = ["{learner}"]
+seeds = 2
+episodes = 2
+updates = 3
+"""
+EPISODES, STEPS, WIDTHS = 8, 6, {"observation": 80, "action": 5}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> Path:
+    rng = np.random.default_rng(0)
+    rows, episodes = np.arange(EPISODES * STEPS), np.arange(EPISODES)
+    wide = {name: columns.list_array(rng.normal(size=(len(rows), n)).clip(-0.9, 0.9)) for name, n in WIDTHS.items()}
+    transitions = {
+        **wide,
+        "reward": rng.random(len(rows)),
+        "terminated": np.zeros(len(rows), bool),
+        "truncated": rows % STEPS == STEPS - 1,
+        "episode": rows // STEPS,
+        "step": rows % STEPS,
+        "score": pa.nulls(len(rows), pa.float32()),
+        "label": pa.nulls(len(rows), pa.bool_()),
+    }
+    table = {
+        "start": episodes * STEPS,
+        "length": np.full(EPISODES, STEPS),
+        "return": np.add.reduceat(transitions["reward"], episodes * STEPS),
+        "success": episodes < 3,
+        "terminated": np.zeros(EPISODES, bool),
+        "final_observation": wide["observation"].slice(0, EPISODES),
+        "behavior": ["noise"] * EPISODES,
+        "seed": episodes,
+        "score": pa.nulls(EPISODES, pa.float64()),
+        "label": pa.nulls(EPISODES, pa.bool_()),
+        "split": ["train"] * EPISODES,
+    }
+    rule = data.LabelRule.parse("success")
+    done = data.label_tables(
+        pa.table({name: pa.array(column) for name, column in transitions.items()}).cast(
+            data.transitions_schema(*WIDTHS.values())
+        ),
+        pa.table({name: pa.array(column) for name, column in table.items()}).cast(data.episodes_schema(80)),
+        rule,
+    )
+    metadata = data.Metadata(
+        id="test/noise-v0",
+        kind="transitions",
+        task=catalog.dataset("rgb-stacking/proxy-v0").task,
+        score=data.ScoreRule(name="success"),
+        label=rule,
+        references=data.References(min=0.0, max=100.0, how="made up"),
+        **done.described,
+    )
+    directory = tmp_path_factory.mktemp("home") / "test" / "noise-v0"
+    data.write(directory, metadata, {"transitions": done.table, "episodes": done.episodes})
+    return directory
+
+
+@pytest.fixture
+def suite(tmp_path, declare, dataset) -> str:
+    paths = {"dataset": dataset, "reference": declare("clone", "bc"), "learner": declare("learner", "pmpo", "beta = 2")}
+    path = tmp_path / "small.toml"
+    path.write_text(SUITE.format(**paths))
+    return str(path)
+
+
+def written(output: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in (output / "raw").iterdir()}
+
+
+def test_bench_runs_what_is_missing_and_nothing_twice(tmp_path, suite, dataset):
+    output = tmp_path / "out"
+    stages = []
+    first = bench(suite, output=output, workers=1, progress=lambda stage, done, total: stages.append(stage))
+    assert [(row["algo"], row["seeds"], row["episodes"]) for row in first.rows] == [
+        ("clone", 2, 2),
+        ("learner", 2, 2),
+        ("learner (shuffled)", 2, 2),
+    ]
+    assert [row["bounded"] for row in first.rows] == [None, True, True]
+    assert {row["dataset"] for row in first.rows} == {str(dataset)}
+    assert {(row["imbalance"], row["share"]) for row in first.rows} == {(0.5, 0.5)}
+    assert "benchmark" in stages
+    assert not first.failures
+    assert not (output / "checkpoints").exists()
+
+    raw = pl.read_parquet(first.raw / "*.parquet")
+    assert len(raw) == 3 * 2 * 2
+    assert raw.group_by("key", "seed").len()["len"].to_list() == [2] * 6
+    layouts = raw.group_by("key", "seed").agg(pl.col("layout").sort_by("episode"))["layout"].to_list()
+    assert all(each == layouts[0] for each in layouts), "every run is evaluated on the same held-out layouts"
+
+    files = written(output)
+    again = bench(suite, output=output, workers=1)
+    assert again.rows == first.rows
+    assert written(output) == files
+
+    wider = bench(suite, output=output, workers=1, settings={"learner": {"beta": [2, 3]}})
+    assert files.items() < written(output).items()
+    assert len(wider.rows) == 5
+    assert all(row in wider.rows for row in first.rows)
+    assert report_on(output).rows == wider.rows
+
+
+def test_runs_of_a_killed_benchmark_are_kept_and_the_rest_comes_out_the_same(tmp_path, suite):
+    whole = bench(suite, output=tmp_path / "whole", workers=1)
+    output = tmp_path / "killed"
+    command = [sys.executable, "-m", "pmpo_offline.cli", "bench", suite, "--output", str(output), "--workers", "1"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    while process.poll() is None and not list((output / "raw").glob("*.parquet")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = written(output)
+    assert kept
+    resumed = bench(suite, output=output, workers=1)
+    assert kept.items() <= written(output).items()
+    assert resumed.rows == whole.rows
+
+
+def test_cell_that_is_impossible_does_not_stop_the_others(tmp_path, suite, declare):
+    pairs = Path(declare("pairs", "dpo"))
+    pairs.write_text(pairs.read_text().replace('rows = "all"', 'rows = "pairs"'))
+    done = bench(suite, algos=[str(pairs)], output=tmp_path / "out", workers=1)
+    assert [row["algo"] for row in done.rows] == ["clone"]
+    assert len(done.failures) == 1
+    assert done.failures[0].startswith("pairs, ")
