@@ -83,7 +83,9 @@ class AlgorithmDeclaration(Declaration):
     title: str
     description: str = ""
     objective: str
-    rows: Literal["all", "accepted", "candidates", "pairs"]
+    rows: Literal["all", "labelled", "accepted", "candidates", "pairs"]
+    """What a minibatch is made of: all recorded steps, the labelled or the accepted ones; states with their candidate
+    actions; or pairs of an accepted and a rejected candidate."""
     start: Literal["scratch", "reference"]
     settings: dict[str, bool | int | float | str] = {}
     """The objective's hyperparameters."""
@@ -126,6 +128,15 @@ def suites() -> list[SuiteDeclaration]:
 def algorithms(family: str = "control") -> list[AlgorithmDeclaration]:
     """Return every algorithm declared for a family of tasks, sorted by name."""
     return [_read(path, AlgorithmDeclaration) for _, path in sorted(_algorithm_files(family).items())]
+
+
+def references(task: str) -> dict[str, Any] | None:
+    """Return a task's reference scores (min, max, how, versions), None if nobody measured them.
+
+    They are written by `benchmarks/measure_references.py`.
+    """
+    found: dict[str, Any] | None = _toml(root("baselines") / "references.toml").get(task)
+    return found
 
 
 def stands(name: str, home: Path | None = None) -> bool:

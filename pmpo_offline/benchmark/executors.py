@@ -133,7 +133,6 @@ class Local:
         scores = evaluate(
             trained.policy,
             dataset.metadata.task,
-            runs=len(rows) * len(seeds),
             episodes=self.suite.episodes,
             workers=self.workers,
             progress=progress,

@@ -36,20 +36,23 @@ class Mixture:
         """Mean of the likeliest component, (R, B, A)."""
         return self._pick(self.log_weight.argmax(-1))
 
-    def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """Draw one action a state, (R, B, A)."""
-        chosen = self._choose(generator)
-        noise = torch.randn(self.mean.shape[:2] + self.mean.shape[3:], generator=generator, device=self.mean.device)
+    def component(self, uniform: Tensor) -> Tensor:
+        """Choose a component a state and return its mean, (R, B, A): the policy's choices without its jitter.
+
+        Args:
+            uniform: numbers in [0, 1) that decide, (B,) shared by all runs: a run then acts alike alone and in a stack.
+        """
+        return self._pick(self._choose(uniform))
+
+    def sample(self, uniform: Tensor, normal: Tensor) -> Tensor:
+        """Draw one action a state, (R, B, A), from `uniform` (B,) and standard `normal` (B, A) numbers."""
+        chosen = self._choose(uniform)
         index = chosen[..., None, None].expand(*chosen.shape, 1, self.mean.shape[-1])
-        return self._pick(chosen) + self.log_std.gather(-2, index).squeeze(-2).exp() * noise
+        return self._pick(chosen) + self.log_std.gather(-2, index).squeeze(-2).exp() * normal
 
-    def component(self, generator: torch.Generator | None = None) -> Tensor:
-        """Draw a component a state and return its mean, (R, B, A): the policy's choices without its jitter."""
-        return self._pick(self._choose(generator))
-
-    def _choose(self, generator: torch.Generator | None) -> Tensor:
-        uniform = torch.rand(self.log_weight.shape[:-1] + (1,), generator=generator, device=self.mean.device)
-        return (self.log_weight.exp().cumsum(-1) < uniform).sum(-1).clamp(max=self.log_weight.shape[-1] - 1)
+    def _choose(self, uniform: Tensor) -> Tensor:
+        passed = self.log_weight.exp().cumsum(-1) < uniform[:, None]
+        return passed.sum(-1).clamp(max=self.log_weight.shape[-1] - 1)
 
     def _pick(self, component: Tensor) -> Tensor:
         index = component[..., None, None].expand(*component.shape, 1, self.mean.shape[-1])
@@ -84,7 +87,7 @@ class MixturePolicy(nn.Module):
         std_range: tuple[float, float] = (0.05, 1.0),
     ) -> None:
         super().__init__()
-        self.action_dim, self.components = action_dim, components
+        self.runs, self.action_dim, self.components = len(seeds), action_dim, components
         self.log_std_range = (math.log(std_range[0]), math.log(std_range[1]))
         self.register_buffer("observation_mean", observation_mean.clone())
         self.register_buffer("observation_std", observation_std.clamp(min=1e-3))

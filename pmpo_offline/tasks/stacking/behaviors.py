@@ -39,7 +39,7 @@ class Behavior(BaseModel):
     knock: bool = False
     """After letting go, sweep sideways at red's height and knock the stack over."""
     clings: bool = False
-    """Never open the fingers once red is stacked."""
+    """Never let go: once red is stacked, lift it off again."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +130,7 @@ class Script:
         sweep = self.knock & scene.released
         goal[:, 2] = np.where(sweep, scene.setpoint[:, 2], goal[:, 2])
         goal[:, :2] += np.where(sweep[:, None], 0.1 * closing, 0.0)
+        goal[:, 2] += np.where(self.clings, 0.1, 0.0)
         return goal, np.where(self.clings, -1.0, 1.0)
 
 

@@ -1,0 +1,113 @@
+"""Collect stacking experience: parallel processes write chunks of episodes, and a later run goes on where one stopped.
+
+An episode is a function of its own seed and the recipe: neither the number of workers nor the chunk it falls into
+changes it. A chunk is whole or absent.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pmpo_offline.tasks.experience import Experience
+from pmpo_offline.tasks.stacking.behaviors import Behavior, Script, correlated_noise
+from pmpo_offline.tasks.stacking.episodes import HORIZON, play
+from pmpo_offline.tasks.stacking.observation import observe
+from pmpo_offline.tasks.stacking.shapes import random_triplet
+from pmpo_offline.tasks.stacking.simulation import Array, Layout, Scene, Simulation, random_layout
+
+_CHUNK = 100
+_SEEDS_APART = 1_000_000  # episodes a dataset seed has to itself
+
+
+def collect(
+    behaviors: Sequence[Behavior],
+    episodes: int,
+    seed: int,
+    workers: int,
+    folder: Path,
+    progress: Callable[[int, int], None] | None = None,
+) -> Experience:
+    """Play `episodes` episodes of the mixture of `behaviors` on random triplets, keeping finished chunks in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    chunks = {
+        folder / f"chunk-{start:07d}.npz": [seed * _SEEDS_APART + i for i in range(start, min(start + _CHUNK, episodes))]
+        for start in range(0, episodes, _CHUNK)
+    }
+    missing = {path: seeds for path, seeds in chunks.items() if not path.exists()}
+    done = episodes - sum(map(len, missing.values()))
+    if missing:
+        # Fresh interpreters, because threads of torch do not survive a fork.
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(min(workers, len(missing)), context, initializer=_ignore_interrupt) as pool:
+            tasks = {pool.submit(_write_chunk, path, tuple(behaviors), seeds): len(seeds) for path, seeds in missing.items()}
+            try:
+                for task in as_completed(tasks):
+                    task.result()
+                    done += tasks[task]
+                    if progress:
+                        progress(done, episodes)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    return Experience.concatenate([Experience.load(path) for path in chunks])
+
+
+def _ignore_interrupt() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+
+
+def _write_chunk(path: Path, behaviors: tuple[Behavior, ...], seeds: list[int]) -> None:
+    scratch = path.with_suffix(f".{os.getpid()}.tmp")
+    record(behaviors, seeds).save(scratch)
+    scratch.replace(path)
+
+
+def record(behaviors: Sequence[Behavior], seeds: Sequence[int]) -> Experience:
+    """Play one episode a seed and return every step of it, episode after episode."""
+    weights = np.array([behavior.weight for behavior in behaviors])
+    layouts: list[Layout] = []
+    chosen: list[Behavior] = []
+    noise = np.empty((len(seeds), HORIZON, 5))
+    for i, seed in enumerate(seeds):
+        rng = np.random.default_rng(seed)
+        chosen.append(behaviors[rng.choice(len(behaviors), p=weights / weights.sum())])
+        layouts.append(random_layout(rng, random_triplet(rng)))
+        noise[i] = correlated_noise(np.array(chosen[-1].noise), HORIZON, rng)
+    script = Script.of(chosen)
+    observation = np.empty((len(seeds), HORIZON + 1, len(observe(Simulation(layouts[:1]).scene())[0])), np.float32)
+    action = np.empty((len(seeds), HORIZON, 5), np.float32)
+    reward = np.empty((len(seeds), HORIZON), np.float32)
+    time = np.zeros(len(seeds), np.int64)
+
+    def choose(scene: Scene, active: NDArray[np.intp], t: int) -> Array:
+        # What is stored is what was applied, to the last bit.
+        return np.clip(script.take(active).act(scene) + noise[active, t], -1, 1).astype(np.float32).astype(np.float64)
+
+    def watch(simulation: Simulation, scene: Scene, active: NDArray[np.intp], taken: Array, gained: Array) -> None:
+        t = time[active]
+        observation[active, t] = observe(scene)
+        action[active, t], reward[active, t] = taken, gained
+        time[active] += 1
+        observation[active, t + 1] = observe(simulation.scene(active))
+
+    outcome = play(layouts, choose, watch=watch)
+    steps = np.arange(HORIZON) < outcome.length[:, None]
+    return Experience(
+        observation=observation[:, :-1][steps],
+        action=action[steps],
+        reward=reward[steps],
+        length=outcome.length,
+        success=outcome.success,
+        terminated=outcome.success,
+        final_observation=observation[np.arange(len(seeds)), outcome.length],
+        behavior=np.array([behavior.name for behavior in chosen]),
+        seed=np.array(seeds, np.int64),
+    )

@@ -1,0 +1,242 @@
+"""Minibatches of all runs at once, and the inputs that objectives ask of them by name.
+
+An objective declares which tensors it needs (`Objective.inputs`); a batch has a property of each name and computes it
+when asked. So nothing here, or in the trainer, knows an algorithm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pmpo_offline.data import Candidates, Dataset, Rows, indices, pairs
+from pmpo_offline.errors import UserError
+from pmpo_offline.policies import Mixture, MixturePolicy
+
+_MANY = 1 << 62  # a population so large that its remainder by a pool's size is uniform for all purposes
+
+
+class Pools:
+    """What each run draws from: one pool of entries a run, or one that all share.
+
+    Args:
+        pools: (L,) int64 tensors, one a run or just one.
+    """
+
+    def __init__(self, pools: Sequence[Tensor]) -> None:
+        self.size = torch.tensor([len(pool) for pool in pools]).unsqueeze(1)
+        self.entries = torch.nn.utils.rnn.pad_sequence(list(pools), batch_first=True)
+        if not self.size.all():
+            raise UserError("the labels leave this algorithm nothing to learn from: no such rows or pairs are labelled")
+
+    def draw(self, seeds: Sequence[int], step: int, batch: int) -> Tensor:
+        """Return (R, batch) entries; a pure function of each run's seed and the step."""
+        place = indices(seeds, step, batch, _MANY) % self.size
+        return self.entries.expand(len(seeds), -1).gather(1, place)
+
+
+class RowBatch:
+    """Recorded steps: R runs of B rows."""
+
+    def __init__(
+        self, rows: Rows, label: Tensor, index: Tensor, policy: MixturePolicy, reference: MixturePolicy | None, step: int
+    ) -> None:
+        self._rows, self._index, self._policy, self._reference, self._step = rows, index, policy, reference, step
+        self.label = label.expand(len(index), -1).gather(1, index)
+
+    @cached_property
+    def _distribution(self) -> Mixture:
+        return self._policy(self._rows.observation[self._index])  # type: ignore[no-any-return]
+
+    @cached_property
+    def _reference_distribution(self) -> Mixture:
+        with torch.no_grad():
+            return _needed(self._reference)(self._rows.observation[self._index])  # type: ignore[no-any-return]
+
+    @cached_property
+    def logp(self) -> Tensor:
+        """(R, B)."""
+        return self._distribution.log_prob(self._rows.action[self._index])
+
+    @cached_property
+    def ref_logp(self) -> Tensor:
+        """(R, B)."""
+        return self._reference_distribution.log_prob(self._rows.action[self._index])
+
+    @property
+    def forward_kl(self) -> Tensor:
+        """(R,): KL(behaviour ‖ policy) on the recorded actions of all rows, less the behaviour's own entropy.
+
+        The recorded actions are samples of the reference itself, so nothing has to stand in for it. This is the
+        behaviour-cloning term of the paper's offline experiment.
+        """
+        return -self.logp.mean(-1)
+
+    @property
+    def policy_kl(self) -> Tensor:
+        """(R,): KL(policy ‖ reference), one action drawn a row, detached."""
+        with torch.no_grad():
+            generator = torch.Generator().manual_seed(self._step)
+            size = self._index.shape[1]
+            uniform = torch.rand(size, generator=generator).to(self._index.device)
+            normal = torch.randn(size, self._policy.action_dim, generator=generator).to(self._index.device)
+            action = self._distribution.sample(uniform, normal)
+            ratio = self._distribution.log_prob(action) - self._reference_distribution.log_prob(action)
+        return ratio.mean(-1).clamp(min=0)
+
+
+class CandidateBatch:
+    """Scored candidate actions: R runs of B states with K candidates each."""
+
+    def __init__(self, rows: Rows, index: Tensor, policy: MixturePolicy) -> None:
+        self._rows, self._index, self._policy = rows, index, policy
+
+    @cached_property
+    def group_logp(self) -> Tensor:
+        """(R, B, K)."""
+        candidates = _candidates(self._rows)
+        distribution: Mixture = self._policy(self._rows.observation[candidates.state_row[self._index]])
+        return distribution.log_prob(candidates.action[self._index])
+
+    @property
+    def group_score(self) -> Tensor:
+        """(R, B, K)."""
+        return _candidates(self._rows).score[self._index]
+
+
+class PairBatch:
+    """Accepted beside rejected candidates of one state: R runs of P pairs.
+
+    Args:
+        pair: (3, R, P): state, accepted and rejected candidate.
+    """
+
+    def __init__(self, rows: Rows, pair: Tensor, policy: MixturePolicy, reference: MixturePolicy | None) -> None:
+        candidates = _candidates(rows)
+        state, chosen, rejected = pair
+        self._observation = rows.observation[candidates.state_row[state]]
+        self._actions = torch.stack([candidates.action[state, chosen], candidates.action[state, rejected]], dim=2)
+        self._policy, self._reference = policy, reference
+
+    @cached_property
+    def _logp(self) -> Tensor:
+        return self._policy(self._observation).log_prob(self._actions)  # type: ignore[no-any-return]
+
+    @cached_property
+    def _ref(self) -> Tensor:
+        with torch.no_grad():
+            return _needed(self._reference)(self._observation).log_prob(self._actions)  # type: ignore[no-any-return]
+
+    @property
+    def logp_chosen(self) -> Tensor:
+        """(R, P)."""
+        return self._logp[..., 0]
+
+    @property
+    def logp_rejected(self) -> Tensor:
+        """(R, P)."""
+        return self._logp[..., 1]
+
+    @property
+    def ref_chosen(self) -> Tensor:
+        """(R, P)."""
+        return self._ref[..., 0]
+
+    @property
+    def ref_rejected(self) -> Tensor:
+        """(R, P)."""
+        return self._ref[..., 1]
+
+
+class Sampler:
+    """Draws the minibatches of one cell.
+
+    Args:
+        dataset: labelled transitions.
+        rows: what a minibatch is made of: "all", "labelled" or "accepted" rows, "candidates" or "pairs".
+        seeds: one a run.
+        shuffle: give every run labels that were permuted among the labelled units, as a control.
+        device: where the data lies.
+    """
+
+    def __init__(self, dataset: Dataset, rows: str, seeds: Sequence[int], *, shuffle: bool, device: torch.device) -> None:
+        self.rows, self._kind, self._seeds = Rows.of(dataset, device), rows, seeds
+        # Runs of equal seed share one permutation; without shuffling all runs share the labels as they are.
+        views = [_shuffled(self.rows, dataset.metadata.unit, seed) for seed in seeds] if shuffle else [self.rows]
+        self._label = torch.stack([view.label for view in views])
+        if rows in ("labelled", "accepted"):
+            wanted = (lambda label: label > 0) if rows == "accepted" else (lambda label: label != 0)
+            pools = [torch.nonzero(wanted(view.label)).squeeze(1) for view in views]
+        elif rows == "candidates":
+            pools = [torch.arange(len(_candidates(self.rows).state_row), device=device)]
+        elif rows == "pairs":
+            found = [torch.stack(pairs(_candidates(view))) for view in views]
+            self._pairs = torch.nn.utils.rnn.pad_sequence([p.T for p in found], batch_first=True)  # (R or 1, P, 3)
+            pools = [torch.arange(p.shape[1], device=device) for p in found]
+        else:
+            pools = [torch.arange(len(self.rows), device=device)]
+        self._pools = Pools(pools)
+
+    def batch(
+        self, step: int, size: int, policy: MixturePolicy, reference: MixturePolicy | None
+    ) -> RowBatch | CandidateBatch | PairBatch:
+        """Return the minibatch of update `step`."""
+        index = self._pools.draw(self._seeds, step, size)
+        if self._kind == "candidates":
+            return CandidateBatch(self.rows, index, policy)
+        if self._kind == "pairs":
+            table = self._pairs.expand(len(index), -1, -1)
+            pair = table.gather(1, index.unsqueeze(-1).expand(-1, -1, 3)).permute(2, 0, 1)
+            return PairBatch(self.rows, pair, policy, reference)
+        return RowBatch(self.rows, self._label, index, policy, reference, step)
+
+
+def inputs(batch: object, names: Mapping[str, str]) -> dict[str, Tensor]:
+    """Return the tensors that an objective declares, by their names in the vocabulary.
+
+    Raises `UserError` if this kind of minibatch cannot supply one.
+    """
+    missing = [name for name in names.values() if not hasattr(type(batch), name) and name != "label"]
+    if missing:
+        raise UserError(f"minibatches of {type(batch).__name__} have no {missing[0]}: set `rows` in the algorithm's TOML")
+    return {name: getattr(batch, name) for name in names.values()}
+
+
+def _shuffled(rows: Rows, unit: str, seed: int) -> Rows:
+    """Permute labels among the labelled units (steps or episodes; candidates among themselves)."""
+    rng = np.random.default_rng([seed, 7])
+
+    def permute(label: Tensor) -> Tensor:
+        labelled = torch.nonzero(label).squeeze(1)
+        result = label.clone()
+        result[labelled] = label[labelled[torch.from_numpy(rng.permutation(len(labelled))).to(label.device)]]
+        return result
+
+    if unit == "episode":
+        first = torch.ones_like(rows.episode, dtype=torch.bool)
+        first[1:] = rows.episode[1:] != rows.episode[:-1]
+        label = permute(rows.label[first])[rows.episode]
+    else:
+        label = permute(rows.label)
+    candidates = rows.candidates
+    if candidates is not None:
+        shape = candidates.label.shape
+        candidates = replace(candidates, label=permute(candidates.label.flatten()).view(shape))
+    return replace(rows, label=label, candidates=candidates)
+
+
+def _candidates(rows: Rows) -> Candidates:
+    if rows.candidates is None:
+        raise UserError("this algorithm learns from scored candidate actions and the dataset has none")
+    return rows.candidates
+
+
+def _needed(reference: MixturePolicy | None) -> MixturePolicy:
+    if reference is None:
+        raise UserError("this objective compares with a reference policy: set start = \"reference\" in its TOML")
+    return reference

@@ -1,0 +1,37 @@
+"""Checkpoints of training: weights, optimizer moments and averages as safetensors, whole or absent."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pmpo_offline.errors import PmpoOfflineError
+
+
+def save(path: Path, tensors: Mapping[str, Tensor], **facts: str) -> None:
+    """Write tensors and a few facts about them; the old file stands until the new one is safe on the disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, scratch, metadata=facts)
+        with scratch.open("rb+") as file:
+            os.fsync(file.fileno())
+        scratch.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise PmpoOfflineError(f"cannot write {path}: {error}") from None
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read what `save` wrote; `PmpoOfflineError` if the file is damaged."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise PmpoOfflineError(f"{path} is damaged ({error}): delete it and run the same command again") from None
