@@ -1,6 +1,6 @@
 """Measure what the normalized score is relative to and write baselines/references.toml.
 
-    python benchmarks/measure_references.py
+python benchmarks/measure_references.py
 """
 
 from importlib.metadata import version

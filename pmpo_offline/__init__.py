@@ -25,7 +25,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    # Torch and MuJoCo take a second to import: each public name is fetched on first use, so the command line starts fast.
+    # Torch and MuJoCo take a second to import: names are fetched on first use, so that the command line starts fast.
     if name in _HOMES:
         return getattr(importlib.import_module(f"pmpo_offline.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -27,7 +27,6 @@ from pmpo_offline import catalog, data, tasks
 from pmpo_offline.catalog import DatasetDeclaration
 from pmpo_offline.data import Dataset, LabelRule, Rows
 from pmpo_offline.errors import PmpoOfflineError, UserError
-from pmpo_offline.tasks.experience import Experience
 from pmpo_offline.training import CriticSettings, judge, train
 
 Progress = Callable[[str, int, int], None]
@@ -70,7 +69,9 @@ class Recipe:
             candidates = CandidateSettings.model_validate(merged.candidates) if merged.candidates else None
         except ValidationError as error:
             first = error.errors()[0]
-            raise UserError(f"dataset {declaration.id}: {'.'.join(map(str, first['loc']))}: {first['msg'].lower()}") from None
+            raise UserError(
+                f"dataset {declaration.id}: {'.'.join(map(str, first['loc']))}: {first['msg'].lower()}"
+            ) from None
         rule = LabelRule.parse(merged.label)
         return cls(declaration, merged.episodes, merged.seed, rule, merged.imbalance, merged.noise, critic, candidates)
 
@@ -134,9 +135,7 @@ def build_dataset(
         UserError: something is unknown, malformed or impossible.
         PmpoOfflineError: the disk refuses.
     """
-    recipe = Recipe.of(
-        catalog.dataset(id), imbalance=imbalance, label=label, noise=noise, episodes=episodes, seed=seed
-    )
+    recipe = Recipe.of(catalog.dataset(id), imbalance=imbalance, label=label, noise=noise, episodes=episodes, seed=seed)
     root = data.home() if home is None else home
     directory = data.dataset_path(recipe.id, root)
     if data.stands(recipe.id, root) and not overwrite:
@@ -162,7 +161,9 @@ def build_dataset(
         if recipe.label.score == "advantage" or recipe.candidates:
             scored = _judged(folder / recipe.judged, recipe, transitions, ends, tell)
     except OSError as error:
-        raise PmpoOfflineError(f"cannot write in {root}: {error.strerror or error}; choose another --home or free space") from None
+        raise PmpoOfflineError(
+            f"cannot write in {root}: {error.strerror or error}; choose another --home or free space"
+        ) from None
     candidates = None
     if scored is not None:
         if recipe.label.score == "advantage":
@@ -202,7 +203,11 @@ def _label(
     )
     declaration = recipe.declaration
     references = catalog.references(declaration.task)
-    critic = {} if scored is None else {"critic": recipe.critic.model_dump(mode="json"), "explained": float(scored["explained"])}
+    critic = (
+        {}
+        if scored is None
+        else {"critic": recipe.critic.model_dump(mode="json"), "explained": float(scored["explained"])}
+    )
     metadata = data.Metadata(
         id=recipe.id,
         kind=done.kind,
@@ -226,7 +231,7 @@ def _label(
 
 
 def _judged(path: Path, recipe: Recipe, transitions: pa.Table, ends: pa.Table, tell: Progress) -> dict[str, Any]:
-    """Score every step by cross-fitted critics, and candidate actions of a clone; kept at `path` for other labellings."""
+    """Score every step by cross-fitted critics, and candidate actions of a clone; kept at `path` for all labellings."""
     if path.exists():
         with np.load(path, allow_pickle=False) as stored:
             return dict(stored)
@@ -251,7 +256,7 @@ def _judged(path: Path, recipe: Recipe, transitions: pa.Table, ends: pa.Table, t
         generator = torch.Generator().manual_seed(recipe.seed)
         actions = []
         with torch.no_grad():
-            for part in torch.from_numpy(row).split(8192):
+            for part in torch.split(torch.from_numpy(row), 8192):
                 distribution = clone(rows.observation[part].unsqueeze(0))
                 for_each = [
                     distribution.sample(

@@ -73,10 +73,13 @@ class Local:
 
     def cell(self, cell: Cell, dataset: Dataset, content: str, *, fresh: bool) -> list[str]:
         """Train and evaluate what is missing of a cell; return the keys of all its rows."""
-        keys = [key(self.determinants(cell, settings, dataset, content)) for settings in cell.settings]
+        from pmpo_offline.training import settle
+
+        complete = [settle(cell.algorithm, settings, dataset.metadata) for settings in cell.settings]
+        keys = [key(self.determinants(cell, settings, dataset, content)) for settings in complete]
         for name in keys if fresh else []:
             self.results.remove(name)
-        missing = [(k, s) for k, s in zip(keys, cell.settings, strict=True) if not self.results.path(k).exists()]
+        missing = [(k, s) for k, s in zip(keys, complete, strict=True) if not self.results.path(k).exists()]
         if missing:
             self.train(cell, dataset, content, dict(missing), fresh=fresh)
         return keys

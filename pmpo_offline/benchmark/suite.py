@@ -89,11 +89,11 @@ def _stacks(algorithm: AlgorithmDeclaration, sweep: Mapping[str, Sequence[Any]])
         if name not in defaults:
             raise unknown(f"setting of {algorithm.name}", name, defaults)
     base = {**defaults, **algorithm.settings}
-    values = [[_like(base[name], value, f"{algorithm.name}.{name}") for value in sweep[name]] for name in sweep]
+    values = [[_like(defaults[name], value, f"{algorithm.name}.{name}") for value in sweep[name]] for name in sweep]
     stacks: dict[str, list[Settings]] = {}
     for combination in itertools.product(*values):
         settings = {**base, **dict(zip(sweep, combination, strict=True))}
-        fixed = {name: value for name, value in settings.items() if not _is_number(value)}
+        fixed = {name: value for name, value in settings.items() if not _is_number(defaults[name])}
         stack = stacks.setdefault(repr(sorted(fixed.items())), [])
         if settings not in stack:
             stack.append(settings)
@@ -101,6 +101,8 @@ def _stacks(algorithm: AlgorithmDeclaration, sweep: Mapping[str, Sequence[Any]])
 
 
 def _like(default: Any, value: Any, name: str) -> Any:
+    if isinstance(value, str) and value.endswith("x"):
+        return value  # a multiple of β's bound, which the trainer works out on the dataset
     if _is_number(default) and not _is_number(value):
         raise UserError(f"{name} is a number, not {value!r}")
     if isinstance(default, str) and not isinstance(value, str):

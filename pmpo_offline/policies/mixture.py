@@ -92,9 +92,9 @@ class MixturePolicy(nn.Module):
         self.register_buffer("observation_mean", observation_mean.clone())
         self.register_buffer("observation_std", observation_std.clamp(min=1e-3))
         outputs = components * (1 + 2 * action_dim)
-        self.network = stacked_mlp(seeds, len(observation_mean), hidden, outputs)
+        self.network: nn.Sequential = stacked_mlp(seeds, len(observation_mean), hidden, outputs)
         with torch.no_grad():  # spread the means, or all components learn the same mode
-            bias = self.network[-1].bias  # type: ignore[union-attr]
+            bias: Tensor = self.network[-1].bias  # type: ignore[assignment]
             for run, seed in enumerate(seeds):
                 generator = torch.Generator().manual_seed(seed + 1)
                 bias[run, 0, components : components * (1 + action_dim)] = (

@@ -17,7 +17,7 @@ from pmpo_offline.errors import PmpoOfflineError
 
 @dataclass(frozen=True)
 class Experience:
-    """N steps of E episodes, episode after episode; row r's next observation is row r+1's, or its episode's final one."""
+    """N steps of E episodes, one episode after the other; after an episode's last step comes its final observation."""
 
     observation: NDArray[np.float32]  # (N, O)
     action: NDArray[np.float32]  # (N, A)
@@ -37,7 +37,7 @@ class Experience:
     def save(self, path: Path) -> None:
         """Write the recording to `path` and see it safely on the disk."""
         with path.open("wb") as file:
-            np.savez(file, allow_pickle=False, **{f.name: getattr(self, f.name) for f in fields(self)})  # type: ignore[arg-type]
+            np.savez(file, allow_pickle=False, **{f.name: getattr(self, f.name) for f in fields(self)})
             file.flush()
 
     @classmethod

@@ -44,7 +44,13 @@ class RowBatch:
     """Recorded steps: R runs of B rows."""
 
     def __init__(
-        self, rows: Rows, label: Tensor, index: Tensor, policy: MixturePolicy, reference: MixturePolicy | None, step: int
+        self,
+        rows: Rows,
+        label: Tensor,
+        index: Tensor,
+        policy: MixturePolicy,
+        reference: MixturePolicy | None,
+        step: int,
     ) -> None:
         self._rows, self._index, self._policy, self._reference, self._step = rows, index, policy, reference, step
         self.label = label.expand(len(index), -1).gather(1, index)
@@ -164,14 +170,16 @@ class Sampler:
         device: where the data lies.
     """
 
-    def __init__(self, dataset: Dataset, rows: str, seeds: Sequence[int], *, shuffle: bool, device: torch.device) -> None:
+    def __init__(
+        self, dataset: Dataset, rows: str, seeds: Sequence[int], *, shuffle: bool, device: torch.device
+    ) -> None:
         self.rows, self._kind, self._seeds = Rows.of(dataset, device), rows, seeds
         # Runs of equal seed share one permutation; without shuffling all runs share the labels as they are.
         views = [_shuffled(self.rows, dataset.metadata.unit, seed) for seed in seeds] if shuffle else [self.rows]
         self._label = torch.stack([view.label for view in views])
         if rows in ("labelled", "accepted"):
-            wanted = (lambda label: label > 0) if rows == "accepted" else (lambda label: label != 0)
-            pools = [torch.nonzero(wanted(view.label)).squeeze(1) for view in views]
+            least = 1 if rows == "accepted" else -1
+            pools = [torch.nonzero((view.label != 0) & (view.label >= least)).squeeze(1) for view in views]
         elif rows == "candidates":
             pools = [torch.arange(len(_candidates(self.rows).state_row), device=device)]
         elif rows == "pairs":
@@ -203,7 +211,9 @@ def inputs(batch: object, names: Mapping[str, str]) -> dict[str, Tensor]:
     """
     missing = [name for name in names.values() if not hasattr(type(batch), name) and name != "label"]
     if missing:
-        raise UserError(f"minibatches of {type(batch).__name__} have no {missing[0]}: set `rows` in the algorithm's TOML")
+        raise UserError(
+            f"minibatches of {type(batch).__name__} have no {missing[0]}: set `rows` in the algorithm's TOML"
+        )
     return {name: getattr(batch, name) for name in names.values()}
 
 
@@ -238,5 +248,5 @@ def _candidates(rows: Rows) -> Candidates:
 
 def _needed(reference: MixturePolicy | None) -> MixturePolicy:
     if reference is None:
-        raise UserError("this objective compares with a reference policy: set start = \"reference\" in its TOML")
+        raise UserError('this objective compares with a reference policy: set start = "reference" in its TOML')
     return reference

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -18,7 +19,9 @@ def save(path: Path, tensors: Mapping[str, Tensor], **facts: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, scratch, metadata=facts)
+        save_file(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, scratch, metadata=facts
+        )
         with scratch.open("rb+") as file:
             os.fsync(file.fileno())
         scratch.replace(path)
@@ -35,3 +38,31 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise PmpoOfflineError(f"{path} is damaged ({error}): delete it and run the same command again") from None
+
+
+def save_progress(
+    path: Path, weights: Sequence[Tensor], average: Sequence[Tensor], optimizer: torch.optim.Optimizer, step: int
+) -> None:
+    """Write how far a training is: weights, their average and the optimizer's moments after `step` updates."""
+    tensors: dict[str, Tensor] = {}
+    for i, (weight, mean) in enumerate(zip(weights, average, strict=True)):
+        moments = optimizer.state[weight]
+        tensors |= {f"weight.{i}": weight, f"average.{i}": mean}
+        tensors |= {f"first.{i}": moments["exp_avg"], f"second.{i}": moments["exp_avg_sq"]}
+    save(path, tensors, step=str(step))
+
+
+def resume(path: Path, weights: Sequence[Tensor], average: Sequence[Tensor], optimizer: torch.optim.Optimizer) -> int:
+    """Put back what `save_progress` wrote; return the number of updates done."""
+    tensors, facts = load(path)
+    step = int(facts["step"])
+    with torch.no_grad():
+        for i, (weight, mean) in enumerate(zip(weights, average, strict=True)):
+            weight.copy_(tensors[f"weight.{i}"])
+            mean.copy_(tensors[f"average.{i}"])
+            optimizer.state[weight] = {
+                "step": torch.tensor(float(step)),
+                "exp_avg": tensors[f"first.{i}"].to(weight.device),
+                "exp_avg_sq": tensors[f"second.{i}"].to(weight.device),
+            }
+    return step

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
@@ -97,7 +96,9 @@ def judge(
     returns = returns_to_go(rows, settings.discount, held_out / scale)
     value = _own_fold(value_net, states[:n], fold) / scale
 
-    action_net = stacked_mlp([seed + 100 + f for f in folds], states.shape[1] + rows.action.shape[1], settings.hidden, 1)
+    action_net = stacked_mlp(
+        [seed + 100 + f for f in folds], states.shape[1] + rows.action.shape[1], settings.hidden, 1
+    )
     fit(action_net, torch.cat([states[:n], rows.action], dim=1), returns * scale, settings.sweeps)
 
     def action_value(row: Tensor, action: Tensor) -> Tensor:
@@ -146,6 +147,6 @@ def _own_fold(network: nn.Module, inputs: Tensor, fold: Tensor) -> Tensor:
     for start in range(0, len(inputs), 16384):
         part = slice(start, start + 16384)
         folds = int(fold.max()) + 1
-        stacked = network(inputs[part].expand(network[0].weight.shape[0], -1, -1)).squeeze(-1)  # type: ignore[index, union-attr]
+        stacked = network(inputs[part].expand(network[0].weight.shape[0], -1, -1)).squeeze(-1)  # type: ignore[index]
         result[part] = stacked.gather(0, fold[part].clamp(max=folds).unsqueeze(0)).squeeze(0)
     return result

@@ -6,7 +6,7 @@ policy that sees the state only; this one can, and what its variants do wrong sh
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import numpy as np
@@ -67,9 +67,7 @@ class Script:
 
     def take(self, index: NDArray[np.intp]) -> Script:
         """Return the rows `index`."""
-        return Script(
-            self.target[index], self.drop[index], self.offset[index], self.knock[index], self.clings[index], self.noise[index]
-        )
+        return Script(*(getattr(self, f.name)[index] for f in fields(self)))
 
     def act(self, scene: Scene) -> Array:
         """Return the noise-free actions in n states, (n, 5) in [-1, 1]."""
@@ -135,7 +133,7 @@ class Script:
 
 
 def correlated_noise(scale: Array, steps: int, rng: np.random.Generator) -> Array:
-    """Draw the action noise of one or more episodes, (*scale.shape, steps, 5): first order, stationary deviation ~ scale."""
+    """Draw first-order autocorrelated action noise, (*scale.shape, steps, 5), of about the deviation `scale`."""
     fresh = rng.normal(size=(*scale.shape, steps, ACTION_DIM)) * scale[..., None, None] * _NOISE_MEMORY
     for t in range(1, steps):
         fresh[..., t, :] += _NOISE_MEMORY * fresh[..., t - 1, :]

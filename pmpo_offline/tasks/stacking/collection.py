@@ -35,10 +35,12 @@ def collect(
     folder: Path,
     progress: Callable[[int, int], None] | None = None,
 ) -> Experience:
-    """Play `episodes` episodes of the mixture of `behaviors` on random triplets, keeping finished chunks in `folder`."""
+    """Play episodes of the mixture of `behaviors` on random triplets; finished chunks are kept in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     chunks = {
-        folder / f"chunk-{start:07d}.npz": [seed * _SEEDS_APART + i for i in range(start, min(start + _CHUNK, episodes))]
+        folder / f"chunk-{start:07d}.npz": [
+            seed * _SEEDS_APART + i for i in range(start, min(start + _CHUNK, episodes))
+        ]
         for start in range(0, episodes, _CHUNK)
     }
     missing = {path: seeds for path, seeds in chunks.items() if not path.exists()}
@@ -47,7 +49,9 @@ def collect(
         # Fresh interpreters, because threads of torch do not survive a fork.
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(min(workers, len(missing)), context, initializer=_ignore_interrupt) as pool:
-            tasks = {pool.submit(_write_chunk, path, tuple(behaviors), seeds): len(seeds) for path, seeds in missing.items()}
+            tasks = {
+                pool.submit(_write_chunk, path, tuple(behaviors), seeds): len(seeds) for path, seeds in missing.items()
+            }
             try:
                 for task in as_completed(tasks):
                     task.result()
@@ -89,7 +93,8 @@ def record(behaviors: Sequence[Behavior], seeds: Sequence[int]) -> Experience:
 
     def choose(scene: Scene, active: NDArray[np.intp], t: int) -> Array:
         # What is stored is what was applied, to the last bit.
-        return np.clip(script.take(active).act(scene) + noise[active, t], -1, 1).astype(np.float32).astype(np.float64)
+        action: Array = np.clip(script.take(active).act(scene) + noise[active, t], -1, 1).astype(np.float32)
+        return action.astype(np.float64)
 
     def watch(simulation: Simulation, scene: Scene, active: NDArray[np.intp], taken: Array, gained: Array) -> None:
         t = time[active]

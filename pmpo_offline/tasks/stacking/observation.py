@@ -19,8 +19,10 @@ def observe(scene: Scene) -> Array:
 
     | columns | meaning |
     |---|---|
-    | 0-20 | tips (3), sin and cos of yaw, finger openings (2), hand velocities (6), pad forces / 20 N (2), set point minus joint (6) |
-    | 21-56 | red, green, blue: offset from the tips (3), up axis (3), sin and cos of 2 x turn to the nearest grasp, turn itself, velocity (3) |
+    | 0-6 | finger tips (3), sine and cosine of the yaw, finger openings (2) |
+    | 7-20 | velocities of the six joints (6), pad forces / 20 N (2), set points less joints (6) |
+    | 21-32 | red: offset from the tips (3), up axis (3), turn to its grasp as sin 2t, cos 2t, t, velocity (3) |
+    | 33-44, 45-56 | green and blue, likewise |
     | 57-62 | offset from red's bottom face to blue's top face (3), to green's (3) |
     | 63-67 | contacts: red with left pad, right pad, blue, green, floor |
     | 68-79 | shape of red (6) and of blue (6) |

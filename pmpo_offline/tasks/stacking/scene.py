@@ -42,6 +42,9 @@ _SCENE = """
     <default class="pad">
       <geom density="2000" condim="4" friction="1.5 .02 .001" solref=".01 1" solimp=".95 .99 .001" rgba=".2 .2 .2 1"/>
     </default>
+    <default class="finger">
+      <intvelocity kp="600" dampratio="1" actrange="0 .045" ctrlrange="-.15 .15" forcerange="-12 12"/>
+    </default>
     <default class="steel"><geom rgba=".35 .35 .38 1"/></default>
     <default class="wall"><geom type="box" rgba=".6 .6 .6 .25"/></default>
   </default>
@@ -81,8 +84,7 @@ _SCENE = """
     <intvelocity name="y" joint="y" kp="3000" dampratio="1" actrange="-.14 .14" ctrlrange="-.3 .3"/>
     <intvelocity name="z" joint="z" kp="3000" dampratio="1" actrange="0 .3" ctrlrange="-.3 .3"/>
     <intvelocity name="yaw" joint="yaw" kp="20" dampratio="1" actrange="-1.7 1.7" ctrlrange="-2 2"/>
-    <intvelocity name="left" joint="left" kp="600" dampratio="1" actrange="0 .045" ctrlrange="-.15 .15" forcerange="-12 12"/>
-    <intvelocity name="right" joint="right" kp="600" dampratio="1" actrange="0 .045" ctrlrange="-.15 .15" forcerange="-12 12"/>
+    <intvelocity name="left" joint="left" class="finger"/><intvelocity name="right" joint="right" class="finger"/>
   </actuator>
   <sensor>
     <touch name="left_touch" site="left_touch"/><touch name="right_touch" site="right_touch"/>

@@ -1,4 +1,4 @@
-"""The family of objects: convex prisms over a centrally symmetric polygon, after the RGB-objects of the stacking benchmark.
+"""The family of objects: convex prisms over a centrally symmetric polygon, after the objects of RGB-stacking.
 
 A shape is an even-sided regular polygon that is stretched (aspect), extruded to a height, narrowed towards the top
 (draft) and leaned sideways (shear). Central symmetry survives the stretch, so every face has a parallel partner that a
@@ -35,7 +35,7 @@ class Shape:
         """Corners of the mid-height polygon, (sides, 2), counter-clockwise; faces point along x and, for 4 sides, y."""
         angle = (2 * np.arange(self.sides) + 1) * np.pi / self.sides
         radius = self.half_width / np.cos(np.pi / self.sides)
-        corners = radius * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+        corners: NDArray[np.float64] = radius * np.stack([np.cos(angle), np.sin(angle)], axis=1)
         corners[:, 1] *= self.aspect
         return corners
 
@@ -63,7 +63,14 @@ class Shape:
     def describe(self) -> NDArray[np.float64]:
         """The six parameters as observed by a policy, scaled to about one."""
         return np.array(
-            [self.sides / 8, self.half_width / 0.025, self.aspect - 1, self.draft * 10, self.shear * 5, self.half_height / 0.025]
+            [
+                self.sides / 8,
+                self.half_width / 0.025,
+                self.aspect - 1,
+                self.draft * 10,
+                self.shear * 5,
+                self.half_height / 0.025,
+            ]
         )
 
 

@@ -111,7 +111,7 @@ class Scene:
         self.bottom = self.position - lever
         facing = np.arctan2(self.rotation[..., 1, 0], self.rotation[..., 0, 0])
         # The fingers close along the hand's y axis: aligned where a face normal points a quarter turn from the yaw.
-        # Half a turn makes no difference to a grasp, so aim for the yaw within a quarter turn of zero: in reach of the joint.
+        # Half a turn makes no difference to a grasp: aim for a yaw within a quarter turn of zero, which the joint reaches.
         aim = (facing[..., None] + geometry.grasps) % np.pi - np.pi / 2
         error = aim - self.yaw[:, None, None]
         best = np.argmin(np.abs(error), axis=2, keepdims=True)
@@ -120,12 +120,13 @@ class Scene:
 
     def offset(self, target: int) -> Array:
         """Vector from the centre of red's bottom face to the centre of `target`'s top face, (n, 3)."""
-        return self.top[:, target] - self.bottom[:, 0]
+        gap: Array = self.top[:, target] - self.bottom[:, 0]
+        return gap
 
     def rests_on(self, target: int) -> NDArray[np.bool_]:
         """Whether red touches `target` and lies on its top face within 60 % of that face's half-width, (n,)."""
         gap = self.offset(target)
-        near = np.linalg.norm(gap[:, :2], axis=1) < 0.6 * self.geometry.top_reach[:, target]
+        near: NDArray[np.bool_] = np.linalg.norm(gap[:, :2], axis=1) < 0.6 * self.geometry.top_reach[:, target]
         return near & (np.abs(gap[:, 2]) < 0.006) & self.touching["red", OBJECTS[target]]
 
     @property

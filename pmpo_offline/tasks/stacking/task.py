@@ -80,7 +80,8 @@ class StackingTask:
             with torch.no_grad():
                 action = policy(observation.view(runs, episodes, -1).to(device)).component(uniform)
             # A policy that diverged says NaN: it stands still.
-            return np.nan_to_num(action.flatten(0, 1).cpu().double().numpy())[active]
+            finite: Array = np.nan_to_num(action.flatten(0, 1).cpu().double().numpy())
+            return finite[active]
 
         return play(layouts * runs, choose, threads=threads, progress=progress), names
 

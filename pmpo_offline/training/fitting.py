@@ -1,0 +1,77 @@
+"""The training loop: one update of all runs at a time, resumable to the bit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pmpo_offline.catalog import AlgorithmDeclaration
+from pmpo_offline.objectives import OBJECTIVES
+from pmpo_offline.policies import MixturePolicy
+from pmpo_offline.training.batches import Sampler, inputs
+from pmpo_offline.training.checkpoint import resume, save_progress
+from pmpo_offline.training.settings import TrainingSettings, stack
+
+Progress = Callable[[str, int, int], None]
+
+
+def fit(
+    policy: MixturePolicy,
+    reference: MixturePolicy | None,
+    sampler: Sampler,
+    algorithm: AlgorithmDeclaration,
+    settings: Sequence[Mapping[str, Any]],
+    seeds: int,
+    hyper: TrainingSettings,
+    path: Path | None,
+    progress: Progress | None,
+) -> dict[str, Tensor]:
+    """Minimise the objective for all runs at once, leave the averaged weights in `policy`, return the last metrics."""
+    objective = OBJECTIVES[algorithm.objective]
+    stacked = stack(settings, seeds, sampler.rows.action.device)
+    weights: list[Tensor] = list(policy.parameters())
+    average = [weight.detach().clone() for weight in weights]
+    optimizer = torch.optim.AdamW(weights, lr=hyper.learning_rate, weight_decay=hyper.weight_decay, fused=True)
+    start = resume(path, weights, average, optimizer) if path and path.exists() else 0
+    metrics: dict[str, Tensor] = {}
+    for step in range(start, hyper.updates):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, hyper)
+        batch = sampler.batch(step, hyper.batch, policy, reference)
+        loss, metrics = objective(inputs(batch, objective.inputs), **stacked)
+        metrics = metrics | {"loss": loss.detach()}
+        optimizer.zero_grad()
+        loss.sum().backward()  # type: ignore[no-untyped-call]
+        _clip(weights, hyper.clip)
+        optimizer.step()
+        # Early averages forget fast, or the random start would linger in them.
+        torch._foreach_lerp_(average, weights, 1 - min(hyper.averaging, (step + 1) / (step + 10)))
+        done = step + 1
+        if path and done % hyper.checkpoint_every == 0 and done < hyper.updates:
+            save_progress(path, weights, average, optimizer, done)
+        if progress and (done % 25 == 0 or done == hyper.updates):
+            progress(f"train {algorithm.name}", done, hyper.updates)
+    with torch.no_grad():
+        torch._foreach_copy_(weights, average)
+    return metrics
+
+
+def learning_rate(step: int, hyper: TrainingSettings) -> float:
+    """One cycle: linear to the peak over the first tenth of the updates, then half a cosine down to zero."""
+    rise = max(1, hyper.updates // 10)
+    if step < rise:
+        return hyper.learning_rate * (step + 1) / rise
+    return hyper.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, hyper.updates - rise)))
+
+
+def _clip(weights: Sequence[Tensor], limit: float) -> None:
+    """Scale each run's gradient to at most `limit`; runs do not see one another."""
+    gradients = [weight.grad for weight in weights if weight.grad is not None]
+    norm = torch.stack([gradient.square().flatten(1).sum(1) for gradient in gradients]).sum(0).sqrt()
+    scale = (limit / (norm + 1e-6)).clamp(max=1)
+    torch._foreach_mul_(gradients, [scale.view(-1, 1, 1)] * len(gradients))
