@@ -111,7 +111,7 @@ class Scene:
         self.bottom = self.position - lever
         facing = np.arctan2(self.rotation[..., 1, 0], self.rotation[..., 0, 0])
         # The fingers close along the hand's y axis: aligned where a face normal points a quarter turn from the yaw.
-        # Half a turn makes no difference to a grasp: aim for a yaw within a quarter turn of zero, which the joint reaches.
+        # Half a turn makes no difference to a grasp: aim within a quarter turn of zero, in reach of the joint.
         aim = (facing[..., None] + geometry.grasps) % np.pi - np.pi / 2
         error = aim - self.yaw[:, None, None]
         best = np.argmin(np.abs(error), axis=2, keepdims=True)
