@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pmpo_offline import catalog, data, tasks
 from pmpo_offline.catalog import DatasetDeclaration
 from pmpo_offline.data import Dataset, LabelRule, Rows
+from pmpo_offline.data.storage import alone_in
 from pmpo_offline.errors import PmpoOfflineError, UserError
 from pmpo_offline.training import CriticSettings, judge, train
 
@@ -148,18 +149,20 @@ def build_dataset(
     tell: Progress = progress or (lambda stage, done, total: None)
     try:
         folder = root / ".raw" / recipe.raw
-        experience = tasks.get(recipe.declaration.task).collect(
-            recipe.declaration.behavior,
-            recipe.episodes,
-            recipe.seed,
-            workers or os.cpu_count() or 1,
-            folder,
-            lambda done, total: tell("collect episodes", done, total),
-        )
-        transitions, ends = experience.tables()
-        scored = None
-        if recipe.label.score == "advantage" or recipe.candidates:
-            scored = _judged(folder / recipe.judged, recipe, transitions, ends, tell)
+        folder.mkdir(parents=True, exist_ok=True)
+        with alone_in(folder):
+            experience = tasks.get(recipe.declaration.task).collect(
+                recipe.declaration.behavior,
+                recipe.episodes,
+                recipe.seed,
+                workers or os.cpu_count() or 1,
+                folder,
+                lambda done, total: tell("collect episodes", done, total),
+            )
+            transitions, ends = experience.tables()
+            scored = None
+            if recipe.label.score == "advantage" or recipe.candidates:
+                scored = _judged(folder / recipe.judged, recipe, transitions, ends, tell)
     except OSError as error:
         raise PmpoOfflineError(
             f"cannot write in {root}: {error.strerror or error}; choose another --home or free space"
@@ -269,11 +272,15 @@ def _judged(path: Path, recipe: Recipe, transitions: pa.Table, ends: pa.Table, t
         action = torch.cat(actions)
         score = judgement.action_value(torch.from_numpy(row), action)
         result |= {"row": row, "action": action.numpy(), "score": score.numpy()}
-    scratch = path.with_suffix(f".{os.getpid()}.tmp")
-    with scratch.open("wb") as file:
-        np.savez(file, allow_pickle=False, **result)
-        os.fsync(file.fileno())
-    scratch.replace(path)
+    scratch = path.with_suffix(".tmp")
+    try:
+        with scratch.open("wb") as file:
+            np.savez(file, allow_pickle=False, **result)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
     return result
 
 

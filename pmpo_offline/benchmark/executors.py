@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
+import torch
 
 from pmpo_offline import __version__, catalog
 from pmpo_offline.benchmark.results import SCHEMA, Results, fingerprint, key
@@ -37,6 +38,8 @@ class Local:
 
     def run(self, cells: Sequence[Cell], *, fresh: bool) -> tuple[list[str], list[str]]:
         """Run what is missing; return the keys of all rows, and a line for each cell that failed."""
+        if self.workers is not None:
+            torch.set_num_threads(self.workers)
         keys: list[str] = []
         failures: list[str] = []
         error: PmpoOfflineError | None = None

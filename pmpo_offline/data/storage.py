@@ -28,7 +28,7 @@ from pmpo_offline.data.ids import METADATA_FILE, dataset_path, home, resolve, st
 from pmpo_offline.data.schema import SCHEMA_VERSION, FileInfo, Metadata, schemas
 from pmpo_offline.errors import PmpoOfflineError, UserError
 
-__all__ = ["Format", "dataset_path", "home", "read_metadata", "resolve", "standing", "stands", "write"]
+__all__ = ["Format", "alone_in", "dataset_path", "home", "read_metadata", "resolve", "standing", "stands", "write"]
 
 Format = Literal["arrow", "hdf5"]
 
@@ -54,7 +54,7 @@ def write(
     partial = directory.with_name(f".{directory.name}.partial")
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
-        with _alone_in(directory.parent):
+        with alone_in(directory.parent):
             _tidy(directory, partial)
             _clear_the_way(directory, overwrite)
             try:
@@ -136,7 +136,7 @@ def _conform(tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
 
 
 @contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
+def alone_in(folder: Path) -> Iterator[None]:
     """Hold the lock of a folder: locking the folder itself leaves no file behind, and a dead holder lets go."""
     handle = os.open(folder, os.O_RDONLY)
     try:

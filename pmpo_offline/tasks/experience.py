@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -39,6 +40,7 @@ class Experience:
         with path.open("wb") as file:
             np.savez(file, allow_pickle=False, **{f.name: getattr(self, f.name) for f in fields(self)})
             file.flush()
+            os.fsync(file.fileno())
 
     @classmethod
     def load(cls, path: Path) -> Experience:

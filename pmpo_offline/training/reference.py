@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,6 +18,9 @@ from pmpo_offline.training import checkpoint
 from pmpo_offline.training.batches import Sampler
 from pmpo_offline.training.fitting import Progress, fit
 from pmpo_offline.training.settings import TrainingSettings, hyperparameters, settle
+
+CLONE = "bc"
+"""The algorithm that makes the reference."""
 
 
 def fresh_policy(sampler: Sampler, hyper: TrainingSettings, seeds: Sequence[int]) -> MixturePolicy:
@@ -34,15 +38,15 @@ def fresh_policy(sampler: Sampler, hyper: TrainingSettings, seeds: Sequence[int]
 
 def reference_policy(
     dataset: Dataset,
-    hyper: TrainingSettings,
+    overrides: Mapping[str, Any],
     seeds: Sequence[int],
     folder: Path | None,
     device: torch.device,
     progress: Progress | None,
 ) -> MixturePolicy:
     """Return the behaviour's clone for each seed; labels do not enter, so every labelling of the data shares it."""
-    clone = catalog.algorithm("bc")
-    hyper = hyperparameters(clone, {"components": hyper.components, "hidden": hyper.hidden})
+    clone = catalog.algorithm(CLONE)
+    hyper = hyperparameters(clone, overrides)
     table = dataset.table.select(["observation", "action"])
     digest = hashlib.sha256(json.dumps([hyper.model_dump(), list(seeds)]).encode())
     for column in table.columns:

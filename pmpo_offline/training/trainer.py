@@ -16,7 +16,7 @@ from pmpo_offline.data import Dataset
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.training.batches import Sampler
 from pmpo_offline.training.fitting import Progress, fit
-from pmpo_offline.training.reference import fresh_policy, reference_policy, repeat
+from pmpo_offline.training.reference import CLONE, fresh_policy, reference_policy, repeat
 from pmpo_offline.training.settings import beta_bound, hyperparameters, settle, warn_below
 
 
@@ -73,10 +73,14 @@ def train(
     runs = [(each, seed) for each in complete for seed in seeds]
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
-    needs_reference = algorithm.start == "reference"
-    reference = reference_policy(dataset, hyper, seeds, references, place, progress) if needs_reference else None
-    if reference is not None:
-        reference = repeat(reference, len(complete))
+    is_clone = algorithm == catalog.algorithm(CLONE)
+    reference = None
+    if is_clone or algorithm.start == "reference":
+        same_network = {"components": hyper.components, "hidden": hyper.hidden}
+        clones = reference_policy(dataset, {**(overrides or {}), **same_network}, seeds, references, place, progress)
+        reference = repeat(clones, len(complete))
+        if is_clone:
+            return Trained(reference, runs, bounds, {})
     run_seeds = [seed for _, seed in runs]
     sampler = Sampler(dataset, algorithm.rows, run_seeds, shuffle=shuffle_labels, device=place)
     policy = fresh_policy(sampler, hyper, run_seeds).to(place)

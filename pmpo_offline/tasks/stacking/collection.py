@@ -1,7 +1,7 @@
 """Collect stacking experience: parallel processes write chunks of episodes, and a later run goes on where one stopped.
 
 An episode is a function of its own seed and the recipe: neither the number of workers nor the chunk it falls into
-changes it. A chunk is whole or absent.
+changes it. A chunk is whole or absent; one process at a time collects into a folder (the caller holds its lock).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -48,7 +49,7 @@ def collect(
     if missing:
         # Fresh interpreters, because threads of torch do not survive a fork.
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(workers, len(missing)), context, initializer=_ignore_interrupt) as pool:
+        with ProcessPoolExecutor(min(workers, len(missing)), context, initializer=_serve_parent) as pool:
             tasks = {
                 pool.submit(_write_chunk, path, tuple(behaviors), seeds): len(seeds) for path, seeds in missing.items()
             }
@@ -64,14 +65,26 @@ def collect(
     return Experience.concatenate([Experience.load(path) for path in chunks])
 
 
-def _ignore_interrupt() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+def _serve_parent() -> None:
+    """Leave Ctrl-C to the parent, and do not outlive it: a killed parent cannot stop its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def follow() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def _write_chunk(path: Path, behaviors: tuple[Behavior, ...], seeds: list[int]) -> None:
-    scratch = path.with_suffix(f".{os.getpid()}.tmp")
-    record(behaviors, seeds).save(scratch)
-    scratch.replace(path)
+    scratch = path.with_suffix(".tmp")
+    try:
+        record(behaviors, seeds).save(scratch)
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
 
 
 def record(behaviors: Sequence[Behavior], seeds: Sequence[int]) -> Experience:

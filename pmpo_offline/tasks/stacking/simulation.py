@@ -6,6 +6,7 @@ an episode's future depends on its own state and actions alone, never on what sh
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
@@ -151,6 +152,10 @@ def _rotation(q: Array) -> Array:
     return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
 
 
+def _log(message: str) -> None:
+    logging.getLogger(__name__).warning("MuJoCo: %s", message)
+
+
 class Simulation:
     """Batched episodes. `step` advances those named by `index`; the others stay as they are.
 
@@ -160,6 +165,7 @@ class Simulation:
     """
 
     def __init__(self, layouts: Sequence[Layout], threads: int = 1) -> None:
+        mujoco.set_mju_user_warning(_log)  # or MuJoCo writes a file into the working directory
         self._models = [compile_scene(layout.triplet) for layout in layouts]
         # One scratch structure a thread serves all models, so it needs room for each: their sizes may differ only in
         # the meshes' bounding-volume trees, and the largest tree is taken. Anything else would corrupt memory.
