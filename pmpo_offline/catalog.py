@@ -83,9 +83,9 @@ class AlgorithmDeclaration(Declaration):
     title: str
     description: str = ""
     objective: str
-    rows: Literal["all", "labelled", "accepted", "candidates", "pairs"]
-    """What a minibatch is made of: all recorded steps, the labelled or the accepted ones; states with their candidate
-    actions; or pairs of an accepted and a rejected candidate."""
+    rows: Literal["all", "accepted", "balanced", "candidates", "pairs"]
+    """What a minibatch is made of: all recorded steps, the accepted ones, or as many accepted as rejected ones; states
+    with their candidate actions; or pairs of an accepted and a rejected candidate."""
     start: Literal["scratch", "reference"]
     settings: dict[str, bool | int | float | str] = {}
     """The objective's hyperparameters."""

@@ -117,7 +117,7 @@ def _cells(rows: Sequence[Row]) -> list[list[str]]:
 def _bound(row: Row) -> str:
     if row["beta"] is None or row["beta_min"] is None:
         return "–"
-    return f"{row['beta']:g} {'≥' if row['bounded'] else '<'} {row['beta_min']:.2f}{'' if row['bounded'] else ' !'}"
+    return f"{row['beta']:.3g} {'≥' if row['bounded'] else '<'} {row['beta_min']:.3g}{'' if row['bounded'] else ' !'}"
 
 
 def _varying(rows: Sequence[Row]) -> list[str]:

@@ -29,14 +29,14 @@ class Pools:
     """
 
     def __init__(self, pools: Sequence[Tensor]) -> None:
-        self.size = torch.tensor([len(pool) for pool in pools]).unsqueeze(1)
+        self.size = torch.tensor([len(pool) for pool in pools], device=pools[0].device).unsqueeze(1)
         self.entries = torch.nn.utils.rnn.pad_sequence(list(pools), batch_first=True)
         if not self.size.all():
             raise UserError("the labels leave this algorithm nothing to learn from: no such rows or pairs are labelled")
 
     def draw(self, seeds: Sequence[int], step: int, batch: int) -> Tensor:
         """Return (R, batch) entries; a pure function of each run's seed and the step."""
-        place = indices(seeds, step, batch, _MANY) % self.size
+        place = indices(seeds, step, batch, _MANY, self.size.device) % self.size
         return self.entries.expand(len(seeds), -1).gather(1, place)
 
 
@@ -164,7 +164,7 @@ class Sampler:
 
     Args:
         dataset: labelled transitions.
-        rows: what a minibatch is made of: "all", "labelled" or "accepted" rows, "candidates" or "pairs".
+        rows: what a minibatch is made of: "all", "accepted" or "balanced" rows, "candidates" or "pairs".
         seeds: one a run.
         shuffle: give every run labels that were permuted among the labelled units, as a control.
         device: where the data lies.
@@ -177,24 +177,26 @@ class Sampler:
         # Runs of equal seed share one permutation; without shuffling all runs share the labels as they are.
         views = [_shuffled(self.rows, dataset.metadata.unit, seed) for seed in seeds] if shuffle else [self.rows]
         self._label = torch.stack([view.label for view in views])
-        if rows in ("labelled", "accepted"):
-            least = 1 if rows == "accepted" else -1
-            pools = [torch.nonzero((view.label != 0) & (view.label >= least)).squeeze(1) for view in views]
+        signs = {"accepted": [1], "balanced": [1, -1]}
+        if rows in signs:
+            self._parts = [
+                Pools([torch.nonzero(view.label == sign).squeeze(1) for view in views]) for sign in signs[rows]
+            ]
         elif rows == "candidates":
-            pools = [torch.arange(len(_candidates(self.rows).state_row), device=device)]
+            self._parts = [Pools([torch.arange(len(_candidates(self.rows).state_row), device=device)])]
         elif rows == "pairs":
             found = [torch.stack(pairs(_candidates(view))) for view in views]
             self._pairs = torch.nn.utils.rnn.pad_sequence([p.T for p in found], batch_first=True)  # (R or 1, P, 3)
-            pools = [torch.arange(p.shape[1], device=device) for p in found]
+            self._parts = [Pools([torch.arange(p.shape[1], device=device) for p in found])]
         else:
-            pools = [torch.arange(len(self.rows), device=device)]
-        self._pools = Pools(pools)
+            self._parts = [Pools([torch.arange(len(self.rows), device=device)])]
 
     def batch(
         self, step: int, size: int, policy: MixturePolicy, reference: MixturePolicy | None
     ) -> RowBatch | CandidateBatch | PairBatch:
         """Return the minibatch of update `step`."""
-        index = self._pools.draw(self._seeds, step, size)
+        share = size // len(self._parts)
+        index = torch.cat([part.draw(self._seeds, step, share) for part in self._parts], dim=1)
         if self._kind == "candidates":
             return CandidateBatch(self.rows, index, policy)
         if self._kind == "pairs":
