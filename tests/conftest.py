@@ -1,5 +1,60 @@
 """Shared test setup: one torch thread, because two threads on a busy two-core machine are slower than one."""
 
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
 import torch
 
+if TYPE_CHECKING:
+    from pmpo_offline.data import Dataset
+
 torch.set_num_threads(1)
+
+SMALL = """
+id = "test/stacking-v0"
+kind = "transitions"
+task = "rgb-stacking/proxy"
+title = "Twenty episodes of the declared behaviours"
+licence = "CC-BY-4.0"
+episodes = 20
+seed = 0
+label = "success"
+[critic]
+hidden = [16]
+folds = 2
+updates = 20
+sweeps = 2
+batch = 64
+[candidates]
+actions = 4
+states = 300
+updates = 20
+"""
+
+
+@pytest.fixture(scope="session")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recipe with the declared behaviours, but few episodes and short trainings."""
+    from pmpo_offline import catalog
+
+    declared = (catalog.root("datasets") / "rgb-stacking" / "proxy-v0.toml").read_text()
+    path = tmp_path_factory.mktemp("recipe") / "small.toml"
+    path.write_text(SMALL + declared[declared.index("[[behavior]]") :])
+    return path
+
+
+@pytest.fixture(scope="session")
+def stacking_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home that `stacking` is built in; tests may add to it, not change what stands."""
+    return tmp_path_factory.mktemp("stacking-home")
+
+
+@pytest.fixture(scope="session")
+def stacking(recipe: Path, stacking_home: Path) -> Dataset:
+    """A small dataset of the real task."""
+    from pmpo_offline.build import build_dataset
+
+    return build_dataset(str(recipe), home=stacking_home, workers=1)

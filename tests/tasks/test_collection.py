@@ -1,0 +1,183 @@
+"""Recording: an episode is a function of its seed; workers and chunks change nothing; chunks are kept and reused."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pmpo_offline import catalog
+from pmpo_offline.errors import PmpoOfflineError, UserError
+from pmpo_offline.tasks import get
+from pmpo_offline.tasks.experience import Experience
+from pmpo_offline.tasks.stacking import collection
+from pmpo_offline.tasks.stacking.behaviors import Behavior
+from pmpo_offline.tasks.stacking.collection import collect, record
+from pmpo_offline.tasks.stacking.observation import observe
+from pmpo_offline.tasks.stacking.rewards import reward
+from pmpo_offline.tasks.stacking.shapes import random_triplet
+from pmpo_offline.tasks.stacking.simulation import Simulation, random_layout
+
+DECLARED = catalog.dataset("rgb-stacking/proxy-v0").behavior
+BEHAVIORS = [Behavior.model_validate(each) for each in DECLARED]
+EPISODES = 10
+
+
+@pytest.fixture(scope="module")
+def recorded() -> Experience:
+    return record(BEHAVIORS, range(EPISODES))
+
+
+def part(experience: Experience, episode: int) -> Experience:
+    """One episode of several."""
+    end = int(experience.length[: episode + 1].sum())
+    rows = slice(end - int(experience.length[episode]), end)
+    steps = ("observation", "action", "reward")
+    return Experience(
+        **{f.name: getattr(experience, f.name)[rows if f.name in steps else [episode]] for f in fields(Experience)}
+    )
+
+
+def assert_equal(one: Experience, other: Experience) -> None:
+    for f in fields(Experience):
+        left, right = getattr(one, f.name), getattr(other, f.name)
+        assert left.shape == right.shape, f.name
+        np.testing.assert_array_equal(left, right, err_msg=f.name)
+
+
+def test_an_episode_is_a_function_of_its_seed(recorded: Experience) -> None:
+    for seed in (7, 2):
+        assert_equal(record(BEHAVIORS, [seed]), part(recorded, seed))
+    shuffled = record(BEHAVIORS, [5, 0, 9])
+    for place, seed in enumerate([5, 0, 9]):
+        assert_equal(part(shuffled, place), part(recorded, seed))
+    other = record(BEHAVIORS, [EPISODES])
+    assert not np.array_equal(other.observation[0], recorded.observation[0])
+
+
+def test_workers_and_chunks_change_nothing(
+    recorded: Experience, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[int, int]] = []
+    whole = collect(BEHAVIORS, EPISODES, 0, 1, tmp_path / "one", lambda *each: told.append(each))
+    assert_equal(whole, recorded)
+    assert told == [(EPISODES, EPISODES)]
+    monkeypatch.setattr(collection, "_CHUNK", 3)
+    assert_equal(collect(BEHAVIORS, EPISODES, 0, 2, tmp_path / "two"), recorded)
+    chunks = sorted(path.name for path in (tmp_path / "two").iterdir())
+    assert chunks == [f"chunk-{start:07d}.npz" for start in (0, 3, 6, 9)], "four whole chunks and nothing else"
+
+
+def test_finished_chunks_are_kept_and_missing_ones_made_again(
+    recorded: Experience, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collection, "_CHUNK", 5)
+    collect(BEHAVIORS, EPISODES, 0, 1, tmp_path)
+    first, second = sorted(tmp_path.iterdir())
+    stamps = first.stat().st_mtime_ns, second.stat().st_mtime_ns
+    second.unlink()
+    assert_equal(collect(BEHAVIORS, EPISODES, 0, 1, tmp_path), recorded)
+    assert first.stat().st_mtime_ns == stamps[0]
+    assert second.stat().st_mtime_ns != stamps[1]
+
+
+def test_recorded_actions_played_again_give_the_recorded_observations(recorded: Experience) -> None:
+    for episode in (0, 2, 3):
+        one = part(recorded, episode)
+        rng = np.random.default_rng(episode)
+        rng.random()  # the stream's first number chose the behaviour
+        simulation = Simulation([random_layout(rng, random_triplet(rng))])
+        for t in range(len(one.reward)):
+            np.testing.assert_array_equal(observe(simulation.scene())[0], one.observation[t])
+            simulation.step(one.action[t : t + 1].astype(np.float64))
+            gained, good = reward(simulation.scene())
+            assert np.float32(gained[0]) == one.reward[t]
+        np.testing.assert_array_equal(observe(simulation.scene())[0], one.final_observation[0])
+        assert bool(good[0]) == bool(one.success[0])
+
+
+def test_what_is_recorded(recorded: Experience) -> None:
+    assert recorded.observation.shape == (recorded.length.sum(), 80)
+    assert recorded.action.shape == (recorded.length.sum(), 5)
+    assert np.abs(recorded.action).max() == 1
+    np.testing.assert_array_equal(recorded.terminated, recorded.success)
+    assert (recorded.length[~recorded.terminated] == 200).all()
+    assert recorded.terminated.any()
+    assert not recorded.terminated.all()
+    assert recorded.seed.tolist() == list(range(EPISODES))
+    assert set(recorded.behavior) <= {behavior.name for behavior in BEHAVIORS}
+
+
+def test_seeds_of_a_dataset_do_not_meet_those_of_another(tmp_path: Path) -> None:
+    one, other = (collect(BEHAVIORS, 2, seed, 1, tmp_path / str(seed)) for seed in (0, 1))
+    assert not set(one.seed.tolist()) & set(other.seed.tolist())
+    assert not np.array_equal(one.observation[0], other.observation[0])
+
+
+def test_tables(recorded: Experience) -> None:
+    transitions, episodes = recorded.tables()
+    rows = transitions.to_pydict()
+    ends = episodes.to_pydict()
+    assert ends["length"] == recorded.length.tolist()
+    assert ends["start"] == [int(recorded.length[:i].sum()) for i in range(EPISODES)]
+    for i in range(EPISODES):
+        own = slice(ends["start"][i], ends["start"][i] + ends["length"][i])
+        assert rows["step"][own] == list(range(ends["length"][i]))
+        assert set(rows["episode"][own]) == {i}
+        assert ends["return"][i] == pytest.approx(sum(rows["reward"][own]), rel=1e-12)
+        # Exactly the last step ends the episode, in exactly one way.
+        assert rows["terminated"][own] == [False] * (ends["length"][i] - 1) + [ends["success"][i]]
+        assert rows["truncated"][own] == [False] * (ends["length"][i] - 1) + [not ends["success"][i]]
+    np.testing.assert_array_equal(np.array(ends["final_observation"], np.float32), recorded.final_observation)
+    assert set(rows["label"]) == set(rows["score"]) == set(ends["label"]) == set(ends["score"]) == {None}
+    assert set(ends["split"]) == {"train"}
+
+
+def test_saved_and_loaded(recorded: Experience, tmp_path: Path) -> None:
+    path = tmp_path / "x.npz"
+    recorded.save(path)
+    assert_equal(Experience.load(path), recorded)
+    assert_equal(Experience.concatenate([part(recorded, i) for i in range(EPISODES)]), recorded)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "edited", "empty", "other"])
+def test_damaged_recording_is_said_in_one_line(recorded: Experience, tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "x.npz"
+    recorded.save(path)
+    content = bytearray(path.read_bytes())
+    if damage == "truncated":
+        content = content[: len(content) // 2]
+    elif damage == "edited":
+        content[len(content) // 2] ^= 1
+    elif damage == "empty":
+        content = bytearray()
+    path.write_bytes(content)
+    if damage == "other":
+        np.savez(path, observation=np.zeros(3))
+    with pytest.raises(PmpoOfflineError, match=r"x\.npz is damaged") as caught:
+        Experience.load(path)
+    assert "\n" not in str(caught.value)
+    assert "delete it" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("behaviors", "message"),
+    [
+        ([], "at least one"),
+        ([{"name": "x"}], "behavior: weight: field required"),
+        ([{"name": "x", "weight": 1, "targett": "green"}], "behavior: targett"),
+        ([{"name": "x", "weight": 0}], "behavior: weight"),
+        ([{"name": "x", "weight": 1, "target": "red"}], "behavior: target"),
+    ],
+)
+def test_malformed_behaviour_is_the_users_mistake(behaviors: list, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        get("rgb-stacking/proxy").collect(behaviors, 1, 0, 1, tmp_path / "raw")
+    assert not (tmp_path / "raw").exists()
+
+
+def test_unknown_task_names_the_near_miss() -> None:
+    with pytest.raises(UserError, match="unknown task 'rgb-stacking/proxi': did you mean rgb-stacking/proxy"):
+        get("rgb-stacking/proxi")
