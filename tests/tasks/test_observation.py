@@ -37,7 +37,7 @@ def test_shape_and_type(moments: tuple[Array, Array, Array]) -> None:
 def test_hand(moments: tuple[Array, Array, Array]) -> None:
     state, sensors, observed = moments
     qpos, qvel, act = state[:, 1:28], state[:, 28:52], state[:, 52:]
-    close = dict(rtol=1e-5, atol=1e-6)
+    close = {"rtol": 1e-5, "atol": 1e-6}
     np.testing.assert_allclose(observed[:, 0:3], qpos[:, :3] + [0, 0, 0.02], **close)
     np.testing.assert_allclose(observed[:, 3:5], np.stack([np.sin(qpos[:, 3]), np.cos(qpos[:, 3])], 1), **close)
     np.testing.assert_allclose(observed[:, 5:7], qpos[:, 4:6], **close)
@@ -55,7 +55,7 @@ def test_objects_relative_to_the_hand(moments: tuple[Array, Array, Array], place
     up = Rotation.from_quat(pose[:, [4, 5, 6, 3]]).as_matrix()[:, :, 2]
     velocity = state[:, 34 + 6 * place : 37 + 6 * place]
     turn = observed[:, first + 8]
-    close = dict(rtol=1e-4, atol=1e-5)
+    close = {"rtol": 1e-4, "atol": 1e-5}
     np.testing.assert_allclose(observed[:, first : first + 3], pose[:, :3] - tips, **close)
     np.testing.assert_allclose(observed[:, first + 3 : first + 6], up, **close)
     np.testing.assert_allclose(observed[:, first + 6], np.sin(2 * turn), **close)
