@@ -1,7 +1,8 @@
 """Cross-fitted critics: how good a state, and an action in it, turned out to be for the behaviour that was recorded.
 
 Episodes are dealt into folds and every fold has its own networks, trained on the other folds: no row is ever judged by
-a network that saw its return. All folds train as one stack.
+a network that saw its return. Nor by one that heard of it: a network bootstraps the cut episodes that it learns from
+by itself, because any other fold's values rest on the returns of its own fold. All folds train as one stack.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from pmpo_offline.data import Rows
+from pmpo_offline.errors import UserError
 from pmpo_offline.policies.network import stacked_mlp
 
 
@@ -72,8 +74,10 @@ def returns_to_go(rows: Rows, discount: float, bootstrap: Tensor) -> Tensor:
 def judge(
     rows: Rows, settings: CriticSettings, seed: int, progress: Callable[[str, int, int], None] | None = None
 ) -> Judgement:
-    """Fit V, then Q, on the recorded rows of a dataset."""
+    """Fit V, then Q, on the recorded rows of a dataset; `UserError` if there is one episode only."""
     episodes = int(rows.episode.max()) + 1
+    if episodes < 2:
+        raise UserError("one episode cannot be judged by a critic that learned from others: collect more episodes")
     fold_of_episode = np.random.default_rng([seed, 1]).permutation(np.arange(episodes) % settings.folds)
     fold = torch.from_numpy(fold_of_episode)[rows.episode]
     scale = 1 - settings.discount  # brings values to the size of one reward
@@ -88,23 +92,27 @@ def judge(
     folds = range(settings.folds)
     value_net = stacked_mlp([seed + f for f in folds], states.shape[1], settings.hidden, 1)
     n = len(rows)
-    held_out = _own_fold(value_net, states[rows.next_row], fold)
+
+    def targets() -> Tensor:
+        """Returns-to-go as each fold's network sees them, (folds, N), in units of one reward."""
+        following = _all_folds(value_net, states[rows.next_row]) / scale
+        return torch.stack([returns_to_go(rows, settings.discount, each) for each in following]) * scale
+
     for sweep in range(settings.sweeps):
-        targets = returns_to_go(rows, settings.discount, held_out / scale) * scale
-        fit(value_net, states[:n], targets, sweep)
-        held_out = _own_fold(value_net, states[rows.next_row], fold)
-    returns = returns_to_go(rows, settings.discount, held_out / scale)
-    value = _own_fold(value_net, states[:n], fold) / scale
+        fit(value_net, states[:n], targets(), sweep)
+    seen = targets()
+    returns = _own(seen, fold) / scale
+    value = _own(_all_folds(value_net, states[:n]), fold) / scale
 
     action_net = stacked_mlp(
         [seed + 100 + f for f in folds], states.shape[1] + rows.action.shape[1], settings.hidden, 1
     )
-    fit(action_net, torch.cat([states[:n], rows.action], dim=1), returns * scale, settings.sweeps)
+    fit(action_net, torch.cat([states[:n], rows.action], dim=1), seen, settings.sweeps)
 
     def action_value(row: Tensor, action: Tensor) -> Tensor:
         k = action.shape[1]
         inputs = torch.cat([states[row].repeat_interleave(k, 0), action.flatten(0, 1)], dim=1)
-        return _own_fold(action_net, inputs, fold[row].repeat_interleave(k)).view(-1, k) / scale
+        return _own(_all_folds(action_net, inputs), fold[row].repeat_interleave(k)).view(-1, k) / scale
 
     explained = 1 - float((returns - value).square().mean() / returns.var())
     return Judgement(returns, value, action_value, explained)
@@ -121,7 +129,7 @@ def _regress(
     total: int,
     progress: Callable[[str, int, int], None] | None,
 ) -> None:
-    """Minimise the squared error of each fold's network on the other folds' rows."""
+    """Minimise the squared error of each fold's network on the other folds' rows; targets are (folds, N)."""
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
     )
@@ -131,7 +139,7 @@ def _regress(
     for update in range(settings.updates):
         drawn = [pool[torch.randint(len(pool), (settings.batch,), generator=generator)] for pool in others]
         index = torch.stack(drawn)
-        error = network(inputs[index]).squeeze(-1) - targets[index]
+        error = network(inputs[index]).squeeze(-1) - targets.gather(1, index)
         optimizer.zero_grad()
         error.square().mean(1).sum().backward()
         optimizer.step()
@@ -141,12 +149,13 @@ def _regress(
 
 
 @torch.no_grad()
-def _own_fold(network: nn.Module, inputs: Tensor, fold: Tensor) -> Tensor:
-    """Evaluate each row with the network of its own fold, which was trained without it: (M, I), (M,) -> (M,)."""
-    result = torch.empty(len(inputs))
-    for start in range(0, len(inputs), 16384):
-        part = slice(start, start + 16384)
-        folds = int(fold.max()) + 1
-        stacked = network(inputs[part].expand(network[0].weight.shape[0], -1, -1)).squeeze(-1)  # type: ignore[index]
-        result[part] = stacked.gather(0, fold[part].clamp(max=folds).unsqueeze(0)).squeeze(0)
-    return result
+def _all_folds(network: nn.Module, inputs: Tensor) -> Tensor:
+    """Evaluate rows with the network of every fold, (M, I) -> (folds, M)."""
+    folds = network[0].weight.shape[0]  # type: ignore[index]
+    parts = [network(part.expand(folds, -1, -1)).squeeze(-1) for part in torch.split(inputs, 16384)]
+    return torch.cat(parts, dim=1)
+
+
+def _own(values: Tensor, fold: Tensor) -> Tensor:
+    """Pick for each row what the network of its own fold says, which was trained without it: (folds, M) -> (M,)."""
+    return values.gather(0, fold.unsqueeze(0)).squeeze(0)
