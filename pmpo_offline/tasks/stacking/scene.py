@@ -34,7 +34,11 @@ _SCENE = """
   <compiler angle="radian"/>
   <option timestep="{timestep}" integrator="implicitfast" cone="elliptic" impratio="10"/>
   <size memory="4M"/>
-  <visual><global offwidth="640" offheight="480"/><headlight ambient=".45 .45 .45" diffuse=".5 .5 .5"/></visual>
+  <visual>
+    <global offwidth="1280" offheight="960"/>
+    <quality shadowsize="4096" offsamples="8"/>
+    <headlight ambient=".5 .5 .5" diffuse=".25 .25 .25" specular="0 0 0"/>
+  </visual>
   <default>
     <default class="object">
       <geom type="mesh" density="400" condim="4" friction="1 .01 .001" solref=".01 1" solimp=".95 .99 .001"/>
@@ -45,14 +49,15 @@ _SCENE = """
     <default class="finger">
       <intvelocity kp="600" dampratio="1" actrange="0 .045" ctrlrange="-.15 .15" forcerange="-12 12"/>
     </default>
-    <default class="steel"><geom rgba=".35 .35 .38 1"/></default>
-    <default class="wall"><geom type="box" rgba=".6 .6 .6 .25"/></default>
+    <default class="steel"><geom rgba=".58 .59 .62 1"/></default>
+    <default class="wall"><geom type="box" rgba=".45 .5 .55 .22"/></default>
   </default>
   <asset>{meshes}</asset>
   <worldbody>
-    <light pos="0 -.4 1.5" dir="0 .25 -1" diffuse=".7 .7 .7" castshadow="true"/>
-    <camera name="front" pos="0 -.50 .36" xyaxes="1 0 0 0 .55 .83" fovy="42"/>
-    <geom name="floor" type="plane" size=".4 .4 .01" condim="4" friction="1 .01 .001" rgba=".87 .86 .82 1"/>
+    <light pos="-.3 -.5 1.4" dir=".25 .5 -1" directional="true" diffuse=".4 .4 .4" specular=".1 .1 .1"/>
+    <camera name="front" pos="0 -.78 .59" xyaxes="1 0 0 0 .52 .85" fovy="28"/>
+    <camera name="close" pos=".265 -.59 .458" xyaxes=".894 .447 0 -.23 .46 .857" fovy="31"/>
+    <geom name="floor" type="plane" size="2 2 .01" condim="4" friction="1 .01 .001" rgba=".86 .86 .84 1"/>
     <geom class="wall" size=".16 .005 .03" pos="0 .155 .03"/><geom class="wall" size=".16 .005 .03" pos="0 -.155 .03"/>
     <geom class="wall" size=".005 .16 .03" pos=".155 0 .03"/><geom class="wall" size=".005 .16 .03" pos="-.155 0 .03"/>
     <body name="carriage_x" pos="0 0 .02" gravcomp="1">
