@@ -1,0 +1,128 @@
+"""Hyperparameters are validated by name, and β is completed from its bound on the dataset."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import pytest
+import torch
+
+from pmpo_offline import catalog
+from pmpo_offline.data import Dataset
+from pmpo_offline.errors import UserError
+from pmpo_offline.objectives import OBJECTIVES
+from pmpo_offline.objectives.stability import beta_min
+from pmpo_offline.training import TrainingSettings, beta_bound, settle
+from pmpo_offline.training.fitting import learning_rate
+from pmpo_offline.training.settings import hyperparameters, stack, warn_below
+
+PMPO = catalog.algorithm("pmpo")
+
+
+def test_unknown_training_setting_names_the_near_miss() -> None:
+    with pytest.raises(UserError, match="unknown training setting of pmpo 'updatess': did you mean updates"):
+        hyperparameters(PMPO, {"updatess": 3})
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"updates": 0}, {"batch": "many"}, {"learning_rate": -1}, {"averaging": 1.0}, {"hidden": 3}], ids=str
+)
+def test_malformed_training_setting_is_one_line(wrong: dict[str, Any]) -> None:
+    name = next(iter(wrong))
+    with pytest.raises(UserError, match=rf"^training setting {name} of pmpo: ") as caught:
+        hyperparameters(PMPO, wrong)
+    assert "\n" not in str(caught.value)
+
+
+def test_overrides_go_before_the_declared_and_these_before_the_defaults() -> None:
+    dpo = catalog.algorithm("dpo")
+    assert dpo.training["learning_rate"] != TrainingSettings().learning_rate
+    assert hyperparameters(dpo, {}).learning_rate == dpo.training["learning_rate"]
+    assert hyperparameters(dpo, {"learning_rate": 0.5}).learning_rate == 0.5
+    assert hyperparameters(dpo, {}).batch == TrainingSettings().batch
+
+
+@pytest.mark.parametrize("normalize", ["joint", "set"])
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_beta_as_a_multiple_of_its_bound(stacking: Dataset, normalize: str, share: float) -> None:
+    metadata = stacking.relabelled(imbalance=share).metadata
+    bound = beta_min(0.5, metadata.reject_mass, normalize, metadata.reject_share)  # type: ignore[arg-type]
+    complete = settle(PMPO, {"beta": "1.05x", "normalize": normalize}, metadata)
+    assert complete["beta"] == pytest.approx(1.05 * bound)
+    assert beta_bound(PMPO, complete, metadata) == pytest.approx(bound)
+    assert bound > 0
+    assert settle(PMPO, {"beta": 0.7}, metadata)["beta"] == 0.7
+    # By hand: (1 - alpha) w_r / P_r.
+    weight = metadata.reject_share if normalize == "joint" else 1
+    assert bound == pytest.approx(0.5 * weight / metadata.reject_mass)
+
+
+def test_bound_of_accepts_alone_is_zero(stacking: Dataset) -> None:
+    assert settle(PMPO, {"alpha": 1.0, "beta": "1.05x"}, stacking.metadata)["beta"] == 0
+
+
+def test_settings_are_complete_and_the_users_win(stacking: Dataset) -> None:
+    complete = settle(PMPO, {"alpha": 0.25}, stacking.metadata)
+    assert complete.keys() == OBJECTIVES["pmpo"].settings.keys()
+    assert complete["alpha"] == 0.25
+    assert settle(PMPO, {}, stacking.metadata)["alpha"] == PMPO.settings["alpha"]
+
+
+@pytest.mark.parametrize("beta", ["x", "1.05", "-1x", "nanx", "much"])
+def test_malformed_multiple(stacking: Dataset, beta: str) -> None:
+    with pytest.raises(UserError, match=r"pmpo\.beta is a number, or for pmpo a multiple"):
+        settle(PMPO, {"beta": beta}, stacking.metadata)
+
+
+def test_multiple_of_no_bound(stacking: Dataset) -> None:
+    with pytest.raises(UserError, match=r"dpo\.beta is a number"):
+        settle(catalog.algorithm("dpo"), {"beta": "1.05x"}, stacking.metadata)
+
+
+def test_rejects_that_the_reference_never_produces(stacking: Dataset) -> None:
+    metadata = stacking.metadata.model_copy(update={"reject_mass": 0.0, "reject_share": 0.5})
+    with pytest.raises(UserError, match="unbounded on test/stacking-v0 at every β"):
+        settle(PMPO, {"beta": "1.05x"}, metadata)
+
+
+def test_unknown_objective_setting_names_the_near_miss(stacking: Dataset) -> None:
+    with pytest.raises(UserError, match="unknown setting of pmpo 'alhpa': did you mean alpha"):
+        settle(PMPO, {"alhpa": 0.5}, stacking.metadata)
+
+
+def test_one_warning_for_all_that_are_below_their_bound() -> None:
+    settings = [{"beta": beta} for beta in (0.01, 0.5, 2.0, 0.1)]
+    with pytest.warns(UserWarning, match="below its bound") as caught:
+        warn_below(PMPO, settings, [0.6, 0.6, 0.6, None])
+    assert len(caught) == 1
+    message = str(caught[0].message)
+    assert "β = 0.01 < 0.6, β = 0.5 < 0.6" in message
+    assert "β = 2 " not in message
+    assert "β = 0.1 " not in message
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_below(PMPO, [{"beta": 0.6}], [0.6])
+
+
+def test_settings_that_differ_become_one_value_a_run() -> None:
+    settings = [{"alpha": 0.5, "beta": 1.0}, {"alpha": 0.5, "beta": 2}]
+    stacked = stack(settings, 3, torch.device("cpu"))
+    assert stacked["alpha"] == 0.5
+    assert stacked["beta"].tolist() == [[1.0]] * 3 + [[2.0]] * 3
+
+
+def test_settings_that_differ_in_words_cannot_be_stacked() -> None:
+    with pytest.raises(UserError, match="differ in numbers only, not in normalize \\(joint, set\\)"):
+        stack([{"normalize": "joint"}, {"normalize": "set"}], 1, torch.device("cpu"))
+
+
+def test_learning_rate_is_one_cycle() -> None:
+    hyper = TrainingSettings(updates=100, learning_rate=1.0)
+    rates = [learning_rate(step, hyper) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.1 * (i + 1) for i in range(10)])
+    assert rates[10] == 1.0
+    assert rates[55] == pytest.approx(0.5)  # half way down
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert 0 < rates[-1] < 0.001
+    assert learning_rate(0, TrainingSettings(updates=1, learning_rate=1.0)) == 1.0
