@@ -90,12 +90,15 @@ def settle(algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], metadat
 
 
 def stack(settings: Sequence[Mapping[str, Any]], seeds: int, device: torch.device) -> dict[str, Any]:
-    """Turn settings that differ in numbers into (R, 1) tensors; equal ones stay as they are."""
+    """Turn settings that differ in numbers into (R, 1) tensors; equal ones stay as they are, others are a `UserError`."""
     stacked: dict[str, Any] = {}
     for name, first in settings[0].items():
         values = [each[name] for each in settings]
         if all(value == first for value in values):
             stacked[name] = first
+        elif any(isinstance(value, str) for value in values):
+            listed = ", ".join(dict.fromkeys(map(str, values)))
+            raise UserError(f"settings trained together differ in numbers only, not in {name} ({listed}): give it one")
         else:
             stacked[name] = torch.tensor(values, device=device).repeat_interleave(seeds).unsqueeze(1)
     return stacked
