@@ -90,7 +90,7 @@ def settle(algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], metadat
 
 
 def stack(settings: Sequence[Mapping[str, Any]], seeds: int, device: torch.device) -> dict[str, Any]:
-    """Turn settings that differ in numbers into (R, 1) tensors; equal ones stay as they are, others are a `UserError`."""
+    """Turn settings that differ in numbers into (R, 1) tensors; equal ones stay as they are, words are a `UserError`."""
     stacked: dict[str, Any] = {}
     for name, first in settings[0].items():
         values = [each[name] for each in settings]
@@ -115,5 +115,5 @@ def warn_below(
         listed = ", ".join(f"β = {beta:g} < {bound:.3g}" for beta, bound in below)
         warnings.warn(
             f"{algorithm.name}: {listed}: below its bound the objective has no minimum and the policy may collapse",
-            stacklevel=4,
+            stacklevel=3,
         )
