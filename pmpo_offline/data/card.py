@@ -17,7 +17,7 @@ def card(metadata: Metadata, tables: list[str], format: str) -> str:
         *_front_matter(metadata, tables, format),
         f"# {metadata.id}",
         "",
-        f"Task `{metadata.task}` with accept/reject feedback, one label a {metadata.unit}. "
+        f"Task `{metadata.task}` with accept/reject feedback, one label for each {metadata.unit}. "
         f"Made by pmpo-offline, schema version {metadata.schema_version}.",
         "",
         "| | |",
