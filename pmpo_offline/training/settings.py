@@ -90,7 +90,7 @@ def settle(algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], metadat
 
 
 def stack(settings: Sequence[Mapping[str, Any]], seeds: int, device: torch.device) -> dict[str, Any]:
-    """Turn settings that differ in numbers into (R, 1) tensors; equal ones stay as they are, words are a `UserError`."""
+    """Turn settings that differ in numbers into (R, 1) tensors; equal ones stay; words are a `UserError`."""
     stacked: dict[str, Any] = {}
     for name, first in settings[0].items():
         values = [each[name] for each in settings]
