@@ -70,6 +70,9 @@ def settle(algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], metadat
     complete = {**objective.settings, **algorithm.settings, **settings}
     if odd := set(complete) - set(objective.settings):
         raise unknown(f"setting of {algorithm.name}", min(odd), objective.settings)
+    for name, default in objective.settings.items():
+        if isinstance(default, float) and isinstance(complete[name], int):
+            complete[name] = float(complete[name])  # TOML and the command line write 2 for 2.0
     beta = complete.get("beta")
     if isinstance(beta, str):
         bound = beta_bound(algorithm, complete, metadata)

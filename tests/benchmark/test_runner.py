@@ -16,8 +16,6 @@ from pmpo_offline import catalog, data
 from pmpo_offline.benchmark import bench, report_on
 from pmpo_offline.data import columns
 
-pytest.importorskip("pmpo_offline.build")
-
 SUITE = """
 title = "Small"
 datasets = ["{dataset}"]
