@@ -1,7 +1,19 @@
 """How it is trained: batches by name, one trainer for every objective, critics that judge, checkpoints that resume."""
 
 from pmpo_offline.training.critic import CriticSettings, Judgement, judge
+from pmpo_offline.training.judging import CandidateSettings, Judged
 from pmpo_offline.training.settings import TrainingSettings, beta_bound, settle
 from pmpo_offline.training.trainer import Trained, train
 
-__all__ = ["CriticSettings", "Judgement", "Trained", "TrainingSettings", "beta_bound", "judge", "settle", "train"]
+__all__ = [
+    "CandidateSettings",
+    "CriticSettings",
+    "Judged",
+    "Judgement",
+    "Trained",
+    "TrainingSettings",
+    "beta_bound",
+    "judge",
+    "settle",
+    "train",
+]

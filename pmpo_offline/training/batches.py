@@ -7,16 +7,15 @@ when asked. So nothing here, or in the trainer, knows an algorithm.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from pmpo_offline.data import Candidates, Dataset, Rows, indices, pairs
 from pmpo_offline.errors import UserError
 from pmpo_offline.policies import Mixture, MixturePolicy
+from pmpo_offline.training.shuffle import shuffled
 
 _MANY = 1 << 62  # a population so large that its remainder by a pool's size is uniform for all purposes
 
@@ -175,7 +174,7 @@ class Sampler:
     ) -> None:
         self.rows, self._kind, self._seeds = Rows.of(dataset, device), rows, seeds
         # Runs of equal seed share one permutation; without shuffling all runs share the labels as they are.
-        views = [_shuffled(self.rows, dataset.metadata.unit, seed) for seed in seeds] if shuffle else [self.rows]
+        views = [shuffled(self.rows, dataset.metadata.unit, seed) for seed in seeds] if shuffle else [self.rows]
         self._label = torch.stack([view.label for view in views])
         signs = {"accepted": [1], "balanced": [1, -1]}
         if rows in signs:
@@ -217,29 +216,6 @@ def inputs(batch: object, names: Mapping[str, str]) -> dict[str, Tensor]:
             f"minibatches of {type(batch).__name__} have no {missing[0]}: set `rows` in the algorithm's TOML"
         )
     return {name: getattr(batch, name) for name in names.values()}
-
-
-def _shuffled(rows: Rows, unit: str, seed: int) -> Rows:
-    """Permute labels among the labelled units (steps or episodes; candidates among themselves)."""
-    rng = np.random.default_rng([seed, 7])
-
-    def permute(label: Tensor) -> Tensor:
-        labelled = torch.nonzero(label).squeeze(1)
-        result = label.clone()
-        result[labelled] = label[labelled[torch.from_numpy(rng.permutation(len(labelled))).to(label.device)]]
-        return result
-
-    if unit == "episode":
-        first = torch.ones_like(rows.episode, dtype=torch.bool)
-        first[1:] = rows.episode[1:] != rows.episode[:-1]
-        label = permute(rows.label[first])[rows.episode]
-    else:
-        label = permute(rows.label)
-    candidates = rows.candidates
-    if candidates is not None:
-        shape = candidates.label.shape
-        candidates = replace(candidates, label=permute(candidates.label.flatten()).view(shape))
-    return replace(rows, label=label, candidates=candidates)
 
 
 def _candidates(rows: Rows) -> Candidates:

@@ -10,13 +10,17 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pmpo_offline.errors import PmpoOfflineError
 from pmpo_offline.tasks.experience import Experience
 from pmpo_offline.tasks.stacking.behaviors import Behavior, Script, correlated_noise
 from pmpo_offline.tasks.stacking.episodes import HORIZON, play
@@ -49,33 +53,48 @@ def collect(
     if missing:
         # Fresh interpreters, because threads of torch do not survive a fork.
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(workers, len(missing)), context, initializer=_serve_parent) as pool:
-            tasks = {
-                pool.submit(_write_chunk, path, tuple(behaviors), seeds): len(seeds) for path, seeds in missing.items()
-            }
+        ours, theirs = context.Pipe()
+        with ours, theirs, ProcessPoolExecutor(min(workers, len(missing)), context, _follow, (theirs,)) as pool:
             try:
+                with _interrupts_held_back():
+                    tasks = {
+                        pool.submit(_write_chunk, path, tuple(behaviors), seeds): len(seeds)
+                        for path, seeds in missing.items()
+                    }
                 for task in as_completed(tasks):
                     task.result()
                     done += tasks[task]
                     if progress:
                         progress(done, episodes)
+            except BrokenProcessPool:
+                raise PmpoOfflineError(
+                    "a process that collected episodes was killed (is memory short?): run the same command again to "
+                    "go on, with fewer --workers"
+                ) from None
             except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
+                ours.close()
                 raise
     return Experience.concatenate([Experience.load(path) for path in chunks])
 
 
-def _serve_parent() -> None:
-    """Leave Ctrl-C to the parent, and do not outlive it: a killed parent cannot stop its workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Start processes that never hear of Ctrl-C, not even while they import: it is the parent's to handle."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def follow() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
 
-    threading.Thread(target=follow, daemon=True).start()
+def _follow(parent: Connection) -> None:
+    """End this process when the parent hangs up: it was interrupted, or killed and could not say so."""
+
+    def listen() -> None:
+        parent.poll(None)
+        os._exit(1)
+
+    threading.Thread(target=listen, daemon=True).start()
 
 
 def _write_chunk(path: Path, behaviors: tuple[Behavior, ...], seeds: list[int]) -> None:

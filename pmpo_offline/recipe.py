@@ -1,0 +1,91 @@
+"""A recipe: a dataset's declaration with a user's changes, and the names that follow from it."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from pmpo_offline import catalog
+from pmpo_offline.catalog import DatasetDeclaration
+from pmpo_offline.data import LabelRule
+from pmpo_offline.errors import UserError
+from pmpo_offline.training import CandidateSettings, CriticSettings
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A declaration with a user's changes: everything that a dataset depends on."""
+
+    declaration: DatasetDeclaration
+    episodes: int
+    seed: int
+    label: LabelRule
+    imbalance: float | None
+    noise: float
+    critic: CriticSettings
+    candidates: CandidateSettings | None
+
+    @classmethod
+    def of(cls, declaration: DatasetDeclaration, **changes: Any) -> Recipe:
+        """Apply the changes that are not None. Raises `UserError` for what is malformed."""
+        given = {name: value for name, value in changes.items() if value is not None}
+        merged = catalog.revise(declaration, "build-dataset", given)
+        try:
+            critic = CriticSettings.model_validate(merged.critic)
+            candidates = CandidateSettings.model_validate(merged.candidates) if merged.candidates else None
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise UserError(
+                f"dataset {declaration.id}: {'.'.join(map(str, first['loc']))}: {first['msg'].lower()}"
+            ) from None
+        rule = LabelRule.parse(merged.label)
+        return cls(declaration, merged.episodes, merged.seed, rule, merged.imbalance, merged.noise, critic, candidates)
+
+    @property
+    def id(self) -> str:
+        """The declared id; one of its own where settings differ: readable for one change, else with their hash."""
+        declared = Recipe.of(self.declaration)
+        names = ("episodes", "seed", "label", "imbalance", "noise")
+        changed = {name: getattr(self, name) for name in names if getattr(self, name) != getattr(declared, name)}
+        if not changed:
+            return self.declaration.id
+        base, _, version = self.declaration.id.rpartition("-")
+        readable = [_readable(*item) for item in changed.items()]
+        if len(readable) == 1 and readable[0]:
+            return f"{base}-{readable[0]}-{version}"
+        return f"{base}-{_digest({name: str(value) for name, value in changed.items()})[:8]}-{version}"
+
+    @property
+    def raw(self) -> str:
+        """Name of the folder that raw experience is kept in: a hash of all that it depends on."""
+        recorded = [self.declaration.task, self.declaration.behavior, self.episodes, self.seed]
+        return _digest([recorded, importlib.metadata.version("mujoco")])[:16]
+
+    @property
+    def judged(self) -> str:
+        """Name of the file with the critics' scores, likewise."""
+        candidates = self.candidates.model_dump() if self.candidates else None
+        return f"judged-{_digest([self.critic.model_dump(), candidates])[:16]}.npz"
+
+
+def _readable(name: str, value: Any) -> str | None:
+    """Return what an id says of one changed setting, None where that would not be readable."""
+    if name == "label":
+        usual = value == LabelRule.parse(value.score)
+        return str(value.score).replace("_", "-") if usual else None
+    if name in ("imbalance", "noise"):
+        if value is None:
+            return "collected"
+        percent = round(100 * value, 6)
+        prefix = "accept" if name == "imbalance" else "noise"
+        return f"{prefix}{percent:.0f}" if percent == int(percent) else None
+    return f"{name}{value}"
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
