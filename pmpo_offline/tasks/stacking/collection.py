@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -50,31 +50,44 @@ def collect(
     }
     missing = {path: seeds for path, seeds in chunks.items() if not path.exists()}
     done = episodes - sum(map(len, missing.values()))
+
+    def finished(path: Path) -> None:
+        nonlocal done
+        done += len(missing[path])
+        if progress:
+            progress(done, episodes)
+
     if missing:
-        # Fresh interpreters, because threads of torch do not survive a fork.
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        with ours, theirs, ProcessPoolExecutor(min(workers, len(missing)), context, _follow, (theirs,)) as pool:
-            try:
-                with _interrupts_held_back():
-                    tasks = {
-                        pool.submit(_write_chunk, path, tuple(behaviors), seeds): len(seeds)
-                        for path, seeds in missing.items()
-                    }
-                for task in as_completed(tasks):
-                    task.result()
-                    done += tasks[task]
-                    if progress:
-                        progress(done, episodes)
-            except BrokenProcessPool:
-                raise PmpoOfflineError(
-                    "a process that collected episodes was killed (is memory short?): run the same command again to "
-                    "go on, with fewer --workers"
-                ) from None
-            except BaseException:
-                ours.close()
-                raise
+        try:
+            _write_chunks(missing, tuple(behaviors), workers, finished)
+        finally:
+            for unfinished in folder.glob("chunk-*.tmp"):
+                unfinished.unlink()
     return Experience.concatenate([Experience.load(path) for path in chunks])
+
+
+def _write_chunks(
+    chunks: Mapping[Path, list[int]], behaviors: tuple[Behavior, ...], workers: int, finished: Callable[[Path], None]
+) -> None:
+    """Write chunks of episodes in parallel processes; however this ends, they end with it."""
+    # Fresh interpreters, because threads of torch do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    with ours, theirs, ProcessPoolExecutor(min(workers, len(chunks)), context, _follow, (theirs,)) as pool:
+        try:
+            with _interrupts_held_back():
+                tasks = {pool.submit(_write_chunk, path, behaviors, seeds): path for path, seeds in chunks.items()}
+            for task in as_completed(tasks):
+                task.result()
+                finished(tasks[task])
+        except BrokenProcessPool:
+            raise PmpoOfflineError(
+                "a process that collected episodes was killed (is memory short?): "
+                "run the same command again to go on, with fewer --workers"
+            ) from None
+        except BaseException:
+            ours.close()
+            raise
 
 
 @contextmanager
