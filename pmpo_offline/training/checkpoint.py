@@ -61,7 +61,7 @@ def resume(path: Path, weights: Sequence[Tensor], average: Sequence[Tensor], opt
             weight.copy_(tensors[f"weight.{i}"])
             mean.copy_(tensors[f"average.{i}"])
             optimizer.state[weight] = {
-                "step": torch.tensor(float(step)),
+                "step": torch.tensor(float(step), device=weight.device),
                 "exp_avg": tensors[f"first.{i}"].to(weight.device),
                 "exp_avg_sq": tensors[f"second.{i}"].to(weight.device),
             }
