@@ -13,7 +13,8 @@ from pmpo_offline.data import Dataset, Rows
 from pmpo_offline.errors import UserError
 from pmpo_offline.objectives import OBJECTIVES
 from pmpo_offline.policies import MixturePolicy
-from pmpo_offline.training.batches import Pools, RowBatch, Sampler, _shuffled, inputs
+from pmpo_offline.training.batches import Pools, RowBatch, Sampler, inputs
+from pmpo_offline.training.shuffle import shuffled
 
 CPU = torch.device("cpu")
 SEEDS = (0, 1)
@@ -142,7 +143,7 @@ def test_shuffled_labels(stacking: Dataset, label: str, imbalance: float | None)
     dataset = stacking.relabelled(label, imbalance=imbalance)
     rows, unit = Rows.of(dataset), dataset.metadata.unit
     assert unit == ("episode" if label == "success" else "step")
-    views = [_shuffled(rows, unit, seed) for seed in (0, 1, 2, 0)]
+    views = [shuffled(rows, unit, seed) for seed in (0, 1, 2, 0)]
     first = torch.tensor(dataset.episodes.column("start").to_numpy()) if dataset.episodes is not None else None
     for view in views:
         units = (view.label[first], rows.label[first]) if unit == "episode" else (view.label, rows.label)
