@@ -68,6 +68,11 @@ def build_dataset(
     directory = data.dataset_path(recipe.id, root)
     if data.stands(recipe.id, root) and not overwrite:
         standing = data.load_dataset(recipe.id, home=root)
+        if standing.metadata.provenance.hashes.get("recipe") != recipe.digest:
+            raise UserError(
+                f"{recipe.id} stands in {directory} but was built from another recipe: add --overwrite to build it "
+                "again, or give the recipe an id of its own"
+            )
         stored = "arrow" if "transitions.arrow" in standing.metadata.files else "hdf5"
         if stored != format:
             raise UserError(f"{recipe.id} stands as {stored} in {directory}: add --overwrite to store it as {format}")
@@ -148,7 +153,7 @@ def _label(
         references=data.References.model_validate(references) if references else None,
         provenance=data.Provenance(
             sources=[f"simulated by pmpo-offline, task {declaration.task}"],
-            hashes={"experience": recipe.raw},
+            hashes={"recipe": recipe.digest, "experience": recipe.raw},
             packages={name: importlib.metadata.version(name) for name in ("pmpo-offline", "mujoco", "numpy", "torch")},
             settings={"episodes": recipe.episodes, "behavior": declaration.behavior, **critic},
         ),

@@ -61,6 +61,13 @@ class Recipe:
         return f"{base}-{_digest({name: str(value) for name, value in changed.items()})[:8]}-{version}"
 
     @property
+    def digest(self) -> str:
+        """A hash of everything that was asked for: two datasets of one recipe are equal."""
+        asked = [self.declaration.task, self.declaration.behavior, self.episodes, self.seed]
+        asked += [str(self.label), self.imbalance, self.noise, self.judged]
+        return _digest(asked)
+
+    @property
     def raw(self) -> str:
         """Name of the folder that raw experience is kept in: a hash of all that it depends on."""
         recorded = [self.declaration.task, self.declaration.behavior, self.episodes, self.seed]

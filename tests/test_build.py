@@ -117,7 +117,17 @@ def test_relabelled_in_memory_equals_built(stacking: Dataset, recipe: Path, stac
     built = build_dataset(str(recipe), home=stacking_home, workers=1, **changes)
     relabelled = stacking.relabelled(**changes)
     assert_equal(built, relabelled)
-    for name in ("unit", "label", "threshold", "imbalance", "counts", "reject_mass", "reject_share", "candidates"):
+    for name in (
+        "unit",
+        "label",
+        "threshold",
+        "imbalance",
+        "counts",
+        "reject_mass",
+        "labelled_reject_mass",
+        "reject_share",
+        "candidates",
+    ):
         assert getattr(built.metadata, name) == getattr(relabelled.metadata, name), name
     assert data.verify(built.path) == []
 

@@ -32,6 +32,7 @@ class LabelledTables:
     imbalance: Imbalance
     counts: Counts
     reject_mass: float
+    labelled_reject_mass: float
     reject_share: float
     candidate_labels: CandidateLabels | None
 
@@ -45,7 +46,8 @@ class LabelledTables:
     @property
     def described(self) -> dict[str, Any]:
         """The fields of `Metadata` that follow from the labels, but for `kind`."""
-        fields = ("unit", "threshold", "imbalance", "counts", "reject_mass", "reject_share")
+        fields = ["unit", "threshold", "imbalance", "counts"]
+        fields += ["reject_mass", "labelled_reject_mass", "reject_share"]
         return {name: getattr(self, name) for name in fields} | {"candidates": self.candidate_labels}
 
 
@@ -67,6 +69,7 @@ class _Units(NamedTuple):
         rejected, labelled = self.weight[self.after < 0].sum(), self.weight[self.after != 0].sum()
         return {
             "reject_mass": float(self.weight[self.before < 0].sum() / max(1, self.weight.sum())),
+            "labelled_reject_mass": float(rejected / max(1, self.weight.sum())),
             "reject_share": float(rejected / max(1, labelled)),
         }
 

@@ -26,7 +26,12 @@ ScoreName = Literal["return", "return_to_go", "advantage", "q_rank", "success", 
 Unit = Literal["step", "episode", "response"]
 Labels = NDArray[np.int8]
 
-_DEFAULT_THRESHOLDS = {"success": "0.5", "return": "q0.5", "q_rank": "top_bottom:2"}  # all others: sign
+_DEFAULT_THRESHOLDS = {
+    "success": "0.5",
+    "return": "q0.5",
+    "return_to_go": "q0.5",
+    "q_rank": "top_bottom:2",
+}  # all others: sign
 
 
 class LabelRule(BaseModel):

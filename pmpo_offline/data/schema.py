@@ -68,6 +68,8 @@ class CandidateLabels(_Frozen):
     imbalance: Imbalance
     reject_mass: float
     """Rejected candidates / all candidates before balancing."""
+    labelled_reject_mass: float
+    """The same after balancing."""
     reject_share: float
     """Rejected candidates / labelled candidates after balancing."""
 
@@ -116,6 +118,8 @@ class Metadata(_Frozen):
     counts: Counts
     reject_mass: float
     """P_r: rejected rows / all rows, after noise and before balancing (of candidates in kind "candidates")."""
+    labelled_reject_mass: float
+    """Rejected rows / all rows after balancing: what a policy that can tell single rows apart sees of the rejects."""
     reject_share: float
     """Rejected rows / labelled rows after balancing: `reject_share` of `objectives.stability.beta_min`."""
     candidates: CandidateLabels | None = None

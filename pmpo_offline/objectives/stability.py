@@ -31,8 +31,9 @@ def beta_min(
 
     Args:
         alpha: weight of the accepts, in [0, 1].
-        reject_mass: P_r, the probability that the reference gives to rejected outcomes: a share of *all* rows, before
-            any balancing.
+        reject_mass: P_r, the probability that the reference gives to the outcomes that are pushed away: a share of
+            *all* rows. Count the rejects before balancing if the policy cannot tell a labelled reject from one whose
+            label was dropped (few discrete outcomes), after it if it can (every row a state of its own).
         normalize: as in `pmpo`.
         reject_share: w_r for "joint", the rejects' share of the labelled rows, *after* balancing (default:
             `reject_mass`, every row labelled and nothing balanced). Zero: no rejects are left, any beta will do.

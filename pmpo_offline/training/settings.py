@@ -49,13 +49,18 @@ def hyperparameters(algorithm: AlgorithmDeclaration, overrides: Mapping[str, Any
 
 
 def beta_bound(algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], metadata: Metadata) -> float | None:
-    """Return the least β at which these settings are bounded on this dataset, None if the objective has no bound."""
+    """Return the least β at which these settings are bounded on this dataset, None if the objective has no bound.
+
+    P_r is taken after balancing. Before it, the bound would hold for a policy that must treat the rejects whose labels
+    were dropped like the labelled ones; but every state was recorded once, a network can tell them apart, and at the
+    smaller bound it collapses (benchmarks/results/README.md).
+    """
     bound = OBJECTIVES[algorithm.objective].bound
     if bound is None:
         return None
     return bound(
         settings["alpha"],
-        reject_mass=metadata.reject_mass,
+        reject_mass=metadata.labelled_reject_mass,
         normalize=settings["normalize"],
         reject_share=metadata.reject_share,
     )

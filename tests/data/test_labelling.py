@@ -48,7 +48,7 @@ def test_a_return_to_go_does_not_run_into_the_next_episode() -> None:
     tables = raw_tables([2, 1, 3])
     reward = columns.vector(tables["transitions"], "reward").astype(np.float64)
     by_hand = [reward[0] + reward[1], reward[1], reward[2], reward[3:].sum(), reward[4] + reward[5], reward[5]]
-    done = apply(tables, "return_to_go")
+    done = apply(tables, "return_to_go:sign")
     np.testing.assert_allclose(columns.vector(done.table, "score"), by_hand, rtol=1e-6)
 
 
@@ -82,6 +82,7 @@ def test_candidates_are_ranked_and_balanced_like_rows() -> None:
     said = done.candidate_labels
     assert (said.states, said.per_state, said.rejected, said.accepted) == (25, 4, 50, 17)
     assert (said.reject_mass, said.reject_share) == (0.5, 50 / 67)
+    assert said.labelled_reject_mass == said.rejected / (said.states * said.per_state)
     assert said.imbalance.achieved == 17 / 67
     assert done.imbalance.achieved == pytest.approx(0.25, abs=0.02)
 

@@ -26,7 +26,7 @@ def labelled(text: str, scores: list[float]) -> list[int]:
         ("return", "return:q0.5"),
         ("success", "success:0.5"),
         ("advantage", "advantage:sign"),
-        ("return_to_go", "return_to_go:sign"),
+        ("return_to_go", "return_to_go:q0.5"),
         ("q_rank", "q_rank:top_bottom:2"),
         ("q_rank:top_bottom", "q_rank:top_bottom:2"),
         ("reward:-1.5:0.25", "reward:-1.5:0.25"),

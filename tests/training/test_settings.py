@@ -47,7 +47,7 @@ def test_overrides_go_before_the_declared_and_these_before_the_defaults() -> Non
 @pytest.mark.parametrize("share", [0.1, 0.5])
 def test_beta_as_a_multiple_of_its_bound(stacking: Dataset, normalize: str, share: float) -> None:
     metadata = stacking.relabelled(imbalance=share).metadata
-    bound = beta_min(0.5, metadata.reject_mass, normalize, metadata.reject_share)  # type: ignore[arg-type]
+    bound = beta_min(0.5, metadata.labelled_reject_mass, normalize, metadata.reject_share)  # type: ignore[arg-type]
     complete = settle(PMPO, {"beta": "1.05x", "normalize": normalize}, metadata)
     assert complete["beta"] == pytest.approx(1.05 * bound)
     assert beta_bound(PMPO, complete, metadata) == pytest.approx(bound)
@@ -55,7 +55,7 @@ def test_beta_as_a_multiple_of_its_bound(stacking: Dataset, normalize: str, shar
     assert settle(PMPO, {"beta": 0.7}, metadata)["beta"] == 0.7
     # By hand: (1 - alpha) w_r / P_r.
     weight = metadata.reject_share if normalize == "joint" else 1
-    assert bound == pytest.approx(0.5 * weight / metadata.reject_mass)
+    assert bound == pytest.approx(0.5 * weight / metadata.labelled_reject_mass)
 
 
 def test_bound_of_accepts_alone_is_zero(stacking: Dataset) -> None:
@@ -81,7 +81,7 @@ def test_multiple_of_no_bound(stacking: Dataset) -> None:
 
 
 def test_rejects_that_the_reference_never_produces(stacking: Dataset) -> None:
-    metadata = stacking.metadata.model_copy(update={"reject_mass": 0.0, "reject_share": 0.5})
+    metadata = stacking.metadata.model_copy(update={"labelled_reject_mass": 0.0, "reject_share": 0.5})
     with pytest.raises(UserError, match="unbounded on test/stacking-v0 at every β"):
         settle(PMPO, {"beta": "1.05x"}, metadata)
 
