@@ -171,6 +171,6 @@ def _judged(path: Path, recipe: Recipe, transitions: pa.Table, ends: pa.Table, t
     plain = replace(recipe, label=LabelRule.parse("success"), imbalance=None, noise=0.0)
     metadata, tables = _label(plain, transitions, ends, None, None)
     dataset = Dataset(metadata, path.parent, tables["transitions"], tables["episodes"])
-    judged = Judged.of(dataset, recipe.critic, recipe.candidates, recipe.seed, tell)
+    judged = Judged.of(dataset, recipe.critic, recipe.candidates, recipe.seed, path.parent, tell)
     judged.save(path)
     return judged

@@ -44,7 +44,7 @@ class DatasetDeclaration(Declaration):
     description: str = ""
     licence: str
     episodes: Count
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     label: str
     imbalance: Share = None
     noise: Rate = 0.0

@@ -80,9 +80,9 @@ class LabelRule(BaseModel):
 
     def __str__(self) -> str:
         """Return the rule in the grammar that `parse` reads."""
-        value = f"{self.value:g}" if self.value is not None else ""
+        value = "" if self.value is None else _exact(self.value)
         threshold = {"number": value, "quantile": f"q{value}", "sign": "sign", "top_bottom": f"top_bottom:{value}"}
-        return ":".join([self.score, threshold[self.threshold], *([f"{self.dead_zone:g}"] if self.dead_zone else [])])
+        return ":".join([self.score, threshold[self.threshold], *([_exact(self.dead_zone)] if self.dead_zone else [])])
 
     @property
     def unit(self) -> Unit:
@@ -100,6 +100,11 @@ def _number(text: str, rule: str) -> float:
     if not math.isfinite(value):
         raise UserError(f"label {rule!r}: {text!r} is neither a number, a quantile such as q0.5, sign nor top_bottom:k")
     return value
+
+
+def _exact(number: float) -> str:
+    # Every digit, because datasets are named and hashed by this text; adding 0.0 makes 0 of -0.
+    return repr(number + 0.0).removesuffix(".0")
 
 
 def cut(scores: NDArray[np.floating], rule: LabelRule) -> float:

@@ -85,13 +85,14 @@ class RowBatch:
     @property
     def policy_kl(self) -> Tensor:
         """(R,): KL(policy ‖ reference), one action drawn a row, detached."""
+        distribution = self._distribution  # with its graph: others may need the gradient
         with torch.no_grad():
             generator = torch.Generator().manual_seed(self._step)
             size = self._index.shape[1]
             uniform = torch.rand(size, generator=generator).to(self._index.device)
             normal = torch.randn(size, self._policy.action_dim, generator=generator).to(self._index.device)
-            action = self._distribution.sample(uniform, normal)
-            ratio = self._distribution.log_prob(action) - self._reference_distribution.log_prob(action)
+            action = distribution.sample(uniform, normal)
+            ratio = distribution.log_prob(action) - self._reference_distribution.log_prob(action)
         return ratio.mean(-1).clamp(min=0)
 
 

@@ -61,7 +61,8 @@ def returns_to_go(rows: Rows, discount: float, bootstrap: Tensor) -> Tensor:
     After a terminated episode G is 0; after a truncated one it is `bootstrap` (N,), the value of the row's next state.
     """
     reward = rows.reward.double().numpy()
-    last = (rows.terminated | rows.truncated).numpy()
+    episode = rows.episode.numpy()
+    last = np.append(episode[1:] != episode[:-1], True)
     tail = np.where(rows.terminated.numpy(), 0.0, bootstrap.double().numpy())
     result = np.empty_like(reward)
     following = 0.0

@@ -55,9 +55,10 @@ class Judged:
         critic: CriticSettings,
         candidates: CandidateSettings | None,
         seed: int,
+        folder: Path,
         progress: Callable[[str, int, int], None],
     ) -> Judged:
-        """Judge a dataset; its labels are not looked at."""
+        """Judge a dataset; its labels are not looked at. The clone leaves its checkpoints in `folder`."""
         rows = Rows.of(dataset)
         judgement = judge(rows, critic, seed, progress)
         row = torch.empty(0, dtype=torch.int64)
@@ -69,6 +70,7 @@ class Judged:
                 CLONE,
                 seeds=(seed,),
                 overrides={"updates": candidates.updates},
+                references=folder,
                 device="cpu",
                 progress=lambda stage, done, total: progress("clone the behaviour", done, total),
             ).policy

@@ -55,7 +55,8 @@ def train(
         seeds: one training run each.
         settings: the objective's hyperparameters, over those that the algorithm declares; they may differ in numbers.
         checkpoint: where to leave checkpoints; a run that finds one goes on from it and ends bit for bit the same.
-        references: a folder of reference policies to share between algorithms; without it they are trained again.
+        references: a folder of clones that algorithms share, with checkpoints of its own; without it they are trained
+            again. `bc` itself is such a clone.
         shuffle_labels: permute the labels among the labelled units, each seed its own way.
         overrides: training hyperparameters in place of the declared ones.
         device: a torch device; default CUDA if there is one.

@@ -33,6 +33,7 @@ def labelled(text: str, scores: list[float]) -> list[int]:
         ("column:q0.9:2", "column:q0.9:2"),
         ("advantage:sign:1e-3", "advantage:sign:0.001"),
         ("q_rank:top_bottom:1", "q_rank:top_bottom:1"),
+        ("reward:-0", "reward:0"),
     ],
 )
 def test_a_rule_reads_what_it_writes(text: str, full: str) -> None:
@@ -40,6 +41,11 @@ def test_a_rule_reads_what_it_writes(text: str, full: str) -> None:
     assert str(rule) == full
     assert LabelRule.parse(full) == rule
     assert LabelRule.model_validate_json(rule.model_dump_json()) == rule
+
+
+@pytest.mark.parametrize("text", ["reward:0.12345678", "return:q0.1234567", "reward:0:1.0000001", "return:12345678"])
+def test_a_rule_is_written_to_its_last_digit(text: str) -> None:
+    assert str(LabelRule.parse(text)) == text
 
 
 @pytest.mark.parametrize(

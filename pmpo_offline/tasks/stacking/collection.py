@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -24,9 +25,9 @@ from pmpo_offline.errors import PmpoOfflineError
 from pmpo_offline.tasks.experience import Experience
 from pmpo_offline.tasks.stacking.behaviors import Behavior, Script, correlated_noise
 from pmpo_offline.tasks.stacking.episodes import HORIZON, play
-from pmpo_offline.tasks.stacking.observation import observe
+from pmpo_offline.tasks.stacking.observation import OBSERVATION_DIM, observe
 from pmpo_offline.tasks.stacking.shapes import random_triplet
-from pmpo_offline.tasks.stacking.simulation import Array, Layout, Scene, Simulation, random_layout
+from pmpo_offline.tasks.stacking.simulation import ACTION_DIM, Array, Layout, Scene, Simulation, random_layout
 
 _CHUNK = 100
 _SEEDS_APART = 1_000_000  # episodes a dataset seed has to itself
@@ -75,7 +76,7 @@ def _write_chunks(
     ours, theirs = context.Pipe()
     with ours, theirs, ProcessPoolExecutor(min(workers, len(chunks)), context, _follow, (theirs,)) as pool:
         try:
-            with _interrupts_held_back():
+            with _unaware():
                 tasks = {pool.submit(_write_chunk, path, behaviors, seeds): path for path, seeds in chunks.items()}
             for task in as_completed(tasks):
                 task.result()
@@ -91,12 +92,19 @@ def _write_chunks(
 
 
 @contextmanager
-def _interrupts_held_back() -> Iterator[None]:
-    """Start processes that never hear of Ctrl-C, not even while they import: it is the parent's to handle."""
+def _unaware() -> Iterator[None]:
+    """Start processes that know nothing of the script that called, nor of Ctrl-C, not even while they import.
+
+    A spawned process would import the main script, and a script without a main guard would build again in each.
+    """
+    main = sys.modules["__main__"]
+    known = {name: main.__dict__.get(name) for name in ("__file__", "__spec__")}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
+        main.__dict__.update(__file__=None, __spec__=None)
         yield
     finally:
+        main.__dict__.update(known)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
@@ -124,15 +132,15 @@ def record(behaviors: Sequence[Behavior], seeds: Sequence[int]) -> Experience:
     weights = np.array([behavior.weight for behavior in behaviors])
     layouts: list[Layout] = []
     chosen: list[Behavior] = []
-    noise = np.empty((len(seeds), HORIZON, 5))
+    noise = np.empty((len(seeds), HORIZON, ACTION_DIM))
     for i, seed in enumerate(seeds):
         rng = np.random.default_rng(seed)
         chosen.append(behaviors[rng.choice(len(behaviors), p=weights / weights.sum())])
         layouts.append(random_layout(rng, random_triplet(rng)))
         noise[i] = correlated_noise(np.array(chosen[-1].noise), HORIZON, rng)
     script = Script.of(chosen)
-    observation = np.empty((len(seeds), HORIZON + 1, len(observe(Simulation(layouts[:1]).scene())[0])), np.float32)
-    action = np.empty((len(seeds), HORIZON, 5), np.float32)
+    observation = np.empty((len(seeds), HORIZON + 1, OBSERVATION_DIM), np.float32)
+    action = np.empty((len(seeds), HORIZON, ACTION_DIM), np.float32)
     reward = np.empty((len(seeds), HORIZON), np.float32)
     time = np.zeros(len(seeds), np.int64)
 
