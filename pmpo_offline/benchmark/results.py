@@ -114,7 +114,8 @@ class Results:
             UserError: there are none.
             PmpoOfflineError: a file is not what was written.
         """
-        paths = sorted(self.raw.glob("*.parquet")) if keys is None else [self.path(key) for key in keys]
+        # A key that is asked for twice, say by 2 and by a multiple that comes to 2, is one row of the table.
+        paths = sorted(self.raw.glob("*.parquet")) if keys is None else [self.path(key) for key in dict.fromkeys(keys)]
         if not paths:
             raise UserError(f"{self.output}: no raw scores here; name the output directory of a `pmpo-offline bench`")
         return pl.concat([_read(path) for path in paths])

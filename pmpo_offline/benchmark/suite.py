@@ -71,9 +71,10 @@ def expand(suite: SuiteDeclaration, *, algos: Sequence[str] | None = None, sweep
         if name not in algorithms:
             raise unknown("algorithm in a setting", name, algorithms)
     stacks = {name: _stacks(algorithm, (sweep or {}).get(name, {})) for name, algorithm in algorithms.items()}
+    grid = itertools.product(suite.datasets, suite.imbalance, suite.noise)
     return [
-        Cell(Condition(*condition), algorithms[name], stack, shuffled, algorithms[name] in reference)
-        for condition in itertools.product(suite.datasets, suite.imbalance, suite.noise)
+        Cell(condition, algorithms[name], stack, shuffled, algorithms[name] in reference)
+        for condition in dict.fromkeys(Condition(*values) for values in grid)  # what is asked for twice runs once
         for name in algorithms
         for shuffled in ([False, True] if name in controls else [False])
         for stack in stacks[name]

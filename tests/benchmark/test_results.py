@@ -13,6 +13,7 @@ def test_raw_scores_come_back_as_they_were_written(tmp_path, scores):
     results.write("k", frame.drop("key"))
     assert results.path("k").exists()
     assert results.read(["k"]).equals(frame)
+    assert results.read(["k", "k"]).equals(frame)
     assert results.read().equals(frame)
     assert [path.name for path in results.raw.iterdir()] == ["k.parquet"]
 

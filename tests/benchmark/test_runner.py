@@ -119,10 +119,12 @@ def test_bench_runs_what_is_missing_and_nothing_twice(tmp_path, suite, dataset):
     assert again.rows == first.rows
     assert written(output) == files
 
-    wider = bench(suite, output=output, workers=1, settings={"learner": {"beta": [2, 3]}})
+    # Half of the labels are rejects, 3 episodes of 8: the bound is 0.5 · 0.5 / (3 / 8), and 3 times that is 2 again.
+    wider = bench(suite, output=output, workers=1, settings={"learner": {"beta": [2, 3, "3x"]}})
     assert files.items() < written(output).items()
     assert len(wider.rows) == 5
     assert all(row in wider.rows for row in first.rows)
+    assert {row["episodes"] for row in wider.rows} == {2}
     assert report_on(output).rows == wider.rows
 
 

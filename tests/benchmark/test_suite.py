@@ -58,6 +58,11 @@ def test_a_value_given_twice_runs_once(suite):
     assert len(expand(suite, sweep={"learner": {"beta": [1, 1.0]}})[1].settings) == 1
 
 
+def test_a_condition_given_twice_runs_once(suite):
+    twice = {"datasets": suite.datasets * 2, "imbalance": [*suite.imbalance, 0.1], "noise": [0.0, 0]}
+    assert names(expand(suite.model_copy(update=twice))) == ONE_CONDITION * 2
+
+
 @pytest.mark.parametrize(
     ("sweep", "message"),
     [
