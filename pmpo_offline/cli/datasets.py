@@ -155,7 +155,8 @@ def _summary(dataset: Dataset) -> dict[str, Any]:
         "reject_mass": metadata.reject_mass,
         "labelled_reject_mass": metadata.labelled_reject_mass,
         "reject_share": metadata.reject_share,
-        "beta_min": _bounds(metadata.labelled_reject_mass, metadata.reject_share),
+        "beta_min": _bounds(metadata.reject_mass, metadata.reject_share),
+        "beta_min_rows": _bounds(metadata.labelled_reject_mass, metadata.reject_share),
         "candidates": None if metadata.candidates is None else metadata.candidates.model_dump(),
         "references": None if metadata.references is None else metadata.references.model_dump(),
         "seed": metadata.seed,
@@ -166,7 +167,11 @@ def _summary(dataset: Dataset) -> dict[str, Any]:
 
 
 def _bounds(reject_mass: float, reject_share: float) -> dict[str, dict[str, float]]:
-    """Return the smallest bounded β of PMPO on accepts and rejects (α = ½) and on rejects alone (α = 0)."""
+    """Return the smallest bounded β of PMPO on accepts and rejects (α = ½) and on rejects alone (α = 0).
+
+    With the reject mass before balancing it is the bound of a policy that cannot tell labelled rejects from those whose
+    label was dropped; with the mass after it (`beta_min_rows`), of one that can, which is what `bench` goes by.
+    """
     from pmpo_offline.objectives import stability
 
     return {

@@ -141,6 +141,8 @@ def open_dataset(directory: Path) -> Dataset:
     if not fits:
         raise PmpoOfflineError(f"{directory} is damaged: its columns are not those of the schema; run verify on it")
     main = "responses" if metadata.kind == "responses" else "transitions"
+    if main not in tables:
+        raise PmpoOfflineError(f"{directory} is damaged: it says that it holds {metadata.kind} and has no {main}")
     return Dataset(metadata, directory, tables[main], tables.get("episodes"), tables.get("candidates"))
 
 

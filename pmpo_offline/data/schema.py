@@ -18,7 +18,7 @@ import json
 from typing import Any, Literal
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 
 from pmpo_offline.data.labels import LabelRule, ScoreName, Unit
 
@@ -129,6 +129,13 @@ class Metadata(_Frozen):
     licence: str = "Apache-2.0"
     files: dict[str, FileInfo] = {}
     """Every file but dataset.json itself; `storage.write` fills it in."""
+
+    @field_validator("files")
+    @classmethod
+    def _inside(cls, files: dict[str, FileInfo]) -> dict[str, FileInfo]:
+        if outside := [name for name in files if name.startswith("/") or ".." in name.split("/")]:
+            raise ValueError(f"{outside[0]} is no file of the dataset's own folder")
+        return files
 
 
 def transitions_schema(observation_dim: int, action_dim: int) -> pa.Schema:

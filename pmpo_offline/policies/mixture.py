@@ -62,6 +62,9 @@ class Mixture:
 class MixturePolicy(nn.Module):
     """R policies with K-component mixture heads; K = 1 is the Gaussian policy.
 
+    The environment clips actions, so the means need no squashing: recorded actions of exactly ±1 would drive a squashed
+    mean to infinity, where an unsquashed one comes to rest on them and the floor of the deviation bounds the density.
+
     Args:
         seeds: one initialisation seed a run; R is their number.
         observation_mean: per-column mean of the training observations, (O,).

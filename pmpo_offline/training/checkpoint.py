@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pmpo_offline.errors import PmpoOfflineError
+from pmpo_offline.errors import PmpoOfflineError, UserError
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], **facts: str) -> None:
@@ -41,20 +41,32 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def save_progress(
-    path: Path, weights: Sequence[Tensor], average: Sequence[Tensor], optimizer: torch.optim.Optimizer, step: int
+    path: Path,
+    weights: Sequence[Tensor],
+    average: Sequence[Tensor],
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    owner: str,
 ) -> None:
-    """Write how far a training is: weights, their average and the optimizer's moments after `step` updates."""
+    """Write how far a training is: weights, their average and the optimizer's moments after `step` updates.
+
+    `owner` names the training, so that no other one goes on from it.
+    """
     tensors: dict[str, Tensor] = {}
     for i, (weight, mean) in enumerate(zip(weights, average, strict=True)):
         moments = optimizer.state[weight]
         tensors |= {f"weight.{i}": weight, f"average.{i}": mean}
         tensors |= {f"first.{i}": moments["exp_avg"], f"second.{i}": moments["exp_avg_sq"]}
-    save(path, tensors, step=str(step))
+    save(path, tensors, step=str(step), owner=owner)
 
 
-def resume(path: Path, weights: Sequence[Tensor], average: Sequence[Tensor], optimizer: torch.optim.Optimizer) -> int:
-    """Put back what `save_progress` wrote; return the number of updates done."""
+def resume(
+    path: Path, weights: Sequence[Tensor], average: Sequence[Tensor], optimizer: torch.optim.Optimizer, owner: str
+) -> int:
+    """Put back what `save_progress` wrote; return the number of updates done. `UserError` if another training wrote it."""
     tensors, facts = load(path)
+    if facts.get("owner") != owner:
+        raise UserError(f"{path} is the checkpoint of another training: name another path, or delete it")
     step = int(facts["step"])
     with torch.no_grad():
         for i, (weight, mean) in enumerate(zip(weights, average, strict=True)):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -37,7 +39,9 @@ def fit(
     weights: list[Tensor] = list(policy.parameters())
     average = [weight.detach().clone() for weight in weights]
     optimizer = torch.optim.AdamW(weights, lr=hyper.learning_rate, weight_decay=hyper.weight_decay, fused=True)
-    start = resume(path, weights, average, optimizer) if path and path.exists() else 0
+    told = [algorithm.model_dump(), [dict(each) for each in settings], seeds, hyper.model_dump()]
+    owner = hashlib.sha256(json.dumps(told).encode()).hexdigest()
+    start = resume(path, weights, average, optimizer, owner) if path and path.exists() else 0
     metrics: dict[str, Tensor] = {}
     for step in range(start, hyper.updates):
         for group in optimizer.param_groups:
@@ -53,7 +57,7 @@ def fit(
         torch._foreach_lerp_(average, weights, 1 - min(hyper.averaging, (step + 1) / (step + 10)))
         done = step + 1
         if path and done % hyper.checkpoint_every == 0 and done < hyper.updates:
-            save_progress(path, weights, average, optimizer, done)
+            save_progress(path, weights, average, optimizer, done, owner)
         if progress and (done % 25 == 0 or done == hyper.updates):
             progress(f"train {algorithm.name}", done, hyper.updates)
     with torch.no_grad():

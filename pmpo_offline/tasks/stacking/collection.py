@@ -98,13 +98,14 @@ def _unaware() -> Iterator[None]:
     A spawned process would import the main script, and a script without a main guard would build again in each.
     """
     main = sys.modules["__main__"]
-    known = {name: main.__dict__.get(name) for name in ("__file__", "__spec__")}
+    known = {name: value for name, value in vars(main).items() if name in ("__file__", "__spec__")}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        main.__dict__.update(__file__=None, __spec__=None)
+        vars(main).update(__file__=None, __spec__=None)
         yield
     finally:
-        main.__dict__.update(known)
+        del main.__file__
+        vars(main).update(known)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
