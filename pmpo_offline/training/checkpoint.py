@@ -63,7 +63,7 @@ def save_progress(
 def resume(
     path: Path, weights: Sequence[Tensor], average: Sequence[Tensor], optimizer: torch.optim.Optimizer, owner: str
 ) -> int:
-    """Put back what `save_progress` wrote; return the number of updates done. `UserError` if another training wrote it."""
+    """Put back what `save_progress` wrote and return the updates done; `UserError` if another training wrote it."""
     tensors, facts = load(path)
     if facts.get("owner") != owner:
         raise UserError(f"{path} is the checkpoint of another training: name another path, or delete it")
