@@ -16,8 +16,9 @@ from typing import Any
 
 from pmpo_offline import catalog
 from pmpo_offline.catalog import AlgorithmDeclaration, SuiteDeclaration
-from pmpo_offline.errors import UserError, unknown
-from pmpo_offline.objectives import OBJECTIVES
+from pmpo_offline.errors import unknown
+from pmpo_offline.objectives import OBJECTIVES, Words
+from pmpo_offline.training.settings import complete
 
 Settings = dict[str, Any]
 Sweep = Mapping[str, Mapping[str, Sequence[Any]]]
@@ -61,7 +62,8 @@ def expand(suite: SuiteDeclaration, *, algos: Sequence[str] | None = None, sweep
     With `algos` only these run, beside the suite's reference and the shuffled controls of those that it names.
 
     Raises:
-        UserError: an unknown algorithm, objective or setting, or a sweep over an algorithm that does not run.
+        UserError: an unknown algorithm, objective or setting, a value that a setting does not allow, or a sweep over an
+            algorithm that does not run.
     """
     chosen = [catalog.algorithm(name) for name in algos or suite.algorithms]
     reference = [catalog.algorithm(suite.reference)] if suite.reference else []
@@ -83,33 +85,12 @@ def expand(suite: SuiteDeclaration, *, algos: Sequence[str] | None = None, sweep
 
 def _stacks(algorithm: AlgorithmDeclaration, sweep: Mapping[str, Sequence[Any]]) -> list[tuple[Settings, ...]]:
     """Return every combination of settings, in groups that differ in numbers only: numbers stack as a tensor."""
-    if algorithm.objective not in OBJECTIVES:
-        raise unknown(f"objective in algorithm {algorithm.name}:", algorithm.objective, OBJECTIVES)
-    defaults = OBJECTIVES[algorithm.objective].settings
-    for name in (*algorithm.settings, *sweep):
-        if name not in defaults:
-            raise unknown(f"setting of {algorithm.name}", name, defaults)
-    base = {**defaults, **algorithm.settings}
-    values = [[_like(defaults[name], value, f"{algorithm.name}.{name}") for value in sweep[name]] for name in sweep]
     stacks: dict[str, list[Settings]] = {}
-    for combination in itertools.product(*values):
-        settings = {**base, **dict(zip(sweep, combination, strict=True))}
-        fixed = {name: value for name, value in settings.items() if not _is_number(defaults[name])}
-        stack = stacks.setdefault(repr(sorted(fixed.items())), [])
+    for combination in itertools.product(*sweep.values()):
+        settings = complete(algorithm, dict(zip(sweep, combination, strict=True)))
+        allowed = OBJECTIVES[algorithm.objective].allowed
+        words = {name: value for name, value in settings.items() if isinstance(allowed[name], Words)}
+        stack = stacks.setdefault(repr(sorted(words.items())), [])
         if settings not in stack:
             stack.append(settings)
     return [tuple(stack) for stack in stacks.values()]
-
-
-def _like(default: Any, value: Any, name: str) -> Any:
-    if isinstance(value, str) and value.endswith("x"):
-        return value  # a multiple of β's bound, which the trainer works out on the dataset
-    if _is_number(default) and not _is_number(value):
-        raise UserError(f"{name} is a number, not {value!r}")
-    if isinstance(default, str) and not isinstance(value, str):
-        raise UserError(f"{name} is a name such as {default!r}, not {value!r}")
-    return float(value) if isinstance(default, float) else value
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -3,11 +3,40 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The finite numbers from `low` to `high`, both among them unless `low` is `open`."""
+
+    low: float
+    high: float = math.inf
+    open: bool = False
+
+    def __contains__(self, value: object) -> bool:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            return False
+        return self.low <= value <= self.high and not (self.open and value == self.low)
+
+    def __str__(self) -> str:
+        if math.isfinite(self.high):
+            return f"a number from {self.low:g} to {self.high:g}"
+        return f"a number above {self.low:g}" if self.open else f"a number of {self.low:g} or more"
+
+
+class Words(tuple[str, ...]):
+    """A few words to choose from."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return " or ".join(self)
 
 
 @dataclass(frozen=True)
@@ -30,6 +59,8 @@ class Objective:
     """The pure function: tensors in, loss `(*runs,)` and metrics out."""
     inputs: Mapping[str, str]
     """The loss's tensor parameters, each with the name of its input in the vocabulary."""
+    allowed: Mapping[str, Interval | Words]
+    """The values that each setting may take."""
     bound: Callable[..., float] | None = None
     """The least stable beta from `alpha`, `reject_mass`, `normalize`, `reject_share`; None where no bound applies."""
 

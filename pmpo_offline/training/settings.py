@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pmpo_offline.catalog import AlgorithmDeclaration
 from pmpo_offline.data import Metadata
 from pmpo_offline.errors import UserError, unknown
-from pmpo_offline.objectives import OBJECTIVES
+from pmpo_offline.objectives import OBJECTIVES, Interval
 
 
 class TrainingSettings(BaseModel):
@@ -66,35 +66,54 @@ def beta_bound(algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], met
     )
 
 
-def settle(algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], metadata: Metadata) -> dict[str, Any]:
-    """Complete an objective's settings for a dataset: defaults, and β given as a multiple of its bound (`"1.05x"`).
+def complete(algorithm: AlgorithmDeclaration, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Complete an objective's settings by the algorithm's and the defaults; β may stay a multiple of its bound.
 
-    Raises `UserError` for an unknown setting, a malformed multiple, or a bound that no β meets.
+    Raises `UserError` for an unknown objective, an unknown setting, and a value that is not allowed.
     """
+    if algorithm.objective not in OBJECTIVES:
+        raise unknown(f"objective in algorithm {algorithm.name}:", algorithm.objective, OBJECTIVES)
     objective = OBJECTIVES[algorithm.objective]
-    complete = {**objective.settings, **algorithm.settings, **settings}
-    if odd := set(complete) - set(objective.settings):
+    values = {**objective.settings, **algorithm.settings, **settings}
+    if odd := set(values) - set(objective.settings):
         raise unknown(f"setting of {algorithm.name}", min(odd), objective.settings)
-    for name, default in objective.settings.items():
-        if isinstance(default, float) and isinstance(complete[name], int):
-            complete[name] = float(complete[name])  # TOML and the command line write 2 for 2.0
-    beta = complete.get("beta")
-    if isinstance(beta, str):
-        bound = beta_bound(algorithm, complete, metadata)
-        try:
-            factor = float(beta.removesuffix("x"))
-        except ValueError:
-            factor = math.nan
-        if bound is None or not beta.endswith("x") or not factor >= 0:
-            raise UserError(
-                f'{algorithm.name}.beta is a number, or for pmpo a multiple of its bound such as "1.05x", not {beta!r}'
-            )
-        if math.isinf(bound):
+    for name, allowed in objective.allowed.items():
+        value = values[name]
+        bounded = name == "beta" and objective.bound is not None
+        if value in allowed:
+            values[name] = float(value) if isinstance(allowed, Interval) else value  # people write 2 for 2.0
+        elif not bounded or _multiple(value) is None:
+            hint = ', or a multiple of its bound such as "1.05x"' if bounded else ""
+            raise UserError(f"{algorithm.name}.{name} is {allowed}{hint}, not {value!r}")
+    return values
+
+
+def settle(algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], metadata: Metadata) -> dict[str, Any]:
+    """Complete an objective's settings for a dataset: β given as a multiple of its bound (`"1.05x"`) becomes a number.
+
+    Raises `UserError` as `complete` does, and for a bound that no β meets.
+    """
+    values = complete(algorithm, settings)
+    factor = _multiple(values.get("beta"))
+    if factor is not None:
+        bound = beta_bound(algorithm, values, metadata)
+        if bound is None or math.isinf(bound):
             raise UserError(
                 f"{algorithm.name} is unbounded on {metadata.id} at every β: its reference produces no rejects"
             )
-        complete["beta"] = factor * bound
-    return complete
+        values["beta"] = factor * bound
+    return values
+
+
+def _multiple(value: Any) -> float | None:
+    """Return the 1.05 of `"1.05x"`, None for anything else."""
+    if not isinstance(value, str) or not value.endswith("x"):
+        return None
+    try:
+        factor = float(value[:-1])
+    except ValueError:
+        return None
+    return factor if 0 <= factor < math.inf else None
 
 
 def stack(settings: Sequence[Mapping[str, Any]], seeds: int, device: torch.device) -> dict[str, Any]:

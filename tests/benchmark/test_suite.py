@@ -68,8 +68,10 @@ def test_a_condition_given_twice_runs_once(suite):
     [
         ({"lerner": {"beta": [1]}}, r"unknown algorithm in a setting 'lerner': did you mean learner"),
         ({"learner": {"bta": [1]}}, r"unknown setting of learner 'bta': did you mean beta\?"),
-        ({"learner": {"beta": ["high"]}}, r"learner\.beta is a number, not 'high'"),
-        ({"learner": {"normalize": [1]}}, r"learner\.normalize is a name such as 'joint', not 1"),
+        ({"learner": {"beta": ["high"]}}, r"learner\.beta is a number of 0 or more, or a multiple .*, not 'high'"),
+        ({"learner": {"beta": [1, -1]}}, r"learner\.beta is a number of 0 or more, .*, not -1"),
+        ({"learner": {"alpha": ["0.5x"]}}, r"learner\.alpha is a number from 0 to 1, not '0\.5x'"),
+        ({"learner": {"normalize": [1]}}, r"learner\.normalize is joint or set, not 1"),
     ],
 )
 def test_mistyped_sweeps_are_refused(suite, sweep, message):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from pmpo_offline import catalog
 from pmpo_offline.data import Dataset
 from pmpo_offline.errors import UserError
-from pmpo_offline.objectives import OBJECTIVES
+from pmpo_offline.objectives import OBJECTIVES, Objective
 from pmpo_offline.objectives.stability import beta_min
 from pmpo_offline.training import TrainingSettings, beta_bound, settle
 from pmpo_offline.training.fitting import learning_rate
@@ -69,15 +70,49 @@ def test_settings_are_complete_and_the_users_win(stacking: Dataset) -> None:
     assert settle(PMPO, {}, stacking.metadata)["alpha"] == PMPO.settings["alpha"]
 
 
-@pytest.mark.parametrize("beta", ["x", "1.05", "-1x", "nanx", "much"])
+@pytest.mark.parametrize("beta", ["x", "1.05", "-1x", "nanx", "infx", "much"])
 def test_malformed_multiple(stacking: Dataset, beta: str) -> None:
-    with pytest.raises(UserError, match=r"pmpo\.beta is a number, or for pmpo a multiple"):
+    with pytest.raises(UserError, match=r"pmpo\.beta is a number of 0 or more, or a multiple of its bound"):
         settle(PMPO, {"beta": beta}, stacking.metadata)
 
 
 def test_multiple_of_no_bound(stacking: Dataset) -> None:
-    with pytest.raises(UserError, match=r"dpo\.beta is a number"):
+    with pytest.raises(UserError, match=r"dpo\.beta is a number above 0, not '1\.05x'"):
         settle(catalog.algorithm("dpo"), {"beta": "1.05x"}, stacking.metadata)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "setting", "value", "allowed"),
+    [
+        ("pmpo", "normalize", "foo", "joint or set"),
+        ("pmpo", "alpha", 2, "a number from 0 to 1"),
+        ("pmpo", "alpha", "0.5x", "a number from 0 to 1"),
+        ("pmpo", "alpha", True, "a number from 0 to 1"),
+        ("pmpo", "beta", -0.1, "a number of 0 or more, or a multiple"),
+        ("pmpo", "beta", math.inf, "a number of 0 or more, or a multiple"),
+        ("dpo", "beta", 0, "a number above 0"),
+        ("kto", "beta", -1.0, "a number above 0"),
+        ("kto", "undesirable_weight", -1.0, "a number of 0 or more"),
+        ("mpo", "temperature", 0, "a number above 0"),
+        ("mpo", "temperature", math.nan, "a number above 0"),
+    ],
+)
+def test_value_that_is_not_allowed(stacking: Dataset, algorithm: str, setting: str, value: Any, allowed: str) -> None:
+    with pytest.raises(UserError) as caught:
+        settle(catalog.algorithm(algorithm), {setting: value}, stacking.metadata)
+    assert str(caught.value).startswith(f"{algorithm}.{setting} is {allowed}")
+    assert str(caught.value).endswith(f", not {value!r}")
+
+
+def test_whole_numbers_are_numbers(stacking: Dataset) -> None:
+    complete = settle(PMPO, {"alpha": 1, "beta": 2}, stacking.metadata)
+    assert [type(complete[name]) for name in ("alpha", "beta")] == [float, float]
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES.keys())
+def test_every_setting_declares_its_range_and_every_default_lies_in_it(objective: Objective) -> None:
+    assert objective.allowed.keys() == objective.settings.keys()
+    assert all(objective.settings[name] in allowed for name, allowed in objective.allowed.items())
 
 
 def test_rejects_that_the_reference_never_produces(stacking: Dataset) -> None:
