@@ -16,7 +16,7 @@ from typing import Any
 
 from pmpo_offline import catalog
 from pmpo_offline.catalog import AlgorithmDeclaration, SuiteDeclaration
-from pmpo_offline.errors import unknown
+from pmpo_offline.errors import UserError, unknown
 from pmpo_offline.objectives import OBJECTIVES, Words
 from pmpo_offline.training.settings import complete
 
@@ -62,13 +62,13 @@ def expand(suite: SuiteDeclaration, *, algos: Sequence[str] | None = None, sweep
     With `algos` only these run, beside the suite's reference and the shuffled controls of those that it names.
 
     Raises:
-        UserError: an unknown algorithm, objective or setting, a value that a setting does not allow, or a sweep over an
-            algorithm that does not run.
+        UserError: an unknown algorithm, objective or setting, a value that a setting does not allow, a sweep over an
+            algorithm that does not run, or a control of one that uses no labels.
     """
     chosen = [catalog.algorithm(name) for name in algos or suite.algorithms]
     reference = [catalog.algorithm(suite.reference)] if suite.reference else []
     algorithms = {algorithm.name: algorithm for algorithm in (*reference, *chosen)}
-    controls = {catalog.algorithm(name).name for name in suite.shuffled}
+    controls = {_control(catalog.algorithm(name)) for name in suite.shuffled}
     for name in sweep or {}:
         if name not in algorithms:
             raise unknown("algorithm in a setting", name, algorithms)
@@ -81,6 +81,16 @@ def expand(suite: SuiteDeclaration, *, algos: Sequence[str] | None = None, sweep
         for shuffled in ([False, True] if name in controls else [False])
         for stack in stacks[name]
     ]
+
+
+def _control(algorithm: AlgorithmDeclaration) -> str:
+    """Return the name of an algorithm whose labels may be shuffled: one whose rows or objective depend on them."""
+    objective = OBJECTIVES.get(algorithm.objective)
+    if objective and algorithm.rows in ("all", "candidates") and "label" not in objective.inputs.values():
+        raise UserError(
+            f"shuffled: {algorithm.name} uses no labels, so that shuffling them is no control: take it out of the list"
+        )
+    return algorithm.name
 
 
 def _stacks(algorithm: AlgorithmDeclaration, sweep: Mapping[str, Sequence[Any]]) -> list[tuple[Settings, ...]]:

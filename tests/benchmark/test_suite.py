@@ -79,6 +79,18 @@ def test_mistyped_sweeps_are_refused(suite, sweep, message):
         expand(suite, sweep=sweep)
 
 
+@pytest.mark.parametrize("name", ["bc", "mpo"])
+def test_control_of_an_algorithm_without_labels_is_refused(suite, name):
+    with pytest.raises(UserError, match=rf"shuffled: {name} uses no labels"):
+        expand(suite.model_copy(update={"shuffled": [name]}))
+
+
+def test_control_of_every_algorithm_with_labels_is_accepted(suite):
+    names = ["pmpo", "dpo", "kto", "accept"]
+    cells = expand(suite.model_copy(update={"shuffled": names, "algorithms": names}))
+    assert {cell.algorithm.name for cell in cells if cell.shuffled} == set(names)
+
+
 def test_unknown_algorithm_objective_and_declared_setting(suite, declare):
     with pytest.raises(UserError, match="unknown algorithm 'nothing-like-it'"):
         expand(suite, algos=["nothing-like-it"])
