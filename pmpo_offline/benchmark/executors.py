@@ -37,22 +37,29 @@ class Local:
     progress: Progress
 
     def run(self, cells: Sequence[Cell], *, fresh: bool) -> tuple[list[str], list[str]]:
-        """Run what is missing; return the keys of all rows, and a line for each cell that failed."""
+        """Run what is missing; return the keys of all rows, and a line for each cell or condition that failed."""
         if self.workers is not None:
             torch.set_num_threads(self.workers)
         keys: list[str] = []
         failures: list[str] = []
+        # One algorithm or share may be impossible where others are not; the rest of the table should not wait.
         error: PmpoOfflineError | None = None
         done = 0
-        for condition, group in groupby(cells, key=lambda cell: cell.condition):
-            dataset = self.open(condition)
+        for condition, neighbours in groupby(cells, key=lambda cell: cell.condition):
+            group = list(neighbours)
+            try:
+                dataset = self.open(condition)
+            except PmpoOfflineError as failure:
+                error = failure
+                failures.append(f"{condition.title}: {failure}")
+                done += len(group)
+                continue
             content = fingerprint({name: getattr(dataset, name) for name in ("table", "episodes", "candidates")})
             for cell in group:
                 self.progress("benchmark", done, len(cells))
                 try:
                     keys += self.cell(cell, dataset, content, fresh=fresh)
                 except PmpoOfflineError as failure:
-                    # One algorithm may be impossible where others are not; the rest of the table should not wait.
                     error = failure
                     failures.append(f"{cell.title}: {failure}")
                 done += 1

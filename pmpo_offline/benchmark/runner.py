@@ -25,7 +25,7 @@ class Benchmark:
     title: str
     output: Path
     failures: list[str] = field(default_factory=list)
-    """One line for each cell that could not be trained, such as DPO where nothing is accepted."""
+    """One line for each cell or condition that could not be run, such as DPO where nothing is accepted."""
 
     @property
     def raw(self) -> Path:

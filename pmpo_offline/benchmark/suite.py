@@ -35,6 +35,12 @@ class Condition:
     noise: float | None
     """Rate of flipped labels; None: as the dataset has it."""
 
+    @property
+    def title(self) -> str:
+        """Say in a few words what is learned from."""
+        share = "" if self.imbalance is None else f" at {self.imbalance:g}"
+        return f"{self.dataset}{share}" + (f", noise {self.noise:g}" if self.noise else "")
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -50,10 +56,7 @@ class Cell:
     @property
     def title(self) -> str:
         """Say in a few words what is being run."""
-        share = "" if self.condition.imbalance is None else f" at {self.condition.imbalance:g}"
-        noise = f", noise {self.condition.noise:g}" if self.condition.noise else ""
-        control = " on shuffled labels" if self.shuffled else ""
-        return f"{self.algorithm.name}{control}, {self.condition.dataset}{share}{noise}"
+        return f"{self.algorithm.name}{' on shuffled labels' if self.shuffled else ''}, {self.condition.title}"
 
 
 def expand(suite: SuiteDeclaration, *, algos: Sequence[str] | None = None, sweep: Sweep | None = None) -> list[Cell]:

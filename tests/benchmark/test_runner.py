@@ -15,6 +15,7 @@ import pytest
 from pmpo_offline import catalog, data
 from pmpo_offline.benchmark import bench, report_on
 from pmpo_offline.data import columns
+from pmpo_offline.errors import UserError
 
 SUITE = """
 title = "Small"
@@ -151,3 +152,13 @@ def test_cell_that_is_impossible_does_not_stop_the_others(tmp_path, suite, decla
     assert [row["algo"] for row in done.rows] == ["clone"]
     assert len(done.failures) == 1
     assert done.failures[0].startswith("pairs, ")
+
+
+def test_share_that_is_impossible_does_not_stop_the_others(tmp_path, suite, dataset):
+    clone = str(tmp_path / "control" / "clone.toml")
+    done = bench(suite, algos=[clone], imbalance=[0.5, 0.001, 0.4], output=tmp_path / "out", workers=1)
+    assert [row["imbalance"] for row in done.rows] == [0.4, 0.5]
+    (failure,) = done.failures
+    assert failure.startswith(f"{dataset} at 0.001: imbalance 0.001 is impossible with 3 accepted and 5 rejected")
+    with pytest.raises(UserError, match=r"imbalance 0\.001 is impossible"):
+        bench(suite, algos=[clone], imbalance=[0.001], output=tmp_path / "none", workers=1)
