@@ -16,15 +16,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
 from pmpo_offline.errors import UserError, unknown
 
 Rate = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[
-    # TOML has no null: "collected" says that the labels are kept in the proportion they were collected in.
-    Rate | None, BeforeValidator(lambda value: None if value == "collected" else value)
+    # Told apart by hand, so that an error speaks of the number and not of the word that it is not.
+    Annotated[Rate | None, Tag("share")] | Annotated[Literal["collected"], Tag("word")],
+    Discriminator(lambda value: "word" if value == "collected" else "share"),
 ]
+"""An accepted share; "collected", the one that the labels had when they were collected; None, as the dataset has it."""
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -46,7 +48,8 @@ class DatasetDeclaration(Declaration):
     episodes: Count
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     label: str
-    imbalance: Share = None
+    imbalance: Rate | None = None
+    """Accepted share of the labelled units; None: as collected."""
     noise: Rate = 0.0
     critic: dict[str, Any] = {}
     candidates: dict[str, Any] = {}

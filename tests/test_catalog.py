@@ -45,7 +45,7 @@ def test_shipped_suites_are_valid_and_name_what_exists():
 
 def test_suite_of_ones_own_is_read_from_a_path(tmp_path):
     suite = catalog.suite(write(tmp_path / "mine.toml", SUITE))
-    assert (suite.name, suite.imbalance, suite.noise, suite.seeds) == ("mine", [None, 0.1], [None], 5)
+    assert (suite.name, suite.imbalance, suite.noise, suite.seeds) == ("mine", ["collected", 0.1], [None], 5)
 
 
 def test_algorithm_takes_name_and_family_from_its_place_and_any_training_key(tmp_path):
@@ -64,7 +64,10 @@ def test_unknown_names_come_with_near_misses():
     ("text", "message"),
     [
         (SUITE + "algoritms = []", r"mine\.toml: unknown key 'algoritms': did you mean algorithms\?"),
-        (SUITE.replace("0.1", "1.5"), r"mine\.toml: imbalance\.1.*: input should be less than or equal to 1"),
+        (
+            SUITE.replace("0.1", "1.5"),
+            r"mine\.toml: imbalance\.1.*: input should be less than or equal to 1, not 1\.5$",
+        ),
         (SUITE + "name = 'other'", r"mine\.toml: name: comes from the file's place"),
         (SUITE + "seeds = 0", r"mine\.toml: seeds: input should be greater than or equal to 1"),
         (SUITE + "seeds = [", r"mine\.toml: not valid TOML"),

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import torch
@@ -75,11 +75,13 @@ class Local:
 
         name, imbalance, noise = condition.dataset, condition.imbalance, condition.noise
         if catalog.stands(name, self.home):
-            share: float | Literal["collected"] = "collected" if imbalance is None else imbalance
-            return load_dataset(name, imbalance=share, noise=noise, home=self.home)
-        return build_dataset(
-            name, imbalance=imbalance, noise=noise, home=self.home, workers=self.workers, progress=self.progress
+            return load_dataset(name, imbalance=imbalance, noise=noise, home=self.home)
+        share = None if imbalance == "collected" else imbalance
+        dataset = build_dataset(
+            name, imbalance=share, noise=noise, home=self.home, workers=self.workers, progress=self.progress
         )
+        # A recipe may declare a share of its own, which can only be undone afterwards.
+        return dataset.relabelled(imbalance="collected") if imbalance == "collected" else dataset
 
     def cell(self, cell: Cell, dataset: Dataset, content: str, *, fresh: bool) -> list[str]:
         """Train and evaluate what is missing of a cell; return the keys of all its rows."""
@@ -162,14 +164,13 @@ class Local:
         """Return the columns of the raw scores that are equal in all of a row's episodes."""
         metadata = dataset.metadata
         references = metadata.references
-        asked = cell.condition.imbalance
         return {
             "dataset": cell.condition.dataset,
             "dataset_sha": content,
             "algo": cell.algorithm.name,
             "settings": json.dumps(settings),
             "training": json.dumps(self.training(cell)),
-            "imbalance": metadata.imbalance.asked if asked is None else asked,
+            "imbalance": metadata.imbalance.asked,
             "share": metadata.imbalance.achieved,
             "noise": metadata.noise,
             "shuffled": cell.shuffled,

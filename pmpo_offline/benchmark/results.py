@@ -37,7 +37,7 @@ SCHEMA = pl.Schema(
         "algo": pl.String,
         "settings": pl.String,  # JSON, complete
         "training": pl.String,  # JSON, complete but for the trainer's own defaults
-        "imbalance": pl.Float64,  # accepted share asked for; null: as collected
+        "imbalance": pl.Float64,  # accepted share that the labels were balanced to; null: as collected
         "share": pl.Float64,  # accepted share of the labelled units; null: nothing is labelled
         "noise": pl.Float64,
         "shuffled": pl.Boolean,

@@ -14,6 +14,7 @@ from pmpo_offline.benchmark import publish, report
 from pmpo_offline.benchmark.executors import Local, Progress
 from pmpo_offline.benchmark.results import Results
 from pmpo_offline.benchmark.suite import Sweep, expand
+from pmpo_offline.catalog import Share
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def bench(
     *,
     algos: Sequence[str] | None = None,
     datasets: Sequence[str] | None = None,
-    imbalance: Sequence[float | None] | None = None,
+    imbalance: Sequence[Share] | None = None,
     noise: Sequence[float] | None = None,
     seeds: int | None = None,
     episodes: int | None = None,
@@ -65,7 +66,8 @@ def bench(
         suite: its name, or the path of a suite's `.toml`.
         algos: run only these (and the suite's reference, and the shuffled controls among these).
         datasets: ids or paths of datasets, in place of the suite's.
-        imbalance: accepted shares, None for labels as collected, in place of the suite's.
+        imbalance: accepted shares, "collected" for labels without a balance, None for those that the dataset has; in
+            place of the suite's.
         noise: rates of flipped labels, in place of the suite's.
         seeds: training runs a row; their seeds are 0, 1, ….
         episodes: evaluation episodes a run.

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pmpo_offline import catalog
-from pmpo_offline.catalog import AlgorithmDeclaration, SuiteDeclaration
+from pmpo_offline.catalog import AlgorithmDeclaration, Share, SuiteDeclaration
 from pmpo_offline.errors import UserError, unknown
 from pmpo_offline.objectives import OBJECTIVES, Words
 from pmpo_offline.training.settings import complete
@@ -30,16 +30,18 @@ class Condition:
     """A dataset with its labels: what every algorithm of the table is given alike."""
 
     dataset: str
-    imbalance: float | None
-    """Accepted share; None: as the dataset has it."""
+    imbalance: Share
+    """Accepted share; "collected": without a balance; None: as the dataset has it."""
     noise: float | None
     """Rate of flipped labels; None: as the dataset has it."""
 
     @property
     def title(self) -> str:
         """Say in a few words what is learned from."""
-        share = "" if self.imbalance is None else f" at {self.imbalance:g}"
-        return f"{self.dataset}{share}" + (f", noise {self.noise:g}" if self.noise else "")
+        share, noise = self.imbalance, f", noise {self.noise:g}" if self.noise else ""
+        if share is None:
+            return f"{self.dataset}{noise}"
+        return f"{self.dataset} {'as collected' if share == 'collected' else f'at {share:g}'}{noise}"
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
@@ -119,8 +119,8 @@ def _list(text: str | None, parse: Callable[[str], T], option: str) -> list[T] |
         raise UserError(f"{option} {text}: {error}; write values separated by commas") from None
 
 
-def _share(text: str) -> float | None:
-    return None if text == "collected" else float(text)
+def _share(text: str) -> float | Literal["collected"]:
+    return "collected" if text == "collected" else float(text)
 
 
 def _sweep(options: list[str]) -> dict[str, dict[str, list[Any]]]:

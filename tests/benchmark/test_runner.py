@@ -14,6 +14,9 @@ import pytest
 
 from pmpo_offline import catalog, data
 from pmpo_offline.benchmark import bench, report_on
+from pmpo_offline.benchmark.executors import Local
+from pmpo_offline.benchmark.results import Results
+from pmpo_offline.benchmark.suite import Condition
 from pmpo_offline.data import columns
 from pmpo_offline.errors import UserError
 
@@ -162,3 +165,28 @@ def test_share_that_is_impossible_does_not_stop_the_others(tmp_path, suite, data
     assert failure.startswith(f"{dataset} at 0.001: imbalance 0.001 is impossible with 3 accepted and 5 rejected")
     with pytest.raises(UserError, match=r"imbalance 0\.001 is impossible"):
         bench(suite, algos=[clone], imbalance=[0.001], output=tmp_path / "none", workers=1)
+
+
+def test_labels_as_the_dataset_has_them_and_as_collected(tmp_path, suite, dataset):
+    whole = data.load_dataset(dataset)
+    balanced = whole.relabelled(imbalance=0.5)
+    tables = {"transitions": balanced.table, "episodes": balanced.episodes}
+    path = tmp_path / "balanced"
+    data.write(path, balanced.metadata, tables)
+
+    executor = Local(catalog.suite(suite), Results(tmp_path), 1, None, lambda *_: None)
+    for share, expected in ((None, balanced), ("collected", whole)):
+        found = executor.open(Condition(str(path), share, None))
+        assert found.episodes.equals(expected.episodes)
+        assert found.metadata.imbalance.asked == expected.metadata.imbalance.asked
+
+
+def test_balance_that_a_recipe_declares_is_kept_or_undone(tmp_path, suite, recipe, stacking, stacking_home):
+    balanced = tmp_path / "balanced.toml"
+    text = recipe.read_text().replace(stacking.metadata.id, "test/balanced-v0")
+    balanced.write_text(f"imbalance = 0.5\n{text}")
+    executor = Local(catalog.suite(suite), Results(tmp_path), 1, stacking_home, lambda *_: None)
+    assert executor.open(Condition(str(balanced), None, None)).metadata.imbalance.asked == 0.5
+    found = executor.open(Condition(str(balanced), "collected", None))
+    assert found.metadata.imbalance.asked is None
+    assert found.episodes.equals(stacking.episodes)

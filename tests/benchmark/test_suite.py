@@ -29,7 +29,7 @@ ONE_CONDITION = [("clone", False, True), ("learner", False, False), ("learner", 
 
 def test_cells_on_equal_data_are_neighbours(suite):
     cells = expand(suite)
-    assert [cell.condition.imbalance for cell in cells] == [0.1] * 3 + [None] * 3
+    assert [cell.condition.imbalance for cell in cells] == [0.1] * 3 + ["collected"] * 3
     assert names(cells) == ONE_CONDITION * 2
 
 
@@ -48,7 +48,9 @@ def test_settings_are_complete_and_declared_ones_win_over_defaults(suite):
 
 def test_numbers_stack_in_one_cell_and_names_do_not(suite):
     sweep = {"learner": {"beta": [1, 2], "alpha": [0.0, 0.5], "normalize": ["joint", "set"]}}
-    joint, by_set = [cell for cell in expand(suite, sweep=sweep) if not cell.shuffled and cell.condition.imbalance][1:]
+    joint, by_set = [
+        cell for cell in expand(suite, sweep=sweep) if not cell.shuffled and cell.condition.imbalance == 0.1
+    ][1:]
     assert [(s["beta"], s["alpha"]) for s in joint.settings] == [(1.0, 0.0), (1.0, 0.5), (2.0, 0.0), (2.0, 0.5)]
     assert {s["normalize"] for s in joint.settings} == {"joint"}
     assert {s["normalize"] for s in by_set.settings} == {"set"}
