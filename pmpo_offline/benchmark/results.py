@@ -81,7 +81,7 @@ class Results:
         frame = scores.with_columns(pl.lit(key).alias("key")).select(
             pl.col(name).cast(dtype) for name, dtype in SCHEMA.items()
         )
-        temporary = self.raw / f".{key}.tmp"
+        temporary = self.raw / f".{key}.{os.getpid()}.tmp"  # another benchmark may be at the same cell
         try:
             with temporary.open("wb") as file:
                 frame.write_parquet(file)

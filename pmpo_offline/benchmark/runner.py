@@ -75,7 +75,7 @@ def bench(
         settings: values to try, `{"pmpo": {"beta": [0.5, 1, 2]}}`; every combination becomes a row.
         output: the directory of the results; default `results/<suite>`.
         fresh: forget what `output` holds of this benchmark, and run it all.
-        workers: processes that simulate; default, one a core.
+        workers: threads of the simulator and of torch, and processes where a dataset is collected; default, one a core.
         home: where datasets are; default `$PMPO_OFFLINE_DATASETS`, else the user's cache.
         progress: told what is going on.
 
@@ -97,7 +97,7 @@ def bench(
 
 
 def report_on(output: str | Path) -> Benchmark:
-    """Compute the table again from all raw scores in a directory, whatever requests they came from.
+    """Compute the table again from all raw scores in a directory, whatever they were asked for, and rewrite it there.
 
     Raises `UserError` where there are none.
     """

@@ -50,7 +50,14 @@ def bench(
     fresh: Annotated[
         bool, typer.Option("--fresh/--resume", help="Run everything again, or only what is missing.")
     ] = False,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes.", show_default="one a core")] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Threads of the simulator and of torch; processes, where it collects.",
+            show_default="one a core",
+        ),
+    ] = None,
     home: Home = None,
     json: Json = False,
 ) -> None:
@@ -84,7 +91,7 @@ def report(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Output directory of a benchmark.")],
     json: Json = False,
 ) -> None:
-    """Compute the table again from all raw scores in a directory, and print it."""
+    """Compute the table again from all raw scores in DIR, rewrite report.md, .json and .png there, and print it."""
     with working():
         from pmpo_offline.benchmark import report_on
 
@@ -104,6 +111,7 @@ def _show(done: Benchmark, as_json: bool) -> None:
         console = Console(width=None if sys.stdout.isatty() else 200)
         console.print(publish.terminal(done.title, done.rows))
         print(f"report: {done.report}")
+    sys.stdout.flush()  # the table comes first, also where both streams go to one file
     for failure in done.failures:
         print(f"error: {failure}", file=sys.stderr)
     if done.failures:
