@@ -135,10 +135,10 @@ def test_version(capsys):
 def test_list_knows_what_is_built(built, capsys):
     assert run(["list", "--json"]) == 0
     content = json.loads(capsys.readouterr().out)
-    assert {"id": "test/small-v0", "built": True, "title": ""} in content["datasets"]
+    assert {"id": "test/small-v0", "built": True, "title": "success:0.5, 0.25 accepted"} in content["datasets"]
     assert {"quick", "stacking"} <= {suite["name"] for suite in content["suites"]}
     assert run(["list"]) == 0
-    assert "  test/small-v0\n" in capsys.readouterr().out
+    assert "  test/small-v0  success:0.5, 0.25 accepted\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("by_path", [False, True])
@@ -164,8 +164,11 @@ def test_show_states_counts_shares_and_bounds(built, capsys, by_path):
 def test_show_for_people(built, capsys):
     assert run(["show", "test/small-v0"]) == 0
     out = capsys.readouterr().out
+    size = (built / "transitions.arrow").stat().st_size
     assert re.search(r"^accepted +1$", out, re.MULTILINE)
-    assert "accept_reject: joint 0.5, set 0.666667" in out
+    assert re.search(r"^beta_min\n  accept_reject +joint 0.5, set 0.666667\n  reject +joint 1, ", out, re.MULTILINE)
+    assert re.search(rf"^files\n(  .* bytes\n)*  transitions\.arrow +{size:,} bytes$", out, re.MULTILINE)
+    assert "sha256" not in out
 
 
 def test_verify_finds_an_edited_file(built, capsys):
@@ -199,6 +202,27 @@ def command(monkeypatch):
         return ["try"]
 
     return add
+
+
+@pytest.mark.parametrize("lines", [3, 100_000])
+def test_reader_that_has_seen_enough_is_no_error(lines):
+    code = f"""
+import sys
+from pmpo_offline.cli.main import app, main
+@app.command("talk")
+def talk():
+    for line in range({lines}): print(line)
+sys.argv = ["pmpo-offline", "talk"]
+input()
+main()
+"""
+    command = [sys.executable, "-c", code]
+    talk = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    talk.stdout.close()
+    talk.stdin.write("go\n")
+    talk.stdin.close()
+    assert talk.stderr.read() == ""
+    assert talk.wait() == 0
 
 
 def test_operating_system_errors_are_one_line(command, capsys):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pmpo_offline.cli.console import emit, working
-from pmpo_offline.errors import UserError, unknown
+from pmpo_offline.errors import PmpoOfflineError, UserError, unknown
 
 if TYPE_CHECKING:
     from pmpo_offline.data import Dataset
@@ -85,7 +85,7 @@ def list_names(home: Home = None, json: Json = False) -> None:
     built = standing(home)
     content: dict[str, list[dict[str, Any]]] = {
         "datasets": [
-            {"id": name, "built": name in built, "title": declared.get(name, "")}
+            {"id": name, "built": name in built, "title": declared[name] if name in declared else _labels(name, home)}
             for name in sorted({*declared, *built})
         ],
         "suites": [{"name": suite.name, "title": suite.title} for suite in catalog.suites()],
@@ -129,6 +129,19 @@ def verify(name: Name, home: Home = None, json: Json = False) -> None:
         print("\n".join(problems) or f"{name}: sound")
     if problems:
         raise typer.Exit(1)
+
+
+def _labels(name: str, home: Path | None) -> str:
+    """Say in a few words how a dataset is labelled that has no declaration to say it."""
+    from pmpo_offline.data import read_metadata, resolve
+
+    try:
+        metadata = read_metadata(resolve(name, home))
+    except PmpoOfflineError:
+        return "damaged, see verify"
+    share = metadata.imbalance.achieved
+    words = [str(metadata.label), "nothing labelled" if share is None else f"{share:.4g} accepted"]
+    return ", ".join(words + ([f"noise {metadata.noise:g}"] if metadata.noise else []))
 
 
 def _summary(dataset: Dataset) -> dict[str, Any]:
@@ -186,13 +199,17 @@ def _bounds(reject_mass: float, reject_share: float) -> dict[str, dict[str, floa
 def _print(summary: dict[str, Any], as_json: bool) -> None:
     if as_json:
         return emit(summary)
-    width = max(map(len, summary))
-    for name, value in summary.items():
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                print(f"{name:<{width}}  {key}: {_text(inner)}")
+    # Hashes are for programs.
+    sizes = {name: f"{info['bytes']:,} bytes" for name, info in summary.get("files", {}).items()}
+    lines: list[tuple[str, str]] = []
+    for name, value in {**summary, **({"files": sizes} if sizes else {})}.items():
+        if isinstance(value, dict) and value:
+            lines += [(name, ""), *((f"  {key}", _text(inner)) for key, inner in value.items())]
         else:
-            print(f"{name:<{width}}  {_text(value)}")
+            lines.append((name, _text(value)))
+    width = max(len(name) for name, _ in lines)
+    for name, text in lines:
+        print(f"{name:<{width}}  {text}".rstrip())
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -55,10 +56,17 @@ def run(arguments: Sequence[str]) -> int:
         code = typer.main.get_command(app).main(
             args=list(arguments) or ["--help"], prog_name="pmpo-offline", standalone_mode=False
         )
+        sys.stdout.flush()
     except PmpoOfflineError as error:
         return _fail(error, error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         code = 130
+    except SystemExit as end:
+        if not isinstance(end.__context__, BrokenPipeError):  # which Typer turns into an exit of its own
+            raise
+        return _hang_up()
+    except BrokenPipeError:
+        return _hang_up()
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         return _fail(f"{error.strerror or error}{where}", 1)
@@ -73,6 +81,13 @@ def run(arguments: Sequence[str]) -> int:
     if code == 130:
         return _fail("interrupted: what was finished is kept; run the same command again to go on", 130)
     return code if isinstance(code, int) else 0
+
+
+def _hang_up() -> int:
+    """End in peace: whoever read the output has seen enough (`| head -1`)."""
+    # What is still buffered goes nowhere, instead of failing when the interpreter exits.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
 
 
 def _fail(message: object, code: int) -> int:
