@@ -190,3 +190,15 @@ def test_balance_that_a_recipe_declares_is_kept_or_undone(tmp_path, suite, recip
     found = executor.open(Condition(str(balanced), "collected", None))
     assert found.metadata.imbalance.asked is None
     assert found.episodes.equals(stacking.episodes)
+
+
+def test_learner_that_cannot_run_is_said_after_the_table_with_its_reason(tmp_path, suite, dataset):
+    command = [sys.executable, "-m", "pmpo_offline.cli", "bench", suite, "--algos", "bc-accepted", "--imbalance", "0"]
+    command += ["--output", str(tmp_path / "out"), "--workers", "1"]
+    both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    buffered = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": ""}
+    done = subprocess.run(command, check=False, env=buffered, **both)
+    assert done.returncode == 1
+    *_, report, failure = done.stdout.splitlines()
+    assert report.startswith("report: ")
+    assert failure.startswith(f"error: bc-accepted, {dataset} at 0: the labels leave this algorithm nothing to learn")
