@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,16 @@ class CandidateSettings(BaseModel):
     """Gradient steps of the clone."""
 
 
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 @dataclass(frozen=True)
 class Judged:
     """N steps and S states with K candidate actions each (S = 0 where none were asked for)."""
@@ -49,6 +60,7 @@ class Judged:
     score: NDArray[np.float32]  # (S, K)
 
     @classmethod
+    @_threads(1)  # the networks are too small for several, which on a busy machine wait for one another
     def of(
         cls,
         dataset: Dataset,
