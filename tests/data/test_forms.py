@@ -121,6 +121,7 @@ def hugging_face(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     import datasets
+
     # The checkout has a folder datasets/ too: it is no package, and must not hide the real one.
     assert "site-packages" in str(datasets.__file__)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)

@@ -1,0 +1,51 @@
+"""The built wheel works outside the checkout: it carries the declarations, and nothing of the results."""
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_wheel_works_from_any_directory(tmp_path: Path) -> None:
+    built = tmp_path / "built"
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(built)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
+    [wheel] = built.glob("*.whl")
+    installed = tmp_path / "installed"
+    with zipfile.ZipFile(wheel) as archive:
+        assert not [name for name in archive.namelist() if name.endswith((".parquet", ".png"))]
+        archive.extractall(installed)
+
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(installed), "PMPO_OFFLINE_DATASETS": str(tmp_path / "home")}
+    run = [sys.executable, "-c"]
+    code = "import pmpo_offline, datasets; print(pmpo_offline.__file__); print(datasets.__file__)"
+    ours, theirs = subprocess.run(
+        [*run, code], cwd=elsewhere, env=environment, check=True, capture_output=True, text=True, timeout=60
+    ).stdout.splitlines()
+    assert Path(ours).is_relative_to(installed)
+    assert "site-packages" in theirs, "`import datasets` stays Hugging Face's"
+
+    listed = subprocess.run(
+        [sys.executable, "-m", "pmpo_offline.cli", "list", "--json"],
+        cwd=elsewhere,
+        env=environment,
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    content = json.loads(listed.stdout)
+    assert {name: value for name, value in content["datasets"][0].items() if name != "title"} == {
+        "id": "rgb-stacking/proxy-v0",
+        "built": False,
+    }
+    assert {suite["name"] for suite in content["suites"]} == {
+        path.stem for path in (ROOT / "benchmarks").glob("*.toml")
+    }
+    assert {"pmpo", "dpo", "kto", "mpo", "bc"} <= {each["name"] for each in content["algorithms"]}
