@@ -16,6 +16,9 @@ from pmpo_offline.data import LabelRule
 from pmpo_offline.errors import UserError
 from pmpo_offline.training import CandidateSettings, CriticSettings
 
+_EXPERIENCE = 1
+"""Raise it when physics, observations, rewards or critics change: kept experience of before is then left alone."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -70,7 +73,7 @@ class Recipe:
     @property
     def raw(self) -> str:
         """Name of the folder that raw experience is kept in: a hash of all that it depends on."""
-        recorded = [self.declaration.task, self.declaration.behavior, self.episodes, self.seed]
+        recorded = [_EXPERIENCE, self.declaration.task, self.declaration.behavior, self.episodes, self.seed]
         return _digest([recorded, importlib.metadata.version("mujoco")])[:16]
 
     @property

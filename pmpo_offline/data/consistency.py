@@ -31,6 +31,7 @@ def problems(metadata: Metadata, tables: dict[str, pa.Table]) -> list[str]:
         *_episodes(tables),
         *_candidates(tables),
         *_counts(metadata, tables),
+        *_shares(metadata, tables),
     ]
 
 
@@ -103,6 +104,23 @@ def _counts(metadata: Metadata, tables: dict[str, pa.Table]) -> Iterator[str]:
     if "candidates" in tables and (ranked := metadata.candidates):
         counted = (ranked.accepted, ranked.rejected, ranked.unlabelled)
         yield from _label_counts("candidates ", counted, tables["candidates"])
+
+
+def _shares(metadata: Metadata, tables: dict[str, pa.Table]) -> Iterator[str]:
+    """The bound on β rests on these numbers; and an episode's label is the label of all its rows."""
+    if metadata.kind == "candidates":
+        return
+    signs = columns.labels(tables["responses" if metadata.kind == "responses" else "transitions"])
+    rejected, labelled = int((signs < 0).sum()), int((signs != 0).sum())
+    found = {"labelled_reject_mass": rejected / len(signs), "reject_share": rejected / max(1, labelled)}
+    for name, value in found.items():
+        if not np.isclose(getattr(metadata, name), value, rtol=0, atol=1e-9):
+            yield f"dataset.json: {name} {getattr(metadata, name):g}, the tables give {value:g}"
+    if metadata.unit == "episode":
+        episodes = tables["episodes"]
+        given = np.repeat(columns.labels(episodes), columns.vector(episodes, "length"))
+        if len(given) == len(signs) and (given != signs).any():
+            yield "transitions.label: differs from the label of its episode"
 
 
 def _label_counts(what: str, said: tuple[int, int, int], table: pa.Table) -> Iterator[str]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from encoded import Store
@@ -115,6 +116,21 @@ def test_edited_counts_of_candidates_are_found(store: Store) -> None:
     assert data.verify(ID) == [
         "dataset.json: candidates 4 accepted, 0 rejected, 0 unlabelled; the tables hold 4, 4, 0",
     ]
+
+
+@pytest.mark.parametrize("name", ["labelled_reject_mass", "reject_share"])
+def test_edited_shares_are_found(store: Store, name: str) -> None:
+    dataset = store()
+    rewrite(dataset.path, lambda content: content.update({name: 0.125}))
+    true = getattr(dataset.metadata, name)
+    assert data.verify(ID) == [f"dataset.json: {name} 0.125, the tables give {true:g}"]
+
+
+def test_a_row_labelled_unlike_its_episode_is_found(store: Store) -> None:
+    dataset = store([3, 1, 4], label="success")
+    flipped = pa.array(np.where(np.arange(8) < 4, columns.labels(dataset.table) < 0, columns.labels(dataset.table) > 0))
+    tables = {"transitions": columns.replace(dataset.table, label=flipped), "episodes": dataset.episodes}
+    assert "transitions.label: differs from the label of its episode" in problems(dataset.metadata, tables)
 
 
 def test_rows_that_are_out_of_place_are_found(store: Store) -> None:
