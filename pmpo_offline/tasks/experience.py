@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pmpo_offline import data
-from pmpo_offline.errors import PmpoOfflineError
+from pmpo_offline.data.npz import load_arrays, save_arrays
 
 
 @dataclass(frozen=True)
@@ -37,20 +35,13 @@ class Experience:
         return cls(**{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)})
 
     def save(self, path: Path) -> None:
-        """Write the recording to `path` and see it safely on the disk."""
-        with path.open("wb") as file:
-            np.savez(file, allow_pickle=False, **{f.name: getattr(self, f.name) for f in fields(self)})
-            file.flush()
-            os.fsync(file.fileno())
+        """Write the recording to `path`, whole or not at all."""
+        save_arrays(path, {f.name: getattr(self, f.name) for f in fields(self)})
 
     @classmethod
     def load(cls, path: Path) -> Experience:
         """Read a recording; `PmpoOfflineError` if the file is damaged."""
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                return cls(**{f.name: stored[f.name] for f in fields(cls)})
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise PmpoOfflineError(f"{path} is damaged ({error}): delete it and run the same command again") from None
+        return cls(**load_arrays(path, [f.name for f in fields(cls)]))
 
     def tables(self) -> tuple[pa.Table, pa.Table]:
         """Return the transitions and the episodes as Arrow tables, scores and labels empty."""

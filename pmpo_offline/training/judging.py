@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from pmpo_offline.data import Dataset, Rows
-from pmpo_offline.errors import PmpoOfflineError
+from pmpo_offline.data.npz import load_arrays, save_arrays
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.training.critic import CriticSettings, judge
 from pmpo_offline.training.reference import CLONE
@@ -96,25 +93,12 @@ class Judged:
 
     def save(self, path: Path) -> None:
         """Write to `path`, whole or not at all."""
-        content: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        scratch = path.with_suffix(".tmp")
-        try:
-            with scratch.open("wb") as file:
-                np.savez(file, allow_pickle=False, **content)
-                file.flush()
-                os.fsync(file.fileno())
-            scratch.replace(path)
-        finally:
-            scratch.unlink(missing_ok=True)
+        save_arrays(path, {f.name: getattr(self, f.name) for f in fields(self)})
 
     @classmethod
     def load(cls, path: Path) -> Judged:
         """Read what `save` wrote; `PmpoOfflineError` if the file is damaged."""
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                return cls(**{f.name: stored[f.name] for f in fields(cls)})
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise PmpoOfflineError(f"{path} is damaged ({error}): delete it and run the same command again") from None
+        return cls(**load_arrays(path, [f.name for f in fields(cls)]))
 
 
 @torch.no_grad()

@@ -120,12 +120,7 @@ def _follow(parent: Connection) -> None:
 
 
 def _write_chunk(path: Path, behaviors: tuple[Behavior, ...], seeds: list[int]) -> None:
-    scratch = path.with_suffix(".tmp")
-    try:
-        record(behaviors, seeds).save(scratch)
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
+    record(behaviors, seeds).save(path)
 
 
 def record(behaviors: Sequence[Behavior], seeds: Sequence[int]) -> Experience:
