@@ -25,8 +25,19 @@ OBJECTIVES: dict[str, Objective] = {
         Objective(
             "pmpo",
             pmpo,
-            {"logp": "logp", "label": "label", "kl": "forward_kl"},
-            {"alpha": _SHARE, "beta": _NOT_NEGATIVE, "normalize": Words(("joint", "set"))},
+            {"logp": "logp", "label": "label", "kl": "divergence"},
+            {
+                "alpha": _SHARE,
+                "beta": _NOT_NEGATIVE,
+                "normalize": Words(("joint", "set")),
+                "divergence": Words(("behavior", "forward", "reverse", "alpha", "renyi")),
+                "order": _SHARE,
+                "over": Words(("all", "labelled")),
+            },
+            # Which divergence the caller hands over as `kl`. "behavior": the forward one from whatever made the data, by
+            # cloning it, -E[log pi] (the paper's BC term). The others compare with the reference policy; `order` is
+            # that of "alpha" and "renyi"; `over`: on all rows or on the labelled ones.
+            caller={"divergence": "behavior", "order": 0.5, "over": "all"},
             bound=stability.beta_min,
         ),
         Objective("bc", bc, {"logp": "logp"}, {}),

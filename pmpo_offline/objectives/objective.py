@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -47,10 +47,12 @@ class Objective:
 
     - `logp`, `ref_logp`: log-probability of each row's outcome under the policy and under the reference
     - `label`: +1 accept, -1 reject, 0 unlabelled
-    - `forward_kl`: `(*runs,)`, KL(pi_ref || pi) over all rows
+    - `advantage`: how much better the row's outcome was than the policy's average one, in the reward's units
+    - `divergence`: `(*runs,)`, how far the policy is from its reference, as the caller's settings say (`caller`)
     - `policy_kl`: `(*runs,)`, KL(pi || pi_ref), detached and at least 0
     - `group_logp`, `group_score`: `(*runs, B, K)`, of the candidates of each state
     - `logp_chosen`, `logp_rejected`, `ref_chosen`, `ref_rejected`: `(*runs, P)`, of each pair's two outcomes
+    - `length_chosen`, `length_rejected`: `(*runs, P)`, how many tokens or steps each pair's two outcomes have, from 1
     """
 
     name: str
@@ -61,15 +63,26 @@ class Objective:
     """The loss's tensor parameters, each with the name of its input in the vocabulary."""
     allowed: Mapping[str, Interval | Words]
     """The values that each setting may take."""
+    caller: Mapping[str, Any] = field(default_factory=dict)
+    """Settings that tell the caller how to compute the inputs, with their defaults; the loss never sees them."""
     bound: Callable[..., float] | None = None
     """The least stable beta from `alpha`, `reject_mass`, `normalize`, `reject_share`; None where no bound applies."""
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The hyperparameters and their defaults; numeric ones also take a tensor `(*runs, 1)`."""
-        parameters = inspect.signature(self.loss).parameters
-        return {name: p.default for name, p in parameters.items() if name not in self.inputs and name != "weight"}
+        """The hyperparameters and their defaults, the loss's own and then the caller's.
+
+        Numeric ones of the loss also take a tensor `(*runs, 1)`. Tensors that a loss can do without (`weight`, BCO's
+        `shift`) default to None and are not among them.
+        """
+        parameters = inspect.signature(self.loss).parameters.values()
+        own = {p.name: p.default for p in parameters if p.name not in self.inputs and p.default is not None}
+        return {**own, **self.caller}
 
     def __call__(self, inputs: Mapping[str, Tensor], **settings: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss and its metrics, picking what it needs from `inputs` by the names of the vocabulary."""
-        return self.loss(**{parameter: inputs[name] for parameter, name in self.inputs.items()}, **settings)
+        """Return the loss and its metrics, picking what it needs from `inputs` by the names of the vocabulary.
+
+        The caller's settings may be given with the others and change nothing here.
+        """
+        own = {name: value for name, value in settings.items() if name not in self.caller}
+        return self.loss(**{parameter: inputs[name] for parameter, name in self.inputs.items()}, **own)

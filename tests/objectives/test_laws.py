@@ -13,7 +13,7 @@ from pmpo_offline import objectives
 from pmpo_offline.objectives import OBJECTIVES, Objective
 
 ROWS, CANDIDATES = 6, 3
-LEARNED = ("logp", "forward_kl", "group_logp", "logp_chosen", "logp_rejected")  # what depends on the policy
+LEARNED = ("logp", "divergence", "group_logp", "logp_chosen", "logp_rejected")  # what depends on the policy
 SWEPT = {"alpha", "beta", "temperature", "desirable_weight", "undesirable_weight"}
 
 every_objective = pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES.keys())
@@ -32,7 +32,7 @@ def sample(*runs: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> dic
     }
     groups = {name: draw(ROWS, CANDIDATES) for name in ("group_logp", "group_score")}
     label = torch.tensor([1.0, 1.0, -1.0, -1.0, 0.0, 0.0], dtype=dtype).expand(*runs, ROWS)
-    return {**rows, **groups, "label": label, "forward_kl": draw().square(), "policy_kl": draw().square()}
+    return {**rows, **groups, "label": label, "divergence": draw().square(), "policy_kl": draw().square()}
 
 
 def learned(objective: Objective, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -127,7 +127,7 @@ def test_unlabelled_rows_have_no_gradient_and_may_hold_anything(name: str):
 
 @every_objective
 def test_nothing_to_learn_from_is_zero(objective: Objective):
-    inputs = {**sample(3), "forward_kl": torch.zeros(3)}
+    inputs = {**sample(3), "divergence": torch.zeros(3)}
     leaves = learned(objective, inputs)
     loss, metrics = objective(inputs, weight=torch.zeros(3, ROWS))
     loss.sum().backward()
@@ -194,7 +194,13 @@ def test_declarations(objective: Objective):
 
 def test_only_pmpo_has_a_bound():
     assert [name for name, objective in OBJECTIVES.items() if objective.bound] == ["pmpo"]
-    assert OBJECTIVES["pmpo"].settings == {"alpha": 0.5, "beta": 1.0, "normalize": "joint"}
+
+
+def test_settings_of_the_caller_are_declared_and_kept_from_the_loss():
+    pmpo = OBJECTIVES["pmpo"]
+    assert pmpo.caller == {"divergence": "behavior", "order": 0.5, "over": "all"}
+    assert pmpo.settings.items() >= {"alpha": 0.5, "beta": 1.0, "normalize": "joint", **pmpo.caller}.items()
+    torch.testing.assert_close(pmpo(sample(), **pmpo.settings), pmpo(sample()))
 
 
 def test_the_example_in_the_docstring():
