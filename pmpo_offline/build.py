@@ -24,6 +24,7 @@ from pmpo_offline.data import Dataset, LabelRule
 from pmpo_offline.data.storage import alone_in
 from pmpo_offline.errors import PmpoOfflineError, UserError
 from pmpo_offline.recipe import Recipe
+from pmpo_offline.tasks import Experience, Scored, Task
 from pmpo_offline.training import Judged
 
 Progress = Callable[[str, int, int], None]
@@ -78,12 +79,13 @@ def build_dataset(
             raise UserError(f"{recipe.id} stands as {stored} in {directory}: add --overwrite to store it as {format}")
         return standing
 
+    task = tasks.get(recipe.declaration.task)
     tell: Progress = progress or (lambda stage, done, total: None)
     try:
         folder = root / ".raw" / recipe.raw
         folder.mkdir(parents=True, exist_ok=True)
         with alone_in(folder):
-            experience = tasks.get(recipe.declaration.task).collect(
+            experience = task.collect(
                 recipe.declaration.behavior,
                 recipe.episodes,
                 recipe.seed,
@@ -92,32 +94,41 @@ def build_dataset(
                 lambda done, total: tell("collect episodes", done, total),
             )
             transitions, ends = experience.tables()
+            scored = _scored(task, recipe, experience)
             judged = None
-            if recipe.label.score == "advantage" or recipe.candidates:
+            if recipe.label.score == "advantage" or (recipe.candidates and scored is None):
                 judged = _judged(folder / recipe.judged, recipe, transitions, ends, tell)
+                scored = scored or Scored(judged.row, judged.action, judged.score)
     except OSError as error:
         raise PmpoOfflineError(
             f"cannot write in {root}: {error.strerror or error}; choose another --home or free space"
         ) from None
-    candidates = None
-    if judged is not None:
-        if recipe.label.score == "advantage":
-            place = transitions.schema.get_field_index("score")
-            transitions = transitions.set_column(place, transitions.schema.field(place), pa.array(judged.advantage))
-        if recipe.candidates:
-            _, k, action_dim = judged.action.shape
-            candidates = pa.table(
-                {
-                    "row": np.repeat(judged.row, k),
-                    "action": data.columns.list_array(judged.action.reshape(-1, action_dim)),
-                    "score": judged.score.ravel(),
-                    "label": pa.nulls(judged.score.size, pa.bool_()),
-                },
-                schema=data.candidates_schema(action_dim),
-            )
+    if judged is not None and recipe.label.score == "advantage":
+        place = transitions.schema.get_field_index("score")
+        transitions = transitions.set_column(place, transitions.schema.field(place), pa.array(judged.advantage))
+    candidates = None if scored is None or not recipe.candidates else _candidates(scored)
     metadata, labelled = _label(recipe, transitions, ends, candidates, judged)
     data.write(directory, metadata, labelled, format=format, overwrite=overwrite)
     return data.load_dataset(recipe.id, home=root)
+
+
+def _scored(task: Task, recipe: Recipe, experience: Experience) -> Scored | None:
+    """Return candidate actions with their true values, None where none are asked for or only a critic can tell."""
+    asked = recipe.candidates
+    if asked is None:
+        return None
+    return task.candidates(recipe.declaration.behavior, experience, asked.states, asked.actions, recipe.seed)
+
+
+def _candidates(scored: Scored) -> pa.Table:
+    _, k, action_dim = scored.action.shape
+    columns = {
+        "row": np.repeat(scored.row, k),
+        "action": data.columns.list_array(scored.action.reshape(-1, action_dim)),
+        "score": scored.score.ravel(),
+        "label": pa.nulls(scored.score.size, pa.bool_()),
+    }
+    return pa.table(columns, schema=data.candidates_schema(action_dim))
 
 
 def _label(
@@ -154,7 +165,10 @@ def _label(
         provenance=data.Provenance(
             sources=[f"simulated by pmpo-offline, task {declaration.task}"],
             hashes={"recipe": recipe.digest, "experience": recipe.raw},
-            packages={name: importlib.metadata.version(name) for name in ("pmpo-offline", "mujoco", "numpy", "torch")},
+            packages={
+                name: importlib.metadata.version(name)
+                for name in ("pmpo-offline", tasks.get(declaration.task).simulator, "numpy", "torch")
+            },
             settings={"episodes": recipe.episodes, "behavior": declaration.behavior, **critic},
         ),
         licence=declaration.licence,

@@ -62,6 +62,8 @@ class SuiteDeclaration(Declaration):
     name: str
     title: str
     description: str = ""
+    family: str = "control"
+    """Which hyperparameters its algorithms take: a folder of baselines/."""
     datasets: Annotated[list[str], Field(min_length=1)]
     imbalance: Annotated[list[Share], Field(min_length=1)] = [None]
     noise: Annotated[list[Rate | None], Field(min_length=1)] = [None]
@@ -115,7 +117,20 @@ def suite(name: str) -> SuiteDeclaration:
 
 def algorithm(name: str, family: str = "control") -> AlgorithmDeclaration:
     """Return the algorithm of this name as declared for a family of tasks; `UserError` if there is none."""
+    if family not in families():
+        raise unknown("family of algorithms", family, families())
     return _find("algorithm", name, _algorithm_files(family), AlgorithmDeclaration)
+
+
+def families() -> list[str]:
+    """Return the families of tasks that algorithms are declared for."""
+    return sorted(path.name for path in root("baselines").iterdir() if next(path.glob("*.toml"), None))
+
+
+def family(task: str) -> str:
+    """Return the family of a task: its namespace where algorithms are declared for that, else "control"."""
+    namespace = task.partition("/")[0]
+    return namespace if namespace in families() else "control"
 
 
 def datasets() -> list[DatasetDeclaration]:
@@ -197,8 +212,9 @@ def _find(kind: str, name: str, files: dict[str, Path], model: type[D]) -> D:
 def _read(path: Path, model: type[D]) -> D:
     content = _toml(path)
     # A name repeated inside the file could contradict the file's own, so it is not a key there.
-    implied = {"name": path.stem, "family": path.parent.name}
-    implied = {key: value for key, value in implied.items() if key in model.model_fields}
+    implied = {"name": path.stem} if "name" in model.model_fields else {}
+    if model is AlgorithmDeclaration:
+        implied["family"] = path.parent.name
     if repeated := sorted(implied.keys() & content.keys()):
         raise UserError(f"{path}: {repeated[0]}: comes from the file's place and cannot be set; remove it")
     return _validate(model, {**content, **implied}, str(path))

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pmpo_offline import catalog
+from pmpo_offline import catalog, tasks
 from pmpo_offline.catalog import DatasetDeclaration
 from pmpo_offline.data import LabelRule
 from pmpo_offline.errors import UserError
@@ -74,7 +74,8 @@ class Recipe:
     def raw(self) -> str:
         """Name of the folder that raw experience is kept in: a hash of all that it depends on."""
         recorded = [_EXPERIENCE, self.declaration.task, self.declaration.behavior, self.episodes, self.seed]
-        return _digest([recorded, importlib.metadata.version("mujoco")])[:16]
+        simulator = tasks.get(self.declaration.task).simulator
+        return _digest([recorded, importlib.metadata.version(simulator)])[:16]
 
     @property
     def judged(self) -> str:

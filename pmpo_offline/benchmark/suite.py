@@ -70,10 +70,13 @@ def expand(suite: SuiteDeclaration, *, algos: Sequence[str] | None = None, sweep
         UserError: an unknown algorithm, objective or setting, a value that a setting does not allow, a sweep over an
             algorithm that does not run, or a control of one that uses no labels.
     """
-    chosen = [catalog.algorithm(name) for name in algos or suite.algorithms]
-    reference = [catalog.algorithm(suite.reference)] if suite.reference else []
+    def find(name: str) -> AlgorithmDeclaration:
+        return catalog.algorithm(name, suite.family)
+
+    chosen = [find(name) for name in algos or suite.algorithms]
+    reference = [find(suite.reference)] if suite.reference else []
     algorithms = {algorithm.name: algorithm for algorithm in (*reference, *chosen)}
-    controls = {_control(catalog.algorithm(name)) for name in suite.shuffled}
+    controls = {_control(find(name)) for name in suite.shuffled}
     for name in sweep or {}:
         if name not in algorithms:
             raise unknown("algorithm in a setting", name, algorithms)

@@ -89,14 +89,18 @@ def list_names(home: Home = None, json: Json = False) -> None:
             for name in sorted({*declared, *built})
         ],
         "suites": [{"name": suite.name, "title": suite.title} for suite in catalog.suites()],
-        "algorithms": [{"name": each.name, "title": each.title} for each in catalog.algorithms()],
+        "algorithms": [
+            {"name": each.name, "family": each.family, "title": each.title}
+            for family in catalog.families()
+            for each in catalog.algorithms(family)
+        ],
     }
     if json:
         return emit(content)
     for kind, entries in content.items():
         print(f"{kind}:")
         for entry in entries:
-            name = entry.get("id") or f"{entry['name']}"
+            name = entry.get("id") or "/".join(entry[key] for key in ("family", "name") if key in entry)
             mark = "" if entry.get("built", True) else " (not built)"
             print(f"  {name}{mark}  {entry['title']}".rstrip())
     return None

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pmpo_offline.errors import unknown
+from pmpo_offline.tasks.experience import Experience
 from pmpo_offline.tasks.stacking.task import StackingTask
+from pmpo_offline.tasks.task import Outcome, Scored, Task
 
-TASKS = {StackingTask.id: StackingTask}
+TASKS: dict[str, Callable[[], Task]] = {StackingTask.id: StackingTask}
+"""What makes a task, by its id."""
 
 
-def get(name: str) -> StackingTask:
+def get(name: str) -> Task:
     """Return the task of this name; `UserError` with the near misses if there is none."""
     if name not in TASKS:
         raise unknown("task", name, TASKS)
     return TASKS[name]()
+
+
+__all__ = ["TASKS", "Experience", "Outcome", "Scored", "Task", "get"]

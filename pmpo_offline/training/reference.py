@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from pmpo_offline import catalog
+from pmpo_offline.catalog import AlgorithmDeclaration
 from pmpo_offline.data import Dataset
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.training import checkpoint
@@ -20,7 +20,7 @@ from pmpo_offline.training.fitting import Progress, fit
 from pmpo_offline.training.settings import TrainingSettings, hyperparameters, settle
 
 CLONE = "bc"
-"""The algorithm that makes the reference."""
+"""The algorithm that makes the reference, in every family."""
 
 
 def fresh_policy(sampler: Sampler, hyper: TrainingSettings, seeds: Sequence[int]) -> MixturePolicy:
@@ -38,6 +38,7 @@ def fresh_policy(sampler: Sampler, hyper: TrainingSettings, seeds: Sequence[int]
 
 def reference_policy(
     dataset: Dataset,
+    clone: AlgorithmDeclaration,
     overrides: Mapping[str, Any],
     seeds: Sequence[int],
     folder: Path | None,
@@ -45,7 +46,6 @@ def reference_policy(
     progress: Progress | None,
 ) -> MixturePolicy:
     """Return the behaviour's clone for each seed; labels do not enter, so every labelling of the data shares it."""
-    clone = catalog.algorithm(CLONE)
     hyper = hyperparameters(clone, overrides)
     table = dataset.table.select(["observation", "action"])
     digest = hashlib.sha256(json.dumps([hyper.model_dump(), list(seeds)]).encode())

@@ -51,7 +51,7 @@ def train(
 
     Args:
         dataset: labelled transitions.
-        algorithm: a declared algorithm, or its name.
+        algorithm: a declared algorithm, or its name in the family of the dataset's task.
         seeds: one training run each.
         settings: the objective's hyperparameters, over those that the algorithm declares; they may differ in numbers.
         checkpoint: where to leave checkpoints; a run that finds one goes on from it and ends bit for bit the same.
@@ -65,8 +65,9 @@ def train(
     Raises:
         UserError: unknown or malformed hyperparameters, or labels that leave the algorithm nothing to learn from.
     """
+    family = catalog.family(dataset.metadata.task)
     if isinstance(algorithm, str):
-        algorithm = catalog.algorithm(algorithm)
+        algorithm = catalog.algorithm(algorithm, family)
     hyper = hyperparameters(algorithm, overrides or {})
     complete = [settle(algorithm, each, dataset.metadata) for each in settings]
     bounds = [beta_bound(algorithm, each, dataset.metadata) for each in complete]
@@ -74,11 +75,14 @@ def train(
     runs = [(each, seed) for each in complete for seed in seeds]
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
-    is_clone = algorithm == catalog.algorithm(CLONE)
+    clone = catalog.algorithm(CLONE, family)
+    is_clone = algorithm == clone
     reference = None
     if is_clone or algorithm.start == "reference":
         same_network = {"components": hyper.components, "hidden": hyper.hidden}
-        clones = reference_policy(dataset, {**(overrides or {}), **same_network}, seeds, references, place, progress)
+        clones = reference_policy(
+            dataset, clone, {**(overrides or {}), **same_network}, seeds, references, place, progress
+        )
         reference = repeat(clones, len(complete))
         if is_clone:
             return Trained(reference, runs, bounds, {})

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from pmpo_offline.tasks.stacking.behaviors import Behavior, Script, correlated_noise
-from pmpo_offline.tasks.stacking.episodes import Outcome, play
+from pmpo_offline.tasks.stacking.episodes import play
 from pmpo_offline.tasks.stacking.simulation import Array, Scene
 from pmpo_offline.tasks.stacking.task import held_out_layouts
+from pmpo_offline.tasks.task import Outcome
 
 EPISODES = 20
 VARIANTS = {

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from pmpo_offline.tasks.stacking.episodes import HORIZON, Outcome, play
+from pmpo_offline.tasks.stacking.episodes import HORIZON, play
 from pmpo_offline.tasks.stacking.rewards import HOLD_STEPS, reward, stage
 from pmpo_offline.tasks.stacking.scene import TOUCHES
 from pmpo_offline.tasks.stacking.shapes import TRIPLETS
 from pmpo_offline.tasks.stacking.simulation import TCP_HEIGHT, Array, Geometry, Layout, Scene, Simulation
+from pmpo_offline.tasks.task import Outcome
 
 BOXES = TRIPLETS["5-boxes"]  # red 22 mm half-height and half-width, blue 22 mm high and 25 mm wide
 UPRIGHT = (1.0, 0.0, 0.0, 0.0)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pmpo_offline.tasks.stacking.rewards import HOLD_STEPS, reward
 from pmpo_offline.tasks.stacking.simulation import Array, Layout, Scene, Simulation
+from pmpo_offline.tasks.task import Outcome
 
 HORIZON = 200
 """Control steps after which an episode is truncated."""
@@ -18,16 +18,6 @@ Choose = Callable[[Scene, NDArray[np.intp], int], Array]
 """From the scene of the episodes still running, their indices (m,) and the time step, their actions (m, 5)."""
 Watch = Callable[[Simulation, Scene, NDArray[np.intp], Array, Array], None]
 """Told after every step: the simulation, the scene before, who acted, the actions (m, 5) and the rewards (m,)."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How n episodes went."""
-
-    returns: Array
-    length: NDArray[np.int64]
-    success: NDArray[np.bool_]
-    """Success ends an episode (terminated); every other one is cut at the horizon (truncated)."""
 
 
 def play(

@@ -16,10 +16,11 @@ from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.tasks.experience import Experience
 from pmpo_offline.tasks.stacking.behaviors import Behavior, Script
 from pmpo_offline.tasks.stacking.collection import collect
-from pmpo_offline.tasks.stacking.episodes import Choose, Outcome, play
+from pmpo_offline.tasks.stacking.episodes import Choose, play
 from pmpo_offline.tasks.stacking.observation import OBSERVATION_DIM, observe
 from pmpo_offline.tasks.stacking.shapes import TRIPLETS
 from pmpo_offline.tasks.stacking.simulation import ACTION_DIM, Array, Layout, Scene, random_layout
+from pmpo_offline.tasks.task import Outcome, Scored
 
 _HELD_OUT_SEED = (
     7_310_000_000  # no dataset has these layouts: they are drawn on test triplets, which are not trained on
@@ -36,6 +37,7 @@ class StackingTask:
     """Stack red on blue; `rgb-stacking/proxy`."""
 
     id = "rgb-stacking/proxy"
+    simulator = "mujoco"
     observation_dim = OBSERVATION_DIM
     action_dim = ACTION_DIM
 
@@ -57,6 +59,12 @@ class StackingTask:
         if not mixture:
             raise UserError(f"task {self.id} needs at least one [[behavior]] to collect from")
         return collect(mixture, episodes, seed, workers, folder, progress)
+
+    def candidates(
+        self, behaviors: Sequence[Mapping[str, Any]], experience: Experience, states: int, actions: int, seed: int
+    ) -> Scored | None:
+        """Return None: what an action is worth here only a critic can tell."""
+        return None
 
     def score(
         self,

@@ -1,0 +1,84 @@
+"""What the house asks of a task: collect experience, score actions and policies, know the reference scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pmpo_offline.policies import MixturePolicy
+from pmpo_offline.tasks.experience import Experience
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How n episodes went."""
+
+    returns: NDArray[np.float64]
+    length: NDArray[np.int64]
+    success: NDArray[np.bool_]
+    """Success ends an episode (terminated); every other one is cut at the horizon (truncated)."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """K candidate actions at each of S recorded steps with their true values, where a task knows them."""
+
+    row: NDArray[np.int64]
+    """(S,), ascending: the step that holds the state."""
+    action: NDArray[np.float32]
+    """(S, K, A)."""
+    score: NDArray[np.float32]
+    """(S, K)."""
+
+
+class Task(Protocol):
+    """A task; `tasks.get` makes one by its id."""
+
+    id: ClassVar[str]
+    simulator: ClassVar[str]
+    """The package whose version the experience depends on."""
+    observation_dim: int
+    action_dim: int
+
+    def collect(
+        self,
+        behaviors: Sequence[Mapping[str, Any]],
+        episodes: int,
+        seed: int,
+        workers: int,
+        folder: Path,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Experience:
+        """Record episodes of the declared behaviours, going on from what `folder` holds.
+
+        Raises `UserError` if the declaration is malformed.
+        """
+        ...
+
+    def candidates(
+        self, behaviors: Sequence[Mapping[str, Any]], experience: Experience, states: int, actions: int, seed: int
+    ) -> Scored | None:
+        """Draw `actions` from the behaviour at (up to) `states` recorded steps and return their true values.
+
+        None where only a critic can tell them.
+        """
+        ...
+
+    def score(
+        self,
+        policy: MixturePolicy,
+        episodes: int,
+        threads: int,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> tuple[Outcome, list[str]]:
+        """Play held-out episodes with every stacked policy: outcomes run by run, (runs * episodes,), layouts' names."""
+        ...
+
+    def references(self, episodes: int, seed: int, threads: int) -> tuple[Outcome, Outcome]:
+        """Measure what is 0 and what is 100 of the normalized score."""
+        ...
