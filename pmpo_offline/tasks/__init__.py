@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from pmpo_offline.errors import unknown
+from pmpo_offline.tasks.bandit import FUNCTIONS, BanditTask
 from pmpo_offline.tasks.experience import Experience
 from pmpo_offline.tasks.stacking.task import StackingTask
 from pmpo_offline.tasks.task import Outcome, Scored, Task
 
-TASKS: dict[str, Callable[[], Task]] = {StackingTask.id: StackingTask}
+TASKS: dict[str, Callable[[], Task]] = {
+    StackingTask.id: StackingTask,
+    **{f"bandit/{function.name}": partial(BanditTask, function) for function in FUNCTIONS.values()},
+}
 """What makes a task, by its id."""
 
 

@@ -1,0 +1,156 @@
+"""Bandits: one action an episode, no context, and a reward that is known exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pmpo_offline.errors import UserError
+from pmpo_offline.policies import MixturePolicy
+from pmpo_offline.tasks.bandit.functions import Function
+from pmpo_offline.tasks.experience import Experience
+from pmpo_offline.tasks.task import Outcome, Scored
+
+SUCCESS = 0.1
+"""An action succeeds if its regret is at most this: a tenth of a random action's."""
+
+
+class Behavior(BaseModel):
+    """One behaviour of the mixture that collects a dataset, as declared in its TOML; actions are clipped to [-1, 1]."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    weight: float = Field(gt=0)
+    """Share of the actions, relative to the other behaviours."""
+    distribution: Literal["gaussian", "uniform"]
+    """How an action is drawn; uniform ones come from the whole box, and `mean` and `std` say nothing of them."""
+    mean: float = Field(default=0.0, ge=-1, le=1)
+    """Mean of every coordinate."""
+    std: float = Field(default=0.5, gt=0)
+    """Standard deviation of every coordinate."""
+
+
+class BanditTask:
+    """Find the best action of one function; `bandit/<function>`.
+
+    Args:
+        function: what is to be minimised.
+        dimensions: D.
+    """
+
+    simulator = "numpy"
+    observation_dim = 1
+
+    def __init__(self, function: Function, dimensions: int = 10) -> None:
+        self.id = f"bandit/{function.name}"
+        self.function = function
+        self.action_dim = dimensions
+
+    def collect(
+        self,
+        behaviors: Sequence[Mapping[str, Any]],
+        episodes: int,
+        seed: int,
+        workers: int,
+        folder: Path,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Experience:
+        """Draw one action an episode; `UserError` if the declaration is malformed.
+
+        It takes a fraction of a second, so nothing is kept in `folder` and `workers` have nothing to do.
+        """
+        mixture = self._mixture(behaviors)
+        action, chosen = self._draw(mixture, episodes, np.random.default_rng([seed, 0]))
+        regret = self._regret(action)
+        if progress:
+            progress(episodes, episodes)
+        return Experience(
+            observation=np.zeros((episodes, self.observation_dim), np.float32),
+            action=action,
+            reward=-regret,
+            length=np.ones(episodes, np.int64),
+            success=regret <= SUCCESS,
+            terminated=np.ones(episodes, np.bool_),
+            final_observation=np.zeros((episodes, self.observation_dim), np.float32),
+            behavior=np.array([mixture[i].name for i in chosen]),
+            seed=seed * 1_000_000 + np.arange(episodes),
+        )
+
+    def candidates(
+        self, behaviors: Sequence[Mapping[str, Any]], experience: Experience, states: int, actions: int, seed: int
+    ) -> Scored:
+        """Draw fresh actions of the behaviour at the first `states` steps and return them with their rewards."""
+        states = min(states, len(experience.reward))
+        action, _ = self._draw(self._mixture(behaviors), states * actions, np.random.default_rng([seed, 1]))
+        score = -self._regret(action)
+        shape = (states, actions)
+        return Scored(np.arange(states), action.reshape(*shape, self.action_dim), score.reshape(shape))
+
+    def score(
+        self,
+        policy: MixturePolicy,
+        episodes: int,
+        threads: int,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> tuple[Outcome, list[str]]:
+        """Draw `episodes` actions of every stacked policy and return their rewards, run by run, (runs * episodes,).
+
+        Unlike in tasks of many steps the whole distribution is what was learned, so its spread counts. The random
+        numbers behind the draws are common to all runs and all learners; a policy that diverged acts at 0.
+        """
+        device = policy.observation_mean.device
+        generator = torch.Generator().manual_seed(0)
+        uniform = torch.rand(episodes, generator=generator).to(device)
+        normal = torch.randn(episodes, self.action_dim, generator=generator).to(device)
+        with torch.no_grad():
+            observation = torch.zeros(policy.runs, episodes, self.observation_dim, device=device)
+            action = policy(observation).sample(uniform, normal)
+        regret = self._regret(torch.nan_to_num(action).flatten(0, 1).cpu().numpy())
+        if progress:
+            progress(episodes, episodes)
+        return _outcome(regret), [self.function.name] * episodes
+
+    def references(self, episodes: int, seed: int, threads: int) -> tuple[Outcome, Outcome]:
+        """Return uniformly random actions, 0 of the normalized score, and the best one over and over, 100."""
+        uniform = np.random.default_rng([seed, 2]).uniform(-1, 1, (episodes, self.action_dim))
+        best = np.full((episodes, self.action_dim), self.function.best)
+        return _outcome(self._regret(uniform)), _outcome(self._regret(best))
+
+    def _mixture(self, behaviors: Sequence[Mapping[str, Any]]) -> list[Behavior]:
+        try:
+            mixture = [Behavior.model_validate(behavior) for behavior in behaviors]
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise UserError(f"behavior: {'.'.join(map(str, first['loc']))}: {first['msg'].lower()}") from None
+        if not mixture:
+            raise UserError(f"task {self.id} needs at least one [[behavior]] to collect from")
+        return mixture
+
+    def _draw(
+        self, mixture: Sequence[Behavior], count: int, rng: np.random.Generator
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Return actions (count, D) and the place in the mixture of the behaviour behind each."""
+        weight = np.array([behavior.weight for behavior in mixture])
+        chosen = rng.choice(len(mixture), count, p=weight / weight.sum())
+        mean, std = (np.array([getattr(each, name) for each in mixture]) for name in ("mean", "std"))
+        gaussian = mean[chosen, None] + std[chosen, None] * rng.standard_normal((count, self.action_dim))
+        anywhere = rng.uniform(-1, 1, (count, self.action_dim))
+        uniform = np.array([each.distribution == "uniform" for each in mixture])
+        action = np.where(uniform[chosen, None], anywhere, gaussian).clip(-1, 1)
+        return action.astype(np.float32), chosen
+
+    def _regret(self, action: NDArray[Any]) -> NDArray[Any]:
+        regret: NDArray[Any] = self.function.regret(torch.from_numpy(action)).numpy()
+        return regret
+
+
+def _outcome(regret: NDArray[Any]) -> Outcome:
+    regret = regret.astype(np.float64)
+    return Outcome(returns=-regret, length=np.ones(len(regret), np.int64), success=regret <= SUCCESS)
