@@ -7,6 +7,7 @@ from functools import partial
 
 from pmpo_offline.errors import unknown
 from pmpo_offline.tasks.bandit import FUNCTIONS, BanditTask
+from pmpo_offline.tasks.bandit.gmm import GMM
 from pmpo_offline.tasks.experience import Experience
 from pmpo_offline.tasks.stacking.task import StackingTask
 from pmpo_offline.tasks.task import Outcome, Scored, Task
@@ -14,6 +15,7 @@ from pmpo_offline.tasks.task import Outcome, Scored, Task
 TASKS: dict[str, Callable[[], Task]] = {
     StackingTask.id: StackingTask,
     **{f"bandit/{function.name}": partial(BanditTask, function) for function in FUNCTIONS.values()},
+    "bandit/gmm": partial(BanditTask, GMM, 2),
 }
 """What makes a task, by its id."""
 
