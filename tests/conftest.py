@@ -58,3 +58,11 @@ def stacking(recipe: Path, stacking_home: Path) -> Dataset:
     from pmpo_offline.build import build_dataset
 
     return build_dataset(str(recipe), home=stacking_home, workers=1)
+
+
+@pytest.fixture(scope="session")
+def advantage(recipe: Path, stacking: Dataset, stacking_home: Path) -> Dataset:
+    """The same episodes, every step labelled by the sign of its advantage."""
+    from pmpo_offline.build import build_dataset
+
+    return build_dataset(str(recipe), home=stacking_home, label="advantage", workers=1)

@@ -138,8 +138,8 @@ def test_shares_of_zero_and_one_have_one_class(stacking: Dataset, recipe: Path, 
     assert accepts.imbalance.achieved == 1
 
 
-def test_advantages_are_stored_and_label_steps(stacking: Dataset, recipe: Path, stacking_home: Path) -> None:
-    built = build_dataset(str(recipe), home=stacking_home, label="advantage", workers=1)
+def test_advantages_are_stored_and_label_steps(stacking: Dataset, advantage: Dataset) -> None:
+    built = advantage
     metadata = built.metadata
     assert (metadata.score.name, metadata.unit, metadata.threshold) == ("advantage", "step", 0.0)
     assert metadata.score.settings["critic"]["folds"] == 2

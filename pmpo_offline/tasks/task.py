@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,8 +39,8 @@ class Scored:
 class Task(Protocol):
     """A task; `tasks.get` makes one by its id."""
 
-    id: ClassVar[str]
-    simulator: ClassVar[str]
+    id: str
+    simulator: str
     """The package whose version the experience depends on."""
     observation_dim: int
     action_dim: int

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from torch import Tensor
 from pmpo_offline.data import Candidates, Dataset, Rows, indices, pairs
 from pmpo_offline.errors import UserError
 from pmpo_offline.policies import Mixture, MixturePolicy
+from pmpo_offline.training.divergence import draw, from_reference
 from pmpo_offline.training.shuffle import shuffled
 
 _MANY = 1 << 62  # a population so large that its remainder by a pool's size is uniform for all purposes
@@ -45,13 +47,16 @@ class RowBatch:
     def __init__(
         self,
         rows: Rows,
+        score: str,
         label: Tensor,
         index: Tensor,
         policy: MixturePolicy,
         reference: MixturePolicy | None,
+        settings: Mapping[str, Any],
         step: int,
     ) -> None:
-        self._rows, self._index, self._policy, self._reference, self._step = rows, index, policy, reference, step
+        self._rows, self._score, self._index, self._settings, self._step = rows, score, index, settings, step
+        self._policy, self._reference = policy, reference
         self.label = label.expand(len(index), -1).gather(1, index)
 
     @cached_property
@@ -74,24 +79,40 @@ class RowBatch:
         return self._reference_distribution.log_prob(self._rows.action[self._index])
 
     @property
-    def forward_kl(self) -> Tensor:
-        """(R,): KL(behaviour ‖ policy) on the recorded actions of all rows, less the behaviour's own entropy.
+    def advantage(self) -> Tensor:
+        """(R, B); `UserError` if the dataset's scores are none."""
+        if self._score != "advantage":
+            raise UserError(
+                f"this algorithm weighs steps by their advantage and the dataset is scored by {self._score}: build one "
+                "with build-dataset --label advantage"
+            )
+        return self._rows.score[self._index]
 
-        The recorded actions are samples of the reference itself, so nothing has to stand in for it. This is the
-        behaviour-cloning term of the paper's offline experiment.
+    @property
+    def divergence(self) -> Tensor:
+        """(R,): how far the policy is from its reference, over all rows or the labelled ones, as the settings say.
+
+        "behavior" is KL(behaviour ‖ policy) on the recorded actions, less the behaviour's own entropy: they are samples
+        of the reference itself, so nothing has to stand in for it. This is the behaviour-cloning term of the paper's
+        offline experiment. The others compare with the reference policy.
         """
-        return -self.logp.mean(-1)
+        counted = (
+            self.label != 0 if self._settings["over"] == "labelled" else torch.ones_like(self.label, dtype=torch.bool)
+        )
+        kind = self._settings["divergence"]
+        if kind == "behavior":
+            return _average(-self.logp, counted)
+        reference, order = self._reference_distribution, self._settings["order"]
+        return _average(from_reference(self._distribution, reference, kind, order, self._step), counted)
 
     @property
     def policy_kl(self) -> Tensor:
-        """(R,): KL(policy ‖ reference), one action drawn a row, detached."""
+        """(R,): KL(policy ‖ reference), closed between Gaussians, else by one action drawn a row; detached."""
         distribution = self._distribution  # with its graph: others may need the gradient
         with torch.no_grad():
-            generator = torch.Generator().manual_seed(self._step)
-            size = self._index.shape[1]
-            uniform = torch.rand(size, generator=generator).to(self._index.device)
-            normal = torch.randn(size, self._policy.action_dim, generator=generator).to(self._index.device)
-            action = distribution.sample(uniform, normal)
+            if self._policy.components == 1:
+                return from_reference(distribution, self._reference_distribution, "reverse", 0.0, 0).mean(-1)
+            (action,) = draw(distribution, 1, self._step)
             ratio = distribution.log_prob(action) - self._reference_distribution.log_prob(action)
         return ratio.mean(-1).clamp(min=0)
 
@@ -174,6 +195,7 @@ class Sampler:
         self, dataset: Dataset, rows: str, seeds: Sequence[int], *, shuffle: bool, device: torch.device
     ) -> None:
         self.rows, self._kind, self._seeds = Rows.of(dataset, device), rows, seeds
+        self._score = dataset.metadata.score.name
         # Runs of equal seed share one permutation; without shuffling all runs share the labels as they are.
         views = [shuffled(self.rows, dataset.metadata.unit, seed) for seed in seeds] if shuffle else [self.rows]
         self._label = torch.stack([view.label for view in views])
@@ -192,9 +214,14 @@ class Sampler:
             self._parts = [Pools([torch.arange(len(self.rows), device=device)])]
 
     def batch(
-        self, step: int, size: int, policy: MixturePolicy, reference: MixturePolicy | None
+        self,
+        step: int,
+        size: int,
+        policy: MixturePolicy,
+        reference: MixturePolicy | None,
+        settings: Mapping[str, Any] | None = None,
     ) -> RowBatch | CandidateBatch | PairBatch:
-        """Return the minibatch of update `step`."""
+        """Return the minibatch of update `step`; an objective's `caller` settings say how inputs are computed."""
         share = size // len(self._parts)
         index = torch.cat([part.draw(self._seeds, step, share) for part in self._parts], dim=1)
         if self._kind == "candidates":
@@ -203,7 +230,7 @@ class Sampler:
             table = self._pairs.expand(len(index), -1, -1)
             pair = table.gather(1, index.unsqueeze(-1).expand(-1, -1, 3)).permute(2, 0, 1)
             return PairBatch(self.rows, pair, policy, reference)
-        return RowBatch(self.rows, self._label, index, policy, reference, step)
+        return RowBatch(self.rows, self._score, self._label, index, policy, reference, settings or {}, step)
 
 
 def inputs(batch: object, names: Mapping[str, str]) -> dict[str, Tensor]:
@@ -217,6 +244,11 @@ def inputs(batch: object, names: Mapping[str, str]) -> dict[str, Tensor]:
             f"minibatches of {type(batch).__name__} have no {missing[0]}: set `rows` in the algorithm's TOML"
         )
     return {name: getattr(batch, name) for name in names.values()}
+
+
+def _average(value: Tensor, counted: Tensor) -> Tensor:
+    """Return the mean (R,) of the rows (R, B) that are counted, zero where none is."""
+    return torch.where(counted, value, 0).sum(-1) / counted.sum(-1).clamp(min=1)
 
 
 def _candidates(rows: Rows) -> Candidates:

@@ -44,12 +44,14 @@ def save_progress(
     path: Path,
     weights: Sequence[Tensor],
     average: Sequence[Tensor],
+    moving: Sequence[Tensor],
     optimizer: torch.optim.Optimizer,
     step: int,
     owner: str,
 ) -> None:
-    """Write how far a training is: weights, their average and the optimizer's moments after `step` updates.
+    """Write how far a training is after `step` updates: weights, their average, the optimizer's moments.
 
+    `moving` holds the weights of a reference that follows the policy, nothing where it is frozen.
     `owner` names the training, so that no other one goes on from it.
     """
     tensors: dict[str, Tensor] = {}
@@ -57,11 +59,17 @@ def save_progress(
         moments = optimizer.state[weight]
         tensors |= {f"weight.{i}": weight, f"average.{i}": mean}
         tensors |= {f"first.{i}": moments["exp_avg"], f"second.{i}": moments["exp_avg_sq"]}
+    tensors |= {f"reference.{i}": weight for i, weight in enumerate(moving)}
     save(path, tensors, step=str(step), owner=owner)
 
 
 def resume(
-    path: Path, weights: Sequence[Tensor], average: Sequence[Tensor], optimizer: torch.optim.Optimizer, owner: str
+    path: Path,
+    weights: Sequence[Tensor],
+    average: Sequence[Tensor],
+    moving: Sequence[Tensor],
+    optimizer: torch.optim.Optimizer,
+    owner: str,
 ) -> int:
     """Put back what `save_progress` wrote and return the updates done; `UserError` if another training wrote it."""
     tensors, facts = load(path)
@@ -77,4 +85,6 @@ def resume(
                 "exp_avg": tensors[f"first.{i}"].to(weight.device),
                 "exp_avg_sq": tensors[f"second.{i}"].to(weight.device),
             }
+        for i, weight in enumerate(moving):
+            weight.copy_(tensors[f"reference.{i}"])
     return step

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pmpo_offline.catalog import AlgorithmDeclaration
+from pmpo_offline.errors import UserError
 from pmpo_offline.objectives import OBJECTIVES
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.training.batches import Sampler, inputs
@@ -38,15 +39,16 @@ def fit(
     stacked = stack(settings, seeds, sampler.rows.action.device)
     weights: list[Tensor] = list(policy.parameters())
     average = [weight.detach().clone() for weight in weights]
+    moving = _moving(reference, hyper)
     optimizer = torch.optim.AdamW(weights, lr=hyper.learning_rate, weight_decay=hyper.weight_decay, fused=True)
     told = [algorithm.model_dump(), [dict(each) for each in settings], seeds, hyper.model_dump()]
     owner = hashlib.sha256(json.dumps(told).encode()).hexdigest()
-    start = resume(path, weights, average, optimizer, owner) if path and path.exists() else 0
+    start = resume(path, weights, average, moving, optimizer, owner) if path and path.exists() else 0
     metrics: dict[str, Tensor] = {}
     for step in range(start, hyper.updates):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, hyper)
-        batch = sampler.batch(step, hyper.batch, policy, reference)
+        batch = sampler.batch(step, hyper.batch, policy, reference, stacked)
         loss, metrics = objective(inputs(batch, objective.inputs), **stacked)
         metrics = metrics | {"loss": loss.detach()}
         optimizer.zero_grad()
@@ -55,14 +57,25 @@ def fit(
         optimizer.step()
         # Early averages forget fast, or the random start would linger in them.
         torch._foreach_lerp_(average, weights, 1 - min(hyper.averaging, (step + 1) / (step + 10)))
+        if moving:
+            torch._foreach_lerp_(moving, [weight.detach() for weight in weights], hyper.refresh)
         done = step + 1
         if path and done % hyper.checkpoint_every == 0 and done < hyper.updates:
-            save_progress(path, weights, average, optimizer, done, owner)
+            save_progress(path, weights, average, moving, optimizer, done, owner)
         if progress and (done % 25 == 0 or done == hyper.updates):
             progress(f"train {algorithm.name}", done, hyper.updates)
     with torch.no_grad():
         torch._foreach_copy_(weights, average)
     return metrics
+
+
+def _moving(reference: MixturePolicy | None, hyper: TrainingSettings) -> list[Tensor]:
+    """Return the weights of a reference that follows the policy, none where it is frozen."""
+    if not hyper.refresh:
+        return []
+    if reference is None:
+        raise UserError('refresh moves a reference policy and there is none: set start = "reference" in the TOML')
+    return [weight.detach() for weight in reference.parameters()]
 
 
 def learning_rate(step: int, hyper: TrainingSettings) -> float:

@@ -16,6 +16,10 @@ from pmpo_offline.errors import UserError, unknown
 from pmpo_offline.objectives import OBJECTIVES, Interval
 
 
+MEASURED = "dataset"
+"""In place of a number for `reject_mass`: what the dataset says."""
+
+
 class TrainingSettings(BaseModel):
     """The trainer's hyperparameters, equal for all runs of a cell."""
 
@@ -33,6 +37,8 @@ class TrainingSettings(BaseModel):
     """Decay of the running average of the weights, which is what is evaluated."""
     components: int = Field(default=5, ge=1)
     hidden: tuple[int, ...] = (256, 256, 256)
+    refresh: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the way that the reference moves towards the policy every update; 0: it is frozen."""
     checkpoint_every: int = Field(default=500, ge=1)
 
 
@@ -58,12 +64,29 @@ def beta_bound(algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], met
     bound = OBJECTIVES[algorithm.objective].bound
     if bound is None:
         return None
-    return bound(
+    if settings["floor"]:
+        return 0.0  # the reject term has a least value of its own
+    least = bound(
         settings["alpha"],
-        reject_mass=metadata.labelled_reject_mass,
+        reject_mass=reject_mass(settings, metadata),
         normalize=settings["normalize"],
         reject_share=metadata.reject_share,
     )
+    if not _forward(settings):
+        # The others stay finite where the policy gives a rejected outcome no probability: they hold nothing back.
+        return math.inf if least else 0.0
+    return least * float(settings["reject_mass"])
+
+
+def reject_mass(settings: Mapping[str, Any], metadata: Metadata) -> float:
+    """Return P_r, the rejects' share of the rows that the divergence runs over."""
+    return metadata.reject_share if settings["over"] == "labelled" else metadata.labelled_reject_mass
+
+
+def _forward(settings: Mapping[str, Any]) -> bool:
+    """Return whether the divergence is KL(reference || policy), which at order 1 the others are too."""
+    kind, order = settings["divergence"], settings["order"]
+    return kind in ("behavior", "forward") or (kind != "reverse" and order == 1)
 
 
 def complete(algorithm: AlgorithmDeclaration, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,10 +103,12 @@ def complete(algorithm: AlgorithmDeclaration, settings: Mapping[str, Any]) -> di
     for name, allowed in objective.allowed.items():
         value = values[name]
         bounded = name == "beta" and objective.bound is not None
+        measured = name == "reject_mass"
         if value in allowed:
             values[name] = float(value) if isinstance(allowed, Interval) else value  # people write 2 for 2.0
-        elif not bounded or _multiple(value) is None:
+        elif not (bounded and _multiple(value) is not None) and not (measured and value == MEASURED):
             hint = ', or a multiple of its bound such as "1.05x"' if bounded else ""
+            hint = f', or "{MEASURED}"' if measured else hint
             raise UserError(f"{algorithm.name}.{name} is {allowed}{hint}, not {value!r}")
     return values
 
@@ -94,13 +119,21 @@ def settle(algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], metadat
     Raises `UserError` as `complete` does, and for a bound that no β meets.
     """
     values = complete(algorithm, settings)
+    if values.get("reject_mass") == MEASURED:
+        mass = reject_mass(values, metadata)
+        if not mass:
+            raise UserError(f"{algorithm.name}.reject_mass: nothing is rejected in {metadata.id}: give a number")
+        values["reject_mass"] = mass
     factor = _multiple(values.get("beta"))
     if factor is not None:
         bound = beta_bound(algorithm, values, metadata)
         if bound is None or math.isinf(bound):
-            raise UserError(
-                f"{algorithm.name} is unbounded on {metadata.id} at every β: its reference produces no rejects"
+            why = (
+                "its reference produces no rejects"
+                if _forward(values)
+                else f"the {values['divergence']} divergence does not hold rejects back (give β a number to try)"
             )
+            raise UserError(f"{algorithm.name} is unbounded on {metadata.id} at every β: {why}")
         values["beta"] = factor * bound
     return values
 

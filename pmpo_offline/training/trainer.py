@@ -78,8 +78,9 @@ def train(
     clone = catalog.algorithm(CLONE, family)
     is_clone = algorithm == clone
     reference = None
-    if is_clone or algorithm.start == "reference":
-        same_network = {"components": hyper.components, "hidden": hyper.hidden}
+    compared = any(each.get("divergence", "behavior") != "behavior" for each in complete)
+    if is_clone or compared or algorithm.start == "reference":
+        same_network = {"components": hyper.components, "hidden": hyper.hidden, "refresh": 0.0}
         clones = reference_policy(
             dataset, clone, {**(overrides or {}), **same_network}, seeds, references, place, progress
         )
@@ -89,7 +90,7 @@ def train(
     run_seeds = [seed for _, seed in runs]
     sampler = Sampler(dataset, algorithm.rows, run_seeds, shuffle=shuffle_labels, device=place)
     policy = fresh_policy(sampler, hyper, run_seeds).to(place)
-    if reference is not None:
+    if reference is not None and algorithm.start == "reference":
         policy.load_state_dict(reference.state_dict())
 
     metrics = fit(policy, reference, sampler, algorithm, complete, len(seeds), hyper, checkpoint, progress)

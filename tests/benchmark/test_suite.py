@@ -3,6 +3,7 @@ import pytest
 from pmpo_offline.benchmark.suite import expand
 from pmpo_offline.catalog import SuiteDeclaration
 from pmpo_offline.errors import UserError
+from pmpo_offline.objectives import OBJECTIVES
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def test_chosen_algorithms_keep_the_reference_and_their_control(suite, declare):
 
 def test_settings_are_complete_and_declared_ones_win_over_defaults(suite):
     (settings,) = expand(suite)[1].settings
-    assert settings == {"alpha": 0.5, "beta": 2.0, "normalize": "joint"}
+    assert settings == {**OBJECTIVES["pmpo"].settings, "alpha": 0.5, "beta": 2.0, "normalize": "joint"}
 
 
 def test_numbers_stack_in_one_cell_and_names_do_not(suite):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -14,10 +15,12 @@ from pmpo_offline.errors import UserError
 from pmpo_offline.objectives import OBJECTIVES
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.training.batches import Pools, RowBatch, Sampler, inputs
+from pmpo_offline.training.divergence import from_reference
 from pmpo_offline.training.shuffle import shuffled
 
 CPU = torch.device("cpu")
 SEEDS = (0, 1)
+PMPO = OBJECTIVES["pmpo"].settings
 
 
 def sampler(dataset: Dataset, rows: str, seeds: tuple[int, ...] = SEEDS, shuffle: bool = False) -> Sampler:
@@ -62,14 +65,14 @@ def test_what_a_minibatch_is_made_of(stacking: Dataset, policy: Callable[[int], 
 def test_names_of_a_minibatch_of_rows(stacking: Dataset, policy: Callable[[int], MixturePolicy]) -> None:
     source = sampler(stacking, "all")
     learner, reference = policy(0), policy(10)
-    batch = source.batch(3, 32, learner, reference)
+    batch = source.batch(3, 32, learner, reference, PMPO)
     assert isinstance(batch, RowBatch)
     index = Pools([torch.arange(len(stacking))]).draw(SEEDS, 3, 32)
     rows = Rows.of(stacking)
     assert batch.label.equal(rows.label[index])
     expected = learner(rows.observation[index]).log_prob(rows.action[index])
     torch.testing.assert_close(batch.logp, expected)
-    torch.testing.assert_close(batch.forward_kl, -expected.mean(1))
+    torch.testing.assert_close(batch.divergence, -expected.mean(1))
     torch.testing.assert_close(batch.ref_logp, reference(rows.observation[index]).log_prob(rows.action[index]))
     assert not batch.ref_logp.requires_grad
     assert batch.policy_kl.shape == (2,)
@@ -78,6 +81,46 @@ def test_names_of_a_minibatch_of_rows(stacking: Dataset, policy: Callable[[int],
     unmoved = source.batch(3, 32, learner, learner)
     assert isinstance(unmoved, RowBatch)
     assert unmoved.policy_kl.tolist() == [0, 0], "a policy is no way from itself"
+
+
+def test_the_divergence_is_what_the_settings_say(stacking: Dataset, policy: Callable[[int], MixturePolicy]) -> None:
+    half = stacking.relabelled("return:q0.5:20", imbalance=0.3)
+    source, learner, reference = sampler(half, "all"), policy(0), policy(10)
+
+    def batch(**settings: Any) -> RowBatch:
+        made = source.batch(3, 64, learner, reference, {**PMPO, **settings})
+        assert isinstance(made, RowBatch)
+        return made
+
+    labelled = batch().label != 0
+    assert 0 < labelled.sum() < labelled.numel()
+    logp = batch().logp
+    by_hand = torch.stack([-row[mask].mean() for row, mask in zip(logp, labelled, strict=True)])
+    torch.testing.assert_close(batch(over="labelled").divergence, by_hand)
+    torch.testing.assert_close(batch(over="all").divergence, -logp.mean(1))
+    seen = set()
+    for kind in ("forward", "reverse", "alpha", "renyi"):
+        apart = batch(divergence=kind)
+        distributions = apart._distribution, apart._reference_distribution
+        torch.testing.assert_close(apart.divergence, from_reference(*distributions, kind, 0.5, seed=3).mean(1))
+        assert apart.divergence.requires_grad
+        seen.add(round(float(apart.divergence[0].detach()), 6))
+    assert len(seen) == 4
+    with pytest.raises(UserError, match="reference policy"):
+        _ = source.batch(3, 64, learner, None, {**PMPO, "divergence": "forward"}).divergence  # type: ignore[union-attr]
+
+
+def test_advantages_come_from_a_dataset_that_holds_them(
+    stacking: Dataset, advantage: Dataset, policy: Callable[[int], MixturePolicy]
+) -> None:
+    batch = sampler(advantage, "all").batch(0, 64, policy(0), None)
+    assert isinstance(batch, RowBatch)
+    # The label of the fixture is the advantage's sign.
+    assert batch.advantage.shape == (2, 64)
+    assert batch.advantage.sign().equal(batch.label)
+    other = sampler(stacking, "all").batch(0, 64, policy(0), None)
+    with pytest.raises(UserError, match="the dataset is scored by success: build one with build-dataset --label adv"):
+        _ = other.advantage  # type: ignore[union-attr]
 
 
 def test_candidates_and_pairs(stacking: Dataset, policy: Callable[[int], MixturePolicy]) -> None:
@@ -101,7 +144,7 @@ def test_accepts_alone_pull_where_cloning_the_accepts_does(
     stacking: Dataset, policy: Callable[[int], MixturePolicy]
 ) -> None:
     learner = policy(0)
-    batch = sampler(stacking, "all").batch(0, 256, learner, None)
+    batch = sampler(stacking, "all").batch(0, 256, learner, None, PMPO)
     assert isinstance(batch, RowBatch)
 
     def gradient(loss: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from pmpo_offline.objectives import OBJECTIVES, Objective
 from pmpo_offline.objectives.stability import beta_min
 from pmpo_offline.training import TrainingSettings, beta_bound, settle
 from pmpo_offline.training.fitting import learning_rate
-from pmpo_offline.training.settings import hyperparameters, stack, warn_below
+from pmpo_offline.training.settings import complete, hyperparameters, stack, warn_below
 
 PMPO = catalog.algorithm("pmpo")
 
@@ -161,3 +161,36 @@ def test_learning_rate_is_one_cycle() -> None:
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert 0 < rates[-1] < 0.001
     assert learning_rate(0, TrainingSettings(updates=1, learning_rate=1.0)) == 1.0
+
+
+def test_the_bound_follows_what_holds_the_rejects_back(stacking: Dataset) -> None:
+    metadata = stacking.relabelled("return:q0.5:20", imbalance=0.3).metadata
+    assert 0 < metadata.labelled_reject_mass < metadata.reject_share < 1, "some rows are unlabelled"
+
+    def bound(**settings: Any) -> float:
+        found = beta_bound(PMPO, complete(PMPO, {"alpha": 0.25, **settings}), metadata)
+        assert found is not None
+        return found
+
+    plain = 0.75 * metadata.reject_share / metadata.labelled_reject_mass
+    assert bound() == pytest.approx(plain)
+    assert bound(over="labelled") == pytest.approx(0.75), "over the labelled rows P_r is the rejects' share of them"
+    assert bound(floor=1e-9) == 0.0, "a reject is pushed no further than the floor"
+    assert bound(reject_mass=0.4) == pytest.approx(0.4 * plain), "beta / P_r weighs the divergence"
+    assert bound(divergence="forward") == bound(divergence="alpha", order=1) == bound(divergence="renyi", order=1)
+    for settings in ({"divergence": "reverse", "order": 1}, {"divergence": "alpha"}, {"divergence": "renyi"}):
+        assert bound(**settings) == math.inf, "finite where the policy forgets an outcome: it holds nothing back"
+        assert bound(**settings, alpha=1) == 0.0, "there are no rejects to hold back"
+        with pytest.raises(UserError, match=f"unbounded .* the {settings['divergence']} divergence does not hold"):
+            settle(PMPO, {**settings, "beta": "1.05x"}, metadata)
+
+
+def test_the_derived_weight_takes_the_reject_mass_from_the_dataset(stacking: Dataset) -> None:
+    metadata = stacking.metadata
+    derived = settle(PMPO, {"normalize": "set", "reject_mass": "dataset", "beta": "1x"}, metadata)
+    assert derived["reject_mass"] == metadata.labelled_reject_mass
+    assert derived["beta"] == pytest.approx(0.5), "the paper's own scaling: the bound is 1 - alpha whatever P_r"
+    with pytest.raises(UserError, match=r'reject_mass is a number .* or "dataset", not \'data\''):
+        settle(PMPO, {"reject_mass": "data"}, metadata)
+    with pytest.raises(UserError, match="nothing is rejected in .*: give a number"):
+        settle(PMPO, {"reject_mass": "dataset"}, stacking.relabelled(imbalance=1.0).metadata)

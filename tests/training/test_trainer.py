@@ -15,6 +15,7 @@ from pmpo_offline import catalog
 from pmpo_offline.catalog import AlgorithmDeclaration
 from pmpo_offline.data import Dataset, Rows
 from pmpo_offline.errors import PmpoOfflineError, UserError
+from pmpo_offline.objectives import OBJECTIVES
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.training import Trained, train
 from pmpo_offline.training.settings import beta_bound, settle
@@ -41,9 +42,11 @@ def quick(
 
 
 @pytest.mark.parametrize("name", [each.name for each in catalog.algorithms()])
-def test_every_declared_algorithm_learns(stacking: Dataset, references: Path, name: str) -> None:
-    trained = quick(stacking, name, references, (0, 1))
+def test_every_declared_algorithm_learns(stacking: Dataset, advantage: Dataset, references: Path, name: str) -> None:
     algorithm = catalog.algorithm(name)
+    if "advantage" in OBJECTIVES[algorithm.objective].inputs.values():
+        stacking = advantage
+    trained = quick(stacking, name, references, (0, 1))
     complete = settle(algorithm, {}, stacking.metadata)
     assert trained.runs == [(complete, 0), (complete, 1)]
     assert trained.bounds == [beta_bound(algorithm, complete, stacking.metadata)]
@@ -56,6 +59,31 @@ def test_every_declared_algorithm_learns(stacking: Dataset, references: Path, na
         assert trained.metrics["loss"].shape == (2,)
         clone = quick(stacking, "bc", references, (0, 1))
         assert not weights(trained.policy).equal(weights(clone.policy))
+
+
+@pytest.mark.parametrize("divergence", ["forward", "reverse", "alpha", "renyi"])
+def test_pmpo_may_keep_to_a_reference_policy(stacking: Dataset, references: Path, divergence: str) -> None:
+    settings: list[dict[str, Any]] = [
+        {"divergence": divergence, "beta": 5.0, "order": order, "floor": 1e-9} for order in (0.3, 0.7)
+    ]
+    trained = quick(stacking, "pmpo", references, (0, 1), settings)
+    assert trained.metrics["kl"].shape == (4,)
+    assert torch.isfinite(trained.metrics["loss"]).all()
+    alone = quick(stacking, "pmpo", references, (1,), settings[1:])
+    torch.testing.assert_close(weights(trained.policy, 3), weights(alone.policy), atol=1e-5, rtol=1e-4)
+    ordered = divergence in ("alpha", "renyi")
+    assert weights(trained.policy, 0).equal(weights(trained.policy, 2)) != ordered, "order is theirs alone"
+
+
+def test_a_refreshed_reference_follows_the_policy(stacking: Dataset, references: Path) -> None:
+    def kl(refresh: float) -> float:
+        overrides = {**QUICK, "refresh": refresh, "updates": 40, "components": 1}  # a closed form, no noise
+        trained = train(stacking, "kto", overrides=overrides, references=references, device="cpu")
+        return float(trained.metrics["kl"])
+
+    assert 0 <= kl(0.5) < kl(0.0)
+    with pytest.raises(UserError, match="refresh moves a reference policy and there is none"):
+        train(stacking, "pmpo", overrides={**QUICK, "refresh": 0.1}, device="cpu")
 
 
 @pytest.mark.parametrize("name", LEARNERS)
@@ -110,15 +138,17 @@ class Stop:
 LONGER = {**QUICK, "updates": 75, "checkpoint_every": 20}
 
 
-@pytest.mark.parametrize("name", LEARNERS)
-def test_interrupted_training_ends_bit_for_bit_alike(stacking: Dataset, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "refresh"), [*((name, 0.0) for name in LEARNERS), ("kto", 0.01)])
+def test_interrupted_training_ends_bit_for_bit_alike(
+    stacking: Dataset, tmp_path: Path, name: str, refresh: float
+) -> None:
     def run(folder: str, progress: Stop) -> Trained:
         place = tmp_path / folder
         return train(
             stacking,
             name,
             seeds=(0, 1),
-            overrides=LONGER,
+            overrides={**LONGER, "refresh": refresh},
             checkpoint=place / "progress",
             references=place,
             device="cpu",
