@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from .rows import Setting, detached, full_precision, mean, per_run, present, row_weight
+from .pairs import log_ratio, pair_metrics
+from .rows import Setting, full_precision, mean, per_run, row_weight
 
 
 def dpo(
@@ -23,6 +24,9 @@ def dpo(
 
         r(y) = log pi(y|x) - log pi_ref(y|x)
         loss = -E[log sigmoid(beta (r(chosen) - r(rejected)))]
+
+    Only the difference counts: both outcomes may lose probability while the margin grows. With one class there are no
+    pairs, and the loss is zero.
 
     Args:
         logp_chosen: `(*runs, P)`, log pi of each pair's chosen outcome in nats.
@@ -43,16 +47,14 @@ def dpo(
     weight = row_weight(logp_chosen, weight)
     beta = per_run(beta, logp_chosen)
 
-    chosen = present(logp_chosen - ref_chosen, weight)
-    rejected = present(logp_rejected - ref_rejected, weight)
+    chosen, rejected = log_ratio(logp_chosen, ref_chosen, weight), log_ratio(logp_rejected, ref_rejected, weight)
     loss = -mean(logsigmoid(beta * (chosen - rejected)), weight)
 
-    return loss, detached(
+    return loss, pair_metrics(
         loss,
-        accept_logp=mean(logp_chosen, weight),
-        reject_logp=mean(logp_rejected, weight),
-        accept_reward=mean(beta * chosen, weight),
-        reject_reward=mean(beta * rejected, weight),
-        margin=mean(beta * (chosen - rejected), weight),
-        accuracy=mean(chosen > rejected, weight),
+        logp_chosen=logp_chosen,
+        logp_rejected=logp_rejected,
+        reward_chosen=beta * chosen,
+        reward_rejected=beta * rejected,
+        weight=weight,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, sigmoid
 
-from .rows import Setting, classes, detached, full_precision, mean, per_run, present, reduced
+from .rows import Setting, classes, detached, full_precision, mean, per_run, present, reduced, row_weight
 
 
 def kto(
@@ -26,13 +26,17 @@ def kto(
         r(y) = log pi(y|x) - log pi_ref(y|x)
         loss = E[w_D (1 - sigmoid(beta (r - kl)))  on accepts,   w_U (1 - sigmoid(beta (kl - r)))  on rejects]
 
+    Rows far on either side of the reference point have no gradient any more: it is sigmoid' and at most beta / 4. A
+    class that is absent contributes zero; the other is then pushed one way until it saturates.
+
     Args:
         logp: `(*runs, B)`, log pi(y|x) in nats.
         ref_logp: `(*runs, B)`, log pi_ref(y|x).
         label: `(*runs, B)`, +1 accept, -1 reject, 0 unlabelled; or bool, True accept, False reject.
-        kl: `(*runs,)`, the reference point, an estimate of KL(pi || pi_ref) in nats; used as max(0, kl), no gradient.
+        kl: `(*runs,)`, the reference point, KL(pi || pi_ref) in nats: exact, sampled from the policy, or
+            `kto_reference_point`; used as max(0, kl), no gradient.
         beta: inverse temperature, above 0. A number or `(*runs, 1)`.
-        desirable_weight: w_D; the authors advise w_D n_D / (w_U n_U) between 1 and 4/3. A number or `(*runs, 1)`.
+        desirable_weight: w_D, at least 0; for w_D / w_U see `kto_weight_range`. A number or `(*runs, 1)`.
         undesirable_weight: w_U. A number or `(*runs, 1)`.
         weight: `(*runs, B)`, at least 0: the averages are weighted, and the counts are sums of weights.
 
@@ -63,3 +67,42 @@ def kto(
         reject_reward=mean(beta * reward, rejected),
         kl=kl,
     )
+
+
+def kto_reference_point(logp_mismatched: Tensor, ref_mismatched: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Return KTO's batch estimate of its reference point, `max(0, E[log pi(y'|x) - log pi_ref(y'|x)])`.
+
+    Each context x is paired with the outcome y' of *another* row of the batch (Ethayarajh et al., arXiv 2402.01306,
+    which takes the next row's). For language that is meaningful: a text that answers another prompt is one the policy
+    could produce. An action of another state is not, and says nothing about KL(pi || pi_ref). The estimate is biased
+    everywhere, because y' is not drawn from the policy: where the divergence can be had exactly
+    (`divergences.gaussian_kl`, `divergences.categorical_kl`), or sampled from the policy, give that to `kto` instead.
+
+    Args:
+        logp_mismatched: `(*runs, B)`, log pi of the mismatched outcomes in nats.
+        ref_mismatched: `(*runs, B)`, log pi_ref of the same.
+        weight: `(*runs, B)`, at least 0: the average is weighted.
+
+    Returns:
+        `(*runs,)`, at least 0, without a gradient.
+    """
+    ratio = full_precision(logp_mismatched).detach() - full_precision(ref_mismatched).detach()
+    return mean(ratio, row_weight(ratio, weight)).clamp(min=0)
+
+
+def kto_weight_range(accepted: float, rejected: float) -> tuple[float, float]:
+    """Return the advised range of w_D / w_U: `w_D n_D / (w_U n_U)` in [1, 4/3] (arXiv 2402.01306, Eq. 8).
+
+    Args:
+        accepted: n_D, how many rows (or what total weight) are accepted in the data that is trained on.
+        rejected: n_U, how many are rejected.
+
+    Returns:
+        The smallest and the largest advised ratio; with 100 accepts and 300 rejects, 3 and 4.
+
+    Raises:
+        ValueError: a class is absent, so that no ratio balances them.
+    """
+    if not (accepted > 0 and rejected > 0):
+        raise ValueError(f"class weights balance two classes, and there are {accepted} accepts, {rejected} rejects")
+    return rejected / accepted, 4 / 3 * rejected / accepted

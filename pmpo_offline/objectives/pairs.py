@@ -1,0 +1,41 @@
+"""What every objective on pairs does: log-ratios against the reference, and how well they are in order.
+
+Shapes are `(*runs, P)`: leading dimensions of stacked runs, then the pairs of a batch. A pair has both classes by
+nature, so that no class is ever absent alone; without pairs every loss is zero.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from .rows import detached, mean, present
+
+
+def log_ratio(logp: Tensor, ref_logp: Tensor, weight: Tensor) -> Tensor:
+    """Return r = log pi - log pi_ref `(*runs, P)`, zero on the pairs of weight zero whatever stood there."""
+    return present(logp - ref_logp, weight)
+
+
+def pair_metrics(
+    loss: Tensor,
+    *,
+    logp_chosen: Tensor,
+    logp_rejected: Tensor,
+    reward_chosen: Tensor,
+    reward_rejected: Tensor,
+    weight: Tensor,
+) -> dict[str, Tensor]:
+    """Return the metrics of pairs, detached, in the shape of the loss `(*runs,)`.
+
+    `accept_logp` and `reject_logp`, `accept_reward` and `reject_reward` (means over the pairs), `margin` (the
+    difference of the rewards), `accuracy` (share of pairs whose chosen outcome has the larger reward).
+    """
+    return detached(
+        loss,
+        accept_logp=mean(logp_chosen, weight),
+        reject_logp=mean(logp_rejected, weight),
+        accept_reward=mean(reward_chosen, weight),
+        reject_reward=mean(reward_rejected, weight),
+        margin=mean(reward_chosen - reward_rejected, weight),
+        accuracy=mean(reward_chosen > reward_rejected, weight),
+    )
