@@ -45,13 +45,18 @@ class Mixture:
         return self._pick(self._choose(uniform))
 
     def sample(self, uniform: Tensor, normal: Tensor) -> Tensor:
-        """Draw one action a state, (R, B, A), from `uniform` (B,) and standard `normal` (B, A) numbers."""
+        """Draw one action a state, (R, B, A), from `uniform` and standard `normal` numbers.
+
+        Args:
+            uniform: (B,) shared by all runs, or (R, B).
+            normal: (B, A) or (R, B, A), likewise.
+        """
         chosen = self._choose(uniform)
         index = chosen[..., None, None].expand(*chosen.shape, 1, self.mean.shape[-1])
         return self._pick(chosen) + self.log_std.gather(-2, index).squeeze(-2).exp() * normal
 
     def _choose(self, uniform: Tensor) -> Tensor:
-        passed = self.log_weight.exp().cumsum(-1) < uniform[:, None]
+        passed = self.log_weight.exp().cumsum(-1) < uniform.unsqueeze(-1)
         return passed.sum(-1).clamp(max=self.log_weight.shape[-1] - 1)
 
     def _pick(self, component: Tensor) -> Tensor:

@@ -1,0 +1,143 @@
+"""Policy improvement while data comes in: draw candidates from a slowly moving reference, rank them, learn, repeat.
+
+```
+reference ── K actions a state ── scorer ── ranked: the better half accepted, the other rejected ── objective ──▶ policy
+    ▲                                                                                                              │
+    └────────────────────────── moves a small share of the way towards the policy ─────────────────────────────────┘
+```
+The scorer is anything that can tell what an action is worth: a bandit's reward, or a critic that is learned beside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from typing import Any, Protocol
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from pmpo_offline.data.streams import random_words
+from pmpo_offline.objectives import Objective
+from pmpo_offline.policies import Mixture
+from pmpo_offline.training.adam import StackedAdam
+from pmpo_offline.training.batches import inputs
+from pmpo_offline.training.ranked import Ranked
+
+Scorer = Callable[[Tensor, Tensor], Tensor]
+"""From observations (R, B, O) and K actions at each of them (R, B, K, A), what the actions are worth, (R, B, K)."""
+
+
+class OnlinePolicy(Protocol):
+    """What can be improved: a stacked module that maps observations (R, B, O) to action distributions."""
+
+    runs: int
+    action_dim: int
+
+    def __call__(self, observation: Tensor) -> Mixture:
+        """Return the action distributions at observations (R, B, O)."""
+        ...
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Return the weights, (R, …) each."""
+        ...
+
+
+class OnlineSettings(BaseModel):
+    """How a policy is improved, equal for all runs of a stack."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    candidates: int = Field(default=4, ge=2)
+    """K: actions a state."""
+    paired: int = Field(default=2, ge=1)
+    """Of the objectives that learn from pairs: every one of so many best candidates with every one of as many worst."""
+    refresh: float = Field(default=0.01, gt=0, le=1)
+    """Share of the way that the reference moves towards the policy every update."""
+
+
+class Improver:
+    """Improves all runs of a stack side by side; a run does alike alone and in a stack.
+
+    Args:
+        policy: improved in place.
+        objective: what is minimised.
+        settings: of the objective, over its defaults; numbers may be tensors (R, 1).
+        hyper: of the improvement.
+        learning_rate: Adam's, a number or (R, 1).
+        seeds: one a run; runs of equal seed draw equal random numbers, so that what sets them apart is their settings.
+        shuffled: (R,) bool, the control: these runs are told the scores of a state's candidates in random order.
+    """
+
+    def __init__(
+        self,
+        policy: OnlinePolicy,
+        objective: Objective,
+        settings: Mapping[str, Any],
+        hyper: OnlineSettings,
+        seeds: Sequence[int],
+        *,
+        learning_rate: float | Tensor = 1e-2,
+        shuffled: Tensor | None = None,
+    ) -> None:
+        self.policy, self.reference = policy, deepcopy(policy)
+        self._objective, self._settings, self._hyper = objective, {**objective.settings, **settings}, hyper
+        self._draws, self._shuffled, self._step = Draws(seeds), shuffled, 0
+        self._weights: list[Tensor] = list(policy.parameters())
+        self._reference_weights: list[Tensor] = list(self.reference.parameters())
+        self._optimizer = StackedAdam(self._weights, learning_rate)
+
+    def update(self, observation: Tensor, scorer: Scorer) -> dict[str, Tensor]:
+        """Improve the policy once at observations (R, B, O); return the objective's metrics, (R,) each."""
+        k = self._hyper.candidates
+        states = observation.shape[1]
+        with torch.no_grad():
+            reference = self.reference(observation)
+            uniform, normal = self._draws(self._step, (states, k, self.policy.action_dim))
+            drawn = [reference.sample(uniform[:, :, i, 0], normal[:, :, i]) for i in range(k)]
+            action = torch.stack(drawn, dim=-2)
+            score = scorer(observation, action)
+            if self._shuffled is not None:
+                anyhow = score.gather(-1, uniform[..., 1].argsort(-1))
+                score = torch.where(self._shuffled[:, None, None], anyhow, score)
+        batch = Ranked(action, score, self.policy(observation), reference, self._settings, self._hyper.paired)
+        loss, metrics = self._objective(inputs(batch, self._objective.inputs), **self._settings)
+        loss.sum().backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(self._reference_weights, self._weights, self._hyper.refresh)
+        self._step += 1
+        return metrics | {"loss": loss.detach()}
+
+
+class Draws:
+    """The random numbers behind the candidates of every run: a pure function of its seed and the step.
+
+    Args:
+        seeds: one a run.
+    """
+
+    _BLOCK = 64  # steps drawn at once: the cost of starting a random stream is paid once
+
+    def __init__(self, seeds: Sequence[int]) -> None:
+        self._seeds = sorted(set(seeds))
+        self._place = torch.tensor([self._seeds.index(seed) for seed in seeds])
+        self._block = -1
+        self._uniform = self._normal = torch.empty(0)
+
+    def __call__(self, step: int, shape: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
+        """Return two numbers in [0, 1) for each of (B, K) candidates and a standard normal one for each of (B, K, A).
+
+        Their shapes are (R, B, K, 2) and (R, B, K, A).
+        """
+        block, place = divmod(step, self._BLOCK)
+        if block != self._block or self._normal.shape[2:] != shape:
+            self._block = block
+            generators = [
+                torch.Generator().manual_seed(int(random_words(1, "online", seed, block)[0] >> 1))
+                for seed in self._seeds
+            ]
+            self._normal = torch.stack([torch.randn(self._BLOCK, *shape, generator=g) for g in generators])
+            self._uniform = torch.stack([torch.rand(self._BLOCK, *shape[:2], 2, generator=g) for g in generators])
+        return self._uniform[self._place, place], self._normal[self._place, place]
