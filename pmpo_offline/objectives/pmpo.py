@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 
-from .rows import Setting, classes, detached, full_precision, mean, reduced, row_weight, scale
+from .rows import Setting, classes, detached, full_precision, mean, per_run, present, reduced, row_weight, scale
 
 
 def pmpo(
@@ -17,6 +18,8 @@ def pmpo(
     alpha: Setting = 0.5,
     beta: Setting = 1.0,
     normalize: Literal["joint", "set"] = "joint",
+    reject_mass: Setting = 1.0,
+    floor: Setting = 0.0,
     weight: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Raise the log-probability of accepts, lower that of rejects, stay near the reference.
@@ -28,6 +31,19 @@ def pmpo(
 
     It is bounded from below only if beta is large enough: see `stability.beta_min`.
 
+    **The derived weight.** Where the divergence comes from: rejects enter as p(accept|y) = 1 - p(reject|y), so the
+    E-step's target is q(y) ~ pi_ref(y) (1 - p(reject|y)). Fitting the policy to it maximises ::
+
+        E_ref[log pi(y)] - E_ref[p(reject|y) log pi(y)]  =  P_r ( (1 / P_r) E_ref[log pi] - E_reject[log pi] )
+
+    with P_r = E_ref[p(reject|y)], since pi_ref(y) p(reject|y) = P_r p(y|reject). The divergence, -E_ref[log pi] and a
+    constant, thus weighs 1 / P_r beside the rejects' own mean: the more rejects the reference produces, the less.
+    With `reject_mass` = P_r and `normalize` = "set", beta is measured in that unit: the bound is 1 - alpha whatever P_r
+    (`beta_min` times P_r), and alpha = 0, beta = 1 is the E-step's target itself, no mass left on the rejects.
+
+    **The floor.** Below the bound the rejects' log-probability falls without end. With a floor, each reject counts
+    log(floor + pi(y|x)) instead, whose gradient fades once pi(y|x) is below the floor: it is pushed no further.
+
     Args:
         logp: `(*runs, B)`, log pi(y|x) in nats.
         label: `(*runs, B)`, +1 accept, -1 reject, 0 unlabelled; or bool, True accept, False reject.
@@ -35,6 +51,9 @@ def pmpo(
         alpha: in [0, 1]: 1 learns from accepts only, 0 from rejects only. A number or `(*runs, 1)`.
         beta: weight of the divergence, at least 0. A number or `(*runs, 1)`.
         normalize: "set" averages each class over its own rows, "joint" divides both sums by the count of labelled rows.
+        reject_mass: P_r, by which beta is divided, in (0, 1]; 1 leaves it as it is. A number or `(*runs, 1)`.
+        floor: at least 0, a probability, or a density for continuous outcomes; 0 is the unbounded form of the paper. A
+            number or `(*runs, 1)`.
         weight: `(*runs, B)`, at least 0: the averages are weighted, and the counts are sums of weights.
 
     Returns:
@@ -42,17 +61,21 @@ def pmpo(
         where it is absent), `kl`, `accept_share` (of the labelled rows), `label_share` (of all rows).
 
     Raises:
-        ValueError: another `normalize`, an unreduced `kl`, or a hyperparameter of another shape.
+        ValueError: another `normalize`, a `reject_mass` outside (0, 1], a negative `floor`, an unreduced `kl`, or a
+            hyperparameter of another shape. (The values in tensors are not looked at.)
     """
     if normalize not in ("joint", "set"):
         raise ValueError(f'normalize is "joint" or "set", not {normalize!r}')
+    if not isinstance(reject_mass, Tensor) and not 0 < reject_mass <= 1:
+        raise ValueError(f"reject_mass lies in (0, 1], not {reject_mass}: without rejects leave it at 1")
     logp, kl = full_precision(logp), reduced(kl, logp)
     accepted, rejected = classes(label, logp, weight)
     labelled = accepted + rejected
 
     over_accepts, over_rejects = (accepted, rejected) if normalize == "set" else (labelled, labelled)
-    accept, reject = mean(logp, accepted, over_accepts), mean(logp, rejected, over_rejects)
-    loss = -scale(alpha, accept) + scale(1 - alpha, reject) + scale(beta, kl)
+    accept = mean(logp, accepted, over_accepts)
+    reject = mean(_raised(present(logp, rejected), floor), rejected, over_rejects)
+    loss = -scale(alpha, accept) + scale(1 - alpha, reject) + scale(beta / reject_mass, kl)
 
     return loss, detached(
         loss,
@@ -62,3 +85,15 @@ def pmpo(
         accept_share=mean(accepted != 0, labelled),
         label_share=mean(labelled != 0, row_weight(logp, weight)),
     )
+
+
+def _raised(logp: Tensor, floor: Setting) -> Tensor:
+    """Return log(floor + exp(logp)); for a floor of zero `logp` itself, bit for bit."""
+    if not isinstance(floor, Tensor):
+        if floor < 0:
+            raise ValueError(f"floor is 0 or more, not {floor}")
+        if floor == 0:
+            return logp
+    floor = per_run(floor, logp)
+    positive = floor > 0
+    return torch.where(positive, torch.logaddexp(torch.where(positive, floor, 1).log(), logp), logp)

@@ -1,0 +1,19 @@
+"""When PMPO is bounded from below, and what it converges to.
+
+In the loss of `pmpo`, with the divergence over all that the reference produces, outcome y carries the coefficient
+
+    c(y) = pi_ref(y) [beta + alpha w_a rho_a(y) - (1 - alpha) w_r rho_r(y)]
+
+on -log pi(y), where rho_a = p(y|accept) / pi_ref(y), rho_r = p(y|reject) / pi_ref(y), and w is the weight that the
+normalisation gives each class ("set": 1 and 1; "joint": its share of the labelled rows). Over a few outcomes the loss
+is bounded if and only if no coefficient is negative, and then the optimal policy is proportional to the coefficients
+(`beta_min`, `optimal_policy`). A Gaussian cannot single outcomes out: for it only their moments under c count
+(`gaussian_beta_min`, `gaussian_bounded`, `gaussian_optimum`).
+"""
+
+from __future__ import annotations
+
+from .gaussian import gaussian_beta_min, gaussian_bounded, gaussian_optimum
+from .tabular import beta_min, optimal_policy
+
+__all__ = ["beta_min", "gaussian_beta_min", "gaussian_bounded", "gaussian_optimum", "optimal_policy"]
