@@ -1,14 +1,15 @@
-"""Divergences against hand-computed numbers, torch.distributions and one another."""
+"""Kullback-Leibler divergences against hand-computed numbers, torch.distributions and one another."""
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.distributions import Independent, Normal, kl_divergence
 
-from pmpo_offline.objectives.divergences import categorical_kl, gaussian_kl, sampled_kl
+from pmpo_offline.objectives.divergences import categorical_kl, gaussian_kl, gaussian_kl_decoupled, sampled_kl
 
 
 def test_categorical_by_hand_in_both_directions():
@@ -71,6 +72,45 @@ def test_the_gradient_of_the_forward_divergence_is_that_of_cloning_the_reference
     torch.testing.assert_close(gradient(closed), gradient(sampled))
     # Without the reference's density: another value, the same gradient.
     torch.testing.assert_close(gradient(closed), gradient(sampled_kl(torch.zeros(6), logp, weight=reference)))
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.7])
+def test_the_same_identity_of_gaussians_by_quadrature(shift: float):
+    """grad KL(pi_ref || pi) = -E_ref[grad log pi] in the mean and in the log-deviation, and for the reference's own."""
+    nodes, weights = (torch.from_numpy(x) for x in np.polynomial.hermite_e.hermegauss(20))
+    mean_ref, log_std_ref = torch.tensor([0.3]).double(), torch.tensor([-0.4]).double()
+    y = mean_ref + log_std_ref.exp() * nodes  # E_ref[f] = sum_k w_k f(y_k), exact for polynomials up to degree 39
+
+    mean, log_std = (x.clone().requires_grad_() for x in (mean_ref + shift, log_std_ref + shift))
+    logp = Normal(mean, log_std.exp()).log_prob(y)
+    cloning = torch.autograd.grad(-(weights * logp).sum() / weights.sum(), (mean, log_std), retain_graph=True)
+    closed = torch.autograd.grad(gaussian_kl(mean_ref, log_std_ref, mean, log_std), (mean, log_std))
+    sampled = torch.autograd.grad(sampled_kl(torch.zeros(20), logp, weight=weights), (mean, log_std))
+
+    torch.testing.assert_close(closed, cloning, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(sampled, cloning, rtol=1e-12, atol=1e-12)
+
+
+def test_decoupled_parts_by_hand_and_as_kl_with_the_other_moment_fixed():
+    wide, unit = (torch.tensor([1.0]), torch.tensor([2.0]).log()), (torch.tensor([0.0]), torch.tensor([0.0]))
+    parts = gaussian_kl_decoupled(*wide, *unit)
+    assert [part.item() for part in parts] == pytest.approx([0.125, 0.806853])  # (1/2)^2 / 2 and 2^2/2 - 1/2 - ln 2
+
+    mean_p, log_std_p, mean_q, log_std_q = torch.randn(4, 5, 7, 3, dtype=torch.float64)
+    of_mean, of_deviation = gaussian_kl_decoupled(mean_p, log_std_p, mean_q, log_std_q)
+    torch.testing.assert_close(of_mean, gaussian_kl(mean_p, log_std_p, mean_q, log_std_p))
+    torch.testing.assert_close(of_deviation, gaussian_kl(mean_p, log_std_p, mean_p, log_std_q))
+    whole = gaussian_kl(mean_p, log_std_p, mean_q, log_std_p)
+    torch.testing.assert_close(sum(gaussian_kl_decoupled(mean_p, log_std_p, mean_q, log_std_p)), whole)
+
+
+def test_decoupled_parts_reach_one_moment_each():
+    rows = [x.requires_grad_() for x in torch.randn(4, 3, 2, dtype=torch.float64)]
+    of_mean, of_deviation = gaussian_kl_decoupled(*rows)
+    _, _, mean_q, log_std_q = rows
+    assert torch.autograd.grad(of_mean.sum(), log_std_q, retain_graph=True, allow_unused=True) == (None,)
+    assert torch.autograd.grad(of_deviation.sum(), mean_q, allow_unused=True) == (None,)
+    assert torch.autograd.gradcheck(lambda *x: gaussian_kl_decoupled(*x), rows)
 
 
 def test_sampled_by_hand():

@@ -1,4 +1,4 @@
-"""The bound on beta and the closed-form optima, against policies that were optimised numerically."""
+"""Policies over a few outcomes: the bound on beta and the optima, against policies that were optimised numerically."""
 
 import itertools
 import math
@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pmpo_offline.objectives import pmpo
-from pmpo_offline.objectives.divergences import categorical_kl, gaussian_kl
-from pmpo_offline.objectives.stability import beta_min, gaussian_bounded, optimal_policy
+from pmpo_offline.objectives.divergences import categorical_kl
+from pmpo_offline.objectives.stability import beta_min, optimal_policy
 
 REFERENCE = torch.tensor([0.1, 0.25, 0.2, 0.3, 0.15], dtype=torch.float64)
 ACCEPT = torch.tensor([1.0, 0.0, 1.0, 0.0, 0.0], dtype=torch.float64)  # outcomes 0 and 2: P_a = .3
@@ -103,6 +103,22 @@ def test_optimised_policies_reach_the_closed_form(normalize: str, alpha: float, 
     assert (policy * REJECT).sum().item() == pytest.approx(reject_mass, abs=5e-6)
 
 
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 0.8])
+@pytest.mark.parametrize("excess", [1.1, 3.0])
+def test_the_derived_weight_is_measured_in_units_of_the_bound(alpha: float, excess: float):
+    """With `reject_mass` = P_r the bound of "set" is 1 - alpha, whatever P_r."""
+    beta = excess * (1 - alpha)
+    assert beta_min(alpha, P_R, "set") * P_R == pytest.approx(1 - alpha)
+    logits = torch.zeros(5, dtype=torch.float64, requires_grad=True)
+    optimise(lambda: tabular_loss(logits, alpha=alpha, beta=beta, normalize="set", reject_mass=P_R), logits)
+    torch.testing.assert_close(
+        logits.detach().softmax(-1),
+        optimal_policy(REFERENCE, ACCEPT, REJECT, alpha=alpha, beta=beta / P_R, normalize="set"),
+        atol=5e-6,
+        rtol=0,
+    )
+
+
 @pytest.mark.parametrize("normalize", ["set", "joint"])
 def test_optimum_of_noisy_and_missing_labels(normalize: str):
     accept = torch.tensor([0.9, 0.2, 0.5, 0.0, 0.1], dtype=torch.float64)
@@ -188,64 +204,3 @@ def test_rejects_only_of_everything_has_no_minimum_at_its_bound():
     everything = torch.ones(5, dtype=torch.float64)
     with pytest.raises(ValueError, match="no minimum"):  # all coefficients vanish: any policy will do, none is best
         optimal_policy(REFERENCE, 0 * everything, everything, alpha=0.0, beta=REFERENCE.sum().item())
-
-
-# Gaussian policies
-
-
-@pytest.mark.parametrize(("alpha", "bound"), [(0.5, 0.555), (0.0, 1.61)])
-def test_gaussian_bound_on_the_sphere(alpha: float, bound: float):
-    """10-D sphere, reference N(0, I), the quarter nearest the centre accepted, the farthest rejected."""
-    points = torch.randn(200_000, 10, generator=torch.Generator().manual_seed(0))
-    order = points.square().sum(-1).argsort()
-    accepted, rejected = points[order[:50_000]], points[order[-50_000:]]
-    assert not gaussian_bounded(accepted, rejected, points, alpha=alpha, beta=0.96 * bound)
-    assert gaussian_bounded(accepted, rejected, points, alpha=alpha, beta=1.04 * bound)
-
-
-POINTS = torch.tensor([[-2.0], [-1.0], [0.5], [1.0], [3.0]], dtype=torch.float64)
-GAUSSIAN_LABEL = torch.tensor([-1.0, 1.0, 1.0, 0.0, -1.0])
-
-
-def gaussian_loss(mean: Tensor, log_std: Tensor, **settings: object) -> Tensor:
-    """The loss of a Gaussian policy; the divergence from the points' own Gaussian equals cloning them."""
-    logp = torch.distributions.Normal(mean, log_std.exp()).log_prob(POINTS).sum(-1)
-    kl = gaussian_kl(POINTS.mean(0), POINTS.std(0, correction=0).log(), mean, log_std)
-    return pmpo(logp, GAUSSIAN_LABEL, kl, **settings)[0]
-
-
-@pytest.mark.parametrize("normalize", ["set", "joint"])
-def test_gaussian_policies_reach_their_moments(normalize: str):
-    settings = {"alpha": 0.5, "beta": 2.0, "normalize": normalize}
-    mean, log_std = (torch.zeros(1, dtype=torch.float64, requires_grad=True) for _ in range(2))
-    optimise(lambda: gaussian_loss(mean, log_std, **settings), mean, log_std)
-
-    # a = r = .5 ("set") or .25 ("joint", two of four each); W = 2; accepts average -.25, rejects .5, all points .3
-    a = 0.5 if normalize == "set" else 0.25
-    mu = (a * -0.25 - a * 0.5 + 2 * 0.3) / 2
-    square = {
-        "accept": ((-1 - mu) ** 2 + (0.5 - mu) ** 2) / 2,
-        "reject": ((-2 - mu) ** 2 + (3 - mu) ** 2) / 2,
-        "all": ((POINTS - mu) ** 2).mean().item(),
-    }
-    s = a * square["accept"] - a * square["reject"] + 2 * square["all"]
-    assert mean.item() == pytest.approx(mu, abs=1e-5)
-    assert log_std.exp().square().item() == pytest.approx(s / 2, abs=1e-5)
-
-
-@pytest.mark.parametrize("beta", [0.2, 0.5, 1.0, 2.0])
-def test_gaussian_bounded_says_whether_the_deviation_collapses(beta: float):
-    settings = {"alpha": 0.5, "beta": beta, "normalize": "set"}
-    accepted, rejected = POINTS[GAUSSIAN_LABEL > 0], POINTS[GAUSSIAN_LABEL < 0]
-    mean = torch.tensor([(0.5 * -0.25 - 0.5 * 0.5 + beta * 0.3) / beta], dtype=torch.float64)
-    narrow, narrower = (gaussian_loss(mean, torch.tensor([x]).double(), **settings) for x in (-5.0, -10.0))
-    assert gaussian_bounded(accepted, rejected, POINTS, **settings) == (narrower > narrow).item()
-
-
-def test_gaussian_bounded_of_one_class_and_of_too_little_weight():
-    nothing = POINTS[:0]
-    assert gaussian_bounded(POINTS, nothing, POINTS, alpha=0.5, beta=0.1)
-    assert not gaussian_bounded(nothing, POINTS, POINTS, alpha=0.5, beta=0.5)  # W = 0
-    centre, sides = torch.tensor([[0.0]]), torch.tensor([[-1.0], [1.0]])
-    assert not gaussian_bounded(nothing, centre, sides, alpha=0.0, beta=0.5)  # W = -.5 although S = .5: it explodes
-    assert gaussian_bounded(nothing, POINTS, POINTS, alpha=0.5, beta=0.6, normalize="joint")

@@ -7,7 +7,8 @@ with the smaller of the two exponents, tau = min(a, 1 - a), on the ratio of the 
     moment - 1 = E_base[expm1(tau log(other / base))],    base = p for a >= 1/2, else q
 
 whose every term is exact to the last digits and of the size of tau, so that dividing by tau loses nothing. At an end
-itself the quotient is replaced by its limit.
+itself the quotient is replaced by its limit. (Between unnormalised densities the two bases differ: only gradients that
+keep p and q normalised mean anything.)
 """
 
 from __future__ import annotations

@@ -47,8 +47,8 @@ def gaussian_beta_min(
         normalize: as in `pmpo`.
 
     Returns:
-        The bound, at least 0; 0 without rejects in the loss; infinite where no beta helps, which takes a dimension in
-        which the reference does not vary.
+        The bound; 0 without rejects in the loss, and wherever else any beta above 0 will do; infinite where no beta
+        helps, which takes a dimension in which the reference does not vary.
 
     Raises:
         ValueError: another `normalize`.
