@@ -1,8 +1,11 @@
 # make demo: install, build a dataset, run the benchmark, show the table.   make test: install what is missing, test.
+# make peers: compare our losses with other people's code, in an environment of its own (baselines/peers/README.md).
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: demo test lint clean
+PEERS := .venv-peers
+
+.PHONY: demo test peers lint clean
 
 demo: .venv/installed
 	$(BIN)/pmpo-offline build-dataset --imbalance 0.1
@@ -11,16 +14,25 @@ demo: .venv/installed
 test: .venv/installed
 	$(BIN)/python -m pytest
 
+peers: $(PEERS)/installed
+	$(PEERS)/bin/python -m pytest baselines/peers
+
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean:
-	rm -rf .venv results .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv $(PEERS) results .pytest_cache .mypy_cache .ruff_cache
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=…")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,lint]'
+	touch $@
+
+$(PEERS)/installed: baselines/peers/requirements.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --requirement baselines/peers/requirements.txt
+	$(PEERS)/bin/python -m pip install --quiet --no-deps --target $(PEERS)/trl-1.13.0 trl==1.13.0
 	touch $@
