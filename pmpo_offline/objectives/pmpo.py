@@ -29,7 +29,8 @@ def pmpo(
 
         loss = -alpha E_accept[log pi(y|x)] + (1 - alpha) E_reject[log pi(y|x)] + beta KL(pi_ref || pi)
 
-    It is bounded from below only if beta is large enough: see `stability.beta_min`.
+    It is bounded from below only if beta is large enough: see `stability.beta_min`. Another divergence may take the
+    place of the forward one, but then no beta bounds the loss (`stability`).
 
     **The derived weight.** Where the divergence comes from: rejects enter as p(accept|y) = 1 - p(reject|y), so the
     E-step's target is q(y) ~ pi_ref(y) (1 - p(reject|y)). Fitting the policy to it maximises ::
@@ -47,7 +48,8 @@ def pmpo(
     Args:
         logp: `(*runs, B)`, log pi(y|x) in nats.
         label: `(*runs, B)`, +1 accept, -1 reject, 0 unlabelled; or bool, True accept, False reject.
-        kl: `(*runs,)`, KL(pi_ref || pi) in nats, over whichever rows the caller chose (`divergences`).
+        kl: `(*runs,)`, KL(pi_ref || pi) or another divergence in nats, over whichever rows the caller chose
+            (`divergences`).
         alpha: in [0, 1]: 1 learns from accepts only, 0 from rejects only. A number or `(*runs, 1)`.
         beta: weight of the divergence, at least 0. A number or `(*runs, 1)`.
         normalize: "set" averages each class over its own rows, "joint" divides both sums by the count of labelled rows.

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pmpo_offline.objectives import pmpo
-from pmpo_offline.objectives.divergences import categorical_kl
+from pmpo_offline.objectives.divergences import categorical_alpha, categorical_kl, categorical_renyi
 from pmpo_offline.objectives.stability import beta_min, optimal_policy
 
 REFERENCE = torch.tensor([0.1, 0.25, 0.2, 0.3, 0.15], dtype=torch.float64)
@@ -141,6 +141,25 @@ def test_the_loss_falls_forever_below_the_bound_and_not_above_it(normalize: str,
     bound = beta_min(alpha, P_R, normalize)
     assert fall(0.99 * bound) > 100
     assert fall(1.01 * bound) < -100
+
+
+@pytest.mark.parametrize(
+    "divergence",
+    [
+        lambda reference, policy: categorical_kl(policy, reference),
+        lambda reference, policy: categorical_alpha(reference, policy, 0.9),
+        lambda reference, policy: categorical_renyi(reference, policy, 0.9),
+    ],
+    ids=["reverse", "alpha", "renyi"],
+)
+@pytest.mark.parametrize("beta", [1.0, 100.0])
+def test_no_beta_of_another_divergence_bounds_the_loss_but_a_floor_does(divergence, beta: float):
+    logp = torch.stack([(-depth * REJECT).log_softmax(-1) for depth in (1e3, 1e4, 1e6)])
+    rows = {"label": (ACCEPT - REJECT).expand(3, 5), "kl": divergence(REFERENCE.log(), logp), "weight": REFERENCE}
+    assert (pmpo(logp, **rows, alpha=0.5, beta=beta)[0].diff() < -100).all()
+    assert pmpo(logp, **rows, alpha=0.5, beta=beta, floor=1e-9)[0].diff().abs().max() < 1e-6
+    rows["kl"] = categorical_kl(REFERENCE.log(), logp)
+    assert (pmpo(logp, **rows, alpha=0.5, beta=beta)[0].diff() > 100).all()  # the bound is 0.5
 
 
 def test_gradient_descent_diverges_below_the_bound():

@@ -9,6 +9,10 @@ normalisation gives each class ("set": 1 and 1; "joint": its share of the labell
 is bounded if and only if no coefficient is negative, and then the optimal policy is proportional to the coefficients
 (`beta_min`, `optimal_policy`). A Gaussian cannot single outcomes out: for it only their moments under c count
 (`gaussian_beta_min`, `gaussian_bounded`, `gaussian_optimum`).
+
+All of it is about the forward divergence KL(pi_ref || pi), which grows as -log pi(y) where pi(y) vanishes. The reverse
+one and the alpha- and Renyi divergences below order 1 stay finite there: with any of these *no* beta bounds the loss
+while rejects outweigh accepts on some outcome, they merely slow the fall. Only a `floor` under the rejects does.
 """
 
 from __future__ import annotations
