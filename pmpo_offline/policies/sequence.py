@@ -102,7 +102,7 @@ class _Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (R, B, T, D) to the same shape."""
         runs, rows, places, width = x.shape
-        heads = _each(self.attend, _normed(x)).view(runs * rows, places, 3, self.heads, width // self.heads)
+        heads = _each(self.attend, _normed(x)).reshape(runs * rows, places, 3, self.heads, width // self.heads)
         query, key, value = heads.permute(2, 0, 3, 1, 4)
         attended = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
         x = x + _each(self.merge, attended.transpose(1, 2).reshape(runs, rows, places, width))
@@ -112,7 +112,7 @@ class _Block(nn.Module):
 def _each(layer: nn.Module, x: Tensor) -> Tensor:
     """Apply a stacked layer at every place: (R, B, T, inputs) -> (R, B, T, outputs)."""
     y: Tensor = layer(x.flatten(1, 2))
-    return y.view(*x.shape[:3], -1)
+    return y.reshape(*x.shape[:3], -1)
 
 
 def _normed(x: Tensor) -> Tensor:
