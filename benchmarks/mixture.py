@@ -91,9 +91,9 @@ class Learner:
     def beta(self, condition: Condition) -> float:
         """FACTOR times its bound."""
         if self.noise_known:
-            # Where a true reject lies, a share `amount` of the labels are accepts: -c(y) / pi_ref(y) of `stability`.
-            reject = (1 - self.alpha) * (1 - condition.amount) / condition.reject_mass
-            return FACTOR * (reject - self.alpha * condition.amount / (1 - condition.reject_mass))
+            return FACTOR * stability.beta_min(
+                self.alpha, condition.reject_mass, self.normalize, noise=condition.amount
+            )
         mass = condition.labelled_reject_mass if self.rows else condition.reject_mass
         alpha = 0.5 if self.cloning else self.alpha
         return FACTOR * stability.beta_min(alpha, mass, self.normalize, condition.reject_share)

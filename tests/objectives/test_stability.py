@@ -78,6 +78,34 @@ def test_arguments_out_of_range_are_refused(arguments: tuple):
         beta_min(*arguments)
 
 
+@pytest.mark.parametrize("normalize", ["set", "joint"])
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 0.5])
+@pytest.mark.parametrize("noise", [0.05, 0.2, 0.4])
+def test_flipped_labels_relax_the_bound_to_where_the_optimum_appears(normalize: str, alpha: float, noise: float):
+    reject = torch.tensor([1 - noise] * 2 + [noise] * 3, dtype=torch.float64)  # the first two should be rejected
+    reject_mass = float(REFERENCE @ reject)
+    bound = beta_min(alpha, reject_mass, normalize, noise=noise)
+    assert bound < beta_min(alpha, reject_mass, normalize)
+    settings = {"alpha": alpha, "normalize": normalize}
+    best = optimal_policy(REFERENCE, 1 - reject, reject, beta=bound * (1 + 1e-9) + 1e-9, **settings)
+    assert best[:2].sum() < 1e-6, "at the bound nothing is left of what should be rejected"
+    if bound > 0:
+        with pytest.raises(ValueError, match="no minimum"):
+            optimal_policy(REFERENCE, 1 - reject, reject, beta=0.999 * bound, **settings)
+
+
+def test_flipped_labels_by_hand():
+    # set: .5 * .9 / .8 - .5 * .1 / .2
+    assert beta_min(0.5, 0.8, noise=0.1) == pytest.approx(0.3125)
+    # joint, balanced to a half each: .5 * .5 * .9 / .8 - .5 * .5 * .1 / .2
+    assert beta_min(0.5, 0.8, "joint", 0.5, noise=0.1) == pytest.approx(0.15625)
+    # set, half of the accepts without a label: .5 * .9 / .8 - .5 * .1 / .1
+    assert beta_min(0.5, 0.8, noise=0.1, accept_mass=0.1) == pytest.approx(0.0625)
+    assert beta_min(0.5, 0.8, noise=0.3) == 0.0
+    with pytest.raises(ValueError, match="noise"):
+        beta_min(0.5, 0.8, noise=0.6)
+
+
 # Tabular policies
 
 

@@ -18,11 +18,18 @@ def beta_min(
     reject_mass: float,
     normalize: Literal["joint", "set"] = "set",
     reject_share: float | None = None,
+    *,
+    noise: float = 0.0,
+    accept_mass: float | None = None,
 ) -> float:
-    """Return the smallest beta that bounds PMPO where labels are clean: `(1 - alpha) w_r / P_r`.
+    """Return the smallest beta that bounds PMPO: `(1 - alpha) w_r / P_r` where labels are clean.
 
-    Clean labels make rho_r = 1 / P_r on the rejected outcomes. Contradictory labels on one outcome, or of contexts that
-    the policy cannot tell apart, only relax the bound.
+    Clean labels make rho_r = 1 / P_r on the rejected outcomes, and rho_a = 0. Contradictory labels on one outcome, or
+    of contexts that the policy cannot tell apart, only relax the bound. Of labels that were flipped at a known rate an
+    outcome that should be rejected has rho_r = (1 - noise) / P_r and rho_a = noise / P_a, so that its coefficient is
+    not negative from here on::
+
+        beta >= (1 - alpha) w_r (1 - noise) / P_r - alpha w_a noise / P_a
 
     Args:
         alpha: weight of the accepts, in [0, 1].
@@ -32,22 +39,31 @@ def beta_min(
         normalize: as in `pmpo`.
         reject_share: w_r for "joint", the rejects' share of the labelled rows, *after* balancing (default:
             `reject_mass`, every row labelled and nothing balanced). Zero: no rejects are left, any beta will do.
+        noise: rate at which labels were flipped, at most 1/2. For outcomes that come with both labels; a policy that
+            can tell every row from the others sees each with one label, clean or not: leave it at 0.
+        accept_mass: P_a, like `reject_mass` of the accepts, both as labelled, noise included (default:
+            `1 - reject_mass`, every row labelled).
 
     Returns:
         The bound; 0 without rejects in the loss; infinite for rejects that the reference never produces.
 
     Raises:
-        ValueError: an argument outside [0, 1], or another `normalize`.
+        ValueError: an argument outside [0, 1], noise above 1/2, or another `normalize`.
     """
+    accept_mass = 1 - reject_mass if accept_mass is None else accept_mass
     reject_share = reject_mass if reject_share is None else reject_share
-    for name, value in {"alpha": alpha, "reject_mass": reject_mass, "reject_share": reject_share}.items():
+    shares = {"alpha": alpha, "reject_mass": reject_mass, "reject_share": reject_share, "accept_mass": accept_mass}
+    for name, value in shares.items():
         if not 0 <= value <= 1:
             raise ValueError(f"{name} lies in [0, 1], not {value}")
-    _, w_reject = class_weights(normalize, 1 - reject_share, reject_share)
-    strength = (1 - alpha) * w_reject
-    if strength == 0 or reject_share == 0:
+    if not 0 <= noise <= 0.5:
+        raise ValueError(f"noise lies in [0, 1/2], not {noise}: beyond it the labels say the opposite")
+    w_accept, w_reject = class_weights(normalize, 1 - reject_share, reject_share)
+    push = (1 - alpha) * w_reject * (1 - noise)
+    if push == 0 or reject_share == 0:
         return 0.0
-    return strength / reject_mass if reject_mass else math.inf
+    pull = alpha * w_accept * noise / accept_mass if accept_mass else 0.0
+    return max(0.0, push / reject_mass - pull) if reject_mass else math.inf
 
 
 def optimal_policy(
