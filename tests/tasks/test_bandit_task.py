@@ -120,7 +120,7 @@ def test_a_policy_that_diverged_is_scored():
     policy = MixturePolicy([0], torch.zeros(1), torch.ones(1), task.action_dim, components=1, hidden=())
     with torch.no_grad():
         policy.network[-1].bias.fill_(torch.nan)
-    assert task.score(policy, 3, 1)[0].returns.tolist() == pytest.approx([-3 / 7] * 3)
+    assert task.score(policy, 3, 1)[0].returns.tolist() == pytest.approx([-2.25 * 12 / 7] * 3)  # in the corner of -1
 
 
 @every_name

@@ -17,8 +17,8 @@ from pmpo_offline.tasks.bandit.functions import Function
 from pmpo_offline.tasks.experience import Experience
 from pmpo_offline.tasks.task import Outcome, Scored
 
-SUCCESS = 0.1
-"""An action succeeds if its regret is at most this: a tenth of a random action's."""
+SUCCESS = 0.5
+"""An action succeeds if its regret is at most this: half of a random action's."""
 
 
 class Behavior(BaseModel):
@@ -103,7 +103,8 @@ class BanditTask:
         """Draw `episodes` actions of every stacked policy and return their rewards, run by run, (runs * episodes,).
 
         Unlike in tasks of many steps the whole distribution is what was learned, so its spread counts. The random
-        numbers behind the draws are common to all runs and all learners; a policy that diverged acts at 0.
+        numbers behind the draws are common to all runs and all learners. Where a policy diverged, it acts in the corner
+        of -1.
         """
         device = policy.observation_mean.device
         generator = torch.Generator().manual_seed(0)
@@ -112,7 +113,7 @@ class BanditTask:
         with torch.no_grad():
             observation = torch.zeros(policy.runs, episodes, self.observation_dim, device=device)
             action = policy(observation).sample(uniform, normal)
-        regret = self._regret(torch.nan_to_num(action).flatten(0, 1).cpu().numpy())
+        regret = self._regret(torch.nan_to_num(action, nan=-1.0).flatten(0, 1).cpu().numpy())
         if progress:
             progress(episodes, episodes)
         return _outcome(regret), [self.function.name] * episodes

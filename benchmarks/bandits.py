@@ -1,0 +1,272 @@
+"""PMPO, MPO and DPO on bandits: four samples a step from a slowly moving reference, the better two against the others.
+
+python benchmarks/bandits.py                what is committed under benchmarks/results/bandits
+python benchmarks/bandits.py --tune         choose each arm's strength and learning rate first, on seeds of their own
+python benchmarks/bandits.py --seeds 5 --output /tmp/bandits
+
+Cells (objective × dimension) that stand in the output are not run again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import multiprocessing
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import bandits_report
+import numpy as np
+import polars as pl
+import torch
+import typer
+from torch import Tensor
+
+from pmpo_offline.cli.console import working
+from pmpo_offline.errors import UserError
+from pmpo_offline.objectives import OBJECTIVES
+from pmpo_offline.policies.gaussian import GaussianPolicy
+from pmpo_offline.tasks.bandit import FUNCTIONS
+from pmpo_offline.training.online import Improver, OnlineSettings
+
+RESULTS = Path(__file__).parent / "results" / "bandits"
+DIMENSIONS = (2, 10, 50)
+STEPS, RECORDS = 3000, 60
+"""Updates of a run, and how often its regret is written down."""
+START = 0.5
+"""Every run begins with mean 0 and this deviation in every dimension."""
+DRAWN = 64
+"""Samples of the policy behind its sampled regret; the same for all."""
+LEARNING_RATES = (0.003, 0.01, 0.03)
+TUNING_SEEDS = range(1000, 1005)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One learner: its objective, what is fixed, and the one strength that is tuned beside the learning rate."""
+
+    name: str
+    objective: str
+    strength: str
+    grid: tuple[float, ...]
+    fixed: dict[str, Any] = field(default_factory=dict)
+    paired: int = 2
+    shuffled: bool = False
+
+    @property
+    def stack(self) -> str:
+        """Arms of one stack are trained side by side."""
+        return f"{self.objective}-{self.paired}" if self.objective == "dpo" else self.objective
+
+
+FORWARD = {"divergence": "forward"}
+ARMS = (
+    Arm("PMPO accepts", "pmpo", "beta", (0.0, 0.1, 0.25, 0.5, 1.0), {"alpha": 1.0, **FORWARD}),
+    Arm("PMPO rejects", "pmpo", "beta", (0.4, 0.5, 0.6, 0.8, 1.0), {"alpha": 0.0, **FORWARD}),
+    Arm("PMPO both", "pmpo", "beta", (0.1, 0.15, 0.2, 0.3, 0.5), {"alpha": 0.5, **FORWARD}),
+    Arm("MPO", "mpo", "epsilon", (0.1, 0.3, 0.6, 1.0, 1.3)),
+    Arm("DPO best/worst", "dpo", "beta", (0.1, 0.3, 1.0, 3.0, 10.0), paired=1),
+    Arm("DPO all pairs", "dpo", "beta", (0.1, 0.3, 1.0, 3.0, 10.0), paired=2),
+)
+CONTROLLED = "PMPO both"
+CONTROL = "random labels"
+"""The control: `CONTROLLED` with its settings, told the scores in random order."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run: on which function, by which arm with which settings, from which seed."""
+
+    function: str
+    arm: Arm
+    strength: float
+    learning_rate: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Runs of one stack in one dimension; they are trained as one batch."""
+
+    stack: str
+    dimensions: int
+    runs: tuple[Run, ...]
+
+    @property
+    def path(self) -> str:
+        """A name that changes with whatever the results depend on."""
+        told = [asdict(self), STEPS, RECORDS, START, DRAWN, torch.__version__]
+        digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+        return f"{self.stack}-{self.dimensions}-{digest[:12]}.parquet"
+
+
+def train(cell: Cell) -> pl.DataFrame:
+    """Train a cell; return one row a run and recorded step."""
+    runs, dimensions = cell.runs, cell.dimensions
+    arm = runs[0].arm
+    policy = GaussianPolicy(torch.zeros(len(runs), dimensions), torch.full((len(runs), dimensions), START))
+
+    def column(values: Sequence[float]) -> Tensor:
+        return torch.tensor(values, dtype=torch.float32).unsqueeze(1)
+
+    settings: dict[str, Any] = {arm.strength: column([run.strength for run in runs])}
+    for name, value in arm.fixed.items():
+        settings[name] = value if isinstance(value, str) else column([run.arm.fixed[name] for run in runs])
+    shuffled = torch.tensor([run.arm.shuffled for run in runs])
+    improver = Improver(
+        policy,
+        OBJECTIVES[arm.objective],
+        settings,
+        OnlineSettings(paired=arm.paired),
+        [run.seed for run in runs],
+        learning_rate=column([run.learning_rate for run in runs]),
+        shuffled=shuffled if shuffled.any() else None,
+    )
+    # Runs of one function stand together, so that each function is called once.
+    blocks = [(FUNCTIONS[name], len(list(group))) for name, group in itertools.groupby(runs, lambda run: run.function)]
+
+    def regret(action: Tensor) -> Tensor:
+        parts = action.split([size for _, size in blocks])
+        return torch.cat([function.regret(part) for (function, _), part in zip(blocks, parts, strict=True)])
+
+    observation = torch.zeros(len(runs), 1, 1)
+    normal = torch.randn(DRAWN, dimensions, generator=torch.Generator().manual_seed(0))
+    records: list[list[np.ndarray]] = []
+    steps = [0]
+
+    @torch.no_grad()
+    def record() -> None:
+        deviation = policy.log_std.exp()
+        drawn = policy.mean[:, None] + deviation[:, None] * normal
+        values = regret(policy.mean), regret(drawn).mean(-1), policy.log_std.mean(-1).exp()
+        records.append([value.numpy() for value in values])
+
+    record()
+    for step in range(1, STEPS + 1):
+        improver.update(observation, lambda _, action: -regret(action))
+        if step % (STEPS // RECORDS) == 0:
+            steps.append(step)
+            record()
+    regrets = np.array(records, np.float32)  # (records, 3, runs)
+    described = pl.DataFrame(
+        {
+            "function": [run.function for run in runs],
+            "dimensions": [dimensions] * len(runs),
+            "arm": [run.arm.name for run in runs],
+            "strength": [run.strength for run in runs],
+            "learning_rate": [run.learning_rate for run in runs],
+            "seed": [run.seed for run in runs],
+        },
+        schema_overrides={"dimensions": pl.Int16, "seed": pl.Int16},
+    )
+    parts = [
+        described.with_columns(
+            step=pl.lit(step, pl.Int16),
+            regret_of_mean=pl.Series(mean),
+            regret_of_samples=pl.Series(samples),
+            deviation=pl.Series(deviation),
+        )
+        for step, (mean, samples, deviation) in zip(steps, regrets, strict=True)
+    ]
+    return pl.concat(parts)
+
+
+def execute(
+    cells: Sequence[Cell], folder: Path, workers: int, tell: Callable[[int, int], None]
+) -> tuple[pl.DataFrame, float]:
+    """Train the cells that `folder` lacks; return all their rows, and the CPU seconds that this took."""
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = [cell for cell in cells if not (folder / cell.path).exists()]
+    # The longest first, so that no process ends long after the others.
+    missing.sort(key=lambda cell: (cell.stack == "mpo", cell.dimensions * len(cell.runs)), reverse=True)
+    tell(len(cells) - len(missing), len(cells))
+    spent = 0.0
+    # Fresh interpreters, because threads of torch do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, torch.set_num_threads, (1,)) as pool:
+        tasks = [pool.submit(_store, cell, folder / cell.path) for cell in missing]
+        for done, task in enumerate(as_completed(tasks), len(cells) - len(missing) + 1):
+            spent += task.result()
+            tell(done, len(cells))
+    return pl.concat([pl.read_parquet(folder / cell.path) for cell in cells]), spent
+
+
+def _store(cell: Cell, path: Path) -> float:
+    start = time.process_time()
+    temporary = path.with_suffix(".tmp")
+    train(cell).write_parquet(temporary, compression="zstd")
+    temporary.replace(path)
+    return time.process_time() - start
+
+
+def grid_cells() -> list[Cell]:
+    """Every strength and learning rate of every arm on the tuning seeds."""
+    return _cells(
+        [(arm, strength, rate) for arm in ARMS for strength in arm.grid for rate in LEARNING_RATES], TUNING_SEEDS
+    )
+
+
+def chosen_cells(tuned: dict[str, Any], seeds: int) -> list[Cell]:
+    """Every arm with the setting that was chosen for it, and the control."""
+    chosen = [(arm, tuned[arm.name]["strength"], tuned[arm.name]["learning_rate"]) for arm in ARMS]
+    arm, strength, rate = next(each for each in chosen if each[0].name == CONTROLLED)
+    control = Arm(CONTROL, arm.objective, arm.strength, arm.grid, arm.fixed, shuffled=True)
+    return _cells([*chosen, (control, strength, rate)], range(seeds))
+
+
+def _cells(settings: Sequence[tuple[Arm, float, float]], seeds: Sequence[int]) -> list[Cell]:
+    cells = []
+    for stack in dict.fromkeys(arm.stack for arm, _, _ in settings):
+        runs = tuple(
+            Run(function, arm, strength, rate, seed)
+            for function in FUNCTIONS
+            for arm, strength, rate in settings
+            if arm.stack == stack
+            for seed in seeds
+        )
+        cells += [Cell(stack, dimensions, runs) for dimensions in DIMENSIONS]
+    return cells
+
+
+def choose(raw: pl.DataFrame) -> dict[str, Any]:
+    """Return each arm's best setting and its whole grid, by the mean over time and problems of log10 regret."""
+    score = bandits_report.log_regret("regret_of_samples").mean().alias("score")
+    grid = raw.group_by("arm", "strength", "learning_rate").agg(score).sort("arm", "score", "strength", "learning_rate")
+    tuned = {}
+    for arm in ARMS:
+        rows = grid.filter(pl.col("arm") == arm.name).drop("arm").to_dicts()
+        tuned[arm.name] = {**rows[0], "name": arm.strength, "grid": rows}
+    return tuned
+
+
+def main(
+    seeds: Annotated[int, typer.Option(help="Training runs of every arm on every problem.")] = 20,
+    output: Annotated[Path, typer.Option(help="Where results go, and where finished cells are looked for.")] = RESULTS,
+    tune: Annotated[bool, typer.Option("--tune", help="Choose strengths and learning rates again.")] = False,
+    workers: Annotated[int, typer.Option(help="Processes.")] = 2,
+) -> None:
+    """Compare learners of ranked samples on Sphere, Rosenbrock and Schwefel."""
+    chosen = (output if tune else RESULTS) / "tuning.json"
+    with working() as progress:
+        if tune:
+            raw, _ = execute(grid_cells(), output / "tuning", workers, lambda *done: progress("tune", *done))
+            chosen.write_text(json.dumps(choose(raw), indent=1) + "\n")
+        elif not chosen.exists():
+            raise UserError(f"{chosen} is missing: run with --tune first")
+        tuned = json.loads(chosen.read_text())
+        start = time.monotonic()
+        cells = chosen_cells(tuned, seeds)
+        standing = sum((output / "raw" / cell.path).exists() for cell in cells)
+        raw, spent = execute(cells, output / "raw", workers, lambda *done: progress("bandits", *done))
+    took = {"wall": time.monotonic() - start, "cpu": spent, "workers": workers} if not standing else None
+    bandits_report.write(output, raw, tuned, [*(arm.name for arm in ARMS), CONTROL], took)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    typer.run(main)

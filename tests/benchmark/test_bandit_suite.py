@@ -1,0 +1,62 @@
+"""The bandit suite: its algorithms are declared for its family, and feedback is worth something where truth is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pmpo_offline import catalog
+from pmpo_offline.benchmark.suite import expand
+from pmpo_offline.build import build_dataset
+from pmpo_offline.data import Dataset
+from pmpo_offline.evaluation import evaluate
+from pmpo_offline.training import train
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return build_dataset("bandit/sphere-v0", episodes=4000, home=tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("references")
+
+
+def returned(dataset: Dataset, algorithm: str, folder: Path, *, shuffle: bool = False) -> float:
+    """Mean return of two runs after fewer updates than declared."""
+    trained = train(
+        dataset,
+        algorithm,
+        seeds=(0, 1),
+        overrides={"updates": 80},
+        references=folder,
+        shuffle_labels=shuffle,
+        device="cpu",
+    )
+    return float(evaluate(trained.policy, dataset.metadata.task, episodes=500, workers=1)["return"].mean())
+
+
+def test_every_cell_is_of_the_family():
+    suite = catalog.suite("bandit")
+    cells = expand(suite)
+    assert {cell.algorithm.family for cell in cells} == {"bandit"}
+    assert {cell.algorithm.name for cell in cells} == {each.name for each in catalog.algorithms("bandit")}
+    assert {cell.condition.dataset for cell in cells} == {
+        f"bandit/{n}-v0" for n in ("sphere", "rosenbrock", "schwefel")
+    }
+
+
+def test_a_clone_repeats_the_behaviour(dataset: Dataset, folder: Path):
+    recorded = dataset.table["reward"].to_numpy().mean()
+    assert returned(dataset, "bc", folder) == pytest.approx(recorded, abs=0.15)
+
+
+@pytest.mark.parametrize("algorithm", ["accept", "reject-bc", "pmpo", "dpo", "kto", "mpo"])
+def test_feedback_beats_cloning(dataset: Dataset, folder: Path, algorithm: str):
+    assert returned(dataset, algorithm, folder) > returned(dataset, "bc", folder) + 0.1
+
+
+def test_shuffled_feedback_does_not(dataset: Dataset, folder: Path):
+    assert returned(dataset, "pmpo", folder, shuffle=True) < returned(dataset, "bc", folder) + 0.1
