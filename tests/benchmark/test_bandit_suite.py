@@ -1,4 +1,4 @@
-"""The bandit suite: its algorithms are declared for its family, and feedback is worth something where truth is known."""
+"""The bandit suite: declared for its family, and feedback is worth something where the truth is known."""
 
 from __future__ import annotations
 
