@@ -29,7 +29,8 @@ class Mixture:
         # log_weight and log_std enter once a state; only the squared distance depends on the action.
         constant = self.log_weight - (self.log_std + _HALF_LOG_TAU).sum(-1)
         scaled = (points.unsqueeze(-2) - self.mean.unsqueeze(-3)) * torch.exp(-self.log_std).unsqueeze(-3)
-        log_prob = torch.logsumexp(constant.unsqueeze(-2) - 0.5 * scaled.square().sum(-1), dim=-1)
+        joint = constant.unsqueeze(-2) - 0.5 * scaled.square().sum(-1)
+        log_prob = torch.logsumexp(joint, dim=-1) if joint.shape[-1] > 1 else joint.squeeze(-1)
         return log_prob if grouped else log_prob.squeeze(-1)
 
     def mode(self) -> Tensor:
@@ -116,8 +117,9 @@ class MixturePolicy(nn.Module):
         k, a = self.components, self.action_dim
         shape = (*head.shape[:-1], k, a)
         low, high = self.log_std_range
+        weight, mean, deviation = head.split([k, k * a, k * a], dim=-1)
         return Mixture(
-            log_weight=torch.log_softmax(head[..., :k], dim=-1),
-            mean=head[..., k : k + k * a].reshape(shape),
-            log_std=low + (high - low) * torch.sigmoid(head[..., k + k * a :].reshape(shape)),
+            log_weight=torch.log_softmax(weight, dim=-1) if k > 1 else torch.zeros_like(weight),
+            mean=mean.reshape(shape),
+            log_std=low + (high - low) * torch.sigmoid(deviation.reshape(shape)),
         )

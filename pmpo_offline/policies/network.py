@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+_NARROW = 64
+"""Outputs below which the transposed product is faster."""
 
 
 class StackedLinear(nn.Module):
@@ -27,7 +31,29 @@ class StackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (R, B, inputs) to (R, B, outputs)."""
+        if self.weight.shape[-1] < _NARROW:
+            return _Narrow.apply(x, self.weight, self.bias)  # type: ignore[no-any-return,no-untyped-call]
         return torch.baddbmm(self.bias, x, self.weight)
+
+
+class _Narrow(torch.autograd.Function):
+    """The same product and gradients, transposed where BLAS would write a few columns, for it is quicker at a few rows.
+
+    Thirteen outputs of 256 units take half the time. Transposing the call alone would hand a transposed gradient on to
+    the wide layers, which costs more than it saves.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        # A copy, which is small: a view could not be changed in place by the activation.
+        return torch.baddbmm(bias.mT, weight.mT, x.mT).mT.clone(memory_format=torch.contiguous_format)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        into_x = torch.bmm(gradient, weight.mT) if ctx.needs_input_grad[0] else None
+        return into_x, torch.bmm(gradient.mT, x).mT, gradient.sum(1, keepdim=True)
 
 
 def stacked_mlp(seeds: Sequence[int], inputs: int, hidden: Sequence[int], outputs: int) -> nn.Sequential:
@@ -36,7 +62,7 @@ def stacked_mlp(seeds: Sequence[int], inputs: int, hidden: Sequence[int], output
     layers: list[nn.Module] = []
     width = inputs
     for size in hidden:
-        layers += [StackedLinear(generators, width, size, gain=2**0.5), nn.ReLU()]
+        layers += [StackedLinear(generators, width, size, gain=2**0.5), nn.ReLU(inplace=True)]
         width = size
     layers.append(StackedLinear(generators, width, outputs, gain=0.1))
     return nn.Sequential(*layers)

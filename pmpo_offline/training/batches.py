@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding  # a gather of whole rows, several times as fast as indexing
 
 from pmpo_offline.data import Candidates, Dataset, Rows, indices, pairs
 from pmpo_offline.errors import UserError
@@ -61,22 +62,22 @@ class RowBatch:
 
     @cached_property
     def _distribution(self) -> Mixture:
-        return self._policy(self._rows.observation[self._index])  # type: ignore[no-any-return]
+        return self._policy(embedding(self._index, self._rows.observation))  # type: ignore[no-any-return]
 
     @cached_property
     def _reference_distribution(self) -> Mixture:
         with torch.no_grad():
-            return _needed(self._reference)(self._rows.observation[self._index])  # type: ignore[no-any-return]
+            return _needed(self._reference)(embedding(self._index, self._rows.observation))  # type: ignore[no-any-return]
 
     @cached_property
     def logp(self) -> Tensor:
         """(R, B)."""
-        return self._distribution.log_prob(self._rows.action[self._index])
+        return self._distribution.log_prob(embedding(self._index, self._rows.action))
 
     @cached_property
     def ref_logp(self) -> Tensor:
         """(R, B)."""
-        return self._reference_distribution.log_prob(self._rows.action[self._index])
+        return self._reference_distribution.log_prob(embedding(self._index, self._rows.action))
 
     @property
     def advantage(self) -> Tensor:

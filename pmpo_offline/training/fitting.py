@@ -51,7 +51,8 @@ def fit(
         batch = sampler.batch(step, hyper.batch, policy, reference, stacked)
         loss, metrics = objective(inputs(batch, objective.inputs), **stacked)
         metrics = metrics | {"loss": loss.detach()}
-        optimizer.zero_grad()
+        for weight in weights:
+            weight.grad = None  # zero_grad() does the same and keeps books, at a hundredth of the update's time
         loss.sum().backward()  # type: ignore[no-untyped-call]
         _clip(weights, hyper.clip)
         optimizer.step()
@@ -89,6 +90,6 @@ def learning_rate(step: int, hyper: TrainingSettings) -> float:
 def _clip(weights: Sequence[Tensor], limit: float) -> None:
     """Scale each run's gradient to at most `limit`; runs do not see one another."""
     gradients = [weight.grad for weight in weights if weight.grad is not None]
-    norm = torch.stack([gradient.square().flatten(1).sum(1) for gradient in gradients]).sum(0).sqrt()
+    norm = torch.stack([torch.linalg.vector_norm(gradient, dim=(1, 2)) for gradient in gradients]).norm(dim=0)
     scale = (limit / (norm + 1e-6)).clamp(max=1)
     torch._foreach_mul_(gradients, [scale.view(-1, 1, 1)] * len(gradients))

@@ -45,3 +45,23 @@ def test_runs_of_equal_seed_are_equal_and_others_differ() -> None:
     for weight in network.parameters():
         assert weight[0].equal(weight[2])
     assert not next(network.parameters())[0].equal(next(network.parameters())[1])
+
+
+@pytest.mark.parametrize("outputs", [2, 13, 63, 64, 100])
+def test_narrow_and_wide_layers_are_the_same_map_with_the_same_gradients(outputs: int) -> None:
+    layer = StackedLinear([torch.Generator().manual_seed(seed) for seed in range(3)], 16, outputs).double()
+    x, upstream = torch.randn(3, 8, 16, dtype=torch.float64), torch.randn(3, 8, outputs, dtype=torch.float64)
+    gradients = []
+    for apply in (layer, lambda x: torch.baddbmm(layer.bias, x, layer.weight)):
+        given = x.clone().requires_grad_()
+        y = apply(given)
+        gradients.append((y.detach(), *torch.autograd.grad((y * upstream).sum(), [given, *layer.parameters()])))
+    for mine, plain in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, plain, rtol=1e-12, atol=1e-12)
+
+
+def test_gradients_are_stored_like_their_weights() -> None:
+    layer = StackedLinear([torch.Generator()], 4, 3)
+    layer(torch.randn(1, 5, 4)).sum().backward()
+    assert layer.weight.grad is not None
+    assert layer.weight.grad.is_contiguous()
