@@ -91,8 +91,10 @@ def state_temperature(score: Tensor, epsilon: Setting) -> Tensor:
         spread, gap = torch.where(spread > 0, spread, 1), torch.where(spread > 0, gap, 1)
         most = torch.where(attainable, most, 2)
         target = torch.where(attainable, epsilon, 1)
-        coldness = _coldness(below / spread.unsqueeze(-1), kept, count, most, target, 64 * spread / gap)
-        return torch.where(attainable, spread / coldness, torch.where(best < count, gap / _COLD, 1))
+        highest = (64 * spread / gap).clamp(max=1e300)  # where e^-64 is left for all but the best
+        coldness = _coldness(below / spread.unsqueeze(-1), kept, count, most, target, highest)
+        temperature = torch.where(attainable, spread / coldness, torch.where(best < count, gap / _COLD, 1))
+        return temperature.clamp(min=torch.finfo(torch.float64).tiny)
 
 
 def _coldness(scaled: Tensor, kept: Tensor, count: Tensor, most: Tensor, epsilon: Tensor, highest: Tensor) -> Tensor:
@@ -104,7 +106,7 @@ def _coldness(scaled: Tensor, kept: Tensor, count: Tensor, most: Tensor, epsilon
     """
     low, high = (8 * epsilon).sqrt(), highest
     wanted = epsilon.log() - (most - epsilon).log()
-    c = torch.minimum(2 * low, (low * high).sqrt())
+    c = torch.minimum(2 * low, low.sqrt() * high.sqrt())
     for _ in range(_STEPS):
         # expm1: exact where c is small and all exponentials are near 1. Candidates left out: scaled = kept = 0.
         gain = torch.expm1(c.unsqueeze(-1) * scaled)
@@ -117,7 +119,7 @@ def _coldness(scaled: Tensor, kept: Tensor, count: Tensor, most: Tensor, epsilon
         excess = kl.log() - (most - kl).log() - wanted
         step = c - excess * kl * (most - kl) / (c * variance * most)
         inside = (step > low) & (step < high)  # NaN is not
-        c = torch.where(excess.abs() < 1e-9, c, torch.where(inside, step, (low * high).sqrt()))
+        c = torch.where(excess.abs() < 1e-9, c, torch.where(inside, step, low.sqrt() * high.sqrt()))
     return c
 
 

@@ -63,6 +63,6 @@ def mpo(
         loss,
         logp=mean(logp.mean(-1), weight),
         candidates=mean(1 / target.square().sum(-1), weight),
-        temperature=mean(used.to(logp.dtype).expand_as(weight), weight),
+        temperature=mean(used.to(logp.dtype), weight),
         target_kl=mean(candidates(score).log() + torch.xlogy(target, target).sum(-1), weight),
     )
