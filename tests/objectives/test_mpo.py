@@ -99,9 +99,7 @@ def test_a_left_out_candidate_is_no_part_of_the_budget():
     loss, metrics = mpo(logp, score, epsilon=0.1)
     torch.testing.assert_close(loss, mpo(logp[:, :2], score[:, :2], epsilon=0.1)[0])
     assert metrics["target_kl"].item() == pytest.approx(0.1, abs=1e-6)
-    assert mpo(logp, score)[1]["target_kl"].item() == pytest.approx(
-        0.110944, abs=1e-6
-    )  # ln 2 - .582203
+    assert mpo(logp, score)[1]["target_kl"].item() == pytest.approx(0.110944, abs=1e-6)  # ln 2 - .582203
 
 
 def test_scores_far_from_zero_keep_their_differences():
