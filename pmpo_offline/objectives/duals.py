@@ -21,7 +21,7 @@ from .rows import Setting, full_precision, mean, per_run, present, row_weight, s
 
 _STEPS = 24
 """Of the root search, a fixed number so that nothing waits for a comparison. Scores that are not made to be difficult
-take 10 at most, the worst that were tried (a near tie of the best, 1e-12 of the spread apart) take 20.
+take 10 at most, the worst that were tried (a near tie of the best, 1e-12 of the spread apart) take 20 to 1e-5.
 """
 _COLD = 1000.0
 """The gap between the two best scores, in temperatures, at which exp(-gap) is 0 in any precision: the greedy limit."""
