@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from pmpo_offline import __version__
-from pmpo_offline.cli import benchmarks, datasets
+from pmpo_offline.cli import benchmarks, datasets, doctor
 from pmpo_offline.errors import PmpoOfflineError
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app.command("list")(datasets.list_names)
 app.command("show")(datasets.show)
 app.command("verify")(datasets.verify)
 app.command("report")(benchmarks.report)
+app.command("doctor")(doctor.doctor)
 
 
 def _print_version(asked: bool) -> None:

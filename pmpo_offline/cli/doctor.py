@@ -1,0 +1,106 @@
+"""The command that says what will happen before anything is trained: doctor."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pmpo_offline.cli.console import emit, working
+from pmpo_offline.cli.datasets import Home, Json
+from pmpo_offline.errors import UserError
+
+if TYPE_CHECKING:
+    from pmpo_offline.training.doctor import Diagnosis
+
+ALWAYS = ("alpha", "beta", "normalize")
+"""Settings that are shown even where they are the objective's defaults."""
+COLOURS = {"bounded": "green", "ready": "green", "at the edge": "yellow", "unbounded": "red", "cannot learn": "red"}
+
+
+def doctor(
+    name: Annotated[str, typer.Argument(metavar="DATASET", help="Id or path of a dataset.")],
+    algo: Annotated[str, typer.Option(help="Name of an algorithm, or its .toml.")] = "pmpo",
+    alpha: Annotated[float | None, typer.Option(help="Weight of the accepts.", show_default="as declared")] = None,
+    beta: Annotated[
+        str | None,
+        typer.Option(help="A number, or a multiple of its bound such as 1.05x.", show_default="as declared"),
+    ] = None,
+    normalize: Annotated[
+        str | None, typer.Option(metavar="joint|set", help="How PMPO averages.", show_default="as declared")
+    ] = None,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Say whether an algorithm's settings suit a dataset: classes, the bound on β, verdict, suggestion."""
+    from pmpo_offline import catalog
+    from pmpo_offline.data import load_dataset
+
+    if not catalog.stands(name, home):
+        raise UserError(f"dataset {name!r} is declared but not built: run pmpo-offline build-dataset {name}")
+    given = {"alpha": alpha, "beta": beta if beta is None else _number(beta), "normalize": normalize}
+    with working():
+        from pmpo_offline.training.doctor import diagnose
+
+        dataset = load_dataset(name, home=home)
+        algorithm = catalog.algorithm(algo, catalog.family(dataset.metadata.task))
+        found = diagnose(dataset, algorithm, {key: value for key, value in given.items() if value is not None})
+    if json:
+        from dataclasses import asdict
+
+        emit(asdict(found))
+    else:
+        _show(found)
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _show(found: Diagnosis) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from pmpo_offline.objectives import OBJECTIVES
+
+    usual = OBJECTIVES[found.objective].settings
+    told = {name: value for name, value in found.settings.items() if name in ALWAYS or value != usual[name]}
+    settings = ", ".join(f"{name} {_text(value)}" for name, value in told.items())
+    labelled = f"{found.accepted:,} accepted, {found.rejected:,} rejected, {found.unlabelled:,} unlabelled"
+    lines: dict[str, Any] = {
+        "dataset": found.dataset,
+        "algorithm": f"{found.algorithm}{f' ({settings})' if settings else ''}",
+        f"trains on {found.trains_on}": labelled,
+        "accepted share": _text(found.accepted_share),
+        "reject mass": f"{_text(found.reject_mass)} before balancing, {_text(found.labelled_reject_mass)} after",
+        "reject share": f"{_text(found.reject_share)} of the labelled",
+    }
+    if found.pairs is not None:
+        lines["pairs"] = f"{found.pairs:,}"
+    if found.weight_range is not None:
+        low, high = map(_text, found.weight_range)
+        lines["w_D / w_U"] = f"{_text(found.weight_ratio)}, advised {low} to {high}"
+    if found.bounds:
+        lines["β ≥"] = ", ".join(f"{way} {_text(bound)}" for way, bound in found.bounds.items())
+    if found.gaussian_bound is not None:
+        lines["β >, one Gaussian"] = _text(found.gaussian_bound)
+    factor = "" if found.factor is None else f": β is {_text(found.factor)} times its bound"
+    lines["verdict"] = Text(found.verdict + factor, style=COLOURS[found.verdict])
+    if found.suggested_beta is not None:
+        lines["suggested β"] = _text(found.suggested_beta)
+    table = Table.grid(padding=(0, 2))
+    for name, value in lines.items():
+        table.add_row(name, value)
+    for number, note in enumerate(found.notes):
+        table.add_row("" if number else "notes", Text(note))
+    # Piped into a file it is not folded at 80 columns.
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def _text(value: float | str | None) -> str:
+    return "–" if value is None else value if isinstance(value, str) else f"{value:.4g}"

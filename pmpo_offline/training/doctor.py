@@ -1,0 +1,247 @@
+"""What will happen if an algorithm with these settings meets this dataset: said before anything is trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from pmpo_offline.catalog import AlgorithmDeclaration
+from pmpo_offline.data import Dataset, columns
+from pmpo_offline.objectives import OBJECTIVES, Words, kto_weight_range, stability
+from pmpo_offline.training.settings import beta_bound, complete, settle
+
+Verdict = Literal["bounded", "at the edge", "unbounded", "ready", "cannot learn"]
+MARGIN = 1.05
+"""β over its bound that is suggested: the nearer, the less a reject is imitated (benchmarks/results/README.md)."""
+EDGE = 0.02
+"""Within this share of the bound, the noise of minibatches decides what becomes of a run."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What is known of an algorithm on a dataset; None where a quantity does not apply."""
+
+    dataset: str
+    algorithm: str
+    objective: str
+    settings: dict[str, Any]
+    """Complete; β is a number, or None where it was given as a multiple of a bound that no number meets."""
+    trains_on: str
+    """What a minibatch is made of."""
+    accepted: int
+    """Of what it trains on: rows, or candidates."""
+    rejected: int
+    unlabelled: int
+    accepted_share: float | None
+    """Of the labelled ones."""
+    reject_mass: float
+    """P_r, the rejects' share of everything before balancing."""
+    labelled_reject_mass: float
+    """The same after balancing, by which the bound goes."""
+    reject_share: float
+    """w_r, of the labelled ones."""
+    verdict: Verdict
+    bound: float | None = None
+    """The least stable β, infinite where none is."""
+    bounds: dict[str, float] = field(default_factory=dict)
+    """The same under each normalisation."""
+    factor: float | None = None
+    """β / bound."""
+    suggested_beta: float | None = None
+    gaussian_bound: float | None = None
+    """The least stable β of one diagonal Gaussian, where the observation never changes."""
+    pairs: int | None = None
+    """Pairs of an accepted and a rejected candidate of one state, for an algorithm that learns from pairs."""
+    weight_ratio: float | None = None
+    """KTO's w_D / w_U as set."""
+    weight_range: tuple[float, float] | None = None
+    """KTO's advised w_D / w_U."""
+    notes: list[str] = field(default_factory=list)
+    """What else to know, a sentence each; the first says why, where the verdict is that it cannot learn."""
+
+
+def diagnose(dataset: Dataset, algorithm: AlgorithmDeclaration, settings: Mapping[str, Any] | None = None) -> Diagnosis:
+    """Say whether an algorithm can learn from a dataset and, where its objective has a bound on β, on which side it is.
+
+    Args:
+        dataset: labelled transitions, candidates or responses.
+        algorithm: as declared; `settings` go before its own.
+        settings: the objective's hyperparameters; β may be a multiple of its bound.
+
+    Raises:
+        UserError: an unknown setting, or a value that is not allowed.
+    """
+    asked = complete(algorithm, settings or {})
+    objective, meta = OBJECTIVES[algorithm.objective], dataset.metadata
+    by_candidates = algorithm.rows in ("candidates", "pairs") and dataset.candidates is not None
+    label = columns.labels(dataset.candidates if by_candidates else dataset.table)
+    accepted, rejected = int((label > 0).sum()), int((label < 0).sum())
+    shares = meta.candidates if by_candidates and meta.candidates else meta
+    pairs = _pairs(dataset) if algorithm.rows == "pairs" else None
+    by_labels = "label" in objective.inputs or algorithm.rows in ("accepted", "balanced", "pairs")
+    problems = _problems(dataset, algorithm, accepted, rejected, pairs)
+    notes = _notes(accepted, rejected) if by_labels and not problems else []
+    found: dict[str, Any] = {"settings": asked, "verdict": "ready", "pairs": pairs}
+    if objective.bound is not None:
+        found |= _stability(dataset, algorithm, asked)
+        notes += _advice(found, accepted, rejected)
+    if objective.name == "kto" and accepted and rejected:
+        found |= _class_weights(algorithm, asked, accepted, rejected)
+        low, high = kto_weight_range(accepted, rejected)
+        notes.append(f"on rows as they come instead, the advised w_D / w_U would be {low:.3g} to {high:.3g}")
+    if problems:
+        found["verdict"] = "cannot learn"
+    return Diagnosis(
+        dataset=meta.id,
+        algorithm=algorithm.name,
+        objective=objective.name,
+        trains_on=algorithm.rows,
+        accepted=accepted,
+        rejected=rejected,
+        unlabelled=len(label) - accepted - rejected,
+        accepted_share=accepted / (accepted + rejected) if accepted + rejected else None,
+        reject_mass=shares.reject_mass,
+        labelled_reject_mass=shares.labelled_reject_mass,
+        reject_share=shares.reject_share,
+        notes=problems + notes,
+        **found,
+    )
+
+
+def _problems(
+    dataset: Dataset, algorithm: AlgorithmDeclaration, accepted: int, rejected: int, pairs: int | None
+) -> list[str]:
+    """Return why the algorithm cannot learn from this dataset, a sentence each."""
+    meta = dataset.metadata
+    problems = []
+    if algorithm.rows in ("candidates", "pairs") and dataset.candidates is None:
+        problems.append("it learns from scored candidate actions and the dataset has none: declare [candidates]")
+    elif pairs == 0:
+        problems.append("no state has both an accepted and a rejected candidate: without pairs there is no gradient")
+    if "advantage" in OBJECTIVES[algorithm.objective].inputs.values() and meta.score.name != "advantage":
+        problems.append(f"it needs advantages and the dataset is scored by {meta.score.name}: --label advantage")
+    if algorithm.rows == "accepted" and not accepted:
+        problems.append("it imitates accepted rows and there are none")
+    if algorithm.rows == "balanced" and not (accepted and rejected):
+        absent = "rejects" if accepted else "accepts" if rejected else "labels"
+        problems.append(f"its minibatches are half accepts, half rejects, and there are no {absent}")
+    uses_labels = "label" in OBJECTIVES[algorithm.objective].inputs
+    if algorithm.rows == "all" and uses_labels and not accepted + rejected:
+        where = ": they are the candidates', see an algorithm on pairs" if meta.kind == "candidates" else ""
+        problems.append(f"no row is labelled{where}")
+    return problems
+
+
+def _notes(accepted: int, rejected: int) -> list[str]:
+    """Return what one-class data mean."""
+    if accepted and not rejected:
+        return ["accepts only: nothing says what to avoid; BC on accepts is the plain alternative"]
+    if rejected and not accepted:
+        return ["rejects only: everything else is imitated, and the divergence is all that holds the policy"]
+    return []
+
+
+def _stability(dataset: Dataset, algorithm: AlgorithmDeclaration, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the bounds and what β is to them."""
+    meta = dataset.metadata
+    # With a number for β, settling only measures what the caller asked to be measured.
+    values = settle(algorithm, {**asked, "beta": 1.0}, meta)
+    allowed = OBJECTIVES[algorithm.objective].allowed["normalize"]
+    ways = tuple(allowed) if isinstance(allowed, Words) else ()
+    bounds = {way: beta_bound(algorithm, {**values, "normalize": way}, meta) or 0.0 for way in ways}
+    bound = bounds[values["normalize"]]
+    if isinstance(asked["beta"], str):
+        values["beta"] = None if math.isinf(bound) else settle(algorithm, asked, meta)["beta"]
+    else:
+        values["beta"] = asked["beta"]
+    factor = values["beta"] / bound if bound and values["beta"] is not None else None
+    verdict = "bounded"
+    if factor is not None and bound:
+        verdict = "at the edge" if abs(factor - 1) <= EDGE else "bounded" if factor > 1 else "unbounded"
+    elif bound:
+        verdict = "unbounded"
+    return {
+        "settings": values,
+        "verdict": verdict,
+        "bound": bound,
+        "bounds": bounds,
+        "factor": factor,
+        "suggested_beta": MARGIN * bound if 0 < bound < math.inf else None,
+        "gaussian_bound": _gaussian_bound(dataset, values) if 0 < bound < math.inf else None,
+    }
+
+
+def _gaussian_bound(dataset: Dataset, values: Mapping[str, Any]) -> float | None:
+    """Return the bound by the moments of the actions, None where the policy has contexts to tell apart."""
+    if dataset.metadata.kind == "responses" or np.ptp(columns.matrix(dataset.table, "observation"), axis=0).any():
+        return None
+    action, label = torch.tensor(columns.matrix(dataset.table, "action")), columns.labels(dataset.table)
+    accepted, rejected = (action[torch.tensor(np.flatnonzero(np.sign(label) == sign))] for sign in (1, -1))
+    reference = torch.cat([accepted, rejected]) if values["over"] == "labelled" else action
+    bound = stability.gaussian_beta_min(
+        accepted, rejected, reference, alpha=values["alpha"], normalize=values["normalize"]
+    )
+    return bound * float(values["reject_mass"])
+
+
+def _advice(found: Mapping[str, Any], accepted: int, rejected: int) -> list[str]:
+    """Return what follows from the bounds, a sentence each."""
+    values, bound, factor, gaussian = (found[name] for name in ("settings", "bound", "factor", "gaussian_bound"))
+    advice = []
+    if values["floor"]:
+        advice.append("with a floor under the rejects every β is bounded")
+    elif not rejected or values["alpha"] == 1:
+        advice.append("no reject is pushed away: every β is bounded")
+    elif math.isinf(bound):
+        advice.append(f"no β bounds the loss: the {values['divergence']} divergence does not hold rejects back")
+    elif found["verdict"] == "unbounded":
+        advice.append(
+            "below its bound the loss has no minimum: rejects fall without rest, and often the policy with them"
+        )
+    elif found["verdict"] == "at the edge":
+        advice.append(
+            "at the bound the optimal policy gives rejects nothing, and noise decides whether they come to rest"
+        )
+    elif factor > 1.3:
+        advice.append(
+            f"a reject still weighs {1 - 1 / factor:.2f} of an unlabelled row: labels matter more near the bound"
+        )
+    if 0 < bound < math.inf and values["divergence"] != "behavior":
+        advice.append(
+            "a network that tells single rows apart needs more than this bound, see benchmarks/results/stability"
+        )
+    if gaussian is not None:
+        side = "bounded" if values["beta"] is not None and values["beta"] > gaussian else "unbounded"
+        advice.append(
+            f"the observation never changes: one diagonal Gaussian needs β > {gaussian:.4g} and is {side} here; "
+            "the bound is for policies that can single outcomes out, such as mixtures"
+        )
+    if rejected and not accepted and values["alpha"] not in (0, 1):
+        advice.append("without accepts α only scales the rejects")
+    return advice
+
+
+def _class_weights(
+    algorithm: AlgorithmDeclaration, asked: Mapping[str, Any], accepted: int, rejected: int
+) -> dict[str, Any]:
+    """Return KTO's weights beside the advised ones for its minibatches."""
+    both = (1, 1) if algorithm.rows == "balanced" else (accepted, rejected)
+    desirable, undesirable = asked["desirable_weight"], asked["undesirable_weight"]
+    return {
+        "weight_range": kto_weight_range(*both),
+        "weight_ratio": desirable / undesirable if undesirable else math.inf,
+    }
+
+
+def _pairs(dataset: Dataset) -> int:
+    """Return how many pairs of an accept and a reject of one state there are."""
+    if dataset.candidates is None or not dataset.candidates.num_rows:
+        return 0
+    row, label = columns.vector(dataset.candidates, "row"), columns.labels(dataset.candidates)
+    _, state = np.unique(row, return_inverse=True)
+    return int((np.bincount(state, label > 0) * np.bincount(state, label < 0)).sum())

@@ -1,0 +1,178 @@
+"""What the doctor says is what the objectives' theory and the trainer do."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import pytest
+import torch
+
+from pmpo_offline import catalog
+from pmpo_offline.build import build_dataset
+from pmpo_offline.data import Dataset, Rows, columns, pairs
+from pmpo_offline.errors import UserError
+from pmpo_offline.objectives import stability
+from pmpo_offline.training import train
+from pmpo_offline.training.doctor import diagnose
+
+PMPO = catalog.algorithm("pmpo")
+
+
+@pytest.fixture(scope="module")
+def bandit(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """A few episodes of a declared bandit: one observation throughout, four candidates a state."""
+    return build_dataset("bandit/sphere-v0", episodes=300, home=tmp_path_factory.mktemp("home"), workers=1)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+@pytest.mark.parametrize("alpha", [0.0, 0.5])
+def test_bounds_of_a_dataset_by_hand(stacking: Dataset, share: float, alpha: float) -> None:
+    data = stacking.relabelled(imbalance=share)
+    label = columns.labels(data.table)
+    rejected, labelled = (label < 0).sum(), (label != 0).sum()
+    found = diagnose(data, PMPO, {"alpha": alpha, "beta": 1.0})
+    assert (found.accepted, found.rejected) == ((label > 0).sum(), rejected)
+    assert found.accepted_share == pytest.approx(1 - rejected / labelled)
+    # (1 - alpha) w_r / P_r, with w_r = 1 for "set".
+    assert found.bounds["set"] == pytest.approx((1 - alpha) * len(data) / rejected)
+    assert found.bounds["joint"] == pytest.approx((1 - alpha) * len(data) / labelled)
+    assert found.bound == found.bounds["joint"]
+    assert found.suggested_beta == pytest.approx(1.05 * found.bounds["joint"])
+    assert found.factor == pytest.approx(1 / found.bounds["joint"])
+    assert found.labelled_reject_mass == pytest.approx(rejected / len(data))
+    assert found.gaussian_bound is None
+
+
+@pytest.mark.parametrize(
+    ("beta", "verdict"), [("0.5x", "unbounded"), ("1x", "at the edge"), ("1.05x", "bounded"), ("2x", "bounded")]
+)
+@pytest.mark.parametrize("normalize", ["joint", "set"])
+def test_verdict_on_both_sides_of_the_bound(stacking: Dataset, beta: str, verdict: str, normalize: str) -> None:
+    found = diagnose(stacking, PMPO, {"beta": beta, "normalize": normalize})
+    assert found.verdict == verdict
+    assert found.factor == pytest.approx(float(beta[:-1]))
+    assert found.bound == found.bounds[normalize]
+    assert found.settings["beta"] == pytest.approx(float(beta[:-1]) * found.bounds[normalize])
+
+
+def test_the_trainer_warns_where_the_doctor_does(stacking: Dataset) -> None:
+    quick = {"updates": 1, "batch": 8, "hidden": [4], "components": 1}
+    for beta, warned in (("0.9x", True), ("1.1x", False)):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            done = train(stacking, "pmpo", settings=[{"beta": beta}], overrides=quick, device="cpu")
+        found = diagnose(stacking, PMPO, {"beta": beta})
+        assert bool(caught) is warned is (found.verdict == "unbounded")
+        assert done.bounds == [found.bound]
+        assert done.runs[0][0] == found.settings
+
+
+def test_where_every_beta_is_bounded(stacking: Dataset) -> None:
+    for settings in ({"alpha": 1.0}, {"floor": 0.01}):
+        found = diagnose(stacking, PMPO, {"beta": 0.0, **settings})
+        assert (found.verdict, found.bound, found.factor, found.suggested_beta) == ("bounded", 0, None, None)
+        assert any("every β is bounded" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("beta", [5.0, "1.05x"])
+def test_where_no_beta_is_bounded(stacking: Dataset, beta: float | str) -> None:
+    found = diagnose(stacking, PMPO, {"divergence": "reverse", "beta": beta})
+    assert found.verdict == "unbounded"
+    assert found.bound == math.inf
+    assert found.suggested_beta is None
+    assert "no β bounds the loss: the reverse divergence does not hold rejects back" in found.notes
+
+
+def test_derived_weight_scales_the_bound(stacking: Dataset) -> None:
+    paper = {"normalize": "set", "reject_mass": "dataset", "beta": 1.0}
+    found = diagnose(stacking, PMPO, paper)
+    # beta is divided by P_r: the bound of "set", (1 - alpha) / P_r, becomes 1 - alpha.
+    assert found.bound == pytest.approx(0.5)
+    assert found.settings["reject_mass"] == stacking.metadata.labelled_reject_mass
+
+
+@pytest.mark.parametrize(("share", "algorithm"), [(0.0, "kto"), (1.0, "kto"), (0.0, "bc-accepted"), (1.0, "bco")])
+def test_one_class_that_an_algorithm_cannot_do_with(stacking: Dataset, share: float, algorithm: str) -> None:
+    data = stacking.relabelled(imbalance=share)
+    found = diagnose(data, catalog.algorithm(algorithm))
+    assert found.verdict == "cannot learn"
+    assert "there are no" in found.notes[0]
+    with pytest.raises(UserError, match="the labels leave this algorithm nothing to learn from"):
+        train(data, algorithm, overrides={"updates": 1, "hidden": [4], "components": 1}, device="cpu")
+
+
+def test_one_class_that_pmpo_can_do_with(stacking: Dataset) -> None:
+    rejects = diagnose(stacking.relabelled(imbalance=0.0), PMPO)
+    assert rejects.verdict == "bounded"
+    assert rejects.accepted_share == 0
+    assert rejects.notes[0].startswith("rejects only: ")
+    assert "without accepts α only scales the rejects" in rejects.notes
+    accepts = diagnose(stacking.relabelled(imbalance=1.0), PMPO, {"beta": 0.3})
+    assert (accepts.verdict, accepts.bound, accepts.accepted_share) == ("bounded", 0, 1)
+    assert accepts.notes[0].startswith("accepts only: ")
+
+
+def test_labels_that_only_candidates_carry(stacking: Dataset) -> None:
+    ranked = stacking.relabelled("q_rank:top_bottom:1")
+    found = diagnose(ranked, PMPO, {"beta": 1.0})
+    assert found.verdict == "cannot learn"
+    assert found.notes[0].startswith("no row is labelled")
+    assert diagnose(ranked, catalog.algorithm("dpo")).verdict == "ready"
+
+
+def test_pairs_are_those_that_are_trained_on(stacking: Dataset) -> None:
+    candidates = Rows.of(stacking).candidates
+    assert candidates is not None
+    found = diagnose(stacking, catalog.algorithm("dpo"))
+    assert found.pairs == len(pairs(candidates)[0]) > 0
+    assert (found.accepted, found.rejected) == ((candidates.label > 0).sum(), (candidates.label < 0).sum())
+    assert found.bound is found.gaussian_bound is None
+
+    alone = diagnose(stacking.relabelled(imbalance=0.0), catalog.algorithm("nca"))
+    assert (alone.pairs, alone.verdict) == (0, "cannot learn")
+    assert "without pairs there is no gradient" in alone.notes[0]
+
+
+@pytest.mark.parametrize("algorithm", ["mpo", "dpo"])
+def test_candidates_that_are_missing(bandit: Dataset, algorithm: str) -> None:
+    without = Dataset(bandit.metadata, bandit.path, bandit.table, bandit.episodes)
+    found = diagnose(without, catalog.algorithm(algorithm, "bandit"))
+    assert found.verdict == "cannot learn"
+    assert "learns from scored candidate actions and the dataset has none" in found.notes[0]
+    assert diagnose(bandit, catalog.algorithm(algorithm, "bandit")).verdict == "ready"
+
+
+def test_advantages_that_are_missing(stacking: Dataset) -> None:
+    found = diagnose(stacking, catalog.algorithm("awr"))
+    assert found.verdict == "cannot learn"
+    assert found.notes[0] == "it needs advantages and the dataset is scored by success: --label advantage"
+
+
+def test_advised_class_weights_of_kto(stacking: Dataset) -> None:
+    data = stacking.relabelled(imbalance=0.25)
+    found = diagnose(data, catalog.algorithm("kto"), {"desirable_weight": 1.2})
+    assert found.weight_ratio == pytest.approx(1.2)
+    assert found.weight_range == pytest.approx((1, 4 / 3))  # balanced minibatches
+    ratio = found.rejected / found.accepted
+    assert f"{ratio:.3g} to {4 / 3 * ratio:.3g}" in found.notes[-1]
+
+
+def test_a_constant_observation_has_the_gaussians_bound_too(bandit: Dataset) -> None:
+    action, label = columns.matrix(bandit.table, "action"), columns.labels(bandit.table)
+    accepted, rejected, every = (torch.tensor(part) for part in (action[label > 0], action[label < 0], action))
+    for alpha in (0.0, 0.5):
+        found = diagnose(bandit, catalog.algorithm("pmpo", "bandit"), {"alpha": alpha, "beta": "1.05x"})
+        bound = stability.gaussian_beta_min(accepted, rejected, every, alpha=alpha, normalize="joint")
+        assert found.gaussian_bound == pytest.approx(bound)
+        assert any("one diagonal Gaussian needs β >" in note for note in found.notes)
+
+
+def test_values_that_are_not_allowed(stacking: Dataset) -> None:
+    for settings, message in (
+        ({"alpha": 2.0}, "pmpo.alpha is a number from 0 to 1, not 2.0"),
+        ({"beta": "much"}, "pmpo.beta is a number of 0 or more, or a multiple of its bound"),
+        ({"alhpa": 0.5}, "unknown setting of pmpo 'alhpa': did you mean alpha"),
+    ):
+        with pytest.raises(UserError, match=message):
+            diagnose(stacking, PMPO, settings)
