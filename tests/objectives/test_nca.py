@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from pmpo_offline.objectives import nca
+from pmpo_offline.objectives import dpo, nca
 
 LN2, LN3 = math.log(2), math.log(3)
 
@@ -45,9 +45,12 @@ def test_the_chosen_stop_at_ln_2_and_the_rejected_never():
 
 def test_both_outcomes_count_by_themselves():
     """A shift of both log-ratios changes nothing for DPO, and something here."""
-    pairs = torch.randn(4, 10, dtype=torch.float64)
-    shift = torch.tensor([1.0, 1.0, 0.0, 0.0], dtype=torch.float64)[:, None]
-    assert (nca(*pairs)[0] - nca(*(pairs + shift))[0]).abs() > 1e-3
+    # r = ln2 and 0 at beta 1: ln(3/2) + ln(3)/2 + ln(2)/2 = 1.301345;  r = 2 ln2 and ln2: ln(5/4) + ln(5)/2 + ln(3)/2
+    pairs = torch.tensor([[-1.0 + LN2], [-2.0], [-1.0], [-2.0]])
+    shift = torch.tensor([LN2, LN2, 0.0, 0.0])[:, None]
+    assert nca(*pairs, beta=1.0)[0].item() == pytest.approx(1.301345)
+    assert nca(*(pairs + shift), beta=1.0)[0].item() == pytest.approx(1.577169)
+    torch.testing.assert_close(dpo(*pairs)[0], dpo(*(pairs + shift))[0])
 
 
 def test_no_pairs():
