@@ -26,7 +26,7 @@ class Interval:
 
     def __str__(self) -> str:
         if math.isfinite(self.high):
-            return f"a number from {self.low:g} to {self.high:g}"
+            return f"a number {'above' if self.open else 'from'} {self.low:g} to {self.high:g}"
         return f"a number above {self.low:g}" if self.open else f"a number of {self.low:g} or more"
 
 
