@@ -1,0 +1,104 @@
+"""Who is timed: our trainer with R stacked runs, a plain PyTorch loop, and d3rlpy's behaviour cloning."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import rows
+import torch
+from timing import BATCH, HIDDEN, Contender, Timing, flops, timed
+from torch import Tensor, nn
+
+from pmpo_offline import catalog, data
+from pmpo_offline.training.batches import Sampler
+from pmpo_offline.training.fitting import fit
+from pmpo_offline.training.reference import fresh_policy
+from pmpo_offline.training.settings import TrainingSettings, settle
+
+
+def ours(dataset: data.Dataset, runs: int, device: torch.device) -> Contender:
+    """Our trainer's loop as it is: drawing, forward, loss, backward, clipping, AdamW, schedule and averaged weights."""
+    algorithm = catalog.algorithm("bc")
+    seeds = list(range(runs))
+    sampler = Sampler(dataset, algorithm.rows, seeds, shuffle=False, device=device)
+    sizes = {"components": 1, "hidden": HIDDEN, "batch": BATCH}
+    policy = fresh_policy(sampler, TrainingSettings(**sizes), seeds).to(device)  # type: ignore[arg-type]
+    settings = [settle(algorithm, {}, dataset.metadata)]
+
+    def update(n: int) -> Timing:
+        hyper = TrainingSettings(updates=n, **sizes)  # type: ignore[arg-type]
+        return timed(lambda: fit(policy, None, sampler, algorithm, settings, runs, hyper, None, None), device)
+
+    outputs = policy.network[-1].bias.shape[-1]  # mean, deviation and the weight of the one component
+    return Contender(f"ours, {runs} run{'s'[: runs > 1]}", runs, flops([rows.OBSERVATION, *HIDDEN, outputs]), update)
+
+
+def plain(device: torch.device) -> Contender:
+    """A plain loop for one run: NumPy draws the rows, `.item()` reads the loss at each step, AdamW as it comes."""
+    observation, action = rows.arrays()
+    rng = np.random.default_rng(0)
+    torch.manual_seed(0)
+    widths = [rows.OBSERVATION, *HIDDEN, 2 * rows.ACTION]
+    layers: list[nn.Module] = []
+    for m, n in pairwise(widths):
+        layers += [nn.Linear(m, n), nn.ReLU()]
+    network = nn.Sequential(*layers[:-1]).to(device)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
+
+    def loop(n: int) -> None:
+        for _ in range(n):
+            index = rng.integers(len(observation), size=BATCH)
+            x, a = (torch.from_numpy(array[index]).to(device) for array in (observation, action))
+            mean, raw = network(x).chunk(2, dim=-1)
+            normal = torch.distributions.Normal(mean, raw.clamp(-3, 1).exp())
+            loss: Tensor = -normal.log_prob(a).sum(-1).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            loss.item()
+
+    return Contender("plain loop, 1 run", 1, flops(widths), lambda n: timed(lambda: loop(n), device))
+
+
+class D3rlpy:
+    """d3rlpy's BC in a process of the peers' environment, which works when it is told to and waits otherwise."""
+
+    def __init__(self, python: Path, folder: Path, device: torch.device) -> None:
+        observation, action = rows.arrays()
+        np.savez(folder / "rows.npz", observation=observation, action=action, length=rows.LENGTH)
+        threads = str(torch.get_num_threads())
+        self._child = subprocess.Popen(
+            [str(python), str(Path(__file__).with_name("d3rlpy_bc.py")), str(folder / "rows.npz"), device.type],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            cwd=folder,
+            env={**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
+        )
+        self.version = json.loads(self._answer())["version"]
+        widths = [rows.OBSERVATION, *HIDDEN, 2 * rows.ACTION]
+        self.contender = Contender("d3rlpy BC, 1 run", 1, flops(widths), self._update)
+
+    def _answer(self) -> str:
+        line = self._child.stdout.readline() if self._child.stdout else ""
+        if not line:
+            raise RuntimeError(f"d3rlpy ended with code {self._child.wait()}: run d3rlpy_bc.py by hand")
+        return line
+
+    def _update(self, n: int) -> Timing:
+        if self._child.stdin:
+            self._child.stdin.write(f"{n}\n")
+            self._child.stdin.flush()
+        return Timing(**json.loads(self._answer()))
+
+    def close(self) -> None:
+        """End the process."""
+        if self._child.stdin:
+            self._child.stdin.close()
+        self._child.wait()
