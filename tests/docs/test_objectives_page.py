@@ -1,5 +1,6 @@
 """docs/objectives.md says what the code does: its table, calls and links, and what it claims of the divergences."""
 
+import math
 import re
 from pathlib import Path
 
@@ -22,6 +23,11 @@ FEEDBACK = {
 }
 REFERENCE = {"ref_logp", "ref_chosen", "ref_rejected"}
 DIVERGENCE = {"–": set(), "any": {"divergence"}, "KL(π‖π_ref)": {"policy_kl"}}
+
+# A policy over four outcomes, the first two of which are accepted.
+REFERENCE_LOGP = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64).log()
+LABEL = torch.tensor([1.0, 1.0, -1.0, -1.0])
+P_R = 0.7
 
 LOG_RATIO = torch.linspace(-60, 60, 25, dtype=torch.float64)
 """Of the rows whose pushes are measured, in nats: far beyond where anything fades at beta = 1."""
@@ -107,6 +113,76 @@ def test_bounded_is_what_the_table_says(name: str):
         assert least < -1e5
 
 
+def random_policies(claimed: Tensor) -> Tensor:
+    """The claimed log-probabilities, (K,), a hundred near them, and a hundred anywhere, (201, K)."""
+    noise = torch.randn(100, len(claimed), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return torch.cat([claimed.unsqueeze(0), claimed + 0.1 * noise, 3 * noise]).log_softmax(-1)
+
+
+def shares(*mass: float) -> Tensor:
+    """Log-probabilities in these proportions; what has none keeps one in a billion."""
+    return (torch.tensor(mass, dtype=torch.float64) + 1e-9).log().log_softmax(-1)
+
+
+ADVANTAGE = torch.tensor([2.0, 0.5, -0.5, -1.0], dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("name", "claimed"),
+    [
+        # The rows are the outcomes in the reference's proportions .1 .2 .3 .4; the first two are accepted. PMPO's c(y)
+        # at alpha = 1/2, beta = 0.8, joint, is .1 (.8 + .5), ..., .3 (.8 - .5), ....
+        ("pmpo", shares(0.1 * 1.3, 0.2 * 1.3, 0.3 * 0.3, 0.4 * 0.3)),
+        ("bc", shares(0.1, 0.2, 0.3, 0.4)),
+        ("bc_accepts", shares(0.1, 0.2, 0, 0)),
+        ("binary_crr", shares(0.1, 0.2, 0, 0)),
+        ("awr", shares(*(torch.tensor([0.1, 0.2, 0.3, 0.4]) * ADVANTAGE.exp()).tolist())),
+        ("unlikelihood", shares(0.1, 0.2, 0, 0)),
+        ("mpo", ADVANTAGE.log_softmax(-1)),
+    ],
+)
+def test_the_minimum_over_policies(name: str, claimed: Tensor):
+    logp = random_policies(claimed)
+    rows = REFERENCE_LOGP.exp().expand_as(logp)
+    inputs = {
+        "logp": logp,
+        "label": LABEL.expand_as(logp),
+        "advantage": ADVANTAGE.expand_as(logp),
+        "divergence": -(rows * logp).sum(-1),
+        "group_logp": logp.unsqueeze(-2),
+        "group_score": ADVANTAGE.expand_as(logp).unsqueeze(-2),
+    }
+    settings = {"beta": 0.8} if name == "pmpo" else {}
+    weight = None if name == "mpo" else rows
+    loss, _ = OBJECTIVES[name](inputs, weight=weight, **settings)
+    assert (loss[1:] > loss[0] - 1e-7).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "accepted", "rejected"),
+    [
+        ("dpo", 1e3, -1e3),
+        ("ipo", 1.0, 0.5),  # a margin of 1/(2 beta) at beta = 1
+        ("ipo_length_normalized", 8.0, 2.0),  # lengths of 8 and 4
+        ("nca", math.log(2), -1e3),
+        ("kto", 1e3, -1e3),
+        ("bco", 1e3, -1e3),
+    ],
+)
+def test_the_minimum_over_log_ratios(name: str, accepted: float, rejected: float):
+    claimed = torch.tensor([accepted, rejected], dtype=torch.float64)
+    noise = torch.randn(200, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    r = torch.cat([claimed.unsqueeze(0), claimed + noise[:100], 5 * noise[100:]])
+    zero = torch.zeros_like(r[:, :1])
+    inputs = {
+        **{"logp": r, "ref_logp": torch.zeros_like(r), "label": LABEL[1:3].expand_as(r), "policy_kl": zero[:, 0]},
+        **{"logp_chosen": r[:, :1], "logp_rejected": r[:, 1:], "ref_chosen": zero, "ref_rejected": zero},
+        **{"length_chosen": zero + 8, "length_rejected": zero + 4},
+    }
+    loss, _ = OBJECTIVES[name](inputs, beta=1.0)
+    assert (loss[1:] > loss[0] - 1e-9).all()
+
+
 def test_bco_with_a_given_shift_fades():
     logp = (LOG_RATIO + REF_LOGP).unsqueeze(-1).requires_grad_()
     ref, shift = torch.full_like(logp, REF_LOGP), torch.zeros(len(logp))
@@ -139,10 +215,6 @@ def test_the_links_and_pictures_exist():
 
 
 # what is said of the divergences: a policy over four outcomes
-
-REFERENCE_LOGP = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64).log()
-LABEL = torch.tensor([1.0, 1.0, -1.0, -1.0])
-P_R = 0.7
 
 
 def falling(divergence: str, beta: float) -> Tensor:
