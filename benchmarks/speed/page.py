@@ -38,11 +38,9 @@ def show(found: dict[str, Any]) -> None:
 def goals(found: dict[str, Any]) -> list[str]:
     """Return what was aimed at beside what was found, and how much the matrix products alone would allow."""
     rows = {row["name"]: row for row in found["trainers"]}
-    stack, many, loop = (
-        rows[name] for name in (f"ours, {found['stacked']} runs", "ours, 20 runs", "plain loop, 1 run")
-    )
     if found["machine"]["gpu"]:
-        return [f"Goal: 20 times the plain loop with 20 runs; found {many['times_plain']:.1f}."]
+        return [f"Goal: 20 times the plain loop with 20 runs; found {rows['ours, 20 runs']['times_plain']:.1f}."]
+    stack, loop = rows[f"ours, {found['stacked']} runs"], rows["plain loop, 1 run"]
     peer, limit = rows.get("d3rlpy BC, 1 run"), found["products_alone"]["rate"]
     aims = [
         ("of the peak", 0.6, stack["of_peak"], found["products_alone"]["of_peak"]),
