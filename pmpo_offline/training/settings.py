@@ -15,7 +15,6 @@ from pmpo_offline.data import Metadata
 from pmpo_offline.errors import UserError, unknown
 from pmpo_offline.objectives import OBJECTIVES, Interval
 
-
 MEASURED = "dataset"
 """In place of a number for `reject_mass`: what the dataset says."""
 
