@@ -13,6 +13,7 @@ import hashlib
 import itertools
 import json
 import multiprocessing
+import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -29,9 +30,9 @@ from torch import Tensor
 
 from pmpo_offline.cli.console import working
 from pmpo_offline.errors import UserError
-from pmpo_offline.objectives import OBJECTIVES
+from pmpo_offline.objectives import OBJECTIVES, stability
 from pmpo_offline.policies.gaussian import GaussianPolicy
-from pmpo_offline.tasks.bandit import FUNCTIONS
+from pmpo_offline.tasks.bandit import FUNCTIONS, Function
 from pmpo_offline.training.online import Improver, OnlineSettings
 
 RESULTS = Path(__file__).parent / "results" / "bandits"
@@ -39,11 +40,13 @@ DIMENSIONS = (2, 10, 50)
 STEPS, RECORDS = 3000, 60
 """Updates of a run, and how often its regret is written down."""
 START = 0.5
-"""Every run begins with mean 0 and this deviation in every dimension."""
+"""Where a run begins: at a mean that its seed draws, uniform within this of 0, with this deviation everywhere."""
 DRAWN = 64
 """Samples of the policy behind its sampled regret; the same for all."""
 LEARNING_RATES = (0.003, 0.01, 0.03)
 TUNING_SEEDS = range(1000, 1005)
+BOUND_STARTS = 5
+"""Starts at which the bound is computed."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ FORWARD = {"divergence": "forward"}
 ARMS = (
     Arm("PMPO accepts", "pmpo", "beta", (0.0, 0.1, 0.25, 0.5, 1.0), {"alpha": 1.0, **FORWARD}),
     Arm("PMPO rejects", "pmpo", "beta", (0.4, 0.5, 0.6, 0.8, 1.0), {"alpha": 0.0, **FORWARD}),
-    Arm("PMPO both", "pmpo", "beta", (0.1, 0.15, 0.2, 0.3, 0.5), {"alpha": 0.5, **FORWARD}),
+    Arm("PMPO both", "pmpo", "beta", (0.025, 0.05, 0.1, 0.2, 0.5), {"alpha": 0.5, **FORWARD}),
     Arm("MPO", "mpo", "epsilon", (0.1, 0.3, 0.6, 1.0, 1.3)),
     Arm("DPO best/worst", "dpo", "beta", (0.1, 0.3, 1.0, 3.0, 10.0), paired=1),
     Arm("DPO all pairs", "dpo", "beta", (0.1, 0.3, 1.0, 3.0, 10.0), paired=2),
@@ -105,11 +108,19 @@ class Cell:
         return f"{self.stack}-{self.dimensions}-{digest[:12]}.parquet"
 
 
+def start(seed: int, dimensions: int) -> Tensor:
+    """Return the mean that runs of a seed begin at, whatever their arm and function."""
+    uniform = torch.rand(dimensions, generator=torch.Generator().manual_seed(seed))
+    return START * (2 * uniform - 1)
+
+
 def train(cell: Cell) -> pl.DataFrame:
     """Train a cell; return one row a run and recorded step."""
     runs, dimensions = cell.runs, cell.dimensions
     arm = runs[0].arm
-    policy = GaussianPolicy(torch.zeros(len(runs), dimensions), torch.full((len(runs), dimensions), START))
+    policy = GaussianPolicy(
+        torch.stack([start(run.seed, dimensions) for run in runs]), torch.full((len(runs), dimensions), START)
+    )
 
     def column(values: Sequence[float]) -> Tensor:
         return torch.tensor(values, dtype=torch.float32).unsqueeze(1)
@@ -235,13 +246,36 @@ def _cells(settings: Sequence[tuple[Arm, float, float]], seeds: Sequence[int]) -
 
 def choose(raw: pl.DataFrame) -> dict[str, Any]:
     """Return each arm's best setting and its whole grid, by the mean over time and problems of log10 regret."""
-    score = bandits_report.log_regret("regret_of_samples").mean().alias("score")
-    grid = raw.group_by("arm", "strength", "learning_rate").agg(score).sort("arm", "score", "strength", "learning_rate")
+    score = bandits_report.log_regret("regret_of_samples")
+    parts = [score.filter(pl.col("dimensions") == each).mean().alias(f"dimensions_{each}") for each in DIMENSIONS]
+    grid = raw.group_by("arm", "strength", "learning_rate").agg(score.mean().alias("score"), *parts)
     tuned = {}
     for arm in ARMS:
-        rows = grid.filter(pl.col("arm") == arm.name).drop("arm").to_dicts()
-        tuned[arm.name] = {**rows[0], "name": arm.strength, "grid": rows}
+        rows = grid.filter(pl.col("arm") == arm.name).drop("arm").sort("score", "strength", "learning_rate").to_dicts()
+        best = {name: rows[0][name] for name in ("strength", "learning_rate")}
+        tuned[arm.name] = {"name": arm.strength, **best, "grid": rows}
     return tuned
+
+
+def bounds(tuned: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return, a problem, the range of the bound on β over a few starts, for the arms with rejects."""
+    rows: list[dict[str, Any]] = []
+    for (name, function), dimensions in itertools.product(FUNCTIONS.items(), DIMENSIONS):
+        rows.append({"function": name, "dimensions": dimensions})
+        for arm in ("PMPO rejects", "PMPO both"):
+            alpha = next(each.fixed["alpha"] for each in ARMS if each.name == arm)
+            least = [_bound(function, start(seed, dimensions), alpha) for seed in range(BOUND_STARTS)]
+            rows[-1][arm] = {"low": min(least), "high": max(least), "chosen": tuned[arm]["strength"]}
+    return rows
+
+
+def _bound(function: Function, mean: Tensor, alpha: float) -> float:
+    normal = torch.randn(10_000, 4, len(mean), generator=torch.Generator().manual_seed(0))
+    action = mean + START * normal
+    order = function.reward(action).argsort(-1).unsqueeze(-1).expand_as(action)
+    rejected, accepted = action.gather(1, order).split(2, dim=1)
+    groups = [each.flatten(0, 1) for each in (accepted, rejected, action)]
+    return float(stability.gaussian_beta_min(*groups, alpha=alpha, normalize="joint"))
 
 
 def main(
@@ -259,12 +293,13 @@ def main(
         elif not chosen.exists():
             raise UserError(f"{chosen} is missing: run with --tune first")
         tuned = json.loads(chosen.read_text())
-        start = time.monotonic()
+        began, load = time.monotonic(), os.getloadavg()[0]
         cells = chosen_cells(tuned, seeds)
         standing = sum((output / "raw" / cell.path).exists() for cell in cells)
         raw, spent = execute(cells, output / "raw", workers, lambda *done: progress("bandits", *done))
-    took = {"wall": time.monotonic() - start, "cpu": spent, "workers": workers} if not standing else None
-    bandits_report.write(output, raw, tuned, [*(arm.name for arm in ARMS), CONTROL], took)
+    took = {"wall": time.monotonic() - began, "cpu": spent, "workers": workers, "load": load} if not standing else None
+    arms = [*(arm.name for arm in ARMS), CONTROL]
+    bandits_report.write(output, raw, tuned, bounds(tuned), arms, took)
 
 
 if __name__ == "__main__":

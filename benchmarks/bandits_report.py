@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import torch
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from pmpo_offline.evaluation.statistics import Interval, bootstrap
+from pmpo_offline.tasks.bandit import FUNCTIONS
 
 FLOOR = 1e-8
 """Regrets below this are rounding."""
@@ -41,7 +43,12 @@ def log_regret(column: str) -> pl.Expr:
 
 
 def write(
-    output: Path, raw: pl.DataFrame, tuned: dict[str, Any], arms: Sequence[str], took: dict[str, float] | None
+    output: Path,
+    raw: pl.DataFrame,
+    tuned: dict[str, Any],
+    bounds: Sequence[dict[str, Any]],
+    arms: Sequence[str],
+    took: dict[str, float] | None,
 ) -> None:
     """Write report.md, report.json and a picture of each kind of regret to `output`.
 
@@ -50,12 +57,12 @@ def write(
     rows = summary(raw, arms)
     before = output / "report.json"
     made = json.loads(before.read_text())["made"] if took is None and before.exists() else {**machine(), "took": took}
-    before.write_text(json.dumps({"made": made, "rows": rows}, indent=1) + "\n")
+    before.write_text(json.dumps({"made": made, "bounds": bounds, "rows": rows}, indent=1) + "\n")
     for column, title in KINDS.items():
         figure(raw, arms, column, title).savefig(output / f"{column}.png", dpi=110)
     findings = output / "findings.md"
     text = findings.read_text() if findings.exists() else "# Bandits\n"
-    (output / "report.md").write_text(text.rstrip() + "\n\n" + markdown(rows, tuned, made, arms, raw))
+    (output / "report.md").write_text(text.rstrip() + "\n\n" + markdown(rows, tuned, bounds, made, arms, raw))
 
 
 def machine() -> dict[str, Any]:
@@ -93,7 +100,8 @@ def summary(raw: pl.DataFrame, arms: Sequence[str]) -> list[dict[str, Any]]:
                 **{name: _regret(bootstrap([values.to_numpy()])) for name, values in measured.items()},
             }
         )
-    return sorted(rows, key=lambda row: (row["function"], row["dimensions"], arms.index(row["arm"])))
+    functions = list(dict.fromkeys(raw["function"]))
+    return sorted(rows, key=lambda row: (functions.index(row["function"]), row["dimensions"], arms.index(row["arm"])))
 
 
 def _regret(interval: Interval) -> list[float]:
@@ -113,12 +121,15 @@ def figure(raw: pl.DataFrame, arms: Sequence[str], column: str, title: str) -> F
             runs = problem.filter(pl.col("arm") == arm).with_columns(log=log_regret(column)).sort("step", "seed")
             steps = runs["step"].unique(maintain_order=True).to_numpy()
             values = runs["log"].to_numpy().reshape(len(steps), -1)
-            curve = np.array([_regret(bootstrap([each], replicates=1000)) for each in values])
+            curve = np.array([_regret(bootstrap([each], replicates=400)) for each in values])
             colour, dashes = LINES[arm]
             axes.plot(4 * steps, curve[:, 0], color=colour, linestyle=dashes, linewidth=2, label=arm)
             axes.fill_between(4 * steps, curve[:, 1], curve[:, 2], color=colour, alpha=0.18, linewidth=0)
+        at_zero = float(FUNCTIONS[function].regret(torch.zeros(dimension)))
+        axes.axhline(at_zero, color="black", linewidth=0.8, label="action 0")
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(numticks=9))
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 0.8, 0.6) if _narrow(raw, function, column) else (1.0,)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
         axes.grid(alpha=0.25)
         axes.set_title(f"{function.capitalize()}, {dimension} dimensions", fontsize=12)
@@ -128,13 +139,26 @@ def figure(raw: pl.DataFrame, arms: Sequence[str], column: str, title: str) -> F
         if j == 0:
             axes.set_ylabel("regret (random action = 1)")
     handles, labels = grid[0][0].get_legend_handles_labels()
-    picture.legend(handles, labels, loc="outside lower center", ncols=len(arms), frameon=False, handlelength=3)
+    picture.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, handlelength=3)
     picture.suptitle(f"{title}: interquartile mean over runs with 95 % interval", fontsize=14)
     return picture
 
 
+def _narrow(raw: pl.DataFrame, function: str, column: str) -> bool:
+    """Whether a function's regrets stay within one power of ten: its axis then needs ticks between."""
+    medians = (
+        raw.filter(pl.col("function") == function).group_by("dimensions", "arm", "step").agg(pl.col(column).median())
+    )
+    return bool(medians[column].min() > 0.1)
+
+
 def markdown(
-    rows: Sequence[dict[str, Any]], tuned: dict[str, Any], made: dict[str, Any], arms: Sequence[str], raw: pl.DataFrame
+    rows: Sequence[dict[str, Any]],
+    tuned: dict[str, Any],
+    bounds: Sequence[dict[str, Any]],
+    made: dict[str, Any],
+    arms: Sequence[str],
+    raw: pl.DataFrame,
 ) -> str:
     """Return the tables, the tuned settings and where the numbers come from."""
     seeds, last = max(row["seeds"] for row in rows), raw["step"].max()
@@ -152,6 +176,10 @@ def markdown(
         "problems, on five seeds that are not among those above, by the mean of log10 regret over time and problems; "
         "`tuning.json` holds every score.",
         _settings(tuned),
+        "## The bound\n\nThe least β at which PMPO is bounded for a Gaussian (`objectives.stability`), "
+        "computed at five of the starts from the better and the worse two of four (least and largest), beside the one "
+        "β that was chosen.",
+        _bounds(bounds),
         _made(made),
     ]
     return "\n\n".join(parts) + "\n"
@@ -160,7 +188,7 @@ def markdown(
 def _table(rows: Sequence[dict[str, Any]], arms: Sequence[str], column: str) -> str:
     problems = list(dict.fromkeys((row["function"], row["dimensions"]) for row in rows))
     by_name = {(row["function"], row["dimensions"], row["arm"]): row[column] for row in rows}
-    lines = ["| | " + " | ".join(f"{function.capitalize()} {dimensions}" for function, dimensions in problems) + " |"]
+    lines = ["| | " + " | ".join(_problem(*problem) for problem in problems) + " |"]
     lines.append("|---|" + "---|" * len(problems))
     for arm in arms:
         cells = []
@@ -193,11 +221,24 @@ def _settings(tuned: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _bounds(bounds: Sequence[dict[str, Any]]) -> str:
+    lines = ["| | " + " | ".join(_problem(row["function"], row["dimensions"]) for row in bounds) + " | chosen β |"]
+    lines.append("|---|" + "---|" * (len(bounds) + 1))
+    for arm in [name for name in bounds[0] if name not in ("function", "dimensions")]:
+        values = " | ".join(f"{row[arm]['low']:.2f} – {row[arm]['high']:.2f}" for row in bounds)
+        lines.append(f"| {arm} | {values} | {bounds[0][arm]['chosen']:g} |")
+    return "\n".join(lines)
+
+
+def _problem(function: str, dimensions: int) -> str:
+    return f"{function.capitalize()} {dimensions}"
+
+
 def _made(made: dict[str, Any]) -> str:
     took = made["took"]
     versions = ", ".join(f"{name} {made[name]}" for name in ("pmpo-offline", "torch", "numpy", "python"))
     time = ""
     if took is not None:
         spent = f"{took['cpu']:.0f} CPU-seconds, {took['workers']} processes of one thread"
-        time = f" The runs took {took['wall']:.0f} s ({spent})."
+        time = f" All runs took {took['wall']:.0f} s ({spent}; the machine's load was {took['load']:.1f} before)."
     return f"Made on {made['cores']} cores of an {made['processor']} with {versions}.{time}"

@@ -70,6 +70,7 @@ def expand(suite: SuiteDeclaration, *, algos: Sequence[str] | None = None, sweep
         UserError: an unknown algorithm, objective or setting, a value that a setting does not allow, a sweep over an
             algorithm that does not run, or a control of one that uses no labels.
     """
+
     def find(name: str) -> AlgorithmDeclaration:
         return catalog.algorithm(name, suite.family)
 

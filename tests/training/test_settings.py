@@ -192,5 +192,5 @@ def test_the_derived_weight_takes_the_reject_mass_from_the_dataset(stacking: Dat
     assert derived["beta"] == pytest.approx(0.5), "the paper's own scaling: the bound is 1 - alpha whatever P_r"
     with pytest.raises(UserError, match=r'reject_mass is a number above 0 to 1, or "dataset", not \'data\''):
         settle(PMPO, {"reject_mass": "data"}, metadata)
-    with pytest.raises(UserError, match="nothing is rejected in .*: give a number"):
+    with pytest.raises(UserError, match=r"nothing is rejected in .*: give a number"):
         settle(PMPO, {"reject_mass": "dataset"}, stacking.relabelled(imbalance=1.0).metadata)
