@@ -94,7 +94,8 @@ class Improver:
         states = observation.shape[1]
         with torch.no_grad():
             reference = self.reference(observation)
-            uniform, normal = self._draws(self._step, (states, k, self.policy.action_dim))
+            numbers = self._draws(self._step, (states, k, self.policy.action_dim))
+            uniform, normal = (each.to(observation.device) for each in numbers)
             drawn = [reference.sample(uniform[:, :, i, 0], normal[:, :, i]) for i in range(k)]
             action = torch.stack(drawn, dim=-2)
             score = scorer(observation, action)
