@@ -270,3 +270,15 @@ def test_mistaken_arguments_are_refused():
         pmpo(logp, LABEL, KL, normalize="mean")
     with pytest.raises(ValueError, match="average it over the rows"):
         pmpo(logp, LABEL, KL.expand(4))
+
+
+def test_alpha_and_beta_count_only_as_a_sum_where_every_row_is_labelled():
+    logp = torch.randn(9, dtype=torch.float64, requires_grad=True)
+    label = torch.tensor([1.0, -1, -1, 1, -1, -1, -1, 1, -1], dtype=torch.float64)
+    gradients = [
+        torch.autograd.grad(pmpo(logp, label, -logp.mean(), alpha=alpha, beta=0.8 - alpha)[0], logp)[0]
+        for alpha in (0.0, 0.3, 0.8)
+    ]
+    by_hand = torch.where(label > 0, -0.8, 0.2) / 9  # an accept weighs alpha + beta, a reject beta - (1 - alpha)
+    for gradient in gradients:
+        torch.testing.assert_close(gradient, by_hand.to(gradient))
