@@ -75,9 +75,10 @@ def responses(string: Tensor, each: int) -> tuple[Tensor, Tensor]:
     return tokens, right.float() * 2 - 1
 
 
-def prompts(arm: Arm) -> int:
-    """Return how many prompts an arm is trained on."""
-    return 64 if arm.variant == FEW_PROMPTS else PROMPTS
+@functools.cache
+def dataset(arm: Arm) -> tuple[Tensor, Tensor]:
+    """Return what an arm is trained on, as `responses` does."""
+    return responses(strings()[: 64 if arm.variant == FEW_PROMPTS else PROMPTS], RESPONSES)
 
 
 def memoriser_bounds(arm: Arm) -> Tensor:
@@ -86,7 +87,7 @@ def memoriser_bounds(arm: Arm) -> Tensor:
     The closed form holds token v after a prefix that was sampled m times by β m π_ref(v), and the labels push it by
     (1 - α) times its rejects less α times its accepts. A response needs what its worst token does.
     """
-    tokens, label = responses(strings()[: prompts(arm)], RESPONSES)
+    tokens, label = dataset(arm)
     chance = _next(reference(), tokens)[0].gather(-1, tokens[:, PROMPT:, None]).squeeze(-1).exp()
     need = torch.zeros(len(tokens))
     for place in range(PROMPT, LENGTH):
@@ -99,7 +100,7 @@ def memoriser_bounds(arm: Arm) -> Tensor:
 
 def run(arm: Arm, multiples: tuple[float, ...], updates: int = 400) -> pl.DataFrame:
     """Train every β with every seed from the reference and return the trajectories."""
-    tokens, label = responses(strings()[: prompts(arm)], RESPONSES)
+    tokens, label = dataset(arm)
     reject_mass = float((label < 0).float().mean())
     bound = torch.full((SEEDS,), stability.beta_min(arm.alpha, reject_mass, arm.normalize))
     beta = (torch.tensor(multiples).unsqueeze(1) * bound).flatten().unsqueeze(1)  # (M * S, 1)
@@ -162,7 +163,7 @@ def optimum(arm: Arm, beta: float, seed: int) -> tuple[float, float]:
     The reward is 0 for the reference and 1 for the best; ValueError below the bound.
     """
     del seed  # all share one dataset
-    _, label = responses(strings()[: prompts(arm)], RESPONSES)
+    _, label = dataset(arm)
     wrong = float((label < 0).float().mean())
     reference = torch.tensor([1 - wrong, wrong])
     accept, reject = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])

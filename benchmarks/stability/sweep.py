@@ -1,6 +1,6 @@
 """Sweep β across the bound that `objectives.stability` predicts, and compare what was predicted with what happens.
 
-python benchmarks/stability/sweep.py                 # everything: raw/*.parquet, report.md, pictures (about 12 minutes)
+python benchmarks/stability/sweep.py                 # everything: raw/*.parquet, report.md, pictures (10 CPU-minutes)
 python benchmarks/stability/sweep.py --only gaussian # one domain; finished arms are kept unless --fresh
 python benchmarks/stability/sweep.py --quick         # few values of β and short trainings, under results/
 """
@@ -27,7 +27,7 @@ QUICK = {"bandit": 800, "gaussian": 600, "language": 40}
 
 def main(
     only: Annotated[str, typer.Option(help="Domains, as in bandit,gaussian.")] = ",".join(DOMAINS),
-    quick: Annotated[bool, typer.Option("--quick", help="A trial of a minute.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="A trial of two CPU-minutes.")] = False,
     output: Annotated[Path | None, typer.Option(help="Directory of results.", show_default="see above")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Run again what is there.")] = False,
 ) -> None:
