@@ -13,6 +13,8 @@ from torch import Tensor
 from pmpo_offline import catalog
 from pmpo_offline.catalog import AlgorithmDeclaration
 from pmpo_offline.data import Dataset
+from pmpo_offline.errors import UserError
+from pmpo_offline.objectives import OBJECTIVES
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.training.batches import Sampler
 from pmpo_offline.training.fitting import Progress, fit
@@ -89,6 +91,8 @@ def train(
             return Trained(reference, runs, bounds, {})
     run_seeds = [seed for _, seed in runs]
     sampler = Sampler(dataset, algorithm.rows, run_seeds, shuffle=shuffle_labels, device=place)
+    if "label" in OBJECTIVES[algorithm.objective].inputs.values() and not sampler.rows.label.any():
+        raise UserError(f"{algorithm.name} learns from labelled rows and {dataset.metadata.id} has none")
     policy = fresh_policy(sampler, hyper, run_seeds).to(place)
     if reference is not None and algorithm.start == "reference":
         policy.load_state_dict(reference.state_dict())

@@ -265,6 +265,8 @@ def test_mistakes_are_the_users(stacking: Dataset) -> None:
     for name in ("dpo", "kto", "bc-accepted"):
         with pytest.raises(UserError, match="the labels leave this algorithm nothing to learn from"):
             train(rejects, name, overrides=QUICK, device="cpu")
+    with pytest.raises(UserError, match="pmpo learns from labelled rows and test/stacking-v0 has none"):
+        train(stacking.relabelled("q_rank"), "pmpo", overrides=QUICK, device="cpu")
     with pytest.raises(UserError, match="the dataset has none"):
         train(replace(stacking, candidates=None), "mpo", overrides=QUICK, device="cpu")
 
