@@ -204,7 +204,9 @@ def revise(declaration: D, source: str, changes: Mapping[str, Any]) -> D:
 def _find(kind: str, name: str, files: dict[str, Path], model: type[D]) -> D:
     if name in files:
         return _read(files[name], model)
-    if name.endswith(".toml") and Path(name).is_file():
+    if name.endswith(".toml"):
+        if not Path(name).is_file():
+            raise UserError(f"{kind} {name}: there is no such file")
         return _read(Path(name), model)
     raise unknown(kind, name, files)
 

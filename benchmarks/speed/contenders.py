@@ -28,7 +28,7 @@ def ours(dataset: data.Dataset, runs: int, device: torch.device) -> Contender:
     sampler = Sampler(dataset, algorithm.rows, seeds, shuffle=False, device=device)
     sizes = {"components": 1, "hidden": HIDDEN, "batch": BATCH}
     policy = fresh_policy(sampler, TrainingSettings(**sizes), seeds).to(device)  # type: ignore[arg-type]
-    settings = [settle(algorithm, {}, dataset.metadata)]
+    settings = [settle(algorithm, {}, dataset)]
 
     def update(n: int) -> Timing:
         hyper = TrainingSettings(updates=n, **sizes)  # type: ignore[arg-type]

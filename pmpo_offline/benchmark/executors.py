@@ -87,7 +87,7 @@ class Local:
         """Train and evaluate what is missing of a cell; return the keys of all its rows."""
         from pmpo_offline.training import settle
 
-        complete = [settle(cell.algorithm, settings, dataset.metadata) for settings in cell.settings]
+        complete = [settle(cell.algorithm, settings, dataset) for settings in cell.settings]
         keys = [key(self.determinants(cell, settings, dataset, content)) for settings in complete]
         for name in keys if fresh else []:
             self.results.remove(name)

@@ -139,14 +139,21 @@ def _sweep(options: list[str]) -> dict[str, dict[str, list[Any]]]:
         algorithm, _, setting = target.rpartition(".")
         if not (equals and algorithm and setting and values):
             raise UserError(f"--set {option}: write ALGO.SETTING=VALUES, as in pmpo.beta=0.5,1,2")
-        sweep.setdefault(algorithm, {}).setdefault(setting, []).extend(_value(value) for value in values.split(","))
+        sweep.setdefault(algorithm, {}).setdefault(setting, []).extend(value(text) for text in values.split(","))
     return sweep
 
 
-def _value(text: str) -> Any:
-    """Return a number or a truth value as TOML writes it, else the text itself."""
+def value(text: str) -> Any:
+    """Return a number or a truth value as TOML or people write it (.5), else the text itself."""
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
+        parsed = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        return text.strip()
-    return value if isinstance(value, bool | int | float) else text.strip()
+        return _number(text.strip())
+    return parsed if isinstance(parsed, bool | int | float) else text.strip()
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text

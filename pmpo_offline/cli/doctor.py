@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pmpo_offline.cli.benchmarks import value as parsed
 from pmpo_offline.cli.console import emit, working
 from pmpo_offline.cli.datasets import Home, Json
 from pmpo_offline.errors import UserError
@@ -30,6 +31,10 @@ def doctor(
     normalize: Annotated[
         str | None, typer.Option(metavar="joint|set", help="How PMPO averages.", show_default="as declared")
     ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SETTING=VALUE", help="Any other, as in divergence=reverse; repeatable."),
+    ] = None,
     home: Home = None,
     json: Json = False,
 ) -> None:
@@ -39,26 +44,24 @@ def doctor(
 
     if not catalog.stands(name, home):
         raise UserError(f"dataset {name!r} is declared but not built: run pmpo-offline build-dataset {name}")
-    given = {"alpha": alpha, "beta": beta if beta is None else _number(beta), "normalize": normalize}
+    given = {"alpha": alpha, "beta": beta if beta is None else parsed(beta), "normalize": normalize}
+    for option in settings or []:
+        setting, equals, text = option.partition("=")
+        if not (setting and equals and text):
+            raise UserError(f"--set {option}: write SETTING=VALUE, as in divergence=reverse")
+        given[setting] = parsed(text)
     with working():
         from pmpo_offline.training.doctor import diagnose
 
         dataset = load_dataset(name, home=home)
         algorithm = catalog.algorithm(algo, catalog.family(dataset.metadata.task))
-        found = diagnose(dataset, algorithm, {key: value for key, value in given.items() if value is not None})
+        found = diagnose(dataset, algorithm, {name: each for name, each in given.items() if each is not None})
     if json:
         from dataclasses import asdict
 
         emit(asdict(found))
     else:
         _show(found)
-
-
-def _number(text: str) -> float | str:
-    try:
-        return float(text)
-    except ValueError:
-        return text
 
 
 def _show(found: Diagnosis) -> None:
@@ -87,6 +90,8 @@ def _show(found: Diagnosis) -> None:
         lines["w_D / w_U"] = f"{_text(found.weight_ratio)}, advised {low} to {high}"
     if found.bounds:
         lines["β ≥"] = ", ".join(f"{way} {_text(bound)}" for way, bound in found.bounds.items())
+    if found.noise_bound is not None:
+        lines["β ≥, flipped labels"] = _text(found.noise_bound)
     if found.gaussian_bound is not None:
         lines["β >, one Gaussian"] = _text(found.gaussian_bound)
     factor = "" if found.factor is None else f": β is {_text(found.factor)} times its bound"

@@ -101,6 +101,14 @@ class Dataset:
         )
 
     @cached_property
+    def has_contexts(self) -> bool:
+        """Whether there is anything for a policy to tell rows apart by: False where the observation never changes."""
+        if self.episodes is None:
+            return True
+        observation = columns.matrix(self.table, "observation")
+        return bool((observation[1:] != observation[:1]).any())
+
+    @cached_property
     def _arrays(self) -> dict[str, NDArray[Any]]:
         """The columns of transitions: views of the file, but for the Boolean ones, decoded once to a byte a row."""
         if self.episodes is None:

@@ -64,7 +64,7 @@ def reference_policy(
             progress("clone the behaviour", done, total)
 
     partial = path.with_suffix(".partial") if path else None
-    fit(policy, None, sampler, clone, [settle(clone, {}, dataset.metadata)], len(seeds), hyper, partial, clone_progress)
+    fit(policy, None, sampler, clone, [settle(clone, {}, dataset)], len(seeds), hyper, partial, clone_progress)
     if path and partial:
         checkpoint.save(path, policy.state_dict())
         partial.unlink(missing_ok=True)

@@ -11,9 +11,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pmpo_offline.catalog import AlgorithmDeclaration
-from pmpo_offline.data import Metadata
+from pmpo_offline.data import Dataset
 from pmpo_offline.errors import UserError, unknown
 from pmpo_offline.objectives import OBJECTIVES, Interval
+from pmpo_offline.training.bound import beta_bound, is_forward, reject_mass
 
 MEASURED = "dataset"
 """In place of a number for `reject_mass`: what the dataset says."""
@@ -53,41 +54,6 @@ def hyperparameters(algorithm: AlgorithmDeclaration, overrides: Mapping[str, Any
         raise UserError(f"training setting {name} of {algorithm.name}: {first['msg'].lower()}") from None
 
 
-def beta_bound(algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], metadata: Metadata) -> float | None:
-    """Return the least β at which these settings are bounded on this dataset, None if the objective has no bound.
-
-    P_r is taken after balancing. Before it, the bound would hold for a policy that must treat the rejects whose labels
-    were dropped like the labelled ones; but every state was recorded once, a network can tell them apart, and at the
-    smaller bound it collapses (benchmarks/results/README.md).
-    """
-    bound = OBJECTIVES[algorithm.objective].bound
-    if bound is None:
-        return None
-    if settings["floor"]:
-        return 0.0  # the reject term has a least value of its own
-    least = bound(
-        settings["alpha"],
-        reject_mass=reject_mass(settings, metadata),
-        normalize=settings["normalize"],
-        reject_share=metadata.reject_share,
-    )
-    if not _forward(settings):
-        # The others stay finite where the policy gives a rejected outcome no probability: they hold nothing back.
-        return math.inf if least else 0.0
-    return least * float(settings["reject_mass"])
-
-
-def reject_mass(settings: Mapping[str, Any], metadata: Metadata) -> float:
-    """Return P_r, the rejects' share of the rows that the divergence runs over."""
-    return metadata.reject_share if settings["over"] == "labelled" else metadata.labelled_reject_mass
-
-
-def _forward(settings: Mapping[str, Any]) -> bool:
-    """Return whether the divergence is KL(reference || policy), which at order 1 the others are too."""
-    kind, order = settings["divergence"], settings["order"]
-    return kind in ("behavior", "forward") or (kind != "reverse" and order == 1)
-
-
 def complete(algorithm: AlgorithmDeclaration, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Complete an objective's settings by the algorithm's and the defaults; β may stay a multiple of its bound.
 
@@ -112,27 +78,30 @@ def complete(algorithm: AlgorithmDeclaration, settings: Mapping[str, Any]) -> di
     return values
 
 
-def settle(algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], metadata: Metadata) -> dict[str, Any]:
+def settle(algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:
     """Complete an objective's settings for a dataset: β given as a multiple of its bound (`"1.05x"`) becomes a number.
 
     Raises `UserError` as `complete` does, and for a bound that no β meets.
     """
     values = complete(algorithm, settings)
     if values.get("reject_mass") == MEASURED:
-        mass = reject_mass(values, metadata)
+        mass = reject_mass(values, dataset)
         if not mass:
-            raise UserError(f"{algorithm.name}.reject_mass: nothing is rejected in {metadata.id}: give a number")
+            raise UserError(
+                f"{algorithm.name}.reject_mass: nothing is rejected in {dataset.metadata.id}: give a number"
+            )
         values["reject_mass"] = mass
     factor = _multiple(values.get("beta"))
     if factor is not None:
-        bound = beta_bound(algorithm, values, metadata)
+        # A floor bounds the loss at every β; a multiple of that bound, zero, would switch the divergence off.
+        bound = beta_bound(algorithm, {**values, "floor": 0.0} if "floor" in values else values, dataset)
         if bound is None or math.isinf(bound):
             why = (
                 "its reference produces no rejects"
-                if _forward(values)
+                if is_forward(values)
                 else f"the {values['divergence']} divergence does not hold rejects back (give β a number to try)"
             )
-            raise UserError(f"{algorithm.name} is unbounded on {metadata.id} at every β: {why}")
+            raise UserError(f"{algorithm.name} is unbounded on {dataset.metadata.id} at every β: {why}")
         values["beta"] = factor * bound
     return values
 

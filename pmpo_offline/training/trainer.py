@@ -17,9 +17,10 @@ from pmpo_offline.errors import UserError
 from pmpo_offline.objectives import OBJECTIVES
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.training.batches import Sampler
+from pmpo_offline.training.bound import beta_bound
 from pmpo_offline.training.fitting import Progress, fit
 from pmpo_offline.training.reference import CLONE, fresh_policy, reference_policy, repeat
-from pmpo_offline.training.settings import beta_bound, hyperparameters, settle, warn_below
+from pmpo_offline.training.settings import hyperparameters, settle, warn_below
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,8 @@ def train(
     if isinstance(algorithm, str):
         algorithm = catalog.algorithm(algorithm, family)
     hyper = hyperparameters(algorithm, overrides or {})
-    complete = [settle(algorithm, each, dataset.metadata) for each in settings]
-    bounds = [beta_bound(algorithm, each, dataset.metadata) for each in complete]
+    complete = [settle(algorithm, each, dataset) for each in settings]
+    bounds = [beta_bound(algorithm, each, dataset) for each in complete]
     warn_below(algorithm, complete, bounds)
     runs = [(each, seed) for each in complete for seed in seeds]
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))

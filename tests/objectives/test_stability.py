@@ -94,12 +94,25 @@ def test_flipped_labels_relax_the_bound_to_where_the_optimum_appears(normalize: 
             optimal_policy(REFERENCE, 1 - reject, reject, beta=0.999 * bound, **settings)
 
 
+@pytest.mark.parametrize("normalize", ["set", "joint"])
+def test_flipped_labels_of_which_accepts_were_dropped(normalize: str):
+    noise, kept = 0.1, 0.5
+    reject = torch.tensor([1 - noise] * 2 + [noise] * 3, dtype=torch.float64)
+    accept = kept * (1 - reject)
+    mass, labelled = float(REFERENCE @ reject), float(REFERENCE @ (reject + accept))
+    bound = beta_min(0.5, mass, normalize, mass / labelled, noise=noise, accept_mass=1 - mass)
+    best = optimal_policy(REFERENCE, accept, reject, alpha=0.5, beta=bound * (1 + 1e-9), normalize=normalize)
+    assert best[:2].sum() < 1e-6
+    with pytest.raises(ValueError, match="no minimum"):
+        optimal_policy(REFERENCE, accept, reject, alpha=0.5, beta=0.999 * bound, normalize=normalize)
+
+
 def test_flipped_labels_by_hand():
     # set: .5 * .9 / .8 - .5 * .1 / .2
     assert beta_min(0.5, 0.8, noise=0.1) == pytest.approx(0.3125)
     # joint, balanced to a half each: .5 * .5 * .9 / .8 - .5 * .5 * .1 / .2
     assert beta_min(0.5, 0.8, "joint", 0.5, noise=0.1) == pytest.approx(0.15625)
-    # set, half of the accepts without a label: .5 * .9 / .8 - .5 * .1 / .1
+    # set, a tenth never labelled: .5 * .9 / .8 - .5 * .1 / .1
     assert beta_min(0.5, 0.8, noise=0.1, accept_mass=0.1) == pytest.approx(0.0625)
     assert beta_min(0.5, 0.8, noise=0.3) == 0.0
     with pytest.raises(ValueError, match="noise"):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import warnings
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from pmpo_offline import catalog
-from pmpo_offline.data import Dataset
+from pmpo_offline.data import Dataset, columns
 from pmpo_offline.errors import UserError
 from pmpo_offline.objectives import OBJECTIVES, Objective
 from pmpo_offline.objectives.stability import beta_min
@@ -47,38 +49,39 @@ def test_overrides_go_before_the_declared_and_these_before_the_defaults() -> Non
 @pytest.mark.parametrize("normalize", ["joint", "set"])
 @pytest.mark.parametrize("share", [0.1, 0.5])
 def test_beta_as_a_multiple_of_its_bound(stacking: Dataset, normalize: str, share: float) -> None:
-    metadata = stacking.relabelled(imbalance=share).metadata
+    dataset = stacking.relabelled(imbalance=share)
+    metadata = dataset.metadata
     bound = beta_min(0.5, metadata.labelled_reject_mass, normalize, metadata.reject_share)  # type: ignore[arg-type]
-    complete = settle(PMPO, {"beta": "1.05x", "normalize": normalize}, metadata)
+    complete = settle(PMPO, {"beta": "1.05x", "normalize": normalize}, dataset)
     assert complete["beta"] == pytest.approx(1.05 * bound)
-    assert beta_bound(PMPO, complete, metadata) == pytest.approx(bound)
+    assert beta_bound(PMPO, complete, dataset) == pytest.approx(bound)
     assert bound > 0
-    assert settle(PMPO, {"beta": 0.7}, metadata)["beta"] == 0.7
+    assert settle(PMPO, {"beta": 0.7}, dataset)["beta"] == 0.7
     # By hand: (1 - alpha) w_r / P_r.
     weight = metadata.reject_share if normalize == "joint" else 1
     assert bound == pytest.approx(0.5 * weight / metadata.labelled_reject_mass)
 
 
 def test_bound_of_accepts_alone_is_zero(stacking: Dataset) -> None:
-    assert settle(PMPO, {"alpha": 1.0, "beta": "1.05x"}, stacking.metadata)["beta"] == 0
+    assert settle(PMPO, {"alpha": 1.0, "beta": "1.05x"}, stacking)["beta"] == 0
 
 
 def test_settings_are_complete_and_the_users_win(stacking: Dataset) -> None:
-    complete = settle(PMPO, {"alpha": 0.25}, stacking.metadata)
+    complete = settle(PMPO, {"alpha": 0.25}, stacking)
     assert complete.keys() == OBJECTIVES["pmpo"].settings.keys()
     assert complete["alpha"] == 0.25
-    assert settle(PMPO, {}, stacking.metadata)["alpha"] == PMPO.settings["alpha"]
+    assert settle(PMPO, {}, stacking)["alpha"] == PMPO.settings["alpha"]
 
 
 @pytest.mark.parametrize("beta", ["x", "1.05", "-1x", "nanx", "infx", "much"])
 def test_malformed_multiple(stacking: Dataset, beta: str) -> None:
     with pytest.raises(UserError, match=r"pmpo\.beta is a number of 0 or more, or a multiple of its bound"):
-        settle(PMPO, {"beta": beta}, stacking.metadata)
+        settle(PMPO, {"beta": beta}, stacking)
 
 
 def test_multiple_of_no_bound(stacking: Dataset) -> None:
     with pytest.raises(UserError, match=r"dpo\.beta is a number above 0, not '1\.05x'"):
-        settle(catalog.algorithm("dpo"), {"beta": "1.05x"}, stacking.metadata)
+        settle(catalog.algorithm("dpo"), {"beta": "1.05x"}, stacking)
 
 
 @pytest.mark.parametrize(
@@ -99,13 +102,13 @@ def test_multiple_of_no_bound(stacking: Dataset) -> None:
 )
 def test_value_that_is_not_allowed(stacking: Dataset, algorithm: str, setting: str, value: Any, allowed: str) -> None:
     with pytest.raises(UserError) as caught:
-        settle(catalog.algorithm(algorithm), {setting: value}, stacking.metadata)
+        settle(catalog.algorithm(algorithm), {setting: value}, stacking)
     assert str(caught.value).startswith(f"{algorithm}.{setting} is {allowed}")
     assert str(caught.value).endswith(f", not {value!r}")
 
 
 def test_whole_numbers_are_numbers(stacking: Dataset) -> None:
-    complete = settle(PMPO, {"alpha": 1, "beta": 2}, stacking.metadata)
+    complete = settle(PMPO, {"alpha": 1, "beta": 2}, stacking)
     assert [type(complete[name]) for name in ("alpha", "beta")] == [float, float]
 
 
@@ -117,13 +120,14 @@ def test_every_setting_declares_its_range_and_every_default_lies_in_it(objective
 
 def test_rejects_that_the_reference_never_produces(stacking: Dataset) -> None:
     metadata = stacking.metadata.model_copy(update={"labelled_reject_mass": 0.0, "reject_share": 0.5})
+    dataset = replace(stacking, metadata=metadata)
     with pytest.raises(UserError, match="unbounded on test/stacking-v0 at every β"):
-        settle(PMPO, {"beta": "1.05x"}, metadata)
+        settle(PMPO, {"beta": "1.05x"}, dataset)
 
 
 def test_unknown_objective_setting_names_the_near_miss(stacking: Dataset) -> None:
     with pytest.raises(UserError, match="unknown setting of pmpo 'alhpa': did you mean alpha"):
-        settle(PMPO, {"alhpa": 0.5}, stacking.metadata)
+        settle(PMPO, {"alhpa": 0.5}, stacking)
 
 
 def test_one_warning_for_all_that_are_below_their_bound() -> None:
@@ -164,11 +168,12 @@ def test_learning_rate_is_one_cycle() -> None:
 
 
 def test_the_bound_follows_what_holds_the_rejects_back(stacking: Dataset) -> None:
-    metadata = stacking.relabelled("return:q0.5:20", imbalance=0.3).metadata
+    dataset = stacking.relabelled("return:q0.5:20", imbalance=0.3)
+    metadata = dataset.metadata
     assert 0 < metadata.labelled_reject_mass < metadata.reject_share < 1, "some rows are unlabelled"
 
     def bound(**settings: Any) -> float:
-        found = beta_bound(PMPO, complete(PMPO, {"alpha": 0.25, **settings}), metadata)
+        found = beta_bound(PMPO, complete(PMPO, {"alpha": 0.25, **settings}), dataset)
         assert found is not None
         return found
 
@@ -176,21 +181,39 @@ def test_the_bound_follows_what_holds_the_rejects_back(stacking: Dataset) -> Non
     assert bound() == pytest.approx(plain)
     assert bound(over="labelled") == pytest.approx(0.75), "over the labelled rows P_r is the rejects' share of them"
     assert bound(floor=1e-9) == 0.0, "a reject is pushed no further than the floor"
+    floored = settle(PMPO, {"alpha": 0.25, "floor": 1e-9, "beta": "2x"}, dataset)
+    assert floored["beta"] == pytest.approx(2 * plain), "a multiple is one of the bound without the floor"
     assert bound(reject_mass=0.4) == pytest.approx(0.4 * plain), "beta / P_r weighs the divergence"
     assert bound(divergence="forward") == bound(divergence="alpha", order=1) == bound(divergence="renyi", order=1)
     for settings in ({"divergence": "reverse", "order": 1}, {"divergence": "alpha"}, {"divergence": "renyi"}):
         assert bound(**settings) == math.inf, "finite where the policy forgets an outcome: it holds nothing back"
         assert bound(**settings, alpha=1) == 0.0, "there are no rejects to hold back"
         with pytest.raises(UserError, match=f"unbounded .* the {settings['divergence']} divergence does not hold"):
-            settle(PMPO, {**settings, "beta": "1.05x"}, metadata)
+            settle(PMPO, {**settings, "beta": "1.05x"}, dataset)
 
 
 def test_the_derived_weight_takes_the_reject_mass_from_the_dataset(stacking: Dataset) -> None:
     metadata = stacking.metadata
-    derived = settle(PMPO, {"normalize": "set", "reject_mass": "dataset", "beta": "1x"}, metadata)
+    derived = settle(PMPO, {"normalize": "set", "reject_mass": "dataset", "beta": "1x"}, stacking)
     assert derived["reject_mass"] == metadata.labelled_reject_mass
     assert derived["beta"] == pytest.approx(0.5), "the paper's own scaling: the bound is 1 - alpha whatever P_r"
     with pytest.raises(UserError, match=r'reject_mass is a number above 0 to 1, or "dataset", not \'data\''):
-        settle(PMPO, {"reject_mass": "data"}, metadata)
+        settle(PMPO, {"reject_mass": "data"}, stacking)
     with pytest.raises(UserError, match=r"nothing is rejected in .*: give a number"):
-        settle(PMPO, {"reject_mass": "dataset"}, stacking.relabelled(imbalance=1.0).metadata)
+        settle(PMPO, {"reject_mass": "dataset"}, stacking.relabelled(imbalance=1.0))
+
+
+def test_without_contexts_dropped_rejects_count_like_labelled_ones(stacking: Dataset) -> None:
+    balanced = stacking.relabelled(imbalance=0.8)
+    metadata = balanced.metadata
+    assert metadata.labelled_reject_mass < metadata.reject_mass, "rejects lost their labels"
+    assert balanced.has_contexts
+    same = np.zeros((len(balanced), 2), np.float32)
+    column = balanced.table.schema.get_field_index("observation")
+    blind = replace(balanced, table=balanced.table.set_column(column, "observation", columns.list_array(same)))
+    assert not blind.has_contexts
+    settings = complete(PMPO, {})
+    assert beta_bound(PMPO, settings, balanced) == pytest.approx(
+        0.5 * metadata.reject_share / metadata.labelled_reject_mass
+    )
+    assert beta_bound(PMPO, settings, blind) == pytest.approx(0.5 * metadata.reject_share / metadata.reject_mass)

@@ -17,8 +17,7 @@ from pmpo_offline.data import Dataset, Rows
 from pmpo_offline.errors import PmpoOfflineError, UserError
 from pmpo_offline.objectives import OBJECTIVES
 from pmpo_offline.policies import MixturePolicy
-from pmpo_offline.training import Trained, train
-from pmpo_offline.training.settings import beta_bound, settle
+from pmpo_offline.training import Trained, beta_bound, settle, train
 
 QUICK: dict[str, Any] = {"updates": 12, "batch": 32, "hidden": [16], "components": 3}
 LEARNERS = ["pmpo", "dpo", "kto", "mpo"]
@@ -47,9 +46,9 @@ def test_every_declared_algorithm_learns(stacking: Dataset, advantage: Dataset, 
     if "advantage" in OBJECTIVES[algorithm.objective].inputs.values():
         stacking = advantage
     trained = quick(stacking, name, references, (0, 1))
-    complete = settle(algorithm, {}, stacking.metadata)
+    complete = settle(algorithm, {}, stacking)
     assert trained.runs == [(complete, 0), (complete, 1)]
-    assert trained.bounds == [beta_bound(algorithm, complete, stacking.metadata)]
+    assert trained.bounds == [beta_bound(algorithm, complete, stacking)]
     assert trained.policy.runs == 2
     assert not trained.policy.training
     assert torch.isfinite(weights(trained.policy)).all()

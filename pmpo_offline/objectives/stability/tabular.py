@@ -40,9 +40,10 @@ def beta_min(
         reject_share: w_r for "joint", the rejects' share of the labelled rows, *after* balancing (default:
             `reject_mass`, every row labelled and nothing balanced). Zero: no rejects are left, any beta will do.
         noise: rate at which labels were flipped, at most 1/2. For outcomes that come with both labels; a policy that
-            can tell every row from the others sees each with one label, clean or not: leave it at 0.
-        accept_mass: P_a, like `reject_mass` of the accepts, both as labelled, noise included (default:
-            `1 - reject_mass`, every row labelled).
+            can tell every row from the others sees each with one label, clean or not: leave it at 0, and P_r is the
+            one before balancing.
+        accept_mass: P_a, the same of the accepts, before any of their labels were dropped to balance: that leaves rho_a
+            as it was. Noise included, as in `reject_mass` (default: `1 - reject_mass`, all that is not rejected).
 
     Returns:
         The bound; 0 without rejects in the loss; infinite for rejects that the reference never produces.
