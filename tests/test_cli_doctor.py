@@ -56,6 +56,10 @@ def test_without_settings_the_declared_ones_count(name: str, capsys: pytest.Capt
     assert (found["algorithm"], found["verdict"]) == ("pmpo", "bounded")
     assert found["factor"] == pytest.approx(1.05)
     assert answer(capsys, name, "--beta", "0.5x")["verdict"] == "unbounded"
+    assert answer(capsys, name, "--beta", ".5")["settings"]["beta"] == 0.5
+    told = answer(capsys, name, "--set", "divergence=reverse", "--set", "beta=2")
+    assert (told["settings"]["divergence"], told["settings"]["beta"]) == ("reverse", 2.0)
+    assert (told["verdict"], told["bound"]) == ("unbounded", None)
 
 
 def test_a_bound_that_no_number_meets_is_null(name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -91,6 +95,9 @@ def test_for_people(name: str, capsys: pytest.CaptureFixture[str]) -> None:
         (["NAME", "--beta", "much"], "pmpo.beta is a number of 0 or more, or a multiple of its bound"),
         (["NAME", "--beta", "-1"], "pmpo.beta is a number of 0 or more"),
         (["NAME", "--normalize", "sum"], "pmpo.normalize is joint or set, not 'sum'"),
+        (["NAME", "--set", "floor"], "--set floor: write SETTING=VALUE"),
+        (["NAME", "--set", "flor=1"], "unknown setting of pmpo 'flor': did you mean floor"),
+        (["NAME", "--algo", "nowhere.toml"], "algorithm nowhere.toml: there is no such file"),
         (["NAME", "--algo", "mpo", "--beta", "1"], "unknown setting of mpo 'beta'"),
         ([], "Missing argument 'DATASET'"),
     ],

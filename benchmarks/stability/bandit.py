@@ -34,13 +34,10 @@ def reject_probability(arm: Arm) -> Tensor:
 
 
 def bounds(arm: Arm) -> Tensor:
-    """Return the least β of each problem, (S,): where labels are flipped, that of the rule behind `beta_min`."""
-    reject = reject_probability(arm)
-    p_reject = references() @ reject
-    if arm.variant != NOISY:
-        return torch.tensor([stability.beta_min(arm.alpha, float(p), arm.normalize) for p in p_reject])
-    # "joint": w_a rho_a and w_r rho_r are the probabilities of the labels themselves.
-    return ((1 - arm.alpha) * reject - arm.alpha * (1 - reject)).max().expand(SEEDS)
+    """Return the least β of each problem, (S,)."""
+    noise = FLIPPED if arm.variant == NOISY else 0.0
+    p_reject = (references() @ reject_probability(arm)).tolist()
+    return torch.tensor([stability.beta_min(arm.alpha, p, arm.normalize, noise=noise) for p in p_reject])
 
 
 def run(arm: Arm, multiples: tuple[float, ...], updates: int = 3000) -> pl.DataFrame:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import polars as pl
 import torch
 from experiment import SEEDS, Arm, described, follow
@@ -11,6 +9,7 @@ from torch import Tensor
 
 from pmpo_offline import objectives
 from pmpo_offline.objectives import stability
+from pmpo_offline.policies import Mixture
 
 DIMENSIONS, SAMPLES, BATCH, RATE = 10, 4096, 1024, 0.005
 CENTRE = 0.3
@@ -36,10 +35,15 @@ def bounds(arm: Arm) -> Tensor:
     return torch.tensor(found)
 
 
-def log_density(sample: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
-    """Log-density of (..., N, D) under the Gaussians (..., D): (..., N)."""
-    scaled = (sample - mean.unsqueeze(-2)) * torch.exp(-log_std).unsqueeze(-2)
-    return -0.5 * scaled.square().sum(-1) - (log_std + 0.5 * math.log(2 * math.pi)).sum(-1, keepdim=True)
+def policy(mean: Tensor, log_std: Tensor) -> Mixture:
+    """Return the Gaussians (..., D) as the package's distribution: mixtures of one."""
+    return Mixture(mean.new_zeros(*mean.shape[:-1], 1), mean.unsqueeze(-2), log_std.unsqueeze(-2))
+
+
+def reference() -> Mixture:
+    """Return N(0, I), one a seed."""
+    start = torch.zeros(SEEDS, DIMENSIONS)
+    return policy(start, start)
 
 
 def run(arm: Arm, multiples: tuple[float, ...], updates: int = 1500) -> pl.DataFrame:
@@ -54,16 +58,17 @@ def run(arm: Arm, multiples: tuple[float, ...], updates: int = 1500) -> pl.DataF
 
     def loss(step: int) -> Tensor:
         row = torch.randint(SAMPLES, (SEEDS, BATCH), generator=generator)
-        logp = log_density(sample.gather(1, row.unsqueeze(-1).expand(-1, -1, DIMENSIONS)), mean, log_std)
+        drawn = sample.gather(1, row.unsqueeze(-1).expand(-1, -1, DIMENSIONS))
+        logp = policy(mean, log_std).log_prob(drawn.unsqueeze(0))  # (M, S, B)
         return objectives.pmpo(logp, label.gather(1, row), -logp.mean(-1), **settings)[0]
 
     def measure() -> dict[str, Tensor]:
-        logp = torch.stack([log_density(sample, m, s) for m, s in zip(mean.detach(), log_std.detach(), strict=True)])
+        logp = policy(mean, log_std).log_prob(sample.unsqueeze(0))  # (M, S, N)
         value, metrics = objectives.pmpo(logp, label, -logp.mean(-1), **settings)
         return {
             "loss": value,
             "reject_logp": metrics["reject_logp"],
-            "kl": log_density(sample, torch.zeros(DIMENSIONS), torch.zeros(DIMENSIONS)).mean(-1) - logp.mean(-1),
+            "kl": reference().log_prob(sample).mean(-1) - logp.mean(-1),
             # 0 is the reference, 1 the sphere's optimum.
             "reward": 1 - _cost(mean, log_std.exp().square()) / _cost(torch.zeros(DIMENSIONS), torch.ones(DIMENSIONS)),
         }
@@ -81,7 +86,7 @@ def optimum(arm: Arm, beta: float, seed: int) -> tuple[float, float]:
         sample[label > 0], sample[label < 0], sample, alpha=arm.alpha, beta=beta, normalize=arm.normalize
     )
     start = torch.zeros(DIMENSIONS)
-    kl = (log_density(sample, start, start) - log_density(sample, mean, std.log())).mean()
+    kl = (policy(start, start).log_prob(sample) - policy(mean, std.log()).log_prob(sample)).mean()
     return float(1 - _cost(mean, std.square()) / _cost(start, start + 1)), float(kl)
 
 

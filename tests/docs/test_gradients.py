@@ -9,9 +9,9 @@ from pmpo_offline.objectives import OBJECTIVES
 
 SCRIPT = Path(__file__).parents[2] / "docs" / "gradients.py"
 COMMITTED = SCRIPT.parent / "pictures"
-TOLERANCE = 5.0
-"""Root mean square over the pixels, of 255: room for how another version of the font renderer smooths letters. A curve
-that is off by a tenth of the axis is beyond it (the least of what was tried, one line of several: 8)."""
+TOLERANCE = 3.0
+"""Root mean square over the pixels, of 255: room for how another version of the font renderer smooths letters. Of the
+changes that were tried the least (one of several curves, half a floor's height) makes 6.6."""
 
 
 def test_a_picture_for_every_objective_and_none_is_stale(tmp_path: Path):

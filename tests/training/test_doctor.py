@@ -79,8 +79,7 @@ def test_where_every_beta_is_bounded(stacking: Dataset) -> None:
 def test_where_no_beta_is_bounded(stacking: Dataset, beta: float | str) -> None:
     found = diagnose(stacking, PMPO, {"divergence": "reverse", "beta": beta})
     assert found.verdict == "unbounded"
-    assert found.bound == math.inf
-    assert found.suggested_beta is None
+    assert (found.bound, found.factor, found.suggested_beta) == (math.inf, None, None)
     assert "no β bounds the loss: the reverse divergence does not hold rejects back" in found.notes
 
 
@@ -118,7 +117,12 @@ def test_labels_that_only_candidates_carry(stacking: Dataset) -> None:
     found = diagnose(ranked, PMPO, {"beta": 1.0})
     assert found.verdict == "cannot learn"
     assert found.notes[0].startswith("no row is labelled")
-    assert diagnose(ranked, catalog.algorithm("dpo")).verdict == "ready"
+    assert (found.bound, found.factor, found.suggested_beta, found.bounds) == (None, None, None, {})
+    pairs_of = diagnose(ranked, catalog.algorithm("dpo"))
+    assert pairs_of.verdict == "ready"
+    counted = ranked.metadata.candidates
+    assert counted is not None
+    assert (pairs_of.reject_mass, pairs_of.reject_share) == (counted.reject_mass, counted.reject_share) == (0.25, 0.5)
 
 
 def test_pairs_are_those_that_are_trained_on(stacking: Dataset) -> None:
@@ -156,6 +160,10 @@ def test_advised_class_weights_of_kto(stacking: Dataset) -> None:
     assert found.weight_range == pytest.approx((1, 4 / 3))  # balanced minibatches
     ratio = found.rejected / found.accepted
     assert f"{ratio:.3g} to {4 / 3 * ratio:.3g}" in found.notes[-1]
+    as_they_come = catalog.algorithm("kto").model_copy(update={"rows": "all"})
+    lopsided = diagnose(data, as_they_come, {"undesirable_weight": 0.0})
+    assert lopsided.weight_range == pytest.approx((ratio, 4 / 3 * ratio))
+    assert lopsided.weight_ratio == math.inf
 
 
 def test_a_constant_observation_has_the_gaussians_bound_too(bandit: Dataset) -> None:
@@ -165,7 +173,65 @@ def test_a_constant_observation_has_the_gaussians_bound_too(bandit: Dataset) -> 
         found = diagnose(bandit, catalog.algorithm("pmpo", "bandit"), {"alpha": alpha, "beta": "1.05x"})
         bound = stability.gaussian_beta_min(accepted, rejected, every, alpha=alpha, normalize="joint")
         assert found.gaussian_bound == pytest.approx(bound)
-        assert any("one diagonal Gaussian needs β >" in note for note in found.notes)
+        assert any(f"one diagonal Gaussian needs β > {bound:.4g} and is bounded here" in note for note in found.notes)
+        below = diagnose(bandit, catalog.algorithm("pmpo", "bandit"), {"alpha": alpha, "beta": 0.9 * bound})
+        assert any("and is unbounded here" in note for note in below.notes)
+        scaled = {"alpha": alpha, "beta": "1.05x", "reject_mass": 0.4}
+        assert diagnose(bandit, catalog.algorithm("pmpo", "bandit"), scaled).gaussian_bound == pytest.approx(
+            0.4 * bound
+        )
+
+
+def test_the_gaussians_bound_runs_over_the_rows_of_the_divergence(bandit: Dataset) -> None:
+    sparse = bandit.relabelled("return:q0.5:0.2")
+    action, label = columns.matrix(sparse.table, "action"), columns.labels(sparse.table)
+    assert (label == 0).any()
+    accepted, rejected = (torch.tensor(action[label == sign]) for sign in (1, -1))
+    found = diagnose(sparse, catalog.algorithm("pmpo", "bandit"), {"over": "labelled", "beta": 1.0})
+    bound = stability.gaussian_beta_min(
+        accepted, rejected, torch.cat([accepted, rejected]), alpha=0.5, normalize="joint"
+    )
+    assert found.gaussian_bound == pytest.approx(bound)
+    every = diagnose(sparse, catalog.algorithm("pmpo", "bandit"), {"beta": 1.0}).gaussian_bound
+    assert every != pytest.approx(bound)
+
+
+def test_flipped_labels_relax_the_bound_of_a_policy_without_contexts(bandit: Dataset, stacking: Dataset) -> None:
+    algorithm = catalog.algorithm("pmpo", "bandit")
+    for share in (None, 0.2):
+        noisy = bandit.relabelled(noise=0.2, imbalance=share)
+        label, meta = columns.labels(noisy.table), noisy.metadata
+        accepts = ((label > 0).sum() + meta.imbalance.dropped_accepted) / len(noisy)
+        # set: (1 - alpha) (1 - e) / P_r - alpha e / P_a
+        by_hand = 0.5 * 0.8 / meta.reject_mass - 0.5 * 0.2 / accepts
+        found = diagnose(noisy, algorithm, {"normalize": "set"})
+        assert found.noise_bound == pytest.approx(by_hand)
+        assert found.noise_bound < found.bounds["set"]
+        assert any(f"β ≥ {by_hand:.4g} will do" in note for note in found.notes)
+    assert diagnose(bandit, algorithm).noise_bound is None, "no label was flipped"
+    assert diagnose(stacking.relabelled(noise=0.2), PMPO).noise_bound is None, "single rows can be told apart"
+
+
+def test_the_edge_and_what_a_reject_still_weighs(stacking: Dataset) -> None:
+    assert diagnose(stacking, PMPO, {"beta": "1.03x"}).verdict == "bounded"
+    assert diagnose(stacking, PMPO, {"beta": "0.97x"}).verdict == "unbounded"
+    assert diagnose(stacking, PMPO, {"beta": "0.99x"}).verdict == "at the edge"
+    assert any("a reject still weighs 0.50 of" in note for note in diagnose(stacking, PMPO, {"beta": "2x"}).notes)
+    assert not any("still weighs" in note for note in diagnose(stacking, PMPO, {"beta": "1.2x"}).notes)
+
+
+def test_a_floor_without_a_divergence_is_said(stacking: Dataset) -> None:
+    note = "at β = 0 nothing keeps the policy near its reference while it leaves the rejects"
+    assert note in diagnose(stacking, PMPO, {"beta": 0.0, "floor": 1e-6}).notes
+    kept = diagnose(stacking, PMPO, {"beta": "1.05x", "floor": 1e-6})
+    assert note not in kept.notes
+    assert kept.settings["beta"] == pytest.approx(1.05 * diagnose(stacking, PMPO).bounds["joint"])
+
+
+def test_nothing_to_measure_the_reject_mass_by(stacking: Dataset) -> None:
+    accepts = stacking.relabelled(imbalance=1.0)
+    found = diagnose(accepts, PMPO, {"reject_mass": "dataset"})
+    assert (found.verdict, found.bound, found.settings["reject_mass"]) == ("bounded", 0, 1.0)
 
 
 def test_values_that_are_not_allowed(stacking: Dataset) -> None:
