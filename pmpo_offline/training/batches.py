@@ -224,6 +224,10 @@ class Sampler:
     ) -> RowBatch | CandidateBatch | PairBatch:
         """Return the minibatch of update `step`; an objective's `caller` settings say how inputs are computed."""
         share = size // len(self._parts)
+        if not share:
+            raise UserError(
+                f"batch is {size}, and a minibatch of {self._kind} rows has {len(self._parts)} parts: raise it"
+            )
         index = torch.cat([part.draw(self._seeds, step, share) for part in self._parts], dim=1)
         if self._kind == "candidates":
             return CandidateBatch(self.rows, index, policy)

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from pmpo_offline.data.streams import random_words
@@ -23,6 +23,7 @@ from pmpo_offline.objectives import Objective
 from pmpo_offline.policies import Mixture
 from pmpo_offline.training.adam import StackedAdam
 from pmpo_offline.training.batches import inputs
+from pmpo_offline.training.constraints import Constraints, Duals
 from pmpo_offline.training.ranked import Ranked
 
 Scorer = Callable[[Tensor, Tensor], Tensor]
@@ -52,9 +53,19 @@ class OnlineSettings(BaseModel):
     candidates: int = Field(default=4, ge=2)
     """K: actions a state."""
     paired: int = Field(default=2, ge=1)
-    """Of the objectives that learn from pairs: every one of so many best candidates with every one of as many worst."""
+    """Of the objectives that learn from pairs: every one of so many best candidates with every one of as many worst, so
+    that at most half the candidates are the best: 1 of two or three."""
     refresh: float = Field(default=0.01, gt=0, le=1)
     """Share of the way that the reference moves towards the policy every update."""
+
+    @model_validator(mode="after")
+    def _best_and_worst_are_apart(self) -> Self:
+        if self.paired > self.candidates // 2:
+            raise ValueError(
+                f"paired = {self.paired} best and as many worst of {self.candidates} candidates overlap: "
+                f"set paired to {self.candidates // 2} or less"
+            )
+        return self
 
 
 class Improver:
@@ -68,6 +79,11 @@ class Improver:
         learning_rate: Adam's, a number or (R, 1).
         seeds: one a run; runs of equal seed draw equal random numbers, so that what sets them apart is their settings.
         shuffled: (R,) bool, the control: these runs are told the scores of a state's candidates in random order.
+        constraints: for MPO on Gaussians: its temperature is learned, and so are the multipliers that hold the mean and
+            the deviation near the reference's. How much of each budget is spent is among the metrics.
+
+    Raises:
+        ValueError: constraints on an objective that scores do not enter, or beside a temperature or budget of its own.
     """
 
     def __init__(
@@ -80,16 +96,26 @@ class Improver:
         *,
         learning_rate: float | Tensor = 1e-2,
         shuffled: Tensor | None = None,
+        constraints: Constraints | None = None,
     ) -> None:
+        if constraints is not None:
+            if "group_score" not in objective.inputs.values():
+                raise ValueError(f"constraints with their temperature are for mpo, not for {objective.name}")
+            if given := sorted({"temperature", "epsilon"} & settings.keys()):
+                raise ValueError(f"{given[0]} is given and constraints learn the temperature: leave one of them out")
         self.policy, self.reference = policy, deepcopy(policy)
         self._objective, self._settings, self._hyper = objective, {**objective.settings, **settings}, hyper
         self._draws, self._shuffled, self._step = Draws(seeds), shuffled, 0
         self._weights: list[Tensor] = list(policy.parameters())
         self._reference_weights: list[Tensor] = list(self.reference.parameters())
         self._optimizer = StackedAdam(self._weights, learning_rate)
+        self._duals = constraints and Duals(constraints, policy.runs, self._weights[0].device)
 
     def update(self, observation: Tensor, scorer: Scorer) -> dict[str, Tensor]:
-        """Improve the policy once at observations (R, B, O); return the objective's metrics, (R,) each."""
+        """Improve the policy once at observations (R, B, O); return the objective's metrics, (R,) each.
+
+        With constraints also `target_kl_over_epsilon`, `mean_kl_over_epsilon` and `std_kl_over_epsilon`.
+        """
         k = self._hyper.candidates
         states = observation.shape[1]
         with torch.no_grad():
@@ -102,10 +128,17 @@ class Improver:
             if self._shuffled is not None:
                 anyhow = score.gather(-1, uniform[..., 1].argsort(-1))
                 score = torch.where(self._shuffled[:, None, None], anyhow, score)
-        batch = Ranked(action, score, self.policy(observation), reference, self._settings, self._hyper.paired)
-        loss, metrics = self._objective(inputs(batch, self._objective.inputs), **self._settings)
+        policy = self.policy(observation)
+        batch = Ranked(action, score, policy, reference, self._settings, self._hyper.paired, self._step)
+        settings = self._settings if self._duals is None else self._settings | {"temperature": self._duals.temperature}
+        loss, metrics = self._objective(inputs(batch, self._objective.inputs), **settings)
+        if self._duals is not None:
+            constrained, spent = self._duals(policy, reference, score, metrics["target_kl"])
+            loss, metrics = loss + constrained, metrics | spent
         loss.sum().backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
+        if self._duals is not None:
+            self._duals.step()
         with torch.no_grad():
             torch._foreach_lerp_(self._reference_weights, self._weights, self._hyper.refresh)
         self._step += 1

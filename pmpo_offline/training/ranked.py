@@ -1,4 +1,10 @@
-"""Scored candidates of the present policy as the inputs that objectives ask for, by their names in the vocabulary."""
+"""Scored candidates of the present policy as the inputs that objectives ask for, by their names in the vocabulary.
+
+Tied candidates: labels do not tell them apart, so that a tie across the middle is unlabelled, and four equal scores give
+PMPO nothing but its divergence. Pairs do: there the later drawn of two tied candidates counts as the better, and DPO
+has a gradient. Candidates are drawn alike, so that on average over draws it is as often the opposite: noise of the size
+that random labels make, and no direction. Rewards that end in a plateau (clipped actions) are where it shows.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pmpo_offline.objectives.rows import mean
 from pmpo_offline.policies import Mixture
 from pmpo_offline.training.divergence import from_reference
 
@@ -23,6 +30,7 @@ class Ranked:
         reference: those that the candidates were drawn from, without gradient.
         settings: those of the objective that are its caller's to obey.
         paired: as in `OnlineSettings`.
+        step: seeds the draws behind divergences that have no closed form.
     """
 
     def __init__(
@@ -33,9 +41,10 @@ class Ranked:
         reference: Mixture,
         settings: Mapping[str, Any],
         paired: int,
+        step: int,
     ) -> None:
         self._action, self._policy, self._reference = action, policy, reference
-        self._score, self._settings, self._paired = score, settings, paired
+        self._score, self._settings, self._paired, self._step = score, settings, paired, step
 
     @property
     def group_score(self) -> Tensor:
@@ -84,17 +93,19 @@ class Ranked:
         """(R,): how far the policy is from the reference, as the objective's settings say.
 
         "behavior" is estimated on the candidates, which the reference has drawn, less the reference's own entropy.
+        Over "labelled" candidates alone, a state counts as often as it has some; without any the divergence is 0.
         """
-        kind = self._settings["divergence"]
+        kind, labelled = self._settings["divergence"], self._settings["over"] == "labelled"
         if kind == "behavior":
-            return -self.logp.mean(-1)
-        return from_reference(self._policy, self._reference, kind, self._settings["order"], 0).mean(-1)
+            return mean(-self.logp, self.label.abs()) if labelled else -self.logp.mean(-1)
+        far = from_reference(self._policy, self._reference, kind, self._settings["order"], self._step)
+        return mean(far, self.label.abs().view_as(self._score).sum(-1)) if labelled else far.mean(-1)
 
     @property
     def policy_kl(self) -> Tensor:
         """(R,): KL(policy || reference), detached."""
         with torch.no_grad():
-            return from_reference(self._policy, self._reference, "reverse", 0.0, 0).mean(-1).clamp(min=0)
+            return from_reference(self._policy, self._reference, "reverse", 0.0, self._step).mean(-1).clamp(min=0)
 
     def _pairs(self, values: Tensor, *, best: bool) -> Tensor:
         """Return `values` (R, B, K) of the best or worst candidate of every pair, (R, pairs)."""

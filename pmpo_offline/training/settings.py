@@ -23,7 +23,7 @@ MEASURED = "dataset"
 class TrainingSettings(BaseModel):
     """The trainer's hyperparameters, equal for all runs of a cell."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     updates: int = Field(default=3000, ge=1)
     batch: int = Field(default=256, ge=1)

@@ -208,3 +208,12 @@ def test_mistaken_arguments_are_refused():
         gaussian_beta_min(ACCEPTED, REJECTED, POINTS, alpha=0.5, normalize="mean")
     with pytest.raises(ValueError, match="no minimum"):
         gaussian_optimum(NOTHING, POINTS, POINTS, alpha=0.5, beta=0.5)
+
+
+def test_arguments_that_say_nothing_are_refused():
+    y = torch.randn(5, 2)
+    for alpha in (-0.1, 2.0, float("nan")):
+        with pytest.raises(ValueError, match="alpha lies in"):
+            gaussian_beta_min(y, y, y, alpha=alpha)
+    with pytest.raises(ValueError, match="outcomes of the reference"):
+        gaussian_beta_min(y, y, y[:0], alpha=0.5)

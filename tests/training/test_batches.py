@@ -213,3 +213,8 @@ def test_each_run_has_its_own_shuffle(stacking: Dataset, policy: Callable[[int],
     assert (pools.label == 1).all()  # type: ignore[union-attr]
     pairs = sampler(stacking, "pairs", shuffle=True).batch(0, 64, policy(0), policy(1))
     assert torch.isfinite(pairs.logp_chosen).all()  # type: ignore[union-attr]
+
+
+def test_a_batch_too_small_for_both_classes_is_said(stacking: Dataset, policy: Callable[[int], MixturePolicy]) -> None:
+    with pytest.raises(UserError, match="batch is 1, and a minibatch of balanced rows has 2 parts: raise it"):
+        sampler(stacking, "balanced").batch(0, 1, policy(0), None)

@@ -29,7 +29,16 @@ def test_unknown_training_setting_names_the_near_miss() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"updates": 0}, {"batch": "many"}, {"learning_rate": -1}, {"averaging": 1.0}, {"hidden": 3}], ids=str
+    "wrong",
+    [
+        {"updates": 0},
+        {"batch": "many"},
+        {"learning_rate": -1},
+        {"learning_rate": math.inf},
+        {"averaging": 1.0},
+        {"hidden": 3},
+    ],
+    ids=str,
 )
 def test_malformed_training_setting_is_one_line(wrong: dict[str, Any]) -> None:
     name = next(iter(wrong))

@@ -51,9 +51,11 @@ def gaussian_beta_min(
         helps, which takes a dimension in which the reference does not vary.
 
     Raises:
-        ValueError: another `normalize`.
+        ValueError: an alpha outside [0, 1], no outcome of the reference, or another `normalize`.
     """
     a, r = _coefficients(accepted, rejected, alpha, normalize)
+    if not len(reference):
+        raise ValueError("the bound needs outcomes of the reference, (N, D) with N at least 1")
     if r == 0:
         return 0.0
     centre = _moment(reference, 1)
@@ -133,7 +135,9 @@ def _stationary(
 
 
 def _coefficients(accepted: Tensor, rejected: Tensor, alpha: float, normalize: str) -> tuple[float, float]:
-    """Return a and r; a class without outcomes has no say."""
+    """Return a and r; a class without outcomes has no say. ValueError for an alpha that is none."""
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha lies in [0, 1], not {alpha}")
     w_accept, w_reject = class_weights(normalize, len(accepted), len(rejected))
     return alpha * w_accept * bool(len(accepted)), (1 - alpha) * w_reject * bool(len(rejected))
 

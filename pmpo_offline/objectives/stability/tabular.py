@@ -36,7 +36,7 @@ def beta_min(
         reject_mass: P_r, the probability that the reference gives to the outcomes that are pushed away: a share of
             *all* rows. Count the rejects before balancing if the policy cannot tell a labelled reject from one whose
             label was dropped (few discrete outcomes), after it if it can (every row a state of its own).
-        normalize: as in `pmpo`.
+        normalize: as in `pmpo`, whose default is "joint".
         reject_share: w_r for "joint", the rejects' share of the labelled rows, *after* balancing (default:
             `reject_mass`, every row labelled and nothing balanced). Zero: no rejects are left, any beta will do.
         noise: rate at which labels were flipped, at most 1/2. For outcomes that come with both labels; a policy that
