@@ -82,6 +82,7 @@ def test_an_episode_is_the_official_one_to_its_end(rules: control.Rules) -> None
         step = simulation.step(action[None])
         np.testing.assert_allclose(step.observation[0], observation, rtol=0, atol=1e-12, err_msg=f"step {t}")
         assert step.reward[0] == pytest.approx(reward, rel=0, abs=1e-12), f"step {t}"
+        np.testing.assert_array_equal(simulation.state[0, 1:], np.concatenate([other.data.qpos, other.data.qvel]))
         assert (step.terminated[0], step.truncated[0]) == (terminated, truncated), f"step {t}"
         if terminated or truncated:
             break
