@@ -32,6 +32,7 @@ from mujoco import rollout
 
 from pmpo_offline.tasks import control
 from pmpo_offline.tasks.control.gymnasium_v5 import TASKS as RUNNERS
+from pmpo_offline.tasks.control.simulation import quiet
 
 REPOSITORY = Path(__file__).parents[2]
 COLUMNS = ("task", "official", "ours", "min to max", "times", "with beginnings, times", "MuJoCo alone", "times")
@@ -68,7 +69,8 @@ def official(name: str) -> Contender:
     if family == "mujoco":
         import gymnasium
 
-        env: Any = gymnasium.make(RUNNERS[task].official, disable_env_checker=True)
+        with quiet():
+            env: Any = gymnasium.make(RUNNERS[task].official, disable_env_checker=True)
         low, high = env.action_space.low, env.action_space.high
 
         def step(action: Any) -> bool:
@@ -77,7 +79,8 @@ def official(name: str) -> Contender:
     else:
         from dm_control import suite
 
-        env = suite.load(*task.split("-"), task_kwargs={"random": 0})
+        with quiet():
+            env = suite.load(*task.split("-"), task_kwargs={"random": 0})
         low, high = env.action_spec().minimum, env.action_spec().maximum
 
         def step(action: Any) -> bool:

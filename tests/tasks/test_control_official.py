@@ -184,3 +184,21 @@ def test_rewards_and_observations_all_over_the_state_space(name: str) -> None:
 
 def test_every_task_is_compared_all_over() -> None:
     assert set(SPREAD) == set(dm_suite.TASKS)
+
+
+@pytest.mark.parametrize("name", GYMNASIUM)
+def test_health_and_observations_all_over_the_state_space(name: str) -> None:
+    rules, rng = control.rules(f"mujoco/{name}"), np.random.default_rng(3)
+    env: Any = gymnasium.make(GYMNASIUM[name]).unwrapped
+    env.reset(seed=0)
+    healthy = []
+    for velocities in [2.0] * 150 + [150.0] * 150:
+        qpos, qvel = rng.uniform(-1.1, 1.1, rules.model.nq), rng.uniform(-1, 1, rules.model.nv) * velocities
+        qpos[1], qpos[2] = rng.uniform(0.6, 2.2), qpos[2] * rng.choice([0.2, 1.0])
+        env.set_state(qpos, qvel)
+        now = Moment(qpos[None], qvel[None], np.zeros((1, 0)), np.zeros((1, 2)))
+        np.testing.assert_array_equal(rules.observe(now)[0], env._get_obs())
+        if rules.ended:
+            assert rules.ended(now)[0] == (not env.is_healthy)
+            healthy.append(env.is_healthy)
+    assert rules.ended is None or 20 < sum(healthy) < 280
