@@ -109,7 +109,7 @@ class Improver:
         self._weights: list[Tensor] = list(policy.parameters())
         self._reference_weights: list[Tensor] = list(self.reference.parameters())
         self._optimizer = StackedAdam(self._weights, learning_rate)
-        self._duals = constraints and Duals(constraints, policy.runs, self._weights[0].device)
+        self._duals = Duals(constraints, policy.runs, self._weights[0].device) if constraints is not None else None
 
     def update(self, observation: Tensor, scorer: Scorer) -> dict[str, Tensor]:
         """Improve the policy once at observations (R, B, O); return the objective's metrics, (R,) each.

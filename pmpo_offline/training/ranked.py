@@ -1,9 +1,9 @@
 """Scored candidates of the present policy as the inputs that objectives ask for, by their names in the vocabulary.
 
-Tied candidates: labels do not tell them apart, so that a tie across the middle is unlabelled, and four equal scores give
-PMPO nothing but its divergence. Pairs do: there the later drawn of two tied candidates counts as the better, and DPO
-has a gradient. Candidates are drawn alike, so that on average over draws it is as often the opposite: noise of the size
-that random labels make, and no direction. Rewards that end in a plateau (clipped actions) are where it shows.
+Tied candidates: labels do not tell them apart, so that a tie across the middle is unlabelled, and equal scores give PMPO
+nothing but its divergence. Pairs do: of two tied candidates the later drawn counts as the better. As all are drawn
+alike, that is a pair labelled by a coin: no direction, but a gradient of DPO that is not zero, and on average pulls
+their log-ratios together. It shows where rewards end in a plateau, as those of clipped actions do.
 """
 
 from __future__ import annotations
