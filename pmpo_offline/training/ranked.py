@@ -1,8 +1,8 @@
 """Scored candidates of the present policy as the inputs that objectives ask for, by their names in the vocabulary.
 
-Tied candidates: labels do not tell them apart, so that a tie across the middle is unlabelled, and equal scores give PMPO
-nothing but its divergence. Pairs do: of two tied candidates the later drawn counts as the better. As all are drawn
-alike, that is a pair labelled by a coin: no direction, but a gradient of DPO that is not zero, and on average pulls
+Tied candidates: labels do not tell them apart, so that a tie across the middle is unlabelled, and equal scores give
+PMPO nothing but its divergence. Pairs do: of two tied candidates the later drawn counts as the better. As all are drawn
+alike, that is a pair labelled by a coin: it favours neither, but DPO has a gradient from it, which on average draws
 their log-ratios together. It shows where rewards end in a plateau, as those of clipped actions do.
 """
 

@@ -13,6 +13,7 @@ from pmpo_offline.objectives.divergences import gaussian_kl
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.policies.gaussian import GaussianPolicy
 from pmpo_offline.tasks.bandit import FUNCTIONS
+from pmpo_offline.training.divergence import from_reference
 from pmpo_offline.training.online import Draws, Improver, OnlineSettings
 from pmpo_offline.training.ranked import Ranked
 
@@ -43,7 +44,8 @@ def ranked(action: Tensor, score: Tensor, paired: int = 2, settings: dict[str, A
         policy.mean += 0.3
         policy.log_std -= 0.2
     observation = torch.zeros(runs, states, 1)
-    return Ranked(action, score, policy(observation), reference(observation), settings or {}, paired)
+    complete = {"over": "all"} | (settings or {})
+    return Ranked(action, score, policy(observation), reference(observation), complete, paired, step=0)
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
@@ -146,6 +148,75 @@ def test_one_pair_is_the_best_and_the_worst():
     torch.testing.assert_close(
         batch.ref_rejected, batch._group_ref.gather(-1, score.argmin(-1, keepdim=True)).squeeze(-1)
     )
+
+
+@pytest.mark.parametrize(("candidates", "paired"), [(2, 2), (3, 2), (4, 3)])
+def test_a_candidate_is_never_paired_with_itself(candidates: int, paired: int):
+    with pytest.raises(ValueError, match=f"overlap: set paired to {candidates // 2} or less"):
+        OnlineSettings(candidates=candidates, paired=paired)
+    OnlineSettings(candidates=candidates, paired=candidates // 2)
+
+
+@pytest.mark.parametrize("candidates", [2, 3])
+def test_few_candidates_learn_too(candidates: int):
+    policy = gaussian(1)
+    hyper = OnlineSettings(candidates=candidates, paired=1)
+    improver = Improver(policy, OBJECTIVES["dpo"], {"beta": 1.0}, hyper, [0], learning_rate=0.02)
+    for _ in range(300):
+        improver.update(torch.zeros(1, 4, 1), lambda observation, action: SPHERE.reward(action))
+    assert SPHERE.regret(policy.mean.detach()) < 0.2 * SPHERE.regret(torch.zeros(2))
+
+
+def test_equal_scores_are_unlabelled_and_pairs_labelled_by_a_coin():
+    """PMPO has the gradient of its divergence alone. A tied pair is as often one way as the other: an optimum at 0."""
+    action, tied = drawn(1, 2000, 4, 2), torch.zeros(1, 2000, 4)
+    batch = ranked(action, tied, settings=FORWARD | {"order": 0.5})
+    assert not batch.label.any()
+    inputs = {name: getattr(batch, name) for name in ("logp", "label", "divergence")}
+    torch.testing.assert_close(OBJECTIVES["pmpo"](inputs, beta=0.7)[0], 0.7 * batch.divergence)
+
+    margin = (batch.logp_chosen - batch.ref_chosen) - (batch.logp_rejected - batch.ref_rejected)
+    assert (margin.abs() > 1e-3).float().mean() > 0.9, "there is a gradient"
+    assert margin.mean().abs() < 4 * margin.std() / 2000**0.5
+    _, metrics = OBJECTIVES["dpo"]({name: getattr(batch, name) for name in OBJECTIVES["dpo"].inputs.values()})
+    assert metrics["accuracy"].item() == pytest.approx(0.5, abs=0.05)
+
+
+def test_the_divergence_is_over_all_candidates_or_the_labelled():
+    action = drawn(1, 2, 4, 2)
+    score = torch.tensor([[[1.0, 0.0, 1.0, 2.0], [0.0, 0.0, 0.0, 0.0]]])  # labels 0 - 0 +, and none
+    logp = ranked(action, score).group_logp
+    behavior = {"divergence": "behavior"}
+    torch.testing.assert_close(ranked(action, score, settings=behavior).divergence, -logp.mean((1, 2)))
+    labelled = ranked(action, score, settings=behavior | {"over": "labelled"}).divergence
+    torch.testing.assert_close(labelled, -logp[:, 0, [1, 3]].mean(-1))
+    nothing = ranked(action, torch.zeros(1, 2, 4), settings=behavior | {"over": "labelled"})
+    assert nothing.divergence.tolist() == [0.0]
+
+
+def networked(step: int, over: str, components: int = 2) -> Ranked:
+    """Two states that differ, the second without labels."""
+    policy, reference = (
+        MixturePolicy([seed], torch.zeros(1), torch.ones(1), 2, components=components, hidden=(8,)) for seed in (0, 1)
+    )
+    observation = torch.tensor([[[-1.0], [1.0]]])
+    score = torch.tensor([[[3.0, 2.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0]]])
+    settings = {"divergence": "forward", "order": 0.5, "over": over}
+    return Ranked(drawn(1, 2, 4, 2), score, policy(observation), reference(observation), settings, 2, step)
+
+
+def test_states_count_as_often_as_they_have_labelled_candidates():
+    of_gaussian = [networked(0, over, components=1) for over in ("all", "labelled")]
+    far = from_reference(of_gaussian[0]._policy, of_gaussian[0]._reference, "forward", 0.5, 0)
+    assert far[0, 0] != far[0, 1]
+    torch.testing.assert_close(of_gaussian[0].divergence, far.mean(-1))
+    torch.testing.assert_close(of_gaussian[1].divergence, far[:, 0])
+
+
+def test_divergences_of_mixtures_are_drawn_anew_every_step():
+    assert networked(0, "all").divergence == networked(0, "all").divergence
+    assert networked(0, "all").divergence != networked(1, "all").divergence
+    assert networked(0, "all").policy_kl != networked(1, "all").policy_kl
 
 
 def test_divergences_are_closed_between_gaussians():
