@@ -1,4 +1,4 @@
-"""The built wheel works outside the checkout: it carries the declarations, and nothing of the results."""
+"""The built wheel works outside the checkout: it carries the declarations, and nothing of the results or the peers."""
 
 import json
 import os
@@ -17,7 +17,12 @@ def test_wheel_works_from_any_directory(tmp_path: Path) -> None:
     [wheel] = built.glob("*.whl")
     installed = tmp_path / "installed"
     with zipfile.ZipFile(wheel) as archive:
-        assert not [name for name in archive.namelist() if name.endswith((".parquet", ".png"))]
+        names = archive.namelist()
+        assert not [name for name in names if name.endswith((".parquet", ".png")) or "/peers/" in name]
+        declared = {str(path.relative_to(ROOT)) for path in (ROOT / "baselines").rglob("*.toml")}
+        shipped = {name.partition("/_declarations/")[2] for name in names}
+        assert declared
+        assert {name for name in shipped if name.startswith("baselines/")} == declared
         archive.extractall(installed)
 
     elsewhere = tmp_path / "elsewhere"
