@@ -108,6 +108,9 @@ def build_dataset(
         transitions = transitions.set_column(place, transitions.schema.field(place), pa.array(judged.advantage))
     candidates = None if scored is None or not recipe.candidates else _candidates(scored)
     metadata, labelled = _label(recipe, transitions, ends, candidates, judged)
+    declared = recipe.declaration
+    if recipe.label == LabelRule.parse(declared.label) and metadata.kind != declared.kind:
+        raise UserError(f"{declared.id} declares kind {declared.kind}, and its labels make it {metadata.kind}: say so")
     data.write(directory, metadata, labelled, format=format, overwrite=overwrite)
     return data.load_dataset(recipe.id, home=root)
 

@@ -248,6 +248,7 @@ def test_malformed_settings_are_the_users(recipe: Path, tmp_path: Path, changes:
         ('task = "rgb-stacking/proxy"', 'task = "rgb-stacking/prosy"', "did you mean rgb-stacking/proxy"),
         ('target = "green"', 'target = "gren"', "behavior: target"),
         ("episodes = 20", "episodes = 1", "one episode"),
+        ('kind = "transitions"', 'kind = "candidates"', "declares kind candidates, and its labels make it transitions"),
     ],
 )
 def test_malformed_recipe_is_one_line(recipe: Path, tmp_path: Path, old: str, new: str, message: str) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 NOTES = (
     "Scores: {metrics}. IQM: interquartile mean over training runs, with its 95 % bootstrap interval over runs "
     "(one run has none). P(better): probability that a run beats one of the reference on the same data. "
-    "β ≥ bound: below it the loss is unbounded from below (marked !). "
+    "β ≥ bound: below it (marked !) the loss has no minimum for a policy that can single outcomes out. "
     "Shuffled labels are the control: whoever does as well there has learned nothing from feedback."
 )
 _ALGORITHM, _TEXT, _DESCRIPTIVE = 1, 3, 6

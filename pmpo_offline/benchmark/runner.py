@@ -9,12 +9,13 @@ from typing import Any
 
 import polars as pl
 
-from pmpo_offline import catalog
+from pmpo_offline import catalog, data
 from pmpo_offline.benchmark import publish, report
 from pmpo_offline.benchmark.executors import Local, Progress
 from pmpo_offline.benchmark.results import Results
 from pmpo_offline.benchmark.suite import Sweep, expand
-from pmpo_offline.catalog import Share
+from pmpo_offline.catalog import Share, SuiteDeclaration
+from pmpo_offline.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,8 @@ def bench(
     asked |= {"seeds": seeds, "episodes": episodes, "updates": updates}
     changes = {name: value for name, value in asked.items() if value is not None}
     declared = catalog.revise(catalog.suite(suite), "bench", changes)
-    for name in declared.datasets:
-        catalog.stands(name, home)  # a mistyped name should not wait for hours of training
+    for name in declared.datasets:  # a mistyped name should not wait for hours of training
+        _check_family(declared, name, home)
     cells = expand(declared, algos=algos, sweep=settings)
     results = Results(Path(output) if output is not None else Path("results") / declared.name)
     executor = Local(declared, results, workers, home, progress or (lambda stage, done, total: None))
@@ -103,6 +104,20 @@ def report_on(output: str | Path) -> Benchmark:
     """
     results = Results(Path(output))
     return _publish(results, f"Results in {results.output.resolve().name}", None, [])
+
+
+def _check_family(suite: SuiteDeclaration, dataset: str, home: Path | None) -> None:
+    """Refuse a dataset that is unknown, or whose task takes other hyperparameters than the suite's."""
+    if catalog.stands(dataset, home):
+        task = data.read_metadata(data.resolve(dataset, home)).task
+    else:
+        task = catalog.dataset(dataset).task
+    family = catalog.family(task)
+    if family != suite.family:
+        raise UserError(
+            f"{dataset} takes hyperparameters of the family {family}, and suite {suite.name} those of {suite.family}: "
+            f'take another suite, or one of your own with family = "{family}"'
+        )
 
 
 def _publish(results: Results, title: str, keys: Sequence[str] | None, failures: list[str]) -> Benchmark:

@@ -68,7 +68,7 @@ def expand(suite: SuiteDeclaration, *, algos: Sequence[str] | None = None, sweep
 
     Raises:
         UserError: an unknown algorithm, objective or setting, a value that a setting does not allow, a sweep over an
-            algorithm that does not run, or a control of one that uses no labels.
+            algorithm that does not run, a control of one that uses no labels, or two algorithms of one name.
     """
 
     def find(name: str) -> AlgorithmDeclaration:
@@ -76,7 +76,10 @@ def expand(suite: SuiteDeclaration, *, algos: Sequence[str] | None = None, sweep
 
     chosen = [find(name) for name in algos or suite.algorithms]
     reference = [find(suite.reference)] if suite.reference else []
-    algorithms = {algorithm.name: algorithm for algorithm in (*reference, *chosen)}
+    algorithms: dict[str, AlgorithmDeclaration] = {}
+    for algorithm in (*reference, *chosen):
+        if algorithms.setdefault(algorithm.name, algorithm) != algorithm:
+            raise UserError(f"two algorithms are called {algorithm.name}: rename your .toml, its name is the file's")
     controls = {_control(find(name)) for name in suite.shuffled}
     for name in sweep or {}:
         if name not in algorithms:

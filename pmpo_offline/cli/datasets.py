@@ -97,10 +97,13 @@ def list_names(home: Home = None, json: Json = False) -> None:
     }
     if json:
         return emit(content)
-    for kind, entries in content.items():
+    shown = {kind: entries for kind, entries in content.items() if kind != "algorithms"}
+    for entry in content["algorithms"]:
+        shown.setdefault(f"algorithms, {entry['family']}", []).append(entry)
+    for kind, entries in shown.items():
         print(f"{kind}:")
         for entry in entries:
-            name = entry.get("id") or "/".join(entry[key] for key in ("family", "name") if key in entry)
+            name = entry.get("id") or entry["name"]
             mark = "" if entry.get("built", True) else " (not built)"
             print(f"  {name}{mark}  {entry['title']}".rstrip())
     return None

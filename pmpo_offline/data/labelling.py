@@ -104,7 +104,9 @@ def label_tables(
     elif episodes is not None:
         table, episodes = _without(table), _without(episodes)
     if units is None:
-        raise UserError(f"label '{rule}' ranks candidate actions and there are none: build with candidates first")
+        raise UserError(
+            f"label '{rule}' ranks candidate actions and there are none: declare [candidates] in the recipe"
+        )
     return LabelledTables(
         table=table,
         episodes=episodes,

@@ -29,7 +29,7 @@ def fresh_policy(sampler: Sampler, hyper: TrainingSettings, seeds: Sequence[int]
     return MixturePolicy(
         seeds,
         observation.mean(0).cpu(),
-        observation.std(0).cpu(),
+        observation.std(0, correction=min(1, len(observation) - 1)).cpu(),  # of one row: zero
         sampler.rows.action.shape[1],
         components=hyper.components,
         hidden=hyper.hidden,

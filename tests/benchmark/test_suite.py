@@ -101,3 +101,11 @@ def test_unknown_algorithm_objective_and_declared_setting(suite, declare):
         expand(suite, algos=[declare("wrong", "pmp")])
     with pytest.raises(UserError, match=r"unknown setting of odd 'gamma'"):
         expand(suite, algos=[declare("odd", "pmpo", "gamma = 1")])
+
+
+def test_two_algorithms_of_one_name_are_refused(suite, tmp_path):
+    path = tmp_path / "elsewhere" / "learner.toml"
+    path.parent.mkdir()
+    path.write_text('title = "Another"\nobjective = "bc"\nrows = "all"\nstart = "scratch"\n')
+    with pytest.raises(UserError, match=r"two algorithms are called learner: rename your \.toml"):
+        expand(suite, algos=[*suite.algorithms, str(path)])

@@ -94,7 +94,7 @@ def test_q_rank_labels_candidates_only() -> None:
     assert done.table["label"].null_count == 20
     assert done.counts == data.Counts(rows=20, episodes=1, accepted=10, rejected=10, unlabelled=20)
     assert done.reject_mass == 0.25
-    with pytest.raises(UserError, match="build with candidates"):
+    with pytest.raises(UserError, match=r"declare \[candidates\] in the recipe"):
         apply(tables, "q_rank")
 
 

@@ -129,7 +129,8 @@ class BanditTask:
             mixture = [Behavior.model_validate(behavior) for behavior in behaviors]
         except ValidationError as error:
             first = error.errors()[0]
-            raise UserError(f"behavior: {'.'.join(map(str, first['loc']))}: {first['msg'].lower()}") from None
+            where = ".".join(map(str, first["loc"]))
+            raise UserError(f"task {self.id}: behavior: {where}: {first['msg'].lower()}") from None
         if not mixture:
             raise UserError(f"task {self.id} needs at least one [[behavior]] to collect from")
         return mixture
