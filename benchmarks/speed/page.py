@@ -19,7 +19,7 @@ def cells(row: dict[str, Any]) -> list[str]:
         f"{row['min']:.0f} to {row['max']:.0f}",
         f"{row['wall_rate']:.0f}",
         f"{row['gflops']:.1f}",
-        f"{row['of_peak']:.0%}",
+        f"{row['of_peak']:.1%}",
         f"{row['times_plain']:.2f}",
         beside,
     ]
@@ -51,7 +51,7 @@ def goals(found: dict[str, Any]) -> list[str]:
     return [
         f"| with {found['stacked']} stacked runs | goal | found | with the products alone |",
         "|---|---:|---:|---:|",
-        *(f"| {what} | {aim:g} | {got:.2f} | {most:.2f} |" for what, aim, got, most in aims),
+        *(f"| {what} | {aim:g} | {got:#.3g} | {most:#.3g} |" for what, aim, got, most in aims),
     ]
 
 
