@@ -6,7 +6,9 @@ import json
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
@@ -29,14 +31,58 @@ def tuned(script: ModuleType) -> dict[str, dict[str, object]]:
     return json.loads((script.RESULTS / "tuning.json").read_text())
 
 
-def test_the_committed_results_are_those_of_the_committed_settings(script, tuned, monkeypatch):
-    made = json.loads((script.RESULTS / "report.json").read_text())["made"]
-    monkeypatch.setattr(torch, "__version__", made["torch"])
-    cells = script.chosen_cells(tuned, seeds=20)
-    assert sorted(cell.path for cell in cells) == sorted(path.name for path in (script.RESULTS / "raw").iterdir())
-    raw = pl.concat([pl.read_parquet(script.RESULTS / "raw" / cell.path) for cell in cells])
+@pytest.fixture(scope="module")
+def report(script: ModuleType) -> dict[str, Any]:
+    return json.loads((script.RESULTS / "report.json").read_text())
+
+
+@pytest.fixture
+def committed(script: ModuleType, tuned, report, monkeypatch) -> dict[str, tuple[Any, pl.DataFrame]]:
+    """Cells and their rows, by stack and dimension, in the script's order."""
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "__version__", report["made"]["torch"])  # the names of the files depend on it
+        paths = {f"{cell.stack}-{cell.dimensions}": (cell, cell.path) for cell in script.chosen_cells(tuned, seeds=20)}
+    assert {path for _, path in paths.values()} == {path.name for path in (script.RESULTS / "raw").iterdir()}
+    return {name: (cell, pl.read_parquet(script.RESULTS / "raw" / path)) for name, (cell, path) in paths.items()}
+
+
+def test_the_committed_results_are_those_of_the_committed_settings(committed):
+    raw = pl.concat([rows for _, rows in committed.values()])
     assert raw.group_by("function", "dimensions", "arm").agg(pl.col("seed").n_unique())["seed"].to_list() == [20] * 63
     assert not raw["regret_of_samples"].is_nan().any()
+
+
+@pytest.mark.parametrize("name", ["pmpo-10", "mpo-10", "dpo-1-10", "dpo-2-10"])
+def test_training_again_begins_as_the_committed_runs_did(script, committed, monkeypatch, name: str):
+    """The first tenth of every run, from the script's own functions; every arm but the control learns in it."""
+    monkeypatch.setattr(script, "STEPS", 300)
+    monkeypatch.setattr(script, "RECORDS", 6)
+    cell, rows = committed[name]
+    again, before = script.train(cell), rows.filter(pl.col("step") <= 300)
+    assert again.schema == before.schema
+    values = ["regret_of_mean", "regret_of_samples", "deviation"]
+    assert again.drop(values).equals(before.drop(values))
+    np.testing.assert_allclose(again[values].to_numpy(), before[values].to_numpy(), rtol=1e-5, atol=1e-6)
+
+    smooth = again.filter(pl.col("function") != "schwefel", pl.col("step").is_in([0, 300]))
+    for (arm,), runs in smooth.group_by("arm"):
+        start, end = (runs.filter(pl.col("step") == step)["regret_of_samples"].median() for step in (0, 300))
+        assert (end < 0.5 * start) == (arm != script.CONTROL), arm
+
+
+def test_the_report_is_that_of_the_committed_runs(script, committed, tuned, report):
+    module = script.bandits_report
+    raw = pl.concat([rows for _, rows in committed.values()])
+    arms = [*(arm.name for arm in script.ARMS), script.CONTROL]
+    rows = module.summary(raw, arms)
+    assert len(rows) == len(report["rows"]) == 63
+    for found, told in zip(rows, report["rows"], strict=True):
+        assert found == {
+            key: value if isinstance(value, str) else pytest.approx(value, rel=1e-5) for key, value in told.items()
+        }
+    page = module.markdown(report["rows"], tuned, report["bounds"], report["made"], arms, raw)
+    findings = (script.RESULTS / "findings.md").read_text().rstrip()
+    assert (script.RESULTS / "report.md").read_text() == f"{findings}\n\n{page}"
 
 
 def test_every_arm_was_tuned_over_a_grid_of_the_same_size(script, tuned):
