@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -67,16 +68,40 @@ def test_seeds_make_the_experience(tmp_path: Path):
 @every_name
 def test_candidates_are_fresh_draws_with_exact_scores(name: str, tmp_path: Path):
     task = get(f"bandit/{name}")
-    experience = task.collect([GAUSSIAN, UNIFORM], 300, 0, 1, tmp_path)
+    experience = task.collect([GAUSSIAN, UNIFORM], 800, 0, 1, tmp_path)  # as many as candidates: a stream may not recur
     scored = task.candidates([GAUSSIAN, UNIFORM], experience, 200, 4, 0)
     assert scored is not None
     assert scored.row.tolist() == list(range(200))
     assert scored.action.shape == (200, 4, 10)
     np.testing.assert_array_equal(scored.score, -regret(task, scored.action))
-    assert not (scored.action[:, 0] == experience.action[:200]).any()
+    recorded, fresh = ({row.tobytes() for row in each.reshape(-1, 10)} for each in (experience.action, scored.action))
+    assert len(recorded) == len(fresh) == 800
+    assert not recorded & fresh
     fewer = task.candidates([GAUSSIAN], experience, 1000, 2, 0)
     assert fewer is not None
-    assert fewer.action.shape == (300, 2, 10)
+    assert fewer.action.shape == (800, 2, 10)
+
+
+def test_candidates_stay_exact_where_critics_label_the_rows(tmp_path: Path):
+    """The rows' scores are then advantages by critics, here of little training; candidates need no critic."""
+    declared = Path(catalog.__file__).parents[1] / "datasets" / "bandit" / "schwefel-v0.toml"
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(declared.read_text() + "\n[critic]\nfolds = 2\nhidden = [8]\nupdates = 5\nsweeps = 1\n")
+    dataset = build_dataset(str(recipe), label="advantage", episodes=200, home=tmp_path / "home")
+
+    assert dataset.metadata.score.name == "advantage"
+    assert dataset.candidates is not None
+    task = get(dataset.metadata.task)
+
+    def columns(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+        action = np.stack(table["action"].to_numpy()).astype(np.float32)
+        return -regret(task, action), table["score"].to_numpy()
+
+    exact, score = columns(dataset.candidates)
+    assert len(score) == 800
+    np.testing.assert_array_equal(score, exact)
+    exact, score = columns(dataset.table)
+    assert (score != exact).all()
 
 
 @pytest.mark.parametrize(
