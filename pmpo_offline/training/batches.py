@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding  # a gather of whole rows, several times as fast as indexing
 
-from pmpo_offline.data import Candidates, Dataset, Rows, indices, pairs
+from pmpo_offline.data import Dataset, Rows, indices, pairs
 from pmpo_offline.errors import UserError
 from pmpo_offline.policies import Mixture, MixturePolicy
 from pmpo_offline.training.divergence import draw, from_reference
+from pmpo_offline.training.groups import CandidateBatch, PairBatch, candidates, needed
 from pmpo_offline.training.shuffle import shuffled
 
 _MANY = 1 << 62  # a population so large that its remainder by a pool's size is uniform for all purposes
@@ -67,7 +68,7 @@ class RowBatch:
     @cached_property
     def _reference_distribution(self) -> Mixture:
         with torch.no_grad():
-            return _needed(self._reference)(embedding(self._index, self._rows.observation))  # type: ignore[no-any-return]
+            return needed(self._reference)(embedding(self._index, self._rows.observation))  # type: ignore[no-any-return]
 
     @cached_property
     def logp(self) -> Tensor:
@@ -118,69 +119,6 @@ class RowBatch:
         return ratio.mean(-1).clamp(min=0)
 
 
-class CandidateBatch:
-    """Scored candidate actions: R runs of B states with K candidates each."""
-
-    def __init__(self, rows: Rows, index: Tensor, policy: MixturePolicy) -> None:
-        self._rows, self._index, self._policy = rows, index, policy
-
-    @cached_property
-    def group_logp(self) -> Tensor:
-        """(R, B, K)."""
-        candidates = _candidates(self._rows)
-        distribution: Mixture = self._policy(self._rows.observation[candidates.state_row[self._index]])
-        return distribution.log_prob(candidates.action[self._index])
-
-    @property
-    def group_score(self) -> Tensor:
-        """(R, B, K)."""
-        return _candidates(self._rows).score[self._index]
-
-
-class PairBatch:
-    """Accepted beside rejected candidates of one state: R runs of P pairs.
-
-    Args:
-        pair: (3, R, P): state, accepted and rejected candidate.
-    """
-
-    def __init__(self, rows: Rows, pair: Tensor, policy: MixturePolicy, reference: MixturePolicy | None) -> None:
-        candidates = _candidates(rows)
-        state, chosen, rejected = pair
-        self._observation = rows.observation[candidates.state_row[state]]
-        self._actions = torch.stack([candidates.action[state, chosen], candidates.action[state, rejected]], dim=2)
-        self._policy, self._reference = policy, reference
-
-    @cached_property
-    def _logp(self) -> Tensor:
-        return self._policy(self._observation).log_prob(self._actions)  # type: ignore[no-any-return]
-
-    @cached_property
-    def _ref(self) -> Tensor:
-        with torch.no_grad():
-            return _needed(self._reference)(self._observation).log_prob(self._actions)  # type: ignore[no-any-return]
-
-    @property
-    def logp_chosen(self) -> Tensor:
-        """(R, P)."""
-        return self._logp[..., 0]
-
-    @property
-    def logp_rejected(self) -> Tensor:
-        """(R, P)."""
-        return self._logp[..., 1]
-
-    @property
-    def ref_chosen(self) -> Tensor:
-        """(R, P)."""
-        return self._ref[..., 0]
-
-    @property
-    def ref_rejected(self) -> Tensor:
-        """(R, P)."""
-        return self._ref[..., 1]
-
-
 class Sampler:
     """Draws the minibatches of one cell.
 
@@ -206,9 +144,9 @@ class Sampler:
                 Pools([torch.nonzero(view.label == sign).squeeze(1) for view in views]) for sign in signs[rows]
             ]
         elif rows == "candidates":
-            self._parts = [Pools([torch.arange(len(_candidates(self.rows).state_row), device=device)])]
+            self._parts = [Pools([torch.arange(len(candidates(self.rows).state_row), device=device)])]
         elif rows == "pairs":
-            found = [torch.stack(pairs(_candidates(view))) for view in views]
+            found = [torch.stack(pairs(candidates(view))) for view in views]
             self._pairs = torch.nn.utils.rnn.pad_sequence([p.T for p in found], batch_first=True)  # (R or 1, P, 3)
             self._parts = [Pools([torch.arange(p.shape[1], device=device) for p in found])]
         else:
@@ -254,15 +192,3 @@ def inputs(batch: object, names: Mapping[str, str]) -> dict[str, Tensor]:
 def _average(value: Tensor, counted: Tensor) -> Tensor:
     """Return the mean (R,) of the rows (R, B) that are counted, zero where none is."""
     return torch.where(counted, value, 0).sum(-1) / counted.sum(-1).clamp(min=1)
-
-
-def _candidates(rows: Rows) -> Candidates:
-    if rows.candidates is None:
-        raise UserError("this algorithm learns from scored candidate actions and the dataset has none")
-    return rows.candidates
-
-
-def _needed(reference: MixturePolicy | None) -> MixturePolicy:
-    if reference is None:
-        raise UserError('this objective compares with a reference policy: set start = "reference" in its TOML')
-    return reference
