@@ -14,6 +14,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -29,7 +30,7 @@ import typer
 from torch import Tensor
 
 from pmpo_offline.cli.console import working
-from pmpo_offline.errors import UserError
+from pmpo_offline.errors import PmpoOfflineError, UserError
 from pmpo_offline.objectives import OBJECTIVES, stability
 from pmpo_offline.policies.gaussian import GaussianPolicy
 from pmpo_offline.tasks.bandit import FUNCTIONS, Function
@@ -279,10 +280,10 @@ def _bound(function: Function, mean: Tensor, alpha: float) -> float:
 
 
 def main(
-    seeds: Annotated[int, typer.Option(help="Training runs of every arm on every problem.")] = 20,
+    seeds: Annotated[int, typer.Option(min=1, help="Training runs of every arm on every problem.")] = 20,
     output: Annotated[Path, typer.Option(help="Where results go, and where finished cells are looked for.")] = RESULTS,
     tune: Annotated[bool, typer.Option("--tune", help="Choose strengths and learning rates again.")] = False,
-    workers: Annotated[int, typer.Option(help="Processes.")] = 2,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
 ) -> None:
     """Compare learners of ranked samples on Sphere, Rosenbrock and Schwefel."""
     chosen = (output if tune else RESULTS) / "tuning.json"
@@ -304,4 +305,8 @@ def main(
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    typer.run(main)
+    try:
+        typer.run(main)
+    except PmpoOfflineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -13,6 +13,7 @@ Gaussians without context. All start from one clone of the behaviour, and what t
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from torch.nn.utils.rnn import pad_sequence
 from pmpo_offline import catalog, objectives, tasks
 from pmpo_offline.build import build_dataset
 from pmpo_offline.data import Dataset, columns
+from pmpo_offline.errors import PmpoOfflineError
 from pmpo_offline.objectives import stability
 from pmpo_offline.policies import Mixture
 from pmpo_offline.tasks.bandit.gmm import GMM, GOOD
@@ -128,7 +130,7 @@ Runs = list[tuple[Learner, Condition]]
 
 def main(
     out: Annotated[Path, typer.Option(help="Where to write.")] = Path(__file__).parent / "results" / "mixture",
-    seeds: Annotated[int, typer.Option(help="Runs a row: labels, start and minibatches differ.")] = 5,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs a row: labels, start and minibatches differ.")] = 5,
 ) -> None:
     """Train, score and report."""
     torch.set_num_threads(1)
@@ -279,4 +281,8 @@ def pick(mixture: Mixture, runs: slice | Tensor) -> Mixture:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    try:
+        typer.run(main)
+    except PmpoOfflineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +14,8 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+import typer
+from typer.testing import CliRunner
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -111,3 +115,23 @@ def test_the_control_differs_from_its_arm_in_the_labels_alone(script, tuned, mon
     assert column(script.CONTROL, 40) != column(script.CONTROLLED, 40)
     first = raw.filter(pl.col("step") == 0).group_by("function", "seed").agg(pl.col("regret_of_mean").n_unique())
     assert set(first["regret_of_mean"]) == {1}, "every arm begins where the others begin"
+
+
+def test_a_missing_tuning_is_one_line_and_exit_code_2(tmp_path):
+    for path in BENCHMARKS.glob("bandits*.py"):
+        shutil.copy(path, tmp_path)
+    ended = subprocess.run([sys.executable, tmp_path / "bandits.py"], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    [line] = ended.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert line.endswith("tuning.json is missing: run with --tune first")
+
+
+@pytest.mark.parametrize("option", ["--seeds", "--workers"])
+def test_there_is_no_run_of_nothing(script, option: str):
+    app = typer.Typer(rich_markup_mode=None)
+    app.command()(script.main)
+    ended = CliRunner().invoke(app, [option, "0"])
+    assert ended.exit_code == 2
+    assert option in ended.output
