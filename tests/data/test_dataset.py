@@ -110,7 +110,7 @@ def test_a_score_that_is_not_stored_says_what_to_build(store: Store) -> None:
     base = store(LENGTHS, "return")
     with pytest.raises(UserError, match="stores the score return, not advantage: build one"):
         base.relabelled("advantage:sign")
-    with pytest.raises(UserError, match="there are none: build with candidates"):
+    with pytest.raises(UserError, match=r"there are none: declare \[candidates\]"):
         base.relabelled("q_rank")
     with pytest.raises(UserError, match="unknown score"):
         base.relabelled("retrun")
