@@ -190,7 +190,8 @@ def _bounds(reject_mass: float, reject_share: float) -> dict[str, dict[str, floa
     """Return the smallest bounded β of PMPO on accepts and rejects (α = ½) and on rejects alone (α = 0).
 
     With the reject mass before balancing it is the bound of a policy that cannot tell labelled rejects from those whose
-    label was dropped; with the mass after it (`beta_min_rows`), of one that can, which is what `bench` goes by.
+    label was dropped; with the mass after it (`beta_min_rows`), of one that can. `bench` goes by the
+    second, but for datasets whose observation never changes (`training.bound`).
     """
     from pmpo_offline.objectives import stability
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ValidationError
 
+from pmpo_offline.errors import UserError
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.tasks.experience import Experience
 
@@ -34,6 +36,22 @@ class Scored:
     """(S, K, A)."""
     score: NDArray[np.float32]
     """(S, K)."""
+
+
+B = TypeVar("B", bound=BaseModel)
+
+
+def behaviors(task: str, model: type[B], declared: Sequence[Mapping[str, Any]]) -> list[B]:
+    """Return a recipe's [[behavior]] entries as the task's own model; `UserError` for a malformed one, and for none."""
+    try:
+        mixture = [model.model_validate(each) for each in declared]
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UserError(f"task {task}: behavior: {where}: {first['msg'].lower()}") from None
+    if not mixture:
+        raise UserError(f"task {task} needs at least one [[behavior]] to collect from")
+    return mixture
 
 
 class Task(Protocol):

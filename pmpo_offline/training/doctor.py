@@ -38,7 +38,7 @@ class Diagnosis:
     reject_mass: float
     """P_r, the rejects' share of everything before balancing."""
     labelled_reject_mass: float
-    """The same after balancing, by which the bound goes."""
+    """The same after balancing; the bound goes by it where the policy can tell rows apart (`training.bound`)."""
     reject_share: float
     """w_r, of the labelled ones."""
     verdict: Verdict

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from optimising import optimise
 from torch import Tensor
 
 from pmpo_offline.objectives import pmpo
@@ -24,20 +25,6 @@ def gaussian_loss(mean: Tensor, log_std: Tensor, points: Tensor = POINTS, label:
     logp = torch.distributions.Normal(mean, log_std.exp()).log_prob(points).sum(-1)
     kl = gaussian_kl(points.mean(0), points.std(0, correction=0).log(), mean, log_std)
     return pmpo(logp, label, kl, **settings)[0]
-
-
-def optimise(loss, *parameters: Tensor) -> None:
-    optimizer = torch.optim.LBFGS(
-        parameters, max_iter=300, tolerance_grad=1e-12, tolerance_change=0, line_search_fn="strong_wolfe"
-    )
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        value = loss()
-        value.backward()
-        return value
-
-    optimizer.step(closure)
 
 
 # The bound

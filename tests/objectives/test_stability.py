@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from optimising import optimise
 from torch import Tensor
 
 from pmpo_offline.objectives import pmpo
@@ -27,20 +28,6 @@ def tabular_loss(
     label = torch.tensor([1.0] * len(logp) + [-1.0] * len(logp))
     weight = torch.cat([reference * accept, reference * reject])
     return pmpo(logp.repeat(2), label, categorical_kl(reference.log(), logp), weight=weight, **settings)[0]
-
-
-def optimise(loss, *parameters: Tensor) -> None:
-    optimizer = torch.optim.LBFGS(
-        parameters, max_iter=300, tolerance_grad=1e-12, tolerance_change=0, line_search_fn="strong_wolfe"
-    )
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        value = loss()
-        value.backward()
-        return value
-
-    optimizer.step(closure)
 
 
 # beta_min

@@ -9,13 +9,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from pmpo_offline.errors import UserError
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.tasks.bandit.functions import Function
 from pmpo_offline.tasks.experience import Experience
 from pmpo_offline.tasks.task import Outcome, Scored
+from pmpo_offline.tasks.task import behaviors as parsed
 
 SUCCESS = 0.5
 """An action succeeds if its regret is at most this: half of a random action's."""
@@ -66,7 +66,7 @@ class BanditTask:
 
         It takes a fraction of a second, so nothing is kept in `folder` and `workers` have nothing to do.
         """
-        mixture = self._mixture(behaviors)
+        mixture = parsed(self.id, Behavior, behaviors)
         action, chosen = self._draw(mixture, episodes, np.random.default_rng([seed, 0]))
         regret = self._regret(action)
         if progress:
@@ -88,7 +88,7 @@ class BanditTask:
     ) -> Scored:
         """Draw fresh actions of the behaviour at the first `states` steps and return them with their rewards."""
         states = min(states, len(experience.reward))
-        action, _ = self._draw(self._mixture(behaviors), states * actions, np.random.default_rng([seed, 1]))
+        action, _ = self._draw(parsed(self.id, Behavior, behaviors), states * actions, np.random.default_rng([seed, 1]))
         score = -self._regret(action)
         shape = (states, actions)
         return Scored(np.arange(states), action.reshape(*shape, self.action_dim), score.reshape(shape))
@@ -123,17 +123,6 @@ class BanditTask:
         uniform = np.random.default_rng([seed, 2]).uniform(-1, 1, (episodes, self.action_dim))
         best = np.full((episodes, self.action_dim), self.function.best)
         return _outcome(self._regret(uniform)), _outcome(self._regret(best))
-
-    def _mixture(self, behaviors: Sequence[Mapping[str, Any]]) -> list[Behavior]:
-        try:
-            mixture = [Behavior.model_validate(behavior) for behavior in behaviors]
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise UserError(f"task {self.id}: behavior: {where}: {first['msg'].lower()}") from None
-        if not mixture:
-            raise UserError(f"task {self.id} needs at least one [[behavior]] to collect from")
-        return mixture
 
     def _draw(
         self, mixture: Sequence[Behavior], count: int, rng: np.random.Generator

@@ -9,9 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
-from pmpo_offline.errors import UserError
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.tasks.experience import Experience
 from pmpo_offline.tasks.stacking.behaviors import Behavior, Script
@@ -21,6 +19,7 @@ from pmpo_offline.tasks.stacking.observation import OBSERVATION_DIM, observe
 from pmpo_offline.tasks.stacking.shapes import TRIPLETS
 from pmpo_offline.tasks.stacking.simulation import ACTION_DIM, Array, Layout, Scene, random_layout
 from pmpo_offline.tasks.task import Outcome, Scored
+from pmpo_offline.tasks.task import behaviors as parsed
 
 _HELD_OUT_SEED = (
     7_310_000_000  # no dataset has these layouts: they are drawn on test triplets, which are not trained on
@@ -51,13 +50,7 @@ class StackingTask:
         progress: Callable[[int, int], None] | None = None,
     ) -> Experience:
         """Record episodes of the declared behaviours; `UserError` if the declaration is malformed."""
-        try:
-            mixture = [Behavior.model_validate(behavior) for behavior in behaviors]
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise UserError(f"behavior: {'.'.join(map(str, first['loc']))}: {first['msg'].lower()}") from None
-        if not mixture:
-            raise UserError(f"task {self.id} needs at least one [[behavior]] to collect from")
+        mixture = parsed(self.id, Behavior, behaviors)
         return collect(mixture, episodes, seed, workers, folder, progress)
 
     def candidates(
