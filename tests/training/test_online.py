@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pmpo_offline.objectives import OBJECTIVES, dpo
+from pmpo_offline.objectives import OBJECTIVES, Objective, dpo
 from pmpo_offline.objectives.divergences import gaussian_kl
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.policies.gaussian import GaussianPolicy
@@ -245,13 +245,20 @@ def test_draws_depend_on_the_seed_and_the_step_alone():
 
 def test_the_control_is_told_each_score_equally_often():
     """Random order, each candidate's own score among them: any fixed exchange would tell the others' scores apart."""
-    policy = gaussian(1)
-    improver = Improver(
-        policy, OBJECTIVES["mpo"], {}, OnlineSettings(), [0], learning_rate=1e-9, shuffled=torch.tensor([True])
-    )
-    metrics = improver.update(torch.zeros(1, 1, 1), lambda observation, action: SPHERE.reward(action))
-    assert metrics["loss"].isfinite().all()
-    order = torch.cat([Draws([0])(step, (50, 4, 1))[0][..., 1].argsort(-1) for step in range(64)], dim=1)[0]
+    told: list[Tensor] = []
+
+    def record(logp: Tensor, score: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        told.append(score)
+        return logp.mean((-2, -1)), {}
+
+    probe = Objective("probe", record, {"logp": "group_logp", "score": "group_score"}, {})
+    runs = torch.tensor([True, False])
+    improver = Improver(gaussian(2), probe, {}, OnlineSettings(), [0, 0], learning_rate=1e-9, shuffled=runs)
+    for _ in range(64):
+        improver.update(torch.zeros(2, 50, 1), lambda observation, action: torch.arange(4.0).expand(2, 50, 4))
+    order, honest = torch.cat(told, dim=1).long()
+    assert honest.equal(torch.arange(4).expand_as(honest)), "who is no control is told the truth"
+    assert order.sort(-1).values.equal(honest), "the same scores in another order"
     for candidate in range(4):
         share = torch.bincount(order[:, candidate], minlength=4) / len(order)
         torch.testing.assert_close(share, torch.full((4,), 0.25), atol=0.03, rtol=0)

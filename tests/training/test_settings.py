@@ -16,7 +16,7 @@ from pmpo_offline.data import Dataset, columns
 from pmpo_offline.errors import UserError
 from pmpo_offline.objectives import OBJECTIVES, Objective
 from pmpo_offline.objectives.stability import beta_min
-from pmpo_offline.training import TrainingSettings, beta_bound, settle
+from pmpo_offline.training import TrainingSettings, beta_bound, fitting, settle
 from pmpo_offline.training.fitting import learning_rate
 from pmpo_offline.training.settings import complete, hyperparameters, stack, warn_below
 
@@ -226,3 +226,14 @@ def test_without_contexts_dropped_rejects_count_like_labelled_ones(stacking: Dat
         0.5 * metadata.reject_share / metadata.labelled_reject_mass
     )
     assert beta_bound(PMPO, settings, blind) == pytest.approx(0.5 * metadata.reject_share / metadata.reject_mass)
+
+
+def test_each_run_is_clipped_by_its_own_norm() -> None:
+    wide, narrow = (torch.nn.Parameter(torch.zeros(2, *shape)) for shape in ((3, 4), (1, 4)))
+    for weight in (wide, narrow):
+        weight.grad = torch.stack([torch.full(weight.shape[1:], 3.0), torch.full(weight.shape[1:], 0.01)])
+    before = wide.grad.clone()
+    fitting._clip([wide, narrow], 2.0)
+    norms = torch.cat([weight.grad.flatten(1) for weight in (wide, narrow)], dim=1).norm(dim=1)
+    assert norms[0] == pytest.approx(2.0, rel=1e-5)
+    assert wide.grad[1].equal(before[1]), "a run within the limit is left as it is, whatever runs beside it"
