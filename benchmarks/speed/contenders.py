@@ -23,7 +23,7 @@ from pmpo_offline.training.settings import TrainingSettings, settle
 
 def ours(dataset: data.Dataset, runs: int, device: torch.device) -> Contender:
     """Our trainer's loop as it is: drawing, forward, loss, backward, clipping, AdamW, schedule and averaged weights."""
-    algorithm = catalog.algorithm("bc")
+    algorithm = catalog.algorithm("bc", "rgb-stacking")
     seeds = list(range(runs))
     sampler = Sampler(dataset, algorithm.rows, seeds, shuffle=False, device=device)
     sizes = {"components": 1, "hidden": HIDDEN, "batch": BATCH}

@@ -23,7 +23,7 @@ def declare(tmp_path: Path) -> Callable[..., str]:
     """Write an algorithm of one's own and return its path, which serves wherever an algorithm's name does."""
 
     def write(name: str, objective: str, settings: str = "") -> str:
-        path = tmp_path / "control" / f"{name}.toml"
+        path = tmp_path / "rgb-stacking" / f"{name}.toml"
         path.parent.mkdir(exist_ok=True)
         path.write_text(DECLARATION.format(title=name, objective=objective, settings=settings))
         return str(path)

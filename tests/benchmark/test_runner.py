@@ -22,6 +22,7 @@ from pmpo_offline.errors import UserError
 
 SUITE = """
 title = "Small"
+family = "rgb-stacking"
 datasets = ["{dataset}"]
 imbalance = [0.5]
 algorithms = ["{learner}"]
@@ -158,7 +159,7 @@ def test_cell_that_is_impossible_does_not_stop_the_others(tmp_path, suite, decla
 
 
 def test_share_that_is_impossible_does_not_stop_the_others(tmp_path, suite, dataset):
-    clone = str(tmp_path / "control" / "clone.toml")
+    clone = str(tmp_path / "rgb-stacking" / "clone.toml")
     done = bench(suite, algos=[clone], imbalance=[0.5, 0.001, 0.4], output=tmp_path / "out", workers=1)
     assert [row["imbalance"] for row in done.rows] == [0.4, 0.5]
     (failure,) = done.failures

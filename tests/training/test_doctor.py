@@ -16,7 +16,7 @@ from pmpo_offline.objectives import stability
 from pmpo_offline.training import train
 from pmpo_offline.training.doctor import diagnose
 
-PMPO = catalog.algorithm("pmpo")
+PMPO = catalog.algorithm("pmpo", "rgb-stacking")
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_derived_weight_scales_the_bound(stacking: Dataset) -> None:
 @pytest.mark.parametrize(("share", "algorithm"), [(0.0, "kto"), (1.0, "kto"), (0.0, "bc-accepted"), (1.0, "bco")])
 def test_one_class_that_an_algorithm_cannot_do_with(stacking: Dataset, share: float, algorithm: str) -> None:
     data = stacking.relabelled(imbalance=share)
-    found = diagnose(data, catalog.algorithm(algorithm))
+    found = diagnose(data, catalog.algorithm(algorithm, "rgb-stacking"))
     assert found.verdict == "cannot learn"
     assert "there are no" in found.notes[0]
     with pytest.raises(UserError, match="the labels leave this algorithm nothing to learn from"):
@@ -118,7 +118,7 @@ def test_labels_that_only_candidates_carry(stacking: Dataset) -> None:
     assert found.verdict == "cannot learn"
     assert found.notes[0].startswith("no row is labelled")
     assert (found.bound, found.factor, found.suggested_beta, found.bounds) == (None, None, None, {})
-    pairs_of = diagnose(ranked, catalog.algorithm("dpo"))
+    pairs_of = diagnose(ranked, catalog.algorithm("dpo", "rgb-stacking"))
     assert pairs_of.verdict == "ready"
     counted = ranked.metadata.candidates
     assert counted is not None
@@ -128,12 +128,12 @@ def test_labels_that_only_candidates_carry(stacking: Dataset) -> None:
 def test_pairs_are_those_that_are_trained_on(stacking: Dataset) -> None:
     candidates = Rows.of(stacking).candidates
     assert candidates is not None
-    found = diagnose(stacking, catalog.algorithm("dpo"))
+    found = diagnose(stacking, catalog.algorithm("dpo", "rgb-stacking"))
     assert found.pairs == len(pairs(candidates)[0]) > 0
     assert (found.accepted, found.rejected) == ((candidates.label > 0).sum(), (candidates.label < 0).sum())
     assert found.bound is found.gaussian_bound is None
 
-    alone = diagnose(stacking.relabelled(imbalance=0.0), catalog.algorithm("nca"))
+    alone = diagnose(stacking.relabelled(imbalance=0.0), catalog.algorithm("nca", "rgb-stacking"))
     assert (alone.pairs, alone.verdict) == (0, "cannot learn")
     assert "without pairs there is no gradient" in alone.notes[0]
 
@@ -148,19 +148,19 @@ def test_candidates_that_are_missing(bandit: Dataset, algorithm: str) -> None:
 
 
 def test_advantages_that_are_missing(stacking: Dataset) -> None:
-    found = diagnose(stacking, catalog.algorithm("awr"))
+    found = diagnose(stacking, catalog.algorithm("awr", "rgb-stacking"))
     assert found.verdict == "cannot learn"
     assert found.notes[0] == "it needs advantages and the dataset is scored by success: --label advantage"
 
 
 def test_advised_class_weights_of_kto(stacking: Dataset) -> None:
     data = stacking.relabelled(imbalance=0.25)
-    found = diagnose(data, catalog.algorithm("kto"), {"desirable_weight": 1.2})
+    found = diagnose(data, catalog.algorithm("kto", "rgb-stacking"), {"desirable_weight": 1.2})
     assert found.weight_ratio == pytest.approx(1.2)
     assert found.weight_range == pytest.approx((1, 4 / 3))  # balanced minibatches
     ratio = found.rejected / found.accepted
     assert f"{ratio:.3g} to {4 / 3 * ratio:.3g}" in found.notes[-1]
-    as_they_come = catalog.algorithm("kto").model_copy(update={"rows": "all"})
+    as_they_come = catalog.algorithm("kto", "rgb-stacking").model_copy(update={"rows": "all"})
     lopsided = diagnose(data, as_they_come, {"undesirable_weight": 0.0})
     assert lopsided.weight_range == pytest.approx((ratio, 4 / 3 * ratio))
     assert lopsided.weight_ratio == math.inf

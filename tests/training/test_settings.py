@@ -20,7 +20,7 @@ from pmpo_offline.training import TrainingSettings, beta_bound, fitting, settle
 from pmpo_offline.training.fitting import learning_rate
 from pmpo_offline.training.settings import complete, hyperparameters, stack, warn_below
 
-PMPO = catalog.algorithm("pmpo")
+PMPO = catalog.algorithm("pmpo", "rgb-stacking")
 
 
 def test_unknown_training_setting_names_the_near_miss() -> None:
@@ -48,7 +48,7 @@ def test_malformed_training_setting_is_one_line(wrong: dict[str, Any]) -> None:
 
 
 def test_overrides_go_before_the_declared_and_these_before_the_defaults() -> None:
-    dpo = catalog.algorithm("dpo")
+    dpo = catalog.algorithm("dpo", "rgb-stacking")
     assert dpo.training["learning_rate"] != TrainingSettings().learning_rate
     assert hyperparameters(dpo, {}).learning_rate == dpo.training["learning_rate"]
     assert hyperparameters(dpo, {"learning_rate": 0.5}).learning_rate == 0.5
@@ -90,7 +90,7 @@ def test_malformed_multiple(stacking: Dataset, beta: str) -> None:
 
 def test_multiple_of_no_bound(stacking: Dataset) -> None:
     with pytest.raises(UserError, match=r"dpo\.beta is a number above 0, not '1\.05x'"):
-        settle(catalog.algorithm("dpo"), {"beta": "1.05x"}, stacking)
+        settle(catalog.algorithm("dpo", "rgb-stacking"), {"beta": "1.05x"}, stacking)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_multiple_of_no_bound(stacking: Dataset) -> None:
 )
 def test_value_that_is_not_allowed(stacking: Dataset, algorithm: str, setting: str, value: Any, allowed: str) -> None:
     with pytest.raises(UserError) as caught:
-        settle(catalog.algorithm(algorithm), {setting: value}, stacking)
+        settle(catalog.algorithm(algorithm, "rgb-stacking"), {setting: value}, stacking)
     assert str(caught.value).startswith(f"{algorithm}.{setting} is {allowed}")
     assert str(caught.value).endswith(f", not {value!r}")
 

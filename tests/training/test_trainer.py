@@ -40,9 +40,9 @@ def quick(
     return train(dataset, name, seeds=seeds, settings=settings, overrides=QUICK, references=references, device="cpu")
 
 
-@pytest.mark.parametrize("name", [each.name for each in catalog.algorithms()])
+@pytest.mark.parametrize("name", [each.name for each in catalog.algorithms("rgb-stacking")])
 def test_every_declared_algorithm_learns(stacking: Dataset, advantage: Dataset, references: Path, name: str) -> None:
-    algorithm = catalog.algorithm(name)
+    algorithm = catalog.algorithm(name, "rgb-stacking")
     if "advantage" in OBJECTIVES[algorithm.objective].inputs.values():
         stacking = advantage
     trained = quick(stacking, name, references, (0, 1))
@@ -271,7 +271,7 @@ def test_mistakes_are_the_users(stacking: Dataset) -> None:
 
 
 def declared(**changes: Any) -> AlgorithmDeclaration:
-    return AlgorithmDeclaration.model_validate({**catalog.algorithm("pmpo").model_dump(), "name": "own", **changes})
+    return AlgorithmDeclaration.model_validate({**catalog.algorithm("pmpo", "rgb-stacking").model_dump(), "name": "own", **changes})
 
 
 def test_algorithm_of_ones_own(stacking: Dataset) -> None:
