@@ -47,6 +47,8 @@ def _options(
 
 def main() -> NoReturn:
     """Run the command line and exit."""
+    # Nothing here renders, and looking for a display takes a process, which Ctrl-C ends with a traceback of its own.
+    os.environ.setdefault("MUJOCO_GL", "disable")
     sys.exit(run(sys.argv[1:]))
 
 

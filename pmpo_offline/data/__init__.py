@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pmpo_offline.data.consistency import problems
 from pmpo_offline.data.dataset import Dataset, Share, load_dataset, open_dataset
+from pmpo_offline.data.experience import Experience
 from pmpo_offline.data.ids import dataset_path, home, resolve, standing, stands
 from pmpo_offline.data.imbalance import Balanced, balance
 from pmpo_offline.data.labelling import LabelledTables, label_tables
@@ -39,6 +40,7 @@ __all__ = [
     "Candidates",
     "Counts",
     "Dataset",
+    "Experience",
     "FileInfo",
     "Format",
     "Imbalance",

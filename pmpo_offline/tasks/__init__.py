@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from pmpo_offline.data.experience import Experience
 from pmpo_offline.errors import unknown
 from pmpo_offline.tasks.bandit import FUNCTIONS, BanditTask
 from pmpo_offline.tasks.bandit.gmm import GMM
-from pmpo_offline.tasks.experience import Experience
 from pmpo_offline.tasks.stacking.task import StackingTask
 from pmpo_offline.tasks.task import Outcome, Scored, Task
 

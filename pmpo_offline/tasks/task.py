@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
+from pmpo_offline.data.experience import Experience
 from pmpo_offline.errors import UserError
 from pmpo_offline.policies import MixturePolicy
-from pmpo_offline.tasks.experience import Experience
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pmpo_offline.evaluation import evaluate
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.tasks import get
 from pmpo_offline.tasks.stacking.behaviors import Behavior
-from pmpo_offline.tasks.stacking.collection import record
+from pmpo_offline.tasks.stacking.recording import record
 from pmpo_offline.tasks.stacking.shapes import TRIPLETS
 from pmpo_offline.tasks.stacking.task import held_out_layouts
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,18 +11,18 @@ import pytest
 
 from pmpo_offline import catalog
 from pmpo_offline.errors import PmpoOfflineError, UserError
-from pmpo_offline.tasks import get
-from pmpo_offline.tasks.experience import Experience
-from pmpo_offline.tasks.stacking import collection
+from pmpo_offline.tasks import Experience, get
+from pmpo_offline.tasks.collection import collect
 from pmpo_offline.tasks.stacking.behaviors import Behavior
-from pmpo_offline.tasks.stacking.collection import collect, record
 from pmpo_offline.tasks.stacking.observation import observe
+from pmpo_offline.tasks.stacking.recording import record
 from pmpo_offline.tasks.stacking.rewards import reward
 from pmpo_offline.tasks.stacking.shapes import random_triplet
 from pmpo_offline.tasks.stacking.simulation import Simulation, random_layout
 
 DECLARED = catalog.dataset("rgb-stacking/proxy-v0").behavior
-BEHAVIORS = [Behavior.model_validate(each) for each in DECLARED]
+BEHAVIORS = tuple(Behavior.model_validate(each) for each in DECLARED)
+RECORD = partial(record, BEHAVIORS)
 EPISODES = 10
 
 
@@ -57,28 +58,22 @@ def test_an_episode_is_a_function_of_its_seed(recorded: Experience) -> None:
     assert not np.array_equal(other.observation[0], recorded.observation[0])
 
 
-def test_workers_and_chunks_change_nothing(
-    recorded: Experience, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_workers_and_chunks_change_nothing(recorded: Experience, tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
-    whole = collect(BEHAVIORS, EPISODES, 0, 1, tmp_path / "one", lambda *each: told.append(each))
+    whole = collect(RECORD, EPISODES, 0, 1, tmp_path / "one", lambda *each: told.append(each))
     assert_equal(whole, recorded)
     assert told == [(EPISODES, EPISODES)]
-    monkeypatch.setattr(collection, "_CHUNK", 3)
-    assert_equal(collect(BEHAVIORS, EPISODES, 0, 2, tmp_path / "two"), recorded)
+    assert_equal(collect(RECORD, EPISODES, 0, 2, tmp_path / "two", chunk=3), recorded)
     chunks = sorted(path.name for path in (tmp_path / "two").iterdir())
     assert chunks == [f"chunk-{start:07d}.npz" for start in (0, 3, 6, 9)], "four whole chunks and nothing else"
 
 
-def test_finished_chunks_are_kept_and_missing_ones_made_again(
-    recorded: Experience, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(collection, "_CHUNK", 5)
-    collect(BEHAVIORS, EPISODES, 0, 1, tmp_path)
+def test_finished_chunks_are_kept_and_missing_ones_made_again(recorded: Experience, tmp_path: Path) -> None:
+    collect(RECORD, EPISODES, 0, 1, tmp_path, chunk=5)
     first, second = sorted(tmp_path.iterdir())
     stamps = first.stat().st_mtime_ns, second.stat().st_mtime_ns
     second.unlink()
-    assert_equal(collect(BEHAVIORS, EPISODES, 0, 1, tmp_path), recorded)
+    assert_equal(collect(RECORD, EPISODES, 0, 1, tmp_path, chunk=5), recorded)
     assert first.stat().st_mtime_ns == stamps[0]
     assert second.stat().st_mtime_ns != stamps[1]
 
@@ -111,7 +106,7 @@ def test_what_is_recorded(recorded: Experience) -> None:
 
 
 def test_seeds_of_a_dataset_do_not_meet_those_of_another(tmp_path: Path) -> None:
-    one, other = (collect(BEHAVIORS, 2, seed, 1, tmp_path / str(seed)) for seed in (0, 1))
+    one, other = (collect(RECORD, 2, seed, 1, tmp_path / str(seed)) for seed in (0, 1))
     assert not set(one.seed.tolist()) & set(other.seed.tolist())
     assert not np.array_equal(one.observation[0], other.observation[0])
 

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from pmpo_offline.data.experience import Experience
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.tasks.bandit.functions import Function
-from pmpo_offline.tasks.experience import Experience
 from pmpo_offline.tasks.task import Outcome, Scored
 from pmpo_offline.tasks.task import behaviors as parsed
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pmpo_offline.data.experience import Experience
 from pmpo_offline.policies import MixturePolicy
-from pmpo_offline.tasks.experience import Experience
+from pmpo_offline.tasks.collection import collect
 from pmpo_offline.tasks.stacking.behaviors import Behavior, Script
-from pmpo_offline.tasks.stacking.collection import collect
 from pmpo_offline.tasks.stacking.episodes import Choose, play
 from pmpo_offline.tasks.stacking.observation import OBSERVATION_DIM, observe
+from pmpo_offline.tasks.stacking.recording import record
 from pmpo_offline.tasks.stacking.shapes import TRIPLETS
 from pmpo_offline.tasks.stacking.simulation import ACTION_DIM, Array, Layout, Scene, random_layout
 from pmpo_offline.tasks.task import Outcome, Scored
@@ -50,8 +52,8 @@ class StackingTask:
         progress: Callable[[int, int], None] | None = None,
     ) -> Experience:
         """Record episodes of the declared behaviours; `UserError` if the declaration is malformed."""
-        mixture = parsed(self.id, Behavior, behaviors)
-        return collect(mixture, episodes, seed, workers, folder, progress)
+        mixture = tuple(parsed(self.id, Behavior, behaviors))
+        return collect(partial(record, mixture), episodes, seed, workers, folder, progress)
 
     def candidates(
         self, behaviors: Sequence[Mapping[str, Any]], experience: Experience, states: int, actions: int, seed: int

@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pmpo_offline import data
+from pmpo_offline.data import columns
 from pmpo_offline.data.npz import load_arrays, save_arrays
+from pmpo_offline.data.schema import episodes_schema, transitions_schema
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ class Experience:
         terminated[last], truncated[last] = self.terminated, ~self.terminated
         returns = np.add.reduceat(self.reward.astype(np.float64), start)
         rows: dict[str, Any] = {
-            "observation": data.columns.list_array(self.observation),
-            "action": data.columns.list_array(self.action),
+            "observation": columns.list_array(self.observation),
+            "action": columns.list_array(self.action),
             "reward": self.reward,
             "terminated": terminated,
             "truncated": truncated,
@@ -69,13 +70,13 @@ class Experience:
             "return": returns,
             "success": self.success,
             "terminated": self.terminated,
-            "final_observation": data.columns.list_array(self.final_observation),
+            "final_observation": columns.list_array(self.final_observation),
             "behavior": self.behavior.tolist(),
             "seed": self.seed,
             "score": pa.nulls(e, pa.float64()),
             "label": pa.nulls(e, pa.bool_()),
             "split": ["train"] * e,
         }
-        transitions = data.transitions_schema(self.observation.shape[1], self.action.shape[1])
-        episodes = data.episodes_schema(self.observation.shape[1])
+        transitions = transitions_schema(self.observation.shape[1], self.action.shape[1])
+        episodes = episodes_schema(self.observation.shape[1])
         return pa.table(rows, schema=transitions), pa.table(ends, schema=episodes)
