@@ -45,7 +45,7 @@ class BehaviorPolicy:
     """How it came about: task, algorithm, seed, steps, return."""
 
     def __post_init__(self) -> None:
-        for name, values in self._arrays().items():
+        for name, values in self.arrays().items():
             if not np.isfinite(values).all():
                 raise ValueError(f"{name} holds values that are not finite")
             values.flags.writeable = False
@@ -56,6 +56,24 @@ class BehaviorPolicy:
             raise ValueError(f"weights {shapes} do not lead from observations to actions: expected {list(ends)}")
         if self.scale.shape != self.center.shape or (self.scale <= 0).any():
             raise ValueError("scale must be positive and as long as center")
+
+    def arrays(self) -> dict[str, Single]:
+        """Return its numbers by the names they have in a file."""
+        layers = {f"weight.{i}": weight for i, weight in enumerate(self.weights)}
+        layers |= {f"bias.{i}": bias for i, bias in enumerate(self.biases)}
+        return {"center": self.center, "scale": self.scale, "log_std": self.log_std, **layers}
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, Single], facts: Mapping[str, str]) -> Self:
+        """Return the policy of such numbers; `ValueError` if they do not fit together, `KeyError` if any is missing."""
+        return cls(
+            center=arrays["center"],
+            scale=arrays["scale"],
+            weights=tuple(arrays[f"weight.{i}"] for i in range(_LAYERS)),
+            biases=tuple(arrays[f"bias.{i}"] for i in range(_LAYERS)),
+            log_std=arrays["log_std"],
+            facts=dict(facts),
+        )
 
     @property
     def observation_dim(self) -> int:
@@ -109,7 +127,7 @@ class BehaviorPolicy:
 
     def save(self, path: Path) -> None:
         """Write the policy, whole or not at all; `PmpoOfflineError` if the disk refuses."""
-        _write(path, self._arrays(), self.facts)
+        _write(path, self.arrays(), self.facts)
 
     @staticmethod
     def save_ladder(path: Path, policies: Sequence[BehaviorPolicy], facts: Mapping[str, str]) -> None:
@@ -117,27 +135,15 @@ class BehaviorPolicy:
 
         The fact `frames` lists what each of them says of its own.
         """
-        each = [policy._arrays() for policy in policies]
+        each = [policy.arrays() for policy in policies]
         stacked = {name: np.stack([arrays[name] for arrays in each]).astype(np.float16) for name in _NAMES}
         frames = ",".join(policy.facts.get("frames", "") for policy in policies)
         _write(path, stacked, {**facts, "frames": frames})
 
-    def _arrays(self) -> dict[str, Single]:
-        layers = {f"weight.{i}": weight for i, weight in enumerate(self.weights)}
-        layers |= {f"bias.{i}": bias for i, bias in enumerate(self.biases)}
-        return {"center": self.center, "scale": self.scale, "log_std": self.log_std, **layers}
-
     @classmethod
     def _checked(cls, path: Path, arrays: Mapping[str, Single], facts: Mapping[str, str]) -> Self:
         try:
-            return cls(
-                center=arrays["center"],
-                scale=arrays["scale"],
-                weights=tuple(arrays[f"weight.{i}"] for i in range(_LAYERS)),
-                biases=tuple(arrays[f"bias.{i}"] for i in range(_LAYERS)),
-                log_std=arrays["log_std"],
-                facts=dict(facts),
-            )
+            return cls.of(arrays, facts)
         except (ValueError, TypeError, IndexError) as error:
             raise PmpoOfflineError(f"{path} holds no behaviour policy: {error}") from None
 

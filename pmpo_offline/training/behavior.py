@@ -1,15 +1,60 @@
-"""Training of behaviour policies: the loop around any learner."""
+"""Training of behaviour policies: the loop around any learner, and which of its policies are kept.
+
+```
+learner ── advance ── advance ── advance ── … ── until `steps`          training.safetensors, to go on from
+    └─ now and then the mean policy plays full episodes that training does not begin with
+         first to return random + 0.4 (target - random)   → medium.safetensors
+         ten on the way there, equally far apart          → replay.safetensors
+         best                                             → expert.safetensors
+```
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol
 
+import mujoco
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from pmpo_offline.data.streams import random_words
+from pmpo_offline.errors import PmpoOfflineError, UserError, unknown
 from pmpo_offline.policies.behavior import BehaviorPolicy
-from pmpo_offline.tasks.control import Rules
+from pmpo_offline.tasks.control import RULES, Rules, Simulation, rules
+from pmpo_offline.training import checkpoint
+from pmpo_offline.training.behavior_record import Record
 from pmpo_offline.training.ppo import PPO
+
+Array = NDArray[np.float64]
+Progress = Callable[[str, int, int], None]
+
+TARGETS = {
+    "dm_control/cartpole-swingup": 860.0,
+    "dm_control/cheetah-run": 750.0,
+    "dm_control/walker-walk": 930.0,
+    "dm_control/finger-spin": 800.0,
+    "dm_control/reacher-easy": 970.0,
+    "dm_control/hopper-hop": 100.0,
+    "mujoco/halfcheetah": 5000.0,
+    "mujoco/hopper": 2500.0,
+    "mujoco/walker2d": 3000.0,
+}
+"""The return that an expert should reach, and by which medium is defined."""
+MEDIUM = 0.4
+"""How far from random to the target a medium policy is."""
+EVALUATIONS, EPISODES = 50, 16
+"""How often a training is evaluated, and on how many episodes."""
+CONFIRMING = 100
+"""Episodes on which the kept policies are measured at the end, others than those they were chosen on."""
+CHECKPOINT = "training.safetensors"
 
 
 class Learner(Protocol):
@@ -39,3 +84,227 @@ class Learner(Protocol):
 
 LEARNERS: dict[str, Callable[[Rules, int, int | None], Learner]] = {"ppo": PPO}
 """What makes a learner, by algorithm: from rules, a seed and the planned control steps (None: its own plan)."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a training has come to."""
+
+    task: str
+    algo: str
+    seed: int
+    steps: int
+    planned: int
+    finished: bool
+    """Whether the planned steps were taken."""
+    random: float
+    """Return of uniformly random actions."""
+    target: float
+    medium: float | None
+    """Return of the medium policy; None if none was good enough yet."""
+    expert: float
+    expert_std: float
+    """Deviation between its episodes."""
+    cpu_seconds: float
+    path: str
+    """The directory."""
+
+
+def train_behavior(
+    task: str,
+    algo: str = "ppo",
+    *,
+    seed: int = 0,
+    steps: int | None = None,
+    minutes: float | None = None,
+    output: Path | None = None,
+    fresh: bool = False,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Train behaviour policies for a task and write `medium`, `replay` and `expert.safetensors`.
+
+    The three are written once a medium policy exists and again whenever a better one is found. A training that was
+    interrupted, or stopped after `minutes`, goes on where it was when it is asked for again.
+
+    Args:
+        task: a control task's id; `cheetah-run` will do for `dm_control/cheetah-run`.
+        algo: name of a learner.
+        seed: of all chance.
+        steps: control steps; default: as many as the learner plans for the task.
+        minutes: of the processor, after which training stops even if steps are left.
+        output: directory; default: `behaviors/<task>`.
+        fresh: begin anew, whatever stands there.
+        progress: is told the stage, the steps taken and the steps planned.
+
+    Raises:
+        UserError: an unknown task or learner, or a directory that holds another training.
+        PmpoOfflineError: the directory cannot be written.
+    """
+    task = task_id(task)
+    if algo not in LEARNERS:
+        raise unknown("learner of behaviours", algo, LEARNERS)
+    output = Path("behaviors") / task if output is None else output
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PmpoOfflineError(f"cannot write into {output}: {error.strerror}") from None
+    with _one_thread():
+        return _Training(task, algo, seed, steps, output, fresh).run(minutes, progress or _silent)
+
+
+def task_id(name: str) -> str:
+    """Return the id of the control task that `name` names with or without its namespace.
+
+    Raises:
+        UserError: there is none; with the near misses.
+    """
+    for known in RULES:
+        if name in (known, known.partition("/")[2]):
+            return known
+    raise unknown("control task", name, [*RULES, *(known.partition("/")[2] for known in RULES if "/" not in name)])
+
+
+class _Training:
+    def __init__(self, task: str, algo: str, seed: int, steps: int | None, output: Path, fresh: bool) -> None:
+        self._began = time.process_time()
+        self._rules, self._output = rules(task), output
+        self._learner = LEARNERS[algo](self._rules, seed, steps)
+        self._seed, self._random = seed, float(random_returns(self._rules, _seeds("random", seed, EPISODES)).mean())
+        self._facts = {"task": task, "algo": algo, "seed": str(seed), "planned": str(self._learner.planned)}
+        self._checkpoint = output / CHECKPOINT
+        if self._checkpoint.exists() and not fresh:
+            self._record = self._resume()
+        else:
+            self._record = Record(self._random + MEDIUM * (TARGETS[task] - self._random))
+            self._record.improved(self._learner.policy(), 0)
+        self._spent_before = self._record.cpu_seconds
+
+    def run(self, minutes: float | None, progress: Progress) -> Outcome:
+        learner, record = self._learner, self._record
+        stage = f"{self._facts['algo']} on {self._facts['task']}"
+        while learner.frames < learner.planned and not self._late(minutes):
+            learner.advance()
+            record.improved(learner.policy(), learner.frames)
+            if learner.frames >= self._due() or learner.frames >= learner.planned:
+                self._evaluate()
+            best = float(record.best.facts["return"]) if record.best else self._random
+            progress(f"{stage}, best {best:.0f}", min(learner.frames, learner.planned), learner.planned)
+        if not record.curve or record.curve[-1][0] != learner.frames:
+            self._evaluate()
+        return self._finish()
+
+    def _due(self) -> float:
+        """Return the frames at which the next evaluation is."""
+        last = self._record.curve[-1][0] if self._record.curve else 0
+        return last + self._learner.planned / EVALUATIONS
+
+    def _late(self, minutes: float | None) -> bool:
+        return minutes is not None and time.process_time() - self._began > 60 * minutes
+
+    def _evaluate(self) -> None:
+        learner, record = self._learner, self._record
+        policy = learner.policy()
+        returned = float(returns(policy, self._rules, _seeds("choosing", self._seed, EPISODES)).mean())
+        changed = record.evaluated(policy, learner.frames, returned)
+        record.cpu_seconds = self._spent_before + time.process_time() - self._began
+        if changed and record.medium is not None:
+            self._write({})
+        tensors, line = record.state()
+        tensors |= {f"learner/{name}": tensor for name, tensor in learner.state().items()}
+        checkpoint.save(self._checkpoint, tensors, record=line, owner=json.dumps(self._facts))
+
+    def _resume(self) -> Record:
+        tensors, facts = checkpoint.load(self._checkpoint)
+        if facts.get("owner") != json.dumps(self._facts):
+            raise UserError(
+                f"{self._output} holds a training with other settings ({facts.get('owner', 'unknown')}): "
+                "name another --output, or start with --fresh"
+            )
+        prefix = "learner/"
+        self._learner.restore({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
+        return Record.restored({n: t for n, t in tensors.items() if not n.startswith(prefix)}, facts["record"])
+
+    def _finish(self) -> Outcome:
+        """Measure the kept policies on new episodes, write them once more and say what came out."""
+        record = self._record
+        seeds = _seeds("confirming", self._seed, CONFIRMING)
+        kept = {"medium": record.medium, "expert": record.best}
+        measured = {name: returns(policy, self._rules, seeds) for name, policy in kept.items() if policy is not None}
+        if record.medium is not None:
+            self._write(measured)
+        return Outcome(
+            task=self._facts["task"],
+            algo=self._facts["algo"],
+            seed=self._seed,
+            steps=self._learner.frames,
+            planned=self._learner.planned,
+            finished=self._learner.frames >= self._learner.planned,
+            random=self._random,
+            target=TARGETS[self._facts["task"]],
+            medium=float(measured["medium"].mean()) if "medium" in measured else None,
+            expert=float(measured["expert"].mean()),
+            expert_std=float(measured["expert"].std()),
+            cpu_seconds=self._spent_before + time.process_time() - self._began,
+            path=str(self._output),
+        )
+
+    def _write(self, measured: Mapping[str, Array]) -> None:
+        record = self._record
+        common = {
+            **self._facts,
+            "steps": str(self._learner.frames),
+            "random": repr(self._random),
+            "target": repr(TARGETS[self._facts["task"]]),
+            "mujoco": mujoco.__version__,
+            "cpu_seconds": f"{record.cpu_seconds:.0f}",
+        }
+        for name, policy in (("medium", record.medium), ("expert", record.best)):
+            if policy is None:
+                continue
+            facts = {**common, **policy.facts}
+            if name in measured:
+                facts |= {"return": repr(float(measured[name].mean())), "return_std": repr(float(measured[name].std()))}
+                facts["episodes"] = str(len(measured[name]))
+            replace(policy, facts=facts).save(self._output / f"{name}.safetensors")
+        BehaviorPolicy.save_ladder(self._output / "replay.safetensors", record.ladder(), common)
+
+
+def returns(policy: BehaviorPolicy, rules: Rules, seeds: list[int]) -> Array:
+    """Return the undiscounted return of the mean policy in every episode, one a seed, (m,)."""
+    return _play(rules, seeds, policy.mean)
+
+
+def random_returns(rules: Rules, seeds: list[int]) -> Array:
+    """Return the returns of uniformly random actions, one a seed, (m,)."""
+    chance = np.random.default_rng(seeds)
+    return _play(rules, seeds, lambda observation: chance.uniform(-1, 1, (len(observation), rules.action_dim)))
+
+
+def _play(rules: Rules, seeds: list[int], act: Callable[[Array], Array]) -> Array:
+    simulation = Simulation(rules, len(seeds))
+    observation, going, total = simulation.reset(seeds), np.arange(len(seeds)), np.zeros(len(seeds))
+    while len(going):
+        step = simulation.step(act(observation), going)
+        total[going] += step.reward
+        going, observation = going[~step.done], step.observation[~step.done]
+    return total
+
+
+def _seeds(purpose: str, seed: int, count: int) -> list[int]:
+    """Return seeds of beginnings for one purpose: policies are chosen, and measured, where they were not trained."""
+    return [int(word >> 32) for word in random_words(count, "behavior", purpose, seed)]
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Such small matrices take longer on several threads, and other numbers come out."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    pass

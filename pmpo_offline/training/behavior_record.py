@@ -1,0 +1,106 @@
+"""What is kept of the training of a behaviour: the policies on the way to the medium one, that one, and the best."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pmpo_offline.policies.behavior import BehaviorPolicy
+
+RUNGS = 10
+"""Policies of a replay."""
+_KEPT = 64
+"""At most so many policies are remembered, at equal distances that double as the training goes on."""
+
+
+@dataclass
+class Record:
+    """The policies worth keeping; each bears its `frames`, and those that were evaluated their `return`."""
+
+    medium_from: float
+    """A policy that returns so much is medium."""
+    snapshots: list[BehaviorPolicy] = field(default_factory=list)
+    """Up to the medium one, earliest first."""
+    medium: BehaviorPolicy | None = None
+    """The first that was good enough."""
+    best: BehaviorPolicy | None = None
+    curve: list[tuple[int, float]] = field(default_factory=list)
+    """Frames and return of every evaluation."""
+    cpu_seconds: float = 0.0
+    """Of the training and its evaluations."""
+    stride: int = 1
+    """Improvements between two snapshots."""
+    improvements: int = 0
+
+    def improved(self, policy: BehaviorPolicy, frames: int) -> None:
+        """Remember the policy after one improvement, or the untrained one."""
+        if self.medium is None and self.improvements % self.stride == 0:
+            self.snapshots.append(replace(policy, facts={"frames": str(frames)}))
+            if len(self.snapshots) > _KEPT:
+                self.snapshots, self.stride = self.snapshots[::2], 2 * self.stride
+        self.improvements += 1
+
+    def evaluated(self, policy: BehaviorPolicy, frames: int, returned: float) -> bool:
+        """Take note of an evaluation and return whether the policies to be kept have changed."""
+        self.curve.append((frames, returned))
+        policy = replace(policy, facts={"frames": str(frames), "return": repr(returned)})
+        if self.medium is None and returned >= self.medium_from:
+            self.medium = policy
+        better = self.best is None or returned > float(self.best.facts["return"])
+        if better:
+            self.best = policy
+        return better
+
+    def ladder(self) -> list[BehaviorPolicy]:
+        """Return `RUNGS` policies at equal distances in frames, from the untrained to the medium one.
+
+        Raises:
+            ValueError: no policy was medium yet.
+        """
+        if self.medium is None:
+            raise ValueError("there is no medium policy, and so no way to it")
+        last = int(self.medium.facts["frames"])
+        passed = np.array([int(policy.facts["frames"]) for policy in self.snapshots])
+        wanted = np.linspace(0, last, RUNGS)[:-1]
+        return [self.snapshots[int(np.abs(passed - frames).argmin())] for frames in wanted] + [self.medium]
+
+    def state(self) -> tuple[dict[str, Tensor], str]:
+        """Return all of it as tensors and one line of JSON."""
+        named = {f"snapshot{i}": policy for i, policy in enumerate(self.snapshots)}
+        named |= {name: policy for name in ("medium", "best") if (policy := getattr(self, name)) is not None}
+        tensors = {
+            f"{owner}/{name}": torch.from_numpy(values.copy())
+            for owner, policy in named.items()
+            for name, values in policy.arrays().items()
+        }
+        numbers = {name: getattr(self, name) for name in _NUMBERS}
+        return tensors, json.dumps({**numbers, "facts": {name: dict(policy.facts) for name, policy in named.items()}})
+
+    @classmethod
+    def restored(cls, tensors: Mapping[str, Tensor], line: str) -> Record:
+        """Return what `state` made tensors and a line of."""
+        content = json.loads(line)
+        policies = {
+            owner: BehaviorPolicy.of(
+                {name.partition("/")[2]: tensor.numpy() for name, tensor in tensors.items() if _owner(name) == owner},
+                facts,
+            )
+            for owner, facts in content["facts"].items()
+        }
+        record = cls(**{name: content[name] for name in _NUMBERS})
+        record.curve = [(int(frames), float(returned)) for frames, returned in record.curve]
+        record.medium, record.best = policies.pop("medium", None), policies.pop("best", None)
+        record.snapshots = list(policies.values())
+        return record
+
+
+_NUMBERS = ("medium_from", "curve", "cpu_seconds", "stride", "improvements")
+
+
+def _owner(name: str) -> str:
+    return name.partition("/")[0]
