@@ -55,33 +55,39 @@ class Recipe:
         declared = Recipe.of(self.declaration)
         names = ("episodes", "seed", "label", "imbalance", "noise")
         changed = {name: getattr(self, name) for name in names if getattr(self, name) != getattr(declared, name)}
-        if not changed:
-            return self.declaration.id
-        base, _, version = self.declaration.id.rpartition("-")
-        readable = [_readable(*item) for item in changed.items()]
-        if len(readable) == 1 and readable[0]:
-            return f"{base}-{readable[0]}-{version}"
-        return f"{base}-{_digest({name: str(value) for name, value in changed.items()})[:8]}-{version}"
+        return variant(self.declaration.id, changed)
 
     @property
     def digest(self) -> str:
         """A hash of everything that was asked for: two datasets of one recipe are equal."""
         asked = [self.declaration.task, self.declaration.behavior, self.episodes, self.seed]
         asked += [str(self.label), self.imbalance, self.noise, self.judged]
-        return _digest(asked)
+        return digest(asked)
 
     @property
     def raw(self) -> str:
         """Name of the folder that raw experience is kept in: a hash of all that it depends on."""
         recorded = [_EXPERIENCE, self.declaration.task, self.declaration.behavior, self.episodes, self.seed]
-        simulator = tasks.get(self.declaration.task).simulator
-        return _digest([recorded, importlib.metadata.version(simulator)])[:16]
+        task = tasks.get(self.declaration.task)
+        versions = "+".join(map(importlib.metadata.version, task.simulators))
+        return digest([recorded, versions, *task.sources(self.declaration.behavior).values()])[:16]
 
     @property
     def judged(self) -> str:
         """Name of the file with the critics' scores, likewise."""
         candidates = self.candidates.model_dump() if self.candidates else None
-        return f"judged-{_digest([self.critic.model_dump(), candidates])[:16]}.npz"
+        return f"judged-{digest([self.critic.model_dump(), candidates])[:16]}.npz"
+
+
+def variant(id: str, changed: dict[str, Any]) -> str:
+    """Return the id that a dataset gets with these settings changed: readable for one change, else with their hash."""
+    if not changed:
+        return id
+    base, _, version = id.rpartition("-")
+    readable = [_readable(*item) for item in changed.items()]
+    if len(readable) == 1 and readable[0]:
+        return f"{base}-{readable[0]}-{version}"
+    return f"{base}-{digest({name: str(value) for name, value in changed.items()})[:8]}-{version}"
 
 
 def _readable(name: str, value: Any) -> str | None:
@@ -98,5 +104,6 @@ def _readable(name: str, value: Any) -> str | None:
     return f"{name}{value}"
 
 
-def _digest(content: Any) -> str:
+def digest(content: Any) -> str:
+    """Return the hash of something that JSON can say."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -9,6 +9,8 @@ from pmpo_offline.data.experience import Experience
 from pmpo_offline.errors import unknown
 from pmpo_offline.tasks.bandit import FUNCTIONS, BanditTask
 from pmpo_offline.tasks.bandit.gmm import GMM
+from pmpo_offline.tasks.control import RULES
+from pmpo_offline.tasks.control.task import ControlTask
 from pmpo_offline.tasks.stacking.task import StackingTask
 from pmpo_offline.tasks.task import Outcome, Scored, Task
 
@@ -16,6 +18,7 @@ TASKS: dict[str, Callable[[], Task]] = {
     StackingTask.id: StackingTask,
     **{f"bandit/{function.name}": partial(BanditTask, function) for function in FUNCTIONS.values()},
     "bandit/gmm": partial(BanditTask, GMM, 2),
+    **{name: partial(ControlTask, name) for name in RULES},
 }
 """What makes a task, by its id."""
 

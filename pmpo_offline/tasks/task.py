@@ -23,7 +23,7 @@ class Outcome:
     returns: NDArray[np.float64]
     length: NDArray[np.int64]
     success: NDArray[np.bool_]
-    """Success ends an episode (terminated); every other one is cut at the horizon (truncated)."""
+    """Whether the task was solved; where tasks know no success, nowhere."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,22 @@ class Task(Protocol):
     """A task; `tasks.get` makes one by its id."""
 
     id: str
-    simulator: str
-    """The package whose version the experience depends on."""
-    observation_dim: int
-    action_dim: int
+    simulators: tuple[str, ...]
+    """The packages whose versions the experience depends on."""
+
+    @property
+    def observation_dim(self) -> int:
+        """O."""
+        ...
+
+    @property
+    def action_dim(self) -> int:
+        """A."""
+        ...
+
+    def sources(self, behaviors: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+        """Return the sha256 of every file, by a short name, that the declared behaviours act by."""
+        ...
 
     def collect(
         self,

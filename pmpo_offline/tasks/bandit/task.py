@@ -45,13 +45,17 @@ class BanditTask:
         dimensions: D.
     """
 
-    simulator = "numpy"
+    simulators: tuple[str, ...] = ("numpy",)
     observation_dim = 1
 
     def __init__(self, function: Function, dimensions: int = 10) -> None:
         self.id = f"bandit/{function.name}"
         self.function = function
         self.action_dim = dimensions
+
+    def sources(self, behaviors: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+        """Return nothing: the behaviours are numbers in the declaration."""
+        return {}
 
     def collect(
         self,

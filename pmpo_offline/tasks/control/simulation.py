@@ -80,6 +80,12 @@ class Rules:
         """A; actions are in [-1, 1]."""
         return int(self.model.nu)
 
+    @property
+    def observation_dim(self) -> int:
+        """O."""
+        widths = (self.model.nq, self.model.nv, self.model.nsensordata, 2)
+        return self.observe(Moment(*(np.zeros((1, width)) for width in widths))).shape[1]
+
 
 @dataclass(frozen=True)
 class Step:

@@ -38,9 +38,13 @@ class StackingTask:
     """Stack red on blue; `rgb-stacking/proxy`."""
 
     id = "rgb-stacking/proxy"
-    simulator = "mujoco"
+    simulators: tuple[str, ...] = ("mujoco",)
     observation_dim = OBSERVATION_DIM
     action_dim = ACTION_DIM
+
+    def sources(self, behaviors: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+        """Return nothing: the behaviours are numbers in the declaration."""
+        return {}
 
     def collect(
         self,
