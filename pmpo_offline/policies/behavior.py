@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -173,4 +174,5 @@ def _write(path: Path, arrays: Mapping[str, NDArray[np.float32 | np.float16]], f
     except (OSError, SafetensorError) as error:
         raise PmpoOfflineError(f"cannot write {path}: {error}") from None
     finally:
-        scratch.unlink(missing_ok=True)
+        with suppress(OSError):  # where not even a directory can be
+            scratch.unlink()
