@@ -1,34 +1,66 @@
-"""Measure what the normalized score is relative to and write baselines/references.toml.
+"""Measure what the normalized score is relative to and write it into baselines/references.toml.
 
-python benchmarks/measure_references.py
+python benchmarks/measure_references.py [TASK ...]      default: all tasks
+
+It takes seconds to minutes a task. What was measured on other versions of the simulators stays beside it.
 """
 
+import sys
+import tomllib
 from importlib.metadata import version
 from pathlib import Path
 
+from rich.progress import track
+
 from pmpo_offline import tasks
+from pmpo_offline.tasks import Task
 
-EPISODES = 200
+TARGET = Path(__file__).parent.parent / "baselines" / "references.toml"
+CONTROL = 1000  # episodes
+STACKING = 200
 
-lines = ["# Returns that are 0 and 100 of the normalized score; written by benchmarks/measure_references.py."]
-for name in sorted(tasks.TASKS):
-    task = tasks.get(name)
-    lines += ["", f'["{name}"]']
-    if name.startswith("bandit/"):  # whose rewards are scaled to this in closed form
-        lines += [
-            "min = -1.0",
-            "max = 0.0",
-            'how = "in closed form: the mean reward of uniformly random actions and the reward of the best one"',
-        ]
-        continue
-    low, high = task.references(EPISODES, seed=0, threads=2)
-    lines += [
-        f"min = {low.returns.mean():.4f}",
-        f"max = {high.returns.mean():.4f}",
-        f'how = "mean return over {EPISODES} held-out layouts of uniformly random actions and of the noise-free script '
-        f'(success {low.success.mean():.3f} and {high.success.mean():.3f})"',
-        f'versions = {{ {task.simulator} = "{version(task.simulator)}" }}',
-    ]
-target = Path(__file__).parent.parent / "baselines" / "references.toml"
-target.write_text("\n".join(lines) + "\n")
-print(target.read_text())
+
+def measure(task: Task) -> dict[str, object]:
+    """Return one entry."""
+    if task.id.startswith("bandit/"):  # whose rewards are scaled to this in closed form
+        how = "in closed form: the mean reward of uniformly random actions and the reward of the best one"
+        return {"min": -1.0, "max": 0.0, "how": how}
+    stacking = task.id.startswith("rgb-stacking/")
+    episodes = STACKING if stacking else CONTROL
+    low, high = task.references(episodes, seed=0, threads=2)
+    if stacking:
+        how = (
+            f"mean return over {episodes} held-out layouts of uniformly random actions and of the noise-free script "
+            f"(success {low.success.mean():.3f} and {high.success.mean():.3f})"
+        )
+    else:
+        how = (
+            f"mean return over {episodes} held-out episodes of uniformly random actions and of the shipped expert "
+            f"(standard deviations {low.returns.std():.1f} and {high.returns.std():.1f})"
+        )
+    return {
+        "min": round(float(low.returns.mean()), 4),
+        "max": round(float(high.returns.mean()), 4),
+        "how": how,
+        "versions": {name: version(name) for name in task.simulators},
+    }
+
+
+def write(entries: dict[str, list[dict[str, object]]]) -> None:
+    """Write the file anew, whole."""
+    lines = ["# Returns that are 0 and 100 of the normalized score; written by benchmarks/measure_references.py."]
+    for name, measured in sorted(entries.items()):
+        for each in measured:
+            versions = ", ".join(f'{package} = "{number}"' for package, number in each.get("versions", {}).items())
+            lines += ["", f'[["{name}"]]', f"min = {each['min']}", f"max = {each['max']}", f'how = "{each["how"]}"']
+            lines += [f"versions = {{ {versions} }}"] if versions else []
+    scratch = TARGET.with_suffix(".tmp")
+    scratch.write_text("\n".join(lines) + "\n")
+    scratch.replace(TARGET)
+
+
+for name in track(sys.argv[1:] or sorted(tasks.TASKS), "measure"):
+    entry = measure(tasks.get(name))
+    known = tomllib.loads(TARGET.read_text()) if TARGET.exists() else {}
+    others = [each for each in known.get(name, []) if each.get("versions") != entry.get("versions")]
+    write(known | {name: [entry, *others]})

@@ -11,6 +11,7 @@ Wherever a name is asked for, the path of a `.toml` file of one's own serves too
 
 from __future__ import annotations
 
+import importlib.metadata
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -88,12 +89,17 @@ class AlgorithmDeclaration(Declaration):
     title: str
     description: str = ""
     objective: str
-    rows: Literal["all", "accepted", "balanced", "candidates", "pairs"]
-    """What a minibatch is made of: all recorded steps, the accepted ones, or as many accepted as rejected ones; states
-    with their candidate actions; or pairs of an accepted and a rejected candidate."""
+    rows: Literal["all", "accepted", "balanced", "top", "candidates", "pairs"]
+    """What a minibatch is made of: all recorded steps, the accepted ones, as many accepted as rejected ones, or those
+    of the episodes of the highest returns; states with their candidate actions; or pairs of an accepted and a rejected
+    candidate."""
+    top: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Share of the episodes that `rows = "top"` is made of."""
     start: Literal["scratch", "reference"]
     settings: dict[str, bool | int | float | str] = {}
     """The objective's hyperparameters."""
+    critic: dict[str, Any] = {}
+    """For a learner from rewards: the critic that learns beside the policy; `training.learned` validates it."""
     training: dict[str, Any] = {}
     """The trainer's: updates, batch, learning_rate, …; the trainer validates them."""
 
@@ -151,10 +157,21 @@ def algorithms(family: str = "control") -> list[AlgorithmDeclaration]:
 def references(task: str) -> dict[str, Any] | None:
     """Return a task's reference scores (min, max, how, versions), None if nobody measured them.
 
-    They are written by `benchmarks/measure_references.py`.
+    They are written by `benchmarks/measure_references.py`, once for every set of the simulators' versions; returns of
+    other versions than the installed ones say nothing of what is simulated here.
     """
-    found: dict[str, Any] | None = _toml(root("baselines") / "references.toml").get(task)
-    return found
+    for each in _toml(root("baselines") / "references.toml").get(task, []):
+        if all(_installed(name) == version for name, version in each.get("versions", {}).items()):
+            found: dict[str, Any] = each
+            return found
+    return None
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def stands(name: str, home: Path | None = None) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 import polars as pl
 
+from pmpo_offline.evaluation.normalized import normalized
 from pmpo_offline.evaluation.statistics import bootstrap, probability_of_improvement
 
 Row = dict[str, Any]
@@ -38,12 +39,8 @@ def table(raw: pl.DataFrame) -> list[Row]:
 
 def _runs(raw: pl.DataFrame) -> pl.DataFrame:
     """Return one record a training run, its score the mean over episodes."""
-    span = pl.col("reference_max") - pl.col("reference_min")
-    score = (
-        pl.when(span.is_null())
-        .then(pl.col("return"))
-        .otherwise(100 * (pl.col("return") - pl.col("reference_min")) / span)
-    )
+    scaled = normalized(pl.col("return"), pl.col("reference_min"), pl.col("reference_max"))
+    score = pl.when(scaled.is_null()).then(pl.col("return")).otherwise(scaled)
     per_row = [name for name in raw.columns if name not in ("seed", "episode", "layout", "return", "success", "length")]
     return (
         raw.sort("key", "seed", "episode")  # sums and resampling in one order, whatever order the files were read in

@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from pmpo_offline import __version__
-from pmpo_offline.cli import benchmarks, datasets, doctor
+from pmpo_offline.cli import behavior, benchmarks, datasets, doctor
 from pmpo_offline.errors import PmpoOfflineError
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app.command("show")(datasets.show)
 app.command("verify")(datasets.verify)
 app.command("report")(benchmarks.report)
 app.command("doctor")(doctor.doctor)
+app.command("train-behavior")(behavior.train_behavior)
 
 
 def _print_version(asked: bool) -> None:

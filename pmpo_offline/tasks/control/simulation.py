@@ -84,7 +84,7 @@ class Rules:
     def observation_dim(self) -> int:
         """O."""
         widths = (self.model.nq, self.model.nv, self.model.nsensordata, 2)
-        return self.observe(Moment(*(np.zeros((1, width)) for width in widths))).shape[1]
+        return int(self.observe(Moment(*(np.zeros((1, width)) for width in widths))).shape[1])
 
 
 @dataclass(frozen=True)
