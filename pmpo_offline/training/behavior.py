@@ -102,8 +102,9 @@ class Outcome:
     target: float
     medium: float | None
     """Return of the medium policy; None if none was good enough yet."""
-    expert: float
-    expert_std: float
+    expert: float | None
+    """Return of the best policy; None before the first evaluation."""
+    expert_std: float | None
     """Deviation between its episodes."""
     cpu_seconds: float
     path: str
@@ -182,21 +183,18 @@ class _Training:
     def run(self, minutes: float | None, progress: Progress) -> Outcome:
         learner, record = self._learner, self._record
         stage = f"{self._facts['algo']} on {self._facts['task']}"
+        interval = learner.planned / EVALUATIONS
         while learner.frames < learner.planned and not self._late(minutes):
+            before = learner.frames
             learner.advance()
             record.improved(learner.policy(), learner.frames)
-            if learner.frames >= self._due() or learner.frames >= learner.planned:
+            if learner.frames // interval > before // interval or learner.frames >= learner.planned:
                 self._evaluate()
+                self._save()
             best = float(record.best.facts["return"]) if record.best else self._random
             progress(f"{stage}, best {best:.0f}", min(learner.frames, learner.planned), learner.planned)
-        if not record.curve or record.curve[-1][0] != learner.frames:
-            self._evaluate()
-        return self._finish()
-
-    def _due(self) -> float:
-        """Return the frames at which the next evaluation is."""
-        last = self._record.curve[-1][0] if self._record.curve else 0
-        return last + self._learner.planned / EVALUATIONS
+        self._save()
+        return self._finish(progress)
 
     def _late(self, minutes: float | None) -> bool:
         return minutes is not None and time.process_time() - self._began > 60 * minutes
@@ -209,8 +207,11 @@ class _Training:
         record.cpu_seconds = self._spent_before + time.process_time() - self._began
         if changed and record.medium is not None:
             self._write({})
-        tensors, line = record.state()
-        tensors |= {f"learner/{name}": tensor for name, tensor in learner.state().items()}
+
+    def _save(self) -> None:
+        self._record.cpu_seconds = self._spent_before + time.process_time() - self._began
+        tensors, line = self._record.state()
+        tensors |= {f"learner/{name}": tensor for name, tensor in self._learner.state().items()}
         checkpoint.save(self._checkpoint, tensors, record=line, owner=json.dumps(self._facts))
 
     def _resume(self) -> Record:
@@ -224,12 +225,17 @@ class _Training:
         self._learner.restore({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
         return Record.restored({n: t for n, t in tensors.items() if not n.startswith(prefix)}, facts["record"])
 
-    def _finish(self) -> Outcome:
+    def _finish(self, progress: Progress) -> Outcome:
         """Measure the kept policies on new episodes, write them once more and say what came out."""
         record = self._record
         seeds = _seeds("confirming", self._seed, CONFIRMING)
         kept = {"medium": record.medium, "expert": record.best}
-        measured = {name: returns(policy, self._rules, seeds) for name, policy in kept.items() if policy is not None}
+        measured = {}
+        for number, (name, policy) in enumerate(kept.items()):
+            progress("measuring medium and expert", number, len(kept))
+            if policy is not None:
+                measured[name] = returns(policy, self._rules, seeds)
+        progress("measuring medium and expert", len(kept), len(kept))
         if record.medium is not None:
             self._write(measured)
         return Outcome(
@@ -242,8 +248,8 @@ class _Training:
             random=self._random,
             target=TARGETS[self._facts["task"]],
             medium=float(measured["medium"].mean()) if "medium" in measured else None,
-            expert=float(measured["expert"].mean()),
-            expert_std=float(measured["expert"].std()),
+            expert=float(measured["expert"].mean()) if "expert" in measured else None,
+            expert_std=float(measured["expert"].std()) if "expert" in measured else None,
             cpu_seconds=self._spent_before + time.process_time() - self._began,
             path=str(self._output),
         )
