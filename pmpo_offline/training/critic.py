@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from pmpo_offline.data import Rows
 from pmpo_offline.errors import UserError
 from pmpo_offline.policies.network import stacked_mlp
+from pmpo_offline.training.returns import returns_to_go
 
 
 class CriticSettings(BaseModel):
@@ -34,6 +35,8 @@ class CriticSettings(BaseModel):
     batch: int = Field(default=512, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=1e-2, ge=0)
+    trace: float = Field(default=1.0, ge=0, le=1)
+    """λ of the returns: 1 trusts the rewards alone, less trusts V for what comes later, and has less noise."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Judgement:
     """What the critics say of the recorded rows, each row judged by networks that never saw its episode."""
 
     returns: Tensor
-    """Discounted return-to-go with cut episodes bootstrapped, (N,)."""
+    """Discounted λ-return with cut episodes bootstrapped, (N,)."""
     value: Tensor
     """V(s), (N,)."""
     action_value: Callable[[Tensor, Tensor], Tensor]
@@ -53,23 +56,6 @@ class Judgement:
     def advantage(self) -> Tensor:
         """Return-to-go less V, (N,)."""
         return self.returns - self.value
-
-
-def returns_to_go(rows: Rows, discount: float, bootstrap: Tensor) -> Tensor:
-    """Discounted returns-to-go G_t = r_t + γ G_{t+1}, (N,).
-
-    After a terminated episode G is 0; after a truncated one it is `bootstrap` (N,), the value of the row's next state.
-    """
-    reward = rows.reward.double().numpy()
-    episode = rows.episode.numpy()
-    last = np.append(episode[1:] != episode[:-1], True)
-    tail = np.where(rows.terminated.numpy(), 0.0, bootstrap.double().numpy())
-    result = np.empty_like(reward)
-    following = 0.0
-    for t in range(len(reward) - 1, -1, -1):
-        following = reward[t] + discount * (tail[t] if last[t] else following)
-        result[t] = following
-    return torch.from_numpy(result).float()
 
 
 def judge(
@@ -94,14 +80,15 @@ def judge(
     value_net = stacked_mlp([seed + f for f in folds], states.shape[1], settings.hidden, 1)
     n = len(rows)
 
-    def targets() -> Tensor:
+    def targets(trace: float) -> Tensor:
         """Returns-to-go as each fold's network sees them, (folds, N), in units of one reward."""
         following = _all_folds(value_net, states[rows.next_row]) / scale
-        return torch.stack([returns_to_go(rows, settings.discount, each) for each in following]) * scale
+        return returns_to_go(rows, settings.discount, following, trace) * scale
 
     for sweep in range(settings.sweeps):
-        fit(value_net, states[:n], targets(), sweep)
-    seen = targets()
+        # A network that knows nothing yet is asked for the value of cut ends only.
+        fit(value_net, states[:n], targets(settings.trace if sweep else 1.0), sweep)
+    seen = targets(settings.trace)
     returns = _own(seen, fold) / scale
     value = _own(_all_folds(value_net, states[:n]), fold) / scale
 

@@ -1,4 +1,4 @@
-"""Returns-to-go by hand, and critics that know nothing of the episode they judge."""
+"""Critics that know nothing of the episode they judge."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from torch import Tensor
 from pmpo_offline.data import Rows
 from pmpo_offline.errors import UserError
 from pmpo_offline.training import CriticSettings, judge
-from pmpo_offline.training.critic import returns_to_go
 
 QUICK = CriticSettings(folds=3, hidden=(16,), updates=15, sweeps=3, batch=32)
 
@@ -38,14 +37,6 @@ def synthetic(lengths: list[int], truncated: list[bool], seed: int = 0) -> Rows:
 
 
 MIXED = synthetic([4, 7, 3, 8, 5, 6, 4, 7, 6], [False, True, True] * 3)
-
-
-def test_returns_to_go_by_hand() -> None:
-    rows = replace(synthetic([3, 2], [False, True]), reward=torch.tensor([1.0, 2, 3, 10, 20]))
-    bootstrap = torch.tensor([7.0, 7, 7, 7, 100])  # the 7s stand where no episode is cut
-    # terminated: 3; 2 + 3/2; 1 + 3.5/2.  truncated: 20 + 100/2; 10 + 70/2.
-    assert returns_to_go(rows, 0.5, bootstrap).tolist() == [2.75, 3.5, 3.0, 45.0, 70.0]
-    assert returns_to_go(rows, 0.0, bootstrap).tolist() == rows.reward.tolist()
 
 
 def test_advantage_is_return_less_value() -> None:
