@@ -54,7 +54,16 @@ class Dataset:
         rows = row.numpy()
         batch = {name: torch.from_numpy(values[rows]) for name, values in self._arrays.items()}
         batch["episode"], batch["step"] = batch["episode"].long(), batch["step"].long()
-        return batch | {"next_observation": torch.from_numpy(self._next_observation(rows)), "row": row}
+        return batch | {"next_observation": torch.from_numpy(self.next_observation(rows)), "row": row}
+
+    def next_observation(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return (n, O), what was observed after each of these rows (n,): the diagram in `data.schema`."""
+        last, final = self._last
+        episode = self._arrays["episode"][rows]
+        following: NDArray[np.float32] = self._arrays["observation"][np.minimum(rows + 1, len(self) - 1)]
+        ends = rows == last[episode]
+        following[ends] = final[episode[ends]]
+        return following
 
     def relabelled(
         self,
@@ -126,14 +135,6 @@ class Dataset:
         """The last row of every episode, and the observation that follows it."""
         last = columns.vector(self.episodes, "start") + columns.vector(self.episodes, "length") - 1
         return last, columns.matrix(self.episodes, "final_observation")
-
-    def _next_observation(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        last, final = self._last
-        episode = self._arrays["episode"][rows]
-        following: NDArray[np.float32] = self._arrays["observation"][np.minimum(rows + 1, len(self) - 1)]
-        ends = rows == last[episode]
-        following[ends] = final[episode[ends]]
-        return following
 
 
 def open_dataset(directory: Path) -> Dataset:

@@ -1,20 +1,10 @@
-"""Datasets on disk, whole or absent: written beside their place, flushed, and renamed into it at once.
-
-<home>/rgb-stacking/.proxy-v0.partial     while it is written; what a killed writer left, the next one removes
-<home>/rgb-stacking/proxy-v0              the dataset; nothing in it changes after the rename
-<home>/rgb-stacking/.proxy-v0.replaced    for the moment between two renames when a dataset is overwritten
-"""
+"""Datasets on disk, whole or absent: writing one, reading one, and checking that its files are what they were."""
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import hashlib
 import json
-import os
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -26,6 +16,7 @@ from pmpo_offline.data.card import card
 from pmpo_offline.data.consistency import problems
 from pmpo_offline.data.ids import METADATA_FILE, dataset_path, home, resolve, standing, stands
 from pmpo_offline.data.schema import SCHEMA_VERSION, FileInfo, Metadata, schemas
+from pmpo_offline.data.whole import alone_in, placing, refusal
 from pmpo_offline.errors import PmpoOfflineError, UserError
 
 __all__ = ["Format", "alone_in", "dataset_path", "home", "read_metadata", "resolve", "standing", "stands", "write"]
@@ -51,21 +42,12 @@ def write(
     content = _conform(tables)
     if wrong := problems(metadata, content):
         raise PmpoOfflineError(f"dataset {metadata.id} is not written, its content is inconsistent: {wrong[0]}")
-    partial = directory.with_name(f".{directory.name}.partial")
     try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        with alone_in(directory.parent):
-            _tidy(directory, partial)
-            _clear_the_way(directory, overwrite)
-            try:
-                written = _fill(partial, metadata, content, format, sidecars or {})
-                _swap(partial, directory)
-            except BaseException:  # Ctrl-C too
-                _tidy(directory, partial)
-                raise
+        with placing(directory, METADATA_FILE, "dataset", overwrite) as partial:
+            return _fill(partial, metadata, content, format, sidecars or {})
     except OSError as error:
-        raise PmpoOfflineError(_refusal(directory, error)) from error
-    return written
+        elsewhere = "set PMPO_OFFLINE_DATASETS to another folder"
+        raise PmpoOfflineError(refusal(directory, error, elsewhere)) from error
 
 
 def read_metadata(directory: Path) -> Metadata:
@@ -135,42 +117,10 @@ def _conform(tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
     return content
 
 
-@contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder: locking the folder itself leaves no file behind, and a dead holder lets go."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # some network file systems have no locks; renames keep even unlocked writers whole
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _replaced(directory: Path) -> Path:
-    return directory.with_name(f".{directory.name}.replaced")
-
-
-def _tidy(directory: Path, partial: Path) -> None:
-    """Undo what a failed or killed writer left: a partial dataset, or a replaced one with no successor."""
-    if partial.exists():
-        shutil.rmtree(partial)
-    if (replaced := _replaced(directory)).exists():
-        shutil.rmtree(replaced) if directory.exists() else replaced.rename(directory)
-
-
-def _clear_the_way(directory: Path, overwrite: bool) -> None:
-    if directory.is_symlink() or (directory.exists() and not (directory / METADATA_FILE).is_file()):
-        raise UserError(f"{directory} exists and is no dataset: move it away, it will not be overwritten")
-    if directory.exists() and not overwrite:
-        raise UserError(f"{directory} stands already: use --overwrite to replace it")
-
-
 def _fill(
     partial: Path, metadata: Metadata, tables: dict[str, pa.Table], format: Format, sidecars: Mapping[str, bytes]
 ) -> Metadata:
-    """Write every file and flush it to the disk; dataset.json comes last and says what the others must be."""
-    partial.mkdir()
+    """Write every file; dataset.json comes last and says what the others must be."""
     if format == "hdf5":
         hdf5.write(partial, metadata, tables)
     else:
@@ -188,30 +138,4 @@ def _fill(
         }
     )
     (partial / METADATA_FILE).write_text(written.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    for path in [*partial.rglob("*"), partial]:
-        _flush(path)
     return written
-
-
-def _swap(partial: Path, directory: Path) -> None:
-    replaced = _replaced(directory)
-    if directory.exists():
-        directory.rename(replaced)
-    partial.rename(directory)
-    _flush(directory.parent)
-    shutil.rmtree(replaced, ignore_errors=True)
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _refusal(directory: Path, error: OSError) -> str:
-    reason = os.strerror(error.errno) if error.errno else str(error).splitlines()[0]
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    remedy = "free some space" if full else "check the permissions"
-    return f"cannot write {directory}: {reason}; {remedy} or set PMPO_OFFLINE_DATASETS to another folder"
