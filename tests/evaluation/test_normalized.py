@@ -23,7 +23,7 @@ def test_zero_is_the_lower_reference_and_a_hundred_the_upper() -> None:
     assert normalized(3000.0, -20.272305, 3234.3) == pytest.approx(92.8009, abs=5e-5)
     np.testing.assert_allclose(normalized(np.array([1.0, 3.0, 7.0]), 1.0, 5.0), [0, 50, 150])
     frame = pl.DataFrame({"x": [1.0, 2.0], "low": [0.0, None], "high": [4.0, 5.0]})
-    assert frame.select(normalized(pl.col("x"), pl.col("low"), pl.col("high")))["x"].to_list() == [25.0, None]
+    assert frame.select(score=normalized(pl.col("x"), pl.col("low"), pl.col("high")))["score"].to_list() == [25.0, None]
 
 
 def test_minari_computes_the_same_from_our_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
