@@ -72,8 +72,8 @@ def build(
             home=home,
             progress=progress,
         )
-        summary = _summary(dataset)
-    _print(summary, json)
+        summary = summary_of(dataset)
+    print_summary(summary, json)
 
 
 def list_names(home: Home = None, json: Json = False) -> None:
@@ -116,10 +116,10 @@ def show(name: Name, home: Home = None, json: Json = False) -> None:
 
     if catalog.stands(name, home):
         with working():
-            summary = _summary(load_dataset(name, home=home))
+            summary = summary_of(load_dataset(name, home=home))
     else:
         summary = {"built": False, **catalog.dataset(name).model_dump(exclude={"behavior", "critic", "candidates"})}
-    _print(summary, json)
+    print_summary(summary, json)
 
 
 def verify(name: Name, home: Home = None, json: Json = False) -> None:
@@ -151,7 +151,8 @@ def _labels(name: str, home: Path | None) -> str:
     return ", ".join(words + ([f"noise {metadata.noise:g}"] if metadata.noise else []))
 
 
-def _summary(dataset: Dataset) -> dict[str, Any]:
+def summary_of(dataset: Dataset) -> dict[str, Any]:
+    """Return what the commands tell of a dataset."""
     metadata = dataset.metadata
     counts = metadata.counts
     return {
@@ -204,7 +205,8 @@ def _bounds(reject_mass: float, reject_share: float) -> dict[str, dict[str, floa
     }
 
 
-def _print(summary: dict[str, Any], as_json: bool) -> None:
+def print_summary(summary: dict[str, Any], as_json: bool) -> None:
+    """Print it, as one JSON object or as lines for people."""
     if as_json:
         return emit(summary)
     # Hashes are for programs.

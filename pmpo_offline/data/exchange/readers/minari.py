@@ -1,0 +1,213 @@
+"""Minari data sets: a folder with data/metadata.json and episodes of T actions and T+1 observations.
+
+HDF5      main_data.hdf5, a group `episode_<i>` each
+Arrow     <i>/*.arrow (or *.parquet), a folder each of T+1 rows, the last one padded but for its observation
+
+Both are read here and not through Minari, which takes an Arrow episode of more than 32,767 steps for several and gives
+wrong rows (as of 0.5.4), and would make the environment that the metadata name, which is to run what they say. The last
+observation of an episode is its final observation. `success`, an attribute of the episodes or an info of their steps,
+is taken over, as are the attributes `behavior` and `seed`; other infos are left alone.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import JsonValue
+
+from pmpo_offline.data.exchange.readers import checks
+from pmpo_offline.data.exchange.readers.episodes import UNKNOWN_SEED
+from pmpo_offline.data.exchange.readers.minari_storage import METADATA, Episode, open_storage
+from pmpo_offline.data.exchange.readers.origin import origin
+from pmpo_offline.data.exchange.readers.source import Environment, Progress, Recorded, Source
+from pmpo_offline.data.exchange.readers.spaces import Leaf, leaves
+from pmpo_offline.data.experience import Experience
+from pmpo_offline.data.schema import References
+from pmpo_offline.errors import UserError
+
+_NEEDED = ("observation_space", "action_space", "total_episodes", "data_format")
+
+
+def data_folder(directory: Path) -> Path | None:
+    """Return the folder with the metadata of the data set at `directory`, None if there is none."""
+    return next((each for each in (directory / "data", directory) if (each / METADATA).is_file()), None)
+
+
+def source(folder: Path) -> Source:
+    """Return the data set whose metadata.json stands in `folder`; `UserError` where that is damaged or says too little.
+
+    An export of this package says in a file of its own which task it is of, and how its references were measured.
+    """
+    said = _metadata(folder)
+    name = str(said.get("dataset_id") or folder.absolute().parent.name)
+    ours = origin(folder.parent)
+    return Source(
+        format="minari",
+        name=name,
+        files={path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()},
+        read=lambda progress: _read(folder, said, progress),
+        packages=("minari", "gymnasium", "h5py", "pyarrow"),
+        task=ours.task if ours else None,
+        environment=_environment(said.get("env_spec")),
+        references=ours.references if ours else _references(said, name),
+        licence=str(said.get("licence") or said.get("license") or "unknown"),
+        author=", ".join(sorted(map(str, said.get("author") or []))) or "unknown",
+    )
+
+
+def _metadata(folder: Path) -> dict[str, Any]:
+    path = folder / METADATA
+    try:
+        said = json.loads(path.read_bytes())
+        if not isinstance(said, dict):
+            raise ValueError("it holds no JSON object")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}; get the data set again") from None
+    if missing := [key for key in _NEEDED if key not in said]:
+        raise UserError(f"{path} lacks {', '.join(missing)}: write the data set again with Minari 0.5 or later")
+    return said
+
+
+def _references(said: dict[str, Any], name: str) -> References | None:
+    try:
+        low, high = float(said["ref_min_score"]), float(said["ref_max_score"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return References(min=low, max=high, how=f"ref_min_score and ref_max_score of {name}", versions={"minari": name})
+
+
+def _environment(spec: Any) -> Environment | None:
+    """Return what the specification says; it is only read, never made."""
+    try:
+        said = json.loads(spec)
+        plain = not said.get("kwargs") and not said.get("additional_wrappers")
+        return Environment(str(said["id"]), plain, said.get("max_episode_steps"))
+    except (TypeError, ValueError, KeyError, AttributeError):
+        return None
+
+
+def _space(said: dict[str, Any], key: str, folder: Path, *, acts: bool = False) -> list[Leaf]:
+    # Minari and Gymnasium take a second to import and only this reader needs them.
+    from minari.serialization import deserialize_space
+
+    try:
+        space = deserialize_space(said[key])
+    except (KeyError, TypeError, ValueError, AssertionError, NotImplementedError):
+        raise UserError(
+            f"{folder / METADATA}: {key} is of a kind that Minari itself cannot read: {str(said[key])[:80]}"
+        ) from None
+    return leaves(space, key, acts=acts)
+
+
+def _read(folder: Path, said: dict[str, Any], progress: Progress) -> Recorded:
+    seen, acted = _space(said, "observation_space", folder), _space(said, "action_space", folder, acts=True)
+    low, high = (np.concatenate([getattr(leaf, name) for leaf in acted]) for name in ("low", "high"))
+    count = int(said["total_episodes"])
+    if count < 1:
+        raise UserError(f"{folder} holds no episodes")
+    parts: dict[str, list[Any]] = {name: [] for name in ("observation", "final", "action", "reward")}
+    parts |= {name: [] for name in ("terminated", "success", "behavior", "seed")}
+    with open_storage(folder, str(said["data_format"])) as episode_of:
+        for index in range(count):
+            if index % 64 == 0:
+                progress("read episodes", index, count)
+            episode = episode_of(index)
+            where = f"{folder}: {episode.where}"
+            observation, action, reward = _arrays(episode, seen, acted, where)
+            checks.within(action, low, high, f"{where}: actions")
+            parts["observation"].append(observation[:-1])
+            parts["final"].append(observation[-1])
+            parts["action"].append(action)
+            parts["reward"].append(reward)
+            parts["terminated"].append(_terminated(episode, len(reward), where))
+            parts["success"].append(_success(episode))
+            parts["behavior"].append(str(episode.attributes.get("behavior", said.get("algorithm_name") or "unknown")))
+            parts["seed"].append(_seed(episode.attributes.get("seed")))
+    progress("read episodes", count, count)
+    known = [success is not None for success in parts["success"]]
+    length = np.array([len(reward) for reward in parts["reward"]], np.int64)
+    experience = Experience(
+        observation=_joined(parts, "observation"),
+        action=_joined(parts, "action"),
+        length=length,
+        reward=_joined(parts, "reward"),
+        success=np.array([bool(success) for success in parts["success"]]),
+        terminated=np.array(parts["terminated"], np.bool_),
+        final_observation=np.stack(parts["final"]),
+        behavior=np.array(parts["behavior"]),
+        seed=np.array(parts["seed"], np.int64),
+    )
+    return Recorded(experience, {"rewards": True, "success": all(known), "action_low_high": _bounds(low, high)})
+
+
+def _joined(parts: dict[str, list[Any]], name: str) -> NDArray[np.float32]:
+    """Join the arrays of the episodes and let go of them: one column at most is there twice."""
+    joined: NDArray[np.float32] = np.concatenate(parts[name])
+    parts[name].clear()
+    return joined
+
+
+def _arrays(
+    episode: Episode, seen: list[Leaf], acted: list[Leaf], where: str
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Return observations (T+1, O), actions (T, A) and rewards (T,) of an episode."""
+    found = {}
+    for name, parts in (("observations", seen), ("actions", acted)):
+        flat = []
+        for leaf in parts:
+            told = f"{where}: {'/'.join(map(str, (name, *leaf.path)))}"
+            stored = _stored(episode, (name, *leaf.path), told)
+            if len(stored) and stored.shape[1:] != leaf.shape and stored[0].size == np.prod(leaf.shape):
+                stored = stored.reshape(len(stored), *leaf.shape)  # Arrow stores rows of numbers
+            flat.append(leaf.flatten(stored, told))
+        if len({len(each) for each in flat}) > 1:
+            raise UserError(f"{where}: the parts of {name} are of unequal lengths")
+        found[name] = flat[0] if len(flat) == 1 else np.concatenate(flat, axis=1)
+    reward = checks.floats(_stored(episode, ("rewards",), f"{where}: rewards"), f"{where}: rewards").reshape(-1)
+    steps = len(found["actions"])
+    if not steps or len(found["observations"]) != steps + 1 or len(reward) != steps:
+        raise UserError(
+            f"{where} has {len(found['observations'])} observations, {steps} actions and {len(reward)} rewards: "
+            "T+1, T and T are due, with T of 1 or more"
+        )
+    return found["observations"], found["actions"], reward
+
+
+def _stored(episode: Episode, path: tuple[str | int, ...], told: str) -> NDArray[Any]:
+    try:
+        return episode.array(path)
+    except KeyError:
+        raise UserError(f"{told} is missing: the data set is incomplete, get it again") from None
+
+
+def _terminated(episode: Episode, steps: int, where: str) -> bool:
+    """Return whether the task ended the episode; `UserError` if it did so before the last step."""
+    told = f"{where}: terminations"
+    ends = checks.flags(_stored(episode, ("terminations",), told), told)
+    if len(ends) != steps or ends[:-1].any():
+        problem = f"has {len(ends)} of {steps} flags" if len(ends) != steps else f"ends in step {int(ends.argmax())}"
+        raise UserError(f"{told} {problem}, and the episode has {steps} steps: split it there and import again")
+    return bool(ends[-1])
+
+
+def _success(episode: Episode) -> bool | None:
+    """Return whether the episode was solved, by its attribute or at any of its steps; None where it does not say."""
+    if "success" in episode.attributes:
+        return bool(episode.attributes["success"])
+    try:
+        return bool(np.any(episode.array(("infos", "success"))))
+    except KeyError:
+        return None
+
+
+def _seed(value: Any) -> int:
+    return UNKNOWN_SEED if value is None else int(value)
+
+
+def _bounds(low: NDArray[np.float64], high: NDArray[np.float64]) -> list[JsonValue]:
+    """Return the bounds as JSON can say them: None where there is none."""
+    return [[float(x) if np.isfinite(x) else None for x in bound] for bound in (low, high)]

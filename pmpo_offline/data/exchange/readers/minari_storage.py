@@ -1,0 +1,87 @@
+"""The two forms in which Minari stores episodes, as functions that return an episode's arrays by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+from numpy.typing import NDArray
+
+from pmpo_offline.errors import UserError
+
+Array = NDArray[Any]
+Keys = tuple[str | int, ...]
+METADATA = "metadata.json"
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One stored episode; arrays are read when asked for, and `KeyError` says that there is none of this name."""
+
+    where: str
+    array: Callable[[Keys], Array]
+    """("observations", *path in the space), ("actions", …), ("rewards",), ("infos", "success") …"""
+    attributes: dict[str, Any]
+
+
+@contextmanager
+def open_storage(folder: Path, form: str) -> Iterator[Callable[[int], Episode]]:
+    """Yield what returns the episode of an index; `UserError` for files that are damaged or of an unknown form."""
+    try:
+        if form == "hdf5":
+            with h5py.File(folder / "main_data.hdf5") as file:
+                yield lambda index: _from_hdf5(file, index)
+        elif form in ("arrow", "parquet"):
+            yield lambda index: _from_arrow(folder, form, index)
+        else:
+            raise UserError(f"{folder}: data_format {form!r} is unknown here: hdf5, arrow and parquet can be imported")
+    except (OSError, RuntimeError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"{folder} cannot be read, it is damaged: {reason}; get the data set again") from None
+
+
+def _from_hdf5(file: h5py.File, index: int) -> Episode:
+    name = f"episode_{index}"
+    if name not in file:
+        raise UserError(f"{file.filename} lacks {name}: it is incomplete, get the data set again")
+    group = file[name]
+
+    def array(path: Keys) -> Array:
+        key = "/".join(f"_index_{part}" if isinstance(part, int) else part for part in path)
+        # h5py's low level is several times as fast, and with many episodes that is seconds.
+        stored = h5py.h5d.open(group.id, key.encode())
+        values = np.empty(stored.shape, stored.dtype)
+        stored.read(h5py.h5s.ALL, h5py.h5s.ALL, values)
+        return values
+
+    return Episode(name, array, dict(group.attrs))
+
+
+def _from_arrow(folder: Path, form: str, index: int) -> Episode:
+    place = folder / str(index)
+    if not place.is_dir():
+        raise UserError(f"{folder} lacks the episode {index}: it is incomplete, get the data set again")
+    table = ds.dataset(place, format=form, ignore_prefixes=["_", ".", METADATA]).to_table().combine_chunks()
+    rows = table.num_rows
+
+    def array(path: Keys) -> Array:
+        column = table.column(str(path[0])).combine_chunks()
+        for part in path[1:]:
+            column = column.field(str(part))
+        if pa.types.is_fixed_size_list(column.type):
+            values: Array = column.flatten().to_numpy(zero_copy_only=False).reshape(rows, -1)
+        else:
+            values = column.to_numpy(zero_copy_only=False)
+        # But for observations, the last of T+1 rows is padding.
+        return values if path[0] in ("observations", "infos") else values[:-1]
+
+    said = place / METADATA
+    return Episode(f"episode {index}", array, json.loads(said.read_bytes()) if said.is_file() else {})

@@ -1,0 +1,38 @@
+"""What an export of this package says of the dataset that it was made from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from pmpo_offline.data.ids import METADATA_FILE
+from pmpo_offline.data.schema import References
+
+_MARKER = "pmpo_offline.json"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The task and the reference scores of the dataset that was exported."""
+
+    task: str
+    references: References | None
+
+
+def origin(folder: Path) -> Origin | None:
+    """Return where an export in `folder`, or a dataset in HDF5 form, comes from; None for a folder that is neither."""
+    try:
+        path = folder / _MARKER
+        said = json.loads(path.read_bytes())["dataset"] if path.is_file() else _own(folder)
+        references = said["references"]
+        return Origin(str(said["task"]), None if references is None else References.model_validate(references))
+    except (OSError, ValueError, KeyError, TypeError, ValidationError):
+        return None
+
+
+def _own(folder: Path) -> dict[str, object]:
+    said: dict[str, object] = json.loads((folder / METADATA_FILE).read_bytes())
+    return said
