@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -16,11 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pmpo_offline.policies.behavior import BehaviorPolicy
-from pmpo_offline.tasks.control import Rules, Simulation, Start
+from pmpo_offline.tasks.control import Rules, Simulation
+from pmpo_offline.training.acting import ACTOR, CARRIED, Moments, Pool, as_policy, optimized, perceptron, put_back
 
 Array = NDArray[np.float64]
 
-ACTOR, CRITIC = 64, 128
+CRITIC = 128
 """Units of either of two layers."""
 CLIP = 0.2
 GAE = 0.95
@@ -28,8 +28,6 @@ LARGEST_GRADIENT = 0.5
 LAST_RATE = 0.1
 """Share of the learning rate that is left at the end of the plan."""
 POOL = 256
-"""Beginnings drawn once: dm_control takes as long for one as the simulation does for a hundred steps."""
-SMALLEST_SCALE = 1e-2
 
 
 @dataclass(frozen=True)
@@ -103,38 +101,6 @@ def clipped(ratio: Tensor, advantage: Tensor, clip: float = CLIP) -> Tensor:
     return -torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage).mean()
 
 
-class Moments:
-    """Running mean and variance of columns, merged batch by batch (Chan et al. 1979).
-
-    Args:
-        columns: their number.
-    """
-
-    def __init__(self, columns: int) -> None:
-        self.values = torch.zeros(3, columns, dtype=torch.float64)
-        """Count, mean and sum of squared differences, (3, columns)."""
-
-    def add(self, batch: Array) -> None:
-        """Take in rows (m, columns)."""
-        count, mean, squares = self.values.numpy()
-        m = len(batch)
-        gap, total = batch.mean(axis=0) - mean, count + m
-        squares += np.square(batch - batch.mean(axis=0)).sum(axis=0) + np.square(gap) * count * m / total
-        mean += gap * m / total
-        count[:] = total
-
-    @property
-    def mean(self) -> Array:
-        """(columns,)."""
-        return self.values[1].numpy()
-
-    @property
-    def std(self) -> Array:
-        """(columns,); 1 before the first batch."""
-        count, _, squares = self.values.numpy()
-        return np.sqrt(np.where(count > 0, squares / np.maximum(count, 1), 1.0))
-
-
 class PPO:
     """Learns a task; a `training.behavior.Learner`.
 
@@ -152,9 +118,9 @@ class PPO:
         self.plan = plan = plan or PLANS.get(rules.id) or Plan(10_000_000)
         self.planned, self.frames = frames or plan.frames, 0
         self._chance = torch.Generator().manual_seed(seed)
-        starts = [rules.begin(int(word)) for word in torch.randint(2**32, (POOL,), generator=self._chance)]
-        self._simulation = Simulation(replace(rules, begin=_Pool(starts)), plan.episodes)
-        self._observation = self._simulation.reset(self._draw(plan.episodes))
+        self._pool = Pool(rules, POOL, self._chance)
+        self._simulation = Simulation(replace(rules, begin=self._pool), plan.episodes)
+        self._observation = self._simulation.reset(self._pool.draw(plan.episodes))
         phases = torch.randint(rules.horizon // plan.repeat, (plan.episodes,), generator=self._chance)
         self._simulation.elapsed[:] = phases.numpy() * plan.repeat
         observed, acted = self._observation.shape[1], rules.action_dim
@@ -170,14 +136,7 @@ class PPO:
 
     def policy(self) -> BehaviorPolicy:
         """Return the policy as it is now."""
-        layers = [layer for layer in self._actor if isinstance(layer, nn.Linear)]
-        return BehaviorPolicy(
-            center=self._seen.mean.astype(np.float32),
-            scale=np.maximum(self._seen.std, SMALLEST_SCALE).astype(np.float32),
-            weights=tuple(layer.weight.detach().numpy().T.copy() for layer in layers),
-            biases=tuple(layer.bias.detach().numpy().copy() for layer in layers),
-            log_std=self._log_std.detach().numpy().copy(),
-        )
+        return as_policy(self._actor, self._seen.mean, self._seen.std, self._log_std)
 
     def advance(self) -> dict[str, float]:
         """Act for `Plan.decisions` decisions and learn from them."""
@@ -198,7 +157,7 @@ class PPO:
             if ended[t].any():
                 index = np.flatnonzero(ended[t])
                 after = after.copy()
-                after[index] = self._simulation.reset(self._draw(len(index)), index)
+                after[index] = self._simulation.reset(self._pool.draw(len(index)), index)
                 self._owed[index] = 0
             self._observation = after
             observations.append(after)
@@ -226,14 +185,10 @@ class PPO:
 
     def state(self) -> dict[str, Tensor]:
         """Return everything that changes."""
-        moments = [self._optimizer.state[weight] for weight in self._weights]
-        tensors = {f"weight.{i}": weight.detach().clone() for i, weight in enumerate(self._weights)}
-        for i, each in enumerate(moments):
-            tensors |= {f"{name}.{i}": each[name].clone() for name in ("step", "exp_avg", "exp_avg_sq") if each}
-        arrays = {name: getattr(self._simulation, name) for name in _CARRIED}
+        arrays = {name: getattr(self._simulation, name) for name in CARRIED}
         arrays |= {"observation": self._observation, "owed": self._owed, "frames": np.array(self.frames)}
         return {
-            **tensors,
+            **optimized(self._optimizer, self._weights),
             **{name: torch.from_numpy(values.copy()) for name, values in arrays.items()},
             "seen": self._seen.values.clone(),
             "returned": self._returned.values.clone(),
@@ -242,13 +197,8 @@ class PPO:
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state` returned."""
-        with torch.no_grad():
-            for i, weight in enumerate(self._weights):
-                weight.copy_(state[f"weight.{i}"])
-                if f"step.{i}" in state:
-                    names = ("step", "exp_avg", "exp_avg_sq")
-                    self._optimizer.state[weight] = {name: state[f"{name}.{i}"].clone() for name in names}
-        for name in _CARRIED:
+        put_back(self._optimizer, self._weights, state)
+        for name in CARRIED:
             getattr(self._simulation, name)[:] = state[name].numpy()
         self._observation, self._owed = state["observation"].numpy().copy(), state["owed"].numpy().copy()
         self._seen.values.copy_(state["seen"])
@@ -295,32 +245,3 @@ class PPO:
             if not len(going):
                 break
         return observation, reward, terminated, ended
-
-    def _draw(self, count: int) -> list[int]:
-        return torch.randint(POOL, (count,), generator=self._chance).tolist()
-
-
-_CARRIED = ("state", "sensors", "target", "elapsed")
-"""What a simulation's episodes consist of."""
-
-
-class _Pool:
-    """Beginnings by their number, in place of an official environment that draws them by seed."""
-
-    def __init__(self, starts: list[Start]) -> None:
-        self._starts = starts
-
-    def __call__(self, seed: int) -> Start:
-        return self._starts[seed]
-
-
-def perceptron(sizes: tuple[int, ...], gain: float, chance: torch.Generator) -> nn.Sequential:
-    """Return tanh layers between `sizes` units, orthogonal at first, the last one scaled to `gain`."""
-    layers: list[nn.Module] = []
-    for inputs, outputs in pairwise(sizes):
-        layer = nn.Linear(inputs, outputs)
-        last = len(layers) == 2 * (len(sizes) - 2)
-        nn.init.orthogonal_(layer.weight, gain if last else 2**0.5, generator=chance)
-        nn.init.zeros_(layer.bias)
-        layers += [layer] if last else [layer, nn.Tanh()]
-    return nn.Sequential(*layers)
