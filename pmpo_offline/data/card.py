@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 
 from pmpo_offline.data.schema import Metadata
+
+_NOTE = "`label` is true for accept, false for reject and null where unlabelled."
 
 
 def card(metadata: Metadata, tables: list[str], format: str) -> str:
     """Return the README.md of a dataset with these tables, in the form "arrow" or "hdf5"."""
+    # Hugging Face reads flat files only: in HDF5 form, transitions are a Minari directory without one.
+    readable = [name for name in tables if format == "arrow" or name != "transitions"]
+    return page(metadata, {name: f"{name}.{format}" for name in readable}, _loading(metadata, tables, format))
+
+
+def page(metadata: Metadata, data_files: Mapping[str, str], loading: Sequence[str], note: str = _NOTE) -> str:
+    """Return a README.md: front matter with a configuration a table, the description, and the code that loads it.
+
+    `data_files` names the files of each table, the default one first, as Hugging Face's front matter does; `note` says
+    how to read the columns.
+    """
     counts, imbalance = metadata.counts, metadata.imbalance
     achieved = "nothing labelled" if imbalance.achieved is None else f"{imbalance.achieved:.4g}"
     asked = "as collected" if imbalance.asked is None else f"{imbalance.asked:g} asked"
     dropped = f"{imbalance.dropped_accepted} accepts and {imbalance.dropped_rejected} rejects left unlabelled for it"
     lines = [
-        *_front_matter(metadata, tables, format),
+        *_front_matter(metadata, data_files),
         f"# {metadata.id}",
         "",
         f"Task `{metadata.task}` with accept/reject feedback, one label for each {metadata.unit}. "
@@ -33,26 +47,24 @@ def card(metadata: Metadata, tables: list[str], format: str) -> str:
     ]
     if references := metadata.references:
         lines.append(f"| normalized score | 0 at {references.min:g}, 100 at {references.max:g}: {references.how} |")
-    lines += ["", "`label` is true for accept, false for reject and null where unlabelled.", ""]
-    return "\n".join([*lines, *_loading(metadata, tables, format)])
+    lines += ["", note, ""]
+    return "\n".join([*lines, "```python", *loading, "```", ""])
 
 
-def _front_matter(metadata: Metadata, tables: list[str], format: str) -> list[str]:
-    # Hugging Face reads flat files only: in HDF5 form, transitions are a Minari directory without one.
-    readable = [name for name in tables if format == "arrow" or name != "transitions"]
+def _front_matter(metadata: Metadata, data_files: Mapping[str, str]) -> list[str]:
     quote = json.dumps  # a JSON string is a YAML string, whatever it holds
     lines = ["---", f"license: {quote(metadata.licence.lower())}", f"pretty_name: {quote(metadata.id)}"]
     lines += ["tags:", "- pmpo-offline", "- accept-reject-feedback", "- offline-reinforcement-learning"]
-    if readable:
+    if data_files:
         lines.append("configs:")
-    for position, name in enumerate(readable):
-        lines += [f"- config_name: {name}", f"  data_files: {name}.{format}"]
+    for position, (name, files) in enumerate(data_files.items()):
+        lines += [f"- config_name: {name}", f"  data_files: {files}"]
         lines += ["  default: true"] if position == 0 else []
     return [*lines, "---"]
 
 
 def _loading(metadata: Metadata, tables: list[str], format: str) -> list[str]:
-    lines = ["```python", "from pmpo_offline import load_dataset", f'dataset = load_dataset("{metadata.id}")', ""]
+    lines = ["from pmpo_offline import load_dataset", f'dataset = load_dataset("{metadata.id}")', ""]
     if format == "arrow":
         lines += [
             f'import polars; polars.scan_ipc("{tables[0]}.arrow")',
@@ -63,4 +75,4 @@ def _loading(metadata: Metadata, tables: list[str], format: str) -> list[str]:
             "# with MINARI_DATASETS_PATH set to the folder that holds all datasets",
             f'import minari; minari.load_dataset("{metadata.id}")',
         ]
-    return [*lines, "```", ""]
+    return lines

@@ -78,3 +78,17 @@ def store(make: Make, home: Path) -> Store:
         return data.load_dataset(metadata.id)
 
     return build
+
+
+@pytest.fixture
+def hugging_face(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Hugging Face's package, offline, with a cache of the test's own."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    import datasets
+
+    # The checkout has a folder datasets/ too: it is no package, and must not hide the real one.
+    assert "site-packages" in str(datasets.__file__)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    datasets.disable_progress_bars()
+    return lambda *args: datasets.load_dataset(*map(str, args), cache_dir=str(tmp_path / "hf"))

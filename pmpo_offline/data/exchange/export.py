@@ -1,0 +1,87 @@
+"""Export: a dataset in the format of another library, in a folder of its own, whole or absent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pmpo_offline.data import card
+from pmpo_offline.data.dataset import Dataset, load_dataset
+from pmpo_offline.data.exchange.writers import FORMATS, Writer
+from pmpo_offline.data.whole import placing, refusal
+from pmpo_offline.errors import PmpoOfflineError, UserError, unknown
+
+MARKER = "pmpo_offline.json"
+"""Says what an export is of, and that the folder is one and may be overwritten."""
+
+
+def export_dataset(
+    dataset: Dataset | str | Path,
+    to: str,
+    directory: str | Path,
+    overwrite: bool = False,
+    *,
+    fps: int | None = None,
+    home: Path | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Path:
+    """Write a dataset in another library's format and return the folder: `directory`, or `directory/<id>` for minari.
+
+    Args:
+        dataset: a dataset, with its labels as they are in memory, or its id or path.
+        to: one of `FORMATS`.
+        directory: where to; nothing outside it is touched but, while it is written, its neighbour `.<name>.partial`.
+        overwrite: replace an earlier export; nothing else is ever replaced.
+        fps: steps a second for lerobot, whose frames carry times; default 20.
+        home: where an id is looked up; default `data.home()`.
+        progress: told what is going on.
+
+    Raises:
+        UserError: something is unknown, stands in the way, or has no place in the format.
+        PmpoOfflineError: the disk refuses, or the dataset is damaged.
+    """
+    if to not in FORMATS:
+        raise unknown("format", to, FORMATS)
+    writer = FORMATS[to]
+    if fps is not None and (fps < 1 or "fps" not in writer.options):
+        raise UserError(f"--fps {fps}: it is a positive number of frames a second, and only lerobot has frames")
+    opened = dataset if isinstance(dataset, Dataset) else load_dataset(dataset, home=home)
+    _refuse_what_has_no_place(opened, to)
+    folder = writer.place(Path(directory).expanduser().absolute(), opened)
+    if folder.resolve().is_relative_to(opened.path.resolve()):
+        raise UserError(f"{folder} is the dataset's own folder: export to another one")
+    tell = progress or (lambda stage, done, total: None)
+    given = {} if fps is None else {"fps": fps}
+    try:
+        with placing(folder, MARKER, "export of pmpo-offline", overwrite) as partial:
+            writer.write(partial, opened, lambda done, total: tell(f"export to {to}", done, total), **given)
+            (partial / "README.md").write_text(_readme(writer, opened), encoding="utf-8")
+            (partial / MARKER).write_text(json.dumps(_about(opened, to), indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise PmpoOfflineError(refusal(folder, error, "export to another folder")) from error
+    return folder
+
+
+def left_out(dataset: Dataset, to: str) -> list[str]:
+    """Return the tables of the dataset that the format has no place for."""
+    return ["candidates"] if dataset.candidates is not None and not FORMATS[to].holds_candidates else []
+
+
+def _refuse_what_has_no_place(dataset: Dataset, to: str) -> None:
+    metadata = dataset.metadata
+    if metadata.kind == "responses":  # texts will have writers of their own: TRL's formats, Hugging Face's
+        raise UserError(f"dataset {metadata.id} holds responses: export knows transitions and candidates only")
+    if metadata.kind == "candidates" and left_out(dataset, to):
+        others = ", ".join(name for name, writer in FORMATS.items() if writer.holds_candidates)
+        raise UserError(f"the labels of {metadata.id} are on candidates, which {to} has no place for: choose {others}")
+
+
+def _readme(writer: Writer, dataset: Dataset) -> str:
+    return card.page(dataset.metadata, writer.data_files(dataset), writer.loading(dataset), writer.note)
+
+
+def _about(dataset: Dataset, to: str) -> dict[str, Any]:
+    described = dataset.metadata.model_dump(mode="json", exclude={"files"})
+    return {"format": to, "left_out": left_out(dataset, to), "dataset": described}

@@ -1,0 +1,151 @@
+"""Around every path, every value stays with its (episode, step): the diagram in `data/schema.py`, proved.
+
+What is written is read back by the library that it is for. d3rlpy lives in an environment of its own and does the same
+in `baselines/peers`; LeRobot, which is heavy, is stood in for by its documented layout.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import h5py
+import numpy as np
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+import torch
+from aligned import ID, LENGTHS, Columns, assert_aligned, stored
+
+from pmpo_offline import data
+from pmpo_offline.data import columns
+from pmpo_offline.data.exchange.export import export_dataset
+
+every = pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS.keys())
+NAMES = ("observation", "action", "reward", "next_observation", "terminated", "truncated")
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Callable[[list[int]], data.Dataset]:
+    """The dataset of these lengths in Arrow form, written once."""
+
+    @cache
+    def keep(lengths: tuple[int, ...]) -> data.Dataset:
+        return stored(tmp_path_factory.mktemp("home"), lengths)
+
+    return lambda lengths: keep(tuple(lengths))
+
+
+@every
+@pytest.mark.parametrize("form", ["arrow", "hdf5"])
+def test_the_store(tmp_path: Path, kept: Callable, lengths: list[int], form: data.Format) -> None:
+    dataset = kept(lengths) if form == "arrow" else stored(tmp_path, lengths, form)
+    rows = np.arange(len(dataset))
+    found: Columns = {"next_observation": dataset.next_observation(rows)}
+    found |= {name: columns.matrix(dataset.table, name) for name in ("observation", "action")}
+    found |= {name: columns.vector(dataset.table, name) for name in ("reward", "terminated", "truncated")}
+    assert_aligned(found, lengths)
+    batch = dataset.sample(1000, torch.Generator().manual_seed(0))
+    drawn = {name: batch[name].numpy() for name in NAMES}
+    assert_aligned(drawn, lengths, only=batch["row"].numpy())
+
+
+@every
+def test_minari(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: Callable, lengths: list[int]) -> None:
+    import minari
+
+    export_dataset(kept(lengths), "minari", tmp_path)
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    loaded = minari.load_dataset(ID)
+    assert (loaded.total_episodes, loaded.total_steps) == (len(lengths), sum(lengths))
+    # Minari takes milliseconds an episode: of many, every fiftieth.
+    chosen = np.arange(0, len(lengths), max(1, len(lengths) // 200))
+    episodes = list(loaded.iterate_episodes(chosen))
+    found = {
+        "observation": np.concatenate([each.observations[:-1] for each in episodes]),
+        "next_observation": np.concatenate([each.observations[1:] for each in episodes]),
+        "action": np.concatenate([each.actions for each in episodes]),
+        "reward": np.concatenate([each.rewards for each in episodes]),
+        "terminated": np.concatenate([each.terminations for each in episodes]),
+        "truncated": np.concatenate([each.truncations for each in episodes]),
+    }
+    only = np.flatnonzero(np.isin(np.repeat(np.arange(len(lengths)), lengths), chosen))
+    assert_aligned(found, lengths, only)
+    assert_aligned({"reward": np.concatenate([each.infos["score"] for each in episodes])}, lengths, only)
+
+
+@every
+def test_d4rl(tmp_path: Path, kept: Callable, lengths: list[int]) -> None:
+    dataset = kept(lengths)
+    path = export_dataset(dataset, "d4rl", tmp_path / "out") / "aligned-v0.hdf5"
+    names = ("observations", "actions", "rewards", "next_observations", "terminals", "timeouts")
+    with h5py.File(path) as file:
+        assert_aligned({ours: file[theirs][()] for ours, theirs in zip(NAMES, names, strict=True)}, lengths)
+        assert_aligned({"reward": file["scores"][()]}, lengths)
+        assert (file["labels"][()] == columns.labels(dataset.table)).all()
+        final = file["metadata/episodes/final_observation"][()]
+        assert (final == columns.matrix(dataset.episodes, "final_observation")).all()
+
+
+@every
+def test_d3rlpy(tmp_path: Path, kept: Callable, lengths: list[int]) -> None:
+    path = export_dataset(kept(lengths), "d3rlpy", tmp_path / "out") / "aligned-v0.h5"
+    with h5py.File(path) as file:
+        episodes = range(int(file["num_episodes"][()]))
+        assert len(episodes) == len(lengths)
+        parts = {
+            name: [file[f"{name}_{index}"][()] for index in episodes] for name in ("observations", "actions", "rewards")
+        }
+        assert [len(part) for part in parts["actions"]] == lengths
+        assert [bool(file[f"terminated_{index}"][()]) for index in episodes] == [e % 3 == 0 for e in episodes]
+        assert_aligned({"reward": file["scores"][()]}, lengths)
+    joined = {name: np.concatenate(each) for name, each in parts.items()}
+    found = {"observation": joined["observations"], "action": joined["actions"], "reward": joined["rewards"][:, 0]}
+    assert_aligned(found, lengths)
+
+
+@every
+def test_lerobot(tmp_path: Path, kept: Callable, lengths: list[int]) -> None:
+    dataset = kept(lengths)
+    folder = export_dataset(dataset, "lerobot", tmp_path / "out", fps=10)
+    info = json.loads((folder / "meta/info.json").read_text())
+    episodes = pl.read_parquet(folder / "meta/episodes/*/*.parquet").sort("episode_index")
+    files = {
+        info["data_path"].format(chunk_index=chunk, file_index=file)
+        for chunk, file in episodes.select("data/chunk_index", "data/file_index").unique().iter_rows()
+    }
+    frames = pl.concat([pl.from_arrow(pq.read_table(folder / file)) for file in sorted(files)])
+    assert (frames["index"].to_numpy() == np.arange(sum(lengths))).all()
+    observation = frames["observation.state"].to_numpy()
+    following = np.concatenate([observation[1:], observation[-1:]])
+    following[episodes["dataset_to_index"].to_numpy() - 1] = episodes["final_observation"].to_numpy()
+    found = {
+        "observation": observation,
+        "action": frames["action"].to_numpy(),
+        "reward": frames["next.reward"].to_numpy(),
+        "next_observation": following,
+    }
+    assert_aligned(found, lengths)
+    assert (episodes["length"].to_numpy() == lengths).all()
+    done = frames["next.done"].to_numpy()
+    assert (np.flatnonzero(done) == episodes["dataset_to_index"].to_numpy() - 1).all()
+    assert np.allclose(frames["timestamp"].to_numpy(), frames["frame_index"].to_numpy() / 10)
+    assert (frames["label"].to_numpy() == columns.labels(dataset.table)).all()
+
+
+@every
+def test_hugging_face(tmp_path: Path, hugging_face: Callable, kept: Callable, lengths: list[int]) -> None:
+    folder = export_dataset(kept(lengths), "huggingface", tmp_path / "out")
+    rows = hugging_face(folder)["train"].with_format("numpy")
+    assert_aligned({name: rows[name][:] for name in NAMES}, lengths)
+    assert hugging_face(folder, "episodes")["train"]["length"][:] == lengths
+
+
+@every
+def test_parquet(tmp_path: Path, kept: Callable, lengths: list[int]) -> None:
+    folder = export_dataset(kept(lengths), "parquet", tmp_path / "out")
+    frame = pl.read_parquet(folder / "transitions.parquet")
+    assert_aligned({name: frame[name].to_numpy() for name in NAMES}, lengths)
+    assert pl.read_parquet(folder / "episodes.parquet")["length"].to_list() == lengths
