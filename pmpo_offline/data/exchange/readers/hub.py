@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from pathlib import Path
@@ -30,7 +31,7 @@ def find(dataset_id: str, progress: Progress) -> Path:
     directory = minari_home() / dataset_id
     if not (folder := minari.data_folder(directory)):
         progress("ask Minari's hub", 0, 1)
-        _download(dataset_id, directory)
+        _download(dataset_id)
         progress("ask Minari's hub", 1, 1)
         folder = minari.data_folder(directory)
     if not folder:
@@ -38,15 +39,15 @@ def find(dataset_id: str, progress: Progress) -> Path:
     return folder
 
 
-def _download(dataset_id: str, directory: Path) -> None:
+def _download(dataset_id: str) -> None:
     from minari import download_dataset
 
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # the hub's client logs each of its attempts; how the last one ended is said below
     try:
         download_dataset(dataset_id)
     except ImportError as error:
-        raise UserError(
-            f"minari:{dataset_id} is not in {directory.parent}, and the hub's client lacks: {error}"
-        ) from None
+        raise UserError(f"minari:{dataset_id} is not in {minari_home()}, and the hub's client lacks: {error}") from None
     except ValueError as error:  # Minari's own words: no such data set, or of another Minari's
         raise UserError(f"minari:{dataset_id} is not in {minari_home()}: {error}") from None
     except Exception as error:  # whatever the hub's client of today raises: there is no network, no answer, no access
@@ -55,3 +56,5 @@ def _download(dataset_id: str, directory: Path) -> None:
             f"minari:{dataset_id} is not in {minari_home()} and the hub cannot be reached ({reason}): check the id, or "
             f"run minari download {dataset_id} where there is a network and set MINARI_DATASETS_PATH to its folder"
         ) from None
+    finally:
+        logging.disable(before)
