@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -42,3 +42,16 @@ class StackedAdam:
         torch._foreach_addcdiv_(self._weights, moves, deviation, -1 / (1 - _DECAY**self._step))
         for weight in self._weights:
             weight.grad = None
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what it remembers of the gradients, for a checkpoint; the weights are their owner's."""
+        moments = {"average": self._average, "square": self._square}
+        named = {f"{name}.{i}": each for name, values in moments.items() for i, each in enumerate(values)}
+        return named | {"step": torch.tensor(self._step)}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take back what `state` returned."""
+        for name, values in (("average", self._average), ("square", self._square)):
+            for i, each in enumerate(values):
+                each.copy_(state[f"{name}.{i}"])
+        self._step = int(state["step"])

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -29,8 +30,9 @@ from pmpo_offline.data.streams import random_words
 from pmpo_offline.errors import PmpoOfflineError, UserError, unknown
 from pmpo_offline.policies.behavior import BehaviorPolicy
 from pmpo_offline.tasks.control import RULES, Rules, Simulation, rules
-from pmpo_offline.training import checkpoint
+from pmpo_offline.training import checkpoint, online_control
 from pmpo_offline.training.behavior_record import Record
+from pmpo_offline.training.cloning import SCRIPTS, Cloning
 from pmpo_offline.training.ppo import PPO
 
 Array = NDArray[np.float64]
@@ -82,7 +84,11 @@ class Learner(Protocol):
         ...
 
 
-LEARNERS: dict[str, Callable[[Rules, int, int | None], Learner]] = {"ppo": PPO}
+LEARNERS: dict[str, Callable[[Rules, int, int | None], Learner]] = {
+    "ppo": PPO,
+    "clone": Cloning,
+    **{algo: partial(online_control.learner, algo) for algo in online_control.ALGORITHMS},
+}
 """What makes a learner, by algorithm: from rules, a seed and the planned control steps (None: its own plan)."""
 
 
@@ -113,7 +119,7 @@ class Outcome:
 
 def train_behavior(
     task: str,
-    algo: str = "ppo",
+    algo: str | None = None,
     *,
     seed: int = 0,
     steps: int | None = None,
@@ -129,7 +135,7 @@ def train_behavior(
 
     Args:
         task: a control task's id; `cheetah-run` will do for `dm_control/cheetah-run`.
-        algo: name of a learner.
+        algo: name of a learner; default: `clone` where a script solves the task, else `ppo`.
         seed: of all chance.
         steps: control steps; default: as many as the learner plans for the task.
         minutes: of the processor, after which training stops even if steps are left.
@@ -142,6 +148,7 @@ def train_behavior(
         PmpoOfflineError: the directory cannot be written.
     """
     task = task_id(task)
+    algo = algo or ("clone" if task in SCRIPTS else "ppo")
     if algo not in LEARNERS:
         raise unknown("learner of behaviours", algo, LEARNERS)
     output = Path("behaviors") / task if output is None else output

@@ -7,6 +7,7 @@ its deviation (`objectives.duals`). The duals of a run see this run alone.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 import torch
@@ -104,3 +105,14 @@ class Duals:
     def step(self) -> None:
         """Move the duals against the gradients that the last loss left."""
         self._optimizer.step()
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the duals and what their optimizer remembers, for a checkpoint."""
+        return {f"raw.{i}": raw.detach() for i, raw in enumerate(self._raw)} | self._optimizer.state()
+
+    @torch.no_grad()
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take back what `state` returned."""
+        for i, raw in enumerate(self._raw):
+            raw.copy_(state[f"raw.{i}"])
+        self._optimizer.restore(state)

@@ -144,18 +144,43 @@ class Improver:
         self._step += 1
         return metrics | {"loss": loss.detach()}
 
+    def state(self) -> dict[str, Tensor]:
+        """Return all that changes, for a checkpoint: policy, reference, optimizers, duals and the updates done."""
+        tensors = {f"policy.{i}": weight.detach() for i, weight in enumerate(self._weights)}
+        tensors |= {f"reference.{i}": weight.detach() for i, weight in enumerate(self._reference_weights)}
+        parts = {"optimizer": self._optimizer} | ({} if self._duals is None else {"duals": self._duals})
+        tensors |= {f"{part}.{name}": each for part, owner in parts.items() for name, each in owner.state().items()}
+        return tensors | {"updates": torch.tensor(self._step)}
+
+    @torch.no_grad()
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take back what `state` of an improver with the same arguments returned."""
+        for name, weights in (("policy", self._weights), ("reference", self._reference_weights)):
+            for i, weight in enumerate(weights):
+                weight.copy_(state[f"{name}.{i}"])
+        self._optimizer.restore(within(state, "optimizer."))
+        if self._duals is not None:
+            self._duals.restore(within(state, "duals."))
+        self._step = int(state["updates"])
+
+
+def within(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the part of a checkpoint whose names begin with `prefix`, by what follows it."""
+    return {name.removeprefix(prefix): each for name, each in state.items() if name.startswith(prefix)}
+
 
 class Draws:
-    """The random numbers behind the candidates of every run: a pure function of its seed and the step.
+    """Random numbers of every run for one purpose, as candidates need them: a pure function of its seed and the step.
 
     Args:
         seeds: one a run.
+        purpose: what they are for; other purposes have other numbers.
     """
 
     _BLOCK = 64  # steps drawn at once: the cost of starting a random stream is paid once
 
-    def __init__(self, seeds: Sequence[int]) -> None:
-        self._seeds = sorted(set(seeds))
+    def __init__(self, seeds: Sequence[int], purpose: str = "online") -> None:
+        self._seeds, self._purpose = sorted(set(seeds)), purpose
         self._place = torch.tensor([self._seeds.index(seed) for seed in seeds])
         self._block = -1
         self._uniform = self._normal = torch.empty(0)
@@ -169,7 +194,7 @@ class Draws:
         if block != self._block or self._normal.shape[2:] != shape:
             self._block = block
             generators = [
-                torch.Generator().manual_seed(int(random_words(1, "online", seed, block)[0] >> 1))
+                torch.Generator().manual_seed(int(random_words(1, self._purpose, seed, block)[0] >> 1))
                 for seed in self._seeds
             ]
             self._normal = torch.stack([torch.randn(self._BLOCK, *shape, generator=g) for g in generators])

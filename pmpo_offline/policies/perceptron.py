@@ -1,0 +1,47 @@
+"""One Gaussian a state whose mean is a small tanh network, and whose deviation is the same everywhere.
+
+It has the form of the behaviours that ship with the package, so that what was learned online can be saved as one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from pmpo_offline.policies.mixture import Mixture
+from pmpo_offline.policies.network import StackedLinear
+
+
+class PerceptronPolicy(nn.Module):
+    """R Gaussians over actions: mean(s) of a tanh network, and one log-deviation an action dimension.
+
+    The mean is not squashed: the environment clips actions, as with the other policies.
+
+    Args:
+        seeds: one initialisation seed a run; R is their number.
+        observation_dim: O; observations are expected to be normalised by the caller.
+        action_dim: A.
+        hidden: widths of the tanh layers.
+        std: the deviation that every run begins with, above 0.
+    """
+
+    def __init__(
+        self, seeds: Sequence[int], observation_dim: int, action_dim: int, *, hidden: Sequence[int], std: float
+    ) -> None:
+        super().__init__()
+        self.runs, self.action_dim = len(seeds), action_dim
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        widths = [observation_dim, *hidden]
+        layers: list[nn.Module] = []
+        for inputs, outputs in pairwise(widths):
+            layers += [StackedLinear(generators, inputs, outputs), nn.Tanh()]
+        self.network = nn.Sequential(*layers, StackedLinear(generators, widths[-1], action_dim, gain=0.1))
+        self.log_std = nn.Parameter(torch.full((self.runs, 1, action_dim), std).log())
+
+    def forward(self, observation: Tensor) -> Mixture:
+        """Return the action distributions at normalised observations (R, B, O)."""
+        mean = self.network(observation).unsqueeze(-2)  # (R, B, 1, A): a mixture of one
+        return Mixture(mean.new_zeros(mean.shape[:-1]), mean, self.log_std.unsqueeze(-2).expand_as(mean))
