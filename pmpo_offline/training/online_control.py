@@ -145,11 +145,8 @@ class OnlineControl:
         self._center = torch.zeros(len(seeds), 1, observed, dtype=torch.float64)
         self._square = torch.ones(len(seeds), 1, observed, dtype=torch.float64)
         self._ticks = self._updates = 0
-
-    @property
-    def frames(self) -> int:
+        self.frames = 0
         """Control steps taken so far, of all environments of all runs."""
-        return self._environments.frames
 
     def advance(self) -> dict[str, float]:
         """Act for a chunk of ticks and learn once at each; return the means over runs of the last update's metrics."""
@@ -193,6 +190,7 @@ class OnlineControl:
         self._center.copy_(state["center"])
         self._square.copy_(state["square"])
         self._ticks, self._updates = int(state["ticks"]), int(state["updates"])
+        self.frames = self._environments.frames
 
     @property
     def _scale(self) -> Tensor:
@@ -214,7 +212,7 @@ class OnlineControl:
         action = drawn.sample(uniform[:, :, 0, 0], normal[:, :, 0])
         reward = self._environments.step(action)
         self._replay.add(Rows(observation, action, drawn.log_prob(action), reward, end))
-        self._ticks += 1
+        self._ticks, self.frames = self._ticks + 1, self._environments.frames
 
     def _learn(self) -> dict[str, Tensor]:
         """Fit Q to the reference on some stretches, then improve the policy there; return metrics (R,)."""
