@@ -208,10 +208,10 @@ class _Training:
 
     def _evaluate(self) -> None:
         learner, record = self._learner, self._record
-        policy = learner.policy()
-        returned = float(returns(policy, self._rules, _seeds("choosing", self._seed, EPISODES)).mean())
-        changed = record.evaluated(policy, learner.frames, returned)
-        record.cpu_seconds = self._spent_before + time.process_time() - self._began
+        seeds = _seeds("choosing", self._seed, EPISODES)
+        changed = record.evaluated(
+            learner.policy(), learner.frames, lambda policy: float(returns(policy, self._rules, seeds).mean())
+        )
         if changed and record.medium is not None:
             self._write({})
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -45,15 +46,28 @@ class Record:
                 self.snapshots, self.stride = self.snapshots[::2], 2 * self.stride
         self.improvements += 1
 
-    def evaluated(self, policy: BehaviorPolicy, frames: int, returned: float) -> bool:
-        """Take note of an evaluation and return whether the policies to be kept have changed."""
-        self.curve.append((frames, returned))
-        policy = replace(policy, facts={"frames": str(frames), "return": repr(returned)})
+    def evaluated(self, policy: BehaviorPolicy, frames: int, score: Callable[[BehaviorPolicy], float]) -> bool:
+        """Have a policy scored and return whether the policies to be kept have changed.
+
+        If it is the first that is medium, those since the last evaluation are searched for the one that became it.
+        """
+        policy = replace(policy, facts={"frames": str(frames)})
+        returned = score(policy)
         if self.medium is None and returned >= self.medium_from:
-            self.medium = policy
+            scored: dict[int, float] = {}
+
+            def scores(index: int) -> float:
+                scored[index] = score(since[index])
+                return scored[index]
+
+            last = self.curve[-1][0] if self.curve else -1
+            since = [each for each in self.snapshots if last < int(each.facts["frames"]) < frames]
+            first = bisect_left(range(len(since)), self.medium_from, key=scores)
+            self.medium = _with(since[first], scored[first]) if first < len(since) else _with(policy, returned)
+        self.curve.append((frames, returned))
         better = self.best is None or returned > float(self.best.facts["return"])
         if better:
-            self.best = policy
+            self.best = _with(policy, returned)
         return better
 
     def ladder(self) -> list[BehaviorPolicy]:
@@ -65,9 +79,10 @@ class Record:
         if self.medium is None:
             raise ValueError("there is no medium policy, and so no way to it")
         last = int(self.medium.facts["frames"])
-        passed = np.array([int(policy.facts["frames"]) for policy in self.snapshots])
+        before = [policy for policy in self.snapshots if int(policy.facts["frames"]) <= last]
+        passed = np.array([int(policy.facts["frames"]) for policy in before])
         wanted = np.linspace(0, last, RUNGS)[:-1]
-        return [self.snapshots[int(np.abs(passed - frames).argmin())] for frames in wanted] + [self.medium]
+        return [before[int(np.abs(passed - frames).argmin())] for frames in wanted] + [self.medium]
 
     def state(self) -> tuple[dict[str, Tensor], str]:
         """Return all of it as tensors and one line of JSON."""
@@ -100,6 +115,10 @@ class Record:
 
 
 _NUMBERS = ("medium_from", "curve", "cpu_seconds", "stride", "improvements")
+
+
+def _with(policy: BehaviorPolicy, returned: float) -> BehaviorPolicy:
+    return replace(policy, facts={**policy.facts, "return": repr(returned)})
 
 
 def _owner(name: str) -> str:

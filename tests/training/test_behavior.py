@@ -134,15 +134,26 @@ def test_the_record_thins_out_but_keeps_the_way() -> None:
     for number in range(1001):
         record.improved(policy, 10 * number)
     assert 32 <= len(record.snapshots) <= 64
-    assert not record.evaluated(policy, 10_000, 5.0) or record.medium is None
-    assert record.evaluated(policy, 10_000, 12.0)
-    assert not record.evaluated(policy, 10_010, 11.0), "not better"
+    record.evaluated(policy, 8_000, lambda _: 5.0)
+    # From 8,480 frames on the policies are medium, which a binary search finds at the next evaluation.
+    asked = []
+
+    def score(each: BehaviorPolicy) -> float:
+        asked.append(int(each.facts["frames"]))
+        return 12.0 if asked[-1] >= 8_480 else 7.0
+
+    assert record.evaluated(policy, 10_000, score)
+    assert not record.evaluated(policy, 10_010, lambda _: 11.0), "not better"
     record.improved(policy, 10_020)
+    assert len(asked) <= 5
+    assert record.medium is not None
+    medium = int(record.medium.facts["frames"])
+    assert 8_480 <= medium < 8_480 + 160
     frames = [int(each.facts["frames"]) for each in record.ladder()]
-    assert np.allclose(frames, np.linspace(0, 10_000, RUNGS), atol=160)
-    assert frames[-1] == 10_000
+    assert np.allclose(frames, np.linspace(0, medium, RUNGS), atol=160)
+    assert frames[-1] == medium
     restored = Record.restored(*record.state())
-    assert restored.curve == record.curve == [(10_000, 5.0), (10_000, 12.0), (10_010, 11.0)]
+    assert restored.curve == record.curve == [(8_000, 5.0), (10_000, 12.0), (10_010, 11.0)]
     assert [each.facts for each in restored.ladder()] == [each.facts for each in record.ladder()]
     assert restored.best is not None
     assert restored.best.facts["return"] == "12.0"
