@@ -229,6 +229,19 @@ def mpo(path: Path) -> None:
             Curves(axes, score).by_sign(push(each, logp)[:, 0, 0], style, note)
 
 
+def td3_bc(path: Path) -> None:
+    """Between the recorded action and the best one; what is pushed is the action itself."""
+
+    def loss(action: Tensor, alpha: float) -> Loss:
+        return objectives.td3_bc(4 - (action - 0.5).square(), (action + 0.5).square(), alpha=alpha)
+
+    action = axis(-1, 1)
+    with picture(path, x="action of the policy (recorded: −0.5, best: 0.5)", y="push = −∂loss / ∂action") as axes:
+        for style, alpha, colour in zip(STYLES, (0.0, 1.0, 2.5), (NEITHER, REJECTED, ACCEPTED), strict=True):
+            pushes = push(partial(loss, alpha=alpha), action.unsqueeze(-1))
+            Curves(axes, action).one(pushes[:, 0], colour, style, f"α = {alpha:g}")
+
+
 def divergence_picture(path: Path) -> None:
     """The whole loss of one rejected outcome: which divergence stops its fall."""
     reference = torch.tensor([0.5, 0.5], dtype=torch.float64)
@@ -280,6 +293,7 @@ PICTURES: dict[str, Callable[[Path], None]] = {
     "nca": partial(pairs_picture, name="nca"),
     "kto": kto,
     "bco": bco,
+    "td3_bc": td3_bc,
     "divergences": divergence_picture,
     "bound": bound_picture,
 }

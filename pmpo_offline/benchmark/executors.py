@@ -99,11 +99,13 @@ class Local:
     def determinants(self, cell: Cell, settings: Settings, dataset: Dataset, content: str) -> dict[str, Any]:
         """Return everything that the scores of one row depend on."""
         references = dataset.metadata.references
+        learner = {"name", "family", "objective", "rows", "top", "start", "critic"}
         return {
             "dataset": cell.condition.dataset,
             "content": content,
             "references": None if references is None else [references.min, references.max],
-            "algorithm": cell.algorithm.model_dump(include={"name", "family", "objective", "rows", "start"}),
+            # Without what is not declared: scores of before there were critics keep their keys.
+            "algorithm": cell.algorithm.model_dump(include=learner, exclude_defaults=True),
             "training": self.training(cell),
             "settings": settings,
             "shuffled": cell.shuffled,

@@ -98,7 +98,7 @@ def expand(suite: SuiteDeclaration, *, algos: Sequence[str] | None = None, sweep
 def _control(algorithm: AlgorithmDeclaration) -> str:
     """Return the name of an algorithm whose labels may be shuffled: one whose rows or objective depend on them."""
     objective = OBJECTIVES.get(algorithm.objective)
-    if objective and algorithm.rows in ("all", "candidates") and "label" not in objective.inputs.values():
+    if objective and algorithm.rows in ("all", "top", "candidates") and "label" not in objective.inputs.values():
         raise UserError(
             f"shuffled: {algorithm.name} uses no labels, so that shuffling them is no control: take it out of the list"
         )

@@ -16,12 +16,14 @@ from .bc_accepts import bc_accepts
 from .bco import bco
 from .crr import binary_crr
 from .dpo import dpo
+from .expectile import expectile_loss
 from .ipo import ipo, ipo_length_normalized
 from .kto import kto, kto_reference_point, kto_weight_range
 from .mpo import mpo
 from .nca import nca
 from .objective import Interval, Objective, Words
 from .pmpo import pmpo
+from .td3_bc import td3_bc
 from .unlikelihood import unlikelihood
 
 _POSITIVE, _NOT_NEGATIVE, _SHARE = Interval(0, open=True), Interval(0), Interval(0, 1)
@@ -82,6 +84,7 @@ OBJECTIVES: dict[str, Objective] = {
             {"beta": _POSITIVE, "desirable_weight": _NOT_NEGATIVE, "undesirable_weight": _NOT_NEGATIVE},
         ),
         Objective("bco", bco, {"logp": "logp", "ref_logp": "ref_logp", "label": "label"}, {"beta": _POSITIVE}),
+        Objective("td3_bc", td3_bc, {"policy_value": "policy_value", "distance": "distance"}, {"alpha": _NOT_NEGATIVE}),
     )
 }
 """Every objective by name."""
@@ -99,6 +102,7 @@ __all__ = [
     "divergences",
     "dpo",
     "duals",
+    "expectile_loss",
     "ipo",
     "ipo_length_normalized",
     "kto",
@@ -108,5 +112,6 @@ __all__ = [
     "nca",
     "pmpo",
     "stability",
+    "td3_bc",
     "unlikelihood",
 ]

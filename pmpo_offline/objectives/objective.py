@@ -49,6 +49,8 @@ class Objective:
     - `label`: +1 accept, -1 reject, 0 unlabelled
     - `advantage`: how much better the row's outcome was than the policy's average one, in the reward's units
     - `divergence`: `(*runs,)`, how far the policy is from its reference, as the caller's settings say (`caller`)
+    - `policy_value`: what a critic makes of the policy's own action, with its gradient; `distance`: the mean squared
+      difference of that action from the recorded one
     - `policy_kl`: `(*runs,)`, KL(pi || pi_ref), detached and at least 0
     - `group_logp`, `group_score`: `(*runs, B, K)`, of the candidates of each state
     - `logp_chosen`, `logp_rejected`, `ref_chosen`, `ref_rejected`: `(*runs, P)`, of each pair's two outcomes

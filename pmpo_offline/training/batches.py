@@ -19,7 +19,9 @@ from pmpo_offline.errors import UserError
 from pmpo_offline.policies import Mixture, MixturePolicy
 from pmpo_offline.training.divergence import draw, from_reference
 from pmpo_offline.training.groups import CandidateBatch, PairBatch, candidates, needed
+from pmpo_offline.training.learned import Critic
 from pmpo_offline.training.shuffle import shuffled
+from pmpo_offline.training.top import top_rows
 
 _MANY = 1 << 62  # a population so large that its remainder by a pool's size is uniform for all purposes
 
@@ -56,39 +58,61 @@ class RowBatch:
         reference: MixturePolicy | None,
         settings: Mapping[str, Any],
         step: int,
+        critic: Critic | None = None,
     ) -> None:
-        self._rows, self._score, self._index, self._settings, self._step = rows, score, index, settings, step
-        self._policy, self._reference = policy, reference
+        self._rows, self._score, self.index, self._settings, self._step = rows, score, index, settings, step
+        self._policy, self._reference, self._critic = policy, reference, critic
         self.label = label.expand(len(index), -1).gather(1, index)
 
     @cached_property
     def _distribution(self) -> Mixture:
-        return self._policy(embedding(self._index, self._rows.observation))  # type: ignore[no-any-return]
+        return self._policy(embedding(self.index, self._rows.observation))  # type: ignore[no-any-return]
 
     @cached_property
     def _reference_distribution(self) -> Mixture:
         with torch.no_grad():
-            return needed(self._reference)(embedding(self._index, self._rows.observation))  # type: ignore[no-any-return]
+            return needed(self._reference)(embedding(self.index, self._rows.observation))  # type: ignore[no-any-return]
 
     @cached_property
     def logp(self) -> Tensor:
         """(R, B)."""
-        return self._distribution.log_prob(embedding(self._index, self._rows.action))
+        return self._distribution.log_prob(embedding(self.index, self._rows.action))
 
     @cached_property
     def ref_logp(self) -> Tensor:
         """(R, B)."""
-        return self._reference_distribution.log_prob(embedding(self._index, self._rows.action))
+        return self._reference_distribution.log_prob(embedding(self.index, self._rows.action))
 
     @property
     def advantage(self) -> Tensor:
-        """(R, B); `UserError` if the dataset's scores are none."""
+        """(R, B): the critic's, else the dataset's scores; `UserError` if those are none."""
+        if self._critic is not None:
+            return self._critic.advantage
         if self._score != "advantage":
             raise UserError(
                 f"this algorithm weighs steps by their advantage and the dataset is scored by {self._score}: build one "
                 "with build-dataset --label advantage"
             )
-        return self._rows.score[self._index]
+        return self._rows.score[self.index]
+
+    @cached_property
+    def _own_action(self) -> Tensor:
+        """(R, B, A): the mean, before the environment clips it."""
+        if self._policy.components != 1:
+            raise UserError("this objective moves the mean of a single Gaussian: set components = 1 in [training]")
+        return self._distribution.mode()
+
+    @property
+    def policy_value(self) -> Tensor:
+        """(R, B), of the action as the environment clips it: beyond its range only the distance draws."""
+        if self._critic is None:
+            raise UserError("this objective climbs a learned value: declare a [critic] in the algorithm's TOML")
+        return self._critic.value(self.index, self._own_action.clamp(-1, 1))
+
+    @property
+    def distance(self) -> Tensor:
+        """(R, B)."""
+        return (self._own_action - embedding(self.index, self._rows.action)).square().mean(-1)
 
     @property
     def divergence(self) -> Tensor:
@@ -124,16 +148,24 @@ class Sampler:
 
     Args:
         dataset: labelled transitions.
-        rows: what a minibatch is made of: "all", "accepted" or "balanced" rows, "candidates" or "pairs".
+        rows: what a minibatch is made of: "all", "accepted", "balanced" or "top" rows, "candidates" or "pairs".
         seeds: one a run.
         shuffle: give every run labels that were permuted among the labelled units, as a control.
         device: where the data lies.
+        top: share of the episodes that "top" rows are those of.
     """
 
     def __init__(
-        self, dataset: Dataset, rows: str, seeds: Sequence[int], *, shuffle: bool, device: torch.device
+        self,
+        dataset: Dataset,
+        rows: str,
+        seeds: Sequence[int],
+        *,
+        shuffle: bool,
+        device: torch.device,
+        top: float = 0.1,
     ) -> None:
-        self.rows, self._kind, self._seeds = Rows.of(dataset, device), rows, seeds
+        self.rows, self._kind, self.seeds = Rows.of(dataset, device), rows, seeds
         self._score = dataset.metadata.score.name
         # Runs of equal seed share one permutation; without shuffling all runs share the labels as they are.
         views = [shuffled(self.rows, dataset.metadata.unit, seed) for seed in seeds] if shuffle else [self.rows]
@@ -143,6 +175,8 @@ class Sampler:
             self._parts = [
                 Pools([torch.nonzero(view.label == sign).squeeze(1) for view in views]) for sign in signs[rows]
             ]
+        elif rows == "top":
+            self._parts = [Pools([top_rows(dataset, top).to(device)])]
         elif rows == "candidates":
             self._parts = [Pools([torch.arange(len(candidates(self.rows).state_row), device=device)])]
         elif rows == "pairs":
@@ -159,6 +193,7 @@ class Sampler:
         policy: MixturePolicy,
         reference: MixturePolicy | None,
         settings: Mapping[str, Any] | None = None,
+        critic: Critic | None = None,
     ) -> RowBatch | CandidateBatch | PairBatch:
         """Return the minibatch of update `step`; an objective's `caller` settings say how inputs are computed."""
         share = size // len(self._parts)
@@ -166,14 +201,14 @@ class Sampler:
             raise UserError(
                 f"batch is {size}, and a minibatch of {self._kind} rows has {len(self._parts)} parts: raise it"
             )
-        index = torch.cat([part.draw(self._seeds, step, share) for part in self._parts], dim=1)
+        index = torch.cat([part.draw(self.seeds, step, share) for part in self._parts], dim=1)
         if self._kind == "candidates":
             return CandidateBatch(self.rows, index, policy)
         if self._kind == "pairs":
             table = self._pairs.expand(len(index), -1, -1)
             pair = table.gather(1, index.unsqueeze(-1).expand(-1, -1, 3)).permute(2, 0, 1)
             return PairBatch(self.rows, pair, policy, reference)
-        return RowBatch(self.rows, self._score, self._label, index, policy, reference, settings or {}, step)
+        return RowBatch(self.rows, self._score, self._label, index, policy, reference, settings or {}, step, critic)
 
 
 def inputs(batch: object, names: Mapping[str, str]) -> dict[str, Tensor]:

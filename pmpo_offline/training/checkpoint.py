@@ -44,14 +44,14 @@ def save_progress(
     path: Path,
     weights: Sequence[Tensor],
     average: Sequence[Tensor],
-    moving: Sequence[Tensor],
+    beside: Sequence[Tensor],
     optimizer: torch.optim.Optimizer,
     step: int,
     owner: str,
 ) -> None:
     """Write how far a training is after `step` updates: weights, their average, the optimizer's moments.
 
-    `moving` holds the weights of a reference that follows the policy, nothing where it is frozen.
+    `beside` holds what else moves: the weights of a reference that follows the policy, and all of a critic.
     `owner` names the training, so that no other one goes on from it.
     """
     tensors: dict[str, Tensor] = {}
@@ -59,15 +59,16 @@ def save_progress(
         moments = optimizer.state[weight]
         tensors |= {f"weight.{i}": weight, f"average.{i}": mean}
         tensors |= {f"first.{i}": moments["exp_avg"], f"second.{i}": moments["exp_avg_sq"]}
-    tensors |= {f"reference.{i}": weight for i, weight in enumerate(moving)}
-    save(path, tensors, step=str(step), owner=owner)
+    tensors |= {f"beside.{i}": tensor for i, tensor in enumerate(beside)}
+    moves = int(moments["step"])  # fewer than the updates where a critic learns more often than the policy
+    save(path, tensors, step=str(step), moves=str(moves), owner=owner)
 
 
 def resume(
     path: Path,
     weights: Sequence[Tensor],
     average: Sequence[Tensor],
-    moving: Sequence[Tensor],
+    beside: Sequence[Tensor],
     optimizer: torch.optim.Optimizer,
     owner: str,
 ) -> int:
@@ -75,16 +76,16 @@ def resume(
     tensors, facts = load(path)
     if facts.get("owner") != owner:
         raise UserError(f"{path} is the checkpoint of another training: name another path, or delete it")
-    step = int(facts["step"])
+    step, moves = int(facts["step"]), float(facts["moves"])
     with torch.no_grad():
         for i, (weight, mean) in enumerate(zip(weights, average, strict=True)):
             weight.copy_(tensors[f"weight.{i}"])
             mean.copy_(tensors[f"average.{i}"])
             optimizer.state[weight] = {
-                "step": torch.tensor(float(step), device=weight.device),
+                "step": torch.tensor(moves, device=weight.device),
                 "exp_avg": tensors[f"first.{i}"].to(weight.device),
                 "exp_avg_sq": tensors[f"second.{i}"].to(weight.device),
             }
-        for i, weight in enumerate(moving):
-            weight.copy_(tensors[f"reference.{i}"])
+        for i, tensor in enumerate(beside):
+            tensor.copy_(tensors[f"beside.{i}"])
     return step

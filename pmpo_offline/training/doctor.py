@@ -121,7 +121,8 @@ def _problems(
         problems.append("it learns from scored candidate actions and the dataset has none: declare [candidates]")
     elif pairs == 0:
         problems.append("no state has both an accepted and a rejected candidate: without pairs there is no gradient")
-    if "advantage" in OBJECTIVES[algorithm.objective].inputs.values() and meta.score.name != "advantage":
+    by_advantage = "advantage" in OBJECTIVES[algorithm.objective].inputs.values() and not algorithm.critic
+    if by_advantage and meta.score.name != "advantage":
         problems.append(f"it needs advantages and the dataset is scored by {meta.score.name}: --label advantage")
     if algorithm.rows == "accepted" and not accepted:
         problems.append("it imitates accepted rows and there are none")

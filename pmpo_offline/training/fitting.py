@@ -16,8 +16,9 @@ from pmpo_offline.catalog import AlgorithmDeclaration
 from pmpo_offline.errors import UserError
 from pmpo_offline.objectives import OBJECTIVES
 from pmpo_offline.policies import MixturePolicy
-from pmpo_offline.training.batches import Sampler, inputs
+from pmpo_offline.training.batches import RowBatch, Sampler, inputs
 from pmpo_offline.training.checkpoint import resume, save_progress
+from pmpo_offline.training.learned import critic as declared_critic
 from pmpo_offline.training.settings import TrainingSettings, stack
 
 Progress = Callable[[str, int, int], None]
@@ -43,26 +44,32 @@ def fit(
     optimizer = torch.optim.AdamW(weights, lr=hyper.learning_rate, weight_decay=hyper.weight_decay, fused=True)
     told = [algorithm.model_dump(), [dict(each) for each in settings], seeds, hyper.model_dump()]
     owner = hashlib.sha256(json.dumps(told).encode()).hexdigest()
-    start = resume(path, weights, average, moving, optimizer, owner) if path and path.exists() else 0
+    critic = declared_critic(algorithm, sampler.rows, sampler.seeds, policy)
+    beside = [*moving, *(critic.tensors if critic else [])]
+    start = resume(path, weights, average, beside, optimizer, owner) if path and path.exists() else 0
     metrics: dict[str, Tensor] = {}
     for step in range(start, hyper.updates):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, hyper)
-        batch = sampler.batch(step, hyper.batch, policy, reference, stacked)
-        loss, metrics = objective(inputs(batch, objective.inputs), **stacked)
-        metrics = metrics | {"loss": loss.detach()}
-        for weight in weights:
-            weight.grad = None  # zero_grad() does the same and keeps books, at a hundredth of the update's time
-        loss.sum().backward()  # type: ignore[no-untyped-call]
-        _clip(weights, hyper.clip)
-        optimizer.step()
-        # Early averages forget fast, or the random start would linger in them.
-        torch._foreach_lerp_(average, weights, 1 - min(hyper.averaging, (step + 1) / (step + 10)))
+        batch = sampler.batch(step, hyper.batch, policy, reference, stacked, critic)
+        if critic is not None and isinstance(batch, RowBatch):
+            critic.learn(batch.index, step)
+        # Always after the last one, so that there are metrics to return wherever a resumed run began.
+        if critic is None or step % critic.delay == 0 or step == hyper.updates - 1:
+            loss, metrics = objective(inputs(batch, objective.inputs), **stacked)
+            metrics = metrics | {"loss": loss.detach()}
+            for weight in weights:
+                weight.grad = None  # zero_grad() does the same and keeps books, at a hundredth of the update's time
+            loss.sum().backward()  # type: ignore[no-untyped-call]
+            _clip(weights, hyper.clip)
+            optimizer.step()
+            # Early averages forget fast, or the random start would linger in them.
+            torch._foreach_lerp_(average, weights, 1 - min(hyper.averaging, (step + 1) / (step + 10)))
         if moving:
             torch._foreach_lerp_(moving, [weight.detach() for weight in weights], hyper.refresh)
         done = step + 1
         if path and done % hyper.checkpoint_every == 0 and done < hyper.updates:
-            save_progress(path, weights, average, moving, optimizer, done, owner)
+            save_progress(path, weights, average, beside, optimizer, done, owner)
         if progress and (done % 25 == 0 or done == hyper.updates):
             progress(f"train {algorithm.name}", done, hyper.updates)
     with torch.no_grad():

@@ -19,6 +19,7 @@ from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.training.batches import Sampler
 from pmpo_offline.training.bound import beta_bound
 from pmpo_offline.training.fitting import Progress, fit
+from pmpo_offline.training.learned import critic_settings
 from pmpo_offline.training.reference import CLONE, fresh_policy, reference_policy, repeat
 from pmpo_offline.training.settings import hyperparameters, settle, warn_below
 
@@ -72,6 +73,7 @@ def train(
     if isinstance(algorithm, str):
         algorithm = catalog.algorithm(algorithm, family)
     hyper = hyperparameters(algorithm, overrides or {})
+    critic_settings(algorithm)  # a mistake in them is said before anything is done
     complete = [settle(algorithm, each, dataset) for each in settings]
     bounds = [beta_bound(algorithm, each, dataset) for each in complete]
     warn_below(algorithm, complete, bounds)
@@ -91,7 +93,7 @@ def train(
         if is_clone:
             return Trained(reference, runs, bounds, {})
     run_seeds = [seed for _, seed in runs]
-    sampler = Sampler(dataset, algorithm.rows, run_seeds, shuffle=shuffle_labels, device=place)
+    sampler = Sampler(dataset, algorithm.rows, run_seeds, shuffle=shuffle_labels, device=place, top=algorithm.top)
     if "label" in OBJECTIVES[algorithm.objective].inputs.values() and not sampler.rows.label.any():
         raise UserError(f"{algorithm.name} learns from labelled rows and {dataset.metadata.id} has none")
     policy = fresh_policy(sampler, hyper, run_seeds).to(place)

@@ -20,6 +20,7 @@ FEEDBACK = {
     "scored groups": {"group_logp", "group_score"},
     "pairs": {"logp_chosen", "logp_rejected"},
     "pairs, lengths": {"logp_chosen", "logp_rejected", "length_chosen", "length_rejected"},
+    "a learned value": {"policy_value", "distance"},
 }
 REFERENCE = {"ref_logp", "ref_chosen", "ref_rejected"}
 DIVERGENCE = {"–": set(), "any": {"divergence"}, "KL(π‖π_ref)": {"policy_kl"}}
@@ -62,6 +63,8 @@ def one_class(name: str, sign: float, logp: Tensor) -> Tensor:
         "policy_kl": logp.new_zeros(len(logp)),
         "group_logp": logp.unsqueeze(1),
         "group_score": torch.full_like(logp, sign).unsqueeze(1),
+        "policy_value": torch.full_like(logp, sign),
+        "distance": -logp,  # of a Gaussian of one deviation, up to a factor and a constant
         **dict.fromkeys(FEEDBACK["pairs, lengths"] | {"ref_chosen", "ref_rejected"}, pairs),
     }
     return OBJECTIVES[name](inputs, **({"beta": 1.0} if "beta" in OBJECTIVES[name].settings else {}))[0]
@@ -107,7 +110,7 @@ def test_bounded_is_what_the_table_says(name: str):
     logp = torch.tensor([-1e6, -1e3, -10.0, -1.0, -1e-3], dtype=torch.float64).unsqueeze(-1).expand(-1, 2)
     least = min(one_class(name, sign, logp).min().item() for sign in (1.0, -1.0))
     if statement.startswith("yes"):
-        assert least >= 0
+        assert least >= (-OBJECTIVES[name].settings["alpha"] if "from −α" in statement else 0)
     else:
         assert statement.startswith("if β ≥ bound")
         assert least < -1e5

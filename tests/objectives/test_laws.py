@@ -15,7 +15,8 @@ from pmpo_offline import objectives
 from pmpo_offline.objectives import OBJECTIVES, Objective
 
 ROWS, CANDIDATES = 6, 3
-LEARNED = ("logp", "divergence", "group_logp", "logp_chosen", "logp_rejected")  # what depends on the policy
+LEARNED = ("logp", "divergence", "group_logp", "logp_chosen", "logp_rejected", "distance")
+"""What depends on the policy; `policy_value` too, but TD3+BC divides by it without a gradient."""
 LABELLED = [name for name, objective in OBJECTIVES.items() if "label" in objective.inputs.values()]
 PAIRED = [name for name, objective in OBJECTIVES.items() if "logp_chosen" in objective.inputs.values()]
 ROUNDED = ["kto"]  # stacking changes its last bit: sigmoid rounds the last elements of an array otherwise
@@ -64,6 +65,7 @@ def sample(*runs: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> dic
     lengths = {name: draw(ROWS).abs() * 9 + 1 for name in ("length_chosen", "length_rejected")}
     label = torch.tensor([1.0, 1.0, -1.0, -1.0, 0.0, 0.0], dtype=dtype).expand(*runs, ROWS)
     once = {"advantage": draw(ROWS), "divergence": draw().square(), "policy_kl": draw().square()}
+    once |= {"policy_value": draw(ROWS), "distance": draw(ROWS).square()}
     return {**rows, **groups, **lengths, **once, "label": label}
 
 
@@ -326,7 +328,7 @@ def test_declarations(objective: Objective):
 def test_the_objectives():
     assert list(OBJECTIVES) == [
         *("pmpo", "bc", "bc_accepts", "binary_crr", "awr", "unlikelihood", "mpo"),
-        *("dpo", "ipo", "ipo_length_normalized", "nca", "kto", "bco"),
+        *("dpo", "ipo", "ipo_length_normalized", "nca", "kto", "bco", "td3_bc"),
     ]
     assert [name for name, objective in OBJECTIVES.items() if objective.bound] == ["pmpo"]
 

@@ -1,0 +1,147 @@
+"""What critics that learn beside a policy have in common: how they see transitions, and twin action values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import embedding
+
+from pmpo_offline.data import Rows
+from pmpo_offline.policies.network import stacked_mlp
+
+
+@dataclass(frozen=True)
+class Transition:
+    """A minibatch of R runs of B recorded steps."""
+
+    state: Tensor  # (R, B, O), normalised
+    action: Tensor  # (R, B, A)
+    reward: Tensor  # (R, B), times 1 - discount
+    discount: Tensor  # (R, B), 0 after a terminated step; an episode that was cut goes on
+    next_state: Tensor  # (R, B, O), normalised
+
+
+class Transitions:
+    """A dataset as critics see it: states normalised by column, as the policies do.
+
+    Rewards are multiplied by 1 - discount, which brings values to the size of one reward; `worth` undoes it.
+    """
+
+    def __init__(self, rows: Rows, discount: float) -> None:
+        mean, std = rows.observation.mean(0), rows.observation.std(0, correction=min(1, len(rows) - 1)).clamp(min=1e-3)
+        self.states = ((rows.states - mean) / std).clamp(-10, 10)
+        self.reward = rows.reward * (1 - discount)
+        self.discount = torch.where(rows.terminated, 0.0, discount)
+        self._rows, self._scale = rows, 1 - discount
+
+    def state(self, index: Tensor) -> Tensor:
+        """Gather the normalised states of the rows of `index`: (R, B) -> (R, B, O)."""
+        return embedding(index, self.states)
+
+    def at(self, index: Tensor) -> Transition:
+        """Gather the rows of `index`, (R, B)."""
+        return Transition(
+            self.state(index),
+            embedding(index, self._rows.action),
+            self.reward[index],
+            self.discount[index],
+            embedding(self._rows.next_row[index], self.states),
+        )
+
+    def worth(self, value: Tensor) -> Tensor:
+        """Return values in the rewards' own units."""
+        return value / self._scale
+
+    @property
+    def level(self) -> float:
+        """The value of the average reward for ever, where values start: a target network takes long to get there."""
+        return float(self.reward.mean()) / self._scale
+
+
+class Twin:
+    """Two action values a run, and slow copies of them.
+
+    Args:
+        seeds: one a run.
+        inputs: O + A.
+        hidden: widths of the hidden layers.
+        level: where the values start.
+    """
+
+    def __init__(self, seeds: Sequence[int], inputs: int, hidden: Sequence[int], level: float, device: torch.device):
+        # Seeds of their own, far from the policy's and from those of other runs.
+        self._networks = [
+            value_net([seed + start for seed in seeds], inputs, hidden, level).to(device) for start in (20_000, 30_000)
+        ]
+        self._slow = [deepcopy(network).requires_grad_(False) for network in self._networks]
+        self._still = _still(self._networks[0])
+        self.weights = [weight for network in self._networks for weight in network.parameters()]
+        self.slow_weights = [weight.data for network in self._slow for weight in network.parameters()]
+
+    def __call__(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """Return both values, (R, B) each."""
+        inputs = torch.cat([state, action], dim=-1)
+        first, second = (network(inputs).squeeze(-1) for network in self._networks)
+        return first, second
+
+    def value(self, state: Tensor, action: Tensor) -> Tensor:
+        """Return the first value, (R, B), with a gradient for the actions and none for the weights."""
+        value: Tensor = self._still(torch.cat([state, action], dim=-1)).squeeze(-1)
+        return value
+
+    @torch.no_grad()
+    def least(self, state: Tensor, action: Tensor) -> Tensor:
+        """Return the smaller value of the slow copies, (R, B)."""
+        inputs = torch.cat([state, action], dim=-1)
+        return torch.minimum(*(network(inputs).squeeze(-1) for network in self._slow))
+
+    def follow(self, rate: float) -> None:
+        """Move the slow copies by a share of the way."""
+        torch._foreach_lerp_(self.slow_weights, [weight.detach() for weight in self.weights], rate)
+
+
+def value_net(seeds: Sequence[int], inputs: int, hidden: Sequence[int], level: float) -> nn.Sequential:
+    """Build R networks with one output that starts near `level`."""
+    network = stacked_mlp(seeds, inputs, hidden, 1)
+    with torch.no_grad():
+        network[-1].bias.fill_(level)  # type: ignore[operator]
+    return network
+
+
+def _still(network: nn.Module) -> nn.Module:
+    """Return the network without gradients on the same storage: what moves there is seen here."""
+    view = deepcopy(network)
+    for mine, theirs in zip(view.parameters(), network.parameters(), strict=True):
+        mine.data = theirs.data
+    return view.requires_grad_(False)
+
+
+class Descent:
+    """Adam whose moments stand from the beginning, so that a checkpoint can hold them and a resumed run go on."""
+
+    def __init__(self, weights: Sequence[Tensor], learning_rate: float) -> None:
+        self._weights = list(weights)
+        self._adam = torch.optim.Adam(self._weights, lr=learning_rate, fused=True)
+        for weight in self._weights:
+            self._adam.state[weight] = {
+                "step": torch.zeros((), device=weight.device),
+                "exp_avg": torch.zeros_like(weight),
+                "exp_avg_sq": torch.zeros_like(weight),
+            }
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """The weights and all that Adam remembers of them; whoever writes into these resumes."""
+        moments = [each for weight in self._weights for each in self._adam.state[weight].values()]
+        return [*(weight.data for weight in self._weights), *moments]
+
+    def step(self, loss: Tensor) -> None:
+        """Move the weights against the gradient of the runs' losses (R,)."""
+        for weight in self._weights:
+            weight.grad = None
+        loss.sum().backward()  # type: ignore[no-untyped-call]
+        self._adam.step()
