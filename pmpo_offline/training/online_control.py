@@ -45,6 +45,8 @@ class Algorithm:
     constraints: Constraints | None = None
     learning_rate: float | Tensor = 1e-3
     """Of the policy; a number or (R, 1)."""
+    shuffled: bool = False
+    """The control: the scores of a state's candidates are told in random order."""
 
 
 ALGORITHMS = {
@@ -136,6 +138,7 @@ class OnlineControl:
             hyper.improvement,
             seeds,
             learning_rate=algorithm.learning_rate,
+            shuffled=torch.full((len(seeds),), True) if algorithm.shuffled else None,
             constraints=algorithm.constraints,
         )
         self._critic = Twin(seeds, observed + acted, hyper.critic_hidden, 0.0, torch.device("cpu"))

@@ -1,0 +1,188 @@
+"""PMPO, MPO, DPO and PPO learning control online: the paper's control suite, on two of its tasks.
+
+python benchmarks/online_control.py                what is committed under benchmarks/results/online
+python benchmarks/online_control.py --task cheetah-run --arm MPO --output /tmp/online
+
+A cell is an arm on a task, its seeds trained as one stack. Cells that stand in the output are not run again, and one
+that was interrupted goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import mujoco
+import numpy as np
+import online_control_report
+import polars as pl
+import torch
+import typer
+from torch import Tensor
+
+from pmpo_offline.cli.console import working
+from pmpo_offline.data.streams import random_words
+from pmpo_offline.errors import PmpoOfflineError, unknown
+from pmpo_offline.policies.behavior import BehaviorPolicy
+from pmpo_offline.tasks.control import Rules, rules
+from pmpo_offline.training import checkpoint
+from pmpo_offline.training.behavior import random_returns, returns, task_id
+from pmpo_offline.training.online_control import ALGORITHMS, Algorithm, ControlSettings, OnlineControl
+from pmpo_offline.training.ppo import PLANS, PPO
+
+RESULTS = Path(__file__).parent / "results" / "online"
+FRAMES = {"dm_control/cartpole-swingup": 2_000_000, "dm_control/cheetah-run": 3_000_000}
+"""Control steps of a run."""
+EVALUATIONS, EPISODES = 20, 10
+"""How often a run is evaluated, and on how many episodes; all runs on the same ones, which no run is trained on."""
+
+PMPO = ALGORITHMS["pmpo"]
+ARMS: dict[str, Algorithm | None] = {
+    "PMPO both": PMPO,
+    "PMPO accepts": replace(PMPO, settings={**PMPO.settings, "alpha": 1.0, "beta": 0.5}),
+    "PMPO rejects": replace(PMPO, settings={**PMPO.settings, "alpha": 0.0, "beta": 1.5}),
+    "MPO": ALGORITHMS["mpo"],
+    "DPO": ALGORITHMS["dpo"],
+    "random scores": replace(PMPO, shuffled=True),
+    "PPO": None,
+}
+"""What improves the policy; None: PPO, with its own plan."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Training runs of an arm on a task, one a seed."""
+
+    task: str
+    arm: str
+    seeds: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """A name that changes with whatever the results depend on."""
+        algorithm = ARMS[self.arm]
+        plan = {**asdict(PLANS[self.task]), "bonus": ""} if algorithm is None else asdict(algorithm)
+        told = [asdict(self), plan, ControlSettings().model_dump(), FRAMES[self.task], EVALUATIONS, EPISODES]
+        told += [torch.__version__, mujoco.__version__]
+        digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+        return f"{self.task.partition('/')[2]}-{self.arm.replace(' ', '-').lower()}-{digest[:12]}"
+
+
+class Learners:
+    """The runs of a cell, as the loop below sees them: one stack, or for PPO one learner a seed."""
+
+    def __init__(self, cell: Cell, task: Rules) -> None:
+        algorithm, frames = ARMS[cell.arm], FRAMES[cell.task]
+        self._runs = len(cell.seeds)
+        self._stack: OnlineControl | None = None
+        if algorithm is not None:
+            self._stack = OnlineControl(task, cell.seeds, algorithm, frames * self._runs)
+            self._every: list[Any] = [self._stack]
+        else:
+            self._every = [PPO(task, seed, frames) for seed in cell.seeds]
+
+    @property
+    def frames(self) -> int:
+        """Control steps so far, a run."""
+        return sum(learner.frames for learner in self._every) // self._runs
+
+    def advance(self) -> None:
+        """Train all runs a little."""
+        for learner in self._every:
+            learner.advance()
+
+    def policies(self) -> list[BehaviorPolicy]:
+        """Return every run's policy as it is now."""
+        if self._stack is not None:
+            return [self._stack.policy(run) for run in range(self._runs)]
+        return [learner.policy() for learner in self._every]
+
+    def state(self) -> dict[str, Tensor]:
+        """Return all that changes."""
+        return {f"{i}/{name}": each for i, one in enumerate(self._every) for name, each in one.state().items()}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take back what `state` returned."""
+        for i, learner in enumerate(self._every):
+            prefix = f"{i}/"
+            learner.restore({n.removeprefix(prefix): each for n, each in state.items() if n.startswith(prefix)})
+
+
+def train(cell: Cell, unfinished: Path, tell: Callable[[int, int], None]) -> pl.DataFrame:
+    """Train a cell, or go on with it; return one row an episode of every evaluation."""
+    began = time.process_time()
+    task = rules(cell.task)
+    learners = Learners(cell, task)
+    rows: list[dict[str, Any]] = []
+    spent = 0.0
+    if unfinished.exists():
+        state, facts = checkpoint.load(unfinished)
+        learners.restore(state)
+        rows, spent = json.loads(facts["rows"]), float(facts["spent"])
+    planned = FRAMES[cell.task]
+    beginnings = [int(word >> np.uint64(32)) for word in random_words(EPISODES, "online control")]
+    while True:
+        due = len({row["frames"] for row in rows}) * planned // EVALUATIONS
+        if learners.frames >= due:
+            cpu = spent + time.process_time() - began
+            for seed, policy in zip(cell.seeds, learners.policies(), strict=True):
+                described = {"task": cell.task, "arm": cell.arm, "seed": seed, "frames": learners.frames, "cpu": cpu}
+                played = returns(policy, task, beginnings)
+                rows += [{**described, "episode": i, "return": float(each)} for i, each in enumerate(played)]
+            checkpoint.save(unfinished, learners.state(), rows=json.dumps(rows), spent=repr(cpu))
+        tell(min(learners.frames, planned), planned)
+        if learners.frames >= planned:
+            return pl.DataFrame(rows, schema_overrides={"seed": pl.Int16, "episode": pl.Int16, "return": pl.Float32})
+        learners.advance()
+
+
+def cells(tasks: Sequence[str], arms: Sequence[str], seeds: int) -> list[Cell]:
+    """Return every cell asked for; `UserError` for a name that is none."""
+    for arm in arms:
+        if arm not in ARMS:
+            raise unknown("arm", arm, ARMS)
+    chosen = [task_id(task) for task in tasks]
+    for task in chosen:
+        if task not in FRAMES:
+            raise unknown("task of this benchmark", task, FRAMES)
+    return [Cell(task, arm, tuple(range(seeds))) for task in chosen for arm in arms]
+
+
+def main(
+    task: Annotated[list[str] | None, typer.Option(help="Tasks; default: both.")] = None,
+    arm: Annotated[list[str] | None, typer.Option(help="Arms; default: all.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Training runs of every arm on every task.")] = 3,
+    output: Annotated[Path, typer.Option(help="Where results go, and where finished cells are looked for.")] = RESULTS,
+) -> None:
+    """Compare learners that act, judge and improve online."""
+    wanted = cells(task or list(FRAMES), arm or list(ARMS), seeds)
+    raw = output / "raw"
+    with working() as progress:
+        for cell in wanted:
+            finished, unfinished = raw / f"{cell.name}.parquet", output / "unfinished" / f"{cell.name}.safetensors"
+            if not finished.exists():
+                stage = f"{cell.arm} on {cell.task}"
+                frame = train(cell, unfinished, lambda done, total, stage=stage: progress(stage, done, total))
+                raw.mkdir(parents=True, exist_ok=True)
+                frame.write_parquet(finished.with_suffix(".tmp"), compression="zstd")
+                finished.with_suffix(".tmp").replace(finished)
+                unfinished.unlink()
+        standing = [raw / f"{cell.name}.parquet" for cell in cells(list(FRAMES), list(ARMS), seeds)]
+        every = pl.concat([pl.read_parquet(path) for path in standing if path.exists()])
+        floors = {each: float(random_returns(rules(each), list(range(100))).mean()) for each in every["task"].unique()}
+        online_control_report.write(output, every, list(ARMS), floors)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    try:
+        typer.run(main)
+    except PmpoOfflineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
