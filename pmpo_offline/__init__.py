@@ -9,16 +9,20 @@ if TYPE_CHECKING:
     from pmpo_offline.benchmark import bench
     from pmpo_offline.build import build_dataset
     from pmpo_offline.data import load_dataset
+    from pmpo_offline.data.exchange import export_dataset
     from pmpo_offline.evaluation import evaluate
+    from pmpo_offline.importing import import_dataset
     from pmpo_offline.training import train
 
 __version__ = "0.1.0"
-__all__ = ["bench", "build_dataset", "evaluate", "load_dataset", "train"]
+__all__ = ["bench", "build_dataset", "evaluate", "export_dataset", "import_dataset", "load_dataset", "train"]
 
 _HOMES = {
     "bench": "benchmark",
     "build_dataset": "build",
     "evaluate": "evaluation",
+    "export_dataset": "data.exchange",
+    "import_dataset": "importing",
     "load_dataset": "data",
     "train": "training",
 }

@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from pmpo_offline import __version__
-from pmpo_offline.cli import behavior, benchmarks, datasets, doctor
+from pmpo_offline.cli import behavior, benchmarks, datasets, doctor, exchange_export, exchange_import
 from pmpo_offline.errors import PmpoOfflineError
 
 app = typer.Typer(
@@ -28,6 +28,8 @@ app.command("show")(datasets.show)
 app.command("verify")(datasets.verify)
 app.command("report")(benchmarks.report)
 app.command("doctor")(doctor.doctor)
+app.command("import")(exchange_import.import_)
+app.command("export")(exchange_export.export)
 app.command("train-behavior")(behavior.train_behavior)
 
 
