@@ -31,7 +31,7 @@ from pmpo_offline.errors import PmpoOfflineError, UserError, unknown
 from pmpo_offline.policies.behavior import BehaviorPolicy
 from pmpo_offline.tasks.control import RULES, Rules, Simulation, rules
 from pmpo_offline.training import checkpoint, online_control
-from pmpo_offline.training.behavior_record import Record
+from pmpo_offline.training.behavior_record import CONFIRMING, EPISODES, Record
 from pmpo_offline.training.cloning import SCRIPTS, Cloning
 from pmpo_offline.training.ppo import PPO
 
@@ -52,10 +52,8 @@ TARGETS = {
 """The return that an expert should reach, and by which medium is defined."""
 MEDIUM = 0.4
 """How far from random to the target a medium policy is."""
-EVALUATIONS, EPISODES = 50, 16
-"""How often a training is evaluated, and on how many episodes."""
-CONFIRMING = 100
-"""Episodes on which the kept policies are measured at the end, others than those they were chosen on."""
+EVALUATIONS = 50
+"""How often a training is evaluated."""
 CHECKPOINT = "training.safetensors"
 
 
@@ -208,10 +206,11 @@ class _Training:
 
     def _evaluate(self) -> None:
         learner, record = self._learner, self._record
-        seeds = _seeds("choosing", self._seed, EPISODES)
-        changed = record.evaluated(
-            learner.policy(), learner.frames, lambda policy: float(returns(policy, self._rules, seeds).mean())
-        )
+
+        def score(policy: BehaviorPolicy, episodes: int) -> float:
+            return float(returns(policy, self._rules, _seeds("choosing", self._seed, episodes)).mean())
+
+        changed = record.evaluated(learner.policy(), learner.frames, score)
         if changed and record.medium is not None:
             self._write({})
 

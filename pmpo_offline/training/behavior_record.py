@@ -15,6 +15,8 @@ from pmpo_offline.policies.behavior import BehaviorPolicy
 
 RUNGS = 10
 """Policies of a replay."""
+EPISODES, CONFIRMING = 16, 100
+"""On how many a policy is evaluated in passing, and where it counts."""
 _KEPT = 64
 """At most so many policies are remembered, at equal distances that double as the training goes on."""
 
@@ -46,29 +48,40 @@ class Record:
                 self.snapshots, self.stride = self.snapshots[::2], 2 * self.stride
         self.improvements += 1
 
-    def evaluated(self, policy: BehaviorPolicy, frames: int, score: Callable[[BehaviorPolicy], float]) -> bool:
+    def evaluated(self, policy: BehaviorPolicy, frames: int, score: Callable[[BehaviorPolicy, int], float]) -> bool:
         """Have a policy scored and return whether the policies to be kept have changed.
 
-        If it is the first that is medium, those since the last evaluation are searched for the one that became it.
+        If it seems medium and none was before, those since the last evaluation are searched for the first that is.
+
+        Args:
+            policy: as it is now.
+            frames: control steps it has learned from.
+            score: mean return of a policy over so many episodes.
         """
         policy = replace(policy, facts={"frames": str(frames)})
-        returned = score(policy)
+        returned = score(policy, EPISODES)
         if self.medium is None and returned >= self.medium_from:
-            scored: dict[int, float] = {}
-
-            def scores(index: int) -> float:
-                scored[index] = score(since[index])
-                return scored[index]
-
-            last = self.curve[-1][0] if self.curve else -1
-            since = [each for each in self.snapshots if last < int(each.facts["frames"]) < frames]
-            first = bisect_left(range(len(since)), self.medium_from, key=scores)
-            self.medium = _with(since[first], scored[first]) if first < len(since) else _with(policy, returned)
-        self.curve.append((frames, returned))
-        better = self.best is None or returned > float(self.best.facts["return"])
-        if better:
+            self.medium = self._first_medium(policy, score)
+        last = self.best
+        if last is None or returned > float(last.facts["return"]):
             self.best = _with(policy, returned)
-        return better
+        self.curve.append((frames, returned))
+        return self.best is not last
+
+    def _first_medium(
+        self, policy: BehaviorPolicy, score: Callable[[BehaviorPolicy, int], float]
+    ) -> BehaviorPolicy | None:
+        """Return the first medium policy since the last evaluation, by bisection; None if not even the last one is."""
+        frames, last = int(policy.facts["frames"]), self.curve[-1][0] if self.curve else -1
+        since = [each for each in self.snapshots if last < int(each.facts["frames"]) < frames] + [policy]
+        returned = {}
+
+        def scores(index: int) -> float:
+            returned[index] = score(since[index], CONFIRMING)
+            return returned[index]
+
+        first = bisect_left(range(len(since)), self.medium_from, key=scores)
+        return _with(since[first], returned[first]) if first < len(since) else None
 
     def ladder(self) -> list[BehaviorPolicy]:
         """Return `RUNGS` policies at equal distances in frames, from the untrained to the medium one.

@@ -24,7 +24,7 @@ from pmpo_offline.training.acting import ACTOR, CARRIED, Moments, Pool, as_polic
 Array = NDArray[np.float64]
 
 PLANNED = 600_000
-EPISODES, STEPS, UPDATES, BATCH = 128, 40, 20, 1024
+EPISODES, STEPS, UPDATES, BATCH = 128, 10, 5, 1024
 """Episodes played at once; control steps of each, and updates of so many rows, in one improvement."""
 NEWEST = 100_000
 """Rows that are imitated."""
