@@ -1,0 +1,393 @@
+"""D4RL, OGBench and RLDS files: every value of every step, ends of every kind, and what is refused."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from aligned import experience
+from foreign import Arrays, as_d4rl, as_states, assert_same, found, hdf5, npz, read
+
+from pmpo_offline import data
+from pmpo_offline.data.exchange import d4rl_scores, export_dataset
+from pmpo_offline.errors import UserError
+
+LENGTHS = {
+    "single steps": [1, 1, 1, 1],
+    "mixed": [3, 1, 4, 1, 12],
+    "long": [2, 40_000, 1],
+    "many episodes": [1 + index % 3 for index in range(10_000)],
+}
+every = pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS.keys())
+
+
+def refusal(path: Path | str) -> str:
+    with pytest.raises(UserError) as caught:
+        read(path)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def without(arrays: Arrays, *names: str) -> Arrays:
+    return {name: values for name, values in arrays.items() if name not in names}
+
+
+# D4RL
+
+
+@every
+def test_d4rl_with_next_observations(tmp_path: Path, lengths: list[int]) -> None:
+    written = experience(lengths)
+    recorded = read(hdf5(tmp_path / "set.hdf5", as_d4rl(written)))
+    assert_same(recorded.experience, written)
+    assert recorded.notes["rows_without_successor_dropped"] == 0
+    assert recorded.notes["episodes_ended_by_next_observations"] == 0
+
+
+@every
+def test_d4rl_where_only_next_observations_tell_when_time_ran_out(tmp_path: Path, lengths: list[int]) -> None:
+    written = experience(lengths)
+    recorded = read(hdf5(tmp_path / "set.hdf5", without(as_d4rl(written), "timeouts")))
+    assert_same(recorded.experience, written)
+    assert recorded.notes["episodes_ended_by_next_observations"] == int((~written.terminated[:-1]).sum())
+
+
+@every
+def test_d4rl_without_next_observations_invents_no_successor(tmp_path: Path, lengths: list[int]) -> None:
+    """As D4RL's own reader has it: the last row of an episode that ran out of time is no step, but its final state."""
+    written = experience(lengths)
+    recorded = read(hdf5(tmp_path / "set.hdf5", without(as_d4rl(written), "next_observations")))
+    cut = ~written.terminated
+    kept = (written.length > 1) | ~cut
+    row = np.arange(len(written.reward))
+    last = np.cumsum(written.length) - 1
+    step = ~np.isin(row, last[cut])
+    got = recorded.experience
+    for name in ("observation", "action", "reward"):
+        assert np.array_equal(getattr(got, name), getattr(written, name)[step]), name
+    assert np.array_equal(got.length, (written.length - cut)[kept])
+    assert np.array_equal(got.terminated, written.terminated[kept])
+    # The observation of the row that was dropped; or, after a termination, the stand-in that nobody values.
+    assert np.array_equal(got.final_observation, written.observation[last][kept])
+    assert recorded.notes["rows_without_successor_dropped"] == int(cut.sum())
+
+
+def test_d4rl_matches_its_own_rules_for_learning(tmp_path: Path) -> None:
+    """`qlearning_dataset`'s transitions, but for the file's last row, which it drops even where the task ended."""
+    written = experience([4, 2, 3, 1, 5])
+    arrays = without(as_d4rl(written), "next_observations")
+    got = read(hdf5(tmp_path / "set.hdf5", arrays)).experience
+    rows = [i for i in range(len(written.reward) - 1) if not arrays["timeouts"][i]]
+    assert np.array_equal(got.observation, written.observation[rows])
+    following = np.roll(got.observation, -1, axis=0)
+    last = np.cumsum(got.length) - 1
+    following[last] = got.final_observation
+    learned = ~np.isin(np.arange(len(rows)), last[got.terminated])  # after a termination D4RL gives the next episode's
+    assert np.array_equal(following[learned], written.observation[np.array(rows) + 1][learned])
+
+
+def test_d4rl_columns_of_one_and_float64_and_infos(tmp_path: Path) -> None:
+    written = experience([3, 1, 4])
+    arrays = {name: values.astype(np.float64) for name, values in as_d4rl(written).items()}
+    arrays |= {name: arrays[name][:, None] for name in ("rewards", "terminals", "timeouts")}
+    success = np.arange(8) == 5
+    more = {"infos/success": success, "infos/qpos": np.zeros((8, 9)), "metadata/policy": np.zeros(3)}
+    recorded = read(hdf5(tmp_path / "set.hdf5", arrays | more))
+    assert_same(recorded.experience, written)
+    assert recorded.experience.success.tolist() == [False, False, True]
+    assert recorded.notes["success"] is True
+
+
+@pytest.mark.parametrize(
+    "name", ["hopper_medium-v2", "hopper-medium-v2", "halfcheetah_medium_expert-v0", "pen-human-v1"]
+)
+def test_names_of_d4rl_bring_its_own_scores(tmp_path: Path, name: str) -> None:
+    source = found(hdf5(tmp_path / f"{name}.hdf5", as_d4rl(experience([2]))))
+    environment, version = name.replace("_", "-").split("-")[0], name[-2:]
+    assert source.environment is not None
+    assert source.environment.id == f"d4rl/{environment}-{version}"
+    assert source.references is not None
+    assert (source.references.min, source.references.max) == d4rl_scores.SCORES[environment]
+    assert source.references.versions == {"d4rl": version}
+    assert source.licence == "CC-BY-4.0"
+
+
+@pytest.mark.parametrize("name", ["hopper", "hopper-medium-v5", "hopper-v2", "my-hopper-medium-v2", "Hopper-v5"])
+def test_other_names_bring_none(tmp_path: Path, name: str) -> None:
+    source = found(hdf5(tmp_path / f"{name}.hdf5", as_d4rl(experience([2]))))
+    assert (source.environment, source.references, source.licence) == (None, None, "unknown")
+
+
+def test_our_own_hopper_is_not_d4rls_whatever_it_is_called(tmp_path: Path) -> None:
+    from aligned import stored
+
+    written = experience([3, 1, 4])
+    dataset = stored(
+        tmp_path / "home", [3, 1, 4], task="mujoco/hopper", references=data.References(min=1, max=2, how="x")
+    )
+    folder = export_dataset(dataset, "d4rl", tmp_path / "out")
+    (file,) = folder.glob("*.hdf5")
+    source = found(file.rename(tmp_path / "hopper-medium-v0.hdf5"))
+    assert (source.task, source.environment) == ("mujoco/hopper", None)
+    assert source.references is not None
+    assert (source.references.min, source.references.max) == (1, 2)
+    assert_same(source.read(lambda *_: None).experience, written)
+
+
+def changed(name: str, values: Any) -> Arrays:
+    return as_d4rl(experience([3, 1, 4])) | {name: values}
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        (without(changed("x", 0), "x", "actions"), "lacks actions: it holds next_observations, observations"),
+        (without(changed("x", 0), "x", "actions", "rewards"), "lacks actions, rewards"),
+        (without(changed("x", 0), "x", "timeouts", "next_observations"), "lacks timeouts and next_observations"),
+        (
+            changed("rewards", np.zeros(7)),
+            "observations has 8 rows and rewards has 7: every array needs one row a step",
+        ),
+        (changed("timeouts", np.zeros(9)), "observations has 8 rows and timeouts has 9"),
+        (
+            changed("rewards", np.array([0, 0, np.nan, 0, 0, np.inf, 0, 0])),
+            "rewards holds NaN or infinite values, first in row 2 (2 rows in all)",
+        ),
+        (changed("observations", np.full((8, 3), np.nan)), "observations holds NaN or infinite values, first in row 0"),
+        (changed("actions", np.full((8, 2), 1e300)), "actions holds NaN or infinite values, first in row 0"),
+        (changed("actions", np.zeros((8, 2), np.int64)), "actions is of whole numbers (int64): the policies here act"),
+        (changed("actions", np.zeros(8)), "actions has shape (8,), and that shape is not supported"),
+        (changed("observations", np.zeros((8, 64, 64, 3), np.uint8)), "images are not supported"),
+        (changed("next_observations", np.zeros((8, 4))), "observations have 3 numbers and next_observations 4"),
+        (changed("terminals", np.full(8, 0.5)), "terminals holds 0.5 in row 0: write 0 and 1"),
+        (changed("rewards", np.zeros((8, 2))), "rewards has shape (8, 2) where one number a row is due"),
+        (changed("rewards", np.array([b"a"] * 8)), "rewards holds |S1 where numbers are due"),
+        ({name: values[:0] for name, values in changed("x", np.zeros(8)).items()}, "observations holds no rows"),
+        (
+            without({"observations": np.zeros((1, 3)), **changed("x", 0)}, "x", "next_observations")
+            | {
+                name: np.zeros((1, *shape))
+                for name, shape in {
+                    "observations": (3,),
+                    "actions": (2,),
+                    "rewards": (),
+                    "terminals": (),
+                    "timeouts": (),
+                }.items()
+            },
+            "holds no step: every episode is a single state",
+        ),
+        ({"a": np.zeros(3)}, "lacks observations, actions, rewards, terminals: it holds a"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_d4rl_files_that_are_none_say_what_is_wrong(tmp_path: Path, arrays: Arrays, message: str) -> None:
+    assert message in refusal(hdf5(tmp_path / "set.hdf5", arrays))
+
+
+# Files that are no files
+
+
+@pytest.mark.parametrize("suffix", ["hdf5", "npz", "parquet"])
+def test_missing_empty_and_damaged_files(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"set.{suffix}"
+    assert "there is no such file or folder; give minari:ID" in refusal(path)
+    path.touch()
+    assert refusal(path) == f"{path} is empty"
+    path.write_bytes(b"not at all" * 100)
+    assert f"{path} cannot be read, it is damaged or no .{suffix} file" in refusal(path)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9, 0.999])
+def test_truncated_files(tmp_path: Path, share: float) -> None:
+    written = experience([300])
+    states = as_states(written)
+    table = pa.table({name: list(values) for name, values in states.items()})
+    whole = [hdf5(tmp_path / "a.hdf5", as_d4rl(written)), npz(tmp_path / "b.npz", states), tmp_path / "c.parquet"]
+    pq.write_table(table, whole[2])
+    for path in whole:
+        path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+        assert "cannot be read, it is damaged" in refusal(path)
+
+
+def test_a_damaged_byte_inside_is_noticed(tmp_path: Path) -> None:
+    path = npz(tmp_path / "set.npz", as_states(experience([300])))
+    content = bytearray(path.read_bytes())
+    content[400:440] = b"x" * 40
+    path.write_bytes(content)
+    assert "cannot be read, it is damaged" in refusal(path)
+
+
+def test_nothing_is_unpickled(tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (tmp_path / "sprung",))
+
+    states = as_states(experience([2]))
+    states["action"] = np.array([Trap(), Trap(), Trap()], object)
+    np.savez(tmp_path / "set.npz", allow_pickle=True, **states)
+    assert "cannot be read" in refusal(tmp_path / "set.npz")
+    (tmp_path / "set.pkl").write_bytes(pickle.dumps(Trap()))
+    assert "files of arrays end in .npz, .hdf5, .h5, .parquet" in refusal(tmp_path / "set.pkl")
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_folders_and_names_that_are_neither(tmp_path: Path) -> None:
+    assert "holds neither data/metadata.json, as a Minari data set does, nor files of steps" in refusal(tmp_path)
+    assert "gcs: is no place to import from" in refusal("gcs:bucket/set")
+    hdf5(tmp_path / "main_data.hdf5", {"episode_0/observations": np.zeros((2, 3))})
+    assert "is the inside of a Minari data set" in refusal(tmp_path / "main_data.hdf5")
+
+
+# RLDS
+
+
+@pytest.mark.parametrize("suffix", ["npz", "hdf5", "parquet"])
+@every
+def test_rlds(tmp_path: Path, lengths: list[int], suffix: str) -> None:
+    written = experience(lengths)
+    path = tmp_path / f"set.{suffix}"
+    assert_same(read(write_states(path, as_states(written))).experience, written)
+
+
+def write_states(path: Path, states: Arrays) -> Path:
+    if path.suffix == ".parquet":
+        lists = {
+            name: pa.FixedSizeListArray.from_arrays(values.reshape(-1), values.shape[1]) if values.ndim == 2 else values
+            for name, values in states.items()
+        }
+        lists["observation"] = lists["observation"].cast(pa.list_(pa.float32()))  # as most writers have it
+        pq.write_table(pa.table(lists), path)
+        return path
+    return (hdf5 if path.suffix == ".hdf5" else npz)(path, states)
+
+
+@pytest.mark.parametrize("suffix", ["npz", "parquet"])
+def test_rlds_in_a_folder_goes_on_from_file_to_file(tmp_path: Path, suffix: str) -> None:
+    written = experience([3, 1, 40, 2])
+    states = as_states(written)
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    for part, start in enumerate(range(0, 50, 10)):
+        write_states(
+            folder / f"part-{part}.{suffix}", {name: values[start : start + 10] for name, values in states.items()}
+        )
+    source = found(folder)
+    assert list(source.files) == [f"part-{part}.{suffix}" for part in range(5)]
+    assert_same(source.read(lambda *_: None).experience, written)
+
+
+def test_rlds_parts_of_observations_are_joined_by_name(tmp_path: Path) -> None:
+    written = experience([3, 1, 4])
+    states = as_states(written)
+    whole = states.pop("observation")
+    parts = {"observation/a": whole[:, :1], "observation/b": whole[:, 1:]}
+    for path in (npz(tmp_path / "set.npz", states | parts), hdf5(tmp_path / "set.hdf5", states | parts)):
+        assert_same(read(path).experience, written)
+
+
+def test_rlds_episodes_that_broke_off_lose_the_step_whose_successor_is_lost(tmp_path: Path) -> None:
+    written = experience([3, 2, 4])
+    states = as_states(written)
+    # Episode 1 (rows 4-6) and episode 2 (rows 7-11) end without a last step: their final observations are missing.
+    keep = ~np.isin(np.arange(12), [6, 11])
+    recorded = read(npz(tmp_path / "set.npz", {name: values[keep] for name, values in states.items()}))
+    got = recorded.experience
+    assert got.length.tolist() == [3, 1, 3]
+    assert got.terminated.tolist() == [True, False, False]
+    assert np.array_equal(got.final_observation[1:], written.observation[[4, 8]])
+    assert recorded.notes["episodes_without_a_last_step"] == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "message"),
+    [
+        ("is_first", 0, "row 0 is not is_first"),
+        ("is_first", 4, "row 3 is_last, and the row after it is not is_first"),
+        ("is_last", 3, "row 3 is_terminal and not is_last"),
+    ],
+)
+def test_rlds_marks_that_contradict_one_another(tmp_path: Path, name: str, row: int, message: str) -> None:
+    states = as_states(experience([3, 2]))
+    states[name][row] = False
+    assert message in refusal(npz(tmp_path / "set.npz", states))
+
+
+def test_rlds_lists_of_unequal_lengths_and_nulls(tmp_path: Path) -> None:
+    states: dict[str, Any] = {name: list(values) for name, values in as_states(experience([3])).items()}
+    states["observation"] = [[0.0, 1.0], [2.0], [3.0, 4.0, 5.0], [6.0, 7.0]]
+    pq.write_table(pa.table(states), tmp_path / "a.parquet")
+    assert "the lists of observation are of unequal lengths" in refusal(tmp_path / "a.parquet")
+    pq.write_table(pa.table(states | {"reward": [0.0, None, 0.0, 0.0]}), tmp_path / "b.parquet")
+    assert "holds nulls" in refusal(tmp_path / "b.parquet") or "unequal" in refusal(tmp_path / "b.parquet")
+    assert "lacks reward" in refusal(npz(tmp_path / "c.npz", without(as_states(experience([3])), "reward")))
+
+
+# OGBench
+
+
+def as_ogbench(written: Any, layout: str) -> Arrays:
+    """In the layout of OGBench's files, or of what its own reader returns of them, compact or regular."""
+    states = as_states(written)
+    ends = states["is_last"].astype(np.float32)
+    raw = {"observations": states["observation"], "actions": states["action"], "terminals": ends}
+    if layout == "file":
+        return raw
+    last_steps = np.append(ends[1:], 1.0)
+    if layout == "compact":
+        return raw | {"valids": 1 - ends, "terminals": np.minimum(ends + last_steps, 1)}
+    step = ends == 0
+    after = np.append(False, step[:-1])
+    return {
+        "observations": raw["observations"][step],
+        "next_observations": raw["observations"][after],
+        "actions": raw["actions"][step],
+        "terminals": last_steps[step],
+    }
+
+
+layouts = pytest.mark.parametrize("layout", ["file", "compact", "regular"])
+
+
+@layouts
+@every
+def test_ogbench(tmp_path: Path, lengths: list[int], layout: str) -> None:
+    written = experience(lengths)
+    source = found(npz(tmp_path / "cube-single-play-v0.npz", as_ogbench(written, layout)))
+    recorded = source.read(lambda *_: None)
+    assert_same(recorded.experience, written, "reward", "terminated")
+    assert not recorded.experience.reward.any()
+    assert not recorded.experience.terminated.any()
+    assert (recorded.notes["rewards"], recorded.notes["success"]) == (False, False)
+    assert source.environment is not None
+    assert source.environment.id == "ogbench/cube-single-v0"
+
+
+@layouts
+def test_ogbench_with_the_rewards_and_masks_of_a_single_task(tmp_path: Path, layout: str) -> None:
+    written = experience([3, 1, 4])
+    arrays = as_ogbench(written, layout)
+    states = as_states(written)
+    step = ~states["is_last"]
+    solved = np.zeros(11, bool)
+    solved[[1, 9]] = True  # in the middle of episode 0, in the last step of episode 2
+    solved[[3, 5, 10]] = True  # in the bare states, which count for nothing
+    more = {"rewards": states["reward"], "masks": 1.0 - solved}
+    if layout == "regular":
+        more = {name: values[step] for name, values in more.items()}
+    recorded = read(npz(tmp_path / "set.npz", arrays | more))
+    # An episode is solved where any step is; it is terminated where its last step is.
+    assert_same(recorded.experience, written, "terminated")
+    assert recorded.experience.success.tolist() == [True, False, True]
+    assert recorded.experience.terminated.tolist() == [False, False, True]
+
+
+def test_ogbench_discrete_actions_are_refused(tmp_path: Path) -> None:
+    arrays = as_ogbench(experience([3]), "file")
+    arrays["actions"] = arrays["actions"].astype(np.int32)
+    assert "actions is of whole numbers (int32)" in refusal(npz(tmp_path / "powderworld-easy-play-v0.npz", arrays))
