@@ -7,11 +7,12 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pmpo_offline.catalog import AlgorithmDeclaration
-from pmpo_offline.data import Dataset
+from pmpo_offline.data import Dataset, columns
 from pmpo_offline.errors import UserError, unknown
 from pmpo_offline.objectives import OBJECTIVES, Interval
 from pmpo_offline.training.bound import beta_bound, is_forward, reject_mass
@@ -69,17 +70,26 @@ def complete(algorithm: AlgorithmDeclaration, settings: Mapping[str, Any]) -> di
         value = values[name]
         bounded = name == "beta" and objective.bound is not None
         measured = name == "reject_mass"
+        scaled = name == "temperature" and "advantage" in objective.inputs.values()
         if value in allowed:
             values[name] = float(value) if isinstance(allowed, Interval) else value  # people write 2 for 2.0
-        elif not (bounded and _multiple(value) is not None) and not (measured and value == MEASURED):
+        elif (
+            not (bounded and _multiple(value) is not None)
+            and not (measured and value == MEASURED)
+            and not (scaled and _multiple(value, "sd"))
+        ):
             hint = ', or a multiple of its bound such as "1.05x"' if bounded else ""
+            hint = ', or a multiple of the advantages\' deviation such as "1sd"' if scaled else hint
             hint = f', or "{MEASURED}"' if measured else hint
             raise UserError(f"{algorithm.name}.{name} is {allowed}{hint}, not {value!r}")
     return values
 
 
 def settle(algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:
-    """Complete an objective's settings for a dataset: β given as a multiple of its bound (`"1.05x"`) becomes a number.
+    """Complete an objective's settings for a dataset.
+
+    β given as a multiple of its bound (`"1.05x"`) becomes a number, and a temperature given in deviations of the
+    dataset's advantages (`"1sd"`), whose scale is the rewards'.
 
     Raises `UserError` as `complete` does, and for a bound that no β meets.
     """
@@ -91,6 +101,9 @@ def settle(algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], dataset
                 f"{algorithm.name}.reject_mass: nothing is rejected in {dataset.metadata.id}: give a number"
             )
         values["reject_mass"] = mass
+    deviations = _multiple(values.get("temperature"), "sd")
+    if deviations is not None:
+        values["temperature"] = deviations * _deviation(algorithm, dataset)
     factor = _multiple(values.get("beta"))
     if factor is not None:
         # A floor bounds the loss at every β; a multiple of that bound, zero, would switch the divergence off.
@@ -106,12 +119,25 @@ def settle(algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], dataset
     return values
 
 
-def _multiple(value: Any) -> float | None:
+def _deviation(algorithm: AlgorithmDeclaration, dataset: Dataset) -> float:
+    """Return the deviation of the dataset's advantages; `UserError` if its scores are none or all alike."""
+    meta = dataset.metadata
+    deviation = float(np.nanstd(columns.vector(dataset.table, "score"))) if meta.score.name == "advantage" else 0.0
+    if not deviation > 0:
+        raise UserError(
+            f"{algorithm.name}.temperature is given in deviations of the advantages, and {meta.id} is scored by "
+            f"{meta.score.name}{' that never differs' if meta.score.name == 'advantage' else ''}: give a number, or "
+            "build a dataset with --label advantage"
+        )
+    return deviation
+
+
+def _multiple(value: Any, unit: str = "x") -> float | None:
     """Return the 1.05 of `"1.05x"`, None for anything else."""
-    if not isinstance(value, str) or not value.endswith("x"):
+    if not isinstance(value, str) or not value.endswith(unit):
         return None
     try:
-        factor = float(value[:-1])
+        factor = float(value.removesuffix(unit))
     except ValueError:
         return None
     return factor if 0 <= factor < math.inf else None

@@ -170,6 +170,14 @@ def test_stacked_runs_equal_runs_alone(name: str) -> None:
     assert not weights(together, 0).equal(weights(together, 2)), "the settings do matter"
 
 
+@pytest.mark.parametrize("name", [each.name for each in catalog.algorithms("control")])
+def test_every_learner_that_is_declared_for_control_learns(advantage: Dataset, name: str) -> None:
+    algorithm = catalog.algorithm(name, "control")
+    trained = train(advantage, algorithm, seeds=(0, 1), overrides={**QUICK, "components": 1}, device="cpu")
+    assert torch.isfinite(weights(trained.policy)).all()
+    assert not weights(trained.policy, 0).equal(weights(trained.policy, 1))
+
+
 class Interrupted(Exception):
     """What Ctrl-C is here."""
 

@@ -201,6 +201,20 @@ def test_the_bound_follows_what_holds_the_rejects_back(stacking: Dataset) -> Non
             settle(PMPO, {**settings, "beta": "1.05x"}, dataset)
 
 
+def test_a_temperature_in_deviations_of_the_advantages(stacking: Dataset, advantage: Dataset) -> None:
+    awr = catalog.algorithm("awr", "rgb-stacking")
+    deviation = float(columns.vector(advantage.table, "score").std())
+    assert settle(awr, {"temperature": "0.5sd"}, advantage)["temperature"] == pytest.approx(0.5 * deviation)
+    assert settle(awr, {"temperature": 3}, stacking)["temperature"] == 3.0
+    with pytest.raises(UserError, match=r"deviations of the advantages, and test/stacking-v0 is scored by success"):
+        settle(awr, {"temperature": "1sd"}, stacking)
+    for wrong in ("0sd", "sd", "1x"):
+        with pytest.raises(UserError, match=r'above 0, or a multiple of the advantages\' deviation such as "1sd", not'):
+            settle(awr, {"temperature": wrong}, advantage)
+    with pytest.raises(UserError, match=r"mpo\.temperature is a number above 0, not '1sd'"):
+        settle(catalog.algorithm("mpo", "rgb-stacking"), {"temperature": "1sd"}, advantage)
+
+
 def test_the_derived_weight_takes_the_reject_mass_from_the_dataset(stacking: Dataset) -> None:
     metadata = stacking.metadata
     derived = settle(PMPO, {"normalize": "set", "reject_mass": "dataset", "beta": "1x"}, stacking)

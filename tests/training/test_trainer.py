@@ -271,7 +271,9 @@ def test_mistakes_are_the_users(stacking: Dataset) -> None:
 
 
 def declared(**changes: Any) -> AlgorithmDeclaration:
-    return AlgorithmDeclaration.model_validate({**catalog.algorithm("pmpo", "rgb-stacking").model_dump(), "name": "own", **changes})
+    return AlgorithmDeclaration.model_validate(
+        {**catalog.algorithm("pmpo", "rgb-stacking").model_dump(), "name": "own", **changes}
+    )
 
 
 def test_algorithm_of_ones_own(stacking: Dataset) -> None:
