@@ -36,7 +36,8 @@ class CriticSettings(BaseModel):
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=1e-2, ge=0)
     trace: float = Field(default=1.0, ge=0, le=1)
-    """λ of the returns: 1 trusts the rewards alone, less trusts V for what comes later, and has less noise."""
+    """λ of the returns that V is compared with: 1 trusts the rewards alone, less trusts V for what comes later, and has
+    less noise. V itself is fitted on whole returns, because from others it learns its own errors."""
     advantage: Literal["recorded", "fitted"] = "recorded"
     """Recorded: a row's own return less V, with all its luck. Fitted: what actions like it gained in other episodes."""
 
@@ -54,7 +55,7 @@ class Judgement:
     action_value: Callable[[Tensor, Tensor], Tensor]
     """Q of other actions: rows (S,) and actions (S, K, A) -> (S, K)."""
     explained: float
-    """Share of the variance of the returns that V explains on episodes it never saw."""
+    """Share of the variance of whole returns that V explains on episodes it never saw."""
 
 
 def judge(
@@ -86,13 +87,12 @@ def judge(
         return returns_to_go(rows, settings.discount, following, trace) * scale
 
     for sweep in range(settings.sweeps):
-        # A network that knows nothing yet is asked for the value of cut ends only.
-        aim = targets(settings.trace if sweep else 1.0)
-        folds.fit(value_net, _squared_error(value_net, states, aim), sweep)
+        folds.fit(value_net, _squared_error(value_net, states, targets(trace=1.0)), sweep)
     seen = targets(settings.trace)
     values = evaluate(value_net, states).squeeze(-1)
     returns, value = folds.own(seen) / scale, folds.own(values) / scale
-    explained = 1 - float((returns - value).square().mean() / returns.var())
+    whole = folds.own(targets(trace=1.0)) / scale
+    explained = 1 - float((whole - value).square().mean() / whole.var())
 
     if fitted:
         gained = first_order(folds, states, rows.action, (seen - values) / scale, settings.hidden, settings.sweeps)

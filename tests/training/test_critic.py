@@ -57,16 +57,17 @@ def judged(rows: Rows, episode: int, settings: CriticSettings = QUICK) -> tuple[
     return judgement.value[row], judgement.action_value(row, MIXED.action[row].unsqueeze(1))
 
 
+@pytest.mark.parametrize("trace", [1.0, 0.5])
 @pytest.mark.parametrize("truncated", [False, True], ids=["terminated", "with truncated"])
-def test_an_episode_is_judged_by_networks_that_never_saw_its_rewards(truncated: bool) -> None:
-    rows = MIXED
+def test_an_episode_is_judged_by_networks_that_never_saw_its_rewards(truncated: bool, trace: float) -> None:
+    rows, settings = MIXED, QUICK.model_copy(update={"trace": trace})
     if not truncated:
         rows = replace(rows, terminated=rows.terminated | rows.truncated, truncated=torch.zeros_like(rows.truncated))
-    before = judge(rows, QUICK, seed=0)
+    before = judge(rows, settings, seed=0)
     for episode in (0, 1, 5):
         own = rows.episode == episode
         changed = replace(rows, reward=torch.where(own, rows.reward + 50, rows.reward))
-        after = judge(changed, QUICK, seed=0)
+        after = judge(changed, settings, seed=0)
         row = torch.nonzero(own).squeeze(1)
         # To the bit: not through its own return, and not through a bootstrapped end of another episode either.
         assert after.value[own].equal(before.value[own])
@@ -74,6 +75,16 @@ def test_an_episode_is_judged_by_networks_that_never_saw_its_rewards(truncated: 
         assert after.action_value(row, action).equal(before.action_value(row, action))
         assert not after.value[~own].equal(before.value[~own]), "the other folds do learn from it"
         assert (after.returns[own] > before.returns[own]).all()
+
+
+def test_a_trace_changes_the_advantage_and_not_the_value() -> None:
+    whole, mixed, one_step = (judge(MIXED, QUICK.model_copy(update={"trace": trace}), 0) for trace in (1.0, 0.5, 0.0))
+    assert whole.value.equal(mixed.value)
+    assert whole.value.equal(one_step.value)
+    assert whole.explained == mixed.explained == one_step.explained
+    inside = torch.nonzero(~(MIXED.terminated | MIXED.truncated)).squeeze(1)
+    expected = MIXED.reward[inside] + QUICK.discount * whole.value[inside + 1]
+    torch.testing.assert_close(one_step.returns[inside], expected)
 
 
 def test_a_function_of_the_seed() -> None:

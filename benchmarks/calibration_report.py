@@ -1,0 +1,246 @@
+"""Tables and pictures of benchmarks/calibration.py, from its raw numbers alone."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from pmpo_offline.data.labels import rank
+
+Array = NDArray[np.float64]
+BLUE, RED, GREY = "#0072B2", "#D55E00", "#888888"  # Okabe, Ito
+BINS, REPLICATES = 8, 2000
+SHOWN = (("recorded", 1.0), ("recorded", 0.9), ("fitted", 0.9))  # of the reliability curves
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What playing on told of S states with K actions each, of which the recorded one is the first."""
+
+    row: NDArray[np.int64]
+    returns: Array
+    """(S, K + 1, R / 2); the last is the behaviour itself."""
+
+    @classmethod
+    def read(cls, path: Path) -> Truth:
+        table = pl.read_parquet(path)
+        row = table["row"].unique(maintain_order=True).to_numpy()
+        return cls(row, table["returns"].to_numpy().astype(np.float64).reshape(len(row), len(table) // len(row), -1))
+
+    @cached_property
+    def value(self) -> Array:
+        """V(s), (S,)."""
+        return np.asarray(self.returns[:, -1].mean(axis=-1))
+
+    @cached_property
+    def advantage(self) -> Array:
+        """(S, K)."""
+        return np.asarray((self.returns[:, :-1] - self.returns[:, -1:]).mean(axis=-1))
+
+    @cached_property
+    def error(self) -> Array:
+        """Standard errors of the advantages, (S, K)."""
+        difference = self.returns[:, :-1] - self.returns[:, -1:]
+        return np.asarray(difference.std(axis=-1, ddof=1) / np.sqrt(difference.shape[-1]))
+
+    @cached_property
+    def reliability(self) -> float:
+        """Share of the estimated advantages' variance that is no error of estimation, of the recorded actions."""
+        return float(1 - np.square(self.error[:, 0]).mean() / self.advantage[:, 0].var(ddof=1))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One way of judging one task, as functions of a sample of its states."""
+
+    truth: Truth
+    score: Array
+    """Of the recorded actions, (S,)."""
+    ranked: Array
+    """Q - V of the candidates, (S, K - 1)."""
+
+    def correlation(self, state: NDArray[np.int64]) -> float:
+        """With the true advantages, corrected for the errors of their estimates (Spearman, 1904)."""
+        found = np.corrcoef(self.score[state], self.truth.advantage[state, 0])[0, 1]
+        return float(found / np.sqrt(self.truth.reliability))
+
+    def signs(self, state: NDArray[np.int64]) -> float:
+        """Share of signs that are right, of the advantages that are further from 0 than two standard errors."""
+        truth, error = self.truth.advantage[state, 0], self.truth.error[state, 0]
+        clear = np.abs(truth) > 2 * error
+        return float(((self.score[state] > 0) == (truth > 0))[clear].mean()) if clear.any() else np.nan
+
+    def precision(self, state: NDArray[np.int64]) -> float:
+        """Share of the accepted that are better than the behaviour, among the same."""
+        truth, error = self.truth.advantage[state, 0], self.truth.error[state, 0]
+        accepted = (np.abs(truth) > 2 * error) & (self.score[state] > 0)
+        return float((truth > 0)[accepted].mean()) if accepted.any() else np.nan
+
+    def gap(self, state: NDArray[np.int64]) -> float:
+        """True advantage of accepted less that of rejected, in deviations of the true advantage."""
+        truth, accepted = self.truth.advantage[state, 0], self.score[state] > 0
+        if accepted.all() or not accepted.any():
+            return 0.0
+        spread = np.sqrt(self.truth.reliability) * self.truth.advantage[:, 0].std(ddof=1)
+        return float((truth[accepted].mean() - truth[~accepted].mean()) / spread)
+
+    def ranks(self, state: NDArray[np.int64]) -> float:
+        """Share of the candidates that are put on the right side of top 2 and bottom 2; by chance one half."""
+        return float((rank(self.ranked[state], 2) == rank(self.truth.advantage[state, 1:], 2)).mean())
+
+
+MEASURES: dict[str, Callable[[Verdict, NDArray[np.int64]], float]] = {
+    "correlation": Verdict.correlation,
+    "signs": Verdict.signs,
+    "precision": Verdict.precision,
+    "gap": Verdict.gap,
+    "ranks": Verdict.ranks,
+}
+
+
+def write(out: Path) -> None:
+    """Write report.md, reliability.png and measures.png."""
+    tasks = sorted(path.name.removesuffix("-truth.parquet") for path in (out / "raw").glob("*-truth.parquet"))
+    truths = {task: Truth.read(out / "raw" / f"{task}-truth.parquet") for task in tasks}
+    judged = pl.concat(
+        pl.read_parquet(out / "raw" / f"{task}-{mode}.parquet").with_columns(task=pl.lit(task), mode=pl.lit(mode))
+        for task in tasks
+        for mode in ("recorded", "fitted")
+    )
+    measured = table(truths, judged)
+    measured.write_parquet(out / "measures.parquet")
+    reliability(truths, judged).savefig(out / "reliability.png", dpi=130)
+    bars(measured).savefig(out / "measures.png", dpi=130)
+    (out / "report.md").write_text(text(truths, measured), encoding="utf-8")
+
+
+def table(truths: dict[str, Truth], judged: pl.DataFrame) -> pl.DataFrame:
+    """One row a task, way of judging and measure, with bootstrap intervals over states."""
+    found = []
+    for (task, mode, trace), rows in judged.group_by("task", "mode", "trace", maintain_order=True):
+        truth = truths[str(task)]
+        shape = truth.advantage.shape
+        fitted = rows["advantage"].to_numpy().reshape(shape)
+        score, value = rows["score"].to_numpy().reshape(shape)[:, 0], rows["value"].to_numpy().reshape(shape)[:, 0]
+        ways = {str(mode): score}
+        if mode == "recorded" and trace == 1:
+            ways["Q - V"] = fitted[:, 0]
+        explained = 1 - (truth.value - value - (truth.value - value).mean()).var() / truth.value.var()
+        for name, each in ways.items():
+            verdict = Verdict(truth, each, fitted[:, 1:])
+            for measure, function in MEASURES.items():
+                rng = np.random.default_rng(0)
+                states = np.arange(len(each))
+                drawn = [function(verdict, rng.choice(states, len(states))) for _ in range(REPLICATES)]
+                low, high = np.nanquantile(drawn, (0.025, 0.975))
+                found.append((task, name, trace, measure, function(verdict, states), low, high, explained,
+                              rows["explained"][0], rows["seconds"][0]))  # fmt: skip
+    names = ("task", "way", "trace", "measure", "estimate", "low", "high", "value", "explained", "seconds")
+    return pl.DataFrame(found, schema=names, orient="row")
+
+
+def text(truths: dict[str, Truth], measured: pl.DataFrame) -> str:
+    processor = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        platform.processor(),
+    )
+    parts = [
+        "# Are the advantages right?",
+        "Written by `python benchmarks/calibration.py`; what follows from it stands in README.md. 95 % bootstrap "
+        "intervals over states. *Correlation* with the true advantage, corrected for the errors of its estimate. *Signs*: "
+        "right ones, and *precision*: accepted steps that are truly better than the behaviour, both of the steps whose true "
+        "advantage is known to be above or below 0 (two standard errors). *Gap*: true advantage of accepted less that "
+        "of rejected steps, in deviations of the true advantage. *Ranks*: candidates on the right side of top 2 and "
+        "bottom 2 (chance .5). CPU-seconds are those of all folds.",
+        "![Reliability](reliability.png)",
+        "![Measures](measures.png)",
+    ]
+    for task, truth in truths.items():
+        clear = np.abs(truth.advantage[:, 0]) > 2 * truth.error[:, 0]
+        mine = measured.filter(pl.col("task") == task)
+        parts.append(f"## {task}")
+        parts.append(
+            f"{len(truth.row)} states, {2 * truth.returns.shape[-1]} rollouts an action. True V has deviation "
+            f"{truth.value.std():.2f}, true advantages "
+            f"{np.sqrt(max(truth.reliability, 0)) * truth.advantage[:, 0].std():.2f} (standard error of one "
+            f"{np.sqrt(np.square(truth.error[:, 0]).mean()):.2f}; reliability {truth.reliability:.2f}); {clear.sum()} "
+            f"are clear of 0, {(truth.advantage[clear, 0] > 0).mean():.0%} of these above."
+        )
+        lines = [
+            "| score | λ | V explains, of the truth | correlation | signs | precision | gap | ranks | CPU-s |",
+            "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+        ]
+        for (way, trace), rows in mine.group_by("way", "trace", maintain_order=True):
+            cells = {
+                r["measure"]: f"{r['estimate']:.2f} ({r['low']:.2f} – {r['high']:.2f})"
+                for r in rows.iter_rows(named=True)
+            }
+            lines.append(
+                f"| {way} | {trace:g} | {rows['value'][0]:.3f} | {' | '.join(cells[name] for name in MEASURES)} | "
+                f"{rows['seconds'][0]:.0f} |"
+            )
+        parts.append("\n".join(lines))
+    made = ", ".join(f"{name} {version(name)}" for name in ("pmpo-offline", "torch", "mujoco", "numpy"))
+    parts.append(f"One thread of {processor}, {os.cpu_count()} cores, with {made}.")
+    return "\n\n".join(parts) + "\n"
+
+
+def reliability(truths: dict[str, Truth], judged: pl.DataFrame) -> Figure:
+    """Mean true advantage of steps with like scores: a perfect critic lies on the diagonal."""
+    picture = Figure(figsize=(3.4 * len(SHOWN), 3.1 * len(truths)), layout="constrained")
+    grid = picture.subplots(len(truths), len(SHOWN), squeeze=False)
+    for axes_row, (task, truth) in zip(grid, truths.items(), strict=True):
+        for axes, (mode, trace) in zip(axes_row, SHOWN, strict=True):
+            chosen = judged.filter((pl.col("task") == task) & (pl.col("mode") == mode) & (pl.col("trace") == trace))
+            score = chosen.filter(pl.col("arm") == 0)["score"].to_numpy()
+            actual = truth.advantage[:, 0]
+            limit = 1.1 * np.abs(actual).max()
+            axes.scatter(score, actual, s=6, color=GREY, alpha=0.4, linewidths=0)
+            axes.axline((0, 0), slope=1, color="#222222", linewidth=0.8)
+            axes.axhline(0, color=GREY, linewidth=0.5)
+            for part in np.array_split(np.argsort(score), BINS):
+                spread = 1.96 * actual[part].std(ddof=1) / np.sqrt(len(part))
+                colour = BLUE if mode == "fitted" else RED
+                axes.errorbar(score[part].mean(), actual[part].mean(), spread, fmt="o", color=colour, capsize=2)
+            axes.set_xlim(*np.quantile(score, (0.01, 0.99)) * 1.05)
+            axes.set_ylim(-limit, limit)
+            axes.set_title(f"{task}\n{mode}, λ = {trace:g}", fontsize=9)
+            axes.set_xlabel("score")
+        axes_row[0].set_ylabel("true advantage")
+    return picture
+
+
+def bars(measured: pl.DataFrame) -> Figure:
+    """Every measure over the trace, one line a way of judging."""
+    tasks = measured["task"].unique(maintain_order=True).to_list()
+    names = ("correlation", "signs", "ranks")
+    picture = Figure(figsize=(3.6 * len(names), 2.6 * len(tasks)), layout="constrained")
+    grid = picture.subplots(len(tasks), len(names), squeeze=False)
+    looks = {"recorded": (RED, "o"), "Q - V": (GREY, "s"), "fitted": (BLUE, "D")}
+    for axes_row, task in zip(grid, tasks, strict=True):
+        for axes, name in zip(axes_row, names, strict=True):
+            for place, (way, (colour, marker)) in enumerate(looks.items()):
+                rows = measured.filter(
+                    (pl.col("task") == task) & (pl.col("way") == way) & (pl.col("measure") == name)
+                ).sort("trace")
+                if name == "ranks" and way == "Q - V":
+                    continue  # the candidates of `recorded` are ranked by the same Q
+                x = rows["trace"].to_numpy() + 0.006 * (place - 1)
+                middle, low, high = (rows[each].to_numpy() for each in ("estimate", "low", "high"))
+                arms = np.maximum([middle - low, high - middle], 0)
+                axes.errorbar(x, middle, arms, fmt=f"{marker}-", color=colour, capsize=2, markersize=4, label=way)
+            axes.axhline(0.0 if name == "correlation" else 0.5, color="#222222", linewidth=0.6)
+            axes.set_title(f"{task}: {name}", fontsize=9)
+            axes.set_xlabel("λ")
+    grid[0][0].legend(frameon=False, fontsize=8)
+    return picture
