@@ -157,11 +157,11 @@ def text(truths: dict[str, Truth], measured: pl.DataFrame) -> str:
     parts = [
         "# Are the advantages right?",
         "Written by `python benchmarks/calibration.py`; what follows from it stands in README.md. 95 % bootstrap "
-        "intervals over states. *Correlation* with the true advantage, corrected for the errors of its estimate. *Signs*: "
-        "right ones, and *precision*: accepted steps that are truly better than the behaviour, both of the steps whose true "
-        "advantage is known to be above or below 0 (two standard errors). *Gap*: true advantage of accepted less that "
-        "of rejected steps, in deviations of the true advantage. *Ranks*: candidates on the right side of top 2 and "
-        "bottom 2 (chance .5). CPU-seconds are those of all folds.",
+        "intervals over states. *Correlation* with the true advantage, corrected for the errors of its estimate. "
+        "*Signs*: right ones, and *precision*: accepted steps that are truly better than the behaviour, both of the "
+        "steps whose true advantage is known to be above or below 0 (two standard errors). *Gap*: true advantage of "
+        "accepted less that of rejected steps, in deviations of the true advantage. *Ranks*: candidates on the right "
+        "side of top 2 and bottom 2 (chance .5). CPU-seconds are those of all folds.",
         "![Reliability](reliability.png)",
         "![Measures](measures.png)",
     ]
