@@ -16,24 +16,22 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import mujoco
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from pmpo_offline.data.streams import random_words
 from pmpo_offline.errors import PmpoOfflineError, UserError, unknown
 from pmpo_offline.policies.behavior import BehaviorPolicy
-from pmpo_offline.tasks.control import RULES, Rules, Simulation, rules
-from pmpo_offline.training import checkpoint, online_control
+from pmpo_offline.tasks.control import RULES, Rules, rules
+from pmpo_offline.tasks.control.episodes import play
+from pmpo_offline.training import checkpoint
 from pmpo_offline.training.behavior_record import CONFIRMING, EPISODES, Record
-from pmpo_offline.training.cloning import SCRIPTS, Cloning
-from pmpo_offline.training.ppo import PPO
+from pmpo_offline.training.cloning import SCRIPTS
+from pmpo_offline.training.learners import LEARNERS
 
 Array = NDArray[np.float64]
 Progress = Callable[[str, int, int], None]
@@ -55,39 +53,6 @@ MEDIUM = 0.4
 EVALUATIONS = 50
 """How often a training is evaluated."""
 CHECKPOINT = "training.safetensors"
-
-
-class Learner(Protocol):
-    """What improves a behaviour policy by acting in a task; a pure function of the task, its seed and its plan."""
-
-    frames: int
-    """Control steps taken so far, of all episodes together."""
-    planned: int
-    """Control steps after which it is done; schedules (a falling learning rate) end there."""
-
-    def advance(self) -> dict[str, float]:
-        """Act for a while and learn from it once; return what is worth watching."""
-        ...
-
-    def policy(self) -> BehaviorPolicy:
-        """Return the policy as it is now."""
-        ...
-
-    def state(self) -> dict[str, Tensor]:
-        """Return all that `restore` needs to go on as if nothing had happened (weights, moments, episodes, chance)."""
-        ...
-
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Take over what `state` of a learner with the same arguments returned; `frames` too."""
-        ...
-
-
-LEARNERS: dict[str, Callable[[Rules, int, int | None], Learner]] = {
-    "ppo": PPO,
-    "clone": Cloning,
-    **{algo: partial(online_control.learner, algo) for algo in online_control.ALGORITHMS},
-}
-"""What makes a learner, by algorithm: from rules, a seed and the planned control steps (None: its own plan)."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +132,7 @@ def task_id(name: str) -> str:
     for known in RULES:
         if name in (known, known.partition("/")[2]):
             return known
-    raise unknown("control task", name, [*RULES, *(known.partition("/")[2] for known in RULES if "/" not in name)])
+    raise unknown("control task", name, RULES if "/" in name else [known.partition("/")[2] for known in RULES])
 
 
 class _Training:
@@ -275,31 +240,22 @@ class _Training:
                 continue
             facts = {**common, **policy.facts}
             if name in measured:
-                facts |= {"return": repr(float(measured[name].mean())), "return_std": repr(float(measured[name].std()))}
-                facts["episodes"] = str(len(measured[name]))
+                played = measured[name]
+                facts |= {"return": repr(float(played.mean())), "return_std": repr(float(played.std()))}
+                facts["episodes"] = str(len(played))
             replace(policy, facts=facts).save(self._output / f"{name}.safetensors")
         BehaviorPolicy.save_ladder(self._output / "replay.safetensors", record.ladder(), common)
 
 
 def returns(policy: BehaviorPolicy, rules: Rules, seeds: list[int]) -> Array:
     """Return the undiscounted return of the mean policy in every episode, one a seed, (m,)."""
-    return _play(rules, seeds, policy.mean)
+    return play(rules, seeds, lambda observation, _: policy.mean(observation)).returns
 
 
 def random_returns(rules: Rules, seeds: list[int]) -> Array:
     """Return the returns of uniformly random actions, one a seed, (m,)."""
-    chance = np.random.default_rng(seeds)
-    return _play(rules, seeds, lambda observation: chance.uniform(-1, 1, (len(observation), rules.action_dim)))
-
-
-def _play(rules: Rules, seeds: list[int], act: Callable[[Array], Array]) -> Array:
-    simulation = Simulation(rules, len(seeds))
-    observation, going, total = simulation.reset(seeds), np.arange(len(seeds)), np.zeros(len(seeds))
-    while len(going):
-        step = simulation.step(act(observation), going)
-        total[going] += step.reward
-        going, observation = going[~step.done], step.observation[~step.done]
-    return total
+    chance, shape = np.random.default_rng(seeds), (len(seeds), rules.action_dim)
+    return play(rules, seeds, lambda *_: chance.uniform(-1, 1, shape)).returns
 
 
 def _seeds(purpose: str, seed: int, count: int) -> list[int]:

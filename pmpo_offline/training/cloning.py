@@ -73,7 +73,7 @@ SCRIPTS: dict[str, Callable[[Array], Array]] = {"dm_control/reacher-easy": reach
 
 
 class Cloning:
-    """Learns a task from its script; a `training.behavior.Learner`.
+    """Learns a task from its script; a `training.learners.Learner`.
 
     Args:
         rules: the task.

@@ -28,6 +28,7 @@ LARGEST_GRADIENT = 0.5
 LAST_RATE = 0.1
 """Share of the learning rate that is left at the end of the plan."""
 POOL = 256
+"""Beginnings, drawn once."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Plan:
     """How a task is learned."""
 
     frames: int
-    """Control steps of all episodes together."""
+    """Control steps, of all episodes together, evaluations not counted."""
     discount: float = 0.99
     """A decision."""
     repeat: int = 1
@@ -44,8 +45,9 @@ class Plan:
     """With which exploration begins."""
     learning_rate: float = 5e-4
     episodes: int = 64
+    """Played at once."""
     decisions: int = 64
-    """Of every episode between two improvements."""
+    """In every episode between two improvements."""
     epochs: int = 5
     minibatch: int = 1024
     bonus: Callable[[Array], Array] | None = None
@@ -110,7 +112,7 @@ def clipped(ratio: Tensor, advantage: Tensor, clip: float = CLIP) -> Tensor:
 
 
 class PPO:
-    """Learns a task; a `training.behavior.Learner`.
+    """Learns a task; a `training.learners.Learner`.
 
     Observations and rewards are normalised by what has been seen up to the last improvement, rewards by the deviation
     of their discounted sum. The episodes begin at different phases, so that a batch holds all of them.
@@ -220,7 +222,6 @@ class PPO:
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
-        moved, error = 0.0, 0.0
         for _ in range(self.plan.epochs):
             order = torch.randperm(len(x), generator=self._chance)
             for rows in torch.split(order, self.plan.minibatch):
@@ -232,9 +233,7 @@ class PPO:
                 loss.backward()
                 nn.utils.clip_grad_norm_(self._weights, LARGEST_GRADIENT)
                 self._optimizer.step()
-        with torch.no_grad():
-            moved, error = float((ratio - 1).abs().mean()), float(judged)
-        return {"ratio": moved, "critic": error}
+        return {"ratio": (ratio - 1).abs().mean().item(), "critic": judged.item()}
 
     def _act(self, action: Array) -> tuple[Array, Array, NDArray[np.bool_], NDArray[np.bool_]]:
         """Apply a decision for `Plan.repeat` control steps; return observation, reward, terminated and over."""
