@@ -34,9 +34,10 @@ def measure(task: Task) -> dict[str, object]:
             f"(success {low.success.mean():.3f} and {high.success.mean():.3f})"
         )
     else:
+        expert = task.sources([{"name": "expert", "weight": 1, "policy": "expert"}])["expert"]
         how = (
-            f"mean return over {episodes} held-out episodes of uniformly random actions and of the shipped expert "
-            f"(standard deviations {low.returns.std():.1f} and {high.returns.std():.1f})"
+            f"mean return over {episodes} held-out episodes of uniformly random actions and of the mean of the shipped "
+            f"expert, sha256 {expert[:12]} (standard deviations {low.returns.std():.1f} and {high.returns.std():.1f})"
         )
     return {
         "min": round(float(low.returns.mean()), 4),

@@ -8,6 +8,7 @@ recipe ── task.collect ── finish ── write ──▶ <home>/<id>/
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 
 from pmpo_offline import catalog, data, tasks
@@ -59,6 +60,9 @@ def build_dataset(
     order = _order(recipe, task)
     if not overwrite and (found := standing(order, format, root)):
         return found
+    if order.references is None:
+        simulated = " and ".join(f"{name} {version}" for name, version in versions(*task.simulators).items())
+        warnings.warn(f"{task.id} has no reference scores on {simulated}: its scores will be returns", stacklevel=2)
     tell: Progress = progress or (lambda stage, done, total: None)
     with kept(root, recipe.raw) as folder:
         experience = task.collect(

@@ -62,15 +62,19 @@ class Recipe:
         """A hash of everything that was asked for: two datasets of one recipe are equal."""
         asked = [self.declaration.task, self.declaration.behavior, self.episodes, self.seed]
         asked += [str(self.label), self.imbalance, self.noise, self.judged]
-        return digest(asked)
+        return digest(asked + self._sources)
 
     @property
     def raw(self) -> str:
         """Name of the folder that raw experience is kept in: a hash of all that it depends on."""
         recorded = [_EXPERIENCE, self.declaration.task, self.declaration.behavior, self.episodes, self.seed]
-        task = tasks.get(self.declaration.task)
-        versions = "+".join(map(importlib.metadata.version, task.simulators))
-        return digest([recorded, versions, *task.sources(self.declaration.behavior).values()])[:16]
+        simulators = tasks.get(self.declaration.task).simulators
+        versions = "+".join(map(importlib.metadata.version, simulators))
+        return digest([recorded, versions, *self._sources])[:16]
+
+    @property
+    def _sources(self) -> list[str]:
+        return list(tasks.get(self.declaration.task).sources(self.declaration.behavior).values())
 
     @property
     def judged(self) -> str:
