@@ -374,8 +374,8 @@ def test_the_command_prints_one_object(home: Path, tmp_path: Path, capsys: pytes
     assert said["id"] == "d4rl/set-accept50-v1"
     assert set(said) >= {"path", "kind", "unit", "accepted", "rejected", "unlabelled", "share", "reject_mass"}
     assert (said["accepted"], said["rejected"]) == (1, 1)
-    assert run(["import", str(path), "--id", "a/b-v0"]) == 0
-    assert re.search(r"^id +a/b-v0$", capsys.readouterr().out, re.MULTILINE)
+    assert run(["import", str(path), "--id", "mine/b-v0"]) == 0
+    assert re.search(r"^id +mine/b-v0$", capsys.readouterr().out, re.MULTILINE)
 
 
 @pytest.mark.parametrize(

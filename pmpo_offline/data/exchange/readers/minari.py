@@ -125,8 +125,8 @@ def _read(folder: Path, said: dict[str, Any], progress: Progress) -> Recorded:
             parts["reward"].append(reward)
             parts["terminated"].append(_terminated(episode, len(reward), where))
             parts["success"].append(_success(episode))
-            parts["behavior"].append(str(episode.attributes.get("behavior", said.get("algorithm_name") or "unknown")))
-            parts["seed"].append(_seed(episode.attributes.get("seed")))
+            parts["behavior"].append(str(episode.attribute("behavior") or said.get("algorithm_name") or "unknown"))
+            parts["seed"].append(_seed(episode.attribute("seed")))
     progress("read episodes", count, count)
     known = [success is not None for success in parts["success"]]
     length = np.array([len(reward) for reward in parts["reward"]], np.int64)
@@ -196,8 +196,8 @@ def _terminated(episode: Episode, steps: int, where: str) -> bool:
 
 def _success(episode: Episode) -> bool | None:
     """Return whether the episode was solved, by its attribute or at any of its steps; None where it does not say."""
-    if "success" in episode.attributes:
-        return bool(episode.attributes["success"])
+    if (said := episode.attribute("success")) is not None:
+        return bool(said)
     try:
         return bool(np.any(episode.array(("infos", "success"))))
     except KeyError:

@@ -29,7 +29,8 @@ class Episode:
     where: str
     array: Callable[[Keys], Array]
     """("observations", *path in the space), ("actions", …), ("rewards",), ("infos", "success") …"""
-    attributes: dict[str, Any]
+    attribute: Callable[[str], Any]
+    """An attribute of the episode, None if it has none of this name."""
 
 
 @contextmanager
@@ -43,7 +44,7 @@ def open_storage(folder: Path, form: str) -> Iterator[Callable[[int], Episode]]:
             yield lambda index: _from_arrow(folder, form, index)
         else:
             raise UserError(f"{folder}: data_format {form!r} is unknown here: hdf5, arrow and parquet can be imported")
-    except (OSError, RuntimeError, pa.ArrowException) as error:
+    except (OSError, RuntimeError, ValueError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())[:120]
         raise UserError(f"{folder} cannot be read, it is damaged: {reason}; get the data set again") from None
 
@@ -52,17 +53,20 @@ def _from_hdf5(file: h5py.File, index: int) -> Episode:
     name = f"episode_{index}"
     if name not in file:
         raise UserError(f"{file.filename} lacks {name}: it is incomplete, get the data set again")
-    group = file[name]
+    group = h5py.h5g.open(file.id, name.encode())
 
     def array(path: Keys) -> Array:
         key = "/".join(f"_index_{part}" if isinstance(part, int) else part for part in path)
         # h5py's low level is several times as fast, and with many episodes that is seconds.
-        stored = h5py.h5d.open(group.id, key.encode())
+        stored = h5py.h5d.open(group, key.encode())
         values = np.empty(stored.shape, stored.dtype)
         stored.read(h5py.h5s.ALL, h5py.h5s.ALL, values)
         return values
 
-    return Episode(name, array, dict(group.attrs))
+    def attribute(key: str) -> Any:
+        return h5py.Group(group).attrs[key] if h5py.h5a.exists(group, key.encode()) else None
+
+    return Episode(name, array, attribute)
 
 
 def _from_arrow(folder: Path, form: str, index: int) -> Episode:
@@ -84,4 +88,5 @@ def _from_arrow(folder: Path, form: str, index: int) -> Episode:
         return values if path[0] in ("observations", "infos") else values[:-1]
 
     said = place / METADATA
-    return Episode(f"episode {index}", array, json.loads(said.read_bytes()) if said.is_file() else {})
+    attributes = json.loads(said.read_bytes()) if said.is_file() else {}
+    return Episode(f"episode {index}", array, attributes.get)
