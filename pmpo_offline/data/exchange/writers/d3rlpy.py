@@ -6,7 +6,7 @@ scores, labels (N,)       a row a step, all episodes in order; d3rlpy leaves the
 metadata/…                episodes, with the final observations, and candidates (see `flat`)
 
 d3rlpy has no place for an episode's final observation: it takes zeros after a terminated episode, and never draws the
-last step of a truncated one. All other steps it sees as they are.
+last step of a truncated one (nor a truncated episode of one step at all). All other steps it sees as they are.
 """
 
 from __future__ import annotations

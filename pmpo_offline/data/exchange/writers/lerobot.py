@@ -181,7 +181,12 @@ def _feature(dtype: str, width: int) -> dict[str, Any]:
 
 def _write_tasks(folder: Path, task: str) -> None:
     """Write the table of tasks, whose index pandas must find to be the column `task`."""
-    index = {"index_columns": ["task"], "column_indexes": [], "columns": [], "pandas_version": "2.0.0"}
+    kinds = {"task_index": ("int64", "int64"), "task": ("unicode", "object")}
+    described = [
+        {"name": name, "field_name": name, "pandas_type": kind, "numpy_type": dtype, "metadata": None}
+        for name, (kind, dtype) in kinds.items()
+    ]
+    index = {"index_columns": ["task"], "column_indexes": [], "columns": described, "pandas_version": "2.0.0"}
     table = pa.table({"task_index": pa.array([0], pa.int64()), "task": [task]})
     write_parts(folder / "meta/tasks.parquet", [table.replace_schema_metadata({"pandas": json.dumps(index)})])
 

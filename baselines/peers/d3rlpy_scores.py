@@ -1,0 +1,163 @@
+"""Our BC and TD3+BC beside d3rlpy's, trained on the same exported data and scored in the same simulator.
+
+    python baselines/peers/d3rlpy_scores.py                    # `make peers` first; some ten minutes of CPU time
+
+Each learner of d3rlpy runs in the peers' environment on `export --to d3rlpy`, with the network sizes, rates, batch and
+updates of ours; its policy comes back as TorchScript and plays the same held-out episodes as ours. What still differs:
+ours fits a Gaussian by likelihood, cools its learning rate and averages its weights; d3rlpy regresses on actions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # before torch reads them
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pmpo_offline import catalog, evaluation
+from pmpo_offline.build import build_dataset
+from pmpo_offline.data import Dataset
+from pmpo_offline.data.exchange import export_dataset
+from pmpo_offline.tasks.control.episodes import play
+from pmpo_offline.tasks.control.registry import rules
+from pmpo_offline.tasks.control.task import held_out
+from pmpo_offline.training import train
+
+REPOSITORY = Path(__file__).parents[2]
+DATASETS = ("dm_control/cheetah-run-medium-v0", "dm_control/cartpole-swingup-medium-expert-v0")
+LEARNERS = ("bc", "td3-bc")
+
+
+def main() -> None:
+    """Train and score everything, print the table, and write JSON and Markdown."""
+    told = parse()
+    torch.set_num_threads(1)
+    rows = []
+    for id in told.datasets.split(","):
+        dataset = build_dataset(id, home=told.home, progress=say, workers=1)
+        with tempfile.TemporaryDirectory() as folder:
+            exported = next(export_dataset(dataset, "d3rlpy", Path(folder) / "export").glob("*.h5"))
+            for learner in told.learners.split(","):
+                ours = our_scores(dataset, learner, told)
+                theirs = np.stack(list(d3rlpy_scores(dataset, exported, learner, told)))
+                rows.append(described(dataset, learner, ours, theirs))
+                print(markdown_row(rows[-1]), file=sys.stderr)
+    found = {"rows": rows, "updates": told.updates, "seeds": told.seeds, "episodes": told.episodes, **machine(told)}
+    told.out.mkdir(parents=True, exist_ok=True)
+    (told.out / "d3rlpy.json").write_text(json.dumps(found, indent=1) + "\n")
+    (told.out / "d3rlpy.md").write_text(markdown(found))
+    print(markdown(found))
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--datasets", default=",".join(DATASETS), help="ids of control datasets, or recipes")
+    parser.add_argument("--learners", default=",".join(LEARNERS))
+    parser.add_argument("--updates", type=int, default=2000)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--episodes", type=int, default=20, help="held-out episodes a run")
+    parser.add_argument("--home", type=Path, default=None, help="where datasets are")
+    parser.add_argument("--peers", type=Path, default=REPOSITORY / ".venv-peers/bin/python", help="d3rlpy's Python")
+    parser.add_argument("--out", type=Path, default=REPOSITORY / "benchmarks/results/peers")
+    return parser.parse_args()
+
+
+def our_scores(dataset: Dataset, learner: str, told: argparse.Namespace) -> NDArray[np.float64]:
+    """Return the returns (seeds, episodes) of our learner."""
+    trained = train(dataset, learner, seeds=range(told.seeds), overrides={"updates": told.updates}, device="cpu")
+    frame = evaluation.evaluate(trained.policy, dataset.metadata.task, episodes=told.episodes, workers=1)
+    return frame["return"].to_numpy().reshape(told.seeds, told.episodes)
+
+
+def d3rlpy_scores(
+    dataset: Dataset, exported: Path, learner: str, told: argparse.Namespace
+) -> Iterator[NDArray[np.float64]]:
+    """Yield the returns (episodes,) of each of d3rlpy's runs, in the episodes that ours played."""
+    script = Path(__file__).with_name("d3rlpy_train.py")
+    for seed in range(told.seeds):
+        target = exported.parent / f"{learner}-{seed}.pt"
+        command = [told.peers, script, exported, learner, told.updates, seed, target]
+        done = subprocess.run([*map(str, command)], capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(f"d3rlpy failed on {dataset.metadata.id}:\n{done.stderr}")
+        policy = torch.jit.load(str(target))
+
+        def choose(observation: NDArray[np.float64], t: int, policy: Any = policy) -> NDArray[np.float64]:
+            with torch.no_grad():
+                action: NDArray[np.float64] = policy(torch.from_numpy(observation.astype(np.float32))).double().numpy()
+            return action
+
+        yield play(rules(dataset.metadata.task), held_out(told.episodes), choose).returns
+
+
+def described(dataset: Dataset, learner: str, ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> dict[str, Any]:
+    """Return a row: normalized scores, or returns where the task has no references, of each run."""
+    references = catalog.references(dataset.metadata.task)
+    low, high = (references["min"], references["max"]) if references else (0.0, 100.0)
+    scores = {
+        name: 100 * (each.mean(1) - low) / (high - low) for name, each in {"ours": ours, "d3rlpy": theirs}.items()
+    }
+    return {
+        "dataset": dataset.metadata.id,
+        "learner": learner,
+        "normalized": bool(references),
+        **{name: each.tolist() for name, each in scores.items()},
+        "returns": {"ours": ours.mean(1).tolist(), "d3rlpy": theirs.mean(1).tolist()},
+    }
+
+
+def markdown_row(row: dict[str, Any]) -> str:
+    """Return a line of the table: means over runs, least and greatest run."""
+    cells = [f"{np.mean(row[name]):.1f} ({min(row[name]):.1f}–{max(row[name]):.1f})" for name in ("ours", "d3rlpy")]
+    return f"| `{row['dataset']}` | {row['rows']:,} | {row['learner']} | {' | '.join(cells)} |"
+
+
+def markdown(found: dict[str, Any]) -> str:
+    """Return the page."""
+    lines = [
+        "# Our learners beside d3rlpy's",
+        "",
+        f"{'Normalized score' if found['rows'][0]['normalized'] else 'Return'}, mean (least–greatest) of "
+        f"{found['seeds']} runs of {found['updates']} updates, each played in {found['episodes']} held-out episodes in "
+        f"our simulator. d3rlpy {found['d3rlpy']} read what `export --to d3rlpy` wrote.",
+        "",
+        "| dataset | rows | learner | ours | d3rlpy |",
+        "|---|---:|---|---:|---:|",
+        *map(markdown_row, found["rows"]),
+        "",
+        f"By `python baselines/peers/d3rlpy_scores.py`, torch {found['torch']}, MuJoCo {found['mujoco']}.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def machine(told: argparse.Namespace) -> dict[str, str]:
+    """Return the versions that the figures hold for."""
+    asked = [str(told.peers), "-c", "from importlib.metadata import version; print(version('d3rlpy'))"]
+    peer = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    ours = {name: version(name) for name in ("torch", "mujoco")}
+    return {"d3rlpy": peer, **ours, "python": platform.python_version()}
+
+
+def say(stage: str, done: int, total: int) -> None:
+    """Tell of the progress now and then."""
+    if done == total:
+        print(f"{stage}: {total}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
