@@ -20,10 +20,11 @@ SEEDS = [int(word >> 32) for word in random_words(EPISODES, "the table of behavi
 HEAD = f"""# Behaviour policies
 
 What `pmpo-offline train-behavior TASK` made of the tasks, shipped in `datasets/behaviors/`: the mean policy's return
-over {EPISODES} full episodes (± standard deviation between episodes), which begin where it was neither trained nor chosen.
+over {EPISODES} full episodes (± standard deviation between them), which begin where it was neither trained nor chosen.
 It decides at every control step. Medium is the first policy in training to return random + 0.4 (target - random).
 CPU-minutes and steps are those of the whole training, evaluations included, on one thread of a shared machine; *at* is
-the policy's own step. kB: medium, expert, replay.
+the policy's own step. kB: medium, expert, replay. Hopper and walker2d were stopped before their planned 3M steps. Not
+counted are the trials that led to the settings, about 45 CPU-minutes; some of the tasks were tried with one seed only.
 
 MuJoCo {version("mujoco")}, torch {version("torch")}, {platform.machine()}. Written by `python benchmarks/behaviors.py`.
 

@@ -68,7 +68,7 @@ def going_upright(observation: Array) -> Array:
 PLANS = {
     "dm_control/cartpole-swingup": Plan(1_500_000, repeat=2),
     "dm_control/cheetah-run": Plan(12_000_000, repeat=2, episodes=128, minibatch=2048, learning_rate=1e-3),
-    "dm_control/walker-walk": Plan(5_000_000, repeat=2, minibatch=512, epochs=10, learning_rate=3e-4),
+    "dm_control/walker-walk": Plan(6_000_000, repeat=2, episodes=128, learning_rate=1e-3, std=1.0),
     "dm_control/finger-spin": Plan(4_000_000, episodes=128, minibatch=2048, learning_rate=1e-3),
     "dm_control/reacher-easy": Plan(
         4_000_000, repeat=2, episodes=128, epochs=10, learning_rate=7e-4, std=1.0, bonus=near_target
@@ -78,7 +78,7 @@ PLANS = {
     "mujoco/hopper": Plan(3_000_000, minibatch=256, epochs=10, learning_rate=3e-4),
     "mujoco/walker2d": Plan(3_000_000, minibatch=256, epochs=10, learning_rate=3e-4),
 }
-"""By task. The costlier its simulation, the more is learned from every step."""
+"""By task, as its shipped policies were learned."""
 
 
 def advantages(

@@ -13,7 +13,7 @@ from pmpo_offline.cli.main import run
 from pmpo_offline.errors import PmpoOfflineError, UserError
 from pmpo_offline.policies.behavior import BehaviorPolicy
 from pmpo_offline.tasks.control import RULES, rules
-from pmpo_offline.training import behavior, behavior_record
+from pmpo_offline.training import behavior, behavior_record, ppo
 from pmpo_offline.training.behavior import TARGETS, random_returns, returns, task_id, train_behavior
 from pmpo_offline.training.behavior_record import RUNGS, Record
 from pmpo_offline.training.ppo import PLANS, Plan
@@ -29,6 +29,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PLANS, TASK, Plan(STEPS, episodes=8, decisions=64, epochs=1, minibatch=256))
     monkeypatch.setitem(TARGETS, TASK, -50.0)
     monkeypatch.setattr(behavior, "EVALUATIONS", 4)
+    monkeypatch.setattr(ppo, "POOL", 8)
     for module in (behavior, behavior_record):
         for name, number in (("EPISODES", 2), ("CONFIRMING", 3)):
             monkeypatch.setattr(module, name, number)

@@ -94,12 +94,12 @@ def test_a_task_that_ends_episodes_is_counted_by_the_steps_it_took() -> None:
 
 def test_cartpole_is_learned_in_seconds() -> None:
     task = rules("dm_control/cartpole-swingup")
-    learner = PPO(task, 0, 120_000)
+    learner = PPO(task, 0, 80_000)
     seeds = list(range(8))
     before = returns(learner.policy(), task, seeds).mean()
     while learner.frames < learner.planned:
         metrics = learner.advance()
     assert before < 60
     assert random_returns(task, seeds).mean() < 60
-    assert returns(learner.policy(), task, seeds).mean() > 120
+    assert returns(learner.policy(), task, seeds).mean() > 100
     assert all(np.isfinite(value) for value in metrics.values())
