@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 def train_behavior(
     task: Annotated[str, typer.Argument(metavar="TASK", help="A control task, as in cheetah-run.")],
-    algo: Annotated[str, typer.Option(help="Name of a learner.")] = "ppo",
+    algo: Annotated[
+        str | None, typer.Option(help="Name of a learner.", show_default="ppo; clone where a script solves the task")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of all chance.")] = 0,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Control steps to train for.", show_default="the learner's")
