@@ -23,8 +23,9 @@ What `pmpo-offline train-behavior TASK` made of the tasks, shipped in `datasets/
 over {EPISODES} full episodes (± standard deviation between them), which begin where it was neither trained nor chosen.
 It decides at every control step. Medium is the first policy in training to return random + 0.4 (target - random).
 CPU-minutes and steps are those of the whole training, evaluations included, on one thread of a shared machine; *at* is
-the policy's own step. kB: medium, expert, replay. Hopper and walker2d were stopped before their planned 3M steps. Not
-counted are the trials that led to the settings, about 45 CPU-minutes; some of the tasks were tried with one seed only.
+the policy's own step. kB: medium, expert, replay. Hopper and walker2d were stopped before their planned 3M steps;
+hopper-hop was planned for 8M and went on to 13M, with a learning rate that began to fall again from there. Not counted
+are the trials that led to the settings, about 50 CPU-minutes; some of the tasks were tried with one seed only.
 
 MuJoCo {version("mujoco")}, torch {version("torch")}, {platform.machine()}. Written by `python benchmarks/behaviors.py`.
 

@@ -73,7 +73,7 @@ PLANS = {
     "dm_control/reacher-easy": Plan(
         4_000_000, repeat=2, episodes=128, epochs=10, learning_rate=7e-4, std=1.0, bonus=near_target
     ),
-    "dm_control/hopper-hop": Plan(8_000_000, repeat=2, episodes=128, epochs=8, std=0.8, bonus=going_upright),
+    "dm_control/hopper-hop": Plan(13_000_000, repeat=2, episodes=128, epochs=8, std=0.8, bonus=going_upright),
     "mujoco/halfcheetah": Plan(8_000_000, episodes=128, minibatch=2048),
     "mujoco/hopper": Plan(3_000_000, minibatch=256, epochs=10, learning_rate=3e-4),
     "mujoco/walker2d": Plan(3_000_000, minibatch=256, epochs=10, learning_rate=3e-4),
