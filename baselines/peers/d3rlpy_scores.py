@@ -45,21 +45,35 @@ def main() -> None:
     """Train and score everything, print the table, and write JSON and Markdown."""
     told = parse()
     torch.set_num_threads(1)
-    rows = []
+    told.out.mkdir(parents=True, exist_ok=True)
+    stem = told.out / "d3rlpy"
+    found = {"updates": told.updates, "seeds": told.seeds, "episodes": told.episodes, **versions(told)}
+    rows = finished(stem.with_suffix(".json"), found)
     for id in told.datasets.split(","):
         dataset = build_dataset(id, home=told.home, progress=say, workers=1)
-        with tempfile.TemporaryDirectory() as folder:
-            exported = next(export_dataset(dataset, "d3rlpy", Path(folder) / "export").glob("*.h5"))
-            for learner in told.learners.split(","):
-                ours = our_scores(dataset, learner, told)
-                theirs = np.stack(list(d3rlpy_scores(dataset, exported, learner, told)))
-                rows.append(described(dataset, learner, ours, theirs))
-                print(markdown_row(rows[-1]), file=sys.stderr)
-    found = {"rows": rows, "updates": told.updates, "seeds": told.seeds, "episodes": told.episodes, **machine(told)}
-    told.out.mkdir(parents=True, exist_ok=True)
-    (told.out / "d3rlpy.json").write_text(json.dumps(found, indent=1) + "\n")
-    (told.out / "d3rlpy.md").write_text(markdown(found))
-    print(markdown(found))
+        for learner in told.learners.split(","):
+            if not any((row["dataset"], row["learner"]) == (dataset.metadata.id, learner) for row in rows):
+                rows.append(compare(dataset, learner, told))
+                stem.with_suffix(".json").write_text(json.dumps(found | {"rows": rows}, indent=1) + "\n")
+                print(markdown_row(rows[-1]), file=sys.stderr, flush=True)
+    page = markdown(found | {"rows": rows})
+    stem.with_suffix(".md").write_text(page)
+    print(page)
+
+
+def finished(path: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows that an earlier run of the same settings and versions left."""
+    left = json.loads(path.read_text()) if path.exists() else {}
+    return list(left["rows"]) if left.items() >= settings.items() else []
+
+
+def compare(dataset: Dataset, learner: str, told: argparse.Namespace) -> dict[str, Any]:
+    """Train and score one learner on one dataset, ours and d3rlpy's."""
+    ours = our_scores(dataset, learner, told)
+    with tempfile.TemporaryDirectory() as folder:
+        exported = next(export_dataset(dataset, "d3rlpy", Path(folder) / "export").glob("*.h5"))
+        theirs = np.stack(list(d3rlpy_scores(dataset, exported, learner, told)))
+    return described(dataset, learner, ours, theirs)
 
 
 def parse() -> argparse.Namespace:
@@ -105,18 +119,17 @@ def d3rlpy_scores(
 
 
 def described(dataset: Dataset, learner: str, ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> dict[str, Any]:
-    """Return a row: normalized scores, or returns where the task has no references, of each run."""
+    """Return a row: each run's mean return and its normalized score (the return, where there are no references)."""
     references = catalog.references(dataset.metadata.task)
     low, high = (references["min"], references["max"]) if references else (0.0, 100.0)
-    scores = {
-        name: 100 * (each.mean(1) - low) / (high - low) for name, each in {"ours": ours, "d3rlpy": theirs}.items()
-    }
+    returns = {"ours": ours.mean(1), "d3rlpy": theirs.mean(1)}
     return {
         "dataset": dataset.metadata.id,
+        "rows": len(dataset),
         "learner": learner,
         "normalized": bool(references),
-        **{name: each.tolist() for name, each in scores.items()},
-        "returns": {"ours": ours.mean(1).tolist(), "d3rlpy": theirs.mean(1).tolist()},
+        "returns": {name: each.tolist() for name, each in returns.items()},
+        **{name: (100 * (each - low) / (high - low)).tolist() for name, each in returns.items()},
     }
 
 
@@ -145,7 +158,7 @@ def markdown(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def machine(told: argparse.Namespace) -> dict[str, str]:
+def versions(told: argparse.Namespace) -> dict[str, str]:
     """Return the versions that the figures hold for."""
     asked = [str(told.peers), "-c", "from importlib.metadata import version; print(version('d3rlpy'))"]
     peer = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()

@@ -22,6 +22,7 @@ from aligned import ID, LENGTHS, Columns, assert_aligned, stored
 from pmpo_offline import data
 from pmpo_offline.data import columns
 from pmpo_offline.data.exchange.export import export_dataset
+from pmpo_offline.importing import import_dataset
 
 every = pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS.keys())
 NAMES = ("observation", "action", "reward", "next_observation", "terminated", "truncated")
@@ -30,34 +31,32 @@ NAMES = ("observation", "action", "reward", "next_observation", "terminated", "t
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Callable[[list[int]], data.Dataset]:
     """The dataset of these lengths in Arrow form, written once."""
+    once = cache(lambda lengths: stored(tmp_path_factory.mktemp("home"), lengths))
+    return lambda lengths: once(tuple(lengths))
 
-    @cache
-    def keep(lengths: tuple[int, ...]) -> data.Dataset:
-        return stored(tmp_path_factory.mktemp("home"), lengths)
 
-    return lambda lengths: keep(tuple(lengths))
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory, kept: Callable) -> Callable[[list[int], str], Path]:
+    """The folder of its export, written once."""
+    once = cache(lambda lengths, to: export_dataset(kept(lengths), to, tmp_path_factory.mktemp(to)))
+    return lambda lengths, to: once(tuple(lengths), to)
 
 
 @every
 @pytest.mark.parametrize("form", ["arrow", "hdf5"])
 def test_the_store(tmp_path: Path, kept: Callable, lengths: list[int], form: data.Format) -> None:
     dataset = kept(lengths) if form == "arrow" else stored(tmp_path, lengths, form)
-    rows = np.arange(len(dataset))
-    found: Columns = {"next_observation": dataset.next_observation(rows)}
-    found |= {name: columns.matrix(dataset.table, name) for name in ("observation", "action")}
-    found |= {name: columns.vector(dataset.table, name) for name in ("reward", "terminated", "truncated")}
-    assert_aligned(found, lengths)
+    assert_aligned(everything(dataset), lengths)
     batch = dataset.sample(1000, torch.Generator().manual_seed(0))
     drawn = {name: batch[name].numpy() for name in NAMES}
     assert_aligned(drawn, lengths, only=batch["row"].numpy())
 
 
 @every
-def test_minari(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: Callable, lengths: list[int]) -> None:
+def test_minari(monkeypatch: pytest.MonkeyPatch, exported: Callable, lengths: list[int]) -> None:
     import minari
 
-    export_dataset(kept(lengths), "minari", tmp_path)
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(exported(lengths, "minari").parents[1]))
     loaded = minari.load_dataset(ID)
     assert (loaded.total_episodes, loaded.total_steps) == (len(lengths), sum(lengths))
     # Minari takes milliseconds an episode: of many, every fiftieth.
@@ -77,9 +76,9 @@ def test_minari(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: Callable,
 
 
 @every
-def test_d4rl(tmp_path: Path, kept: Callable, lengths: list[int]) -> None:
+def test_d4rl(kept: Callable, exported: Callable, lengths: list[int]) -> None:
     dataset = kept(lengths)
-    path = export_dataset(dataset, "d4rl", tmp_path / "out") / "aligned-v0.hdf5"
+    path = exported(lengths, "d4rl") / "aligned-v0.hdf5"
     names = ("observations", "actions", "rewards", "next_observations", "terminals", "timeouts")
     with h5py.File(path) as file:
         assert_aligned({ours: file[theirs][()] for ours, theirs in zip(NAMES, names, strict=True)}, lengths)
@@ -90,8 +89,8 @@ def test_d4rl(tmp_path: Path, kept: Callable, lengths: list[int]) -> None:
 
 
 @every
-def test_d3rlpy(tmp_path: Path, kept: Callable, lengths: list[int]) -> None:
-    path = export_dataset(kept(lengths), "d3rlpy", tmp_path / "out") / "aligned-v0.h5"
+def test_d3rlpy(exported: Callable, lengths: list[int]) -> None:
+    path = exported(lengths, "d3rlpy") / "aligned-v0.h5"
     with h5py.File(path) as file:
         episodes = range(int(file["num_episodes"][()]))
         assert len(episodes) == len(lengths)
@@ -136,16 +135,36 @@ def test_lerobot(tmp_path: Path, kept: Callable, lengths: list[int]) -> None:
 
 
 @every
-def test_hugging_face(tmp_path: Path, hugging_face: Callable, kept: Callable, lengths: list[int]) -> None:
-    folder = export_dataset(kept(lengths), "huggingface", tmp_path / "out")
+def test_hugging_face(hugging_face: Callable, exported: Callable, lengths: list[int]) -> None:
+    folder = exported(lengths, "huggingface")
     rows = hugging_face(folder)["train"].with_format("numpy")
     assert_aligned({name: rows[name][:] for name in NAMES}, lengths)
     assert hugging_face(folder, "episodes")["train"]["length"][:] == lengths
 
 
 @every
-def test_parquet(tmp_path: Path, kept: Callable, lengths: list[int]) -> None:
-    folder = export_dataset(kept(lengths), "parquet", tmp_path / "out")
+def test_parquet(exported: Callable, lengths: list[int]) -> None:
+    folder = exported(lengths, "parquet")
     frame = pl.read_parquet(folder / "transitions.parquet")
     assert_aligned({name: frame[name].to_numpy() for name in NAMES}, lengths)
     assert pl.read_parquet(folder / "episodes.parquet")["length"].to_list() == lengths
+
+
+@every
+@pytest.mark.parametrize("to", ["minari", "d4rl"])
+@pytest.mark.filterwarnings("ignore:.*actions reach")  # they hold the step
+def test_out_and_in_again(tmp_path: Path, kept: Callable, exported: Callable, lengths: list[int], to: str) -> None:
+    before, folder = kept(lengths), exported(lengths, to)
+    source = next(folder.glob("*.hdf5")) if to == "d4rl" else folder
+    after = import_dataset(source, label="reward:q0.5", home=tmp_path)
+    assert_aligned(everything(after), lengths)
+    assert after.table["label"].equals(before.table["label"])
+    for name in ("start", "length", "return", "terminated", "final_observation"):
+        assert after.episodes[name].equals(before.episodes[name])
+
+
+def everything(dataset: data.Dataset) -> Columns:
+    """The columns of all rows, in order."""
+    found: Columns = {"next_observation": dataset.next_observation(np.arange(len(dataset)))}
+    found |= {name: columns.matrix(dataset.table, name) for name in ("observation", "action")}
+    return found | {name: columns.vector(dataset.table, name) for name in ("reward", "terminated", "truncated")}
