@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from pmpo_offline import catalog
-from pmpo_offline.build import build_dataset
 from pmpo_offline.policies.behavior import BehaviorPolicy
 from pmpo_offline.tasks import get
 from pmpo_offline.tasks.control import RULES
@@ -68,19 +67,19 @@ def test_the_upper_reference_is_the_shipped_expert(task: str) -> None:
 
 
 @pytest.mark.parametrize("level", ["random", "medium-expert"])
-def test_a_declared_dataset_is_built(level: str, tmp_path: Path) -> None:
-    dataset = build_dataset(
-        f"mujoco/hopper-{level}-v0", episodes=6, label="return:q0.5", home=tmp_path, workers=1, format="hdf5"
-    )
-    behavior = dataset.episodes["behavior"].to_pylist()
-    assert behavior == (["random"] * 6 if level == "random" else ["medium", "expert"] * 3)
-    returns = dataset.episodes["return"].to_pylist()
-    references = dataset.metadata.references
+def test_what_is_declared_is_collected(level: str, tmp_path: Path) -> None:
+    task = get("mujoco/hopper")
+    declared = catalog.dataset(f"mujoco/hopper-{level}-v0")
+    experience = task.collect(declared.behavior, 6, declared.seed, 1, tmp_path)
+    _, ends = experience.tables()
+    returns = ends["return"].to_pylist()
+    references = catalog.references("mujoco/hopper")
     assert references is not None
-    assert set(references.versions) == {"mujoco", "gymnasium"}
+    assert set(references["versions"]) == {"mujoco", "gymnasium"}
     if level == "random":
-        assert max(returns) < 0.1 * references.max
-        assert dataset.episodes["terminated"].to_pylist() == [True] * 6
+        assert experience.behavior.tolist() == ["random"] * 6
+        assert max(returns) < 0.1 * references["max"]
+        assert experience.terminated.all()
     else:
+        assert experience.behavior.tolist() == ["medium", "expert"] * 3
         assert min(returns[1::2]) > max(returns[::2]), "an expert's episode beats every medium one"
-    assert {"medium", "expert"} >= set(dataset.metadata.provenance.hashes) - {"recipe", "experience"}
