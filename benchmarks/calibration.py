@@ -9,14 +9,16 @@ the raw numbers, report.md and two pictures to benchmarks/results/calibration/. 
 
 from __future__ import annotations
 
+import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import calibration_report
 import calibration_truth
+import calibration_use
 import numpy as np
 import polars as pl
 import torch
@@ -37,12 +39,16 @@ from pmpo_offline.training.returns import returns_to_go
 STATES = {  # how many; some tasks are slow to simulate
     "dm_control/cartpole-swingup": 256,
     "dm_control/cheetah-run": 256,
-    "mujoco/hopper": 128,
+    "dm_control/finger-spin": 128,
+    "mujoco/hopper": 96,
 }
-Advantage = Literal["recorded", "fitted"]
 DISCOUNT, CANDIDATES, ROLLOUTS = 0.99, 4, 64
 HORIZON = 200  # steps; 0.99 ** 200 is 0.13, and what an action changed is mixed up with the noise of all others by then
-TRACES: dict[Advantage, tuple[float, ...]] = {"recorded": (1.0, 0.97, 0.95, 0.9, 0.8, 0.5), "fitted": (1.0, 0.9)}
+TRACES: dict[str, tuple[float, ...]] = {"network": (1.0, 0.97, 0.95, 0.9, 0.8, 0.5), "first_order": (1.0, 0.9)}
+"""By how actions are told apart: the traces."""
+FITTED = {"network": "Q - V", "first_order": "first order"}
+"""What the advantages that they give are called."""
+CRITIC = {"discount": DISCOUNT, "sweeps": 2, "batch": 256, "learning_rate": 3e-3}  # as control datasets declare it
 RECIPE = """
 id = "{id}"
 kind = "transitions"
@@ -72,9 +78,10 @@ def main(
             name = task.replace("/", "-")
             dataset = recording(task, raw / f"{name}.toml", home, progress)
             truth = kept(raw / f"{name}-truth.parquet", lambda d=dataset, t=task, s=states: estimate(t, d, s, progress))
-            for advantage, traces in TRACES.items():
-                path = raw / f"{name}-{advantage}.parquet"
-                kept(path, lambda d=dataset, a=advantage, s=traces, t=truth: predict(d, a, s, t, progress))
+            files = {each: raw / f"{name}-{each}.parquet" for each in (*TRACES, "use")}
+            if not all(path.exists() for path in files.values()):
+                for each, table in judged(task, dataset, truth, progress).items():
+                    table.write_parquet(files[each])
     calibration_report.write(out)
     typer.echo(f"wrote {out}")
 
@@ -127,34 +134,50 @@ def truth_table(row: np.ndarray, action: np.ndarray, found: np.ndarray) -> pl.Da
     )
 
 
-def predict(
-    dataset: Dataset, advantage: Advantage, traces: Sequence[float], truth: pl.DataFrame, progress: Progress
-) -> pl.DataFrame:
-    """What critics say of the same states, by trace: V, the recorded step's score and Q - V of every action."""
+def judged(task: str, dataset: Dataset, truth: pl.DataFrame, progress: Progress) -> dict[str, pl.DataFrame]:
+    """What critics say of the same states, a table a kind of Q, and what clones of accepted steps reach (`use`)."""
     rows = Rows.of(dataset)
+    every, own = torch.arange(len(rows)), rows.action.unsqueeze(1)
+    accepted: dict[tuple[str, float], Tensor] = {("all steps", math.nan): torch.ones(len(rows), dtype=torch.bool)}
+    tables = {}
+    for kind, traces in TRACES.items():
+        parts = []
+        for trace in traces:
+            began = time.process_time()
+            if kind == "first_order" or not parts:
+                settings = CriticSettings.model_validate({**CRITIC, "trace": trace, "action_value": kind})
+                judgement = judge(rows, settings, 0, progress)
+                gained = judgement.action_value(every, own).squeeze(1) - judgement.value
+                accepted[FITTED[kind], trace] = gained > 0
+                score = judgement.advantage
+            else:
+                # V does not depend on the trace, so one fit serves all.
+                score = returns_to_go(rows, DISCOUNT, following(rows, judgement), trace) - judgement.value
+            if kind == "network":
+                accepted["recorded", trace] = score > 0
+            parts.append(
+                predicted(judgement, score, truth).with_columns(trace=trace, seconds=time.process_time() - began)
+            )
+        tables[kind] = pl.concat(parts)
+    progress(f"{task}: clone what is accepted", 0, 1)
+    return {**tables, "use": calibration_use.clones(rules(task), rows, accepted)}
+
+
+def predicted(judgement: Judgement, score: Tensor, truth: pl.DataFrame) -> pl.DataFrame:
+    """One row a state and action of the truth: V, the recorded step's return less V, and Q - V of every action."""
     arms = int(truth["arm"].max())  # type: ignore[arg-type]
     row = torch.from_numpy(truth["row"].unique(maintain_order=True).to_numpy().copy())
     action = torch.from_numpy(truth["action"].to_numpy().copy()).view(len(row), arms + 1, -1)[:, :-1]
-    found = []
-    for trace in traces:
-        began = time.process_time()
-        if advantage == "fitted" or trace == traces[0]:
-            settings = CriticSettings(discount=DISCOUNT, trace=trace, advantage=advantage)
-            judgement = judge(rows, settings, 0, progress)
-            score, value = judgement.advantage, judgement.value
-            gained = judgement.action_value(row, action) - value[row].unsqueeze(1)
-        else:
-            score = returns_to_go(rows, DISCOUNT, following(rows, judgement), trace) - value
-        columns = {
+    gained = judgement.action_value(row, action) - judgement.value[row].unsqueeze(1)
+    return pl.DataFrame(
+        {
             "row": row.repeat_interleave(arms).numpy(),
             "arm": np.tile(np.arange(arms), len(row)),
-            "value": value[row].repeat_interleave(arms).numpy(),
+            "value": judgement.value[row].repeat_interleave(arms).numpy(),
             "advantage": gained.flatten().numpy(),
             "score": score[row].repeat_interleave(arms).numpy(),
         }
-        seconds = time.process_time() - began
-        found.append(pl.DataFrame(columns).with_columns(trace=trace, explained=judgement.explained, seconds=seconds))
-    return pl.concat(found)
+    ).with_columns(explained=judgement.explained)
 
 
 def following(rows: Rows, whole: Judgement) -> Tensor:

@@ -20,7 +20,9 @@ from pmpo_offline.data.labels import rank
 Array = NDArray[np.float64]
 BLUE, RED, GREY = "#0072B2", "#D55E00", "#888888"  # Okabe, Ito
 BINS, REPLICATES = 8, 2000
-SHOWN = (("recorded", 1.0), ("recorded", 0.9), ("fitted", 0.9))  # of the reliability curves
+SHOWN = (("recorded", 1.0), ("recorded", 0.9), ("first order", 0.9))  # of the reliability curves
+FILES = {"network": "Q - V", "first_order": "first order"}
+"""What the fitted advantages of a file are called; recorded ones need no action values."""
 
 
 @dataclass(frozen=True)
@@ -112,44 +114,50 @@ def write(out: Path) -> None:
     """Write report.md, reliability.png and measures.png."""
     tasks = sorted(path.name.removesuffix("-truth.parquet") for path in (out / "raw").glob("*-truth.parquet"))
     truths = {task: Truth.read(out / "raw" / f"{task}-truth.parquet") for task in tasks}
-    judged = pl.concat(
-        pl.read_parquet(out / "raw" / f"{task}-{mode}.parquet").with_columns(task=pl.lit(task), mode=pl.lit(mode))
-        for task in tasks
-        for mode in ("recorded", "fitted")
-    )
+    judged = pl.concat(scores(out / "raw", task) for task in tasks)
     measured = table(truths, judged)
     measured.write_parquet(out / "measures.parquet")
     reliability(truths, judged).savefig(out / "reliability.png", dpi=130)
     bars(measured).savefig(out / "measures.png", dpi=130)
-    (out / "report.md").write_text(text(truths, measured), encoding="utf-8")
+    (out / "report.md").write_text(text(truths, measured, uses(out / "raw", tasks)), encoding="utf-8")
+
+
+def scores(raw: Path, task: str) -> pl.DataFrame:
+    """One row a state, arm, trace and way of scoring; of Q - V by a network the whole return alone is looked at."""
+    parts = []
+    for kind, way in FILES.items():
+        rows = pl.read_parquet(raw / f"{task}-{kind}.parquet").with_columns(task=pl.lit(task))
+        if kind == "network":
+            parts.append(rows.with_columns(way=pl.lit("recorded")))
+            rows = rows.filter(pl.col("trace") == 1)
+        parts.append(rows.with_columns(way=pl.lit(way), score=pl.col("advantage")))
+    return pl.concat(parts)
 
 
 def table(truths: dict[str, Truth], judged: pl.DataFrame) -> pl.DataFrame:
-    """One row a task, way of judging and measure, with bootstrap intervals over states."""
+    """One row a task, way of scoring, trace and measure, with bootstrap intervals over states."""
     found = []
-    for (task, mode, trace), rows in judged.group_by("task", "mode", "trace", maintain_order=True):
+    for (task, way, trace), rows in judged.group_by("task", "way", "trace", maintain_order=True):
         truth = truths[str(task)]
-        shape = truth.advantage.shape
-        fitted = rows["advantage"].to_numpy().reshape(shape)
-        score, value = rows["score"].to_numpy().reshape(shape)[:, 0], rows["value"].to_numpy().reshape(shape)[:, 0]
-        ways = {str(mode): score}
-        if mode == "recorded" and trace == 1:
-            ways["Q - V"] = fitted[:, 0]
-        explained = 1 - (truth.value - value - (truth.value - value).mean()).var() / truth.value.var()
-        for name, each in ways.items():
-            verdict = Verdict(truth, each, fitted[:, 1:])
-            for measure, function in MEASURES.items():
-                rng = np.random.default_rng(0)
-                states = np.arange(len(each))
-                drawn = [function(verdict, rng.choice(states, len(states))) for _ in range(REPLICATES)]
-                low, high = np.nanquantile(drawn, (0.025, 0.975))
-                found.append((task, name, trace, measure, function(verdict, states), low, high, explained,
-                              rows["explained"][0], rows["seconds"][0]))  # fmt: skip
-    names = ("task", "way", "trace", "measure", "estimate", "low", "high", "value", "explained", "seconds")
+        score, fitted, value = (
+            rows[name].to_numpy().reshape(truth.advantage.shape) for name in ("score", "advantage", "value")
+        )
+        error = truth.value - value[:, 0]
+        explained = 1 - error.var() / truth.value.var()
+        verdict, states = Verdict(truth, score[:, 0], fitted[:, 1:]), np.arange(len(score))
+        for measure, function in MEASURES.items():
+            if measure == "ranks" and way == "recorded":
+                continue  # a recorded return says nothing of other actions
+            rng = np.random.default_rng(0)
+            drawn = [function(verdict, rng.choice(states, len(states))) for _ in range(REPLICATES)]
+            low, high = np.nanquantile(drawn, (0.025, 0.975))
+            estimate = function(verdict, states)
+            found.append((task, way, trace, measure, estimate, low, high, explained, rows["seconds"][0]))
+    names = ("task", "way", "trace", "measure", "estimate", "low", "high", "value", "seconds")
     return pl.DataFrame(found, schema=names, orient="row")
 
 
-def text(truths: dict[str, Truth], measured: pl.DataFrame) -> str:
+def text(truths: dict[str, Truth], measured: pl.DataFrame, used: str) -> str:
     processor = next(
         (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
         platform.processor(),
@@ -185,14 +193,29 @@ def text(truths: dict[str, Truth], measured: pl.DataFrame) -> str:
                 r["measure"]: f"{r['estimate']:.2f} ({r['low']:.2f} – {r['high']:.2f})"
                 for r in rows.iter_rows(named=True)
             }
-            lines.append(
-                f"| {way} | {trace:g} | {rows['value'][0]:.3f} | {' | '.join(cells[name] for name in MEASURES)} | "
-                f"{rows['seconds'][0]:.0f} |"
-            )
+            told = " | ".join(cells.get(name, "–") for name in MEASURES)
+            lines.append(f"| {way} | {trace:g} | {rows['value'][0]:.3f} | {told} | {rows['seconds'][0]:.0f} |")
         parts.append("\n".join(lines))
+    parts.append("## What a clone of the accepted steps reaches")
+    parts.append("Mean return of three clones a row (lowest – highest), 20 episodes each, means played.")
+    parts.append(used)
     made = ", ".join(f"{name} {version(name)}" for name in ("pmpo-offline", "torch", "mujoco", "numpy"))
     parts.append(f"One thread of {processor}, {os.cpu_count()} cores, with {made}.")
     return "\n\n".join(parts) + "\n"
+
+
+def uses(raw: Path, tasks: list[str]) -> str:
+    """Mean return of the clones of accepted steps, one column a task."""
+    runs = pl.concat(pl.read_parquet(raw / f"{task}-use.parquet").with_columns(task=pl.lit(task)) for task in tasks)
+    means = runs.group_by("way", "trace", "task", "run", maintain_order=True).agg(pl.col("return").mean())
+    lines = [f"| accepted | λ | {' | '.join(tasks)} |", f"|---|---:|{'---:|' * len(tasks)}"]
+    for (way, trace), rows in means.group_by("way", "trace", maintain_order=True):
+        cells = []
+        for task in tasks:
+            each = rows.filter(pl.col("task") == task)["return"]
+            cells.append(f"{each.mean():.0f} ({each.min():.0f} – {each.max():.0f})")
+        lines.append(f"| {way} | {'–' if np.isnan(float(str(trace))) else f'{trace:g}'} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def reliability(truths: dict[str, Truth], judged: pl.DataFrame) -> Figure:
@@ -200,8 +223,8 @@ def reliability(truths: dict[str, Truth], judged: pl.DataFrame) -> Figure:
     picture = Figure(figsize=(3.4 * len(SHOWN), 3.1 * len(truths)), layout="constrained")
     grid = picture.subplots(len(truths), len(SHOWN), squeeze=False)
     for axes_row, (task, truth) in zip(grid, truths.items(), strict=True):
-        for axes, (mode, trace) in zip(axes_row, SHOWN, strict=True):
-            chosen = judged.filter((pl.col("task") == task) & (pl.col("mode") == mode) & (pl.col("trace") == trace))
+        for axes, (way, trace) in zip(axes_row, SHOWN, strict=True):
+            chosen = judged.filter((pl.col("task") == task) & (pl.col("way") == way) & (pl.col("trace") == trace))
             score = chosen.filter(pl.col("arm") == 0)["score"].to_numpy()
             actual = truth.advantage[:, 0]
             limit = 1.1 * np.abs(actual).max()
@@ -210,11 +233,11 @@ def reliability(truths: dict[str, Truth], judged: pl.DataFrame) -> Figure:
             axes.axhline(0, color=GREY, linewidth=0.5)
             for part in np.array_split(np.argsort(score), BINS):
                 spread = 1.96 * actual[part].std(ddof=1) / np.sqrt(len(part))
-                colour = BLUE if mode == "fitted" else RED
+                colour = BLUE if way == "first order" else RED
                 axes.errorbar(score[part].mean(), actual[part].mean(), spread, fmt="o", color=colour, capsize=2)
             axes.set_xlim(*np.quantile(score, (0.01, 0.99)) * 1.05)
             axes.set_ylim(-limit, limit)
-            axes.set_title(f"{task}\n{mode}, λ = {trace:g}", fontsize=9)
+            axes.set_title(f"{task}\n{way}, λ = {trace:g}", fontsize=9)
             axes.set_xlabel("score")
         axes_row[0].set_ylabel("true advantage")
     return picture
@@ -226,15 +249,15 @@ def bars(measured: pl.DataFrame) -> Figure:
     names = ("correlation", "signs", "ranks")
     picture = Figure(figsize=(3.6 * len(names), 2.6 * len(tasks)), layout="constrained")
     grid = picture.subplots(len(tasks), len(names), squeeze=False)
-    looks = {"recorded": (RED, "o"), "Q - V": (GREY, "s"), "fitted": (BLUE, "D")}
+    looks = {"recorded": (RED, "o"), "Q - V": (GREY, "s"), "first order": (BLUE, "D")}
     for axes_row, task in zip(grid, tasks, strict=True):
         for axes, name in zip(axes_row, names, strict=True):
             for place, (way, (colour, marker)) in enumerate(looks.items()):
                 rows = measured.filter(
                     (pl.col("task") == task) & (pl.col("way") == way) & (pl.col("measure") == name)
                 ).sort("trace")
-                if name == "ranks" and way == "Q - V":
-                    continue  # the candidates of `recorded` are ranked by the same Q
+                if rows.is_empty():
+                    continue
                 x = rows["trace"].to_numpy() + 0.006 * (place - 1)
                 middle, low, high = (rows[each].to_numpy() for each in ("estimate", "low", "high"))
                 arms = np.maximum([middle - low, high - middle], 0)

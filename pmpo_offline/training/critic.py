@@ -38,8 +38,10 @@ class CriticSettings(BaseModel):
     trace: float = Field(default=1.0, ge=0, le=1)
     """λ of the returns that V is compared with: 1 trusts the rewards alone, less trusts V for what comes later, and has
     less noise. V itself is fitted on whole returns, because from others it learns its own errors."""
+    action_value: Literal["network", "first_order"] = "network"
+    """What tells actions of one state apart: a network of both, or V and the advantage to first order in the action."""
     advantage: Literal["recorded", "fitted"] = "recorded"
-    """Recorded: a row's own return less V, with all its luck. Fitted: what actions like it gained in other episodes."""
+    """Recorded: a row's own return less V, with all its luck. Fitted: Q less V, what such actions gained elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def judge(
     rows: Rows, settings: CriticSettings, seed: int, progress: Callable[[str, int, int], None] | None = None
 ) -> Judgement:
     """Fit V, then how it differs by action, on a dataset's rows; `UserError` if there is one episode only."""
-    fitted = settings.advantage == "fitted"
+    expanded = settings.action_value == "first_order"
     folds = Folds(
         rows,
         settings.folds,
@@ -71,7 +73,7 @@ def judge(
         batch=settings.batch,
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
-        fits=settings.sweeps + (FITS if fitted else 1),
+        fits=settings.sweeps + (FITS if expanded else 1),
         progress=progress,
     )
     scale = 1 - settings.discount  # brings values to the size of one reward
@@ -94,24 +96,26 @@ def judge(
     whole = folds.own(targets(trace=1.0)) / scale
     explained = 1 - float((whole - value).square().mean() / whole.var())
 
-    if fitted:
+    if expanded:
         gained = first_order(folds, states, rows.action, (seen - values) / scale, settings.hidden, settings.sweeps)
-        advantage = gained(torch.arange(len(rows)), rows.action.unsqueeze(1)).squeeze(1)
-        return Judgement(
-            returns, value, advantage, lambda row, action: value[row].unsqueeze(1) + gained(row, action), explained
-        )
 
-    inputs = torch.cat([states, rows.action], dim=1)
-    action_net = folds.networks(100, inputs.shape[1], settings.hidden, 1)
-    folds.fit(action_net, _squared_error(action_net, inputs, seen), settings.sweeps)
+        def action_value(row: Tensor, action: Tensor) -> Tensor:
+            return value[row].unsqueeze(1) + gained(row, action)
+    else:
+        inputs = torch.cat([states, rows.action], dim=1)
+        action_net = folds.networks(100, inputs.shape[1], settings.hidden, 1)
+        folds.fit(action_net, _squared_error(action_net, inputs, seen), settings.sweeps)
 
-    def action_value(row: Tensor, action: Tensor) -> Tensor:
-        k = action.shape[1]
-        repeated = row.repeat_interleave(k)
-        pairs = torch.cat([states[repeated], action.flatten(0, 1)], dim=1)
-        return folds.own(evaluate(action_net, pairs).squeeze(-1), repeated).view(-1, k) / scale
+        def action_value(row: Tensor, action: Tensor) -> Tensor:
+            k = action.shape[1]
+            repeated = row.repeat_interleave(k)
+            pairs = torch.cat([states[repeated], action.flatten(0, 1)], dim=1)
+            return folds.own(evaluate(action_net, pairs).squeeze(-1), repeated).view(-1, k) / scale
 
-    return Judgement(returns, value, returns - value, action_value, explained)
+    advantage = returns - value
+    if settings.advantage == "fitted":
+        advantage = action_value(torch.arange(len(rows)), rows.action.unsqueeze(1)).squeeze(1) - value
+    return Judgement(returns, value, advantage, action_value, explained)
 
 
 def _squared_error(network: nn.Module, inputs: Tensor, targets: Tensor) -> Callable[[Tensor], Tensor]:

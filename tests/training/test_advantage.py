@@ -16,7 +16,7 @@ from pmpo_offline.training.folds import Folds
 DISCOUNT, DECAY = 0.9, 0.8
 FITTED = CriticSettings(
     discount=DISCOUNT, folds=2, hidden=(32,), updates=200, sweeps=2, batch=128, learning_rate=1e-2,
-    trace=0.9, advantage="fitted",
+    trace=0.9, action_value="first_order", advantage="fitted",
 )  # fmt: skip
 
 
