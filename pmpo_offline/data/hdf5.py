@@ -89,11 +89,12 @@ def new_file(path: Path, size: int) -> Iterator[h5py.File]:
 
 def flat_size(table: pa.Table) -> int:
     """Return how many bytes of HDF5 a table takes at most."""
-    strings = sum(pa.types.is_string(field.type) for field in table.schema)
-    widths = [field.type.list_size for field in table.schema if pa.types.is_fixed_size_list(field.type)]
-    scalars = len(table.schema) - len(widths) - strings
+    strings: int = sum(pa.types.is_string(field.type) for field in table.schema)
+    widths: list[int] = [field.type.list_size for field in table.schema if pa.types.is_fixed_size_list(field.type)]
+    scalars: int = len(table.schema) - len(widths) - strings
+    rows: int = table.num_rows
     text: int = table.nbytes if strings else 0
-    return table.num_rows * (4 * sum(widths) + 8 * scalars + 64 * strings) + text + 2**20
+    return rows * (4 * sum(widths) + 8 * scalars + 64 * strings) + text + 2**20
 
 
 def put(group: h5py.h5g.GroupID, name: str, values: NDArray[Any]) -> None:

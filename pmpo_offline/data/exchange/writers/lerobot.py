@@ -35,7 +35,7 @@ NOTE = (
     "where unlabelled; an absent `score` is NaN. Times are steps divided by fps."
 )
 _VERSION = "v3.0"
-_PATH = "{folder}/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+_PATH = "chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 _CHUNK, _FILE_MB = 1000, 100  # files a folder, megabytes a file
 
 
@@ -46,7 +46,7 @@ def write(folder: Path, dataset: Dataset, tell: Tell, fps: int = 20) -> None:
     file = _files(end, max(1, _FILE_MB * 2**20 * len(dataset) // dataset.table.nbytes))
     for index in range(int(file[-1]) + 1):
         here = np.flatnonzero(file == index)
-        path = folder / _PATH.format(folder="data", chunk_index=index // _CHUNK, file_index=index % _CHUNK)
+        path = folder / "data" / _PATH.format(chunk_index=index // _CHUNK, file_index=index % _CHUNK)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_parts(path, _frames(dataset, int(start[here[0]]), int(end[here[-1]]), fps, tell))
     features = _features(dataset)
@@ -143,7 +143,7 @@ def _write_episodes(
             for kind, values in each.items()
         },
     }
-    path = folder / _PATH.format(folder="meta/episodes", chunk_index=0, file_index=0)
+    path = folder / "meta/episodes" / _PATH.format(chunk_index=0, file_index=0)
     path.parent.mkdir(parents=True)
     write_parts(path, [pa.table(content)])
 
@@ -157,7 +157,6 @@ def _info(dataset: Dataset, fps: int) -> dict[str, Any]:
     scalars |= dict.fromkeys(("frame_index", "episode_index", "index", "task_index"), "int64")
     features = {name: _feature("float32", width) for name, width in vectors.items()}
     features |= {name: _feature(dtype, 1) for name, dtype in scalars.items()}
-    named = {"chunk_index": "{chunk_index:03d}", "file_index": "{file_index:03d}"}
     return {
         "codebase_version": _VERSION,
         "robot_type": None,
@@ -169,7 +168,7 @@ def _info(dataset: Dataset, fps: int) -> dict[str, Any]:
         "video_files_size_in_mb": 500,
         "fps": fps,
         "splits": {"train": f"0:{counts.episodes}"},
-        "data_path": "data/chunk-{chunk_index}/file-{file_index}.parquet".format(**named),
+        "data_path": f"data/{_PATH}",
         "video_path": None,
         "features": features,
     }
