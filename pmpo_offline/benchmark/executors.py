@@ -18,6 +18,7 @@ from pmpo_offline.benchmark.results import SCHEMA, Results, fingerprint, key
 from pmpo_offline.benchmark.suite import Cell, Condition, Settings
 from pmpo_offline.catalog import SuiteDeclaration
 from pmpo_offline.errors import PmpoOfflineError
+from pmpo_offline.evaluation.normalized import check_versions
 
 if TYPE_CHECKING:
     from pmpo_offline.data import Dataset
@@ -93,6 +94,7 @@ class Local:
             self.results.remove(name)
         missing = [(k, s) for k, s in zip(keys, complete, strict=True) if not self.results.path(k).exists()]
         if missing:
+            check_versions(dataset.metadata.id, dataset.metadata.references)
             self.train(cell, dataset, content, dict(missing), fresh=fresh)
         return keys
 

@@ -97,6 +97,17 @@ def written(output: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in (output / "raw").iterdir()}
 
 
+def test_returns_are_not_compared_with_references_of_another_simulator(tmp_path, suite, dataset):
+    found = data.open_dataset(dataset)
+    references = data.References(min=0.0, max=100.0, how="made up", versions={"mujoco": "3.0.0"})
+    metadata = found.metadata.model_copy(update={"references": references})
+    elsewhere = tmp_path / "test" / "noise-v0"
+    data.write(elsewhere, metadata, {"transitions": found.table, "episodes": found.episodes})
+    with pytest.raises(UserError, match=r"test/noise-v0: its reference scores are of mujoco 3\.0\.0"):
+        bench(suite, datasets=[str(elsewhere)], output=tmp_path / "out", workers=1)
+    assert not (tmp_path / "out" / "raw").exists()
+
+
 def test_bench_runs_what_is_missing_and_nothing_twice(tmp_path, suite, dataset):
     output = tmp_path / "out"
     stages = []
