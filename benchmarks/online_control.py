@@ -37,9 +37,9 @@ from pmpo_offline.training.online_control import ALGORITHMS, Algorithm, ControlS
 from pmpo_offline.training.ppo import PLANS, PPO
 
 RESULTS = Path(__file__).parent / "results" / "online"
-FRAMES = {"dm_control/cartpole-swingup": 2_000_000, "dm_control/cheetah-run": 3_000_000}
+FRAMES = {"dm_control/cartpole-swingup": 600_000, "dm_control/cheetah-run": 600_000}
 """Control steps of a run."""
-EVALUATIONS, EPISODES = 20, 10
+EVALUATIONS, EPISODES = 12, 10
 """How often a run is evaluated, and on how many episodes; all runs on the same ones, which no run is trained on."""
 
 PMPO = ALGORITHMS["pmpo"]

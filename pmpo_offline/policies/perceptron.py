@@ -5,6 +5,7 @@ It has the form of the behaviours that ship with the package, so that what was l
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -26,10 +27,19 @@ class PerceptronPolicy(nn.Module):
         action_dim: A.
         hidden: widths of the tanh layers.
         std: the deviation that every run begins with, above 0.
+        pace: how fast the deviation learns beside the mean, whose weights Adam moves by as much an update: the smaller,
+            the longer a run explores.
     """
 
     def __init__(
-        self, seeds: Sequence[int], observation_dim: int, action_dim: int, *, hidden: Sequence[int], std: float
+        self,
+        seeds: Sequence[int],
+        observation_dim: int,
+        action_dim: int,
+        *,
+        hidden: Sequence[int],
+        std: float,
+        pace: float,
     ) -> None:
         super().__init__()
         self.runs, self.action_dim = len(seeds), action_dim
@@ -39,7 +49,13 @@ class PerceptronPolicy(nn.Module):
         for inputs, outputs in pairwise(widths):
             layers += [StackedLinear(generators, inputs, outputs), nn.Tanh()]
         self.network = nn.Sequential(*layers, StackedLinear(generators, widths[-1], action_dim, gain=0.1))
-        self.log_std = nn.Parameter(torch.full((self.runs, 1, action_dim), std).log())
+        self.wider = nn.Parameter(torch.zeros(self.runs, 1, action_dim))
+        self._start, self._pace = math.log(std), pace
+
+    @property
+    def log_std(self) -> Tensor:
+        """(R, 1, A)."""
+        return self._start + self._pace * self.wider
 
     def forward(self, observation: Tensor) -> Mixture:
         """Return the action distributions at normalised observations (R, B, O)."""

@@ -88,9 +88,11 @@ class ControlSettings(BaseModel):
     """Share of the way that Q's slow copies move every update."""
     std: float = Field(default=0.8, gt=0)
     """With which exploration begins."""
-    outside: float = Field(default=0.1, ge=0)
-    """What a candidate's squared distance from the box of actions costs, in units of one reward: all actions beyond a
-    wall do the same, and without a cost the mean drifts off where nothing is explored."""
+    pace: float = Field(default=0.1, gt=0)
+    """How fast the deviation learns beside the mean."""
+    outside: float = Field(default=1e-3, ge=0)
+    """What a candidate's squared distance from the box of actions costs, in rewards: all actions beyond a wall do the
+    same, and without a cost the mean drifts off where nothing is explored. A large cost narrows the policy instead."""
     improvement: OnlineSettings = OnlineSettings(refresh=0.005)
 
     @model_validator(mode="after")
@@ -130,7 +132,7 @@ class OnlineControl:
         _, _, observed = self._environments.observation.shape
         acted = rules.action_dim
         self._replay = Replay(hyper.ticks, len(seeds), hyper.environments, observed, acted)
-        self._policy = PerceptronPolicy(seeds, observed, acted, hidden=hyper.hidden, std=hyper.std)
+        self._policy = PerceptronPolicy(seeds, observed, acted, hidden=hyper.hidden, std=hyper.std, pace=hyper.pace)
         self._improver = Improver(
             self._policy,
             OBJECTIVES[algorithm.objective],
@@ -238,7 +240,7 @@ class OnlineControl:
 
     @torch.no_grad()
     def _targets(self, rows: Rows, following: Tensor, noise: Tensor) -> Tensor:
-        """Return what the actions of stretches are worth under the reference, (R, S L), in units of one reward.
+        """Return what the actions of stretches are worth under the reference, (R, S L): average reward a control step.
 
         V is the mean over two actions that lie opposite one another about the reference's mean.
         """
@@ -251,7 +253,7 @@ class OnlineControl:
         likelier = reference.log_prob(done).view(shape) - rows.logp[:, :, 1:]
         end = rows.end[:, :, 1:]
         return retrace(
-            (1 - hyper.discount) * rows.reward[:, :, :-1],
+            (1 - hyper.discount) / hyper.repeat * rows.reward[:, :, :-1],
             (end != ENDED).float(),
             ((above + below) / 2).view(shape),
             action_value.view(shape),
