@@ -37,7 +37,8 @@ from pmpo_offline.tasks.control.task import held_out
 from pmpo_offline.training import train
 
 REPOSITORY = Path(__file__).parents[2]
-DATASETS = ("dm_control/cheetah-run-medium-v0", "dm_control/cartpole-swingup-medium-expert-v0")
+RECIPES = Path(__file__).with_name("recipes")
+DATASETS = (str(RECIPES / "cheetah-run-medium.toml"), str(RECIPES / "cartpole-swingup-medium-expert.toml"))
 LEARNERS = ("bc", "td3-bc")
 
 
