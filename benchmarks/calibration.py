@@ -40,7 +40,7 @@ STATES = {  # how many; some tasks are slow to simulate
     "dm_control/cartpole-swingup": 256,
     "dm_control/cheetah-run": 256,
     "dm_control/finger-spin": 128,
-    "mujoco/hopper": 96,
+    "mujoco/hopper": 48,
 }
 DISCOUNT, CANDIDATES, ROLLOUTS = 0.99, 4, 64
 HORIZON = 200  # steps; 0.99 ** 200 is 0.13, and what an action changed is mixed up with the noise of all others by then
@@ -91,7 +91,7 @@ def recording(task: str, recipe: Path, home: Path | None, progress: Progress) ->
     id = f"calibration/{task.split('/')[1]}-v0"
     recipe.write_text(RECIPE.format(id=id, task=task))
     try:
-        return build_dataset(str(recipe), home=home or data.home(), progress=progress)
+        return build_dataset(str(recipe), home=home or data.home(), overwrite=True, progress=progress)
     finally:
         recipe.unlink()
 
