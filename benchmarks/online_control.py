@@ -1,7 +1,7 @@
 """PMPO, MPO, DPO and PPO learning control online: the paper's control suite, on two of its tasks.
 
 python benchmarks/online_control.py                what is committed under benchmarks/results/online
-python benchmarks/online_control.py --task cheetah-run --arm MPO --output /tmp/online
+python benchmarks/online_control.py --task cheetah-run --arm MPO --output elsewhere
 
 A cell is an arm on a task, its seeds trained as one stack. Cells that stand in the output are not run again, and one
 that was interrupted goes on where it was.

@@ -56,7 +56,7 @@ def _ours(environment: Environment) -> str | None:
 
 def references_of(found: Source, task: str) -> data.References | None:
     """Return the reference scores that the source brings, else those measured here for the task."""
-    if found.references is not None:
+    if found.references is not None and found.references.max > found.references.min:
         return found.references
     measured = catalog.references(task)
     return data.References.model_validate(measured) if measured else None

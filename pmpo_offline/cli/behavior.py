@@ -19,7 +19,7 @@ def train_behavior(
     algo: Annotated[
         str | None, typer.Option(help="Name of a learner.", show_default="ppo; clone where a script solves the task")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of all chance.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of all chance.")] = 0,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Control steps to train for.", show_default="the learner's")
     ] = None,
@@ -48,13 +48,13 @@ def train_behavior(
 def _show(done: Outcome) -> None:
     medium = "not reached" if done.medium is None else f"{done.medium:.1f}"
     print(f"{done.task} by {done.algo}, seed {done.seed}: {done.steps:,} of {done.planned:,} control steps")
-    print(
-        f"return: random {done.random:.1f}, medium {medium}, expert {done.expert:.1f} ± {done.expert_std:.1f}", end=""
-    )
+    expert = "not measured" if done.expert is None else f"{done.expert:.1f} ± {done.expert_std:.1f}"
+    print(f"return: random {done.random:.1f}, medium {medium}, expert {expert}", end="")
     print(f" (target {done.target:g}), {done.cpu_seconds / 60:.1f} minutes of the processor")
     if not done.finished:
         print("stopped early: run the same command again to go on")
-    if done.medium is None:
-        print(f"no policy was medium, so that none was written: train for more --steps than {done.planned:,}")
-    else:
+    elif done.medium is None:
+        more = f"train --fresh for more --steps than {done.planned:,}"
+        print(f"no policy was medium, so that none was written: {more}")
+    if done.medium is not None:
         print(f"medium, replay and expert.safetensors are in {done.path}")

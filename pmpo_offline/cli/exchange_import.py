@@ -40,7 +40,7 @@ def import_(
     ] = None,
     noise: Annotated[float | None, typer.Option(min=0, max=1, help="Rate of flipped labels.", show_default="0")] = None,
     format: Annotated[str, typer.Option(help="arrow, or hdf5 (a Minari directory).")] = "arrow",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of noise, imbalance and critics.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of noise, imbalance and critics.")] = 0,
     home: Home = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Import again what stands.")] = False,
     json: Json = False,

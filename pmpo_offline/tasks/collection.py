@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from pmpo_offline.data.experience import Experience
-from pmpo_offline.errors import PmpoOfflineError
+from pmpo_offline.errors import PmpoOfflineError, UserError
 
 SEEDS_APART = 1_000_000
 """Episodes that a dataset's seed has to itself."""
@@ -40,6 +40,8 @@ def collect(
 
     Raises `PmpoOfflineError` if a process was killed or a kept chunk is damaged.
     """
+    if episodes > SEEDS_APART:
+        raise UserError(f"{episodes:,} episodes are more than the {SEEDS_APART:,} that a seed has: use several seeds")
     folder.mkdir(parents=True, exist_ok=True)
     chunks = {
         folder / f"chunk-{start:07d}.npz": [seed * SEEDS_APART + i for i in range(start, min(start + chunk, episodes))]

@@ -94,7 +94,8 @@ def judge(
     values = evaluate(value_net, states).squeeze(-1)
     returns, value = folds.own(seen) / scale, folds.own(values) / scale
     whole = folds.own(targets(trace=1.0)) / scale
-    explained = 1 - float((whole - value).square().mean() / whole.var())
+    variance = float(whole.var())
+    explained = 1 - float((whole - value).square().mean()) / variance if variance else 0.0  # nothing to explain
 
     if expanded:
         gained = first_order(folds, states, rows.action, (seen - values) / scale, settings.hidden, settings.sweeps)

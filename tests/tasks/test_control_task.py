@@ -133,12 +133,12 @@ def test_missing_weights_are_said_with_the_command_that_makes_them(
     [([0.5, 0.5], 7, [4, 3]), ([0.1] * 10, 200, [20] * 10), ([0.25, 0.75], 8, [2, 6]), ([1.0], 3, [3])],
 )
 def test_turns_keep_the_shares(shares: list[float], episodes: int, counts: list[int]) -> None:
-    turns = deal(shares, episodes)
+    turns = deal(tuple(shares), episodes)
     assert np.bincount(turns, minlength=len(shares)).tolist() == counts
     for length in range(1, episodes):
         played = np.bincount(turns[:length], minlength=len(shares))
         assert np.abs(played - np.array(shares) * length).max() < 1, "close to the shares all along"
-        assert deal(shares, length) == turns[:length]
+        assert deal(tuple(shares), length) == turns[:length]
 
 
 def test_scores_do_not_depend_on_the_stack_and_a_diverged_policy_stands_still() -> None:

@@ -88,7 +88,8 @@ def actors(task: str, behaviors: Sequence[Behavior]) -> list[Actor]:
     return found
 
 
-def deal(shares: Sequence[float], episodes: int) -> list[int]:
+@cache
+def deal(shares: tuple[float, ...], episodes: int) -> list[int]:
     """Return whose turn each of the first episodes is, so that after every one of them the shares are kept best.
 
     Each goes to whoever is furthest behind: halves take turns, and of 200 episodes ten equal shares have 20 each.
@@ -110,7 +111,7 @@ def record(task: str, behaviors: Sequence[Behavior], seeds: Sequence[int]) -> Ex
     """
     rules, cast = _rules(task), actors(task, behaviors)
     places = [seed % SEEDS_APART for seed in seeds]
-    turns = np.array(deal([actor.share for actor in cast], max(places) + 1))[places]
+    turns = np.array(deal(tuple(actor.share for actor in cast), max(places) + 1))[places]
     n, horizon = len(seeds), rules.horizon
     steps = (n, horizon, rules.action_dim)
     # Drawn ahead, episode by episode: what an episode does is a function of its own seed.

@@ -12,6 +12,7 @@ time is dropped, because what followed it is lost (see `episodes`). All other in
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,15 @@ def _told(flat: Flat) -> References | None:
     if "ref_min_score" not in said or "ref_max_score" not in said:
         return None
     how = f"of {said.get('id', 'the dataset')}, from which {flat.path.name} was exported"
-    return References(min=float(said["ref_min_score"]), max=float(said["ref_max_score"]), how=how)
+    try:
+        versions = json.loads(said.get("ref_versions", "{}"))
+        return References(
+            min=float(said["ref_min_score"]), max=float(said["ref_max_score"]), how=how, versions=versions
+        )
+    except (TypeError, ValueError):
+        raise UserError(
+            f"{flat.path}: its attributes ref_min_score, ref_max_score or ref_versions make no sense"
+        ) from None
 
 
 def _read(flat: Flat, name: str, progress: Progress) -> Recorded:

@@ -136,7 +136,7 @@ def joined(shards: Sequence[Flat], folder: Path) -> Flat:
 def _readable(path: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, KeyError, EOFError, RuntimeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, EOFError, RuntimeError) as error:
         raise _damaged(path, error) from None
     except (zipfile.BadZipFile, zlib.error, pa.ArrowException) as error:
         raise _damaged(path, error) from None

@@ -55,7 +55,7 @@ def source(folder: Path) -> Source:
         environment=_environment(said.get("env_spec")),
         references=ours.references if ours else _references(said, name),
         licence=str(said.get("licence") or said.get("license") or "unknown"),
-        author=", ".join(sorted(map(str, said.get("author") or []))) or "unknown",
+        author=_names(said.get("author")),
     )
 
 
@@ -77,7 +77,7 @@ def _references(said: dict[str, Any], name: str) -> References | None:
         low, high = float(said["ref_min_score"]), float(said["ref_max_score"])
     except (KeyError, TypeError, ValueError):
         return None
-    return References(min=low, max=high, how=f"ref_min_score and ref_max_score of {name}", versions={"minari": name})
+    return References(min=low, max=high, how=f"ref_min_score and ref_max_score of {name}")
 
 
 def _environment(spec: Any) -> Environment | None:
@@ -106,7 +106,10 @@ def _space(said: dict[str, Any], key: str, folder: Path, *, acts: bool = False) 
 def _read(folder: Path, said: dict[str, Any], progress: Progress) -> Recorded:
     seen, acted = _space(said, "observation_space", folder), _space(said, "action_space", folder, acts=True)
     low, high = (np.concatenate([getattr(leaf, name) for leaf in acted]) for name in ("low", "high"))
-    count = int(said["total_episodes"])
+    try:
+        count = int(said["total_episodes"])
+    except (TypeError, ValueError):
+        raise UserError(f"{folder}: total_episodes is {said['total_episodes']!r}, no number") from None
     if count < 1:
         raise UserError(f"{folder} holds no episodes")
     parts: dict[str, list[Any]] = {name: [] for name in ("observation", "final", "action", "reward")}
@@ -204,8 +207,17 @@ def _success(episode: Episode) -> bool | None:
         return None
 
 
+def _names(author: Any) -> str:
+    return ", ".join(sorted(map(str, [author] if isinstance(author, str) else author or []))) or "unknown"
+
+
 def _seed(value: Any) -> int:
-    return UNKNOWN_SEED if value is None else int(value)
+    """Return a recorded seed; Minari draws some of 64 bits, which the schema has no place for."""
+    try:
+        seed = int(value)
+    except (TypeError, ValueError):
+        return UNKNOWN_SEED
+    return seed if 0 <= seed < 2**63 else UNKNOWN_SEED
 
 
 def _bounds(low: NDArray[np.float64], high: NDArray[np.float64]) -> list[JsonValue]:

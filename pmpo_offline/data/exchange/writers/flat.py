@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import h5py
 
 from pmpo_offline.data import hdf5
@@ -28,4 +30,5 @@ def write_about(file: h5py.File, dataset: Dataset) -> None:
     attributes = {"id": metadata.id, "task": metadata.task, "label": str(metadata.label), "licence": metadata.licence}
     file.attrs.update(attributes)
     if references := metadata.references:
-        file.attrs.update({"ref_min_score": references.min, "ref_max_score": references.max})
+        versions = json.dumps(references.versions)
+        file.attrs.update({"ref_min_score": references.min, "ref_max_score": references.max, "ref_versions": versions})
