@@ -233,7 +233,10 @@ def test_mistakes_are_the_users() -> None:
 
 def test_a_critic_of_its_own_needs_no_advantages_in_the_data() -> None:
     assert diagnose(walk(), declared("iql")).verdict == "ready"
-    assert diagnose(walk(), declared("awr", critic={"kind": "td3"})).verdict == "ready"
+    own = declared("awr", critic={"kind": "td3"}, settings={"temperature": 1.0})
+    assert diagnose(walk(), own).verdict == "ready"
+    plain = own.model_copy(update={"critic": {}})
+    assert diagnose(walk(), plain).verdict == "cannot learn"
     assert diagnose(walk(), catalog.algorithm("awr")).verdict == "cannot learn"
-    trained = train(walk(), declared("awr", critic={"kind": "td3"}), overrides=QUICK, device="cpu")
+    trained = train(walk(), own, overrides=QUICK, device="cpu")
     assert torch.isfinite(trained.metrics["loss"]).all()
