@@ -7,11 +7,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from pmpo_offline.data import Dataset
 
 torch.set_num_threads(1)
+
+# Property tests without a time limit an example (machines are shared), and with the same examples in every run.
+settings.register_profile("repeatable", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("repeatable")
 
 SMALL = """
 id = "test/stacking-v0"

@@ -64,7 +64,8 @@ def state_temperature(score: Tensor, epsilon: Setting) -> Tensor:
     """Return each state's temperature at which KL(softmax(score / temperature) || uniform) = epsilon.
 
     The divergence falls from log(K / m), where m candidates share the best score, to 0 as the temperature rises, so
-    that one root exists for every epsilon between. An epsilon that is not attainable gives the greedy limit, a
+    that one root exists for every epsilon between, found to 1e-5 unless the two best scores differ by less than 1e-100
+    of the spread: such a near tie is no longer resolved in the fixed number of steps. An epsilon that is not attainable gives the greedy limit, a
     temperature so low that the target is uniform over the best candidates; where all scores are equal every
     temperature gives the uniform target, and it is 1.
 
