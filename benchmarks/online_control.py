@@ -1,10 +1,10 @@
 """PMPO, MPO, DPO and PPO learning control online: the paper's control suite, on two of its tasks.
 
 python benchmarks/online_control.py                what is committed under benchmarks/results/online
-python benchmarks/online_control.py --task cheetah-run --arm MPO --output elsewhere
+python benchmarks/online_control.py --task cheetah-run --algo mpo --output elsewhere
 
-A cell is an arm on a task, its seeds trained as one stack. Cells that stand in the output are not run again, and one
-that was interrupted goes on where it was.
+A cell is an algorithm on a task, all its arms and seeds trained as one stack. Cells that stand in the output are not
+run again, and one that was interrupted goes on where it was.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,55 +37,89 @@ from pmpo_offline.training.online_control import ALGORITHMS, Algorithm, ControlS
 from pmpo_offline.training.ppo import PLANS, PPO
 
 RESULTS = Path(__file__).parent / "results" / "online"
-FRAMES = {"dm_control/cartpole-swingup": 600_000, "dm_control/cheetah-run": 600_000}
+FRAMES = {"dm_control/cartpole-swingup": 1_000_000, "dm_control/cheetah-run": 1_000_000}
 """Control steps of a run."""
-EVALUATIONS, EPISODES = 12, 10
+EVALUATIONS, EPISODES = 20, 10
 """How often a run is evaluated, and on how many episodes; all runs on the same ones, which no run is trained on."""
 
-PMPO = ALGORITHMS["pmpo"]
-ARMS: dict[str, Algorithm | None] = {
-    "PMPO both": PMPO,
-    "PMPO accepts": replace(PMPO, settings={**PMPO.settings, "alpha": 1.0, "beta": 0.5}),
-    "PMPO rejects": replace(PMPO, settings={**PMPO.settings, "alpha": 0.0, "beta": 1.5}),
-    "MPO": ALGORITHMS["mpo"],
-    "DPO": ALGORITHMS["dpo"],
-    "random scores": replace(PMPO, shuffled=True),
-    "PPO": None,
+PPO_ALONE = "ppo"
+"""The learner beside the three, with its own plan."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One learner of the comparison."""
+
+    algo: str
+    """A name of `ALGORITHMS`, or PPO's. Arms of one algorithm are trained side by side."""
+    settings: Mapping[str, float] = field(default_factory=dict)
+    """Over those of the algorithm."""
+    shuffled: bool = False
+
+
+ARMS = {
+    "PMPO both": Arm("pmpo"),
+    "PMPO accepts": Arm("pmpo", {"alpha": 1.0, "beta": 0.25}),
+    "PMPO rejects": Arm("pmpo", {"alpha": 0.0, "beta": 1.2}),
+    "random scores": Arm("pmpo", shuffled=True),
+    "MPO": Arm("mpo"),
+    "DPO": Arm("dpo"),
+    "PPO": Arm(PPO_ALONE),
 }
-"""What improves the policy; None: PPO, with its own plan."""
+ALGOS = tuple(dict.fromkeys(arm.algo for arm in ARMS.values()))
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Training runs of an arm on a task, one a seed."""
+    """The arms of an algorithm on a task, as many training runs of each as there are seeds."""
 
     task: str
-    arm: str
+    algo: str
     seeds: tuple[int, ...]
+
+    @property
+    def runs(self) -> list[tuple[str, int]]:
+        """Arm and seed of every run."""
+        return [(name, seed) for name, arm in ARMS.items() if arm.algo == self.algo for seed in self.seeds]
+
+    @property
+    def algorithm(self) -> Algorithm:
+        """The algorithm with the settings of all runs, one a row."""
+        arms = [ARMS[name] for name, _ in self.runs]
+        base = ALGORITHMS[self.algo]
+        changed = dict.fromkeys(name for arm in arms for name in arm.settings)
+        columns = {
+            name: torch.tensor([[arm.settings.get(name, base.settings[name])] for arm in arms]) for name in changed
+        }
+        shuffled = torch.tensor([arm.shuffled for arm in arms])
+        return replace(base, settings={**base.settings, **columns}, shuffled=shuffled if shuffled.any() else None)
 
     @property
     def name(self) -> str:
         """A name that changes with whatever the results depend on."""
-        algorithm = ARMS[self.arm]
-        plan = {**asdict(PLANS[self.task]), "bonus": ""} if algorithm is None else asdict(algorithm)
-        told = [asdict(self), plan, ControlSettings().model_dump(), FRAMES[self.task], EVALUATIONS, EPISODES]
+        told: list[Any] = [self.task, self.seeds, FRAMES[self.task], EVALUATIONS, EPISODES]
         told += [torch.__version__, mujoco.__version__]
+        if self.algo == PPO_ALONE:
+            told.append({**asdict(PLANS[self.task]), "bonus": ""})
+        else:
+            told += [asdict(arm) for arm in ARMS.values() if arm.algo == self.algo]
+            told += [asdict(ALGORITHMS[self.algo]), ControlSettings().model_dump()]
         digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
-        return f"{self.task.partition('/')[2]}-{self.arm.replace(' ', '-').lower()}-{digest[:12]}"
+        return f"{self.task.partition('/')[2]}-{self.algo}-{digest[:12]}"
 
 
 class Learners:
     """The runs of a cell, as the loop below sees them: one stack, or for PPO one learner a seed."""
 
     def __init__(self, cell: Cell, task: Rules) -> None:
-        algorithm, frames = ARMS[cell.arm], FRAMES[cell.task]
-        self._runs = len(cell.seeds)
+        seeds, frames = [seed for _, seed in cell.runs], FRAMES[cell.task]
+        self._runs = len(seeds)
         self._stack: OnlineControl | None = None
-        if algorithm is not None:
-            self._stack = OnlineControl(task, cell.seeds, algorithm, frames * self._runs)
+        if cell.algo != PPO_ALONE:
+            self._stack = OnlineControl(task, seeds, cell.algorithm, frames * self._runs)
             self._every: list[Any] = [self._stack]
         else:
-            self._every = [PPO(task, seed, frames) for seed in cell.seeds]
+            self._every = [PPO(task, seed, frames) for seed in seeds]
 
     @property
     def frames(self) -> int:
@@ -131,8 +165,9 @@ def train(cell: Cell, unfinished: Path, tell: Callable[[int, int], None]) -> pl.
         due = len({row["frames"] for row in rows}) * planned // EVALUATIONS
         if learners.frames >= due:
             cpu = spent + time.process_time() - began
-            for seed, policy in zip(cell.seeds, learners.policies(), strict=True):
-                described = {"task": cell.task, "arm": cell.arm, "seed": seed, "frames": learners.frames, "cpu": cpu}
+            for (arm, seed), policy in zip(cell.runs, learners.policies(), strict=True):
+                described = {"task": cell.task, "arm": arm, "seed": seed, "frames": learners.frames}
+                described["cpu"] = cpu / len(cell.runs)
                 played = returns(policy, task, beginnings)
                 rows += [{**described, "episode": i, "return": float(each)} for i, each in enumerate(played)]
             checkpoint.save(unfinished, learners.state(), rows=json.dumps(rows), spent=repr(cpu))
@@ -142,38 +177,37 @@ def train(cell: Cell, unfinished: Path, tell: Callable[[int, int], None]) -> pl.
         learners.advance()
 
 
-def cells(tasks: Sequence[str], arms: Sequence[str], seeds: int) -> list[Cell]:
+def cells(tasks: Sequence[str], algos: Sequence[str], seeds: int) -> list[Cell]:
     """Return every cell asked for; `UserError` for a name that is none."""
-    for arm in arms:
-        if arm not in ARMS:
-            raise unknown("arm", arm, ARMS)
+    for algo in algos:
+        if algo not in ALGOS:
+            raise unknown("algorithm", algo, ALGOS)
     chosen = [task_id(task) for task in tasks]
     for task in chosen:
         if task not in FRAMES:
             raise unknown("task of this benchmark", task, FRAMES)
-    return [Cell(task, arm, tuple(range(seeds))) for task in chosen for arm in arms]
+    return [Cell(task, algo, tuple(range(seeds))) for task in chosen for algo in algos]
 
 
 def main(
     task: Annotated[list[str] | None, typer.Option(help="Tasks; default: both.")] = None,
-    arm: Annotated[list[str] | None, typer.Option(help="Arms; default: all.")] = None,
+    algo: Annotated[list[str] | None, typer.Option(help=f"{', '.join(ALGOS)}; default: all.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Training runs of every arm on every task.")] = 3,
     output: Annotated[Path, typer.Option(help="Where results go, and where finished cells are looked for.")] = RESULTS,
 ) -> None:
     """Compare learners that act, judge and improve online."""
-    wanted = cells(task or list(FRAMES), arm or list(ARMS), seeds)
-    raw = output / "raw"
+    raw, unfinished = output / "raw", output / "unfinished"
     with working() as progress:
-        for cell in wanted:
-            finished, unfinished = raw / f"{cell.name}.parquet", output / "unfinished" / f"{cell.name}.safetensors"
+        for cell in cells(task or list(FRAMES), algo or list(ALGOS), seeds):
+            finished, begun = raw / f"{cell.name}.parquet", unfinished / f"{cell.name}.safetensors"
             if not finished.exists():
-                stage = f"{cell.arm} on {cell.task}"
-                frame = train(cell, unfinished, lambda done, total, stage=stage: progress(stage, done, total))
+                stage = f"{cell.algo} on {cell.task}"
+                frame = train(cell, begun, lambda done, total, stage=stage: progress(stage, done, total))
                 raw.mkdir(parents=True, exist_ok=True)
                 frame.write_parquet(finished.with_suffix(".tmp"), compression="zstd")
                 finished.with_suffix(".tmp").replace(finished)
-                unfinished.unlink()
-        standing = [raw / f"{cell.name}.parquet" for cell in cells(list(FRAMES), list(ARMS), seeds)]
+                begun.unlink()
+        standing = [raw / f"{cell.name}.parquet" for cell in cells(list(FRAMES), list(ALGOS), seeds)]
         every = pl.concat([pl.read_parquet(path) for path in standing if path.exists()])
         floors = {each: float(random_returns(rules(each), list(range(100))).mean()) for each in every["task"].unique()}
         online_control_report.write(output, every, list(ARMS), floors)

@@ -79,7 +79,7 @@ def markdown(runs: pl.DataFrame, floors: Mapping[str, float]) -> str:
     head = "".join(f" {task.partition('/')[2]}: last | curve | CPU-s a run |" for task in tasks)
     lines = [f"| |{head}", "|---|" + "---|---|---|" * len(tasks)]
     scores = {
-        (task, arm): {"last": _last(mine), "curve": _curve(mine), "cpu": mine["cpu"].max() / mine["seed"].n_unique()}
+        (task, arm): {"last": _last(mine), "curve": _curve(mine), "cpu": mine["cpu"].max()}
         for (task, arm), mine in runs.group_by("task", "arm", maintain_order=True)
     }
     for arm in dict.fromkeys(arm for _, arm in scores):

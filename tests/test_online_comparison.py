@@ -39,9 +39,13 @@ class Killed(BaseException):
 
 
 def test_a_cell_that_was_killed_goes_on_where_it_was(script: ModuleType, tmp_path: Path) -> None:
-    cell = script.Cell(TASK, "PMPO rejects", (0, 1))
+    cell = script.Cell(TASK, "pmpo", (0,))
     whole = script.train(cell, tmp_path / "whole", lambda *_: None)
-    assert whole.group_by("seed").len()["len"].to_list() == [6, 6]  # three evaluations, the first before any step
+    assert list(whole.group_by("arm", maintain_order=True).len()["len"]) == [6] * 4  # the first before any step
+    assert whole["arm"].unique(maintain_order=True).to_list() == list(script.ARMS)[:4]
+    algorithm = cell.algorithm
+    assert algorithm.settings["alpha"].flatten().tolist() == [0.5, 1.0, 0.0, 0.5]
+    assert algorithm.shuffled.tolist() == [False, False, False, True]
 
     def kill(done: int, total: int) -> None:
         if done > total / 2:
@@ -55,11 +59,11 @@ def test_a_cell_that_was_killed_goes_on_where_it_was(script: ModuleType, tmp_pat
 
 
 def test_the_table_is_made_of_the_finished_cells(script: ModuleType, tmp_path: Path) -> None:
-    script.main(task=["cartpole-swingup"], arm=["DPO", "PPO"], seeds=2, output=tmp_path)
+    script.main(task=["cartpole-swingup"], algo=["dpo", "ppo"], seeds=2, output=tmp_path)
     files = sorted((tmp_path / "raw").iterdir())
     before = [path.stat().st_mtime_ns for path in files]
     assert [path.name.rpartition("-")[0] for path in files] == ["cartpole-swingup-dpo", "cartpole-swingup-ppo"]
-    script.main(task=["cartpole-swingup"], arm=["DPO"], seeds=2, output=tmp_path)
+    script.main(task=["cartpole-swingup"], algo=["dpo"], seeds=2, output=tmp_path)
     assert [path.stat().st_mtime_ns for path in files] == before
 
     raw = pl.concat([pl.read_parquet(path) for path in files])
@@ -75,9 +79,9 @@ def test_the_table_is_made_of_the_finished_cells(script: ModuleType, tmp_path: P
 
 
 def test_names_that_are_none_are_told(script: ModuleType) -> None:
-    with pytest.raises(UserError, match="unknown arm 'DPQ': did you mean DPO"):
-        script.cells([TASK], ["DPQ"], 1)
+    with pytest.raises(UserError, match="unknown algorithm 'dpq': did you mean dpo"):
+        script.cells([TASK], ["dpq"], 1)
     with pytest.raises(UserError, match="unknown control task 'cheetah'"):
-        script.cells(["cheetah"], ["DPO"], 1)
+        script.cells(["cheetah"], ["dpo"], 1)
     with pytest.raises(UserError, match="unknown task of this benchmark 'dm_control/walker-walk'"):
-        script.cells(["walker-walk"], ["DPO"], 1)
+        script.cells(["walker-walk"], ["dpo"], 1)

@@ -45,14 +45,14 @@ class Algorithm:
     constraints: Constraints | None = None
     learning_rate: float | Tensor = 1e-3
     """Of the policy; a number or (R, 1)."""
-    shuffled: bool = False
-    """The control: the scores of a state's candidates are told in random order."""
+    shuffled: Tensor | None = None
+    """(R,) bool, the control: such a run is told the scores of a state's candidates in random order."""
 
 
 ALGORITHMS = {
-    "pmpo": Algorithm("pmpo", {"alpha": 0.5, "beta": 1.0, "divergence": "forward"}),
-    "mpo": Algorithm("mpo", constraints=Constraints(target=0.3, mean=0.005, std=1e-4, start=(1.0, 10.0, 100.0))),
-    "dpo": Algorithm("dpo", {"beta": 1.0}),
+    "pmpo": Algorithm("pmpo", {"alpha": 0.5, "beta": 0.6, "divergence": "forward"}),
+    "mpo": Algorithm("mpo", constraints=Constraints(target=0.3, mean=0.01, std=1e-4, start=(0.01, 1.0, 100.0))),
+    "dpo": Algorithm("dpo", {"beta": 0.3}),
 }
 """By name, as `train-behavior --algo` knows them."""
 
@@ -88,8 +88,9 @@ class ControlSettings(BaseModel):
     """Share of the way that Q's slow copies move every update."""
     std: float = Field(default=0.8, gt=0)
     """With which exploration begins."""
-    pace: float = Field(default=0.1, gt=0)
-    """How fast the deviation learns beside the mean."""
+    pace: float = Field(default=0.03, gt=0)
+    """How fast the deviation learns beside the mean; at 1 every objective but MPO stops exploring long before it knows
+    how to stand a pole up."""
     outside: float = Field(default=1e-3, ge=0)
     """What a candidate's squared distance from the box of actions costs, in rewards: all actions beyond a wall do the
     same, and without a cost the mean drifts off where nothing is explored. A large cost narrows the policy instead."""
@@ -140,7 +141,7 @@ class OnlineControl:
             hyper.improvement,
             seeds,
             learning_rate=algorithm.learning_rate,
-            shuffled=torch.full((len(seeds),), True) if algorithm.shuffled else None,
+            shuffled=algorithm.shuffled,
             constraints=algorithm.constraints,
         )
         self._critic = Twin(seeds, observed + acted, hyper.critic_hidden, 0.0, torch.device("cpu"))
