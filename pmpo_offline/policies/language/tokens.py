@@ -1,0 +1,143 @@
+"""From text to tokens, and from rows of tokens to one padded batch that knows where the completions are.
+
+::
+
+    row          p p p | c c c e              prompt, completion, and the end where one is trained on
+    ids          p p p   c c c . .            what the network reads: the last token predicts nothing, so it stays away
+    place              ^ ^ ^ ^                a state says something about the token after it
+    target               c c c e
+
+Rows are padded on the right. Attention looks to the left only, so no state at a `place` ever sees the padding, and no
+mask is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Reduction = Literal["sum", "mean"]
+"""Over the tokens of a completion: the log-probability of the whole, or its average token."""
+
+
+class Tokens(NamedTuple):
+    """One row."""
+
+    prompt: tuple[int, ...]
+    """At least one token: the first token of a completion is predicted from something."""
+    completion: tuple[int, ...]
+    """With the end-of-sequence token where one is trained on; may be empty."""
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """B rows side by side, and the N tokens of all their completions, row after row."""
+
+    ids: Tensor
+    """(B, T) int64, what the network reads; see the drawing above."""
+    row: Tensor
+    """(N,) int64, the row of each completion token."""
+    place: Tensor
+    """(N,) int64, the position whose state predicts it."""
+    target: Tensor
+    """(N,) int64, the token itself."""
+    length: Tensor
+    """(B,) int64, the completion tokens of each row; they sum to N."""
+
+    def reduce(self, values: Tensor, how: Reduction) -> Tensor:
+        """Return the sum or mean over each completion's tokens: (N,) -> (B,). An empty completion has 0 of either."""
+        total = values.new_zeros(len(self.length)).index_add(0, self.row, values)
+        return total if how == "sum" else total / self.length.clamp(min=1)
+
+    def to(self, device: torch.device | str) -> TokenBatch:
+        """Return the batch on a device."""
+        return TokenBatch(*(getattr(self, field.name).to(device) for field in fields(self)))
+
+
+def tokenize(
+    tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str, *, ends: bool, longest: int | None = None
+) -> Tokens:
+    """Return the tokens of a row, the prompt's being `prompt_tokens`.
+
+    The completion is read together with its prompt, as the network wrote it: some tokenizers would begin a text that
+    stands alone with a blank. Where a token would span both, it is read alone instead: prompts never change.
+
+    Args:
+        tokenizer: any of transformers'.
+        prompt: what the network continues, in its own chat template if it has one.
+        completion: without the end-of-sequence token (one that stands there all the same is not doubled).
+        ends: whether the end-of-sequence token follows.
+        longest: the largest number of completion tokens, the end counted. A longer completion is cut, and then does not
+            end: no token is overwritten.
+
+    Raises:
+        ValueError: an empty prompt, or an end, for a tokenizer that has no token for it.
+    """
+    head = prompt_tokens(tokenizer, prompt)
+    start = len(head)
+    tail: list[int] = _plain(tokenizer, prompt + completion)
+    if head[0] == tokenizer.bos_token_id and tail[:1] != [tokenizer.bos_token_id]:
+        tail = [tokenizer.bos_token_id, *tail]
+    tail = tail[start:] if prompt and tuple(tail[:start]) == head else _plain(tokenizer, completion)
+    if ends and tail[-1:] != [_end(tokenizer)]:
+        tail = [*tail, _end(tokenizer)]
+    return Tokens(head, tuple(tail[:longest]))
+
+
+def prompt_tokens(tokenizer: PreTrainedTokenizerBase, prompt: str) -> tuple[int, ...]:
+    """Return what the network is given to continue: the beginning-of-sequence token only if the tokenizer itself adds it.
+
+    One that the text already spells out is not doubled. An empty prompt is the beginning token, or else the end token.
+
+    Raises:
+        ValueError: an empty prompt for a tokenizer that has neither.
+    """
+    ids, begin = _plain(tokenizer, prompt), tokenizer.bos_token_id
+    adds = begin is not None and tokenizer("").input_ids[:1] == [begin]
+    if adds and ids[:1] != [begin]:
+        ids = [begin, *ids]
+    return tuple(ids) or (_end(tokenizer) if begin is None else begin,)
+
+
+def collate(rows: Sequence[Tokens], pad: int = 0) -> TokenBatch:
+    """Return rows as one batch.
+
+    Args:
+        rows: one or more.
+        pad: fills `ids` on the right; any token does.
+
+    Raises:
+        ValueError: no rows, or a row without a prompt.
+    """
+    if not rows or not all(row.prompt for row in rows):
+        raise ValueError("a batch needs rows, and every row a prompt of one token or more")
+    width = max(1, *(len(row.prompt) + len(row.completion) - 1 for row in rows))
+    ids = torch.full((len(rows), width), pad)
+    for i, (prompt, completion) in enumerate(rows):
+        read = (prompt + completion)[:-1]
+        ids[i, : len(read)] = torch.tensor(read, dtype=torch.int64)
+    length = torch.tensor([len(row.completion) for row in rows])
+    row = torch.arange(len(rows)).repeat_interleave(length)
+    first = torch.tensor([len(row.prompt) - 1 for row in rows])
+    before = length.cumsum(0) - length  # completion tokens of all rows above
+    place = torch.arange(len(row)) - before[row] + first[row]
+    target = torch.tensor([token for each in rows for token in each.completion], dtype=torch.int64)
+    return TokenBatch(ids, row, place, target, length)
+
+
+def _plain(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids
+    return ids
+
+
+def _end(tokenizer: PreTrainedTokenizerBase) -> int:
+    if (end := tokenizer.eos_token_id) is None:
+        raise ValueError("the tokenizer has no end-of-sequence token")
+    return int(end)
