@@ -8,7 +8,7 @@ is not trained passes back one vector of the width H a token, which is found alo
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,109 @@ from torch.utils.checkpoint import checkpoint
 
 from pmpo_offline.errors import UserError
 from pmpo_offline.policies.language.tokens import TokenBatch
+from pmpo_offline.policies.language.trunk import Causal, backbone, causal, from_trunk
 
-if TYPE_CHECKING:
-    from peft import PeftModel
-    from transformers import PreTrainedModel
+CHUNK = 256
+"""Tokens whose numbers for the whole vocabulary are held at once: 50 MB a tensor for 49,152 words."""
 
+Measure = Callable[..., Tensor]
+"""Of the log-probabilities (n, V) of n tokens and of whatever goes along with them: K values each, (K, n)."""
+
+
+def states(model: Causal, batch: TokenBatch, *, trunk: Tensor | None = None, cut: int = 0) -> Tensor:
+    """Return the last hidden states, after the final norm, that predict each completion token: (N, H).
+
+    Args:
+        model: any causal language model.
+        batch: B rows of T places.
+        trunk: (B, T, H), the hidden states of the same rows that enter layer `cut`, if they are at hand.
+        cut: the layers that `trunk` has behind it.
+    """
+    if trunk is None:
+        hidden: Tensor = backbone(model)(input_ids=batch.ids, use_cache=False).last_hidden_state
+    else:
+        hidden = from_trunk(model, trunk, cut)
+    return hidden[batch.row, batch.place]
+
+
+def log_probs(model: Causal, states: Tensor) -> Tensor:
+    """Return the log-probabilities of the whole vocabulary, in float32 or wider: (n, H) -> (n, V)."""
+    return _log_probs(causal(model).get_output_embeddings(), states)
+
+
+def token_logp(model: Causal, states: Tensor, target: Tensor, chunk: int = CHUNK) -> Tensor:
+    """Return the log-probability of each token, nats, in float32 or wider: (N, H), (N,) -> (N,)."""
+    return per_token(model, states, of_target, target, chunk=chunk)[0]
+
+
+def of_target(log_p: Tensor, target: Tensor) -> Tensor:
+    """Pick each token's own log-probability: (n, V), (n,) -> (1, n)."""
+    return log_p.gather(-1, target.unsqueeze(-1)).squeeze(-1).unsqueeze(0)
+
+
+def per_token(model: Causal, states: Tensor, measure: Measure, *along: Tensor, chunk: int = CHUNK) -> Tensor:
+    """Return values of each token's distribution over the vocabulary, (K, N), differentiable in `states`.
+
+    Args:
+        model: its head turns states into log-probabilities. Where the head itself is trained, its gradient comes too.
+        states: (N, H).
+        measure: see `Measure`; each token's values depend on its own distribution alone.
+        along: tensors (N, ...) that are cut into the same chunks and handed to `measure`; no gradient flows into them.
+        chunk: tokens at once, the bound of the memory.
+    """
+    head = causal(model).get_output_embeddings()
+
+    def value(part: Tensor, *others: Tensor) -> Tensor:
+        return measure(_log_probs(head, part), *others)
+
+    parts = list(zip(*(torch.split(each, chunk) for each in (states, *along)), strict=True))
+    if not torch.is_grad_enabled():
+        return torch.cat([value(*part) for part in parts], dim=-1)
+    if any(weight.requires_grad for weight in head.parameters()):
+        return torch.cat([checkpoint(value, *part, use_reentrant=False) for part in parts], dim=-1)
+    return torch.cat([_PerToken.apply(value, *part) for part in parts], dim=-1)  # type: ignore[no-untyped-call]
+
+
+class _PerToken(torch.autograd.Function):
+    """Find the gradient of each token's values along with the values, and keep only that: (K, n, H).
+
+    Which values a loss weighs how is known only later, but it is a factor a token: nothing of width V need wait for it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, value: Measure, states: Tensor, *along: Tensor) -> Tensor:
+        with torch.enable_grad():
+            states = states.detach().requires_grad_()
+            values = value(states, *along)
+            slopes = [torch.autograd.grad(each.sum(), states, retain_graph=True)[0] for each in values]
+        ctx.save_for_backward(torch.stack(slopes))
+        return values.detach()
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> Any:
+        (slopes,) = ctx.saved_tensors
+        gradient = (upstream[0].unsqueeze(-1) * slopes).sum(0).to(slopes.dtype)
+        return None, gradient, *([None] * (len(ctx.needs_input_grad) - 2))
+
+
+def check_head(model: Causal) -> None:
+    """Make sure that a model's distributions are those of its head over its backbone, on a few tokens.
+
+    Raises:
+        UserError: it does something else to its logits (a cap, a scale), which our log-probabilities would not show.
+    """
+    whole = causal(model)
+    head = whole.get_output_embeddings()
+    device = next(whole.parameters()).device
+    ids = torch.arange(8, device=device).remainder(whole.config.get_text_config().vocab_size)[None]
+    with torch.no_grad():
+        expected = whole(input_ids=ids, use_cache=False).logits
+        found = None if head is None else head(backbone(model)(input_ids=ids, use_cache=False).last_hidden_state)
+    if found is None or not torch.allclose(found, expected, rtol=1e-3, atol=1e-3):
+        raise UserError(f"{type(whole).__name__} transforms its logits after the head, which is not supported")
+
+
+def _log_probs(head: nn.Module, states: Tensor) -> Tensor:
+    logits: Tensor = head(states)
+    # A sum of bfloat16 log-probabilities errs by tens of nats over a thousand tokens.
+    return torch.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=-1)

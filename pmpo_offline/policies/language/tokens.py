@@ -92,9 +92,10 @@ def tokenize(
 
 
 def prompt_tokens(tokenizer: PreTrainedTokenizerBase, prompt: str) -> tuple[int, ...]:
-    """Return what the network is given to continue: the beginning-of-sequence token only if the tokenizer itself adds it.
+    """Return what the network is given to continue.
 
-    One that the text already spells out is not doubled. An empty prompt is the beginning token, or else the end token.
+    It begins with the beginning-of-sequence token only if the tokenizer itself would add one, and not twice if the text
+    already spells it out. An empty prompt is the beginning token, or else the end token.
 
     Raises:
         ValueError: an empty prompt for a tokenizer that has neither.
