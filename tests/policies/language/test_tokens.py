@@ -19,7 +19,7 @@ A, B, C = 3, 4, 5
 
 
 def make(begins: bool = False, blanks: bool = False, **special: str | None) -> PreTrainedTokenizerFast:
-    """One token a word; `begins`: adds a beginning on its own; `blanks`: writes a blank before a text, like Llama 2's."""
+    """One token a word; `begins`: adds a beginning; `blanks`: writes a blank before a text, as Llama 2 does."""
     inner = Tokenizer(WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
     inner.pre_tokenizer = pre_tokenizers.Metaspace() if blanks else pre_tokenizers.WhitespaceSplit()
     if begins:
