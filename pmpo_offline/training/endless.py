@@ -11,10 +11,8 @@ from torch import Tensor
 
 from pmpo_offline.data.streams import random_words
 from pmpo_offline.tasks.control import Rules, Simulation
+from pmpo_offline.training.acting import CARRIED
 from pmpo_offline.training.replay import CUT_OFF, ENDED, GOES_ON
-
-_CARRIED = ("state", "sensors", "target", "elapsed")
-"""What a simulation's episodes consist of."""
 
 
 class Endless:
@@ -66,13 +64,15 @@ class Endless:
             reward[going] += step.reward
             self.frames += len(going)
             going = going[~step.done]
+            if not len(going):
+                break
         if len(over):
             self._observation[over], self._end[over] = self._begin(over), GOES_ON
         return torch.from_numpy(reward.astype(np.float32)).view(self._shape)
 
     def state(self) -> dict[str, Tensor]:
         """Return where all episodes are, for a checkpoint."""
-        arrays = {name: getattr(self._simulation, name) for name in _CARRIED}
+        arrays = {name: getattr(self._simulation, name) for name in CARRIED}
         arrays |= {"observation": self._observation, "end": self._end, "begun": self._begun}
         return {name: torch.from_numpy(each.copy()) for name, each in arrays.items()} | {
             "frames": torch.tensor(self.frames)
@@ -80,7 +80,7 @@ class Endless:
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Take back what `state` returned."""
-        for name in _CARRIED:
+        for name in CARRIED:
             getattr(self._simulation, name)[:] = state[name].numpy()
         for mine, name in ((self._observation, "observation"), (self._end, "end"), (self._begun, "begun")):
             mine[:] = state[name].numpy()

@@ -15,7 +15,7 @@ from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.training.iql import ExpectileCritic, ExpectileSettings
 from pmpo_offline.training.td3 import TwinDelayedCritic, TwinDelayedSettings
 
-CriticSettings = Annotated[ExpectileSettings | TwinDelayedSettings, Field(discriminator="kind")]
+RewardCriticSettings = Annotated[ExpectileSettings | TwinDelayedSettings, Field(discriminator="kind")]
 
 
 class Critic(Protocol):
@@ -53,7 +53,7 @@ def critic_settings(algorithm: AlgorithmDeclaration) -> ExpectileSettings | Twin
             'take "all"'
         )
     try:
-        return TypeAdapter(CriticSettings).validate_python(algorithm.critic)
+        return TypeAdapter(RewardCriticSettings).validate_python(algorithm.critic)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "kind"

@@ -9,12 +9,10 @@ from typing import Any
 
 from pmpo_offline.data import card
 from pmpo_offline.data.dataset import Dataset, load_dataset
+from pmpo_offline.data.exchange.origin import MARKER
 from pmpo_offline.data.exchange.writers import FORMATS, Writer
 from pmpo_offline.data.whole import placing, refusal
 from pmpo_offline.errors import PmpoOfflineError, UserError, unknown
-
-MARKER = "pmpo_offline.json"
-"""Says what an export is of, and that the folder is one and may be overwritten."""
 
 
 def export_dataset(

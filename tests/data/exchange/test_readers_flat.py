@@ -6,6 +6,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -139,6 +140,15 @@ def test_our_own_hopper_is_not_d4rls_whatever_it_is_called(tmp_path: Path) -> No
     assert_same(source.read(lambda *_: None).experience, written)
 
 
+def test_a_stranger_s_attribute_task_makes_no_export_of_ours(tmp_path: Path) -> None:
+    path = hdf5(tmp_path / "hopper_medium-v2.hdf5", as_d4rl(experience([2])))
+    with h5py.File(path, "a") as file:
+        file.attrs["task"] = "run"
+    source = found(path)
+    assert source.task is None
+    assert source.environment is not None
+
+
 def changed(name: str, values: Any) -> Arrays:
     return as_d4rl(experience([3, 1, 4])) | {name: values}
 
@@ -242,6 +252,8 @@ def test_folders_and_names_that_are_neither(tmp_path: Path) -> None:
     assert "gcs: is no place to import from" in refusal("gcs:bucket/set")
     hdf5(tmp_path / "main_data.hdf5", {"episode_0/observations": np.zeros((2, 3))})
     assert "is the inside of a Minari data set" in refusal(tmp_path / "main_data.hdf5")
+    np.savez(tmp_path / "part-0.npz", observations=np.zeros((2, 3)))
+    assert "holds .npz and .hdf5 files: give one of them" in refusal(tmp_path)
 
 
 # RLDS

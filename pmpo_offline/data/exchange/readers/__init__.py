@@ -35,12 +35,15 @@ def open_source(name: str, progress: Progress) -> Source:
 def _in_folder(path: Path) -> Source:
     if folder := minari.data_folder(path):
         return minari.source(folder)
-    for suffix in SUFFIXES:
-        if files := sorted(path.glob(f"*{suffix}")):
-            return _of_arrays(joined([open_flat(file) for file in files], path), files)
-    raise UserError(
-        f"{path} holds neither data/metadata.json, as a Minari data set does, nor files of steps: {_CAN_BE}"
-    )
+    found = {suffix: files for suffix in SUFFIXES if (files := sorted(path.glob(f"*{suffix}")))}
+    if not found:
+        raise UserError(
+            f"{path} holds neither data/metadata.json, as a Minari data set does, nor files of steps: {_CAN_BE}"
+        )
+    if len(found) > 1:
+        raise UserError(f"{path} holds {' and '.join(found)} files: give one of them, or a folder of one kind")
+    (files,) = found.values()
+    return _of_arrays(joined([open_flat(file) for file in files], path), files)
 
 
 def _of_arrays(flat: Flat, files: list[Path]) -> Source:

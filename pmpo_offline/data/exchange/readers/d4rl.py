@@ -33,6 +33,8 @@ _NEEDED: dict[str, Kind] = {
 }
 _OPTIONAL: dict[str, Kind] = {"timeouts": "flags", "next_observations": "matrix", "infos/success": "flags"}
 _LICENCE = "CC-BY-4.0"  # of D4RL's data sets
+_OURS = {"id", "task", "label", "licence"}
+"""Attributes that all exports of this package have."""
 
 
 def source(flat: Flat) -> Source:
@@ -43,7 +45,7 @@ def source(flat: Flat) -> Source:
     # The files are called hopper_medium-v2.hdf5, the data sets hopper-medium-v2.
     name = flat.path.stem.replace("_", "-")
     said = flat.attributes
-    ours = "task" in said
+    ours = said.keys() >= _OURS
     environment = None if ours else d4rl_scores.environment(name)
     return Source(
         format="d4rl",

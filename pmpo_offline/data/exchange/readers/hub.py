@@ -45,6 +45,8 @@ def _download(dataset_id: str) -> None:
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)  # the hub's client logs each of its attempts; how the last one ended is said below
     try:
+        if "MINARI_REMOTE" not in os.environ:
+            _knock()
         download_dataset(dataset_id)
     except ImportError as error:
         raise UserError(f"minari:{dataset_id} is not in {minari_home()}, and the hub's client lacks: {error}") from None
@@ -58,3 +60,10 @@ def _download(dataset_id: str) -> None:
         ) from None
     finally:
         logging.disable(before)
+
+
+def _knock() -> None:
+    """Ask once whether the hub answers, and raise what its client raises: a download would ask for half a minute."""
+    from huggingface_hub import constants, get_session
+
+    get_session().head(constants.ENDPOINT)

@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
+from pmpo_offline.data.exchange.origin import origin
 from pmpo_offline.data.exchange.readers import checks
 from pmpo_offline.data.exchange.readers.episodes import UNKNOWN_SEED
 from pmpo_offline.data.exchange.readers.minari_storage import METADATA, Episode, open_storage
-from pmpo_offline.data.exchange.readers.origin import origin
 from pmpo_offline.data.exchange.readers.source import Environment, Progress, Recorded, Source
 from pmpo_offline.data.exchange.readers.spaces import Leaf, leaves
 from pmpo_offline.data.experience import Experience

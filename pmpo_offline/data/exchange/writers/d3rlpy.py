@@ -22,6 +22,7 @@ from pmpo_offline.data.exchange.writers import flat
 from pmpo_offline.data.exchange.writers.steps import Tell
 from pmpo_offline.data.exchange.writers.writer import Writer
 
+_ENDING = ".h5"
 _VERSION = "2.1"
 _COLUMNS = ["observations", "actions", "rewards", "terminated"]
 
@@ -35,7 +36,7 @@ NOTE = (
 def write(folder: Path, dataset: Dataset, tell: Tell) -> None:
     """Write `<name>.h5` into `folder`."""
     count = dataset.metadata.counts.episodes
-    with hdf5.new_file(folder / file_name(dataset), flat.size(dataset) + 4096 * count) as file:
+    with hdf5.new_file(folder / flat.file_name(dataset, _ENDING), flat.size(dataset) + 4096 * count) as file:
         file.create_dataset("columns", data=_COLUMNS)
         file.create_dataset("num_episodes", data=count)
         file.create_dataset("version", data=_VERSION)
@@ -63,16 +64,11 @@ def _write_episodes(file: h5py.File, dataset: Dataset, tell: Tell) -> None:
             tell(index + 1, count)
 
 
-def file_name(dataset: Dataset) -> str:
-    """Return the last part of the id, with the ending of d3rlpy's own files."""
-    return f"{dataset.metadata.id.rpartition('/')[2]}.h5"
-
-
 def loading(dataset: Dataset) -> list[str]:
     """Return the lines of Python that open it."""
     return [
         "from d3rlpy.dataset import InfiniteBuffer, ReplayBuffer",
-        f'with open("{file_name(dataset)}", "rb") as file:',
+        f'with open("{flat.file_name(dataset, _ENDING)}", "rb") as file:',
         "    dataset = ReplayBuffer.load(file, InfiniteBuffer())",
     ]
 

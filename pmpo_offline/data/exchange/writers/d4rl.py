@@ -18,6 +18,7 @@ from pmpo_offline.data.exchange.writers import flat
 from pmpo_offline.data.exchange.writers.steps import Tell, blocks
 from pmpo_offline.data.exchange.writers.writer import Writer
 
+_ENDING = ".hdf5"
 _MATRICES = {"observations": "observation", "actions": "action", "next_observations": "next_observation"}
 _VECTORS = {
     "rewards": ("reward", np.float32),
@@ -35,7 +36,7 @@ NOTE = (
 
 def write(folder: Path, dataset: Dataset, tell: Tell) -> None:
     """Write `<name>.hdf5` into `folder`."""
-    with hdf5.new_file(folder / file_name(dataset), flat.size(dataset)) as file:
+    with hdf5.new_file(folder / flat.file_name(dataset, _ENDING), flat.size(dataset)) as file:
         n, schema = len(dataset), dataset.table.schema
         for name, column in _MATRICES.items():
             width = schema.field(column.removeprefix("next_")).type.list_size
@@ -53,16 +54,11 @@ def write(folder: Path, dataset: Dataset, tell: Tell) -> None:
         flat.write_about(file, dataset)
 
 
-def file_name(dataset: Dataset) -> str:
-    """Return the last part of the id, as D4RL names its files."""
-    return f"{dataset.metadata.id.rpartition('/')[2]}.hdf5"
-
-
 def loading(dataset: Dataset) -> list[str]:
     """Return the lines of Python that open it."""
     return [
         "import h5py",
-        f'with h5py.File("{file_name(dataset)}") as file:',
+        f'with h5py.File("{flat.file_name(dataset, _ENDING)}") as file:',
         '    dataset = {name: file[name][()] for name in file if name != "metadata"}',
     ]
 

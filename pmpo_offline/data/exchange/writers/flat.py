@@ -10,6 +10,11 @@ from pmpo_offline.data import hdf5
 from pmpo_offline.data.dataset import Dataset
 
 
+def file_name(dataset: Dataset, ending: str) -> str:
+    """Return the last part of the id with the ending that the other library gives its files."""
+    return f"{dataset.metadata.id.rpartition('/')[2]}{ending}"
+
+
 def size(dataset: Dataset) -> int:
     """Return how many bytes of HDF5 the dataset takes at most, next observations included."""
     tables = [table for table in (dataset.episodes, dataset.candidates) if table is not None]

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from pmpo_offline.data.ids import METADATA_FILE
 from pmpo_offline.data.schema import References
 
-_MARKER = "pmpo_offline.json"
+MARKER = "pmpo_offline.json"
+"""Says what an export is of, and that the folder is one and may be overwritten."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Origin:
 def origin(folder: Path) -> Origin | None:
     """Return where an export in `folder`, or a dataset in HDF5 form, comes from; None for a folder that is neither."""
     try:
-        path = folder / _MARKER
+        path = folder / MARKER
         said = json.loads(path.read_bytes())["dataset"] if path.is_file() else _own(folder)
         references = said["references"]
         return Origin(str(said["task"]), None if references is None else References.model_validate(references))
