@@ -63,9 +63,8 @@ class SuiteDeclaration(Declaration):
     name: str
     title: str
     description: str = ""
-    family: str = "control"
-    """Which hyperparameters its algorithms take: a folder of baselines/."""
     datasets: Annotated[list[str], Field(min_length=1)]
+    """Of one family of tasks or of several: every algorithm is declared for each of them."""
     imbalance: Annotated[list[Share], Field(min_length=1)] = [None]
     noise: Annotated[list[Rate | None], Field(min_length=1)] = [None]
     """Rates of flipped labels; None: as the dataset has it."""
@@ -125,7 +124,14 @@ def algorithm(name: str, family: str = "control") -> AlgorithmDeclaration:
     """Return the algorithm of this name as declared for a family of tasks; `UserError` if there is none."""
     if family not in families():
         raise unknown("family of algorithms", family, families())
-    return _find("algorithm", name, _algorithm_files(family), AlgorithmDeclaration)
+    files = _algorithm_files(family)
+    elsewhere = [other for other in families() if name in _algorithm_files(other)]
+    if elsewhere and name not in files:
+        raise UserError(
+            f"algorithm {name} is declared for {', '.join(elsewhere)} and not for {family}: leave it out there, or "
+            f"take one of {', '.join(sorted(files))}"
+        )
+    return _find("algorithm", name, files, AlgorithmDeclaration)
 
 
 def families() -> list[str]:

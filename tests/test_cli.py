@@ -113,7 +113,10 @@ def test_help_starts_without_anything_heavy(arguments):
         (["show"], "Missing argument 'ID'"),
         (["show", "test/smal-v0"], "unknown dataset 'test/smal-v0': did you mean test/small-v0?"),
         (["verify", "test/smal-v0"], "unknown dataset 'test/smal-v0': did you mean test/small-v0?"),
-        (["bench", "quick", "--datasets", "bandit/sphere-v0"], "hyperparameters of the family bandit, and suite quick"),
+        (
+            ["bench", "control", "--datasets", "bandit/sphere-v0"],
+            "rgb-stacking and not for bandit: leave it",
+        ),
         (["bench", "--datasets", "test/smal-v0"], "unknown dataset 'test/smal-v0': did you mean test/small-v0?"),
         (["show", "/"], "holds no dataset.json"),
         (["report", "/nowhere"], "no raw scores here"),

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import polars as pl
 import torch
 
-from pmpo_offline import __version__, catalog
-from pmpo_offline.benchmark.results import SCHEMA, Results, fingerprint, key
-from pmpo_offline.benchmark.suite import Cell, Condition, Settings
+from pmpo_offline import catalog
+from pmpo_offline.benchmark import stacks
+from pmpo_offline.benchmark.job import Job
+from pmpo_offline.benchmark.results import SCHEMA, Results, fingerprint
+from pmpo_offline.benchmark.suite import Cell, Condition, Progress, Settings
 from pmpo_offline.catalog import SuiteDeclaration
 from pmpo_offline.errors import PmpoOfflineError
 from pmpo_offline.evaluation.normalized import check_versions
@@ -23,13 +23,10 @@ from pmpo_offline.evaluation.normalized import check_versions
 if TYPE_CHECKING:
     from pmpo_offline.data import Dataset
 
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
-
 
 @dataclass(frozen=True)
 class Local:
-    """Executes cells in this process, one after another."""
+    """Executes cells on this machine, one condition after another."""
 
     suite: SuiteDeclaration
     results: Results
@@ -59,7 +56,7 @@ class Local:
             for cell in group:
                 self.progress("benchmark", done, len(cells))
                 try:
-                    keys += self.cell(cell, dataset, content, fresh=fresh)
+                    keys += self.cell(Job(self.suite, cell, dataset, content), fresh=fresh)
                 except PmpoOfflineError as failure:
                     error = failure
                     failures.append(f"{cell.title}: {failure}")
@@ -84,109 +81,28 @@ class Local:
         # A recipe may declare a share of its own, which can only be undone afterwards.
         return dataset.relabelled(imbalance="collected") if imbalance == "collected" else dataset
 
-    def cell(self, cell: Cell, dataset: Dataset, content: str, *, fresh: bool) -> list[str]:
-        """Train and evaluate what is missing of a cell; return the keys of all its rows."""
-        from pmpo_offline.training import settle
-
-        complete = [settle(cell.algorithm, settings, dataset) for settings in cell.settings]
-        keys = [key(self.determinants(cell, settings, dataset, content)) for settings in complete]
-        for name in keys if fresh else []:
-            self.results.remove(name)
-        missing = [(k, s) for k, s in zip(keys, complete, strict=True) if not self.results.path(k).exists()]
+    def cell(self, job: Job, *, fresh: bool) -> list[str]:
+        """Train, evaluate and store what is missing of a cell; return the keys of all its rows."""
+        for key in job.rows if fresh else []:
+            self.results.remove(key)
+        missing = {key: settings for key, settings in job.rows.items() if not self.results.path(key).exists()}
         if missing:
-            check_versions(dataset.metadata.id, dataset.metadata.references)
-            self.train(cell, dataset, content, dict(missing), fresh=fresh)
-        return keys
+            metadata = job.dataset.metadata
+            check_versions(metadata.id, metadata.references)
+            self.store(job, self.scores(job, missing, fresh=fresh))
+        return list(job.rows)
 
-    def determinants(self, cell: Cell, settings: Settings, dataset: Dataset, content: str) -> dict[str, Any]:
-        """Return everything that the scores of one row depend on."""
-        references = dataset.metadata.references
-        learner = {"name", "family", "objective", "rows", "top", "start", "critic"}
-        return {
-            "dataset": cell.condition.dataset,
-            "content": content,
-            "references": None if references is None else [references.min, references.max],
-            # Without what is not declared: scores of before there were critics keep their keys.
-            "algorithm": cell.algorithm.model_dump(include=learner, exclude_defaults=True),
-            "training": self.training(cell),
-            "settings": settings,
-            "shuffled": cell.shuffled,
-            "seeds": self.suite.seeds,
-            "episodes": self.suite.episodes,
-            "versions": versions(),
-        }
-
-    def training(self, cell: Cell) -> dict[str, Any]:
-        """Return the trainer's hyperparameters for a cell."""
-        return {**cell.algorithm.training, **self.overrides()}
-
-    def overrides(self) -> dict[str, Any]:
-        """Return what the suite sets in place of the algorithms' own training hyperparameters."""
-        return {} if self.suite.updates is None else {"updates": self.suite.updates}
-
-    def train(self, cell: Cell, dataset: Dataset, content: str, rows: Mapping[str, Settings], *, fresh: bool) -> None:
-        """Train the rows of a cell as one stack, evaluate it, and store each row's raw scores."""
-        from pmpo_offline.evaluation import evaluate
-        from pmpo_offline.training import train
-
-        stack = key({"rows": list(rows)})
-        checkpoint = self.results.checkpoint(stack)
-        if fresh:
-            self.results.discard_checkpoint(stack)
-        seeds = range(self.suite.seeds)
+    def scores(self, job: Job, missing: dict[str, Settings], *, fresh: bool) -> Iterable[tuple[str, pl.DataFrame]]:
+        """Return the raw scores of the missing rows as they come, with their keys."""
 
         def progress(stage: str, done: int, total: int) -> None:
-            self.progress(f"{cell.title}: {stage}", done, total)
+            self.progress(f"{job.cell.title}: {stage}", done, total)
 
-        trained = train(
-            dataset,
-            cell.algorithm,
-            seeds=seeds,
-            settings=list(rows.values()),
-            checkpoint=checkpoint,
-            references=self.results.output / "references",
-            shuffle_labels=cell.shuffled,
-            overrides=self.overrides(),
-            progress=progress,
-        )
-        scores = evaluate(
-            trained.policy,
-            dataset.metadata.task,
-            episodes=self.suite.episodes,
-            workers=self.workers,
-            progress=progress,
-        )
-        # Run order: for each setting, for each seed.
-        scores = scores.with_columns(row=pl.col("run") // len(seeds), seed=pl.col("run") % len(seeds))
-        for row, (name, settings) in enumerate(rows.items()):
-            constants = self.constants(cell, settings, dataset, content) | {"beta_min": trained.bounds[row]}
-            columns = [pl.lit(value, SCHEMA[column]).alias(column) for column, value in constants.items()]
-            self.results.write(name, scores.filter(pl.col("row") == row).with_columns(columns))
-        self.results.discard_checkpoint(stack)
+        return stacks.run(job, missing, self.results, fresh=fresh, workers=self.workers, progress=progress)
 
-    def constants(self, cell: Cell, settings: Settings, dataset: Dataset, content: str) -> dict[str, Any]:
-        """Return the columns of the raw scores that are equal in all of a row's episodes."""
-        metadata = dataset.metadata
-        references = metadata.references
-        return {
-            "dataset": cell.condition.dataset,
-            "dataset_sha": content,
-            "algo": cell.algorithm.name,
-            "settings": json.dumps(settings),
-            "training": json.dumps(self.training(cell)),
-            "imbalance": metadata.imbalance.asked,
-            "share": metadata.imbalance.achieved,
-            "noise": metadata.noise,
-            "shuffled": cell.shuffled,
-            "reference": cell.reference,
-            "reference_min": None if references is None else references.min,
-            "reference_max": None if references is None else references.max,
-            "beta": settings.get("beta"),
-            "versions": json.dumps(versions()),
-        }
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what the scores come from."""
-    packages = ("mujoco", "numpy", "torch")
-    return {"pmpo-offline": __version__} | {name: importlib.metadata.version(name) for name in packages}
+    def store(self, job: Job, scores: Iterable[tuple[str, pl.DataFrame]]) -> None:
+        """Write each row's scores, completed by what all its episodes share."""
+        for key, frame in scores:
+            constants = job.constants(job.rows[key]).items()
+            columns = [pl.lit(value, SCHEMA[column]).alias(column) for column, value in constants]
+            self.results.write(key, frame.with_columns(columns))

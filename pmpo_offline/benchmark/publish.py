@@ -22,8 +22,15 @@ NOTES = (
     "β ≥ bound: below it (marked !) the loss has no minimum for a policy that can single outcomes out. "
     "Shuffled labels are the control: whoever does as well there has learned nothing from feedback."
 )
+DRIFT = ("KL", "words", "its logp")
+"""The columns of language models, in tables that have any."""
 _ALGORITHM, _TEXT, _DESCRIPTIVE = 1, 3, 6
 """The column of the algorithm, the number of columns of text, and of columns that say what was run."""
+DRIFT_NOTES = (
+    " For language models 0 is the model that learning starts from and 100 the best of its stored responses to a "
+    "prompt. KL: from that model, nats a sample; words: share of different ones in a sample; its logp: nats a token. "
+    "Marked ! is a policy that collapsed: less than half of the reference row's words, or twice its nats."
+)
 METRICS = {
     "normalized_score": "normalized, 0 = random policy, 100 = the expert reference",
     "return": "returns, because the dataset has no reference scores to normalize with",
@@ -70,6 +77,7 @@ def frame(rows: Sequence[Row]) -> pl.DataFrame:
     """Return the rows as a frame; settings as JSON, the probability of improvement without its interval."""
     plain = ["dataset", "algo", "settings", "imbalance", "noise", "seeds", "metric", "iqm", "low", "high", "mean"]
     plain += ["success", "improvement", "beta", "beta_min", "bounded", "share", "episodes", "shuffled"]
+    plain += ["kl", "distinct", "reference_logp", "collapsed"]
     flat = [
         {**row, "settings": json.dumps(row["settings"]), "improvement": row["improvement"] and row["improvement"][0]}
         for row in rows
@@ -104,14 +112,16 @@ def figure(title: str, rows: Sequence[Row]) -> Figure:
 def _cells(rows: Sequence[Row]) -> list[list[str]]:
     """Return the table as text, its header first."""
     header = ["dataset", "algorithm", "settings", "accepted", "noise", "seeds", "IQM", "95 % interval", "mean"]
-    table = [[*header, "success", "P(better)", "β ≥ bound"]]
+    drifts = any(row["kl"] is not None for row in rows)
+    table = [[*header, "success", "P(better)", "β ≥ bound", *(DRIFT if drifts else ())]]
     for row, settings in zip(rows, _varying(rows), strict=True):
         interval = f"{row['low']:.1f} – {row['high']:.1f}" if row["seeds"] > 1 else "–"
         better = "–" if row["improvement"] is None else f"{row['improvement'][0]:.2f}"
-        scores = [f"{row['iqm']:.1f}", interval, f"{row['mean']:.1f}", f"{row['success']:.2f}", better, _bound(row)]
+        success = "–" if row["success"] is None else f"{row['success']:.2f}"
+        scores = [f"{row['iqm']:.1f}", interval, f"{row['mean']:.1f}", success, better, _bound(row)]
         share = "–" if row["share"] is None else f"{row['share']:.2f}"
         data = [row["dataset"], row["algo"], settings, share, f"{row['noise']:g}", str(row["seeds"])]
-        table.append(data + scores)
+        table.append([*data, *scores, *(_drift(row) if drifts else ())])
     return table
 
 
@@ -119,6 +129,13 @@ def _bound(row: Row) -> str:
     if row["beta"] is None or row["beta_min"] is None:
         return "–"
     return f"{row['beta']:.3g} {'≥' if row['bounded'] else '<'} {row['beta_min']:.3g}{'' if row['bounded'] else ' !'}"
+
+
+def _drift(row: Row) -> list[str]:
+    if row["kl"] is None:
+        return ["–"] * len(DRIFT)
+    distinct = "–" if row["distinct"] is None else f"{row['distinct']:.2f}"
+    return [f"{row['kl']:.2f}{' !' if row['collapsed'] else ''}", distinct, f"{row['reference_logp']:.2f}"]
 
 
 def _varying(rows: Sequence[Row]) -> list[str]:
@@ -151,7 +168,8 @@ def _metrics(rows: Sequence[Row]) -> list[str]:
 
 
 def _notes(rows: Sequence[Row]) -> str:
-    return NOTES.format(metrics="; ".join(METRICS[metric] for metric in _metrics(rows)))
+    notes = NOTES.format(metrics="; ".join(METRICS[metric] for metric in _metrics(rows)))
+    return notes + (DRIFT_NOTES if any(row["kl"] is not None for row in rows) else "")
 
 
 def _write_text(path: Path, text: str) -> None:

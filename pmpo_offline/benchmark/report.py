@@ -3,21 +3,34 @@
 A run's score is the mean over its evaluation episodes of 100 (return − min) / (max − min), with the dataset's reference
 returns; without references it is the mean return itself, and `metric` says so. Rows state the interquartile mean over
 runs with its 95 % bootstrap interval (see `evaluation.statistics`).
+
+Language models can earn reward with texts that nobody wants, so their rows also say how far they went from the
+reference model, as means over samples (`evaluation.language.drift`), and whether they collapsed:
+
+    kl               nats a sample, the sum of the exact divergences at its tokens
+    distinct         different words among a sample's words; collapsed below half of the reference row's
+    reference_logp   nats a token; collapsed below twice the reference row's, where its perplexity is the square
 """
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, cast
 
 import polars as pl
 
+from pmpo_offline.benchmark.results import DRIFT
 from pmpo_offline.evaluation.normalized import normalized
 from pmpo_offline.evaluation.statistics import bootstrap, probability_of_improvement
 
 Row = dict[str, Any]
 CONTROL = " (shuffled)"
 CONDITION = ["dataset", "dataset_sha", "imbalance", "noise"]
+REPEATING = 0.5
+"""Whose texts have less than this share of the reference row's different words has collapsed onto a few of them."""
+GARBAGE = 2.0
+"""Whose texts cost the reference model more than this multiple of the reference row's nats has left the language."""
+_EPISODE = ("seed", "episode", "layout", "return", "success", "length", *DRIFT)
 
 
 def table(raw: pl.DataFrame) -> list[Row]:
@@ -26,7 +39,9 @@ def table(raw: pl.DataFrame) -> list[Row]:
     Keys of a row: `dataset, algo, settings, imbalance, noise, seeds, metric, iqm, low, high, mean`, and beside them
     `share` (accepted share achieved), `success`, `return`, `episodes` (a run), `shuffled`, `reference`, `improvement`
     (`[estimate, low, high]` of the probability that a run beats one of the reference; None without a reference),
-    `beta`, `beta_min`, `bounded` (None where no bound applies), `training`, `dataset_sha`, `versions`, `key`.
+    `beta`, `beta_min`, `bounded` (None where no bound applies), `training`, `dataset_sha`, `versions`, `key`; and
+    `kl`, `distinct`, `reference_logp`, `collapsed` (None for what is no language model; the last also without a
+    reference to compare with).
     """
     runs = _runs(raw)
     rows: list[Row] = []
@@ -41,13 +56,15 @@ def _runs(raw: pl.DataFrame) -> pl.DataFrame:
     """Return one record a training run, its score the mean over episodes."""
     scaled = normalized(pl.col("return"), pl.col("reference_min"), pl.col("reference_max"))
     score = pl.when(scaled.is_null()).then(pl.col("return")).otherwise(scaled)
-    per_row = [name for name in raw.columns if name not in ("seed", "episode", "layout", "return", "success", "length")]
+    per_row = [name for name in raw.columns if name not in _EPISODE]
     return (
         raw.sort("key", "seed", "episode")  # sums and resampling in one order, whatever order the files were read in
         .with_columns(score=score)
         .group_by(*per_row, "seed", maintain_order=True)
         .agg(
-            pl.col("score", "return", "success").mean(),
+            pl.col("score", "return", "success", "distinct", "reference_logp").mean(),
+            # A sample without a token has no divergence a token, and a log-ratio of 0.
+            (pl.col("token_kl") * pl.col("length")).fill_null(pl.col("kl")).mean().alias("kl"),
             episodes=pl.len(),
         )
     )
@@ -88,7 +105,24 @@ def _row(arm: pl.DataFrame, reference: pl.DataFrame) -> Row:
         "versions": json.loads(first["versions"]),
         "dataset_sha": first["dataset_sha"],
         "key": first["key"],
+        **_drift(arm, reference),
     }
+
+
+def _drift(arm: pl.DataFrame, reference: pl.DataFrame) -> Row:
+    """Return what only language models have, None for the others."""
+
+    def mean(runs: pl.DataFrame, name: str) -> float | None:
+        return cast(float | None, runs[name].mean())
+
+    drift: Row = {name: mean(arm, name) for name in ("kl", "distinct", "reference_logp")}
+    few = _below(drift["distinct"], mean(reference, "distinct"), REPEATING)
+    strange = _below(drift["reference_logp"], mean(reference, "reference_logp"), GARBAGE)
+    return {**drift, "collapsed": None if few is None and strange is None else bool(few or strange)}
+
+
+def _below(value: float | None, usual: float | None, factor: float) -> bool | None:
+    return None if value is None or usual is None else value < factor * usual
 
 
 def _order(row: Row) -> tuple[Any, ...]:

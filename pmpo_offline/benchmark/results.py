@@ -48,6 +48,10 @@ SCHEMA = pl.Schema(
         "return": pl.Float64,
         "success": pl.Boolean,
         "length": pl.Int32,
+        "kl": pl.Float64,  # of a language model's sample: log-ratio to the reference, nats; null for other tasks
+        "token_kl": pl.Float64,  # exact KL(policy || reference), nats a token
+        "reference_logp": pl.Float64,  # log-probability under the reference, nats a token
+        "distinct": pl.Float64,  # different words / words
         "reference_min": pl.Float64,  # the return that scores 0, and
         "reference_max": pl.Float64,  # 100; null where the dataset has no references
         "beta": pl.Float64,
@@ -55,6 +59,9 @@ SCHEMA = pl.Schema(
         "versions": pl.String,  # JSON
     }
 )
+
+DRIFT = ("kl", "token_kl", "reference_logp", "distinct")
+"""The columns that only language models have."""
 
 
 class Results:
@@ -78,7 +85,8 @@ class Results:
     def write(self, key: str, scores: pl.DataFrame) -> None:
         """Write one row's raw scores, whole or not at all."""
         self.raw.mkdir(parents=True, exist_ok=True)
-        frame = scores.with_columns(pl.lit(key).alias("key")).select(
+        absent = [pl.lit(None, SCHEMA[name]).alias(name) for name in DRIFT if name not in scores.columns]
+        frame = scores.with_columns(pl.lit(key).alias("key"), *absent).select(
             pl.col(name).cast(dtype) for name, dtype in SCHEMA.items()
         )
         temporary = self.raw / f".{key}.{os.getpid()}.tmp"  # another benchmark may be at the same cell
@@ -154,7 +162,10 @@ def _content(column: pa.Array) -> bytes:
 
 def _read(path: Path) -> pl.DataFrame:
     try:
-        return pl.read_parquet(path).select(SCHEMA.names())
+        frame = pl.read_parquet(path)
+        # Files of before there were language models lack their columns.
+        absent = [pl.lit(None, SCHEMA[name]).alias(name) for name in DRIFT if name not in frame.columns]
+        return frame.with_columns(absent).select(SCHEMA.names())
     except (pl.exceptions.PolarsError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise PmpoOfflineError(

@@ -11,11 +11,10 @@ import polars as pl
 
 from pmpo_offline import catalog, data
 from pmpo_offline.benchmark import publish, report
-from pmpo_offline.benchmark.executors import Local, Progress
+from pmpo_offline.benchmark.executors import Local
 from pmpo_offline.benchmark.results import Results
-from pmpo_offline.benchmark.suite import Sweep, expand
-from pmpo_offline.catalog import Share, SuiteDeclaration
-from pmpo_offline.errors import UserError
+from pmpo_offline.benchmark.suite import Progress, Sweep, expand
+from pmpo_offline.catalog import Share
 
 
 @dataclass(frozen=True)
@@ -88,9 +87,8 @@ def bench(
     asked |= {"seeds": seeds, "episodes": episodes, "updates": updates}
     changes = {name: value for name, value in asked.items() if value is not None}
     declared = catalog.revise(catalog.suite(suite), "bench", changes)
-    for name in declared.datasets:  # a mistyped name should not wait for hours of training
-        _check_family(declared, name, home)
-    cells = expand(declared, algos=algos, sweep=settings)
+    families = {name: _family(name, home) for name in declared.datasets}
+    cells = expand(declared, families, algos=algos, sweep=settings)
     results = Results(Path(output) if output is not None else Path("results") / declared.name)
     executor = Local(declared, results, workers, home, progress or (lambda stage, done, total: None))
     keys, failures = executor.run(cells, fresh=fresh)
@@ -106,18 +104,11 @@ def report_on(output: str | Path) -> Benchmark:
     return _publish(results, f"Results in {results.output.resolve().name}", None, [])
 
 
-def _check_family(suite: SuiteDeclaration, dataset: str, home: Path | None) -> None:
-    """Refuse a dataset that is unknown, or whose task takes other hyperparameters than the suite's."""
+def _family(dataset: str, home: Path | None) -> str:
+    """Return the family of a dataset; a mistyped name is refused here, before hours of training."""
     if catalog.stands(dataset, home):
-        task = data.read_metadata(data.resolve(dataset, home)).task
-    else:
-        task = catalog.dataset(dataset).task
-    family = catalog.family(task)
-    if family != suite.family:
-        raise UserError(
-            f"{dataset} takes hyperparameters of the family {family}, and suite {suite.name} those of {suite.family}: "
-            f'take another suite, or one of your own with family = "{family}"'
-        )
+        return catalog.family(data.read_metadata(data.resolve(dataset, home)).task)
+    return catalog.family(catalog.dataset(dataset).task)
 
 
 def _publish(results: Results, title: str, keys: Sequence[str] | None, failures: list[str]) -> Benchmark:

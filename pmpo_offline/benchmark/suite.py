@@ -5,12 +5,13 @@ suite ─ datasets × imbalance × noise ─┬─ algorithm ──────�
        (one opened dataset each)      ├─ algorithm ──────── settings × seeds      a cell: one stack of runs
                                       └─ shuffled control ─ settings × seeds
 ```
+A dataset's family decides which hyperparameters an algorithm takes there, so that one suite may hold several families.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,8 @@ from pmpo_offline.errors import UserError, unknown
 from pmpo_offline.objectives import OBJECTIVES, Words
 from pmpo_offline.training.settings import complete
 
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
 Settings = dict[str, Any]
 Sweep = Mapping[str, Mapping[str, Sequence[Any]]]
 """Values to try, by algorithm and setting: `{"pmpo": {"beta": [0.5, 1, 2]}}`."""
@@ -61,18 +64,46 @@ class Cell:
         return f"{self.algorithm.name}{' on shuffled labels' if self.shuffled else ''}, {self.condition.title}"
 
 
-def expand(suite: SuiteDeclaration, *, algos: Sequence[str] | None = None, sweep: Sweep | None = None) -> list[Cell]:
+def expand(
+    suite: SuiteDeclaration,
+    families: Mapping[str, str],
+    *,
+    algos: Sequence[str] | None = None,
+    sweep: Sweep | None = None,
+) -> list[Cell]:
     """Return the suite's cells, those on equal data next to one another.
 
     With `algos` only these run, beside the suite's reference and the shuffled controls of those that it names.
 
+    Args:
+        suite: what to expand.
+        families: the family of each of its datasets.
+        algos: run only these.
+        sweep: values to try, in every family alike.
+
     Raises:
-        UserError: an unknown algorithm, objective or setting, a value that a setting does not allow, a sweep over an
-            algorithm that does not run, a control of one that uses no labels, or two algorithms of one name.
+        UserError: an algorithm that is unknown or not declared for a dataset's family, an unknown objective or setting,
+            a value that a setting does not allow, a sweep over an algorithm that does not run, a control of one that
+            uses no labels, or two algorithms of one name.
     """
+    arms = {family: _arms(suite, family, algos, sweep or {}) for family in dict.fromkeys(families.values())}
+    grid = itertools.product(suite.datasets, suite.imbalance, suite.noise)
+    return [
+        Cell(condition, *arm)
+        for condition in dict.fromkeys(Condition(*values) for values in grid)  # what is asked for twice runs once
+        for arm in arms[families[condition.dataset]]
+    ]
+
+
+Arm = tuple[AlgorithmDeclaration, tuple[Settings, ...], bool, bool]
+"""A cell without its condition."""
+
+
+def _arms(suite: SuiteDeclaration, family: str, algos: Sequence[str] | None, sweep: Sweep) -> list[Arm]:
+    """Return what runs on every condition of a family."""
 
     def find(name: str) -> AlgorithmDeclaration:
-        return catalog.algorithm(name, suite.family)
+        return catalog.algorithm(name, family)
 
     chosen = [find(name) for name in algos or suite.algorithms]
     reference = [find(suite.reference)] if suite.reference else []
@@ -81,17 +112,14 @@ def expand(suite: SuiteDeclaration, *, algos: Sequence[str] | None = None, sweep
         if algorithms.setdefault(algorithm.name, algorithm) != algorithm:
             raise UserError(f"two algorithms are called {algorithm.name}: rename your .toml, its name is the file's")
     controls = {_control(find(name)) for name in suite.shuffled}
-    for name in sweep or {}:
+    for name in sweep:
         if name not in algorithms:
             raise unknown("algorithm in a setting", name, algorithms)
-    stacks = {name: _stacks(algorithm, (sweep or {}).get(name, {})) for name, algorithm in algorithms.items()}
-    grid = itertools.product(suite.datasets, suite.imbalance, suite.noise)
     return [
-        Cell(condition, algorithms[name], stack, shuffled, algorithms[name] in reference)
-        for condition in dict.fromkeys(Condition(*values) for values in grid)  # what is asked for twice runs once
-        for name in algorithms
+        (algorithm, stack, shuffled, algorithm in reference)
+        for name, algorithm in algorithms.items()
         for shuffled in ([False, True] if name in controls else [False])
-        for stack in stacks[name]
+        for stack in _stacks(algorithm, sweep.get(name, {}))
     ]
 
 

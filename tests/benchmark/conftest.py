@@ -4,7 +4,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from pmpo_offline.benchmark.results import SCHEMA
+from pmpo_offline.benchmark.results import DRIFT, SCHEMA
 
 DECLARATION = """
 title = "{title}"
@@ -63,6 +63,7 @@ def scores() -> Callable[..., pl.DataFrame]:
                 "success": value > 50,
                 "length": 9,
             }
+            | dict.fromkeys(DRIFT)
             for seed, run in enumerate(returns)
             for episode, value in enumerate(run)
         ]

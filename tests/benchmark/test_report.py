@@ -74,6 +74,32 @@ def test_conditions_are_compared_apart(scores):
     assert found == [(0.1, "bc", None), (0.1, "pmpo", 1.0), (0.5, "bc", None), (0.5, "pmpo", 0.0), (None, "pmpo", None)]
 
 
+@pytest.mark.parametrize(
+    ("distinct", "reference_logp", "collapsed"), [(0.5, -3.0, False), (0.3, -1.0, True), (0.9, -4.1, True)]
+)
+def test_drift_of_language_models_by_hand(scores, distinct, reference_logp, collapsed):
+    def drift(frame, **values):
+        return frame.with_columns(pl.lit(value, pl.Float64).alias(name) for name, value in values.items())
+
+    usual = {"kl": 0.0, "token_kl": 0.0, "distinct": 0.8, "reference_logp": -2.0}
+    bc = drift(scores("b", [[10.0]] * 2, algo="bc", reference=True), **usual)
+    moved = drift(scores("p", [[10.0]] * 2), kl=1.0, token_kl=0.2, distinct=distinct, reference_logp=reference_logp)
+    rows = report.table(pl.concat([bc, moved, scores("other", [[10.0]], dataset="test/other-v0")]))
+    found = [[row[name] for name in ("kl", "distinct", "reference_logp", "collapsed")] for row in rows]
+    assert found[0] == [0.0, 0.8, -2.0, False]
+    assert found[1] == [pytest.approx(0.2 * 9), distinct, reference_logp, collapsed]
+    assert found[2] == [None] * 4
+    text = publish.markdown("T", rows)
+    assert f"| 1.80{' !' if collapsed else ''} | {distinct:.2f} | {reference_logp:.2f} |" in text
+    assert "| – | – | – |\n" in text
+
+
+def test_tables_without_language_models_say_nothing_of_drift(raw):
+    text = publish.markdown("T", report.table(raw))
+    assert "KL" not in text
+    assert "| β ≥ bound |\n" in text
+
+
 def test_only_settings_that_vary_are_shown(scores):
     half = scores("h", [[1.0]] * 2, settings='{"alpha": 0.5, "beta": 0.5}', beta=0.5)
     rows = report.table(pl.concat([scores("p", [[1.0]] * 2), half]))

@@ -1,8 +1,9 @@
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pytest
 
-from pmpo_offline.benchmark.results import Results, fingerprint, key
+from pmpo_offline.benchmark.results import DRIFT, Results, fingerprint, key
 from pmpo_offline.errors import PmpoOfflineError, UserError
 
 
@@ -16,6 +17,22 @@ def test_raw_scores_come_back_as_they_were_written(tmp_path, scores):
     assert results.read(["k", "k"]).equals(frame)
     assert results.read().equals(frame)
     assert [path.name for path in results.raw.iterdir()] == ["k.parquet"]
+
+
+def test_scores_of_before_there_were_language_models_still_read(tmp_path, scores):
+    results = Results(tmp_path)
+    frame = scores("k", [[1.0, 2.0]])
+    results.raw.mkdir()
+    frame.drop(DRIFT).write_parquet(results.path("k"))
+    assert results.read(["k"]).equals(frame)
+
+
+def test_drift_is_kept_where_it_was_measured_and_null_elsewhere(tmp_path, scores):
+    results = Results(tmp_path)
+    measured = scores("a", [[1.0]]).with_columns(pl.lit(0.5).alias(name) for name in DRIFT)
+    results.write("a", measured.drop("key"))
+    results.write("b", scores("b", [[1.0]]).drop("key", *DRIFT))
+    assert results.read(["a", "b"])["kl"].to_list() == [0.5, None]
 
 
 def test_scores_that_cannot_be_written_leave_nothing(tmp_path, scores):

@@ -22,7 +22,6 @@ from pmpo_offline.errors import UserError
 
 SUITE = """
 title = "Small"
-family = "rgb-stacking"
 datasets = ["{dataset}"]
 imbalance = [0.5]
 algorithms = ["{learner}"]

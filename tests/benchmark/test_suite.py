@@ -5,6 +5,8 @@ from pmpo_offline.catalog import SuiteDeclaration
 from pmpo_offline.errors import UserError
 from pmpo_offline.objectives import OBJECTIVES
 
+FAMILIES = {"test/line-v0": "control"}
+
 
 @pytest.fixture
 def suite(declare) -> SuiteDeclaration:
@@ -29,28 +31,28 @@ ONE_CONDITION = [("clone", False, True), ("learner", False, False), ("learner", 
 
 
 def test_cells_on_equal_data_are_neighbours(suite):
-    cells = expand(suite)
+    cells = expand(suite, FAMILIES)
     assert [cell.condition.imbalance for cell in cells] == [0.1] * 3 + ["collected"] * 3
     assert names(cells) == ONE_CONDITION * 2
 
 
 def test_chosen_algorithms_keep_the_reference_and_their_control(suite, declare):
-    assert names(expand(suite, algos=suite.shuffled)) == ONE_CONDITION * 2
-    assert names(expand(suite, algos=[declare("pairs", "dpo")]))[:2] == [
+    assert names(expand(suite, FAMILIES, algos=suite.shuffled)) == ONE_CONDITION * 2
+    assert names(expand(suite, FAMILIES, algos=[declare("pairs", "dpo")]))[:2] == [
         ("clone", False, True),
         ("pairs", False, False),
     ]
 
 
 def test_settings_are_complete_and_declared_ones_win_over_defaults(suite):
-    (settings,) = expand(suite)[1].settings
+    (settings,) = expand(suite, FAMILIES)[1].settings
     assert settings == {**OBJECTIVES["pmpo"].settings, "alpha": 0.5, "beta": 2.0, "normalize": "joint"}
 
 
 def test_numbers_stack_in_one_cell_and_names_do_not(suite):
     sweep = {"learner": {"beta": [1, 2], "alpha": [0.0, 0.5], "normalize": ["joint", "set"]}}
     joint, by_set = [
-        cell for cell in expand(suite, sweep=sweep) if not cell.shuffled and cell.condition.imbalance == 0.1
+        cell for cell in expand(suite, FAMILIES, sweep=sweep) if not cell.shuffled and cell.condition.imbalance == 0.1
     ][1:]
     assert [(s["beta"], s["alpha"]) for s in joint.settings] == [(1.0, 0.0), (1.0, 0.5), (2.0, 0.0), (2.0, 0.5)]
     assert {s["normalize"] for s in joint.settings} == {"joint"}
@@ -58,12 +60,12 @@ def test_numbers_stack_in_one_cell_and_names_do_not(suite):
 
 
 def test_a_value_given_twice_runs_once(suite):
-    assert len(expand(suite, sweep={"learner": {"beta": [1, 1.0]}})[1].settings) == 1
+    assert len(expand(suite, FAMILIES, sweep={"learner": {"beta": [1, 1.0]}})[1].settings) == 1
 
 
 def test_a_condition_given_twice_runs_once(suite):
     twice = {"datasets": suite.datasets * 2, "imbalance": [*suite.imbalance, 0.1], "noise": [0.0, 0]}
-    assert names(expand(suite.model_copy(update=twice))) == ONE_CONDITION * 2
+    assert names(expand(suite.model_copy(update=twice), FAMILIES)) == ONE_CONDITION * 2
 
 
 @pytest.mark.parametrize(
@@ -79,28 +81,28 @@ def test_a_condition_given_twice_runs_once(suite):
 )
 def test_mistyped_sweeps_are_refused(suite, sweep, message):
     with pytest.raises(UserError, match=message):
-        expand(suite, sweep=sweep)
+        expand(suite, FAMILIES, sweep=sweep)
 
 
 @pytest.mark.parametrize("name", ["bc", "mpo"])
 def test_control_of_an_algorithm_without_labels_is_refused(suite, name):
     with pytest.raises(UserError, match=rf"shuffled: {name} uses no labels"):
-        expand(suite.model_copy(update={"shuffled": [name]}))
+        expand(suite.model_copy(update={"shuffled": [name]}), FAMILIES)
 
 
 def test_control_of_every_algorithm_with_labels_is_accepted(suite):
     names = ["pmpo", "dpo", "kto", "accept"]
-    cells = expand(suite.model_copy(update={"shuffled": names, "algorithms": names}))
+    cells = expand(suite.model_copy(update={"shuffled": names, "algorithms": names}), FAMILIES)
     assert {cell.algorithm.name for cell in cells if cell.shuffled} == set(names)
 
 
 def test_unknown_algorithm_objective_and_declared_setting(suite, declare):
     with pytest.raises(UserError, match="unknown algorithm 'nothing-like-it'"):
-        expand(suite, algos=["nothing-like-it"])
+        expand(suite, FAMILIES, algos=["nothing-like-it"])
     with pytest.raises(UserError, match=r"unknown objective .*'pmp': did you mean pmpo"):
-        expand(suite, algos=[declare("wrong", "pmp")])
+        expand(suite, FAMILIES, algos=[declare("wrong", "pmp")])
     with pytest.raises(UserError, match=r"unknown setting of odd 'gamma'"):
-        expand(suite, algos=[declare("odd", "pmpo", "gamma = 1")])
+        expand(suite, FAMILIES, algos=[declare("odd", "pmpo", "gamma = 1")])
 
 
 def test_two_algorithms_of_one_name_are_refused(suite, tmp_path):
@@ -108,4 +110,24 @@ def test_two_algorithms_of_one_name_are_refused(suite, tmp_path):
     path.parent.mkdir()
     path.write_text('title = "Another"\nobjective = "bc"\nrows = "all"\nstart = "scratch"\n')
     with pytest.raises(UserError, match=r"two algorithms are called learner: rename your \.toml"):
-        expand(suite, algos=[*suite.algorithms, str(path)])
+        expand(suite, FAMILIES, algos=[*suite.algorithms, str(path)])
+
+
+def test_algorithms_take_the_hyperparameters_of_each_datasets_family():
+    families = {"bandit/sphere-v0": "bandit", "test/line-v0": "control"}
+    both = SuiteDeclaration(name="s", title="S", datasets=[*families], algorithms=["bc", "kto"])
+    cells = expand(both, families, sweep={"kto": {"beta": [0.1, 0.2]}})
+    assert [(cell.condition.dataset, cell.algorithm.family) for cell in cells] == [
+        ("bandit/sphere-v0", "bandit"),
+        ("bandit/sphere-v0", "bandit"),
+        ("test/line-v0", "control"),
+        ("test/line-v0", "control"),
+    ]
+    assert [len(cell.settings) for cell in cells] == [1, 2, 1, 2]
+
+
+def test_algorithm_that_one_familys_datasets_do_not_have_is_refused():
+    families = {"bandit/sphere-v0": "bandit", "test/line-v0": "control"}
+    both = SuiteDeclaration(name="s", title="S", datasets=[*families], algorithms=["bc", "iql"])
+    with pytest.raises(UserError, match="algorithm iql is declared for control and not for bandit: leave it"):
+        expand(both, families)
