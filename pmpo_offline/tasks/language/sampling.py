@@ -1,0 +1,220 @@
+"""Sample completions: temperature 1, the whole distribution, many rows at once, each with random numbers of its own.
+
+```
+prompts, sorted by length ─▶ read once each ─▶ K rows a prompt ─▶ one token a step, with the key-value cache
+                             (left padding)                       rows that have ended leave the batch
+```
+Every token is drawn by inverting the distribution at a uniform number that depends on nothing but the seed, the prompt,
+the number of the completion and the place in it. So neither the size of a batch nor the company in it changes what is
+drawn, but for the last bits of floating-point sums, and two models that are asked the same see common random numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pmpo_offline.data.streams import uniforms
+from pmpo_offline.errors import UserError
+from pmpo_offline.policies.language import LanguageModel
+from pmpo_offline.policies.language.tokens import prompt_tokens
+
+_CROWDED = 0.75
+"""Rows that ended are taken out once fewer than this share of a batch goes on: each time the cache is copied."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Completions, prompt by prompt, per_prompt of each."""
+
+    text: list[list[str]]
+    """What the tokens say."""
+    tokens: list[list[tuple[int, ...]]]
+    """What was drawn, without the end-of-sequence token."""
+    ended: list[list[bool]]
+    """Whether that token was drawn; otherwise the completion was cut."""
+
+
+def sample(
+    model: LanguageModel,
+    prompts: Sequence[str],
+    *,
+    per_prompt: int,
+    tokens: int,
+    ends: bool,
+    seed: int,
+    batch: int = 128,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> list[list[str]]:
+    """Return the text of completions, per_prompt of each prompt; see `draw`."""
+    return draw(
+        model,
+        prompts,
+        per_prompt=per_prompt,
+        tokens=tokens,
+        ends=ends,
+        seed=seed,
+        batch=batch,
+        progress=progress,
+    ).text
+
+
+def draw(
+    model: LanguageModel,
+    prompts: Sequence[str],
+    *,
+    per_prompt: int,
+    tokens: int,
+    ends: bool,
+    seed: int,
+    batch: int = 128,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Samples:
+    """Sample completions.
+
+    Args:
+        model: what is sampled from.
+        prompts: as the model sees them. One that stands here twice gets other completions the second time.
+        per_prompt: completions of each.
+        tokens: the longest completion, its end counted.
+        ends: whether a completion may end: otherwise each is cut at `tokens`, and the end is never drawn.
+        seed: of the random numbers.
+        batch: rows at once; a matter of speed and memory alone.
+        progress: told what is going on, and how many prompts are done.
+
+    Raises:
+        UserError: a prompt and its completion would be longer than the model's context.
+    """
+    rows = [prompt_tokens(model.tokenizer, prompt) for prompt in prompts]
+    _check_lengths(model, rows, tokens)
+    keys = _keys(prompts)
+    result = Samples([[]] * len(prompts), [[]] * len(prompts), [[]] * len(prompts))
+    order = sorted(range(len(prompts)), key=lambda i: len(rows[i]))
+    at_once = max(1, batch // per_prompt)
+    choose = _Choice(model, ends)
+    for start in range(0, len(order), at_once):
+        chosen = order[start : start + at_once]
+        noise = np.stack([uniforms(tokens, seed, *keys[i], k) for i in chosen for k in range(per_prompt)])
+        drawn = _batch(model, [rows[i] for i in chosen], per_prompt, torch.from_numpy(noise), choose)
+        for place, i in enumerate(chosen):
+            mine = drawn[place * per_prompt : (place + 1) * per_prompt]
+            result.tokens[i] = [tuple(ids) for ids, _ in mine]
+            result.ended[i] = [ended for _, ended in mine]
+            result.text[i] = [_text(model, ids) for ids in result.tokens[i]]
+        if progress:
+            progress("sample completions", start + len(chosen), len(order))
+    return result
+
+
+class _Choice:
+    """Draw the next token, and know when it was the last."""
+
+    def __init__(self, model: LanguageModel, ends: bool) -> None:
+        stops = {model.tokenizer.eos_token_id, *_listed(model.model.generation_config.eos_token_id)} - {None}
+        self.stops = torch.tensor(sorted(stops) if ends else [], dtype=torch.int64, device=model.device)
+        # Text cannot hold the other special tokens: whoever read it back would see other tokens.
+        never = {*model.tokenizer.all_special_ids, *stops} - (stops if ends else set())
+        self.never = torch.tensor(sorted(never), dtype=torch.int64, device=model.device)
+
+    def __call__(self, logits: Tensor, uniform: Tensor) -> Tensor:
+        """Return tokens (B,) at logits (B, V) and uniform numbers (B,)."""
+        logits = logits.float().index_fill(-1, self.never, -torch.inf)
+        # Double precision: fifty thousand single-precision terms would leave steps of zero width.
+        heights = logits.softmax(-1).double().cumsum(-1)
+        target = (uniform * heights[:, -1])[:, None]
+        return torch.searchsorted(heights, target, right=True)[:, 0]
+
+
+@torch.inference_mode()
+def _batch(
+    model: LanguageModel, prompts: list[tuple[int, ...]], per_prompt: int, uniform: Tensor, choose: _Choice
+) -> list[tuple[list[int], bool]]:
+    """Return the tokens of each row, per_prompt rows a prompt, and whether it ended; `uniform` is (rows, tokens)."""
+    device = model.device
+    uniform = uniform.to(device)
+    width = max(map(len, prompts))
+    ids = torch.zeros(len(prompts), width, dtype=torch.int64)
+    mask = torch.zeros(len(prompts), width, dtype=torch.int64)
+    for row, prompt in enumerate(prompts):
+        ids[row, width - len(prompt) :] = torch.tensor(prompt)
+        mask[row, width - len(prompt) :] = 1
+    read = _reader(model)
+    logits, cache = read(ids.to(device), mask.to(device), None)
+    logits = logits.repeat_interleave(per_prompt, 0)
+    mask = mask.to(device).repeat_interleave(per_prompt, 0)
+    cache.batch_repeat_interleave(per_prompt)
+
+    drawn: list[list[int]] = [[] for _ in range(len(mask))]
+    ended = [False] * len(mask)
+    alive = torch.arange(len(mask), device=device)  # the row of the result that each row of the batch writes
+    for step in range(uniform.shape[1]):
+        token = choose(logits, uniform[alive, step])
+        last = torch.isin(token, choose.stops)
+        for row, one, stops in zip(alive.tolist(), token.tolist(), last.tolist(), strict=True):
+            if not ended[row]:
+                ended[row] = stops
+                drawn[row] += [] if stops else [one]
+        if step + 1 == uniform.shape[1] or all(ended):
+            break
+        going = torch.tensor([i for i, row in enumerate(alive.tolist()) if not ended[row]], device=device)
+        if len(going) < _CROWDED * len(alive):
+            alive, token, mask = alive[going], token[going], mask[going]
+            cache.batch_select_indices(going)
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
+        logits, cache = read(token[:, None], mask, cache)
+    return list(zip(drawn, ended, strict=True))
+
+
+def _reader(model: LanguageModel) -> Callable[[Tensor, Tensor, Any], tuple[Tensor, Any]]:
+    """Return the function (ids, mask, cache) -> (logits at the last position, cache)."""
+    network = model.model
+    inner = network.get_base_model() if hasattr(network, "get_base_model") else network
+    # Not every architecture can leave the logits of the other positions out.
+    parameters = inspect.signature(inner.forward).parameters
+    options = {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
+
+    def read(ids: Tensor, mask: Tensor, cache: Any) -> tuple[Tensor, Any]:
+        position = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        given = {"position_ids": position} if "position_ids" in parameters else {}
+        out = network(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **given, **options)
+        return out.logits[:, -1], out.past_key_values
+
+    return read
+
+
+def _keys(prompts: Sequence[str]) -> list[tuple[int, int]]:
+    """Return a key for the random numbers of each prompt: its hash, and how often it has stood there before."""
+    seen: Counter[str] = Counter()
+    keys = []
+    for prompt in prompts:
+        keys.append((int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:8], "little"), seen[prompt]))
+        seen[prompt] += 1
+    return keys
+
+
+def _check_lengths(model: LanguageModel, rows: Sequence[Sequence[int]], tokens: int) -> None:
+    context = getattr(model.model.config.get_text_config(), "max_position_embeddings", None)
+    longest = max(map(len, rows), default=0)
+    if context is not None and longest + tokens > context:
+        raise UserError(
+            f"{model.name} reads {context} tokens, and a prompt of {longest} with a completion of {tokens} is longer: "
+            "leave long prompts out or sample shorter completions"
+        )
+
+
+def _text(model: LanguageModel, ids: Sequence[int]) -> str:
+    text: str = model.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return text
+
+
+def _listed(ids: int | list[int] | None) -> Iterator[int]:
+    if ids is not None:
+        yield from [ids] if isinstance(ids, int) else ids
