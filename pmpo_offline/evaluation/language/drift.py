@@ -1,0 +1,94 @@
+"""How far a policy's texts have drifted from the reference: divergence, the reference's opinion, repeated words.
+
+For a sample y of the policy π with the reference ρ, all in nats:
+
+    kl             Σ_t log π(y_t | y_<t) − log ρ(y_t | y_<t)       its mean over samples is KL(π ‖ ρ); may be negative
+    token_kl       mean_t Σ_v π(v | y_<t) log π(v | y_<t) / ρ(v | y_<t)      exact over the vocabulary; never negative
+
+The second leaves out the chance in the choice of y_t given y_<t (it is Rao-Blackwellised), and so varies much less:
+its sum over t has the same mean over samples as the first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pmpo_offline.evaluation.language.measuring import batches_by_length, measuring
+from pmpo_offline.objectives.divergences import categorical_kl
+from pmpo_offline.policies.language.model import LanguageModel
+from pmpo_offline.policies.language.scoring import log_probs, of_target, per_token, states
+from pmpo_offline.policies.language.tokens import Tokens, collate
+
+Floats = NDArray[np.float64]
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Sums over the completion's tokens of n rows, (n,) each, in nats; 0 for an empty completion."""
+
+    logp: Floats
+    """Σ log π."""
+    reference_logp: Floats
+    """Σ log ρ."""
+    divergence: Floats
+    """Σ KL(π ‖ ρ), exact over the vocabulary."""
+    length: NDArray[np.int64]
+    """Tokens, an end included."""
+
+    @property
+    def kl(self) -> Floats:
+        """The log-ratio of each text; its mean over the policy's own samples estimates KL(π ‖ ρ)."""
+        return self.logp - self.reference_logp
+
+
+def drift(
+    policy: LanguageModel,
+    reference: LanguageModel,
+    rows: Sequence[Tokens],
+    *,
+    batch: int = 64,
+    progress: Progress | None = None,
+) -> Drift:
+    """Score completions under both models; every position's distribution is computed once and serves all sums."""
+    logp, reference_logp, divergence = (np.zeros(len(rows)) for _ in range(3))
+    done = 0
+
+    def compared(log_pi: Tensor, places: Tensor, target: Tensor) -> Tensor:
+        log_rho = log_probs(reference.model, places)
+        divergence = categorical_kl(log_pi, log_rho).unsqueeze(0)
+        return torch.cat([of_target(log_pi, target), of_target(log_rho, target), divergence])
+
+    with measuring(policy.model, reference.model):
+        for members in batches_by_length(rows, batch):
+            collated = collate([rows[i] for i in members]).to(policy.device)
+            places = states(policy.model, collated), states(reference.model, collated)
+            found = per_token(policy.model, places[0], compared, places[1], collated.target).double()
+            for sums, values in zip((logp, reference_logp, divergence), found, strict=True):
+                sums[members] = collated.reduce(values, "sum").cpu().numpy()
+            done += len(members)
+            if progress:
+                progress("score texts", done, len(rows))
+    return Drift(logp, reference_logp, divergence, np.array([len(row.completion) for row in rows]))
+
+
+def words(text: str) -> list[str]:
+    """Return the words of a text in lower case: runs of letters, digits and apostrophes."""
+    return re.findall(r"[\w'’]+", text.lower())
+
+
+def distinct(texts: Sequence[str]) -> float | None:
+    """Return the share of different words among all words of these texts (distinct-1); None where there are none.
+
+    Li et al. 2016, arXiv 1510.03055. Over many texts it falls with their number, so only equal numbers compare; within
+    one text it falls where the text repeats itself.
+    """
+    found = [word for text in texts for word in words(text)]
+    return len(set(found)) / len(found) if found else None

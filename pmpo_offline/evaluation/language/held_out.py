@@ -1,0 +1,68 @@
+"""What a language model is judged on: the prompts and the labelled responses that no learner trained on."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from pmpo_offline.data import Dataset
+from pmpo_offline.data.streams import random_words
+from pmpo_offline.errors import UserError
+from pmpo_offline.policies.language.model import LanguageModel
+
+SPLIT = "test"
+
+
+class Form(NamedTuple):
+    """How completions of a dataset are cut and ended."""
+
+    tokens: int
+    """The longest completion, its end counted."""
+    ends: bool
+    """Whether an end follows a completion; else it is cut in the middle of a text."""
+
+
+def held_out_prompts(dataset: Dataset, count: int | None = None) -> pl.DataFrame:
+    """Return the prompts of the split "test" as `prompt_id` (int32) and `prompt`, at most `count` of them.
+
+    They come in one random order that depends on nothing but their number, so that a smaller count asks the first of a
+    larger one's, and recipes that vary slowly along their prompts are still sampled evenly.
+
+    Raises:
+        UserError: the dataset holds no responses, or no held-out prompts.
+    """
+    frame = _test_rows(dataset).unique("prompt_id", keep="first", maintain_order=True).sort("prompt_id")
+    order = np.argsort(random_words(frame.height, "held-out prompts"), kind="stable")
+    return frame.select("prompt_id", "prompt")[order[:count]]
+
+
+def held_out_responses(dataset: Dataset, count: int | None = None) -> pl.DataFrame:
+    """Return the stored responses to `held_out_prompts(dataset, count)`: all columns of the table, labelled or not."""
+    prompts = held_out_prompts(dataset, count)
+    return prompts.select("prompt_id").join(_test_rows(dataset), on="prompt_id", how="left", maintain_order="left")
+
+
+def form(dataset: Dataset, model: LanguageModel) -> Form:
+    """Return how completions are cut and ended: as the build recorded it, else as long as the longest held-out one."""
+    settings = dataset.metadata.provenance.settings
+    ends, tokens = settings.get("ends", True), settings.get("tokens")
+    if not isinstance(tokens, int):
+        texts = _test_rows(dataset)["completion"].to_list()
+        ids = model.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        tokens = max(map(len, ids)) + bool(ends)
+    return Form(max(1, tokens), bool(ends))
+
+
+def _test_rows(dataset: Dataset) -> pl.DataFrame:
+    if dataset.metadata.kind != "responses":
+        raise UserError(
+            f"dataset {dataset.metadata.id} holds {dataset.metadata.kind}, and a language model needs texts"
+        )
+    frame = pl.DataFrame(pl.from_arrow(dataset.table)).filter(pl.col("split") == SPLIT)
+    if frame.is_empty():
+        raise UserError(
+            f"dataset {dataset.metadata.id} holds out no prompts (split {SPLIT!r}): build or import it with some"
+        )
+    return frame
