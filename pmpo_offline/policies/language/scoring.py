@@ -18,8 +18,9 @@ from pmpo_offline.errors import UserError
 from pmpo_offline.policies.language.tokens import TokenBatch
 from pmpo_offline.policies.language.trunk import Causal, backbone, causal, from_trunk
 
-CHUNK = 256
-"""Tokens whose numbers for the whole vocabulary are held at once: 50 MB a tensor for 49,152 words."""
+CHUNK, CHUNK_ON_GPU = 64, 1024
+"""Tokens whose numbers for the whole vocabulary are held at once. On a CPU more are slower: tensors of 13 MB (for 49,152
+words) stay where they are, while larger ones are given back to the system each time and fetched anew."""
 
 Measure = Callable[..., Tensor]
 """Of the log-probabilities (n, V) of n tokens and of whatever goes along with them: K values each, (K, n)."""
@@ -43,10 +44,17 @@ def states(model: Causal, batch: TokenBatch, *, trunk: Tensor | None = None, cut
 
 def log_probs(model: Causal, states: Tensor) -> Tensor:
     """Return the log-probabilities of the whole vocabulary, in float32 or wider: (n, H) -> (n, V)."""
-    return _log_probs(causal(model).get_output_embeddings(), states)
+    return head_log_probs(causal(model).get_output_embeddings(), states)
 
 
-def token_logp(model: Causal, states: Tensor, target: Tensor, chunk: int = CHUNK) -> Tensor:
+def head_log_probs(head: nn.Module, states: Tensor) -> Tensor:
+    """Return the log-probabilities that a head alone gives, in float32 or wider: (n, H) -> (n, V)."""
+    logits: Tensor = head(states)
+    # A sum of bfloat16 log-probabilities errs by tens of nats over a thousand tokens.
+    return torch.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=-1)
+
+
+def token_logp(model: Causal, states: Tensor, target: Tensor, chunk: int | None = None) -> Tensor:
     """Return the log-probability of each token, nats, in float32 or wider: (N, H), (N,) -> (N,)."""
     return per_token(model, states, of_target, target, chunk=chunk)[0]
 
@@ -56,7 +64,7 @@ def of_target(log_p: Tensor, target: Tensor) -> Tensor:
     return log_p.gather(-1, target.unsqueeze(-1)).squeeze(-1).unsqueeze(0)
 
 
-def per_token(model: Causal, states: Tensor, measure: Measure, *along: Tensor, chunk: int = CHUNK) -> Tensor:
+def per_token(model: Causal, states: Tensor, measure: Measure, *along: Tensor, chunk: int | None = None) -> Tensor:
     """Return values of each token's distribution over the vocabulary, (K, N), differentiable in `states`.
 
     Args:
@@ -64,12 +72,13 @@ def per_token(model: Causal, states: Tensor, measure: Measure, *along: Tensor, c
         states: (N, H).
         measure: see `Measure`; each token's values depend on its own distribution alone.
         along: tensors (N, ...) that are cut into the same chunks and handed to `measure`; no gradient flows into them.
-        chunk: tokens at once, the bound of the memory.
+        chunk: tokens at once, the bound of the memory; default by the device.
     """
     head = causal(model).get_output_embeddings()
+    chunk = chunk or (CHUNK if states.device.type == "cpu" else CHUNK_ON_GPU)
 
     def value(part: Tensor, *others: Tensor) -> Tensor:
-        return measure(_log_probs(head, part), *others)
+        return measure(head_log_probs(head, part), *others)
 
     parts = list(zip(*(torch.split(each, chunk) for each in (states, *along)), strict=True))
     if not torch.is_grad_enabled():
@@ -116,9 +125,3 @@ def check_head(model: Causal) -> None:
         found = None if head is None else head(backbone(model)(input_ids=ids, use_cache=False).last_hidden_state)
     if found is None or not torch.allclose(found, expected, rtol=1e-3, atol=1e-3):
         raise UserError(f"{type(whole).__name__} transforms its logits after the head, which is not supported")
-
-
-def _log_probs(head: nn.Module, states: Tensor) -> Tensor:
-    logits: Tensor = head(states)
-    # A sum of bfloat16 log-probabilities errs by tens of nats over a thousand tokens.
-    return torch.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=-1)

@@ -1,0 +1,161 @@
+"""Exact divergences a token against one another, against the naive computation, and against memory."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from pmpo_offline.errors import UserError
+from pmpo_offline.objectives import divergences
+from pmpo_offline.policies.language.scoring import states, token_logp
+from pmpo_offline.policies.language.tokens import Tokens, collate
+from pmpo_offline.training.language.divergence import KINDS, token_divergence, token_logp_and_divergence
+
+ROWS = [Tokens((3, 4), (5, 6, 7, 8)), Tokens((9,), ()), Tokens((10, 11, 12), (13, 14, 15, 16, 17))]
+BATCH = collate(ROWS)
+
+
+def llama(**settings: Any) -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = LlamaConfig(vocab_size=41, initializer_range=0.3, bos_token_id=1, eos_token_id=2, **shape, **settings)
+    return LlamaForCausalLM(config).double().eval()
+
+
+def adapted() -> Any:
+    settings = LoraConfig(r=2, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
+    return get_peft_model(llama(), settings)
+
+
+@pytest.fixture(scope="module")
+def pair() -> tuple[Any, Tensor]:
+    """A policy away from its reference, and the reference's states."""
+    with torch.no_grad():
+        reference = states(llama(), BATCH)
+    return adapted(), reference
+
+
+def naive(policy: Tensor, reference: Tensor, kind: str, order: float) -> Tensor:
+    p, q = reference.exp(), policy.exp()
+    moment = (p**order * q ** (1 - order)).sum(-1)
+    return {
+        "forward": lambda: (p * (reference - policy)).sum(-1),
+        "reverse": lambda: (q * (policy - reference)).sum(-1),
+        "alpha": lambda: (1 - moment) / (order * (1 - order)),
+        "renyi": lambda: -moment.log() / (1 - order),
+    }[kind]()
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 100])
+@pytest.mark.parametrize("order", [0.3, 0.5])
+@pytest.mark.parametrize("kind", KINDS)
+def test_values_and_gradients_are_the_naive_ones(pair, kind, order, chunk):
+    model, reference = pair
+    head = model.get_base_model().lm_head
+    weight = torch.linspace(-1, 1, len(BATCH.target), dtype=torch.float64)
+
+    def gradients(value: Tensor) -> list[Tensor]:
+        model.zero_grad()
+        (weight * value).sum().backward()
+        return [each.grad.clone() for each in model.parameters() if each.requires_grad]
+
+    hidden = states(model, BATCH)
+    found = token_divergence(model, hidden, head, reference, kind, order, chunk)
+    hidden = states(model, BATCH)
+    expected = naive(head(hidden).log_softmax(-1), head(reference).log_softmax(-1), kind, order)
+    torch.testing.assert_close(found, expected)
+    assert found.min() > 0
+    torch.testing.assert_close(gradients(found), gradients(expected))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_together_they_are_what_they_are_apart(pair, kind):
+    model, reference = pair
+    head = model.get_base_model().lm_head
+    apart = (
+        token_logp(model, states(model, BATCH), BATCH.target),
+        token_divergence(model, states(model, BATCH), head, reference, kind, 0.5),
+    )
+    hidden = states(model, BATCH)
+    hidden.retain_grad()
+    together = token_logp_and_divergence(model, hidden, BATCH.target, head, reference, kind, 0.5, chunk=4)
+    torch.testing.assert_close(together, apart)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_policy_is_no_way_from_itself(kind):
+    model = llama()
+    hidden = states(model, BATCH)
+    found = token_divergence(model, hidden, model.lm_head, hidden.detach(), kind, 0.5)
+    assert found.abs().max() < 1e-12
+
+
+def test_orders_lead_from_one_divergence_to_the_other(pair):
+    model, reference = pair
+    with torch.no_grad():
+        hidden, head = states(model, BATCH), model.get_base_model().lm_head
+
+        def at(kind: str, order: float = 0.5) -> Tensor:
+            return token_divergence(model, hidden, head, reference, kind, order)
+
+        torch.testing.assert_close(at("alpha", 1.0), at("forward"))
+        torch.testing.assert_close(at("alpha", 0.0), at("reverse"))
+        torch.testing.assert_close(at("renyi", 1.0), at("forward"))
+
+
+def test_of_a_trained_head_both_gradients_come(pair):
+    """The head learns too, and the reference keeps its own."""
+    _, reference = pair
+    model, kept = llama(), llama().lm_head
+    with torch.no_grad():
+        model.lm_head.weight.add_(0.1 * torch.randn_like(model.lm_head.weight))
+    found = token_divergence(model, states(model, BATCH), kept, reference, "forward", 0.5, chunk=3)
+    found.sum().backward()
+    gradient = model.lm_head.weight.grad.clone()
+    model.zero_grad()
+    policy = model.lm_head(states(model, BATCH)).log_softmax(-1)
+    divergences.categorical_kl(kept(reference).log_softmax(-1), policy).sum().backward()
+    torch.testing.assert_close(gradient, model.lm_head.weight.grad)
+
+
+class Widest(TorchFunctionMode):
+    """Notes the most rows of any tensor as wide as the vocabulary."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width, self.rows = width, 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor) and result.dim() and result.shape[-1] == self.width:
+            self.rows = max(self.rows, math.prod(result.shape[:-1]))
+        return result
+
+
+@pytest.mark.parametrize("chunk", [2, 5])
+def test_no_more_than_a_chunk_is_as_wide_as_the_vocabulary(pair, chunk):
+    model, reference = pair
+    head, hidden = model.get_base_model().lm_head, states(model, BATCH)
+    saved: list[Tensor] = []
+    with Widest(41) as widest, torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x) or x, lambda x: x):
+        logp, _ = token_logp_and_divergence(model, hidden, BATCH.target, head, reference, "forward", 0.5, chunk)
+    logp.sum().backward()
+    assert widest.rows == chunk
+    weight = (32, 41)
+    assert all(each.shape in (weight, (chunk, 41), (1, 41)) for each in saved if each.shape[-1:] == (41,))
+
+
+def test_unknown_kinds_and_orders_are_refused(pair):
+    model, reference = pair
+    head, hidden = model.get_base_model().lm_head, states(model, BATCH)
+    with pytest.raises(UserError, match="unknown divergence 'forwrad': did you mean forward"):
+        token_divergence(model, hidden, head, reference, "forwrad", 0.5)
+    with pytest.raises(ValueError, match="lies in"):
+        token_divergence(model, hidden, head, reference, "alpha", 1.5)
