@@ -32,9 +32,12 @@ from pmpo_offline.errors import PmpoOfflineError, unknown
 from pmpo_offline.policies.behavior import BehaviorPolicy
 from pmpo_offline.tasks.control import Rules, rules
 from pmpo_offline.training import checkpoint
-from pmpo_offline.training.behavior import random_returns, returns, task_id
-from pmpo_offline.training.online_control import ALGORITHMS, Algorithm, ControlSettings, OnlineControl
-from pmpo_offline.training.ppo import PLANS, PPO
+from pmpo_offline.training.behavior import random_returns, returns
+from pmpo_offline.training.behavior_targets import task_id
+from pmpo_offline.training.online_control import OnlineControl
+from pmpo_offline.training.online_settings import ALGORITHMS, Algorithm, ControlSettings
+from pmpo_offline.training.plans import PLANS
+from pmpo_offline.training.ppo import PPO
 
 RESULTS = Path(__file__).parent / "results" / "online"
 FRAMES = {"dm_control/cartpole-swingup": 1_000_000, "dm_control/cheetah-run": 1_000_000}

@@ -13,7 +13,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from pmpo_offline.errors import UserError
-from pmpo_offline.training.online_control import ControlSettings
+from pmpo_offline.training.online_settings import ControlSettings
 
 SCRIPTS = Path(__file__).parent.parent / "benchmarks"
 TASK = "dm_control/cartpole-swingup"

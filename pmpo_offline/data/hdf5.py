@@ -25,9 +25,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pmpo_offline.data import columns
+from pmpo_offline.data.minari_metadata import minari_metadata
 from pmpo_offline.data.schema import Metadata, candidates_schema, episodes_schema, responses_schema, transitions_schema
 
-_MINARI_VERSION = "0.5.3"  # of the format: readers from 0.5.3 on hold it in their list of supported versions
 _MINARI_FILE = "data/main_data.hdf5"
 _TEXT = h5py.string_dtype("utf-8")
 _PLAIN = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
@@ -57,7 +57,7 @@ def write_minari(
     # 5 kB an episode is what HDF5 takes for a group of that many datasets and attributes, and some to spare.
     with new_file(path, flat_size(steps) + 8192 * episodes.num_rows) as file:
         _write_steps(file, steps, episodes, tell)
-    described = _minari_metadata(metadata, steps, path.stat().st_size)
+    described = minari_metadata(metadata, steps, path.stat().st_size)
     (directory / "data/metadata.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
 
 
@@ -221,31 +221,3 @@ def _read_flat(file: h5py.File, name: str) -> pa.Table:
         else:
             arrays[field.name] = pa.array(stored[()], field.type)
     return pa.table(arrays, schema)
-
-
-def _minari_metadata(metadata: Metadata, steps: pa.Table, size: int) -> dict[str, Any]:
-    # Minari and Gymnasium take a second to import and only this form needs them.
-    from gymnasium.spaces import Box
-    from minari.serialization import serialize_space
-
-    widths = {name: steps.schema.field(name).type.list_size for name in ("observation", "action")}
-    spaces = {
-        f"{name}_space": serialize_space(Box(-np.inf, np.inf, (width,), np.float32)) for name, width in widths.items()
-    }
-    references = metadata.references
-    scores = {"ref_min_score": references.min, "ref_max_score": references.max} if references else {}
-    return {
-        "dataset_id": metadata.id,
-        "minari_version": _MINARI_VERSION,
-        "data_format": "hdf5",
-        "jpeg_encoding": False,
-        "total_episodes": metadata.counts.episodes,
-        "total_steps": metadata.counts.rows,
-        "dataset_size": size / 2**20,
-        **spaces,
-        **scores,
-        "author": ["pmpo-offline"],
-        "algorithm_name": "mixture of behaviours, see the episodes' attribute behavior",
-        "description": f"{metadata.task}: accept/reject labels by {metadata.label} (infos/label: 1, -1, 0 unlabelled)",
-        "licence": metadata.licence,
-    }

@@ -26,30 +26,17 @@ from numpy.typing import NDArray
 from pmpo_offline.data.streams import random_words
 from pmpo_offline.errors import PmpoOfflineError, UserError, unknown
 from pmpo_offline.policies.behavior import BehaviorPolicy
-from pmpo_offline.tasks.control import RULES, Rules, rules
+from pmpo_offline.tasks.control import Rules, rules
 from pmpo_offline.tasks.control.episodes import play
 from pmpo_offline.training import checkpoint
 from pmpo_offline.training.behavior_record import CONFIRMING, EPISODES, Record
+from pmpo_offline.training.behavior_targets import MEDIUM, TARGETS, task_id
 from pmpo_offline.training.cloning import SCRIPTS
 from pmpo_offline.training.learners import LEARNERS
 
 Array = NDArray[np.float64]
 Progress = Callable[[str, int, int], None]
 
-TARGETS = {
-    "dm_control/cartpole-swingup": 860.0,
-    "dm_control/cheetah-run": 750.0,
-    "dm_control/walker-walk": 930.0,
-    "dm_control/finger-spin": 800.0,
-    "dm_control/reacher-easy": 970.0,
-    "dm_control/hopper-hop": 100.0,
-    "mujoco/halfcheetah": 5000.0,
-    "mujoco/hopper": 2500.0,
-    "mujoco/walker2d": 3000.0,
-}
-"""The return that an expert should reach, and by which medium is defined."""
-MEDIUM = 0.4
-"""How far from random to the target a medium policy is."""
 EVALUATIONS = 50
 """How often a training is evaluated."""
 CHECKPOINT = "training.safetensors"
@@ -119,20 +106,9 @@ def train_behavior(
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise PmpoOfflineError(f"cannot write into {output}: {error.strerror}") from None
+    tell = progress or (lambda stage, done, total: None)
     with _one_thread():
-        return _Training(task, algo, seed, steps, output, fresh).run(minutes, progress or _silent)
-
-
-def task_id(name: str) -> str:
-    """Return the id of the control task that `name` names with or without its namespace.
-
-    Raises:
-        UserError: there is none; with the near misses.
-    """
-    for known in RULES:
-        if name in (known, known.partition("/")[2]):
-            return known
-    raise unknown("control task", name, RULES if "/" in name else [known.partition("/")[2] for known in RULES])
+        return _Training(task, algo, seed, steps, output, fresh).run(minutes, tell)
 
 
 class _Training:
@@ -272,7 +248,3 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _silent(stage: str, done: int, total: int) -> None:
-    pass

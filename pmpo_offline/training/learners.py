@@ -10,8 +10,9 @@ from torch import Tensor
 
 from pmpo_offline.policies.behavior import BehaviorPolicy
 from pmpo_offline.tasks.control import Rules
-from pmpo_offline.training import online_control
 from pmpo_offline.training.cloning import Cloning
+from pmpo_offline.training.online_control import learner
+from pmpo_offline.training.online_settings import ALGORITHMS
 from pmpo_offline.training.ppo import PPO
 
 
@@ -43,6 +44,6 @@ class Learner(Protocol):
 LEARNERS: dict[str, Callable[[Rules, int, int | None], Learner]] = {
     "ppo": PPO,
     "clone": Cloning,
-    **{algo: partial(online_control.learner, algo) for algo in online_control.ALGORITHMS},
+    **{algo: partial(learner, algo) for algo in ALGORITHMS},
 }
 """What makes a learner, by algorithm: from rules, a seed and the planned control steps (None: its own plan)."""

@@ -14,9 +14,10 @@ from pmpo_offline.errors import PmpoOfflineError, UserError
 from pmpo_offline.policies.behavior import BehaviorPolicy
 from pmpo_offline.tasks.control import RULES, rules
 from pmpo_offline.training import behavior, behavior_record, ppo
-from pmpo_offline.training.behavior import TARGETS, random_returns, returns, task_id, train_behavior
+from pmpo_offline.training.behavior import random_returns, returns, train_behavior
 from pmpo_offline.training.behavior_record import RUNGS, Record
-from pmpo_offline.training.ppo import PLANS, Plan
+from pmpo_offline.training.behavior_targets import TARGETS, task_id
+from pmpo_offline.training.plans import PLANS, Plan
 
 TASK = "dm_control/cartpole-swingup"
 FILES = ("medium", "expert", "replay")

@@ -16,7 +16,8 @@ from pmpo_offline.policies.behavior import BehaviorPolicy
 from pmpo_offline.tasks.control import Rules, rules
 from pmpo_offline.training import behavior
 from pmpo_offline.training.behavior import random_returns, returns, train_behavior
-from pmpo_offline.training.online_control import ALGORITHMS, ControlSettings, OnlineControl, learner
+from pmpo_offline.training.online_control import OnlineControl, learner
+from pmpo_offline.training.online_settings import ALGORITHMS, ControlSettings
 from pmpo_offline.training.replay import GOES_ON, Rows
 
 TASK = "dm_control/cartpole-swingup"

@@ -8,7 +8,8 @@ import torch
 
 from pmpo_offline.tasks.control import rules
 from pmpo_offline.training.behavior import random_returns, returns
-from pmpo_offline.training.ppo import PPO, Moments, Plan, advantages, clipped
+from pmpo_offline.training.plans import Plan
+from pmpo_offline.training.ppo import PPO, Moments, advantages, clipped
 
 SMALL = Plan(100_000, repeat=2, episodes=4, decisions=8, epochs=2, minibatch=16)
 
