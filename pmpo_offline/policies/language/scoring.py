@@ -19,7 +19,7 @@ from pmpo_offline.policies.language.tokens import TokenBatch
 from pmpo_offline.policies.language.trunk import Causal, backbone, causal, from_trunk
 
 CHUNK, CHUNK_ON_GPU = 64, 1024
-"""Tokens whose numbers for the whole vocabulary are held at once. On a CPU more are slower: tensors of 13 MB (for 49,152
+"""Tokens whose numbers for the whole vocabulary are held at once. On a CPU more are slower: tensors of 13 MB (49,152
 words) stay where they are, while larger ones are given back to the system each time and fetched anew."""
 
 Measure = Callable[..., Tensor]
