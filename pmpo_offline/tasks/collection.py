@@ -6,20 +6,13 @@ changes it. A chunk is whole or absent; one process at a time collects into a fo
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from multiprocessing.connection import Connection
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import as_completed
 from pathlib import Path
 
 from pmpo_offline.data.experience import Experience
-from pmpo_offline.errors import PmpoOfflineError, UserError
+from pmpo_offline.errors import UserError
+from pmpo_offline.processes import processes
 
 SEEDS_APART = 1_000_000
 """Episodes that a dataset's seed has to itself."""
@@ -68,60 +61,11 @@ def collect(
 def _write_chunks(
     chunks: Mapping[Path, list[int]], record: Record, workers: int, finished: Callable[[Path], None]
 ) -> None:
-    """Write chunks of episodes in parallel processes; however this ends, they end with it."""
-    # Fresh interpreters, because threads of torch do not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    with ours, theirs, ProcessPoolExecutor(min(workers, len(chunks)), context, _follow, (theirs,)) as pool:
-        try:
-            with _unaware():
-                tasks = {pool.submit(_write_chunk, record, path, seeds): path for path, seeds in chunks.items()}
-            for task in as_completed(tasks):
-                task.result()
-                finished(tasks[task])
-        except BrokenProcessPool:
-            raise PmpoOfflineError(
-                "a process that collected episodes was killed (is memory short?): "
-                "run the same command again to go on, with fewer --workers"
-            ) from None
-        except BaseException:
-            ours.close()
-            raise
-
-
-@contextmanager
-def _unaware() -> Iterator[None]:
-    """Start processes that know nothing of the script that called, nor of Ctrl-C, not even while they import.
-
-    A spawned process would import the main script, and a script without a main guard would build again in each. And
-    MuJoCo would look for a display by a process of its own, which has heard nothing of all this: nobody renders there.
-    """
-    main = sys.modules["__main__"]
-    known = {name: value for name, value in vars(main).items() if name in ("__file__", "__spec__")}
-    display = os.environ.get("MUJOCO_GL")
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        os.environ["MUJOCO_GL"] = "disable"
-        vars(main).update(__file__=None, __spec__=None)
-        yield
-    finally:
-        del main.__file__
-        vars(main).update(known)
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        if display is None:
-            del os.environ["MUJOCO_GL"]
-        else:
-            os.environ["MUJOCO_GL"] = display
-
-
-def _follow(parent: Connection) -> None:
-    """End this process when the parent hangs up: it was interrupted, or killed and could not say so."""
-
-    def listen() -> None:
-        parent.poll(None)
-        os._exit(1)
-
-    threading.Thread(target=listen, daemon=True).start()
+    with processes(min(workers, len(chunks)), "collected episodes") as submit:
+        tasks = {submit(_write_chunk, record, path, seeds): path for path, seeds in chunks.items()}
+        for task in as_completed(tasks):
+            task.result()
+            finished(tasks[task])
 
 
 def _write_chunk(record: Record, path: Path, seeds: list[int]) -> None:
