@@ -12,6 +12,7 @@ from pmpo_offline.data import Dataset, LabelRule
 from pmpo_offline.data.labels import label
 from pmpo_offline.evaluation.language.drift import distinct, drift
 from pmpo_offline.evaluation.language.held_out import form, held_out_prompts
+from pmpo_offline.evaluation.language.measuring import measuring
 from pmpo_offline.policies.language.model import LanguageModel
 from pmpo_offline.policies.language.tokens import Tokens, prompt_tokens
 from pmpo_offline.tasks.language import TASKS, LanguageTask, Samples, draw, get
@@ -68,7 +69,10 @@ def evaluate_language(
     asked = held_out_prompts(dataset, prompts)
     texts = asked["prompt"].to_list()
     shape = form(dataset, policy)
-    drawn = draw(policy, texts, per_prompt=samples, tokens=shape.tokens, ends=shape.ends, seed=seed, progress=progress)
+    with measuring(policy.model):
+        drawn = draw(
+            policy, texts, per_prompt=samples, tokens=shape.tokens, ends=shape.ends, seed=seed, progress=progress
+        )
     repeated = [text for text in texts for _ in range(samples)]
     completions = [text for group in drawn.text for text in group]
     rows = _rows(policy, texts, drawn)

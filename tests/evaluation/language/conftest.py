@@ -94,9 +94,7 @@ def responses(
         score=ScoreRule(name=rule.score),
         label=rule,
         references=references,
-        provenance=Provenance(
-            settings={"model": "random", "ends": True, "tokens": 6} if settings is None else settings
-        ),
+        provenance=Provenance(settings=made),
         **done.described,
     )
     return Dataset(metadata, Path("nowhere"), done.table)

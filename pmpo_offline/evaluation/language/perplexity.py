@@ -1,0 +1,107 @@
+"""Perplexity on plain text that no dataset holds: whether a learner still speaks the language that it started from.
+
+    window 6, stride 3     tokens 0 1 2 3 4 5 6 7 8 9
+    first row              reads  0 1 2 3 4              scores 1 2 3 4 5
+    second row             reads        3 4 5 6 7        scores 6 7 8
+    third row              reads          4 5 6 7 8      scores 9
+
+Every token but the first is scored once, and after the first window with at least window − stride tokens before it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+
+from pmpo_offline import catalog
+from pmpo_offline.errors import UserError
+from pmpo_offline.evaluation.language.measuring import batches_by_length, measuring
+from pmpo_offline.policies.language.model import LanguageModel
+from pmpo_offline.policies.language.scoring import states, token_logp
+from pmpo_offline.policies.language.tokens import Tokens, collate, prompt_tokens
+
+BATCH = 8
+"""Windows that are read at once."""
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """How surprised a model is by a text."""
+
+    value: float
+    """exp(−mean log-probability of a token)."""
+    tokens: int
+    """How many were scored: models with other tokenizers count other tokens, and only `bits` compares them."""
+    bits: float
+    """Bits a character of the text."""
+
+
+def perplexity(
+    model: LanguageModel,
+    text: str,
+    *,
+    window: int = 512,
+    stride: int = 256,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Perplexity | None:
+    """Return the perplexity of `text` in overlapping windows, None where the tokenizer cannot write the text.
+
+    Args:
+        model: a causal language model.
+        text: running prose.
+        window: tokens that the model sees at most, shortened to its context.
+        stride: tokens that a window advances, 1 to `window` − 1 (of the shortened one too).
+        progress: told what is going on.
+
+    Raises:
+        UserError: windows that do not overlap, or a text of fewer than two tokens.
+    """
+    longest = getattr(model.model.config, "max_position_embeddings", None) or window
+    stride, window = min(stride, max(1, longest // 2)) if longest < window else stride, min(window, longest)
+    if not 1 <= stride < window:
+        raise UserError(f"perplexity: a stride of {stride} in windows of {window} tokens: choose 1 to {window - 1}")
+    ids = prompt_tokens(model.tokenizer, text)
+    if not _writes(model, text, ids):
+        return None
+    if len(ids) < 2:
+        raise UserError("perplexity: the text is shorter than two tokens")
+    rows = list(windows(ids, window, stride))
+    total, done = 0.0, 0
+    with measuring(model.model):
+        for members in batches_by_length(rows, BATCH):
+            batch = collate([rows[i] for i in members]).to(model.device)
+            found = token_logp(model.model, states(model.model, batch), batch.target)
+            total += float(found.sum(dtype=torch.float64))
+            done += len(members)
+            if progress:
+                progress("read held-out text", done, len(rows))
+    count = len(ids) - 1
+    return Perplexity(math.exp(-total / count), count, -total / math.log(2) / len(text))
+
+
+def windows(ids: tuple[int, ...], window: int, stride: int) -> Iterator[Tokens]:
+    """Yield rows whose completions are every token but the first, once, and whose prompts are what comes before."""
+    end, scored = min(window, len(ids)), 1
+    while scored < len(ids):
+        start = max(0, end - window)
+        yield Tokens(ids[start:scored], ids[scored:end])
+        end, scored = min(end + stride, len(ids)), end
+
+
+@cache
+def prose() -> str:
+    """Return the project's own text, about nine hundred words that were written for it."""
+    return (catalog.root("datasets") / "language" / "prose.txt").read_text(encoding="utf-8")
+
+
+def _writes(model: LanguageModel, text: str, ids: tuple[int, ...]) -> bool:
+    """Return whether the tokens are the text: small vocabularies replace what they lack, or drop it."""
+    unknown = model.tokenizer.unk_token_id
+    if unknown is not None and unknown in ids and unknown != model.tokenizer.eos_token_id:
+        return False
+    # Whatever the tokenizer, running text has a token a word at least.
+    return len(ids) >= len(text.split())

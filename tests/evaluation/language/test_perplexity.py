@@ -1,0 +1,84 @@
+"""Perplexity against a plain pass and a plain loop, and a text that a vocabulary cannot write."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from pmpo_offline.errors import UserError
+from pmpo_offline.evaluation.language.perplexity import perplexity, prose, windows
+from pmpo_offline.policies.language.tokens import Tokens
+
+TEXT = "The ferry leaves at six, in the fog. Nobody waits."
+
+
+def by_hand(model, text: str, window: int, stride: int) -> float:
+    """Token by token: each is predicted from the window that scores it, read afresh and alone."""
+    ids = model.tokenizer(text).input_ids
+    total = 0.0
+    end, scored = min(window, len(ids)), 1
+    while scored < len(ids):
+        for target in range(scored, end):
+            read = torch.tensor([ids[max(0, end - window) : target]])
+            with torch.no_grad():
+                last = model.model(input_ids=read, use_cache=False).logits[0, -1].double().log_softmax(-1)
+            total -= float(last[ids[target]])
+        end, scored = min(end + stride, len(ids)), end
+    return math.exp(total / (len(ids) - 1))
+
+
+@pytest.mark.parametrize(("window", "stride"), [(100, 50), (12, 6), (12, 1), (12, 11), (2, 1)])
+def test_equals_a_plain_loop(byte_model, window, stride):
+    model = byte_model(0)
+    found = perplexity(model, TEXT, window=window, stride=stride)
+    assert found.value == pytest.approx(by_hand(model, TEXT, window, stride), rel=1e-4)
+    assert found.tokens == len(TEXT) - 1
+    assert found.bits == pytest.approx(found.tokens * math.log2(found.value) / len(TEXT))
+
+
+def test_a_model_without_opinions_is_as_surprised_as_its_vocabulary_is_large(byte_model):
+    model = byte_model(0)
+    torch.nn.init.zeros_(model.model.lm_head.weight)
+    assert perplexity(model, TEXT, window=16, stride=8).value == pytest.approx(257)
+
+
+@pytest.mark.parametrize(("length", "window", "stride"), [(1, 4, 2), (2, 4, 2), (4, 4, 2), (5, 4, 3), (50, 7, 2)])
+def test_windows_score_every_token_but_the_first_once(length, window, stride):
+    ids = tuple(range(length))
+    rows = list(windows(ids, window, stride))
+    assert sum((row.completion for row in rows), ()) == ids[1:]
+    for i, row in enumerate(rows):
+        assert row.prompt + row.completion == tuple(range(row.prompt[0], row.completion[-1] + 1))
+        assert len(row.prompt) + len(row.completion) <= window
+        assert row.completion
+        assert i == 0 or len(row.prompt) >= window - stride
+
+
+def test_the_drawing():
+    rows = list(windows(tuple(range(10)), 6, 3))
+    assert rows == [Tokens((0,), (1, 2, 3, 4, 5)), Tokens((3, 4, 5), (6, 7, 8)), Tokens((4, 5, 6, 7, 8), (9,))]
+
+
+def test_the_window_is_at_most_the_context(byte_model):
+    model = byte_model(0, max_position_embeddings=16)
+    assert perplexity(model, TEXT) == perplexity(model, TEXT, window=16, stride=8)
+
+
+def test_a_vocabulary_that_lacks_the_text(random_model):
+    assert perplexity(random_model(0), prose()) is None
+    assert perplexity(random_model(0), "hbcad=dacbh").tokens == 10
+
+
+def test_mistakes(byte_model):
+    for window, stride in ((8, 8), (8, 0), (1, 1)):
+        with pytest.raises(UserError, match="choose"):
+            perplexity(byte_model(0), TEXT, window=window, stride=stride)
+    with pytest.raises(UserError, match="shorter"):
+        perplexity(byte_model(0), "a")
+
+
+def test_the_projects_own_text():
+    assert 600 <= len(prose().split()) <= 1000
+    assert prose().isascii()
