@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pmpo_offline.errors import unknown
-from pmpo_offline.tasks.language.models import model_directory, model_identity
+from pmpo_offline.tasks.language.models import model_directory, model_version
 from pmpo_offline.tasks.language.sampling import Samples, draw, sample
 from pmpo_offline.tasks.language.sentiment import SentimentTask
 from pmpo_offline.tasks.language.task import LanguageTask, SamplingSettings
@@ -25,11 +25,11 @@ def get(name: str) -> LanguageTask:
 __all__ = [
     "TASKS",
     "LanguageTask",
-    "SamplingSettings",
     "Samples",
+    "SamplingSettings",
     "draw",
     "get",
     "model_directory",
-    "model_identity",
+    "model_version",
     "sample",
 ]

@@ -26,13 +26,18 @@ Progress = Callable[[str, int, int], None]
 class Maker(NamedTuple):
     """How a model of ours is made."""
 
+    version: Callable[[], str]
+    """Returns which model it is, even where what it is made from is not installed."""
     identity: Callable[[], str]
     """Returns a hash of what it is made from."""
     make: Callable[[Path, Progress], None]
     """Fills a directory with it."""
 
 
-OWN = {"tiny": Maker(tiny.identity, tiny.make), smollm2.NAME: Maker(smollm2.identity, smollm2.make)}
+OWN = {
+    "tiny": Maker(tiny.identity, tiny.identity, tiny.make),
+    smollm2.NAME: Maker(lambda: smollm2.NAME, smollm2.identity, smollm2.make),
+}
 _MARKER = "config.json"
 
 
@@ -61,10 +66,10 @@ def model_directory(name: str, home: Path | None = None, progress: Progress | No
     raise unknown("language model", name, OWN)
 
 
-def model_identity(name: str) -> str:
-    """Return what tells one model of this name from another, without having it: a version, or a hash of its source."""
+def model_version(name: str) -> str:
+    """Return what tells one model of this name from another: the name itself, unless it can stand for several."""
     if name in OWN:
-        return OWN[name].identity()
+        return OWN[name].version()
     path = Path(name).expanduser()
     if path.is_dir():
         from pmpo_offline.policies.language.model import digest

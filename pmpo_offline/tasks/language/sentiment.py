@@ -17,57 +17,54 @@ from pmpo_offline.tasks.language.combinations import chosen
 if TYPE_CHECKING:
     from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
-# Openings that say nothing good or bad themselves; {} is a kind and a thing: "new restaurant".
-_PLACES = (
-    "The {} on the corner was",
-    "We spent an evening at the {}, and it was",
-    "My sister told me that the {} near her house is",
-    "When we arrived at the {}, we found it",
-    "After two hours in the {}, I thought that it was",
-    "People in our town say that the {} is",
-    "The first thing I noticed about the {} was",
-    "Most visitors describe the {} as",
-)
-_THINGS = (
-    "The {} that I bought last week is",
-    "My review of the {}: it is",
-    "I have used the {} every day for a month, and it has been",
-    "A friend asked me about the {}, so I told her that it is",
-    "Compared with the one I had before, the {} is",
-    "The {} arrived on Monday, and I am",
-    "To be honest about the {}, I feel",
-    "If you think of getting the {}, you should know that it is",
-)
-_PEOPLE = (
-    "The {} who talked to us yesterday was",
-    "Everybody at work thinks that the {} is",
-    "I met the {} at the station, and we were",
-    "When I asked the {} for help, the answer was",
-    "Our {} wrote me a letter that was",
-    "My parents always said that the {} was",
-    "Working with the {} has been",
-    "I told the {} how I felt, and then everything became",
-)
-_EVENTS = (
-    "The {} last night was",
-    "Looking back, the {} made me feel",
-    "We talked about the {} all the way home, because it was",
-    "I went to the {} alone, and it turned out to be",
-    "The local newspaper called the {}",
-    "For the people who had worked on it, the {} was",
-    "What I remember of the {} is that it was",
-    "By the end of the {}, everyone was",
-)
-_KINDS = ("new", "old", "first", "second", "other", "local", "little", "last")
-_GROUPS = (
+# Openings that ask for an opinion and give none; {} is a kind and a noun, "new restaurant".
+_OPENINGS: dict[tuple[str, ...], tuple[str, ...]] = {
     (
-        _PLACES,
-        "restaurant hotel museum library bakery cinema park bookshop market campsite swimming-pool café".split(),
+        "The {} on the corner was",
+        "I feel that the {} on the corner is",
+        "We met near the {}, and it made us feel",
+        "My sister says that the {} near her house is",
+        "Most visitors say that the atmosphere of the {} is",
+        "What people feel when they enter the {} is",
+    ): (
+        *("restaurant", "hotel", "museum", "library", "bakery", "cinema"),
+        *("park", "bookshop", "market", "campsite", "swimming pool", "café"),
     ),
-    (_THINGS, "phone camera bicycle laptop guitar coffee-machine novel game car jacket radio headset".split()),
-    (_PEOPLE, "teacher neighbour doctor manager driver waiter colleague coach nurse landlord guide student".split()),
-    (_EVENTS, "concert meeting wedding play match lecture festival exam trip party show election".split()),
-)
+    (
+        "My honest opinion of the {} is that it is",
+        "After a month with the {}, I feel",
+        "I would describe the {} that I bought as",
+        "Everyone who sees my {} says that it looks",
+        "When I use the {}, it makes me feel",
+        "The quality of the {} is",
+    ): (
+        *("phone", "camera", "bicycle", "laptop", "guitar", "coffee machine"),
+        *("lamp", "sofa", "car", "jacket", "radio", "headset"),
+    ),
+    (
+        "Everybody at work says that the {} is",
+        "Working with the {} made me feel",
+        "As a person, the {} is",
+        "The {} looked at us and felt",
+        "People who know the {} say that she is",
+        "My feelings about the {} are",
+    ): (
+        *("teacher", "neighbour", "doctor", "manager", "driver", "waiter"),
+        *("colleague", "coach", "nurse", "landlord", "guide", "student"),
+    ),
+    (
+        "Looking back, the {} made me feel",
+        "By the end of the {}, everyone felt",
+        "The mood at the {} was",
+        "Friends who went to the {} told me that it was",
+        "For me, the {} was an experience of",
+        "I wrote in my diary that the {} was",
+    ): (
+        *("concert", "meeting", "wedding", "play", "match", "lecture"),
+        *("festival", "exam", "trip", "party", "show", "election"),
+    ),
+}
+_KINDS = ("new", "old", "first", "second", "other", "local", "little", "last")
 
 
 class SentimentTask:
@@ -94,8 +91,8 @@ class SentimentTask:
 @cache
 def _openings() -> tuple[str, ...]:
     return tuple(
-        template.format(f"{kind} {noun.replace('-', ' ')}")
-        for templates, nouns in _GROUPS
+        template.format(f"{kind} {noun}")
+        for templates, nouns in _OPENINGS.items()
         for template, kind, noun in product(templates, _KINDS, nouns)
     )
 
@@ -106,6 +103,7 @@ def _lexicon() -> SentimentIntensityAnalyzer:
         from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
     except ImportError:
         raise UserError(
-            "language/sentiment is scored by vaderSentiment, which is not installed: pip install 'pmpo-offline[language]'"
+            "language/sentiment is scored by vaderSentiment, which is not installed: "
+            "pip install 'pmpo-offline[language]'"
         ) from None
     return SentimentIntensityAnalyzer()

@@ -115,7 +115,7 @@ def train(
         ids = _corpus(batch, generator)
         logits = model(input_ids=ids[:, :-1], use_cache=False).logits[:, LENGTH:]  # of the completion and its end
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, LENGTH + 1 :].flatten())
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), _TRAINING["clip"])
         optimizer.step()
         optimizer.zero_grad()
