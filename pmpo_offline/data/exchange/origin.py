@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -17,10 +19,12 @@ MARKER = "pmpo_offline.json"
 
 @dataclass(frozen=True)
 class Origin:
-    """The task and the reference scores of the dataset that was exported."""
+    """The task, the reference scores and the settings of the dataset that was exported."""
 
     task: str
     references: References | None
+    settings: Mapping[str, Any]
+    """What its provenance says of how it was built."""
 
 
 def origin(folder: Path) -> Origin | None:
@@ -29,11 +33,12 @@ def origin(folder: Path) -> Origin | None:
         path = folder / MARKER
         said = json.loads(path.read_bytes())["dataset"] if path.is_file() else _own(folder)
         references = said["references"]
-        return Origin(str(said["task"]), None if references is None else References.model_validate(references))
+        scores = None if references is None else References.model_validate(references)
+        return Origin(str(said["task"]), scores, dict(said["provenance"]["settings"]))
     except (OSError, ValueError, KeyError, TypeError, ValidationError):
         return None
 
 
-def _own(folder: Path) -> dict[str, object]:
-    said: dict[str, object] = json.loads((folder / METADATA_FILE).read_bytes())
+def _own(folder: Path) -> dict[str, Any]:
+    said: dict[str, Any] = json.loads((folder / METADATA_FILE).read_bytes())
     return said

@@ -63,8 +63,13 @@ class Source:
 
     def hashes(self) -> dict[str, str]:
         """Return the sha256 of every file; of many files, that of the list which `sha256sum` prints of them."""
-        each = {name: sha256(path) for name, path in sorted(self.files.items())}
-        if len(each) <= _LISTED:
-            return each
-        listed = "".join(f"{digest}  {name}\n" for name, digest in each.items())
-        return {f"list of {len(each)} files": hashlib.sha256(listed.encode()).hexdigest()}
+        return hashes_of(self.files)
+
+
+def hashes_of(files: Mapping[str, Path]) -> dict[str, str]:
+    """Return the sha256 of every file; of many files, that of the list which `sha256sum` prints of them."""
+    each = {name: sha256(path) for name, path in sorted(files.items())}
+    if len(each) <= _LISTED:
+        return each
+    listed = "".join(f"{digest}  {name}\n" for name, digest in each.items())
+    return {f"list of {len(each)} files": hashlib.sha256(listed.encode()).hexdigest()}
