@@ -55,11 +55,12 @@ def from_trunk(model: Causal, trunk: Tensor, cut: int) -> Tensor:
     """Return the last hidden states from those that enter layer `cut`: (B, T, H) -> (B, T, H).
 
     Raises:
-        ValueError: something below the cut is trained, so that its states would be out of date.
+        ValueError: a gradient is wanted, but something below the cut is trained, so that its states get out of date.
     """
     whole = backbone(model)
-    for part in (whole.embed_tokens, *whole.layers[:cut]):
-        if any(weight.requires_grad for weight in part.parameters()):
+    if torch.is_grad_enabled():
+        below = (weight for part in (whole.embed_tokens, *whole.layers[:cut]) for weight in part.parameters())
+        if any(weight.requires_grad for weight in below):
             raise ValueError(f"weights below layer {cut} are trained: their hidden states cannot be kept")
     states: Tensor = _with(whole, layers=whole.layers[cut:])(inputs_embeds=trunk, use_cache=False).last_hidden_state
     return states

@@ -1,0 +1,246 @@
+"""The cache computes each row once for each model, whatever else changes, and outlives broken files and rivals."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM
+
+from pmpo_offline.errors import PmpoOfflineError, UserError
+from pmpo_offline.policies.language import LanguageModel
+from pmpo_offline.policies.language.model import add_lora
+from pmpo_offline.policies.language.scoring import states, token_logp
+from pmpo_offline.policies.language.tokens import Tokens, collate
+from pmpo_offline.policies.language.trunk import trunk_states
+from pmpo_offline.training.language import reference_cache
+from pmpo_offline.training.language.reference_cache import ReferenceCache
+
+ROWS = [
+    Tokens((3, 4), (5, 6, 7, 8)),
+    Tokens((9,), ()),
+    Tokens((10, 11, 12), (13,)),
+    Tokens((3, 4), (5, 6, 7, 9)),
+    Tokens((3, 4, 5), (6, 7, 8)),  # the first row's tokens, but more of them are the prompt
+]
+
+
+class Counted:
+    """A real model with the rows that have gone through its first layer."""
+
+    def __init__(self, digest: str = "0" * 64, dtype: torch.dtype = torch.float32) -> None:
+        torch.manual_seed(0)
+        shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
+        config = LlamaConfig(vocab_size=41, initializer_range=0.3, bos_token_id=1, eos_token_id=2, **shape)
+        self.rows = 0
+        self.model = LlamaForCausalLM(config).to(dtype).eval()
+        self.reference = LanguageModel(self.model, None, "random", digest)
+        self.model.model.layers[-1].register_forward_pre_hook(self._count)
+
+    def _count(self, _: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+        if inputs[0].shape[:2] != (1, 8):  # the checks' own tokens
+            self.rows += len(inputs[0])
+
+    def cache(self, folder: Path, cut: int | None = None) -> ReferenceCache:
+        return ReferenceCache(folder, self.reference, cut=cut)
+
+
+@pytest.mark.parametrize("cut", [None, 2])
+def test_what_is_read_is_what_the_model_says(tmp_path, cut):
+    one = Counted()
+    with torch.no_grad():
+        for row, cached in zip(ROWS, one.cache(tmp_path, cut).get(ROWS), strict=True):
+            batch = collate([row])
+            hidden = states(one.model, batch)
+            torch.testing.assert_close(cached.logp, token_logp(one.model, hidden, batch.target))
+            torch.testing.assert_close(cached.states, hidden)
+            assert (cached.trunk is None) == (cut is None)
+            if cut is not None:
+                torch.testing.assert_close(cached.trunk, trunk_states(one.model, batch.ids, cut)[0])
+
+
+def test_each_row_goes_through_the_model_once(tmp_path):
+    one = Counted()
+    cache = one.cache(tmp_path)
+    cache.get([*ROWS, *ROWS])
+    assert one.rows == len(ROWS)
+    cache.get(ROWS[::-1])
+    assert one.rows == len(ROWS)
+    cache.get([ROWS[0], Tokens((1,), (2,))])
+    assert one.rows == len(ROWS) + 1
+    later = Counted()
+    found = later.cache(tmp_path).get(ROWS)  # another process, another learner, another seed
+    assert later.rows == 0
+    assert all(a.logp.equal(b.logp) and a.states.equal(b.states) for a, b in zip(found, cache.get(ROWS), strict=True))
+
+
+def test_only_another_model_precision_row_or_cut_is_new(tmp_path):
+    Counted().cache(tmp_path).get(ROWS)
+    changed = [Counted(digest="1" * 64), Counted(dtype=torch.bfloat16), Counted(dtype=torch.float64)]
+    for one in changed:
+        assert one.cache(tmp_path).get(ROWS)[0].states.dtype == one.model.dtype
+        assert one.rows == len(ROWS)
+    cut = Counted()
+    cut.cache(tmp_path, 1).get(ROWS)
+    assert cut.rows == len(ROWS)
+    other = Counted()
+    other.cache(tmp_path, 2).get(ROWS)
+    other.cache(tmp_path, 1).get(ROWS)
+    other.cache(tmp_path).get(ROWS)
+    assert other.rows == len(ROWS)
+
+
+def test_an_adapter_that_is_switched_off_is_the_same_reference(tmp_path):
+    one = Counted()
+    expected = one.cache(tmp_path).get(ROWS)
+    two = Counted()
+    adapted = add_lora(two.model, 2, 4, ["q_proj"])
+    for name, weight in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight.data)
+    cache = ReferenceCache(tmp_path / "other", LanguageModel(adapted.eval(), None, "random", "0" * 64))
+    with adapted.disable_adapter():
+        found = cache.get(ROWS)
+    torch.testing.assert_close([row.logp for row in found], [row.logp for row in expected])
+
+
+def test_it_is_computed_in_batches_and_written_in_several_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(reference_cache, "BATCH_TOKENS", 12)
+    monkeypatch.setattr(reference_cache, "SHARD_BYTES", 500)
+    one, told = Counted(), []
+    found = one.cache(tmp_path, 1).get(ROWS, lambda *each: told.append(each))
+    assert one.rows == len(ROWS)
+    assert told[-1] == ("reference model", 5, 5)
+    assert len(told) > 2
+    assert len(list(tmp_path.glob("*/states/*.safetensors"))) > 2
+    for row, whole in zip(found, Counted().cache(tmp_path / "at-once", 1).get(ROWS), strict=True):
+        torch.testing.assert_close(row, whole)
+
+
+def test_values_are_mapped_from_the_file(tmp_path):
+    cache = Counted().cache(tmp_path)
+    first, second = cache.get(ROWS[:1])[0], cache.get(ROWS[:1])[0]
+    assert first.states.data_ptr() == second.states.data_ptr()
+
+
+@pytest.mark.parametrize("sort", ["logp", "states", "trunk-1"])
+@pytest.mark.parametrize("left", [0, 5, 200, -3])
+def test_a_truncated_file_is_one_warning_and_computed_again(tmp_path, monkeypatch, sort, left):
+    monkeypatch.setattr(reference_cache, "BATCH_TOKENS", 12)
+    monkeypatch.setattr(reference_cache, "SHARD_BYTES", 500)
+    expected = Counted().cache(tmp_path, 1).get(ROWS)
+    expected = [[value.clone() for value in row] for row in expected]
+    path = max(tmp_path.glob(f"*/{sort}/*.safetensors"), key=lambda path: path.stat().st_size)
+    lost = set(load_file(path))
+    path.write_bytes(path.read_bytes()[:left])
+
+    one = Counted()
+    with pytest.warns(UserWarning, match="cannot be read") as caught:
+        found = one.cache(tmp_path, 1).get(ROWS)
+    assert len(caught) == 1
+    assert "\n" not in str(caught[0].message)
+    assert one.rows == len(lost) < len(ROWS)
+    torch.testing.assert_close([list(row) for row in found], expected)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = Counted()
+        again.cache(tmp_path, 1).get(ROWS)
+    assert again.rows == 0
+
+
+def test_a_foreign_file_is_one_warning_and_left_alone(tmp_path):
+    Counted().cache(tmp_path).get(ROWS)
+    (path,) = tmp_path.glob("*/logp/*.safetensors")
+    foreign = {name: value + 1 for name, value in load_file(path).items()}
+    path = path.rename(path.with_name("copied.safetensors"))
+    save_file(foreign, path, {"reference": "another", "precision": "float32", "sort": "logp"})
+    content = path.read_bytes()
+    one = Counted()
+    with pytest.warns(UserWarning, match="does not belong to this cache") as caught:
+        found = one.cache(tmp_path).get(ROWS)
+    assert len(caught) == 1
+    assert one.rows == len(ROWS)
+    hidden = states(one.model, collate(ROWS[:1]))
+    torch.testing.assert_close(found[0].logp, token_logp(one.model, hidden, collate(ROWS[:1]).target).detach())
+    assert path.read_bytes() == content
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path):
+    one = Counted()
+    one.cache(tmp_path).get(ROWS[:2])
+    (folder,) = tmp_path.glob("*/logp")
+    (folder / ".0123.partial").write_bytes(b"half a file")
+    one.cache(tmp_path).get(ROWS)
+    assert not list(folder.glob(".*"))
+
+
+def fill(folder: Path, order: list[int]) -> None:
+    """What one of several processes does."""
+    reference_cache.SHARD_BYTES = 500
+    reference_cache.BATCH_TOKENS = 12
+    cache = Counted().cache(folder, 1)
+    for i in order:
+        cache.get([ROWS[i]])
+
+
+def test_writers_at_once(tmp_path):
+    start = multiprocessing.get_context("fork")
+    orders = [[0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [0, 1, 2, 3, 4]]
+    processes = [start.Process(target=fill, args=(tmp_path, order)) for order in orders]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    one = Counted()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = one.cache(tmp_path, 1).get(ROWS)
+    assert one.rows == 0
+    expected = Counted().cache(tmp_path / "alone", 1).get(ROWS)
+    torch.testing.assert_close([list(row) for row in found], [list(row) for row in expected])
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_one_line_and_what_was_there_stays(tmp_path, monkeypatch):
+    Counted().cache(tmp_path).get(ROWS[:2])
+    written = {path: path.read_bytes() for path in tmp_path.rglob("*.safetensors")}
+    opening = Path.open
+    monkeypatch.setattr(
+        Path,
+        "open",
+        lambda self, *args, **kw: opening(Path("/dev/full") if self.suffix == ".partial" else self, *args, **kw),
+    )
+    with pytest.raises(PmpoOfflineError, match="No space left on device; free some space or choose") as caught:
+        Counted().cache(tmp_path).get(ROWS)
+    assert "\n" not in str(caught.value)
+    monkeypatch.undo()
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == written
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_may_not_be_written(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(PmpoOfflineError, match="check the permissions"):
+        Counted().cache(tmp_path).get(ROWS)
+
+
+def test_models_that_it_cannot_serve(tmp_path):
+    shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = Gemma2Config(vocab_size=41, num_key_value_heads=1, head_dim=8, final_logit_softcapping=0.1, **shape)
+    capped = LanguageModel(Gemma2ForCausalLM(config).eval(), None, "capped", "2" * 64)
+    with pytest.raises(UserError, match="transforms its logits"):
+        ReferenceCache(tmp_path, capped).get(ROWS)
+    with pytest.raises(UserError, match="has 3 layers and cannot be cut below layer 3"):
+        Counted().cache(tmp_path, 3).get(ROWS)
+    one = Counted()
+    one.model.train()
+    with pytest.raises(ValueError, match="training mode"):
+        one.cache(tmp_path).get(ROWS)
+    assert not list(tmp_path.rglob("*.safetensors"))
