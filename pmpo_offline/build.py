@@ -3,6 +3,7 @@
 ```
 recipe ── task.collect ── finish ── write ──▶ <home>/<id>/
 ```
+Recipes of kind "responses" go another way, that of `responding`.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def build_dataset(
         label: `SCORE[:THRESHOLD[:DEAD_ZONE]]`, see `data.labels`; None as declared.
         noise: rate of flipped labels; None as declared.
         format: "arrow", or "hdf5" (a Minari directory).
-        episodes: how many to collect; None as declared.
+        episodes: how many to collect, or how many prompts to ask; None as declared.
         seed: of everything random; None as declared.
         workers: processes that simulate; default one a core. The content does not depend on it.
         overwrite: build again what stands.
@@ -54,8 +55,16 @@ def build_dataset(
         UserError: something is unknown, malformed or impossible.
         PmpoOfflineError: the disk refuses.
     """
-    recipe = Recipe.of(catalog.dataset(id), imbalance=imbalance, label=label, noise=noise, episodes=episodes, seed=seed)
+    declared = catalog.dataset(id)
     root = data.home() if home is None else home
+    tell: Progress = progress or (lambda stage, done, total: None)
+    changes = {"imbalance": imbalance, "label": label, "noise": noise, "episodes": episodes, "seed": seed}
+    if declared.kind == "responses":
+        from pmpo_offline.responding import ResponseRecipe, build_responses  # brings transformers along
+
+        answered = ResponseRecipe.of(declared, **changes)
+        return build_responses(answered, format=format, overwrite=overwrite, home=root, progress=tell)
+    recipe = Recipe.of(declared, **changes)
     task = tasks.get(recipe.declaration.task)
     order = _order(recipe, task)
     if not overwrite and (found := standing(order, format, root)):
@@ -63,7 +72,6 @@ def build_dataset(
     if order.references is None:
         simulated = " and ".join(f"{name} {version}" for name, version in versions(*task.simulators).items())
         warnings.warn(f"{task.id} has no reference scores on {simulated}: its scores will be returns", stacklevel=2)
-    tell: Progress = progress or (lambda stage, done, total: None)
     with kept(root, recipe.raw) as folder:
         experience = task.collect(
             recipe.declaration.behavior,
@@ -75,7 +83,6 @@ def build_dataset(
         )
         scored = _scored(task, recipe, experience)
         metadata, tables = finish(order, experience, scored, folder, tell)
-    declared = recipe.declaration
     if recipe.label == LabelRule.parse(declared.label) and metadata.kind != declared.kind:
         raise UserError(f"{declared.id} declares kind {declared.kind}, and its labels make it {metadata.kind}: say so")
     data.write(data.dataset_path(order.id, root), metadata, tables, format=format, overwrite=overwrite)

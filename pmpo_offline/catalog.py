@@ -38,7 +38,7 @@ class Declaration(BaseModel):
 
 
 class DatasetDeclaration(Declaration):
-    """A recipe for a dataset; its task validates `behavior`, `critic` and `candidates`."""
+    """A recipe for a dataset; its task validates `behavior`, `critic`, `candidates` and `sampling`."""
 
     id: str
     kind: Literal["transitions", "candidates", "responses"]
@@ -47,6 +47,7 @@ class DatasetDeclaration(Declaration):
     description: str = ""
     licence: str
     episodes: Count
+    """How many to collect; of kind "responses": how many prompts."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     label: str
     imbalance: Rate | None = None
@@ -55,6 +56,8 @@ class DatasetDeclaration(Declaration):
     critic: dict[str, Any] = {}
     candidates: dict[str, Any] = {}
     behavior: list[dict[str, Any]] = []
+    sampling: dict[str, Any] = {}
+    """Of kind "responses": who answers, how often, and which prompts are for tests."""
 
 
 class SuiteDeclaration(Declaration):

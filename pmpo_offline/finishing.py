@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -52,14 +52,33 @@ class Order:
     """What else to do where another dataset of this id stands."""
 
 
-def standing(order: Order, format: data.Format, home: Path) -> Dataset | None:
+class Named(Protocol):
+    """What is looked for: an order, or anything else that a dataset is made by."""
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """A hash of everything that was asked for."""
+        ...
+
+    @property
+    def remedy(self) -> str:
+        """What else to do where another dataset of this id stands."""
+        ...
+
+
+def standing(order: Named, format: data.Format, home: Path) -> Dataset | None:
     """Return the dataset that stands, None where there is none; `UserError` if it is another or of another form."""
     if not data.stands(order.id, home):
         return None
     found = data.load_dataset(order.id, home=home)
     if found.metadata.provenance.hashes.get("recipe") != order.digest:
         raise UserError(f"{order.id} stands in {found.path} but was {order.remedy}")
-    stored = "arrow" if "transitions.arrow" in found.metadata.files else "hdf5"
+    stored = "arrow" if any(name.endswith(".arrow") for name in found.metadata.files) else "hdf5"
     if stored != format:
         raise UserError(f"{order.id} stands as {stored} in {found.path}: add --overwrite to store it as {format}")
     return found

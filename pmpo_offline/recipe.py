@@ -6,7 +6,7 @@ import hashlib
 import importlib.metadata
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from pydantic import ValidationError
 
@@ -34,7 +34,7 @@ class Recipe:
     candidates: CandidateSettings | None
 
     @classmethod
-    def of(cls, declaration: DatasetDeclaration, **changes: Any) -> Recipe:
+    def of(cls, declaration: DatasetDeclaration, **changes: Any) -> Self:
         """Apply the changes that are not None. Raises `UserError` for what is malformed."""
         given = {name: value for name, value in changes.items() if value is not None}
         merged = catalog.revise(declaration, "build-dataset", given)

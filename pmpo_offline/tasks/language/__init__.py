@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pmpo_offline.errors import unknown
+from pmpo_offline.tasks.language.instructions import InstructionsTask
 from pmpo_offline.tasks.language.models import model_directory, model_version
 from pmpo_offline.tasks.language.sampling import Samples, draw, sample
 from pmpo_offline.tasks.language.sentiment import SentimentTask
 from pmpo_offline.tasks.language.task import LanguageTask, SamplingSettings
 from pmpo_offline.tasks.language.tiny import TinyTask
 
-TASKS: dict[str, Callable[[], LanguageTask]] = {task.id: task for task in (TinyTask, SentimentTask)}
+TASKS: dict[str, Callable[[], LanguageTask]] = {task.id: task for task in (TinyTask, SentimentTask, InstructionsTask)}
 """What makes a task, by its id."""
 
 

@@ -1,0 +1,162 @@
+"""Short instructions whose answers a program can check, in the spirit of IFEval (arXiv 2311.07911).
+
+The check is read from the prompt itself, so any stored row can be scored again. Every check also asks for a complete
+answer, one that ends like a sentence, and for a short one; so an answer that was cut at the longest length fails.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pmpo_offline.errors import UserError
+from pmpo_offline.tasks.language import smollm2
+from pmpo_offline.tasks.language.combinations import chosen
+
+_SHORT, _SHORTER = 20, 15
+"""Words."""
+_END = re.compile(r"[.!?][\"'”’)*]*$")
+_BETWEEN_SENTENCES = re.compile(r"(?<=[.!?])[\"'”’)*]*\s+")
+_TURN = re.compile(r"<\|im_start\|>user\n(.*?)<\|im_end\|>", re.DOTALL)
+
+_NOUNS = (
+    *("river", "bridge", "library", "bicycle", "garden", "mountain", "kitchen", "train", "window", "market"),
+    *("apple", "lamp", "forest", "hospital", "piano", "ship", "castle", "clock", "pencil", "village"),
+    *("teacher", "farmer", "doctor", "baker", "painter", "sailor", "judge", "pilot", "nurse", "singer"),
+    *("horse", "spider", "eagle", "whale", "rabbit", "snake", "elephant", "frog", "wolf", "cow"),
+    *("chair", "door", "mirror", "blanket", "bottle", "basket", "hammer", "ladder", "rope", "candle"),
+    *("cloud", "island", "desert", "lake", "valley", "cave", "beach", "volcano", "field", "storm"),
+    *("letter", "book", "map", "song", "poem", "photo", "newspaper", "diary", "ticket", "flag"),
+    *("cake", "soup", "sandwich", "egg", "tomato", "potato", "lemon", "carrot", "pie", "biscuit"),
+)
+_ADJECTIVES = ("new", "old", "small", "famous", "quiet", "strange")
+_WORDS = ("people", "never", "light", "together", "water", "small")
+_QUESTIONS = (
+    "What is a {} for?",
+    "Why do people like a {}?",
+    "Where would you find a {}?",
+    "What does a {} look like?",
+    "How would you explain a {} to a child?",
+    "What should one know about a {}?",
+)
+_YES_OR_NO = (
+    "Is a {} bigger than a cat?",
+    "Can a {} be blue?",
+    "Would you find a {} in a school?",
+    "Can a child carry a {}?",
+    "Is a {} older than the moon?",
+    "Do people need a {} every day?",
+)
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One kind of instruction: how it is written, how it is recognised, and what a complete answer must fulfil."""
+
+    prompts: tuple[str, ...]
+    pattern: re.Pattern[str]
+    check: Callable[[str, re.Match[str]], bool]
+    """(answer, match of the pattern) -> whether the answer does what was asked."""
+
+
+class InstructionsTask:
+    """Do what the instruction says; `language/instructions`."""
+
+    id = "language/instructions"
+    model = smollm2.NAME
+    tokens = 40
+    ends = True
+
+    def prompts(self, count: int, seed: int) -> list[str]:
+        """Return different instructions in SmolLM2's chat template."""
+        return chosen(self.id, tuple(render(text) for kind in kinds().values() for text in kind.prompts), count, seed)
+
+    def reward(self, prompts: Sequence[str], completions: Sequence[str]) -> NDArray[np.float32]:
+        """Return 1 where the completion does what its prompt asks, else 0; (n,)."""
+        return np.array([fulfils(*pair) for pair in zip(prompts, completions, strict=True)], np.float32)
+
+
+def render(instruction: str) -> str:
+    """Return what SmolLM2 is given for one user turn: its own chat template, which a test compares with this."""
+    return (
+        "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
+        f"<|im_start|>user\n{instruction}<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+def fulfils(prompt: str, completion: str) -> bool:
+    """Return whether a completion is a complete answer that does what the prompt's last user turn asks.
+
+    Raises `UserError` for a prompt with none of these instructions.
+    """
+    asked = (_TURN.findall(prompt) or [prompt])[-1].strip()
+    answer = completion.strip()
+    for kind in kinds().values():
+        if match := kind.pattern.fullmatch(asked):
+            return bool(_END.search(answer)) and kind.check(answer, match)
+    raise UserError(f"language/instructions cannot check an answer to {asked[:80]!r}: it is none of its instructions")
+
+
+@cache
+def kinds() -> dict[str, Instruction]:
+    """Return the kinds of instructions by their names; all have equally many prompts."""
+    return {
+        "short": Instruction(
+            tuple(f"Answer in one short sentence: {question}" for question in _about(_QUESTIONS)),
+            re.compile(r"Answer in one short sentence: .+"),
+            lambda answer, _: _sentences(answer) == 1 and _words(answer) <= _SHORT,
+        ),
+        "word": Instruction(
+            tuple(
+                f'Write a sentence about {_a(noun)} that contains the word "{word}".'
+                for noun, word in product(_NOUNS, _WORDS)
+            ),
+            re.compile(r'Write a sentence about .+ that contains the word "(\w+)"\.'),
+            lambda answer, asked: _sentences(answer) == 1 and _contains(answer, asked[1]),
+        ),
+        "one": Instruction(
+            tuple(f"Describe {_a(thing)} in exactly one sentence." for thing in _things()),
+            re.compile(r"Describe .+ in exactly one sentence\."),
+            lambda answer, _: _sentences(answer) == 1 and _words(answer) <= _SHORT,
+        ),
+        "fifteen": Instruction(
+            tuple(f"Say something about {_a(thing)} in at most fifteen words." for thing in _things()),
+            re.compile(r"Say something about .+ in at most fifteen words\."),
+            lambda answer, _: _words(answer) <= _SHORTER,
+        ),
+        "yes-or-no": Instruction(
+            tuple(f"Begin your answer with yes or no: {question}" for question in _about(_YES_OR_NO)),
+            re.compile(r"Begin your answer with yes or no: .+"),
+            lambda answer, _: re.match(r"\W*(yes|no)\b", answer, re.IGNORECASE) is not None,
+        ),
+    }
+
+
+def _about(questions: Sequence[str]) -> Iterator[str]:
+    return (question.replace("a {}", _a(noun)) for question, noun in product(questions, _NOUNS))
+
+
+def _things() -> Iterator[str]:
+    return (f"{adjective} {noun}" for adjective, noun in product(_ADJECTIVES, _NOUNS))
+
+
+def _a(thing: str) -> str:
+    return f"{'an' if thing[0] in 'aeiou' else 'a'} {thing}"
+
+
+def _words(answer: str) -> int:
+    return len(answer.split())
+
+
+def _sentences(answer: str) -> int:
+    return len(_BETWEEN_SENTENCES.split(answer))
+
+
+def _contains(answer: str, word: str) -> bool:
+    return re.search(rf"\b{re.escape(word)}\b", answer, re.IGNORECASE) is not None
