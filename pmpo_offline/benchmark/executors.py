@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,8 +14,8 @@ import polars as pl
 import torch
 
 from pmpo_offline import catalog
-from pmpo_offline.benchmark import stacks
-from pmpo_offline.benchmark.job import Job
+from pmpo_offline.benchmark import language, stacks
+from pmpo_offline.benchmark.job import Job, Learn
 from pmpo_offline.benchmark.results import SCHEMA, Results, fingerprint
 from pmpo_offline.benchmark.suite import Cell, Condition, Progress, Settings
 from pmpo_offline.catalog import SuiteDeclaration
@@ -53,14 +55,16 @@ class Local:
                 done += len(group)
                 continue
             content = fingerprint({name: getattr(dataset, name) for name in ("table", "episodes", "candidates")})
-            for cell in group:
-                self.progress("benchmark", done, len(cells))
-                try:
-                    keys += self.cell(Job(self.suite, cell, dataset, content), fresh=fresh)
-                except PmpoOfflineError as failure:
-                    error = failure
-                    failures.append(f"{cell.title}: {failure}")
-                done += 1
+            jobs = [Job(self.suite, cell, dataset, content) for cell in group]
+            with self.learner(jobs, fresh=fresh) as learn:
+                for job in jobs:
+                    self.progress("benchmark", done, len(cells))
+                    try:
+                        keys += self.cell(job, learn)
+                    except PmpoOfflineError as failure:
+                        error = failure
+                        failures.append(f"{job.cell.title}: {failure}")
+                    done += 1
         self.progress("benchmark", done, len(cells))
         if error is not None and not keys:
             raise error
@@ -81,28 +85,35 @@ class Local:
         # A recipe may declare a share of its own, which can only be undone afterwards.
         return dataset.relabelled(imbalance="collected") if imbalance == "collected" else dataset
 
-    def cell(self, job: Job, *, fresh: bool) -> list[str]:
-        """Train, evaluate and store what is missing of a cell; return the keys of all its rows."""
-        for key in job.rows if fresh else []:
+    @contextmanager
+    def learner(self, jobs: Sequence[Job], *, fresh: bool) -> Iterator[Learn]:
+        """Yield what trains and evaluates the jobs of one condition, one after another; `fresh`: forget them first."""
+        possible = []
+        for job in jobs:
+            with suppress(PmpoOfflineError):  # it will be said when its turn comes
+                possible.append((job, job.rows))
+        for key in (key for _, rows in possible for key in rows) if fresh else ():
             self.results.remove(key)
-        missing = {key: settings for key, settings in job.rows.items() if not self.results.path(key).exists()}
+            self.results.discard_checkpoint(key)
+        if any(job.is_language for job in jobs):
+            wanted = [(job, self.missing(job)) for job, _ in possible]
+            with language.side_by_side(wanted, self.results, self.workers, self.home, self.progress) as learn:
+                yield learn
+        else:
+            yield partial(stacks.learn, results=self.results, workers=self.workers, progress=self.progress, fresh=fresh)
+
+    def missing(self, job: Job) -> dict[str, Settings]:
+        """Return the settings of a job's rows whose scores are not there, by key."""
+        return {key: settings for key, settings in job.rows.items() if not self.results.path(key).exists()}
+
+    def cell(self, job: Job, learn: Learn) -> list[str]:
+        """Train, evaluate and store what is missing of a cell; return the keys of all its rows."""
+        missing = self.missing(job)
         if missing:
             metadata = job.dataset.metadata
             check_versions(metadata.id, metadata.references)
-            self.store(job, self.scores(job, missing, fresh=fresh))
-        return list(job.rows)
-
-    def scores(self, job: Job, missing: dict[str, Settings], *, fresh: bool) -> Iterable[tuple[str, pl.DataFrame]]:
-        """Return the raw scores of the missing rows as they come, with their keys."""
-
-        def progress(stage: str, done: int, total: int) -> None:
-            self.progress(f"{job.cell.title}: {stage}", done, total)
-
-        return stacks.run(job, missing, self.results, fresh=fresh, workers=self.workers, progress=progress)
-
-    def store(self, job: Job, scores: Iterable[tuple[str, pl.DataFrame]]) -> None:
-        """Write each row's scores, completed by what all its episodes share."""
-        for key, frame in scores:
+        for key, scores in learn(job, missing) if missing else ():
             constants = job.constants(job.rows[key]).items()
             columns = [pl.lit(value, SCHEMA[column]).alias(column) for column, value in constants]
-            self.results.write(key, frame.with_columns(columns))
+            self.results.write(key, scores.with_columns(columns))
+        return list(job.rows)

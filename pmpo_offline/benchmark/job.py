@@ -4,21 +4,38 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+
+import polars as pl
 
 from pmpo_offline import __version__
 from pmpo_offline.benchmark.results import key
 from pmpo_offline.benchmark.suite import Cell, Settings
 from pmpo_offline.catalog import SuiteDeclaration
+from pmpo_offline.errors import UserError
 from pmpo_offline.training.settings import settle
 
 if TYPE_CHECKING:
     from pmpo_offline.data import Dataset
 
+Learn = Callable[["Job", dict[str, Settings]], Iterable[tuple[str, pl.DataFrame]]]
+"""Trains and evaluates the missing rows of a job, by key, and returns their raw scores as they come, by key."""
 RESPONSES = "responses"
 """The kind of dataset whose cells are language models."""
+
+
+def base_model(dataset: Dataset) -> str:
+    """Return the name of the model that made a dataset's responses: what learning starts from.
+
+    Raises `UserError` where nobody knows.
+    """
+    name = dataset.metadata.provenance.settings.get("model")
+    if not isinstance(name, str):
+        raise UserError(f"{dataset.metadata.id} does not say which model its responses are of: there is no reference")
+    return name
 
 
 @dataclass(frozen=True)
@@ -34,7 +51,12 @@ class Job:
     @cached_property
     def rows(self) -> dict[str, Settings]:
         """The complete settings of the cell's rows by their keys; `UserError` for settings that are impossible here."""
-        complete = (settle(self.cell.algorithm, settings, self.dataset) for settings in self.cell.settings)
+        learned_from = self.dataset
+        if self.is_language:
+            from pmpo_offline.training.language.responses import part
+
+            learned_from = part(self.dataset, "train")  # whose bounds are those of its own labels
+        complete = (settle(self.cell.algorithm, settings, learned_from) for settings in self.cell.settings)
         return {key(self.determinants(settings)): settings for settings in complete}
 
     def determinants(self, settings: Settings) -> dict[str, Any]:
@@ -53,6 +75,7 @@ class Job:
             "seeds": self.suite.seeds,
             "episodes": self.suite.episodes,
             "versions": self.versions,
+            **({"model": base_model(self.dataset)} if self.is_language else {}),
         }
 
     def constants(self, settings: Settings) -> dict[str, Any]:

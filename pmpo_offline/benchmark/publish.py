@@ -22,13 +22,14 @@ NOTES = (
     "β ≥ bound: below it (marked !) the loss has no minimum for a policy that can single outcomes out. "
     "Shuffled labels are the control: whoever does as well there has learned nothing from feedback."
 )
-DRIFT = ("KL", "words", "its logp")
+DRIFT = ("KL", "words", "its logp", "perplexity")
 """The columns of language models, in tables that have any."""
 _ALGORITHM, _TEXT, _DESCRIPTIVE = 1, 3, 6
 """The column of the algorithm, the number of columns of text, and of columns that say what was run."""
 DRIFT_NOTES = (
     " For language models 0 is the model that learning starts from and 100 the best of its stored responses to a "
-    "prompt. KL: from that model, nats a sample; words: share of different ones in a sample; its logp: nats a token. "
+    "prompt. KL: from that model, nats a sample; words: share of different ones in a sample; its logp: nats a token; "
+    "perplexity: on held-out prose. "
     "Marked ! is a policy that collapsed: less than half of the reference row's words, or twice its nats."
 )
 METRICS = {
@@ -77,7 +78,7 @@ def frame(rows: Sequence[Row]) -> pl.DataFrame:
     """Return the rows as a frame; settings as JSON, the probability of improvement without its interval."""
     plain = ["dataset", "algo", "settings", "imbalance", "noise", "seeds", "metric", "iqm", "low", "high", "mean"]
     plain += ["success", "improvement", "beta", "beta_min", "bounded", "share", "episodes", "shuffled"]
-    plain += ["kl", "distinct", "reference_logp", "collapsed"]
+    plain += ["kl", "distinct", "reference_logp", "perplexity", "collapsed"]
     flat = [
         {**row, "settings": json.dumps(row["settings"]), "improvement": row["improvement"] and row["improvement"][0]}
         for row in rows
@@ -134,8 +135,10 @@ def _bound(row: Row) -> str:
 def _drift(row: Row) -> list[str]:
     if row["kl"] is None:
         return ["–"] * len(DRIFT)
-    distinct = "–" if row["distinct"] is None else f"{row['distinct']:.2f}"
-    return [f"{row['kl']:.2f}{' !' if row['collapsed'] else ''}", distinct, f"{row['reference_logp']:.2f}"]
+    kl = f"{row['kl']:.2f}{' !' if row['collapsed'] else ''}"
+    # A policy that only ever ends at once says no words, and some models cannot write prose.
+    others = (row[name] for name in ("distinct", "reference_logp", "perplexity"))
+    return [kl, *("–" if value is None else f"{value:.2f}" for value in others)]
 
 
 def _varying(rows: Sequence[Row]) -> list[str]:

@@ -10,6 +10,7 @@ reference model, as means over samples (`evaluation.language.drift`), and whethe
     kl               nats a sample, the sum of the exact divergences at its tokens
     distinct         different words among a sample's words; collapsed below half of the reference row's
     reference_logp   nats a token; collapsed below twice the reference row's, where its perplexity is the square
+    perplexity       of the trained model on held-out prose
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ def table(raw: pl.DataFrame) -> list[Row]:
     `share` (accepted share achieved), `success`, `return`, `episodes` (a run), `shuffled`, `reference`, `improvement`
     (`[estimate, low, high]` of the probability that a run beats one of the reference; None without a reference),
     `beta`, `beta_min`, `bounded` (None where no bound applies), `training`, `dataset_sha`, `versions`, `key`; and
-    `kl`, `distinct`, `reference_logp`, `collapsed` (None for what is no language model; the last also without a
-    reference to compare with).
+    `kl`, `distinct`, `reference_logp`, `perplexity`, `collapsed` (None for what is no language model; the last also
+    without a reference to compare with).
     """
     runs = _runs(raw)
     rows: list[Row] = []
@@ -62,7 +63,7 @@ def _runs(raw: pl.DataFrame) -> pl.DataFrame:
         .with_columns(score=score)
         .group_by(*per_row, "seed", maintain_order=True)
         .agg(
-            pl.col("score", "return", "success", "distinct", "reference_logp").mean(),
+            pl.col("score", "return", "success", "distinct", "reference_logp", "perplexity").mean(),
             # A sample without a token has no divergence a token, and a log-ratio of 0.
             (pl.col("token_kl") * pl.col("length")).fill_null(pl.col("kl")).mean().alias("kl"),
             episodes=pl.len(),
@@ -115,7 +116,7 @@ def _drift(arm: pl.DataFrame, reference: pl.DataFrame) -> Row:
     def mean(runs: pl.DataFrame, name: str) -> float | None:
         return cast(float | None, runs[name].mean())
 
-    drift: Row = {name: mean(arm, name) for name in ("kl", "distinct", "reference_logp")}
+    drift: Row = {name: mean(arm, name) for name in ("kl", "distinct", "reference_logp", "perplexity")}
     few = _below(drift["distinct"], mean(reference, "distinct"), REPEATING)
     strange = _below(drift["reference_logp"], mean(reference, "reference_logp"), GARBAGE)
     return {**drift, "collapsed": None if few is None and strange is None else bool(few or strange)}

@@ -52,6 +52,7 @@ SCHEMA = pl.Schema(
         "token_kl": pl.Float64,  # exact KL(policy || reference), nats a token
         "reference_logp": pl.Float64,  # log-probability under the reference, nats a token
         "distinct": pl.Float64,  # different words / words
+        "perplexity": pl.Float64,  # of the run, on held-out prose; null where its tokens cannot write that
         "reference_min": pl.Float64,  # the return that scores 0, and
         "reference_max": pl.Float64,  # 100; null where the dataset has no references
         "beta": pl.Float64,
@@ -60,7 +61,7 @@ SCHEMA = pl.Schema(
     }
 )
 
-DRIFT = ("kl", "token_kl", "reference_logp", "distinct")
+DRIFT = ("kl", "token_kl", "reference_logp", "distinct", "perplexity")
 """The columns that only language models have."""
 
 
@@ -89,16 +90,7 @@ class Results:
         frame = scores.with_columns(pl.lit(key).alias("key"), *absent).select(
             pl.col(name).cast(dtype) for name, dtype in SCHEMA.items()
         )
-        temporary = self.raw / f".{key}.{os.getpid()}.tmp"  # another benchmark may be at the same cell
-        try:
-            with temporary.open("wb") as file:
-                frame.write_parquet(file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self.path(key))
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        write_whole(self.path(key), frame)
 
     def discard_checkpoint(self, key: str) -> None:
         """Remove what a cell kept, in whatever files: it is finished, or to be started again."""
@@ -127,6 +119,20 @@ class Results:
         if not paths:
             raise UserError(f"{self.output}: no raw scores here; name the output directory of a `pmpo-offline bench`")
         return pl.concat([_read(path) for path in paths])
+
+
+def write_whole(path: Path, frame: pl.DataFrame) -> None:
+    """Write a frame as Parquet, whole or not at all."""
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")  # another benchmark may be at the same cell
+    try:
+        with temporary.open("wb") as file:
+            frame.write_parquet(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def key(determinants: Mapping[str, Any]) -> str:

@@ -11,8 +11,8 @@ from pmpo_offline.benchmark.results import Results, key
 from pmpo_offline.benchmark.suite import Progress, Settings
 
 
-def run(
-    job: Job, missing: dict[str, Settings], results: Results, *, fresh: bool, workers: int | None, progress: Progress
+def learn(
+    job: Job, missing: dict[str, Settings], *, results: Results, fresh: bool, workers: int | None, progress: Progress
 ) -> Iterator[tuple[str, pl.DataFrame]]:
     """Yield the raw scores of each missing row, with its key.
 
@@ -27,6 +27,9 @@ def run(
     from pmpo_offline.evaluation import evaluate
     from pmpo_offline.training import train
 
+    def say(stage: str, done: int, total: int) -> None:
+        progress(f"{job.cell.title}: {stage}", done, total)
+
     stack = key({"rows": list(missing)})
     if fresh:
         results.discard_checkpoint(stack)
@@ -40,10 +43,10 @@ def run(
         references=results.output / "references",
         shuffle_labels=job.cell.shuffled,
         overrides=job.overrides,
-        progress=progress,
+        progress=say,
     )
     scores = evaluate(
-        trained.policy, job.dataset.metadata.task, episodes=job.suite.episodes, workers=workers, progress=progress
+        trained.policy, job.dataset.metadata.task, episodes=job.suite.episodes, workers=workers, progress=say
     )
     # Run order: for each setting, for each seed.
     scores = scores.with_columns(row=pl.col("run") // len(seeds), seed=pl.col("run") % len(seeds))

@@ -81,7 +81,7 @@ def test_drift_of_language_models_by_hand(scores, distinct, reference_logp, coll
     def drift(frame, **values):
         return frame.with_columns(pl.lit(value, pl.Float64).alias(name) for name, value in values.items())
 
-    usual = {"kl": 0.0, "token_kl": 0.0, "distinct": 0.8, "reference_logp": -2.0}
+    usual = {"kl": 0.0, "token_kl": 0.0, "distinct": 0.8, "reference_logp": -2.0, "perplexity": 9.0}
     bc = drift(scores("b", [[10.0]] * 2, algo="bc", reference=True), **usual)
     moved = drift(scores("p", [[10.0]] * 2), kl=1.0, token_kl=0.2, distinct=distinct, reference_logp=reference_logp)
     rows = report.table(pl.concat([bc, moved, scores("other", [[10.0]], dataset="test/other-v0")]))
@@ -90,8 +90,8 @@ def test_drift_of_language_models_by_hand(scores, distinct, reference_logp, coll
     assert found[1] == [pytest.approx(0.2 * 9), distinct, reference_logp, collapsed]
     assert found[2] == [None] * 4
     text = publish.markdown("T", rows)
-    assert f"| 1.80{' !' if collapsed else ''} | {distinct:.2f} | {reference_logp:.2f} |" in text
-    assert "| – | – | – |\n" in text
+    assert f"| 1.80{' !' if collapsed else ''} | {distinct:.2f} | {reference_logp:.2f} | – |" in text
+    assert "| – | – | – | – |\n" in text
 
 
 def test_tables_without_language_models_say_nothing_of_drift(raw):
