@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -43,15 +43,23 @@ class TrainingSettings(BaseModel):
     checkpoint_every: int = Field(default=500, ge=1)
 
 
+S = TypeVar("S", bound=BaseModel)
+
+
 def hyperparameters(algorithm: AlgorithmDeclaration, overrides: Mapping[str, Any]) -> TrainingSettings:
     """Return an algorithm's training hyperparameters; `UserError` for one that is unknown or malformed."""
+    return validated(algorithm, overrides, TrainingSettings)
+
+
+def validated(algorithm: AlgorithmDeclaration, overrides: Mapping[str, Any], kind: type[S]) -> S:
+    """Return the hyperparameters of another trainer, of this kind; `UserError` likewise."""
     try:
-        return TrainingSettings.model_validate({**algorithm.training, **overrides})
+        return kind.model_validate({**algorithm.training, **overrides})
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
-            raise unknown(f"training setting of {algorithm.name}", name, TrainingSettings.model_fields) from None
+            raise unknown(f"training setting of {algorithm.name}", name, kind.model_fields) from None
         raise UserError(f"training setting {name} of {algorithm.name}: {first['msg'].lower()}") from None
 
 

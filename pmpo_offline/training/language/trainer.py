@@ -1,0 +1,303 @@
+"""Trainers of language models on accept/reject responses: transformers' own `Trainer` with an objective of ours.
+
+They are called like TRL's trainers, take its datasets (`training.language.columns`) beside ours, and log its metrics:
+`rewards/chosen`, `rewards/rejected`, `rewards/margins`, `rewards/accuracies`, `logps/chosen`, `logps/rejected`, `kl`.
+A reward is the objective's own (beta times the log-ratio to the reference), and for objectives without one the
+log-ratio itself; the accuracy of single responses is the share of accept x reject pairs within a batch whose rewards
+are in order.
+
+What differs from TRL's: micro-batches of constant classes (`strata`), the reference from its cache, log-probabilities
+at the completions' places alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import torch
+import transformers
+from torch import Tensor
+
+from pmpo_offline.data import Dataset, home
+from pmpo_offline.errors import UserError
+from pmpo_offline.objectives import OBJECTIVES
+from pmpo_offline.policies.language.model import LanguageModel
+from pmpo_offline.policies.language.scoring import check_head
+from pmpo_offline.policies.language.trunk import check_split
+from pmpo_offline.training.batches import inputs as asked_of
+from pmpo_offline.training.bound import beta_bound
+from pmpo_offline.training.language.batches import Batch, Measures, ResponseBatch
+from pmpo_offline.training.language.columns import dataset_of
+from pmpo_offline.training.language.config import PMPOConfig, ResponseConfig
+from pmpo_offline.training.language.feed import Feed, Loader
+from pmpo_offline.training.language.opening import policy_of
+from pmpo_offline.training.language.reference import Reference, adapter_reference, frozen_copy, weights_digest
+from pmpo_offline.training.language.responses import part, read
+from pmpo_offline.training.settings import settle, warn_below
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+T = TypeVar("T")
+Progress = Callable[[str, int, int], None]
+
+METRICS = {
+    "accept_reward": "rewards/chosen",
+    "reject_reward": "rewards/rejected",
+    "margin": "rewards/margins",
+    "accuracy": "rewards/accuracies",
+    "accept_logp": "logps/chosen",
+    "reject_logp": "logps/rejected",
+}
+"""TRL's names of what our objectives report; all others keep theirs."""
+_COMPARED = {"ref_logp", "ref_chosen", "ref_rejected", "policy_kl"}
+
+
+class ResponseTrainer(transformers.Trainer):  # type: ignore[misc]
+    """Trains any objective on responses.
+
+    Args:
+        model: a causal language model, a directory or a hub id of one, or a peft model with a fresh adapter.
+        ref_model: what the policy is compared with; default the model without its adapter, or, where it is trained
+            whole, a copy of it.
+        args: default `config_class` with a folder named after the model.
+        data_collator: None; rows are collated here.
+        train_dataset: ours (its train split), or rows in one of TRL's forms.
+        eval_dataset: likewise (of ours its test split), or a dictionary of several.
+        processing_class: the tokenizer; default the model's own.
+        compute_metrics: None; there are no logits to compute any from.
+        callbacks: of transformers.
+        optimizers: an optimizer and a schedule in place of the configured ones.
+        quantization_config: for a model that is given by its name: hold its weights in 8 or 4 bits (on a GPU).
+        peft_config: puts a fresh adapter on the model.
+        progress: told how far preparations are.
+
+    Raises:
+        UserError: whatever of this does not fit together, in one line.
+    """
+
+    config_class: type[ResponseConfig] = ResponseConfig
+
+    def __init__(
+        self,
+        model: str | PreTrainedModel | LanguageModel,
+        ref_model: PreTrainedModel | None = None,
+        args: ResponseConfig | None = None,
+        data_collator: Any = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        compute_metrics: Any = None,
+        callbacks: list[Any] | None = None,
+        optimizers: tuple[Any, Any] = (None, None),
+        quantization_config: Any = None,
+        peft_config: PeftConfig | None = None,
+        *,
+        progress: Progress | None = None,
+    ) -> None:
+        if data_collator is not None or compute_metrics is not None:
+            raise UserError("rows are collated here and there are no logits: leave data_collator, compute_metrics out")
+        if train_dataset is None:
+            raise UserError("train_dataset is missing: give a dataset of responses")
+        args = args or self.config_class(f"{_name(model)}-{self.config_class.objective}")
+        if args.n_gpu > 1:
+            raise UserError(f"one process sees {args.n_gpu} GPUs: start one for each with accelerate launch")
+        transformers.set_seed(args.seed)  # an adapter begins at random
+        self._progress, self._config, self._algorithm = progress, args, args.algorithm
+        self.policy = policy_of(model, processing_class, quantization_config, peft_config)
+        check_head(self.policy.model)
+        if args.gradient_checkpointing and hasattr(self.policy.model, "peft_config"):
+            self.policy.model.enable_input_require_grads()
+
+        dataset = self._dataset(train_dataset, "train")
+        self.settings = settle(self._algorithm, {}, dataset)
+        """The objective's, complete."""
+        self.objective = OBJECTIVES[self._algorithm.objective]
+        self.beta_bound = beta_bound(self._algorithm, self.settings, dataset)
+        """The least stable β of these settings on the training rows; None where the objective has no bound."""
+        if args.process_index == 0:
+            warn_below(self._algorithm, [self.settings], [self.beta_bound])
+        self.measures = self._measures()
+        self.reference = self._reference(ref_model)
+        """None where nothing is compared."""
+        held_out = eval_dataset if isinstance(eval_dataset, dict) else {"": eval_dataset}
+        feeds = {name: self._feed(self._dataset(each, "test")) for name, each in held_out.items() if each is not None}
+        self._reported: dict[str, list[dict[str, Tensor]]] = defaultdict(list)
+        super().__init__(
+            model=self.policy.model,
+            args=args,
+            train_dataset=self._feed(dataset, shuffle=args.shuffle_labels),
+            eval_dataset=feeds if isinstance(eval_dataset, dict) else feeds.get(""),
+            processing_class=self.policy.tokenizer,
+            callbacks=callbacks,
+            optimizers=optimizers,
+        )
+        self.loss_is_scaled_for_ga = False  # a micro-batch's loss is a mean, and the Trainer takes the mean of these
+
+    def _dataset(self, given: Any, split: str) -> Dataset:
+        return part(given, split) if isinstance(given, Dataset) else dataset_of(given, self.policy.tokenizer, split)
+
+    def _feed(self, dataset: Dataset, *, shuffle: bool = False) -> Feed:
+        positions = self.policy.model.config.get_text_config().max_position_embeddings
+        context = min(self._config.max_length or positions, positions)
+        responses = read(dataset, self.policy.tokenizer, context=context, progress=self._progress)
+        return Feed(responses.shuffled(self._config.seed) if shuffle else responses, self._algorithm, self.settings)
+
+    def _measures(self) -> Measures:
+        kind = self.settings.get("divergence", "behavior")
+        return Measures(
+            reduction=self._config.reduction,
+            divergence=kind,
+            order=self.settings.get("order", 0.0),
+            over=self.settings.get("over", "all"),
+            policy_kl=self._config.policy_kl,
+            together=kind != "behavior",
+            gather=lambda rows: self.accelerator.gather(rows),
+        )
+
+    def _reference(self, ref_model: PreTrainedModel | None) -> Reference | None:
+        args, policy = self._config, self.policy
+        compared = _COMPARED & set(self.objective.inputs.values())
+        if not compared and not args.cut and self.measures.divergence == "behavior":
+            return None
+        folder = Path(args.reference_cache) if args.reference_cache else home() / ".reference"
+        if ref_model is not None:
+            if args.cut:
+                raise UserError("below the cut the reference is the policy: leave ref_model out, or set cut to 0")
+            frozen = ref_model.eval().requires_grad_(False).to(args.device)
+            return Reference(LanguageModel(frozen, policy.tokenizer, "reference", weights_digest(frozen)), folder)
+        if args.cut:
+            check_split(policy.model, args.cut)
+        policy.model.to(args.device)
+        adapted = hasattr(policy.model, "peft_config")
+        return adapter_reference(policy, folder, args.cut) if adapted else frozen_copy(policy, folder)
+
+    def get_train_dataloader(self) -> Loader:
+        """Return this rank's micro-batches, after making sure that the cache knows the reference's view of them."""
+        args, feed = self.args, self.train_dataset
+        strata = feed.strata(
+            args.per_device_train_batch_size,
+            args.seed,
+            accumulation=args.gradient_accumulation_steps,
+            ranks=args.world_size,
+            window=8 if args.train_sampling_strategy == "group_by_length" else 1,
+        )
+        steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * len(strata))
+        if self.reference is not None:
+            # Before the model is wrapped or sharded: every rank looks after its share of the rows.
+            drawn = np.concatenate([strata.draw(step).flatten() for step in range(min(steps, len(strata)))])
+            rows = feed.rows(drawn)[args.process_index :: args.world_size]
+            self.reference.prepare([feed.responses.tokens[row] for row in rows], self._progress)
+            self.accelerator.wait_for_everyone()
+        return Loader(feed, strata, args.process_index)
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Loader:
+        """Return the rows once over; the last batches are filled up with rows of another pass."""
+        given = self.eval_dataset if eval_dataset is None else eval_dataset
+        if isinstance(given, str):
+            given = self.eval_dataset[given]
+        feed = given if isinstance(given, Feed) else self._feed(self._dataset(given, "test"))
+        batch, ranks = self.args.per_device_eval_batch_size, self.args.world_size
+        strata = feed.strata(batch, self.args.seed, accumulation=1, ranks=ranks, window=1)
+        return Loader(feed, strata, self.args.process_index)
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Return the loss of a micro-batch, a mean over its entries."""
+        policy = self.accelerator.unwrap_model(model)
+
+        def loss() -> tuple[Tensor, dict[str, Tensor]]:
+            entries = inputs["entries"].cpu().numpy()
+            batch = inputs["feed"].batch(entries, inputs["weight"], policy, self.reference, self.measures)
+            wanted = asked_of(batch, self.objective.inputs)
+            value, metrics = self.objective(wanted, weight=inputs["weight"], **self.settings)
+            return value, _rewards(batch, metrics)
+
+        with self.accelerator.autocast():
+            value, metrics = _inside(model, policy, loss)
+        self._reported["train" if model.training else "eval"].append(metrics)
+        return (value, {}) if return_outputs else value
+
+    def prediction_step(
+        self, model: Any, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
+    ) -> tuple[Tensor, None, None]:
+        """Return the loss alone."""
+        with torch.no_grad():
+            return self.compute_loss(model, self._prepare_inputs(inputs)).detach(), None, None
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log these and the means, over micro-batches and ranks, of what the objective reported since last time."""
+        loss = next((name for name in logs if name.startswith("eval_") and name.endswith("_loss")), None)
+        reported = self._reported.pop("eval" if loss else "train", [])
+        if reported:
+            means = {name: torch.stack([each[name] for each in reported]).mean() for name in sorted(reported[0])}
+            table = self.accelerator.reduce(torch.stack(list(means.values())), "mean")
+            prefix = loss.removesuffix("loss") if loss else ""
+            logs.update({f"{prefix}{name}": value for name, value in zip(means, table.tolist(), strict=True)})
+        super().log(logs, start_time)
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Return 0: what transformers would count here are the tokens of inputs that we do not have."""
+        return 0
+
+
+class PMPOTrainer(ResponseTrainer):
+    """PMPO: accepts, rejects, or both. Its arguments are those of `ResponseTrainer`, its configuration `PMPOConfig`."""
+
+    config_class = PMPOConfig
+
+
+def _rewards(batch: Batch, metrics: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the metrics by TRL's names, with rewards where the objective has none of its own."""
+    named = {METRICS.get(name, name): value for name, value in metrics.items()}
+    if isinstance(batch, ResponseBatch) and batch.compared:
+        accepted, rejected = batch.label > 0, batch.label < 0
+        with torch.no_grad():
+            ratio = batch.logp - batch.ref_logp
+            if accepted.any():
+                named.setdefault("rewards/chosen", ratio[accepted].mean())
+            if rejected.any():
+                named.setdefault("rewards/rejected", ratio[rejected].mean())
+            if accepted.any() and rejected.any():
+                named["rewards/margins"] = named["rewards/chosen"] - named["rewards/rejected"]
+                named["rewards/accuracies"] = (ratio[accepted][:, None] > ratio[rejected]).float().mean()
+    return named
+
+
+def _inside(outer: Any, inner: Any, function: Callable[[], T]) -> T:
+    """Call a function as if it were the forward pass of the model, within whatever wraps the model.
+
+    DDP starts to listen for gradients, and FSDP gathers the weights, when the *wrapper* is called; what we compute goes
+    through parts of the model only.
+    """
+    own = inner.__dict__.get("forward")
+
+    def once() -> T:
+        restore()
+        return function()
+
+    def restore() -> None:
+        inner.__dict__.pop("forward", None)
+        if own is not None:
+            inner.forward = own
+
+    inner.forward = once
+    try:
+        return outer()  # type: ignore[no-any-return]
+    finally:
+        restore()
+
+
+def _name(model: Any) -> str:
+    if isinstance(model, str):
+        return Path(model).name
+    if isinstance(model, LanguageModel):
+        return model.name
+    return Path(getattr(model.config, "_name_or_path", "") or "model").name

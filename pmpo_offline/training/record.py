@@ -1,0 +1,69 @@
+"""What a finished training leaves beside what it learned: run.json, by which anyone can find and judge it.
+
+<output>/run.json             kind, dataset, algorithm, settings, seed, metrics; written last: who has one is done
+<output>/adapter/             of a language model (kind "responses"), as peft writes it
+<output>/policy.safetensors   of a control policy (kind "transitions")
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pmpo_offline.errors import PmpoOfflineError, UserError
+
+NAME = "run.json"
+
+
+def identity(*facts: Any) -> str:
+    """Return a hash of whatever makes a run what it is; equal facts are the same run."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def read_record(output: Path) -> dict[str, Any] | None:
+    """Return what `write_record` wrote there, None if nothing; `PmpoOfflineError` if it is damaged."""
+    path = output / NAME
+    if not path.is_file():
+        return None
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found
+    except (OSError, ValueError) as error:
+        raise PmpoOfflineError(f"{path} is damaged ({error}): delete it and run the same command again") from None
+
+
+def write_record(output: Path, record: Mapping[str, Any]) -> None:
+    """Write it at once or not at all; numbers that JSON does not know (infinite, not a number) become null."""
+    path, scratch = output / NAME, output / f".{NAME}.{os.getpid()}.tmp"
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with scratch.open("w", encoding="utf-8") as file:
+            json.dump(_plain(record), file, indent=1, allow_nan=False)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(path)
+    except OSError as error:
+        raise PmpoOfflineError(f"cannot write {path}: {error.strerror or error}") from None
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def finished(output: Path, run: str) -> dict[str, Any] | None:
+    """Return the record of this very run (`identity`), None if it is not there; `UserError` if another one is."""
+    record = read_record(output)
+    if record is not None and record.get("identity") != run:
+        raise UserError(f"{output} holds another run: name another --output, or delete it")
+    return record
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
