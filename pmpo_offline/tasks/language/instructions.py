@@ -1,7 +1,7 @@
 """Short instructions whose answers a program can check, in the spirit of IFEval (arXiv 2311.07911).
 
 The check is read from the prompt itself, so any stored row can be scored again. Every check also asks for a complete
-answer, one that ends like a sentence, and for a short one; so an answer that was cut at the longest length fails.
+answer, one that ends as a sentence does; so an answer that was cut at the longest length fails.
 """
 
 from __future__ import annotations
@@ -121,8 +121,8 @@ def kinds() -> dict[str, Instruction]:
             lambda answer, asked: _sentences(answer) == 1 and _contains(answer, asked[1]),
         ),
         "one": Instruction(
-            tuple(f"Describe {_a(thing)} in exactly one sentence." for thing in _things()),
-            re.compile(r"Describe .+ in exactly one sentence\."),
+            tuple(f"Describe {_a(thing)} in one sentence of at most twenty words." for thing in _things()),
+            re.compile(r"Describe .+ in one sentence of at most twenty words\."),
             lambda answer, _: _sentences(answer) == 1 and _words(answer) <= _SHORT,
         ),
         "fifteen": Instruction(
