@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,10 @@ from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from pmpo_offline.data import Dataset
+    from pmpo_offline.policies.language import LanguageModel
 
 torch.set_num_threads(1)
+os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub: no test asks the hub
 
 # Property tests without a time limit an example (machines are shared), and with the same examples in every run.
 settings.register_profile("repeatable", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -71,3 +74,26 @@ def advantage(recipe: Path, stacking: Dataset, stacking_home: Path) -> Dataset:
     from pmpo_offline.build import build_dataset
 
     return build_dataset(str(recipe), home=stacking_home, label="advantage", workers=1)
+
+
+@pytest.fixture(scope="session")
+def language_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home that the tiny language model and its dataset are made in; tests may add to it."""
+    return tmp_path_factory.mktemp("language-home")
+
+
+@pytest.fixture(scope="session")
+def tiny(language_home: Path) -> LanguageModel:
+    """The tiny language model, trained from scratch once a session (half a minute); do not change its weights."""
+    from pmpo_offline.policies.language import open_model
+    from pmpo_offline.tasks.language import model_directory
+
+    return open_model(model_directory("tiny", language_home), name="tiny", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def tiny_dataset(tiny: LanguageModel, language_home: Path) -> Dataset:
+    """`language/tiny-v0`: 500 prompts with 4 responses each of the tiny model."""
+    from pmpo_offline.build import build_dataset
+
+    return build_dataset("language/tiny-v0", home=language_home)
