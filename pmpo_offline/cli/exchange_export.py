@@ -15,7 +15,12 @@ from pmpo_offline.errors import UserError
 def export(
     name: Name,
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write: a new one, or an earlier export.")],
-    to: Annotated[str, typer.Option("--to", metavar="minari|d4rl|d3rlpy|lerobot|huggingface|parquet", help="Format.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to", metavar="minari|d4rl|d3rlpy|lerobot|trl|huggingface|parquet", help="Format; trl of texts."
+        ),
+    ],
     fps: Annotated[
         int | None, typer.Option(min=1, help="Steps a second, for lerobot's times.", show_default="20")
     ] = None,

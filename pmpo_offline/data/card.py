@@ -68,8 +68,14 @@ def _loading(metadata: Metadata, tables: list[str], format: str) -> list[str]:
     if format == "arrow":
         lines += [
             f'import polars; polars.scan_ipc("{tables[0]}.arrow")',
-            f'import datasets; datasets.load_dataset("path/of/this/folder", "{tables[0]}")',
+            f'import datasets; rows = datasets.load_dataset("path/of/this/folder", "{tables[0]}", split="train")',
         ]
+        if metadata.kind == "responses":
+            lines += [
+                "# Hugging Face calls all rows of a file its split train; held out are those whose column says so.",
+                "# TRL's KTOTrainer takes labelled rows only (export --to trl writes them, and pairs for DPOTrainer):",
+                'rows.filter(lambda row: row["split"] == "train" and row["label"] is not None)',
+            ]
     elif "transitions" in tables:
         lines += [
             "# with MINARI_DATASETS_PATH set to the folder that holds all datasets",

@@ -10,7 +10,7 @@ from typing import Any
 from pmpo_offline.data import card
 from pmpo_offline.data.dataset import Dataset, load_dataset
 from pmpo_offline.data.exchange.origin import MARKER
-from pmpo_offline.data.exchange.writers import FORMATS, Writer
+from pmpo_offline.data.exchange.writers import FORMATS, TEXT_FORMATS, Writer
 from pmpo_offline.data.whole import placing, refusal
 from pmpo_offline.errors import PmpoOfflineError, UserError, unknown
 
@@ -29,7 +29,7 @@ def export_dataset(
 
     Args:
         dataset: a dataset, with its labels as they are in memory, or its id or path.
-        to: one of `FORMATS`.
+        to: one of `FORMATS`, for responses one of `TEXT_FORMATS`.
         directory: where to; nothing outside it is touched but, while it is written, its neighbour `.<name>.partial`.
         overwrite: replace an earlier export; nothing else is ever replaced.
         fps: steps a second for lerobot, whose frames carry times; default 20.
@@ -40,13 +40,14 @@ def export_dataset(
         UserError: something is unknown, stands in the way, or has no place in the format.
         PmpoOfflineError: the disk refuses, or the dataset is damaged.
     """
-    if to not in FORMATS:
-        raise unknown("format", to, FORMATS)
-    writer = FORMATS[to]
-    if fps is not None and (fps < 1 or "fps" not in writer.options):
+    known = {**FORMATS, **TEXT_FORMATS}
+    if to not in known:
+        raise unknown("format", to, known)
+    if fps is not None and (fps < 1 or "fps" not in known[to].options):
         raise UserError(f"--fps {fps}: it is a positive number of frames a second, and only lerobot has frames")
     opened = dataset if isinstance(dataset, Dataset) else load_dataset(dataset, home=home)
     _refuse_what_has_no_place(opened, to)
+    writer = _writers(opened)[to]
     folder = writer.place(Path(directory).expanduser().absolute(), opened)
     if folder.resolve().is_relative_to(opened.path.resolve()):
         raise UserError(f"{folder} is the dataset's own folder: export to another one")
@@ -63,14 +64,20 @@ def export_dataset(
 
 
 def left_out(dataset: Dataset, to: str) -> list[str]:
-    """Return the tables of the dataset that the format has no place for."""
-    return ["candidates"] if dataset.candidates is not None and not FORMATS[to].holds_candidates else []
+    """Return what the format has no place for: the tables of the dataset, or which of its rows."""
+    writer = _writers(dataset)[to]
+    tables = ["candidates"] if dataset.candidates is not None and not writer.holds_candidates else []
+    return tables + writer.left_out(dataset)
+
+
+def _writers(dataset: Dataset) -> dict[str, Writer]:
+    return TEXT_FORMATS if dataset.metadata.kind == "responses" else FORMATS
 
 
 def _refuse_what_has_no_place(dataset: Dataset, to: str) -> None:
     metadata = dataset.metadata
-    if metadata.kind == "responses":  # texts will have writers of their own: TRL's formats, Hugging Face's
-        raise UserError(f"dataset {metadata.id} holds responses: export knows transitions and candidates only")
+    if to not in _writers(dataset):
+        raise UserError(f"dataset {metadata.id} holds {metadata.kind}: choose {', '.join(_writers(dataset))}, not {to}")
     if metadata.kind == "candidates" and left_out(dataset, to):
         others = ", ".join(name for name, writer in FORMATS.items() if writer.holds_candidates)
         raise UserError(f"the labels of {metadata.id} are on candidates, which {to} has no place for: choose {others}")

@@ -11,7 +11,6 @@ import h5py
 import numpy as np
 import polars as pl
 import pytest
-from aligned import ID
 from encoded import Make, Store
 
 from pmpo_offline import data
@@ -204,21 +203,3 @@ def test_mistakes_are_said_in_one_line(store: Store, tmp_path: Path, make: Make)
     (tmp_path / "file").write_text("")
     with pytest.raises(PmpoOfflineError, match=r"cannot write .*file/out"):
         export_dataset(dataset, "d4rl", tmp_path / "file/out")
-
-
-def test_responses_are_refused(tmp_path: Path, home: Path) -> None:
-    import pyarrow as pa
-
-    texts = ["one", "two"]
-    numbers = pa.array([0, 1], pa.int32())
-    table = pa.table(
-        [texts, texts, pa.array([1, -1], pa.float32()), pa.nulls(2, pa.bool_()), numbers, numbers, texts, texts],
-        schema=data.responses_schema(),
-    )
-    rule = data.LabelRule.parse("reward")
-    done = data.label_tables(table, None, rule)
-    score = data.ScoreRule(name="reward")
-    metadata = data.Metadata(id=ID, kind="responses", task="test", score=score, label=rule, **done.described)
-    data.write(home / ID, metadata, {"responses": done.table})
-    with pytest.raises(UserError, match="holds responses: export knows transitions and candidates only"):
-        export_dataset(ID, "huggingface", tmp_path / "out")

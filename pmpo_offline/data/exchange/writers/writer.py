@@ -24,5 +24,7 @@ class Writer:
     data_files: Callable[[Dataset], Mapping[str, str]] = lambda dataset: {}
     """The files of each configuration of Hugging Face's front matter."""
     holds_candidates: bool = True
+    left_out: Callable[[Dataset], list[str]] = lambda dataset: []
+    """What else has no place in the format."""
     options: tuple[str, ...] = ()
     """What `write` takes beside the dataset."""

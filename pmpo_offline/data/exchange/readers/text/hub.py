@@ -9,8 +9,10 @@ import json
 import logging
 from collections.abc import Iterator
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
+from pmpo_offline.data.exchange.origin import origin
 from pmpo_offline.data.exchange.readers.source import Progress
 from pmpo_offline.data.exchange.readers.text.response import Row
 from pmpo_offline.data.exchange.readers.text.source import TextSource
@@ -41,6 +43,7 @@ def of_hub(name: str, progress: Progress) -> TextSource:
         hashes=lambda: {f"{name} {split}": _digest(content) for split, content in splits.items()},
         files={},
         packages=("datasets", "pyarrow"),
+        origin=origin(Path(name)),  # of a local folder
         licence=next((content.info.license for content in splits.values() if content.info.license), "unknown"),
     )
 

@@ -18,7 +18,7 @@ from pmpo_offline.data.exchange.readers.text.response import (
     conversation,
     is_conversation,
 )
-from pmpo_offline.data.exchange.readers.text.single import completion_of, prompt_of
+from pmpo_offline.data.exchange.readers.text.single import completion_of, prompt_of, stored
 
 HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 _SIDES = {"chosen": 1.0, "rejected": -1.0}
@@ -112,6 +112,7 @@ def _both(row: Row, reading: Reading, prompt: Prompt | Drop, texts: dict[str, st
     known = about(row)
     for name, text in texts.items():
         score = row.number(f"{reading.score}_{name}") if reading.score else _SIDES[name]
+        known["stored"] = stored(row, f"response_id_{name}")
         yield text if isinstance(text, Drop) else Response(prompt, text, score, **known)
     if not reading.score:
         reading.meant |= {"chosen": "accept", "rejected": "reject"}

@@ -38,12 +38,18 @@ def of_scored(row: Row, reading: Reading) -> Iterator[Response | Drop]:
 def of_own(row: Row, reading: Reading) -> Iterator[Response | Drop]:
     """Yield the response of a row that an export of this package wrote, at its own place."""
     score = row.number(reading.score) if reading.score else label(row, "label", reading)
-    known = about(row)
-    values = [row.number(name) for name in ("prompt_id", "response_id")]
-    part = str(row.values.get("split"))
-    if part in ("train", "test") and all(0 <= value < 2**31 and value == int(value) for value in values):
-        known["stored"] = (int(values[0]), int(values[1]), part)
-    yield _response(row, reading, score, known)
+    yield _response(row, reading, score, about(row) | {"stored": stored(row, "response_id")})
+
+
+def stored(row: Row, response_id: str) -> tuple[int, int, str] | None:
+    """Return the place that a response had in a dataset of this package, None where the row does not tell."""
+    split = row.values.get("split")
+    if split not in ("train", "test") or not {"prompt_id", response_id} <= row.values.keys():
+        return None
+    ids = [row.number(name) for name in ("prompt_id", response_id)]
+    if not all(0 <= value < 2**31 and value.is_integer() for value in ids):
+        return None
+    return int(ids[0]), int(ids[1]), str(split)
 
 
 def first(row: Row, names: tuple[str, ...]) -> str:

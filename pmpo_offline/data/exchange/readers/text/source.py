@@ -54,7 +54,8 @@ def of_files(path: Path) -> TextSource:
         hashes=lambda: hashes_of(found),
         files=found,
         packages=("pyarrow", "polars"),
-        origin=origin(path if path.is_dir() else path.parent),
+        # The folder that was exported, or one of those inside it.
+        origin=next(filter(None, map(origin, [path, path.parent, path.parent.parent])), None),
     )
 
 

@@ -1,0 +1,99 @@
+"""To TRL: what its trainers take without a change.
+
+kto/train.parquet, kto/test.parquet    prompt, completion, label: the labelled responses (a null label ends KTOTrainer
+                                       with an error of torch's), and beside them score, ids, source and split
+dpo/train.parquet, dpo/test.parquet    prompt, chosen, rejected: every accepted response with every rejected one of its
+                                       prompt, and their scores and response_ids
+
+Rows are shuffled: KTOTrainer reads them in their order, and a minibatch of one class teaches it nothing of the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from pmpo_offline.data.dataset import Dataset
+from pmpo_offline.data.exchange.writers.steps import Tell
+from pmpo_offline.data.exchange.writers.texts import splits, write_table
+from pmpo_offline.data.exchange.writers.writer import Writer
+from pmpo_offline.data.streams import random_words
+from pmpo_offline.errors import UserError
+
+NOTE = (
+    "`kto` is TRL's unpaired form, `dpo` its paired one, of every accepted with every rejected response of a prompt. "
+    "Unlabelled responses are left out. The trainers append an end to every completion, whether or not the dataset's "
+    "own completions end."
+)
+
+
+def write(folder: Path, dataset: Dataset, tell: Tell) -> None:
+    """Write both forms, each with a file a split; `UserError` where nothing is labelled."""
+    forms = {"kto": labelled(dataset), "dpo": pairs(dataset)}
+    if forms["kto"].is_empty():
+        raise UserError(f"no response of {dataset.metadata.id} is labelled, and TRL takes labelled ones only")
+    for done, (name, rows) in enumerate(forms.items()):
+        order = np.argsort(random_words(rows.height, dataset.metadata.seed, name), kind="stable")
+        for split, part in splits(rows[order].to_arrow()).items():
+            # Polars' own types of text, which not everybody reads, stay out of the file.
+            write_table(folder / name / f"{split}.parquet", part, store_schema=False)
+        tell(done + 1, len(forms))
+
+
+def labelled(dataset: Dataset) -> pl.DataFrame:
+    """Return the labelled responses."""
+    return _rows(dataset).filter(pl.col("label").is_not_null())
+
+
+def pairs(dataset: Dataset) -> pl.DataFrame:
+    """Return every accepted response with every rejected one of its prompt."""
+    same = ["prompt_id", "prompt", "split"]
+    rows = labelled(dataset)
+    sides = {
+        side: rows.filter(pl.col("label") == accepted).select(
+            *same,
+            pl.col("completion").alias(side),
+            pl.col("score").alias(f"score_{side}"),
+            pl.col("response_id").alias(f"response_id_{side}"),
+        )
+        for side, accepted in (("chosen", True), ("rejected", False))
+    }
+    every = sides["chosen"].join(sides["rejected"], on=same, maintain_order="left_right")
+    return every.select("prompt", "chosen", "rejected", "score_chosen", "score_rejected", pl.col("^.*_id.*$"), "split")
+
+
+def left_out(dataset: Dataset) -> list[str]:
+    """Return what has no place in TRL's forms."""
+    unlabelled = dataset.metadata.counts.unlabelled
+    missing = [f"{unlabelled:,} unlabelled responses"] if unlabelled else []
+    none = "pairs (no prompt has both an accepted and a rejected response)"
+    return missing if pairs(dataset).height else [*missing, none]
+
+
+def data_files(dataset: Dataset) -> Mapping[str, str]:
+    """Return the files of each configuration, as the front matter names them."""
+    found = {}
+    for name, rows in (("kto", labelled(dataset)), ("dpo", pairs(dataset))):
+        held = [split for split in ("train", "test") if split in rows["split"]]
+        if held:
+            found[name] = f"[{', '.join(f'{{split: {split}, path: {name}/{split}.parquet}}' for split in held)}]"
+    return found
+
+
+def loading(dataset: Dataset) -> list[str]:
+    """Return the lines of Python that open it."""
+    return [
+        "import datasets",
+        'unpaired = datasets.load_dataset("path/of/this/folder", "kto", split="train")  # for KTOTrainer',
+        'paired = datasets.load_dataset("path/of/this/folder", "dpo", split="train")  # for DPOTrainer',
+    ]
+
+
+def _rows(dataset: Dataset) -> pl.DataFrame:
+    return pl.DataFrame(pl.from_arrow(dataset.table))
+
+
+TRL = Writer(write, loading, NOTE, data_files=data_files, left_out=left_out)
