@@ -81,6 +81,8 @@ class SuiteDeclaration(Declaration):
     """Evaluation episodes a training run."""
     updates: Count | None = None
     """Gradient steps, where the suite overrides what the algorithms declare."""
+    training: dict[str, Any] = {}
+    """More of the trainer's hyperparameters, where the suite overrides what the algorithms declare."""
 
 
 class AlgorithmDeclaration(Declaration):

@@ -113,7 +113,7 @@ class Job:
     def overrides(self) -> dict[str, Any]:
         """What the suite sets in place of the algorithm's own training hyperparameters."""
         name = "steps" if self.is_language else "updates"
-        return {} if self.suite.updates is None else {name: self.suite.updates}
+        return self.suite.training | ({} if self.suite.updates is None else {name: self.suite.updates})
 
     @property
     def versions(self) -> dict[str, str]:

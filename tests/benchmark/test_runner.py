@@ -15,8 +15,9 @@ import pytest
 from pmpo_offline import catalog, data
 from pmpo_offline.benchmark import bench, report_on
 from pmpo_offline.benchmark.executors import Local
+from pmpo_offline.benchmark.job import Job
 from pmpo_offline.benchmark.results import Results
-from pmpo_offline.benchmark.suite import Condition
+from pmpo_offline.benchmark.suite import Condition, expand
 from pmpo_offline.data import columns
 from pmpo_offline.errors import UserError
 
@@ -213,3 +214,13 @@ def test_learner_that_cannot_run_is_said_after_the_table_with_its_reason(tmp_pat
     *_, report, failure = done.stdout.splitlines()
     assert report.startswith("report: ")
     assert failure.startswith(f"error: bc-accepted, {dataset} at 0: the labels leave this algorithm nothing to learn")
+
+
+def test_a_suite_sets_the_trainer_s_hyperparameters(suite, dataset):
+    path = Path(suite)
+    path.write_text(path.read_text() + "[training]\nhidden = [8]\nbatch = 16\n")
+    declared = catalog.suite(suite)
+    (cell, *_) = expand(declared, {str(dataset): "rgb-stacking"})
+    job = Job(declared, cell, data.open_dataset(dataset), "content")
+    assert job.overrides == {"updates": 3, "hidden": [8], "batch": 16}
+    assert job.training == job.overrides  # in place of the algorithm's own updates = 100
