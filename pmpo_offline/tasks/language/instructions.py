@@ -19,8 +19,8 @@ from pmpo_offline.errors import UserError
 from pmpo_offline.tasks.language import smollm2
 from pmpo_offline.tasks.language.combinations import chosen
 
-_SHORT, _SHORTER = 20, 15
-"""Words."""
+_SHORT = 20
+"""Words: what counts as short, and as few."""
 _END = re.compile(r"[.!?][\"'”’)*]*$")
 _BETWEEN_SENTENCES = re.compile(r"(?<=[.!?])[\"'”’)*]*\s+")
 _TURN = re.compile(r"<\|im_start\|>user\n(.*?)<\|im_end\|>", re.DOTALL)
@@ -125,14 +125,14 @@ def kinds() -> dict[str, Instruction]:
             re.compile(r"Describe .+ in one sentence of at most twenty words\."),
             lambda answer, _: _sentences(answer) == 1 and _words(answer) <= _SHORT,
         ),
-        "fifteen": Instruction(
-            tuple(f"Say something about {_a(thing)} in at most fifteen words." for thing in _things()),
-            re.compile(r"Say something about .+ in at most fifteen words\."),
-            lambda answer, _: _words(answer) <= _SHORTER,
+        "few": Instruction(
+            tuple(f"Say something about {_a(thing)} in a few words." for thing in _things()),
+            re.compile(r"Say something about .+ in a few words\."),
+            lambda answer, _: _words(answer) <= _SHORT,
         ),
         "yes-or-no": Instruction(
-            tuple(f"Begin your answer with yes or no: {question}" for question in _about(_YES_OR_NO)),
-            re.compile(r"Begin your answer with yes or no: .+"),
+            tuple(f"Answer with yes or no: {question}" for question in _about(_YES_OR_NO)),
+            re.compile(r"Answer with yes or no: .+"),
             lambda answer, _: re.match(r"\W*(yes|no)\b", answer, re.IGNORECASE) is not None,
         ),
     }
