@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from pmpo_offline import __version__
-from pmpo_offline.cli import behavior, benchmarks, datasets, doctor, exchange_export, exchange_import
+from pmpo_offline.cli import behavior, benchmarks, datasets, doctor, evaluate, exchange_export, exchange_import, train
 from pmpo_offline.errors import PmpoOfflineError
 
 app = typer.Typer(
@@ -30,6 +30,8 @@ app.command("report")(benchmarks.report)
 app.command("doctor")(doctor.doctor)
 app.command("import")(exchange_import.import_)
 app.command("export")(exchange_export.export)
+app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
 app.command("train-behavior")(behavior.train_behavior)
 
 

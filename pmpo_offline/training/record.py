@@ -1,8 +1,9 @@
 """What a finished training leaves beside what it learned: run.json, by which anyone can find and judge it.
 
-<output>/run.json             kind, dataset, algorithm, settings, seed, metrics; written last: who has one is done
+<output>/run.json             kind, dataset (and its path), task, algorithm, settings, seed, bound, metrics; and
+                              model and adapter, or policy: written last, so that who has one is done
 <output>/adapter/             of a language model (kind "responses"), as peft writes it
-<output>/policy.safetensors   of a control policy (kind "transitions")
+<output>/policy.safetensors   of a control policy (kind "transitions" or "candidates"; `training.stored_policy`)
 """
 
 from __future__ import annotations
@@ -59,6 +60,11 @@ def finished(output: Path, run: str) -> dict[str, Any] | None:
     if record is not None and record.get("identity") != run:
         raise UserError(f"{output} holds another run: name another --output, or delete it")
     return record
+
+
+def bound_text(bound: float | None) -> float | str | None:
+    """Return a bound on β as JSON can hold it: "inf" where no β is enough, so that null is left to mean no bound."""
+    return "inf" if bound == math.inf else bound
 
 
 def _plain(value: Any) -> Any:

@@ -28,7 +28,7 @@ from pmpo_offline.training.language.config import ResponseConfig
 from pmpo_offline.training.language.responses import part
 from pmpo_offline.training.language.settings import LanguageSettings
 from pmpo_offline.training.language.trainer import ResponseTrainer
-from pmpo_offline.training.record import finished, identity, write_record
+from pmpo_offline.training.record import bound_text, finished, identity, write_record
 from pmpo_offline.training.settings import settle, validated
 
 Progress = Callable[[str, int, int], None]
@@ -54,8 +54,9 @@ class TrainedLanguage:
     @classmethod
     def of(cls, output: Path, record: Mapping[str, Any]) -> TrainedLanguage:
         """Return the run that left this record."""
-        names = ("metrics", "history", "settings", "bound", "model")
-        return cls(output / record["adapter"], **{name: record[name] for name in names})
+        bound = None if record["bound"] is None else float(record["bound"])
+        names = ("metrics", "history", "settings", "model")
+        return cls(output / record["adapter"], bound=bound, **{name: record[name] for name in names})
 
     def policy(self, base: LanguageModel) -> LanguageModel:
         """Return what was learned, on a freshly opened model, whose modules it wraps."""
@@ -130,6 +131,7 @@ def train_language(
         "kind": "responses",
         "dataset": dataset.metadata.id,
         "dataset_path": str(dataset.path),
+        "task": dataset.metadata.task,
         "algorithm": algorithm.name,
         "objective": algorithm.objective,
         "settings": trainer.settings,
@@ -139,7 +141,7 @@ def train_language(
         "model": name,
         "model_digest": base.digest,
         "adapter": "adapter",
-        "bound": trainer.beta_bound,
+        "bound": bound_text(trainer.beta_bound),
         "metrics": history[-1] if history else {},
         "history": history,
         "identity": run,
