@@ -1,6 +1,9 @@
 """Our BC and TD3+BC beside d3rlpy's, trained on the same exported data and scored in the same simulator.
 
     python baselines/peers/d3rlpy_scores.py                    # `make peers` first; some ten minutes of CPU time
+    python baselines/peers/d3rlpy_scores.py --datasets mujoco/hopper-medium-replay-v0 --learners bc
+
+A row of the table is a learner on a dataset. Rows that stand, of the same settings and versions, are not run again.
 
 Each learner of d3rlpy runs in the peers' environment on `export --to d3rlpy`, with the network sizes, rates, batch and
 updates of ours; its policy comes back as TorchScript and plays the same held-out episodes as ours. What still differs:
@@ -38,7 +41,11 @@ from pmpo_offline.training import train
 
 REPOSITORY = Path(__file__).parents[2]
 RECIPES = Path(__file__).with_name("recipes")
-DATASETS = (str(RECIPES / "cheetah-run-medium.toml"), str(RECIPES / "cartpole-swingup-medium-expert.toml"))
+DATASETS = (
+    "mujoco/hopper-medium-replay-v0",
+    str(RECIPES / "cheetah-run-medium.toml"),
+    str(RECIPES / "cartpole-swingup-medium-expert.toml"),
+)
 LEARNERS = ("bc", "td3-bc")
 
 
@@ -55,11 +62,17 @@ def main() -> None:
         for learner in told.learners.split(","):
             if not any((row["dataset"], row["learner"]) == (dataset.metadata.id, learner) for row in rows):
                 rows.append(compare(dataset, learner, told))
-                stem.with_suffix(".json").write_text(json.dumps(found | {"rows": rows}, indent=1) + "\n")
+                replace(stem.with_suffix(".json"), json.dumps(found | {"rows": rows}, indent=1) + "\n")
                 print(markdown_row(rows[-1]), file=sys.stderr, flush=True)
     page = markdown(found | {"rows": rows})
-    stem.with_suffix(".md").write_text(page)
+    replace(stem.with_suffix(".md"), page)
     print(page)
+
+
+def replace(path: Path, text: str) -> None:
+    """Write a file whole or not at all: a row takes minutes."""
+    path.with_suffix(".partial").write_text(text)
+    path.with_suffix(".partial").replace(path)
 
 
 def finished(path: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
@@ -82,7 +95,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--datasets", default=",".join(DATASETS), help="ids of control datasets, or recipes")
     parser.add_argument("--learners", default=",".join(LEARNERS))
-    parser.add_argument("--updates", type=int, default=2000)
+    parser.add_argument("--updates", type=int, default=2500)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--episodes", type=int, default=20, help="held-out episodes a run")
     parser.add_argument("--home", type=Path, default=None, help="where datasets are")
@@ -120,15 +133,16 @@ def d3rlpy_scores(
 
 
 def described(dataset: Dataset, learner: str, ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> dict[str, Any]:
-    """Return a row: each run's mean return and its normalized score (the return, where there are no references)."""
+    """Return a row: each run's mean return and its normalized score."""
     references = catalog.references(dataset.metadata.task)
-    low, high = (references["min"], references["max"]) if references else (0.0, 100.0)
+    if references is None:
+        sys.exit(f"task {dataset.metadata.task} has no reference scores: compare on a dataset of a control task")
+    low, high = references["min"], references["max"]
     returns = {"ours": ours.mean(1), "d3rlpy": theirs.mean(1)}
     return {
         "dataset": dataset.metadata.id,
         "rows": len(dataset),
         "learner": learner,
-        "normalized": bool(references),
         "returns": {name: each.tolist() for name, each in returns.items()},
         **{name: (100 * (each - low) / (high - low)).tolist() for name, each in returns.items()},
     }
@@ -145,9 +159,9 @@ def markdown(found: dict[str, Any]) -> str:
     lines = [
         "# Our learners beside d3rlpy's",
         "",
-        f"{'Normalized score' if found['rows'][0]['normalized'] else 'Return'}, mean (least–greatest) of "
-        f"{found['seeds']} runs of {found['updates']} updates, each played in {found['episodes']} held-out episodes in "
-        f"our simulator. d3rlpy {found['d3rlpy']} read what `export --to d3rlpy` wrote.",
+        f"Normalized score, mean (least–greatest) of {found['seeds']} runs of {found['updates']} updates, each played "
+        f"in {found['episodes']} held-out episodes in our simulator. d3rlpy {found['d3rlpy']} read what "
+        "`export --to d3rlpy` wrote.",
         "",
         "| dataset | rows | learner | ours | d3rlpy |",
         "|---|---:|---|---:|---:|",

@@ -1,6 +1,6 @@
 """Trains d3rlpy's own learner on an exported dataset and leaves its policy; run by `d3rlpy_scores.py`.
 
-    python d3rlpy_train.py dataset.h5 bc 2000 0 policy.pt     (in the environment of baselines/peers)
+    python d3rlpy_train.py dataset.h5 bc 2500 0 policy.pt     (in the environment of baselines/peers)
 
 The policy is written by d3rlpy's `save_policy`: its greedy action with the scaling of observations, without d3rlpy.
 """
