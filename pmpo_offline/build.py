@@ -15,8 +15,9 @@ from pathlib import Path
 from pmpo_offline import catalog, data, tasks
 from pmpo_offline.data import Dataset, Experience, LabelRule
 from pmpo_offline.errors import UserError
-from pmpo_offline.finishing import Order, Progress, finish, kept, standing, versions
+from pmpo_offline.finishing import Order, finish
 from pmpo_offline.recipe import Recipe
+from pmpo_offline.standing import Progress, kept, standing, versions
 from pmpo_offline.tasks import Scored, Task
 
 DEFAULT = "rgb-stacking/proxy-v0"

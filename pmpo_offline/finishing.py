@@ -9,24 +9,18 @@ experience ── critic, clone ── label_tables ── write ──▶ <home
 
 from __future__ import annotations
 
-import importlib.metadata
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from pmpo_offline import data
 from pmpo_offline.data import Dataset, Experience, LabelRule
-from pmpo_offline.data.whole import alone_in
-from pmpo_offline.errors import PmpoOfflineError, UserError
+from pmpo_offline.standing import Progress
 from pmpo_offline.tasks import Scored
 from pmpo_offline.training import CandidateSettings, CriticSettings, Judged
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -52,52 +46,6 @@ class Order:
     """What else to do where another dataset of this id stands."""
 
 
-class Named(Protocol):
-    """What is looked for: an order, or anything else that a dataset is made by."""
-
-    @property
-    def id(self) -> str:
-        """Its id."""
-        ...
-
-    @property
-    def digest(self) -> str:
-        """A hash of everything that was asked for."""
-        ...
-
-    @property
-    def remedy(self) -> str:
-        """What else to do where another dataset of this id stands."""
-        ...
-
-
-def standing(order: Named, format: data.Format, home: Path) -> Dataset | None:
-    """Return the dataset that stands, None where there is none; `UserError` if it is another or of another form."""
-    if not data.stands(order.id, home):
-        return None
-    found = data.load_dataset(order.id, home=home)
-    if found.metadata.provenance.hashes.get("recipe") != order.digest:
-        raise UserError(f"{order.id} stands in {found.path} but was {order.remedy}")
-    stored = "arrow" if any(name.endswith(".arrow") for name in found.metadata.files) else "hdf5"
-    if stored != format:
-        raise UserError(f"{order.id} stands as {stored} in {found.path}: add --overwrite to store it as {format}")
-    return found
-
-
-@contextmanager
-def kept(home: Path, name: str) -> Iterator[Path]:
-    """Hold the folder of some raw experience alone; `PmpoOfflineError` where the disk refuses what is written there."""
-    try:
-        folder = home / ".raw" / name
-        folder.mkdir(parents=True, exist_ok=True)
-        with alone_in(folder):
-            yield folder
-    except OSError as error:
-        raise PmpoOfflineError(
-            f"cannot write in {home}: {error.strerror or error}; choose another --home or free space"
-        ) from None
-
-
 def finish(
     order: Order,
     experience: Experience,
@@ -119,11 +67,6 @@ def finish(
         transitions = data.columns.replace(transitions, score=pa.array(judged.advantage))
     candidates = None if scored is None or not order.candidates else _candidates(scored)
     return _label(order, transitions, ends, candidates, judged)
-
-
-def versions(*names: str) -> dict[str, str]:
-    """Return the installed versions of these packages, for the provenance."""
-    return {name: importlib.metadata.version(name) for name in names}
 
 
 def _candidates(scored: Scored) -> pa.Table:

@@ -12,7 +12,7 @@ from pmpo_offline.data import LabelRule
 from pmpo_offline.data.exchange.readers.text import Form, TextSource
 from pmpo_offline.data.exchange.readers.text.selection import Selection
 from pmpo_offline.errors import UserError, unknown
-from pmpo_offline.recipe import digest, variant
+from pmpo_offline.naming import digest, variant
 
 NAMESPACE = "language"
 """Of the tasks that imported texts are of."""

@@ -16,9 +16,10 @@ from pmpo_offline import data
 from pmpo_offline.data import Dataset, Experience, LabelRule
 from pmpo_offline.data.exchange.readers import Recorded, Source, open_source
 from pmpo_offline.errors import UserError
-from pmpo_offline.finishing import Order, Progress, finish, kept, standing, versions
+from pmpo_offline.finishing import Order, finish
 from pmpo_offline.imported import base_id, check_label, check_task, default_label, references_of, task_of
-from pmpo_offline.recipe import digest, variant
+from pmpo_offline.naming import digest, variant
+from pmpo_offline.standing import Progress, kept, standing, versions
 from pmpo_offline.training import CandidateSettings, CriticSettings
 
 _READERS = 1

@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 from pydantic import JsonValue
@@ -21,12 +22,23 @@ from pmpo_offline.data.exchange.readers.text.report import Report
 from pmpo_offline.data.exchange.readers.text.selection import select, table
 from pmpo_offline.data.exchange.readers.text.templates import TRANSCRIPT, Template, of_model
 from pmpo_offline.errors import UserError
-from pmpo_offline.finishing import Progress, versions
 from pmpo_offline.imported_text import TextOptions, check_options, id_of, rule_of, task_of
-from pmpo_offline.recipe import digest
+from pmpo_offline.naming import digest
+from pmpo_offline.standing import Progress, standing, versions
 
 _READERS = 1
 """Raise it when a reader changes what it makes of a file."""
+
+
+class _Order(NamedTuple):
+    """What an import is known by."""
+
+    id: str
+    digest: str
+    remedy: str = (
+        "imported from other texts or with other settings: add --overwrite to import it again, or give it an --id of "
+        "its own"
+    )
 
 
 def import_text(
@@ -70,11 +82,11 @@ def import_text(
     rule, task = rule_of(form, options), task_of(found, task)
     name = id or id_of(found, form, options)
     hashes = found.hashes()
-    order = digest([_READERS, form.name, task, hashes, template.hashes, str(rule), options.changed()])
+    order = _Order(name, digest([_READERS, form.name, task, hashes, template.hashes, str(rule), options.changed()]))
     directory = data.dataset_path(name, root)
     if any(path.resolve().is_relative_to(directory.resolve()) for path in found.files.values()):
         raise UserError(f"{source} lies in {directory}, where its import would go: choose another --id or --home")
-    if not overwrite and (stands := _standing(name, order, format, root)):
+    if not overwrite and (stands := standing(order, format, root)):
         return stands
     report = Report(form.name)
     texts = _read(found, form, options, template, report, tell)
@@ -94,7 +106,7 @@ def import_text(
         references=found.origin.references if found.origin else None,
         provenance=data.Provenance(
             sources=[f"{form.name}: {found.name}"],
-            hashes={"recipe": order, **hashes, **template.hashes},
+            hashes={"recipe": order.digest, **hashes, **template.hashes},
             packages=versions(*dict.fromkeys(("pmpo-offline", "numpy", *found.packages))),
             settings=_settings(found, template) | {"options": options.changed(), "report": report.content()},
         ),
@@ -120,22 +132,6 @@ def _settings(found: TextSource, template: Template) -> dict[str, JsonValue]:
     said = found.origin.settings if found.origin else {}
     known: dict[str, JsonValue] = {name: said[name] for name in ("model", "ends", "tokens") if name in said}
     return {"ends": True} | known | ({"model": template.model} if template.model else {})
-
-
-def _standing(name: str, order: str, format: data.Format, home: Path) -> Dataset | None:
-    """Return the dataset that stands, None where there is none; `UserError` if it is another or of another form."""
-    if not data.stands(name, home):
-        return None
-    found = data.load_dataset(name, home=home)
-    if found.metadata.provenance.hashes.get("recipe") != order:
-        raise UserError(
-            f"{name} stands in {found.path} but was imported from other texts or with other settings: "
-            "add --overwrite to import it again, or give it an --id of its own"
-        )
-    stored = "arrow" if "responses.arrow" in found.metadata.files else "hdf5"
-    if stored != format:
-        raise UserError(f"{name} stands as {stored} in {found.path}: add --overwrite to store it as {format}")
-    return found
 
 
 def _read(

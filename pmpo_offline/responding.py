@@ -21,9 +21,10 @@ from pmpo_offline import data
 from pmpo_offline.data import Dataset
 from pmpo_offline.data.streams import random_words
 from pmpo_offline.errors import UserError
-from pmpo_offline.finishing import Progress, kept, standing, versions
+from pmpo_offline.naming import digest
 from pmpo_offline.policies.language import LanguageModel, open_model
-from pmpo_offline.recipe import Recipe, digest
+from pmpo_offline.recipe import Recipe
+from pmpo_offline.standing import Progress, kept, standing, versions
 from pmpo_offline.tasks import language
 from pmpo_offline.tasks.language.responses import Responses, collect
 from pmpo_offline.tasks.language.shipped import shipped
@@ -98,8 +99,7 @@ def build_responses(
     recipe.check()
     if not overwrite and (found := standing(recipe, format, home)):
         return found
-    with kept(home, recipe.raw) as folder:
-        responses, facts = _responses(recipe, folder, home, progress)
+    responses, facts = responses_of(recipe, home, progress)
     table = _scored(recipe, responses, progress)
     done = data.label_tables(
         table, None, recipe.label, noise=recipe.noise, imbalance=recipe.imbalance, seed=recipe.seed
@@ -137,33 +137,32 @@ def build_responses(
     return data.load_dataset(recipe.id, home=home)
 
 
-def _responses(
-    recipe: ResponseRecipe, folder: Path, home: Path, progress: Progress
-) -> tuple[Responses, dict[str, str]]:
+def responses_of(recipe: ResponseRecipe, home: Path, progress: Progress) -> tuple[Responses, dict[str, str]]:
     """Return the responses, shipped, kept or sampled now, and the model's digest and the packages of their sampling."""
-    facts_file = folder / "sampled.json"
-
-    def model() -> LanguageModel:
-        opened = open_model(language.model_directory(recipe.model, home, progress), name=recipe.model)
-        facts = {"model": opened.digest, **versions("torch", "transformers")}
-        facts_file.write_text(json.dumps(facts), encoding="utf-8")
-        return opened
-
     known = shipped(recipe.task.id, recipe.raw)
-    responses = collect(
-        model,
-        recipe.prompts,
-        per_prompt=recipe.sampling.responses,
-        tokens=recipe.task.tokens,
-        ends=recipe.task.ends,
-        seed=recipe.seed,
-        folder=folder,
-        known=known and known[0],
-        progress=progress,
-    )
-    if known is not None and len(known[0]) >= len(responses):
-        return responses, known[1]
-    return responses, json.loads(facts_file.read_text(encoding="utf-8"))
+    if known is not None and len(known[0]) >= recipe.episodes:
+        return known[0][: recipe.episodes], known[1]
+    with kept(home, recipe.raw) as folder:
+        facts_file = folder / "sampled.json"
+
+        def model() -> LanguageModel:
+            opened = open_model(language.model_directory(recipe.model, home, progress), name=recipe.model)
+            facts = {"model": opened.digest, **versions("torch", "transformers")}
+            facts_file.write_text(json.dumps(facts), encoding="utf-8")
+            return opened
+
+        responses = collect(
+            model,
+            recipe.prompts,
+            per_prompt=recipe.sampling.responses,
+            tokens=recipe.task.tokens,
+            ends=recipe.task.ends,
+            seed=recipe.seed,
+            folder=folder,
+            known=known and known[0],
+            progress=progress,
+        )
+        return responses, json.loads(facts_file.read_text(encoding="utf-8"))
 
 
 def _scored(recipe: ResponseRecipe, responses: Responses, progress: Progress) -> pa.Table:

@@ -1,0 +1,216 @@
+"""Every form of text data becomes the responses that it says, and what cannot be one is refused or counted."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from texts import lmsys, said, ultrafeedback
+
+from pmpo_offline.data.exchange.readers.text import Drop, Reading, Response, Row, form_of
+from pmpo_offline.errors import UserError
+
+NAN = math.nan
+
+
+def read(*rows: dict[str, Any], score: str | None = None, transcripts: bool = True) -> tuple[str, list[Any]]:
+    """The form's name, and of every response (prompt, completion, score), of what is dropped the reason."""
+    numbered = [Row(values, f"rows, line {number}") for number, values in enumerate(rows, 1)]
+    form, reading = form_of(numbered[0], score), Reading(score, transcripts)
+    found = [each for row in numbered for each in form.responses(row, reading)]
+    return form.name, [_short(each) for each in found]
+
+
+def _short(each: Response | Drop) -> Any:
+    if isinstance(each, Drop):
+        return (each.reason, each.responses)
+    score = None if math.isnan(each.score) else each.score
+    turns = each.prompt if isinstance(each.prompt, str) else [turn.content for turn in each.prompt]
+    return (turns, each.completion, score)
+
+
+def refusal(*rows: dict[str, Any], **kwargs: Any) -> str:
+    with pytest.raises(UserError) as caught:
+        read(*rows, **kwargs)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_unpaired() -> None:
+    rows = [{"prompt": "p", "completion": f"c{i}", "label": label} for i, label in enumerate([True, 0, 1.0, None, "0"])]
+    name, found = read(*rows)
+    assert name == "TRL unpaired"
+    assert found == [("p", f"c{i}", score) for i, score in enumerate([1, -1, 1, None, -1])]
+    conversational = {"prompt": said("one", "two", "three"), "completion": said("x", "four")[1:], "label": False}
+    assert read(conversational)[1] == [(["one", "two", "three"], "four", -1)]
+
+
+@pytest.mark.parametrize("label", ["maybe", 2, 0.5, -1, [True], "up"])
+def test_labels_that_are_neither_boolean_nor_0_or_1(label: Any) -> None:
+    good = {"prompt": "p", "completion": "c", "label": True}
+    told = refusal(good, good | {"label": label})
+    assert told.startswith("rows, line 2: label is ")
+    assert "write true, false, 1, 0 or null" in told
+
+
+def test_paired() -> None:
+    assert read({"prompt": "p", "chosen": "good", "rejected": "bad"}) == (
+        "TRL paired",
+        [("p", "good", 1), ("p", "bad", -1)],
+    )
+    conversational = {"prompt": said("p"), "chosen": said("", "good")[1:], "rejected": said("", "bad")[1:]}
+    assert read(conversational)[1] == [(["p"], "good", 1), (["p"], "bad", -1)]
+    scores = {"score_chosen": 8.5, "score_rejected": 2}
+    assert read(conversational | scores, score="score")[1] == [(["p"], "good", 8.5), (["p"], "bad", 2)]
+
+
+def test_a_prompt_that_is_implied() -> None:
+    """Whole conversations in both columns, as ultrafeedback_binarized has them beside the prompt's text."""
+    both = {"chosen": said("p", "q", "r", "good"), "rejected": said("p", "q", "r", "bad")}
+    due = [(["p", "q", "r"], "good", 1), (["p", "q", "r"], "bad", -1)]
+    assert read(both) == ("TRL paired, prompt implied", due)
+    assert read({"prompt": "r", **both, "messages": both["chosen"]}) == ("TRL paired", due)
+    assert read({"chosen": "The sky is blue.", "rejected": "The sky is black."})[1] == [
+        ("The sky is", " blue.", 1),  # no word is cut in two
+        ("The sky is", " black.", -1),
+    ]
+    assert read({"chosen": "One", "rejected": "Two"})[1] == [
+        ("chosen and rejected share no beginning to be the prompt", 2)
+    ]
+    other = {"chosen": said("p", "q", "r", "good"), "rejected": said("p", "x", "r", "bad")}
+    assert read(both, other)[1][2:] == [("the conversations differ before the last turn", 2)]
+
+
+def test_hh_transcripts_are_split_where_both_come_to_the_last_turn() -> None:
+    start = "\n\nHuman: hello\n\nAssistant: hi\n\nHuman: how?\n\nAssistant:"
+    row = {"chosen": start + " like this\n\nand so", "rejected": start + " like no"}
+    name, found = read(row)
+    assert name == "HH-RLHF transcripts"
+    assert found == [(start, " like this\n\nand so", 1), (start, " like no", -1)]
+    for prompt, completion, _ in found:
+        assert prompt + completion in row.values()  # not a letter is lost
+    assert read(row, transcripts=False)[1][0] == (["hello", "hi", "how?"], "like this\n\nand so", 1)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "reason"),
+    [
+        ("\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant: d", "\n\nHuman: a\n\nAssistant: x", "differ before"),
+        ("\n\nHuman: a\n\nAssistant: b", "\n\nHuman: a\n\nAssistant: x\n\nHuman: c\n\nAssistant: d", "differ before"),
+        ("\n\nHuman: a\n\nAssistant: b", "\n\nHuman: a\n\nAssistant: b", "are equal"),
+        ("\n\nHuman: a", "\n\nHuman: a\n\nAssistant: b", "is no transcript"),
+        (None, "\n\nHuman: a\n\nAssistant: b", "chosen is null"),
+    ],
+)
+def test_hh_transcripts_that_are_no_pair(chosen: str | None, rejected: str, reason: str) -> None:
+    good = {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nAssistant: c"}
+    (dropped,) = read(good, {"chosen": chosen, "rejected": rejected})[1][2:]
+    assert reason in dropped[0]
+    assert dropped[1] == 2
+
+
+def test_several_scored_responses_a_prompt() -> None:
+    name, found = read(ultrafeedback(0, [8.0, None]), ultrafeedback(1, [3]))
+    assert name == "several scored responses a prompt"
+    assert found == [
+        ("instruction 0", "response 0.0", 8),
+        ("instruction 0", "response 0.1", None),
+        ("instruction 1", "response 1.0", 3),
+    ]
+    assert read(ultrafeedback(0, [8.0]), score="fine-grained_score")[1][0][2] == 2
+    row = ultrafeedback(0, [8.0])
+    assert "rows, line 1, completion 1: lacks honesty" in refusal(row, score="honesty")
+    del row["completions"][0]["response"]
+    assert "completion 1: lacks response: it holds annotations" in refusal(row)
+
+
+def test_one_scored_response_a_row() -> None:
+    row = {"instruction": "p", "response": "c", "rating": "4.5", "quality": 7}
+    assert read(row) == ("one scored response a row", [("p", "c", 4.5)])
+    assert read(row, score="quality")[1] == [("p", "c", 7)]
+    assert "rating is 'good', where a number is due" in refusal(row | {"rating": "good"})
+    assert "rating is inf" in refusal(row | {"rating": math.inf})
+    assert read(row | {"rating": NAN}, row | {"rating": None})[1] == [("p", "c", None)] * 2
+
+
+@pytest.mark.parametrize(
+    ("thumb", "score"),
+    [(True, 1), (False, -1), (1, 1), (0, -1), ("up", 1), ("down", -1), (-1, -1), ("+1", 1), ("👍", 1), (None, None)],
+)
+def test_thumbs(thumb: Any, score: float | None) -> None:
+    row = {"messages": said("p", "q", "r", "s"), "label": thumb}
+    assert read(row) == ("messages with feedback", [(["p", "q", "r"], "s", score)])
+
+
+def test_thumbs_that_say_nothing_certain() -> None:
+    rows = [{"messages": said("p", "q"), "thumbs": value} for value in (1, -1, 0)]
+    assert "rows, line 3: thumbs holds both 0 and -1" in refusal(*rows)
+    assert read({"messages": said("p", "q"), "thumbs": 1, "stars": 4}, score="stars")[1] == [(["p"], "q", 4)]
+    for messages, reason in (
+        (said("p"), "messages does not end with the assistant's turn"),
+        (said("p", "q")[1:], "messages has an assistant's turn that answers nobody"),
+        ([{"role": "tool", "content": "x"}], "messages has a turn of role tool"),
+        (said("p", ""), "messages's content is empty"),
+        ([], "messages is empty"),
+        (None, "messages is null"),
+    ):
+        assert read({"messages": messages, "label": 1})[1] == [(reason, 1)]
+    assert "holds 'x' where a message with role and content is due" in refusal({"messages": ["x"], "label": 1})
+
+
+def test_every_turn_of_an_lmsys_conversation_is_a_response() -> None:
+    name, found = read(lmsys(7, [False, False, True, True, False, False], redacted=False))
+    assert name == "LMSYS-Chat-1M conversations"
+    turns = [f"conversation 7 turn {place}" for place in range(6)]
+    # Its own moderation decides, not the one of what it answers.
+    assert found == [(turns[:1], turns[1], 1), (turns[:3], turns[3], -1), (turns[:5], turns[5], 1)]
+    row = lmsys(7, [False] * 4, redacted=False)
+    assert [each[2] for each in read(row | {"win": 3}, score="win")[1]] == [3, 3]
+    assert [each[2] for each in read(row | {"win": [None, 1, None, 2]}, score="win")[1]] == [1, 2]
+    assert "win holds 1 numbers for 4 messages" in refusal(row | {"win": [1]}, score="win")
+    for without in (None, [], [{"flagged": False}]):
+        assert [each[2] for each in read(row | {"openai_moderation": without})[1]] == [None, None]
+
+
+def test_labels_do_not_follow_redaction() -> None:
+    for flags in ([False, False], [False, True], [True, False]):
+        scores = {read(lmsys(0, flags, redacted=redacted))[1][0][2] for redacted in (True, False)}
+        assert scores == {-1 if flags[1] else 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (None, "prompt is null"),
+        ("", "prompt is empty"),
+        (" \n", "prompt is empty"),
+        ("a\0b", "prompt holds a NUL"),
+        ("\ud800", "prompt is no valid"),
+    ],
+)
+def test_texts_that_cannot_be_kept_are_counted(text: str | None, reason: str) -> None:
+    good = {"prompt": "p", "completion": "c", "label": True}
+    (dropped,) = read(good, good | {"prompt": text})[1][1:]
+    assert dropped[0].startswith(reason)
+
+
+def test_columns_that_make_no_form() -> None:
+    told = refusal({"text": "a", "label": 1})
+    assert told.startswith("rows, line 1: these columns make no form that is understood: label, text; understood are ")
+    assert "prompt, chosen, rejected" in told
+    assert "make no form" in refusal({"prompt": "a", "completion": "b"})
+    assert "make no form" in refusal({"conversation": []})
+    assert "there is no column stars: it holds completion, label, prompt" in refusal(
+        {"prompt": "a", "completion": "b", "label": 1}, score="stars"
+    )
+    assert "there is no column stars_chosen" in refusal({"prompt": "a", "chosen": "b", "rejected": "c"}, score="stars")
+
+
+def test_forms_are_not_mixed() -> None:
+    plain, pair = {"prompt": "p", "completion": "c", "label": 1}, {"prompt": "p", "chosen": "c", "rejected": "d"}
+    assert "rows, line 2: lacks completion, label, which the rows before have (TRL unpaired)" in refusal(plain, pair)
+    conversational = {"prompt": said("p"), "completion": said("", "c")[1:], "label": 1}
+    assert "line 2: a conversation where the rows before hold plain text" in refusal(plain, conversational)
+    assert "line 2: plain text where the rows before hold a conversation" in refusal(conversational, plain)
+    assert "prompt holds 3 where a text is due" in refusal(plain | {"prompt": 3})
