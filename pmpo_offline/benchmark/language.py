@@ -22,7 +22,6 @@ from typing import Any
 import polars as pl
 import torch
 
-from pmpo_offline import data
 from pmpo_offline.benchmark.job import Job, Learn, base_model
 from pmpo_offline.benchmark.results import Results, write_whole
 from pmpo_offline.benchmark.suite import Progress, Settings
@@ -144,7 +143,7 @@ def execute(run: Run, progress: Progress) -> None:
         settings=run.settings,
         seed=run.seed,
         output=run.folder,
-        cache=(data.home() if run.home is None else run.home) / ".reference",
+        home=run.home,
         shuffle_labels=run.shuffled,
         overrides=run.overrides,
         progress=progress,
