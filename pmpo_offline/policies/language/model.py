@@ -180,7 +180,9 @@ def load_adapter(base: LanguageModel, directory: Path, *, trainable: bool = Fals
             raise UserError(f"{directory} is no adapter of {base.name}: {_first(error)}") from None
     own = "".join(hashlib.sha256((directory / name).read_bytes()).hexdigest() for name in ADAPTER)
     identity = hashlib.sha256((base.digest + own).encode()).hexdigest()
-    return replace(base, model=model if trainable else model.eval(), name=directory.name, digest=identity)
+    if not trainable:
+        model = model.eval().requires_grad_(False)
+    return replace(base, model=model, name=directory.name, digest=identity)
 
 
 def _is_linear(part: torch.nn.Module) -> bool:

@@ -6,8 +6,10 @@ dequantised weights, so the same logits to the bit, opened in a fraction of a se
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
+import io
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -48,14 +50,13 @@ def make(directory: Path, progress: Callable[[str, int, int], None]) -> None:
     if importlib.util.find_spec("gguf") is None:
         raise UserError(f"{NAME} is converted with gguf, which is not installed: pip install 'pmpo-offline[language]'")
     stage = f"convert {NAME}"
-    progress(stage, 0, 2)
+    progress(stage, 0, 1)
     gguf = source()
-    with quiet():
+    with quiet(), contextlib.redirect_stderr(io.StringIO()):  # one bar of transformers' is not to be switched off
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
         read = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-        progress(stage, 1, 2)
         kept = {key: value for key, value in read.config.to_dict().items() if key not in _FOREIGN}
         plain = LlamaForCausalLM(LlamaConfig(**kept))
         plain.load_state_dict(read.state_dict())
@@ -63,7 +64,7 @@ def make(directory: Path, progress: Callable[[str, int, int], None]) -> None:
         plain.generation_config = read.generation_config
         plain.save_pretrained(directory)
         AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(directory)
-    progress(stage, 2, 2)
+    progress(stage, 1, 1)
 
 
 @cache

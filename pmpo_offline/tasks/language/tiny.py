@@ -38,7 +38,7 @@ _SIZE = {
     "num_key_value_heads": 4,
     "max_position_embeddings": 32,
 }
-_TRAINING = {"steps": 800, "batch": 128, "learning_rate": 3e-3, "weight_decay": 0.01, "clip": 1.0, "corrupted": 0.5}
+_TRAINING = {"steps": 600, "batch": 64, "learning_rate": 3e-3, "weight_decay": 0.01, "clip": 1.0, "corrupted": 0.5}
 _VERSION = 1
 """Raise it when anything else that the model depends on changes."""
 
