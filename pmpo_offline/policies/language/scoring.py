@@ -1,8 +1,9 @@
 """How likely completions are to a causal language model, computed at the completions' places alone.
 
-The backbone runs over whole rows; the head, which for a small model with a large vocabulary is a third of the work,
-runs over the N completion tokens only. Nothing here keeps numbers for all N tokens and all V words at once: a head that
-is not trained passes back one vector of the width H a token, which is found along with the value, chunk by chunk.
+The backbone reads a prompt once that several rows share. The head, which for a small model with a large vocabulary is a
+third of the work, runs over the N completion tokens only, and nothing keeps numbers for all N tokens and all V words at
+once: a head that is not trained passes back one vector of the width H a token, which is found along with the value,
+chunk by chunk.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from pmpo_offline.errors import UserError
+from pmpo_offline.policies.language.packing import shares_prompts
 from pmpo_offline.policies.language.tokens import TokenBatch
 from pmpo_offline.policies.language.trunk import Causal, backbone, causal, from_trunk
 
@@ -35,11 +37,17 @@ def states(model: Causal, batch: TokenBatch, *, trunk: Tensor | None = None, cut
         trunk: (B, T, H), the hidden states of the same rows that enter layer `cut`, if they are at hand.
         cut: the layers that `trunk` has behind it.
     """
+    whole = backbone(model)
+    given, where = batch.ids if trunk is None else trunk, (batch.row, batch.place)
+    options: dict[str, Tensor] = {}
+    if (packing := batch.packing) is not None and shares_prompts(whole, packing.segment.shape[1]):
+        given, where = packing.take(given), (packing.sequence, packing.at)
+        options = {"position_ids": packing.position, "attention_mask": packing.mask(whole.dtype)}
     if trunk is None:
-        hidden: Tensor = backbone(model)(input_ids=batch.ids, use_cache=False).last_hidden_state
+        hidden: Tensor = whole(input_ids=given, use_cache=False, **options).last_hidden_state
     else:
-        hidden = from_trunk(model, trunk, cut)
-    return hidden[batch.row, batch.place]
+        hidden = from_trunk(model, given, cut, **options)
+    return hidden[where]
 
 
 def log_probs(model: Causal, states: Tensor) -> Tensor:

@@ -3,9 +3,9 @@
 ::
 
     row          p p p | c c c e              prompt, completion, and the end where one is trained on
-    ids          p p p   c c c . .            what the network reads: the last token predicts nothing, so it stays away
-    place              ^ ^ ^ ^                a state says something about the token after it
-    target               c c c e
+    ids          p p p   c c c . .            what the network reads: after the last token comes nothing to predict
+    place            ^   ^ ^ ^              a state says something about the token after it
+    target           c   c c e
 
 Rows are padded on the right. Attention looks to the left only, so no state at a `place` ever sees the padding, and no
 mask is needed.
@@ -14,11 +14,13 @@ mask is needed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+
+from pmpo_offline.policies.language.packing import Packing, pack
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -50,6 +52,8 @@ class TokenBatch:
     """(N,) int64, the token itself."""
     length: Tensor
     """(B,) int64, the completion tokens of each row; they sum to N."""
+    packing: Packing | None = None
+    """How to read prompts once that several rows have; None where that is no gain."""
 
     def reduce(self, values: Tensor, how: Reduction) -> Tensor:
         """Return the sum or mean over each completion's tokens: (N,) -> (B,). An empty completion has 0 of either."""
@@ -58,7 +62,10 @@ class TokenBatch:
 
     def to(self, device: torch.device | str) -> TokenBatch:
         """Return the batch on a device."""
-        return TokenBatch(*(getattr(self, field.name).to(device) for field in fields(self)))
+        ids, row, place, target, length = (
+            each.to(device) for each in (self.ids, self.row, self.place, self.target, self.length)
+        )
+        return TokenBatch(ids, row, place, target, length, self.packing and self.packing.to(device))
 
 
 def tokenize(
@@ -119,18 +126,18 @@ def collate(rows: Sequence[Tokens], pad: int = 0) -> TokenBatch:
     """
     if not rows or not all(row.prompt for row in rows):
         raise ValueError("a batch needs rows, and every row a prompt of one token or more")
-    width = max(1, *(len(row.prompt) + len(row.completion) - 1 for row in rows))
-    ids = torch.full((len(rows), width), pad)
-    for i, (prompt, completion) in enumerate(rows):
-        read = (prompt + completion)[:-1]
-        ids[i, : len(read)] = torch.tensor(read, dtype=torch.int64)
+    read = [prompt + completion[:-1] for prompt, completion in rows]
+    ids = torch.full((len(rows), max(map(len, read))), pad)
+    for i, tokens in enumerate(read):
+        ids[i, : len(tokens)] = torch.tensor(tokens)
     length = torch.tensor([len(row.completion) for row in rows])
     row = torch.arange(len(rows)).repeat_interleave(length)
     first = torch.tensor([len(row.prompt) - 1 for row in rows])
     before = length.cumsum(0) - length  # completion tokens of all rows above
     place = torch.arange(len(row)) - before[row] + first[row]
     target = torch.tensor([token for each in rows for token in each.completion], dtype=torch.int64)
-    return TokenBatch(ids, row, place, target, length)
+    packing = pack([row.prompt for row in rows], length.tolist())
+    return TokenBatch(ids, row, place, target, length, packing)
 
 
 def _plain(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

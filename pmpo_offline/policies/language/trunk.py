@@ -51,8 +51,10 @@ def trunk_states(model: Causal, ids: Tensor, cut: int) -> Tensor:
     return states
 
 
-def from_trunk(model: Causal, trunk: Tensor, cut: int) -> Tensor:
+def from_trunk(model: Causal, trunk: Tensor, cut: int, **options: Tensor) -> Tensor:
     """Return the last hidden states from those that enter layer `cut`: (B, T, H) -> (B, T, H).
+
+    `options` are more arguments of the backbone: its positions, its mask.
 
     Raises:
         ValueError: a gradient is wanted, but something below the cut is trained, so that its states get out of date.
@@ -62,7 +64,8 @@ def from_trunk(model: Causal, trunk: Tensor, cut: int) -> Tensor:
         below = (weight for part in (whole.embed_tokens, *whole.layers[:cut]) for weight in part.parameters())
         if any(weight.requires_grad for weight in below):
             raise ValueError(f"weights below layer {cut} are trained: their hidden states cannot be kept")
-    states: Tensor = _with(whole, layers=whole.layers[cut:])(inputs_embeds=trunk, use_cache=False).last_hidden_state
+    upper = _with(whole, layers=whole.layers[cut:])
+    states: Tensor = upper(inputs_embeds=trunk, use_cache=False, **options).last_hidden_state
     return states
 
 

@@ -118,7 +118,7 @@ class ReferenceCache:
         lengths = batch.length.tolist()
         of_rows = zip(rows, *(torch.split(each.cpu(), lengths) for each in (logp, hidden)), strict=True)
         for i, (row, *values) in enumerate(of_rows):
-            places = max(1, len(row.prompt) + len(row.completion) - 1)
+            places = len(row.prompt + row.completion[:-1])
             # Clones: a slice would bring the whole batch's memory along to the file that it waits for.
             yield tuple(value.clone() for value in (*values, *([] if below is None else [below[i, :places].cpu()])))
 

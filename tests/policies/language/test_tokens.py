@@ -75,7 +75,7 @@ def test_empty_texts():
 
 def test_a_batch_by_hand():
     batch = collate([Tokens((5, 6, 7), (8, 9)), Tokens((4,), ()), Tokens((3,), (2, 1, 0))], pad=11)
-    assert batch.ids.tolist() == [[5, 6, 7, 8], [11, 11, 11, 11], [3, 2, 1, 11]]
+    assert batch.ids.tolist() == [[5, 6, 7, 8], [4, 11, 11, 11], [3, 2, 1, 11]]
     assert batch.row.tolist() == [0, 0, 2, 2, 2]
     assert batch.place.tolist() == [2, 3, 0, 1, 2]
     assert batch.target.tolist() == [8, 9, 2, 1, 0]

@@ -26,7 +26,7 @@ ROWS = [
     Tokens((3, 4), (5, 6, 7, 8)),
     Tokens((9,), ()),
     Tokens((10, 11, 12), (13,)),
-    Tokens((3, 4), (5, 6, 7, 9)),
+    Tokens((4, 3), (5, 6, 7, 9)),
     Tokens((3, 4, 5), (6, 7, 8)),  # the first row's tokens, but more of them are the prompt
 ]
 
