@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import importlib.util
 import json
+import os
 import random
 import sys
 import warnings
@@ -231,6 +232,8 @@ def test_lmsys_languages_redaction_and_labels(home: Path, tmp_path: Path) -> Non
     two = imported(path, Selection(languages=("english", "German")))
     assert report(two)["languages"] == {"English": 100, "German": 100}
     assert report(two)["dropped"] == {"of another language": 100}
+    silent = jsonl(tmp_path / "silent.jsonl", [*rows[:3], rows[0] | {"language": None}])
+    assert report(imported(silent, Selection(languages=("English",))))["dropped"] == {"of another language": 3}
     assert "no column language tells" in refusal(
         jsonl(tmp_path / "plain.jsonl", unpaired(2)), selection=Selection(languages=("English",))
     )
@@ -424,16 +427,30 @@ def test_names_of_files_and_columns_cannot_escape_the_home(home: Path, tmp_path:
     assert {path.name for path in tmp_path.iterdir()} == {"home", name}
 
 
+@pytest.mark.parametrize("format", ["arrow", "hdf5"])
+def test_what_is_no_valid_text_beside_the_texts(home: Path, tmp_path: Path, format: data.Format) -> None:
+    odd = {"source": "a\0b", "language": "\ud800", "model": 3, "redacted": "no"}
+    rows = [row | odd for row in unpaired(4)]
+    path = tmp_path / os.fsdecode(b"r\xffws.jsonl")
+    dataset = imported(jsonl(path, rows), format=format)
+    assert frame(dataset)["source"].unique().to_list() == ["r?ws"]
+    chat = [{"messages": [{"role": "\ud800", "content": "x"}], "label": 1}, {"messages": said("p", "q"), "label": 1}]
+    assert report(imported(jsonl(tmp_path / "chat.jsonl", chat), format=format))["dropped"] == {
+        "messages has a turn of role '\\ud800'": 1
+    }
+
+
 def test_one_class_and_no_class_are_said(home: Path, tmp_path: Path) -> None:
     rows = [row | {"label": None} for row in unpaired(4)]
     with pytest.warns(UserWarning, match="nothing is labelled"):
-        import_text(jsonl(tmp_path / "none.jsonl", rows))
+        import_text(jsonl(tmp_path / "none.jsonl", rows), options=TextOptions(test_share=0.0))
     rejects = imported(jsonl(tmp_path / "no.jsonl", [row | {"label": 0} for row in rows]))
     assert (rejects.metadata.imbalance.achieved, rejects.metadata.reject_mass) == (0.0, 1.0)
     with pytest.warns(
         UserWarning, match="1 of 9 responses dropped, most of them \\(1\\) as completion is null, first at"
     ):
-        import_text(jsonl(tmp_path / "gap.jsonl", [*unpaired(4), unpaired(1)[0] | {"completion": None}]))
+        gap = jsonl(tmp_path / "gap.jsonl", [*unpaired(4), unpaired(1)[0] | {"completion": None}])
+        import_text(gap, options=TextOptions(test_share=0.0))
 
 
 def test_what_is_text_and_what_is_not(tmp_path: Path) -> None:

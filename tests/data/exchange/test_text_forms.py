@@ -150,7 +150,7 @@ def test_thumbs_that_say_nothing_certain() -> None:
     for messages, reason in (
         (said("p"), "messages does not end with the assistant's turn"),
         (said("p", "q")[1:], "messages has an assistant's turn that answers nobody"),
-        ([{"role": "tool", "content": "x"}], "messages has a turn of role tool"),
+        ([{"role": "tool", "content": "x"}], "messages has a turn of role 'tool'"),
         (said("p", ""), "messages's content is empty"),
         ([], "messages is empty"),
         (None, "messages is null"),

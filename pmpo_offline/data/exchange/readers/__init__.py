@@ -11,7 +11,7 @@ from pmpo_offline.errors import UserError
 
 _CAN_BE = (
     "give minari:ID, the folder of a Minari data set, a D4RL .hdf5, an OGBench .npz, "
-    "or RLDS steps as .npz, .hdf5 or .parquet"
+    "RLDS steps as .npz, .hdf5 or .parquet, or texts as .jsonl, .json, .csv, .parquet, .arrow or hf:NAME"
 )
 
 

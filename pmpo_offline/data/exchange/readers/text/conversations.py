@@ -13,6 +13,7 @@ from pmpo_offline.data.exchange.readers.text.response import (
     Reading,
     Response,
     Row,
+    blemish,
     conversation,
     is_conversation,
 )
@@ -76,13 +77,17 @@ def of_lmsys(row: Row, reading: Reading) -> Iterator[Response | Drop]:
 def about(row: Row) -> dict[str, Any]:
     """Return what a row says of who wrote the response, in which language, and whether names were redacted."""
     values = row.values
-    source = next((values[name] for name in ("model", "source") if isinstance(values.get(name), str)), None)
-    language = values.get("language")
+    named = {name: _word(values[name]) for name in ("model", "source", "language") if name in values}
     return {
-        "source": source or None,
-        "language": language if isinstance(language, str) else None,
+        "source": named.get("model") or named.get("source") or None,
+        "language": named.get("language"),
         "redacted": str(values.get("redacted")).lower() in ("true", "1"),
     }
+
+
+def _word(value: Any) -> str:
+    """Return a text, the empty one for whatever is none or cannot be stored."""
+    return value if isinstance(value, str) and not blemish(value, "") else ""
 
 
 def _moderated(row: Row, reading: Reading, count: int) -> list[float]:

@@ -32,6 +32,7 @@ class Response(NamedTuple):
     source: str | None = None
     """Who wrote it, where the source tells."""
     language: str | None = None
+    """None where the source never tells, empty where it does not tell here."""
     redacted: bool = False
     stored: tuple[int, int, str] | None = None
     """`prompt_id`, `response_id` and `split`, where the source is a dataset of this package."""
@@ -102,7 +103,7 @@ def turns(row: Row, value: Sequence[Any], what: str) -> tuple[Message, ...] | Dr
             raise row.error(f"{what} holds {_short(each)} where a message with role and content is due")
         role = _ROLES.get(str(each["role"]).lower())
         if role is None:
-            return Drop(f"{what} has a turn of role {str(each['role'])[:20]}")
+            return Drop(f"{what} has a turn of role {_short(each['role'])}")
         content = row.checked(each["content"], f"{what}'s content")
         if isinstance(content, Drop):
             return content

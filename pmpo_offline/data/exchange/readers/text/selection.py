@@ -124,7 +124,7 @@ def _fitting(
         report.responses += 1
         if wanted and each.language is None:
             raise UserError(f"{place}: no column language tells which one it is: leave --languages out")
-        if wanted and each.language and each.language.casefold() not in wanted:
+        if wanted and (each.language or "").casefold() not in wanted:
             report.drop("of another language", place)
         elif asked.redacted == "drop" and each.redacted:
             report.drop("redacted", place)

@@ -40,12 +40,12 @@ class TextSource:
 def of_files(path: Path) -> TextSource:
     """Return the source that a file, or a folder of them, is; `UserError` where there is nothing to read."""
     if path.is_dir():
-        found = {each.relative_to(path).as_posix(): each for each in files.found_in(path)}
+        found = {_sound(each.relative_to(path).as_posix()): each for each in files.found_in(path)}
     elif files.kind_of(path) and path.is_file():
-        found = {path.name: path}
+        found = {_sound(path.name): path}
     else:
         raise UserError(f"{path}: there is no such file of text")
-    name = path.resolve().name
+    name = _sound(path.resolve().name)
     for suffix in sorted((suffix for kind in files.KINDS.values() for suffix in kind), key=len, reverse=True):
         name = name.removesuffix(suffix)
     return TextSource(
@@ -57,6 +57,11 @@ def of_files(path: Path) -> TextSource:
         # The folder that was exported, or one of those inside it.
         origin=next(filter(None, map(origin, [path, path.parent, path.parent.parent])), None),
     )
+
+
+def _sound(name: str) -> str:
+    """Return a file's name without the bytes that are no UTF-8, which file systems allow and JSON does not."""
+    return name.encode("utf-8", "replace").decode()
 
 
 def _rows(found: Mapping[str, Path], progress: Progress) -> Iterator[Row]:
