@@ -92,7 +92,7 @@ def side_by_side(
                             warnings.warn(message, stacklevel=2)
                         done += 1
                     progress("training runs", done, len(runs))
-                yield key, pl.concat([pl.read_parquet(runs[name].scores) for name in mine])
+                yield key, pl.concat([pl.read_parquet(runs[name].scores, glob=False) for name in mine])
                 results.discard_checkpoint(key)
 
         return take

@@ -168,7 +168,7 @@ def _content(column: pa.Array) -> bytes:
 
 def _read(path: Path) -> pl.DataFrame:
     try:
-        frame = pl.read_parquet(path)
+        frame = pl.read_parquet(path, glob=False)
         # Files of before there were language models lack their columns.
         absent = [pl.lit(None, SCHEMA[name]).alias(name) for name in DRIFT if name not in frame.columns]
         return frame.with_columns(absent).select(SCHEMA.names())

@@ -1,0 +1,128 @@
+"""Reward against KL on language models: β swept for every method, and PMPO under other divergences.
+
+python benchmarks/language_sweep.py                      what is committed under benchmarks/results/language
+python benchmarks/language_sweep.py --part tiny --output elsewhere
+
+It is a benchmark like any other, through the same runner: what stands is not run again, a run that was interrupted goes
+on, and `pmpo-offline report benchmarks/results/language/tiny` computes the scores again.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import language_sweep_report
+import torch
+import typer
+
+from pmpo_offline.benchmark import bench
+from pmpo_offline.cli.console import working
+from pmpo_offline.errors import PmpoOfflineError, unknown
+
+RESULTS = Path(__file__).parent / "results" / "language"
+SUITE = RESULTS / "sweep.toml"
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A table of the sweep."""
+
+    dataset: str
+    settings: Mapping[str, Mapping[str, Sequence[Any]]]
+    """Values by algorithm and setting; an algorithm without any runs as it is declared."""
+    seeds: int
+    episodes: int
+
+
+# A multiple of the bound where there is one: at 1 the rejects' own coefficient in the objective is zero.
+BOUNDED = ["0.25x", "0.75x", "1.05x", "2x", "4x"]
+PARTS = {
+    "tiny": Part(
+        "language/tiny-v0",
+        {
+            "bc": {},
+            "bc-accepted": {},
+            "accept-bc": {"beta": [0.0, 0.25, 1.0, 4.0]},
+            "pmpo": {"beta": BOUNDED},
+            "reject-bc": {"beta": BOUNDED},
+            "dpo": {"beta": [0.03, 0.1, 0.3, 1.0]},
+            "ipo": {"beta": [0.03, 0.1, 0.3, 1.0]},
+            "nca": {"beta": [0.03, 0.1, 0.3, 1.0]},
+            "kto": {"beta": [0.03, 0.1, 0.3, 1.0]},
+            "bco": {"beta": [0.03, 0.1, 0.3, 1.0]},
+        },
+        seeds=5,
+        episodes=400,
+    ),
+    "sentiment": Part(
+        "language/sentiment-v0",
+        {
+            "bc": {},
+            "bc-accepted": {},
+            "accept-bc": {"beta": [0.25]},
+            "pmpo": {"beta": ["0.25x", "1.05x", "2x"]},
+            "reject-bc": {"beta": ["0.1x", "0.75x", "1.05x", "2x"]},
+            "dpo": {"beta": [0.03, 0.1, 0.5]},
+            "ipo": {"beta": [0.1, 0.5]},
+            "nca": {"beta": [0.1, 0.5]},
+            "kto": {"beta": [0.1, 0.5]},
+            "bco": {"beta": [0.1, 0.5]},
+        },
+        seeds=3,
+        episodes=100,
+    ),
+    "divergences": Part(
+        "language/sentiment-v0",
+        {"pmpo": {"divergence": ["forward", "reverse", "alpha", "renyi"], "order": [0.5], "beta": [1.0]}},
+        seeds=3,
+        episodes=100,
+    ),
+}
+
+
+def run(name: str, output: Path, workers: int | None, home: Path | None, progress: Progress) -> None:
+    """Run what is missing of a part, and write its table and its picture."""
+    part = PARTS[name]
+    done = bench(
+        str(SUITE),
+        algos=list(part.settings),
+        datasets=[part.dataset],
+        settings={algorithm: values for algorithm, values in part.settings.items() if values},
+        seeds=part.seeds,
+        episodes=part.episodes,
+        output=output / name,
+        workers=workers,
+        home=home,
+        progress=progress,
+    )
+    for failure in done.failures:
+        print(f"error: {failure}", file=sys.stderr)
+    language_sweep_report.write(output, name, done.rows)
+
+
+def main(
+    part: Annotated[list[str] | None, typer.Option(help=f"{', '.join(PARTS)}; default: all.")] = None,
+    output: Annotated[Path, typer.Option(help="Where results go, and where finished ones are looked for.")] = RESULTS,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes, of one thread each.")] = None,
+    home: Annotated[Path | None, typer.Option(help="Where datasets and models are.")] = None,
+) -> None:
+    """Sweep β of every method on language models."""
+    torch.set_num_threads(1)
+    with working() as progress:
+        for name in part or PARTS:
+            if name not in PARTS:
+                raise unknown("part", name, PARTS)
+            run(name, output, workers, home, progress)
+
+
+if __name__ == "__main__":
+    try:
+        typer.run(main)
+    except PmpoOfflineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
