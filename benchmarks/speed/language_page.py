@@ -33,8 +33,8 @@ def markdown(found: dict[str, Any]) -> str:
         f"{here['peft']}, TRL {here['trl']}. Written by `python benchmarks/speed/language.py`.",
         "",
         f"{clock} a step of 8 rows of about 64 tokens, half of them the prompt's, of SmolLM2-135M-Instruct in float32 "
-        "with LoRA of rank 8 on q, k, v, o: medians of whole steps of `Trainer.train()`, processes in turns. Memory is the "
-        "largest resident size of the process after its first step. *Top 6*: LoRA on the upper 6 of 30 layers alone. "
+        "with LoRA of rank 8 on q, k, v, o: medians of whole steps of `Trainer.train()`, processes in turns. Memory is "
+        "the largest resident size of the process after its first step. *Top 6*: LoRA on the upper 6 of 30 layers alone. "
         "Losses are of the same rows before the first step, with an adapter of random numbers.",
         "",
         "| | s a step | min to max | steps | times TRL DPO | peak, MB | loss |",
