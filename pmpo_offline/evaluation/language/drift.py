@@ -69,8 +69,9 @@ def drift(
     with measuring(policy.model, reference.model):
         for members in batches_by_length(rows, batch):
             collated = collate([rows[i] for i in members]).to(policy.device)
-            places = states(policy.model, collated), states(reference.model, collated)
-            found = per_token(policy.model, places[0], compared, places[1], collated.target).double()
+            ours = states(policy.model, collated)
+            theirs = ours if reference.model is policy.model else states(reference.model, collated)
+            found = per_token(policy.model, ours, compared, theirs, collated.target).double()
             for sums, values in zip((logp, reference_logp, divergence), found, strict=True):
                 sums[members] = collated.reduce(values, "sum").cpu().numpy()
             done += len(members)

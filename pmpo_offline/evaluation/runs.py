@@ -1,0 +1,150 @@
+"""A finished training run, found by its directory and evaluated: what the command `evaluate` does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pmpo_offline.data import Dataset, load_dataset
+from pmpo_offline.errors import PmpoOfflineError, UserError
+from pmpo_offline.training.record import NAME, read_record
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class JudgeChoice:
+    """Which judge is asked, and how."""
+
+    name: str
+    """A URL, the name of a model, or its directory."""
+    model: str | None = None
+    """Which of the models behind a URL."""
+    questions: Path | None = None
+    """Templates in place of the shipped ones."""
+
+
+def evaluate_run(
+    directory: Path,
+    *,
+    samples: int = 1,
+    prompts: int | None = 100,
+    episodes: int = 100,
+    seed: int = 0,
+    judge: JudgeChoice | None = None,
+    workers: int | None = None,
+    home: Path | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Evaluate what `train` left in a directory.
+
+    Args:
+        directory: with a run.json.
+        samples: of a language model: completions a prompt.
+        prompts: of a language model: held-out prompts, None for all.
+        episodes: of a control policy.
+        seed: of a language model's sampling.
+        judge: of a language model: who is asked about its samples.
+        workers: threads that simulate.
+        home: where datasets and models are.
+        progress: told what is going on.
+
+    Returns:
+        What the run is (`run`, `kind`, `dataset`, `task`, `algorithm`, `settings`, `seed`), and for a language model
+        `language.report.report`, for control the means of return, success and length, and `normalized`.
+
+    Raises:
+        UserError: no finished run, a dataset or model that is gone or another one now.
+    """
+    record = read_record(directory)
+    if record is None:
+        what = "no such directory" if not directory.is_dir() else f"no finished run: there is no {NAME} in it"
+        raise UserError(f"{directory}: {what}; name the output directory of a `pmpo-offline train`")
+    try:
+        facts = {name: record[name] for name in ("kind", "dataset", "task", "algorithm", "settings", "seed")}
+        dataset = _dataset(record, home)
+        if record["kind"] == "responses":
+            measured = _language(directory, record, dataset, samples, prompts, seed, judge, home, progress)
+        elif judge is not None:
+            raise UserError(f"{directory} holds a control policy, which has no texts to judge: leave --judge out")
+        else:
+            measured = _control(directory, record, dataset, episodes, workers, progress)
+    except KeyError as error:
+        raise PmpoOfflineError(f"{directory / NAME} is damaged: it has no {error}; train the run again") from None
+    return {"run": str(directory), **facts, **measured}
+
+
+def _dataset(record: dict[str, Any], home: Path | None) -> Dataset:
+    path = Path(record["dataset_path"])
+    return load_dataset(path if path.is_dir() else record["dataset"], home=home)
+
+
+def _language(
+    directory: Path,
+    record: dict[str, Any],
+    dataset: Dataset,
+    samples: int,
+    prompts: int | None,
+    seed: int,
+    judge: JudgeChoice | None,
+    home: Path | None,
+    progress: Progress | None,
+) -> dict[str, Any]:
+    from pmpo_offline.evaluation.language.judging import open_judge
+    from pmpo_offline.evaluation.language.questions import SHIPPED, templates
+    from pmpo_offline.evaluation.language.report import report
+    from pmpo_offline.policies.language.model import load_adapter, open_model
+    from pmpo_offline.tasks.language import model_directory
+
+    asked = None
+    if judge is not None:  # first, because a judge that is not there should not be missed after minutes of sampling
+        questions = templates(judge.questions or SHIPPED)
+        asked = open_judge(judge.name, questions, model=judge.model, home=home, progress=progress), questions
+    name = record["model"]
+    place = model_directory(name, home, progress)
+    reference = open_model(place, name=name)
+    if reference.digest != record.get("model_digest", reference.digest):
+        raise UserError(f"{directory} was trained on another model than {name} is now ({place}): train it again")
+    policy = load_adapter(open_model(place, name=name), directory / record["adapter"])
+    output = directory / "evaluation"
+    found = report(
+        policy,
+        reference,
+        dataset,
+        output=output,
+        samples=samples,
+        prompts=prompts,
+        seed=seed,
+        judge=asked,
+        progress=progress,
+    )
+    return {"model": name, "output": str(output), **found}
+
+
+def _control(
+    directory: Path,
+    record: dict[str, Any],
+    dataset: Dataset,
+    episodes: int,
+    workers: int | None,
+    progress: Progress | None,
+) -> dict[str, Any]:
+    from pmpo_offline.evaluation.normalized import check_versions, normalized
+    from pmpo_offline.evaluation.rollouts import evaluate
+    from pmpo_offline.training.stored_policy import load_policy
+
+    references = dataset.metadata.references
+    check_versions(dataset.metadata.id, references)
+    policy = load_policy(directory / record["policy"])
+    scores = evaluate(policy, record["task"], episodes=episodes, workers=workers, progress=progress)
+    reward = float(scores["return"].to_numpy().mean())
+    return {
+        "episodes": episodes,
+        "return": reward,
+        "return_error": float(scores["return"].to_numpy().std() / max(1, episodes - 1) ** 0.5),
+        "success": float(scores["success"].to_numpy().mean()),
+        "length": float(scores["length"].to_numpy().mean()),
+        "normalized": None if references is None else normalized(reward, references.min, references.max),
+    }
