@@ -34,7 +34,7 @@ def markdown(found: dict[str, Any]) -> str:
         "",
         f"{clock} a step of 8 rows of about 64 tokens, half of them the prompt's, of SmolLM2-135M-Instruct in float32 "
         "with LoRA of rank 8 on q, k, v, o: medians of whole steps of `Trainer.train()`, processes in turns. Memory is "
-        "the largest resident size of the process after its first step. *Top 6*: LoRA on the upper 6 of 30 layers alone. "
+        "the largest resident size of a process after its first step. *Top 6*: LoRA on the upper 6 of 30 layers alone. "
         "Losses are of the same rows before the first step, with an adapter of random numbers.",
         "",
         "| | s a step | min to max | steps | times TRL DPO | peak, MB | loss |",
