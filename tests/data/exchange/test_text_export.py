@@ -116,6 +116,14 @@ def test_trl_where_there_are_no_pairs_and_no_labels(home: Path, tmp_path: Path) 
     assert not (tmp_path / "none").exists()
 
 
+def test_a_response_is_not_preferred_to_itself(home: Path, tmp_path: Path) -> None:
+    said = [("yes", 1), ("yes", 0), ("no", 0)]
+    rows = [{"prompt": "p", "completion": completion, "label": label} for completion, label in said]
+    folder = export_dataset(imported(jsonl(tmp_path / "rows.jsonl", rows), test_share=0.0), "trl", tmp_path / "out")
+    pairs = pl.read_parquet(folder / "dpo/train.parquet").select("prompt", "chosen", "rejected").rows()
+    assert pairs == [("p", "yes", "no")]
+
+
 def test_exported_rows_are_shuffled(home: Path, tmp_path: Path) -> None:
     """Whatever the order in the dataset: here all accepts come first."""
     source = imported(jsonl(tmp_path / "rows.jsonl", unpaired(300)), test_share=0.0)

@@ -62,6 +62,7 @@ def pairs(dataset: Dataset) -> pl.DataFrame:
         for side, accepted in (("chosen", True), ("rejected", False))
     }
     every = sides["chosen"].join(sides["rejected"], on=same, maintain_order="left_right")
+    every = every.filter(pl.col("chosen") != pl.col("rejected"))  # labelled one way and the other: no preference
     return every.select("prompt", "chosen", "rejected", "score_chosen", "score_rejected", pl.col("^.*_id.*$"), "split")
 
 
