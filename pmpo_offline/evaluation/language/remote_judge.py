@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import time
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
@@ -61,6 +61,7 @@ class RemoteJudge:
         self.options = dict(options or {})
         self.timeout, self.waits, self.parallel = timeout, tuple(waits), parallel
         self._key = _key()
+        self._stopped = threading.Event()
         # A proxy has no business with this machine's own ports.
         local = urlsplit(self.url).hostname in ("localhost", "127.0.0.1", "::1")
         self._opener = urllib.request.build_opener(_NoRedirect, *([urllib.request.ProxyHandler({})] if local else []))
@@ -87,15 +88,19 @@ class RemoteJudge:
         with ThreadPoolExecutor(self.parallel) as pool:
             # No more is handed out than is asked at once: whatever ends this, the rest is not asked.
             asked = {pool.submit(self._ask, each): i for i, each in islice(waiting, self.parallel)}
-            while asked:
-                for done in wait(asked, return_when=FIRST_COMPLETED).done:
-                    i = asked.pop(done)
-                    try:
-                        yield i, done.result()
-                    except PmpoOfflineError as error:
-                        failure = failure or error
-                    if failure is None:
-                        asked |= {pool.submit(self._ask, each): i for i, each in islice(waiting, 1)}
+            try:
+                while asked:
+                    for done in wait(asked, return_when=FIRST_COMPLETED).done:
+                        i = asked.pop(done)
+                        try:
+                            yield i, done.result()
+                        except PmpoOfflineError as error:
+                            failure = failure or error
+                        if failure is None:
+                            asked |= {pool.submit(self._ask, each): i for i, each in islice(waiting, 1)}
+            except BaseException:  # Ctrl-C: what is under way is not repeated
+                self._stopped.set()
+                raise
         if failure:
             raise failure
 
@@ -142,10 +147,10 @@ class RemoteJudge:
                 # Nobody is there, or nobody of this name: that does not pass by itself.
                 passing, asked = isinstance(reason, TimeoutError | ConnectionError | http.client.HTTPException), None
                 passing = passing and not isinstance(reason, ConnectionRefusedError)
-            if not passing or pause is None:
+            if not passing or pause is None or self._stopped.is_set():
                 tries = f" ({len(self.waits) + 1} tries)" if passing and self.waits else ""
                 raise PmpoOfflineError(f"judge {self.url}{path}: {problem}{tries}{self._advice(problem)}")
-            time.sleep(min(float(asked), LONGEST_WAIT) if asked and asked.isdigit() else pause)
+            self._stopped.wait(min(float(asked), LONGEST_WAIT) if asked and asked.isdigit() else pause)
         raise AssertionError  # the last turn returns or raises
 
     def _parsed(self, content: bytes) -> Any:
