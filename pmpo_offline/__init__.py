@@ -13,11 +13,25 @@ if TYPE_CHECKING:
     from pmpo_offline.evaluation import evaluate
     from pmpo_offline.importing import import_dataset
     from pmpo_offline.training import train
+    from pmpo_offline.training.language import PMPOConfig, PMPOTrainer, train_language
 
 __version__ = "0.1.0"
-__all__ = ["bench", "build_dataset", "evaluate", "export_dataset", "import_dataset", "load_dataset", "train"]
+__all__ = [
+    "PMPOConfig",
+    "PMPOTrainer",
+    "bench",
+    "build_dataset",
+    "evaluate",
+    "export_dataset",
+    "import_dataset",
+    "load_dataset",
+    "train",
+    "train_language",
+]
 
 _HOMES = {
+    "PMPOConfig": "training.language",
+    "PMPOTrainer": "training.language",
     "bench": "benchmark",
     "build_dataset": "build",
     "evaluate": "evaluation",
@@ -25,6 +39,7 @@ _HOMES = {
     "import_dataset": "importing",
     "load_dataset": "data",
     "train": "training",
+    "train_language": "training.language",
 }
 
 
