@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pmpo_offline.data.exchange import export_dataset
     from pmpo_offline.evaluation import evaluate
     from pmpo_offline.importing import import_dataset
+    from pmpo_offline.importing_text import TextOptions, import_text
     from pmpo_offline.training import train
     from pmpo_offline.training.language import PMPOConfig, PMPOTrainer, train_language
 
@@ -19,11 +20,13 @@ __version__ = "0.1.0"
 __all__ = [
     "PMPOConfig",
     "PMPOTrainer",
+    "TextOptions",
     "bench",
     "build_dataset",
     "evaluate",
     "export_dataset",
     "import_dataset",
+    "import_text",
     "load_dataset",
     "train",
     "train_language",
@@ -32,11 +35,13 @@ __all__ = [
 _HOMES = {
     "PMPOConfig": "training.language",
     "PMPOTrainer": "training.language",
+    "TextOptions": "importing_text",
     "bench": "benchmark",
     "build_dataset": "build",
     "evaluate": "evaluation",
     "export_dataset": "data.exchange",
     "import_dataset": "importing",
+    "import_text": "importing_text",
     "load_dataset": "data",
     "train": "training",
     "train_language": "training.language",
