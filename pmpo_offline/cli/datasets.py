@@ -43,7 +43,7 @@ def build(
     ] = None,
     format: Annotated[str, typer.Option(help="arrow, or hdf5 (a Minari directory).")] = "arrow",
     episodes: Annotated[
-        int | None, typer.Option(min=1, help="Episodes to collect.", show_default="as declared")
+        int | None, typer.Option(min=1, help="Episodes to collect, or prompts to ask.", show_default="as declared")
     ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, help="Seed of everything random.", show_default="as declared")

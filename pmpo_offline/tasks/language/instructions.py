@@ -2,7 +2,7 @@
 
 The check is read from the prompt itself, so any stored row can be scored again. Every check also asks for a complete
 answer: one that ends as a sentence does and is not long. So an answer that was cut at the longest length fails, though
-nothing but its text is looked at (of 2,600 accepted ones two were cut all the same).
+nothing but its text is looked at (of 3,425 accepted ones in the dataset eleven were cut all the same).
 """
 
 from __future__ import annotations

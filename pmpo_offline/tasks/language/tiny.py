@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +21,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pmpo_offline.data.streams import random_words
 from pmpo_offline.policies.language.quiet import quiet
+from pmpo_offline.tasks.language.combinations import chosen
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
@@ -53,9 +54,7 @@ class TinyTask:
 
     def prompts(self, count: int, seed: int) -> list[str]:
         """Return different prompts, in random order; more of them begin with fewer of them."""
-        order = np.argsort(random_words(len(LETTERS) ** LENGTH, seed, "tiny"), kind="stable")[:count]
-        digits = order[:, None] // len(LETTERS) ** np.arange(LENGTH) % len(LETTERS)
-        return ["".join(LETTERS[digit] for digit in row) + "=" for row in digits]
+        return chosen(self.id, ["".join(letters) + "=" for letters in product(LETTERS, repeat=LENGTH)], count, seed)
 
     def reward(self, prompts: Sequence[str], completions: Sequence[str]) -> NDArray[np.float32]:
         """Return 1 where the completion is the prompt's letters backwards and nothing else, else 0; (n,)."""
