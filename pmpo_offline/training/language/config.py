@@ -47,8 +47,6 @@ class ResponseConfig(TrainingArguments):  # type: ignore[misc]
     """Permute the labels among the labelled rows: a control that has nothing to learn from."""
     logging_steps: float = 10
     """Updates between two lines of the log."""
-    report_to: str | list[str] | None = "none"
-    """Services that the log is sent to."""
     logging_nan_inf_filter: bool = False
     """Leave losses that are no numbers out of the log; better not: a collapse would look like success."""
 
@@ -73,7 +71,7 @@ class PMPOConfig(ResponseConfig):
 
     alpha: float = 0.5
     """Weight of the accepts, in [0, 1]; 1 learns from accepts only, 0 from rejects only."""
-    beta: float | str = 1.0
+    beta: float | str | None = 1.0
     """Weight of the divergence: a number, or a multiple of the least stable one such as `"1.05x"`. Below that bound
     the loss has no minimum; that is allowed, warned about, and kept as `PMPOTrainer.beta_bound`."""
     normalize: Literal["joint", "set"] = "joint"
@@ -84,7 +82,7 @@ class PMPOConfig(ResponseConfig):
     """Of the alpha- and Renyi divergence, in [0, 1]."""
     over: Literal["all", "labelled"] = "all"
     """The rows that the divergence runs over."""
-    reject_mass: float | str = 1.0
+    reject_mass: float | str | None = 1.0
     """P_r, by which β is divided; "dataset" for that of the data."""
     floor: float = 0.0
     """A probability: rejects less likely than this are pushed no further."""
@@ -95,11 +93,15 @@ class PMPOConfig(ResponseConfig):
         if self.objective != "pmpo":
             raise UserError(f"PMPOConfig is for the objective pmpo: take ResponseConfig for {self.objective}")
         given = self.settings if isinstance(self.settings, dict) else {}
-        self.settings = {**{name: _number(getattr(self, name)) for name in own}, **given}
+        chosen = {name: _number(getattr(self, name)) for name in own}
+        self.settings = {**{name: value for name, value in chosen.items() if value is not None}, **given}
 
 
 def _number(value: Any) -> Any:
-    """Return the number that a command line wrote as a text; any other value as it is."""
+    """Return the number that a command line wrote as a text; any other value as it is.
+
+    `HfArgumentParser` reads what may be a number, a text or None as a text, and only then lets "1.05x" through.
+    """
     try:
         return float(value) if isinstance(value, str) else value
     except ValueError:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,7 +13,7 @@ from pmpo_offline.training.language.strata import Strata, allocate
 
 def pools(*sizes: int) -> list[np.ndarray]:
     ends = np.cumsum([0, *sizes])
-    return [np.arange(start, end) for start, end in zip(ends[:-1], ends[1:], strict=True)]
+    return [np.arange(start, end) for start, end in itertools.pairwise(ends)]
 
 
 @given(st.lists(st.integers(1, 10_000), min_size=1, max_size=3), st.integers(3, 64))
