@@ -6,7 +6,7 @@ prompts, sorted by length ─▶ read once each ─▶ K rows a prompt ─▶ on
 ```
 Every token is drawn by inverting the distribution at a uniform number that depends on nothing but the seed, the prompt,
 the number of the completion and the place in it. So the size of a batch and the company in it change nothing but the
-last bits of floating-point sums (which in a vocabulary of 49,152 words turned 2 to 6 of 100 completions of SmolLM2), and
+last bits of floating-point sums (in a vocabulary of 49,152 words they turned 2 to 6 of 100 completions of SmolLM2), and
 two models that are asked the same see common random numbers.
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 import shutil
@@ -117,6 +118,13 @@ def test_what_is_not_possible_here_is_said_in_one_line(directory):
         for bits in ("8bit", "4bit"):
             with pytest.raises(UserError, match=f"^{bits} weights need an NVIDIA GPU, and there is none here"):
                 open_model(directory, quantize=bits)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is not None, reason="bitsandbytes is installed")
+def test_few_bits_need_bitsandbytes(directory, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(UserError, match=r"^8bit weights need bitsandbytes: pip install bitsandbytes$"):
+        open_model(directory, quantize="8bit")
 
 
 def test_fresh_adapter_changes_no_output_and_trains_only_the_upper_layers(llama):
