@@ -69,6 +69,8 @@ def train(
     Raises:
         UserError: unknown or malformed hyperparameters, or labels that leave the algorithm nothing to learn from.
     """
+    if dataset.metadata.kind == "responses":
+        raise UserError(f"dataset {dataset.metadata.id} holds responses: train a language model with train_language")
     family = catalog.family(dataset.metadata.task)
     if isinstance(algorithm, str):
         algorithm = catalog.algorithm(algorithm, family)

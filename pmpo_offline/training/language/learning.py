@@ -223,9 +223,10 @@ def _content(rows: Dataset) -> str:
 
 
 def _claim(checkpoints: Path, run: str) -> None:
-    """Take a folder for the checkpoints of this run; `UserError` if it is another one's."""
+    """Take a folder for the checkpoints of this run; `UserError` if it holds those of another one."""
     owner = checkpoints / "run"
-    if owner.is_file() and owner.read_text() != run:
+    begun = any(checkpoints.glob("checkpoint-*"))
+    if begun and owner.is_file() and owner.read_text() != run:
         raise UserError(f"{checkpoints.parent} holds another run that was stopped: name another --output, or delete it")
     checkpoints.mkdir(parents=True, exist_ok=True)
     owner.write_text(run)

@@ -1,0 +1,89 @@
+"""`pmpo-offline train`: one run of a language model or a control policy, and mistakes in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pmpo_offline.build import build_dataset
+from pmpo_offline.cli.main import run
+from pmpo_offline.data import Dataset, load_dataset
+from pmpo_offline.training import train
+from pmpo_offline.training.stored_policy import load_policy
+
+
+def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    assert run(["train", *arguments, "--json"]) == 0, capsys.readouterr().err
+    content: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return content
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("home")
+    build_dataset("bandit/sphere-v0", episodes=100, home=home, workers=1)
+    return home
+
+
+def test_a_control_policy_is_trained_kept_and_not_trained_again(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (directory,) = (home / "bandit").iterdir()
+    arguments = ["--dataset", str(directory), "--algo", "pmpo", "--updates", "30", "--set", "beta=0.9"]
+    arguments += ["--set", "components=2", "--output", str(tmp_path / "run")]
+    found = answer(capsys, *arguments)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"policy.safetensors", "run.json"}
+    assert (found["settings"]["beta"], found["training"]["updates"], found["training"]["components"]) == (0.9, 30, 2)
+    assert found["bound"] > 0
+    policy = load_policy(tmp_path / "run" / "policy.safetensors")
+    same = train(
+        load_dataset(directory), "pmpo", settings=[{"beta": 0.9}], overrides={"updates": 30, "components": 2}
+    ).policy
+    state = torch.zeros(1, 3, policy.observation_mean.numel())
+    assert torch.equal(policy(state).mean, same(state).mean)
+    before = (tmp_path / "run" / "policy.safetensors").stat().st_mtime_ns
+    assert answer(capsys, *arguments) == found
+    assert (tmp_path / "run" / "policy.safetensors").stat().st_mtime_ns == before
+    assert run(["train", *arguments, "--seed", "1"]) == 2
+    assert "holds another run" in capsys.readouterr().err
+
+
+def test_a_language_model_is_trained(
+    tiny_dataset: Dataset, language_home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--dataset", "language/tiny-v0", "--home", str(language_home), "--steps", "4", "--algo", "pmpo"]
+    arguments += ["--set", "beta=0.5", "--set", "batch=8", "--output", str(tmp_path / "run")]
+    found = answer(capsys, *arguments)
+    assert found["model"] == "tiny"
+    assert found["training"]["steps"] == 4
+    assert (tmp_path / "run" / found["adapter"] / "adapter_model.safetensors").is_file()
+    assert run(["train", *arguments]) == 0
+    shown = capsys.readouterr().out
+    assert "β ≥ bound" in shown
+    assert str(tmp_path / "run" / "adapter") in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--dataset", "bandit/spher-v0"], "unknown dataset 'bandit/spher-v0': did you mean"),
+        (["--algo", "pmop"], "unknown algorithm 'pmop': did you mean pmpo"),
+        (["--set", "beta"], "write SETTING=VALUE"),
+        (["--set", "betta=1"], "unknown training setting of pmpo 'betta'"),
+        (["--model", "tiny"], "no language model is trained"),
+    ],
+)
+def test_mistakes_are_one_line(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    (directory,) = (home / "bandit").iterdir()
+    given = ["--dataset", str(directory), "--output", str(tmp_path / "run"), "--home", str(home)]
+    assert run(["train", *given, *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1

@@ -1,0 +1,159 @@
+"""One run behind `train_language`: whole or resumable, never repeated, never mixed up with another."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from small_language import declared, labelled_rows
+
+from pmpo_offline.data import Dataset
+from pmpo_offline.errors import UserError
+from pmpo_offline.policies.language import open_model
+from pmpo_offline.tasks.language.tiny import tokenizer
+from pmpo_offline.training.language import TrainedLanguage, learning, train_language
+from pmpo_offline.training.language.columns import dataset_of
+
+PMPO = declared("pmpo", training={"checkpoint_every": 2, "lora_layers": 1}, beta="1.05x", divergence="forward")
+
+
+@pytest.fixture(scope="module")
+def data() -> Dataset:
+    return dataset_of(labelled_rows(), tokenizer(), "test/answers-v0")
+
+
+def run(data: Dataset, model_folder: Path, cache: Path, output: Path, algorithm: Any = PMPO, **more: Any) -> Any:
+    return train_language(data, algorithm, output=output, model=str(model_folder), cache=cache, **more)
+
+
+def weights(trained: TrainedLanguage) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = load_file(trained.adapter / "adapter_model.safetensors")
+    return found
+
+
+def test_a_run_leaves_an_adapter_and_a_record(
+    data: Dataset, model_folder: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = run(data, model_folder, cache, tmp_path / "run")
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["adapter", "run.json"]
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["kind"] == "responses"
+    assert record["dataset"] == "test/answers-v0"
+    assert record["settings"]["beta"] == pytest.approx(1.05 * record["bound"])
+    assert record["training"]["lora_layers"] == 1
+    assert done.bound == record["bound"] == pytest.approx(0.75)
+    assert [line["step"] for line in done.history] == list(range(1, 7))
+    assert done.metrics == done.history[-1]
+    assert all(".layers.1." in name for name in weights(done))  # the top layer alone
+    policy = done.policy(open_model(model_folder, device="cpu"))
+    assert not policy.model.training
+
+    monkeypatch.setattr(learning, "ResponseTrainer", None)  # a finished run is not run again
+    again = run(data, model_folder, cache, tmp_path / "run")
+    assert again == done
+    with pytest.raises(UserError, match="holds another run"):
+        run(data, model_folder, cache, tmp_path / "run", seed=1)
+    with pytest.raises(UserError, match="holds another run"):
+        run(data, model_folder, cache, tmp_path / "run", settings={"beta": 2.0})
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
+    data: Dataset, model_folder: Path, cache: Path, tmp_path: Path
+) -> None:
+    whole = run(data, model_folder, cache, tmp_path / "whole")
+
+    def killed() -> None:
+        def progress(stage: str, done: int, total: int) -> None:
+            if stage == "train pmpo" and done == 5:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        run(data, model_folder, cache, tmp_path / "run", progress=progress)
+
+    process = multiprocessing.get_context("fork").Process(target=killed)
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    left = tmp_path / "run" / "checkpoints"
+    assert (left / "checkpoint-4").is_dir()
+    assert not (tmp_path / "run" / "run.json").exists()
+    # Another one that was being written when the power went: it has no state yet.
+    (left / "checkpoint-5").mkdir()
+    with pytest.raises(UserError, match="holds another run that was stopped"):
+        run(data, model_folder, cache, tmp_path / "run", seed=1)
+    steps: list[int] = []
+    resumed = run(
+        data,
+        model_folder,
+        cache,
+        tmp_path / "run",
+        progress=lambda stage, done, total: steps.append(done) if stage == "train pmpo" else None,
+    )
+    assert steps == [5, 6]
+    assert all(torch.equal(value, weights(resumed)[name]) for name, value in weights(whole).items())
+    ours, theirs = resumed.metrics, whole.metrics
+    assert {name: ours[name] for name in theirs} == pytest.approx(theirs)
+
+
+def test_seeds_settings_and_shuffled_labels_make_other_runs(
+    data: Dataset, model_folder: Path, cache: Path, tmp_path: Path
+) -> None:
+    short = {"steps": 2}
+    usual = run(data, model_folder, cache, tmp_path / "a", overrides=short)
+    same = run(data, model_folder, cache, tmp_path / "b", overrides=short)
+    changes: list[dict[str, Any]] = [{"seed": 1}, {"shuffle_labels": True}, {"settings": {"beta": 3.0}}]
+    assert all(torch.equal(value, weights(same)[name]) for name, value in weights(usual).items())
+    for number, change in enumerate(changes):
+        other = weights(run(data, model_folder, cache, tmp_path / f"other{number}", overrides=short, **change))
+        assert any(not torch.equal(value, other[name]) for name, value in weights(usual).items())
+
+
+def test_test_prompts_are_not_learned_from(data: Dataset, model_folder: Path, cache: Path, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    import pyarrow as pa
+
+    from pmpo_offline.data import columns
+
+    split = ["train" if number < 24 else "test" for number in range(len(data))]
+    divided = replace(data, table=columns.replace(data.table, split=pa.array(split)))
+    only = replace(data, table=data.table.slice(0, 24))
+    short = {"steps": 2}
+    one = weights(run(divided, model_folder, cache, tmp_path / "divided", overrides=short))
+    other = weights(run(only, model_folder, cache, tmp_path / "only", overrides=short))
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+    nothing = replace(data, table=columns.replace(data.table, split=pa.array(["test"] * len(data))))
+    with pytest.raises(UserError, match="no rows of the split train"):
+        run(nothing, model_folder, cache, tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "more", "message"),
+    [
+        (PMPO, {"overrides": {"step": 3}}, "unknown training setting of pmpo 'step': did you mean steps"),
+        (PMPO, {"overrides": {"batch": 10, "accumulation": 3}}, "a batch of 10 cannot be divided by 3"),
+        (PMPO, {"overrides": {"lora_targets": ["q"]}}, "unknown LoRA target 'q'"),
+        (PMPO, {"settings": {"gamma": 1.0}}, "unknown setting of pmpo 'gamma'"),
+        (PMPO, {"settings": {"beta": "1.05x", "divergence": "reverse"}}, "unbounded .* at every β"),
+        (declared("dpo", "all"), {}, "minibatches of ResponseBatch have no logp_chosen"),
+        (declared("td3_bc"), {}, "have no policy_value"),
+    ],
+)
+def test_mistakes_are_one_line(
+    data: Dataset, model_folder: Path, cache: Path, tmp_path: Path, algorithm: Any, more: Any, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        run(data, model_folder, cache, tmp_path, algorithm, **more)
+
+
+def test_a_model_has_to_be_named_and_to_be_one(data: Dataset, cache: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="names no model"):
+        train_language(data, PMPO, output=tmp_path, cache=cache)
+    with pytest.raises(UserError, match="holds no language model"):
+        train_language(data, PMPO, output=tmp_path, cache=cache, model=str(tmp_path))
