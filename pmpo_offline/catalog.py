@@ -78,7 +78,7 @@ class SuiteDeclaration(Declaration):
     """Algorithms that run again on shuffled labels: one that does as well there has learned nothing from feedback."""
     seeds: Count = 5
     episodes: Count = 100
-    """Evaluation episodes a training run."""
+    """Evaluation episodes a training run; of a language model, sampled responses."""
     updates: Count | None = None
     """Gradient steps, where the suite overrides what the algorithms declare."""
     training: dict[str, Any] = {}

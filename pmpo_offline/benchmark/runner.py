@@ -70,12 +70,13 @@ def bench(
             place of the suite's.
         noise: rates of flipped labels, in place of the suite's.
         seeds: training runs a row; their seeds are 0, 1, ….
-        episodes: evaluation episodes a run.
+        episodes: evaluation episodes a run, or responses that a language model samples.
         updates: gradient steps a run, in place of what the algorithms declare.
         settings: values to try, `{"pmpo": {"beta": [0.5, 1, 2]}}`; every combination becomes a row.
         output: the directory of the results; default `results/<suite>`.
         fresh: forget what `output` holds of this benchmark, and run it all.
-        workers: threads of the simulator and of torch, and processes where a dataset is collected; default, one a core.
+        workers: threads of the simulator and of torch, and processes where a dataset is collected or language models
+            are trained; default, one a core (of language models four at most, each holds the model twice).
         home: where datasets are; default `$PMPO_OFFLINE_DATASETS`, else the user's cache.
         progress: told what is going on.
 

@@ -54,7 +54,7 @@ def bench(
         int | None,
         typer.Option(
             min=1,
-            help="Threads of the simulator and of torch; processes, where it collects.",
+            help="Threads of the simulator and of torch; processes, where it collects or trains language models.",
             show_default="one a core",
         ),
     ] = None,
