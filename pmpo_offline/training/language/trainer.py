@@ -170,11 +170,11 @@ class ResponseTrainer(transformers.Trainer):  # type: ignore[misc]
         if ref_model is not None:
             if args.cut:
                 raise UserError("below the cut the reference is the policy: leave ref_model out, or set cut to 0")
-            frozen = ref_model.eval().requires_grad_(False).to(args.device)
+            frozen = _placed(ref_model.eval().requires_grad_(False), args.device)
             return Reference(LanguageModel(frozen, policy.tokenizer, "reference", weights_digest(frozen)), folder)
         if args.cut:
             check_split(policy.model, args.cut)
-        policy.model.to(args.device)
+        _placed(policy.model, args.device)
         adapted = hasattr(policy.model, "peft_config")
         return adapter_reference(policy, folder, args.cut) if adapted else frozen_copy(policy, folder)
 
@@ -192,9 +192,10 @@ class ResponseTrainer(transformers.Trainer):  # type: ignore[misc]
         if self.reference is not None:
             # Before the model is wrapped or sharded: every rank looks after its share of the rows.
             drawn = np.concatenate([strata.draw(step).flatten() for step in range(min(steps, len(strata)))])
-            rows = feed.rows(drawn)[args.process_index :: args.world_size]
-            self.reference.prepare([feed.responses.tokens[row] for row in rows], self._progress)
+            rows = [feed.responses.tokens[row] for row in feed.rows(drawn).tolist()]
+            self.reference.prepare(rows[args.process_index :: args.world_size], self._progress)
             self.accelerator.wait_for_everyone()
+            self.reference.prepare(rows)  # what the others found is read, or, on another machine's disk, computed
         return Loader(feed, strata, args.process_index)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Loader:
@@ -293,6 +294,11 @@ def _inside(outer: Any, inner: Any, function: Callable[[], T]) -> T:
         return outer()  # type: ignore[no-any-return]
     finally:
         restore()
+
+
+def _placed(model: Any, device: torch.device) -> Any:
+    """Put a model on a device; one in 8 or 4 bits stays where it was loaded."""
+    return model if getattr(model, "is_quantized", False) else model.to(device)
 
 
 def _name(model: Any) -> str:
