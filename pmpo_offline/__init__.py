@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from pmpo_offline.data.exchange import export_dataset
     from pmpo_offline.evaluation import evaluate
     from pmpo_offline.importing import import_dataset
-    from pmpo_offline.importing_text import TextOptions, import_text
+    from pmpo_offline.imported_text import TextOptions
+    from pmpo_offline.importing_text import import_text
     from pmpo_offline.training import train
     from pmpo_offline.training.language import PMPOConfig, PMPOTrainer, train_language
 
@@ -35,7 +36,7 @@ __all__ = [
 _HOMES = {
     "PMPOConfig": "training.language",
     "PMPOTrainer": "training.language",
-    "TextOptions": "importing_text",
+    "TextOptions": "imported_text",
     "bench": "benchmark",
     "build_dataset": "build",
     "evaluate": "evaluation",
