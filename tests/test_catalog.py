@@ -40,7 +40,7 @@ def test_shipped_suites_are_valid_and_name_what_exists():
     assert suites["quick"].shuffled == ["pmpo"]
     for suite in suites.values():
         assert set(suite.shuffled) <= set(suite.algorithms)
-        assert suite.seeds >= 5
+        assert suite.seeds >= (3 if suite.name == "language" else 5)  # a run of SmolLM2 takes a minute and a half
 
 
 def test_suite_of_ones_own_is_read_from_a_path(tmp_path):
