@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from pmpo_offline.data import load_dataset
     from pmpo_offline.data.exchange import export_dataset
     from pmpo_offline.evaluation import evaluate
-    from pmpo_offline.importing import import_dataset
     from pmpo_offline.imported_text import TextOptions
+    from pmpo_offline.importing import import_dataset
     from pmpo_offline.importing_text import import_text
     from pmpo_offline.training import train
     from pmpo_offline.training.language import PMPOConfig, PMPOTrainer, train_language

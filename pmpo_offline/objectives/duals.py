@@ -65,9 +65,9 @@ def state_temperature(score: Tensor, epsilon: Setting) -> Tensor:
 
     The divergence falls from log(K / m), where m candidates share the best score, to 0 as the temperature rises, so
     that one root exists for every epsilon between, found to 1e-5 unless the two best scores differ by less than 1e-100
-    of the spread: such a near tie is no longer resolved in the fixed number of steps. An epsilon that is not attainable gives the greedy limit, a
-    temperature so low that the target is uniform over the best candidates; where all scores are equal every
-    temperature gives the uniform target, and it is 1.
+    of the spread: such a near tie is no longer resolved in the fixed number of steps. An epsilon that is not attainable
+    gives the greedy limit, a temperature so low that the target is uniform over the best candidates; where all scores
+    are equal every temperature gives the uniform target, and it is 1.
 
     Args:
         score: `(*runs, B, K)`, at least one finite score a state.
