@@ -178,14 +178,10 @@ def test_below_the_bound_it_warns_once_with_numbers_and_trains(tmp_path: Path) -
     [
         ("kto", "balanced"),
         ("dpo", "pairs"),
-        ("ipo", "pairs"),
-        ("nca", "pairs"),
         ("mpo", "candidates"),
         ("awr", "all"),
-        ("bco", "balanced"),
         ("bc", "all"),
         ("bc_accepts", "accepted"),
-        ("binary_crr", "all"),
     ],
 )
 def test_any_objective_trains(tmp_path: Path, objective: str, rows: Any) -> None:
