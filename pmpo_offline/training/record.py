@@ -1,7 +1,7 @@
 """What a finished training leaves beside what it learned: run.json, by which anyone can find and judge it.
 
-<output>/run.json             kind, dataset (and its path), task, algorithm, settings, seed, bound, metrics; and
-                              model and adapter, or policy: written last, so that who has one is done
+<output>/run.json             kind, dataset (its path, a digest of all of it), task, algorithm, settings, seed, bound,
+                              metrics; and model and adapter, or policy: written last, so that who has one is done
 <output>/adapter/             of a language model (kind "responses"), as peft writes it
 <output>/policy.safetensors   of a control policy (kind "transitions" or "candidates"; `training.stored_policy`)
 """
@@ -33,6 +33,8 @@ def read_record(output: Path) -> dict[str, Any] | None:
         return None
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError("it is no record")
         return found
     except (OSError, ValueError) as error:
         raise PmpoOfflineError(f"{path} is damaged ({error}): delete it and run the same command again") from None
@@ -60,6 +62,31 @@ def finished(output: Path, run: str) -> dict[str, Any] | None:
     if record is not None and record.get("identity") != run:
         raise UserError(f"{output} holds another run: name another --output, or delete it")
     return record
+
+
+def claim(output: Path, marker: Path, run: str) -> None:
+    """Take an empty directory, or one that a run was begun in: nobody else's files are ever overwritten.
+
+    Args:
+        output: the run's directory.
+        marker: a file in it by which a run that has begun is known.
+        run: its `identity`, which becomes the marker's content.
+
+    Raises:
+        UserError: the directory is something else, or holds other files.
+        PmpoOfflineError: the disk refuses.
+    """
+    try:
+        foreign = output.exists() and not output.is_dir()
+        if not foreign and not marker.is_file():
+            # Empty folders are what a kill before the marker leaves.
+            foreign = any(path.is_symlink() or not path.is_dir() for path in output.rglob("*"))
+        if foreign:
+            raise UserError(f"{output} exists and is no run: name another --output, it will not be overwritten")
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        marker.write_text(run)
+    except OSError as error:
+        raise PmpoOfflineError(f"cannot write {marker}: {error.strerror or error}") from None
 
 
 def bound_text(bound: float | None) -> float | str | None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from pmpo_offline import catalog
 from pmpo_offline.catalog import AlgorithmDeclaration
 from pmpo_offline.data import Dataset
-from pmpo_offline.errors import UserError
+from pmpo_offline.data.digest import content_digest
+from pmpo_offline.errors import UserError, unknown
 from pmpo_offline.objectives import OBJECTIVES
-from pmpo_offline.training.record import bound_text, finished, identity, read_record, write_record
-from pmpo_offline.training.settings import hyperparameters, settle
+from pmpo_offline.training.record import bound_text, claim, finished, identity, read_record, write_record
+from pmpo_offline.training.settings import TrainingSettings, hyperparameters, settle
 from pmpo_offline.training.stored_policy import save_policy
 from pmpo_offline.training.trainer import train
 
@@ -48,11 +49,14 @@ def train_single(
         progress: told what is going on.
 
     Raises:
-        UserError: as `train` and `train_language`; another run in `output`.
+        UserError: as `train` and `train_language`; another run, or anything else, in `output`.
     """
     if isinstance(algorithm, str):
         algorithm = catalog.algorithm(algorithm, catalog.family(dataset.metadata.task))
     own = OBJECTIVES[algorithm.objective].settings if algorithm.objective in OBJECTIVES else {}
+    known = {*own, *_training(dataset)}
+    if odd := set(settings or {}) - known:
+        raise unknown(f"setting of {algorithm.name}", min(odd), known)
     chosen = {name: value for name, value in (settings or {}).items() if name in own}
     overrides = {name: value for name, value in (settings or {}).items() if name not in own}
     if dataset.metadata.kind == "responses":
@@ -77,6 +81,15 @@ def train_single(
     return _control(dataset, algorithm, chosen, seed, output, shuffle_labels, overrides, progress)
 
 
+def _training(dataset: Dataset) -> Collection[str]:
+    """Return the names of the training hyperparameters of a dataset's kind."""
+    if dataset.metadata.kind == "responses":
+        from pmpo_offline.training.language import LanguageSettings
+
+        return LanguageSettings.model_fields
+    return TrainingSettings.model_fields
+
+
 def _control(
     dataset: Dataset,
     algorithm: AlgorithmDeclaration,
@@ -94,7 +107,8 @@ def _control(
     run = identity(*told, hashlib.sha256(meta.model_dump_json().encode()).hexdigest())
     if record := finished(output, run):
         return record
-    checkpoint = output / "checkpoint.safetensors"
+    checkpoint, begun = output / "checkpoint.safetensors", output / ".begun"
+    claim(output, begun, run)
     done = train(
         dataset,
         algorithm,
@@ -111,6 +125,7 @@ def _control(
         "kind": meta.kind,
         "dataset": meta.id,
         "dataset_path": str(dataset.path),
+        "dataset_digest": content_digest(dataset),
         "task": meta.task,
         "algorithm": algorithm.name,
         "objective": algorithm.objective,
@@ -125,4 +140,5 @@ def _control(
     }
     write_record(output, record)
     checkpoint.unlink(missing_ok=True)
+    begun.unlink(missing_ok=True)
     return record

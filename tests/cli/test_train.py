@@ -52,6 +52,16 @@ def test_a_control_policy_is_trained_kept_and_not_trained_again(
     assert "holds another run" in capsys.readouterr().err
 
 
+def test_nobody_elses_policy_is_overwritten(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (directory,) = (home / "bandit").iterdir()
+    mine = tmp_path / "policy.safetensors"
+    mine.write_text("mine")
+    assert run(["train", "--dataset", str(directory), "--updates", "2", "--output", str(tmp_path)]) == 2
+    assert "exists and is no run: name another --output" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["policy.safetensors"]
+    assert mine.read_text() == "mine"
+
+
 def test_a_language_model_is_trained(
     tiny_dataset: Dataset, language_home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -73,7 +83,9 @@ def test_a_language_model_is_trained(
         (["--dataset", "bandit/spher-v0"], "unknown dataset 'bandit/spher-v0': did you mean"),
         (["--algo", "pmop"], "unknown algorithm 'pmop': did you mean pmpo"),
         (["--set", "beta"], "write SETTING=VALUE"),
-        (["--set", "betta=1"], "unknown training setting of pmpo 'betta'"),
+        (["--set", "betta=1"], "unknown setting of pmpo 'betta': did you mean beta?"),
+        (["--set", "bta=1"], "unknown setting of pmpo 'bta': did you mean beta, "),
+        (["--set", "learning_rat=1"], "unknown setting of pmpo 'learning_rat': did you mean learning_rate?"),
         (["--model", "tiny"], "no language model is trained"),
     ],
 )

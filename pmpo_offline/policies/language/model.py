@@ -150,7 +150,14 @@ def add_lora(model: PreTrainedModel, rank: int, alpha: float, targets: Sequence[
 
 
 def save_adapter(model: PeftModel, directory: Path) -> None:
-    """Write an adapter as peft does, in safetensors, whole or not at all; `PmpoOfflineError` if the disk refuses."""
+    """Write an adapter as peft does, in safetensors, whole or not at all; it may take another one's place.
+
+    Raises:
+        UserError: the directory holds something else.
+        PmpoOfflineError: the disk refuses.
+    """
+    if directory.exists() and not (directory / ADAPTER[0]).is_file() and not _is_empty(directory):
+        raise UserError(f"{directory} exists and is no adapter: move it away, it will not be overwritten")
     partial = directory.with_name(f".{directory.name}.partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)
@@ -183,6 +190,10 @@ def load_adapter(base: LanguageModel, directory: Path, *, trainable: bool = Fals
     if not trainable:
         model = model.eval().requires_grad_(False)
     return replace(base, model=model, name=directory.name, digest=identity)
+
+
+def _is_empty(directory: Path) -> bool:
+    return directory.is_dir() and not any(directory.iterdir())
 
 
 def _is_linear(part: torch.nn.Module) -> bool:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ import transformers
 from pmpo_offline import catalog, data
 from pmpo_offline.catalog import AlgorithmDeclaration
 from pmpo_offline.data import Dataset
+from pmpo_offline.data.digest import content_digest
 from pmpo_offline.errors import UserError
 from pmpo_offline.policies.language.model import LanguageModel, add_lora, load_adapter, open_model, save_adapter
 from pmpo_offline.policies.language.quiet import quiet
@@ -28,10 +31,12 @@ from pmpo_offline.training.language.config import ResponseConfig
 from pmpo_offline.training.language.responses import part
 from pmpo_offline.training.language.settings import LanguageSettings
 from pmpo_offline.training.language.trainer import ResponseTrainer
-from pmpo_offline.training.record import bound_text, finished, identity, write_record
+from pmpo_offline.training.record import bound_text, claim, finished, identity, write_record
 from pmpo_offline.training.settings import settle, validated
 
 Progress = Callable[[str, int, int], None]
+_OWNER = "run"
+_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,7 @@ def train_language(
 
     Raises:
         UserError: unknown or malformed hyperparameters, labels that leave nothing to learn from, another run in
-            `output`.
+            `output`, or anything else.
     """
     if isinstance(algorithm, str):
         algorithm = catalog.algorithm(algorithm, catalog.family(dataset.metadata.task))
@@ -118,7 +123,7 @@ def train_language(
         return TrainedLanguage.of(output, record)
 
     checkpoints = output / "checkpoints"
-    _claim(checkpoints, run)
+    _begin(checkpoints, run)
     trainer = _trainer(
         base, algorithm, hyper, rows, checkpoints, cache or root / ".reference", seed, shuffle_labels, progress
     )
@@ -131,6 +136,7 @@ def train_language(
         "kind": "responses",
         "dataset": dataset.metadata.id,
         "dataset_path": str(dataset.path),
+        "dataset_digest": content_digest(dataset),
         "task": dataset.metadata.task,
         "algorithm": algorithm.name,
         "objective": algorithm.objective,
@@ -147,7 +153,7 @@ def train_language(
         "identity": run,
     }
     write_record(output, record)
-    shutil.rmtree(checkpoints)
+    _end(checkpoints)
     return TrainedLanguage.of(output, record)
 
 
@@ -222,20 +228,33 @@ def _content(rows: Dataset) -> str:
     return total.hexdigest()
 
 
-def _claim(checkpoints: Path, run: str) -> None:
-    """Take a folder for the checkpoints of this run; `UserError` if it holds those of another one."""
-    owner = checkpoints / "run"
-    begun = any(checkpoints.glob("checkpoint-*"))
-    if begun and owner.is_file() and owner.read_text() != run:
+def _begin(checkpoints: Path, run: str) -> None:
+    """Take a folder for the checkpoints of this run; `UserError` if it is not ours, or holds those of another one."""
+    owner = checkpoints / _OWNER
+    if owner.is_file() and owner.read_text(errors="replace") != run and _written(checkpoints):
         raise UserError(f"{checkpoints.parent} holds another run that was stopped: name another --output, or delete it")
-    checkpoints.mkdir(parents=True, exist_ok=True)
-    owner.write_text(run)
+    claim(checkpoints.parent, owner, run)
+
+
+def _end(checkpoints: Path) -> None:
+    """Remove what the training wrote; what somebody put beside it stays."""
+    for path in _written(checkpoints):
+        shutil.rmtree(path)
+    (checkpoints / _OWNER).unlink()
+    with suppress(OSError):
+        checkpoints.rmdir()
+
+
+def _written(checkpoints: Path) -> list[Path]:
+    """Return the Trainer's checkpoints, the oldest first."""
+    found = {int(name[1]): path for path in checkpoints.glob("*") if (name := _CHECKPOINT.fullmatch(path.name))}
+    return [found[step] for step in sorted(found) if found[step].is_dir()]
 
 
 def _last_whole(checkpoints: Path) -> Path | None:
     """Return the last checkpoint that was written to its end: its state comes last. What is not whole is removed."""
     whole = None
-    for path in sorted(checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2])):
+    for path in _written(checkpoints):
         try:
             json.loads((path / "trainer_state.json").read_text())
             whole = path

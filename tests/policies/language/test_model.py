@@ -181,6 +181,15 @@ def test_adapter_comes_back_as_it_was_and_can_be_switched_off(directory, tmp_pat
     assert loaded.digest == load_adapter(open_model(directory, device="cpu"), tmp_path / "adapter").digest
 
 
+def test_an_adapter_takes_nothing_elses_place(directory, tmp_path):
+    mine = tmp_path / "adapter" / "notes.txt"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    with pytest.raises(UserError, match="adapter exists and is no adapter: move it away"):
+        save_adapter(moved_adapter(directory)[0], tmp_path / "adapter")
+    assert mine.read_text() == "mine"
+
+
 def test_trainable_adapter_can_be_trained_on(directory, tmp_path):
     save_adapter(moved_adapter(directory)[0], tmp_path / "adapter")
     loaded = load_adapter(open_model(directory, device="cpu"), tmp_path / "adapter", trainable=True)

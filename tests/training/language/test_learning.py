@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from small_language import declared, labelled_rows
 
 from pmpo_offline.data import Dataset
+from pmpo_offline.data.digest import content_digest
 from pmpo_offline.errors import UserError
 from pmpo_offline.policies.language import open_model
 from pmpo_offline.tasks.language.tiny import tokenizer
@@ -48,6 +49,7 @@ def test_a_run_leaves_an_adapter_and_a_record(
     assert record["dataset"] == "test/answers-v0"
     assert record["settings"]["beta"] == pytest.approx(1.05 * record["bound"])
     assert record["training"]["lora_layers"] == 1
+    assert record["dataset_digest"] == content_digest(data)
     assert done.bound == record["bound"] == pytest.approx(0.75)
     assert [line["step"] for line in done.history] == list(range(1, 7))
     assert done.metrics == done.history[-1]
@@ -99,6 +101,34 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
     assert all(torch.equal(value, weights(resumed)[name]) for name, value in weights(whole).items())
     ours, theirs = resumed.metrics, whole.metrics
     assert {name: ours[name] for name in theirs} == pytest.approx(theirs)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["notes.txt", "adapter/notes.txt", "checkpoints/checkpoint-best/weights", "checkpoints/checkpoint-7/weights"],
+)
+def test_nobody_elses_files_are_touched(
+    data: Dataset, model_folder: Path, cache: Path, tmp_path: Path, name: str
+) -> None:
+    mine = tmp_path / "run" / name
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    with pytest.raises(UserError, match="run exists and is no run: name another --output"):
+        run(data, model_folder, cache, tmp_path / "run", overrides={"steps": 2})
+    assert [path for path in (tmp_path / "run").rglob("*") if path.is_file()] == [mine]
+    with pytest.raises(UserError, match="exists and is no run"):
+        run(data, model_folder, cache, mine, overrides={"steps": 2})
+    assert mine.read_text() == "mine"
+
+
+def test_what_was_put_beside_a_begun_run_stays(data: Dataset, model_folder: Path, cache: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="unknown LoRA target"):
+        run(data, model_folder, cache, tmp_path / "run", overrides={"lora_targets": ["q"]})
+    mine = tmp_path / "run" / "checkpoints" / "best" / "weights"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    run(data, model_folder, cache, tmp_path / "run", overrides={"steps": 2})
+    assert [path for path in mine.parent.parent.rglob("*") if path.is_file()] == [mine]
 
 
 def test_seeds_settings_and_shuffled_labels_make_other_runs(
