@@ -20,8 +20,8 @@ from pmpo_offline.policies.language.packing import shares_prompts
 from pmpo_offline.policies.language.tokens import TokenBatch
 from pmpo_offline.policies.language.trunk import Causal, backbone, causal, from_trunk
 
-CHUNK, CHUNK_ON_GPU = 64, 1024
-"""Tokens whose numbers for the whole vocabulary are held at once. On a CPU more are slower: tensors of 13 MB (49,152
+CHUNK, CHUNK_ON_GPU = 128, 1024
+"""Tokens whose numbers for the whole vocabulary are held at once. On a CPU more are slower: tensors of 25 MB (49,152
 words) stay where they are, while larger ones are given back to the system each time and fetched anew."""
 
 Measure = Callable[..., Tensor]
@@ -72,7 +72,14 @@ def of_target(log_p: Tensor, target: Tensor) -> Tensor:
     return log_p.gather(-1, target.unsqueeze(-1)).squeeze(-1).unsqueeze(0)
 
 
-def per_token(model: Causal, states: Tensor, measure: Measure, *along: Tensor, chunk: int | None = None) -> Tensor:
+def per_token(
+    model: Causal,
+    states: Tensor,
+    measure: Measure,
+    *along: Tensor,
+    chunk: int | None = None,
+    constants: int = 0,
+) -> Tensor:
     """Return values of each token's distribution over the vocabulary, (K, N), differentiable in `states`.
 
     Args:
@@ -81,19 +88,22 @@ def per_token(model: Causal, states: Tensor, measure: Measure, *along: Tensor, c
         measure: see `Measure`; each token's values depend on its own distribution alone.
         along: tensors (N, ...) that are cut into the same chunks and handed to `measure`; no gradient flows into them.
         chunk: tokens at once, the bound of the memory; default by the device.
+        constants: how many of the values, the last ones, need no gradient: none is computed for them.
     """
     head = causal(model).get_output_embeddings()
     chunk = chunk or (CHUNK if states.device.type == "cpu" else CHUNK_ON_GPU)
 
     def value(part: Tensor, *others: Tensor) -> Tensor:
-        return measure(head_log_probs(head, part), *others)
+        found = measure(head_log_probs(head, part), *others)
+        learned = len(found) - constants
+        return torch.cat([found[:learned], found[learned:].detach()]) if constants else found
 
     parts = list(zip(*(torch.split(each, chunk) for each in (states, *along)), strict=True))
     if not torch.is_grad_enabled():
         return torch.cat([value(*part) for part in parts], dim=-1)
     if any(weight.requires_grad for weight in head.parameters()):
         return torch.cat([checkpoint(value, *part, use_reentrant=False) for part in parts], dim=-1)
-    return torch.cat([_PerToken.apply(value, *part) for part in parts], dim=-1)  # type: ignore[no-untyped-call]
+    return torch.cat([_PerToken.apply(value, constants, *part) for part in parts], dim=-1)  # type: ignore[no-untyped-call]
 
 
 class _PerToken(torch.autograd.Function):
@@ -103,19 +113,20 @@ class _PerToken(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, value: Measure, states: Tensor, *along: Tensor) -> Tensor:
+    def forward(ctx: Any, value: Measure, constants: int, states: Tensor, *along: Tensor) -> Tensor:
         with torch.enable_grad():
             states = states.detach().requires_grad_()
             values = value(states, *along)
-            slopes = [torch.autograd.grad(each.sum(), states, retain_graph=True)[0] for each in values]
+            learned = values[: len(values) - constants]
+            slopes = [torch.autograd.grad(each.sum(), states, retain_graph=True)[0] for each in learned]
         ctx.save_for_backward(torch.stack(slopes))
         return values.detach()
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> Any:
         (slopes,) = ctx.saved_tensors
-        gradient = (upstream[0].unsqueeze(-1) * slopes).sum(0).to(slopes.dtype)
-        return None, gradient, *([None] * (len(ctx.needs_input_grad) - 2))
+        gradient = (upstream[0][: len(slopes)].unsqueeze(-1) * slopes).sum(0).to(slopes.dtype)
+        return None, None, gradient, *([None] * (len(ctx.needs_input_grad) - 3))
 
 
 def check_head(model: Causal) -> None:

@@ -89,6 +89,23 @@ def test_together_they_are_what_they_are_apart(pair, kind):
     torch.testing.assert_close(together, apart)
 
 
+@pytest.mark.parametrize("trained", ["lora", "head"])
+def test_a_constant_divergence_has_its_value_and_no_gradient(pair, trained):
+    model, reference = pair if trained == "lora" else (llama(), pair[1])
+    head = pair[0].get_base_model().lm_head
+
+    def gradients(value: Tensor) -> list[Tensor]:
+        model.zero_grad()
+        value.sum().backward()
+        return [each.grad.clone() for each in model.parameters() if each.grad is not None]
+
+    arguments = (head, reference, "reverse", 0.0)
+    logp, kl = token_logp_and_divergence(model, states(model, BATCH), BATCH.target, *arguments, chunk=4, constant=True)
+    torch.testing.assert_close(kl, token_divergence(model, states(model, BATCH), *arguments))
+    alone = token_logp(model, states(model, BATCH), BATCH.target)
+    torch.testing.assert_close(gradients(logp + 3 * kl), gradients(alone))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_policy_is_no_way_from_itself(kind):
     model = llama()
