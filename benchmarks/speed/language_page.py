@@ -20,6 +20,15 @@ EQUAL = (
 )
 """The same objective on the same rows and adapter: ours, theirs."""
 
+SMALLER = (
+    ("dpo", "trl-dpo"),
+    ("kto", "trl-kto"),
+    ("pmpo", "trl-dpo"),
+    ("dpo-top", "trl-dpo-top"),
+    ("pmpo-top", "trl-dpo-top"),
+)
+"""Of which memory is compared; the goal is no more than theirs."""
+
 
 def markdown(found: dict[str, Any]) -> str:
     """Return the page that is committed."""
@@ -57,9 +66,10 @@ def markdown(found: dict[str, Any]) -> str:
             )
     pairs = [(a, b) for a, b in EQUAL if a in table and b in table]
     apart = max((abs(table[a]["loss"] - table[b]["loss"]) for a, b in pairs), default=0.0)
-    mine = [row["peak_mb"] for name, row in table.items() if not name.startswith("trl")]
-    theirs_mb = [row["peak_mb"] for name, row in table.items() if name.startswith("trl")]
+    memory = [table[a]["peak_mb"] / table[b]["peak_mb"] for a, b in SMALLER if a in table and b in table]
     lines += ["", f"Losses of the same objective differ by at most {apart:.1e}."]
-    if mine and theirs_mb:
-        lines[-1] += f" Peak memory: ours {max(mine):,.0f} MB at most, TRL's {min(theirs_mb):,.0f} MB at least."
+    if memory:
+        lines[-1] += (
+            f" Ours needs {min(memory):.2f} to {max(memory):.2f} of the memory of TRL's trainer of the same layers."
+        )
     return "\n".join(lines) + "\n"
