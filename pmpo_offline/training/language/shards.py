@@ -3,7 +3,7 @@
 <folder>/<hash of the names in it>.safetensors     whole: written beside its place, flushed, and renamed
 <folder>/.<hash>.partial                           what a killed writer left; the next one removes it
 
-It is a cache: a file that cannot be read is as good as absent.
+It is a cache: a file that cannot be read, or whose tensors have changed since, is as good as absent.
 """
 
 from __future__ import annotations
@@ -11,16 +11,31 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
+import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from pmpo_offline.data.whole import alone_in, refusal
 from pmpo_offline.errors import PmpoOfflineError
+
+CHECKSUM = "crc32"
+"""The entry of a file's metadata beside what its owner says: of all its tensors."""
+
+
+@dataclass
+class _File:
+    path: Path
+    opened: Any
+    names: list[str]
+    checksum: str | None
+    """None once it was found right: a file is read for it when it is first used."""
 
 
 class Shards:
@@ -34,15 +49,16 @@ class Shards:
     def __init__(self, folder: Path, owner: Mapping[str, str]) -> None:
         self._folder, self._owner = folder, dict(owner)
         self._seen: set[str] = set()
-        self._index: dict[str, Any] = {}  # name -> the open file that holds it
+        self._index: dict[str, _File] = {}  # by the tensors that they hold
 
     def __contains__(self, name: str) -> bool:
-        """Whether the tensor was there at the last look."""
-        return name in self._index
+        """Whether the tensor was there at the last look, and is as it was written."""
+        file = self._index.get(name)
+        return file is not None and self._check(file)
 
     def __getitem__(self, name: str) -> Tensor:
         """Return a tensor, which is read from the disk where it is used. KeyError if there is none."""
-        tensor: Tensor = self._index[name].get_tensor(name)
+        tensor: Tensor = self._index[name].opened.get_tensor(name)
         return tensor
 
     def look(self) -> None:
@@ -62,7 +78,8 @@ class Shards:
             return
         name = hashlib.sha256(",".join(sorted(tensors)).encode()).hexdigest()[:24]
         path, partial = self._folder / f"{name}.safetensors", self._folder / f".{name}.partial"
-        content = save({key: value.contiguous() for key, value in tensors.items()}, self._owner)
+        whole = {key: value.contiguous() for key, value in tensors.items()}
+        content = save(whole, {**self._owner, CHECKSUM: _checksum(whole)})
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             with alone_in(self._folder):
@@ -84,16 +101,39 @@ class Shards:
     def _open(self, path: Path) -> None:
         self._seen.add(path.name)
         try:
-            file: Any = safe_open(path, framework="pt")
-            owner, names = file.metadata() or {}, file.keys()
+            opened: Any = safe_open(path, framework="pt")
+            owner, names = opened.metadata() or {}, opened.keys()
         except (SafetensorError, OSError) as error:
             if isinstance(error, FileNotFoundError):  # another process has just removed it
                 return
-            reason = str(error).splitlines()[0]
-            warnings.warn(f"{path} cannot be read ({reason}): computing again what it held", stacklevel=4)
-            path.unlink(missing_ok=True)
+            self._give_up(path, str(error).splitlines()[0])
             return
+        checksum = owner.pop(CHECKSUM, None)
         if owner != self._owner:
             warnings.warn(f"{path} does not belong to this cache: leaving it alone", stacklevel=4)
             return
-        self._index |= dict.fromkeys(names, file)
+        self._index |= dict.fromkeys(names, _File(path, opened, names, checksum))
+
+    def _check(self, file: _File) -> bool:
+        """Whether a file's tensors are as they were written; if not it is removed, and what it held is unknown."""
+        if file.checksum is None:
+            return True
+        if _checksum({name: file.opened.get_tensor(name) for name in file.names}) == file.checksum:
+            file.checksum = None
+            return True
+        self._index = {name: each for name, each in self._index.items() if each is not file}
+        self._give_up(file.path, "its checksum differs")
+        return False
+
+    def _give_up(self, path: Path, reason: str) -> None:
+        warnings.warn(f"{path} cannot be read ({reason}): computing again what it held", stacklevel=5)
+        path.unlink(missing_ok=True)
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> str:
+    """Return the CRC-32 of contiguous tensors: the name and bytes of each, in the order of their names."""
+    found = 0
+    for name in sorted(tensors):
+        found = zlib.crc32(name.encode(), found)
+        found = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy().data, found)
+    return f"{found:08x}"

@@ -154,6 +154,43 @@ def test_a_truncated_file_is_one_warning_and_computed_again(tmp_path, monkeypatc
     assert again.rows == 0
 
 
+@pytest.mark.parametrize("sort", ["logp", "states", "trunk-1"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_flipped_bit_is_one_warning_and_computed_again(tmp_path, sort, dtype):
+    expected = [[value.clone() for value in row] for row in Counted(dtype=dtype).cache(tmp_path, 1).get(ROWS)]
+    (path,) = tmp_path.glob(f"*/{sort}/*.safetensors")
+    content = bytearray(path.read_bytes())
+    content[-2] ^= 1
+    path.write_bytes(content)
+
+    one = Counted(dtype=dtype)
+    with pytest.warns(UserWarning, match="its checksum differs") as caught:
+        found = one.cache(tmp_path, 1).get(ROWS)
+    assert len(caught) == 1
+    assert "\n" not in str(caught[0].message)
+    assert one.rows == len(ROWS)
+    torch.testing.assert_close([list(row) for row in found], expected)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = Counted(dtype=dtype)
+        again.cache(tmp_path, 1).get(ROWS)
+    assert again.rows == 0
+
+
+def test_files_that_hold_some_of_the_same_are_sound(tmp_path):
+    one = Counted()
+    one.cache(tmp_path).get(ROWS[:3])
+    other = one.cache(tmp_path / "other")
+    other.get(ROWS[2:])
+    for path in (tmp_path / "other").glob("*/*/*.safetensors"):
+        path.rename(tmp_path / path.relative_to(tmp_path / "other"))
+    later = Counted()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        later.cache(tmp_path).get(ROWS)
+    assert later.rows == 0
+
+
 def test_a_foreign_file_is_one_warning_and_left_alone(tmp_path):
     Counted().cache(tmp_path).get(ROWS)
     (path,) = tmp_path.glob("*/logp/*.safetensors")
