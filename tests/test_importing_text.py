@@ -303,6 +303,18 @@ def test_conversations_become_transcripts_or_what_a_model_sees(home: Path, tmp_p
     assert "holds no tokenizer that can be opened" in refusal(path, template=chat_model)
 
 
+def test_a_template_is_found_again_from_another_folder(
+    home: Path, tmp_path: Path, chat_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = jsonl(tmp_path / "rows.jsonl", [{"messages": said("one", "two"), "label": i % 2 == 0} for i in range(2)])
+    monkeypatch.chdir(chat_model.parent)
+    written = imported(path, template=Path(chat_model.name))
+    assert written.metadata.provenance.settings["model"] == str(chat_model.resolve())
+    monkeypatch.chdir(chat_model)
+    assert imported(path, template=Path(), id="mine/here-v0").metadata.provenance.settings["model"] == str(chat_model)
+    assert "is no folder of a model" in refusal(path, template=Path("chat"))
+
+
 @pytest.fixture
 def chat_model(tmp_path: Path) -> Path:
     from tokenizers import Tokenizer

@@ -50,6 +50,7 @@ def of_model(directory: Path) -> Template:
     """
     if not (directory / "tokenizer_config.json").is_file():
         raise UserError(f"--template {directory} is no folder of a model: it holds no tokenizer_config.json")
+    directory = directory.resolve()  # the dataset keeps it, and is used from other folders
     from transformers import AutoTokenizer
     from transformers.utils import logging
 
