@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pmpo_offline.data import Dataset, load_dataset
+from pmpo_offline.data.digest import content_digest
 from pmpo_offline.errors import PmpoOfflineError, UserError
 from pmpo_offline.training.record import NAME, read_record
 
@@ -64,7 +65,7 @@ def evaluate_run(
         raise UserError(f"{directory}: {what}; name the output directory of a `pmpo-offline train`")
     try:
         facts = {name: record[name] for name in ("kind", "dataset", "task", "algorithm", "settings", "seed")}
-        dataset = _dataset(record, home)
+        dataset = _dataset(directory, record, home)
         if record["kind"] == "responses":
             measured = _language(directory, record, dataset, samples, prompts, seed, judge, home, progress)
         elif judge is not None:
@@ -76,9 +77,15 @@ def evaluate_run(
     return {"run": str(directory), **facts, **measured}
 
 
-def _dataset(record: dict[str, Any], home: Path | None) -> Dataset:
+def _dataset(directory: Path, record: dict[str, Any], home: Path | None) -> Dataset:
     path = Path(record["dataset_path"])
-    return load_dataset(path if path.is_dir() else record["dataset"], home=home)
+    dataset = load_dataset(path if path.is_dir() else record["dataset"], home=home)
+    # What is held out now may have been trained on then. Runs of earlier versions do not say.
+    if record.get("dataset_digest") not in (None, content_digest(dataset)):
+        raise UserError(
+            f"{directory} was trained on other rows than {record['dataset']} holds now ({dataset.path}): train it again"
+        )
+    return dataset
 
 
 def _language(

@@ -11,6 +11,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -22,14 +23,17 @@ from pmpo_offline.data import (
     Provenance,
     References,
     ScoreRule,
+    columns,
     label_tables,
+    open_dataset,
     responses_schema,
     write,
 )
+from pmpo_offline.data.digest import content_digest
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.policies.language import add_lora, open_model, save_adapter
 from pmpo_offline.tasks.language import tiny
-from pmpo_offline.training.record import write_record
+from pmpo_offline.training.record import read_record, write_record
 from pmpo_offline.training.stored_policy import save_policy
 
 
@@ -191,6 +195,31 @@ def test_what_cannot_be_evaluated(place: Path, tmp_path: Path, capsys: pytest.Ca
     assert "damaged" in refusal(capsys, gone, code=1)
 
 
+def test_rows_that_were_trained_on_are_not_held_out(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stands = save_dataset(tmp_path / "dataset")
+    run = save_run(tmp_path / "run", stands, place / "model")
+    record = read_record(run)
+    assert record is not None
+    write_record(run, {**record, "dataset_digest": content_digest(open_dataset(stands))})
+    assert answer(capsys, run)["prompts"] == 6
+    dataset = open_dataset(stands)
+    split = pa.array(["test"] * len(dataset))
+    table = columns.replace(dataset.table, split=split)
+    write(stands, dataset.metadata, {"responses": table}, overwrite=True)
+    message = refusal(capsys, run)
+    assert "was trained on other rows than language/test-v0 holds now" in message
+    assert str(stands) in message
+
+
+def test_a_policy_that_diverged(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = save_run(tmp_path / "run", place / "dataset", place / "model")
+    path = run / "adapter" / "adapter_model.safetensors"
+    save_file({name: torch.full_like(value, torch.nan) for name, value in load_file(path).items()}, path)
+    assert "probabilities of the next token are not numbers" in refusal(capsys, run, code=1)
+
+
 def test_a_control_policy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dataset = build_dataset("bandit/sphere-v0", episodes=50, home=tmp_path / "home", workers=1)
     actions = dataset.table.schema.field("action").type.list_size
@@ -209,3 +238,7 @@ def test_a_control_policy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert run(["evaluate", str(tmp_path / "run")]) == 0
     assert "100 episodes: return" in capsys.readouterr().out
     assert "leave --judge out" in refusal(capsys, tmp_path / "run", "--judge", "tiny")
+    write_record(tmp_path / "run", {**record, "dataset_digest": content_digest(dataset)})
+    assert run(["evaluate", str(tmp_path / "run"), "--episodes", "2"]) == 0
+    write_record(tmp_path / "run", {**record, "dataset_digest": "0" * 64})
+    assert "trained on other rows" in refusal(capsys, tmp_path / "run")

@@ -11,6 +11,8 @@ from pmpo_offline.data import Dataset
 from pmpo_offline.data.streams import random_words
 from pmpo_offline.errors import UserError
 from pmpo_offline.policies.language.model import LanguageModel
+from pmpo_offline.policies.language.tokens import prompt_tokens
+from pmpo_offline.tasks.language.sampling import context
 
 SPLIT = "test"
 
@@ -45,13 +47,19 @@ def held_out_responses(dataset: Dataset, count: int | None = None) -> pl.DataFra
 
 
 def form(dataset: Dataset, model: LanguageModel) -> Form:
-    """Return how completions are cut and ended: as the build recorded it, else as long as the longest held-out one."""
+    """Return how completions are cut and ended: as the build recorded it, else as long as the longest held-out one.
+
+    What nobody recorded is not let grow beyond the room that the longest held-out prompt leaves in the model's context.
+    """
     settings = dataset.metadata.provenance.settings
     ends, tokens = settings.get("ends", True), settings.get("tokens")
     if not isinstance(tokens, int):
-        texts = _test_rows(dataset)["completion"].to_list()
-        ids = model.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        rows, most = _test_rows(dataset), context(model)
+        ids = model.tokenizer(rows["completion"].to_list(), add_special_tokens=False)["input_ids"]
         tokens = max(map(len, ids)) + bool(ends)
+        if most is not None:
+            prompts = rows["prompt"].unique().to_list()
+            tokens = min(tokens, most - max(len(prompt_tokens(model.tokenizer, prompt)) for prompt in prompts))
     return Form(max(1, tokens), bool(ends))
 
 

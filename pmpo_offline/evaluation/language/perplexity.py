@@ -33,7 +33,7 @@ class Perplexity:
     """How surprised a model is by a text."""
 
     value: float
-    """exp(−mean log-probability of a token)."""
+    """exp(−mean log-probability of a token); infinite beyond what a float holds."""
     tokens: int
     """How many were scored: models with other tokenizers count other tokens, and only `bits` compares them."""
     bits: float
@@ -80,7 +80,11 @@ def perplexity(
             if progress:
                 progress("read held-out text", done, len(rows))
     count = len(ids) - 1
-    return Perplexity(math.exp(-total / count), count, -total / math.log(2) / len(text))
+    try:
+        value = math.exp(-total / count)
+    except OverflowError:  # more than 709 nats a token: the logits have exploded
+        value = math.inf
+    return Perplexity(value, count, -total / math.log(2) / len(text))
 
 
 def windows(ids: tuple[int, ...], window: int, stride: int) -> Iterator[Tokens]:

@@ -11,8 +11,9 @@ responses, as unpaired feedback does. Neither depends on β > 0.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -21,9 +22,10 @@ from scipy import stats
 
 from pmpo_offline.data import Dataset
 from pmpo_offline.evaluation.language.drift import drift
-from pmpo_offline.evaluation.language.held_out import form, held_out_responses
+from pmpo_offline.evaluation.language.held_out import held_out_responses
 from pmpo_offline.policies.language.model import LanguageModel
-from pmpo_offline.policies.language.tokens import tokenize
+from pmpo_offline.tasks.language.sampling import context
+from pmpo_offline.training.language.responses import read
 
 Floats = NDArray[np.float64]
 
@@ -52,13 +54,14 @@ def preference(
     prompts: int | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Preference:
-    """Score the labelled responses to held-out prompts (all, or as many as `held_out_prompts` chooses)."""
+    """Score the labelled responses to held-out prompts (all, or as many as `held_out_prompts` chooses).
+
+    They are read as the learners read theirs: one that was cut when it was sampled, or that the context cuts, has no
+    end.
+    """
     frame = held_out_responses(dataset, prompts).filter(pl.col("label").is_not_null())
-    shape = form(dataset, policy)
-    rows = [
-        tokenize(policy.tokenizer, prompt, completion, ends=shape.ends)
-        for prompt, completion in frame.select("prompt", "completion").iter_rows()
-    ]
+    labelled = replace(dataset, table=frame.to_arrow())
+    rows = read(labelled, policy.tokenizer, context=context(policy) or sys.maxsize).tokens
     reward = drift(policy, reference, rows, progress=progress).kl
     return compare(reward, frame["label"].to_numpy(), frame["prompt_id"].to_numpy())
 

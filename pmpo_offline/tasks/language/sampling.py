@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from pmpo_offline.data.streams import uniforms
-from pmpo_offline.errors import UserError
+from pmpo_offline.errors import PmpoOfflineError, UserError
 from pmpo_offline.policies.language import LanguageModel
 from pmpo_offline.policies.language.tokens import prompt_tokens
 
@@ -93,6 +93,7 @@ def draw(
 
     Raises:
         UserError: a prompt and its completion would be longer than the model's context.
+        PmpoOfflineError: the model's probabilities are not numbers.
     """
     rows = [prompt_tokens(model.tokenizer, prompt) for prompt in prompts]
     _check_lengths(model, rows, tokens)
@@ -119,6 +120,7 @@ class _Choice:
     """Draw the next token, and know when it was the last."""
 
     def __init__(self, model: LanguageModel, ends: bool) -> None:
+        self._name = model.name
         stops = {model.tokenizer.eos_token_id, *_listed(model.model.generation_config.eos_token_id)} - {None}
         self.stops = torch.tensor(sorted(stops) if ends else [], dtype=torch.int64, device=model.device)
         # Text cannot hold the other special tokens: whoever read it back would see other tokens.
@@ -130,6 +132,11 @@ class _Choice:
         logits = logits.float().index_fill(-1, self.never, -torch.inf)
         # Double precision: fifty thousand single-precision terms would leave steps of zero width.
         heights = logits.softmax(-1).double().cumsum(-1)
+        if not heights[:, -1].isfinite().all():
+            raise PmpoOfflineError(
+                f"{self._name}: the probabilities of the next token are not numbers, as after a training that "
+                "diverged: train again with a larger beta or a smaller learning rate"
+            )
         target = (uniform * heights[:, -1])[:, None]
         return torch.searchsorted(heights, target, right=True)[:, 0]
 
@@ -201,12 +208,18 @@ def _keys(prompts: Sequence[str]) -> list[tuple[int, int]]:
     return keys
 
 
+def context(model: LanguageModel) -> int | None:
+    """Return the most tokens that a model reads, None where there is no limit."""
+    most: int | None = getattr(model.model.config.get_text_config(), "max_position_embeddings", None)
+    return most
+
+
 def _check_lengths(model: LanguageModel, rows: Sequence[Sequence[int]], tokens: int) -> None:
-    context = getattr(model.model.config.get_text_config(), "max_position_embeddings", None)
+    most = context(model)
     longest = max(map(len, rows), default=0)
-    if context is not None and longest + tokens > context:
+    if most is not None and longest + tokens > most:
         raise UserError(
-            f"{model.name} reads {context} tokens, and a prompt of {longest} with a completion of {tokens} is longer: "
+            f"{model.name} reads {most} tokens, and a prompt of {longest} with a completion of {tokens} is longer: "
             "leave long prompts out or sample shorter completions"
         )
 

@@ -44,6 +44,15 @@ def test_a_model_without_opinions_is_as_surprised_as_its_vocabulary_is_large(byt
     assert perplexity(model, TEXT, window=16, stride=8).value == pytest.approx(257)
 
 
+def test_logits_that_exploded_surprise_without_end(byte_model):
+    model = byte_model(0)
+    with torch.no_grad():
+        model.model.lm_head.weight.mul_(1e6)
+    found = perplexity(model, TEXT)
+    assert found.value == math.inf
+    assert math.isfinite(found.bits)
+
+
 @pytest.mark.parametrize(("length", "window", "stride"), [(1, 4, 2), (2, 4, 2), (4, 4, 2), (5, 4, 3), (50, 7, 2)])
 def test_windows_score_every_token_but_the_first_once(length, window, stride):
     ids = tuple(range(length))

@@ -7,6 +7,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+from pmpo_offline.evaluation.language.drift import drift
 from pmpo_offline.evaluation.language.preference import Preference, compare, preference
 from pmpo_offline.policies.language.scoring import states, token_logp
 from pmpo_offline.policies.language.tokens import collate, tokenize
@@ -47,6 +48,24 @@ def test_rewards_come_from_both_models(random_model, reversals):
     assert (same.accuracy, same.auc, same.margin) == (0.5, 0.5, 0.0)
     few = preference(policy, reference, dataset, prompts=3)
     assert few.pairs == 3
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_an_answer_that_was_cut_has_no_end_that_nobody_sampled(random_model, responses, monkeypatch, recorded):
+    """By the dataset's longest completion, or by the context; the scores are those of the tokens learned from."""
+    policy, reference = (random_model(seed, max_position_embeddings=10) for seed in (0, 1))
+    rows = [("abcd=", "dcbaa", 1.0, "test"), ("abcd=", "dc", 0.0, "test")]
+    dataset = responses(rows, settings={"tokens": 5} if recorded else {})
+    seen = []
+    scored = drift
+    monkeypatch.setattr(
+        "pmpo_offline.evaluation.language.preference.drift",
+        lambda policy, reference, rows, **options: seen.extend(rows) or scored(policy, reference, rows, **options),
+    )
+    assert preference(policy, reference, dataset).pairs == 1
+    end = policy.tokenizer.eos_token_id
+    assert [len(row.completion) for row in seen] == [5, 3]
+    assert [row.completion[-1] == end for row in seen] == [False, True]
 
 
 def test_a_policy_that_learned_the_labels_is_right(random_model, reversals):

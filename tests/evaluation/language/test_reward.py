@@ -98,6 +98,15 @@ def test_how_completions_end(random_model, reversals):
     assert set(frame["length"]) == {3}
 
 
+def test_a_long_answer_leaves_the_prompts_their_place(random_model, responses):
+    short = random_model(0, max_position_embeddings=12)
+    rows = [("abcde=", "edcba" * 4, 1.0, "test"), ("abcde=", "aa", 0.0, "test"), ("abc=", "cba", 1.0, "test")]
+    dataset = responses(rows, settings={})
+    assert form(dataset, short) == Form(6, True)  # the longest prompt has six tokens
+    assert form(dataset, random_model(0)) == Form(21, True)
+    assert evaluate_language(short, short, dataset)["length"].max() <= 6
+
+
 def test_what_cannot_be_evaluated(random_model, tmp_path, responses, reversals):
     model = random_model(0)
     with pytest.raises(UserError, match="holds out no prompts"):

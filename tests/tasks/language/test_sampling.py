@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from pmpo_offline.errors import UserError
+from pmpo_offline.errors import PmpoOfflineError, UserError
 from pmpo_offline.policies.language import LanguageModel, add_lora
 from pmpo_offline.tasks.language import draw, sample, tiny
 
@@ -117,6 +117,14 @@ def test_adapters_and_other_architectures_are_sampled_from(model):
     other = LanguageModel(gpt2.eval(), model.tokenizer, "gpt2", "digest")
     together = draw(other, PROMPTS, **asked)
     assert draw(other, PROMPTS, **asked, batch=8).tokens == together.tokens
+
+
+@pytest.mark.parametrize("weight", [torch.nan, torch.inf])
+def test_a_model_that_diverged_is_refused_in_one_line(weight):
+    broken = llama()
+    torch.nn.init.constant_(broken.model.lm_head.weight, weight)
+    with pytest.raises(PmpoOfflineError, match=r"^small: the probabilities of the next token are not numbers"):
+        draw(broken, PROMPTS, per_prompt=2, tokens=3, ends=True, seed=0)
 
 
 def test_prompt_longer_than_the_context_is_refused_in_one_line():
