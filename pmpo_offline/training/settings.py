@@ -103,7 +103,7 @@ def settle(algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], dataset
     """
     values = complete(algorithm, settings)
     if values.get("reject_mass") == MEASURED:
-        mass = reject_mass(values, dataset)
+        mass = reject_mass(values, dataset, algorithm.rows)
         if not mass:
             raise UserError(
                 f"{algorithm.name}.reject_mass: nothing is rejected in {dataset.metadata.id}: give a number"

@@ -201,6 +201,23 @@ def test_the_bound_follows_what_holds_the_rejects_back(stacking: Dataset) -> Non
             settle(PMPO, {**settings, "beta": "1.05x"}, dataset)
 
 
+def test_the_bound_is_that_of_the_rows_in_a_batch(stacking: Dataset) -> None:
+    dataset = stacking.relabelled(imbalance=0.3)
+    assert dataset.metadata.reject_share != 0.5
+
+    def of(rows: str) -> Any:
+        return PMPO.model_copy(update={"rows": rows})
+
+    for normalize, bound in (("set", 0.75 / 0.5), ("joint", 0.75)):  # (1 - alpha) w_r / P_r
+        values = complete(PMPO, {"alpha": 0.25, "normalize": normalize})
+        assert beta_bound(of("balanced"), values, dataset) == pytest.approx(bound)
+        assert beta_bound(of("accepted"), values, dataset) == 0
+    derived = settle(of("balanced"), {"normalize": "set", "reject_mass": "dataset", "beta": "1x"}, dataset)
+    assert (derived["reject_mass"], derived["beta"]) == (0.5, pytest.approx(0.5))
+    with pytest.raises(UserError, match='not known for rows = "top"'):
+        settle(of("top"), {"beta": "1x"}, dataset)
+
+
 def test_a_temperature_in_deviations_of_the_advantages(stacking: Dataset, advantage: Dataset) -> None:
     awr = catalog.algorithm("awr", "rgb-stacking")
     deviation = float(columns.vector(advantage.table, "score").std())

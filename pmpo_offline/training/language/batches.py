@@ -47,6 +47,10 @@ class Measures:
     response, as TRL has it, for a forward pass more."""
     together: bool = False
     """Whether log-probabilities and this divergence are both asked for: one pass over the head finds the two."""
+    policy_kl_together: bool = False
+    """Likewise for log-probabilities and an exact `policy_kl`."""
+    context: int | None = None
+    """The most tokens of a row; a mismatched response may not fit behind another prompt, and is cut."""
     gather: Callable[[Tensor], Tensor] = lambda value: value
     """Joins the rows (B,) of all ranks."""
 
@@ -60,6 +64,8 @@ class Scored:
         reference: None where nothing is compared.
         reduction: over tokens.
         together: a divergence, its kind and order, that is found along with the log-probabilities.
+        constant: whether that divergence needs no gradient.
+        kept: whether what the reference says of the rows is in its cache, or is put there.
     """
 
     def __init__(
@@ -69,9 +75,12 @@ class Scored:
         reference: Reference | None,
         reduction: Reduction,
         together: tuple[str, float] | None = None,
+        *,
+        constant: bool = False,
+        kept: bool = True,
     ) -> None:
         self._model, self._rows, self._given, self._reduction = model, rows, reference, reduction
-        self._together = together
+        self._together, self._constant, self._kept = together, constant, kept
         self._batch = collate(rows).to(next(model.parameters()).device)
 
     @cached_property
@@ -83,7 +92,7 @@ class Scored:
 
     @cached_property
     def _known(self) -> Any:
-        return self._reference(self._rows, self._batch)
+        return self._reference(self._rows, self._batch) if self._kept else self._reference.once(self._batch)
 
     @property
     def _reference(self) -> Reference:
@@ -96,7 +105,8 @@ class Scored:
         """(N,) each: log-probabilities, and the divergence that is found along with them."""
         kind, order = self._together or ("", 0.0)
         target, head = self._batch.target, self._reference.head
-        return token_logp_and_divergence(self._model, self._states, target, head, self._known.states, kind, order)
+        known, constant = self._known.states, self._constant
+        return token_logp_and_divergence(self._model, self._states, target, head, known, kind, order, constant=constant)
 
     @cached_property
     def logp(self) -> Tensor:
@@ -138,7 +148,9 @@ class ResponseBatch:
         self._rows = [responses.tokens[row] for row in index.tolist()]
         self._model, self._reference, self._measures = model, reference, measures
         together = (measures.divergence, measures.order) if measures.together else None
-        self.scored = Scored(model, self._rows, reference, measures.reduction, together)
+        if constant := not together and measures.policy_kl_together:
+            together = "reverse", 0.0
+        self.scored = Scored(model, self._rows, reference, measures.reduction, together, constant=constant)
         self.weight = weight
         self.label = torch.from_numpy(responses.label[index]).to(weight)
         self._responses, self._index = responses, index
@@ -176,12 +188,18 @@ class ResponseBatch:
     def policy_kl(self) -> Tensor:
         """(), detached, at least 0, over the rows of all ranks."""
         gather = self._measures.gather
+        if self._measures.policy_kl == "exact":
+            kl = self.scored.divergence("reverse", 0.0).detach()
+            return _mean(gather(kl), gather(self.weight)).clamp(min=0)
         with torch.no_grad():
-            if self._measures.policy_kl == "exact":
-                return _mean(gather(self.scored.divergence("reverse", 0.0)), gather(self.weight)).clamp(min=0)
             neighbours = [self._rows[-1], *self._rows[:-1]]
-            crossed = [Tokens(a.prompt, b.completion) for a, b in zip(self._rows, neighbours, strict=True)]
-            other = Scored(self._model, crossed, self._reference, self._measures.reduction)
+            context = self._measures.context
+            crossed = [
+                Tokens(a.prompt, b.completion[: context and context - len(a.prompt)])
+                for a, b in zip(self._rows, neighbours, strict=True)
+            ]
+            # Rows are crossed anew in every batch: nothing of this is worth keeping.
+            other = Scored(self._model, crossed, self._reference, self._measures.reduction, kept=False)
             return kto_reference_point(gather(other.logp), gather(other.ref_logp), gather(self.weight))
 
 

@@ -4,6 +4,7 @@
 
     unpaired   prompt  completion  label             label: a Boolean, 0 or 1; None leaves the row unlabelled
     paired     prompt  chosen      rejected          two rows, and only these two are a pair
+                       chosen      rejected          of conversations: the messages that both begin with are the prompt
 
 In the conversational variants the texts are lists of messages, `{"role": ..., "content": ...}`, which the model's chat
 template renders: the prompt with the cue for an answer, the completion with whatever ends one. In the plain variants
@@ -36,13 +37,27 @@ def dataset_of(rows: Iterable[Mapping[str, Any]], tokenizer: PreTrainedTokenizer
         name: for messages.
 
     Raises:
-        UserError: missing columns, empty or null texts, labels that are neither Booleans nor 0 or 1, conversations for
-            a tokenizer without a template, plain and conversational rows mixed.
+        UserError: no rows of columns, missing columns, empty or null texts, labels that are neither Booleans nor 0 or
+            1, conversations for a tokenizer without a template, rows of several forms mixed.
     """
+    if isinstance(rows, Mapping):
+        raise UserError(
+            f'{name} is a dictionary of {", ".join(map(str, rows))}: choose a split, as in dataset["train"]'
+        )
+    if not isinstance(rows, Iterable):
+        raise UserError(f"{name} is a {type(rows).__name__}: give a datasets.Dataset or a list of dictionaries")
     found: list[tuple[str, str, float | None, int]] = []
     chat: bool | None = None
+    form: bool | None = None
     for number, row in enumerate(rows):
         where = f"{name}: row {number}"
+        if not isinstance(row, Mapping):
+            raise UserError(
+                f"{where} is a {type(row).__name__}: give a datasets.Dataset (of a pandas frame, Dataset.from_pandas) "
+                "or a list of dictionaries"
+            )
+        if row.get("prompt") is None:
+            row = _with_prompt(row)
         columns = {column for column, value in row.items() if value is not None or column == "label"}
         if {"prompt", "chosen", "rejected"} <= columns:
             texts: list[tuple[str, float | None]] = [("chosen", 1.0), ("rejected", 0.0)]
@@ -53,6 +68,14 @@ def dataset_of(rows: Iterable[Mapping[str, Any]], tokenizer: PreTrainedTokenizer
                 f"{where} has {', '.join(sorted(columns)) or 'nothing'}: it needs prompt, completion and label, or "
                 "prompt, chosen and rejected"
             )
+        pair = len(texts) > 1
+        if form is not None and form != pair:
+            raise UserError(f"{where}: rows with a label and pairs do not go together: take one form for all rows")
+        form = pair
+        for column in ("prompt", *(column for column, _ in texts)):
+            if not isinstance(row[column], str | list | tuple):
+                kind = type(row[column]).__name__
+                raise UserError(f"{where}, {column}: a {kind} is neither a text nor a list of messages")
         kinds = {isinstance(row[column], str) for column in ("prompt", *(column for column, _ in texts))}
         if len(kinds) > 1 or (chat is not None and chat in kinds):
             raise UserError(f"{where}: texts and conversations do not go together: take one form for all rows")
@@ -62,8 +85,20 @@ def dataset_of(rows: Iterable[Mapping[str, Any]], tokenizer: PreTrainedTokenizer
             found.append((prompt, completion, score, number))
     if not found:
         raise UserError(f"{name} has no rows")
-    paired = len(found) > 1 and found[0][3] == found[1][3]
-    return _in_memory(found, name, ends=not chat, paired=paired)
+    return _in_memory(found, name, ends=not chat, paired=bool(form))
+
+
+def _with_prompt(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a row of two conversations with the messages that they share as its prompt; any other as it is."""
+    chosen, rejected = row.get("chosen"), row.get("rejected")
+    if not (isinstance(chosen, list) and isinstance(rejected, list)):
+        return row
+    shared = 0
+    while shared < min(len(chosen), len(rejected)) and chosen[shared] == rejected[shared]:
+        shared += 1
+    if not shared:
+        return row
+    return {**row, "prompt": chosen[:shared], "chosen": chosen[shared:], "rejected": rejected[shared:]}
 
 
 def _texts(prompt: Any, completion: Any, tokenizer: PreTrainedTokenizerBase, where: str) -> tuple[str, str]:

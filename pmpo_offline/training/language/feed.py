@@ -75,6 +75,11 @@ class Feed:
             window=window,
         )
 
+    @property
+    def every_row(self) -> Indices:
+        """The rows behind all entries, each once."""
+        return self.rows(np.concatenate(self._pools))
+
     def rows(self, entries: Indices) -> Indices:
         """Return the rows behind entries, each once."""
         found = entries if self._behind is None else self._behind[entries]

@@ -93,7 +93,7 @@ def train_language(
         model: a name (`tasks.language.models`) or a directory; default the one that the responses are from.
         cache: folder of what the reference says of every row, shared by all runs; default `<home>/.reference`.
         home: where datasets and models are.
-        shuffle_labels: permute the labels among the labelled rows, as a control.
+        shuffle_labels: permute labels and scores among the rows that have them, as a control.
         overrides: training hyperparameters (`LanguageSettings`) in place of the declared ones.
         progress: told what is going on.
 

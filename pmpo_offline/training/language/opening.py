@@ -31,9 +31,11 @@ def policy_of(
         peft_config: puts a fresh adapter on it.
 
     Raises:
-        UserError: no such model, no tokenizer, an adapter on an adapter.
+        UserError: no such model, no tokenizer or one without an EOS token, an adapter on an adapter.
     """
     found = _open(model, tokenizer, quantization_config)
+    if found.tokenizer.eos_token_id is None:
+        raise UserError(f"the tokenizer of {found.name} has no EOS token, by which a completion ends: set eos_token")
     if found.tokenizer.pad_token_id is None:
         found.tokenizer.pad_token = found.tokenizer.eos_token
     if peft_config is not None:
@@ -52,7 +54,10 @@ def policy_of(
 
 def _open(model: Any, tokenizer: PreTrainedTokenizerBase | None, quantization_config: Any) -> LanguageModel:
     if isinstance(model, LanguageModel):
-        return model if tokenizer is None else replace(model, tokenizer=tokenizer)
+        # Whole models may have been trained since they were opened; below an adapter they stay as they were.
+        digest = model.digest if hasattr(model.model, "peft_config") else weights_digest(model.model)
+        return replace(model, tokenizer=tokenizer or model.tokenizer, digest=digest)
+    local = {"local_files_only": True, "trust_remote_code": False}
     if isinstance(model, str):
         directory = model_directory(model)
         if quantization_config is None:
@@ -60,8 +65,14 @@ def _open(model: Any, tokenizer: PreTrainedTokenizerBase | None, quantization_co
             return opened if tokenizer is None else replace(opened, tokenizer=tokenizer)
         from transformers import AutoModelForCausalLM
 
-        with quiet():
-            model = AutoModelForCausalLM.from_pretrained(directory, quantization_config=quantization_config)
+        try:
+            with quiet():
+                model = AutoModelForCausalLM.from_pretrained(
+                    directory, quantization_config=quantization_config, use_safetensors=True, **local
+                )
+        except Exception as error:  # transformers' own, bitsandbytes' where there is no GPU
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise UserError(f"{directory} cannot be opened in few bits: {first}") from None
     elif quantization_config is not None:
         raise UserError("quantization_config is for a model that is given by its name: this one is loaded already")
     name = str(getattr(model.config, "_name_or_path", "") or type(model).__name__)
@@ -70,7 +81,7 @@ def _open(model: Any, tokenizer: PreTrainedTokenizerBase | None, quantization_co
 
         try:
             with quiet():
-                tokenizer = AutoTokenizer.from_pretrained(name)
+                tokenizer = AutoTokenizer.from_pretrained(model_directory(name), **local)
         except Exception:  # the hub's, the network's and the tokenizers' own errors
             raise UserError(f"{name} comes without a tokenizer: give one as processing_class") from None
     return LanguageModel(model, tokenizer, name, weights_digest(model))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from pmpo_offline.errors import UserError
 from pmpo_offline.policies.language.model import LanguageModel
+from pmpo_offline.policies.language.scoring import states, token_logp
 from pmpo_offline.policies.language.tokens import TokenBatch, Tokens
-from pmpo_offline.policies.language.trunk import causal
+from pmpo_offline.policies.language.trunk import backbone, causal, trunk_states
 from pmpo_offline.training.language.reference_cache import ReferenceCache
 
 Progress = Callable[[str, int, int], None]
@@ -63,7 +64,8 @@ class Reference:
 
     def prepare(self, rows: Sequence[Tokens], progress: Progress | None = None) -> None:
         """Make sure that all of these are in the cache."""
-        self._get(rows, progress)
+        if not self._asked.issuperset(rows):
+            self._get(rows, progress)
 
     def __call__(self, rows: Sequence[Tokens], batch: TokenBatch) -> Known:
         """Return what it says of rows that were collated to `batch`, on the batch's device."""
@@ -77,18 +79,32 @@ class Reference:
             trunk,
         )
 
+    def once(self, batch: TokenBatch) -> Known:
+        """Return what it says of rows that nobody will ask for again, and keep nothing of it."""
+        with self._alone():
+            trunk = trunk_states(self._model, batch.ids, self.cut) if self.cut else None
+            hidden = states(self._model, batch, trunk=trunk, cut=self.cut)
+            return Known(token_logp(self._model, hidden, batch.target), hidden, trunk)
+
     def _get(self, rows: Sequence[Tokens], progress: Progress | None = None) -> Any:
         if self._asked.issuperset(rows):
             return self._cache.get(rows)  # without a word to the model
-        training = self._model.training
-        self._model.eval()  # without dropout
-        try:
-            with torch.no_grad(), self._without():
-                found = self._cache.get(rows, progress)
-        finally:
-            self._model.train(training)
+        with self._alone():
+            found = self._cache.get(rows, progress)
         self._asked.update(rows)
         return found
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Make the model the reference: no adapter, no dropout, and the precision of its own weights."""
+        training, device = self._model.training, self._model.device.type
+        self._model.eval()
+        try:
+            # What is kept says float32 on it, and others read it who train without mixed precision.
+            with torch.no_grad(), torch.autocast(device, enabled=False), self._without():
+                yield
+        finally:
+            self._model.train(training)
 
 
 def adapter_reference(policy: LanguageModel, folder: Path, cut: int) -> Reference:
@@ -116,15 +132,37 @@ def adapter_reference(policy: LanguageModel, folder: Path, cut: int) -> Referenc
 def frozen_copy(policy: LanguageModel, folder: Path) -> Reference:
     """Return the reference of a policy that is trained whole: a copy of it as it is now."""
     twin = copy.deepcopy(policy.model).eval().requires_grad_(False)
-    return Reference(LanguageModel(twin, policy.tokenizer, policy.name, policy.digest), folder)
+    # The files it was read from do not say who it is: it may have been trained since.
+    return Reference(LanguageModel(twin, policy.tokenizer, policy.name, weights_digest(twin)), folder)
 
 
-def weights_digest(model: torch.nn.Module) -> str:
-    """Return the sha256 of a model's own weights, adapters left out: who it is where no files say so."""
+def check_frozen_below(model: torch.nn.Module, cut: int) -> None:
+    """Make sure that nothing below layer `cut` is trained, whose states are cached; `UserError` if something is."""
+    whole = backbone(model)
+    lower = (whole.embed_tokens, *whole.layers[:cut])
+    if any(weight.requires_grad for part in lower for weight in part.parameters()):
+        raise UserError(
+            f"weights below layer {cut} are trained, and cut = {cut} caches what comes from there: put the adapter on "
+            f"the layers from {cut} up (layers_to_transform), or set cut to 0"
+        )
+
+
+def weights_digest(model: torch.nn.Module, *, adapters: bool = False) -> str:
+    """Return a sha256 of a model's weights: who it is where no files say so.
+
+    Args:
+        model: a model of transformers or peft.
+        adapters: whether those on it are a part of it. A policy's are not where it is its own reference.
+    """
     total = hashlib.sha256()
     for name, weight in sorted(model.state_dict().items()):
-        if "lora_" not in name:
+        if adapters or "lora_" not in name:
             plain = name.removeprefix("base_model.model.").replace(".base_layer", "")
             total.update(f"{plain}:{weight.dtype}:{tuple(weight.shape)}".encode())
             total.update(weight.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
+    for name, part in model.named_modules() if adapters else ():
+        if hasattr(part, "active_adapters") and hasattr(part, "scaling"):
+            # What the weights do not tell: how strong each one is, and which of them are at work.
+            state = (part.active_adapters, part.disable_adapters, part.merged_adapters)
+            total.update(f"{name}:{sorted(part.scaling.items())}:{state}".encode())
     return total.hexdigest()

@@ -86,11 +86,15 @@ class Responses:
         return np.sort(known[np.argsort(-self.score[known], kind="stable")][:count])
 
     def shuffled(self, seed: int) -> Responses:
-        """Permute the labels among the labelled rows: the control, in which feedback says nothing."""
-        labelled = np.flatnonzero(self.label)
-        label = self.label.copy()
+        """Permute labels among the labelled and scores among the scored rows: the control, whose feedback says nothing.
+
+        Each for itself: rows that have a score without a label would tell accepts from rejects otherwise.
+        """
+        labelled, scored = np.flatnonzero(self.label), np.flatnonzero(~np.isnan(self.score))
+        label, score = self.label.copy(), self.score.copy()
         label[labelled] = label[np.random.default_rng([seed, 7]).permutation(labelled)]
-        return replace(self, label=label)
+        score[scored] = score[np.random.default_rng([seed, 8]).permutation(scored)]
+        return replace(self, label=label, score=score)
 
 
 def part(dataset: Dataset, split: str) -> Dataset:

@@ -36,8 +36,15 @@ from pmpo_offline.training.language.columns import dataset_of
 from pmpo_offline.training.language.config import PMPOConfig, ResponseConfig
 from pmpo_offline.training.language.feed import Feed, Loader
 from pmpo_offline.training.language.opening import policy_of
-from pmpo_offline.training.language.reference import Reference, adapter_reference, frozen_copy, weights_digest
+from pmpo_offline.training.language.reference import (
+    Reference,
+    adapter_reference,
+    check_frozen_below,
+    frozen_copy,
+    weights_digest,
+)
 from pmpo_offline.training.language.responses import part, read
+from pmpo_offline.training.language.strata import Indices
 from pmpo_offline.training.settings import settle, warn_below
 
 if TYPE_CHECKING:
@@ -144,10 +151,14 @@ class ResponseTrainer(transformers.Trainer):  # type: ignore[misc]
         return part(given, split) if isinstance(given, Dataset) else dataset_of(given, self.policy.tokenizer, split)
 
     def _feed(self, dataset: Dataset, *, shuffle: bool = False) -> Feed:
-        positions = self.policy.model.config.get_text_config().max_position_embeddings
-        context = min(self._config.max_length or positions, positions)
-        responses = read(dataset, self.policy.tokenizer, context=context, progress=self._progress)
+        responses = read(dataset, self.policy.tokenizer, context=self._context, progress=self._progress)
         return Feed(responses.shuffled(self._config.seed) if shuffle else responses, self._algorithm, self.settings)
+
+    @property
+    def _context(self) -> int:
+        """The most tokens of a row."""
+        positions: int = self.policy.model.config.get_text_config().max_position_embeddings
+        return min(self._config.max_length or positions, positions)
 
     def _measures(self) -> Measures:
         kind = self.settings.get("divergence", "behavior")
@@ -158,6 +169,8 @@ class ResponseTrainer(transformers.Trainer):  # type: ignore[misc]
             over=self.settings.get("over", "all"),
             policy_kl=self._config.policy_kl,
             together=kind != "behavior",
+            policy_kl_together="policy_kl" in self.objective.inputs.values() and self._config.policy_kl == "exact",
+            context=self._context,
             gather=lambda rows: self.accelerator.gather(rows),
         )
 
@@ -171,9 +184,12 @@ class ResponseTrainer(transformers.Trainer):  # type: ignore[misc]
             if args.cut:
                 raise UserError("below the cut the reference is the policy: leave ref_model out, or set cut to 0")
             frozen = _placed(ref_model.eval().requires_grad_(False), args.device)
-            return Reference(LanguageModel(frozen, policy.tokenizer, "reference", weights_digest(frozen)), folder)
+            return Reference(
+                LanguageModel(frozen, policy.tokenizer, "reference", weights_digest(frozen, adapters=True)), folder
+            )
         if args.cut:
             check_split(policy.model, args.cut)
+            check_frozen_below(policy.model, args.cut)
         _placed(policy.model, args.device)
         adapted = hasattr(policy.model, "peft_config")
         return adapter_reference(policy, folder, args.cut) if adapted else frozen_copy(policy, folder)
@@ -189,14 +205,23 @@ class ResponseTrainer(transformers.Trainer):  # type: ignore[misc]
             window=8 if args.train_sampling_strategy == "group_by_length" else 1,
         )
         steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * len(strata))
-        if self.reference is not None:
-            # Before the model is wrapped or sharded: every rank looks after its share of the rows.
-            drawn = np.concatenate([strata.draw(step).flatten() for step in range(min(steps, len(strata)))])
-            rows = [feed.responses.tokens[row] for row in feed.rows(drawn).tolist()]
-            self.reference.prepare(rows[args.process_index :: args.world_size], self._progress)
-            self.accelerator.wait_for_everyone()
-            self.reference.prepare(rows)  # what the others found is read, or, on another machine's disk, computed
+        # Before the model is wrapped or sharded, those for evaluation too.
+        drawn = np.concatenate([strata.draw(step).flatten() for step in range(min(steps, len(strata)))])
+        self._prepare(feed, feed.rows(drawn))
+        held_out = self.eval_dataset.values() if isinstance(self.eval_dataset, dict) else [self.eval_dataset]
+        for each in held_out:
+            if each is not None:
+                self._prepare(each, each.every_row)
         return Loader(feed, strata, args.process_index)
+
+    def _prepare(self, feed: Feed, rows: Indices) -> None:
+        """Make sure that the cache knows the reference's view of rows: every rank looks after its share of them."""
+        if self.reference is None:
+            return
+        tokens = [feed.responses.tokens[row] for row in rows.tolist()]
+        self.reference.prepare(tokens[self.args.process_index :: self.args.world_size], self._progress)
+        self.accelerator.wait_for_everyone()
+        self.reference.prepare(tokens)  # what the others found is read, or, on another machine's disk, computed
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Loader:
         """Return the rows once over; the last batches are filled up with rows of another pass."""
@@ -204,6 +229,7 @@ class ResponseTrainer(transformers.Trainer):  # type: ignore[misc]
         if isinstance(given, str):
             given = self.eval_dataset[given]
         feed = given if isinstance(given, Feed) else self._feed(self._dataset(given, "test"))
+        self._prepare(feed, feed.every_row)
         batch, ranks = self.args.per_device_eval_batch_size, self.args.world_size
         strata = feed.strata(batch, self.args.seed, accumulation=1, ranks=ranks, window=1)
         return Loader(feed, strata, self.args.process_index)
@@ -257,6 +283,10 @@ class PMPOTrainer(ResponseTrainer):
 
 def _rewards(batch: Batch, metrics: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the metrics by TRL's names, with rewards where the objective has none of its own."""
+    if isinstance(batch, ResponseBatch):
+        # An absent class has no mean: objectives report 0 for it. Which are there is the same in every micro-batch.
+        absent = {name for name, sign in (("accept", 1), ("reject", -1)) if not (batch.label == sign).any()}
+        metrics = {name: value for name, value in metrics.items() if name.partition("_")[0] not in absent}
     named = {METRICS.get(name, name): value for name, value in metrics.items()}
     if isinstance(batch, ResponseBatch) and batch.compared:
         accepted, rejected = batch.label > 0, batch.label < 0

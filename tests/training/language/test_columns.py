@@ -64,6 +64,34 @@ def test_conversations_go_through_the_chat_template_and_end_as_it_ends(form: str
     assert np.array_equal(found.pairs, [[0, 1]])
 
 
+def test_conversations_without_a_prompt_share_their_first_messages() -> None:
+    own = tokenizer()
+    own.chat_template = TEMPLATE
+    asked, good, bad = (
+        {"role": role, "content": text} for role, text in (("user", "ab"), ("assistant", "ba"), ("assistant", "a"))
+    )
+    implied = dataset_of([{"chosen": [asked, good], "rejected": [asked, bad]}], own)
+    plain = dataset_of([{"prompt": "ab=", "chosen": "ba", "rejected": "a"}], own)
+    assert tokens_of(implied, own).tokens == tokens_of(plain, own).tokens
+    with pytest.raises(UserError, match="row 0, rejected: its completion is empty"):
+        dataset_of([{"chosen": [asked, good], "rejected": [asked]}], own)
+    with pytest.raises(UserError, match="row 0 has chosen, rejected: it needs prompt"):
+        dataset_of([{"chosen": [asked, good], "rejected": [good, bad]}], own)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ({"train": [], "test": []}, r'mine is a dictionary of train, test: choose a split, as in dataset\["train"\]'),
+        ("train.jsonl", "row 0 is a str: give a datasets.Dataset"),
+        (3, "mine is a int: give a datasets.Dataset"),
+    ],
+)
+def test_what_is_no_rows_is_said_in_one_line(rows: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        dataset_of(rows, tokenizer(), "mine")
+
+
 def test_a_beginning_that_the_template_writes_is_not_doubled() -> None:
     own = tokenizer()
     own.add_special_tokens({"bos_token": "<s>"})
@@ -85,6 +113,10 @@ def test_a_beginning_that_the_template_writes_is_not_doubled() -> None:
         ({"prompt": "", "completion": "a", "label": True}, "its prompt is empty"),
         ({"prompt": "a=", "completion": "a", "label": "good"}, "label 'good' is neither a Boolean nor 0 or 1"),
         ({"prompt": "a=", "completion": "a", "label": 0.5}, "label 0.5 is neither"),
+        ({"prompt": "a=", "completion": 3, "label": True}, "row 1, completion: a int is neither a text nor a list"),
+        ({"prompt": {"a": 1}, "completion": "a", "label": True}, "row 1, prompt: a dict is neither a text nor a list"),
+        ({"prompt": "a=", "chosen": "a", "rejected": "b"}, "row 1: rows with a label and pairs do not go together"),
+        ({"chosen": "a=a", "rejected": "a=b"}, "row 1 has chosen, rejected: it needs prompt"),
         ({"prompt": [{"role": "user", "content": "a"}], "completion": "a", "label": True}, "one form for all rows"),
         (
             {"prompt": [{"role": "user", "content": "a"}], "completion": [], "label": True},

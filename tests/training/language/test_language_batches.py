@@ -117,6 +117,57 @@ def test_mismatched_reference_point_pairs_each_prompt_with_its_neighbours_respon
     assert float(batch.policy_kl) == pytest.approx(max(0.0, float(np.mean(ratios))), abs=1e-5)
 
 
+@pytest.mark.parametrize("cut", [0, 1])
+def test_mismatched_rows_are_not_kept_and_fit_the_context(responses: Responses, tmp_path: Path, cut: int) -> None:
+    model = add_lora(random_model(), 4, 8, ["q_proj"], from_layer=cut)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.zeros_(weight)
+    reference = adapter_reference(LanguageModel(model, tokenizer(), "fresh", "3" * 64), tmp_path, cut)
+    rows = [Tokens((3, 4), (5, 6, 7, 8)), Tokens((3, 4, 5, 6), (7,))]
+    both = replace(responses, tokens=rows, label=np.array([1, -1], np.int8))
+    reference.prepare(rows)
+    torch.manual_seed(1)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            weight.data = 0.5 * torch.randn_like(weight)
+    kept = sorted(path for path in tmp_path.rglob("*.safetensors"))
+    measures = Measures("sum", policy_kl="mismatched", context=6)
+    batch = ResponseBatch(both, np.arange(2), torch.ones(2), model, reference, measures)
+    found = float(batch.policy_kl)
+    assert sorted(path for path in tmp_path.rglob("*.safetensors")) == kept
+    crossed = [Tokens((3, 4), (7,)), Tokens((3, 4, 5, 6), (5, 6))]  # the second one cut to six tokens
+    ratios = [by_hand(model, row, "sum") - by_hand(random_model(), row, "sum") for row in crossed]
+    assert found == pytest.approx(max(0.0, float(np.mean(ratios))), abs=1e-5)
+
+
+def test_what_is_kept_is_as_precise_as_the_weights(tmp_path: Path) -> None:
+    model = LanguageModel(random_model(), tokenizer(), "base", "4" * 64)
+    row = Tokens((3, 4), (5, 6, 7))
+    exact = Reference(model, tmp_path / "exact")([row], collate([row]))
+    mixed = Reference(model, tmp_path / "mixed")
+    with torch.autocast("cpu", torch.bfloat16):
+        found, once = mixed([row], collate([row])), mixed.once(collate([row]))
+    assert torch.equal(found.states, exact.states)
+    assert torch.equal(found.logp, exact.logp)
+    assert torch.equal(once.logp, exact.logp)
+
+
+def test_adapters_are_a_part_of_who_a_model_is() -> None:
+    plain, adapted, other = random_model(), add_lora(random_model(), 4, 8, ["q_proj"]), random_model()
+    other = add_lora(other, 4, 16, ["q_proj"])  # as strong weights at twice the scale
+    for one in (adapted, other):
+        for name, weight in one.named_parameters():
+            if "lora_" in name:
+                weight.data.fill_(0.1)
+    assert weights_digest(plain) == weights_digest(adapted) == weights_digest(other)
+    whole = [weights_digest(one, adapters=True) for one in (plain, adapted, other)]
+    assert whole[0] == weights_digest(plain)
+    assert len(set(whole)) == 3
+    with adapted.disable_adapter():
+        assert weights_digest(adapted, adapters=True) not in whole
+
+
 def test_pairs_are_every_accept_beside_every_reject_of_a_prompt(
     policy: Any, base: Any, responses: Responses, reference: Reference
 ) -> None:
@@ -285,6 +336,20 @@ def test_shuffled_labels_are_as_many_and_fall_on_labelled_rows(responses: Respon
     assert (shuffled.label != responses.label).any()
     assert (shuffled.label == responses.shuffled(3).label).all()
     assert (shuffled.label != responses.shuffled(4).label).any()
+
+
+def test_shuffled_scores_are_as_many_and_leave_learners_of_scores_nothing(responses: Responses) -> None:
+    score = np.arange(len(responses), dtype=np.float32)
+    score[::5] = np.nan
+    scored = replace(responses, score=score)  # among them are rows without a label
+    shuffled = scored.shuffled(3)
+    assert (np.isnan(shuffled.score) == np.isnan(score)).all()
+    assert sorted(shuffled.score[~np.isnan(score)]) == sorted(score[~np.isnan(score)])
+    assert (shuffled.label == responses.shuffled(3).label).all()
+    assert set(shuffled.top(0.2)) != set(scored.top(0.2))
+    known = ~np.isnan(scored.advantage)
+    assert abs(np.corrcoef(shuffled.score[known], scored.score[known])[0, 1]) < 0.3
+    assert not np.allclose(shuffled.advantage[known], scored.advantage[known])
 
 
 def test_an_adapter_is_compared_with_the_model_below_it(policy: Any, tmp_path: Path) -> None:

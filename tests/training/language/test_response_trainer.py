@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from small_language import labelled_rows, random_model
 from transformers import HfArgumentParser
 
 import datasets
 from pmpo_offline.errors import UserError
+from pmpo_offline.policies.language import open_model
 from pmpo_offline.policies.language.quiet import quiet
 from pmpo_offline.tasks.language.tiny import tokenizer
 from pmpo_offline.training.language import PMPOConfig, PMPOTrainer, ResponseConfig, ResponseTrainer
@@ -162,6 +163,53 @@ def test_what_trains_beside_an_adapter_needs_an_explicit_reference(tmp_path: Pat
     assert history[-1]["kl"] > 0
 
 
+def test_a_reference_with_an_adapter_is_not_its_base(tmp_path: Path) -> None:
+    def first(reference: Any) -> float:
+        trainer = PMPOTrainer(
+            random_model(),
+            reference,
+            arguments(PMPOConfig, tmp_path, max_steps=1),
+            train_dataset=labelled_rows(),
+            processing_class=tokenizer(),
+            peft_config=LoraConfig(**LORA),
+        )
+        return trained(trainer)[0]["kl"]
+
+    adapted = get_peft_model(random_model(), LoraConfig(**LORA, init_lora_weights=False))
+    assert first(random_model()) == pytest.approx(0, abs=1e-6)
+    assert first(adapted) > 0.01  # with the base's view of all rows in the cache
+
+
+def test_a_model_that_was_trained_is_its_own_reference_from_then_on(tmp_path: Path, model_folder: Path) -> None:
+    model = open_model(model_folder, device="cpu")
+    for lora in (None, None, LoraConfig(**LORA)):
+        trainer = PMPOTrainer(
+            model, args=arguments(PMPOConfig, tmp_path), train_dataset=labelled_rows(), peft_config=lora
+        )
+        assert trained(trainer)[0]["kl"] == pytest.approx(0, abs=1e-6)
+
+
+def test_held_out_rows_are_in_the_cache_before_the_first_step(tmp_path: Path) -> None:
+    trainer = PMPOTrainer(
+        random_model(),
+        args=arguments(PMPOConfig, tmp_path),
+        train_dataset=labelled_rows(4),
+        eval_dataset={"other": labelled_rows(12)[16:]},
+        processing_class=tokenizer(),
+        peft_config=LoraConfig(**LORA),
+    )
+    trainer.get_train_dataloader()
+    assert trainer.reference is not None
+    assert trainer.reference._asked.issuperset(trainer.eval_dataset["other"].responses.tokens)
+
+
+def test_an_absent_class_is_not_logged(tmp_path: Path) -> None:
+    accepted = [row for row in labelled_rows() if row["label"]]
+    history = trained(pmpo(tmp_path, rows=accepted))
+    assert "logps/chosen" in history[-1]
+    assert not {"logps/rejected", "rewards/rejected", "rewards/margins"} & set(history[-1])
+
+
 def test_below_the_bound_it_warns_once_with_numbers_and_trains(tmp_path: Path) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -245,6 +293,18 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
     long = [{"prompt": "a" * 40 + "=", "completion": "a", "label": True}]
     with pytest.raises(UserError, match="prompt of row 0 has 41 tokens and the context 32"):
         made(train_dataset=long)
+    for below in (LoraConfig(**LORA), None):
+        with pytest.raises(UserError, match="weights below layer 1 are trained, and cut = 1 caches"):
+            made(args=arguments(PMPOConfig, tmp_path, cut=1), peft_config=below)
+    endless = tokenizer()
+    endless.eos_token = None
+    with pytest.raises(UserError, match="has no EOS token"):
+        PMPOTrainer(
+            random_model(),
+            args=arguments(PMPOConfig, tmp_path),
+            train_dataset=labelled_rows(2),
+            processing_class=endless,
+        )
     with pytest.raises(UserError, match="comes without a tokenizer"):
         PMPOTrainer(random_model(), args=arguments(PMPOConfig, tmp_path), train_dataset=labelled_rows(2))
 
