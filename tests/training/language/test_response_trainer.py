@@ -13,7 +13,7 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from small_language import labelled_rows, random_model
-from transformers import HfArgumentParser
+from transformers import BitsAndBytesConfig, HfArgumentParser
 
 import datasets
 from pmpo_offline.errors import UserError
@@ -307,6 +307,19 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
         )
     with pytest.raises(UserError, match="comes without a tokenizer"):
         PMPOTrainer(random_model(), args=arguments(PMPOConfig, tmp_path), train_dataset=labelled_rows(2))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU it can be")
+def test_few_bits_that_cannot_be_are_one_line(tmp_path: Path, model_folder: Path) -> None:
+    bits = BitsAndBytesConfig(load_in_4bit=True)
+    with pytest.raises(UserError, match="model cannot be opened in few bits: ") as caught:
+        PMPOTrainer(
+            str(model_folder),
+            args=arguments(PMPOConfig, tmp_path),
+            train_dataset=labelled_rows(2),
+            quantization_config=bits,
+        )
+    assert "\n" not in str(caught.value)
 
 
 def test_the_command_lines_of_transformers_read_the_configuration(tmp_path: Path) -> None:
