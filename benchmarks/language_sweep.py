@@ -39,6 +39,8 @@ class Part:
     episodes: int
     updates: int | None = None
     """Where fewer must do than the algorithms declare."""
+    place: str = "sentiment"
+    """Folder of its raw scores: parts that have rows in common share one."""
 
 
 # A multiple of the bound where there is one: at 1 the rejects' own coefficient in the objective is zero.
@@ -60,6 +62,7 @@ PARTS = {
         },
         seeds=5,
         episodes=400,
+        place="tiny",
     ),
     "sentiment": Part(
         "language/sentiment-v0",
@@ -70,6 +73,10 @@ PARTS = {
             "dpo": {"beta": [0.1, 0.5]},
             "bc-accepted": {},
             "kto": {"beta": [0.1, 0.5]},
+            "nca": {"beta": [0.1, 0.5]},
+            "bco": {"beta": [0.1, 0.5]},
+            "ipo": {"beta": [0.1, 0.5]},
+            "accept-bc": {"beta": [0.5]},
         },
         seeds=3,
         episodes=100,
@@ -77,18 +84,9 @@ PARTS = {
     ),
     "divergences": Part(
         "language/sentiment-v0",
-        {"pmpo": {"divergence": ["forward", "reverse", "alpha", "renyi"], "order": [0.5], "beta": [0.525]}},
-        seeds=3,
-        episodes=100,
-        updates=40,
-    ),
-    "more": Part(
-        "language/sentiment-v0",
         {
-            "nca": {"beta": [0.1, 0.5]},
-            "bco": {"beta": [0.1, 0.5]},
-            "ipo": {"beta": [0.1, 0.5]},
-            "accept-bc": {"beta": [0.5]},
+            "bc": {},
+            "pmpo": {"divergence": ["forward", "reverse", "alpha", "renyi"], "order": [0.5], "beta": [0.525]},
         },
         seeds=3,
         episodes=100,
@@ -108,14 +106,14 @@ def run(name: str, output: Path, workers: int | None, home: Path | None, progres
         seeds=part.seeds,
         episodes=part.episodes,
         updates=part.updates,
-        output=output / name,
+        output=output / part.place,
         workers=workers,
         home=home,
         progress=progress,
     )
     for failure in done.failures:
         print(f"error: {failure}", file=sys.stderr)
-    language_sweep_report.write(output, name, done.rows)
+    language_sweep_report.write(output / part.place, name, done.rows)
 
 
 def main(

@@ -29,9 +29,9 @@ HEADER = ("method", "setting", "bound", "reward", "score", "95 % interval", "KL"
 
 
 def write(output: Path, name: str, rows: Sequence[Row]) -> None:
-    """Write the part's table and, where one setting is swept, its picture beside its raw scores."""
-    (output / name / "sweep.md").write_text(table(rows), encoding="utf-8")
-    figure(rows).savefig(output / name / "sweep.png", dpi=150)
+    """Write a part's table and picture into the folder of its raw scores."""
+    (output / f"{name}.md").write_text(table(rows), encoding="utf-8")
+    figure(rows).savefig(output / f"{name}.png", dpi=150)
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -63,13 +63,12 @@ def test_table_and_picture_of_rows(sweep: ModuleType, scores, tmp_path: Path) ->
             ]
         )
     )
-    (tmp_path / "part").mkdir()
     sweep.language_sweep_report.write(tmp_path, "part", rows)
-    lines = (tmp_path / "part" / "sweep.md").read_text().splitlines()[2:]
+    lines = (tmp_path / "part.md").read_text().splitlines()[2:]
     assert lines == [
         "| PMPO, both | alpha 0.5 β = 1 | inf ! | 35.000 | 50.0 | 50.0 – 50.0 | 0.50 | 0.80 | -2.00 | 9.00 |  |",
         "| PMPO, rejects | β = 0.1 | 1 ! | 10.000 | 0.0 | 0.0 – 0.0 | 30.00 | 0.10 | -2.00 | 9.00 | collapsed |",
         "| PMPO, rejects | β = 2 | 1 | 35.000 | 50.0 | 50.0 – 50.0 | 1.50 | 0.80 | -2.00 | 9.00 |  |",
         "| all responses | – | – | 10.000 | 0.0 | 0.0 – 0.0 | 0.00 | 0.80 | -2.00 | 9.00 |  |",
     ]
-    assert (tmp_path / "part" / "sweep.png").read_bytes()[:4] == b"\x89PNG"
+    assert (tmp_path / "part.png").read_bytes()[:4] == b"\x89PNG"
