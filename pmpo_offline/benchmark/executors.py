@@ -60,7 +60,7 @@ class Local:
                 for job in jobs:
                     self.progress("benchmark", done, len(cells))
                     try:
-                        keys += self.cell(job, learn)
+                        self.cell(job, learn, keys)
                     except PmpoOfflineError as failure:
                         error = failure
                         failures.append(f"{job.cell.title}: {failure}")
@@ -106,14 +106,16 @@ class Local:
         """Return the settings of a job's rows whose scores are not there, by key."""
         return {key: settings for key, settings in job.rows.items() if not self.results.path(key).exists()}
 
-    def cell(self, job: Job, learn: Learn) -> list[str]:
-        """Train, evaluate and store what is missing of a cell; return the keys of all its rows."""
+    def cell(self, job: Job, learn: Learn, keys: list[str]) -> None:
+        """Train, evaluate and store what is missing of a cell; add the keys of its rows, though some should fail."""
         missing = self.missing(job)
         if missing:
             metadata = job.dataset.metadata
             check_versions(metadata.id, metadata.references)
-        for key, scores in learn(job, missing) if missing else ():
-            constants = job.constants(job.rows[key]).items()
-            columns = [pl.lit(value, SCHEMA[column]).alias(column) for column, value in constants]
-            self.results.write(key, scores.with_columns(columns))
-        return list(job.rows)
+        try:
+            for key, scores in learn(job, missing) if missing else ():
+                constants = job.constants(job.rows[key]).items()
+                columns = [pl.lit(value, SCHEMA[column]).alias(column) for column, value in constants]
+                self.results.write(key, scores.with_columns(columns))
+        finally:
+            keys += [key for key in job.rows if self.results.path(key).exists()]

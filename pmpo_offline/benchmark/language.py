@@ -27,7 +27,7 @@ from pmpo_offline.benchmark.results import Results, write_whole
 from pmpo_offline.benchmark.suite import Progress, Settings
 from pmpo_offline.catalog import AlgorithmDeclaration
 from pmpo_offline.data import Dataset
-from pmpo_offline.errors import UserError
+from pmpo_offline.errors import PmpoOfflineError, UserError
 from pmpo_offline.processes import processes
 
 AT_ONCE = 4
@@ -84,16 +84,23 @@ def side_by_side(
     def learn(finish: Mapping[tuple[str, int], Callable[[], list[str]]]) -> Learn:
         def take(job: Job, missing: dict[str, Settings]) -> Iterator[tuple[str, pl.DataFrame]]:
             nonlocal done
+            failure: PmpoOfflineError | None = None
             for key in missing:
                 mine = [(key, seed) for seed in range(job.suite.seeds)]
-                for name in mine:
-                    if name in finish:
-                        for message in finish[name]():
-                            warnings.warn(message, stacklevel=2)
-                        done += 1
-                    progress("training runs", done, len(runs))
+                try:
+                    for name in mine:
+                        if name in finish:
+                            for message in finish[name]():
+                                warnings.warn(message, stacklevel=2)
+                            done += 1
+                        progress("training runs", done, len(runs))
+                except PmpoOfflineError as error:  # one setting may diverge where others do not
+                    failure = failure or error
+                    continue
                 yield key, pl.concat([pl.read_parquet(runs[name].scores, glob=False) for name in mine])
                 results.discard_checkpoint(key)
+            if failure is not None:
+                raise failure
 
         return take
 

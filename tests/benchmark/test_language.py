@@ -17,8 +17,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from pmpo_offline import catalog, data
-from pmpo_offline.benchmark import bench
+from pmpo_offline.benchmark import bench, language
 from pmpo_offline.benchmark.results import DRIFT
+from pmpo_offline.benchmark.suite import Progress
 from pmpo_offline.errors import PmpoOfflineError
 from pmpo_offline.tasks.language import tiny
 
@@ -138,6 +139,26 @@ def test_algorithm_that_finds_nothing_to_learn_does_not_stop_the_others(tmp_path
     (failure,) = done.failures
     assert failure.startswith("dpo, ")
     assert "\n" not in failure
+
+
+def test_a_setting_that_diverges_is_a_line_and_the_others_are_rows(
+    tmp_path: Path, suite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"output": tmp_path / "out", "home": tmp_path / "home", "workers": 1, "seeds": 1}
+    whole = language.execute
+
+    def execute(run: language.Run, progress: Progress) -> None:
+        if run.settings.get("beta") == 2.0:
+            raise PmpoOfflineError("not numbers")
+        whole(run, progress)
+
+    monkeypatch.setattr(language, "execute", execute)
+    for _ in range(2):  # the second time from what stands
+        done = bench(suite, algos=["pmpo"], settings={"pmpo": {"beta": [2.0, 1.0]}}, **options)
+        rows = [(row["algo"], row["beta"]) for row in done.rows if not row["shuffled"]]
+        assert sorted(rows) == [("bc", None), ("pmpo", 1.0)]
+        assert all(failure.endswith("not numbers") for failure in done.failures)
+        assert done.failures
 
 
 def test_responses_of_nobody_knows_which_model_are_refused(tmp_path: Path, suite: str, dataset: Path) -> None:
