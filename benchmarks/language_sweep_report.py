@@ -8,10 +8,11 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pmpo_offline.benchmark.publish import number
 from pmpo_offline.benchmark.report import Row
 
-BLUE, RED, GREEN, ORANGE, PURPLE, SKY, YELLOW, BLACK = (
-    *("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#B8A800", "#222222"),  # Okabe, Ito
+BLUE, RED, GREEN, ORANGE, PURPLE, SKY, YELLOW, BLACK, TEAL = (
+    *("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#B8A800", "#222222", "#008080"),  # Okabe, Ito
 )
 STYLES = {  # colour and marker, because colour alone does not reach everybody
     "pmpo": ("PMPO, both", BLUE, "o"),
@@ -23,7 +24,7 @@ STYLES = {  # colour and marker, because colour alone does not reach everybody
     "ipo": ("IPO", YELLOW, "P"),
     "nca": ("NCA", SKY, "X"),
     "kto": ("KTO", PURPLE, "D"),
-    "bco": ("BCO", PURPLE, "h"),
+    "bco": ("BCO", TEAL, "h"),
 }
 HEADER = ("method", "setting", "bound", "reward", "score", "95 % interval", "KL", "words", "its logp", "perplexity", "")
 
@@ -61,18 +62,18 @@ def figure(rows: Sequence[Row]) -> Figure:
 
 def _line(axes: Axes, rows: Sequence[Row], label: str, colour: str, marker: str) -> None:
     axes.plot([row["kl"] for row in rows], [row["iqm"] for row in rows], color=colour, linewidth=1, label=None)
-    for number, row in enumerate(rows):
+    for place, row in enumerate(rows):
         axes.errorbar(
             [row["kl"]],
             [row["iqm"]],
             yerr=[[row["iqm"] - row["low"]], [row["high"] - row["iqm"]]],
             fmt=marker,
             color=colour,
-            markersize=5 + 2 * number,
+            markersize=4 + 1.5 * place,
             markerfacecolor="white" if row["collapsed"] else colour,
             capsize=2,
             linewidth=0.8,
-            label=label if number == len(rows) - 1 else None,
+            label=label if place == 0 else None,
         )
 
 
@@ -95,6 +96,6 @@ def _cells(row: Row) -> tuple[str, ...]:
     bound = "–" if row["beta_min"] is None else f"{row['beta_min']:.3g}{'' if row['bounded'] else ' !'}"
     score = [f"{row['return']:.3f}", f"{row['iqm']:.1f}", f"{row['low']:.1f} – {row['high']:.1f}", f"{row['kl']:.2f}"]
     drift = (row[name] for name in ("distinct", "reference_logp", "perplexity"))
-    shown = ("–" if value is None else f"{value:.2f}" for value in drift)
+    shown = ("–" if value is None else number(value) for value in drift)
     collapsed = "collapsed" if row["collapsed"] else ""
     return (STYLES[row["algo"]][0], told or "–", bound, *score, *shown, collapsed)

@@ -138,7 +138,12 @@ def _drift(row: Row) -> list[str]:
     kl = f"{row['kl']:.2f}{' !' if row['collapsed'] else ''}"
     # A policy that only ever ends at once says no words, and some models cannot write prose.
     others = (row[name] for name in ("distinct", "reference_logp", "perplexity"))
-    return [kl, *("–" if value is None else f"{value:.2f}" for value in others)]
+    return [kl, *("–" if value is None else number(value) for value in others)]
+
+
+def number(value: float) -> str:
+    """Return a measure of drift with two decimals, and where a policy collapsed its size: perplexities have no end."""
+    return f"{value:.2f}" if abs(value) < 1e4 else f"{value:.0e}"
 
 
 def _varying(rows: Sequence[Row]) -> list[str]:

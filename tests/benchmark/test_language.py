@@ -176,7 +176,7 @@ def test_declared_algorithms_are_those_of_the_suite_and_can_be_trained() -> None
     from pmpo_offline.training.settings import complete, validated
 
     declared = {each.name: each for each in catalog.algorithms("language")}
-    assert set(catalog.suite("language").algorithms) == set(declared)
+    assert set(catalog.suite("language").algorithms) < set(declared)
     for each in declared.values():
         assert each.start == "reference"
         assert each.objective in OBJECTIVES
