@@ -45,6 +45,7 @@ class Part:
 
 # A multiple of the bound where there is one: at 1 the rejects' own coefficient in the objective is zero.
 BOUNDED = ["0.25x", "0.75x", "1.05x", "2x", "4x"]
+DIVERGENCES = {"divergence": ["forward", "reverse", "alpha", "renyi"], "order": [0.5], "beta": [0.525]}
 PARTS = {
     "tiny": Part(
         "language/tiny-v0",
@@ -78,12 +79,16 @@ PARTS = {
         episodes=100,
         updates=40,
     ),
+    "tiny-divergences": Part(
+        "language/tiny-v0",
+        {"bc": {}, "pmpo": DIVERGENCES},
+        seeds=5,
+        episodes=400,
+        place="tiny",
+    ),
     "divergences": Part(
         "language/sentiment-v0",
-        {
-            "bc": {},
-            "pmpo": {"divergence": ["forward", "reverse", "alpha", "renyi"], "order": [0.5], "beta": [0.525]},
-        },
+        {"bc": {}, "pmpo": DIVERGENCES},
         seeds=3,
         episodes=100,
         updates=40,
