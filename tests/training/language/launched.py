@@ -53,3 +53,6 @@ if __name__ == "__main__":
         logged = history(out, name, drawn, 6, 1)
         if os.environ["RANK"] == "0":
             (out / f"{name}.json").write_text(json.dumps(logged))
+    # Together and by name: a process that simply ends may still have threads of gloo's, and is then aborted.
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
