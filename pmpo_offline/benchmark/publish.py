@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from pmpo_offline.benchmark.report import Row
+from pmpo_offline.strict_json import finite
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,10 +40,15 @@ METRICS = {
 
 
 def write(output: Path, title: str, rows: Sequence[Row]) -> None:
-    """Write report.md, report.json and report.png to the output directory, each whole or not at all."""
+    """Write report.md, report.json and report.png to the output directory, each whole or not at all.
+
+    In JSON an infinite number is null: `report.table` says which null means what.
+    """
     output.mkdir(parents=True, exist_ok=True)
     content = {"rows": list(rows), "raw": "raw"}
-    _replace(output / "report.json", lambda path: _write_text(path, json.dumps(content, indent=1)))
+    _replace(
+        output / "report.json", lambda path: _write_text(path, json.dumps(finite(content), indent=1, allow_nan=False))
+    )
     _replace(output / "report.md", lambda path: _write_text(path, markdown(title, rows)))
     _replace(output / "report.png", lambda path: figure(title, rows).savefig(path, format="png", dpi=150))
 

@@ -42,7 +42,9 @@ def table(raw: pl.DataFrame) -> list[Row]:
     (`[estimate, low, high]` of the probability that a run beats one of the reference; None without a reference),
     `beta`, `beta_min`, `bounded` (None where no bound applies), `training`, `dataset_sha`, `versions`, `key`; and
     `kl`, `distinct`, `reference_logp`, `perplexity`, `collapsed` (None for what is no language model; the last also
-    without a reference to compare with).
+    without a reference to compare with). Two may be infinite, which report.json and `--json` write as null: a
+    `beta_min` that no β meets (`bounded` is then false, and null where no bound applies), and the `perplexity` of
+    logits that have exploded (tables say inf, and a dash where the tokens cannot write prose).
     """
     runs = _runs(raw)
     rows: list[Row] = []

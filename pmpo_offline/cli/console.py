@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
+
+from pmpo_offline.strict_json import finite
 
 Progress = Callable[[str, int, int], None]
 SECONDS_BETWEEN_LINES = 10.0
@@ -30,7 +31,7 @@ def working() -> Iterator[Progress]:
 
 def emit(content: dict[str, Any]) -> None:
     """Print one JSON object on stdout; numbers that JSON does not know (infinite, not a number) become null."""
-    print(json.dumps(_plain(content), allow_nan=False))
+    print(json.dumps(finite(content), allow_nan=False))
 
 
 @contextlib.contextmanager
@@ -64,11 +65,3 @@ def _lines() -> Progress:
             due = time.monotonic() + SECONDS_BETWEEN_LINES
 
     return progress
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

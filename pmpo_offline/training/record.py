@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pmpo_offline.errors import PmpoOfflineError, UserError
+from pmpo_offline.strict_json import finite
 
 NAME = "run.json"
 
@@ -46,7 +47,7 @@ def write_record(output: Path, record: Mapping[str, Any]) -> None:
     try:
         output.mkdir(parents=True, exist_ok=True)
         with scratch.open("w", encoding="utf-8") as file:
-            json.dump(_plain(record), file, indent=1, allow_nan=False)
+            json.dump(finite(record), file, indent=1, allow_nan=False)
             file.flush()
             os.fsync(file.fileno())
         scratch.replace(path)
@@ -92,11 +93,3 @@ def claim(output: Path, marker: Path, run: str) -> None:
 def bound_text(bound: float | None) -> float | str | None:
     """Return a bound on β as JSON can hold it: "inf" where no β is enough, so that null is left to mean no bound."""
     return "inf" if bound == math.inf else bound
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

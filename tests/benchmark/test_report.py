@@ -94,6 +94,23 @@ def test_drift_of_language_models_by_hand(scores, distinct, reference_logp, coll
     assert "| – | – | – | – |\n" in text
 
 
+def test_infinite_numbers_are_null_in_json_and_inf_in_the_table(tmp_path, scores):
+    moved = scores("p", [[10.0]] * 2, beta_min=float("inf"))
+    drift = {"kl": 1.0, "token_kl": 0.2, "distinct": 0.5, "reference_logp": -2.0, "perplexity": float("inf")}
+    rows = report.table(moved.with_columns(pl.lit(value, pl.Float64).alias(name) for name, value in drift.items()))
+    publish.write(tmp_path, "T", rows)
+
+    def refuse(text):
+        raise ValueError(f"{text} is no JSON")
+
+    (row,) = json.loads((tmp_path / "report.json").read_text(), parse_constant=refuse)["rows"]
+    assert row["perplexity"] is row["beta_min"] is None
+    assert row["bounded"] is False
+    text = (tmp_path / "report.md").read_text()
+    assert "1 < inf !" in text
+    assert "| -2.00 | inf |" in text
+
+
 def test_tables_without_language_models_say_nothing_of_drift(raw):
     text = publish.markdown("T", report.table(raw))
     assert "KL" not in text

@@ -36,9 +36,10 @@ def report(
     """Measure a policy; its samples, the reference's and the judge's answers are kept in `output`.
 
     Returns:
-        `policy` and `reference`: the `summary` of either's samples, with its `perplexity` on running text. `implicit`:
-        how its implicit rewards rank held-out labels. `judge`: what a judge says, None without one. `notes`: what could
-        not be measured, and why.
+        `policy` and `reference`: the `summary` of either's samples, with its `perplexity` on running text (None where
+        the tokens cannot write that; infinite, which JSON has no number for and `--json` prints as null, where the
+        logits have exploded). `implicit`: how its implicit rewards rank held-out labels. `judge`: what a judge says,
+        None without one. `notes`: what could not be measured, and why.
 
     Raises:
         UserError: nothing is held out, or the dataset's references are of another version of what scores it.
