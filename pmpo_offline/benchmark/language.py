@@ -31,7 +31,7 @@ from pmpo_offline.errors import PmpoOfflineError, UserError
 from pmpo_offline.processes import processes
 
 AT_ONCE = 4
-"""Processes where nobody says how many: each holds the model twice, and what its training needs."""
+"""Processes where nobody says how many: each holds a model, and what its training needs."""
 
 
 @dataclass(frozen=True)
@@ -156,12 +156,13 @@ def execute(run: Run, progress: Progress) -> None:
         progress=progress,
     )
     directory = model_directory(base_model(run.dataset), run.home, progress)
-    policy = load_adapter(open_model(directory), trained.adapter)
+    reference = open_model(directory)
+    policy = load_adapter(reference, trained.adapter)
     # One sample a prompt as far as they go: another prompt says more than another sample.
     samples = -(-run.episodes // len(held_out_prompts(run.dataset)))
     scores = evaluate_language(
         policy,
-        open_model(directory),
+        reference,
         run.dataset,
         prompts=-(-run.episodes // samples),
         samples=samples,

@@ -114,7 +114,7 @@ def _language(
     reference = open_model(place, name=name)
     if reference.digest != record.get("model_digest", reference.digest):
         raise UserError(f"{directory} was trained on another model than {name} is now ({place}): train it again")
-    policy = load_adapter(open_model(place, name=name), directory / record["adapter"])
+    policy = load_adapter(reference, directory / record["adapter"])
     output = directory / "evaluation"
     found = report(
         policy,

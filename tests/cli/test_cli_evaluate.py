@@ -31,7 +31,7 @@ from pmpo_offline.data import (
 )
 from pmpo_offline.data.digest import content_digest
 from pmpo_offline.policies import MixturePolicy
-from pmpo_offline.policies.language import add_lora, open_model, save_adapter
+from pmpo_offline.policies.language import LanguageModel, add_lora, open_model, save_adapter
 from pmpo_offline.tasks.language import tiny
 from pmpo_offline.training.record import read_record, write_record
 from pmpo_offline.training.stored_policy import save_policy
@@ -154,6 +154,20 @@ def test_a_language_model(place: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert run(["evaluate", str(place / "run"), "--prompts", "3"]) == 0
     table = capsys.readouterr().out
     assert all(text in table for text in ("normalized score", "beta 0.5", "3 held-out prompts × 1", "note: ", "AUC"))
+
+
+def test_weights_are_read_once(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+
+    def counted(directory: Path, **options: Any) -> LanguageModel:
+        opened.append(directory)
+        return open_model(directory, **options)
+
+    monkeypatch.setattr("pmpo_offline.policies.language.model.open_model", counted)
+    answer(capsys, place / "run", "--prompts", "1")
+    assert opened == [place / "model"]
 
 
 def test_a_judge(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib.util
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -171,9 +172,9 @@ def save_adapter(model: PeftModel, directory: Path) -> None:
 
 
 def load_adapter(base: LanguageModel, directory: Path, *, trainable: bool = False) -> LanguageModel:
-    """Return `base` with the adapter in `directory` on it.
+    """Return a model that is `base` with the adapter in `directory` on it, and leave `base` itself without.
 
-    The modules of `base` are wrapped in place: from then on it is reached through the result (`disable_adapter`).
+    Both have the same weights in memory, the adapter's aside: who trains these of the one trains the other's.
     Raises `UserError` if the directory holds no adapter, or one of another model.
     """
     from peft import PeftModel
@@ -182,7 +183,7 @@ def load_adapter(base: LanguageModel, directory: Path, *, trainable: bool = Fals
         raise UserError(f"{directory} holds no adapter: there is no {missing[0]} in it")
     with quiet():
         try:
-            model = PeftModel.from_pretrained(base.model, str(directory), is_trainable=trainable)
+            model = PeftModel.from_pretrained(_same_weights(base.model), str(directory), is_trainable=trainable)
         except Exception as error:  # safetensors, JSON and peft each have exceptions of their own
             raise UserError(f"{directory} is no adapter of {base.name}: {_first(error)}") from None
     own = "".join(hashlib.sha256((directory / name).read_bytes()).hexdigest() for name in ADAPTER)
@@ -190,6 +191,12 @@ def load_adapter(base: LanguageModel, directory: Path, *, trainable: bool = Fals
     if not trainable:
         model = model.eval().requires_grad_(False)
     return replace(base, model=model, name=directory.name, digest=identity)
+
+
+def _same_weights(model: PreTrainedModel | PeftModel) -> Any:
+    """Return a copy of a model's modules around the weights of the model itself."""
+    shared = [*model.parameters(), *model.buffers()]
+    return copy.deepcopy(model, {id(weight): weight for weight in shared})
 
 
 def _is_empty(directory: Path) -> bool:

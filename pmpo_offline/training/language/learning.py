@@ -33,6 +33,7 @@ from pmpo_offline.training.language.settings import LanguageSettings
 from pmpo_offline.training.language.trainer import ResponseTrainer
 from pmpo_offline.training.record import bound_text, claim, finished, identity, write_record
 from pmpo_offline.training.settings import settle, validated
+from pmpo_offline.training.shuffle import identified
 
 Progress = Callable[[str, int, int], None]
 _OWNER = "run"
@@ -64,7 +65,7 @@ class TrainedLanguage:
         return cls(output / record["adapter"], bound=bound, **{name: record[name] for name in names})
 
     def policy(self, base: LanguageModel) -> LanguageModel:
-        """Return what was learned, on a freshly opened model, whose modules it wraps."""
+        """Return what was learned, on the model that it was learned on, as `open_model` returns it."""
         return load_adapter(base, self.adapter)
 
 
@@ -93,7 +94,7 @@ def train_language(
         model: a name (`tasks.language.models`) or a directory; default the one that the responses are from.
         cache: folder of what the reference says of every row, shared by all runs; default `<home>/.reference`.
         home: where datasets and models are.
-        shuffle_labels: permute labels and scores among the rows that have them, as a control.
+        shuffle_labels: permute labels and scores among all rows, as a control.
         overrides: training hyperparameters (`LanguageSettings`) in place of the declared ones.
         progress: told what is going on.
 
@@ -117,7 +118,8 @@ def train_language(
     root = data.home() if home is None else home
     directory = model_directory(name, root, progress)
     base = open_model(directory, name=name, dtype=hyper.dtype, quantize=hyper.quantize)
-    told = [algorithm.model_dump(), complete, hyper.model_dump(), seed, shuffle_labels]
+    control = shuffle_labels and identified(rows.metadata, algorithm.rows)
+    told = [algorithm.model_dump(), complete, hyper.model_dump(), seed, control]
     run = identity(*told, base.digest, _content(rows))
     if record := finished(output, run):
         return TrainedLanguage.of(output, record)

@@ -177,6 +177,9 @@ def test_adapter_comes_back_as_it_was_and_can_be_switched_off(directory, tmp_pat
     assert not any(weight.requires_grad for weight in loaded.model.parameters())
     with loaded.model.disable_adapter():
         assert torch.equal(loaded.model(IDS).logits, alone)
+    assert torch.equal(base.model(IDS).logits, alone)  # it is still there, in the same memory
+    own = {weight.data_ptr() for name, weight in loaded.model.named_parameters() if "lora_" not in name}
+    assert own == {weight.data_ptr() for weight in base.model.parameters()}
     assert loaded.digest != base.digest
     assert loaded.digest == load_adapter(open_model(directory, device="cpu"), tmp_path / "adapter").digest
 
