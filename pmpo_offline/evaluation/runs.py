@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pmpo_offline import data
 from pmpo_offline.data import Dataset, load_dataset
 from pmpo_offline.data.digest import content_digest
 from pmpo_offline.errors import PmpoOfflineError, UserError
@@ -125,6 +126,7 @@ def _language(
         prompts=prompts,
         seed=seed,
         judge=asked,
+        cache=(data.home() if home is None else home) / ".reference",
         progress=progress,
     )
     return {"model": name, "output": str(output), **found}

@@ -113,6 +113,14 @@ def save_run(directory: Path, dataset: Path, model: Path) -> Path:
     return directory
 
 
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the reference cache goes."""
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("PMPO_OFFLINE_DATASETS", str(home))
+    return home
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model, a dataset, and a run."""
@@ -157,7 +165,7 @@ def test_a_language_model(place: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_weights_are_read_once(
-    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    place: Path, home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = []
 
@@ -168,6 +176,7 @@ def test_weights_are_read_once(
     monkeypatch.setattr("pmpo_offline.policies.language.model.open_model", counted)
     answer(capsys, place / "run", "--prompts", "1")
     assert opened == [place / "model"]
+    assert list((home / ".reference").glob("*/logp/*")), "what the model says of stored rows is known to the next run"
 
 
 def test_a_judge(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,8 +12,9 @@ responses, as unpaired feedback does. Neither depends on β > 0.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -21,13 +22,20 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from pmpo_offline.data import Dataset
-from pmpo_offline.evaluation.language.drift import drift
 from pmpo_offline.evaluation.language.held_out import held_out_responses
+from pmpo_offline.evaluation.language.measuring import batches_by_length, measuring
 from pmpo_offline.policies.language.model import LanguageModel
+from pmpo_offline.policies.language.scoring import states, token_logp
+from pmpo_offline.policies.language.tokens import Tokens, collate
 from pmpo_offline.tasks.language.sampling import context
+from pmpo_offline.training.language.reference_cache import ReferenceCache
 from pmpo_offline.training.language.responses import read
 
 Floats = NDArray[np.float64]
+Progress = Callable[[str, int, int], None]
+
+BATCH = 64
+"""Responses that are scored at once."""
 
 
 @dataclass(frozen=True)
@@ -52,17 +60,29 @@ def preference(
     dataset: Dataset,
     *,
     prompts: int | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    cache: Path | None = None,
+    progress: Progress | None = None,
 ) -> Preference:
-    """Score the labelled responses to held-out prompts (all, or as many as `held_out_prompts` chooses).
+    """Score the labelled responses to held-out prompts.
 
     They are read as the learners read theirs: one that was cut when it was sampled, or that the context cuts, has no
     end.
+
+    Args:
+        policy: whose implicit rewards these are.
+        reference: what its log-ratios are to.
+        dataset: labelled responses.
+        prompts: how many, as `held_out_prompts` chooses; None for all.
+        cache: folder of the reference cache, where what the reference says is read, or kept for the next policy; None:
+            it is run.
+        progress: told what is going on.
     """
     frame = held_out_responses(dataset, prompts).filter(pl.col("label").is_not_null())
     labelled = replace(dataset, table=frame.to_arrow())
     rows = read(labelled, policy.tokenizer, context=context(policy) or sys.maxsize).tokens
-    reward = drift(policy, reference, rows, progress=progress).kl
+    theirs = _logp(reference, rows, progress) if cache is None else _kept(cache, reference, rows, progress)
+    # The last digits depend on what shares a batch, and must not tell apart what is equal.
+    reward = np.round(_logp(policy, rows, progress) - theirs, 3)
     return compare(reward, frame["label"].to_numpy(), frame["prompt_id"].to_numpy())
 
 
@@ -82,6 +102,27 @@ def compare(reward: Floats, label: NDArray[np.bool_], group: NDArray[np.integer]
         accepted=len(accepts),
         rejected=len(rejects),
     )
+
+
+def _logp(model: LanguageModel, rows: Sequence[Tokens], progress: Progress | None) -> Floats:
+    """Return the log-probability of each completion, (n,) nats."""
+    found, done = np.zeros(len(rows)), 0
+    with measuring(model.model):
+        for members in batches_by_length(rows, BATCH):
+            batch = collate([rows[i] for i in members]).to(model.device)
+            tokens = token_logp(model.model, states(model.model, batch), batch.target).double()
+            found[members] = batch.reduce(tokens, "sum").cpu().numpy()
+            done += len(members)
+            if progress:
+                progress("score texts", done, len(rows))
+    return found
+
+
+def _kept(cache: Path, reference: LanguageModel, rows: Sequence[Tokens], progress: Progress | None) -> Floats:
+    """Return the same of the reference, from its cache."""
+    with measuring(reference.model):
+        found = ReferenceCache(cache, reference).get(rows, progress)
+    return np.array([float(row.logp.double().sum()) for row in found])
 
 
 def _wins(accepts: Floats, rejects: Floats) -> tuple[float, int]:

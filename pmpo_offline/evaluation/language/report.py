@@ -31,9 +31,12 @@ def report(
     prompts: int | None = None,
     seed: int = 0,
     judge: tuple[Judge, Templates] | None = None,
+    cache: Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Measure a policy; its samples, the reference's and the judge's answers are kept in `output`.
+
+    What the reference says of the dataset's own rows is read from `cache`, as `preference` does.
 
     Returns:
         `policy` and `reference`: the `summary` of either's samples, with its `perplexity` on running text (None where
@@ -66,7 +69,9 @@ def report(
         found[name] |= {"perplexity": None if read is None else read.value}
         if read is None and name == "reference":
             notes.append(f"{model.name} has no words for running text: no perplexity")
-    implicit = preference(policy, reference, dataset, prompts=prompts, progress=_of("labelled responses", progress))
+    implicit = preference(
+        policy, reference, dataset, prompts=prompts, cache=cache, progress=_of("labelled responses", progress)
+    )
     if not implicit.pairs:
         notes.append("no held-out prompt has both an accept and a reject: no implicit accuracy")
     judged = None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from pmpo_offline.evaluation.language.drift import drift
 from pmpo_offline.evaluation.language.preference import Preference, compare, preference
 from pmpo_offline.policies.language.scoring import states, token_logp
 from pmpo_offline.policies.language.tokens import collate, tokenize
@@ -50,6 +51,25 @@ def test_rewards_come_from_both_models(random_model, reversals):
     assert few.pairs == 3
 
 
+def test_a_reference_that_is_known_is_not_run(random_model, reversals, tmp_path):
+    policy, reference = random_model(0), random_model(1)
+    dataset = reversals(train=1, test=8)
+    plainly = preference(policy, reference, dataset)
+    kept = preference(policy, reference, dataset, cache=tmp_path)
+    assert kept == replace(plainly, margin=pytest.approx(plainly.margin, abs=1e-3))
+
+    def run(*_):
+        raise AssertionError("the reference is run")
+
+    reference.model.register_forward_pre_hook(run)
+    reference.model.model.register_forward_pre_hook(run)
+    assert preference(policy, reference, dataset, cache=tmp_path) == kept
+    with pytest.raises(AssertionError, match="is run"):
+        preference(policy, reference, dataset)
+    unmoved = preference(random_model(1), reference, dataset, cache=tmp_path)
+    assert (unmoved.accuracy, unmoved.auc, unmoved.margin) == (0.5, 0.5, 0.0)
+
+
 @pytest.mark.parametrize("recorded", [True, False])
 def test_an_answer_that_was_cut_has_no_end_that_nobody_sampled(random_model, responses, monkeypatch, recorded):
     """By the dataset's longest completion, or by the context; the scores are those of the tokens learned from."""
@@ -57,15 +77,15 @@ def test_an_answer_that_was_cut_has_no_end_that_nobody_sampled(random_model, res
     rows = [("abcd=", "dcbaa", 1.0, "test"), ("abcd=", "dc", 0.0, "test")]
     dataset = responses(rows, settings={"tokens": 5} if recorded else {})
     seen = []
-    scored = drift
     monkeypatch.setattr(
-        "pmpo_offline.evaluation.language.preference.drift",
-        lambda policy, reference, rows, **options: seen.extend(rows) or scored(policy, reference, rows, **options),
+        "pmpo_offline.evaluation.language.preference.collate", lambda rows: seen.extend(rows) or collate(rows)
     )
     assert preference(policy, reference, dataset).pairs == 1
+    ours, theirs = seen[:2], seen[2:]
+    assert ours == theirs
     end = policy.tokenizer.eos_token_id
-    assert [len(row.completion) for row in seen] == [5, 3]
-    assert [row.completion[-1] == end for row in seen] == [False, True]
+    assert [len(row.completion) for row in ours] == [5, 3]
+    assert [row.completion[-1] == end for row in ours] == [False, True]
 
 
 def test_a_policy_that_learned_the_labels_is_right(random_model, reversals):
