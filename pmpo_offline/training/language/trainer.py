@@ -32,6 +32,7 @@ from pmpo_offline.policies.language.trunk import check_split
 from pmpo_offline.training.batches import inputs as asked_of
 from pmpo_offline.training.bound import beta_bound
 from pmpo_offline.training.language.batches import Batch, Measures, ResponseBatch
+from pmpo_offline.training.language.checkpoints import SafeCheckpoints
 from pmpo_offline.training.language.columns import dataset_of
 from pmpo_offline.training.language.config import PMPOConfig, ResponseConfig
 from pmpo_offline.training.language.feed import Feed, Loader
@@ -66,7 +67,7 @@ METRICS = {
 _COMPARED = {"ref_logp", "ref_chosen", "ref_rejected", "policy_kl"}
 
 
-class ResponseTrainer(transformers.Trainer):  # type: ignore[misc]
+class ResponseTrainer(SafeCheckpoints):
     """Trains any objective on responses.
 
     Args:

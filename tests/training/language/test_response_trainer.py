@@ -267,6 +267,9 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path: P
     trained(whole)
     first = trainer("halves", save_strategy="steps", save_steps=5)
     trained(first)
+    stopped = [path for path in (tmp_path / "halves" / "checkpoint-5").rglob("*") if path.is_file()]
+    assert {path.suffix for path in stopped} <= {".json", ".jinja", ".md", ".safetensors"}, "no pickle"
+    assert {"optimizer.safetensors", "rng_state_0.safetensors"} <= {path.name for path in stopped}
     second = trainer("halves", save_strategy="steps", save_steps=5)
     with quiet():
         second.train(resume_from_checkpoint=str(tmp_path / "halves" / "checkpoint-5"))
