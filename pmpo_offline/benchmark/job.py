@@ -17,6 +17,7 @@ from pmpo_offline.benchmark.suite import Cell, Settings
 from pmpo_offline.catalog import SuiteDeclaration
 from pmpo_offline.errors import UserError
 from pmpo_offline.training.settings import settle
+from pmpo_offline.training.shuffle import expected, identified
 
 if TYPE_CHECKING:
     from pmpo_offline.data import Dataset
@@ -56,6 +57,8 @@ class Job:
             from pmpo_offline.training.language.responses import part
 
             learned_from = part(self.dataset, "train")  # whose bounds are those of its own labels
+        if self.cell.shuffled:
+            learned_from = expected(learned_from)
         complete = (settle(self.cell.algorithm, settings, learned_from) for settings in self.cell.settings)
         return {key(self.determinants(settings)): settings for settings in complete}
 
@@ -71,7 +74,7 @@ class Job:
             "algorithm": self.cell.algorithm.model_dump(include=learner, exclude_defaults=True),
             "training": self.training,
             "settings": settings,
-            "shuffled": self.cell.shuffled,
+            "shuffled": self.cell.shuffled and identified(self.dataset.metadata, self.cell.algorithm.rows),
             "seeds": self.suite.seeds,
             "episodes": self.suite.episodes,
             "versions": self.versions,

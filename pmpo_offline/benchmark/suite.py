@@ -20,6 +20,7 @@ from pmpo_offline.catalog import AlgorithmDeclaration, Share, SuiteDeclaration
 from pmpo_offline.errors import UserError, unknown
 from pmpo_offline.objectives import OBJECTIVES, Words
 from pmpo_offline.training.settings import complete
+from pmpo_offline.training.shuffle import check_labels
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
@@ -124,12 +125,11 @@ def _arms(suite: SuiteDeclaration, family: str, algos: Sequence[str] | None, swe
 
 
 def _control(algorithm: AlgorithmDeclaration) -> str:
-    """Return the name of an algorithm whose labels may be shuffled: one whose rows or objective depend on them."""
-    objective = OBJECTIVES.get(algorithm.objective)
-    if objective and algorithm.rows in ("all", "top", "candidates") and "label" not in objective.inputs.values():
-        raise UserError(
-            f"shuffled: {algorithm.name} uses no labels, so that shuffling them is no control: take it out of the list"
-        )
+    """Return the name of an algorithm whose labels may be shuffled; `UserError` for another."""
+    try:
+        check_labels(algorithm)
+    except UserError as error:
+        raise UserError(f"shuffled: {error}: take it out of the list") from None
     return algorithm.name
 
 

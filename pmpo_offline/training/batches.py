@@ -150,7 +150,7 @@ class Sampler:
         dataset: labelled transitions.
         rows: what a minibatch is made of: "all", "accepted", "balanced" or "top" rows, "candidates" or "pairs".
         seeds: one a run.
-        shuffle: give every run labels that were permuted among the labelled units, as a control.
+        shuffle: give every run labels that were permuted among all units, as a control.
         device: where the data lies.
         top: share of the episodes that "top" rows are those of.
     """

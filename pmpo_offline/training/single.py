@@ -15,6 +15,7 @@ from pmpo_offline.errors import UserError, unknown
 from pmpo_offline.objectives import OBJECTIVES
 from pmpo_offline.training.record import bound_text, claim, finished, identity, read_record, write_record
 from pmpo_offline.training.settings import TrainingSettings, hyperparameters, settle
+from pmpo_offline.training.shuffle import expected, identified
 from pmpo_offline.training.stored_policy import save_policy
 from pmpo_offline.training.trainer import train
 
@@ -102,8 +103,9 @@ def _control(
 ) -> dict[str, Any]:
     meta = dataset.metadata
     hyper = hyperparameters(algorithm, overrides)
-    complete = settle(algorithm, settings, dataset)
-    told = [algorithm.model_dump(), complete, hyper.model_dump(), seed, shuffle_labels]
+    complete = settle(algorithm, settings, expected(dataset) if shuffle_labels else dataset)
+    control = shuffle_labels and identified(meta, algorithm.rows)
+    told = [algorithm.model_dump(), complete, hyper.model_dump(), seed, control]
     run = identity(*told, hashlib.sha256(meta.model_dump_json().encode()).hexdigest())
     if record := finished(output, run):
         return record

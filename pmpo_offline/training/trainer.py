@@ -22,6 +22,7 @@ from pmpo_offline.training.fitting import Progress, fit
 from pmpo_offline.training.learned import critic_settings
 from pmpo_offline.training.reference import CLONE, fresh_policy, reference_policy, repeat
 from pmpo_offline.training.settings import hyperparameters, settle, warn_below
+from pmpo_offline.training.shuffle import check_labels, expected
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,14 @@ def train(
         checkpoint: where to leave checkpoints; a run that finds one goes on from it and ends bit for bit the same.
         references: a folder of clones that algorithms share, with checkpoints of its own; without it they are trained
             again. `bc` itself is such a clone.
-        shuffle_labels: permute the labels among the labelled units, each seed its own way.
+        shuffle_labels: permute the labels among all units, each seed its own way.
         overrides: training hyperparameters in place of the declared ones.
         device: a torch device; default CUDA if there is one.
         progress: told what is going on.
 
     Raises:
-        UserError: unknown or malformed hyperparameters, or labels that leave the algorithm nothing to learn from.
+        UserError: unknown or malformed hyperparameters, labels that leave the algorithm nothing to learn from, or
+            labels to shuffle that are not all that it learns from.
     """
     if dataset.metadata.kind == "responses":
         raise UserError(f"dataset {dataset.metadata.id} holds responses: train a language model with train_language")
@@ -76,8 +78,11 @@ def train(
         algorithm = catalog.algorithm(algorithm, family)
     hyper = hyperparameters(algorithm, overrides or {})
     critic_settings(algorithm)  # a mistake in them is said before anything is done
-    complete = [settle(algorithm, each, dataset) for each in settings]
-    bounds = [beta_bound(algorithm, each, dataset) for each in complete]
+    labelled = expected(dataset) if shuffle_labels else dataset
+    complete = [settle(algorithm, each, labelled) for each in settings]
+    bounds = [beta_bound(algorithm, each, labelled) for each in complete]
+    if shuffle_labels:
+        check_labels(algorithm)
     warn_below(algorithm, complete, bounds)
     runs = [(each, seed) for each in complete for seed in seeds]
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))

@@ -39,7 +39,9 @@ def test_committed_rows_of_control_are_found_under_their_keys(monkeypatch: pytes
         )
         seeds = row["seeds"]
         sizes = {"seeds": seeds, "episodes": row["records"] // seeds}
-        dataset = SimpleNamespace(metadata=SimpleNamespace(references=references, kind="transitions"))
+        labels = SimpleNamespace(accepted=101_634, rejected=98_365, unlabelled=1)  # a tie, as control's sets may have
+        metadata = SimpleNamespace(references=references, kind="transitions", counts=labels, candidates=None)
+        dataset = SimpleNamespace(metadata=metadata)
         each = job.Job(
             catalog.revise(catalog.suite("control"), "test", sizes), cell, dataset, content=row["dataset_sha"]
         )

@@ -1,4 +1,4 @@
-"""Minibatches: which rows are drawn, what they say by name, and labels shuffled as a control."""
+"""Minibatches: which rows are drawn, and what they say by name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from pmpo_offline.objectives import OBJECTIVES
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.training.batches import Pools, RowBatch, Sampler, inputs
 from pmpo_offline.training.divergence import from_reference
-from pmpo_offline.training.shuffle import shuffled
 
 CPU = torch.device("cpu")
 SEEDS = (0, 1)
@@ -178,30 +177,6 @@ def test_nothing_accepted_is_said(stacking: Dataset, rows: str) -> None:
 def test_dataset_without_candidates_is_said(stacking: Dataset, rows: str) -> None:
     with pytest.raises(UserError, match="scored candidate actions and the dataset has none"):
         sampler(replace(stacking, candidates=None), rows)
-
-
-@pytest.mark.parametrize("label", ["success", "return_to_go:q0.5"])
-@pytest.mark.parametrize("imbalance", [None, 0.3])
-def test_shuffled_labels(stacking: Dataset, label: str, imbalance: float | None) -> None:
-    dataset = stacking.relabelled(label, imbalance=imbalance)
-    rows, unit = Rows.of(dataset), dataset.metadata.unit
-    assert unit == ("episode" if label == "success" else "step")
-    views = [shuffled(rows, unit, seed) for seed in (0, 1, 2, 0)]
-    first = torch.tensor(dataset.episodes.column("start").to_numpy()) if dataset.episodes is not None else None
-    for view in views:
-        units = (view.label[first], rows.label[first]) if unit == "episode" else (view.label, rows.label)
-        assert sorted(units[0].tolist()) == sorted(units[1].tolist()), "as many accepts and rejects as before"
-        assert ((view.label == 0) == (rows.label == 0)).all(), "what was unlabelled stays so"
-        if unit == "episode":
-            assert view.label.equal(view.label[first][view.episode]), "an episode has one label"
-        assert not view.label.equal(rows.label)
-        assert view.candidates is not None
-        assert rows.candidates is not None
-        assert view.candidates.label.sum() == rows.candidates.label.sum()
-        assert not view.candidates.label.equal(rows.candidates.label)
-    assert views[0].label.equal(views[3].label), "a function of the seed"
-    assert not views[0].label.equal(views[1].label)
-    assert not views[1].label.equal(views[2].label)
 
 
 def test_each_run_has_its_own_shuffle(stacking: Dataset, policy: Callable[[int], MixturePolicy]) -> None:

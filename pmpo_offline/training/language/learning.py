@@ -31,7 +31,7 @@ from pmpo_offline.training.language.config import ResponseConfig
 from pmpo_offline.training.language.responses import part
 from pmpo_offline.training.language.settings import LanguageSettings
 from pmpo_offline.training.language.trainer import ResponseTrainer
-from pmpo_offline.training.record import bound_text, claim, finished, identity, write_record
+from pmpo_offline.training.record import bound_text, claim, finished, identity, labels_of, write_record
 from pmpo_offline.training.settings import settle, validated
 from pmpo_offline.training.shuffle import identified
 
@@ -139,6 +139,7 @@ def train_language(
         "dataset": dataset.metadata.id,
         "dataset_path": str(dataset.path),
         "dataset_digest": content_digest(dataset),
+        "labels": labels_of(dataset),
         "task": dataset.metadata.task,
         "algorithm": algorithm.name,
         "objective": algorithm.objective,

@@ -86,14 +86,12 @@ class Responses:
         return np.sort(known[np.argsort(-self.score[known], kind="stable")][:count])
 
     def shuffled(self, seed: int) -> Responses:
-        """Permute labels among the labelled and scores among the scored rows: the control, whose feedback says nothing.
+        """Permute labels and scores among all rows: the control, whose feedback says nothing, nor who has some.
 
         Each for itself: rows that have a score without a label would tell accepts from rejects otherwise.
         """
-        labelled, scored = np.flatnonzero(self.label), np.flatnonzero(~np.isnan(self.score))
-        label, score = self.label.copy(), self.score.copy()
-        label[labelled] = label[np.random.default_rng([seed, 7]).permutation(labelled)]
-        score[scored] = score[np.random.default_rng([seed, 8]).permutation(scored)]
+        label = self.label[np.random.default_rng([seed, 7]).permutation(len(self))]
+        score = self.score[np.random.default_rng([seed, 8]).permutation(len(self))]
         return replace(self, label=label, score=score)
 
 

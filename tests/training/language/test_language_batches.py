@@ -329,10 +329,10 @@ def test_an_empty_completion_is_safe(policy: Any, reference: Reference, response
         assert torch.isfinite(batch.policy_kl)
 
 
-def test_shuffled_labels_are_as_many_and_fall_on_labelled_rows(responses: Responses) -> None:
+def test_shuffled_labels_are_as_many_and_fall_on_any_rows(responses: Responses) -> None:
     shuffled = responses.shuffled(3)
-    assert ((shuffled.label != 0) == (responses.label != 0)).all()
-    assert shuffled.label.sum() == responses.label.sum()
+    assert sorted(shuffled.label) == sorted(responses.label)
+    assert ((shuffled.label != 0) != (responses.label != 0)).any()
     assert (shuffled.label != responses.label).any()
     assert (shuffled.label == responses.shuffled(3).label).all()
     assert (shuffled.label != responses.shuffled(4).label).any()
@@ -343,13 +343,16 @@ def test_shuffled_scores_are_as_many_and_leave_learners_of_scores_nothing(respon
     score[::5] = np.nan
     scored = replace(responses, score=score)  # among them are rows without a label
     shuffled = scored.shuffled(3)
-    assert (np.isnan(shuffled.score) == np.isnan(score)).all()
-    assert sorted(shuffled.score[~np.isnan(score)]) == sorted(score[~np.isnan(score)])
+    assert (np.isnan(shuffled.score) != np.isnan(score)).any(), "nor does it speak who has a score"
+    assert sorted(shuffled.score[~np.isnan(shuffled.score)]) == sorted(score[~np.isnan(score)])
     assert (shuffled.label == responses.shuffled(3).label).all()
     assert set(shuffled.top(0.2)) != set(scored.top(0.2))
-    known = ~np.isnan(scored.advantage)
-    assert abs(np.corrcoef(shuffled.score[known], scored.score[known])[0, 1]) < 0.3
-    assert not np.allclose(shuffled.advantage[known], scored.advantage[known])
+    alike = []
+    for seed in range(50):
+        other = scored.shuffled(seed)
+        known = ~np.isnan(scored.advantage) & ~np.isnan(other.advantage)
+        alike.append(np.corrcoef(other.advantage[known], scored.advantage[known])[0, 1])
+    assert abs(np.mean(alike)) < 0.1
 
 
 def test_an_adapter_is_compared_with_the_model_below_it(policy: Any, tmp_path: Path) -> None:

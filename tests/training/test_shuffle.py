@@ -1,0 +1,109 @@
+"""The control: labels that say nothing, neither which one a unit has nor that it has one."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from pmpo_offline import catalog
+from pmpo_offline.data import Dataset, Rows
+from pmpo_offline.errors import UserError
+from pmpo_offline.training import train
+from pmpo_offline.training.shuffle import expected, identified, shuffled
+
+
+@pytest.mark.parametrize("label", ["success", "return_to_go:q0.5"])
+@pytest.mark.parametrize("imbalance", [None, 0.3])
+def test_shuffled_labels(stacking: Dataset, label: str, imbalance: float | None) -> None:
+    dataset = stacking.relabelled(label, imbalance=imbalance)
+    rows, unit = Rows.of(dataset), dataset.metadata.unit
+    assert unit == ("episode" if label == "success" else "step")
+    views = [shuffled(rows, unit, seed) for seed in (0, 1, 2, 0)]
+    first = torch.tensor(dataset.episodes.column("start").to_numpy()) if dataset.episodes is not None else None
+    for view in views:
+        units = (view.label[first], rows.label[first]) if unit == "episode" else (view.label, rows.label)
+        assert sorted(units[0].tolist()) == sorted(units[1].tolist()), "as many accepts and rejects as before"
+        if not units[1].all():
+            assert not (units[0] == 0).equal(units[1] == 0), "nor is it told who has a label"
+        if unit == "episode":
+            assert view.label.equal(view.label[first][view.episode]), "an episode has one label"
+        assert not view.label.equal(rows.label)
+        assert view.candidates is not None
+        assert rows.candidates is not None
+        assert sorted(view.candidates.label.flatten()) == sorted(rows.candidates.label.flatten())
+        assert not view.candidates.label.equal(rows.candidates.label)
+    assert views[0].label.equal(views[3].label), "a function of the seed"
+    assert not views[0].label.equal(views[1].label)
+    assert not views[1].label.equal(views[2].label)
+
+
+def test_a_label_says_nothing_once_it_was_shuffled(stacking: Dataset) -> None:
+    rows = Rows.of(stacking.relabelled("return_to_go:q0.5", imbalance=0.1))
+    good = Rows.of(stacking.relabelled("return_to_go:q0.5")).label > 0  # of which most lost their label
+    assert (rows.label[good] != 0).float().mean() < 0.2 < 1 == (rows.label[~good] != 0).float().mean()
+    labelled = torch.stack([shuffled(rows, "step", seed).label != 0 for seed in range(200)]).float().mean(0)
+    assert abs(labelled[good].mean() - labelled[~good].mean()) < 0.01
+
+
+@pytest.mark.parametrize("label", ["success", "return_to_go:q0.5"])
+def test_where_all_have_labels_the_draws_are_those_of_before(stacking: Dataset, label: str) -> None:
+    dataset = stacking.relabelled(label)
+    rows, unit = Rows.of(dataset), dataset.metadata.unit
+    first = np.unique(rows.episode.numpy(), return_index=True)[1] if unit == "episode" else np.arange(len(rows))
+    assert rows.candidates is not None
+    assert rows.label.all()
+    assert rows.candidates.label.all()
+    rng, view = np.random.default_rng([3, 7]), shuffled(rows, unit, 3)
+    for before, after in [
+        (rows.label[first], view.label[first]),
+        (rows.candidates.label.flatten(), view.candidates.label.flatten()),  # type: ignore[union-attr]
+    ]:
+        among = before.nonzero().squeeze(1)  # results of before the unlabelled took part rest on this
+        assert after[among].equal(before[among[rng.permutation(len(among))]])
+
+
+def test_bounds_are_those_of_the_permuted_labels(stacking: Dataset) -> None:
+    dataset = stacking.relabelled("success", imbalance=0.3)
+    rows, told = Rows.of(dataset), expected(dataset).metadata
+    drawn = torch.stack([shuffled(rows, "episode", seed).label for seed in range(400)])
+    assert told.labelled_reject_mass == pytest.approx(float((drawn < 0).float().mean()), rel=0.03)
+    assert abs(told.labelled_reject_mass / dataset.metadata.labelled_reject_mass - 1) > 0.03, "failures last longer"
+    share = float((drawn < 0).sum() / (drawn != 0).sum())
+    assert told.reject_share == pytest.approx(share, rel=0.03)
+    counts = dataset.metadata.counts
+    overrides = {"updates": 2, "batch": 8, "hidden": [8]}
+    trained = train(dataset, "pmpo", overrides=overrides, shuffle_labels=True, device="cpu")
+    bound = 0.5 * counts.episodes / (counts.accepted + counts.rejected)  # (1 - α) w_r / P_r, counted in episodes
+    assert trained.bounds == [pytest.approx(bound)]
+    assert trained.runs[0][0]["beta"] == pytest.approx(1.05 * bound)
+    steps = stacking.relabelled("return_to_go:q0.5", imbalance=0.3)
+    assert expected(steps) is steps, "a step is a step wherever its label goes"
+
+
+def test_keys_tell_this_control_from_the_one_of_before() -> None:
+    def counts(accepted: int, rejected: int, unlabelled: int) -> SimpleNamespace:
+        return SimpleNamespace(accepted=accepted, rejected=rejected, unlabelled=unlabelled)
+
+    whole, cut, tie = counts(900, 1100, 0), counts(118, 1059, 823), counts(101_634, 98_365, 1)
+    for said, among in ((whole, True), (cut, "all units"), (tie, True)):
+        assert identified(SimpleNamespace(counts=said, candidates=None), "all") == among  # type: ignore[arg-type]
+    pairs = SimpleNamespace(counts=whole, candidates=cut)
+    assert identified(pairs, "pairs") == "all units"  # type: ignore[arg-type]
+    assert identified(pairs, "all") is True  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "why"),
+    [
+        ("bc", "all", "bc uses no labels"),
+        ("mpo", "candidates", "mpo uses no labels"),
+        ("awr", "accepted", "awr uses more than labels"),
+    ],
+)
+def test_what_learns_from_more_than_labels_is_no_control(stacking: Dataset, name: str, rows: str, why: str) -> None:
+    algorithm = catalog.algorithm(name, "rgb-stacking").model_copy(update={"rows": rows})
+    with pytest.raises(UserError, match=f"{why}, so that shuffling"):
+        train(stacking, algorithm, shuffle_labels=True, device="cpu")
