@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,14 +80,26 @@ def evaluate_run(
 
 
 def _dataset(directory: Path, record: dict[str, Any], home: Path | None) -> Dataset:
-    path = Path(record["dataset_path"])
-    dataset = load_dataset(path if path.is_dir() else record["dataset"], home=home)
-    # What is held out now may have been trained on then. Runs of earlier versions do not say.
-    if record.get("dataset_digest") not in (None, content_digest(dataset)):
+    path, name = Path(record["dataset_path"]), record["dataset"]
+    try:
+        dataset = load_dataset(path if path.is_dir() else name, home=home)
+    except UserError as error:
         raise UserError(
-            f"{directory} was trained on other rows than {record['dataset']} holds now ({dataset.path}): train it again"
-        )
-    return dataset
+            f"{directory} was trained on {name}, which is not at {path} ({error}); a dataset that is nowhere on disk "
+            "has to be stored (data.write) and trained on from there"
+        ) from None
+    # What is held out now may have been trained on then. Runs of earlier versions do not say.
+    digest = record.get("dataset_digest")
+    if digest in (None, content_digest(dataset)):
+        return dataset
+    with suppress(UserError):  # a dataset built anew may lack the score
+        relabelled = dataset.relabelled(**record.get("labels", {}))
+        if digest == content_digest(relabelled):
+            return relabelled
+    raise UserError(
+        f"{directory} was trained on other rows than {name} holds now ({dataset.path}), whatever their labels: "
+        "train it again, and on rows that are stored if they were changed in memory"
+    )
 
 
 def _language(

@@ -1,7 +1,8 @@
 """What a finished training leaves beside what it learned: run.json, by which anyone can find and judge it.
 
-<output>/run.json             kind, dataset (its path, a digest of all of it), task, algorithm, settings, seed, bound,
-                              metrics; and model and adapter, or policy: written last, so that who has one is done
+<output>/run.json             kind, dataset (its path, a digest of all of it, responses' labelling), task, algorithm,
+                              settings, seed, bound, metrics; and model and adapter, or policy: written last, so that
+                              who has one is done
 <output>/adapter/             of a language model (kind "responses"), as peft writes it
 <output>/policy.safetensors   of a control policy (kind "transitions" or "candidates"; `training.stored_policy`)
 """
@@ -16,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pmpo_offline.data import Dataset
 from pmpo_offline.errors import PmpoOfflineError, UserError
 from pmpo_offline.strict_json import finite
 
@@ -88,6 +90,13 @@ def claim(output: Path, marker: Path, run: str) -> None:
         marker.write_text(run)
     except OSError as error:
         raise PmpoOfflineError(f"cannot write {marker}: {error.strerror or error}") from None
+
+
+def labels_of(dataset: Dataset) -> dict[str, Any]:
+    """Return the arguments of `Dataset.relabelled` that give the stored rows the labels of this dataset."""
+    meta = dataset.metadata
+    asked = "collected" if meta.imbalance.asked is None else meta.imbalance.asked
+    return {"label": str(meta.label), "imbalance": asked, "noise": meta.noise, "seed": meta.seed}
 
 
 def bound_text(bound: float | None) -> float | str | None:

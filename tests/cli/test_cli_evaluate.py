@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from pmpo_offline.data.digest import content_digest
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.policies.language import LanguageModel, add_lora, open_model, save_adapter
 from pmpo_offline.tasks.language import tiny
+from pmpo_offline.training.language import train_language
 from pmpo_offline.training.record import read_record, write_record
 from pmpo_offline.training.stored_policy import save_policy
 
@@ -234,6 +236,33 @@ def test_rows_that_were_trained_on_are_not_held_out(
     message = refusal(capsys, run)
     assert "was trained on other rows than language/test-v0 holds now" in message
     assert str(stands) in message
+
+
+def test_labels_that_were_given_in_memory_are_those_that_it_is_evaluated_against(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored = open_dataset(save_dataset(tmp_path / "dataset"))
+    changed = stored.relabelled("reward:-1", imbalance=1.0, noise=0.25, seed=1)
+    assert changed.table["label"].to_pylist() != stored.table["label"].to_pylist()
+    short = {"steps": 1, "batch": 2}
+    train_language(changed, "bc", output=tmp_path / "run", model=str(place / "model"), overrides=short)
+    found = answer(capsys, tmp_path / "run", "--prompts", "0")
+    accepts = [
+        label
+        for label, split in zip(*(changed.table[name].to_pylist() for name in ("label", "split")), strict=True)
+        if split == "test"
+    ]
+    assert found["implicit"]["accepted"] == accepts.count(True)
+    assert found["implicit"]["rejected"] == accepts.count(False)
+    assert found["policy"]["success"] == 1.0  # every reward is above -1
+
+    other = columns.replace(changed.table, completion=pa.array(["b"] * 16))
+    train_language(
+        replace(changed, table=other), "bc", output=tmp_path / "b", model=str(place / "model"), overrides=short
+    )
+    assert "on rows that are stored if they were changed in memory" in refusal(capsys, tmp_path / "b")
+    shutil.rmtree(tmp_path / "dataset")
+    assert "nowhere on disk has to be stored" in refusal(capsys, tmp_path / "b")
 
 
 def test_a_policy_that_diverged(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
