@@ -106,9 +106,8 @@ class Learner:
             return condition.label.clamp(min=0)
         if not self.shuffled:
             return condition.label
-        labelled = condition.label.nonzero().squeeze(1)
-        order = torch.randperm(len(labelled), generator=torch.Generator().manual_seed(condition.seed))
-        return condition.label.index_put((labelled,), condition.label[labelled[order]])
+        generator = torch.Generator().manual_seed(condition.seed)
+        return condition.label[torch.randperm(len(condition.label), generator=generator)]
 
 
 LEARNERS = (

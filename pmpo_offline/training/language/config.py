@@ -44,7 +44,7 @@ class ResponseConfig(TrainingArguments):  # type: ignore[misc]
     cut: int = 0
     """Layers below it are not trained, and their states are kept in the cache, so that only those above it are run."""
     shuffle_labels: bool = False
-    """Permute labels and scores among the rows that have them: a control that has nothing to learn from."""
+    """Permute labels and scores among all rows: a control that has nothing to learn from."""
     logging_steps: float = 10
     """Updates between two lines of the log."""
     logging_nan_inf_filter: bool = False
