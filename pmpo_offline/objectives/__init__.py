@@ -13,7 +13,7 @@ from . import divergences, duals, stability
 from .awr import awr
 from .bc import bc
 from .bc_accepts import bc_accepts
-from .bco import bco
+from .bco import bco, bco_shift
 from .crr import binary_crr
 from .dpo import dpo
 from .expectile import expectile_loss
@@ -83,7 +83,13 @@ OBJECTIVES: dict[str, Objective] = {
             {"logp": "logp", "ref_logp": "ref_logp", "label": "label", "kl": "policy_kl"},
             {"beta": _POSITIVE, "desirable_weight": _NOT_NEGATIVE, "undesirable_weight": _NOT_NEGATIVE},
         ),
-        Objective("bco", bco, {"logp": "logp", "ref_logp": "ref_logp", "label": "label"}, {"beta": _POSITIVE}),
+        Objective(
+            "bco",
+            bco,
+            {"logp": "logp", "ref_logp": "ref_logp", "label": "label"},
+            {"beta": _POSITIVE},
+            optional={"shift": "reward_shift"},
+        ),
         Objective("td3_bc", td3_bc, {"policy_value": "policy_value", "distance": "distance"}, {"alpha": _NOT_NEGATIVE}),
     )
 }
@@ -98,6 +104,7 @@ __all__ = [
     "bc",
     "bc_accepts",
     "bco",
+    "bco_shift",
     "binary_crr",
     "divergences",
     "dpo",

@@ -37,7 +37,7 @@ def bco(
         label: `(*runs, B)`, +1 accept, -1 reject, 0 unlabelled; or bool, True accept, False reject.
         beta: inverse temperature, above 0. A number or `(*runs, 1)`.
         shift: `(*runs,)`, in the units of beta r; no gradient flows through it. The authors keep a running mean over
-            batches, which the caller may do with the metrics. None: from this batch.
+            batches, which the caller may do with the metrics; `bco_shift` is that of other rows. None: from this batch.
         weight: `(*runs, B)`, at least 0: the averages are weighted.
 
     Returns:
@@ -54,8 +54,7 @@ def bco(
     reward = beta * present(logp - ref_logp, accepted + rejected)
     accept_reward, reject_reward = mean(reward, accepted), mean(reward, rejected)
     if shift is None:
-        kinds = (accepted != 0).any(-1).to(reward.dtype) + (rejected != 0).any(-1).to(reward.dtype)
-        shift = (accept_reward + reject_reward) / kinds.clamp(min=1)
+        shift = _half_way(reward, accepted, rejected)
     elif shift.dim() >= logp.dim():
         raise ValueError(f"shift is one number a run, (*runs,), not {tuple(shift.shape)}: average it over the rows")
     shift = full_precision(shift).detach()
@@ -70,3 +69,21 @@ def bco(
         reject_reward=reject_reward,
         shift=shift,
     )
+
+
+def bco_shift(
+    logp: Tensor, ref_logp: Tensor, label: Tensor, *, beta: Setting = 0.1, weight: Tensor | None = None
+) -> Tensor:
+    """Return the shift of `bco` on these rows, `(*runs,)` without a gradient; the arguments are those of `bco`.
+
+    For a loss that is computed part by part, several processes' say, of which none sees all the rows.
+    """
+    logp = full_precision(logp).detach()
+    accepted, rejected = classes(label, logp, weight)
+    return _half_way(per_run(beta, logp) * present(logp - ref_logp, accepted + rejected), accepted, rejected)
+
+
+def _half_way(reward: Tensor, accepted: Tensor, rejected: Tensor) -> Tensor:
+    """Return the mean of both classes' means, or the mean of the one that is there: (*runs, B) -> (*runs,)."""
+    kinds = (accepted != 0).any(-1).to(reward.dtype) + (rejected != 0).any(-1).to(reward.dtype)
+    return (mean(reward, accepted) + mean(reward, rejected)) / kinds.clamp(min=1)

@@ -55,6 +55,7 @@ class Objective:
     - `group_logp`, `group_score`: `(*runs, B, K)`, of the candidates of each state
     - `logp_chosen`, `logp_rejected`, `ref_chosen`, `ref_rejected`: `(*runs, P)`, of each pair's two outcomes
     - `length_chosen`, `length_rejected`: `(*runs, P)`, how many tokens or steps each pair's two outcomes have, from 1
+    - `reward_shift`: `(*runs,)`, half way between the mean rewards of both classes (`bco_shift`), detached
     """
 
     name: str
@@ -67,6 +68,8 @@ class Objective:
     """The values that each setting may take."""
     caller: Mapping[str, Any] = field(default_factory=dict)
     """Settings that tell the caller how to compute the inputs, with their defaults; the loss never sees them."""
+    optional: Mapping[str, str] = field(default_factory=dict)
+    """Likewise those that the loss works out from the rows that it is given: for callers who see more of them."""
     bound: Callable[..., float] | None = None
     """The least stable beta from `alpha`, `reject_mass`, `normalize`, `reject_share`; None where no bound applies."""
 
@@ -74,8 +77,8 @@ class Objective:
     def settings(self) -> dict[str, Any]:
         """The hyperparameters and their defaults, the loss's own and then the caller's.
 
-        Numeric ones of the loss also take a tensor `(*runs, 1)`. Tensors that a loss can do without (`weight`, BCO's
-        `shift`) default to None and are not among them.
+        Numeric ones of the loss also take a tensor `(*runs, 1)`. Tensors that a loss can do without (`weight`, the
+        `optional` ones) default to None and are not among them.
         """
         parameters = inspect.signature(self.loss).parameters.values()
         own = {p.name: p.default for p in parameters if p.name not in self.inputs and p.default is not None}
@@ -87,4 +90,6 @@ class Objective:
         The caller's settings may be given with the others and change nothing here.
         """
         own = {name: value for name, value in settings.items() if name not in self.caller}
-        return self.loss(**{parameter: inputs[name] for parameter, name in self.inputs.items()}, **own)
+        needed = {parameter: inputs[name] for parameter, name in self.inputs.items()}
+        given = {parameter: inputs[name] for parameter, name in self.optional.items() if name in inputs}
+        return self.loss(**needed, **given, **own)

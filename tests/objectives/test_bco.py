@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pmpo_offline.objectives import bco, dpo
+from pmpo_offline.objectives import OBJECTIVES, bco, bco_shift, dpo
 
 LN2, LN3 = math.log(2), math.log(3)
 REF = torch.tensor([-1.0, -2.0, -3.0])
@@ -38,6 +38,23 @@ def test_the_shift_is_half_way_between_the_classes_whatever_their_sizes():
     reward = torch.tensor([1.0, 2.0, 3.0, -6.0])
     _, metrics = bco(reward, torch.zeros(4), torch.tensor([1.0, 1.0, 1.0, -1.0]), beta=1.0)
     assert metrics["shift"].item() == pytest.approx(-2.0)  # (2 - 6) / 2
+
+
+def test_the_shift_of_all_rows_makes_parts_the_whole():
+    logp = torch.tensor([0.5, -1.0, 2.0, -3.0])
+    ref, label = torch.zeros(4), torch.tensor([1.0, -1.0, 1.0, -1.0])
+    shift = bco_shift(logp.requires_grad_(), ref, label, beta=2.0)
+    assert shift.item() == pytest.approx(2 * (1.25 - 2.0) / 2)
+    assert not shift.requires_grad
+    whole, _ = bco(logp, ref, label, beta=2.0)
+    given = {"logp": logp, "ref_logp": ref, "label": label, "reward_shift": shift}
+    halves = [
+        OBJECTIVES["bco"]({name: each[half] if each.dim() else each for name, each in given.items()}, beta=2.0)[0]
+        for half in (slice(2), slice(2, 4))
+    ]
+    assert torch.stack(halves).mean().item() == pytest.approx(whole.item())
+    alone = [bco(logp[half], ref[half], label[half], beta=2.0)[0] for half in (slice(2), slice(2, 4))]
+    assert torch.stack(alone).mean().item() != pytest.approx(whole.item(), rel=1e-3)
 
 
 def test_a_running_shift_may_be_given_and_carries_no_gradient():

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from pmpo_offline.errors import UserError
-from pmpo_offline.objectives import kto_reference_point
+from pmpo_offline.objectives import bco_shift, kto_reference_point
 from pmpo_offline.policies.language.scoring import states, token_logp
 from pmpo_offline.policies.language.tokens import Reduction, Tokens, collate
 from pmpo_offline.training.language.divergence import token_divergence, token_logp_and_divergence
@@ -51,6 +51,8 @@ class Measures:
     """Likewise for log-probabilities and an exact `policy_kl`."""
     context: int | None = None
     """The most tokens of a row; a mismatched response may not fit behind another prompt, and is cut."""
+    beta: float = 1.0
+    """By which a log-ratio becomes the reward that `reward_shift` is of."""
     gather: Callable[[Tensor], Tensor] = lambda value: value
     """Joins the rows (B,) of all ranks."""
 
@@ -201,6 +203,13 @@ class ResponseBatch:
             # Rows are crossed anew in every batch: nothing of this is worth keeping.
             other = Scored(self._model, crossed, self._reference, self._measures.reduction, kept=False)
             return kto_reference_point(gather(other.logp), gather(other.ref_logp), gather(self.weight))
+
+    @property
+    def reward_shift(self) -> Tensor:
+        """(), detached, over the rows of all ranks."""
+        gather, beta = self._measures.gather, self._measures.beta
+        rows = (gather(each.detach()) for each in (self.logp, self.ref_logp, self.label))
+        return bco_shift(*rows, beta=beta, weight=gather(self.weight))
 
 
 class PairBatch:

@@ -172,6 +172,7 @@ class ResponseTrainer(SafeCheckpoints):
             together=kind != "behavior",
             policy_kl_together="policy_kl" in self.objective.inputs.values() and self._config.policy_kl == "exact",
             context=self._context,
+            beta=self.settings.get("beta", 1.0),
             gather=lambda rows: self.accelerator.gather(rows),
         )
 
@@ -244,7 +245,7 @@ class ResponseTrainer(SafeCheckpoints):
         def loss() -> tuple[Tensor, dict[str, Tensor]]:
             entries = inputs["entries"].cpu().numpy()
             batch = inputs["feed"].batch(entries, inputs["weight"], policy, self.reference, self.measures)
-            wanted = asked_of(batch, self.objective.inputs)
+            wanted = asked_of(batch, {**self.objective.inputs, **self.objective.optional})
             value, metrics = self.objective(wanted, weight=inputs["weight"], **self.settings)
             return value, _rewards(batch, metrics)
 

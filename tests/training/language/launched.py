@@ -15,6 +15,9 @@ from pmpo_offline.policies.language.quiet import quiet
 from pmpo_offline.tasks.language.tiny import tokenizer
 from pmpo_offline.training.language import ResponseConfig, ResponseTrainer
 
+LEARNERS = (("pmpo", "all"), ("kto", "balanced"), ("bco", "balanced"))
+"""Objectives, and the rows that they draw."""
+
 
 def history(folder: Path, objective: str, rows: str, batch: int, accumulation: int) -> list[dict[str, float]]:
     """Train on twelve rows an update, and return the log."""
@@ -49,7 +52,7 @@ def history(folder: Path, objective: str, rows: str, batch: int, accumulation: i
 
 if __name__ == "__main__":
     out = Path(sys.argv[1])
-    for name, drawn in (("pmpo", "all"), ("kto", "balanced")):
+    for name, drawn in LEARNERS:
         logged = history(out, name, drawn, 6, 1)
         if os.environ["RANK"] == "0":
             (out / f"{name}.json").write_text(json.dumps(logged))
