@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from pmpo_offline.errors import PmpoOfflineError, UserError, unknown
+from pmpo_offline.policies.language.fingerprint import fingerprint
 from pmpo_offline.policies.language.quiet import quiet
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class LanguageModel:
     """What people call it."""
     digest: str
     """sha256 over its weights and its tokenizer: who it is, as a reference."""
+    fingerprint: str = ""
+    """Of the weights (`policies.language.fingerprint`) when `digest` was theirs; empty where nobody took it."""
 
     @property
     def device(self) -> torch.device:
@@ -100,7 +103,7 @@ def open_model(
         tokenizer.pad_token = tokenizer.eos_token
     if not quantize:
         model = model.to(place)
-    return LanguageModel(model.eval(), tokenizer, name or directory.name, digest(directory))
+    return LanguageModel(model.eval(), tokenizer, name or directory.name, digest(directory), fingerprint(model))
 
 
 def digest(directory: Path) -> str:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pmpo_offline.errors import UserError
+from pmpo_offline.policies.language.fingerprint import fingerprint
 from pmpo_offline.policies.language.model import LanguageModel, open_model
 from pmpo_offline.policies.language.quiet import quiet
 from pmpo_offline.tasks.language.models import model_directory
@@ -54,8 +55,9 @@ def policy_of(
 
 def _open(model: Any, tokenizer: PreTrainedTokenizerBase | None, quantization_config: Any) -> LanguageModel:
     if isinstance(model, LanguageModel):
-        # Whole models may have been trained since they were opened; below an adapter they stay as they were.
-        digest = model.digest if hasattr(model.model, "peft_config") else weights_digest(model.model)
+        # It may have been trained since it was opened, whatever adapter is on it now.
+        unchanged = model.fingerprint == fingerprint(model.model)
+        digest = model.digest if unchanged else weights_digest(model.model)
         return replace(model, tokenizer=tokenizer or model.tokenizer, digest=digest)
     local = {"local_files_only": True, "trust_remote_code": False}
     if isinstance(model, str):

@@ -6,7 +6,7 @@ import copy
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from pmpo_offline.errors import UserError
+from pmpo_offline.policies.language.fingerprint import plain_name
 from pmpo_offline.policies.language.model import LanguageModel
 from pmpo_offline.policies.language.scoring import states, token_logp
 from pmpo_offline.policies.language.tokens import TokenBatch, Tokens
@@ -130,10 +131,8 @@ def adapter_reference(policy: LanguageModel, folder: Path, cut: int) -> Referenc
 
 
 def frozen_copy(policy: LanguageModel, folder: Path) -> Reference:
-    """Return the reference of a policy that is trained whole: a copy of it as it is now."""
-    twin = copy.deepcopy(policy.model).eval().requires_grad_(False)
-    # The files it was read from do not say who it is: it may have been trained since.
-    return Reference(LanguageModel(twin, policy.tokenizer, policy.name, weights_digest(twin)), folder)
+    """Return the reference of a policy that is trained whole: a copy of it as it is now, when its digest is right."""
+    return Reference(replace(policy, model=copy.deepcopy(policy.model).eval().requires_grad_(False)), folder)
 
 
 def check_frozen_below(model: torch.nn.Module, cut: int) -> None:
@@ -157,8 +156,7 @@ def weights_digest(model: torch.nn.Module, *, adapters: bool = False) -> str:
     total = hashlib.sha256()
     for name, weight in sorted(model.state_dict().items()):
         if adapters or "lora_" not in name:
-            plain = name.removeprefix("base_model.model.").replace(".base_layer", "")
-            total.update(f"{plain}:{weight.dtype}:{tuple(weight.shape)}".encode())
+            total.update(f"{plain_name(name)}:{weight.dtype}:{tuple(weight.shape)}".encode())
             total.update(weight.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
     for name, part in model.named_modules() if adapters else ():
         if hasattr(part, "active_adapters") and hasattr(part, "scaling"):

@@ -6,6 +6,7 @@ import inspect
 import json
 import math
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ from transformers import BitsAndBytesConfig, HfArgumentParser
 
 import datasets
 from pmpo_offline.errors import UserError
-from pmpo_offline.policies.language import open_model
+from pmpo_offline.policies.language import LanguageModel, add_lora, open_model
 from pmpo_offline.policies.language.quiet import quiet
 from pmpo_offline.tasks.language.tiny import tokenizer
-from pmpo_offline.training.language import PMPOConfig, PMPOTrainer, ResponseConfig, ResponseTrainer
+from pmpo_offline.training.language import PMPOConfig, PMPOTrainer, ResponseConfig, ResponseTrainer, opening
 
 LORA = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"}
 
@@ -187,6 +188,31 @@ def test_a_model_that_was_trained_is_its_own_reference_from_then_on(tmp_path: Pa
             model, args=arguments(PMPOConfig, tmp_path), train_dataset=labelled_rows(), peft_config=lora
         )
         assert trained(trainer)[0]["kl"] == pytest.approx(0, abs=1e-6)
+
+
+def test_a_model_that_was_trained_and_adapted_by_hand_is_known_by_its_weights(
+    tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def first(model: LanguageModel) -> float:
+        adapted = replace(model, model=add_lora(model.model, 2, 4, ["q_proj"]))
+        trainer = PMPOTrainer(adapted, args=arguments(PMPOConfig, tmp_path, max_steps=1), train_dataset=labelled_rows())
+        return trained(trainer)[0]["kl"]
+
+    def fresh() -> LanguageModel:
+        return open_model(model_folder, device="cpu")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(opening, "weights_digest", None)  # not all weights are read where files say who it is
+        assert first(fresh()) == pytest.approx(0, abs=1e-6)
+
+    whole = fresh()
+    trained(PMPOTrainer(whole, args=arguments(PMPOConfig, tmp_path), train_dataset=labelled_rows()))
+    merged = add_lora(fresh().model, 2, 4, ["q_proj"])
+    for name, weight in merged.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight)
+    for changed in (whole, replace(fresh(), model=merged.merge_and_unload())):
+        assert first(changed) == pytest.approx(0, abs=1e-6)
 
 
 def test_held_out_rows_are_in_the_cache_before_the_first_step(tmp_path: Path) -> None:
