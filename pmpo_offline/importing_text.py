@@ -147,6 +147,12 @@ def _read(
 
     kept = select(read(), options.selection, template, report)
     report.labels = reading.meant
+    if reading.unused:
+        warnings.warn(
+            "the labels were taken, and are the scores too; the file also holds numbers: --score score takes those "
+            "instead, and labels by --threshold",
+            stacklevel=3,
+        )
     if not kept:
         first, *others = report.dropped.most_common() or [("no row holds a response", 0)]
         more = f" (and for {len(others)} other reasons)" if others else ""

@@ -82,6 +82,22 @@ def test_what_the_build_recorded_comes_back_with_an_export(scored: Dataset, tmp_
     assert frame(scores).equals(frame(scored))
 
 
+@pytest.mark.parametrize("form", ["kto", "dpo"])
+def test_scores_that_a_label_stands_for_are_not_left_behind_unsaid(scored: Dataset, tmp_path: Path, form: str) -> None:
+    folder = export_dataset(scored, "trl", tmp_path / "out") / form
+    known = dict(zip(scored.table["completion"].to_pylist(), scored.table["score"].to_pylist(), strict=True))
+    with pytest.warns(UserWarning, match="the labels were taken.*--score score takes those"):
+        labels = import_text(folder, id="test/labels-v0").table
+    assert labels["score"].to_pylist() == [1.0 if each else -1.0 for each in labels["label"].to_pylist()]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        options = TextOptions(score="score", threshold="5", margin=1.0)
+        scores = import_text(folder, id="test/scores-v0", options=options).table
+    assert not [each for each in caught if "labels were taken" in str(each.message)]
+    assert scores["score"].to_pylist() == [known[text] for text in scores["completion"].to_pylist()]
+    assert scores["label"].to_pylist() == labels["label"].to_pylist()
+
+
 def test_trl_gets_labelled_rows_and_all_pairs(scored: Dataset, tmp_path: Path) -> None:
     folder = export_dataset(scored, "trl", tmp_path / "out")
     rows = frame(scored)

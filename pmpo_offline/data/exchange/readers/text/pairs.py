@@ -112,6 +112,7 @@ def _both(row: Row, reading: Reading, prompt: Prompt | Drop, texts: dict[str, st
     known = about(row)
     for name, text in texts.items():
         score = row.number(f"{reading.score}_{name}") if reading.score else _SIDES[name]
+        reading.pass_over(row, f"score_{name}")
         known["stored"] = stored(row, f"response_id_{name}")
         yield text if isinstance(text, Drop) else Response(prompt, text, score, **known)
     if not reading.score:

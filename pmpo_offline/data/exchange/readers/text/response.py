@@ -139,6 +139,12 @@ class Reading:
     """The labels that were met, and what they were taken for."""
     conversational: bool | None = None
     """Whether the texts are conversations; None before the first row."""
+    unused: bool = False
+    """Whether there are scores beside the labels, in a column `score`, that nobody asked for."""
+
+    def pass_over(self, row: Row, column: str) -> None:
+        """Note a score that is not taken, where it says more than its label."""
+        self.unused |= self.score is None and row.values.get(column) not in (None, "", 1, 0, -1)
 
     def steady(self, row: Row, conversational: bool) -> None:
         """Raise `UserError` where plain texts and conversations are mixed."""

@@ -38,6 +38,7 @@ def of_scored(row: Row, reading: Reading) -> Iterator[Response | Drop]:
 def of_own(row: Row, reading: Reading) -> Iterator[Response | Drop]:
     """Yield the response of a row that an export of this package wrote, at its own place."""
     score = row.number(reading.score) if reading.score else label(row, "label", reading)
+    reading.pass_over(row, "score")
     yield _response(row, reading, score, about(row) | {"stored": stored(row, "response_id")})
 
 
