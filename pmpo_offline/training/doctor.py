@@ -12,6 +12,7 @@ import numpy as np
 from pmpo_offline.catalog import AlgorithmDeclaration
 from pmpo_offline.data import Dataset, columns
 from pmpo_offline.objectives import OBJECTIVES, kto_weight_range
+from pmpo_offline.training.language.responses import part
 from pmpo_offline.training.settings import complete
 from pmpo_offline.training.verdict import advice, stability_of
 
@@ -36,7 +37,7 @@ class Diagnosis:
     accepted_share: float | None
     """Of the labelled ones."""
     reject_mass: float
-    """P_r, the rejects' share of everything before balancing."""
+    """P_r, the rejects' share of everything before balancing, both splits of responses together."""
     labelled_reject_mass: float
     """The same after balancing; the bound goes by it where the policy can tell rows apart (`training.bound`)."""
     reject_share: float
@@ -54,7 +55,7 @@ class Diagnosis:
     gaussian_bound: float | None = None
     """The least stable β of one diagonal Gaussian, where the observation never changes."""
     pairs: int | None = None
-    """Pairs of an accepted and a rejected candidate of one state, for an algorithm that learns from pairs."""
+    """Pairs of an accept and a reject of one state or prompt, for an algorithm that learns from pairs."""
     weight_ratio: float | None = None
     """KTO's w_D / w_U as set."""
     weight_range: tuple[float, float] | None = None
@@ -67,13 +68,15 @@ def diagnose(dataset: Dataset, algorithm: AlgorithmDeclaration, settings: Mappin
     """Say whether an algorithm can learn from a dataset and, where its objective has a bound on β, on which side it is.
 
     Args:
-        dataset: labelled transitions, candidates or responses.
+        dataset: labelled transitions, candidates or responses; of these the split "train" counts, as in training.
         algorithm: as declared; `settings` go before its own.
         settings: the objective's hyperparameters; β may be a multiple of its bound.
 
     Raises:
-        UserError: an unknown setting, or a value that is not allowed.
+        UserError: an unknown setting, a value that is not allowed, or responses of which none are to be trained on.
     """
+    if dataset.metadata.kind == "responses":
+        dataset = part(dataset, "train")
     asked = complete(algorithm, settings or {})
     objective, meta = OBJECTIVES[algorithm.objective], dataset.metadata
     by_candidates = algorithm.rows in ("candidates", "pairs") and dataset.candidates is not None
@@ -115,14 +118,17 @@ def _problems(
     dataset: Dataset, algorithm: AlgorithmDeclaration, accepted: int, rejected: int, pairs: int | None
 ) -> list[str]:
     """Return why the algorithm cannot learn from this dataset, a sentence each."""
-    meta = dataset.metadata
+    meta, answers = dataset.metadata, dataset.metadata.kind == "responses"
     problems = []
-    if algorithm.rows in ("candidates", "pairs") and dataset.candidates is None:
+    if algorithm.rows in ("candidates", "pairs") and dataset.candidates is None and not answers:
         problems.append("it learns from scored candidate actions and the dataset has none: declare [candidates]")
     elif pairs == 0:
-        problems.append("no state has both an accepted and a rejected candidate: without pairs there is no gradient")
+        where, what = ("prompt", "response") if answers else ("state", "candidate")
+        problems.append(f"no {where} has both an accepted and a rejected {what}: without pairs there is no gradient")
     by_advantage = "advantage" in OBJECTIVES[algorithm.objective].inputs.values() and not algorithm.critic
-    if by_advantage and meta.score.name != "advantage":
+    if answers and (by_advantage or algorithm.rows == "candidates") and not _compared(dataset):
+        problems.append("it compares the scores of a prompt's responses, and no prompt has two scored ones")
+    if by_advantage and not answers and meta.score.name != "advantage":
         problems.append(f"it needs advantages and the dataset is scored by {meta.score.name}: --label advantage")
     if algorithm.rows == "accepted" and not accepted:
         problems.append("it imitates accepted rows and there are none")
@@ -158,9 +164,20 @@ def _class_weights(
 
 
 def _pairs(dataset: Dataset) -> int:
-    """Return how many pairs of an accept and a reject of one state there are."""
-    if dataset.candidates is None or not dataset.candidates.num_rows:
+    """Return how many pairs of an accept and a reject of one state, or one prompt, there are."""
+    if dataset.metadata.kind == "responses":
+        table, group = dataset.table, "prompt_id"
+    elif dataset.candidates is not None and dataset.candidates.num_rows:
+        table, group = dataset.candidates, "row"
+    else:
         return 0
-    row, label = columns.vector(dataset.candidates, "row"), columns.labels(dataset.candidates)
-    _, state = np.unique(row, return_inverse=True)
+    label = columns.labels(table)
+    _, state = np.unique(columns.vector(table, group), return_inverse=True)
     return int((np.bincount(state, label > 0) * np.bincount(state, label < 0)).sum())
+
+
+def _compared(dataset: Dataset) -> bool:
+    """Return whether there is a prompt with two scored responses."""
+    scored = ~np.isnan(columns.vector(dataset.table, "score").astype(np.float32))
+    _, counts = np.unique(columns.vector(dataset.table, "prompt_id")[scored], return_counts=True)
+    return bool((counts > 1).any())

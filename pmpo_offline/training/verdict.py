@@ -23,8 +23,8 @@ EDGE = 0.02
 
 def stability_of(dataset: Dataset, algorithm: AlgorithmDeclaration, asked: Mapping[str, Any]) -> dict[str, Any]:
     """Return the bounds and what β is to them."""
-    if asked["reject_mass"] == MEASURED and not reject_mass(asked, dataset):
-        asked = {**asked, "reject_mass": 1.0}  # without rejects there is nothing to divide by
+    if asked["reject_mass"] == MEASURED and not reject_mass(asked, dataset, algorithm.rows):
+        asked = {**asked, "reject_mass": 1.0}  # without rejects in a batch there is nothing to divide by
     # With a number for β, settling only measures what the caller asked to be measured.
     values = settle(algorithm, {**asked, "beta": 1.0}, dataset)
     allowed = OBJECTIVES[algorithm.objective].allowed["normalize"]
@@ -92,7 +92,7 @@ def advice(found: Mapping[str, Any], accepted: int, rejected: int) -> list[str]:
         said.append("with a floor under the rejects every β is bounded")
         if rejected and values["beta"] == 0:
             said.append("at β = 0 nothing keeps the policy near its reference while it leaves the rejects")
-    elif not rejected or values["alpha"] == 1:
+    elif not bound:
         said.append("no reject is pushed away: every β is bounded")
     elif math.isinf(bound):
         said.append(f"no β bounds the loss: the {values['divergence']} divergence does not hold rejects back")

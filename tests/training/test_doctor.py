@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import warnings
+from dataclasses import replace
 
+import pyarrow as pa
 import pytest
 import torch
 
@@ -13,8 +15,10 @@ from pmpo_offline.build import build_dataset
 from pmpo_offline.data import Dataset, Rows, columns, pairs
 from pmpo_offline.errors import UserError
 from pmpo_offline.objectives import stability
+from pmpo_offline.tasks.language.tiny import tokenizer
 from pmpo_offline.training import train
-from pmpo_offline.training.doctor import diagnose
+from pmpo_offline.training.doctor import Diagnosis, diagnose
+from pmpo_offline.training.language.columns import dataset_of
 
 PMPO = catalog.algorithm("pmpo", "rgb-stacking")
 
@@ -232,6 +236,9 @@ def test_nothing_to_measure_the_reject_mass_by(stacking: Dataset) -> None:
     accepts = stacking.relabelled(imbalance=1.0)
     found = diagnose(accepts, PMPO, {"reject_mass": "dataset"})
     assert (found.verdict, found.bound, found.settings["reject_mass"]) == ("bounded", 0, 1.0)
+    imitator = PMPO.model_copy(update={"rows": "accepted"})
+    found = diagnose(stacking, imitator, {"reject_mass": "dataset"})
+    assert (found.verdict, found.bound, found.settings["reject_mass"]) == ("bounded", 0, 1.0)
 
 
 def test_values_that_are_not_allowed(stacking: Dataset) -> None:
@@ -242,3 +249,33 @@ def test_values_that_are_not_allowed(stacking: Dataset) -> None:
     ):
         with pytest.raises(UserError, match=message):
             diagnose(stacking, PMPO, settings)
+
+
+def test_of_responses_only_those_that_are_trained_on_count() -> None:
+    completions = [
+        ("a", "good", True),
+        ("a", "bad", False),
+        ("b", "fine", True),
+        ("b", "poor", False),
+        ("b", "no", False),
+    ]
+    completions += [(f"held out {number}", "good", True) for number in range(20)]
+    rows = [{"prompt": prompt, "completion": text, "label": label} for prompt, text, label in completions]
+    every = dataset_of(rows, tokenizer())
+    data = replace(every, table=columns.replace(every.table, split=pa.array(["train"] * 5 + ["test"] * 20)))
+
+    def of(name: str, dataset: Dataset = data) -> Diagnosis:
+        return diagnose(dataset, catalog.algorithm(name, "language"))
+
+    found = of("pmpo")
+    assert (found.accepted, found.rejected, found.unlabelled) == (2, 3, 0)
+    assert found.labelled_reject_mass == found.reject_share == pytest.approx(3 / 5)
+    assert found.bounds["set"] == pytest.approx(0.5 / (3 / 5))
+    assert (of("dpo").verdict, of("dpo").pairs, of("mpo").verdict) == ("ready", 1 + 2, "ready")
+    weighted = catalog.algorithm("bc", "language").model_copy(update={"objective": "awr"})
+    assert diagnose(data, weighted).verdict == "ready"
+    single = replace(data, table=columns.replace(data.table, prompt_id=pa.array(range(25), pa.int32())))
+    assert of("dpo", single).notes[0].startswith("no prompt has both an accepted and a rejected response")
+    for nothing in (of("mpo", single), diagnose(single, weighted)):
+        assert nothing.verdict == "cannot learn"
+        assert nothing.notes[0].endswith("no prompt has two scored ones")
