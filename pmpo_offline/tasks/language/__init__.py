@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pmpo_offline.errors import unknown
 from pmpo_offline.tasks.language.instructions import InstructionsTask
 from pmpo_offline.tasks.language.models import model_directory, model_version
-from pmpo_offline.tasks.language.sampling import Samples, draw, sample
+from pmpo_offline.tasks.language.sampling import Samples, draw
 from pmpo_offline.tasks.language.sentiment import SentimentTask
 from pmpo_offline.tasks.language.task import LanguageTask, SamplingSettings
 from pmpo_offline.tasks.language.tiny import TinyTask
@@ -32,5 +32,4 @@ __all__ = [
     "get",
     "model_directory",
     "model_version",
-    "sample",
 ]

@@ -44,30 +44,6 @@ class Samples:
     """Whether that token was drawn; otherwise the completion was cut."""
 
 
-def sample(
-    model: LanguageModel,
-    prompts: Sequence[str],
-    *,
-    per_prompt: int,
-    tokens: int,
-    ends: bool,
-    seed: int,
-    batch: int = 128,
-    progress: Callable[[str, int, int], None] | None = None,
-) -> list[list[str]]:
-    """Return the text of completions, per_prompt of each prompt; see `draw`."""
-    return draw(
-        model,
-        prompts,
-        per_prompt=per_prompt,
-        tokens=tokens,
-        ends=ends,
-        seed=seed,
-        batch=batch,
-        progress=progress,
-    ).text
-
-
 def draw(
     model: LanguageModel,
     prompts: Sequence[str],
