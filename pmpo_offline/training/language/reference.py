@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -19,8 +19,11 @@ from pmpo_offline.policies.language.fingerprint import plain_name
 from pmpo_offline.policies.language.model import LanguageModel
 from pmpo_offline.policies.language.scoring import states, token_logp
 from pmpo_offline.policies.language.tokens import TokenBatch, Tokens
-from pmpo_offline.policies.language.trunk import backbone, causal, trunk_states
+from pmpo_offline.policies.language.trunk import backbone, causal, check_split, trunk_states
 from pmpo_offline.training.language.reference_cache import ReferenceCache
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Progress = Callable[[str, int, int], None]
 
@@ -108,6 +111,35 @@ class Reference:
             self._model.train(training)
 
 
+def reference_of(
+    policy: LanguageModel, ref_model: PreTrainedModel | None, folder: Path, cut: int, device: torch.device
+) -> Reference:
+    """Return what a policy is compared with, and put both on the device.
+
+    Args:
+        policy: as it is before training, with its digest.
+        ref_model: the reference, where it is not that.
+        folder: of the cache.
+        cut: see `Reference`.
+        device: where it is trained.
+
+    Raises:
+        UserError: a cut below which the policy is trained, or cannot be split; as `adapter_reference`.
+    """
+    if ref_model is not None:
+        if cut:
+            raise UserError("below the cut the reference is the policy: leave ref_model out, or set cut to 0")
+        frozen = _placed(ref_model.eval().requires_grad_(False), device)
+        digest = weights_digest(frozen, adapters=True)
+        return Reference(LanguageModel(frozen, policy.tokenizer, "reference", digest), folder)
+    if cut:
+        check_split(policy.model, cut)
+        check_frozen_below(policy.model, cut)
+    _placed(policy.model, device)
+    adapted = hasattr(policy.model, "peft_config")
+    return adapter_reference(policy, folder, cut) if adapted else frozen_copy(policy, folder)
+
+
 def adapter_reference(policy: LanguageModel, folder: Path, cut: int) -> Reference:
     """Return the reference of a policy that is an adapter: the same model without it.
 
@@ -164,3 +196,8 @@ def weights_digest(model: torch.nn.Module, *, adapters: bool = False) -> str:
             state = (part.active_adapters, part.disable_adapters, part.merged_adapters)
             total.update(f"{name}:{sorted(part.scaling.items())}:{state}".encode())
     return total.hexdigest()
+
+
+def _placed(model: Any, device: torch.device) -> Any:
+    """Put a model on a device; one in 8 or 4 bits stays where it was loaded."""
+    return model if getattr(model, "is_quantized", False) else model.to(device)

@@ -1,10 +1,7 @@
 """Trainers of language models on accept/reject responses: transformers' own `Trainer` with an objective of ours.
 
-They are called like TRL's trainers, take its datasets (`training.language.columns`) beside ours, and log its metrics:
-`rewards/chosen`, `rewards/rejected`, `rewards/margins`, `rewards/accuracies`, `logps/chosen`, `logps/rejected`, `kl`.
-A reward is the objective's own (beta times the log-ratio to the reference), and for objectives without one the
-log-ratio itself; the accuracy of single responses is the share of accept x reject pairs within a batch whose rewards
-are in order.
+They are called like TRL's trainers, take its datasets (`training.language.columns`) beside ours, and log its metrics
+(`training.language.metrics`).
 
 What differs from TRL's: micro-batches of constant classes (`strata`), the reference from its cache, log-probabilities
 at the completions' places alone.
@@ -16,7 +13,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -28,42 +25,27 @@ from pmpo_offline.errors import UserError
 from pmpo_offline.objectives import OBJECTIVES
 from pmpo_offline.policies.language.model import LanguageModel
 from pmpo_offline.policies.language.scoring import check_head
-from pmpo_offline.policies.language.trunk import check_split
 from pmpo_offline.training.batches import inputs as asked_of
 from pmpo_offline.training.bound import beta_bound
-from pmpo_offline.training.language.batches import Batch, Measures, ResponseBatch
+from pmpo_offline.training.language.batches import Measures
 from pmpo_offline.training.language.checkpoints import SafeCheckpoints
 from pmpo_offline.training.language.columns import dataset_of
 from pmpo_offline.training.language.config import PMPOConfig, ResponseConfig
 from pmpo_offline.training.language.feed import Feed, Loader
+from pmpo_offline.training.language.metrics import by_name
 from pmpo_offline.training.language.opening import policy_of
-from pmpo_offline.training.language.reference import (
-    Reference,
-    adapter_reference,
-    check_frozen_below,
-    frozen_copy,
-    weights_digest,
-)
+from pmpo_offline.training.language.reference import Reference, reference_of
 from pmpo_offline.training.language.responses import part, read
 from pmpo_offline.training.language.strata import Indices
+from pmpo_offline.training.language.wrapping import inside
 from pmpo_offline.training.settings import settle, warn_below
 
 if TYPE_CHECKING:
     from peft import PeftConfig
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-T = TypeVar("T")
 Progress = Callable[[str, int, int], None]
 
-METRICS = {
-    "accept_reward": "rewards/chosen",
-    "reject_reward": "rewards/rejected",
-    "margin": "rewards/margins",
-    "accuracy": "rewards/accuracies",
-    "accept_logp": "logps/chosen",
-    "reject_logp": "logps/rejected",
-}
-"""TRL's names of what our objectives report; all others keep theirs."""
 _COMPARED = {"ref_logp", "ref_chosen", "ref_rejected", "policy_kl"}
 
 
@@ -182,19 +164,7 @@ class ResponseTrainer(SafeCheckpoints):
         if not compared and not args.cut and self.measures.divergence == "behavior":
             return None
         folder = Path(args.reference_cache) if args.reference_cache else home() / ".reference"
-        if ref_model is not None:
-            if args.cut:
-                raise UserError("below the cut the reference is the policy: leave ref_model out, or set cut to 0")
-            frozen = _placed(ref_model.eval().requires_grad_(False), args.device)
-            return Reference(
-                LanguageModel(frozen, policy.tokenizer, "reference", weights_digest(frozen, adapters=True)), folder
-            )
-        if args.cut:
-            check_split(policy.model, args.cut)
-            check_frozen_below(policy.model, args.cut)
-        _placed(policy.model, args.device)
-        adapted = hasattr(policy.model, "peft_config")
-        return adapter_reference(policy, folder, args.cut) if adapted else frozen_copy(policy, folder)
+        return reference_of(policy, ref_model, folder, args.cut, args.device)
 
     def get_train_dataloader(self) -> Loader:
         """Return this rank's micro-batches, after making sure that the cache knows the reference's view of them."""
@@ -247,10 +217,10 @@ class ResponseTrainer(SafeCheckpoints):
             batch = inputs["feed"].batch(entries, inputs["weight"], policy, self.reference, self.measures)
             wanted = asked_of(batch, {**self.objective.inputs, **self.objective.optional})
             value, metrics = self.objective(wanted, weight=inputs["weight"], **self.settings)
-            return value, _rewards(batch, metrics)
+            return value, by_name(batch, metrics)
 
         with self.accelerator.autocast():
-            value, metrics = _inside(model, policy, loss)
+            value, metrics = inside(model, policy, loss)
         self._reported["train" if model.training else "eval"].append(metrics)
         return (value, {}) if return_outputs else value
 
@@ -281,56 +251,6 @@ class PMPOTrainer(ResponseTrainer):
     """PMPO: accepts, rejects, or both. Its arguments are those of `ResponseTrainer`, its configuration `PMPOConfig`."""
 
     config_class = PMPOConfig
-
-
-def _rewards(batch: Batch, metrics: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the metrics by TRL's names, with rewards where the objective has none of its own."""
-    if isinstance(batch, ResponseBatch):
-        # An absent class has no mean: objectives report 0 for it. Which are there is the same in every micro-batch.
-        absent = {name for name, sign in (("accept", 1), ("reject", -1)) if not (batch.label == sign).any()}
-        metrics = {name: value for name, value in metrics.items() if name.partition("_")[0] not in absent}
-    named = {METRICS.get(name, name): value for name, value in metrics.items()}
-    if isinstance(batch, ResponseBatch) and batch.compared:
-        accepted, rejected = batch.label > 0, batch.label < 0
-        with torch.no_grad():
-            ratio = batch.logp - batch.ref_logp
-            if accepted.any():
-                named.setdefault("rewards/chosen", ratio[accepted].mean())
-            if rejected.any():
-                named.setdefault("rewards/rejected", ratio[rejected].mean())
-            if accepted.any() and rejected.any():
-                named["rewards/margins"] = named["rewards/chosen"] - named["rewards/rejected"]
-                named["rewards/accuracies"] = (ratio[accepted][:, None] > ratio[rejected]).float().mean()
-    return named
-
-
-def _inside(outer: Any, inner: Any, function: Callable[[], T]) -> T:
-    """Call a function as if it were the forward pass of the model, within whatever wraps the model.
-
-    DDP starts to listen for gradients, and FSDP gathers the weights, when the *wrapper* is called; what we compute goes
-    through parts of the model only.
-    """
-    own = inner.__dict__.get("forward")
-
-    def once() -> T:
-        restore()
-        return function()
-
-    def restore() -> None:
-        inner.__dict__.pop("forward", None)
-        if own is not None:
-            inner.forward = own
-
-    inner.forward = once
-    try:
-        return outer()  # type: ignore[no-any-return]
-    finally:
-        restore()
-
-
-def _placed(model: Any, device: torch.device) -> Any:
-    """Put a model on a device; one in 8 or 4 bits stays where it was loaded."""
-    return model if getattr(model, "is_quantized", False) else model.to(device)
 
 
 def _name(model: Any) -> str:
