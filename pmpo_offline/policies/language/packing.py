@@ -48,6 +48,11 @@ class Packing:
     at: Tensor
     """(N,) int64, the place in it whose state predicts the token."""
 
+    @property
+    def filled(self) -> Tensor:
+        """(S, W) bool, which places are no padding."""
+        return self.segment >= 0
+
     def to(self, device: torch.device | str) -> Packing:
         """Return it on a device."""
         return Packing(*(getattr(self, field.name).to(device) for field in fields(self)))

@@ -107,8 +107,8 @@ class Scored:
         """(N,) each: log-probabilities, and the divergence that is found along with them."""
         kind, order = self._together or ("", 0.0)
         target, head = self._batch.target, self._reference.head
-        known, constant = self._known.states, self._constant
-        return token_logp_and_divergence(self._model, self._states, target, head, known, kind, order, constant=constant)
+        known, constant = self._known, {"constant": self._constant, "reference_logp": self._known.logp}
+        return token_logp_and_divergence(self._model, self._states, target, head, known.states, kind, order, **constant)
 
     @cached_property
     def logp(self) -> Tensor:

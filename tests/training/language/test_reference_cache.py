@@ -41,11 +41,13 @@ class Counted:
         self.rows = 0
         self.model = LlamaForCausalLM(config).to(dtype).eval()
         self.reference = LanguageModel(self.model, None, "random", digest)
-        self.model.model.layers[-1].register_forward_pre_hook(self._count)
+        self.model.model.layers[-1].register_forward_pre_hook(self._count, with_kwargs=True)
 
-    def _count(self, _: Any, inputs: tuple[torch.Tensor, ...]) -> None:
-        if inputs[0].shape[:2] != (1, 8):  # the checks' own tokens
-            self.rows += len(inputs[0])
+    def _count(self, _: Any, inputs: tuple[torch.Tensor, ...], options: dict[str, Any]) -> None:
+        position = options["position_ids"][0].tolist()
+        if position != list(range(8)):  # the checks' own tokens
+            # One behind the other, without padding, every row begins at position 0 again.
+            self.rows += len(inputs[0]) * position.count(0)
 
     def cache(self, folder: Path, cut: int | None = None) -> ReferenceCache:
         return ReferenceCache(folder, self.reference, cut=cut)

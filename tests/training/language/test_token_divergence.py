@@ -106,6 +106,20 @@ def test_a_constant_divergence_has_its_value_and_no_gradient(pair, trained):
     torch.testing.assert_close(gradients(logp + 3 * kl), gradients(alone))
 
 
+def test_a_constant_divergence_follows_from_log_probabilities(pair):
+    """Where policy and reference have one head, which is not trained."""
+    model, reference = pair
+    head, hidden = model.get_base_model().lm_head, states(model, BATCH)
+    with torch.no_grad():
+        known = token_logp(model, reference, BATCH.target)
+    logp, kl = token_logp_and_divergence(
+        model, hidden, BATCH.target, head, reference, "reverse", 0.0, constant=True, reference_logp=known
+    )
+    assert not kl.requires_grad
+    torch.testing.assert_close(kl, token_divergence(model, hidden, head, reference, "reverse", 0.0).detach())
+    torch.testing.assert_close(logp, token_logp(model, hidden, BATCH.target))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_policy_is_no_way_from_itself(kind):
     model = llama()
@@ -172,7 +186,7 @@ def test_no_more_than_a_chunk_is_as_wide_as_the_vocabulary(pair, chunk):
     model, reference = pair
     head, hidden = model.get_base_model().lm_head, states(model, BATCH)
     with Widest(41) as widest:
-        logp, _ = token_logp_and_divergence(model, hidden, BATCH.target, head, reference, "forward", 0.5, chunk)
+        logp, _ = token_logp_and_divergence(model, hidden, BATCH.target, head, reference, "renyi", 0.5, chunk)
     assert widest.rows == chunk
     assert sum(each.numel() for each in kept_for_backward(logp)) == 2 * hidden.numel()  # two values of each token
 
