@@ -15,6 +15,7 @@ import torch
 import transformers
 from torch import Tensor
 
+from pmpo_offline.errors import PmpoOfflineError, UserError
 from pmpo_offline.training.checkpoint import load, save
 
 _OPTIMIZER, _SCALER, _RANDOM = "optimizer.safetensors", "scaler.safetensors", "rng_state_{}.safetensors"
@@ -38,7 +39,9 @@ class SafeCheckpoints(transformers.Trainer):  # type: ignore[misc]
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if self._sharded:
             super()._load_optimizer_and_scheduler(checkpoint)
-        elif checkpoint and Path(checkpoint, _OPTIMIZER).is_file():
+        elif checkpoint:
+            if not Path(checkpoint, _OPTIMIZER).is_file():  # the Trainer would begin with fresh moments and say nothing
+                raise UserError(f"{checkpoint} holds no {_OPTIMIZER}: training cannot go on from it, begin anew")
             optimizer, scheduler = _read(Path(checkpoint, _OPTIMIZER))
             self.optimizer.load_state_dict(optimizer)
             self.lr_scheduler.load_state_dict(scheduler)
@@ -72,6 +75,17 @@ class SafeCheckpoints(transformers.Trainer):  # type: ignore[misc]
     def _scaler(self) -> Any:
         """Of gradients in float16; None elsewhere."""
         return getattr(self.accelerator, "scaler", None)
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Return whether one process may go on from a checkpoint: all of it was written, and can be read."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text())  # which comes last
+        for name in ("adapter_model.safetensors", _OPTIMIZER, _RANDOM.format(0)):
+            load(checkpoint / name)
+    except (OSError, ValueError, PmpoOfflineError):
+        return False
+    return True
 
 
 def _write(path: Path, state: Any) -> None:

@@ -27,6 +27,7 @@ from pmpo_offline.errors import UserError
 from pmpo_offline.policies.language.model import LanguageModel, add_lora, load_adapter, open_model, save_adapter
 from pmpo_offline.policies.language.quiet import quiet
 from pmpo_offline.tasks.language.models import model_directory
+from pmpo_offline.training.language.checkpoints import is_whole
 from pmpo_offline.training.language.config import ResponseConfig
 from pmpo_offline.training.language.responses import part
 from pmpo_offline.training.language.settings import LanguageSettings
@@ -255,12 +256,11 @@ def _written(checkpoints: Path) -> list[Path]:
 
 
 def _last_whole(checkpoints: Path) -> Path | None:
-    """Return the last checkpoint that was written to its end: its state comes last. What is not whole is removed."""
+    """Return the last whole checkpoint, None if there is none. What is not whole is removed."""
     whole = None
     for path in _written(checkpoints):
-        try:
-            json.loads((path / "trainer_state.json").read_text())
+        if is_whole(path):
             whole = path
-        except (OSError, ValueError):
+        else:
             shutil.rmtree(path, ignore_errors=True)
     return whole

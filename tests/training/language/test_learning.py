@@ -103,6 +103,37 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
     assert {name: ours[name] for name in theirs} == pytest.approx(theirs)
 
 
+@pytest.mark.parametrize(("name", "cut"), [("adapter_model", True), ("optimizer", True), ("optimizer", False)])
+def test_a_checkpoint_that_lost_a_file_is_not_gone_on_from(
+    data: Dataset, model_folder: Path, cache: Path, tmp_path: Path, name: str, cut: bool
+) -> None:
+    """Fresh moments would end with other weights, and say nothing."""
+
+    class Stopped(Exception):
+        pass
+
+    def stop(stage: str, done: int, total: int) -> None:
+        if stage == "train pmpo" and done == 3:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        run(data, model_folder, cache, tmp_path / "run", progress=stop)
+    path = tmp_path / "run" / "checkpoints" / "checkpoint-2" / f"{name}.safetensors"
+    if cut:
+        path.write_bytes(path.read_bytes()[:100])
+    else:
+        path.unlink()
+    steps: list[int] = []
+    run(
+        data,
+        model_folder,
+        cache,
+        tmp_path / "run",
+        progress=lambda stage, done, total: steps.append(done) if stage == "train pmpo" else None,
+    )
+    assert steps == [1, 2, 3, 4, 5, 6]
+
+
 @pytest.mark.parametrize(
     "name",
     ["notes.txt", "adapter/notes.txt", "checkpoints/checkpoint-best/weights", "checkpoints/checkpoint-7/weights"],

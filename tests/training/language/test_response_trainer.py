@@ -301,6 +301,9 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path: P
         second.train(resume_from_checkpoint=str(tmp_path / "halves" / "checkpoint-5"))
     for (name, one), other in zip(whole.model.named_parameters(), second.model.parameters(), strict=True):
         assert torch.equal(one, other), name
+    (tmp_path / "halves" / "checkpoint-5" / "optimizer.safetensors").unlink()
+    with pytest.raises(UserError, match=r"holds no optimizer\.safetensors"), quiet():
+        trainer("halves").train(resume_from_checkpoint=str(tmp_path / "halves" / "checkpoint-5"))
 
 
 def test_mistakes_are_one_line(tmp_path: Path) -> None:
