@@ -76,7 +76,7 @@ def bench(
         output: the directory of the results; default `results/<suite>`.
         fresh: forget what `output` holds of this benchmark, and run it all.
         workers: threads of the simulator and of torch, and processes where a dataset is collected or language models
-            are trained; default, one a core (of language models four at most, each holds the model twice).
+            are trained; default, one a core (of language models four at most, each holds the model).
         home: where datasets are; default `$PMPO_OFFLINE_DATASETS`, else the user's cache.
         progress: told what is going on.
 
