@@ -21,6 +21,7 @@ from pmpo_offline.benchmark.suite import Cell, Condition, Progress, Settings
 from pmpo_offline.catalog import SuiteDeclaration
 from pmpo_offline.errors import PmpoOfflineError
 from pmpo_offline.evaluation.normalized import check_versions
+from pmpo_offline.evaluation.rollouts import check_simulated
 
 if TYPE_CHECKING:
     from pmpo_offline.data import Dataset
@@ -112,6 +113,8 @@ class Local:
         if missing:
             metadata = job.dataset.metadata
             check_versions(metadata.id, metadata.references)
+            if not job.is_language:
+                check_simulated(metadata.id, metadata.task)
         try:
             for key, scores in learn(job, missing) if missing else ():
                 constants = job.constants(job.rows[key]).items()

@@ -9,7 +9,16 @@ import numpy as np
 import polars as pl
 
 from pmpo_offline import tasks
+from pmpo_offline.errors import UserError
 from pmpo_offline.policies import MixturePolicy
+
+
+def check_simulated(name: str, task: str) -> None:
+    """Raise `UserError` where nothing here plays the task of a dataset, as of an import from elsewhere."""
+    if task not in tasks.TASKS:
+        raise UserError(
+            f"{name}: nothing here simulates its task {task}, and no policy can be scored: train on it only"
+        )
 
 
 def evaluate(

@@ -154,11 +154,12 @@ def _control(
     progress: Progress | None,
 ) -> dict[str, Any]:
     from pmpo_offline.evaluation.normalized import check_versions, normalized
-    from pmpo_offline.evaluation.rollouts import evaluate
+    from pmpo_offline.evaluation.rollouts import check_simulated, evaluate
     from pmpo_offline.training.stored_policy import load_policy
 
     references = dataset.metadata.references
     check_versions(dataset.metadata.id, references)
+    check_simulated(dataset.metadata.id, record["task"])
     policy = load_policy(directory / record["policy"])
     scores = evaluate(policy, record["task"], episodes=episodes, workers=workers, progress=progress)
     reward = float(scores["return"].to_numpy().mean())

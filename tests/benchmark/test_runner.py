@@ -108,6 +108,22 @@ def test_returns_are_not_compared_with_references_of_another_simulator(tmp_path,
     assert not (tmp_path / "out" / "raw").exists()
 
 
+def test_nothing_is_trained_for_a_task_that_nothing_plays(tmp_path, suite, dataset):
+    found, told = data.open_dataset(dataset), []
+    metadata = found.metadata.model_copy(update={"task": "rgb-stacking/real", "references": None})
+    imported = tmp_path / "test" / "noise-v0"
+    data.write(imported, metadata, {"transitions": found.table, "episodes": found.episodes})
+    with pytest.raises(UserError, match="nothing here simulates its task rgb-stacking/real"):
+        bench(
+            suite,
+            datasets=[str(imported)],
+            output=tmp_path / "out",
+            workers=1,
+            progress=lambda *what: told.append(what),
+        )
+    assert not [stage for stage, *_ in told if "train" in stage]
+
+
 def test_bench_runs_what_is_missing_and_nothing_twice(tmp_path, suite, dataset):
     output = tmp_path / "out"
     stages = []
