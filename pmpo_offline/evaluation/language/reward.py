@@ -16,6 +16,8 @@ from pmpo_offline.evaluation.language.measuring import measuring
 from pmpo_offline.policies.language.model import LanguageModel
 from pmpo_offline.policies.language.tokens import Tokens, prompt_tokens
 from pmpo_offline.tasks.language import TASKS, LanguageTask, Samples, draw, get
+from pmpo_offline.tasks.language.sampling import context
+from pmpo_offline.training.language.responses import check_held_out
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -64,9 +66,10 @@ def evaluate_language(
         One row a sample (SCHEMA): the prompts in their fixed order, the samples of each next to one another.
 
     Raises:
-        UserError: the dataset holds no held-out responses.
+        UserError: the dataset holds no held-out responses, or a prompt that is too long for the model.
     """
     asked = held_out_prompts(dataset, prompts)
+    check_held_out(dataset, policy.tokenizer, context(policy))
     texts = asked["prompt"].to_list()
     shape = form(dataset, policy)
     with measuring(policy.model):

@@ -27,9 +27,10 @@ from pmpo_offline.errors import UserError
 from pmpo_offline.policies.language.model import LanguageModel, add_lora, load_adapter, open_model, save_adapter
 from pmpo_offline.policies.language.quiet import quiet
 from pmpo_offline.tasks.language.models import model_directory
+from pmpo_offline.tasks.language.sampling import context
 from pmpo_offline.training.language.checkpoints import is_whole
 from pmpo_offline.training.language.config import ResponseConfig
-from pmpo_offline.training.language.responses import part
+from pmpo_offline.training.language.responses import check_held_out, part
 from pmpo_offline.training.language.settings import LanguageSettings
 from pmpo_offline.training.language.trainer import ResponseTrainer
 from pmpo_offline.training.record import bound_text, claim, finished, identity, labels_of, write_record
@@ -100,8 +101,9 @@ def train_language(
         progress: told what is going on.
 
     Raises:
-        UserError: unknown or malformed hyperparameters, labels that leave nothing to learn from, another run in
-            `output`, or anything else.
+        UserError: unknown or malformed hyperparameters, labels that leave nothing to learn from, prompts that are too
+            long for the model (held-out ones too, that `evaluate` has to ask), another run in `output`, or anything
+            else.
     """
     if isinstance(algorithm, str):
         algorithm = catalog.algorithm(algorithm, catalog.family(dataset.metadata.task))
@@ -124,6 +126,7 @@ def train_language(
     run = identity(*told, base.digest, _content(rows))
     if record := finished(output, run):
         return TrainedLanguage.of(output, record)
+    check_held_out(dataset, base.tokenizer, context(base))
 
     checkpoints = output / "checkpoints"
     _begin(checkpoints, run)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pmpo_offline.data import Dataset, columns
 from pmpo_offline.errors import UserError
-from pmpo_offline.policies.language.tokens import Tokens, tokenize
+from pmpo_offline.policies.language.tokens import Tokens, prompt_tokens, tokenize
 from pmpo_offline.training.language.strata import Indices
 
 if TYPE_CHECKING:
@@ -170,3 +170,30 @@ def read(
         columns.vector(table, "score").astype(np.float32),
         columns.vector(table, "prompt_id").astype(np.int64),
     )
+
+
+def check_held_out(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, context: int | None) -> None:
+    """Make sure that a model can answer every held-out prompt, as the evaluation will ask it to.
+
+    Args:
+        dataset: all of it. Its provenance may tell how long an answer is (`tokens`), else one token has to fit.
+        tokenizer: the model's.
+        context: the most tokens that the model reads; None: there is no limit.
+
+    Raises:
+        UserError: a null prompt, or one that leaves no room for its answer.
+    """
+    name, table = dataset.metadata.id, dataset.table
+    told = dataset.metadata.provenance.settings.get("tokens")
+    answer = told if isinstance(told, int) else 1
+    prompts = table.filter(pc.equal(table.column("split"), "test")).column("prompt").to_pylist()
+    for prompt, row in {prompt: row for row, prompt in reversed(list(enumerate(prompts)))}.items():
+        where = f"row {row} of the split test"
+        if prompt is None:
+            raise UserError(f"{name}: {where} has no prompt: leave it out")
+        length = len(prompt_tokens(tokenizer, prompt))
+        if context is not None and length + answer > context:
+            raise UserError(
+                f"{name}: the prompt of {where} has {length} tokens, and with {answer} of an answer they do not fit "
+                f"the model's context of {context}: shorten it or leave it out, or it could not be evaluated on"
+            )

@@ -117,3 +117,10 @@ def test_what_cannot_be_evaluated(random_model, tmp_path, responses, reversals):
     dataset = reversals()
     write(tmp_path / "d", dataset.metadata, {"responses": dataset.table})  # and it is one that can be stored
     assert evaluate_language(model, model, load_dataset(tmp_path / "d")).height == 6
+
+
+def test_a_prompt_that_is_too_long_is_named(random_model, responses):
+    policy = random_model(0, max_position_embeddings=10)
+    dataset = responses([("ab=", "ba", 1.0, "test"), ("abcdefghij=", "j", 0.0, "test")], settings={})
+    with pytest.raises(UserError, match=r"language/test-v0: the prompt of row 1 of the split test has 11 tokens"):
+        evaluate_language(policy, policy, dataset)

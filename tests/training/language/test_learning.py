@@ -6,15 +6,17 @@ import json
 import multiprocessing
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import torch
 from safetensors.torch import load_file
 from small_language import declared, labelled_rows
 
-from pmpo_offline.data import Dataset
+from pmpo_offline.data import Dataset, columns
 from pmpo_offline.data.digest import content_digest
 from pmpo_offline.errors import UserError
 from pmpo_offline.policies.language import open_model
@@ -176,12 +178,6 @@ def test_seeds_settings_and_shuffled_labels_make_other_runs(
 
 
 def test_test_prompts_are_not_learned_from(data: Dataset, model_folder: Path, cache: Path, tmp_path: Path) -> None:
-    from dataclasses import replace
-
-    import pyarrow as pa
-
-    from pmpo_offline.data import columns
-
     split = ["train" if number < 24 else "test" for number in range(len(data))]
     divided = replace(data, table=columns.replace(data.table, split=pa.array(split)))
     only = replace(data, table=data.table.slice(0, 24))
@@ -192,6 +188,26 @@ def test_test_prompts_are_not_learned_from(data: Dataset, model_folder: Path, ca
     nothing = replace(data, table=columns.replace(data.table, split=pa.array(["test"] * len(data))))
     with pytest.raises(UserError, match="no rows of the split train"):
         run(nothing, model_folder, cache, tmp_path / "nothing")
+
+
+def test_held_out_prompts_that_cannot_be_evaluated_on_are_said_before_the_training(
+    data: Dataset, model_folder: Path, cache: Path, tmp_path: Path
+) -> None:
+    """The context is 32: a prompt of 31 leaves room for an answer of one token."""
+
+    def divided(last: int, **settings: Any) -> Dataset:
+        texts = [*data.table["prompt"].to_pylist()[:-1], "a" * last]
+        split = ["train"] * (len(data) - 4) + ["test"] * 4
+        table = columns.replace(data.table, prompt=pa.array(texts), split=pa.array(split))
+        made = data.metadata.provenance.model_copy(update={"settings": settings})
+        return replace(data, table=table, metadata=data.metadata.model_copy(update={"provenance": made}))
+
+    message = "the prompt of row 3 of the split test has {} tokens, and with {} of an answer .* context of 32: shorten"
+    for dataset, numbers in ((divided(32), (32, 1)), (divided(31, tokens=6), (31, 6))):
+        with pytest.raises(UserError, match=message.format(*numbers)):
+            run(dataset, model_folder, cache, tmp_path / "run", overrides={"steps": 1})
+        assert not (tmp_path / "run").exists()
+    run(divided(31), model_folder, cache, tmp_path / "run", overrides={"steps": 1})
 
 
 @pytest.mark.parametrize(
