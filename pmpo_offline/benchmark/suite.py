@@ -20,7 +20,7 @@ from pmpo_offline.catalog import AlgorithmDeclaration, Share, SuiteDeclaration
 from pmpo_offline.errors import UserError, unknown
 from pmpo_offline.objectives import OBJECTIVES, Words
 from pmpo_offline.training.settings import complete
-from pmpo_offline.training.shuffle import check_labels
+from pmpo_offline.training.shuffle import check_control
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
@@ -125,9 +125,9 @@ def _arms(suite: SuiteDeclaration, family: str, algos: Sequence[str] | None, swe
 
 
 def _control(algorithm: AlgorithmDeclaration) -> str:
-    """Return the name of an algorithm whose labels may be shuffled; `UserError` for another."""
+    """Return the name of an algorithm whose feedback may be shuffled; `UserError` for another."""
     try:
-        check_labels(algorithm)
+        check_control(algorithm, responses=algorithm.family == "language")
     except UserError as error:
         raise UserError(f"shuffled: {error}: take it out of the list") from None
     return algorithm.name

@@ -14,7 +14,7 @@ from pmpo_offline.errors import UserError
 from pmpo_offline.objectives import OBJECTIVES
 
 _FEW = 0.001  # of the units: whether as few as that have a label, say scores that equal the threshold, tells nothing
-_SCORES = {"advantage", "group_score", "policy_value"}  # inputs that permuted labels leave as they were
+_SCORES = {"advantage", "group_score", "policy_value"}  # inputs that are, or come from, scores
 
 
 def shuffled(rows: Rows, unit: str, seed: int) -> Rows:
@@ -73,11 +73,22 @@ def identified(metadata: Metadata, rows: str) -> bool | str:
     return "all units" if counts.unlabelled > _FEW * units else True
 
 
-def check_labels(algorithm: AlgorithmDeclaration) -> None:
-    """Raise `UserError` for an algorithm that does not depend on labels, or is told scores or values beside them."""
+def check_control(algorithm: AlgorithmDeclaration, *, responses: bool) -> None:
+    """Raise `UserError` where shuffling is no control: feedback that is learned from stays as it is, or there is none.
+
+    Labels are permuted, and of responses the scores too (`Responses.shuffled`). Elsewhere who is told scores or values
+    beside the labels would still learn from these.
+
+    Args:
+        algorithm: that is to learn from what was permuted.
+        responses: whether it learns from responses.
+    """
     objective = OBJECTIVES.get(algorithm.objective)
     told = set(objective.inputs.values()) if objective else {"label"}  # an unknown one is another mistake
-    if algorithm.rows in ("all", "top", "candidates") and "label" not in told:
-        raise UserError(f"{algorithm.name} uses no labels, so that shuffling them is no control")
-    if told & _SCORES:
+    labels = algorithm.rows in ("accepted", "balanced", "pairs") or "label" in told
+    scores = algorithm.rows == "top" or bool(told & _SCORES)
+    if not labels and not (responses and scores):
+        also = " and no scores" if responses else ""
+        raise UserError(f"{algorithm.name} uses no labels{also}, so that shuffling them is no control")
+    if scores and not responses:
         raise UserError(f"{algorithm.name} uses more than labels, so that shuffling these is no control")

@@ -22,7 +22,7 @@ from pmpo_offline.training.fitting import Progress, fit
 from pmpo_offline.training.learned import critic_settings
 from pmpo_offline.training.reference import CLONE, fresh_policy, reference_policy, repeat
 from pmpo_offline.training.settings import hyperparameters, settle, warn_below
-from pmpo_offline.training.shuffle import check_labels, expected
+from pmpo_offline.training.shuffle import check_control, expected
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def train(
     complete = [settle(algorithm, each, labelled) for each in settings]
     bounds = [beta_bound(algorithm, each, labelled) for each in complete]
     if shuffle_labels:
-        check_labels(algorithm)
+        check_control(algorithm, responses=False)
     warn_below(algorithm, complete, bounds)
     runs = [(each, seed) for each in complete for seed in seeds]
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))

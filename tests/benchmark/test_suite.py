@@ -90,6 +90,12 @@ def test_control_of_an_algorithm_without_labels_is_refused(suite, name):
         expand(suite.model_copy(update={"shuffled": [name]}), FAMILIES)
 
 
+def test_control_of_scores_is_one_on_responses(suite):
+    asked = suite.model_copy(update={"shuffled": ["mpo"], "algorithms": ["mpo"], "reference": "bc"})
+    cells = expand(asked, {"test/line-v0": "language"})
+    assert [cell.algorithm.name for cell in cells if cell.shuffled][:1] == ["mpo"]
+
+
 def test_control_of_every_algorithm_with_labels_is_accepted(suite):
     names = ["pmpo", "dpo", "kto", "accept"]
     cells = expand(suite.model_copy(update={"shuffled": names, "algorithms": names}), FAMILIES)

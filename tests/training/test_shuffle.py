@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +13,7 @@ from pmpo_offline import catalog
 from pmpo_offline.data import Dataset, Rows
 from pmpo_offline.errors import UserError
 from pmpo_offline.training import train
-from pmpo_offline.training.shuffle import expected, identified, shuffled
+from pmpo_offline.training.shuffle import check_control, expected, identified, shuffled
 
 
 @pytest.mark.parametrize("label", ["success", "return_to_go:q0.5"])
@@ -107,3 +108,26 @@ def test_what_learns_from_more_than_labels_is_no_control(stacking: Dataset, name
     algorithm = catalog.algorithm(name, "rgb-stacking").model_copy(update={"rows": rows})
     with pytest.raises(UserError, match=f"{why}, so that shuffling"):
         train(stacking, algorithm, shuffle_labels=True, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("objective", "rows", "elsewhere", "on_responses"),
+    [
+        ("pmpo", "all", True, True),
+        ("bc", "accepted", True, True),
+        ("dpo", "pairs", True, True),
+        ("bc", "all", False, False),
+        ("mpo", "candidates", False, True),
+        ("bc", "top", False, True),
+        ("awr", "all", False, True),
+        ("kto", "top", False, True),  # which rows are the best is known whatever their labels say
+    ],
+)
+def test_a_control_permutes_all_the_feedback_that_is_learned_from(
+    objective: str, rows: str, elsewhere: bool, on_responses: bool
+) -> None:
+    """Of responses labels and scores are permuted, elsewhere labels alone."""
+    algorithm = catalog.algorithm("pmpo", "language").model_copy(update={"objective": objective, "rows": rows})
+    for responses, allowed in ((False, elsewhere), (True, on_responses)):
+        with nullcontext() if allowed else pytest.raises(UserError, match="is no control"):
+            check_control(algorithm, responses=responses)

@@ -35,7 +35,7 @@ from pmpo_offline.training.language.settings import LanguageSettings
 from pmpo_offline.training.language.trainer import ResponseTrainer
 from pmpo_offline.training.record import bound_text, claim, finished, identity, labels_of, write_record
 from pmpo_offline.training.settings import settle, validated
-from pmpo_offline.training.shuffle import identified
+from pmpo_offline.training.shuffle import check_control, identified
 
 Progress = Callable[[str, int, int], None]
 _OWNER = "run"
@@ -101,14 +101,16 @@ def train_language(
         progress: told what is going on.
 
     Raises:
-        UserError: unknown or malformed hyperparameters, labels that leave nothing to learn from, prompts that are too
-            long for the model (held-out ones too, that `evaluate` has to ask), another run in `output`, or anything
-            else.
+        UserError: unknown or malformed hyperparameters, labels that leave nothing to learn from, feedback to shuffle
+            that it does not learn from, prompts that are too long for the model (held-out ones too, that `evaluate` has
+            to ask), another run in `output`, or anything else.
     """
     if isinstance(algorithm, str):
         algorithm = catalog.algorithm(algorithm, catalog.family(dataset.metadata.task))
     if algorithm.start != "reference":
         raise UserError(f'{algorithm.name}: a language model starts from what it is: set start = "reference"')
+    if shuffle_labels:
+        check_control(algorithm, responses=True)
     hyper = validated(algorithm, overrides or {}, LanguageSettings)
     if hyper.batch % hyper.accumulation:
         raise UserError(f"{algorithm.name}: a batch of {hyper.batch} cannot be divided by {hyper.accumulation}")

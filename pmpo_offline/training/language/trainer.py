@@ -39,6 +39,7 @@ from pmpo_offline.training.language.responses import part, read
 from pmpo_offline.training.language.strata import Indices
 from pmpo_offline.training.language.wrapping import inside
 from pmpo_offline.training.settings import settle, warn_below
+from pmpo_offline.training.shuffle import check_control
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -100,6 +101,8 @@ class ResponseTrainer(SafeCheckpoints):
             raise UserError(f"one process sees {args.n_gpu} GPUs: start one for each with accelerate launch")
         transformers.set_seed(args.seed)  # an adapter begins at random
         self._progress, self._config, self._algorithm = progress, args, args.algorithm
+        if args.shuffle_labels:
+            check_control(self._algorithm, responses=True)
         self.policy = policy_of(model, processing_class, quantization_config, peft_config)
         check_head(self.policy.model)
         if args.gradient_checkpointing and hasattr(self.policy.model, "peft_config"):

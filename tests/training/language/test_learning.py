@@ -220,6 +220,7 @@ def test_held_out_prompts_that_cannot_be_evaluated_on_are_said_before_the_traini
         (PMPO, {"settings": {"beta": "1.05x", "divergence": "reverse"}}, "unbounded .* at every β"),
         (declared("dpo", "all"), {}, "minibatches of ResponseBatch have no logp_chosen"),
         (declared("td3_bc"), {}, "have no policy_value"),
+        (declared("bc"), {"shuffle_labels": True}, "bc uses no labels and no scores, so that shuffling"),
     ],
 )
 def test_mistakes_are_one_line(

@@ -319,6 +319,8 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
         made(args=arguments(ResponseConfig, tmp_path, objective="pmop"))
     with pytest.raises(UserError, match="alpha is a number from 0 to 1"):
         made(args=arguments(PMPOConfig, tmp_path, alpha=2.0))
+    with pytest.raises(UserError, match="bc uses no labels and no scores"):
+        made(args=arguments(ResponseConfig, tmp_path, objective="bc", shuffle_labels=True))
     one_class = [row for row in labelled_rows() if row["label"] is not False]
     with pytest.raises(UserError, match="learns from pairs"):
         made(args=arguments(ResponseConfig, tmp_path, objective="dpo", rows="pairs"), train_dataset=one_class)
