@@ -47,11 +47,15 @@ def expected(dataset: Dataset) -> Dataset:
     Only labels of episodes change them: they move between long and short ones, so that afterwards as many of the steps
     are rejected as of the episodes. Where failures last longer, the bound of the permuted labels is the higher one, and
     a control at the other collapses, whatever its labels say.
+
+    Without contexts the bound goes by the rejects before balancing (`bound.reject_mass`). Once labels say nothing, all
+    rows hold the rejected outcomes back, so that less would do; the control keeps the β that true labels would have.
     """
     counts = dataset.metadata.counts
     if dataset.metadata.unit != "episode":
         return dataset
     masses = {
+        "reject_mass": (counts.rejected + dataset.metadata.imbalance.dropped_rejected) / max(1, counts.episodes),
         "labelled_reject_mass": counts.rejected / max(1, counts.episodes),
         "reject_share": counts.rejected / max(1, counts.accepted + counts.rejected),
     }

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -13,6 +15,8 @@ from pmpo_offline import catalog
 from pmpo_offline.data import Dataset, Rows
 from pmpo_offline.errors import UserError
 from pmpo_offline.training import train
+from pmpo_offline.training.bound import beta_bound
+from pmpo_offline.training.settings import settle
 from pmpo_offline.training.shuffle import check_control, expected, identified, shuffled
 
 
@@ -82,6 +86,20 @@ def test_bounds_are_those_of_the_permuted_labels(stacking: Dataset) -> None:
     assert trained.runs[0][0]["beta"] == pytest.approx(1.05 * bound)
     steps = stacking.relabelled("return_to_go:q0.5", imbalance=0.3)
     assert expected(steps) is steps, "a step is a step wherever its label goes"
+
+
+def test_without_contexts_the_bound_counts_the_rejects_before_balancing_in_episodes_too(stacking: Dataset) -> None:
+    blind = replace(stacking, table=stacking.table.drop_columns("observation"))
+    observation = stacking.table.column("observation")
+    still = pa.concat_arrays([observation.chunk(0)[:1]] * len(stacking))
+    blind = replace(blind, table=blind.table.append_column(stacking.table.schema.field("observation"), still))
+    dataset = blind.relabelled("success", imbalance=0.9)  # rejects lose their labels
+    counts, dropped = dataset.metadata.counts, dataset.metadata.imbalance.dropped_rejected
+    assert dropped > 0
+    algorithm = catalog.algorithm("pmpo", "rgb-stacking")
+    settings = settle(algorithm, {"beta": 1.0}, dataset)
+    w_r, p_r = counts.rejected / (counts.accepted + counts.rejected), (counts.rejected + dropped) / counts.episodes
+    assert beta_bound(algorithm, settings, expected(dataset)) == pytest.approx(0.5 * w_r / p_r)
 
 
 def test_keys_tell_this_control_from_the_one_of_before() -> None:
