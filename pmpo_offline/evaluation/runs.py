@@ -12,7 +12,7 @@ from pmpo_offline import data
 from pmpo_offline.data import Dataset, load_dataset
 from pmpo_offline.data.digest import content_digest
 from pmpo_offline.errors import PmpoOfflineError, UserError
-from pmpo_offline.training.record import NAME, read_record
+from pmpo_offline.training.record import AGAIN, NAME, read_record
 
 Progress = Callable[[str, int, int], None]
 
@@ -75,7 +75,7 @@ def evaluate_run(
         else:
             measured = _control(directory, record, dataset, episodes, workers, progress)
     except KeyError as error:
-        raise PmpoOfflineError(f"{directory / NAME} is damaged: it has no {error}; train the run again") from None
+        raise PmpoOfflineError(f"{directory / NAME} is damaged: it has no {error}: {AGAIN}") from None
     return {"run": str(directory), **facts, **measured}
 
 

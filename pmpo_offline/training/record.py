@@ -22,6 +22,8 @@ from pmpo_offline.errors import PmpoOfflineError, UserError
 from pmpo_offline.strict_json import finite
 
 NAME = "run.json"
+AGAIN = "remove the whole directory and train the run again"
+"""What helps against a damaged record: without it, `claim` takes what else stands there for somebody else's."""
 
 
 def identity(*facts: Any) -> str:
@@ -40,7 +42,7 @@ def read_record(output: Path) -> dict[str, Any] | None:
             raise ValueError("it is no record")
         return found
     except (OSError, ValueError) as error:
-        raise PmpoOfflineError(f"{path} is damaged ({error}): delete it and run the same command again") from None
+        raise PmpoOfflineError(f"{path} is damaged ({error}): {AGAIN}") from None
 
 
 def write_record(output: Path, record: Mapping[str, Any]) -> None:

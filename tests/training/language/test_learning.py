@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,8 @@ from small_language import declared, labelled_rows
 
 from pmpo_offline.data import Dataset, columns
 from pmpo_offline.data.digest import content_digest
-from pmpo_offline.errors import UserError
+from pmpo_offline.errors import PmpoOfflineError, UserError
+from pmpo_offline.evaluation.runs import evaluate_run
 from pmpo_offline.policies.language import open_model
 from pmpo_offline.tasks.language.tiny import tokenizer
 from pmpo_offline.training.language import TrainedLanguage, learning, train_language
@@ -162,6 +164,21 @@ def test_what_was_put_beside_a_begun_run_stays(data: Dataset, model_folder: Path
     mine.write_text("mine")
     run(data, model_folder, cache, tmp_path / "run", overrides={"steps": 2})
     assert [path for path in mine.parent.parent.rglob("*") if path.is_file()] == [mine]
+
+
+def test_what_a_damaged_record_advises_helps(data: Dataset, model_folder: Path, cache: Path, tmp_path: Path) -> None:
+    output, short = tmp_path / "run", {"steps": 1}
+    run(data, model_folder, cache, output, overrides=short)
+    (output / "run.json").write_text("{")
+    for reading in (lambda: run(data, model_folder, cache, output, overrides=short), lambda: evaluate_run(output)):
+        with pytest.raises(PmpoOfflineError, match=r"run\.json is damaged .*: remove the whole directory and train"):
+            reading()
+    (output / "run.json").unlink()
+    with pytest.raises(UserError, match="exists and is no run"):  # without its record it is nobody's
+        run(data, model_folder, cache, output, overrides=short)
+    shutil.rmtree(output)
+    run(data, model_folder, cache, output, overrides=short)
+    assert json.loads((output / "run.json").read_text())["algorithm"] == "pmpo"
 
 
 def test_seeds_settings_and_shuffled_labels_make_other_runs(
