@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+import polars as pl
 
 from pmpo_offline.catalog import AlgorithmDeclaration
 from pmpo_offline.data import Dataset, columns
@@ -126,8 +127,8 @@ def _problems(
         where, what = ("prompt", "response") if answers else ("state", "candidate")
         problems.append(f"no {where} has both an accepted and a rejected {what}: without pairs there is no gradient")
     by_advantage = "advantage" in OBJECTIVES[algorithm.objective].inputs.values() and not algorithm.critic
-    if answers and (by_advantage or algorithm.rows == "candidates") and not _compared(dataset):
-        problems.append("it compares the scores of a prompt's responses, and no prompt has two scored ones")
+    if answers and (by_advantage or algorithm.rows == "candidates") and (why := _incomparable(dataset)):
+        problems.append(f"it compares the scores of a prompt's responses, and {why}")
     if by_advantage and not answers and meta.score.name != "advantage":
         problems.append(f"it needs advantages and the dataset is scored by {meta.score.name}: --label advantage")
     if algorithm.rows == "accepted" and not accepted:
@@ -176,8 +177,15 @@ def _pairs(dataset: Dataset) -> int:
     return int((np.bincount(state, label > 0) * np.bincount(state, label < 0)).sum())
 
 
-def _compared(dataset: Dataset) -> bool:
-    """Return whether there is a prompt with two scored responses."""
-    scored = ~np.isnan(columns.vector(dataset.table, "score").astype(np.float32))
-    _, counts = np.unique(columns.vector(dataset.table, "prompt_id")[scored], return_counts=True)
-    return bool((counts > 1).any())
+def _incomparable(dataset: Dataset) -> str | None:
+    """Return why no response is known to be better than another one to its prompt, None where one is."""
+    score = columns.vector(dataset.table, "score").astype(np.float32)
+    known = pl.DataFrame({"prompt": columns.vector(dataset.table, "prompt_id"), "score": score}).drop_nans()
+    found = known.group_by("prompt").agg(pl.len().alias("scored"), pl.col("score").n_unique().alias("different"))
+    if not (found["scored"] > 1).any():
+        return "no prompt has two scored ones"
+    return (
+        None
+        if (found["different"] > 1).any()
+        else "no response is better than another: all scores of a prompt are equal"
+    )

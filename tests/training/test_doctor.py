@@ -279,3 +279,8 @@ def test_of_responses_only_those_that_are_trained_on_count() -> None:
     for nothing in (of("mpo", single), diagnose(single, weighted)):
         assert nothing.verdict == "cannot learn"
         assert nothing.notes[0].endswith("no prompt has two scored ones")
+    of_prompt = pa.array([float(number) for number in data.table["prompt_id"].to_pylist()], pa.float32())
+    equal = replace(data, table=columns.replace(data.table, score=of_prompt))  # some prompts' are higher: no matter
+    for nothing in (of("mpo", equal), diagnose(equal, weighted)):
+        assert nothing.verdict == "cannot learn"
+        assert nothing.notes[0].endswith("no response is better than another: all scores of a prompt are equal")
