@@ -189,4 +189,4 @@ def _warn(report: Report, done: data.LabelledTables, options: TextOptions) -> No
     if not done.counts.accepted + done.counts.rejected:
         warnings.warn("no response has a label or a score: nothing is labelled", stacklevel=3)
     if options.test_share != 0 and not report.test:
-        warnings.warn(f"none of the {report.prompts} prompts fell to the split test", stacklevel=3)
+        warnings.warn(f"no prompt fell to the split test, of {report.prompts:,}", stacklevel=3)

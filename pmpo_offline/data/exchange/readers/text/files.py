@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
+import textwrap
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,6 +30,8 @@ KINDS: Mapping[str, tuple[str, ...]] = {
 }
 """Last comes what also describes data of the other kinds (dataset_info.json, state.json)."""
 _BATCH = 1024
+_AGAIN = re.compile(r"(.+)_duplicated_\d+")
+"""What polars calls a column of a CSV file whose name stood there before."""
 Tell = Callable[[float], None]
 """Hears which share of a file is read."""
 
@@ -91,7 +95,7 @@ def _readable(path: Path) -> Iterator[None]:
     except UserError:
         raise
     except (OSError, EOFError, ValueError, zlib.error, pa.ArrowException) as error:
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        reason = textwrap.shorten(str(error), 120, placeholder=" …") or type(error).__name__
         raise UserError(f"{path} cannot be read, it is damaged or no {kind_of(path)} file: {reason}") from None
 
 
@@ -145,8 +149,13 @@ def _csv(source: _File) -> Iterator[Row]:
 
     try:
         frame = pl.read_csv(source.path, infer_schema=False)  # what labels and scores mean is not for a guess
+    except pl.exceptions.NoDataError:
+        raise UserError(f"{source.path} is empty") from None
     except pl.exceptions.PolarsError as error:
-        raise ValueError(str(error)) from None
+        raise ValueError(str(error).split("\n\n")[0]) from None  # what follows is advice to who calls polars
+    if twice := [name for name in frame.columns if _AGAIN.fullmatch(name)]:
+        name = _AGAIN.sub(r"\1", twice[0])
+        raise UserError(f"{source.path} has several columns called {name}: rename them, or leave all but one out")
     for number, values in enumerate(frame.iter_rows(named=True), 1):
         yield Row(values, f"{source.name}, row {number}")
 
