@@ -12,6 +12,7 @@ A row is found by the hash of its tokens, and a model by the hash of its files, 
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -79,12 +80,24 @@ class ReferenceCache:
         missing = {
             name: row
             for name, row in zip(names, rows, strict=True)
-            if any(name not in shards for shards in self._shards)
+            if sum(name in shards for shards in self._shards) < len(self._shards)  # asks all: each finds its damage
         }
+        self._tell_of_lost()
         if missing:
             self._compute(missing, progress)
         found = [[shards[name] for shards in self._shards] for name in names]
         return [CachedRow(logp, hidden, trunk[0] if trunk else None) for logp, hidden, *trunk in found]
+
+    def _tell_of_lost(self) -> None:
+        """Warn, once, of all files that could not be read."""
+        lost = [each for shards in self._shards for each in shards.lost]
+        for shards in self._shards:
+            shards.lost.clear()
+        if lost:
+            path, reason = lost[0]
+            others = f" and {len(lost) - 1} other files" if len(lost) > 1 else ""
+            what = "they" if others else "it"
+            warnings.warn(f"{path}{others} cannot be read ({reason}): computing again what {what} held", stacklevel=3)
 
     @torch.no_grad()
     def _compute(self, missing: dict[str, Tokens], progress: Progress | None) -> None:

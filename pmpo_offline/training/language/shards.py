@@ -13,6 +13,7 @@ import os
 import warnings
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,8 @@ class Shards:
 
     def __init__(self, folder: Path, owner: Mapping[str, str]) -> None:
         self._folder, self._owner = folder, dict(owner)
+        self.lost: list[tuple[Path, str]] = []
+        """Files that could not be read, and why, until who tells of them empties it."""
         self._seen: set[str] = set()
         self._index: dict[str, _File] = {}  # by the tensors that they hold
 
@@ -126,8 +129,9 @@ class Shards:
         return False
 
     def _give_up(self, path: Path, reason: str) -> None:
-        warnings.warn(f"{path} cannot be read ({reason}): computing again what it held", stacklevel=5)
-        path.unlink(missing_ok=True)
+        self.lost.append((path, reason))
+        with suppress(OSError):  # on a disk that may not be written it stays
+            path.unlink()
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> str:

@@ -156,6 +156,20 @@ def test_a_truncated_file_is_one_warning_and_computed_again(tmp_path, monkeypatc
     assert again.rows == 0
 
 
+@pytest.mark.parametrize("damage", [lambda content: content[:5], lambda content: content[:-1] + b"?"])
+def test_many_damaged_files_are_one_warning(tmp_path, monkeypatch, damage):
+    monkeypatch.setattr(reference_cache, "BATCH_TOKENS", 12)
+    monkeypatch.setattr(reference_cache, "SHARD_BYTES", 500)
+    expected = [[value.clone() for value in row] for row in Counted().cache(tmp_path, 1).get(ROWS)]
+    paths = list(tmp_path.glob("*/*/*.safetensors"))
+    for path in paths:
+        path.write_bytes(damage(path.read_bytes()))
+    with pytest.warns(UserWarning, match=f"and {len(paths) - 1} other files cannot be read .*: computing") as caught:
+        found = Counted().cache(tmp_path, 1).get(ROWS)
+    assert len(caught) == 1
+    torch.testing.assert_close([list(row) for row in found], expected)
+
+
 @pytest.mark.parametrize("sort", ["logp", "states", "trunk-1"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_flipped_bit_is_one_warning_and_computed_again(tmp_path, sort, dtype):
