@@ -12,6 +12,7 @@ responses, as unpaired feedback does. Neither depends on β > 0.
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from pmpo_offline.data import Dataset
+from pmpo_offline.errors import PmpoOfflineError, UserError
 from pmpo_offline.evaluation.language.held_out import held_out_responses
 from pmpo_offline.evaluation.language.measuring import batches_by_length, measuring
 from pmpo_offline.policies.language.model import LanguageModel
@@ -73,8 +75,8 @@ def preference(
         reference: what its log-ratios are to.
         dataset: labelled responses.
         prompts: how many, as `held_out_prompts` chooses; None for all.
-        cache: folder of the reference cache, where what the reference says is read, or kept for the next policy; None:
-            it is run.
+        cache: folder of the reference cache, where what the reference says is read, or kept for the next policy; None,
+            or one that may not be written: it is run.
         progress: told what is going on.
     """
     frame = held_out_responses(dataset, prompts).filter(pl.col("label").is_not_null())
@@ -119,9 +121,15 @@ def _logp(model: LanguageModel, rows: Sequence[Tokens], progress: Progress | Non
 
 
 def _kept(cache: Path, reference: LanguageModel, rows: Sequence[Tokens], progress: Progress | None) -> Floats:
-    """Return the same of the reference, from its cache."""
-    with measuring(reference.model):
-        found = ReferenceCache(cache, reference).get(rows, progress)
+    """Return the same of the reference, from its cache; where that may not be written, it is run."""
+    try:
+        with measuring(reference.model):
+            found = ReferenceCache(cache, reference).get(rows, progress)
+    except UserError:
+        raise
+    except PmpoOfflineError as error:
+        warnings.warn(f"{error}; going on without it", stacklevel=2)
+        return _logp(reference, rows, progress)
     return np.array([float(row.logp.double().sum()) for row in found])
 
 

@@ -70,6 +70,16 @@ def test_a_reference_that_is_known_is_not_run(random_model, reversals, tmp_path)
     assert (unmoved.accuracy, unmoved.auc, unmoved.margin) == (0.5, 0.5, 0.0)
 
 
+def test_a_cache_that_may_not_be_written_is_done_without(random_model, reversals, tmp_path):
+    policy, reference, dataset = random_model(0), random_model(1), reversals(train=1, test=8)
+    (tmp_path / "file").write_text("in the way")  # permissions would not stop root
+    with pytest.warns(UserWarning, match=r"cannot write .*; going on without it") as caught:
+        found = preference(policy, reference, dataset, cache=tmp_path / "file" / ".reference")
+    assert len(caught) == 1
+    assert "\n" not in str(caught[0].message)
+    assert found == preference(policy, reference, dataset)
+
+
 @pytest.mark.parametrize("recorded", [True, False])
 def test_an_answer_that_was_cut_has_no_end_that_nobody_sampled(random_model, responses, monkeypatch, recorded):
     """By the dataset's longest completion, or by the context; the scores are those of the tokens learned from."""
