@@ -16,12 +16,13 @@ import numpy as np
 import polars as pl
 import typer
 
+from pmpo_offline.benchmark.results import Results
 from pmpo_offline.evaluation.statistics import Floats, Interval, bootstrap, iqm, probability_of_improvement
 
 RESULTS = Path(__file__).parent / "results" / "control"
 HALF, BOUND, SHUFFLED = "pmpo 0.5x", "pmpo 1.05x", "pmpo 0.5x, shuffled"
 BASELINES = ("bc", "bc-accepted")
-LABELS = (*BASELINES, HALF, BOUND, SHUFFLED, "kto", "bco", "dpo", "ipo", "nca", "mpo", "awr")
+LABELS = (*BASELINES, "accept-bc", HALF, BOUND, SHUFFLED, "kto", "bco", "dpo", "ipo", "nca", "mpo", "awr")
 REWARDS = ("top-bc", "crr", "td3-bc", "iql")
 """Learners from rewards, which see no labels."""
 GROUPS: dict[str, Callable[[str], bool]] = {
@@ -95,7 +96,7 @@ def _starred(name: str) -> str:
 
 def main(results: Annotated[Path, typer.Option(help="Where raw/ and findings.md are.")] = RESULTS) -> None:
     """Write README.md: findings.md and the tables."""
-    arms = scores(pl.read_parquet(results / "raw" / "*.parquet"))
+    arms = scores(Results(results).read(None))
     runs = int(np.median([len(values) for values in arms["bc"].values()]))
     text = (results / "findings.md").read_text().rstrip()
     page = [
