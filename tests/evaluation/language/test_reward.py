@@ -111,7 +111,7 @@ def test_what_cannot_be_evaluated(random_model, tmp_path, responses, reversals):
     model = random_model(0)
     with pytest.raises(UserError, match="holds out no prompts"):
         evaluate_language(model, model, reversals(test=0))
-    with pytest.raises(UserError, match="longer"):
+    with pytest.raises(UserError, match="do not fit"):
         evaluate_language(random_model(0, max_position_embeddings=8), model, reversals())
     assert responses([("a=", "b", 1.0, "test"), ("a=", "c", 0.0, "test")]).metadata.counts.accepted == 1
     dataset = reversals()
