@@ -30,11 +30,11 @@ import typer
 from torch import Tensor
 
 from pmpo_offline.cli.console import working
-from pmpo_offline.errors import PmpoOfflineError, UserError
 from pmpo_offline.objectives import OBJECTIVES, stability
+from pmpo_offline.online.improver import Improver, OnlineSettings
 from pmpo_offline.policies.gaussian import GaussianPolicy
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.tasks.bandit import FUNCTIONS, Function
-from pmpo_offline.training.online import Improver, OnlineSettings
 
 RESULTS = Path(__file__).parent / "results" / "bandits"
 DIMENSIONS = (2, 10, 50)

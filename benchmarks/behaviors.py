@@ -9,11 +9,11 @@ from pathlib import Path
 
 from rich.progress import track
 
-from pmpo_offline.data.streams import random_words
+from pmpo_offline.online.behavior import returns
+from pmpo_offline.online.behavior_targets import TARGETS
 from pmpo_offline.policies.behavior import BehaviorPolicy
+from pmpo_offline.runtime.random_words import random_words
 from pmpo_offline.tasks.control import rules
-from pmpo_offline.training.behavior import returns
-from pmpo_offline.training.behavior_targets import TARGETS
 
 ROOT = Path(__file__).parent.parent
 EPISODES = 100

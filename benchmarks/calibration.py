@@ -29,12 +29,12 @@ from pmpo_offline import data
 from pmpo_offline.build import build_dataset
 from pmpo_offline.cli.console import working
 from pmpo_offline.data import Dataset, Rows, columns
-from pmpo_offline.errors import PmpoOfflineError
 from pmpo_offline.policies.behavior import BehaviorPolicy
+from pmpo_offline.runtime.errors import PmpoOfflineError
 from pmpo_offline.tasks.control import rules
 from pmpo_offline.tasks.control.recording import weights_file
 from pmpo_offline.training import CriticSettings, Judgement, judge
-from pmpo_offline.training.returns import returns_to_go
+from pmpo_offline.training.critics.returns import returns_to_go
 
 STATES = {  # how many; some tasks are slow to simulate
     "dm_control/cartpole-swingup": 256,

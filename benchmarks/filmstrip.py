@@ -20,9 +20,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from pmpo_offline import catalog
 from pmpo_offline.data import load_dataset
-from pmpo_offline.errors import PmpoOfflineError, unknown
+from pmpo_offline.declarations import catalog
+from pmpo_offline.runtime.errors import PmpoOfflineError, unknown
 from pmpo_offline.tasks.stacking.behaviors import Behavior, Script, correlated_noise
 from pmpo_offline.tasks.stacking.episodes import HORIZON, Choose, play
 from pmpo_offline.tasks.stacking.observation import observe

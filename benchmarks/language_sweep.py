@@ -21,7 +21,7 @@ import typer
 
 from pmpo_offline.benchmark import bench
 from pmpo_offline.cli.console import working
-from pmpo_offline.errors import PmpoOfflineError, unknown
+from pmpo_offline.runtime.errors import PmpoOfflineError, unknown
 
 RESULTS = Path(__file__).parent / "results" / "language"
 SUITE = RESULTS / "sweep.toml"

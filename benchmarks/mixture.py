@@ -28,14 +28,15 @@ import typer
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from pmpo_offline import catalog, objectives, tasks
+from pmpo_offline import objectives, tasks
 from pmpo_offline.build import build_dataset
 from pmpo_offline.data import Dataset, columns
-from pmpo_offline.errors import PmpoOfflineError
+from pmpo_offline.declarations import catalog
 from pmpo_offline.objectives import stability
 from pmpo_offline.policies import Mixture
+from pmpo_offline.runtime.errors import PmpoOfflineError
 from pmpo_offline.tasks.bandit.gmm import GMM, GOOD
-from pmpo_offline.training.em import fit_mixture, pmpo_weight, start_mixture
+from pmpo_offline.training.control.em import fit_mixture, pmpo_weight, start_mixture
 
 DATASET = "bandit/gmm-v0"
 CONDITIONS = {"share": (0.001, 0.01, 0.1, 0.5), "budget": (50, 500), "noise": (0.1, 0.2)}

@@ -27,17 +27,17 @@ import typer
 from torch import Tensor
 
 from pmpo_offline.cli.console import working
-from pmpo_offline.data.streams import random_words
-from pmpo_offline.errors import PmpoOfflineError, unknown
+from pmpo_offline.online.behavior import random_returns, returns
+from pmpo_offline.online.behavior_targets import task_id
+from pmpo_offline.online.online_control import OnlineControl
+from pmpo_offline.online.online_settings import ALGORITHMS, Algorithm, ControlSettings
+from pmpo_offline.online.ppo import PPO
+from pmpo_offline.online.ppo_config import PLANS
 from pmpo_offline.policies.behavior import BehaviorPolicy
+from pmpo_offline.runtime.errors import PmpoOfflineError, unknown
+from pmpo_offline.runtime.random_words import random_words
 from pmpo_offline.tasks.control import Rules, rules
 from pmpo_offline.training import checkpoint
-from pmpo_offline.training.behavior import random_returns, returns
-from pmpo_offline.training.behavior_targets import task_id
-from pmpo_offline.training.online_control import OnlineControl
-from pmpo_offline.training.online_settings import ALGORITHMS, Algorithm, ControlSettings
-from pmpo_offline.training.plans import PLANS
-from pmpo_offline.training.ppo import PPO
 
 RESULTS = Path(__file__).parent / "results" / "online"
 FRAMES = {"dm_control/cartpole-swingup": 1_000_000, "dm_control/cheetah-run": 1_000_000}

@@ -10,9 +10,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pmpo_offline import catalog, data
+from pmpo_offline import data
+from pmpo_offline.build.sample import ResponseRecipe, responses_of
 from pmpo_offline.cli.console import working
-from pmpo_offline.responding import ResponseRecipe, responses_of
+from pmpo_offline.declarations import catalog
 from pmpo_offline.tasks.language import shipped
 
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pmpo_offline.benchmark import bench
     from pmpo_offline.build import build_dataset
+    from pmpo_offline.build.read import import_dataset
+    from pmpo_offline.build.read_text import import_text
+    from pmpo_offline.build.text_options import TextOptions
     from pmpo_offline.data import load_dataset
     from pmpo_offline.data.exchange import export_dataset
     from pmpo_offline.evaluation import evaluate
-    from pmpo_offline.imported_text import TextOptions
-    from pmpo_offline.importing import import_dataset
-    from pmpo_offline.importing_text import import_text
     from pmpo_offline.training import train
     from pmpo_offline.training.language import PMPOConfig, PMPOTrainer, train_language
 
@@ -36,13 +36,13 @@ __all__ = [
 _HOMES = {
     "PMPOConfig": "training.language",
     "PMPOTrainer": "training.language",
-    "TextOptions": "imported_text",
+    "TextOptions": "build",
     "bench": "benchmark",
     "build_dataset": "build",
     "evaluate": "evaluation",
     "export_dataset": "data.exchange",
-    "import_dataset": "importing",
-    "import_text": "importing_text",
+    "import_dataset": "build",
+    "import_text": "build",
     "load_dataset": "data",
     "train": "training",
     "train_language": "training.language",

@@ -46,7 +46,7 @@ updates = 20
 @pytest.fixture(scope="session")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A recipe with the declared behaviours, but few episodes and short trainings."""
-    from pmpo_offline import catalog
+    from pmpo_offline.declarations import catalog
 
     declared = (catalog.root("datasets") / "rgb-stacking" / "proxy-v0.toml").read_text()
     path = tmp_path_factory.mktemp("recipe") / "small.toml"

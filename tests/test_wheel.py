@@ -42,7 +42,7 @@ def test_wheel_works_from_any_directory(tmp_path: Path) -> None:
     assert "site-packages" in theirs, "`import datasets` stays Hugging Face's"
 
     listed = subprocess.run(
-        [sys.executable, "-m", "pmpo_offline.cli", "list", "--json"],
+        [sys.executable, "-m", "pmpo_offline", "list", "--json"],
         cwd=elsewhere,
         env=environment,
         check=True,

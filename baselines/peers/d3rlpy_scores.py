@@ -30,10 +30,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pmpo_offline import catalog, evaluation
+from pmpo_offline import evaluation
 from pmpo_offline.build import build_dataset
 from pmpo_offline.data import Dataset
 from pmpo_offline.data.exchange import export_dataset
+from pmpo_offline.declarations import catalog
 from pmpo_offline.tasks.control.episodes import play
 from pmpo_offline.tasks.control.registry import rules
 from pmpo_offline.tasks.control.task import held_out

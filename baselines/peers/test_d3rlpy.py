@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from aligned import LENGTHS, assert_aligned, expected, stored
 from d3rlpy.dataset import Episode, ReplayBuffer, load
 from d3rlpy_train import opened, train
+from helpers.aligned import LENGTHS, assert_aligned, expected, stored
 
 from pmpo_offline import data
 from pmpo_offline import training as ours

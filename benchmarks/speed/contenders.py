@@ -14,11 +14,12 @@ import torch
 from timing import BATCH, HIDDEN, Contender, Timing, flops, timed
 from torch import Tensor, nn
 
-from pmpo_offline import catalog, data
-from pmpo_offline.training.batches import Sampler
-from pmpo_offline.training.fitting import fit
-from pmpo_offline.training.reference import fresh_policy
-from pmpo_offline.training.settings import TrainingSettings, settle
+from pmpo_offline import data
+from pmpo_offline.declarations import catalog
+from pmpo_offline.training.config import TrainingSettings, settle
+from pmpo_offline.training.control.batches import Sampler
+from pmpo_offline.training.control.fitting import fit
+from pmpo_offline.training.control.reference import fresh_policy
 
 
 def ours(dataset: data.Dataset, runs: int, device: torch.device) -> Contender:

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 import polars as pl
 import torch
 
-from pmpo_offline import catalog
-from pmpo_offline.benchmark import language, stacks
+from pmpo_offline.benchmark import control_cells, language_cells
 from pmpo_offline.benchmark.job import Job, Learn
 from pmpo_offline.benchmark.results import SCHEMA, Results, fingerprint
 from pmpo_offline.benchmark.suite import Cell, Condition, Progress, Settings
-from pmpo_offline.catalog import SuiteDeclaration
-from pmpo_offline.errors import PmpoOfflineError
+from pmpo_offline.declarations import catalog
+from pmpo_offline.declarations.catalog import SuiteDeclaration
 from pmpo_offline.evaluation.normalized import check_versions
 from pmpo_offline.evaluation.rollouts import check_simulated
+from pmpo_offline.runtime.errors import PmpoOfflineError
 
 if TYPE_CHECKING:
     from pmpo_offline.data import Dataset
@@ -98,10 +98,12 @@ class Local:
             self.results.discard_checkpoint(key)
         if any(job.is_language for job in jobs):
             wanted = [(job, self.missing(job)) for job, _ in possible]
-            with language.side_by_side(wanted, self.results, self.workers, self.home, self.progress) as learn:
+            with language_cells.side_by_side(wanted, self.results, self.workers, self.home, self.progress) as learn:
                 yield learn
         else:
-            yield partial(stacks.learn, results=self.results, workers=self.workers, progress=self.progress, fresh=fresh)
+            yield partial(
+                control_cells.learn, results=self.results, workers=self.workers, progress=self.progress, fresh=fresh
+            )
 
     def missing(self, job: Job) -> dict[str, Settings]:
         """Return the settings of a job's rows whose scores are not there, by key."""

@@ -14,9 +14,9 @@ import polars as pl
 from pmpo_offline import __version__
 from pmpo_offline.benchmark.results import key
 from pmpo_offline.benchmark.suite import Cell, Settings
-from pmpo_offline.catalog import SuiteDeclaration
-from pmpo_offline.errors import UserError
-from pmpo_offline.training.settings import settle
+from pmpo_offline.declarations.catalog import SuiteDeclaration
+from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.training.config import settle
 from pmpo_offline.training.shuffle import expected, identified
 
 if TYPE_CHECKING:

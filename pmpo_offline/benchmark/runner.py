@@ -9,12 +9,13 @@ from typing import Any
 
 import polars as pl
 
-from pmpo_offline import catalog, data
+from pmpo_offline import data
 from pmpo_offline.benchmark import publish, report
 from pmpo_offline.benchmark.executors import Local
 from pmpo_offline.benchmark.results import Results
 from pmpo_offline.benchmark.suite import Progress, Sweep, expand
-from pmpo_offline.catalog import Share
+from pmpo_offline.declarations import catalog
+from pmpo_offline.declarations.catalog import Share
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pmpo_offline import catalog
-from pmpo_offline.catalog import AlgorithmDeclaration, Share, SuiteDeclaration
-from pmpo_offline.errors import UserError, unknown
+from pmpo_offline.declarations import catalog
+from pmpo_offline.declarations.catalog import AlgorithmDeclaration, Share, SuiteDeclaration
 from pmpo_offline.objectives import OBJECTIVES, Words
-from pmpo_offline.training.settings import complete
+from pmpo_offline.runtime.errors import UserError, unknown
+from pmpo_offline.training.config import complete
 from pmpo_offline.training.shuffle import check_control
 
 Progress = Callable[[str, int, int], None]

@@ -11,7 +11,7 @@ from pmpo_offline.cli.console import emit, working
 from pmpo_offline.cli.datasets import Json
 
 if TYPE_CHECKING:
-    from pmpo_offline.training.behavior import Outcome
+    from pmpo_offline.online.behavior import Outcome
 
 
 def train_behavior(
@@ -34,7 +34,7 @@ def train_behavior(
 ) -> None:
     """Train the policies that collect a control task's datasets: medium, the way there (replay) and expert."""
     with working() as progress:
-        from pmpo_offline.training.behavior import train_behavior as train
+        from pmpo_offline.online.behavior import train_behavior as train
 
         done = train(task, algo, seed=seed, steps=steps, minutes=minutes, output=output, fresh=fresh, progress=progress)
     if json:

@@ -12,7 +12,7 @@ import typer
 
 from pmpo_offline.cli.console import emit, working
 from pmpo_offline.cli.datasets import Home, Json
-from pmpo_offline.errors import UserError
+from pmpo_offline.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from pmpo_offline.benchmark import Benchmark

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pmpo_offline.strict_json import finite
+from pmpo_offline.runtime.strict_json import finite
 
 Progress = Callable[[str, int, int], None]
 SECONDS_BETWEEN_LINES = 10.0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pmpo_offline.cli.console import emit, working
-from pmpo_offline.errors import PmpoOfflineError, UserError, unknown
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, unknown
 
 if TYPE_CHECKING:
     from pmpo_offline.data import Dataset
@@ -78,8 +78,8 @@ def build(
 
 def list_names(home: Home = None, json: Json = False) -> None:
     """List the datasets, suites and algorithms that there are."""
-    from pmpo_offline import catalog
     from pmpo_offline.data import standing
+    from pmpo_offline.declarations import catalog
 
     declared = {declaration.id: declaration.title for declaration in catalog.datasets()}
     built = standing(home)
@@ -111,8 +111,8 @@ def list_names(home: Home = None, json: Json = False) -> None:
 
 def show(name: Name, home: Home = None, json: Json = False) -> None:
     """Show a dataset's counts, labels, bounds on β, files, references and path."""
-    from pmpo_offline import catalog
     from pmpo_offline.data import load_dataset
+    from pmpo_offline.declarations import catalog
 
     if catalog.stands(name, home):
         with working():
@@ -124,7 +124,8 @@ def show(name: Name, home: Home = None, json: Json = False) -> None:
 
 def verify(name: Name, home: Home = None, json: Json = False) -> None:
     """Check the hash of every file of a dataset, and that its tables agree with one another."""
-    from pmpo_offline import catalog, data
+    from pmpo_offline import data
+    from pmpo_offline.declarations import catalog
 
     if not catalog.stands(name, home):
         raise UserError(f"dataset {name!r} is declared but not built: run pmpo-offline build-dataset {name}")

@@ -10,7 +10,7 @@ import typer
 from pmpo_offline.cli.benchmarks import value as parsed
 from pmpo_offline.cli.console import emit, working
 from pmpo_offline.cli.datasets import Home, Json
-from pmpo_offline.errors import UserError
+from pmpo_offline.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from pmpo_offline.training.doctor import Diagnosis
@@ -39,8 +39,8 @@ def doctor(
     json: Json = False,
 ) -> None:
     """Say whether an algorithm's settings suit a dataset: classes, the bound on β, verdict, suggestion."""
-    from pmpo_offline import catalog
     from pmpo_offline.data import load_dataset
+    from pmpo_offline.declarations import catalog
 
     if not catalog.stands(name, home):
         raise UserError(f"dataset {name!r} is declared but not built: run pmpo-offline build-dataset {name}")

@@ -11,8 +11,8 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from pmpo_offline import __version__
-from pmpo_offline.cli import behavior, benchmarks, datasets, doctor, evaluate, exchange_export, exchange_import, train
-from pmpo_offline.errors import PmpoOfflineError
+from pmpo_offline.cli import behavior, benchmarks, datasets, doctor, evaluate, export, import_, train
+from pmpo_offline.runtime.errors import PmpoOfflineError
 
 app = typer.Typer(
     name="pmpo-offline",
@@ -28,8 +28,8 @@ app.command("show")(datasets.show)
 app.command("verify")(datasets.verify)
 app.command("report")(benchmarks.report)
 app.command("doctor")(doctor.doctor)
-app.command("import")(exchange_import.import_)
-app.command("export")(exchange_export.export)
+app.command("import")(import_.import_)
+app.command("export")(export.export)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("train-behavior")(behavior.train_behavior)

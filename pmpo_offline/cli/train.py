@@ -11,7 +11,7 @@ import typer
 from pmpo_offline.cli.benchmarks import value as parsed
 from pmpo_offline.cli.console import emit, working
 from pmpo_offline.cli.datasets import Home, Json
-from pmpo_offline.errors import UserError
+from pmpo_offline.runtime.errors import UserError
 
 SHOWN = ("loss", "kl", "rewards/margins", "rewards/accuracies", "logps/chosen", "logps/rejected", "logp", "accept_logp")
 """Metrics that people get to see; run.json has all."""
@@ -53,10 +53,10 @@ def train(
             raise UserError(f"--set {option}: write SETTING=VALUE, as in beta=0.5")
         chosen[setting] = parsed(text)
     with working() as progress:
-        from pmpo_offline import catalog
         from pmpo_offline.build import build_dataset
         from pmpo_offline.data import load_dataset
-        from pmpo_offline.training.single import train_single
+        from pmpo_offline.declarations import catalog
+        from pmpo_offline.training.run import train_single
 
         if catalog.stands(name, home):
             dataset = load_dataset(name, home=home)

@@ -10,7 +10,7 @@ import pyarrow as pa
 from pmpo_offline.data import columns
 from pmpo_offline.data.labelling import states_and_width
 from pmpo_offline.data.schema import Kind, Metadata, schemas
-from pmpo_offline.errors import UserError
+from pmpo_offline.runtime.errors import UserError
 
 _TABLES: dict[Kind, tuple[set[str], set[str]]] = {
     "transitions": ({"transitions", "episodes"}, {"candidates"}),

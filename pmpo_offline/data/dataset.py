@@ -17,7 +17,7 @@ from pmpo_offline.data.labelling import label_tables
 from pmpo_offline.data.labels import LabelRule
 from pmpo_offline.data.schema import Metadata, ScoreRule, schemas
 from pmpo_offline.data.storage import read_metadata, read_tables, size_problems
-from pmpo_offline.errors import PmpoOfflineError, UserError
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor

@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from pmpo_offline.errors import UserError, unknown
+from pmpo_offline.runtime.errors import UserError, unknown
 
 METADATA_FILE = "dataset.json"
 

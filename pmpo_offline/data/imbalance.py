@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from pmpo_offline.data.labels import Labels
-from pmpo_offline.data.streams import random_words
-from pmpo_offline.errors import UserError
+from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.runtime.random_words import random_words
 
 
 class Balanced(NamedTuple):

@@ -17,7 +17,7 @@ from pmpo_offline.data import columns
 from pmpo_offline.data.imbalance import balance
 from pmpo_offline.data.labels import LabelRule, Labels, Unit, cut, flip, label, rank
 from pmpo_offline.data.schema import CandidateLabels, Counts, Imbalance, Kind
-from pmpo_offline.errors import UserError
+from pmpo_offline.runtime.errors import UserError
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from pmpo_offline.data.streams import uniforms
-from pmpo_offline.errors import UserError, unknown
+from pmpo_offline.runtime.errors import UserError, unknown
+from pmpo_offline.runtime.random_words import uniforms
 
 ScoreName = Literal["return", "return_to_go", "advantage", "q_rank", "success", "reward", "column"]
 Unit = Literal["step", "episode", "response"]

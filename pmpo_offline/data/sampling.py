@@ -13,8 +13,8 @@ from torch import Tensor
 from pmpo_offline.data import columns
 from pmpo_offline.data.dataset import Dataset
 from pmpo_offline.data.labelling import states_and_width
-from pmpo_offline.data.streams import random_words
-from pmpo_offline.errors import UserError
+from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.runtime.random_words import random_words
 
 _BLOCK = 64  # steps drawn at once: the cost of starting a random stream and of the copy to the device is paid once
 

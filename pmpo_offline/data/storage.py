@@ -16,8 +16,8 @@ from pmpo_offline.data.card import card
 from pmpo_offline.data.consistency import problems
 from pmpo_offline.data.ids import METADATA_FILE, dataset_path, home, resolve, standing, stands
 from pmpo_offline.data.schema import SCHEMA_VERSION, FileInfo, Metadata, schemas
-from pmpo_offline.data.whole import alone_in, placing, refusal
-from pmpo_offline.errors import PmpoOfflineError, UserError
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
+from pmpo_offline.runtime.files import alone_in, placing, refusal
 
 __all__ = ["Format", "alone_in", "dataset_path", "home", "read_metadata", "resolve", "standing", "stands", "write"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from pmpo_offline.data.consistency import problems
 from pmpo_offline.data.ids import resolve
 from pmpo_offline.data.storage import read_metadata, read_tables, sha256, size_problems
-from pmpo_offline.errors import PmpoOfflineError
+from pmpo_offline.runtime.errors import PmpoOfflineError
 
 
 def verify(id_or_path: str | Path, home: Path | None = None) -> list[str]:

@@ -6,7 +6,7 @@ import importlib.metadata
 from typing import Any, TypeVar, cast
 
 from pmpo_offline.data import References
-from pmpo_offline.errors import UserError
+from pmpo_offline.runtime.errors import UserError
 
 N = TypeVar("N", bound=Any)
 

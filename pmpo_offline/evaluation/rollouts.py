@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 
 from pmpo_offline import tasks
-from pmpo_offline.errors import UserError
 from pmpo_offline.policies import MixturePolicy
+from pmpo_offline.runtime.errors import UserError
 
 
 def check_simulated(name: str, task: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from pmpo_offline import data
 from pmpo_offline.data import Dataset, load_dataset
 from pmpo_offline.data.digest import content_digest
-from pmpo_offline.errors import PmpoOfflineError, UserError
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.training.record import AGAIN, NAME, read_record
 
 Progress = Callable[[str, int, int], None]
@@ -155,7 +155,7 @@ def _control(
 ) -> dict[str, Any]:
     from pmpo_offline.evaluation.normalized import check_versions, normalized
     from pmpo_offline.evaluation.rollouts import check_simulated, evaluate
-    from pmpo_offline.training.stored_policy import load_policy
+    from pmpo_offline.policies.stored import load_policy
 
     references = dataset.metadata.references
     check_versions(dataset.metadata.id, references)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from pmpo_offline.data.experience import Experience
-from pmpo_offline.errors import unknown
+from pmpo_offline.runtime.errors import unknown
 from pmpo_offline.tasks.bandit import FUNCTIONS, BanditTask
 from pmpo_offline.tasks.bandit.gmm import GMM
 from pmpo_offline.tasks.control import RULES

@@ -11,8 +11,8 @@ from concurrent.futures import as_completed
 from pathlib import Path
 
 from pmpo_offline.data.experience import Experience
-from pmpo_offline.errors import UserError
-from pmpo_offline.processes import processes
+from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.runtime.processes import processes
 
 SEEDS_APART = 1_000_000
 """Episodes that a dataset's seed has to itself."""

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
 from pmpo_offline.data.experience import Experience
-from pmpo_offline.errors import UserError
 from pmpo_offline.policies import MixturePolicy
+from pmpo_offline.runtime.errors import UserError
 
 
 @dataclass(frozen=True)

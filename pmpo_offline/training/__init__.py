@@ -1,10 +1,10 @@
 """How it is trained: batches by name, one trainer for every objective, critics that judge, checkpoints that resume."""
 
 from pmpo_offline.training.bound import beta_bound
-from pmpo_offline.training.critic import CriticSettings, Judgement, judge
-from pmpo_offline.training.judging import CandidateSettings, Judged
-from pmpo_offline.training.settings import TrainingSettings, settle
-from pmpo_offline.training.trainer import Trained, train
+from pmpo_offline.training.config import TrainingSettings, settle
+from pmpo_offline.training.control.trainer import Trained, train
+from pmpo_offline.training.critics.advantages import CandidateSettings, Judged
+from pmpo_offline.training.critics.cross_fitted import CriticSettings, Judgement, judge
 
 __all__ = [
     "CandidateSettings",

@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from pmpo_offline.catalog import AlgorithmDeclaration
 from pmpo_offline.data import Dataset
-from pmpo_offline.errors import UserError
+from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.objectives import OBJECTIVES
+from pmpo_offline.runtime.errors import UserError
 
 
 def beta_bound(algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], dataset: Dataset) -> float | None:

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from pmpo_offline.data import Dataset
-from pmpo_offline.errors import PmpoOfflineError, UserError
-from pmpo_offline.strict_json import finite
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
+from pmpo_offline.runtime.strict_json import finite
 
 NAME = "run.json"
 AGAIN = "remove the whole directory and train the run again"

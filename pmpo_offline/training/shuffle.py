@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pmpo_offline.catalog import AlgorithmDeclaration
 from pmpo_offline.data import Dataset, Metadata, Rows
-from pmpo_offline.errors import UserError
+from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.objectives import OBJECTIVES
+from pmpo_offline.runtime.errors import UserError
 
 _FEW = 0.001  # of the units: whether as few as that have a label, say scores that equal the threshold, tells nothing
 _SCORES = {"advantage", "group_score", "policy_value"}  # inputs that are, or come from, scores

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from pmpo_offline.catalog import AlgorithmDeclaration
 from pmpo_offline.data import Dataset, columns
+from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.objectives import OBJECTIVES, Words, stability
 from pmpo_offline.training.bound import beta_bound, reject_mass
-from pmpo_offline.training.settings import MEASURED, settle
+from pmpo_offline.training.config import MEASURED, settle
 
 MARGIN = 1.05
 """β over its bound that is suggested: the nearer, the less a reject is imitated (benchmarks/results/README.md)."""

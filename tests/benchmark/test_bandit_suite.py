@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pmpo_offline import catalog
 from pmpo_offline.benchmark.suite import expand
 from pmpo_offline.build import build_dataset
 from pmpo_offline.data import Dataset
+from pmpo_offline.declarations import catalog
 from pmpo_offline.evaluation import evaluate
 from pmpo_offline.training import train
 

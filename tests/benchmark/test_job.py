@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import polars as pl
 import pytest
 
-from pmpo_offline import catalog
 from pmpo_offline.benchmark import job
 from pmpo_offline.benchmark.suite import Cell, Condition
+from pmpo_offline.declarations import catalog
 
 RAW = Path(__file__).parents[2] / "benchmarks" / "results" / "control" / "raw"
 

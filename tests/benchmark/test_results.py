@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 
 from pmpo_offline.benchmark.results import DRIFT, Results, fingerprint, key
-from pmpo_offline.errors import PmpoOfflineError, UserError
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 
 
 def test_raw_scores_come_back_as_they_were_written(tmp_path, scores):

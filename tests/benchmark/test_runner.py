@@ -12,14 +12,15 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from pmpo_offline import catalog, data
+from pmpo_offline import data
 from pmpo_offline.benchmark import bench, report_on
 from pmpo_offline.benchmark.executors import Local
 from pmpo_offline.benchmark.job import Job
 from pmpo_offline.benchmark.results import Results
 from pmpo_offline.benchmark.suite import Condition, expand
 from pmpo_offline.data import columns
-from pmpo_offline.errors import UserError
+from pmpo_offline.declarations import catalog
+from pmpo_offline.runtime.errors import UserError
 
 SUITE = """
 title = "Small"
@@ -163,7 +164,7 @@ def test_bench_runs_what_is_missing_and_nothing_twice(tmp_path, suite, dataset):
 def test_runs_of_a_killed_benchmark_are_kept_and_the_rest_comes_out_the_same(tmp_path, suite):
     whole = bench(suite, output=tmp_path / "whole", workers=1)
     output = tmp_path / "killed"
-    command = [sys.executable, "-m", "pmpo_offline.cli", "bench", suite, "--output", str(output), "--workers", "1"]
+    command = [sys.executable, "-m", "pmpo_offline", "bench", suite, "--output", str(output), "--workers", "1"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
     while process.poll() is None and not list((output / "raw").glob("*.parquet")):
         time.sleep(0.01)
@@ -221,7 +222,7 @@ def test_balance_that_a_recipe_declares_is_kept_or_undone(tmp_path, suite, recip
 
 
 def test_learner_that_cannot_run_is_said_after_the_table_with_its_reason(tmp_path, suite, dataset):
-    command = [sys.executable, "-m", "pmpo_offline.cli", "bench", suite, "--algos", "bc-accepted", "--imbalance", "0"]
+    command = [sys.executable, "-m", "pmpo_offline", "bench", suite, "--algos", "bc-accepted", "--imbalance", "0"]
     command += ["--output", str(tmp_path / "out"), "--workers", "1"]
     both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     buffered = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": ""}

@@ -1,9 +1,9 @@
 import pytest
 
 from pmpo_offline.benchmark.suite import expand
-from pmpo_offline.catalog import SuiteDeclaration
-from pmpo_offline.errors import UserError
+from pmpo_offline.declarations.catalog import SuiteDeclaration
 from pmpo_offline.objectives import OBJECTIVES
+from pmpo_offline.runtime.errors import UserError
 
 FAMILIES = {"test/line-v0": "control"}
 

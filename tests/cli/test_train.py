@@ -12,8 +12,8 @@ import torch
 from pmpo_offline.build import build_dataset
 from pmpo_offline.cli.main import run
 from pmpo_offline.data import Dataset, load_dataset
+from pmpo_offline.policies.stored import load_policy
 from pmpo_offline.training import train
-from pmpo_offline.training.stored_policy import load_policy
 
 
 def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:

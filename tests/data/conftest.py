@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from encoded import Make, Store, Tables, raw_tables
+from helpers.encoded import Make, Store, Tables, raw_tables
 from hypothesis import settings
 
 from pmpo_offline import data

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from encoded import Store, observed
+from helpers.encoded import Store, observed
 
 from pmpo_offline import data
 from pmpo_offline.data import columns
-from pmpo_offline.errors import UserError
+from pmpo_offline.runtime.errors import UserError
 
 LENGTHS = [3, 1, 4, 1, 5]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from encoded import Store
+from helpers.encoded import Store
 
 from pmpo_offline import data
 from pmpo_offline.data.digest import content_digest

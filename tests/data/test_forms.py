@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
-from encoded import Make, Store, observed
+from helpers.encoded import Make, Store, observed
 
 from pmpo_offline import data
 from pmpo_offline.data import columns

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from encoded import Store
+from helpers.encoded import Store
 
 from pmpo_offline import data
-from pmpo_offline.errors import UserError
+from pmpo_offline.runtime.errors import UserError
 
 
 @pytest.mark.parametrize("name", ["rgb-stacking/proxy-v0", "dm_control/cheetah-run-medium-v12", "a1/deep/er/x-v0"])

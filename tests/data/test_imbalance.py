@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pmpo_offline.data.imbalance import balance
-from pmpo_offline.errors import UserError
+from pmpo_offline.runtime.errors import UserError
 
 SHARES = st.floats(0.0, 1.0, allow_subnormal=False)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
-from encoded import Make, raw_tables
+from helpers.encoded import Make, raw_tables
 
 from pmpo_offline import data
 from pmpo_offline.data import columns
-from pmpo_offline.errors import UserError
+from pmpo_offline.runtime.errors import UserError
 
 
 def apply(tables: dict[str, pa.Table], rule: str, **kwargs: object) -> data.LabelledTables:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from pmpo_offline.data.labels import LabelRule, cut, flip, label, rank
-from pmpo_offline.errors import UserError
+from pmpo_offline.runtime.errors import UserError
 
 NAN = math.nan
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from encoded import Store, observed
+from helpers.encoded import Store, observed
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pmpo_offline import data
 from pmpo_offline.data import columns
 from pmpo_offline.data.sampling import Candidates, Rows, indices, pairs
-from pmpo_offline.errors import UserError
+from pmpo_offline.runtime.errors import UserError
 
 
 def test_rows_hold_the_dataset_and_the_next_states(store: Store) -> None:

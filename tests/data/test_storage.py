@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from encoded import Make, Store
+from helpers.encoded import Make, Store
 
 from pmpo_offline import data
 from pmpo_offline.data import columns
-from pmpo_offline.errors import PmpoOfflineError, UserError
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 
 ID = "test/small-v0"
 
@@ -26,7 +26,7 @@ def run(script: str, *args: str | Path) -> subprocess.Popen[str]:
     """Start a writer in a process of its own, with `make` at hand."""
     head = f"""
     import resource, sys
-    sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parents[2])!r}]
+    sys.path[:0] = [{str(Path(__file__).parents[1])!r}, {str(Path(__file__).parents[2])!r}]
     import conftest
     from pathlib import Path
     from pmpo_offline import data

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from encoded import Store
+from helpers.encoded import Store
 
 from pmpo_offline import data
 from pmpo_offline.data import columns
 from pmpo_offline.data.consistency import problems
-from pmpo_offline.errors import PmpoOfflineError, UserError
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 
 ID = "test/small-v0"
 FILES = {

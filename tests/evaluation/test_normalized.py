@@ -9,11 +9,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pmpo_offline import catalog
 from pmpo_offline.build import build_dataset
 from pmpo_offline.data import References
-from pmpo_offline.errors import UserError
+from pmpo_offline.declarations import catalog
 from pmpo_offline.evaluation.normalized import check_versions, normalized
+from pmpo_offline.runtime.errors import UserError
 
 MUJOCO = importlib.metadata.version("mujoco")
 

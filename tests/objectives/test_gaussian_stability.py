@@ -6,9 +6,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from helpers.optimising import optimise
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from optimising import optimise
 from torch import Tensor
 
 from pmpo_offline.objectives import pmpo

@@ -5,9 +5,9 @@ import math
 
 import pytest
 import torch
+from helpers.optimising import optimise
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from optimising import optimise
 from torch import Tensor
 
 from pmpo_offline.objectives import pmpo

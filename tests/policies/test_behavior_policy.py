@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from pmpo_offline.errors import PmpoOfflineError, UserError
 from pmpo_offline.policies.behavior import BehaviorPolicy
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 
 
 def policy(observed: int = 24, hidden: int = 64, acted: int = 6, seed: int = 0) -> BehaviorPolicy:

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pmpo_offline import catalog
-from pmpo_offline.errors import PmpoOfflineError, UserError
+from pmpo_offline.declarations import catalog
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.tasks import Experience, get
 from pmpo_offline.tasks.collection import collect
 from pmpo_offline.tasks.stacking.behaviors import Behavior

@@ -10,15 +10,15 @@ import pyarrow as pa
 import pytest
 import torch
 
-from pmpo_offline import catalog
 from pmpo_offline.build import build_dataset
 from pmpo_offline.data import Dataset, Rows, columns, pairs
-from pmpo_offline.errors import UserError
+from pmpo_offline.declarations import catalog
 from pmpo_offline.objectives import stability
+from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.tasks.language.tiny import tokenizer
 from pmpo_offline.training import train
 from pmpo_offline.training.doctor import Diagnosis, diagnose
-from pmpo_offline.training.language.columns import dataset_of
+from pmpo_offline.training.language.trl_data import dataset_of
 
 PMPO = catalog.algorithm("pmpo", "rgb-stacking")
 

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pytest
 import torch
 
-from pmpo_offline import catalog
 from pmpo_offline.data import Dataset, Rows
-from pmpo_offline.errors import UserError
+from pmpo_offline.declarations import catalog
+from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.training import train
 from pmpo_offline.training.bound import beta_bound
-from pmpo_offline.training.settings import settle
+from pmpo_offline.training.config import settle
 from pmpo_offline.training.shuffle import check_control, expected, identified, shuffled
 
 

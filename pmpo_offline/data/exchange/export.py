@@ -11,8 +11,8 @@ from pmpo_offline.data import card
 from pmpo_offline.data.dataset import Dataset, load_dataset
 from pmpo_offline.data.exchange.origin import MARKER
 from pmpo_offline.data.exchange.writers import FORMATS, TEXT_FORMATS, Writer
-from pmpo_offline.data.whole import placing, refusal
-from pmpo_offline.errors import PmpoOfflineError, UserError, unknown
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, unknown
+from pmpo_offline.runtime.files import placing, refusal
 
 
 def export_dataset(

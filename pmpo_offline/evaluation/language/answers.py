@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from pmpo_offline.errors import PmpoOfflineError
 from pmpo_offline.evaluation.language.questions import Question
+from pmpo_offline.runtime.errors import PmpoOfflineError
 
 
 class Judge(Protocol):

@@ -8,10 +8,10 @@ import numpy as np
 import polars as pl
 
 from pmpo_offline.data import Dataset
-from pmpo_offline.data.streams import random_words
-from pmpo_offline.errors import UserError
 from pmpo_offline.policies.language.model import LanguageModel
 from pmpo_offline.policies.language.tokens import prompt_tokens
+from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.runtime.random_words import random_words
 from pmpo_offline.tasks.language.sampling import context
 
 SPLIT = "test"

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from pmpo_offline.errors import UserError
 from pmpo_offline.evaluation.language.measuring import batches_by_length, measuring
 from pmpo_offline.evaluation.language.questions import Question
 from pmpo_offline.policies.language.model import LanguageModel
 from pmpo_offline.policies.language.scoring import log_probs, states
 from pmpo_offline.policies.language.tokens import Tokens, collate, tokenize
+from pmpo_offline.runtime.errors import UserError
 
 BATCH = 8
 """Questions that are read at once; after each batch the answers are kept."""

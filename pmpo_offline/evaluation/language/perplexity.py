@@ -17,12 +17,12 @@ from functools import cache
 
 import torch
 
-from pmpo_offline import catalog
-from pmpo_offline.errors import UserError
+from pmpo_offline.declarations import catalog
 from pmpo_offline.evaluation.language.measuring import batches_by_length, measuring
 from pmpo_offline.policies.language.model import LanguageModel
 from pmpo_offline.policies.language.scoring import states, token_logp
 from pmpo_offline.policies.language.tokens import Tokens, collate, prompt_tokens
+from pmpo_offline.runtime.errors import UserError
 
 BATCH = 8
 """Windows that are read at once."""

@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from pmpo_offline.data import Dataset
-from pmpo_offline.errors import PmpoOfflineError, UserError
 from pmpo_offline.evaluation.language.held_out import held_out_responses
 from pmpo_offline.evaluation.language.measuring import batches_by_length, measuring
 from pmpo_offline.policies.language.model import LanguageModel
 from pmpo_offline.policies.language.scoring import states, token_logp
 from pmpo_offline.policies.language.tokens import Tokens, collate
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.tasks.language.sampling import context
 from pmpo_offline.training.language.reference_cache import ReferenceCache
 from pmpo_offline.training.language.responses import read

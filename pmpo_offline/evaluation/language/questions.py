@@ -9,7 +9,7 @@ from typing import Annotated, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pmpo_offline.errors import UserError
+from pmpo_offline.runtime.errors import UserError
 
 SHIPPED = Path(__file__).with_name("judge.toml")
 

@@ -14,8 +14,8 @@ from itertools import islice
 from typing import Any
 from urllib.parse import urlsplit
 
-from pmpo_offline.errors import PmpoOfflineError, UserError
 from pmpo_offline.evaluation.language.questions import Question
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 
 KEY = "PMPO_OFFLINE_JUDGE_KEY"
 """The environment variable that holds the API key. A variable of its own, so that no other service's key goes out."""

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from pmpo_offline.errors import PmpoOfflineError, UserError, unknown
 from pmpo_offline.policies.language.fingerprint import fingerprint
 from pmpo_offline.policies.language.quiet import quiet
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, unknown
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from pmpo_offline.errors import UserError
 from pmpo_offline.policies.language.linear_head import is_closed, logp_alone, logp_and_slope
 from pmpo_offline.policies.language.packing import shares_prompts
 from pmpo_offline.policies.language.tokens import TokenBatch
 from pmpo_offline.policies.language.trunk import Causal, backbone, causal, from_trunk
 from pmpo_offline.policies.language.unpadded import is_unpadded, unpadded
+from pmpo_offline.runtime.errors import UserError
 
 CHUNK, CHUNK_ON_GPU = 128, 1024
 """Tokens whose numbers for the whole vocabulary are held at once. On a CPU more are slower: tensors of 25 MB (49,152

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from pmpo_offline.errors import UserError
+from pmpo_offline.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -17,10 +17,10 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from pmpo_offline import catalog
 from pmpo_offline.data.experience import Experience
-from pmpo_offline.errors import UserError
+from pmpo_offline.declarations import catalog
 from pmpo_offline.policies.behavior import BehaviorPolicy
+from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.tasks.collection import SEEDS_APART
 from pmpo_offline.tasks.control.episodes import play
 from pmpo_offline.tasks.control.registry import rules

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from pmpo_offline.errors import unknown
+from pmpo_offline.runtime.errors import unknown
 from pmpo_offline.tasks.control import dm_suite, gymnasium_v5
 from pmpo_offline.tasks.control.simulation import Rules
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pmpo_offline.errors import unknown
+from pmpo_offline.runtime.errors import unknown
 from pmpo_offline.tasks.language.instructions import InstructionsTask
 from pmpo_offline.tasks.language.models import model_directory, model_version
 from pmpo_offline.tasks.language.sampling import Samples, draw

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pmpo_offline.data.streams import random_words
-from pmpo_offline.errors import UserError
+from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.runtime.random_words import random_words
 
 
 def chosen(task: str, prompts: Sequence[str], count: int, seed: int) -> list[str]:

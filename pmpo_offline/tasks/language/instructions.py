@@ -16,7 +16,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from pmpo_offline.errors import UserError
+from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.tasks.language import smollm2
 from pmpo_offline.tasks.language.combinations import chosen
 

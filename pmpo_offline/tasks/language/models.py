@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pmpo_offline import data
-from pmpo_offline.data.whole import placing, refusal
-from pmpo_offline.errors import PmpoOfflineError, UserError, unknown
 from pmpo_offline.policies.language.quiet import quiet
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, unknown
+from pmpo_offline.runtime.files import placing, refusal
 from pmpo_offline.tasks.language import smollm2, tiny
 
 Progress = Callable[[str, int, int], None]

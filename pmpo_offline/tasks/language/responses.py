@@ -10,8 +10,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pmpo_offline.data.npz import load_arrays, save_arrays
 from pmpo_offline.policies.language import LanguageModel
+from pmpo_offline.runtime.npz import load_arrays, save_arrays
 from pmpo_offline.tasks.language.sampling import draw
 
 CHUNK = 64

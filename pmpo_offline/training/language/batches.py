@@ -18,10 +18,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from pmpo_offline.errors import UserError
 from pmpo_offline.objectives import bco_shift, kto_reference_point
 from pmpo_offline.policies.language.scoring import states, token_logp
 from pmpo_offline.policies.language.tokens import Reduction, Tokens, collate
+from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.training.language.divergence import token_divergence, token_logp_and_divergence
 from pmpo_offline.training.language.reference import Reference
 from pmpo_offline.training.language.responses import Responses

@@ -15,7 +15,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from pmpo_offline.errors import PmpoOfflineError, UserError
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.training.checkpoint import load, save
 
 _OPTIMIZER, _SCALER, _RANDOM = "optimizer.safetensors", "scaler.safetensors", "rng_state_{}.safetensors"

@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from transformers import TrainingArguments
 
-from pmpo_offline.catalog import AlgorithmDeclaration
-from pmpo_offline.errors import UserError
+from pmpo_offline.declarations.catalog import AlgorithmDeclaration
+from pmpo_offline.runtime.errors import UserError
 
 
 @dataclass

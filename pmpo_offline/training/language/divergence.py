@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from pmpo_offline.errors import unknown
 from pmpo_offline.objectives import divergences
 from pmpo_offline.policies.language.linear_head import is_closed, kl, logp_and_slope
 from pmpo_offline.policies.language.scoring import head_log_probs, of_target, per_token
 from pmpo_offline.policies.language.trunk import causal
+from pmpo_offline.runtime.errors import unknown
 
 if TYPE_CHECKING:
     from pmpo_offline.policies.language.trunk import Causal

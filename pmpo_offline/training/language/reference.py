@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from pmpo_offline.errors import UserError
 from pmpo_offline.policies.language.fingerprint import plain_name
 from pmpo_offline.policies.language.model import LanguageModel
 from pmpo_offline.policies.language.scoring import states, token_logp
 from pmpo_offline.policies.language.tokens import TokenBatch, Tokens
 from pmpo_offline.policies.language.trunk import backbone, causal, check_split, trunk_states
+from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.training.language.reference_cache import ReferenceCache
 
 if TYPE_CHECKING:

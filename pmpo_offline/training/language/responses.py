@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pmpo_offline.data import Dataset, columns
-from pmpo_offline.errors import UserError
 from pmpo_offline.policies.language.tokens import Tokens, prompt_tokens, tokenize
+from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.training.language.strata import Indices
 
 if TYPE_CHECKING:

@@ -23,8 +23,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from pmpo_offline.data.whole import alone_in, refusal
-from pmpo_offline.errors import PmpoOfflineError
+from pmpo_offline.runtime.errors import PmpoOfflineError
+from pmpo_offline.runtime.files import alone_in, refusal
 
 CHECKSUM = "crc32"
 """The entry of a file's metadata beside what its owner says: of all its tensors."""

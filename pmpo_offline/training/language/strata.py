@@ -19,8 +19,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from pmpo_offline.data.streams import random_words
-from pmpo_offline.errors import UserError
+from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.runtime.random_words import random_words
 
 Indices = NDArray[np.int64]
 

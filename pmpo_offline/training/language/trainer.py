@@ -21,24 +21,24 @@ import transformers
 from torch import Tensor
 
 from pmpo_offline.data import Dataset, home
-from pmpo_offline.errors import UserError
 from pmpo_offline.objectives import OBJECTIVES
 from pmpo_offline.policies.language.model import LanguageModel
 from pmpo_offline.policies.language.scoring import check_head
-from pmpo_offline.training.batches import inputs as asked_of
+from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.training.bound import beta_bound
+from pmpo_offline.training.config import settle, warn_below
+from pmpo_offline.training.control.batches import inputs as asked_of
 from pmpo_offline.training.language.batches import Measures
 from pmpo_offline.training.language.checkpoints import SafeCheckpoints
-from pmpo_offline.training.language.columns import dataset_of
 from pmpo_offline.training.language.config import PMPOConfig, ResponseConfig
-from pmpo_offline.training.language.feed import Feed, Loader
+from pmpo_offline.training.language.ddp import inside
+from pmpo_offline.training.language.load_policy import policy_of
 from pmpo_offline.training.language.metrics import by_name
-from pmpo_offline.training.language.opening import policy_of
 from pmpo_offline.training.language.reference import Reference, reference_of
 from pmpo_offline.training.language.responses import part, read
+from pmpo_offline.training.language.sampler import Feed, Loader
 from pmpo_offline.training.language.strata import Indices
-from pmpo_offline.training.language.wrapping import inside
-from pmpo_offline.training.settings import settle, warn_below
+from pmpo_offline.training.language.trl_data import dataset_of
 from pmpo_offline.training.shuffle import check_control
 
 if TYPE_CHECKING:

@@ -17,12 +17,12 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 import torch
-from aligned import ID, LENGTHS, Columns, assert_aligned, stored
+from helpers.aligned import ID, LENGTHS, Columns, assert_aligned, stored
 
 from pmpo_offline import data
+from pmpo_offline.build.read import import_dataset
 from pmpo_offline.data import columns
 from pmpo_offline.data.exchange.export import export_dataset
-from pmpo_offline.importing import import_dataset
 
 every = pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS.keys())
 NAMES = ("observation", "action", "reward", "next_observation", "terminated", "truncated")

@@ -11,13 +11,13 @@ import h5py
 import numpy as np
 import polars as pl
 import pytest
-from encoded import Make, Store
+from helpers.encoded import Make, Store
 
 from pmpo_offline import data
 from pmpo_offline.data import columns
 from pmpo_offline.data.exchange.export import MARKER, export_dataset, left_out
 from pmpo_offline.data.exchange.writers import FORMATS, huggingface, lerobot
-from pmpo_offline.errors import PmpoOfflineError, UserError
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 
 every = pytest.mark.parametrize("to", list(FORMATS))
 

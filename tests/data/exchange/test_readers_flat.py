@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from aligned import experience
-from foreign import Arrays, as_d4rl, as_states, assert_same, found, hdf5, npz, read
+from helpers.aligned import experience
+from helpers.foreign import Arrays, as_d4rl, as_states, assert_same, found, hdf5, npz, read
 
 from pmpo_offline import data
 from pmpo_offline.data.exchange import d4rl_scores, export_dataset
-from pmpo_offline.errors import UserError
+from pmpo_offline.runtime.errors import UserError
 
 LENGTHS = {
     "single steps": [1, 1, 1, 1],
@@ -125,7 +125,7 @@ def test_other_names_bring_none(tmp_path: Path, name: str) -> None:
 
 
 def test_our_own_hopper_is_not_d4rls_whatever_it_is_called(tmp_path: Path) -> None:
-    from aligned import stored
+    from helpers.aligned import stored
 
     written = experience([3, 1, 4])
     dataset = stored(

@@ -12,12 +12,12 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from aligned import experience
-from foreign import assert_same, episodes, found, minari_set, read
 from gymnasium import spaces
+from helpers.aligned import experience
+from helpers.foreign import assert_same, episodes, found, minari_set, read
 
 from pmpo_offline import data
-from pmpo_offline.errors import UserError
+from pmpo_offline.runtime.errors import UserError
 
 LENGTHS = {
     "single steps": [1, 1, 1],
@@ -300,7 +300,7 @@ def test_truncated_files_and_metadata(hdf5: Path, minari_home: Path) -> None:
 
 
 def test_an_export_of_ours_says_of_which_task_it_is(tmp_path: Path) -> None:
-    from aligned import stored
+    from helpers.aligned import stored
 
     from pmpo_offline.data.exchange import export_dataset
 

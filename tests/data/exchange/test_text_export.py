@@ -12,17 +12,17 @@ import h5py
 import numpy as np
 import polars as pl
 import pytest
-from encoded import Store
-from texts import completion, jsonl, prompt, save, ultrafeedback, unpaired
+from helpers.encoded import Store
+from helpers.texts import completion, jsonl, prompt, save, ultrafeedback, unpaired
 
 from pmpo_offline import data
+from pmpo_offline.build.read_text import import_text
+from pmpo_offline.build.text_options import TextOptions
 from pmpo_offline.data import Dataset, columns
 from pmpo_offline.data.exchange.export import export_dataset, left_out
 from pmpo_offline.data.exchange.origin import MARKER
 from pmpo_offline.data.exchange.writers import FORMATS, TEXT_FORMATS
-from pmpo_offline.errors import PmpoOfflineError, UserError
-from pmpo_offline.imported_text import TextOptions
-from pmpo_offline.importing_text import import_text
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 
 FORMS: tuple[data.Format, ...] = ("arrow", "hdf5")
 KEYS = ["prompt_id", "response_id"]

@@ -6,10 +6,10 @@ import math
 from typing import Any
 
 import pytest
-from texts import lmsys, said, ultrafeedback
+from helpers.texts import lmsys, said, ultrafeedback
 
-from pmpo_offline.data.exchange.readers.text import Drop, Reading, Response, Row, form_of
-from pmpo_offline.errors import UserError
+from pmpo_offline.data.exchange.forms import Drop, Reading, Response, Row, form_of
+from pmpo_offline.runtime.errors import UserError
 
 NAN = math.nan
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from pmpo_offline.errors import UserError
 from pmpo_offline.evaluation.language.answers import Answers, meaning
 from pmpo_offline.evaluation.language.questions import Question, templates
+from pmpo_offline.runtime.errors import UserError
 
 LETTERS = ("A", "B")
 

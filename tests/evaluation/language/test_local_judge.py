@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pmpo_offline.errors import UserError
 from pmpo_offline.evaluation.language.local_judge import LocalJudge
 from pmpo_offline.evaluation.language.questions import Question
+from pmpo_offline.runtime.errors import UserError
 
 TEMPLATE = "{% for turn in messages %}<{{ turn.role }}>{{ turn.content }}{% endfor %}<me>"
 

@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
-from pmpo_offline.errors import UserError
 from pmpo_offline.evaluation.language.perplexity import perplexity, prose, windows
 from pmpo_offline.policies.language.tokens import Tokens
+from pmpo_offline.runtime.errors import UserError
 
 TEXT = "The ferry leaves at six, in the fog. Nobody waits."
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from pmpo_offline.errors import PmpoOfflineError, UserError
 from pmpo_offline.evaluation.language.answers import Answers
 from pmpo_offline.evaluation.language.questions import Question
 from pmpo_offline.evaluation.language.remote_judge import KEY, RemoteJudge
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 
 SECRET = "sk-very-secret"
 

@@ -8,11 +8,11 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from pmpo_offline.data import load_dataset, write
-from pmpo_offline.errors import UserError
 from pmpo_offline.evaluation.language import evaluate_language
 from pmpo_offline.evaluation.language.held_out import Form, form, held_out_prompts, held_out_responses
 from pmpo_offline.evaluation.language.reward import SCHEMA, accepted
 from pmpo_offline.policies.language import LanguageModel
+from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.tasks.language.tiny import TinyTask
 
 

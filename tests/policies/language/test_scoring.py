@@ -10,9 +10,9 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from transformers import Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHeadModel
 
-from pmpo_offline.errors import UserError
 from pmpo_offline.policies.language.scoring import check_head, log_probs, per_token, states, token_logp
 from pmpo_offline.policies.language.tokens import Tokens, collate
+from pmpo_offline.runtime.errors import UserError
 
 
 def plainly(model: Any, row: Tokens) -> Tensor:

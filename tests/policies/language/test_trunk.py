@@ -16,10 +16,10 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from pmpo_offline.errors import UserError
 from pmpo_offline.policies.language.scoring import states, token_logp
 from pmpo_offline.policies.language.tokens import collate
 from pmpo_offline.policies.language.trunk import check_split, trunk_states
+from pmpo_offline.runtime.errors import UserError
 
 LAYERS = 4
 SHAPE = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pmpo_offline.errors import UserError
+from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.tasks.language import get
 from pmpo_offline.tasks.language.instructions import fulfils, kinds, render
 

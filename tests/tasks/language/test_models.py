@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from pmpo_offline.errors import UserError
 from pmpo_offline.policies.language import open_model
+from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.tasks.language import model_directory, model_version, smollm2
 from pmpo_offline.tasks.language.instructions import render
 

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from pmpo_offline.errors import UserError
+from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.tasks.language import get, sentiment
 
 TASK = get("language/sentiment")

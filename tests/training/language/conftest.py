@@ -6,7 +6,7 @@ from pathlib import Path
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
-from small_language import random_model
+from helpers.small_language import random_model
 
 from pmpo_offline.policies.language.quiet import quiet
 from pmpo_offline.tasks.language.tiny import tokenizer

@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from pmpo_offline.errors import UserError
 from pmpo_offline.objectives import divergences
 from pmpo_offline.policies.language.scoring import states, token_logp
 from pmpo_offline.policies.language.tokens import Tokens, collate
+from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.training.language.divergence import KINDS, token_divergence, token_logp_and_divergence
 
 ROWS = [Tokens((3, 4), (5, 6, 7, 8)), Tokens((9,), ()), Tokens((10, 11, 12), (13, 14, 15, 16, 17))]

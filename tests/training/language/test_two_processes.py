@@ -9,13 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from launched import LEARNERS, history
+from helpers.launched import LEARNERS, history
 
 NAMES = ("loss", "grad_norm", "logps/chosen", "logps/rejected", "rewards/chosen", "rewards/rejected")
 
 
 def test_two_processes_have_the_losses_of_one(tmp_path: Path) -> None:
-    script = Path(__file__).with_name("launched.py")
+    script = Path(__file__).parents[2] / "helpers" / "launched.py"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true"}
     # Its option --cpu leaves several processes to MPI; this one starts them itself, and they use what they find.
     launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]

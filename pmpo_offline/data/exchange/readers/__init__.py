@@ -7,7 +7,7 @@ from pathlib import Path
 from pmpo_offline.data.exchange.readers import d4rl, hub, minari, ogbench, rlds
 from pmpo_offline.data.exchange.readers.flat import SUFFIXES, Flat, joined, open_flat
 from pmpo_offline.data.exchange.readers.source import Environment, Progress, Recorded, Source
-from pmpo_offline.errors import UserError
+from pmpo_offline.runtime.errors import UserError
 
 _CAN_BE = (
     "give minari:ID, the folder of a Minari data set, a D4RL .hdf5, an OGBench .npz, "

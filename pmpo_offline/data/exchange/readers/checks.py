@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pmpo_offline.errors import UserError
+from pmpo_offline.runtime.errors import UserError
 
 
 def floats(values: NDArray[Any], where: str) -> NDArray[np.float32]:

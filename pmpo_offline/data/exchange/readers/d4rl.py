@@ -23,7 +23,7 @@ from pmpo_offline.data.exchange.readers.episodes import cut
 from pmpo_offline.data.exchange.readers.flat import Flat, Kind
 from pmpo_offline.data.exchange.readers.source import Environment, Progress, Recorded, Source
 from pmpo_offline.data.schema import References
-from pmpo_offline.errors import UserError
+from pmpo_offline.runtime.errors import UserError
 
 _NEEDED: dict[str, Kind] = {
     "observations": "matrix",

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pmpo_offline.data.experience import Experience
-from pmpo_offline.errors import UserError
+from pmpo_offline.runtime.errors import UserError
 
 UNKNOWN_SEED = -1
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from pmpo_offline.data.exchange.readers import checks
 from pmpo_offline.data.exchange.readers.source import Progress
-from pmpo_offline.errors import UserError
+from pmpo_offline.runtime.errors import UserError
 
 Array = NDArray[Any]
 _HDF5 = (".hdf5", ".h5")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pmpo_offline.data.exchange.readers import minari
 from pmpo_offline.data.exchange.readers.source import Progress
-from pmpo_offline.errors import UserError
+from pmpo_offline.runtime.errors import UserError
 
 _ID = re.compile(r"(?:\w[-\w]*/)*\w[-\w]*-v\d+", re.ASCII)
 

@@ -27,7 +27,7 @@ from pmpo_offline.data.exchange.readers.source import Environment, Progress, Rec
 from pmpo_offline.data.exchange.readers.spaces import Leaf, leaves
 from pmpo_offline.data.experience import Experience
 from pmpo_offline.data.schema import References
-from pmpo_offline.errors import UserError
+from pmpo_offline.runtime.errors import UserError
 
 _NEEDED = ("observation_space", "action_space", "total_episodes", "data_format")
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
-from pmpo_offline.errors import UserError
+from pmpo_offline.runtime.errors import UserError
 
 Array = NDArray[Any]
 Keys = tuple[str | int, ...]

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pmpo_offline.data.exchange.readers.episodes import cut
 from pmpo_offline.data.exchange.readers.flat import Flat, Kind
 from pmpo_offline.data.exchange.readers.source import Progress, Recorded, Source
-from pmpo_offline.errors import UserError
+from pmpo_offline.runtime.errors import UserError
 
 _MATRIX: Kind = "matrix"
 _NEEDED: dict[str, Kind] = {

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pmpo_offline.data.exchange.readers import checks
-from pmpo_offline.errors import UserError
+from pmpo_offline.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from gymnasium import Space

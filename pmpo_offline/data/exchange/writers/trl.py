@@ -20,8 +20,8 @@ from pmpo_offline.data.dataset import Dataset
 from pmpo_offline.data.exchange.writers.steps import Tell
 from pmpo_offline.data.exchange.writers.texts import splits, write_table
 from pmpo_offline.data.exchange.writers.writer import Writer
-from pmpo_offline.data.streams import random_words
-from pmpo_offline.errors import UserError
+from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.runtime.random_words import random_words
 
 NOTE = (
     "`kto` is TRL's unpaired form, `dpo` its paired one, of every accepted with every rejected response of a prompt. "

@@ -1,5 +1,0 @@
-"""`python -m pmpo_offline.cli`: the command line of a checkout that is not installed."""
-
-from pmpo_offline.cli.main import main
-
-main()

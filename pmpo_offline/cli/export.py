@@ -1,0 +1,55 @@
+"""The command that hands a dataset to other libraries: export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pmpo_offline.cli.console import emit, working
+from pmpo_offline.cli.datasets import Home, Json, Name
+from pmpo_offline.runtime.errors import UserError
+
+
+def export(
+    name: Name,
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write: a new one, or an earlier export.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to", metavar="minari|d4rl|d3rlpy|lerobot|trl|huggingface|parquet", help="Format; trl of texts."
+        ),
+    ],
+    fps: Annotated[
+        int | None, typer.Option(min=1, help="Steps a second, for lerobot's times.", show_default="20")
+    ] = None,
+    home: Home = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
+    json: Json = False,
+) -> None:
+    """Write a dataset in another library's format; what was written says how it is read."""
+    from pmpo_offline.data import load_dataset
+    from pmpo_offline.declarations import catalog
+
+    if not catalog.stands(name, home):
+        raise UserError(f"dataset {name!r} is declared but not built: run pmpo-offline build-dataset {name}")
+    with working() as progress:
+        from pmpo_offline.data.exchange.export import export_dataset, left_out
+
+        dataset = load_dataset(name, home=home)
+        path = export_dataset(dataset, to, directory, overwrite, fps=fps, progress=progress)
+    files = {
+        each.relative_to(path).as_posix(): each.stat().st_size for each in sorted(path.rglob("*")) if each.is_file()
+    }
+    missing = left_out(dataset, to)
+    if json:
+        counts = dataset.metadata.counts
+        described = {"id": dataset.metadata.id, "to": to, "path": str(path), "left_out": missing}
+        emit(described | {"rows": counts.rows, "episodes": counts.episodes, "files": files})
+        return
+    print(path)
+    for file, size in files.items():
+        print(f"  {file}  {size:,} bytes")
+    if missing:
+        print(f"{to} has no place for {', '.join(missing)}: left out")

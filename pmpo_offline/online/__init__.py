@@ -1,0 +1,1 @@
+"""Policies that learn by acting, and the makers of the shipped behaviours."""

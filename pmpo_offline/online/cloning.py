@@ -1,0 +1,166 @@
+"""Cloning of a script that solves a task: DAgger (Ross et al. 2011, arXiv:1011.0686) on batched simulation.
+
+The learner acts, the script says at every state what it would have done, and the learner imitates that on all states so
+far. PPO is not enough for the reacher: its reward is sparse, it turns the arm in circles, and one beginning in ten ends
+beside the target, even with a bonus for coming near.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pmpo_offline.online.acting import ACTOR, CARRIED, Moments, Pool, as_policy, optimized, perceptron, put_back
+from pmpo_offline.policies.behavior import BehaviorPolicy
+from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.tasks.control import Rules, Simulation
+
+Array = NDArray[np.float64]
+
+PLANNED = 600_000
+EPISODES, STEPS, UPDATES, BATCH = 128, 10, 5, 1024
+"""Episodes played at once; control steps of each, and updates of so many rows, in one improvement."""
+NEWEST = 100_000
+"""Rows that are imitated."""
+LEARNING_RATE, LAST_RATE = 2e-3, 0.01
+"""At first, and the share of it that is left at the end."""
+STD = 0.2
+"""Of exploration; it is not learned."""
+AGE = 150
+"""Control steps after which an episode begins anew: what is far from the target soon gets rare."""
+BEGINNINGS = 1024
+
+LINK = 0.12
+"""Length of the reacher's two links, metres."""
+STIFFNESS, DAMPING = 3.0, 0.35
+"""Action a radian of error, and a radian a second."""
+ELBOW_LIMIT = 2.75
+"""Radians; the joint stops a little further."""
+
+
+def reach(observation: Array) -> Array:
+    """Return what brings the reacher's finger into the target, (m, 6) -> (m, 2): inverse kinematics, then a PD rule.
+
+    Two links of length l reach a point at distance d and angle φ with the elbow at ±w and the shoulder at s:
+
+        cos w = (d² - 2 l²) / 2 l²        s = φ - atan2(l sin w, l + l cos w)
+
+    Of the two ways it takes the one that is nearer and within the elbow's limits.
+    """
+    joints, velocity = observation[:, :2], observation[:, 4:6]
+    angles = joints.cumsum(axis=1)
+    target = observation[:, 2:4] + LINK * np.stack([np.cos(angles).sum(axis=1), np.sin(angles).sum(axis=1)], axis=1)
+    distance = np.clip(np.linalg.norm(target, axis=1), 0.01, 2 * LINK - 1e-3)
+    bend = np.arccos(np.clip(np.square(distance) / (2 * LINK**2) - 1, -1, 1))
+    ways = []
+    for elbow in (bend, -bend):
+        inward = np.arctan2(np.sin(elbow), 1 + np.cos(elbow))
+        turn = np.arctan2(target[:, 1], target[:, 0]) - inward - joints[:, 0]
+        ways.append(np.stack([(turn + np.pi) % (2 * np.pi) - np.pi, elbow - joints[:, 1]], axis=1))
+    first, second = (np.abs(way).sum(axis=1) + 10 * (np.abs(joints[:, 1] + way[:, 1]) > ELBOW_LIMIT) for way in ways)
+    error = np.where((first <= second)[:, None], *ways)
+    return STIFFNESS * error - DAMPING * velocity
+
+
+SCRIPTS: dict[str, Callable[[Array], Array]] = {"dm_control/reacher-easy": reach}
+"""By task: the actions (m, A), unclipped, at observations (m, O)."""
+
+
+class Cloning:
+    """Learns a task from its script; a `training.learners.Learner`.
+
+    Args:
+        rules: the task.
+        seed: of all chance.
+        frames: control steps planned; default: `PLANNED`.
+
+    Raises:
+        UserError: there is no script for the task.
+    """
+
+    def __init__(self, rules: Rules, seed: int, frames: int | None = None) -> None:
+        if rules.id not in SCRIPTS:
+            raise UserError(f"{rules.id} has no script to clone (one has: {', '.join(SCRIPTS)}): choose --algo ppo")
+        self._script = SCRIPTS[rules.id]
+        self.planned, self.frames = frames or PLANNED, 0
+        self._chance = torch.Generator().manual_seed(seed)
+        self._pool = Pool(rules, BEGINNINGS, self._chance)
+        self._simulation = Simulation(replace(rules, begin=self._pool, horizon=AGE), EPISODES)
+        self._observation = self._simulation.reset(self._pool.draw(EPISODES))
+        self._simulation.elapsed[:] = np.arange(EPISODES) * AGE // EPISODES
+        observed, acted = self._observation.shape[1], rules.action_dim
+        self._actor = perceptron((observed, ACTOR, ACTOR, acted), 0.1, self._chance)
+        self._log_std = torch.full((acted,), math.log(STD))
+        self._seen = Moments(observed)
+        self._seen.add(self._observation)
+        self._weights = list(self._actor.parameters())
+        self._optimizer = torch.optim.Adam(self._weights, lr=LEARNING_RATE, fused=True)
+        self._rows = torch.zeros(0, observed + acted)
+        """The newest observations and what the script says of them, (at most NEWEST, O + A)."""
+
+    def policy(self) -> BehaviorPolicy:
+        """Return the policy as it is now."""
+        return as_policy(self._actor, self._seen.mean, self._seen.std, self._log_std)
+
+    def advance(self) -> dict[str, float]:
+        """Act for `STEPS` steps, ask the script, and imitate."""
+        policy, observed = self.policy(), self._observation.shape[1]
+        noise = STD * torch.randn(STEPS, EPISODES, policy.action_dim, generator=self._chance).numpy()
+        rows, reward = [], 0.0
+        for t in range(STEPS):
+            rows.append(np.concatenate([self._observation, self._script(self._observation)], axis=1))
+            step = self._simulation.step(policy.mean(self._observation) + noise[t])
+            self._observation, reward = step.observation.copy(), reward + float(step.reward.mean())
+            if len(over := np.flatnonzero(step.done)):
+                self._observation[over] = self._simulation.reset(self._pool.draw(len(over)), over)
+        self.frames += STEPS * EPISODES
+        told = np.concatenate(rows)
+        self._seen.add(told[:, :observed])
+        self._rows = torch.cat([self._rows, torch.from_numpy(told.astype(np.float32))])[-NEWEST:]
+        return {"error": self._imitate(), "reward": reward / STEPS}
+
+    def state(self) -> dict[str, Tensor]:
+        """Return everything that changes."""
+        arrays = {name: getattr(self._simulation, name) for name in CARRIED}
+        arrays |= {"observation": self._observation, "frames": np.array(self.frames)}
+        return {
+            **optimized(self._optimizer, self._weights),
+            **{name: torch.from_numpy(values.copy()) for name, values in arrays.items()},
+            "seen": self._seen.values.clone(),
+            "rows": self._rows.clone(),
+            "chance": self._chance.get_state(),
+        }
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` returned."""
+        put_back(self._optimizer, self._weights, state)
+        for name in CARRIED:
+            getattr(self._simulation, name)[:] = state[name].numpy()
+        self._observation, self.frames = state["observation"].numpy().copy(), int(state["frames"])
+        self._seen.values.copy_(state["seen"])
+        self._rows = state["rows"].clone()
+        self._chance.set_state(state["chance"])
+
+    def _imitate(self) -> float:
+        """Take `UPDATES` steps towards the script's actions; return the last squared error."""
+        policy = self.policy()
+        for group in self._optimizer.param_groups:
+            group["lr"] = LEARNING_RATE * max(1 - self.frames / self.planned, LAST_RATE)
+        for _ in range(UPDATES):
+            drawn = self._rows[torch.randint(len(self._rows), (BATCH,), generator=self._chance)]
+            observation, wanted = torch.split(drawn, [policy.observation_dim, policy.action_dim], dim=1)
+            mean = self._actor(torch.from_numpy(policy.normalised(observation.double().numpy())))
+            wanted = wanted.clamp(-1, 1)
+            # The environment clips: once both are beyond the same bound they agree.
+            agree = (wanted.abs() == 1) & (mean.detach() * wanted >= 1)
+            loss = torch.where(agree, 0.0, (mean - wanted).square()).mean()
+            self._optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            self._optimizer.step()
+        return loss.item()

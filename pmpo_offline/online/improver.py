@@ -1,0 +1,202 @@
+"""Policy improvement while data comes in: draw candidates from a slowly moving reference, rank them, learn, repeat.
+
+```
+reference ── K actions a state ── scorer ── ranked: the better half accepted, the other rejected ── objective ──▶ policy
+    ▲                                                                                                              │
+    └────────────────────────── moves a small share of the way towards the policy ─────────────────────────────────┘
+```
+The scorer is anything that can tell what an action is worth: a bandit's reward, or a critic that is learned beside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from typing import Any, Protocol, Self
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor, nn
+
+from pmpo_offline.objectives import Objective
+from pmpo_offline.online.online_batch import Ranked
+from pmpo_offline.policies import Mixture
+from pmpo_offline.runtime.random_words import random_words
+from pmpo_offline.training.control.adam import StackedAdam
+from pmpo_offline.training.control.batches import inputs
+from pmpo_offline.training.control.constraints import Constraints, Duals
+
+Scorer = Callable[[Tensor, Tensor], Tensor]
+"""From observations (R, B, O) and K actions at each of them (R, B, K, A), what the actions are worth, (R, B, K)."""
+
+
+class OnlinePolicy(Protocol):
+    """What can be improved: a stacked module that maps observations (R, B, O) to action distributions."""
+
+    runs: int
+    action_dim: int
+
+    def __call__(self, observation: Tensor) -> Mixture:
+        """Return the action distributions at observations (R, B, O)."""
+        ...
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Return the weights, (R, …) each."""
+        ...
+
+
+class OnlineSettings(BaseModel):
+    """How a policy is improved, equal for all runs of a stack."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    candidates: int = Field(default=4, ge=2)
+    """K: actions a state."""
+    paired: int = Field(default=2, ge=1)
+    """Of the objectives that learn from pairs: every one of so many best candidates with every one of as many worst, so
+    that at most half the candidates are the best: 1 of two or three."""
+    refresh: float = Field(default=0.01, gt=0, le=1)
+    """Share of the way that the reference moves towards the policy every update."""
+
+    @model_validator(mode="after")
+    def _best_and_worst_are_apart(self) -> Self:
+        if self.paired > self.candidates // 2:
+            raise ValueError(
+                f"paired = {self.paired} best and as many worst of {self.candidates} candidates overlap: "
+                f"set paired to {self.candidates // 2} or less"
+            )
+        return self
+
+
+class Improver:
+    """Improves all runs of a stack side by side; a run does alike alone and in a stack.
+
+    Args:
+        policy: improved in place.
+        objective: what is minimised.
+        settings: of the objective, over its defaults; numbers may be tensors (R, 1).
+        hyper: of the improvement.
+        learning_rate: Adam's, a number or (R, 1).
+        seeds: one a run; runs of equal seed draw equal random numbers, so that what sets them apart is their settings.
+        shuffled: (R,) bool, the control: these runs are told the scores of a state's candidates in random order.
+        constraints: for MPO on Gaussians: its temperature is learned, and so are the multipliers that hold the mean and
+            the deviation near the reference's. How much of each budget is spent is among the metrics.
+
+    Raises:
+        ValueError: constraints on an objective that scores do not enter, or beside a temperature or budget of its own.
+    """
+
+    def __init__(
+        self,
+        policy: OnlinePolicy,
+        objective: Objective,
+        settings: Mapping[str, Any],
+        hyper: OnlineSettings,
+        seeds: Sequence[int],
+        *,
+        learning_rate: float | Tensor = 1e-2,
+        shuffled: Tensor | None = None,
+        constraints: Constraints | None = None,
+    ) -> None:
+        if constraints is not None:
+            if "group_score" not in objective.inputs.values():
+                raise ValueError(f"constraints with their temperature are for mpo, not for {objective.name}")
+            if given := sorted({"temperature", "epsilon"} & settings.keys()):
+                raise ValueError(f"{given[0]} is given and constraints learn the temperature: leave one of them out")
+        self.policy, self.reference = policy, deepcopy(policy)
+        self._objective, self._settings, self._hyper = objective, {**objective.settings, **settings}, hyper
+        self._draws, self._shuffled, self._step = Draws(seeds), shuffled, 0
+        self._weights: list[Tensor] = list(policy.parameters())
+        self._reference_weights: list[Tensor] = list(self.reference.parameters())
+        self._optimizer = StackedAdam(self._weights, learning_rate)
+        self._duals = Duals(constraints, policy.runs, self._weights[0].device) if constraints is not None else None
+
+    def update(self, observation: Tensor, scorer: Scorer) -> dict[str, Tensor]:
+        """Improve the policy once at observations (R, B, O); return the objective's metrics, (R,) each.
+
+        With constraints also `target_kl_over_epsilon`, `mean_kl_over_epsilon` and `std_kl_over_epsilon`.
+        """
+        k = self._hyper.candidates
+        states = observation.shape[1]
+        with torch.no_grad():
+            reference = self.reference(observation)
+            numbers = self._draws(self._step, (states, k, self.policy.action_dim))
+            uniform, normal = (each.to(observation.device) for each in numbers)
+            drawn = [reference.sample(uniform[:, :, i, 0], normal[:, :, i]) for i in range(k)]
+            action = torch.stack(drawn, dim=-2)
+            score = scorer(observation, action)
+            if self._shuffled is not None:
+                anyhow = score.gather(-1, uniform[..., 1].argsort(-1))
+                score = torch.where(self._shuffled[:, None, None], anyhow, score)
+        policy = self.policy(observation)
+        batch = Ranked(action, score, policy, reference, self._settings, self._hyper.paired, self._step)
+        settings = self._settings if self._duals is None else self._settings | {"temperature": self._duals.temperature}
+        loss, metrics = self._objective(inputs(batch, self._objective.inputs), **settings)
+        if self._duals is not None:
+            constrained, spent = self._duals(policy, reference, score, metrics["target_kl"])
+            loss, metrics = loss + constrained, metrics | spent
+        loss.sum().backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        if self._duals is not None:
+            self._duals.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(self._reference_weights, self._weights, self._hyper.refresh)
+        self._step += 1
+        return metrics | {"loss": loss.detach()}
+
+    def state(self) -> dict[str, Tensor]:
+        """Return all that changes, for a checkpoint: policy, reference, optimizers, duals and the updates done."""
+        tensors = {f"policy.{i}": weight.detach() for i, weight in enumerate(self._weights)}
+        tensors |= {f"reference.{i}": weight.detach() for i, weight in enumerate(self._reference_weights)}
+        parts = {"optimizer": self._optimizer} | ({} if self._duals is None else {"duals": self._duals})
+        tensors |= {f"{part}.{name}": each for part, owner in parts.items() for name, each in owner.state().items()}
+        return tensors | {"updates": torch.tensor(self._step)}
+
+    @torch.no_grad()
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take back what `state` of an improver with the same arguments returned."""
+        for name, weights in (("policy", self._weights), ("reference", self._reference_weights)):
+            for i, weight in enumerate(weights):
+                weight.copy_(state[f"{name}.{i}"])
+        self._optimizer.restore(within(state, "optimizer."))
+        if self._duals is not None:
+            self._duals.restore(within(state, "duals."))
+        self._step = int(state["updates"])
+
+
+def within(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the part of a checkpoint whose names begin with `prefix`, by what follows it."""
+    return {name.removeprefix(prefix): each for name, each in state.items() if name.startswith(prefix)}
+
+
+class Draws:
+    """Random numbers of every run for one purpose, as candidates need them: a pure function of its seed and the step.
+
+    Args:
+        seeds: one a run.
+        purpose: what they are for; other purposes have other numbers.
+    """
+
+    _BLOCK = 64  # steps drawn at once: the cost of starting a random stream is paid once
+
+    def __init__(self, seeds: Sequence[int], purpose: str = "online") -> None:
+        self._seeds, self._purpose = sorted(set(seeds)), purpose
+        self._place = torch.tensor([self._seeds.index(seed) for seed in seeds])
+        self._block = -1
+        self._uniform = self._normal = torch.empty(0)
+
+    def __call__(self, step: int, shape: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
+        """Return two numbers in [0, 1) for each of (B, K) candidates and a standard normal one for each of (B, K, A).
+
+        Their shapes are (R, B, K, 2) and (R, B, K, A).
+        """
+        block, place = divmod(step, self._BLOCK)
+        if block != self._block or self._normal.shape[2:] != shape:
+            self._block = block
+            generators = [
+                torch.Generator().manual_seed(int(random_words(1, self._purpose, seed, block)[0] >> 1))
+                for seed in self._seeds
+            ]
+            self._normal = torch.stack([torch.randn(self._BLOCK, *shape, generator=g) for g in generators])
+            self._uniform = torch.stack([torch.rand(self._BLOCK, *shape[:2], 2, generator=g) for g in generators])
+        return self._uniform[self._place, place], self._normal[self._place, place]

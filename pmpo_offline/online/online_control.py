@@ -1,0 +1,223 @@
+"""PMPO, MPO and DPO as learners of behaviours: the online setting of PMPO's paper (arXiv 2410.04166, control suite).
+
+```
+environments ── ticks ──▶ replay ── stretches ──▶ Q (twin, Retrace) ── is the scorer of ──▶ `online.Improver`
+     ▲                                                                                           │
+     └────────────────────── acts: drawn from the policy ◀─────── K = 4 candidates a state ──────┘
+```
+The three differ in the objective function alone, its settings and their learning rate. A stack trains R runs side by
+side; observations are normalised by what a run has seen so far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from pmpo_offline.objectives import OBJECTIVES
+from pmpo_offline.online.improver import Draws, Improver, within
+from pmpo_offline.online.online_settings import ALGORITHMS, Algorithm, ControlSettings
+from pmpo_offline.online.replay import ENDED, GOES_ON, Replay, Rows
+from pmpo_offline.online.retrace import retrace
+from pmpo_offline.online.vector_env import Endless
+from pmpo_offline.policies.behavior import FARTHEST, BehaviorPolicy
+from pmpo_offline.policies.network import StackedLinear
+from pmpo_offline.policies.perceptron import PerceptronPolicy
+from pmpo_offline.tasks.control import Rules
+from pmpo_offline.training.critics.double_q import Descent, Twin
+
+SMALLEST_SCALE = 1e-2
+PLANNED = 2_000_000
+"""Control steps a run, where nobody says how many."""
+
+
+class OnlineControl:
+    """R runs of one algorithm on a task; with one run a `training.behavior.Learner`.
+
+    Args:
+        rules: the task.
+        seeds: one a run; runs of equal seed meet equal chance.
+        algorithm: what improves the policy.
+        frames: control steps planned, of all environments of all runs; default: `PLANNED` a run.
+        settings: of everything else.
+        chunk: ticks that `advance` takes.
+    """
+
+    def __init__(
+        self,
+        rules: Rules,
+        seeds: Sequence[int],
+        algorithm: Algorithm,
+        frames: int | None = None,
+        settings: ControlSettings | None = None,
+        chunk: int = 100,
+    ) -> None:
+        self._settings = hyper = settings or ControlSettings()
+        self._chunk, self.planned = chunk, frames or PLANNED * len(seeds)
+        self._environments = Endless(rules, seeds, hyper.environments, hyper.repeat)
+        _, _, observed = self._environments.observation.shape
+        acted = rules.action_dim
+        self._replay = Replay(hyper.ticks, len(seeds), hyper.environments, observed, acted)
+        self._policy = PerceptronPolicy(seeds, observed, acted, hidden=hyper.hidden, std=hyper.std, pace=hyper.pace)
+        self._improver = Improver(
+            self._policy,
+            OBJECTIVES[algorithm.objective],
+            algorithm.settings,
+            hyper.improvement,
+            seeds,
+            learning_rate=algorithm.learning_rate,
+            shuffled=algorithm.shuffled,
+            constraints=algorithm.constraints,
+        )
+        self._critic = Twin(seeds, observed + acted, hyper.critic_hidden, 0.0, torch.device("cpu"))
+        _begin_at_zero(self._critic)
+        self._descent = Descent(self._critic.weights, hyper.critic_rate)
+        self._acting, self._picking = Draws(seeds, "act"), Draws(seeds, "pick")
+        self._center = torch.zeros(len(seeds), 1, observed, dtype=torch.float64)
+        self._square = torch.ones(len(seeds), 1, observed, dtype=torch.float64)
+        self._ticks = self._updates = 0
+        self.frames = 0
+        """Control steps taken so far, of all environments of all runs."""
+
+    def advance(self) -> dict[str, float]:
+        """Act for a chunk of ticks and learn once at each; return the means over runs of the last update's metrics."""
+        metrics: dict[str, Tensor] = {}
+        for _ in range(self._chunk):
+            self._act()
+            if self._ticks >= self._settings.warmup:
+                metrics = self._learn()
+        return {name: float(each.mean()) for name, each in metrics.items()}
+
+    def policy(self, run: int = 0) -> BehaviorPolicy:
+        """Return the policy of a run as it is now."""
+        layers = [layer for layer in self._policy.network if isinstance(layer, StackedLinear)]
+        return BehaviorPolicy(
+            center=self._center[run, 0].float().numpy(),
+            scale=self._scale[run, 0].float().numpy(),
+            weights=tuple(layer.weight[run].detach().numpy().copy() for layer in layers),
+            biases=tuple(layer.bias[run, 0].detach().numpy().copy() for layer in layers),
+            log_std=self._policy.log_std[run, 0].detach().numpy().copy(),
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        """Return everything that changes; the replay too, without which nothing goes on as it was."""
+        parts: dict[str, Endless | Replay | Improver]
+        parts = {"environments": self._environments, "replay": self._replay, "improver": self._improver}
+        tensors = {f"{part}.{name}": each for part, owner in parts.items() for name, each in owner.state().items()}
+        critic = [*self._descent.tensors, *self._critic.slow_weights]
+        tensors |= {f"critic.{i}": each for i, each in enumerate(critic)}
+        counts = {"ticks": torch.tensor(self._ticks), "updates": torch.tensor(self._updates)}
+        tensors |= {"center": self._center, "square": self._square, **counts}
+        return {name: each.detach().clone() for name, each in tensors.items()}
+
+    @torch.no_grad()
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` of a learner with the same arguments returned."""
+        self._environments.restore(within(state, "environments."))
+        self._replay.restore(within(state, "replay."))
+        self._improver.restore(within(state, "improver."))
+        for i, each in enumerate([*self._descent.tensors, *self._critic.slow_weights]):
+            each.copy_(state[f"critic.{i}"])
+        self._center.copy_(state["center"])
+        self._square.copy_(state["square"])
+        self._ticks, self._updates = int(state["ticks"]), int(state["updates"])
+        self.frames = self._environments.frames
+
+    @property
+    def _scale(self) -> Tensor:
+        """(R, 1, O)."""
+        return (self._square - self._center.square()).clamp(min=SMALLEST_SCALE**2).sqrt()
+
+    def _normalised(self, observation: Tensor) -> Tensor:
+        """Return what the networks see of observations (R, B, O)."""
+        return ((observation - self._center) / self._scale).clamp(-FARTHEST, FARTHEST).float()
+
+    @torch.no_grad()
+    def _act(self) -> None:
+        """Take one tick in every environment."""
+        observation, end = self._environments.observation, self._environments.end
+        for mean, values in ((self._center, observation), (self._square, observation.double().square())):
+            mean.lerp_(values.double().mean(1, keepdim=True), 1 / (self._ticks + 1))
+        drawn = self._policy(self._normalised(observation))
+        uniform, normal = self._acting(self._ticks, (observation.shape[1], 1, self._policy.action_dim))
+        action = drawn.sample(uniform[:, :, 0, 0], normal[:, :, 0])
+        reward = self._environments.step(action)
+        self._replay.add(Rows(observation, action, drawn.log_prob(action), reward, end))
+        self._ticks, self.frames = self._ticks + 1, self._environments.frames
+
+    def _learn(self) -> dict[str, Tensor]:
+        """Fit Q to the reference on some stretches, then improve the policy there; return metrics (R,)."""
+        hyper = self._settings
+        numbers = self._picking(self._updates, (hyper.stretches, hyper.length, self._policy.action_dim))
+        uniform, noise = numbers[0][:, :, 0], numbers[1].flatten(1, 2)
+        rows = self._replay.sample(uniform, hyper.length + 1)
+        seen = self._normalised(rows.observation.flatten(1, 2)).view_as(rows.observation)
+        states, following = seen[:, :, :-1].flatten(1, 2), seen[:, :, 1:].flatten(1, 2)
+        target = self._targets(rows, following, noise)
+        taken = (rows.end[:, :, :-1] == GOES_ON).flatten(1).float()
+        error = self._fit(states, rows.action[:, :, :-1].flatten(1, 2), target, taken)
+        metrics = self._improver.update(states[:, :: hyper.thin], self._score)
+        self._updates += 1
+        return metrics | {
+            "critic": error,
+            "value": (target * taken).sum(1) / taken.sum(1),
+            "std": self._policy.log_std.detach().exp().mean((1, 2)),
+        }
+
+    @torch.no_grad()
+    def _targets(self, rows: Rows, following: Tensor, noise: Tensor) -> Tensor:
+        """Return what the actions of stretches are worth under the reference, (R, S L): average reward a control step.
+
+        V is the mean over two actions that lie opposite one another about the reference's mean.
+        """
+        hyper, shape = self._settings, rows.reward[:, :, 1:].shape
+        reference = self._improver.reference(following)
+        away = reference.log_std.exp() * noise.unsqueeze(-2)
+        done = rows.action[:, :, 1:].flatten(1, 2)
+        candidates = torch.cat([reference.mean + away, reference.mean - away, done.unsqueeze(-2)], dim=-2)
+        above, below, action_value = self._judge(following, candidates).unbind(-1)  # (R, S L)
+        likelier = reference.log_prob(done).view(shape) - rows.logp[:, :, 1:]
+        end = rows.end[:, :, 1:]
+        return retrace(
+            (1 - hyper.discount) / hyper.repeat * rows.reward[:, :, :-1],
+            (end != ENDED).float(),
+            ((above + below) / 2).view(shape),
+            action_value.view(shape),
+            hyper.trace * likelier.clamp(max=0).exp() * (end == GOES_ON),
+            hyper.discount,
+        ).flatten(1)
+
+    def _fit(self, state: Tensor, action: Tensor, target: Tensor, taken: Tensor) -> Tensor:
+        """Take a step of both Q towards the targets where an action was taken; return the mean squared error, (R,)."""
+        values = self._critic(state, action.clamp(-1, 1))
+        errors = torch.stack([(taken * (value - target).square()).sum(1) / taken.sum(1) for value in values])
+        self._descent.step(errors.sum(0))
+        self._critic.follow(self._settings.tracking)
+        return errors.detach().mean(0)
+
+    def _score(self, state: Tensor, action: Tensor) -> Tensor:
+        """Return what K candidates are worth: (R, B, O), (R, B, K, A) -> (R, B, K)."""
+        beyond = (action.abs() - 1).clamp(min=0).square().sum(-1)
+        return self._judge(state, action) - self._settings.outside * beyond
+
+    def _judge(self, state: Tensor, action: Tensor) -> Tensor:
+        """Return the lesser Q of K actions, clipped as the environment clips them: shapes as in `_score`."""
+        states = state.unsqueeze(2).expand(-1, -1, action.shape[-2], -1).flatten(1, 2)
+        return self._critic.least(states, action.clamp(-1, 1).flatten(1, 2)).view(action.shape[:-1])
+
+
+def learner(algo: str, rules: Rules, seed: int, frames: int | None) -> OnlineControl:
+    """Return one run of an algorithm of `ALGORITHMS`, for the loop around learners of behaviours."""
+    return OnlineControl(rules, [seed], ALGORITHMS[algo], frames)
+
+
+def _begin_at_zero(critic: Twin) -> None:
+    """Let both Q be 0 everywhere: the lesser of two random numbers would be a pessimism that is slow to unlearn."""
+    layers = len(critic.weights) // 2
+    with torch.no_grad():
+        for last in (layers, 2 * layers):
+            for weight in critic.weights[last - 2 : last]:
+                weight.zero_()
+    critic.follow(1.0)

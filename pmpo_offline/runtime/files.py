@@ -1,0 +1,99 @@
+"""Folders that are whole or absent: filled beside their place, flushed to the disk, and renamed into it at once.
+
+<parent>/.<name>.partial     while it is written; what a killed writer left, the next one removes
+<parent>/<name>              the folder; nothing in it changes after the rename
+<parent>/.<name>.replaced    for the moment between two renames when a folder is overwritten
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from pmpo_offline.runtime.errors import UserError
+
+
+@contextmanager
+def placing(directory: Path, marker: str, what: str, overwrite: bool) -> Iterator[Path]:
+    """Yield an empty folder to fill, which becomes `directory` when the block ends without an error.
+
+    Only a folder that holds the file `marker`, as every `what` does, is ever replaced, and only if asked to. Writers of
+    one parent folder wait for each other. Raises `UserError` if something stands in the way, and `OSError` if the disk
+    refuses; then, and after Ctrl-C, everything is as it was.
+    """
+    partial = directory.with_name(f".{directory.name}.partial")
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with alone_in(directory.parent):
+        _tidy(directory, partial)
+        _clear_the_way(directory, marker, what, overwrite)
+        try:
+            partial.mkdir()
+            yield partial
+            for path in [*partial.rglob("*"), partial]:
+                _flush(path)
+            _swap(partial, directory)
+        except BaseException:  # Ctrl-C too
+            _tidy(directory, partial)
+            raise
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder: locking the folder itself leaves no file behind, and a dead holder lets go."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems have no locks; renames keep even unlocked writers whole
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def refusal(directory: Path, error: OSError, elsewhere: str) -> str:
+    """Return the line that says why a folder could not be written and what to do: free space, or `elsewhere`."""
+    reason = os.strerror(error.errno) if error.errno else str(error).splitlines()[0]
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    remedy = "free some space" if full else "check the permissions"
+    return f"cannot write {directory}: {reason}; {remedy} or {elsewhere}"
+
+
+def _replaced(directory: Path) -> Path:
+    return directory.with_name(f".{directory.name}.replaced")
+
+
+def _tidy(directory: Path, partial: Path) -> None:
+    """Undo what a failed or killed writer left: a partial folder, or a replaced one with no successor."""
+    if partial.exists():
+        shutil.rmtree(partial)
+    if (replaced := _replaced(directory)).exists():
+        shutil.rmtree(replaced) if directory.exists() else replaced.rename(directory)
+
+
+def _clear_the_way(directory: Path, marker: str, what: str, overwrite: bool) -> None:
+    empty = directory.is_dir() and not any(directory.iterdir())
+    if directory.is_symlink() or (directory.exists() and not empty and not (directory / marker).is_file()):
+        raise UserError(f"{directory} exists and is no {what}: move it away, it will not be overwritten")
+    if directory.exists() and not empty and not overwrite:
+        raise UserError(f"{directory} stands already: use --overwrite to replace it")
+
+
+def _swap(partial: Path, directory: Path) -> None:
+    replaced = _replaced(directory)
+    if directory.exists():
+        directory.rename(replaced)
+    partial.rename(directory)
+    _flush(directory.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

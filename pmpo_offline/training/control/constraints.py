@@ -1,0 +1,118 @@
+"""MPO's three constraints for all runs of a stack: what their dual variables are, and that these are learned.
+
+The temperature spends a budget on the target; one multiplier holds the policy's mean near the reference's, another one
+its deviation (`objectives.duals`). The duals of a run see this run alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from pmpo_offline.objectives.divergences import gaussian_kl_decoupled
+from pmpo_offline.objectives.duals import kl_over_epsilon, temperature_loss, trust_region
+from pmpo_offline.objectives.rows import Setting
+from pmpo_offline.policies import Mixture
+from pmpo_offline.training.control.adam import StackedAdam
+
+
+@dataclass(frozen=True)
+class Constraints:
+    """The budgets, in nats, and how their duals are learned; a number for all runs, or (R, 1). Acme's by default.
+
+    Raises:
+        ValueError: a value that is not above 0.
+    """
+
+    target: Setting = 0.1
+    """KL(target || uniform over a state's candidates)."""
+    mean: Setting = 0.0025
+    """The mean's part of KL(reference || policy)."""
+    std: Setting = 1e-6
+    """The deviation's part."""
+    learning_rate: Setting = 1e-2
+    """Of Adam, for the duals before the softplus that keeps them positive."""
+    start: tuple[float, float, float] = (10.0, 10.0, 1000.0)
+    """Where the temperature, the mean's and the deviation's multiplier begin. Above 1 Adam moves a dual by no more than
+    its learning rate an update: begin a multiplier at the size that it will need, which grows as its budget shrinks."""
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            if not bool((torch.as_tensor(getattr(self, each.name)) > 0).all()):
+                raise ValueError(f"{each.name} of the constraints is above 0, not {getattr(self, each.name)}")
+
+
+class Duals:
+    """The temperature and the two multipliers of R runs.
+
+    Args:
+        constraints: what they are for.
+        runs: R.
+        device: of the policy.
+    """
+
+    def __init__(self, constraints: Constraints, runs: int, device: torch.device) -> None:
+        self._constraints = constraints
+        # The inverse of the softplus, in a form that does not overflow.
+        starts = [value + math.log(-math.expm1(-value)) for value in constraints.start]
+        self._raw = [torch.full((runs, 1), start, device=device, requires_grad=True) for start in starts]
+        self._optimizer = StackedAdam(self._raw, constraints.learning_rate)
+
+    @property
+    def temperature(self) -> Tensor:
+        """(R, 1), detached: what the objective is told."""
+        return softplus(self._raw[0]).detach()
+
+    def __call__(
+        self, policy: Mixture, reference: Mixture, score: Tensor, target_kl: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return what is added to the loss, (R,), and how much of each budget is spent.
+
+        Its gradient moves the policy by the penalties alone and each dual by its own loss alone.
+
+        Args:
+            policy: single Gaussians at the B states, with their gradient.
+            reference: likewise, without.
+            score: (R, B, K), of the candidates.
+            target_kl: (R,), the mean divergence of the target at this temperature, as `mpo` reports it.
+
+        Returns:
+            The loss, and the metrics `target_kl_over_epsilon`, `mean_kl_over_epsilon` and `std_kl_over_epsilon`, (R,).
+
+        Raises:
+            ValueError: mixtures of more than one Gaussian.
+        """
+        if policy.log_weight.shape[-1] != 1:
+            raise ValueError(f"trust regions are for single Gaussians, not mixtures of {policy.log_weight.shape[-1]}")
+        budget = self._constraints
+        moments = (each.squeeze(-2) for p in (reference, policy) for each in (p.mean, p.log_std))  # (R, B, A)
+        of_mean, of_std = gaussian_kl_decoupled(*moments)  # (R, B)
+        temperature, of_means, of_stds = (softplus(raw) for raw in self._raw)
+        mean_penalty, mean_dual = trust_region(of_mean, of_means, budget.mean)
+        std_penalty, std_dual = trust_region(of_std, of_stds, budget.std)
+        duals = temperature_loss(score, temperature, budget.target) + mean_dual + std_dual
+        return mean_penalty + std_penalty + duals, {
+            "target_kl_over_epsilon": kl_over_epsilon(target_kl.unsqueeze(-1), budget.target),
+            "mean_kl_over_epsilon": kl_over_epsilon(of_mean, budget.mean),
+            "std_kl_over_epsilon": kl_over_epsilon(of_std, budget.std),
+        }
+
+    def step(self) -> None:
+        """Move the duals against the gradients that the last loss left."""
+        self._optimizer.step()
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the duals and what their optimizer remembers, for a checkpoint."""
+        return {f"raw.{i}": raw.detach() for i, raw in enumerate(self._raw)} | self._optimizer.state()
+
+    @torch.no_grad()
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take back what `state` returned."""
+        for i, raw in enumerate(self._raw):
+            raw.copy_(state[f"raw.{i}"])
+        self._optimizer.restore(state)

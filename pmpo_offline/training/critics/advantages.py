@@ -1,0 +1,117 @@
+"""What the critics say of a whole dataset: an advantage for every step, and scored candidate actions of a clone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from pmpo_offline.data import Dataset, Rows
+from pmpo_offline.policies import MixturePolicy
+from pmpo_offline.runtime.npz import load_arrays, save_arrays
+from pmpo_offline.training.control.reference import CLONE
+from pmpo_offline.training.control.trainer import train
+from pmpo_offline.training.critics.cross_fitted import CriticSettings, judge
+
+_AT_ONCE = 8192  # states
+
+
+class CandidateSettings(BaseModel):
+    """Which candidate actions are scored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    actions: int = Field(default=4, ge=2)
+    """K: actions a state, drawn from a clone of the recorded behaviour."""
+    states: int = Field(default=50_000, ge=1)
+    """States, drawn without replacement (all, if there are fewer)."""
+    updates: int = Field(default=3000, ge=1)
+    """Gradient steps of the clone."""
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """N steps and S states with K candidate actions each (S = 0 where none were asked for)."""
+
+    advantage: NDArray[np.float32]  # (N,)
+    explained: NDArray[np.float64]  # () share of the variance of the returns that V explains on unseen episodes
+    row: NDArray[np.int64]  # (S,) the step that holds the state
+    action: NDArray[np.float32]  # (S, K, A)
+    score: NDArray[np.float32]  # (S, K)
+
+    @classmethod
+    @_threads(1)  # the networks are too small for several, which on a busy machine wait for one another
+    def of(
+        cls,
+        dataset: Dataset,
+        critic: CriticSettings,
+        candidates: CandidateSettings | None,
+        seed: int,
+        folder: Path,
+        progress: Callable[[str, int, int], None],
+    ) -> Judged:
+        """Judge a dataset; its labels are not looked at. The clone leaves its checkpoints in `folder`."""
+        rows = Rows.of(dataset)
+        judgement = judge(rows, critic, seed, progress)
+        row = torch.empty(0, dtype=torch.int64)
+        action = torch.empty(0, 1, rows.action.shape[1])
+        score = torch.empty(0, 1)
+        if candidates:
+            clone = train(
+                dataset,
+                CLONE,
+                seeds=(seed,),
+                overrides={"updates": candidates.updates},
+                references=folder,
+                device="cpu",
+                progress=lambda stage, done, total: progress("clone the behaviour", done, total),
+            ).policy
+            rng = np.random.default_rng([seed, 11])
+            chosen = rng.choice(len(rows), min(candidates.states, len(rows)), replace=False)
+            row = torch.from_numpy(np.sort(chosen))
+            action = _draw(clone, rows.observation[row], candidates.actions, seed)
+            score = judgement.action_value(row, action)
+        arrays = (judgement.advantage, torch.tensor(judgement.explained, dtype=torch.float64), row, action, score)
+        return cls(*(array.numpy() for array in arrays))
+
+    def save(self, path: Path) -> None:
+        """Write to `path`, whole or not at all."""
+        save_arrays(path, {f.name: getattr(self, f.name) for f in fields(self)})
+
+    @classmethod
+    def load(cls, path: Path) -> Judged:
+        """Read what `save` wrote; `PmpoOfflineError` if the file is damaged."""
+        return cls(**load_arrays(path, [f.name for f in fields(cls)]))
+
+
+@torch.no_grad()
+def _draw(policy: MixturePolicy, observation: Tensor, actions: int, seed: int) -> Tensor:
+    """Draw actions at states from a policy of one run: (S, O) -> (S, actions, A), clipped to the action range."""
+    generator = torch.Generator().manual_seed(seed)
+    parts = []
+    for part in torch.split(observation, _AT_ONCE):
+        distribution = policy(part.unsqueeze(0))
+        drawn = []
+        for _ in range(actions):
+            uniform = torch.rand(len(part), generator=generator)
+            normal = torch.randn(len(part), policy.action_dim, generator=generator)
+            drawn.append(distribution.sample(uniform, normal)[0])
+        parts.append(torch.stack(drawn, dim=1).clamp(-1, 1))
+    return torch.cat(parts)

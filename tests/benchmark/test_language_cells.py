@@ -1,0 +1,185 @@
+"""Cells of language models: a random Llama over the tiny language, three updates a run, four held-out prompts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from pmpo_offline import data
+from pmpo_offline.benchmark import bench, language_cells
+from pmpo_offline.benchmark.results import DRIFT
+from pmpo_offline.benchmark.suite import Progress
+from pmpo_offline.declarations import catalog
+from pmpo_offline.runtime.errors import PmpoOfflineError
+from pmpo_offline.tasks.language import tiny
+
+SUITE = """
+title = "Small"
+datasets = ["{dataset}"]
+algorithms = ["pmpo"]
+reference = "bc"
+shuffled = ["pmpo"]
+seeds = 2
+episodes = 6
+updates = 3
+"""
+PROMPTS, TESTS, RESPONSES = 12, 4, 3
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("language")
+    tokenizer = tiny.tokenizer()
+    torch.manual_seed(0)
+    size = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    ends = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    model = root / "model"
+    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), initializer_range=0.4, **size, **ends)).save_pretrained(
+        model
+    )
+    tokenizer.save_pretrained(model)
+
+    prompts = tiny.TinyTask().prompts(PROMPTS, seed=0)
+    rows = [(prompt, number) for prompt in prompts for number in range(RESPONSES)]
+    completions = [prompt[4::-1] if number else prompt[:5] for prompt, number in rows]
+    count = len(rows)
+    table = pa.table(
+        {
+            "prompt": [prompt for prompt, _ in rows],
+            "completion": completions,
+            "score": pa.array(tiny.TinyTask().reward([prompt for prompt, _ in rows], completions)),
+            "label": pa.nulls(count, pa.bool_()),
+            "prompt_id": pa.array(np.arange(count) // RESPONSES, pa.int32()),
+            "response_id": pa.array(np.arange(count) % RESPONSES, pa.int32()),
+            "source": ["made up"] * count,
+            "split": ["test" if i // RESPONSES < TESTS else "train" for i in range(count)],
+        }
+    ).cast(data.responses_schema())
+    rule = data.LabelRule.parse("reward:0.5")
+    done = data.label_tables(table, None, rule)
+    metadata = data.Metadata(
+        id="language/small-v0",
+        kind="responses",
+        task="language/tiny",
+        score=data.ScoreRule(name="reward"),
+        label=rule,
+        references=data.References(min=0.0, max=1.0, how="made up"),
+        provenance=data.Provenance(settings={"model": str(model), "ends": True, "tokens": 6}),
+        **done.described,
+    )
+    directory = root / "home" / "language" / "small-v0"
+    data.write(directory, metadata, {"responses": done.table})
+    return directory
+
+
+@pytest.fixture
+def suite(tmp_path: Path, dataset: Path) -> str:
+    path = tmp_path / "small.toml"
+    path.write_text(SUITE.format(dataset=dataset))
+    return str(path)
+
+
+def test_runs_are_scored_with_their_drift_and_not_repeated(tmp_path: Path, suite: str) -> None:
+    stages: list[str] = []
+    options = {"output": tmp_path / "out", "workers": 1, "home": tmp_path / "home"}
+    first = bench(suite, **options, progress=lambda stage, done, total: stages.append(stage))
+    assert not first.failures
+    assert [(row["algo"], row["seeds"], row["episodes"]) for row in first.rows] == [
+        ("bc", 2, 6),
+        ("pmpo", 2, 6),
+        ("pmpo (shuffled)", 2, 6),
+    ]
+    assert first.rows[1]["bounded"]
+    assert first.rows[1]["training"]["steps"] == 3
+    assert set(first.rows[1]["versions"]) == {"pmpo-offline", "numpy", "peft", "torch", "transformers"}
+    assert "training runs" in stages
+    raw = pl.read_parquet(first.raw / "*.parquet")
+    assert raw.select(DRIFT[:3]).null_count().row(0) == (0, 0, 0)
+    assert raw["perplexity"].null_count() == len(raw), "its letters cannot write prose"
+    assert raw["kl"].abs().max() > 0
+    layouts = raw.group_by("key", "seed").agg(pl.col("layout").sort_by("episode"))["layout"].to_list()
+    assert all(each == layouts[0] for each in layouts), "every run is evaluated on the same held-out prompts"
+    assert len(set(layouts[0])) == TESTS - 1, "six samples are two of each of three prompts"
+    assert not (tmp_path / "out" / "checkpoints").exists()
+
+    files = {path: path.stat().st_mtime_ns for path in first.raw.iterdir()}
+    assert bench(suite, **options).rows == first.rows
+    assert {path: path.stat().st_mtime_ns for path in first.raw.iterdir()} == files
+
+
+def test_killed_and_gone_on_in_two_processes_it_comes_out_the_same(tmp_path: Path, suite: str) -> None:
+    home = tmp_path / "home"
+    whole = bench(suite, output=tmp_path / "whole", home=home, workers=1)
+    output = tmp_path / "killed"
+    command = [sys.executable, "-m", "pmpo_offline", "bench", suite, "--workers", "1"]
+    command += ["--output", str(output), "--home", str(home)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    while process.poll() is None and not list(output.glob("checkpoints/*/run-*/scores.parquet")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert bench(suite, output=output, home=home, workers=2).rows == whole.rows
+    assert not (output / "checkpoints").exists()
+
+
+def test_algorithm_that_finds_nothing_to_learn_does_not_stop_the_others(tmp_path: Path, suite: str) -> None:
+    options = {"output": tmp_path / "out", "home": tmp_path / "home", "workers": 1}
+    done = bench(suite, algos=["dpo"], imbalance=[1.0], **options)
+    assert [row["algo"] for row in done.rows] == ["bc"]
+    (failure,) = done.failures
+    assert failure.startswith("dpo, ")
+    assert "\n" not in failure
+
+
+def test_a_setting_that_diverges_is_a_line_and_the_others_are_rows(
+    tmp_path: Path, suite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"output": tmp_path / "out", "home": tmp_path / "home", "workers": 1, "seeds": 1}
+    whole = language_cells.execute
+
+    def execute(run: language_cells.Run, progress: Progress) -> None:
+        if run.settings.get("beta") == 2.0:
+            raise PmpoOfflineError("not numbers")
+        whole(run, progress)
+
+    monkeypatch.setattr(language_cells, "execute", execute)
+    for _ in range(2):  # the second time from what stands
+        done = bench(suite, algos=["pmpo"], settings={"pmpo": {"beta": [2.0, 1.0]}}, **options)
+        rows = [(row["algo"], row["beta"]) for row in done.rows if not row["shuffled"]]
+        assert sorted(rows) == [("bc", None), ("pmpo", 1.0)]
+        assert all(failure.endswith("not numbers") for failure in done.failures)
+        assert done.failures
+
+
+def test_responses_of_nobody_knows_which_model_are_refused(tmp_path: Path, suite: str, dataset: Path) -> None:
+    found = data.open_dataset(dataset)
+    metadata = found.metadata.model_copy(update={"provenance": data.Provenance()})
+    elsewhere = tmp_path / "language" / "small-v0"
+    data.write(elsewhere, metadata, {"responses": found.table})
+    with pytest.raises(PmpoOfflineError, match="does not say which model its responses are of"):
+        bench(suite, datasets=[str(elsewhere)], output=tmp_path / "out", workers=1)
+
+
+def test_declared_algorithms_are_those_of_the_suite_and_can_be_trained() -> None:
+    from pmpo_offline.objectives import OBJECTIVES
+    from pmpo_offline.training.config import complete, validated
+    from pmpo_offline.training.language.settings import LanguageSettings
+
+    declared = {each.name: each for each in catalog.algorithms("language")}
+    assert set(catalog.suite("language").algorithms) < set(declared)
+    for each in declared.values():
+        assert each.start == "reference"
+        assert each.objective in OBJECTIVES
+        complete(each, {})
+        validated(each, {}, LanguageSettings)

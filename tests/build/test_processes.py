@@ -1,0 +1,170 @@
+"""Builds as real processes: killed, interrupted, out of disk, and called from any script."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pmpo_offline import data
+from pmpo_offline.build import build_dataset
+from pmpo_offline.data import Dataset
+
+
+def assert_equal(one: Dataset, other: Dataset) -> None:
+    for name in ("table", "episodes", "candidates"):
+        assert getattr(one, name).equals(getattr(other, name))
+
+
+EPISODES = 120  # a chunk of one hundred, and one of twenty
+
+
+def command(recipe: Path, home: Path, *options: str) -> list[str]:
+    arguments = ["build-dataset", str(recipe), "--home", str(home), "--episodes", str(EPISODES), "--workers", "2"]
+    return [sys.executable, "-m", "pmpo_offline", *arguments, *options]
+
+
+def start(recipe: Path, home: Path) -> subprocess.Popen[str]:
+    """Start a build in a session of its own, as a terminal would have it."""
+    return subprocess.Popen(
+        command(recipe, home),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+    )
+
+
+def group(leader: int) -> list[int]:
+    """The living processes of a session, read from /proc."""
+    alive = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(fields[3]) == leader and fields[0] not in "ZX":
+            alive.append(int(stat.parent.name))
+    return alive
+
+
+def workers(leader: int) -> list[int]:
+    """The processes of a session that collect."""
+    lines = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in group(leader)}
+    return [pid for pid, line in lines.items() if b"spawn_main" in line]
+
+
+def wait_until(condition, process: subprocess.Popen[str], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "gave up waiting"
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+
+
+def wait_for_silence(leader: int, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while group(leader):
+        assert time.monotonic() < end, f"processes {group(leader)} outlive their build"
+        time.sleep(0.02)
+
+
+def chunks(home: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in (home / ".raw").rglob("chunk-*.npz")}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    home = tmp_path_factory.mktemp("uninterrupted")
+    return build_dataset(str(recipe), home=home, episodes=EPISODES, workers=1)
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+
+
+@needs_proc
+def test_killed_build_leaves_nothing_visible_and_the_next_goes_on(
+    recipe: Path, tmp_path: Path, uninterrupted: Dataset
+) -> None:
+    process = start(recipe, tmp_path)
+    wait_until(lambda: len(chunks(tmp_path)) == 1, process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    wait_for_silence(process.pid)
+    kept = chunks(tmp_path)
+    assert list(kept) == ["chunk-0000100.npz"], "the short chunk was done, the long one was not"
+    assert data.standing(tmp_path) == []
+    assert [path.name for path in tmp_path.iterdir()] == [".raw"]
+
+    resumed = build_dataset(str(recipe), home=tmp_path, episodes=EPISODES, workers=1)
+    assert kept.items() <= chunks(tmp_path).items(), "the finished chunk was reused"
+    assert_equal(resumed, uninterrupted)
+    assert resumed.metadata.files == uninterrupted.metadata.files
+    assert not list((tmp_path / ".raw").rglob("*.tmp"))
+
+
+@needs_proc
+@pytest.mark.parametrize("when", ["workers start", "workers work"])
+def test_interrupted_build_says_one_line_and_leaves_no_process(recipe: Path, tmp_path: Path, when: str) -> None:
+    process = start(recipe, tmp_path)
+    if when == "workers start":
+        wait_until(lambda: workers(process.pid), process)
+        time.sleep(0.3)  # they are importing, and have had no chance yet to say what Ctrl-C means to them
+    else:
+        wait_until(lambda: chunks(tmp_path), process)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: everybody in the group hears it
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert out == ""
+    lines = [line for line in err.splitlines() if not line.startswith("collect episodes: ")]
+    assert lines == ["error: interrupted: what was finished is kept; run the same command again to go on"]
+    wait_for_silence(process.pid)
+    assert data.standing(tmp_path) == []
+    assert not list((tmp_path / ".raw").rglob("*.tmp"))
+
+
+@needs_proc
+def test_killed_worker_is_one_line_and_costs_only_its_chunk(recipe: Path, tmp_path: Path) -> None:
+    process = start(recipe, tmp_path)
+    wait_until(lambda: len(chunks(tmp_path)) == 1, process)
+    for pid in workers(process.pid):
+        os.kill(pid, signal.SIGKILL)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    lines = [line for line in err.splitlines() if not line.startswith("collect episodes: ")]
+    assert len(lines) == 1
+    assert lines[0].startswith("error: a process that collected episodes was killed")
+    wait_for_silence(process.pid)
+    assert len(chunks(tmp_path)) == 1
+
+
+def test_full_disk_is_one_line_and_leaves_nothing_half_written(recipe: Path, tmp_path: Path) -> None:
+    # The shell's limit on the size of a file (in KiB) stands in for the disk.
+    words = " ".join(command(recipe, tmp_path, "--episodes", "4"))
+    done = subprocess.run(["bash", "-c", f"ulimit -f 64; exec {words}"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("collect episodes: ")]
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith(f"error: cannot write in {tmp_path}: ")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("how", ["file", "stdin"])
+def test_script_without_a_main_guard_builds(recipe: Path, tmp_path: Path, how: str) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from pathlib import Path\n"
+        "from pmpo_offline import build_dataset\n"
+        f"dataset = build_dataset({str(recipe)!r}, home=Path({str(tmp_path / 'home')!r}), workers=2, episodes=3)\n"
+        "print(dataset.metadata.counts.episodes, __name__)\n"
+    )
+    command = [sys.executable, str(script)] if how == "file" else [sys.executable, "-"]
+    given = None if how == "file" else script.read_text()
+    done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "3 __main__\n", done.stderr

@@ -1,0 +1,52 @@
+"""A random Llama of two layers that reads the tiny grammar, and a few labelled answers."""
+
+from __future__ import annotations
+
+import os
+import random
+from typing import Any
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from pmpo_offline.declarations.catalog import AlgorithmDeclaration
+from pmpo_offline.tasks.language.tiny import TinyTask, tokenizer
+
+SIZE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+
+def random_model(seed: int = 0) -> LlamaForCausalLM:
+    """Return a model of the tiny grammar that has learned nothing."""
+    torch.manual_seed(seed)
+    read = tokenizer()
+    ids = {"bos_token_id": None, "eos_token_id": read.eos_token_id, "pad_token_id": read.pad_token_id}
+    config = LlamaConfig(vocab_size=len(read), max_position_embeddings=32, initializer_range=0.2, **SIZE, **ids)
+    return LlamaForCausalLM(config).eval()
+
+
+def labelled_rows(prompts: int = 12, answers: int = 4) -> list[dict[str, Any]]:
+    """Return TRL's unpaired form: a third of the rows accepted, a third rejected, others unlabelled."""
+    chance = random.Random(0)
+    rows = []
+    for number, prompt in enumerate(TinyTask().prompts(prompts, 0)):
+        for answer in range(answers):
+            text = "".join(chance.choice("abcdefgh") for _ in range(chance.randint(1, 6)))
+            label = {0: True, 1: False}.get((number + answer) % 3)
+            rows.append({"prompt": prompt, "completion": text, "label": label})
+    return rows
+
+
+def declared(objective: str, rows: str = "all", training: dict[str, Any] | None = None, **settings: Any) -> Any:
+    """Return an algorithm as baselines/language/*.toml would declare it."""
+    return AlgorithmDeclaration(
+        name=objective,
+        family="language",
+        title=objective,
+        objective=objective,
+        rows=rows,
+        start="reference",
+        settings=settings,
+        training={"steps": 6, "batch": 12, "learning_rate": 1e-2, **(training or {})},
+    )

@@ -1,0 +1,106 @@
+"""PPO: its estimates by hand, its loss by hand, and that stopping changes nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from pmpo_offline.online.behavior import random_returns, returns
+from pmpo_offline.online.ppo import PPO, Moments, advantages, clipped
+from pmpo_offline.online.ppo_config import Plan
+from pmpo_offline.tasks.control import rules
+
+SMALL = Plan(100_000, repeat=2, episodes=4, decisions=8, epochs=2, minibatch=16)
+
+
+def test_advantages_by_hand() -> None:
+    reward, value = np.array([[1.0], [2.0], [3.0]]), np.array([[0.5], [1.0], [1.5]])
+    following = np.array([[1.0], [1.5], [4.0]])
+    surprise = [1 + 0.9 * 1 - 0.5, 2 + 0.9 * 1.5 - 1, 3 + 0.9 * 4 - 1.5]
+    on = np.zeros((3, 1), np.bool_)
+    last = surprise[2]
+    middle = surprise[1] + 0.9 * 0.8 * last
+    first = surprise[0] + 0.9 * 0.8 * middle
+    assert advantages(reward, value, following, on, 0.9, 0.8)[:, 0] == pytest.approx([first, middle, last])
+    # An episode over after the second step: nothing of the third reaches it, but its own final value does.
+    ended = np.array([[False], [True], [False]])
+    cut = advantages(reward, value, following, ended, 0.9, 0.8)[:, 0]
+    assert cut == pytest.approx([surprise[0] + 0.9 * 0.8 * surprise[1], surprise[1], last])
+
+
+def test_without_a_trace_or_with_all_of_it_they_are_what_everyone_knows() -> None:
+    chance = np.random.default_rng(0)
+    reward, value = chance.normal(size=(2, 20, 3))
+    following = np.concatenate([value[1:], np.zeros((1, 3))])
+    on = np.zeros((20, 3), np.bool_)
+    assert np.allclose(advantages(reward, value, following, on, 0.9, 0), reward + 0.9 * following - value)
+    returns_to_go = np.stack([sum(0.9**k * reward[t + k] for k in range(20 - t)) for t in range(20)])
+    assert np.allclose(advantages(reward, value, following, on, 0.9, 1), returns_to_go - value)
+
+
+def test_the_clipped_objective_by_hand() -> None:
+    ratio = torch.tensor([1.5, 1.5, 0.5, 0.5, 1.1], requires_grad=True)
+    advantage = torch.tensor([2.0, -2.0, 2.0, -2.0, 1.0])
+    # Clipped only where that makes it smaller: 1.2 * 2, 1.5 * -2, 0.5 * 2, 0.8 * -2, 1.1.
+    loss = clipped(ratio, advantage)
+    assert loss.item() == pytest.approx(-(2.4 - 3.0 + 1.0 - 1.6 + 1.1) / 5)
+    loss.backward()
+    assert ratio.grad is not None
+    assert ratio.grad.tolist() == pytest.approx([0, 2 / 5, -2 / 5, 0, -1 / 5])
+
+
+def test_moments_of_batches_are_those_of_all_rows() -> None:
+    rows = np.random.default_rng(0).normal(3, 2, (1000, 4)) * [1, 10, 100, 0.1]
+    moments = Moments(4)
+    assert moments.std.tolist() == [1, 1, 1, 1]
+    for batch in np.split(rows, [1, 10, 500]):
+        moments.add(batch)
+    assert np.allclose(moments.mean, rows.mean(axis=0))
+    assert np.allclose(moments.std, rows.std(axis=0))
+
+
+@pytest.mark.parametrize("task", ["dm_control/cartpole-swingup", "mujoco/hopper"])
+def test_a_restored_learner_goes_on_as_if_nothing_had_happened(task: str) -> None:
+    uninterrupted, first, second = (PPO(rules(task), 3, 1_000, SMALL) for _ in range(3))
+    for _ in range(6):
+        uninterrupted.advance()
+    for _ in range(3):
+        first.advance()
+    second.restore(first.state())
+    for _ in range(3):
+        second.advance()
+    assert second.frames == uninterrupted.frames > 0
+    expected, found = uninterrupted.state(), second.state()
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert not torch.equal(expected["weight.0"], first.state()["weight.0"])
+
+
+def test_the_state_is_a_copy() -> None:
+    learner = PPO(rules("dm_control/cartpole-swingup"), 3, 1_000, SMALL)
+    state = learner.state()
+    kept = {name: tensor.clone() for name, tensor in state.items()}
+    learner.advance()
+    assert all(torch.equal(state[name], kept[name]) for name in state)
+
+
+def test_a_task_that_ends_episodes_is_counted_by_the_steps_it_took() -> None:
+    learner = PPO(rules("mujoco/hopper"), 0, 10_000, SMALL)
+    for _ in range(20):
+        learner.advance()
+    # An untrained hopper falls within some twenty steps, at times in the first half of a decision.
+    assert 0.9 * 20 * 4 * 8 * 2 < learner.frames < 20 * 4 * 8 * 2
+
+
+def test_cartpole_is_learned_in_seconds() -> None:
+    task = rules("dm_control/cartpole-swingup")
+    learner = PPO(task, 0, 120_000)
+    seeds = list(range(8))
+    before = returns(learner.policy(), task, seeds).mean()
+    while learner.frames < learner.planned:
+        metrics = learner.advance()
+    assert before < 60
+    assert random_returns(task, seeds).mean() < 60
+    assert returns(learner.policy(), task, seeds).mean() > 100
+    assert all(np.isfinite(value) for value in metrics.values())

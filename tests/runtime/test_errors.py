@@ -1,0 +1,28 @@
+"""One line for a name that does not exist, however many there are."""
+
+from __future__ import annotations
+
+import pytest
+
+from pmpo_offline.runtime.errors import unknown
+
+MANY = [f"family/set-{i:02d}-v0" for i in range(40)]
+
+
+def test_few_names_are_told_whole() -> None:
+    assert str(unknown("format", "zip", ["hdf5", "arrow"])) == "unknown format 'zip': known: arrow, hdf5"
+    assert str(unknown("format", "zip", [])) == "unknown format 'zip': known: none"
+
+
+def test_near_misses_are_told_of_however_many() -> None:
+    assert str(unknown("dataset", "family/set-7-v0", MANY)).startswith(
+        "unknown dataset 'family/set-7-v0': did you mean"
+    )
+
+
+@pytest.mark.parametrize(("kind", "hint"), [("dataset", ", see pmpo-offline list"), ("key", "")])
+def test_many_names_are_not(kind: str, hint: str) -> None:
+    message = str(unknown(kind, "x", MANY))
+    assert message.endswith(f" and 35 more{hint}")
+    assert sum(name in message for name in MANY) == 5
+    assert len(message) < 200

@@ -1,0 +1,290 @@
+"""One trainer for every objective: stacked runs equal runs alone, an interrupted training ends bit for bit alike."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pmpo_offline.data import Dataset, Rows
+from pmpo_offline.declarations import catalog
+from pmpo_offline.declarations.catalog import AlgorithmDeclaration
+from pmpo_offline.objectives import OBJECTIVES
+from pmpo_offline.policies import MixturePolicy
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
+from pmpo_offline.training import Trained, beta_bound, settle, train
+
+QUICK: dict[str, Any] = {"updates": 12, "batch": 32, "hidden": [16], "components": 3}
+LEARNERS = ["pmpo", "dpo", "kto", "mpo"]
+
+
+@pytest.fixture(scope="session")
+def references(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Clones that the tests share."""
+    return tmp_path_factory.mktemp("references")
+
+
+def weights(policy: MixturePolicy, run: int | slice = slice(None)) -> torch.Tensor:
+    """All parameters of some runs, side by side."""
+    return torch.cat([weight[run].flatten() for weight in policy.parameters()])
+
+
+def quick(
+    dataset: Dataset, name: str, references: Path, seeds: Sequence[int], settings: Sequence[Mapping[str, Any]] = ({},)
+) -> Trained:
+    return train(dataset, name, seeds=seeds, settings=settings, overrides=QUICK, references=references, device="cpu")
+
+
+@pytest.mark.parametrize("name", [each.name for each in catalog.algorithms("rgb-stacking")])
+def test_every_declared_algorithm_learns(stacking: Dataset, advantage: Dataset, references: Path, name: str) -> None:
+    algorithm = catalog.algorithm(name, "rgb-stacking")
+    if "advantage" in OBJECTIVES[algorithm.objective].inputs.values():
+        stacking = advantage
+    trained = quick(stacking, name, references, (0, 1))
+    complete = settle(algorithm, {}, stacking)
+    assert trained.runs == [(complete, 0), (complete, 1)]
+    assert trained.bounds == [beta_bound(algorithm, complete, stacking)]
+    assert trained.policy.runs == 2
+    assert not trained.policy.training
+    assert torch.isfinite(weights(trained.policy)).all()
+    assert not weights(trained.policy, 0).equal(weights(trained.policy, 1))
+    if name != "bc":  # the clone itself comes out of the references' folder, where no metrics are kept
+        assert torch.isfinite(trained.metrics["loss"]).all()
+        assert trained.metrics["loss"].shape == (2,)
+        clone = quick(stacking, "bc", references, (0, 1))
+        assert not weights(trained.policy).equal(weights(clone.policy))
+
+
+@pytest.mark.parametrize("divergence", ["forward", "reverse", "alpha", "renyi"])
+def test_pmpo_may_keep_to_a_reference_policy(stacking: Dataset, references: Path, divergence: str) -> None:
+    settings: list[dict[str, Any]] = [
+        {"divergence": divergence, "beta": 5.0, "order": order, "floor": 1e-9} for order in (0.3, 0.7)
+    ]
+    trained = quick(stacking, "pmpo", references, (0, 1), settings)
+    assert trained.metrics["kl"].shape == (4,)
+    assert torch.isfinite(trained.metrics["loss"]).all()
+    alone = quick(stacking, "pmpo", references, (1,), settings[1:])
+    torch.testing.assert_close(weights(trained.policy, 3), weights(alone.policy), atol=1e-5, rtol=1e-4)
+    ordered = divergence in ("alpha", "renyi")
+    assert weights(trained.policy, 0).equal(weights(trained.policy, 2)) != ordered, "order is theirs alone"
+
+
+def test_a_refreshed_reference_follows_the_policy(stacking: Dataset, references: Path) -> None:
+    def kl(refresh: float) -> float:
+        overrides = {**QUICK, "refresh": refresh, "updates": 40, "components": 1}  # a closed form, no noise
+        trained = train(stacking, "kto", overrides=overrides, references=references, device="cpu")
+        return float(trained.metrics["kl"])
+
+    assert 0 <= kl(0.5) < kl(0.0)
+    with pytest.raises(UserError, match="refresh moves a reference policy and there is none"):
+        train(stacking, "pmpo", overrides={**QUICK, "refresh": 0.1}, device="cpu")
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_stacked_seeds_equal_seeds_alone(stacking: Dataset, references: Path, name: str) -> None:
+    together = quick(stacking, name, references, (3, 5)).policy
+    for run, seed in enumerate((3, 5)):
+        alone = quick(stacking, name, references, (seed,)).policy
+        torch.testing.assert_close(weights(together, run), weights(alone), atol=1e-5, rtol=1e-4)
+
+
+def test_stacked_settings_equal_settings_alone(stacking: Dataset, references: Path) -> None:
+    sweep: list[dict[str, Any]] = [{"alpha": 0.3, "beta": "1.05x"}, {"alpha": 0.9, "beta": 2.0}]
+    together = quick(stacking, "pmpo", references, (0, 1), sweep)
+    assert [(each["alpha"], seed) for each, seed in together.runs] == [(0.3, 0), (0.3, 1), (0.9, 0), (0.9, 1)]
+    assert len(together.bounds) == 2
+    for place, settings in enumerate(sweep):
+        alone = quick(stacking, "pmpo", references, (0, 1), [settings])
+        assert alone.bounds == [together.bounds[place]]
+        for run in range(2):
+            torch.testing.assert_close(
+                weights(together.policy, 2 * place + run), weights(alone.policy, run), atol=1e-5, rtol=1e-4
+            )
+    assert (weights(together.policy, 0) - weights(together.policy, 2)).abs().max() > 1e-3, "the settings do matter"
+
+
+def test_shuffled_stack_equals_shuffled_alone(stacking: Dataset) -> None:
+    def shuffled(seeds: Sequence[int]) -> MixturePolicy:
+        return train(stacking, "pmpo", seeds=seeds, overrides=QUICK, shuffle_labels=True, device="cpu").policy
+
+    together = shuffled((0, 1))
+    torch.testing.assert_close(weights(together, 1), weights(shuffled((1,))), atol=1e-5, rtol=1e-4)
+    honest = train(stacking, "pmpo", seeds=(0, 1), overrides=QUICK, device="cpu").policy
+    assert not weights(together).equal(weights(honest))
+
+
+class Interrupted(Exception):
+    """What Ctrl-C is here."""
+
+
+class Stop:
+    """Progress that interrupts one stage when it is so far, and remembers what it was told."""
+
+    def __init__(self, stage: str = "", at: int = 0) -> None:
+        self.stage, self.at, self.told = stage, at, list[tuple[str, int]]()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        self.told.append((stage, done))
+        if stage == self.stage and done >= self.at:
+            raise Interrupted
+
+
+LONGER = {**QUICK, "updates": 75, "checkpoint_every": 20}
+
+
+@pytest.mark.parametrize(("name", "refresh"), [*((name, 0.0) for name in LEARNERS), ("kto", 0.01)])
+def test_interrupted_training_ends_bit_for_bit_alike(
+    stacking: Dataset, tmp_path: Path, name: str, refresh: float
+) -> None:
+    def run(folder: str, progress: Stop) -> Trained:
+        place = tmp_path / folder
+        return train(
+            stacking,
+            name,
+            seeds=(0, 1),
+            overrides={**LONGER, "refresh": refresh},
+            checkpoint=place / "progress",
+            references=place,
+            device="cpu",
+            progress=progress,
+        )
+
+    whole = run("whole", Stop())
+    with pytest.raises(Interrupted):
+        run("cut", Stop(f"train {name}", 50))
+    assert (tmp_path / "cut" / "progress").is_file()
+    second = Stop()
+    resumed = run("cut", second)
+    assert second.told == [(f"train {name}", 50), (f"train {name}", 75)], "from update 40 on, and no second clone"
+    assert weights(resumed.policy).equal(weights(whole.policy))
+    assert all(resumed.metrics[key].equal(value) for key, value in whole.metrics.items())
+
+
+def test_interrupted_clone_goes_on_too(stacking: Dataset, tmp_path: Path) -> None:
+    def run(folder: str, progress: Stop) -> MixturePolicy:
+        return train(
+            stacking, "bc", overrides=LONGER, references=tmp_path / folder, device="cpu", progress=progress
+        ).policy
+
+    whole = run("whole", Stop())
+    with pytest.raises(Interrupted):
+        run("cut", Stop("clone the behaviour", 50))
+    second = Stop()
+    assert weights(run("cut", second)).equal(weights(whole))
+    assert second.told == [("clone the behaviour", 50), ("clone the behaviour", 75)]
+    assert len(list((tmp_path / "cut").iterdir())) == 1, "the clone, and no leftovers"
+
+
+def test_damaged_checkpoint_is_said(stacking: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "progress").write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00{}")
+    with pytest.raises(PmpoOfflineError, match=r"progress is damaged .*: delete it and run the same command again"):
+        train(stacking, "pmpo", overrides=QUICK, checkpoint=tmp_path / "progress", device="cpu")
+
+
+def test_labels_share_one_clone(stacking: Dataset, tmp_path: Path) -> None:
+    clone = quick(stacking, "bc", tmp_path, (0, 1))
+    [file] = tmp_path.iterdir()
+    stamp = file.stat().st_mtime_ns
+    other = stacking.relabelled("return:q0.7", imbalance=0.3, noise=0.1)
+    assert weights(quick(other, "bc", tmp_path, (0, 1)).policy).equal(weights(clone.policy))
+    for name in ("dpo", "kto"):
+        quick(other, name, tmp_path, (0, 1))
+    assert [path.stat().st_mtime_ns for path in tmp_path.iterdir()] == [stamp]
+    quick(stacking, "bc", tmp_path, (1, 0))  # other runs are other clones
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_learner_from_a_reference_starts_there(stacking: Dataset, references: Path) -> None:
+    clone = weights(quick(stacking, "bc", references, (0,)).policy)
+    still = train(
+        stacking,
+        "kto",
+        seeds=(0,),
+        overrides={**QUICK, "learning_rate": 1e-12, "weight_decay": 0},
+        references=None,
+        device="cpu",
+    )
+    unlearned = weights(still.policy)
+    # Its clone was trained at that rate too, so it is the fresh policy; a rate that moves does move both.
+    assert not unlearned.equal(clone)
+    moved = weights(quick(stacking, "kto", references, (0,)).policy)
+    assert (moved - clone).norm() < (unlearned - clone).norm()
+
+
+def mean_logp(policy: MixturePolicy, rows: Rows, mask: torch.Tensor) -> float:
+    with torch.no_grad():
+        return float(policy(rows.observation[mask].unsqueeze(0)).log_prob(rows.action[mask].unsqueeze(0)).mean())
+
+
+def test_feedback_moves_the_policy_the_way_it_says(stacking: Dataset) -> None:
+    rows = Rows.of(stacking)
+    accepted, rejected = rows.label > 0, rows.label < 0
+    overrides = {**QUICK, "updates": 150, "hidden": [32], "averaging": 0.9}
+
+    def gap(name: str, settings: dict[str, Any]) -> tuple[float, float]:
+        policy = train(stacking, name, settings=[settings], overrides=overrides, device="cpu").policy
+        return mean_logp(policy, rows, accepted), mean_logp(policy, rows, rejected)
+
+    clone, only = gap("bc", {}), gap("bc-accepted", {})
+    accepts = gap("pmpo", {"alpha": 1.0, "beta": 0.0})
+    both = gap("pmpo", {"alpha": 0.5, "beta": "1.05x"})
+    # All of them prefer the accepted steps to the rejected ones by more than cloning everything does.
+    assert accepts[0] - accepts[1] > clone[0] - clone[1]
+    assert only[0] - only[1] > clone[0] - clone[1]
+    assert both[0] - both[1] > clone[0] - clone[1]
+
+
+def test_beta_below_its_bound_warns_once_with_the_numbers(stacking: Dataset) -> None:
+    with pytest.warns(UserWarning, match="below its bound") as caught:
+        trained = train(
+            stacking, "pmpo", seeds=(0, 1), settings=[{"beta": 0.01}, {"beta": 5.0}], overrides=QUICK, device="cpu"
+        )
+    assert len(caught) == 1
+    assert trained.bounds[0] is not None
+    assert f"pmpo: β = 0.01 < {trained.bounds[0]:.3g}: below its bound" in str(caught[0].message)
+    assert caught[0].filename == __file__, "it points at the caller"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train(stacking, "pmpo", settings=[{"beta": "1.05x"}], overrides=QUICK, device="cpu")
+
+
+def test_mistakes_are_the_users(stacking: Dataset) -> None:
+    with pytest.raises(UserError, match="unknown algorithm 'pmop': did you mean pmpo"):
+        train(stacking, "pmop")
+    with pytest.raises(UserError, match="unknown training setting of pmpo 'update': did you mean updates"):
+        train(stacking, "pmpo", overrides={"update": 3})
+    with pytest.raises(UserError, match="unknown setting of dpo 'betta': did you mean beta"):
+        train(stacking, "dpo", settings=[{"betta": 3}])
+    rejects = stacking.relabelled(imbalance=0.0)
+    for name in ("dpo", "kto", "bc-accepted"):
+        with pytest.raises(UserError, match="the labels leave this algorithm nothing to learn from"):
+            train(rejects, name, overrides=QUICK, device="cpu")
+    with pytest.raises(UserError, match="pmpo learns from labelled rows and test/stacking-v0 has none"):
+        train(stacking.relabelled("q_rank"), "pmpo", overrides=QUICK, device="cpu")
+    with pytest.raises(UserError, match="the dataset has none"):
+        train(replace(stacking, candidates=None), "mpo", overrides=QUICK, device="cpu")
+
+
+def declared(**changes: Any) -> AlgorithmDeclaration:
+    return AlgorithmDeclaration.model_validate(
+        {**catalog.algorithm("pmpo", "rgb-stacking").model_dump(), "name": "own", **changes}
+    )
+
+
+def test_algorithm_of_ones_own(stacking: Dataset) -> None:
+    trained = train(stacking, declared(settings={"alpha": 0.0, "beta": 3.0}), overrides=QUICK, device="cpu")
+    assert trained.runs[0][0]["alpha"] == 0.0
+    with pytest.raises(UserError, match="set `rows` in the algorithm's TOML"):
+        train(stacking, declared(objective="dpo", settings={}), overrides=QUICK, device="cpu")
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_one_class_is_enough_for_pmpo(stacking: Dataset, share: float) -> None:
+    trained = train(stacking.relabelled(imbalance=share), "pmpo", overrides=QUICK, device="cpu")
+    assert torch.isfinite(trained.metrics["loss"]).all()
+    assert torch.isfinite(weights(trained.policy)).all()

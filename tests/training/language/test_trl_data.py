@@ -1,0 +1,145 @@
+"""TRL's forms of a dataset: what is read from them, and the one line that says what is wrong with one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import datasets
+from pmpo_offline.data import Dataset
+from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.tasks.language.tiny import tokenizer
+from pmpo_offline.training.language.responses import Responses, part, read
+from pmpo_offline.training.language.trl_data import dataset_of
+
+TEMPLATE = (
+    "{% for m in messages %}{{ m['content'] }}{% if m['role'] == 'user' %}={% else %}</s>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{% endif %}"
+)
+
+
+def tokens_of(dataset: Dataset, read_by: Any = None) -> Responses:
+    return read(part(dataset, "train"), read_by or tokenizer(), context=32)
+
+
+def test_unpaired_rows_keep_their_order_and_their_labels() -> None:
+    rows = datasets.Dataset.from_dict(
+        {"prompt": ["ab=", "ab=", "cd="], "completion": ["ba", "ab", "dc"], "label": [True, False, None]}
+    )
+    found = tokens_of(dataset_of(rows, tokenizer()))
+    assert found.label.tolist() == [1, -1, 0]
+    assert found.prompt.tolist() == [0, 0, 1]
+    end = tokenizer().eos_token_id
+    assert all(completion[-1] == end and len(completion) == 3 for _, completion in found.tokens)
+    zero_one = [{"prompt": "ab=", "completion": "ba", "label": value} for value in (1, 0, 1.0)]
+    assert tokens_of(dataset_of(zero_one, tokenizer())).label.tolist() == [1, -1, 1]
+
+
+def test_paired_rows_are_pairs_of_their_own() -> None:
+    rows = [{"prompt": "ab=", "chosen": "ba", "rejected": bad} for bad in ("ab", "aa")]
+    found = tokens_of(dataset_of(rows, tokenizer()))
+    assert found.label.tolist() == [1, -1, 1, -1]
+    assert found.pairs.tolist() == [[0, 1], [2, 3]]  # not all four that the prompt would make
+
+
+@pytest.mark.parametrize("form", ["unpaired", "paired"])
+def test_conversations_go_through_the_chat_template_and_end_as_it_ends(form: str) -> None:
+    own = tokenizer()
+    own.chat_template = TEMPLATE
+
+    def says(role: str, text: str) -> list[dict[str, str]]:
+        return [{"role": role, "content": text}]
+
+    good, bad = says("assistant", "ba"), says("assistant", "a")
+    row: dict[str, Any] = {"prompt": says("user", "ab")}
+    if form == "paired":
+        rows = [{**row, "chosen": good, "rejected": bad}]
+    else:
+        rows = [{**row, "completion": good, "label": True}, {**row, "completion": bad, "label": False}]
+    found = tokens_of(dataset_of(datasets.Dataset.from_list(rows), own), own)
+    plain = tokens_of(dataset_of([{"prompt": "ab=", "chosen": "ba", "rejected": "a"}], own), own)
+    assert found.tokens == plain.tokens  # one end, not two
+    assert np.array_equal(found.pairs, [[0, 1]])
+
+
+def test_conversations_without_a_prompt_share_their_first_messages() -> None:
+    own = tokenizer()
+    own.chat_template = TEMPLATE
+    asked, good, bad = (
+        {"role": role, "content": text} for role, text in (("user", "ab"), ("assistant", "ba"), ("assistant", "a"))
+    )
+    implied = dataset_of([{"chosen": [asked, good], "rejected": [asked, bad]}], own)
+    plain = dataset_of([{"prompt": "ab=", "chosen": "ba", "rejected": "a"}], own)
+    assert tokens_of(implied, own).tokens == tokens_of(plain, own).tokens
+    with pytest.raises(UserError, match="row 0, rejected: its completion is empty"):
+        dataset_of([{"chosen": [asked, good], "rejected": [asked]}], own)
+    with pytest.raises(UserError, match="row 0 has chosen, rejected: it needs prompt"):
+        dataset_of([{"chosen": [asked, good], "rejected": [good, bad]}], own)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ({"train": [], "test": []}, r'mine is a dictionary of train, test: choose a split, as in dataset\["train"\]'),
+        ("train.jsonl", "row 0 is a str: give a datasets.Dataset"),
+        (3, "mine is a int: give a datasets.Dataset"),
+    ],
+)
+def test_what_is_no_rows_is_said_in_one_line(rows: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        dataset_of(rows, tokenizer(), "mine")
+
+
+def test_a_beginning_that_the_template_writes_is_not_doubled() -> None:
+    own = tokenizer()
+    own.add_special_tokens({"bos_token": "<s>"})
+    own.chat_template = "<s>" + TEMPLATE
+    messages = [{"role": "user", "content": "ab"}], [{"role": "assistant", "content": "ba"}]
+    found = tokens_of(dataset_of([{"prompt": messages[0], "completion": messages[1], "label": True}], own), own)
+    ids = found.tokens[0].prompt + found.tokens[0].completion
+    assert ids.count(own.bos_token_id) == 1
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"prompt": "a=", "label": True}, "row 1 has label, prompt: it needs prompt, completion and label"),
+        ({"completion": "a", "label": True}, "it needs prompt, completion and label"),
+        ({"prompt": "a=", "chosen": "a"}, "it needs prompt"),
+        ({"prompt": "a=", "completion": None, "label": True}, "row 1 has label, prompt"),
+        ({"prompt": "a=", "completion": " ", "label": True}, "row 1, completion: its completion is empty"),
+        ({"prompt": "", "completion": "a", "label": True}, "its prompt is empty"),
+        ({"prompt": "a=", "completion": "a", "label": "good"}, "label 'good' is neither a Boolean nor 0 or 1"),
+        ({"prompt": "a=", "completion": "a", "label": 0.5}, "label 0.5 is neither"),
+        ({"prompt": "a=", "completion": 3, "label": True}, "row 1, completion: a int is neither a text nor a list"),
+        ({"prompt": {"a": 1}, "completion": "a", "label": True}, "row 1, prompt: a dict is neither a text nor a list"),
+        ({"prompt": "a=", "chosen": "a", "rejected": "b"}, "row 1: rows with a label and pairs do not go together"),
+        ({"chosen": "a=a", "rejected": "a=b"}, "row 1 has chosen, rejected: it needs prompt"),
+        ({"prompt": [{"role": "user", "content": "a"}], "completion": "a", "label": True}, "one form for all rows"),
+        (
+            {"prompt": [{"role": "user", "content": "a"}], "completion": [], "label": True},
+            "one form for all rows",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(row: dict[str, Any], message: str) -> None:
+    good = {"prompt": "a=", "completion": "a", "label": True}
+    with pytest.raises(UserError, match=message) as caught:
+        dataset_of([good, row], tokenizer(), "mine")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_conversation_needs_a_template_and_a_prompt_needs_room() -> None:
+    chat = {"prompt": [{"role": "user", "content": "a"}], "completion": [], "label": True}
+    with pytest.raises(UserError, match="needs a chat template"):
+        dataset_of([chat], tokenizer())
+    with pytest.raises(UserError, match="has no rows"):
+        dataset_of([], tokenizer(), "mine")
+    rows = dataset_of([{"prompt": "abcdefgh=", "completion": "abc", "label": True}], tokenizer(), "mine")
+    with pytest.raises(UserError, match="prompt of row 0 has 9 tokens and the context 9"):
+        read(rows, tokenizer(), context=9)
+    cut = read(rows, tokenizer(), context=11).tokens[0]
+    assert len(cut.completion) == 2
+    assert tokenizer().eos_token_id not in cut.completion
