@@ -8,11 +8,12 @@ import polars as pl
 
 from pmpo_offline.benchmark.job import Job
 from pmpo_offline.benchmark.results import Results, key
-from pmpo_offline.benchmark.suite import Progress, Settings
+from pmpo_offline.benchmark.suite import Settings
+from pmpo_offline.runtime import progress
 
 
 def learn(
-    job: Job, missing: dict[str, Settings], *, results: Results, fresh: bool, workers: int | None, progress: Progress
+    job: Job, missing: dict[str, Settings], *, results: Results, fresh: bool, workers: int | None
 ) -> Iterator[tuple[str, pl.DataFrame]]:
     """Yield the raw scores of each missing row, with its key.
 
@@ -22,32 +23,26 @@ def learn(
         results: where the stack keeps its checkpoint until the last row was taken.
         fresh: forget a checkpoint.
         workers: threads of the simulator.
-        progress: told what is going on.
     """
     from pmpo_offline.evaluation import evaluate
     from pmpo_offline.training import train
-
-    def say(stage: str, done: int, total: int) -> None:
-        progress(f"{job.cell.title}: {stage}", done, total)
 
     stack = key({"rows": list(missing)})
     if fresh:
         results.discard_checkpoint(stack)
     seeds = range(job.suite.seeds)
-    trained = train(
-        job.dataset,
-        job.cell.algorithm,
-        seeds=seeds,
-        settings=list(missing.values()),
-        checkpoint=results.checkpoint(stack),
-        references=results.output / "references",
-        shuffle_labels=job.cell.shuffled,
-        overrides=job.overrides,
-        progress=say,
-    )
-    scores = evaluate(
-        trained.policy, job.dataset.metadata.task, episodes=job.suite.episodes, workers=workers, progress=say
-    )
+    with progress.stage(job.cell.title):
+        trained = train(
+            job.dataset,
+            job.cell.algorithm,
+            seeds=seeds,
+            settings=list(missing.values()),
+            checkpoint=results.checkpoint(stack),
+            references=results.output / "references",
+            shuffle_labels=job.cell.shuffled,
+            overrides=job.overrides,
+        )
+        scores = evaluate(trained.policy, job.dataset.metadata.task, episodes=job.suite.episodes, workers=workers)
     # Run order: for each setting, for each seed.
     scores = scores.with_columns(row=pl.col("run") // len(seeds), seed=pl.col("run") % len(seeds))
     for row, name in enumerate(missing):

@@ -16,11 +16,12 @@ import torch
 from pmpo_offline.benchmark import control_cells, language_cells
 from pmpo_offline.benchmark.job import Job, Learn
 from pmpo_offline.benchmark.results import SCHEMA, Results, fingerprint
-from pmpo_offline.benchmark.suite import Cell, Condition, Progress, Settings
+from pmpo_offline.benchmark.suite import Cell, Condition, Settings
 from pmpo_offline.declarations import catalog
 from pmpo_offline.declarations.catalog import SuiteDeclaration
 from pmpo_offline.evaluation.normalized import check_versions
 from pmpo_offline.evaluation.rollouts import check_simulated
+from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ class Local:
     results: Results
     workers: int | None
     home: Path | None
-    progress: Progress
 
     def run(self, cells: Sequence[Cell], *, fresh: bool) -> tuple[list[str], list[str]]:
         """Run what is missing; return the keys of all rows, and a line for each cell or condition that failed."""
@@ -59,14 +59,14 @@ class Local:
             jobs = [Job(self.suite, cell, dataset, content) for cell in group]
             with self.learner(jobs, fresh=fresh) as learn:
                 for job in jobs:
-                    self.progress("benchmark", done, len(cells))
+                    progress.report("benchmark", done, len(cells))
                     try:
                         self.cell(job, learn, keys)
                     except PmpoOfflineError as failure:
                         error = failure
                         failures.append(f"{job.cell.title}: {failure}")
                     done += 1
-        self.progress("benchmark", done, len(cells))
+        progress.report("benchmark", done, len(cells))
         if error is not None and not keys:
             raise error
         return keys, failures
@@ -80,9 +80,7 @@ class Local:
         if catalog.stands(name, self.home):
             return load_dataset(name, imbalance=imbalance, noise=noise, home=self.home)
         share = None if imbalance == "collected" else imbalance
-        dataset = build_dataset(
-            name, imbalance=share, noise=noise, home=self.home, workers=self.workers, progress=self.progress
-        )
+        dataset = build_dataset(name, imbalance=share, noise=noise, home=self.home, workers=self.workers)
         # A recipe may declare a share of its own, which can only be undone afterwards.
         return dataset.relabelled(imbalance="collected") if imbalance == "collected" else dataset
 
@@ -98,12 +96,10 @@ class Local:
             self.results.discard_checkpoint(key)
         if any(job.is_language for job in jobs):
             wanted = [(job, self.missing(job)) for job, _ in possible]
-            with language_cells.side_by_side(wanted, self.results, self.workers, self.home, self.progress) as learn:
+            with language_cells.side_by_side(wanted, self.results, self.workers, self.home) as learn:
                 yield learn
         else:
-            yield partial(
-                control_cells.learn, results=self.results, workers=self.workers, progress=self.progress, fresh=fresh
-            )
+            yield partial(control_cells.learn, results=self.results, workers=self.workers, fresh=fresh)
 
     def missing(self, job: Job) -> dict[str, Settings]:
         """Return the settings of a job's rows whose scores are not there, by key."""

@@ -24,9 +24,10 @@ import torch
 
 from pmpo_offline.benchmark.job import Job, Learn, base_model
 from pmpo_offline.benchmark.results import Results, write_whole
-from pmpo_offline.benchmark.suite import Progress, Settings
+from pmpo_offline.benchmark.suite import Settings
 from pmpo_offline.data import Dataset
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
+from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.runtime.processes import processes
 
@@ -60,7 +61,6 @@ def side_by_side(
     results: Results,
     workers: int | None,
     home: Path | None,
-    progress: Progress,
 ) -> Iterator[Learn]:
     """Hand out all the missing runs of a condition at once, and yield the function that takes a job's scores back.
 
@@ -69,7 +69,6 @@ def side_by_side(
         results: where the runs keep what they need to go on.
         workers: processes; default one a core and `AT_ONCE` at most. With one, or with a GPU, there are no others.
         home: where datasets, models and reference caches are.
-        progress: told how many runs are done, and with a single process how far the present one is.
     """
     runs = {
         (key, seed): _run(job, settings, seed, results.checkpoint(key), home)
@@ -93,7 +92,7 @@ def side_by_side(
                             for message in finish[name]():
                                 warnings.warn(message, stacklevel=2)
                             done += 1
-                        progress("training runs", done, len(runs))
+                        progress.report("training runs", done, len(runs))
                 except PmpoOfflineError as error:  # one setting may diverge where others do not
                     failure = failure or error
                     continue
@@ -105,7 +104,7 @@ def side_by_side(
         return take
 
     if at_once <= 1 or torch.cuda.is_available():
-        yield learn({name: partial(_here, run, progress) for name, run in unfinished.items()})
+        yield learn({name: partial(_here, run) for name, run in unfinished.items()})
         return
     with processes(at_once, "trained a language model") as submit:
         threads = max(1, (os.cpu_count() or 1) // at_once)
@@ -121,8 +120,8 @@ def _run(job: Job, settings: Settings, seed: int, checkpoint: Path, home: Path |
     )
 
 
-def _here(run: Run, progress: Progress) -> list[str]:
-    execute(run, progress)
+def _here(run: Run) -> list[str]:
+    execute(run)
     return []
 
 
@@ -131,11 +130,11 @@ def _elsewhere(run: Run, threads: int) -> list[str]:
     torch.set_num_threads(threads)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", UserWarning)
-        execute(run, lambda stage, done, total: None)
+        execute(run)
     return [str(each.message) for each in said if each.category is UserWarning]
 
 
-def execute(run: Run, progress: Progress) -> None:
+def execute(run: Run) -> None:
     """Train one run and write its raw scores; a training that was interrupted goes on, and a finished one stands."""
     from pmpo_offline.evaluation.language import evaluate_language
     from pmpo_offline.evaluation.language.held_out import held_out_prompts
@@ -153,9 +152,8 @@ def execute(run: Run, progress: Progress) -> None:
         home=run.home,
         shuffle_labels=run.shuffled,
         overrides=run.overrides,
-        progress=progress,
     )
-    directory = model_directory(base_model(run.dataset), run.home, progress)
+    directory = model_directory(base_model(run.dataset), run.home)
     reference = open_model(directory)
     policy = load_adapter(reference, trained.adapter)
     # One sample a prompt as far as they go: another prompt says more than another sample.
@@ -166,12 +164,11 @@ def execute(run: Run, progress: Progress) -> None:
         run.dataset,
         prompts=-(-run.episodes // samples),
         samples=samples,
-        progress=progress,
     )
     if scores["return"].is_null().any():
         raise UserError(f"{run.dataset.metadata.id}: its task has no reward function, so that nothing can be scored")
     scores = scores.head(run.episodes).with_row_index("episode")
-    surprise = perplexity(policy, prose(), progress=progress)
+    surprise = perplexity(policy, prose())
     write_whole(
         run.scores,
         scores.with_columns(

@@ -13,7 +13,7 @@ from pmpo_offline import data
 from pmpo_offline.benchmark import publish, report
 from pmpo_offline.benchmark.executors import Local
 from pmpo_offline.benchmark.results import Results
-from pmpo_offline.benchmark.suite import Progress, Sweep, expand
+from pmpo_offline.benchmark.suite import Sweep, expand
 from pmpo_offline.declarations import catalog
 from pmpo_offline.declarations.catalog import Share
 
@@ -59,7 +59,6 @@ def bench(
     fresh: bool = False,
     workers: int | None = None,
     home: Path | None = None,
-    progress: Progress | None = None,
 ) -> Benchmark:
     """Run a suite and return its table; what is already in `output` is not run again.
 
@@ -79,7 +78,6 @@ def bench(
         workers: threads of the simulator and of torch, and processes where a dataset is collected or language models
             are trained; default, one a core (of language models four at most, each holds the model).
         home: where datasets are; default `$PMPO_OFFLINE_DATASETS`, else the user's cache.
-        progress: told what is going on.
 
     Raises:
         UserError: something in the request is unknown, malformed or impossible.
@@ -92,7 +90,7 @@ def bench(
     families = {name: _family(name, home) for name in declared.datasets}
     cells = expand(declared, families, algos=algos, sweep=settings)
     results = Results(Path(output) if output is not None else Path("results") / declared.name)
-    executor = Local(declared, results, workers, home, progress or (lambda stage, done, total: None))
+    executor = Local(declared, results, workers, home)
     keys, failures = executor.run(cells, fresh=fresh)
     return _publish(results, declared.title, keys, failures)
 

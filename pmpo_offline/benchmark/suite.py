@@ -11,7 +11,7 @@ A dataset's family decides which hyperparameters an algorithm takes there, so th
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +22,6 @@ from pmpo_offline.runtime.errors import UserError, unknown
 from pmpo_offline.training.config import complete
 from pmpo_offline.training.shuffle import check_control
 
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
 Settings = dict[str, Any]
 Sweep = Mapping[str, Mapping[str, Sequence[Any]]]
 """Values to try, by algorithm and setting: `{"pmpo": {"beta": [0.5, 1, 2]}}`."""

@@ -1,28 +1,28 @@
-"""From a source to a stored dataset: raw experience or responses, scores, labels, balance, metadata, files."""
+"""From a source to a stored dataset: raw experience or responses, scores, labels, balance, metadata, files.
+
+Sources simulate (`collect`), ask a language model (`sample`) or read files (`read`). What a learner does with a dataset
+is in `training`.
+"""
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import lazy_loader
 
 if TYPE_CHECKING:
-    from pmpo_offline.build.collect import DEFAULT, build_dataset
-    from pmpo_offline.build.read import import_dataset
-    from pmpo_offline.build.read_text import import_text
-    from pmpo_offline.build.text_options import TextOptions
+    from pmpo_offline.build.collect import DEFAULT as DEFAULT
+    from pmpo_offline.build.collect import build_dataset as build_dataset
+    from pmpo_offline.build.read import import_dataset as import_dataset
+    from pmpo_offline.build.read_text import import_text as import_text
+    from pmpo_offline.build.text_options import TextOptions as TextOptions
 
-__all__ = ["DEFAULT", "TextOptions", "build_dataset", "import_dataset", "import_text"]
-
-_HOMES = {
-    "DEFAULT": "collect",
-    "TextOptions": "text_options",
-    "build_dataset": "collect",
-    "import_dataset": "read",
-    "import_text": "read_text",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "collect": ["DEFAULT", "build_dataset"],
+        "read": ["import_dataset"],
+        "read_text": ["import_text"],
+        "text_options": ["TextOptions"],
+    },
+)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -11,9 +11,7 @@ from typing import Protocol
 from pmpo_offline import data
 from pmpo_offline.data import Dataset
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
-from pmpo_offline.runtime.files import alone_in
-
-Progress = Callable[[str, int, int], None]
+from pmpo_offline.runtime.files import file_lock
 
 
 class Named(Protocol):
@@ -54,7 +52,7 @@ def kept(home: Path, name: str) -> Iterator[Path]:
     try:
         folder = home / ".raw" / name
         folder.mkdir(parents=True, exist_ok=True)
-        with alone_in(folder):
+        with file_lock(folder):
             yield folder
     except OSError as error:
         raise PmpoOfflineError(

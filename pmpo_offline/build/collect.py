@@ -13,7 +13,7 @@ import warnings
 from pathlib import Path
 
 from pmpo_offline import data, tasks
-from pmpo_offline.build.cache import Progress, kept, standing, versions
+from pmpo_offline.build.cache import kept, standing, versions
 from pmpo_offline.build.label import Order, finish
 from pmpo_offline.build.recipe import Recipe
 from pmpo_offline.data import Dataset, Experience, LabelRule
@@ -36,7 +36,6 @@ def build_dataset(
     workers: int | None = None,
     overwrite: bool = False,
     home: Path | None = None,
-    progress: Progress | None = None,
 ) -> Dataset:
     """Build a declared dataset, or open it if it stands with the same settings.
 
@@ -51,7 +50,6 @@ def build_dataset(
         workers: processes that simulate; default one a core. The content does not depend on it.
         overwrite: build again what stands.
         home: where datasets are; default `data.home()`.
-        progress: told what is going on.
 
     Raises:
         UserError: something is unknown, malformed or impossible.
@@ -59,13 +57,12 @@ def build_dataset(
     """
     declared = catalog.dataset(id)
     root = data.home() if home is None else home
-    tell: Progress = progress or (lambda stage, done, total: None)
     changes = {"imbalance": imbalance, "label": label, "noise": noise, "episodes": episodes, "seed": seed}
     if declared.kind == "responses":
         from pmpo_offline.build.sample import ResponseRecipe, build_responses
 
         answered = ResponseRecipe.of(declared, **changes)
-        return build_responses(answered, format=format, overwrite=overwrite, home=root, progress=tell)
+        return build_responses(answered, format=format, overwrite=overwrite, home=root)
     recipe = Recipe.of(declared, **changes)
     task = tasks.get(recipe.declaration.task)
     order = _order(recipe, task)
@@ -81,10 +78,9 @@ def build_dataset(
             recipe.seed,
             workers or os.cpu_count() or 1,
             folder,
-            lambda done, total: tell("collect episodes", done, total),
         )
         scored = _scored(task, recipe, experience)
-        metadata, tables = finish(order, experience, scored, folder, tell)
+        metadata, tables = finish(order, experience, scored, folder)
     if recipe.label == LabelRule.parse(declared.label) and metadata.kind != declared.kind:
         raise UserError(f"{declared.id} declares kind {declared.kind}, and its labels make it {metadata.kind}: say so")
     data.write(data.dataset_path(order.id, root), metadata, tables, format=format, overwrite=overwrite)

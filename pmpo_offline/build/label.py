@@ -17,7 +17,6 @@ import numpy as np
 import pyarrow as pa
 
 from pmpo_offline import data
-from pmpo_offline.build.cache import Progress
 from pmpo_offline.data import Dataset, Experience, LabelRule
 from pmpo_offline.tasks import Scored
 from pmpo_offline.training import CandidateSettings, CriticSettings, Judged
@@ -51,7 +50,6 @@ def finish(
     experience: Experience,
     scored: Scored | None,
     folder: Path,
-    progress: Progress,
 ) -> tuple[data.Metadata, dict[str, pa.Table]]:
     """Judge (where the labels need it), label and balance raw experience; return what `data.write` stores.
 
@@ -61,7 +59,7 @@ def finish(
     transitions, ends = experience.tables()
     judged = None
     if order.label.score == "advantage" or (order.candidates and scored is None):
-        judged = _judged(order, transitions, ends, folder, progress)
+        judged = _judged(order, transitions, ends, folder)
         scored = scored or Scored(judged.row, judged.action, judged.score)
     if judged is not None and order.label.score == "advantage":
         transitions = data.columns.replace(transitions, score=pa.array(judged.advantage))
@@ -116,7 +114,7 @@ def _label(
     return metadata, {name: table for name, table in tables.items() if table is not None}
 
 
-def _judged(order: Order, transitions: pa.Table, ends: pa.Table, folder: Path, progress: Progress) -> Judged:
+def _judged(order: Order, transitions: pa.Table, ends: pa.Table, folder: Path) -> Judged:
     """Return what the critics say of the experience; kept in `folder` for every labelling of it."""
     path = folder / order.judged
     if path.exists():
@@ -124,6 +122,6 @@ def _judged(order: Order, transitions: pa.Table, ends: pa.Table, folder: Path, p
     plain = replace(order, label=LabelRule.parse("success"), imbalance=None, noise=0.0)
     metadata, tables = _label(plain, transitions, ends, None, None)
     dataset = Dataset(metadata, folder, tables["transitions"], tables["episodes"])
-    judged = Judged.of(dataset, order.critic, order.candidates, order.seed, folder, progress)
+    judged = Judged.of(dataset, order.critic, order.candidates, order.seed, folder)
     judged.save(path)
     return judged

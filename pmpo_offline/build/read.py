@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pmpo_offline import data
-from pmpo_offline.build.cache import Progress, kept, standing, versions
+from pmpo_offline.build.cache import kept, standing, versions
 from pmpo_offline.build.import_options import base_id, check_label, check_task, default_label, references_of, task_of
 from pmpo_offline.build.label import Order, finish
 from pmpo_offline.build.naming import digest, variant
@@ -38,7 +38,6 @@ def import_dataset(
     format: data.Format = "arrow",
     overwrite: bool = False,
     home: Path | None = None,
-    progress: Progress | None = None,
 ) -> Dataset:
     """Import a data set of another library, or open it if it stands with the same content and settings.
 
@@ -54,13 +53,11 @@ def import_dataset(
         format: "arrow", or "hdf5" (a Minari directory).
         overwrite: import again what stands.
         home: where datasets are; default `data.home()`.
-        progress: told what is going on.
 
     Raises:
         UserError: the source cannot be had or represented, or something is unknown, malformed or impossible.
         PmpoOfflineError: the disk refuses.
     """
-    tell: Progress = progress or (lambda stage, done, total: None)
     root = data.home() if home is None else home
     if id is not None:
         data.dataset_path(id, root)  # a malformed id is said before anything is read
@@ -70,11 +67,11 @@ def import_dataset(
     if seed < 0:
         raise UserError(f"import: seed {seed}: choose a number of 0 or more")
     asked = None if label is None else LabelRule.parse(label)
-    found = open_source(str(source), tell)
+    found = open_source(str(source))
     name = task_of(found, task)
     hashes = found.hashes()
     with kept(root, digest([_READERS, found.format, found.name, hashes])[:16]) as folder:
-        recorded = _recorded(found, folder, tell)
+        recorded = _recorded(found, folder)
         check_task(found, recorded.experience, name)
         usual = Labelling(default_label(recorded))
         labelling = Labelling(asked or usual.label, imbalance, noise or 0.0, seed)
@@ -86,7 +83,7 @@ def import_dataset(
             raise UserError(f"{source} lies in {directory}, where its import would go: choose another --id or --home")
         if not overwrite and (stands := standing(order, format, root)):
             return stands
-        metadata, tables = finish(order, recorded.experience, None, folder, tell)
+        metadata, tables = finish(order, recorded.experience, None, folder)
     data.write(directory, metadata, tables, format=format, overwrite=overwrite)
     return data.load_dataset(order.id, home=root)
 
@@ -136,12 +133,12 @@ def _order(
     )
 
 
-def _recorded(found: Source, folder: Path, progress: Progress) -> Recorded:
+def _recorded(found: Source, folder: Path) -> Recorded:
     """Return the episodes, from `folder` where they were read before."""
     notes, path = folder / "notes.json", folder / "experience.npz"
     if path.exists() and notes.exists():
         return Recorded(Experience.load(path), json.loads(notes.read_text(encoding="utf-8")))
-    recorded = found.read(progress)
+    recorded = found.read()
     notes.write_text(json.dumps(dict(recorded.notes)), encoding="utf-8")
     recorded.experience.save(path)
     return recorded

@@ -16,7 +16,7 @@ import pyarrow as pa
 from pydantic import JsonValue
 
 from pmpo_offline import data
-from pmpo_offline.build.cache import Progress, standing, versions
+from pmpo_offline.build.cache import standing, versions
 from pmpo_offline.build.naming import digest
 from pmpo_offline.build.text_options import TextOptions, check_options, id_of, rule_of, task_of
 from pmpo_offline.data import Dataset
@@ -24,6 +24,7 @@ from pmpo_offline.data.exchange.forms import Drop, Form, Reading, Response, Text
 from pmpo_offline.data.exchange.forms.report import Report
 from pmpo_offline.data.exchange.forms.selection import select, table
 from pmpo_offline.data.exchange.forms.templates import TRANSCRIPT, Template, of_model
+from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError
 
 _READERS = 1
@@ -50,7 +51,6 @@ def import_text(
     format: data.Format = "arrow",
     overwrite: bool = False,
     home: Path | None = None,
-    progress: Progress | None = None,
 ) -> Dataset:
     """Import texts with feedback, or open them if they stand with the same content and settings.
 
@@ -64,20 +64,18 @@ def import_text(
         format: "arrow" or "hdf5".
         overwrite: import again what stands.
         home: where datasets are; default `data.home()`.
-        progress: told what is going on.
 
     Raises:
         UserError: the source cannot be had or understood, or something is unknown, malformed or impossible.
         PmpoOfflineError: the disk refuses.
     """
-    tell: Progress = progress or (lambda stage, done, total: None)
     options = options or TextOptions()
     root = data.home() if home is None else home
     if id is not None:
         data.dataset_path(id, root)  # a malformed id is said before anything is read
     check_options(options)
     template = TRANSCRIPT if options.template is None else of_model(options.template.expanduser())
-    found = open_text(str(source), tell)
+    found = open_text(str(source))
     form = _form(found, options.score)
     rule, task = rule_of(form, options), task_of(found, task)
     name = id or id_of(found, form, options)
@@ -89,9 +87,9 @@ def import_text(
     if not overwrite and (stands := standing(order, format, root)):
         return stands
     report = Report(form.name)
-    texts = _read(found, form, options, template, report, tell)
+    texts = _read(found, form, options, template, report)
     if rule.score == "reward":
-        texts = _rewarded(texts, task, tell)
+        texts = _rewarded(texts, task)
     noise, share, seed = options.noise or 0.0, options.imbalance, options.seed
     done = data.label_tables(texts, None, rule, noise=noise, imbalance=share, seed=seed)
     _warn(report, done, options)
@@ -119,7 +117,7 @@ def import_text(
 
 def _form(found: TextSource, score: str | None) -> Form:
     """Return the form of a source's rows, as their first one tells."""
-    first = next(found.rows(lambda *_: None), None)
+    first = next(found.rows(), None)
     if first is None:
         raise UserError(f"{found.name} holds no rows")
     if found.form and score:
@@ -134,14 +132,12 @@ def _settings(found: TextSource, template: Template) -> dict[str, JsonValue]:
     return {"ends": True} | known | ({"model": template.model} if template.model else {})
 
 
-def _read(
-    found: TextSource, form: Form, options: TextOptions, template: Template, report: Report, progress: Progress
-) -> pa.Table:
+def _read(found: TextSource, form: Form, options: TextOptions, template: Template, report: Report) -> pa.Table:
     """Return the unlabelled table of what is kept; `UserError` where that is nothing."""
     reading = Reading(options.score, transcripts=template is TRANSCRIPT)
 
     def read() -> Iterator[tuple[str, Response | Drop]]:
-        for row in found.rows(progress):
+        for row in found.rows():
             report.rows += 1
             yield from ((row.place, each) for each in form.responses(row, reading))
 
@@ -163,7 +159,7 @@ def _read(
     return table(kept, options.test_share, found.name, options.seed, report)
 
 
-def _rewarded(texts: pa.Table, task: str, progress: Progress) -> pa.Table:
+def _rewarded(texts: pa.Table, task: str) -> pa.Table:
     """Return the responses with the scores of their task's reward function."""
     from pmpo_offline.tasks import language
 
@@ -172,9 +168,9 @@ def _rewarded(texts: pa.Table, task: str, progress: Progress) -> pa.Table:
             f"label reward needs a task with a reward function, and {task} has none: "
             f"add --task with one of {', '.join(sorted(language.TASKS))}, or use a column of scores"
         )
-    progress("score responses", 0, texts.num_rows)
+    progress.report("score responses", 0, texts.num_rows)
     rewards = language.get(task).reward(texts["prompt"].to_pylist(), texts["completion"].to_pylist())
-    progress("score responses", texts.num_rows, texts.num_rows)
+    progress.report("score responses", texts.num_rows, texts.num_rows)
     return data.columns.replace(texts, score=pa.array(rewards, pa.float32()))
 
 

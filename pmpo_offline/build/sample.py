@@ -18,11 +18,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pmpo_offline import data
-from pmpo_offline.build.cache import Progress, kept, standing, versions
+from pmpo_offline.build.cache import kept, standing, versions
 from pmpo_offline.build.naming import digest
 from pmpo_offline.build.recipe import Recipe
 from pmpo_offline.data import Dataset
 from pmpo_offline.policies.language import LanguageModel, open_model
+from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.random_words import random_words
 from pmpo_offline.tasks import language
@@ -87,9 +88,7 @@ class ResponseRecipe(Recipe):
             raise UserError(f"label '{self.label}': sampled responses are scored by reward, as in reward:q0.5")
 
 
-def build_responses(
-    recipe: ResponseRecipe, *, format: data.Format, overwrite: bool, home: Path, progress: Progress
-) -> Dataset:
+def build_responses(recipe: ResponseRecipe, *, format: data.Format, overwrite: bool, home: Path) -> Dataset:
     """Build a dataset of responses, or open it if it stands with the same settings.
 
     Raises:
@@ -99,8 +98,8 @@ def build_responses(
     recipe.check()
     if not overwrite and (found := standing(recipe, format, home)):
         return found
-    responses, facts = responses_of(recipe, home, progress)
-    table = _scored(recipe, responses, progress)
+    responses, facts = responses_of(recipe, home)
+    table = _scored(recipe, responses)
     done = data.label_tables(
         table, None, recipe.label, noise=recipe.noise, imbalance=recipe.imbalance, seed=recipe.seed
     )
@@ -137,7 +136,7 @@ def build_responses(
     return data.load_dataset(recipe.id, home=home)
 
 
-def responses_of(recipe: ResponseRecipe, home: Path, progress: Progress) -> tuple[Responses, dict[str, str]]:
+def responses_of(recipe: ResponseRecipe, home: Path) -> tuple[Responses, dict[str, str]]:
     """Return the responses, shipped, kept or sampled now, and the model's digest and the packages of their sampling."""
     known = shipped(recipe.task.id, recipe.raw)
     if known is not None and len(known[0]) >= recipe.episodes:
@@ -146,7 +145,7 @@ def responses_of(recipe: ResponseRecipe, home: Path, progress: Progress) -> tupl
         facts_file = folder / "sampled.json"
 
         def model() -> LanguageModel:
-            opened = open_model(language.model_directory(recipe.model, home, progress), name=recipe.model)
+            opened = open_model(language.model_directory(recipe.model, home), name=recipe.model)
             facts = {"model": opened.digest, **versions("torch", "transformers")}
             facts_file.write_text(json.dumps(facts), encoding="utf-8")
             return opened
@@ -160,20 +159,19 @@ def responses_of(recipe: ResponseRecipe, home: Path, progress: Progress) -> tupl
             seed=recipe.seed,
             folder=folder,
             known=known and known[0],
-            progress=progress,
         )
         return responses, json.loads(facts_file.read_text(encoding="utf-8"))
 
 
-def _scored(recipe: ResponseRecipe, responses: Responses, progress: Progress) -> pa.Table:
+def _scored(recipe: ResponseRecipe, responses: Responses) -> pa.Table:
     """Return the unlabelled table, its rows in a random order: readers that take them in order see mixed batches."""
     prompts, each = responses.completion.shape
     prompt, response = np.repeat(np.arange(prompts), each), np.tile(np.arange(each), prompts)
     test = _test(prompts, recipe.sampling.test)
     asked, said = responses.prompt[prompt].tolist(), responses.completion.reshape(-1).tolist()
-    progress("score responses", 0, len(said))
+    progress.report("score responses", 0, len(said))
     rewards = recipe.task.reward(asked, said)
-    progress("score responses", len(said), len(said))
+    progress.report("score responses", len(said), len(said))
     rows = {
         "prompt": asked,
         "completion": said,

@@ -33,10 +33,10 @@ def train_behavior(
     json: Json = False,
 ) -> None:
     """Train the policies that collect a control task's datasets: medium, the way there (replay) and expert."""
-    with working() as progress:
+    with working():
         from pmpo_offline.online.behavior import train_behavior as train
 
-        done = train(task, algo, seed=seed, steps=steps, minutes=minutes, output=output, fresh=fresh, progress=progress)
+        done = train(task, algo, seed=seed, steps=steps, minutes=minutes, output=output, fresh=fresh)
     if json:
         from dataclasses import asdict
 

@@ -69,7 +69,7 @@ def bench(
         "noise": _list(noise, float, "--noise"),
         "settings": _sweep(settings or []),
     }
-    with working() as progress:
+    with working():
         from pmpo_offline.benchmark import bench as run
 
         done = run(
@@ -81,7 +81,6 @@ def bench(
             fresh=fresh,
             workers=workers,
             home=home,
-            progress=progress,
             **request,
         )
     _show(done, json)

@@ -6,27 +6,28 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
+from pmpo_offline.runtime.progress import Progress, on_progress
 from pmpo_offline.runtime.strict_json import finite
 
-Progress = Callable[[str, int, int], None]
 SECONDS_BETWEEN_LINES = 10.0
 
 
 @contextlib.contextmanager
-def working() -> Iterator[Progress]:
+def working() -> Iterator[None]:
     """Show progress on stderr while something is being done: bars on a terminal, else a line now and then.
 
     Whatever prints to stdout meanwhile is sent to stderr, because stdout is for the result (`--json`: one object).
     """
     with contextlib.redirect_stdout(sys.stderr):
         if sys.stderr.isatty():
-            with _bars() as progress:
-                yield progress
+            with _bars() as callback, on_progress(callback):
+                yield
         else:
-            yield _lines()
+            with on_progress(_lines()):
+                yield
 
 
 def emit(content: dict[str, Any]) -> None:

@@ -56,7 +56,7 @@ def build(
     """Collect experience, score and label it, and store it as a dataset; reuses one that stands."""
     if format not in FORMATS:
         raise unknown("format", format, FORMATS)
-    with working() as progress:
+    with working():
         from pmpo_offline.build import build_dataset
 
         dataset = build_dataset(
@@ -70,7 +70,6 @@ def build(
             workers=workers,
             overwrite=overwrite,
             home=home,
-            progress=progress,
         )
         summary = summary_of(dataset)
     print_summary(summary, json)

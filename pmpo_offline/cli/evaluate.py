@@ -53,7 +53,7 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Evaluate a trained run on what was held out: scores, drift from the reference, a judge's opinion."""
-    with working() as progress:
+    with working():
         from pmpo_offline.evaluation.runs import JudgeChoice, evaluate_run
 
         found = evaluate_run(
@@ -65,7 +65,6 @@ def evaluate(
             judge=None if judge is None else JudgeChoice(judge, judge_model, judge_questions),
             workers=workers,
             home=home,
-            progress=progress,
         )
     if json:
         emit(found)

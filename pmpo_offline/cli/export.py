@@ -34,11 +34,11 @@ def export(
 
     if not catalog.stands(name, home):
         raise UserError(f"dataset {name!r} is declared but not built: run pmpo-offline build-dataset {name}")
-    with working() as progress:
+    with working():
         from pmpo_offline.data.exchange.export import export_dataset, left_out
 
         dataset = load_dataset(name, home=home)
-        path = export_dataset(dataset, to, directory, overwrite, fps=fps, progress=progress)
+        path = export_dataset(dataset, to, directory, overwrite, fps=fps)
     files = {
         each.relative_to(path).as_posix(): each.stat().st_size for each in sorted(path.rglob("*")) if each.is_file()
     }

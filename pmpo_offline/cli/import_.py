@@ -139,14 +139,14 @@ def import_(
     labels: dict[str, Any] = {"label": label, "imbalance": imbalance, "noise": noise, "seed": seed}
     stored: dict[str, Any] = {"id": id, "task": task, "home": home, "overwrite": overwrite}
     stored["format"] = "hdf5" if format == "hdf5" else "arrow"
-    with working() as progress:
+    with working():
         from pmpo_offline.data.exchange.forms import is_text
 
         if is_text(source):
             from pmpo_offline.build.read_text import import_text
 
             options = _text_options(selection, **of_texts, **labels)
-            dataset = import_text(source, options=options, progress=progress, **stored)
+            dataset = import_text(source, options=options, **stored)
         else:
             from pmpo_offline.build.read import import_dataset
 
@@ -155,7 +155,7 @@ def import_(
             ]
             if asked and Path(source).expanduser().exists():
                 raise UserError(f"{source} holds trajectories, and --{asked[0].replace('_', '-')} is for texts")
-            dataset = import_dataset(source, progress=progress, **labels, **stored)
+            dataset = import_dataset(source, **labels, **stored)
         summary = summary_of(dataset)
     report = dataset.metadata.provenance.settings.get("report")
     if isinstance(report, dict):

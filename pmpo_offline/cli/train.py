@@ -52,7 +52,7 @@ def train(
         if not (setting and equals and text):
             raise UserError(f"--set {option}: write SETTING=VALUE, as in beta=0.5")
         chosen[setting] = parsed(text)
-    with working() as progress:
+    with working():
         from pmpo_offline.build import build_dataset
         from pmpo_offline.data import load_dataset
         from pmpo_offline.declarations import catalog
@@ -61,7 +61,7 @@ def train(
         if catalog.stands(name, home):
             dataset = load_dataset(name, home=home)
         else:
-            dataset = build_dataset(name, home=home, progress=progress)
+            dataset = build_dataset(name, home=home)
         place = output or _place(dataset.metadata.id, algo, chosen, seed, steps, shuffle_labels)
         record = train_single(
             dataset,
@@ -73,7 +73,6 @@ def train(
             model=model,
             home=home,
             shuffle_labels=shuffle_labels,
-            progress=progress,
         )
     if json:
         emit({**{key: value for key, value in record.items() if key != "history"}, "output": str(place)})

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from pmpo_offline.data import columns
 from pmpo_offline.data.minari_metadata import minari_metadata
 from pmpo_offline.data.schema import Metadata, candidates_schema, episodes_schema, responses_schema, transitions_schema
+from pmpo_offline.runtime import progress
 
 _MINARI_FILE = "data/main_data.hdf5"
 _TEXT = h5py.string_dtype("utf-8")
@@ -49,14 +50,13 @@ def write_minari(
     metadata: Metadata,
     steps: pa.Table,
     episodes: pa.Table,
-    tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
-    """Write the transitions as the Minari dataset `directory`; `tell` hears how many episodes are done, of how many."""
+    """Write the transitions as the Minari dataset `directory`."""
     (directory / "data").mkdir()
     path = directory / _MINARI_FILE
     # 5 kB an episode is what HDF5 takes for a group of that many datasets and attributes, and some to spare.
     with new_file(path, flat_size(steps) + 8192 * episodes.num_rows) as file:
-        _write_steps(file, steps, episodes, tell)
+        _write_steps(file, steps, episodes)
     described = minari_metadata(metadata, steps, path.stat().st_size)
     (directory / "data/metadata.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
 
@@ -113,7 +113,7 @@ def _space(shape: tuple[int, ...]) -> h5py.h5s.SpaceID:
     return h5py.h5s.create_simple(shape) if shape else h5py.h5s.create(h5py.h5s.SCALAR)
 
 
-def _write_steps(file: h5py.File, steps: pa.Table, episodes: pa.Table, tell: Callable[[int, int], None]) -> None:
+def _write_steps(file: h5py.File, steps: pa.Table, episodes: pa.Table) -> None:
     observations, finals = columns.matrix(steps, "observation"), columns.matrix(episodes, "final_observation")
     vectors = {
         "actions": columns.matrix(steps, "action"),
@@ -137,7 +137,7 @@ def _write_steps(file: h5py.File, steps: pa.Table, episodes: pa.Table, tell: Cal
             if value is not None:
                 _put_attribute(group, name, value)
         if index % 64 == 63 or index == count - 1:
-            tell(index + 1, count)
+            progress.report("write rows", index + 1, count)
 
 
 def _put_attribute(group: h5py.h5g.GroupID, name: str, value: Any) -> None:

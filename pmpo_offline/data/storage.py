@@ -17,9 +17,9 @@ from pmpo_offline.data.consistency import problems
 from pmpo_offline.data.ids import METADATA_FILE, dataset_path, home, resolve, standing, stands
 from pmpo_offline.data.schema import SCHEMA_VERSION, FileInfo, Metadata, schemas
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
-from pmpo_offline.runtime.files import alone_in, placing, refusal
+from pmpo_offline.runtime.files import atomic_directory, file_lock, refusal
 
-__all__ = ["Format", "alone_in", "dataset_path", "home", "read_metadata", "resolve", "standing", "stands", "write"]
+__all__ = ["Format", "dataset_path", "file_lock", "home", "read_metadata", "resolve", "standing", "stands", "write"]
 
 Format = Literal["arrow", "hdf5"]
 
@@ -43,7 +43,7 @@ def write(
     if wrong := problems(metadata, content):
         raise PmpoOfflineError(f"dataset {metadata.id} is not written, its content is inconsistent: {wrong[0]}")
     try:
-        with placing(directory, METADATA_FILE, "dataset", overwrite) as partial:
+        with atomic_directory(directory, METADATA_FILE, "dataset", overwrite) as partial:
             return _fill(partial, metadata, content, format, sidecars or {})
     except OSError as error:
         elsewhere = "set PMPO_OFFLINE_DATASETS to another folder"

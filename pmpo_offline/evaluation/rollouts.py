@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 
 import numpy as np
 import polars as pl
@@ -27,7 +26,6 @@ def evaluate(
     *,
     episodes: int = 100,
     workers: int | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
 ) -> pl.DataFrame:
     """Score a stacked policy on the task's held-out layouts.
 
@@ -36,14 +34,12 @@ def evaluate(
         task: the task's id, as in a dataset's metadata.
         episodes: layouts, the same ones for every run and every policy.
         workers: native threads that simulate; default one a core.
-        progress: told what is going on.
 
     Returns:
         One row a run and episode: run, episode (int32), return (float64), success (bool), length (int32), layout (str).
     """
     threads = workers or os.cpu_count() or 1
-    tell = (lambda done, total: progress("play held-out episodes", done, total)) if progress else None
-    outcome, layouts = tasks.get(task).score(policy, episodes, threads, tell)
+    outcome, layouts = tasks.get(task).score(policy, episodes, threads)
     return pl.DataFrame(
         {
             "run": np.repeat(np.arange(policy.runs, dtype=np.int32), episodes),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,6 @@ from pmpo_offline.data import Dataset, load_dataset
 from pmpo_offline.data.digest import content_digest
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.training.record import AGAIN, NAME, read_record
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,6 @@ def evaluate_run(
     judge: JudgeChoice | None = None,
     workers: int | None = None,
     home: Path | None = None,
-    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Evaluate what `train` left in a directory.
 
@@ -52,7 +48,6 @@ def evaluate_run(
         judge: of a language model: who is asked about its samples.
         workers: threads that simulate.
         home: where datasets and models are.
-        progress: told what is going on.
 
     Returns:
         What the run is (`run`, `kind`, `dataset`, `task`, `algorithm`, `settings`, `seed`), and for a language model
@@ -69,11 +64,11 @@ def evaluate_run(
         facts = {name: record[name] for name in ("kind", "dataset", "task", "algorithm", "settings", "seed")}
         dataset = _dataset(directory, record, home)
         if record["kind"] == "responses":
-            measured = _language(directory, record, dataset, samples, prompts, seed, judge, home, progress)
+            measured = _language(directory, record, dataset, samples, prompts, seed, judge, home)
         elif judge is not None:
             raise UserError(f"{directory} holds a control policy, which has no texts to judge: leave --judge out")
         else:
-            measured = _control(directory, record, dataset, episodes, workers, progress)
+            measured = _control(directory, record, dataset, episodes, workers)
     except KeyError as error:
         raise PmpoOfflineError(f"{directory / NAME} is damaged: it has no {error}: {AGAIN}") from None
     return {"run": str(directory), **facts, **measured}
@@ -111,7 +106,6 @@ def _language(
     seed: int,
     judge: JudgeChoice | None,
     home: Path | None,
-    progress: Progress | None,
 ) -> dict[str, Any]:
     from pmpo_offline.evaluation.language.judging import open_judge
     from pmpo_offline.evaluation.language.questions import SHIPPED, templates
@@ -122,9 +116,9 @@ def _language(
     asked = None
     if judge is not None:  # first, because a judge that is not there should not be missed after minutes of sampling
         questions = templates(judge.questions or SHIPPED)
-        asked = open_judge(judge.name, questions, model=judge.model, home=home, progress=progress), questions
+        asked = open_judge(judge.name, questions, model=judge.model, home=home), questions
     name = record["model"]
-    place = model_directory(name, home, progress)
+    place = model_directory(name, home)
     reference = open_model(place, name=name)
     if reference.digest != record.get("model_digest", reference.digest):
         raise UserError(f"{directory} was trained on another model than {name} is now ({place}): train it again")
@@ -140,7 +134,6 @@ def _language(
         seed=seed,
         judge=asked,
         cache=(data.home() if home is None else home) / ".reference",
-        progress=progress,
     )
     return {"model": name, "output": str(output), **found}
 
@@ -151,7 +144,6 @@ def _control(
     dataset: Dataset,
     episodes: int,
     workers: int | None,
-    progress: Progress | None,
 ) -> dict[str, Any]:
     from pmpo_offline.evaluation.normalized import check_versions, normalized
     from pmpo_offline.evaluation.rollouts import check_simulated, evaluate
@@ -161,7 +153,7 @@ def _control(
     check_versions(dataset.metadata.id, references)
     check_simulated(dataset.metadata.id, record["task"])
     policy = load_policy(directory / record["policy"])
-    scores = evaluate(policy, record["task"], episodes=episodes, workers=workers, progress=progress)
+    scores = evaluate(policy, record["task"], episodes=episodes, workers=workers)
     reward = float(scores["return"].to_numpy().mean())
     return {
         "episodes": episodes,

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +28,7 @@ from pmpo_offline.online.behavior_targets import MEDIUM, TARGETS, task_id
 from pmpo_offline.online.cloning import SCRIPTS
 from pmpo_offline.online.registry import LEARNERS
 from pmpo_offline.policies.behavior import BehaviorPolicy
+from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, unknown
 from pmpo_offline.runtime.random_words import random_words
 from pmpo_offline.tasks.control import Rules, rules
@@ -35,7 +36,6 @@ from pmpo_offline.tasks.control.episodes import play
 from pmpo_offline.training import checkpoint
 
 Array = NDArray[np.float64]
-Progress = Callable[[str, int, int], None]
 
 EVALUATIONS = 50
 """How often a training is evaluated."""
@@ -76,7 +76,6 @@ def train_behavior(
     minutes: float | None = None,
     output: Path | None = None,
     fresh: bool = False,
-    progress: Progress | None = None,
 ) -> Outcome:
     """Train behaviour policies for a task and write `medium`, `replay` and `expert.safetensors`.
 
@@ -91,7 +90,6 @@ def train_behavior(
         minutes: of the processor, after which training stops even if steps are left.
         output: directory; default: `behaviors/<task>`.
         fresh: begin anew, whatever stands there.
-        progress: is told the stage, the steps taken and the steps planned.
 
     Raises:
         UserError: an unknown task or learner, or a directory that holds another training.
@@ -106,9 +104,8 @@ def train_behavior(
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise PmpoOfflineError(f"cannot write into {output}: {error.strerror}") from None
-    tell = progress or (lambda stage, done, total: None)
     with _one_thread():
-        return _Training(task, algo, seed, steps, output, fresh).run(minutes, tell)
+        return _Training(task, algo, seed, steps, output, fresh).run(minutes)
 
 
 class _Training:
@@ -126,7 +123,7 @@ class _Training:
             self._record.improved(self._learner.policy(), 0)
         self._spent_before = self._record.cpu_seconds
 
-    def run(self, minutes: float | None, progress: Progress) -> Outcome:
+    def run(self, minutes: float | None) -> Outcome:
         learner, record = self._learner, self._record
         stage = f"{self._facts['algo']} on {self._facts['task']}"
         interval = learner.planned / EVALUATIONS
@@ -138,9 +135,9 @@ class _Training:
                 self._evaluate()
                 self._save()
             best = float(record.best.facts["return"]) if record.best else self._random
-            progress(f"{stage}, best {best:.0f}", min(learner.frames, learner.planned), learner.planned)
+            progress.report(f"{stage}, best {best:.0f}", min(learner.frames, learner.planned), learner.planned)
         self._save()
-        return self._finish(progress)
+        return self._finish()
 
     def _late(self, minutes: float | None) -> bool:
         return minutes is not None and time.process_time() - self._began > 60 * minutes
@@ -172,17 +169,17 @@ class _Training:
         self._learner.restore({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
         return Record.restored({n: t for n, t in tensors.items() if not n.startswith(prefix)}, facts["record"])
 
-    def _finish(self, progress: Progress) -> Outcome:
+    def _finish(self) -> Outcome:
         """Measure the kept policies on new episodes, write them once more and say what came out."""
         record = self._record
         seeds = _seeds("confirming", self._seed, CONFIRMING)
         kept = {"medium": record.medium, "expert": record.best}
         measured = {}
         for number, (name, policy) in enumerate(kept.items()):
-            progress("measuring medium and expert", number, len(kept))
+            progress.report("measuring medium and expert", number, len(kept))
             if policy is not None:
                 measured[name] = returns(policy, self._rules, seeds)
-        progress("measuring medium and expert", len(kept), len(kept))
+        progress.report("measuring medium and expert", len(kept), len(kept))
         if record.medium is not None:
             self._write(measured)
         return Outcome(

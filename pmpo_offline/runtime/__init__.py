@@ -1,1 +1,1 @@
-"""What everything else is built on: errors, atomic files, locks, hashing, progress, processes. Nothing here knows of datasets."""
+"""What everything else is built on: errors, atomic files, locks, hashing, progress, registries, processes."""

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+M = TypeVar("M", bound="BaseModel")
 
 
 class PmpoOfflineError(Exception):
@@ -41,3 +47,23 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
         hint = f"known: {nearest} and {len(names) - 5} more"
         hint += ", see pmpo-offline list" if kind in _LISTED else ""
     return UserError(f"unknown {kind} {name!r}: {hint}")
+
+
+def validated(model: type[M], content: Any, source: str, key: str = "key") -> M:
+    """Return `content` as a pydantic model.
+
+    Raises `UserError`, one line that begins with `source`, for the first thing that is malformed; an unknown key is
+    called a `key`.
+    """
+    from pydantic import ValidationError
+
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        first, *others = error.errors()
+        more = f" (and {len(others)} more)" if others else ""
+        if first["type"] == "extra_forbidden":
+            raise UserError(f"{source}: {unknown(key, str(first['loc'][-1]), model.model_fields)}{more}") from None
+        where = ".".join(str(part) for part in first["loc"])
+        value = "" if first["type"] == "missing" else f", not {first['input']!r}"
+        raise UserError(f"{source}: {where}: {first['msg'].lower()}{value}{more}") from None

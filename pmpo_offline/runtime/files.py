@@ -19,7 +19,7 @@ from pmpo_offline.runtime.errors import UserError
 
 
 @contextmanager
-def placing(directory: Path, marker: str, what: str, overwrite: bool) -> Iterator[Path]:
+def atomic_directory(directory: Path, marker: str, what: str, overwrite: bool) -> Iterator[Path]:
     """Yield an empty folder to fill, which becomes `directory` when the block ends without an error.
 
     Only a folder that holds the file `marker`, as every `what` does, is ever replaced, and only if asked to. Writers of
@@ -28,7 +28,7 @@ def placing(directory: Path, marker: str, what: str, overwrite: bool) -> Iterato
     """
     partial = directory.with_name(f".{directory.name}.partial")
     directory.parent.mkdir(parents=True, exist_ok=True)
-    with alone_in(directory.parent):
+    with file_lock(directory.parent):
         _tidy(directory, partial)
         _clear_the_way(directory, marker, what, overwrite)
         try:
@@ -43,7 +43,24 @@ def placing(directory: Path, marker: str, what: str, overwrite: bool) -> Iterato
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a scratch path beside `path`; it becomes `path`, flushed to the disk, if the block ends without an error.
+
+    Two writers of one file do not disturb each other: the last one wins. Raises `OSError` if the disk refuses; then
+    the file is what it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        yield scratch
+        _flush(scratch)
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+@contextmanager
+def file_lock(folder: Path) -> Iterator[None]:
     """Hold the lock of a folder: locking the folder itself leaves no file behind, and a dead holder lets go."""
     handle = os.open(folder, os.O_RDONLY)
     try:

@@ -11,6 +11,7 @@ from concurrent.futures import as_completed
 from pathlib import Path
 
 from pmpo_offline.data.experience import Experience
+from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.processes import processes
 
@@ -26,7 +27,6 @@ def collect(
     seed: int,
     workers: int,
     folder: Path,
-    progress: Callable[[int, int], None] | None = None,
     chunk: int = 100,
 ) -> Experience:
     """Record `episodes`, `chunk` of them at once; finished chunks are kept in `folder`.
@@ -46,8 +46,7 @@ def collect(
     def finished(path: Path) -> None:
         nonlocal done
         done += len(missing[path])
-        if progress:
-            progress(done, episodes)
+        progress.report("collect episodes", done, episodes)
 
     if missing:
         try:

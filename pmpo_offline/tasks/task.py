@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -82,7 +82,6 @@ class Task(Protocol):
         seed: int,
         workers: int,
         folder: Path,
-        progress: Callable[[int, int], None] | None = None,
     ) -> Experience:
         """Record episodes of the declared behaviours, going on from what `folder` holds.
 
@@ -104,7 +103,6 @@ class Task(Protocol):
         policy: MixturePolicy,
         episodes: int,
         threads: int,
-        progress: Callable[[int, int], None] | None = None,
     ) -> tuple[Outcome, list[str]]:
         """Play held-out episodes with every stacked policy: outcomes run by run, (runs * episodes,), layouts' names."""
         ...

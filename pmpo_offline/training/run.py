@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,6 @@ from pmpo_offline.training.control.trainer import train
 from pmpo_offline.training.record import bound_text, claim, finished, identity, read_record, write_record
 from pmpo_offline.training.shuffle import expected, identified
 
-Progress = Callable[[str, int, int], None]
-
 
 def train_single(
     dataset: Dataset,
@@ -33,7 +31,6 @@ def train_single(
     model: str | None = None,
     home: Path | None = None,
     shuffle_labels: bool = False,
-    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Train one run and return its record (`training.record`); it goes on where it was stopped, and is not repeated.
 
@@ -47,7 +44,6 @@ def train_single(
         model: of responses: the language model to train; default the one that they are from.
         home: where datasets and models are.
         shuffle_labels: permute the labels, as a control.
-        progress: told what is going on.
 
     Raises:
         UserError: as `train` and `train_language`; another run, or anything else, in `output`.
@@ -73,13 +69,12 @@ def train_single(
             home=home,
             shuffle_labels=shuffle_labels,
             overrides=overrides if steps is None else {**overrides, "steps": steps},
-            progress=progress,
         )
         return read_record(output) or {}
     if model is not None:
         raise UserError(f"dataset {dataset.metadata.id} holds transitions, for which no language model is trained")
     overrides = overrides if steps is None else {**overrides, "updates": steps}
-    return _control(dataset, algorithm, chosen, seed, output, shuffle_labels, overrides, progress)
+    return _control(dataset, algorithm, chosen, seed, output, shuffle_labels, overrides)
 
 
 def _training(dataset: Dataset) -> Collection[str]:
@@ -99,7 +94,6 @@ def _control(
     output: Path,
     shuffle_labels: bool,
     overrides: Mapping[str, Any],
-    progress: Progress | None,
 ) -> dict[str, Any]:
     meta = dataset.metadata
     hyper = hyperparameters(algorithm, overrides)
@@ -120,7 +114,6 @@ def _control(
         references=output / "references",
         shuffle_labels=shuffle_labels,
         overrides=overrides,
-        progress=progress,
     )
     save_policy(output / "policy.safetensors", done.policy)
     record = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from pmpo_offline.data.dataset import Dataset, load_dataset
 from pmpo_offline.data.exchange.origin import MARKER
 from pmpo_offline.data.exchange.writers import FORMATS, TEXT_FORMATS, Writer
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, unknown
-from pmpo_offline.runtime.files import placing, refusal
+from pmpo_offline.runtime.files import atomic_directory, refusal
 
 
 def export_dataset(
@@ -23,7 +22,6 @@ def export_dataset(
     *,
     fps: int | None = None,
     home: Path | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
 ) -> Path:
     """Write a dataset in another library's format and return the folder: `directory`, or `directory/<id>` for minari.
 
@@ -34,7 +32,6 @@ def export_dataset(
         overwrite: replace an earlier export; nothing else is ever replaced.
         fps: steps a second for lerobot, whose frames carry times; default 20.
         home: where an id is looked up; default `data.home()`.
-        progress: told what is going on.
 
     Raises:
         UserError: something is unknown, stands in the way, or has no place in the format.
@@ -51,11 +48,10 @@ def export_dataset(
     folder = writer.place(Path(directory).expanduser().absolute(), opened)
     if folder.resolve().is_relative_to(opened.path.resolve()):
         raise UserError(f"{folder} is the dataset's own folder: export to another one")
-    tell = progress or (lambda stage, done, total: None)
     given = {} if fps is None else {"fps": fps}
     try:
-        with placing(folder, MARKER, "export of pmpo-offline", overwrite) as partial:
-            writer.write(partial, opened, lambda done, total: tell(f"export to {to}", done, total), **given)
+        with atomic_directory(folder, MARKER, "export of pmpo-offline", overwrite) as partial:
+            writer.write(partial, opened, **given)
             (partial / "README.md").write_text(_readme(writer, opened), encoding="utf-8")
             (partial / MARKER).write_text(json.dumps(_about(opened, to), indent=2) + "\n", encoding="utf-8")
     except OSError as error:

@@ -11,11 +11,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from pmpo_offline.evaluation.language.questions import Question
+from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError
 
 
@@ -43,7 +44,7 @@ class Answers:
         self.path = path
         self._known = _read(path)
 
-    def ask(self, questions: Sequence[Question], progress: Callable[[int, int], None] | None = None) -> list[str]:
+    def ask(self, questions: Sequence[Question]) -> list[str]:
         """Return the raw answers to questions, asking the judge only those that it has not answered yet.
 
         What has been answered stays answered, whatever ends this.
@@ -54,8 +55,7 @@ class Answers:
         answers = self.judge.answer(list(missing.values())) if missing else ()
         for done, (i, answer) in enumerate(answers, 1):
             self._keep(names[i], missing[names[i]], answer)
-            if progress:
-                progress(done, len(missing))
+            progress.report("ask the judge", done, len(missing))
         return [self._known[key] for key in keys]
 
     def _key(self, question: Question) -> str:

@@ -12,7 +12,7 @@ its sum over t has the same mean over samples as the first.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,9 +25,9 @@ from pmpo_offline.objectives.divergences import categorical_kl
 from pmpo_offline.policies.language.model import LanguageModel
 from pmpo_offline.policies.language.scoring import log_probs, of_target, per_token, states
 from pmpo_offline.policies.language.tokens import Tokens, collate
+from pmpo_offline.runtime import progress
 
 Floats = NDArray[np.float64]
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,6 @@ def drift(
     rows: Sequence[Tokens],
     *,
     batch: int = 64,
-    progress: Progress | None = None,
 ) -> Drift:
     """Score completions under both models; every position's distribution is computed once and serves all sums."""
     logp, reference_logp, divergence = (np.zeros(len(rows)) for _ in range(3))
@@ -75,8 +74,7 @@ def drift(
             for sums, values in zip((logp, reference_logp, divergence), found, strict=True):
                 sums[members] = collated.reduce(values, "sum").cpu().numpy()
             done += len(members)
-            if progress:
-                progress("score texts", done, len(rows))
+            progress.report("score texts", done, len(rows))
     return Drift(logp, reference_logp, divergence, np.array([len(row.completion) for row in rows]))
 
 

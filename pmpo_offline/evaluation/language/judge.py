@@ -10,7 +10,7 @@ After Zheng et al. 2023, "Judging LLM-as-a-Judge", arXiv 2306.05685.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,8 +21,6 @@ from pmpo_offline.evaluation.language.agreement import Agreement, agreement
 from pmpo_offline.evaluation.language.answers import Answers, meaning
 from pmpo_offline.evaluation.language.questions import Templates
 from pmpo_offline.evaluation.statistics import Interval, bootstrap
-
-Tell = Callable[[int, int], None]
 
 
 class Pair(NamedTuple):
@@ -78,16 +76,13 @@ class Verdicts:
         return agreement([ours for ours, _ in both], [theirs for _, theirs in both])
 
 
-def compare(
-    answers: Answers, templates: Templates, task: str, pairs: Sequence[Pair], progress: Tell | None = None
-) -> Comparison:
+def compare(answers: Answers, templates: Templates, task: str, pairs: Sequence[Pair]) -> Comparison:
     """Ask which response of each pair is better, in both orders."""
     asked = [pair for pair in pairs if not _equal(pair)]
     questions = [templates.compare(task, pair.prompt, pair.ours, pair.theirs) for pair in asked]
     questions += [templates.compare(task, pair.prompt, pair.theirs, pair.ours) for pair in asked]
     said = [
-        meaning(answer, question.answers)
-        for answer, question in zip(answers.ask(questions, progress), questions, strict=True)
+        meaning(answer, question.answers) for answer, question in zip(answers.ask(questions), questions, strict=True)
     ]
     outcomes: dict[int, list[float]] = {}
     for pair in pairs:
@@ -118,11 +113,10 @@ def judge(
     templates: Templates,
     task: str,
     responses: Sequence[tuple[str, str]],
-    progress: Tell | None = None,
 ) -> Verdicts:
     """Ask of each (prompt, response) whether it is good."""
     questions = [templates.judge(task, prompt, response) for prompt, response in responses]
-    said = answers.ask(questions, progress)
+    said = answers.ask(questions)
     read = [meaning(answer, question.answers) for answer, question in zip(said, questions, strict=True)]
     return Verdicts([None if each is None else each == 0 for each in read])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,8 @@ from pmpo_offline.evaluation.language.local_judge import LocalJudge
 from pmpo_offline.evaluation.language.questions import Templates
 from pmpo_offline.evaluation.language.remote_judge import RemoteJudge
 from pmpo_offline.policies.language.model import open_model
+from pmpo_offline.runtime import progress
 from pmpo_offline.tasks.language import model_directory
-
-Progress = Callable[[str, int, int], None]
 
 
 def open_judge(
@@ -28,12 +26,11 @@ def open_judge(
     *,
     model: str | None = None,
     home: Path | None = None,
-    progress: Progress | None = None,
 ) -> Judge:
     """Return the judge of this name: a URL, or what `model_directory` finds; errors are those of either."""
     if "://" in name:
         return RemoteJudge(name, model, options=templates.request)
-    return LocalJudge(open_model(model_directory(name, home, progress), name=name))
+    return LocalJudge(open_model(model_directory(name, home), name=name))
 
 
 def judging(
@@ -42,7 +39,6 @@ def judging(
     dataset: Dataset,
     ours: pl.DataFrame,
     theirs: pl.DataFrame,
-    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Ask a judge about samples, and about labelled responses to the same prompts.
 
@@ -52,7 +48,6 @@ def judging(
         dataset: whose prompts and labels they are.
         ours: the policy's samples, as `evaluate_language` returns them.
         theirs: the reference's, row for row of the same prompts.
-        progress: told what is going on.
 
     Returns:
         `samples`: the comparison of ours with theirs, and the share of either that is good by itself (`accepted`,
@@ -66,16 +61,15 @@ def judging(
         Pair(*row) for row in zip(ours["prompt_id"], prompts, ours["completion"], theirs["completion"], strict=True)
     ]
     known = labelled_pairs(held_out_responses(dataset, count))
-
-    def tell(stage: str) -> Callable[[int, int], None] | None:
-        return (lambda done, total: progress(f"judge {stage}", done, total)) if progress else None
-
-    found = compare(answers, templates, task, samples, tell("samples"))
-    good = judge(answers, templates, task, [(p.prompt, p.ours) for p in samples], tell("samples singly"))
-    before = judge(answers, templates, task, [(p.prompt, p.theirs) for p in samples], tell("the reference's samples"))
-    check = compare(answers, templates, task, known, tell("labelled pairs"))
+    with progress.stage("samples"):
+        found = compare(answers, templates, task, samples)
+        good = judge(answers, templates, task, [(p.prompt, p.ours) for p in samples])
+    with progress.stage("the reference's samples"):
+        before = judge(answers, templates, task, [(p.prompt, p.theirs) for p in samples])
     singly = [(pair.prompt, text) for pair in known for text in (pair.ours, pair.theirs)]
-    verdicts = judge(answers, templates, task, singly, tell("labelled responses"))
+    with progress.stage("labelled responses"):
+        check = compare(answers, templates, task, known)
+        verdicts = judge(answers, templates, task, singly)
     agreed = verdicts.agreement([True, False] * len(known))
     return {
         "name": answers.judge.name,

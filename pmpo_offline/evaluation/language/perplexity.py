@@ -11,7 +11,7 @@ Every token but the first is scored once, and after the first window with at lea
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -22,6 +22,7 @@ from pmpo_offline.evaluation.language.measuring import batches_by_length, measur
 from pmpo_offline.policies.language.model import LanguageModel
 from pmpo_offline.policies.language.scoring import states, token_logp
 from pmpo_offline.policies.language.tokens import Tokens, collate, prompt_tokens
+from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError
 
 BATCH = 8
@@ -46,7 +47,6 @@ def perplexity(
     *,
     window: int = 512,
     stride: int = 256,
-    progress: Callable[[str, int, int], None] | None = None,
 ) -> Perplexity | None:
     """Return the perplexity of `text` in overlapping windows, None where the tokenizer cannot write the text.
 
@@ -55,7 +55,6 @@ def perplexity(
         text: running prose.
         window: tokens that the model sees at most, shortened to its context.
         stride: tokens that a window advances, 1 to `window` − 1 (of the shortened one too).
-        progress: told what is going on.
 
     Raises:
         UserError: windows that do not overlap, or a text of fewer than two tokens.
@@ -77,8 +76,7 @@ def perplexity(
             found = token_logp(model.model, states(model.model, batch), batch.target)
             total += float(found.sum(dtype=torch.float64))
             done += len(members)
-            if progress:
-                progress("read held-out text", done, len(rows))
+            progress.report("read held-out text", done, len(rows))
     count = len(ids) - 1
     try:
         value = math.exp(-total / count)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,13 +28,13 @@ from pmpo_offline.evaluation.language.measuring import batches_by_length, measur
 from pmpo_offline.policies.language.model import LanguageModel
 from pmpo_offline.policies.language.scoring import states, token_logp
 from pmpo_offline.policies.language.tokens import Tokens, collate
+from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.tasks.language.sampling import context
 from pmpo_offline.training.language.reference_cache import ReferenceCache
 from pmpo_offline.training.language.responses import read
 
 Floats = NDArray[np.float64]
-Progress = Callable[[str, int, int], None]
 
 BATCH = 64
 """Responses that are scored at once."""
@@ -63,7 +63,6 @@ def preference(
     *,
     prompts: int | None = None,
     cache: Path | None = None,
-    progress: Progress | None = None,
 ) -> Preference:
     """Score the labelled responses to held-out prompts.
 
@@ -77,14 +76,13 @@ def preference(
         prompts: how many, as `held_out_prompts` chooses; None for all.
         cache: folder of the reference cache, where what the reference says is read, or kept for the next policy; None,
             or one that may not be written: it is run.
-        progress: told what is going on.
     """
     frame = held_out_responses(dataset, prompts).filter(pl.col("label").is_not_null())
     labelled = replace(dataset, table=frame.to_arrow())
     rows = read(labelled, policy.tokenizer, context=context(policy) or sys.maxsize).tokens
-    theirs = _logp(reference, rows, progress) if cache is None else _kept(cache, reference, rows, progress)
+    theirs = _logp(reference, rows) if cache is None else _kept(cache, reference, rows)
     # The last digits depend on what shares a batch, and must not tell apart what is equal.
-    reward = np.round(_logp(policy, rows, progress) - theirs, 3)
+    reward = np.round(_logp(policy, rows) - theirs, 3)
     return compare(reward, frame["label"].to_numpy(), frame["prompt_id"].to_numpy())
 
 
@@ -106,7 +104,7 @@ def compare(reward: Floats, label: NDArray[np.bool_], group: NDArray[np.integer]
     )
 
 
-def _logp(model: LanguageModel, rows: Sequence[Tokens], progress: Progress | None) -> Floats:
+def _logp(model: LanguageModel, rows: Sequence[Tokens]) -> Floats:
     """Return the log-probability of each completion, (n,) nats."""
     found, done = np.zeros(len(rows)), 0
     with measuring(model.model):
@@ -115,21 +113,20 @@ def _logp(model: LanguageModel, rows: Sequence[Tokens], progress: Progress | Non
             tokens = token_logp(model.model, states(model.model, batch), batch.target).double()
             found[members] = batch.reduce(tokens, "sum").cpu().numpy()
             done += len(members)
-            if progress:
-                progress("score texts", done, len(rows))
+            progress.report("score texts", done, len(rows))
     return found
 
 
-def _kept(cache: Path, reference: LanguageModel, rows: Sequence[Tokens], progress: Progress | None) -> Floats:
+def _kept(cache: Path, reference: LanguageModel, rows: Sequence[Tokens]) -> Floats:
     """Return the same of the reference, from its cache; where that may not be written, it is run."""
     try:
         with measuring(reference.model):
-            found = ReferenceCache(cache, reference).get(rows, progress)
+            found = ReferenceCache(cache, reference).get(rows)
     except UserError:
         raise
     except PmpoOfflineError as error:
         warnings.warn(f"{error}; going on without it", stacklevel=2)
-        return _logp(reference, rows, progress)
+        return _logp(reference, rows)
     return np.array([float(row.logp.double().sum()) for row in found])
 
 

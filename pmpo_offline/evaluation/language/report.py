@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,7 @@ from pmpo_offline.evaluation.language.reward import evaluate_language, reward_ta
 from pmpo_offline.evaluation.language.summary import summary
 from pmpo_offline.evaluation.normalized import check_versions
 from pmpo_offline.policies.language.model import LanguageModel
-
-Progress = Callable[[str, int, int], None]
+from pmpo_offline.runtime import progress
 
 
 def report(
@@ -32,7 +30,6 @@ def report(
     seed: int = 0,
     judge: tuple[Judge, Templates] | None = None,
     cache: Path | None = None,
-    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Measure a policy; its samples, the reference's and the judge's answers are kept in `output`.
 
@@ -59,25 +56,24 @@ def report(
     frames = {}
     output.mkdir(parents=True, exist_ok=True)
     for name, model in models.items():
-        frames[name] = evaluate_language(
-            model, reference, dataset, samples=samples, prompts=prompts, seed=seed, progress=_of(name, progress)
-        )
+        with progress.stage(name):
+            frames[name] = evaluate_language(model, reference, dataset, samples=samples, prompts=prompts, seed=seed)
         frames[name].write_parquet(output / f"{name}.parquet")
     found: dict[str, Any] = {name: dict(summary(frame, meta.references)) for name, frame in frames.items()}
     for name, model in models.items():
-        read = perplexity(model, prose(), progress=_of(name, progress))
+        with progress.stage(name):
+            read = perplexity(model, prose())
         found[name] |= {"perplexity": None if read is None else read.value}
         if read is None and name == "reference":
             notes.append(f"{model.name} has no words for running text: no perplexity")
-    implicit = preference(
-        policy, reference, dataset, prompts=prompts, cache=cache, progress=_of("labelled responses", progress)
-    )
+    with progress.stage("labelled responses"):
+        implicit = preference(policy, reference, dataset, prompts=prompts, cache=cache)
     if not implicit.pairs:
         notes.append("no held-out prompt has both an accept and a reject: no implicit accuracy")
     judged = None
     if judge:
         answers = Answers(judge[0], output / "judge.jsonl")
-        judged = judging(answers, judge[1], dataset, frames["policy"], frames["reference"], progress)
+        judged = judging(answers, judge[1], dataset, frames["policy"], frames["reference"])
     return {
         "prompts": frames["policy"]["prompt_id"].n_unique(),
         "samples": samples,
@@ -86,7 +82,3 @@ def report(
         "judge": judged,
         "notes": notes,
     }
-
-
-def _of(what: str, progress: Progress | None) -> Progress | None:
-    return (lambda stage, done, total: progress(f"{what}: {stage}", done, total)) if progress else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,7 +45,6 @@ def evaluate_language(
     samples: int = 1,
     prompts: int | None = None,
     seed: int = 0,
-    progress: Callable[[str, int, int], None] | None = None,
 ) -> pl.DataFrame:
     """Sample completions of held-out prompts, score them by the task's reward and compare both models' opinions.
 
@@ -60,7 +58,6 @@ def evaluate_language(
         samples: completions a prompt.
         prompts: how many prompts, None for all; a fixed random choice.
         seed: of the sampling.
-        progress: told what is going on.
 
     Returns:
         One row a sample (SCHEMA): the prompts in their fixed order, the samples of each next to one another.
@@ -73,13 +70,11 @@ def evaluate_language(
     texts = asked["prompt"].to_list()
     shape = form(dataset, policy)
     with measuring(policy.model):
-        drawn = draw(
-            policy, texts, per_prompt=samples, tokens=shape.tokens, ends=shape.ends, seed=seed, progress=progress
-        )
+        drawn = draw(policy, texts, per_prompt=samples, tokens=shape.tokens, ends=shape.ends, seed=seed)
     repeated = [text for text in texts for _ in range(samples)]
     completions = [text for group in drawn.text for text in group]
     rows = _rows(policy, texts, drawn)
-    found = drift(policy, reference, rows, progress=progress)
+    found = drift(policy, reference, rows)
     rewards = _rewards(dataset, repeated, completions)
     per_token = np.where(found.length > 0, 1 / np.maximum(found.length, 1), np.nan)
     return pl.DataFrame(

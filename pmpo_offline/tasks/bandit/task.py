@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pmpo_offline.data.experience import Experience
 from pmpo_offline.policies import MixturePolicy
+from pmpo_offline.runtime import progress
 from pmpo_offline.tasks.bandit.functions import Function
 from pmpo_offline.tasks.task import Outcome, Scored
 from pmpo_offline.tasks.task import behaviors as parsed
@@ -64,7 +65,6 @@ class BanditTask:
         seed: int,
         workers: int,
         folder: Path,
-        progress: Callable[[int, int], None] | None = None,
     ) -> Experience:
         """Draw one action an episode; `UserError` if the declaration is malformed.
 
@@ -73,8 +73,7 @@ class BanditTask:
         mixture = parsed(self.id, Behavior, behaviors)
         action, chosen = self._draw(mixture, episodes, np.random.default_rng([seed, 0]))
         regret = self._regret(action)
-        if progress:
-            progress(episodes, episodes)
+        progress.report("play episodes", episodes, episodes)
         return Experience(
             observation=np.zeros((episodes, self.observation_dim), np.float32),
             action=action,
@@ -102,7 +101,6 @@ class BanditTask:
         policy: MixturePolicy,
         episodes: int,
         threads: int,
-        progress: Callable[[int, int], None] | None = None,
     ) -> tuple[Outcome, list[str]]:
         """Draw `episodes` actions of every stacked policy and return their rewards, run by run, (runs * episodes,).
 
@@ -118,8 +116,7 @@ class BanditTask:
             observation = torch.zeros(policy.runs, episodes, self.observation_dim, device=device)
             action = policy(observation).sample(uniform, normal)
         regret = self._regret(torch.nan_to_num(action, nan=-1.0).flatten(0, 1).cpu().numpy())
-        if progress:
-            progress(episodes, episodes)
+        progress.report("play episodes", episodes, episodes)
         return _outcome(regret), [self.function.name] * episodes
 
     def references(self, episodes: int, seed: int, threads: int) -> tuple[Outcome, Outcome]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from pmpo_offline.runtime import progress
 from pmpo_offline.tasks.control.simulation import Array, Index, Rules, Simulation, Step
 from pmpo_offline.tasks.task import Outcome
 
@@ -25,7 +26,6 @@ def play(
     *,
     threads: int = 1,
     watch: Watch | None = None,
-    progress: Callable[[int, int], None] | None = None,
 ) -> Outcome:
     """Play one episode a seed, each to its end; nothing depends on `threads`.
 
@@ -46,12 +46,10 @@ def play(
         returns[active] += step.reward
         length[active] += 1
         active = active[~step.done]
-        if progress:
-            progress(t + 1, rules.horizon)
+        progress.report("play episodes", t + 1, rules.horizon)
         if not len(active):
             break
-    if progress:
-        progress(rules.horizon, rules.horizon)
+    progress.report("play episodes", rules.horizon, rules.horizon)
     return Outcome(returns, length, np.zeros(n, np.bool_))
 
 

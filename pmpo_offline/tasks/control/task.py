@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -62,13 +62,12 @@ class ControlTask:
         seed: int,
         workers: int,
         folder: Path,
-        progress: Callable[[int, int], None] | None = None,
     ) -> Experience:
         """Record episodes of the declared behaviours; `UserError` if one is malformed or its weights are missing."""
         mixture = tuple(parsed(self.id, Behavior, behaviors))
         recording.actors(self.id, mixture)  # so that what is wrong with the weights is said here, not in a process
         record = partial(recording.record, self.id, mixture)
-        return collect(record, episodes, seed, workers, folder, progress, chunk=recording.CHUNK)
+        return collect(record, episodes, seed, workers, folder, chunk=recording.CHUNK)
 
     def candidates(
         self, behaviors: Sequence[Mapping[str, Any]], experience: Experience, states: int, actions: int, seed: int
@@ -81,7 +80,6 @@ class ControlTask:
         policy: MixturePolicy,
         episodes: int,
         threads: int,
-        progress: Callable[[int, int], None] | None = None,
     ) -> tuple[Outcome, list[str]]:
         """Play held-out beginnings with every stacked policy; outcomes are run by run, (runs * episodes,).
 
@@ -99,7 +97,7 @@ class ControlTask:
             return np.asarray(np.nan_to_num(action.flatten(0, 1).cpu().double().numpy()))
 
         seeds = held_out(episodes) * policy.runs
-        return play(self.rules, seeds, choose, threads=threads, progress=progress), [self.id] * episodes
+        return play(self.rules, seeds, choose, threads=threads), [self.id] * episodes
 
     def references(self, episodes: int, seed: int, threads: int) -> tuple[Outcome, Outcome]:
         """Measure what the normalized score is relative to: uniformly random actions, and the shipped expert's mean."""

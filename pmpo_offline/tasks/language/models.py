@@ -17,10 +17,8 @@ from typing import NamedTuple
 from pmpo_offline import data
 from pmpo_offline.policies.language.quiet import quiet
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, unknown
-from pmpo_offline.runtime.files import placing, refusal
+from pmpo_offline.runtime.files import atomic_directory, refusal
 from pmpo_offline.tasks.language import smollm2, tiny
-
-Progress = Callable[[str, int, int], None]
 
 
 class Maker(NamedTuple):
@@ -30,7 +28,7 @@ class Maker(NamedTuple):
     """Returns which model it is, even where what it is made from is not installed."""
     identity: Callable[[], str]
     """Returns a hash of what it is made from."""
-    make: Callable[[Path, Progress], None]
+    make: Callable[[Path], None]
     """Fills a directory with it."""
 
 
@@ -41,13 +39,12 @@ OWN = {
 _MARKER = "config.json"
 
 
-def model_directory(name: str, home: Path | None = None, progress: Progress | None = None) -> Path:
+def model_directory(name: str, home: Path | None = None) -> Path:
     """Return the transformers directory of a model, making it first where it is ours and not there yet.
 
     Args:
         name: see above.
         home: where datasets are, and in `.models` the models we make; default `data.home()`.
-        progress: told what is going on.
 
     Raises:
         UserError: there is no such model, or what it is made from is not installed.
@@ -55,7 +52,7 @@ def model_directory(name: str, home: Path | None = None, progress: Progress | No
     """
     if name in OWN:
         root = data.home() if home is None else home
-        return _made(name, root, progress or (lambda stage, done, total: None))
+        return _made(name, root)
     path = Path(name).expanduser()
     if path.is_dir():
         if not (path / _MARKER).is_file():
@@ -78,14 +75,14 @@ def model_version(name: str) -> str:
     return name
 
 
-def _made(name: str, home: Path, progress: Progress) -> Path:
+def _made(name: str, home: Path) -> Path:
     maker = OWN[name]
     directory = home / ".models" / f"{name}-{maker.identity()[:16]}"
     if (directory / _MARKER).is_file():
         return directory
     try:
-        with placing(directory, _MARKER, "model", overwrite=False) as partial:
-            maker.make(partial, progress)
+        with atomic_directory(directory, _MARKER, "model", overwrite=False) as partial:
+            maker.make(partial)
     except OSError as error:
         raise PmpoOfflineError(refusal(directory, error, "choose another --home")) from error
     except UserError:

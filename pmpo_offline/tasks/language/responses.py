@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pmpo_offline.policies.language import LanguageModel
+from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.npz import load_arrays, save_arrays
 from pmpo_offline.tasks.language.sampling import draw
 
@@ -63,7 +64,6 @@ def collect(
     seed: int,
     folder: Path,
     known: Responses | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
 ) -> Responses:
     """Return responses to `prompts`, sampled as `sampling.draw` does; finished chunks are kept in `folder`.
 
@@ -76,7 +76,6 @@ def collect(
         seed: of the random numbers.
         folder: of these settings alone.
         known: responses to the first of the prompts, of these settings.
-        progress: told how many prompts are done.
 
     Raises:
         PmpoOfflineError: a kept chunk is damaged.
@@ -94,6 +93,5 @@ def collect(
             kept = Responses(np.array(asked), np.array(drawn.text), np.array(drawn.ended))
             kept.save(path)
         parts.append(kept)
-        if progress:
-            progress("sample completions", start + len(asked), len(prompts))
+        progress.report("sample completions", start + len(asked), len(prompts))
     return Responses.concatenate(parts)

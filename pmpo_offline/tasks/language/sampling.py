@@ -25,6 +25,7 @@ from torch import Tensor
 
 from pmpo_offline.policies.language import LanguageModel
 from pmpo_offline.policies.language.tokens import prompt_tokens
+from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.runtime.random_words import uniforms
 
@@ -53,7 +54,6 @@ def draw(
     ends: bool,
     seed: int,
     batch: int = 128,
-    progress: Callable[[str, int, int], None] | None = None,
 ) -> Samples:
     """Sample completions.
 
@@ -65,7 +65,6 @@ def draw(
         ends: whether a completion may end: otherwise each is cut at `tokens`, and the end is never drawn.
         seed: of the random numbers.
         batch: rows at once; a matter of speed and memory alone.
-        progress: told what is going on, and how many prompts are done.
 
     Raises:
         UserError: a prompt and its completion would be longer than the model's context.
@@ -87,8 +86,7 @@ def draw(
             result.tokens[i] = [tuple(ids) for ids, _ in mine]
             result.ended[i] = [ended for _, ended in mine]
             result.text[i] = [_text(model, ids) for ids in result.tokens[i]]
-        if progress:
-            progress("sample completions", start + len(chosen), len(order))
+        progress.report("sample completions", start + len(chosen), len(order))
     return result
 
 

@@ -10,11 +10,11 @@ import contextlib
 import hashlib
 import importlib.util
 import io
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 from pmpo_offline.policies.language.quiet import quiet
+from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError
 
 NAME = "smollm2-135m-instruct"
@@ -45,12 +45,12 @@ def source() -> Path:
     return found[0]
 
 
-def make(directory: Path, progress: Callable[[str, int, int], None]) -> None:
+def make(directory: Path) -> None:
     """Convert the model into `directory`; `UserError` if something to read it with is not installed."""
     if importlib.util.find_spec("gguf") is None:
         raise UserError(f"{NAME} is converted with gguf, which is not installed: pip install 'pmpo-offline[language]'")
     stage = f"convert {NAME}"
-    progress(stage, 0, 1)
+    progress.report(stage, 0, 1)
     gguf = source()
     with quiet(), contextlib.redirect_stderr(io.StringIO()):  # one bar of transformers' is not to be switched off
         import torch
@@ -64,7 +64,7 @@ def make(directory: Path, progress: Callable[[str, int, int], None]) -> None:
         plain.generation_config = read.generation_config
         plain.save_pretrained(directory)
         AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(directory)
-    progress(stage, 1, 1)
+    progress.report(stage, 1, 1)
 
 
 @cache

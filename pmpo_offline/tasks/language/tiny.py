@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pmpo_offline.policies.language.quiet import quiet
+from pmpo_offline.runtime import progress
 from pmpo_offline.tasks.language.combinations import chosen
 
 if TYPE_CHECKING:
@@ -67,10 +68,10 @@ def identity() -> str:
     return hashlib.sha256(json.dumps([_VERSION, _WORDS, _SIZE, _TRAINING]).encode()).hexdigest()
 
 
-def make(directory: Path, progress: Callable[[str, int, int], None]) -> None:
+def make(directory: Path) -> None:
     """Train the model and write it into `directory` with its tokenizer, as any transformers model."""
     with quiet():
-        train(progress=progress).save_pretrained(directory)
+        train().save_pretrained(directory)
         tokenizer().save_pretrained(directory)
 
 
@@ -91,9 +92,7 @@ def tokenizer() -> PreTrainedTokenizerBase:
     )
 
 
-def train(
-    steps: int = int(_TRAINING["steps"]), progress: Callable[[str, int, int], None] | None = None
-) -> LlamaForCausalLM:
+def train(steps: int = int(_TRAINING["steps"])) -> LlamaForCausalLM:
     """Return the model, trained from scratch on the corrupted corpus; the global random numbers stay as they were."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -119,8 +118,7 @@ def train(
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
-        if progress:
-            progress("train the tiny language model", step + 1, steps)
+        progress.report("train the tiny language model", step + 1, steps)
     return model.eval()
 
 

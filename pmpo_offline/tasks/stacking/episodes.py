@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from pmpo_offline.runtime import progress
 from pmpo_offline.tasks.stacking.rewards import HOLD_STEPS, reward
 from pmpo_offline.tasks.stacking.simulation import Array, Layout, Scene, Simulation
 from pmpo_offline.tasks.task import Outcome
@@ -26,7 +27,6 @@ def play(
     *,
     threads: int = 1,
     watch: Watch | None = None,
-    progress: Callable[[int, int], None] | None = None,
 ) -> Outcome:
     """Play every layout to its end. An episode does not depend on the others in the batch, nor on `threads`."""
     simulation = Simulation(layouts, threads)
@@ -46,11 +46,9 @@ def play(
         streak[active] = np.where(good, streak[active] + 1, 0)
         running = streak[active] < HOLD_STEPS
         active = active[running]
-        if progress:
-            progress(t + 1, HORIZON)
+        progress.report("play episodes", t + 1, HORIZON)
         if not len(active):
             break
         scene = after if running.all() else simulation.scene(active)
-    if progress:
-        progress(HORIZON, HORIZON)
+    progress.report("play episodes", HORIZON, HORIZON)
     return Outcome(returns, length, streak >= HOLD_STEPS)

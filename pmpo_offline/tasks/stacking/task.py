@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -53,11 +53,10 @@ class StackingTask:
         seed: int,
         workers: int,
         folder: Path,
-        progress: Callable[[int, int], None] | None = None,
     ) -> Experience:
         """Record episodes of the declared behaviours; `UserError` if the declaration is malformed."""
         mixture = tuple(parsed(self.id, Behavior, behaviors))
-        return collect(partial(record, mixture), episodes, seed, workers, folder, progress)
+        return collect(partial(record, mixture), episodes, seed, workers, folder)
 
     def candidates(
         self, behaviors: Sequence[Mapping[str, Any]], experience: Experience, states: int, actions: int, seed: int
@@ -70,7 +69,6 @@ class StackingTask:
         policy: MixturePolicy,
         episodes: int,
         threads: int,
-        progress: Callable[[int, int], None] | None = None,
     ) -> tuple[Outcome, list[str]]:
         """Play the held-out layouts with every stacked policy; outcomes are run by run, (runs * episodes,).
 
@@ -92,7 +90,7 @@ class StackingTask:
             finite: Array = np.nan_to_num(action.flatten(0, 1).cpu().double().numpy())
             return finite[active]
 
-        return play(layouts * runs, choose, threads=threads, progress=progress), names
+        return play(layouts * runs, choose, threads=threads), names
 
     def references(self, episodes: int, seed: int, threads: int) -> tuple[Outcome, Outcome]:
         """Measure what the normalized score is relative to: uniformly random actions, and the noise-free script."""

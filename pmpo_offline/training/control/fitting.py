@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,12 @@ from torch import Tensor
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.objectives import OBJECTIVES
 from pmpo_offline.policies import MixturePolicy
+from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.training.checkpoint import resume, save_progress
 from pmpo_offline.training.config import TrainingSettings, stack
 from pmpo_offline.training.control.batches import RowBatch, Sampler, inputs
 from pmpo_offline.training.critics.registry import critic as declared_critic
-
-Progress = Callable[[str, int, int], None]
 
 
 def fit(
@@ -33,7 +32,6 @@ def fit(
     seeds: int,
     hyper: TrainingSettings,
     path: Path | None,
-    progress: Progress | None,
 ) -> dict[str, Tensor]:
     """Minimise the objective for all runs at once, leave the averaged weights in `policy`, return the last metrics."""
     objective = OBJECTIVES[algorithm.objective]
@@ -70,8 +68,8 @@ def fit(
         done = step + 1
         if path and done % hyper.checkpoint_every == 0 and done < hyper.updates:
             save_progress(path, weights, average, beside, optimizer, done, owner)
-        if progress and (done % 25 == 0 or done == hyper.updates):
-            progress(f"train {algorithm.name}", done, hyper.updates)
+        if done % 25 == 0 or done == hyper.updates:
+            progress.report(f"train {algorithm.name}", done, hyper.updates)
     with torch.no_grad():
         torch._foreach_copy_(weights, average)
     return metrics

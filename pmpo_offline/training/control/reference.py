@@ -14,10 +14,11 @@ import torch
 from pmpo_offline.data import Dataset
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.policies import MixturePolicy
+from pmpo_offline.runtime import progress
 from pmpo_offline.training import checkpoint
 from pmpo_offline.training.config import TrainingSettings, hyperparameters, settle
 from pmpo_offline.training.control.batches import Sampler
-from pmpo_offline.training.control.fitting import Progress, fit
+from pmpo_offline.training.control.fitting import fit
 
 CLONE = "bc"
 """The algorithm that makes the reference, in every family."""
@@ -43,7 +44,6 @@ def reference_policy(
     seeds: Sequence[int],
     folder: Path | None,
     device: torch.device,
-    progress: Progress | None,
 ) -> MixturePolicy:
     """Return the behaviour's clone for each seed; labels do not enter, so every labelling of the data shares it."""
     hyper = hyperparameters(clone, overrides)
@@ -59,12 +59,9 @@ def reference_policy(
         policy.load_state_dict(checkpoint.load(path)[0])
         return policy.eval()
 
-    def clone_progress(stage: str, done: int, total: int) -> None:
-        if progress:
-            progress("clone the behaviour", done, total)
-
     partial = path.with_suffix(".partial") if path else None
-    fit(policy, None, sampler, clone, [settle(clone, {}, dataset)], len(seeds), hyper, partial, clone_progress)
+    with progress.stage(lambda _: "clone the behaviour"):
+        fit(policy, None, sampler, clone, [settle(clone, {}, dataset)], len(seeds), hyper, partial)
     if path and partial:
         checkpoint.save(path, policy.state_dict())
         partial.unlink(missing_ok=True)

@@ -19,7 +19,7 @@ from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.training.bound import beta_bound
 from pmpo_offline.training.config import hyperparameters, settle, warn_below
 from pmpo_offline.training.control.batches import Sampler
-from pmpo_offline.training.control.fitting import Progress, fit
+from pmpo_offline.training.control.fitting import fit
 from pmpo_offline.training.control.reference import CLONE, fresh_policy, reference_policy, repeat
 from pmpo_offline.training.critics.registry import critic_settings
 from pmpo_offline.training.shuffle import check_control, expected
@@ -50,7 +50,6 @@ def train(
     shuffle_labels: bool = False,
     overrides: Mapping[str, Any] | None = None,
     device: str | None = None,
-    progress: Progress | None = None,
 ) -> Trained:
     """Train every combination of `settings` and `seeds`, stacked.
 
@@ -65,7 +64,6 @@ def train(
         shuffle_labels: permute the labels among all units, each seed its own way.
         overrides: training hyperparameters in place of the declared ones.
         device: a torch device; default CUDA if there is one.
-        progress: told what is going on.
 
     Raises:
         UserError: unknown or malformed hyperparameters, labels that leave the algorithm nothing to learn from, or
@@ -93,9 +91,7 @@ def train(
     compared = any(each.get("divergence", "behavior") != "behavior" for each in complete)
     if is_clone or compared or algorithm.start == "reference":
         same_network = {"components": hyper.components, "hidden": hyper.hidden, "refresh": 0.0}
-        clones = reference_policy(
-            dataset, clone, {**(overrides or {}), **same_network}, seeds, references, place, progress
-        )
+        clones = reference_policy(dataset, clone, {**(overrides or {}), **same_network}, seeds, references, place)
         reference = repeat(clones, len(complete))
         if is_clone:
             return Trained(reference, runs, bounds, {})
@@ -107,5 +103,5 @@ def train(
     if reference is not None and algorithm.start == "reference":
         policy.load_state_dict(reference.state_dict())
 
-    metrics = fit(policy, reference, sampler, algorithm, complete, len(seeds), hyper, checkpoint, progress)
+    metrics = fit(policy, reference, sampler, algorithm, complete, len(seeds), hyper, checkpoint)
     return Trained(policy.eval(), runs, bounds, metrics)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -65,11 +65,10 @@ class Judged:
         candidates: CandidateSettings | None,
         seed: int,
         folder: Path,
-        progress: Callable[[str, int, int], None],
     ) -> Judged:
         """Judge a dataset; its labels are not looked at. The clone leaves its checkpoints in `folder`."""
         rows = Rows.of(dataset)
-        judgement = judge(rows, critic, seed, progress)
+        judgement = judge(rows, critic, seed)
         row = torch.empty(0, dtype=torch.int64)
         action = torch.empty(0, 1, rows.action.shape[1])
         score = torch.empty(0, 1)
@@ -81,7 +80,6 @@ class Judged:
                 overrides={"updates": candidates.updates},
                 references=folder,
                 device="cpu",
-                progress=lambda stage, done, total: progress("clone the behaviour", done, total),
             ).policy
             rng = np.random.default_rng([seed, 11])
             chosen = rng.choice(len(rows), min(candidates.states, len(rows)), replace=False)

@@ -60,9 +60,7 @@ class Judgement:
     """Share of the variance of whole returns that V explains on episodes it never saw."""
 
 
-def judge(
-    rows: Rows, settings: CriticSettings, seed: int, progress: Callable[[str, int, int], None] | None = None
-) -> Judgement:
+def judge(rows: Rows, settings: CriticSettings, seed: int) -> Judgement:
     """Fit V, then how it differs by action, on a dataset's rows; `UserError` if there is one episode only."""
     expanded = settings.action_value == "first_order"
     folds = Folds(
@@ -74,7 +72,6 @@ def judge(
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
         fits=settings.sweeps + (FITS if expanded else 1),
-        progress=progress,
     )
     scale = 1 - settings.discount  # brings values to the size of one reward
     mean, std = rows.observation.mean(0), rows.observation.std(0).clamp(min=1e-3)

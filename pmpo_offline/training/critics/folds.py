@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pmpo_offline.data import Rows
 from pmpo_offline.policies.network import stacked_mlp
+from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError
 
 _AT_ONCE = 16384  # rows
@@ -26,8 +27,7 @@ class Folds:
         batch: rows a step and fold.
         learning_rate: the highest of one cycle.
         weight_decay: AdamW's.
-        fits: how many fits there will be, for `progress` alone.
-        progress: told after every fiftieth update.
+        fits: how many fits there will be, for the progress that is reported.
     """
 
     def __init__(
@@ -41,7 +41,6 @@ class Folds:
         learning_rate: float,
         weight_decay: float,
         fits: int,
-        progress: Callable[[str, int, int], None] | None = None,
     ) -> None:
         episodes = int(rows.episode.max()) + 1
         if episodes < 2:
@@ -51,7 +50,7 @@ class Folds:
         """The fold of each row, (N,)."""
         self._others = [torch.nonzero(self.of_row != fold).squeeze(1) for fold in range(folds)]
         self._seed, self._updates, self._batch = seed, updates, batch
-        self._rate, self._decay, self._total, self._progress = learning_rate, weight_decay, fits * updates, progress
+        self._rate, self._decay, self._total = learning_rate, weight_decay, fits * updates
 
     def networks(self, offset: int, inputs: int, hidden: Sequence[int], outputs: int) -> nn.Sequential:
         """Return one perceptron a fold; `offset` keeps the seeds of several apart."""
@@ -69,8 +68,8 @@ class Folds:
             each.sum().backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
-            if self._progress and update % 50 == 49:
-                self._progress("fit the critic", stage * self._updates + update + 1, self._total)
+            if update % 50 == 49:
+                progress.report("fit the critic", stage * self._updates + update + 1, self._total)
 
     def own(self, values: Tensor, row: Tensor | None = None) -> Tensor:
         """Pick for each row what its own fold's network says, which never saw it: (F, M, …) -> (M, …).

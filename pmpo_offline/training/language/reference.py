@@ -25,8 +25,6 @@ from pmpo_offline.training.language.reference_cache import ReferenceCache
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-Progress = Callable[[str, int, int], None]
-
 
 @dataclass(frozen=True)
 class Known:
@@ -66,10 +64,10 @@ class Reference:
         """What makes logits of its last hidden states."""
         return causal(self._model).get_output_embeddings()  # type: ignore[no-any-return]
 
-    def prepare(self, rows: Sequence[Tokens], progress: Progress | None = None) -> None:
+    def prepare(self, rows: Sequence[Tokens]) -> None:
         """Make sure that all of these are in the cache."""
         if not self._asked.issuperset(rows):
-            self._get(rows, progress)
+            self._get(rows)
 
     def __call__(self, rows: Sequence[Tokens], batch: TokenBatch) -> Known:
         """Return what it says of rows that were collated to `batch`, on the batch's device."""
@@ -90,11 +88,11 @@ class Reference:
             hidden = states(self._model, batch, trunk=trunk, cut=self.cut)
             return Known(token_logp(self._model, hidden, batch.target), hidden, trunk)
 
-    def _get(self, rows: Sequence[Tokens], progress: Progress | None = None) -> Any:
+    def _get(self, rows: Sequence[Tokens]) -> Any:
         if self._asked.issuperset(rows):
             return self._cache.get(rows)  # without a word to the model
         with self._alone():
-            found = self._cache.get(rows, progress)
+            found = self._cache.get(rows)
         self._asked.update(rows)
         return found
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,9 +25,8 @@ from pmpo_offline.policies.language.model import LanguageModel
 from pmpo_offline.policies.language.scoring import check_head, states, token_logp
 from pmpo_offline.policies.language.tokens import Tokens, collate
 from pmpo_offline.policies.language.trunk import causal, check_split, trunk_states
+from pmpo_offline.runtime import progress
 from pmpo_offline.training.language.shards import Shards
-
-Progress = Callable[[str, int, int], None]
 
 BATCH_TOKENS = 4096
 """Places, padding counted, that go through the model at once."""
@@ -62,12 +61,11 @@ class ReferenceCache:
         sorts = ["logp", "states", *([f"trunk-{cut}"] if cut is not None else [])]
         self._shards = [Shards(place / sort, {**identity, "sort": sort}) for sort in sorts]
 
-    def get(self, rows: Sequence[Tokens], progress: Progress | None = None) -> list[CachedRow]:
+    def get(self, rows: Sequence[Tokens]) -> list[CachedRow]:
         """Return what the reference says of each row; what nobody has asked for yet is computed and kept.
 
         Args:
             rows: in any order, the same one as often as you like.
-            progress: called with ("reference model", rows computed, rows to compute).
 
         Raises:
             UserError: the model's distributions are not those of its head, or it cannot be split at `cut`.
@@ -84,7 +82,7 @@ class ReferenceCache:
         }
         self._tell_of_lost()
         if missing:
-            self._compute(missing, progress)
+            self._compute(missing)
         found = [[shards[name] for shards in self._shards] for name in names]
         return [CachedRow(logp, hidden, trunk[0] if trunk else None) for logp, hidden, *trunk in found]
 
@@ -100,7 +98,7 @@ class ReferenceCache:
             warnings.warn(f"{path}{others} cannot be read ({reason}): computing again what {what} held", stacklevel=3)
 
     @torch.no_grad()
-    def _compute(self, missing: dict[str, Tokens], progress: Progress | None) -> None:
+    def _compute(self, missing: dict[str, Tokens]) -> None:
         if self._model.training:
             raise ValueError("the reference model is in training mode: dropout would be cached for good")
         check_head(self._model)
@@ -119,8 +117,7 @@ class ReferenceCache:
                     shards.write({name: value for name, value in batch.items() if name not in shards})
                     batch.clear()
                 held = 0
-            if progress:
-                progress("reference model", done, len(missing))
+            progress.report("reference model", done, len(missing))
 
     def _say(self, rows: Sequence[Tokens]) -> Iterator[tuple[Tensor, ...]]:
         """Yield each row's tensors, one for each of the shards."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 
 from pmpo_offline.data import Dataset, columns
 from pmpo_offline.policies.language.tokens import Tokens, prompt_tokens, tokenize
+from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.training.language.strata import Indices
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +130,6 @@ def read(
     tokenizer: PreTrainedTokenizerBase,
     *,
     context: int,
-    progress: Progress | None = None,
 ) -> Responses:
     """Return the rows of a dataset of responses as tokens; completions that do not fit are cut, and then do not end.
 
@@ -140,7 +138,6 @@ def read(
             and what their longest may be (`tokens`): one that was cut when it was sampled has no end here either.
         tokenizer: the model's.
         context: the most tokens that a row may have, prompt and completion together.
-        progress: told how far it is.
 
     Raises:
         UserError: a null text, or a prompt that leaves no room for a completion.
@@ -161,8 +158,8 @@ def read(
                 "leave it out, or raise max_length as far as the model reaches"
             )
         tokens.append(Tokens(each.prompt, each.completion[:room]))
-        if progress and (row % 500 == 499 or row + 1 == len(prompts)):
-            progress("tokenize", row + 1, len(prompts))
+        if row % 500 == 499 or row + 1 == len(prompts):
+            progress.report("tokenize", row + 1, len(prompts))
     return Responses(
         name,
         tokens,

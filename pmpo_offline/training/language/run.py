@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +26,7 @@ from pmpo_offline.declarations import catalog
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.policies.language.model import LanguageModel, add_lora, load_adapter, open_model, save_adapter
 from pmpo_offline.policies.language.quiet import quiet
+from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.tasks.language.models import model_directory
 from pmpo_offline.tasks.language.sampling import context
@@ -38,7 +39,6 @@ from pmpo_offline.training.language.trainer import ResponseTrainer
 from pmpo_offline.training.record import bound_text, claim, finished, identity, labels_of, write_record
 from pmpo_offline.training.shuffle import check_control, identified
 
-Progress = Callable[[str, int, int], None]
 _OWNER = "run"
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
@@ -84,7 +84,6 @@ def train_language(
     home: Path | None = None,
     shuffle_labels: bool = False,
     overrides: Mapping[str, Any] | None = None,
-    progress: Progress | None = None,
 ) -> TrainedLanguage:
     """Train a LoRA adapter on the train split of a dataset.
 
@@ -99,7 +98,6 @@ def train_language(
         home: where datasets and models are.
         shuffle_labels: permute labels and scores among all rows, as a control.
         overrides: training hyperparameters (`LanguageSettings`) in place of the declared ones.
-        progress: told what is going on.
 
     Raises:
         UserError: unknown or malformed hyperparameters, labels that leave nothing to learn from, feedback to shuffle
@@ -122,7 +120,7 @@ def train_language(
     if not isinstance(name, str):
         raise UserError(f"dataset {dataset.metadata.id} names no model: say which one to train with --model")
     root = data.home() if home is None else home
-    directory = model_directory(name, root, progress)
+    directory = model_directory(name, root)
     base = open_model(directory, name=name, dtype=hyper.dtype, quantize=hyper.quantize)
     control = shuffle_labels and identified(rows.metadata, algorithm.rows)
     told = [algorithm.model_dump(), complete, hyper.model_dump(), seed, control]
@@ -133,9 +131,7 @@ def train_language(
 
     checkpoints = output / "checkpoints"
     _begin(checkpoints, run)
-    trainer = _trainer(
-        base, algorithm, hyper, rows, checkpoints, cache or root / ".reference", seed, shuffle_labels, progress
-    )
+    trainer = _trainer(base, algorithm, hyper, rows, checkpoints, cache or root / ".reference", seed, shuffle_labels)
     last = _last_whole(checkpoints)
     with quiet():
         trainer.train(resume_from_checkpoint=str(last) if last else None)
@@ -176,7 +172,6 @@ def _trainer(
     cache: Path,
     seed: int,
     shuffle_labels: bool,
-    progress: Progress | None,
 ) -> ResponseTrainer:
     layers = base.model.config.get_text_config().num_hidden_layers
     cut = 0 if hyper.lora_layers is None else max(0, layers - hyper.lora_layers)
@@ -212,20 +207,18 @@ def _trainer(
         replace(base, model=adapted),
         args=args,
         train_dataset=rows,
-        callbacks=[_Told(algorithm.name, progress)],
-        progress=progress,
+        callbacks=[_Told(algorithm.name)],
     )
     trainer.remove_callback(transformers.trainer_callback.PrinterCallback)
     return trainer
 
 
 class _Told(transformers.TrainerCallback):  # type: ignore[misc]
-    def __init__(self, name: str, progress: Progress | None) -> None:
-        self._name, self._progress = name, progress
+    def __init__(self, name: str) -> None:
+        self._name = name
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self._progress:
-            self._progress(f"train {self._name}", state.global_step, state.max_steps)
+        progress.report(f"train {self._name}", state.global_step, state.max_steps)
 
 
 def _content(rows: Dataset) -> str:

@@ -24,7 +24,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from pmpo_offline.runtime.errors import PmpoOfflineError
-from pmpo_offline.runtime.files import alone_in, refusal
+from pmpo_offline.runtime.files import file_lock, refusal
 
 CHECKSUM = "crc32"
 """The entry of a file's metadata beside what its owner says: of all its tensors."""
@@ -85,7 +85,7 @@ class Shards:
         content = save(whole, {**self._owner, CHECKSUM: _checksum(whole)})
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            with alone_in(self._folder):
+            with file_lock(self._folder):
                 for left in self._folder.glob(".*.partial"):
                     left.unlink()
                 try:

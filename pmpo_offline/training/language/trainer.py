@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +44,6 @@ if TYPE_CHECKING:
     from peft import PeftConfig
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-Progress = Callable[[str, int, int], None]
 
 _COMPARED = {"ref_logp", "ref_chosen", "ref_rejected", "policy_kl"}
 
@@ -67,7 +65,6 @@ class ResponseTrainer(SafeCheckpoints):
         optimizers: an optimizer and a schedule in place of the configured ones.
         quantization_config: for a model that is given by its name: hold its weights in 8 or 4 bits (on a GPU).
         peft_config: puts a fresh adapter on the model.
-        progress: told how far preparations are.
 
     Raises:
         UserError: whatever of this does not fit together, in one line.
@@ -89,8 +86,6 @@ class ResponseTrainer(SafeCheckpoints):
         optimizers: tuple[Any, Any] = (None, None),
         quantization_config: Any = None,
         peft_config: PeftConfig | None = None,
-        *,
-        progress: Progress | None = None,
     ) -> None:
         if data_collator is not None or compute_metrics is not None:
             raise UserError("rows are collated here and there are no logits: leave data_collator, compute_metrics out")
@@ -100,7 +95,7 @@ class ResponseTrainer(SafeCheckpoints):
         if args.n_gpu > 1:
             raise UserError(f"one process sees {args.n_gpu} GPUs: start one for each with accelerate launch")
         transformers.set_seed(args.seed)  # an adapter begins at random
-        self._progress, self._config, self._algorithm = progress, args, args.algorithm
+        self._config, self._algorithm = args, args.algorithm
         if args.shuffle_labels:
             check_control(self._algorithm, responses=True)
         self.policy = policy_of(model, processing_class, quantization_config, peft_config)
@@ -137,7 +132,7 @@ class ResponseTrainer(SafeCheckpoints):
         return part(given, split) if isinstance(given, Dataset) else dataset_of(given, self.policy.tokenizer, split)
 
     def _feed(self, dataset: Dataset, *, shuffle: bool = False) -> Feed:
-        responses = read(dataset, self.policy.tokenizer, context=self._context, progress=self._progress)
+        responses = read(dataset, self.policy.tokenizer, context=self._context)
         return Feed(responses.shuffled(self._config.seed) if shuffle else responses, self._algorithm, self.settings)
 
     @property
@@ -194,7 +189,7 @@ class ResponseTrainer(SafeCheckpoints):
         if self.reference is None:
             return
         tokens = [feed.responses.tokens[row] for row in rows.tolist()]
-        self.reference.prepare(tokens[self.args.process_index :: self.args.world_size], self._progress)
+        self.reference.prepare(tokens[self.args.process_index :: self.args.world_size])
         self.accelerator.wait_for_everyone()
         self.reference.prepare(tokens)  # what the others found is read, or, on another machine's disk, computed
 

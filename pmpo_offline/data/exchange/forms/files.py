@@ -32,15 +32,12 @@ KINDS: Mapping[str, tuple[str, ...]] = {
 _BATCH = 1024
 _AGAIN = re.compile(r"(.+)_duplicated_\d+")
 """What polars calls a column of a CSV file whose name stood there before."""
-Tell = Callable[[float], None]
-"""Hears which share of a file is read."""
 
 
 class _File(NamedTuple):
     path: Path
     name: str
     """As messages call it."""
-    tell: Tell
 
 
 def kind_of(path: Path) -> str | None:
@@ -76,7 +73,7 @@ def columns(path: Path) -> list[str]:
     return [] if first is None else list(first.values)
 
 
-def rows(path: Path, name: str | None = None, tell: Tell = lambda share: None) -> Iterator[Row]:
+def rows(path: Path, name: str | None = None) -> Iterator[Row]:
     """Yield the rows of a file, called `name` in messages; `UserError` where it is missing, empty or damaged."""
     kind = kind_of(path)
     if kind is None or not path.is_file():
@@ -85,7 +82,7 @@ def rows(path: Path, name: str | None = None, tell: Tell = lambda share: None) -
         raise UserError(f"{path} is empty")
     read = _READERS[kind]
     with _readable(path):
-        yield from read(_File(path, name or path.name, tell))
+        yield from read(_File(path, name or path.name))
 
 
 @contextmanager
@@ -100,14 +97,11 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 def _json_lines(source: _File) -> Iterator[Row]:
-    size = source.path.stat().st_size
     with source.path.open("rb") as stored, _unpacked(stored, source.path) as file:
         for number, line in enumerate(file, 1):
             place = f"{source.name}, line {number}"
             if line.strip():
                 yield _record(_parsed(line, place), place)
-            if number % _BATCH == 0:
-                source.tell(stored.tell() / size)
 
 
 def _json(source: _File) -> Iterator[Row]:
@@ -181,7 +175,6 @@ def _batches(source: _File, batches: Iterator[pa.RecordBatch], total: int) -> It
         for values in batch.to_pylist():
             number += 1
             yield Row(values, f"{source.name}, row {number}")
-        source.tell(number / max(1, total))
 
 
 _READERS: Mapping[str, Callable[[_File], Iterator[Row]]] = {

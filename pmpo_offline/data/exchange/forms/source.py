@@ -10,7 +10,8 @@ from pmpo_offline.data.exchange.forms import files
 from pmpo_offline.data.exchange.forms.registry import Form
 from pmpo_offline.data.exchange.forms.response import Row
 from pmpo_offline.data.exchange.origin import Origin, origin
-from pmpo_offline.data.exchange.readers.source import Progress, hashes_of
+from pmpo_offline.data.exchange.readers.source import hashes_of
+from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError
 
 _MB = 2**20
@@ -22,7 +23,7 @@ class TextSource:
 
     name: str
     """What it is called there; may be made of anything."""
-    rows: Callable[[Progress], Iterator[Row]]
+    rows: Callable[[], Iterator[Row]]
     """All rows from the first on, however often it is called; `UserError` where they cannot be read."""
     hashes: Callable[[], dict[str, str]]
     """What tells this content from any other."""
@@ -50,7 +51,7 @@ def of_files(path: Path) -> TextSource:
         name = name.removesuffix(suffix)
     return TextSource(
         name=name,
-        rows=lambda progress: _rows(found, progress),
+        rows=lambda: _rows(found),
         hashes=lambda: hashes_of(found),
         files=found,
         packages=("pyarrow", "polars"),
@@ -64,15 +65,14 @@ def _sound(name: str) -> str:
     return name.encode("utf-8", "replace").decode()
 
 
-def _rows(found: Mapping[str, Path], progress: Progress) -> Iterator[Row]:
+def _rows(found: Mapping[str, Path]) -> Iterator[Row]:
     sizes = [path.stat().st_size for path in found.values()]
     total = max(1, sum(sizes) // _MB)
     before = 0
     for (name, path), size in zip(found.items(), sizes, strict=True):
-
-        def tell(share: float, before: int = before, size: int = size) -> None:
-            progress("read MB of text", min(total - 1, int(before + share * size) // _MB), total)
-
-        yield from files.rows(path, name, tell)
+        for number, row in enumerate(files.rows(path, name)):
+            if number % 1024 == 0:
+                progress.report("read MB of text", before // _MB, total)
+            yield row
         before += size
-    progress("read MB of text", total, total)
+    progress.report("read MB of text", total, total)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pmpo_offline.data.exchange.readers import d4rl, hub, minari, ogbench, rlds
 from pmpo_offline.data.exchange.readers.flat import SUFFIXES, Flat, joined, open_flat
-from pmpo_offline.data.exchange.readers.source import Environment, Progress, Recorded, Source
+from pmpo_offline.data.exchange.readers.source import Environment, Recorded, Source
 from pmpo_offline.runtime.errors import UserError
 
 _CAN_BE = (
@@ -15,14 +15,14 @@ _CAN_BE = (
 )
 
 
-def open_source(name: str, progress: Progress) -> Source:
+def open_source(name: str) -> Source:
     """Return what is found under a name: `minari:ID`, or the path of a file or a folder.
 
     Raises `UserError` where there is nothing, or nothing that can be read here.
     """
     scheme, colon, rest = name.partition(":")
     if colon and scheme == "minari":
-        return minari.source(hub.find(rest, progress))
+        return minari.source(hub.find(rest))
     path = Path(name).expanduser()
     if path.is_dir():
         return _in_folder(path)

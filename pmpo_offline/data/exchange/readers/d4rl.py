@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pmpo_offline.data.exchange import d4rl_scores
 from pmpo_offline.data.exchange.readers.episodes import cut
 from pmpo_offline.data.exchange.readers.flat import Flat, Kind
-from pmpo_offline.data.exchange.readers.source import Environment, Progress, Recorded, Source
+from pmpo_offline.data.exchange.readers.source import Environment, Recorded, Source
 from pmpo_offline.data.schema import References
 from pmpo_offline.runtime.errors import UserError
 
@@ -51,7 +51,7 @@ def source(flat: Flat) -> Source:
         format="d4rl",
         name=name,
         files={flat.path.name: flat.path},
-        read=lambda progress: _read(flat, name, progress),
+        read=lambda: _read(flat, name),
         packages=("h5py",),
         task=str(said["task"]) if ours else None,
         environment=Environment(environment) if environment else None,
@@ -77,7 +77,7 @@ def _told(flat: Flat) -> References | None:
         ) from None
 
 
-def _read(flat: Flat, name: str, progress: Progress) -> Recorded:
+def _read(flat: Flat, name: str) -> Recorded:
     flat.need(*_NEEDED)
     if not {"timeouts", "next_observations"} & flat.names:
         raise UserError(
@@ -85,7 +85,7 @@ def _read(flat: Flat, name: str, progress: Progress) -> Recorded:
             "timeouts (M,), of zeros if terminals end every episode"
         )
     given = {each: kind for each, kind in _OPTIONAL.items() if each in flat.names}
-    arrays = flat.read({**_NEEDED, **given}, progress)
+    arrays = flat.read({**_NEEDED, **given})
     rows = len(arrays["observations"])
     observation, terminal = arrays["observations"], arrays["terminals"]
     following = arrays.get("next_observations")

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pmpo_offline.data.exchange.readers import checks
-from pmpo_offline.data.exchange.readers.source import Progress
+from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError
 
 Array = NDArray[Any]
@@ -55,14 +55,14 @@ class Flat:
         with _readable(self.path):
             return self.load(name)
 
-    def read(self, kinds: Mapping[str, Kind], progress: Progress) -> dict[str, Array]:
+    def read(self, kinds: Mapping[str, Kind]) -> dict[str, Array]:
         """Return the arrays of these names and kinds; `UserError` unless all have as many rows, and at least one."""
         self.need(*kinds)
         found: dict[str, Array] = {}
         for done, (name, kind) in enumerate(kinds.items()):
-            progress("read arrays", done, len(kinds))
+            progress.report("read arrays", done, len(kinds))
             found[name] = getattr(self, kind)(name)
-        progress("read arrays", len(kinds), len(kinds))
+        progress.report("read arrays", len(kinds), len(kinds))
         (first, values), *others = found.items()
         for name, each in others:
             if len(each) != len(values):

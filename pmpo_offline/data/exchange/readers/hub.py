@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from pmpo_offline.data.exchange.readers import minari
-from pmpo_offline.data.exchange.readers.source import Progress
+from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError
 
 _ID = re.compile(r"(?:\w[-\w]*/)*\w[-\w]*-v\d+", re.ASCII)
@@ -19,7 +19,7 @@ def minari_home() -> Path:
     return Path(os.environ.get("MINARI_DATASETS_PATH") or "~/.minari/datasets").expanduser()
 
 
-def find(dataset_id: str, progress: Progress) -> Path:
+def find(dataset_id: str) -> Path:
     """Return the folder with the metadata of a Minari data set, downloading it if it is not there.
 
     Raises `UserError` for a malformed id, and for one that is neither here nor can be had from the hub.
@@ -30,9 +30,9 @@ def find(dataset_id: str, progress: Progress) -> Path:
         )
     directory = minari_home() / dataset_id
     if not (folder := minari.data_folder(directory)):
-        progress("ask Minari's hub", 0, 1)
+        progress.report("ask Minari's hub", 0, 1)
         _download(dataset_id)
-        progress("ask Minari's hub", 1, 1)
+        progress.report("ask Minari's hub", 1, 1)
         folder = minari.data_folder(directory)
     if not folder:
         raise UserError(f"minari:{dataset_id} was downloaded and {directory} holds no data/metadata.json: get it again")

@@ -23,10 +23,11 @@ from pmpo_offline.data.exchange.origin import origin
 from pmpo_offline.data.exchange.readers import checks
 from pmpo_offline.data.exchange.readers.episodes import UNKNOWN_SEED
 from pmpo_offline.data.exchange.readers.minari_storage import METADATA, Episode, open_storage
-from pmpo_offline.data.exchange.readers.source import Environment, Progress, Recorded, Source
+from pmpo_offline.data.exchange.readers.source import Environment, Recorded, Source
 from pmpo_offline.data.exchange.readers.spaces import Leaf, leaves
 from pmpo_offline.data.experience import Experience
 from pmpo_offline.data.schema import References
+from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError
 
 _NEEDED = ("observation_space", "action_space", "total_episodes", "data_format")
@@ -49,7 +50,7 @@ def source(folder: Path) -> Source:
         format="minari",
         name=name,
         files={path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()},
-        read=lambda progress: _read(folder, said, progress),
+        read=lambda: _read(folder, said),
         packages=("minari", "gymnasium", "h5py", "pyarrow"),
         task=ours.task if ours else None,
         environment=_environment(said.get("env_spec")),
@@ -103,7 +104,7 @@ def _space(said: dict[str, Any], key: str, folder: Path, *, acts: bool = False) 
     return leaves(space, key, acts=acts)
 
 
-def _read(folder: Path, said: dict[str, Any], progress: Progress) -> Recorded:
+def _read(folder: Path, said: dict[str, Any]) -> Recorded:
     seen, acted = _space(said, "observation_space", folder), _space(said, "action_space", folder, acts=True)
     low, high = (np.concatenate([getattr(leaf, name) for leaf in acted]) for name in ("low", "high"))
     try:
@@ -117,7 +118,7 @@ def _read(folder: Path, said: dict[str, Any], progress: Progress) -> Recorded:
     with open_storage(folder, str(said["data_format"])) as episode_of:
         for index in range(count):
             if index % 64 == 0:
-                progress("read episodes", index, count)
+                progress.report("read episodes", index, count)
             episode = episode_of(index)
             where = f"{folder}: {episode.where}"
             observation, action, reward = _arrays(episode, seen, acted, where)
@@ -130,7 +131,7 @@ def _read(folder: Path, said: dict[str, Any], progress: Progress) -> Recorded:
             parts["success"].append(_success(episode))
             parts["behavior"].append(str(episode.attribute("behavior") or said.get("algorithm_name") or "unknown"))
             parts["seed"].append(_seed(episode.attribute("seed")))
-    progress("read episodes", count, count)
+    progress.report("read episodes", count, count)
     known = [success is not None for success in parts["success"]]
     length = np.array([len(reward) for reward in parts["reward"]], np.int64)
     experience = Experience(

@@ -16,7 +16,7 @@ import numpy as np
 
 from pmpo_offline.data.exchange.readers.episodes import cut
 from pmpo_offline.data.exchange.readers.flat import Flat, Kind
-from pmpo_offline.data.exchange.readers.source import Environment, Progress, Recorded, Source
+from pmpo_offline.data.exchange.readers.source import Environment, Recorded, Source
 
 _NEEDED: dict[str, Kind] = {"observations": "matrix", "actions": "actions", "terminals": "flags"}
 _OPTIONAL: dict[str, Kind] = {
@@ -41,15 +41,15 @@ def source(flat: Flat) -> Source:
         format="ogbench",
         name=name,
         files={flat.path.name: flat.path},
-        read=lambda progress: _read(flat, name, progress),
+        read=lambda: _read(flat, name),
         packages=("numpy",),
         environment=Environment(f"ogbench/{'-'.join(parts[:-1])}-{version}") if named else None,
     )
 
 
-def _read(flat: Flat, name: str, progress: Progress) -> Recorded:
+def _read(flat: Flat, name: str) -> Recorded:
     given = {each: kind for each, kind in _OPTIONAL.items() if each in flat.names}
-    arrays = flat.read({**_NEEDED, **given}, progress)
+    arrays = flat.read({**_NEEDED, **given})
     rows = len(arrays["observations"])
     masks = arrays.get("masks", np.ones(rows, np.bool_))
     following = arrays.get("next_observations")

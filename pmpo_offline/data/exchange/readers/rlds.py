@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from pmpo_offline.data.exchange.readers.episodes import cut
 from pmpo_offline.data.exchange.readers.flat import Flat, Kind
-from pmpo_offline.data.exchange.readers.source import Progress, Recorded, Source
+from pmpo_offline.data.exchange.readers.source import Recorded, Source
 from pmpo_offline.runtime.errors import UserError
 
 _MATRIX: Kind = "matrix"
@@ -45,15 +45,15 @@ def source(flat: Flat, files: list[Path]) -> Source:
         format="rlds",
         name=name,
         files={path.name: path for path in files},
-        read=lambda progress: _read(flat, name, progress),
+        read=lambda: _read(flat, name),
         packages=("numpy", "h5py", "pyarrow"),
     )
 
 
-def _read(flat: Flat, name: str, progress: Progress) -> Recorded:
+def _read(flat: Flat, name: str) -> Recorded:
     named = sorted(each for each in flat.names if each.startswith("observation/"))
     parts = named if named and "observation" not in flat.names else ["observation"]
-    arrays = flat.read({**dict.fromkeys(parts, _MATRIX), **_NEEDED}, progress)
+    arrays = flat.read({**dict.fromkeys(parts, _MATRIX), **_NEEDED})
     end = _ends(arrays["is_first"], arrays["is_last"], arrays["is_terminal"], flat.path)
     experience = cut(
         str(flat.path),

@@ -13,7 +13,6 @@ from pmpo_offline.data.experience import Experience
 from pmpo_offline.data.schema import References
 from pmpo_offline.data.storage import sha256
 
-Progress = Callable[[str, int, int], None]
 _LISTED = 100  # files whose hashes are told one by one
 
 
@@ -49,7 +48,7 @@ class Source:
     """What it is called there; may be made of anything."""
     files: Mapping[str, Path]
     """Every file that is read, by a short name."""
-    read: Callable[[Progress], Recorded]
+    read: Callable[[], Recorded]
     """Read all of it; `UserError` where the content is not what the format says."""
     packages: tuple[str, ...]
     """Whose versions matter to how it is read."""

@@ -19,8 +19,8 @@ import numpy as np
 from pmpo_offline.data import columns, hdf5
 from pmpo_offline.data.dataset import Dataset
 from pmpo_offline.data.exchange.writers import flat
-from pmpo_offline.data.exchange.writers.steps import Tell
 from pmpo_offline.data.exchange.writers.writer import Writer
+from pmpo_offline.runtime import progress
 
 _ENDING = ".h5"
 _VERSION = "2.1"
@@ -33,20 +33,20 @@ NOTE = (
 )
 
 
-def write(folder: Path, dataset: Dataset, tell: Tell) -> None:
+def write(folder: Path, dataset: Dataset) -> None:
     """Write `<name>.h5` into `folder`."""
     count = dataset.metadata.counts.episodes
     with hdf5.new_file(folder / flat.file_name(dataset, _ENDING), flat.size(dataset) + 4096 * count) as file:
         file.create_dataset("columns", data=_COLUMNS)
         file.create_dataset("num_episodes", data=count)
         file.create_dataset("version", data=_VERSION)
-        _write_episodes(file, dataset, tell)
+        _write_episodes(file, dataset)
         hdf5.put(file.id, "scores", columns.vector(dataset.table, "score"))
         hdf5.put(file.id, "labels", columns.labels(dataset.table))
         flat.write_about(file, dataset)
 
 
-def _write_episodes(file: h5py.File, dataset: Dataset, tell: Tell) -> None:
+def _write_episodes(file: h5py.File, dataset: Dataset) -> None:
     steps, episodes = dataset.table, dataset.episodes
     vectors = {
         "observations": columns.matrix(steps, "observation"),
@@ -61,7 +61,7 @@ def _write_episodes(file: h5py.File, dataset: Dataset, tell: Tell) -> None:
             hdf5.put(file.id, f"{name}_{index}", values[first:end])
         hdf5.put(file.id, f"terminated_{index}", np.array(terminated[index]))
         if index % 64 == 63 or index == count - 1:
-            tell(index + 1, count)
+            progress.report("write rows", index + 1, count)
 
 
 def loading(dataset: Dataset) -> list[str]:

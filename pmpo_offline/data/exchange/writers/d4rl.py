@@ -15,8 +15,9 @@ import numpy as np
 from pmpo_offline.data import columns, hdf5
 from pmpo_offline.data.dataset import Dataset
 from pmpo_offline.data.exchange.writers import flat
-from pmpo_offline.data.exchange.writers.steps import Tell, blocks
+from pmpo_offline.data.exchange.writers.steps import blocks
 from pmpo_offline.data.exchange.writers.writer import Writer
+from pmpo_offline.runtime import progress
 
 _ENDING = ".hdf5"
 _MATRICES = {"observations": "observation", "actions": "action", "next_observations": "next_observation"}
@@ -34,7 +35,7 @@ NOTE = (
 )
 
 
-def write(folder: Path, dataset: Dataset, tell: Tell) -> None:
+def write(folder: Path, dataset: Dataset) -> None:
     """Write `<name>.hdf5` into `folder`."""
     with hdf5.new_file(folder / flat.file_name(dataset, _ENDING), flat.size(dataset)) as file:
         n, schema = len(dataset), dataset.table.schema
@@ -50,7 +51,7 @@ def write(folder: Path, dataset: Dataset, tell: Tell) -> None:
             for name, (column, _) in _VECTORS.items():
                 file[name][rows] = columns.vector(block, column)
             file["labels"][rows] = columns.labels(block)
-            tell(rows.stop, n)
+            progress.report("write rows", rows.stop, n)
         flat.write_about(file, dataset)
 
 

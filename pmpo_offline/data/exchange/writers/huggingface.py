@@ -17,19 +17,20 @@ import pyarrow as pa
 
 from pmpo_offline.data.dataset import Dataset
 from pmpo_offline.data.exchange.writers.parquet import NOTE, write_parts
-from pmpo_offline.data.exchange.writers.steps import BLOCK, Tell, blocks
+from pmpo_offline.data.exchange.writers.steps import BLOCK, blocks
 from pmpo_offline.data.exchange.writers.writer import Writer
+from pmpo_offline.runtime import progress
 
 _FILE_SIZE = 2**28
 
 
-def write(folder: Path, dataset: Dataset, tell: Tell) -> None:
+def write(folder: Path, dataset: Dataset) -> None:
     """Write the tables into `folder`."""
     (folder / "data").mkdir()
     size = rows_a_file(dataset)
     count = -(-len(dataset) // size)
     for index in range(count):
-        write_parts(folder / _name("transitions", index, count), _steps(dataset, index * size, size, tell))
+        write_parts(folder / _name("transitions", index, count), _steps(dataset, index * size, size))
     for name in ("episodes", "candidates"):
         table: pa.Table | None = getattr(dataset, name)
         if table is not None:
@@ -53,13 +54,13 @@ def loading(dataset: Dataset) -> list[str]:
     return ['import datasets; transitions = datasets.load_dataset("path/of/this/folder", "transitions", split="train")']
 
 
-def _steps(dataset: Dataset, first: int, size: int, tell: Tell) -> Iterator[pa.Table]:
+def _steps(dataset: Dataset, first: int, size: int) -> Iterator[pa.Table]:
     features = json.loads(dataset.table.schema.metadata[b"huggingface"])
     described = features["info"]["features"]
     described["next_observation"] = described["observation"]
     for rows, block in blocks(dataset, first, min(first + size, len(dataset))):
         yield block.replace_schema_metadata({"huggingface": json.dumps(features)})
-        tell(rows.stop, len(dataset))
+        progress.report("write rows", rows.stop, len(dataset))
 
 
 def _name(table: str, index: int, count: int) -> str:

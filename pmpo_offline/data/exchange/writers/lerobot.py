@@ -26,8 +26,9 @@ from numpy.typing import NDArray
 from pmpo_offline.data import columns
 from pmpo_offline.data.dataset import Dataset
 from pmpo_offline.data.exchange.writers.parquet import write_parts
-from pmpo_offline.data.exchange.writers.steps import BLOCK, Tell
+from pmpo_offline.data.exchange.writers.steps import BLOCK
 from pmpo_offline.data.exchange.writers.writer import Writer
+from pmpo_offline.runtime import progress
 
 NOTE = (
     "A frame a step: what followed it is `next.reward` and `next.done`, the next observation is the next frame's, and "
@@ -39,7 +40,7 @@ _PATH = "chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 _CHUNK, _FILE_MB = 1000, 100  # files a folder, megabytes a file
 
 
-def write(folder: Path, dataset: Dataset, tell: Tell, fps: int = 20) -> None:
+def write(folder: Path, dataset: Dataset, fps: int = 20) -> None:
     """Write the dataset into `folder`, with `fps` steps to a second."""
     start = columns.vector(dataset.episodes, "start")
     end = start + columns.vector(dataset.episodes, "length")
@@ -48,7 +49,7 @@ def write(folder: Path, dataset: Dataset, tell: Tell, fps: int = 20) -> None:
         here = np.flatnonzero(file == index)
         path = folder / "data" / _PATH.format(chunk_index=index // _CHUNK, file_index=index % _CHUNK)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_parts(path, _frames(dataset, int(start[here[0]]), int(end[here[-1]]), fps, tell))
+        write_parts(path, _frames(dataset, int(start[here[0]]), int(end[here[-1]]), fps))
     features = _features(dataset)
     _write_episodes(folder, dataset, file, {name: _statistics(values, start) for name, values in features.items()})
     whole = {name: _statistics(values, start[:1]) for name, values in features.items()}
@@ -64,7 +65,7 @@ def _files(end: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
     return np.unique(cut, return_inverse=True)[1]
 
 
-def _frames(dataset: Dataset, first: int, end: int, fps: int, tell: Tell) -> Iterator[pa.Table]:
+def _frames(dataset: Dataset, first: int, end: int, fps: int) -> Iterator[pa.Table]:
     success = columns.vector(dataset.episodes, "success")
     for start in range(first, end, BLOCK):
         steps = dataset.table.slice(start, min(BLOCK, end - start))
@@ -86,7 +87,7 @@ def _frames(dataset: Dataset, first: int, end: int, fps: int, tell: Tell) -> Ite
                 "task_index": np.zeros(len(step), np.int64),
             }
         )
-        tell(start + len(step), len(dataset))
+        progress.report("write rows", start + len(step), len(dataset))
 
 
 def _vectors(values: NDArray[np.float32]) -> pa.Array:

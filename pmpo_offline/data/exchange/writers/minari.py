@@ -11,7 +11,6 @@ from pathlib import Path
 
 from pmpo_offline.data import hdf5
 from pmpo_offline.data.dataset import Dataset
-from pmpo_offline.data.exchange.writers.steps import Tell
 from pmpo_offline.data.exchange.writers.writer import Writer
 
 NOTE = (
@@ -25,9 +24,9 @@ def place(directory: Path, dataset: Dataset) -> Path:
     return directory / dataset.metadata.id
 
 
-def write(folder: Path, dataset: Dataset, tell: Tell) -> None:
+def write(folder: Path, dataset: Dataset) -> None:
     """Write the dataset into `folder`, its own."""
-    hdf5.write_minari(folder, dataset.metadata, dataset.table, dataset.episodes, tell)
+    hdf5.write_minari(folder, dataset.metadata, dataset.table, dataset.episodes)
     if dataset.candidates is not None:
         with hdf5.new_file(folder / "candidates.hdf5", hdf5.flat_size(dataset.candidates)) as file:
             hdf5.write_flat(file, dataset.candidates)

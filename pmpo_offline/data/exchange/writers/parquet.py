@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pmpo_offline.data.dataset import Dataset
-from pmpo_offline.data.exchange.writers.steps import Tell, blocks
+from pmpo_offline.data.exchange.writers.steps import blocks
 from pmpo_offline.data.exchange.writers.writer import Writer
+from pmpo_offline.runtime import progress
 
 NOTE = (
     "One row a step, in order; `next_observation` is what was observed after it, at the end of an episode too. "
@@ -24,13 +25,13 @@ NOTE = (
 )
 
 
-def write(folder: Path, dataset: Dataset, tell: Tell) -> None:
+def write(folder: Path, dataset: Dataset) -> None:
     """Write the tables into `folder`."""
 
     def steps() -> Iterator[pa.Table]:
         for rows, block in blocks(dataset):
             yield block.replace_schema_metadata(None)
-            tell(rows.stop, len(dataset))
+            progress.report("write rows", rows.stop, len(dataset))
 
     write_parts(folder / "transitions.parquet", steps())
     for name in ("episodes", "candidates"):

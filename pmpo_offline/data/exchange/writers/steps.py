@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -10,8 +10,6 @@ import pyarrow as pa
 from pmpo_offline.data import columns
 from pmpo_offline.data.dataset import Dataset
 
-Tell = Callable[[int, int], None]
-"""Hears how much is done, of how much."""
 BLOCK = 65_536
 """Rows of a block: a few megabytes, whatever the dataset's size."""
 

@@ -15,8 +15,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pmpo_offline.data.dataset import Dataset
-from pmpo_offline.data.exchange.writers.steps import BLOCK, Tell
+from pmpo_offline.data.exchange.writers.steps import BLOCK
 from pmpo_offline.data.exchange.writers.writer import Writer
+from pmpo_offline.runtime import progress
 
 NOTE = (
     "One row a completion. `label` is true for accept, false for reject, null where unlabelled; an absent `score` is "
@@ -36,15 +37,15 @@ def write_table(path: Path, table: pa.Table, store_schema: bool = True) -> None:
     pq.write_table(table, path, compression="zstd", row_group_size=BLOCK, store_schema=store_schema)
 
 
-def _to_parquet(folder: Path, dataset: Dataset, tell: Tell) -> None:
+def _to_parquet(folder: Path, dataset: Dataset) -> None:
     write_table(folder / "responses.parquet", dataset.table.replace_schema_metadata(None))
-    tell(len(dataset), len(dataset))
+    progress.report("write rows", len(dataset), len(dataset))
 
 
-def _to_hugging_face(folder: Path, dataset: Dataset, tell: Tell) -> None:
+def _to_hugging_face(folder: Path, dataset: Dataset) -> None:
     for name, part in splits(dataset.table).items():
         write_table(folder / f"data/{name}-00000-of-00001.parquet", part)
-    tell(len(dataset), len(dataset))
+    progress.report("write rows", len(dataset), len(dataset))
 
 
 def _files(dataset: Dataset) -> Mapping[str, str]:

@@ -17,9 +17,9 @@ import numpy as np
 import polars as pl
 
 from pmpo_offline.data.dataset import Dataset
-from pmpo_offline.data.exchange.writers.steps import Tell
 from pmpo_offline.data.exchange.writers.texts import splits, write_table
 from pmpo_offline.data.exchange.writers.writer import Writer
+from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.random_words import random_words
 
@@ -30,7 +30,7 @@ NOTE = (
 )
 
 
-def write(folder: Path, dataset: Dataset, tell: Tell) -> None:
+def write(folder: Path, dataset: Dataset) -> None:
     """Write both forms, each with a file a split; `UserError` where nothing is labelled."""
     forms = {"kto": labelled(dataset), "dpo": pairs(dataset)}
     if forms["kto"].is_empty():
@@ -40,7 +40,7 @@ def write(folder: Path, dataset: Dataset, tell: Tell) -> None:
         for split, part in splits(rows[order].to_arrow()).items():
             # Polars' own types of text, which not everybody reads, stay out of the file.
             write_table(folder / name / f"{split}.parquet", part, store_schema=False)
-        tell(done + 1, len(forms))
+        progress.report("write rows", done + 1, len(forms))
 
 
 def labelled(dataset: Dataset) -> pl.DataFrame:

@@ -14,7 +14,7 @@ class Writer:
     """One format."""
 
     write: Callable[..., None]
-    """(folder, dataset, tell, **options): fill the empty folder; `OSError` where the disk refuses."""
+    """(folder, dataset, **options): fill the empty folder; `OSError` where the disk refuses."""
     loading: Callable[[Dataset], list[str]]
     """The lines of Python that open the files."""
     note: str
