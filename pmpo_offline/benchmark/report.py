@@ -46,16 +46,15 @@ def table(raw: pl.DataFrame) -> list[Row]:
     `beta_min` that no β meets (`bounded` is then false, and null where no bound applies), and the `perplexity` of
     logits that have exploded (tables say inf, and a dash where the tokens cannot write prose).
     """
-    runs = _runs(raw)
     rows: list[Row] = []
-    for _, condition in runs.group_by(CONDITION, maintain_order=True):
+    for _, condition in runs(raw).group_by(CONDITION, maintain_order=True):
         reference = condition.filter(pl.col("reference") & ~pl.col("shuffled"))
         for _, arm in condition.group_by("key", maintain_order=True):
             rows.append(_row(arm, reference))
     return sorted(rows, key=_order)
 
 
-def _runs(raw: pl.DataFrame) -> pl.DataFrame:
+def runs(raw: pl.DataFrame) -> pl.DataFrame:
     """Return one record a training run, its score the mean over episodes."""
     scaled = normalized(pl.col("return"), pl.col("reference_min"), pl.col("reference_max"))
     score = pl.when(scaled.is_null()).then(pl.col("return")).otherwise(scaled)
