@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from pmpo_offline.data import Dataset
     from pmpo_offline.policies.language import LanguageModel
 
+pytest_plugins = ["helpers.fixtures"]
+
 torch.set_num_threads(1)
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub: no test asks the hub
 

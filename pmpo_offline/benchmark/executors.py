@@ -15,7 +15,7 @@ import torch
 
 from pmpo_offline.benchmark import control_cells, language_cells
 from pmpo_offline.benchmark.job import Job, Learn
-from pmpo_offline.benchmark.results import SCHEMA, Results, fingerprint
+from pmpo_offline.benchmark.results import SCHEMA, Results
 from pmpo_offline.benchmark.suite import Cell, Condition, Settings
 from pmpo_offline.declarations import catalog
 from pmpo_offline.declarations.catalog import SuiteDeclaration
@@ -55,8 +55,7 @@ class Local:
                 failures.append(f"{condition.title}: {failure}")
                 done += len(group)
                 continue
-            content = fingerprint({name: getattr(dataset, name) for name in ("table", "episodes", "candidates")})
-            jobs = [Job(self.suite, cell, dataset, content) for cell in group]
+            jobs = [Job(self.suite, cell, dataset, dataset.fingerprint) for cell in group]
             with self.learner(jobs, fresh=fresh) as learn:
                 for job in jobs:
                     progress.report("benchmark", done, len(cells))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from pmpo_offline.benchmark.report import Row
-from pmpo_offline.runtime.strict_json import finite
+from pmpo_offline.runtime.json_files import finite
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

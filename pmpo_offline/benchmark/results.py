@@ -12,22 +12,16 @@ A key is the hash of everything that determines the scores. What is to be run ag
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
-import os
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from pmpo_offline.runtime.files import atomic_file
+from pmpo_offline.runtime.hashing import hash_json
 
 SCHEMA = pl.Schema(
     {
@@ -123,47 +117,13 @@ class Results:
 
 def write_whole(path: Path, frame: pl.DataFrame) -> None:
     """Write a frame as Parquet, whole or not at all."""
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")  # another benchmark may be at the same cell
-    try:
-        with temporary.open("wb") as file:
-            frame.write_parquet(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with atomic_file(path) as scratch:
+        frame.write_parquet(scratch)
 
 
 def key(determinants: Mapping[str, Any]) -> str:
     """Return the short hash of what determines a result; `determinants` is JSON."""
-    return hashlib.sha256(json.dumps(determinants, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def fingerprint(tables: Mapping[str, pa.Table | None]) -> str:
-    """Return a hash of the content of tables, equal for equal content in whatever file, form or chunks it lies.
-
-    A dataset that was built at an accepted share and one that was relabelled in memory hold equal rows: their results
-    are interchangeable, so the files' own hashes, which differ, would be the wrong thing to compare.
-    """
-    digest = hashlib.sha256()
-    for title, table in sorted(tables.items()):
-        if table is None:
-            continue
-        for name in sorted(table.column_names):
-            digest.update(f"{title}.{name}:{table.num_rows}".encode())
-            for start in range(0, table.num_rows, 1 << 18):
-                column = table.column(name).slice(start, 1 << 18).combine_chunks()
-                digest.update(np.packbits(column.is_valid().to_numpy(zero_copy_only=False)).tobytes())
-                digest.update(_content(column.drop_null()))
-    return digest.hexdigest()
-
-
-def _content(column: pa.Array) -> bytes:
-    if hasattr(column, "flatten"):
-        column = column.flatten()
-    values: npt.NDArray[Any] = column.to_numpy(zero_copy_only=False)
-    return json.dumps(values.tolist()).encode() if values.dtype == object else values.tobytes()
+    return hash_json(determinants)[:16]
 
 
 def _read(path: Path) -> pl.DataFrame:

@@ -9,8 +9,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from pmpo_offline.runtime.json_files import finite
 from pmpo_offline.runtime.progress import Progress, on_progress
-from pmpo_offline.runtime.strict_json import finite
 
 SECONDS_BETWEEN_LINES = 10.0
 

@@ -6,6 +6,8 @@ score is NaN, so that arithmetic needs no masks.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pmpo_offline.data.labels import Labels
+from pmpo_offline.runtime.hashing import hash_bytes
 
 
 def _whole(table: pa.Table, name: str) -> pa.Array:
@@ -64,3 +67,20 @@ def replace(table: pa.Table, **arrays: pa.Array) -> pa.Table:
         position = table.schema.get_field_index(name)
         table = table.set_column(position, table.schema.field(position), array)
     return table
+
+
+def hash_tables(tables: Mapping[str, pa.Table]) -> str:
+    """Return a hash of the tables' content and names, equal in whatever file, order of columns or chunks it is held."""
+    return hash_bytes(_content(tables))
+
+
+def _content(tables: Mapping[str, pa.Table]) -> Iterator[bytes]:
+    for title, table in sorted(tables.items()):
+        for name in sorted(table.column_names):
+            yield f"{title}.{name}:{table.num_rows}".encode()
+            for start in range(0, table.num_rows, 1 << 18):
+                column = table.column(name).slice(start, 1 << 18).combine_chunks()
+                yield np.packbits(column.is_valid().to_numpy(zero_copy_only=False)).tobytes()
+                known = column.drop_null()
+                values = (known.flatten() if hasattr(known, "flatten") else known).to_numpy(zero_copy_only=False)
+                yield json.dumps(values.tolist()).encode() if values.dtype == object else values.tobytes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,12 +19,15 @@ from pmpo_offline.data.labels import LabelRule
 from pmpo_offline.data.schema import Metadata, ScoreRule, schemas
 from pmpo_offline.data.storage import read_metadata, read_tables, size_problems
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
+from pmpo_offline.runtime.hashing import hash_bytes
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
 Share = float | Literal["collected"]
 """An accepted share, or the one that the data had when it was collected."""
+
+_HASHED = ("prompt", "completion", "score", "label", "prompt_id", "split")
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +120,30 @@ class Dataset:
             return True
         observation = columns.matrix(self.table, "observation")
         return bool((observation[1:] != observation[:1]).any())
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the rows in memory, scores and labels included, equal however they are stored.
+
+        A dataset that was built at an accepted share and one that was relabelled in memory have the same fingerprint:
+        what was learned from one holds for the other.
+        """
+        tables = {"table": self.table, "episodes": self.episodes, "candidates": self.candidates}
+        return columns.hash_tables({name: table for name, table in tables.items() if table is not None})
+
+    @cached_property
+    def content_hash(self) -> str:
+        """Hash of all rows, by which a run records what it was trained on; rows that are held out are included.
+
+        For responses it covers the columns and how they are read (`ends`, `tokens`), the same in both forms; for
+        transitions and candidates the stored files, so that labels given in memory do not change it.
+        """
+        parts: list[Any] = sorted((name, info.sha256) for name, info in self.metadata.files.items())
+        if self.metadata.kind == "responses":
+            settings = self.metadata.provenance.settings
+            content = (self.table.column(name).to_pylist() for name in _HASHED)
+            parts = [[settings.get("ends", True), settings.get("tokens")], *content]
+        return hash_bytes(json.dumps(part).encode() for part in parts)
 
     @cached_property
     def _arrays(self) -> dict[str, NDArray[Any]]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pmpo_offline.data import columns
 from pmpo_offline.data.schema import episodes_schema, transitions_schema
-from pmpo_offline.runtime.npz import load_arrays, save_arrays
+from pmpo_offline.runtime.files import load_arrays, save_arrays
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from typing import Any
 
 from pmpo_offline import data
 from pmpo_offline.data import Dataset, load_dataset
-from pmpo_offline.data.digest import content_digest
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.training.record import AGAIN, NAME, read_record
 
@@ -85,11 +84,11 @@ def _dataset(directory: Path, record: dict[str, Any], home: Path | None) -> Data
         ) from None
     # What is held out now may have been trained on then. Runs of earlier versions do not say.
     digest = record.get("dataset_digest")
-    if digest in (None, content_digest(dataset)):
+    if digest in (None, dataset.content_hash):
         return dataset
     with suppress(UserError):  # a dataset built anew may lack the score
         relabelled = dataset.relabelled(**record.get("labels", {}))
-        if digest == content_digest(relabelled):
+        if digest == relabelled.content_hash:
             return relabelled
     raise UserError(
         f"{directory} was trained on other rows than {name} holds now ({dataset.path}), whatever their labels: "

@@ -1,4 +1,4 @@
-"""Folders that are whole or absent: filled beside their place, flushed to the disk, and renamed into it at once.
+"""Folders and files that are whole or absent: written beside their place, flushed to the disk, renamed into it at once.
 
 <parent>/.<name>.partial     while it is written; what a killed writer left, the next one removes
 <parent>/<name>              the folder; nothing in it changes after the rename
@@ -11,11 +11,13 @@ import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 
 
 @contextmanager
@@ -50,13 +52,34 @@ def atomic_file(path: Path) -> Iterator[Path]:
     the file is what it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    scratch = path.with_name(
+        f".{path.name}.{os.getpid()}.tmp"
+    )  # another ending, for `glob("*.parquet")` finds hidden files
     try:
         yield scratch
         _flush(scratch)
         scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Write named arrays as one .npz file, whole or absent; raises `OSError` if the disk refuses."""
+    import numpy as np
+
+    with atomic_file(path) as scratch, scratch.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+def load_arrays(path: Path, names: Iterable[str]) -> dict[str, Any]:
+    """Read the arrays of these names; `PmpoOfflineError` if the file is damaged or lacks one."""
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in names}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise PmpoOfflineError(f"{path} is damaged ({error}): delete it and run the same command again") from None
 
 
 @contextmanager

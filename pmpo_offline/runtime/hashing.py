@@ -1,7 +1,7 @@
 """Hashes: the one module that computes them, and the identity by which everything that is reused is found.
 
-An identity hashes all that a result depends on: content, labels, every seed, settings, versions, and the revision counter
-of the code that made it. Whatever is stored under another identity is refused or made again, never continued.
+An identity hashes all that a result depends on: content, labels, every seed, settings, versions, and the revision
+counter of the code that made it. Whatever is stored under another identity is refused or made again, never continued.
 """
 
 from __future__ import annotations

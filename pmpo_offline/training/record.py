@@ -19,7 +19,7 @@ from typing import Any
 
 from pmpo_offline.data import Dataset
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
-from pmpo_offline.runtime.strict_json import finite
+from pmpo_offline.runtime.json_files import finite
 
 NAME = "run.json"
 AGAIN = "remove the whole directory and train the run again"

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from pmpo_offline.data import Dataset
-from pmpo_offline.data.digest import content_digest
 from pmpo_offline.declarations import catalog
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.objectives import OBJECTIVES
@@ -120,7 +119,7 @@ def _control(
         "kind": meta.kind,
         "dataset": meta.id,
         "dataset_path": str(dataset.path),
-        "dataset_digest": content_digest(dataset),
+        "dataset_digest": dataset.content_hash,
         "task": meta.task,
         "algorithm": algorithm.name,
         "objective": algorithm.objective,

@@ -1,9 +1,7 @@
-import numpy as np
 import polars as pl
-import pyarrow as pa
 import pytest
 
-from pmpo_offline.benchmark.results import DRIFT, Results, fingerprint, key
+from pmpo_offline.benchmark.results import DRIFT, Results, key
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 
 
@@ -70,40 +68,3 @@ def test_checkpoints_are_discarded_in_whatever_files_they_lie(tmp_path):
 def test_key_depends_on_content_and_not_on_order():
     assert key({"a": 1, "b": [None, 0.5]}) == key({"b": [None, 0.5], "a": 1})
     assert key({"a": 1}) != key({"a": 2})
-
-
-def content(rows: int = 300_000) -> pa.Table:
-    values = np.arange(rows, dtype=np.float32)
-    return pa.table(
-        {
-            "observation": pa.FixedSizeListArray.from_arrays(pa.array(np.repeat(values, 2)), 2),
-            "score": pa.array(values, mask=values % 3 == 0),
-            "label": pa.array(values > 5, mask=values % 7 == 0),
-            "behavior": pa.array(["expert", "noisy"] * (rows // 2)),
-        }
-    )
-
-
-def test_fingerprint_is_of_the_content_and_not_of_its_layout(tmp_path):
-    table = content()
-    chunked = pa.concat_tables([table.slice(0, 1001), table.slice(1001)])
-    reordered = table.select(table.column_names[::-1])
-    with pa.OSFile(str(tmp_path / "t.arrow"), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
-        writer.write_table(table)
-    with pa.memory_map(str(tmp_path / "t.arrow")) as file:
-        stored = pa.ipc.open_file(file).read_all()
-        prints = {fingerprint({"table": t, "candidates": None}) for t in (table, chunked, reordered, stored)}
-    assert len(prints) == 1
-
-
-def test_fingerprint_sees_every_change():
-    table = content(14)
-    prints = {fingerprint({"table": table}), fingerprint({"episodes": table}), fingerprint({"table": table.slice(1)})}
-    for name in table.column_names:
-        values = table[name].to_pylist()
-        for index, value in ((8, None), (9, values[8])):
-            changed = [*values[:index], value, *values[index + 1 :]]
-            column = pa.array(changed, table[name].type)
-            position = table.column_names.index(name)
-            prints.add(fingerprint({"table": table.set_column(position, name, column)}))
-    assert len(prints) == 3 + 8 - 1  # label 9 equals label 8 already

@@ -30,7 +30,6 @@ from pmpo_offline.data import (
     responses_schema,
     write,
 )
-from pmpo_offline.data.digest import content_digest
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.policies.language import LanguageModel, add_lora, open_model, save_adapter
 from pmpo_offline.policies.stored import save_policy
@@ -227,7 +226,7 @@ def test_rows_that_were_trained_on_are_not_held_out(
     run = save_run(tmp_path / "run", stands, place / "model")
     record = read_record(run)
     assert record is not None
-    write_record(run, {**record, "dataset_digest": content_digest(open_dataset(stands))})
+    write_record(run, {**record, "dataset_digest": open_dataset(stands).content_hash})
     assert answer(capsys, run)["prompts"] == 6
     dataset = open_dataset(stands)
     split = pa.array(["test"] * len(dataset))
@@ -290,7 +289,7 @@ def test_a_control_policy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert run(["evaluate", str(tmp_path / "run")]) == 0
     assert "100 episodes: return" in capsys.readouterr().out
     assert "leave --judge out" in refusal(capsys, tmp_path / "run", "--judge", "tiny")
-    write_record(tmp_path / "run", {**record, "dataset_digest": content_digest(dataset)})
+    write_record(tmp_path / "run", {**record, "dataset_digest": dataset.content_hash})
     assert run(["evaluate", str(tmp_path / "run"), "--episodes", "2"]) == 0
     write_record(tmp_path / "run", {**record, "dataset_digest": "0" * 64})
     assert "trained on other rows" in refusal(capsys, tmp_path / "run")

@@ -27,11 +27,10 @@ def run(script: str, *args: str | Path) -> subprocess.Popen[str]:
     head = f"""
     import resource, sys
     sys.path[:0] = [{str(Path(__file__).parents[1])!r}, {str(Path(__file__).parents[2])!r}]
-    import conftest
     from pathlib import Path
+    from helpers.encoded import make
     from pmpo_offline import data
     from pmpo_offline.data import arrow, hdf5, storage
-    make = conftest.make._get_wrapped_function()()
     metadata, tables = make([50] * 40, "advantage", candidates=4)
     target = Path(sys.argv[1])
     """

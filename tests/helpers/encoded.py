@@ -76,3 +76,41 @@ def raw_tables(lengths: Sequence[int], candidates: int = 0, seed: int = 0) -> Ta
             data.candidates_schema(2),
         )
     return tables
+
+
+def make(
+    lengths: Sequence[int] = (3, 1, 4, 2, 5, 2),
+    label: str = "return",
+    *,
+    candidates: int = 0,
+    noise: float = 0.0,
+    imbalance: float | None = None,
+    seed: int = 0,
+    id: str = "test/small-v0",
+    references: data.References | None = None,
+) -> tuple[data.Metadata, Tables]:
+    """(metadata, labelled tables) of synthetic episodes, ready for `data.write`."""
+    tables = raw_tables(lengths, candidates)
+    rule = data.LabelRule.parse(label)
+    done = data.label_tables(
+        tables["transitions"],
+        tables["episodes"],
+        rule,
+        candidates=tables.get("candidates"),
+        noise=noise,
+        imbalance=imbalance,
+        seed=seed,
+    )
+    metadata = data.Metadata(
+        id=id,
+        kind="candidates" if rule.score == "q_rank" else "transitions",
+        task="test",
+        score=data.ScoreRule(name=rule.score),
+        label=rule,
+        noise=noise,
+        seed=seed,
+        references=references,
+        **done.described,
+    )
+    labelled = {"transitions": done.table, "episodes": done.episodes}
+    return metadata, labelled | ({"candidates": done.candidates} if candidates else {})

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pmpo_offline.policies.language import LanguageModel
 from pmpo_offline.runtime import progress
-from pmpo_offline.runtime.npz import load_arrays, save_arrays
+from pmpo_offline.runtime.files import load_arrays, save_arrays
 from pmpo_offline.tasks.language.sampling import draw
 
 CHUNK = 64

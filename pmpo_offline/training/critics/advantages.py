@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pmpo_offline.data import Dataset, Rows
 from pmpo_offline.policies import MixturePolicy
-from pmpo_offline.runtime.npz import load_arrays, save_arrays
+from pmpo_offline.runtime.files import load_arrays, save_arrays
 from pmpo_offline.training.control.reference import CLONE
 from pmpo_offline.training.control.trainer import train
 from pmpo_offline.training.critics.cross_fitted import CriticSettings, judge

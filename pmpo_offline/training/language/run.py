@@ -21,7 +21,6 @@ import transformers
 
 from pmpo_offline import data
 from pmpo_offline.data import Dataset
-from pmpo_offline.data.digest import content_digest
 from pmpo_offline.declarations import catalog
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.policies.language.model import LanguageModel, add_lora, load_adapter, open_model, save_adapter
@@ -141,7 +140,7 @@ def train_language(
         "kind": "responses",
         "dataset": dataset.metadata.id,
         "dataset_path": str(dataset.path),
-        "dataset_digest": content_digest(dataset),
+        "dataset_digest": dataset.content_hash,
         "labels": labels_of(dataset),
         "task": dataset.metadata.task,
         "algorithm": algorithm.name,

@@ -18,7 +18,6 @@ from helpers.small_language import declared, labelled_rows
 from safetensors.torch import load_file
 
 from pmpo_offline.data import Dataset, columns
-from pmpo_offline.data.digest import content_digest
 from pmpo_offline.evaluation.runs import evaluate_run
 from pmpo_offline.policies.language import open_model
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
@@ -53,7 +52,7 @@ def test_a_run_leaves_an_adapter_and_a_record(
     assert record["dataset"] == "test/answers-v0"
     assert record["settings"]["beta"] == pytest.approx(1.05 * record["bound"])
     assert record["training"]["lora_layers"] == 1
-    assert record["dataset_digest"] == content_digest(data)
+    assert record["dataset_digest"] == data.content_hash
     assert done.bound == record["bound"] == pytest.approx(0.75)
     assert [line["step"] for line in done.history] == list(range(1, 7))
     assert done.metrics == done.history[-1]

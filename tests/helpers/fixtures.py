@@ -2,62 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.encoded import Make, Store, Tables, raw_tables
-from hypothesis import settings
 
+from helpers import encoded
+from helpers.encoded import Make, Store
 from pmpo_offline import data
-
-# No time limit an example (machines are shared), and the same examples in every run.
-settings.register_profile("repeatable", deadline=None, derandomize=True)
-settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session")
 def make() -> Make:
     """Return (metadata, labelled tables) of synthetic episodes, ready for `data.write`."""
-
-    def build(
-        lengths: Sequence[int] = (3, 1, 4, 2, 5, 2),
-        label: str = "return",
-        *,
-        candidates: int = 0,
-        noise: float = 0.0,
-        imbalance: float | None = None,
-        seed: int = 0,
-        id: str = "test/small-v0",
-        references: data.References | None = None,
-    ) -> tuple[data.Metadata, Tables]:
-        tables = raw_tables(lengths, candidates)
-        rule = data.LabelRule.parse(label)
-        done = data.label_tables(
-            tables["transitions"],
-            tables["episodes"],
-            rule,
-            candidates=tables.get("candidates"),
-            noise=noise,
-            imbalance=imbalance,
-            seed=seed,
-        )
-        metadata = data.Metadata(
-            id=id,
-            kind="candidates" if rule.score == "q_rank" else "transitions",
-            task="test",
-            score=data.ScoreRule(name=rule.score),
-            label=rule,
-            noise=noise,
-            seed=seed,
-            references=references,
-            **done.described,
-        )
-        labelled = {"transitions": done.table, "episodes": done.episodes}
-        return metadata, labelled | ({"candidates": done.candidates} if candidates else {})
-
-    return build
+    return encoded.make
 
 
 @pytest.fixture
