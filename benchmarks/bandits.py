@@ -9,7 +9,6 @@ Cells (objective × dimension) that stand in the output are not run again.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import multiprocessing
@@ -34,6 +33,7 @@ from pmpo_offline.objectives import OBJECTIVES, stability
 from pmpo_offline.online.improver import Improver, OnlineSettings
 from pmpo_offline.policies.gaussian import GaussianPolicy
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
+from pmpo_offline.runtime.hashing import hash_json
 from pmpo_offline.tasks.bandit import FUNCTIONS, Function
 
 RESULTS = Path(__file__).parent / "results" / "bandits"
@@ -105,7 +105,7 @@ class Cell:
     def path(self) -> str:
         """A name that changes with whatever the results depend on."""
         told = [asdict(self), STEPS, RECORDS, START, DRAWN, torch.__version__]
-        digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+        digest = hash_json(told)
         return f"{self.stack}-{self.dimensions}-{digest[:12]}.parquet"
 
 

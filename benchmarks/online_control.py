@@ -9,7 +9,6 @@ run again, and one that was interrupted goes on where it was.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 import time
@@ -35,6 +34,7 @@ from pmpo_offline.online.ppo import PPO
 from pmpo_offline.online.ppo_config import PLANS
 from pmpo_offline.policies.behavior import BehaviorPolicy
 from pmpo_offline.runtime.errors import PmpoOfflineError, unknown
+from pmpo_offline.runtime.hashing import hash_json
 from pmpo_offline.runtime.random_words import random_words
 from pmpo_offline.tasks.control import Rules, rules
 from pmpo_offline.training import checkpoint
@@ -107,7 +107,7 @@ class Cell:
         else:
             told += [asdict(arm) for arm in ARMS.values() if arm.algo == self.algo]
             told += [asdict(ALGORITHMS[self.algo]), ControlSettings().model_dump()]
-        digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+        digest = hash_json(told)
         return f"{self.task.partition('/')[2]}-{self.algo}-{digest[:12]}"
 
 

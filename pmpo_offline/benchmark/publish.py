@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from pmpo_offline.benchmark.report import Row
-from pmpo_offline.runtime.json_files import finite
+from pmpo_offline.runtime.files import atomic_file
+from pmpo_offline.runtime.json_files import write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,13 +44,11 @@ def write(output: Path, title: str, rows: Sequence[Row]) -> None:
 
     In JSON an infinite number is null: `report.table` says which null means what.
     """
-    output.mkdir(parents=True, exist_ok=True)
-    content = {"rows": list(rows), "raw": "raw"}
-    _replace(
-        output / "report.json", lambda path: _write_text(path, json.dumps(finite(content), indent=1, allow_nan=False))
-    )
-    _replace(output / "report.md", lambda path: _write_text(path, markdown(title, rows)))
-    _replace(output / "report.png", lambda path: figure(title, rows).savefig(path, format="png", dpi=150))
+    write_json(output / "report.json", {"rows": list(rows), "raw": "raw"})
+    with atomic_file(output / "report.md") as scratch:
+        scratch.write_text(markdown(title, rows), encoding="utf-8")
+    with atomic_file(output / "report.png") as scratch:
+        figure(title, rows).savefig(scratch, format="png", dpi=150)
 
 
 def markdown(title: str, rows: Sequence[Row]) -> str:
@@ -184,18 +182,3 @@ def _metrics(rows: Sequence[Row]) -> list[str]:
 def _notes(rows: Sequence[Row]) -> str:
     notes = NOTES.format(metrics="; ".join(METRICS[metric] for metric in _metrics(rows)))
     return notes + (DRIFT_NOTES if any(row["kl"] is not None for row in rows) else "")
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
-
-
-def _replace(path: Path, write: Callable[[Path], None]) -> None:
-    # Two benchmarks may share an output directory: each writes its own file, and the last to finish is what is read.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

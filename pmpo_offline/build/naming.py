@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import Any
 
 from pmpo_offline.data import LabelRule
+from pmpo_offline.runtime.hashing import hash_json
 
 
 def variant(id: str, changed: dict[str, Any]) -> str:
@@ -36,4 +35,4 @@ def _readable(name: str, value: Any) -> str | None:
 
 def digest(content: Any) -> str:
     """Return the hash of something that JSON can say."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return hash_json(content)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from pmpo_offline.data.ids import METADATA_FILE, dataset_path, home, resolve, st
 from pmpo_offline.data.schema import SCHEMA_VERSION, FileInfo, Metadata, schemas
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.runtime.files import atomic_directory, file_lock, refusal
+from pmpo_offline.runtime.hashing import hash_file
 
 __all__ = ["Format", "dataset_path", "file_lock", "home", "read_metadata", "resolve", "standing", "stands", "write"]
 
@@ -94,12 +94,6 @@ def read_tables(directory: Path, metadata: Metadata) -> dict[str, pa.Table]:
         raise PmpoOfflineError(f"{directory} cannot be read: {line}; build it again with --overwrite") from error
 
 
-def sha256(path: Path) -> str:
-    """Return the hash of a file as hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _conform(tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
     """Give the tables their exact schema, with one way to say that a score is absent: null, never NaN."""
     content = dict(tables)
@@ -132,7 +126,7 @@ def _fill(
     written = metadata.model_copy(
         update={
             "files": {
-                path.relative_to(partial).as_posix(): FileInfo(sha256=sha256(path), bytes=path.stat().st_size)
+                path.relative_to(partial).as_posix(): FileInfo(sha256=hash_file(path), bytes=path.stat().st_size)
                 for path in files
             }
         }

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from pmpo_offline.data.consistency import problems
 from pmpo_offline.data.ids import resolve
-from pmpo_offline.data.storage import read_metadata, read_tables, sha256, size_problems
+from pmpo_offline.data.storage import read_metadata, read_tables, size_problems
 from pmpo_offline.runtime.errors import PmpoOfflineError
+from pmpo_offline.runtime.hashing import hash_file
 
 
 def verify(id_or_path: str | Path, home: Path | None = None) -> list[str]:
@@ -22,7 +23,7 @@ def verify(id_or_path: str | Path, home: Path | None = None) -> list[str]:
         found += [
             f"{name}: edited after it was written (its sha256 differs)"
             for name, info in metadata.files.items()
-            if not any(line.startswith(f"{name}: ") for line in found) and sha256(directory / name) != info.sha256
+            if not any(line.startswith(f"{name}: ") for line in found) and hash_file(directory / name) != info.sha256
         ]
         return found or problems(metadata, read_tables(directory, metadata))
     except PmpoOfflineError as error:

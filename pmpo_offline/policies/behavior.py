@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -15,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
+from pmpo_offline.runtime.files import atomic_file
 
 Array = NDArray[np.float64]
 Single = NDArray[np.float32]
@@ -164,15 +163,8 @@ def _read(path: Path) -> tuple[dict[str, Single], dict[str, str]]:
 
 
 def _write(path: Path, arrays: Mapping[str, NDArray[np.float32 | np.float16]], facts: Mapping[str, str]) -> None:
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: np.ascontiguousarray(values) for name, values in arrays.items()}, scratch, dict(facts))
-        with scratch.open("rb+") as file:
-            os.fsync(file.fileno())
-        scratch.replace(path)
+        with atomic_file(path) as scratch:
+            save_file({name: np.ascontiguousarray(values) for name, values in arrays.items()}, scratch, dict(facts))
     except (OSError, SafetensorError) as error:
         raise PmpoOfflineError(f"cannot write {path}: {error}") from None
-    finally:
-        with suppress(OSError):  # where not even a directory can be
-            scratch.unlink()

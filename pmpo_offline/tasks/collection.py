@@ -52,7 +52,7 @@ def collect(
         try:
             _write_chunks(missing, record, workers, finished)
         finally:
-            for unfinished in folder.glob("chunk-*.tmp"):
+            for unfinished in folder.glob(".chunk-*.tmp"):
                 unfinished.unlink()
     return Experience.concatenate([Experience.load(path) for path in chunks])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,23 +11,17 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
+from pmpo_offline.runtime.files import atomic_file
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], **facts: str) -> None:
     """Write tensors and a few facts about them; the old file stands until the new one is safe on the disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
-        save_file(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, scratch, metadata=facts
-        )
-        with scratch.open("rb+") as file:
-            os.fsync(file.fileno())
-        scratch.replace(path)
+        with atomic_file(path) as scratch:
+            save_file(content, scratch, metadata=facts)
     except (OSError, SafetensorError) as error:
         raise PmpoOfflineError(f"cannot write {path}: {error}") from None
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

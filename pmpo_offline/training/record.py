@@ -9,17 +9,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pmpo_offline.data import Dataset
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
-from pmpo_offline.runtime.json_files import finite
+from pmpo_offline.runtime.hashing import hash_bytes
+from pmpo_offline.runtime.json_files import read_json, write_json
 
 NAME = "run.json"
 AGAIN = "remove the whole directory and train the run again"
@@ -28,7 +27,7 @@ AGAIN = "remove the whole directory and train the run again"
 
 def identity(*facts: Any) -> str:
     """Return a hash of whatever makes a run what it is; equal facts are the same run."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+    return hash_bytes([json.dumps(facts, sort_keys=True, default=str).encode()])
 
 
 def read_record(output: Path) -> dict[str, Any] | None:
@@ -36,29 +35,15 @@ def read_record(output: Path) -> dict[str, Any] | None:
     path = output / NAME
     if not path.is_file():
         return None
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
-            raise ValueError("it is no record")
-        return found
-    except (OSError, ValueError) as error:
-        raise PmpoOfflineError(f"{path} is damaged ({error}): {AGAIN}") from None
+    return read_json(path, AGAIN)
 
 
 def write_record(output: Path, record: Mapping[str, Any]) -> None:
     """Write it at once or not at all; numbers that JSON does not know (infinite, not a number) become null."""
-    path, scratch = output / NAME, output / f".{NAME}.{os.getpid()}.tmp"
     try:
-        output.mkdir(parents=True, exist_ok=True)
-        with scratch.open("w", encoding="utf-8") as file:
-            json.dump(finite(record), file, indent=1, allow_nan=False)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(path)
+        write_json(output / NAME, record)
     except OSError as error:
-        raise PmpoOfflineError(f"cannot write {path}: {error.strerror or error}") from None
-    finally:
-        scratch.unlink(missing_ok=True)
+        raise PmpoOfflineError(f"cannot write {output / NAME}: {error.strerror or error}") from None
 
 
 def finished(output: Path, run: str) -> dict[str, Any] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.objectives import OBJECTIVES
 from pmpo_offline.policies.stored import save_policy
 from pmpo_offline.runtime.errors import UserError, unknown
+from pmpo_offline.runtime.hashing import hash_bytes
 from pmpo_offline.training.config import TrainingSettings, hyperparameters, settle
 from pmpo_offline.training.control.trainer import train
 from pmpo_offline.training.record import bound_text, claim, finished, identity, read_record, write_record
@@ -99,7 +99,7 @@ def _control(
     complete = settle(algorithm, settings, expected(dataset) if shuffle_labels else dataset)
     control = shuffle_labels and identified(meta, algorithm.rows)
     told = [algorithm.model_dump(), complete, hyper.model_dump(), seed, control]
-    run = identity(*told, hashlib.sha256(meta.model_dump_json().encode()).hexdigest())
+    run = identity(*told, hash_bytes([meta.model_dump_json().encode()]))
     if record := finished(output, run):
         return record
     checkpoint, begun = output / "checkpoint.safetensors", output / ".begun"

@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 
 import polars as pl
 import pytest
@@ -140,18 +138,3 @@ def test_report_is_computed_from_the_directory_alone(tmp_path, raw):
     assert (tmp_path / "report.png").read_bytes()[:4] == b"\x89PNG"
     assert done.table()["iqm"].to_list() == [row["iqm"] for row in done.rows]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["raw", "report.json", "report.md", "report.png"]
-
-
-def test_two_benchmarks_may_write_one_report_at_once(tmp_path):
-    report = tmp_path / "report.md"
-    code = "import sys; from pathlib import Path; from pmpo_offline.benchmark import publish as p\n"
-    code += "p._replace(Path(sys.argv[1]), lambda path: path.write_text('theirs'))"
-
-    def write(path):
-        path.write_text("ours")
-        subprocess.run([sys.executable, "-c", code, str(report)], check=True)
-        assert report.read_text() == "theirs"
-
-    publish._replace(report, write)
-    assert report.read_text() == "ours"
-    assert list(tmp_path.iterdir()) == [report]

@@ -8,7 +8,6 @@ The answer is kept as it was written. What it means is decided when it is read, 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ from typing import Protocol
 from pmpo_offline.evaluation.language.questions import Question
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError
+from pmpo_offline.runtime.hashing import hash_json
 
 
 class Judge(Protocol):
@@ -59,8 +59,7 @@ class Answers:
         return [self._known[key] for key in keys]
 
     def _key(self, question: Question) -> str:
-        content = json.dumps([self.judge.identity, question.text, question.answers])
-        return hashlib.sha256(content.encode()).hexdigest()
+        return hash_json([self.judge.identity, question.text, question.answers])
 
     def _keep(self, key: str, question: Question, answer: str) -> None:
         record = {"key": key, "judge": self.judge.name, "question": question.text, "answer": answer}

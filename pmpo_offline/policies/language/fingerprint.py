@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import torch
 from torch import Tensor
+
+from pmpo_offline.runtime.hashing import hash_bytes
 
 SAMPLE = 16
 """Numbers of every tensor that are looked at."""
@@ -18,13 +18,12 @@ def fingerprint(model: torch.nn.Module) -> str:
     is written unnoticed by torch, as when peft merges an adapter, changes whole tensors. Equal weights that came about
     otherwise may differ in it; a model that moves to another device, or to a wider precision, keeps it.
     """
-    total = hashlib.sha256()
-    for name, weight in sorted(model.state_dict().items()):
-        if "lora_" not in name:
-            written = 0 if weight.is_inference() else weight._version
-            total.update(f"{plain_name(name)}:{tuple(weight.shape)}:{written}".encode())
-            total.update(_some(weight))
-    return total.hexdigest()
+    return hash_bytes(
+        f"{plain_name(name)}:{tuple(weight.shape)}:{0 if weight.is_inference() else weight._version}".encode()
+        + _some(weight)
+        for name, weight in sorted(model.state_dict().items())
+        if "lora_" not in name
+    )
 
 
 def plain_name(name: str) -> str:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import importlib.util
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +14,8 @@ import torch
 from pmpo_offline.policies.language.fingerprint import fingerprint
 from pmpo_offline.policies.language.quiet import quiet
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, unknown
+from pmpo_offline.runtime.files import atomic_directory
+from pmpo_offline.runtime.hashing import hash_bytes, hash_file
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -108,11 +108,8 @@ def open_model(
 
 def digest(directory: Path) -> str:
     """Return the sha256 over a model's weights, configuration and tokenizer, whatever else lies beside them."""
-    total = hashlib.sha256()
-    for path in sorted({path for pattern in _IDENTITY for path in directory.glob(pattern)}):
-        with path.open("rb") as file:
-            total.update(f"{path.name}:{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    return total.hexdigest()
+    paths = sorted({path for pattern in _IDENTITY for path in directory.glob(pattern)})
+    return hash_bytes(f"{path.name}:{hash_file(path)}\n".encode() for path in paths)
 
 
 def add_lora(model: PreTrainedModel, rank: int, alpha: float, targets: Sequence[str], from_layer: int = 0) -> PeftModel:
@@ -160,16 +157,10 @@ def save_adapter(model: PeftModel, directory: Path) -> None:
         UserError: the directory holds something else.
         PmpoOfflineError: the disk refuses.
     """
-    if directory.exists() and not (directory / ADAPTER[0]).is_file() and not _is_empty(directory):
-        raise UserError(f"{directory} exists and is no adapter: move it away, it will not be overwritten")
-    partial = directory.with_name(f".{directory.name}.partial")
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        with quiet():
+        with atomic_directory(directory, ADAPTER[0], "adapter", overwrite=True) as partial, quiet():
             # Not the embeddings: nothing here changes them, and to find out peft would ask the hub.
             model.save_pretrained(str(partial), safe_serialization=True, save_embedding_layers=False)
-        shutil.rmtree(directory, ignore_errors=True)
-        partial.rename(directory)
     except OSError as error:
         raise PmpoOfflineError(f"cannot write {directory}: {error.strerror or error}") from None
 
@@ -189,8 +180,7 @@ def load_adapter(base: LanguageModel, directory: Path, *, trainable: bool = Fals
             model = PeftModel.from_pretrained(_same_weights(base.model), str(directory), is_trainable=trainable)
         except Exception as error:  # safetensors, JSON and peft each have exceptions of their own
             raise UserError(f"{directory} is no adapter of {base.name}: {_first(error)}") from None
-    own = "".join(hashlib.sha256((directory / name).read_bytes()).hexdigest() for name in ADAPTER)
-    identity = hashlib.sha256((base.digest + own).encode()).hexdigest()
+    identity = hash_bytes(part.encode() for part in (base.digest, *(hash_file(directory / name) for name in ADAPTER)))
     if not trainable:
         model = model.eval().requires_grad_(False)
     return replace(base, model=model, name=directory.name, digest=identity)

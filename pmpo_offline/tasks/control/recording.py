@@ -7,7 +7,6 @@ went through on its way to medium: each plays equally many episodes.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -21,6 +20,7 @@ from pmpo_offline.data.experience import Experience
 from pmpo_offline.declarations import catalog
 from pmpo_offline.policies.behavior import BehaviorPolicy
 from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.runtime.hashing import hash_file
 from pmpo_offline.tasks.collection import SEEDS_APART
 from pmpo_offline.tasks.control.episodes import play
 from pmpo_offline.tasks.control.registry import rules
@@ -67,7 +67,7 @@ def weights_file(task: str, policy: str) -> Path:
 def sources(task: str, behaviors: Sequence[Behavior]) -> dict[str, str]:
     """Return the sha256 of every file of weights that the behaviours need."""
     names = sorted({each.policy for each in behaviors} - {"random"})
-    return {name: hashlib.sha256(weights_file(task, name).read_bytes()).hexdigest() for name in names}
+    return {name: hash_file(weights_file(task, name)) for name in names}
 
 
 def actors(task: str, behaviors: Sequence[Behavior]) -> list[Actor]:

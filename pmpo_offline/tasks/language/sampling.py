@@ -12,7 +12,6 @@ two models that are asked the same see common random numbers.
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +26,7 @@ from pmpo_offline.policies.language import LanguageModel
 from pmpo_offline.policies.language.tokens import prompt_tokens
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
+from pmpo_offline.runtime.hashing import hash_bytes
 from pmpo_offline.runtime.random_words import uniforms
 
 _CROWDED = 0.75
@@ -177,7 +177,7 @@ def _keys(prompts: Sequence[str]) -> list[tuple[int, int]]:
     seen: Counter[str] = Counter()
     keys = []
     for prompt in prompts:
-        keys.append((int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:8], "little"), seen[prompt]))
+        keys.append((int.from_bytes(bytes.fromhex(hash_bytes([prompt.encode()]))[:8], "little"), seen[prompt]))
         seen[prompt] += 1
     return keys
 

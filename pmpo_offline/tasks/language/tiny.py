@@ -9,8 +9,6 @@ feedback can show in seconds what it does.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -23,6 +21,7 @@ from torch import Tensor
 
 from pmpo_offline.policies.language.quiet import quiet
 from pmpo_offline.runtime import progress
+from pmpo_offline.runtime.hashing import hash_json
 from pmpo_offline.tasks.language.combinations import chosen
 
 if TYPE_CHECKING:
@@ -65,7 +64,7 @@ class TinyTask:
 
 def identity() -> str:
     """Return a hash of everything that the model is made from."""
-    return hashlib.sha256(json.dumps([_VERSION, _WORDS, _SIZE, _TRAINING]).encode()).hexdigest()
+    return hash_json([_VERSION, _WORDS, _SIZE, _TRAINING], sort_keys=False)
 
 
 def make(directory: Path) -> None:

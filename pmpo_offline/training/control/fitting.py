@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +15,7 @@ from pmpo_offline.objectives import OBJECTIVES
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.runtime.hashing import hash_json
 from pmpo_offline.training.checkpoint import resume, save_progress
 from pmpo_offline.training.config import TrainingSettings, stack
 from pmpo_offline.training.control.batches import RowBatch, Sampler, inputs
@@ -41,7 +40,7 @@ def fit(
     moving = _moving(reference, hyper)
     optimizer = torch.optim.AdamW(weights, lr=hyper.learning_rate, weight_decay=hyper.weight_decay, fused=True)
     told = [algorithm.model_dump(), [dict(each) for each in settings], seeds, hyper.model_dump()]
-    owner = hashlib.sha256(json.dumps(told).encode()).hexdigest()
+    owner = hash_json(told, sort_keys=False)
     critic = declared_critic(algorithm, sampler.rows, sampler.seeds, policy)
     beside = [*moving, *(critic.tensors if critic else [])]
     start = resume(path, weights, average, beside, optimizer, owner) if path and path.exists() else 0

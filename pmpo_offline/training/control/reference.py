@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -15,6 +14,7 @@ from pmpo_offline.data import Dataset
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.runtime import progress
+from pmpo_offline.runtime.hashing import hash_bytes
 from pmpo_offline.training import checkpoint
 from pmpo_offline.training.config import TrainingSettings, hyperparameters, settle
 from pmpo_offline.training.control.batches import Sampler
@@ -48,11 +48,9 @@ def reference_policy(
     """Return the behaviour's clone for each seed; labels do not enter, so every labelling of the data shares it."""
     hyper = hyperparameters(clone, overrides)
     table = dataset.table.select(["observation", "action"])
-    digest = hashlib.sha256(json.dumps([hyper.model_dump(), list(seeds)]).encode())
-    for column in table.columns:
-        for chunk in column.chunks:
-            digest.update(chunk.values.buffers()[1])
-    path = folder / f"clone-{digest.hexdigest()[:16]}.safetensors" if folder else None
+    rows = (chunk.values.buffers()[1] for column in table.columns for chunk in column.chunks)
+    digest = hash_bytes([json.dumps([hyper.model_dump(), list(seeds)]).encode(), *rows])
+    path = folder / f"clone-{digest[:16]}.safetensors" if folder else None
     sampler = Sampler(dataset, "all", seeds, shuffle=False, device=device)
     policy = fresh_policy(sampler, hyper, seeds).to(device)
     if path and path.exists():

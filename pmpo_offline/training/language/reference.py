@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from pmpo_offline.policies.language.scoring import states, token_logp
 from pmpo_offline.policies.language.tokens import TokenBatch, Tokens
 from pmpo_offline.policies.language.trunk import backbone, causal, check_split, trunk_states
 from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.runtime.hashing import hash_bytes
 from pmpo_offline.training.language.reference_cache import ReferenceCache
 
 if TYPE_CHECKING:
@@ -183,17 +183,19 @@ def weights_digest(model: torch.nn.Module, *, adapters: bool = False) -> str:
         model: a model of transformers or peft.
         adapters: whether those on it are a part of it. A policy's are not where it is its own reference.
     """
-    total = hashlib.sha256()
+    return hash_bytes(_weights(model, adapters))
+
+
+def _weights(model: torch.nn.Module, adapters: bool) -> Iterator[bytes]:
     for name, weight in sorted(model.state_dict().items()):
         if adapters or "lora_" not in name:
-            total.update(f"{plain_name(name)}:{weight.dtype}:{tuple(weight.shape)}".encode())
-            total.update(weight.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
+            yield f"{plain_name(name)}:{weight.dtype}:{tuple(weight.shape)}".encode()
+            yield weight.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes()
     for name, part in model.named_modules() if adapters else ():
         if hasattr(part, "active_adapters") and hasattr(part, "scaling"):
-            # What the weights do not tell: how strong each one is, and which of them are at work.
+            # Not part of the weights: how strong each adapter is, and which of them are active.
             state = (part.active_adapters, part.disable_adapters, part.merged_adapters)
-            total.update(f"{name}:{sorted(part.scaling.items())}:{state}".encode())
-    return total.hexdigest()
+            yield f"{name}:{sorted(part.scaling.items())}:{state}".encode()
 
 
 def _placed(model: Any, device: torch.device) -> Any:

@@ -11,7 +11,6 @@ A row is found by the hash of its tokens, and a model by the hash of its files, 
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from pmpo_offline.policies.language.scoring import check_head, states, token_log
 from pmpo_offline.policies.language.tokens import Tokens, collate
 from pmpo_offline.policies.language.trunk import causal, check_split, trunk_states
 from pmpo_offline.runtime import progress
+from pmpo_offline.runtime.hashing import hash_bytes
 from pmpo_offline.training.language.shards import Shards
 
 BATCH_TOKENS = 4096
@@ -147,7 +147,7 @@ def _batches(rows: dict[str, Tokens]) -> Iterator[list[str]]:
 
 def _name(row: Tokens) -> str:
     """Return the hash of a row's tokens, and of where its completion begins."""
-    return hashlib.sha256(np.array([*row.prompt, -1, *row.completion], dtype="<i8").tobytes()).hexdigest()[:32]
+    return hash_bytes([np.array([*row.prompt, -1, *row.completion], dtype="<i8").tobytes()])[:32]
 
 
 def _precision(model: Any) -> str:

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
@@ -27,6 +26,7 @@ from pmpo_offline.policies.language.model import LanguageModel, add_lora, load_a
 from pmpo_offline.policies.language.quiet import quiet
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.runtime.hashing import hash_bytes
 from pmpo_offline.tasks.language.models import model_directory
 from pmpo_offline.tasks.language.sampling import context
 from pmpo_offline.training.config import settle, validated
@@ -222,12 +222,10 @@ class _Told(transformers.TrainerCallback):  # type: ignore[misc]
 
 def _content(rows: Dataset) -> str:
     """Return a hash of all that is learned from."""
-    total = hashlib.sha256()
-    for name in ("prompt", "completion", "score", "label", "prompt_id"):
-        total.update(json.dumps(rows.table.column(name).to_pylist()).encode())
-    told = rows.metadata.provenance.settings
-    total.update(json.dumps([told.get("ends", True), told.get("tokens")]).encode())
-    return total.hexdigest()
+    columns = (rows.table.column(name).to_pylist() for name in ("prompt", "completion", "score", "label", "prompt_id"))
+    settings = rows.metadata.provenance.settings
+    parts = (*columns, [settings.get("ends", True), settings.get("tokens")])
+    return hash_bytes(json.dumps(part).encode() for part in parts)
 
 
 def _begin(checkpoints: Path, run: str) -> None:

@@ -1,15 +1,13 @@
 """Tensors by name in a folder of safetensors files: only ever added to, by several processes at once, read by mapping.
 
 <folder>/<hash of the names in it>.safetensors     whole: written beside its place, flushed, and renamed
-<folder>/.<hash>.partial                           what a killed writer left; the next one removes it
+<folder>/.<hash>.safetensors.<pid>.tmp             what a killed writer left; the next one removes it
 
 It is a cache: a file that cannot be read, or whose tensors have changed since, is as good as absent.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
 import warnings
 import zlib
 from collections.abc import Mapping
@@ -24,7 +22,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from pmpo_offline.runtime.errors import PmpoOfflineError
-from pmpo_offline.runtime.files import file_lock, refusal
+from pmpo_offline.runtime.files import atomic_file, file_lock, refusal
+from pmpo_offline.runtime.hashing import hash_bytes
 
 CHECKSUM = "crc32"
 """The entry of a file's metadata beside what its owner says: of all its tensors."""
@@ -79,24 +78,17 @@ class Shards:
         """
         if not tensors:
             return
-        name = hashlib.sha256(",".join(sorted(tensors)).encode()).hexdigest()[:24]
-        path, partial = self._folder / f"{name}.safetensors", self._folder / f".{name}.partial"
+        name = hash_bytes([",".join(sorted(tensors)).encode()])[:24]
+        path = self._folder / f"{name}.safetensors"
         whole = {key: value.contiguous() for key, value in tensors.items()}
         content = save(whole, {**self._owner, CHECKSUM: _checksum(whole)})
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             with file_lock(self._folder):
-                for left in self._folder.glob(".*.partial"):
+                for left in self._folder.glob(".*.tmp"):
                     left.unlink()
-                try:
-                    with partial.open("wb") as file:
-                        file.write(content)
-                        file.flush()
-                        os.fsync(file.fileno())
-                    partial.replace(path)
-                except BaseException:  # Ctrl-C too
-                    partial.unlink(missing_ok=True)
-                    raise
+                with atomic_file(path) as scratch:
+                    scratch.write_bytes(content)
         except OSError as error:
             raise PmpoOfflineError(refusal(self._folder, error, "choose another folder for the cache")) from error
         self._open(path)

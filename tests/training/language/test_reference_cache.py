@@ -228,7 +228,7 @@ def test_what_a_killed_writer_left_is_removed(tmp_path):
     one = Counted()
     one.cache(tmp_path).get(ROWS[:2])
     (folder,) = tmp_path.glob("*/logp")
-    (folder / ".0123.partial").write_bytes(b"half a file")
+    (folder / ".0123.safetensors.99.tmp").write_bytes(b"half a file")
     one.cache(tmp_path).get(ROWS)
     assert not list(folder.glob(".*"))
 
@@ -268,7 +268,7 @@ def test_a_full_disk_is_one_line_and_what_was_there_stays(tmp_path, monkeypatch)
     monkeypatch.setattr(
         Path,
         "open",
-        lambda self, *args, **kw: opening(Path("/dev/full") if self.suffix == ".partial" else self, *args, **kw),
+        lambda self, *args, **kw: opening(Path("/dev/full") if self.suffix == ".tmp" else self, *args, **kw),
     )
     with pytest.raises(PmpoOfflineError, match="No space left on device; free some space or choose") as caught:
         Counted().cache(tmp_path).get(ROWS)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
-from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from pmpo_offline.data.exchange.forms.source import TextSource
 from pmpo_offline.data.exchange.origin import origin
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.runtime.hashing import hash_bytes
 
 
 def of_hub(name: str) -> TextSource:
@@ -77,7 +78,6 @@ def _loaded(name: str) -> dict[str, Any]:
 
 def _digest(content: Any) -> str:
     """Return a hash of a split's features and rows, whichever files they come from."""
-    digest = sha256(json.dumps(list(content.features)).encode())
-    for batch in content.with_format("arrow").iter(batch_size=4096):
-        digest.update(json.dumps(batch.to_pylist(), default=str).encode())
-    return digest.hexdigest()
+    batches = content.with_format("arrow").iter(batch_size=4096)
+    parts = chain([list(content.features)], (batch.to_pylist() for batch in batches))
+    return hash_bytes(json.dumps(part, default=str).encode() for part in parts)

@@ -12,7 +12,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -23,6 +22,7 @@ from pmpo_offline.data.exchange.forms.response import Drop, Response
 from pmpo_offline.data.exchange.forms.templates import TRANSCRIPT, Template
 from pmpo_offline.data.schema import responses_schema
 from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.runtime.hashing import hash_bytes
 from pmpo_offline.runtime.random_words import random_words
 
 
@@ -108,7 +108,7 @@ def side_of(prompt: str) -> float:
     text = " ".join(unicodedata.normalize("NFKC", prompt).casefold().split())
     if "human:" in text:
         text = text.partition("assistant:")[0]
-    return int.from_bytes(sha256(text.encode()).digest()[:6], "big") * 2.0**-48
+    return int(hash_bytes([text.encode()])[:12], 16) * 2.0**-48
 
 
 def _fitting(

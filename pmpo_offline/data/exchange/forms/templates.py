@@ -12,8 +12,8 @@ from pathlib import Path
 
 from pmpo_offline.data.exchange.forms.pairs import ASSISTANT, HUMAN
 from pmpo_offline.data.exchange.forms.response import Message
-from pmpo_offline.data.storage import sha256
 from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.runtime.hashing import hash_file
 
 _FILES = ("tokenizer_config.json", "chat_template.jinja", "tokenizer.json")
 
@@ -74,5 +74,5 @@ def of_model(directory: Path) -> Template:
             reason = " ".join(str(error).split())[:120] or type(error).__name__
             raise UserError(f"the chat template of {directory} refuses a conversation: {reason}") from None
 
-    hashes = {name: sha256(directory / name) for name in _FILES if (directory / name).is_file()}
+    hashes = {name: hash_file(directory / name) for name in _FILES if (directory / name).is_file()}
     return Template(f"chat template of {directory.name}", prompt, lambda reply: reply, hashes, str(directory))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from pydantic import JsonValue
 
 from pmpo_offline.data.experience import Experience
 from pmpo_offline.data.schema import References
-from pmpo_offline.data.storage import sha256
+from pmpo_offline.runtime.hashing import hash_bytes, hash_file
 
 _LISTED = 100  # files whose hashes are told one by one
 
@@ -67,8 +66,8 @@ class Source:
 
 def hashes_of(files: Mapping[str, Path]) -> dict[str, str]:
     """Return the sha256 of every file; of many files, that of the list which `sha256sum` prints of them."""
-    each = {name: sha256(path) for name, path in sorted(files.items())}
+    each = {name: hash_file(path) for name, path in sorted(files.items())}
     if len(each) <= _LISTED:
         return each
     listed = "".join(f"{digest}  {name}\n" for name, digest in each.items())
-    return {f"list of {len(each)} files": hashlib.sha256(listed.encode()).hexdigest()}
+    return {f"list of {len(each)} files": hash_bytes([listed.encode()])}

@@ -1,0 +1,55 @@
+"""Files and folders that are whole or absent, and the lock of a folder."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pmpo_offline.runtime.errors import PmpoOfflineError
+from pmpo_offline.runtime.files import atomic_file, load_arrays, save_arrays
+
+
+def elsewhere(code: str, *args: Path) -> subprocess.Popen[str]:
+    """Run code in a process of its own."""
+    head = "import os, sys; from pathlib import Path; from pmpo_offline.runtime.files import *\n"
+    return subprocess.Popen([sys.executable, "-c", head + code, *map(str, args)], stdout=subprocess.PIPE, text=True)
+
+
+def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file.txt"
+    with atomic_file(path) as scratch:
+        scratch.write_text("first")
+        assert not path.exists()
+        assert scratch not in set(path.parent.glob("*.txt")), "a scratch file has another ending"
+    with pytest.raises(FileNotFoundError), atomic_file(path):
+        pass
+    assert path.read_text() == "first"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_two_processes_may_write_one_file_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "report.md"
+    with atomic_file(path) as scratch:
+        scratch.write_text("ours")
+        code = "with atomic_file(Path(sys.argv[1])) as scratch: scratch.write_text('theirs')"
+        assert elsewhere(code, path).wait() == 0
+        assert path.read_text() == "theirs"
+    assert path.read_text() == "ours"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_arrays_come_back_and_a_damaged_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "some.npz"
+    save_arrays(path, {"a": np.arange(3), "words": np.array(["x", "yy"])})
+    found = load_arrays(path, ["a", "words"])
+    assert found["a"].tolist() == [0, 1, 2]
+    assert found["words"].tolist() == ["x", "yy"]
+    with pytest.raises(PmpoOfflineError, match=r"some\.npz is damaged .*: delete it and run the same command again"):
+        load_arrays(path, ["missing"])
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(PmpoOfflineError, match=r"some\.npz is damaged"):
+        load_arrays(path, ["a"])
