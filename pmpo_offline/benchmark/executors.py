@@ -17,7 +17,6 @@ from pmpo_offline.benchmark import control_cells, language_cells
 from pmpo_offline.benchmark.job import Job, Learn
 from pmpo_offline.benchmark.results import SCHEMA, Results
 from pmpo_offline.benchmark.suite import Cell, Condition, Settings
-from pmpo_offline.declarations import catalog
 from pmpo_offline.declarations.catalog import SuiteDeclaration
 from pmpo_offline.evaluation.normalized import check_versions
 from pmpo_offline.evaluation.rollouts import check_simulated
@@ -72,11 +71,11 @@ class Local:
 
     def open(self, condition: Condition) -> Dataset:
         """Return a condition's dataset: a standing one with other labels in memory, else one that is built."""
-        from pmpo_offline.build import build_dataset
+        from pmpo_offline.build import build_dataset, is_built
         from pmpo_offline.data import load_dataset
 
         name, imbalance, noise = condition.dataset, condition.imbalance, condition.noise
-        if catalog.stands(name, self.home):
+        if is_built(name, self.home):
             return load_dataset(name, imbalance=imbalance, noise=noise, home=self.home)
         share = None if imbalance == "collected" else imbalance
         dataset = build_dataset(name, imbalance=share, noise=noise, home=self.home, workers=self.workers)

@@ -14,6 +14,7 @@ from pmpo_offline.benchmark import publish, report
 from pmpo_offline.benchmark.executors import Local
 from pmpo_offline.benchmark.results import Results
 from pmpo_offline.benchmark.suite import Sweep, expand
+from pmpo_offline.build import is_built
 from pmpo_offline.declarations import catalog
 from pmpo_offline.declarations.catalog import Share
 
@@ -106,7 +107,7 @@ def report_on(output: str | Path) -> Benchmark:
 
 def _family(dataset: str, home: Path | None) -> str:
     """Return the family of a dataset; a mistyped name is refused here, before hours of training."""
-    if catalog.stands(dataset, home):
+    if is_built(dataset, home):
         return catalog.family(data.read_metadata(data.resolve(dataset, home)).task)
     return catalog.family(catalog.dataset(dataset).task)
 

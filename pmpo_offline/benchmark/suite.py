@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pmpo_offline.declarations import catalog
+from pmpo_offline.declarations import OBJECTIVES, catalog
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration, Share, SuiteDeclaration
-from pmpo_offline.objectives import OBJECTIVES, Words
+from pmpo_offline.objectives import Words
 from pmpo_offline.runtime.errors import UserError, unknown
 from pmpo_offline.training.config import complete
 from pmpo_offline.training.shuffle import check_control

@@ -13,6 +13,7 @@ import lazy_loader
 if TYPE_CHECKING:
     from pmpo_offline.build.collect import DEFAULT as DEFAULT
     from pmpo_offline.build.collect import build_dataset as build_dataset
+    from pmpo_offline.build.pipeline import is_built as is_built
     from pmpo_offline.build.read import import_dataset as import_dataset
     from pmpo_offline.build.read_text import import_text as import_text
     from pmpo_offline.build.text_options import TextOptions as TextOptions
@@ -21,6 +22,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "collect": ["DEFAULT", "build_dataset"],
+        "pipeline": ["is_built"],
         "read": ["import_dataset"],
         "read_text": ["import_text"],
         "text_options": ["TextOptions"],

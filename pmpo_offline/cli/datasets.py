@@ -110,10 +110,11 @@ def list_names(home: Home = None, json: Json = False) -> None:
 
 def show(name: Name, home: Home = None, json: Json = False) -> None:
     """Show a dataset's counts, labels, bounds on β, files, references and path."""
+    from pmpo_offline.build import is_built
     from pmpo_offline.data import load_dataset
     from pmpo_offline.declarations import catalog
 
-    if catalog.stands(name, home):
+    if is_built(name, home):
         with working():
             summary = summary_of(load_dataset(name, home=home))
     else:
@@ -124,9 +125,9 @@ def show(name: Name, home: Home = None, json: Json = False) -> None:
 def verify(name: Name, home: Home = None, json: Json = False) -> None:
     """Check the hash of every file of a dataset, and that its tables agree with one another."""
     from pmpo_offline import data
-    from pmpo_offline.declarations import catalog
+    from pmpo_offline.build import is_built
 
-    if not catalog.stands(name, home):
+    if not is_built(name, home):
         raise UserError(f"dataset {name!r} is declared but not built: run pmpo-offline build-dataset {name}")
     with working():
         problems = data.verify(name, home)

@@ -39,10 +39,11 @@ def doctor(
     json: Json = False,
 ) -> None:
     """Say whether an algorithm's settings suit a dataset: classes, the bound on β, verdict, suggestion."""
+    from pmpo_offline.build import is_built
     from pmpo_offline.data import load_dataset
     from pmpo_offline.declarations import catalog
 
-    if not catalog.stands(name, home):
+    if not is_built(name, home):
         raise UserError(f"dataset {name!r} is declared but not built: run pmpo-offline build-dataset {name}")
     given = {"alpha": alpha, "beta": beta if beta is None else parsed(beta), "normalize": normalize}
     for option in settings or []:
@@ -69,7 +70,7 @@ def _show(found: Diagnosis) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from pmpo_offline.objectives import OBJECTIVES
+    from pmpo_offline.declarations import OBJECTIVES
 
     usual = OBJECTIVES[found.objective].settings
     told = {name: value for name, value in found.settings.items() if name in ALWAYS or value != usual[name]}

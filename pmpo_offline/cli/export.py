@@ -29,10 +29,10 @@ def export(
     json: Json = False,
 ) -> None:
     """Write a dataset in another library's format; what was written says how it is read."""
+    from pmpo_offline.build import is_built
     from pmpo_offline.data import load_dataset
-    from pmpo_offline.declarations import catalog
 
-    if not catalog.stands(name, home):
+    if not is_built(name, home):
         raise UserError(f"dataset {name!r} is declared but not built: run pmpo-offline build-dataset {name}")
     with working():
         from pmpo_offline.data.exchange.export import export_dataset, left_out

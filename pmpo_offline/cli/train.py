@@ -53,15 +53,11 @@ def train(
             raise UserError(f"--set {option}: write SETTING=VALUE, as in beta=0.5")
         chosen[setting] = parsed(text)
     with working():
-        from pmpo_offline.build import build_dataset
+        from pmpo_offline.build import build_dataset, is_built
         from pmpo_offline.data import load_dataset
-        from pmpo_offline.declarations import catalog
         from pmpo_offline.training.run import train_single
 
-        if catalog.stands(name, home):
-            dataset = load_dataset(name, home=home)
-        else:
-            dataset = build_dataset(name, home=home)
+        dataset = load_dataset(name, home=home) if is_built(name, home) else build_dataset(name, home=home)
         place = output or _place(dataset.metadata.id, algo, chosen, seed, steps, shuffle_labels)
         record = train_single(
             dataset,

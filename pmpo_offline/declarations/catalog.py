@@ -185,23 +185,14 @@ def _installed(package: str) -> str | None:
         return None
 
 
-def stands(name: str, home: Path | None = None) -> bool:
-    """Return whether a dataset is built (True) or only declared (False); `name` is its id or its path.
+def dataset_ids() -> list[str]:
+    """Return the ids of all recipes."""
+    return list(_dataset_files())
 
-    Raises `UserError`, with the near misses among both, if it is neither.
-    """
-    from pmpo_offline.data import resolve, standing
 
-    try:
-        resolve(name, home)
-    except UserError:
-        declared = _dataset_files()
-        if name in declared or (name.endswith(".toml") and Path(name).is_file()):
-            return False
-        if Path(name).is_dir():
-            raise
-        raise unknown("dataset", name, {*standing(home), *declared}) from None
-    return True
+def is_declared(name: str) -> bool:
+    """Return whether there is a recipe with this id or at this path."""
+    return name in _dataset_files() or (name.endswith(".toml") and Path(name).is_file())
 
 
 def _dataset_files() -> dict[str, Path]:

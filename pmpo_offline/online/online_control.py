@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from pmpo_offline.objectives import OBJECTIVES
+from pmpo_offline.declarations import OBJECTIVES
 from pmpo_offline.online.improver import Draws, Improver, within
 from pmpo_offline.online.online_settings import ALGORITHMS, Algorithm, ControlSettings
 from pmpo_offline.online.replay import ENDED, GOES_ON, Replay, Rows

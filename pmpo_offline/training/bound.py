@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from pmpo_offline.data import Dataset
+from pmpo_offline.declarations import OBJECTIVES
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
-from pmpo_offline.objectives import OBJECTIVES
 from pmpo_offline.runtime.errors import UserError
 
 

@@ -12,8 +12,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pmpo_offline.data import Dataset, columns
+from pmpo_offline.declarations import OBJECTIVES
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
-from pmpo_offline.objectives import OBJECTIVES, Interval
+from pmpo_offline.objectives import Interval
 from pmpo_offline.runtime.errors import UserError, unknown
 from pmpo_offline.training.bound import beta_bound, is_forward, reject_mass
 

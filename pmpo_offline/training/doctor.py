@@ -11,8 +11,9 @@ import numpy as np
 import polars as pl
 
 from pmpo_offline.data import Dataset, columns
+from pmpo_offline.declarations import OBJECTIVES
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
-from pmpo_offline.objectives import OBJECTIVES, kto_weight_range
+from pmpo_offline.objectives import kto_weight_range
 from pmpo_offline.training.config import complete
 from pmpo_offline.training.language.responses import part
 from pmpo_offline.training.verdict import advice, stability_of

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from pmpo_offline.data import Dataset
-from pmpo_offline.declarations import catalog
+from pmpo_offline.declarations import OBJECTIVES, catalog
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
-from pmpo_offline.objectives import OBJECTIVES
 from pmpo_offline.policies.stored import save_policy
 from pmpo_offline.runtime.errors import UserError, unknown
 from pmpo_offline.runtime.hashing import hash_bytes

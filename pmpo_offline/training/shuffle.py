@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from pmpo_offline.data import Dataset, Metadata, Rows
+from pmpo_offline.declarations import OBJECTIVES
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
-from pmpo_offline.objectives import OBJECTIVES
 from pmpo_offline.runtime.errors import UserError
 
 _FEW = 0.001  # of the units: whether as few as that have a label, say scores that equal the threshold, tells nothing
@@ -87,8 +87,8 @@ def check_control(algorithm: AlgorithmDeclaration, *, responses: bool) -> None:
         algorithm: that is to learn from what was permuted.
         responses: whether it learns from responses.
     """
-    objective = OBJECTIVES.get(algorithm.objective)
-    told = set(objective.inputs.values()) if objective else {"label"}  # an unknown one is another mistake
+    known = algorithm.objective in OBJECTIVES  # an unknown one is another mistake
+    told = set(OBJECTIVES[algorithm.objective].inputs.values()) if known else {"label"}
     labels = algorithm.rows in ("accepted", "balanced", "pairs") or "label" in told
     scores = algorithm.rows == "top" or bool(told & _SCORES)
     if not labels and not (responses and scores):

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from pmpo_offline.data import Dataset, columns
+from pmpo_offline.declarations import OBJECTIVES
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
-from pmpo_offline.objectives import OBJECTIVES, Words, stability
+from pmpo_offline.objectives import Words, stability
 from pmpo_offline.training.bound import beta_bound, reject_mass
 from pmpo_offline.training.config import MEASURED, settle
 

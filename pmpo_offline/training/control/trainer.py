@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from pmpo_offline.data import Dataset
-from pmpo_offline.declarations import catalog
+from pmpo_offline.declarations import OBJECTIVES, catalog
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
-from pmpo_offline.objectives import OBJECTIVES
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.training.bound import beta_bound

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+from pmpo_offline.declarations import OBJECTIVES
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
-from pmpo_offline.objectives import OBJECTIVES
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.training.language.batches import BATCHES, Batch, Measures, ResponseBatch
 from pmpo_offline.training.language.reference import Reference

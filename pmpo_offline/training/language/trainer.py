@@ -20,7 +20,7 @@ import transformers
 from torch import Tensor
 
 from pmpo_offline.data import Dataset, home
-from pmpo_offline.objectives import OBJECTIVES
+from pmpo_offline.declarations import OBJECTIVES
 from pmpo_offline.policies.language.model import LanguageModel
 from pmpo_offline.policies.language.scoring import check_head
 from pmpo_offline.runtime.errors import UserError
