@@ -11,7 +11,7 @@ import torch
 from peft import LoraConfig
 
 from helpers.small_language import labelled_rows, random_model
-from pmpo_offline.policies.language.quiet import quiet
+from pmpo_offline.policies.language import quiet
 from pmpo_offline.tasks.language.tiny import tokenizer
 from pmpo_offline.training.language import ResponseConfig, ResponseTrainer
 

@@ -1,4 +1,4 @@
-"""Language models: a transformers model with its tokenizer, and LoRA adapters on top of it."""
+"""Language models: a transformers model with its tokenizer, LoRA adapters, and log-probabilities of completions."""
 
 from __future__ import annotations
 
@@ -7,8 +7,19 @@ from pmpo_offline.policies.language.model import (
     Quantize,
     add_lora,
     load_adapter,
+    model_hash,
     open_model,
+    quiet,
     save_adapter,
 )
 
-__all__ = ["LanguageModel", "Quantize", "add_lora", "load_adapter", "open_model", "save_adapter"]
+__all__ = [
+    "LanguageModel",
+    "Quantize",
+    "add_lora",
+    "load_adapter",
+    "model_hash",
+    "open_model",
+    "quiet",
+    "save_adapter",
+]

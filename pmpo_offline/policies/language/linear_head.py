@@ -1,13 +1,13 @@
-"""What a frozen linear head says of tokens, in closed form, a part of the vocabulary at a time.
+"""Log-probabilities and divergences of a frozen linear head in closed form, a part of the vocabulary at a time.
 
 With logits W s + b of a state s and p their softmax, the log-probability of the word y is concave in s, and
 
     slope = d log p(y) / ds = W_y - sum_v p_v W_v
     KL(p || q) = log p(y) - log q(y) - slope · (s_p - s_q),        q the distribution of another state, any y
 
-(the divergence of an exponential family is what its log-partition exceeds its tangent by). Both sums over words are
-made as flash attention makes its own: each part of the words is read once, and what came before it is scaled to the
-largest logit so far. That saves the softmax, its derivative and every tensor of the width V.
+(the divergence of an exponential family is the gap between its log-partition and the tangent). Both sums over words are
+computed as in flash attention: each part of the words is read once, and the partial sums are rescaled to the largest
+logit so far. That saves the softmax, its derivative and every tensor of width V.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 
 CHUNK = 32
-"""As many numbers are held at once as the logits of this many tokens: 6 MB (49,152 words) stay in a CPU's cache."""
+"""The size of the working set, as logits of this many tokens: 6 MB (49,152 words) fit a CPU's cache."""
 
 
 def is_closed(head: nn.Module, states: Tensor) -> TypeGuard[nn.Linear]:
-    """Return whether this is a head to treat so: plain and not trained, on a CPU, in full precision.
+    """Return whether the closed form applies: a plain linear head that is not trained, on a CPU, in full precision.
 
     The divergence is a small difference of large numbers, of which 16 bits would leave nothing.
     """
@@ -43,7 +43,7 @@ def logp_and_slope(head: nn.Linear, states: Tensor, target: Tensor, chunk: int |
         head: see `is_closed`.
         states: (N, H).
         target: (N,), the tokens.
-        chunk: tokens whose logits take up as much as is held at once.
+        chunk: size of the working set, as in `CHUNK`.
     """
     logp, slope = _Closed.apply(states, target, head, chunk)  # type: ignore[no-untyped-call]
     return logp, slope
@@ -57,7 +57,8 @@ def logp_alone(head: nn.Linear, states: Tensor, target: Tensor, chunk: int | Non
 def kl(logp: Tensor, slope: Tensor, states: Tensor, other_logp: Tensor, other_states: Tensor) -> Tensor:
     """Return KL(distribution || other) of tokens, nats: (N,).
 
-    `logp` and `slope` are those of the distribution that the states say, `other_logp` the other's of the same tokens.
+    `logp` and `slope` belong to the distribution of `states`, `other_logp` to that of `other_states`, for the same
+    tokens.
     """
     return logp - other_logp - (slope * (states - other_states)).sum(-1)
 

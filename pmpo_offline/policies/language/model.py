@@ -1,18 +1,19 @@
-"""Open a causal language model from a directory, put LoRA adapters on it, and know which one it is."""
+"""Causal language models: open one from a directory, put LoRA adapters on it, and identify it by a hash."""
 
 from __future__ import annotations
 
 import copy
 import importlib.util
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from torch import Tensor
 
-from pmpo_offline.policies.language.fingerprint import fingerprint
-from pmpo_offline.policies.language.quiet import quiet
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, unknown
 from pmpo_offline.runtime.files import atomic_directory
 from pmpo_offline.runtime.hashing import hash_bytes, hash_file
@@ -24,16 +25,11 @@ if TYPE_CHECKING:
 Quantize = Literal["8bit", "4bit"]
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 """The files of an adapter, as peft writes them."""
-_IDENTITY = (
-    "*.safetensors",
-    "config.json",
-    "tokenizer*",
-    "vocab.*",
-    "merges.txt",
-    "special_tokens_map.json",
-    "*.jinja",
-)
+SAMPLE = 16
+"""Elements of each weight that `fingerprint` reads."""
+_HASHED = ("*.safetensors", "config.json", "tokenizer*", "vocab.*", "merges.txt", "special_tokens_map.json", "*.jinja")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_LOCAL = {"local_files_only": True, "trust_remote_code": False}
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,15 +41,15 @@ class LanguageModel:
     tokenizer: PreTrainedTokenizerBase
     """It has an EOS token, and a padding token, which may be the same."""
     name: str
-    """What people call it."""
+    """For messages."""
     digest: str
-    """sha256 over its weights and its tokenizer: who it is, as a reference."""
+    """sha256 of its weights and tokenizer (`model_hash`), its identity as a reference."""
     fingerprint: str = ""
-    """Of the weights (`policies.language.fingerprint`) when `digest` was theirs; empty where nobody took it."""
+    """`fingerprint` of the weights that `digest` was computed for; empty if not computed."""
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         device: torch.device = self.model.device
         return device
 
@@ -70,13 +66,13 @@ def open_model(
 
     Args:
         directory: with config.json, the weights and the tokenizer's files.
-        name: what people call it; default the directory's name.
+        name: for messages; default the directory's name.
         dtype: of the weights in memory: float32, bfloat16 or float16.
         device: where to put it; default a GPU if there is one.
         quantize: hold the weights in 8 or 4 bits (bitsandbytes, on a GPU), to train LoRA adapters on.
 
     Raises:
-        UserError: the directory holds no such model, or what is asked for is not possible here.
+        UserError: the directory holds no such model, or the options are not possible on this machine.
     """
     if dtype not in _DTYPES:
         raise unknown("dtype", dtype, _DTYPES)
@@ -86,30 +82,39 @@ def open_model(
         raise UserError(f"{directory} holds no weights in safetensors: save the model with save_pretrained")
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     options = {"quantization_config": _quantization(quantize, dtype), "device_map": {"": place}} if quantize else {}
-    with quiet():
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
-        try:
-            local = {"local_files_only": True, "trust_remote_code": False}
-            tokenizer = AutoTokenizer.from_pretrained(directory, **local)
-            model = AutoModelForCausalLM.from_pretrained(
-                directory, dtype=_DTYPES[dtype], use_safetensors=True, **local, **options
-            )
-        except Exception as error:  # transformers raises whatever its readers of a dozen formats raise
-            raise UserError(f"{directory} cannot be opened as a causal language model: {_first(error)}") from None
-    if tokenizer.eos_token_id is None:
-        raise UserError(f"{directory}: its tokenizer has no EOS token, by which a completion ends")
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
+    try:
+        tokenizer = load_tokenizer(directory)
+        model = load_weights(directory, dtype=_DTYPES[dtype], **options)
+    except Exception as error:  # each of transformers' readers has exceptions of its own
+        raise UserError(f"{directory} cannot be opened as a causal language model: {first_line(error)}") from None
+    complete_tokenizer(tokenizer, str(directory))
     if not quantize:
         model = model.to(place)
-    return LanguageModel(model.eval(), tokenizer, name or directory.name, digest(directory), fingerprint(model))
+    return LanguageModel(model.eval(), tokenizer, name or directory.name, model_hash(directory), fingerprint(model))
 
 
-def digest(directory: Path) -> str:
-    """Return the sha256 over a model's weights, configuration and tokenizer, whatever else lies beside them."""
-    paths = sorted({path for pattern in _IDENTITY for path in directory.glob(pattern)})
-    return hash_bytes(f"{path.name}:{hash_file(path)}\n".encode() for path in paths)
+def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
+    """Return the tokenizer in a directory; any exception of transformers if there is none."""
+    with quiet():
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(directory, **_LOCAL)  # type: ignore[no-any-return]
+
+
+def load_weights(directory: Path, **options: Any) -> PreTrainedModel:
+    """Return the network in a directory; any exception of transformers if there is none."""
+    with quiet():
+        from transformers import AutoModelForCausalLM
+
+        return AutoModelForCausalLM.from_pretrained(directory, use_safetensors=True, **_LOCAL, **options)  # type: ignore[no-any-return]
+
+
+def complete_tokenizer(tokenizer: PreTrainedTokenizerBase, owner: str) -> None:
+    """Pad with the EOS token where a tokenizer has no padding token; `UserError` if it has no EOS token either."""
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"the tokenizer of {owner} has no EOS token to end completions with: set eos_token")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
 
 
 def add_lora(model: PreTrainedModel, rank: int, alpha: float, targets: Sequence[str], from_layer: int = 0) -> PeftModel:
@@ -127,7 +132,7 @@ def add_lora(model: PreTrainedModel, rank: int, alpha: float, targets: Sequence[
     Raises:
         UserError: no module has such a name, or there is no such layer.
     """
-    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+    from peft import LoraConfig
 
     layers = model.config.get_text_config().num_hidden_layers
     if not 0 <= from_layer < layers:
@@ -144,6 +149,13 @@ def add_lora(model: PreTrainedModel, rank: int, alpha: float, targets: Sequence[
         layers_to_transform=list(range(from_layer, layers)) if from_layer else None,
         task_type="CAUSAL_LM",
     )
+    return add_adapter(model, config)
+
+
+def add_adapter(model: PreTrainedModel, config: Any) -> PeftModel:
+    """Wrap `model` in a fresh adapter of a peft configuration."""
+    from peft import get_peft_model, prepare_model_for_kbit_training
+
     with quiet():
         if getattr(model, "is_quantized", False):
             model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
@@ -151,7 +163,7 @@ def add_lora(model: PreTrainedModel, rank: int, alpha: float, targets: Sequence[
 
 
 def save_adapter(model: PeftModel, directory: Path) -> None:
-    """Write an adapter as peft does, in safetensors, whole or not at all; it may take another one's place.
+    """Write an adapter as peft does, in safetensors, whole or not at all; it may replace another adapter.
 
     Raises:
         UserError: the directory holds something else.
@@ -159,46 +171,128 @@ def save_adapter(model: PeftModel, directory: Path) -> None:
     """
     try:
         with atomic_directory(directory, ADAPTER[0], "adapter", overwrite=True) as partial, quiet():
-            # Not the embeddings: nothing here changes them, and to find out peft would ask the hub.
+            # Not the embeddings: nothing here changes them, and peft would ask the hub whether they were.
             model.save_pretrained(str(partial), safe_serialization=True, save_embedding_layers=False)
     except OSError as error:
         raise PmpoOfflineError(f"cannot write {directory}: {error.strerror or error}") from None
 
 
 def load_adapter(base: LanguageModel, directory: Path, *, trainable: bool = False) -> LanguageModel:
-    """Return a model that is `base` with the adapter in `directory` on it, and leave `base` itself without.
+    """Return `base` with the adapter in `directory` on it; `base` itself stays without.
 
-    Both have the same weights in memory, the adapter's aside: who trains these of the one trains the other's.
+    Apart from the adapter both share their weights in memory: training those of one changes the other.
     Raises `UserError` if the directory holds no adapter, or one of another model.
     """
     from peft import PeftModel
 
     if missing := [name for name in ADAPTER if not (directory / name).is_file()]:
         raise UserError(f"{directory} holds no adapter: there is no {missing[0]} in it")
+    shared = [*base.model.parameters(), *base.model.buffers()]
+    modules = copy.deepcopy(base.model, {id(weight): weight for weight in shared})
     with quiet():
         try:
-            model = PeftModel.from_pretrained(_same_weights(base.model), str(directory), is_trainable=trainable)
+            model = PeftModel.from_pretrained(modules, str(directory), is_trainable=trainable)
         except Exception as error:  # safetensors, JSON and peft each have exceptions of their own
-            raise UserError(f"{directory} is no adapter of {base.name}: {_first(error)}") from None
-    identity = hash_bytes(part.encode() for part in (base.digest, *(hash_file(directory / name) for name in ADAPTER)))
+            raise UserError(f"{directory} is no adapter of {base.name}: {first_line(error)}") from None
+    digest = hash_bytes(part.encode() for part in (base.digest, *(hash_file(directory / name) for name in ADAPTER)))
     if not trainable:
         model = model.eval().requires_grad_(False)
-    return replace(base, model=model, name=directory.name, digest=identity)
+    return replace(base, model=model, name=directory.name, digest=digest)
 
 
-def _same_weights(model: PreTrainedModel | PeftModel) -> Any:
-    """Return a copy of a model's modules around the weights of the model itself."""
-    shared = [*model.parameters(), *model.buffers()]
-    return copy.deepcopy(model, {id(weight): weight for weight in shared})
+def model_hash(directory: Path) -> str:
+    """Return the sha256 of the weights, configuration and tokenizer in a directory, whatever other files it holds.
+
+    It costs one read of the files: a third of a second for 135 million parameters.
+    """
+    paths = sorted({path for pattern in _HASHED for path in directory.glob(pattern)})
+    return hash_bytes(f"{path.name}:{hash_file(path)}\n".encode() for path in paths)
 
 
-def _is_empty(directory: Path) -> bool:
-    return directory.is_dir() and not any(directory.iterdir())
+def weights_hash(model: torch.nn.Module, *, adapters: bool = False) -> str:
+    """Return the sha256 of the weights of a model in memory: its identity if it was not read from files.
+
+    Args:
+        model: a model of transformers or peft.
+        adapters: include the adapters on it. A policy's are left out where it is its own reference.
+    """
+    return hash_bytes(_weights(model, adapters))
+
+
+def _weights(model: torch.nn.Module, adapters: bool) -> Iterator[bytes]:
+    for name, weight in sorted(model.state_dict().items()):
+        if adapters or "lora_" not in name:
+            yield f"{_plain_name(name)}:{weight.dtype}:{tuple(weight.shape)}".encode()
+            yield weight.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes()
+    for name, part in model.named_modules() if adapters else ():
+        if hasattr(part, "active_adapters") and hasattr(part, "scaling"):
+            # Not part of the weights: how strong each adapter is, and which of them are active.
+            state = (part.active_adapters, part.disable_adapters, part.merged_adapters)
+            yield f"{name}:{sorted(part.scaling.items())}:{state}".encode()
+
+
+def fingerprint(model: torch.nn.Module) -> str:
+    """Return a hash of a few elements of each weight and of how often it was written to, adapters left out.
+
+    It tells whether a model in memory still is what was read from its files, without reading all of its weights. An
+    optimizer's step counts as a write, even if it changes none of the sampled elements (a few rows of an embedding);
+    writes that torch does not count, as when peft merges an adapter, change whole tensors. Equal weights with another
+    history may differ in it; moving a model to another device or a wider precision keeps it.
+    """
+    return hash_bytes(
+        f"{_plain_name(name)}:{tuple(weight.shape)}:{0 if weight.is_inference() else weight._version}".encode()
+        + _sampled(weight)
+        for name, weight in sorted(model.state_dict().items())
+        if "lora_" not in name
+    )
+
+
+def _plain_name(name: str) -> str:
+    """Return the name of a weight without peft's wrappers."""
+    return name.removeprefix("base_model.model.").replace(".base_layer", "")
+
+
+def _sampled(weight: Tensor) -> bytes:
+    flat = weight.detach().reshape(-1)
+    places = torch.linspace(0, max(0, len(flat) - 1), min(SAMPLE, len(flat)), dtype=torch.float64).long()
+    return flat[places.to(flat.device)].double().cpu().numpy().tobytes()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence transformers, huggingface_hub and Python's warnings, and restore the caller's settings afterwards.
+
+    Our commands show one progress bar, and one line for an error.
+    """
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from transformers.utils import logging
+
+    bars, hub_bars = logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
+    verbosity = logging.get_verbosity()
+    logging.disable_progress_bar()
+    disable_progress_bars()
+    logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+        if hub_bars:
+            enable_progress_bars()
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of a library's error message."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__
 
 
 def _is_linear(part: torch.nn.Module) -> bool:
     weight = getattr(part, "weight", None)
-    return isinstance(weight, torch.Tensor) and weight.ndim == 2 and not isinstance(part, torch.nn.Embedding)
+    return isinstance(weight, Tensor) and weight.ndim == 2 and not isinstance(part, torch.nn.Embedding)
 
 
 def _quantization(bits: Quantize, dtype: str) -> BitsAndBytesConfig:
@@ -218,9 +312,3 @@ def _quantization(bits: Quantize, dtype: str) -> BitsAndBytesConfig:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=_DTYPES[dtype],
     )
-
-
-def _first(error: Exception) -> str:
-    """Return the first line of what a library says."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__

@@ -1,20 +1,31 @@
-"""Completions of one prompt in one sequence, so that the prompt is read once.
+"""Read fewer places than a padded batch has: prompts only once, and no padding.
 
-::
+Packing puts the completions of one prompt into one sequence::
 
     rows         p p p a a a     p p p b b          each reads its prompt
     packed       p p p a a a b b                    a and b both follow p, and do not see one another
     position     0 1 2 3 4 5 3 4
     segment      0 0 0 1 1 1 2 2                    0: the prompt, which every completion sees
 
-The states are those of the rows apart, but for rounding. It takes a network that is told its positions and what to
-attend to (`shares_prompts`).
+The states are those of the separate rows, up to rounding. It takes a network that accepts positions and a mask
+(`shares_prompts`).
+
+Unpadding puts sequences of different lengths behind one another, each attending to itself alone::
+
+    padded       a a a a . .          unpadded      a a a a b b b b b b c c
+                 b b b b b b
+                 c c . . . .
+
+All layers but attention look at one place at a time, so only attention has to know where a sequence ends: it is called
+once per sequence. On a GPU few large calls are faster than many small ones, padded or not, so this is for CPUs.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -25,18 +36,23 @@ from torch import Tensor
 
 LONGEST = 512
 """Tokens of a packed sequence, unless a row alone is longer: attention grows with their square."""
-WORTH = 0.9
-"""Rows are packed where that leaves at most this share of the places, padding counted."""
+MOST_PACKED = 0.9
+"""Rows are packed if that leaves at most this share of the places, padding counted."""
+MOST_FILLED = 0.97
+"""Padding is left out if at most this share of the places is filled."""
 
 Ints = NDArray[np.int64]
+_ATTENTION = "pmpo_offline_unpadded"
+_SEQUENCES: ContextVar[tuple[list[int], list[Tensor | None]]] = ContextVar(_ATTENTION)
+"""The length of each sequence that is read without padding, and its mask."""
 
 
 @dataclass(frozen=True)
 class Packing:
-    """Where each of S packed sequences of W places has its tokens from, and where the N completion tokens went."""
+    """Source of each place in S packed sequences of W places, and the positions of the N completion tokens in them."""
 
     row: Tensor
-    """(S, W) int64, the row of the plain batch that a token is from."""
+    """(S, W) int64, the row of the plain batch that a token comes from."""
     place: Tensor
     """(S, W) int64, its place there."""
     position: Tensor
@@ -50,19 +66,19 @@ class Packing:
 
     @property
     def filled(self) -> Tensor:
-        """(S, W) bool, which places are no padding."""
+        """(S, W) bool, False for padding."""
         return self.segment >= 0
 
     def to(self, device: torch.device | str) -> Packing:
-        """Return it on a device."""
+        """Return the packing on a device."""
         return Packing(*(getattr(self, field.name).to(device) for field in fields(self)))
 
     def take(self, values: Tensor) -> Tensor:
-        """Return values of the plain batch, (B, T, …), in the places of the packed one: (S, W, …)."""
+        """Gather values of the plain batch, (B, T, …), into the packed places: (S, W, …)."""
         return values[self.row, self.place]
 
     def mask(self, dtype: torch.dtype) -> Tensor:
-        """Return what attention adds to its logits, (S, 1, W, W): 0 where a place may look, else the lowest number."""
+        """Return the additive attention mask, (S, 1, W, W): 0 where a place may look, else the lowest number."""
         looking, seen = self.segment.unsqueeze(-1), self.segment.unsqueeze(-2)
         width = self.segment.shape[-1]
         earlier = torch.ones(width, width, dtype=torch.bool, device=self.segment.device).tril()
@@ -72,7 +88,7 @@ class Packing:
 
 
 def pack(prompts: Sequence[tuple[int, ...]], lengths: Sequence[int]) -> Packing | None:
-    """Return how to pack rows by their prompts; None where that is not worth it.
+    """Return how to pack rows by their prompts; None if that saves too little.
 
     Args:
         prompts: of each row.
@@ -82,7 +98,7 @@ def pack(prompts: Sequence[tuple[int, ...]], lengths: Sequence[int]) -> Packing 
     plain = max(len(prompt) + more for prompt, more in zip(prompts, read, strict=True))
     groups = _groups(prompts, read, max(LONGEST, plain))
     width = max(len(prompts[group[0]]) + sum(read[i] for i in group) for group in groups)
-    if len(groups) == len(prompts) or len(groups) * width > WORTH * len(prompts) * plain:
+    if len(groups) == len(prompts) or len(groups) * width > MOST_PACKED * len(prompts) * plain:
         return None
     row, place, position = (np.zeros((len(groups), width), np.int64) for _ in range(3))
     segment = np.full((len(groups), width), -1)
@@ -103,7 +119,7 @@ def pack(prompts: Sequence[tuple[int, ...]], lengths: Sequence[int]) -> Packing 
 
 
 def shares_prompts(backbone: Any, width: int) -> bool:
-    """Return whether a network takes positions and a mask of its own, for sequences of `width` places."""
+    """Return whether a network accepts positions and a mask for sequences of `width` places."""
     config = backbone.config
     window = getattr(config, "sliding_window", None)
     return (
@@ -124,3 +140,54 @@ def _groups(prompts: Sequence[tuple[int, ...]], read: Sequence[int], longest: in
         same[prompt][-1].append(i)
         room[prompt] -= read[i]
     return [group for groups in same.values() for group in groups]
+
+
+def is_unpadded(backbone: Any, filled: Tensor) -> bool:
+    """Return whether a network can and should read sequences without padding; `filled` is (S, W) bool."""
+    config = backbone.config
+    return (
+        filled.device.type == "cpu"
+        and hasattr(backbone, "rotary_emb")
+        and config._attn_implementation == "sdpa"
+        # Other kinds of layers carry state from one place to the next, or have a limited window.
+        and set(getattr(config, "layer_types", None) or ["full_attention"]) == {"full_attention"}
+        and getattr(config, "sliding_window", None) is None
+        # With checkpointing a layer runs again in the backward pass, when the model's own attention is restored.
+        and not any(getattr(part, "gradient_checkpointing", False) for part in backbone.modules())
+        and bool(filled.float().mean() <= MOST_FILLED)
+    )
+
+
+@contextmanager
+def unpadded(backbone: Any, filled: Tensor, mask: Tensor | None) -> Iterator[None]:
+    """Let a network read the filled places as one row, (1, P), sequence after sequence, inside the block.
+
+    Args:
+        backbone: see `is_unpadded`.
+        filled: (S, W) bool, from the left.
+        mask: (S, 1, W, W), added to the logits of attention; None: every place sees itself and those before it.
+    """
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(_ATTENTION, _attend)
+    lengths = filled.sum(-1).tolist()
+    masks = [None if mask is None else mask[i : i + 1, :, :n, :n] for i, n in enumerate(lengths)]
+    own = backbone.config._attn_implementation
+    token = _SEQUENCES.set((lengths, masks))
+    backbone.config._attn_implementation = _ATTENTION
+    try:
+        yield
+    finally:
+        backbone.config._attn_implementation = own
+        _SEQUENCES.reset(token)
+
+
+def _attend(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
+) -> tuple[Tensor, None]:
+    """Run transformers' SDPA attention on each sequence: (1, heads, P, width) -> (1, P, heads, width)."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    lengths, masks = _SEQUENCES.get()
+    parts = zip(*(torch.split(each, lengths, dim=2) for each in (query, key, value)), masks, strict=True)
+    return torch.cat([sdpa_attention_forward(module, *part, **options)[0] for part in parts], dim=1), None

@@ -1,33 +1,58 @@
-"""How likely completions are to a causal language model, computed at the completions' places alone.
+"""Hidden states and log-probabilities of completions under a causal language model.
 
-The backbone reads a prompt once that several rows share. The head, which for a small model with a large vocabulary is a
-third of the work, runs over the N completion tokens only, and nothing keeps numbers for all N tokens and all V words at
-once: a head that is not trained passes back one vector of the width H a token, which is found along with the value,
-chunk by chunk, or, on a CPU, in closed form (`linear_head`). There, padding is not read either (`unpadded`).
+The backbone reads a prompt that several rows share only once. The head, a third of the work for a small model with a
+large vocabulary, runs over the N completion tokens only, and numbers of N tokens times V words are never held at once:
+a head that is not trained passes back one vector of width H per token, computed along with the value, chunk by chunk,
+or, on a CPU, in closed form (`linear_head`). On a CPU padding is not read either (`packing.unpadded`).
+
+A model can be split into a trunk that training does not change, and the layers above it::
+
+    ids ──▶ embedding ──▶ layers[:cut] ──▶ (B, T, H) ──▶ layers[cut:] ──▶ norm ──▶ (B, T, H)
+            └──────── trunk_states ───┘     cached       └─────── _from_trunk ───┘
+
+With LoRA on the top layers alone, the input of these is the same at every step and for every algorithm, so it is
+computed once. Both pieces are the backbone's own forward pass over fewer layers: a shallow copy of the module, which
+shares the weights and hooks of the model itself.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from pmpo_offline.policies.language.linear_head import is_closed, logp_alone, logp_and_slope
-from pmpo_offline.policies.language.packing import shares_prompts
+from pmpo_offline.policies.language.packing import is_unpadded, shares_prompts, unpadded
 from pmpo_offline.policies.language.tokens import TokenBatch
-from pmpo_offline.policies.language.trunk import Causal, backbone, causal, from_trunk
-from pmpo_offline.policies.language.unpadded import is_unpadded, unpadded
 from pmpo_offline.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+Causal: TypeAlias = "PreTrainedModel | PeftModel"
+"""A causal language model of transformers, or one of peft's around it."""
+Measure = Callable[..., Tensor]
+"""(log-probabilities (n, V) of n tokens, further tensors of the same tokens) -> K values of each, (K, n)."""
 
 CHUNK, CHUNK_ON_GPU = 128, 1024
 """Tokens whose numbers for the whole vocabulary are held at once. On a CPU more are slower: tensors of 25 MB (49,152
-words) stay where they are, while larger ones are given back to the system each time and fetched anew."""
+words) are reused, while larger ones are returned to the system each time and allocated again."""
 
-Measure = Callable[..., Tensor]
-"""Of the log-probabilities (n, V) of n tokens and of whatever goes along with them: K values each, (K, n)."""
+
+def causal(model: Causal) -> Any:
+    """Return the causal language model inside a peft model, with its adapter in place; any other as it is."""
+    inner = getattr(model, "get_base_model", None)
+    return inner() if inner else model
+
+
+def backbone(model: Causal) -> Any:
+    """Return the network below the head."""
+    return causal(model).get_decoder()
 
 
 def states(model: Causal, batch: TokenBatch, *, trunk: Tensor | None = None, cut: int = 0) -> Tensor:
@@ -36,8 +61,8 @@ def states(model: Causal, batch: TokenBatch, *, trunk: Tensor | None = None, cut
     Args:
         model: any causal language model.
         batch: B rows of T places.
-        trunk: (B, T, H), the hidden states of the same rows that enter layer `cut`, if they are at hand.
-        cut: the layers that `trunk` has behind it.
+        trunk: (B, T, H), `trunk_states` of the same rows; None: computed here.
+        cut: the number of layers below `trunk`.
     """
     whole = backbone(model)
     given, where = batch.ids if trunk is None else trunk, (batch.row, batch.place)
@@ -51,7 +76,7 @@ def states(model: Causal, batch: TokenBatch, *, trunk: Tensor | None = None, cut
 
     def read(given: Tensor, **options: Tensor) -> Tensor:
         if trunk is not None:
-            return from_trunk(model, given, cut, **options)
+            return _from_trunk(model, given, cut, **options)
         hidden: Tensor = whole(input_ids=given, use_cache=False, **options).last_hidden_state
         return hidden
 
@@ -67,6 +92,64 @@ def _read(batch: TokenBatch) -> Tensor:
     """Return the places of a plain batch up to the last one that predicts something: (B, T), bool."""
     last = torch.zeros_like(batch.length).scatter_reduce(0, batch.row, batch.place, "amax")
     return torch.arange(batch.ids.shape[1], device=last.device) <= last.unsqueeze(-1)
+
+
+def trunk_states(model: Causal, ids: Tensor, cut: int) -> Tensor:
+    """Return the hidden states that enter layer `cut`, without a graph: (B, T) -> (B, T, H)."""
+    whole = backbone(model)
+    with torch.no_grad():
+        return _run(whole, whole.layers[:cut], nn.Identity(), input_ids=ids)
+
+
+def _from_trunk(model: Causal, trunk: Tensor, cut: int, **options: Tensor) -> Tensor:
+    """Return the last hidden states from those that enter layer `cut`: (B, T, H) -> (B, T, H).
+
+    `options` are further arguments of the backbone: positions and mask.
+
+    Raises:
+        ValueError: a gradient is needed, but weights below the cut are trained, so that cached states become stale.
+    """
+    if torch.is_grad_enabled() and trains_below(model, cut):
+        raise ValueError(f"weights below layer {cut} are trained: their hidden states cannot be cached")
+    whole = backbone(model)
+    return _run(whole, whole.layers[cut:], whole.norm, inputs_embeds=trunk, **options)
+
+
+def _run(whole: nn.Module, layers: Any, norm: Any, **inputs: Any) -> Tensor:
+    """Return the last hidden states of a backbone with only these layers and this norm."""
+    view: Any = copy.copy(whole)
+    view._modules = {**whole._modules, "layers": layers, "norm": norm}
+    states: Tensor = view(use_cache=False, **inputs).last_hidden_state
+    return states
+
+
+def trains_below(model: Causal, cut: int) -> bool:
+    """Return whether any weight below layer `cut` is trained."""
+    whole = backbone(model)
+    lower = (whole.embed_tokens, *whole.layers[:cut])
+    return any(weight.requires_grad for part in lower for weight in part.parameters())
+
+
+def check_split(model: Causal, cut: int) -> None:
+    """Check on a few tokens that the two pieces compute what the whole model does.
+
+    Raises:
+        UserError: the model is not built like a Llama, or has no such layer.
+    """
+    whole, kind = backbone(model), type(causal(model)).__name__
+    remedy = "train all its layers (leave lora_layers out)"
+    parts = ("embed_tokens", "layers", "norm", "rotary_emb")
+    several_kinds = len(set(getattr(whole.config, "layer_types", None) or [""])) > 1
+    if several_kinds or not all(hasattr(whole, part) for part in parts):
+        raise UserError(f"{kind} is not built like a Llama, so its lower layers cannot be cached: {remedy}")
+    if not 0 < cut < len(whole.layers):
+        raise UserError(f"{kind} has {len(whole.layers)} layers and cannot be cut below layer {cut}: {remedy}")
+    ids = torch.arange(8, device=whole.embed_tokens.weight.device).remainder(whole.embed_tokens.num_embeddings)[None]
+    with torch.no_grad():
+        expected = whole(input_ids=ids, use_cache=False).last_hidden_state
+        found = _run(whole, whole.layers[cut:], whole.norm, inputs_embeds=trunk_states(model, ids, cut))
+    if not torch.allclose(found, expected, rtol=1e-3, atol=1e-3):
+        raise UserError(f"{kind} does more to its embeddings than a Llama, so its layers cannot be cached: {remedy}")
 
 
 def log_probs(model: Causal, states: Tensor) -> Tensor:

@@ -1,10 +1,10 @@
-"""From text to tokens, and from rows of tokens to one padded batch that knows where the completions are.
+"""Tokenize prompts and completions, and collate rows into one padded batch with the places of the completions.
 
 ::
 
-    row          p p p | c c c e              prompt, completion, and the end where one is trained on
-    ids          p p p   c c c . .            what the network reads: after the last token comes nothing to predict
-    place            ^   ^ ^ ^              a state says something about the token after it
+    row          p p p | c c c e              prompt, completion, and the end-of-sequence token if it is trained on
+    ids          p p p   c c c . .            input of the network: nothing follows the last token
+    place            ^   ^ ^ ^              the state here predicts the next token
     target           c   c c e
 
 Rows are padded on the right. Attention looks to the left only, so no state at a `place` ever sees the padding, and no
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Reduction = Literal["sum", "mean"]
-"""Over the tokens of a completion: the log-probability of the whole, or its average token."""
+"""Over the tokens of a completion: log-probability of the whole, or of the average token."""
 
 
 class Tokens(NamedTuple):
@@ -35,7 +35,7 @@ class Tokens(NamedTuple):
     prompt: tuple[int, ...]
     """At least one token: the first token of a completion is predicted from something."""
     completion: tuple[int, ...]
-    """With the end-of-sequence token where one is trained on; may be empty."""
+    """With the end-of-sequence token if it is trained on; may be empty."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class TokenBatch:
     """B rows side by side, and the N tokens of all their completions, row after row."""
 
     ids: Tensor
-    """(B, T) int64, what the network reads; see the drawing above."""
+    """(B, T) int64, input of the network; see the diagram above."""
     row: Tensor
     """(N,) int64, the row of each completion token."""
     place: Tensor
@@ -53,7 +53,7 @@ class TokenBatch:
     length: Tensor
     """(B,) int64, the completion tokens of each row; they sum to N."""
     packing: Packing | None = None
-    """How to read prompts once that several rows have; None where that is no gain."""
+    """How to read shared prompts once; None if that saves too little."""
 
     def reduce(self, values: Tensor, how: Reduction) -> Tensor:
         """Return the sum or mean over each completion's tokens: (N,) -> (B,). An empty completion has 0 of either."""
@@ -73,13 +73,13 @@ def tokenize(
 ) -> Tokens:
     """Return the tokens of a row, the prompt's being `prompt_tokens`.
 
-    The completion is read together with its prompt, as the network wrote it: some tokenizers would begin a text that
-    stands alone with a blank. Where a token would span both, it is read alone instead: prompts never change.
+    The completion is tokenized together with its prompt, as the network wrote it, because some tokenizers put a blank
+    before a text of its own. If a token would span both, it is tokenized alone instead: prompts never change.
 
     Args:
         tokenizer: any of transformers'.
         prompt: what the network continues, in its own chat template if it has one.
-        completion: without the end-of-sequence token (one that stands there all the same is not doubled).
+        completion: without the end-of-sequence token (if it is there it is not doubled).
         ends: whether the end-of-sequence token follows.
         longest: the largest number of completion tokens, the end counted. A longer completion is cut, and then does not
             end: no token is overwritten.
@@ -99,7 +99,7 @@ def tokenize(
 
 
 def prompt_tokens(tokenizer: PreTrainedTokenizerBase, prompt: str) -> tuple[int, ...]:
-    """Return what the network is given to continue.
+    """Return the tokens of a prompt.
 
     It begins with the beginning-of-sequence token only if the tokenizer itself would add one, and not twice if the text
     already spells it out. An empty prompt is the beginning token, or else the end token.

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pmpo_offline import data
-from pmpo_offline.policies.language.quiet import quiet
+from pmpo_offline.policies.language import quiet
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, unknown
 from pmpo_offline.runtime.files import atomic_directory, refusal
 from pmpo_offline.tasks.language import smollm2, tiny
@@ -69,9 +69,9 @@ def model_version(name: str) -> str:
         return OWN[name].version()
     path = Path(name).expanduser()
     if path.is_dir():
-        from pmpo_offline.policies.language.model import digest
+        from pmpo_offline.policies.language import model_hash
 
-        return digest(path)
+        return model_hash(path)
     return name
 
 

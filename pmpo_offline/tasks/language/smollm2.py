@@ -12,7 +12,7 @@ import io
 from functools import cache
 from pathlib import Path
 
-from pmpo_offline.policies.language.quiet import quiet
+from pmpo_offline.policies.language import quiet
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.hashing import hash_bytes, hash_file

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pmpo_offline.policies.language.quiet import quiet
+from pmpo_offline.policies.language import quiet
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.hashing import hash_json
 from pmpo_offline.tasks.language.combinations import chosen

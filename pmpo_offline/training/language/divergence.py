@@ -6,19 +6,13 @@ the room: its head turns them into logits, a chunk of tokens at a time.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 
 from pmpo_offline.objectives import divergences
 from pmpo_offline.policies.language.linear_head import is_closed, kl, logp_and_slope
-from pmpo_offline.policies.language.scoring import head_log_probs, of_target, per_token
-from pmpo_offline.policies.language.trunk import causal
+from pmpo_offline.policies.language.scoring import Causal, causal, head_log_probs, of_target, per_token
 from pmpo_offline.runtime.errors import unknown
-
-if TYPE_CHECKING:
-    from pmpo_offline.policies.language.trunk import Causal
 
 KINDS = ("forward", "reverse", "alpha", "renyi")
 """KL(reference || policy), KL(policy || reference), and the two families of an order between them."""

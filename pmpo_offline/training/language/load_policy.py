@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pmpo_offline.policies.language.fingerprint import fingerprint
-from pmpo_offline.policies.language.model import LanguageModel, open_model
-from pmpo_offline.policies.language.quiet import quiet
+from pmpo_offline.policies.language import quiet
+from pmpo_offline.policies.language.model import LanguageModel, fingerprint, open_model, weights_hash
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.tasks.language.models import model_directory
-from pmpo_offline.training.language.reference import weights_digest
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -57,7 +55,7 @@ def _open(model: Any, tokenizer: PreTrainedTokenizerBase | None, quantization_co
     if isinstance(model, LanguageModel):
         # It may have been trained since it was opened, whatever adapter is on it now.
         unchanged = model.fingerprint == fingerprint(model.model)
-        digest = model.digest if unchanged else weights_digest(model.model)
+        digest = model.digest if unchanged else weights_hash(model.model)
         return replace(model, tokenizer=tokenizer or model.tokenizer, digest=digest)
     local = {"local_files_only": True, "trust_remote_code": False}
     if isinstance(model, str):
@@ -86,4 +84,4 @@ def _open(model: Any, tokenizer: PreTrainedTokenizerBase | None, quantization_co
                 tokenizer = AutoTokenizer.from_pretrained(model_directory(name), **local)
         except Exception:  # the hub's, the network's and the tokenizers' own errors
             raise UserError(f"{name} comes without a tokenizer: give one as processing_class") from None
-    return LanguageModel(model, tokenizer, name, weights_digest(model))
+    return LanguageModel(model, tokenizer, name, weights_hash(model))

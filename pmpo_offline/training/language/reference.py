@@ -13,13 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from pmpo_offline.policies.language.fingerprint import plain_name
-from pmpo_offline.policies.language.model import LanguageModel
-from pmpo_offline.policies.language.scoring import states, token_logp
+from pmpo_offline.policies.language.model import LanguageModel, weights_hash
+from pmpo_offline.policies.language.scoring import backbone, causal, check_split, states, token_logp, trunk_states
 from pmpo_offline.policies.language.tokens import TokenBatch, Tokens
-from pmpo_offline.policies.language.trunk import backbone, causal, check_split, trunk_states
 from pmpo_offline.runtime.errors import UserError
-from pmpo_offline.runtime.hashing import hash_bytes
 from pmpo_offline.training.language.reference_cache import ReferenceCache
 
 if TYPE_CHECKING:
@@ -128,7 +125,7 @@ def reference_of(
         if cut:
             raise UserError("below the cut the reference is the policy: leave ref_model out, or set cut to 0")
         frozen = _placed(ref_model.eval().requires_grad_(False), device)
-        digest = weights_digest(frozen, adapters=True)
+        digest = weights_hash(frozen, adapters=True)
         return Reference(LanguageModel(frozen, policy.tokenizer, "reference", digest), folder)
     if cut:
         check_split(policy.model, cut)
@@ -174,28 +171,6 @@ def check_frozen_below(model: torch.nn.Module, cut: int) -> None:
             f"weights below layer {cut} are trained, and cut = {cut} caches what comes from there: put the adapter on "
             f"the layers from {cut} up (layers_to_transform), or set cut to 0"
         )
-
-
-def weights_digest(model: torch.nn.Module, *, adapters: bool = False) -> str:
-    """Return a sha256 of a model's weights: who it is where no files say so.
-
-    Args:
-        model: a model of transformers or peft.
-        adapters: whether those on it are a part of it. A policy's are not where it is its own reference.
-    """
-    return hash_bytes(_weights(model, adapters))
-
-
-def _weights(model: torch.nn.Module, adapters: bool) -> Iterator[bytes]:
-    for name, weight in sorted(model.state_dict().items()):
-        if adapters or "lora_" not in name:
-            yield f"{plain_name(name)}:{weight.dtype}:{tuple(weight.shape)}".encode()
-            yield weight.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes()
-    for name, part in model.named_modules() if adapters else ():
-        if hasattr(part, "active_adapters") and hasattr(part, "scaling"):
-            # Not part of the weights: how strong each adapter is, and which of them are active.
-            state = (part.active_adapters, part.disable_adapters, part.merged_adapters)
-            yield f"{name}:{sorted(part.scaling.items())}:{state}".encode()
 
 
 def _placed(model: Any, device: torch.device) -> Any:

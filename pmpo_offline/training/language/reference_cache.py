@@ -21,9 +21,8 @@ import torch
 from torch import Tensor
 
 from pmpo_offline.policies.language.model import LanguageModel
-from pmpo_offline.policies.language.scoring import check_head, states, token_logp
+from pmpo_offline.policies.language.scoring import causal, check_head, check_split, states, token_logp, trunk_states
 from pmpo_offline.policies.language.tokens import Tokens, collate
-from pmpo_offline.policies.language.trunk import causal, check_split, trunk_states
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.hashing import hash_bytes
 from pmpo_offline.training.language.shards import Shards

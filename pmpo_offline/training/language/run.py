@@ -22,8 +22,8 @@ from pmpo_offline import data
 from pmpo_offline.data import Dataset
 from pmpo_offline.declarations import catalog
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
+from pmpo_offline.policies.language import quiet
 from pmpo_offline.policies.language.model import LanguageModel, add_lora, load_adapter, open_model, save_adapter
-from pmpo_offline.policies.language.quiet import quiet
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.hashing import hash_bytes

@@ -16,8 +16,7 @@ from tokenizers import Tokenizer, models
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
-from pmpo_offline.policies.language import add_lora, load_adapter, open_model, save_adapter
-from pmpo_offline.policies.language.quiet import quiet
+from pmpo_offline.policies.language import add_lora, load_adapter, open_model, quiet, save_adapter
 from pmpo_offline.runtime.errors import UserError
 
 IDS = torch.tensor([[3, 5, 8, 13]])

@@ -8,7 +8,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import pytest
 from helpers.small_language import random_model
 
-from pmpo_offline.policies.language.quiet import quiet
+from pmpo_offline.policies.language import quiet
 from pmpo_offline.tasks.language.tiny import tokenizer
 
 

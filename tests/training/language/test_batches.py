@@ -16,13 +16,14 @@ from torch import Tensor
 from pmpo_offline import objectives
 from pmpo_offline.objectives import OBJECTIVES
 from pmpo_offline.policies.language import LanguageModel, add_lora
+from pmpo_offline.policies.language.model import weights_hash
 from pmpo_offline.policies.language.tokens import Tokens, collate
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.tasks.language.tiny import tokenizer
 from pmpo_offline.training.config import settle
 from pmpo_offline.training.control.batches import inputs
 from pmpo_offline.training.language.batches import GroupBatch, Measures, PairBatch, ResponseBatch
-from pmpo_offline.training.language.reference import Reference, adapter_reference, weights_digest
+from pmpo_offline.training.language.reference import Reference, adapter_reference
 from pmpo_offline.training.language.responses import Responses, part, read
 from pmpo_offline.training.language.sampler import Feed
 from pmpo_offline.training.language.trl_data import dataset_of
@@ -51,7 +52,7 @@ def responses() -> Responses:
 
 @pytest.fixture
 def reference(base: Any, tmp_path: Path) -> Reference:
-    return Reference(LanguageModel(base, tokenizer(), "base", weights_digest(base)), tmp_path)
+    return Reference(LanguageModel(base, tokenizer(), "base", weights_hash(base)), tmp_path)
 
 
 def log_probs(model: Any, row: Tokens) -> Tensor:
@@ -160,12 +161,12 @@ def test_adapters_are_a_part_of_who_a_model_is() -> None:
         for name, weight in one.named_parameters():
             if "lora_" in name:
                 weight.data.fill_(0.1)
-    assert weights_digest(plain) == weights_digest(adapted) == weights_digest(other)
-    whole = [weights_digest(one, adapters=True) for one in (plain, adapted, other)]
-    assert whole[0] == weights_digest(plain)
+    assert weights_hash(plain) == weights_hash(adapted) == weights_hash(other)
+    whole = [weights_hash(one, adapters=True) for one in (plain, adapted, other)]
+    assert whole[0] == weights_hash(plain)
     assert len(set(whole)) == 3
     with adapted.disable_adapter():
-        assert weights_digest(adapted, adapters=True) not in whole
+        assert weights_hash(adapted, adapters=True) not in whole
 
 
 def test_pairs_are_every_accept_beside_every_reject_of_a_prompt(

@@ -15,9 +15,8 @@ from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForC
 
 from pmpo_offline.policies.language import LanguageModel
 from pmpo_offline.policies.language.model import add_lora
-from pmpo_offline.policies.language.scoring import states, token_logp
+from pmpo_offline.policies.language.scoring import states, token_logp, trunk_states
 from pmpo_offline.policies.language.tokens import Tokens, collate
-from pmpo_offline.policies.language.trunk import trunk_states
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.training.language import reference_cache
 from pmpo_offline.training.language.reference_cache import ReferenceCache

@@ -17,8 +17,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import BitsAndBytesConfig, HfArgumentParser
 
 import datasets
-from pmpo_offline.policies.language import LanguageModel, add_lora, open_model
-from pmpo_offline.policies.language.quiet import quiet
+from pmpo_offline.policies.language import LanguageModel, add_lora, open_model, quiet
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.tasks.language.tiny import tokenizer
 from pmpo_offline.training.language import PMPOConfig, PMPOTrainer, ResponseConfig, ResponseTrainer, load_policy
@@ -202,7 +201,7 @@ def test_a_model_that_was_trained_and_adapted_by_hand_is_known_by_its_weights(
         return open_model(model_folder, device="cpu")
 
     with monkeypatch.context() as patch:
-        patch.setattr(load_policy, "weights_digest", None)  # not all weights are read where files say who it is
+        patch.setattr(load_policy, "weights_hash", None)  # not all weights are read where files say who it is
         assert first(fresh()) == pytest.approx(0, abs=1e-6)
 
     whole = fresh()
