@@ -21,5 +21,5 @@ def is_built(name: str, home: Path | None = None) -> bool:
             return False
         if Path(name).is_dir():
             raise
-        raise unknown("dataset", name, {*data.standing(home), *catalog.dataset_ids()}) from None
+        raise unknown("dataset", name, {*data.standing(home), *(each.id for each in catalog.datasets())}) from None
     return True

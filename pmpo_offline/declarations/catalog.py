@@ -1,12 +1,14 @@
-"""Find and validate the declarations: what can be built, run and learned with.
+"""Find and validate declarations: recipes of datasets, suites, algorithms, reference scores.
 
 ```
 datasets/<namespace>/<name>.toml     a recipe for a dataset, found by the id it holds
-benchmarks/suites/<suite>.toml              a suite, named by its file
+benchmarks/suites/<suite>.toml       a suite, named by its file
 baselines/<family>/<algorithm>.toml  an algorithm's hyperparameters for a family of tasks, named by its file
 ```
-They stand in the repository's root in a checkout and in `pmpo_offline/_declarations/` in an installed wheel.
-Wherever a name is asked for, the path of a `.toml` file of one's own serves too.
+They are in the repository's root in a checkout and in `pmpo_offline/_declarations/` in an installed wheel.
+Wherever a name is expected, the path of a `.toml` file does too. Other packages add recipes and algorithms by entry
+points of the groups `pmpo_offline.datasets` and `pmpo_offline.algorithms`, each the name of a package whose folder
+holds such files: `my_package.algorithms` with `<family>/<algorithm>.toml`.
 """
 
 from __future__ import annotations
@@ -14,25 +16,28 @@ from __future__ import annotations
 import importlib.metadata
 import tomllib
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from pmpo_offline.runtime.errors import UserError, unknown
+from pmpo_offline.runtime.errors import UserError, unknown, validated
+from pmpo_offline.runtime.registry import Registry
 
 Rate = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[
-    # Told apart by hand, so that an error speaks of the number and not of the word that it is not.
+    # Discriminated, so that the error for a number out of range does not mention the word.
     Annotated[Rate | None, Tag("share")] | Annotated[Literal["collected"], Tag("word")],
     Discriminator(lambda value: "word" if value == "collected" else "share"),
 ]
-"""An accepted share; "collected", the one that the labels had when they were collected; None, as the dataset has it."""
+"""An accepted share; "collected": the share before balancing; None: the dataset's own."""
 Count = Annotated[int, Field(ge=1)]
 
 
 class Declaration(BaseModel):
-    """What all declarations have in common: they are frozen, and an unknown key is an error."""
+    """Base of all declarations: frozen, unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -47,7 +52,7 @@ class DatasetDeclaration(Declaration):
     description: str = ""
     licence: str
     episodes: Count
-    """How many to collect; of kind "responses": how many prompts."""
+    """Episodes to collect; of kind "responses": prompts."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     label: str
     imbalance: Rate | None = None
@@ -57,7 +62,7 @@ class DatasetDeclaration(Declaration):
     candidates: dict[str, Any] = {}
     behavior: list[dict[str, Any]] = []
     sampling: dict[str, Any] = {}
-    """Of kind "responses": who answers, how often, and which prompts are for tests."""
+    """Of kind "responses": the model that answers, completions a prompt, and the share of test prompts."""
 
 
 class SuiteDeclaration(Declaration):
@@ -70,12 +75,12 @@ class SuiteDeclaration(Declaration):
     """Of one family of tasks or of several: every algorithm is declared for each of them."""
     imbalance: Annotated[list[Share], Field(min_length=1)] = [None]
     noise: Annotated[list[Rate | None], Field(min_length=1)] = [None]
-    """Rates of flipped labels; None: as the dataset has it."""
+    """Rates of flipped labels; None: the dataset's own."""
     algorithms: Annotated[list[str], Field(min_length=1)]
     reference: str | None = None
-    """The algorithm that learns without feedback: it is part of every run, and the others are compared with it."""
+    """The algorithm that learns without feedback: part of every run, and compared with all others."""
     shuffled: list[str] = []
-    """Algorithms that run again on shuffled labels: one that does as well there has learned nothing from feedback."""
+    """Algorithms that also run on shuffled labels, as a control: equal scores there mean feedback taught nothing."""
     seeds: Count = 5
     episodes: Count = 100
     """Evaluation episodes a training run; of a language model, sampled responses."""
@@ -94,18 +99,21 @@ class AlgorithmDeclaration(Declaration):
     description: str = ""
     objective: str
     rows: Literal["all", "accepted", "balanced", "top", "candidates", "pairs"]
-    """What a minibatch is made of: all recorded steps, the accepted ones, as many accepted as rejected ones, or those
-    of the episodes of the highest returns; states with their candidate actions; or pairs of an accepted and a rejected
+    """Rows of a minibatch: all recorded steps, the accepted ones, as many accepted as rejected ones, those of the
+    episodes of the highest returns, states with their candidate actions, or pairs of an accepted and a rejected
     candidate."""
     top: Annotated[float, Field(gt=0, le=1)] = 0.1
-    """Share of the episodes that `rows = "top"` is made of."""
+    """Share of the episodes that `rows = "top"` draws from."""
     start: Literal["scratch", "reference"]
     settings: dict[str, bool | int | float | str] = {}
     """The objective's hyperparameters."""
     critic: dict[str, Any] = {}
-    """For a learner from rewards: the critic that learns beside the policy; `training.learned` validates it."""
+    """Settings of the critic that learns beside the policy, for algorithms that learn from rewards."""
     training: dict[str, Any] = {}
-    """The trainer's: updates, batch, learning_rate, …; the trainer validates them."""
+    """The trainer's hyperparameters (updates, batch, learning_rate, …), validated there."""
+
+
+D = TypeVar("D", bound=Declaration)
 
 
 def root(kind: Literal["datasets", "benchmarks", "baselines"]) -> Path:
@@ -140,8 +148,8 @@ def algorithm(name: str, family: str = "control") -> AlgorithmDeclaration:
 
 
 def families() -> list[str]:
-    """Return the families of tasks that algorithms are declared for."""
-    return sorted(path.name for path in root("baselines").iterdir() if next(path.glob("*.toml"), None))
+    """Return the families of tasks that algorithms are declared for, sorted."""
+    return sorted({path.parent.name for folder in _folders("algorithms") for path in folder.glob("*/*.toml")})
 
 
 def family(task: str) -> str:
@@ -165,17 +173,32 @@ def algorithms(family: str = "control") -> list[AlgorithmDeclaration]:
     return [_read(path, AlgorithmDeclaration) for _, path in sorted(_algorithm_files(family).items())]
 
 
-def references(task: str) -> dict[str, Any] | None:
-    """Return a task's reference scores (min, max, how, versions), None if nobody measured them.
+def is_declared(name: str) -> bool:
+    """Return whether there is a recipe with this id or at this path."""
+    return name in _dataset_files() or (name.endswith(".toml") and Path(name).is_file())
 
-    They are written by `benchmarks/measure_references.py`, once for every set of the simulators' versions; returns of
-    other versions than the installed ones say nothing of what is simulated here.
+
+def source(kind: Literal["datasets", "algorithms"], name: str, family: str = "control") -> str:
+    """Return the package that declares a recipe or an algorithm; `KeyError` if there is none of this name."""
+    path = (_dataset_files() if kind == "datasets" else _algorithm_files(family))[name]
+    return next(package for folder, package in _folders(kind).items() if path.is_relative_to(folder))
+
+
+def references(task: str) -> dict[str, Any] | None:
+    """Return a task's reference scores (min, max, how, versions), None where none were measured.
+
+    They are measured once for every set of the simulators' versions; scores of other versions than the installed ones
+    do not apply to what is simulated here.
     """
-    for each in _toml(root("baselines") / "references.toml").get(task, []):
-        if all(_installed(name) == version for name, version in each.get("versions", {}).items()):
-            found: dict[str, Any] = each
-            return found
+    for found in _toml(root("baselines") / "references.toml").get(task, []):
+        if all(_installed(name) == version for name, version in found.get("versions", {}).items()):
+            return dict(found)
     return None
+
+
+def revise(declaration: D, source: str, changes: Mapping[str, Any]) -> D:
+    """Return the declaration with some fields replaced, validated again; a `UserError` begins with `source`."""
+    return validated(type(declaration), {**declaration.model_dump(), **changes}, source)
 
 
 def _installed(package: str) -> str | None:
@@ -185,19 +208,26 @@ def _installed(package: str) -> str | None:
         return None
 
 
-def dataset_ids() -> list[str]:
-    """Return the ids of all recipes."""
-    return list(_dataset_files())
+@cache
+def _registry(kind: Literal["datasets", "algorithms"]) -> Registry[Path | ModuleType]:
+    own = root("baselines" if kind == "algorithms" else "datasets")
+    return Registry(f"package of {kind}", f"pmpo_offline.{kind}", {"pmpo-offline": own})
 
 
-def is_declared(name: str) -> bool:
-    """Return whether there is a recipe with this id or at this path."""
-    return name in _dataset_files() or (name.endswith(".toml") and Path(name).is_file())
+def _folders(kind: Literal["datasets", "algorithms"]) -> dict[Path, str]:
+    """Return the folders that hold recipes or algorithms, ours and those of other packages, each with its package."""
+    registry = _registry(kind)
+    return {
+        path: registry.source(name)
+        for name, found in registry.items()
+        for path in ([found] if isinstance(found, Path) else map(Path, found.__path__))
+    }
 
 
 def _dataset_files() -> dict[str, Path]:
-    # Recipes are found by the id they hold: a file may stand anywhere below datasets/, next to the data that it ships.
-    return {str(_toml(path).get("id", path.stem)): path for path in root("datasets").rglob("*.toml")}
+    # By the ids that they hold: a recipe may be anywhere below its folder, next to the data that it ships.
+    paths = [path for folder in _folders("datasets") for path in folder.rglob("*.toml")]
+    return _by_name("dataset", [(str(_toml(path).get("id", path.stem)), path) for path in paths])
 
 
 def _suite_files() -> dict[str, Path]:
@@ -205,18 +235,18 @@ def _suite_files() -> dict[str, Path]:
 
 
 def _algorithm_files(family: str) -> dict[str, Path]:
-    return {path.stem: path for path in (root("baselines") / family).glob("*.toml")}
+    paths = [path for folder in _folders("algorithms") for path in (folder / family).glob("*.toml")]
+    return _by_name("algorithm", [(path.stem, path) for path in paths])
 
 
-D = TypeVar("D", bound=Declaration)
-
-
-def revise(declaration: D, source: str, changes: Mapping[str, Any]) -> D:
-    """Return the declaration with some fields replaced and everything validated again.
-
-    `UserError` names `source`, whoever asked for the changes.
-    """
-    return _validate(type(declaration), {**declaration.model_dump(), **changes}, source)
+def _by_name(kind: str, found: list[tuple[str, Path]]) -> dict[str, Path]:
+    """Return the files by name; `UserError` if two packages use one name."""
+    files: dict[str, Path] = {}
+    for name, path in found:
+        if name in files:
+            raise UserError(f"{path}: the {kind} {name} exists already, in {files[name]}: rename it")
+        files[name] = path
+    return files
 
 
 def _find(kind: str, name: str, files: dict[str, Path], model: type[D]) -> D:
@@ -237,20 +267,7 @@ def _read(path: Path, model: type[D]) -> D:
         implied["family"] = path.parent.name
     if repeated := sorted(implied.keys() & content.keys()):
         raise UserError(f"{path}: {repeated[0]}: comes from the file's place and cannot be set; remove it")
-    return _validate(model, {**content, **implied}, str(path))
-
-
-def _validate(model: type[D], content: Mapping[str, Any], source: str) -> D:
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        first, *others = error.errors()
-        more = f" (and {len(others)} more)" if others else ""
-        if first["type"] == "extra_forbidden":
-            raise UserError(f"{source}: {unknown('key', str(first['loc'][-1]), model.model_fields)}{more}") from None
-        where = ".".join(str(part) for part in first["loc"])
-        value = "" if first["type"] == "missing" else f", not {first['input']!r}"
-        raise UserError(f"{source}: {where}: {first['msg'].lower()}{value}{more}") from None
+    return validated(model, {**content, **implied}, str(path))
 
 
 def _toml(path: Path) -> dict[str, Any]:

@@ -1,4 +1,8 @@
+"""Declarations: found by name, by path and in other packages; refused in one line."""
+
+import importlib.metadata
 import tomllib
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
@@ -89,5 +93,55 @@ def test_wheel_carries_every_suite_and_no_results():
     checkout = Path(catalog.__file__).parents[2]
     project = tomllib.loads((checkout / "pyproject.toml").read_text())
     included = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
-    suites = {source for source in included if source.startswith("benchmarks")}
-    assert suites == {f"benchmarks/{path.name}" for path in (checkout / "benchmarks").glob("*.toml")}
+    assert [source for source in included if source.startswith("benchmarks")] == ["benchmarks/suites"]
+    assert {path.suffix for path in (checkout / "benchmarks/suites").iterdir()} == {".toml"}
+
+
+RECIPE = """
+id = "theirs/some-v0"
+kind = "transitions"
+task = "rgb-stacking/proxy"
+title = "Theirs"
+licence = "MIT"
+episodes = 1
+label = "success"
+"""
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package that declares an algorithm for two families, and a recipe."""
+    for family in ("control", "robots"):
+        write(tmp_path / "their_package" / "algorithms" / family / "theirs.toml", ALGORITHM)
+    write(tmp_path / "their_package" / "datasets" / "some.toml", RECIPE)
+    monkeypatch.syspath_prepend(tmp_path)
+    groups = {f"pmpo_offline.{kind}": f"their_package.{kind}" for kind in ("algorithms", "datasets")}
+
+    def entry_points(group):
+        return [EntryPoint("theirs", groups[group], group)] if group in groups else []
+
+    monkeypatch.setattr(importlib.metadata, "entry_points", entry_points)
+    catalog._registry.cache_clear()
+    yield tmp_path / "their_package"
+    catalog._registry.cache_clear()
+
+
+def test_other_packages_declare_algorithms_and_datasets(package):
+    assert catalog.algorithm("theirs", "control").settings["alpha"] == 0.5
+    assert {"pmpo", "theirs"} <= {each.name for each in catalog.algorithms("control")}
+    assert "robots" in catalog.families()
+    assert catalog.family("robots/arm") == "robots"
+    assert [each.name for each in catalog.algorithms("robots")] == ["theirs"]
+    assert catalog.source("algorithms", "theirs", "robots") == "their_package.algorithms"
+    assert catalog.source("algorithms", "pmpo") == catalog.source("datasets", "rgb-stacking/proxy-v0") == "pmpo-offline"
+    assert catalog.dataset("theirs/some-v0").title == "Theirs"
+    assert catalog.is_declared("theirs/some-v0")
+
+
+def test_a_name_that_two_packages_declare_is_refused(package):
+    write(package / "algorithms" / "control" / "pmpo.toml", ALGORITHM)
+    with pytest.raises(UserError, match=r"the algorithm pmpo exists already, in .*pmpo\.toml: rename it"):
+        catalog.algorithm("bc", "control")
+    write(package / "datasets" / "proxy.toml", RECIPE.replace("theirs/some-v0", "rgb-stacking/proxy-v0"))
+    with pytest.raises(UserError, match="the dataset rgb-stacking/proxy-v0 exists already"):
+        catalog.datasets()
