@@ -8,8 +8,8 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pmpo_offline.benchmark.publish import number
-from pmpo_offline.benchmark.report import Row
+from pmpo_offline.benchmark.report import number
+from pmpo_offline.benchmark.results import Row
 
 BLUE, RED, GREEN, ORANGE, PURPLE, SKY, YELLOW, BLACK, TEAL = (
     *("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#B8A800", "#222222", "#008080"),  # Okabe, Ito

@@ -1,120 +1,221 @@
-"""Execute a suite's cells: train, evaluate and store what is missing, and go on where an earlier run stopped."""
+"""Execute a suite's cells: train, evaluate and store what is missing; a later run continues where one was stopped."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import polars as pl
 import torch
 
-from pmpo_offline.benchmark import control_cells, language_cells
-from pmpo_offline.benchmark.job import Job, Learn
 from pmpo_offline.benchmark.results import SCHEMA, Results
-from pmpo_offline.benchmark.suite import Cell, Condition, Settings
+from pmpo_offline.benchmark.suite import Cell, Condition, Job, Settings
 from pmpo_offline.declarations.catalog import SuiteDeclaration
-from pmpo_offline.evaluation.normalized import check_versions
-from pmpo_offline.evaluation.rollouts import check_simulated
+from pmpo_offline.evaluation.rollouts import check_rewarded, check_simulated, check_versions
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError
+from pmpo_offline.runtime.hashing import hash_json
+from pmpo_offline.runtime.registry import Registry
 
 if TYPE_CHECKING:
     from pmpo_offline.data import Dataset
 
+Missing = dict[str, Settings]
+"""The settings of the rows that are to be run, by key."""
+Learn = Callable[[Job, Missing], Iterable[tuple[str, pl.DataFrame]]]
+"""Trains and evaluates the missing rows of a job; yields the raw scores of each as they come, with its key."""
+
 
 @dataclass(frozen=True)
+class Plan:
+    """A suite's cells, and where and how to run them."""
+
+    suite: SuiteDeclaration
+    cells: Sequence[Cell]
+    """Those on equal data are neighbours."""
+    results: Results
+    fresh: bool = False
+    """Remove the scores of these cells first."""
+    workers: int | None = None
+    home: Path | None = None
+
+
+class Executor(Protocol):
+    """Runs the cells of a suite; `bench --executor NAME` chooses one.
+
+    Another package adds one by an entry point of the group `pmpo_offline.executors`: a class that is made with a `Plan`
+    and whose `run` is called once. It opens the dataset of each condition, and makes a `Job` of each cell and dataset,
+    which has the rows with their keys. Rows whose scores `plan.results` holds are not run again, unless `plan.fresh`;
+    the scores of the others are written by `plan.results.write`, each as soon as it is known, so that an interrupted
+    run continues. A cell that fails does not stop the others.
+    """
+
+    def __init__(self, plan: Plan) -> None: ...
+
+    def run(self) -> tuple[list[str], list[str]]:
+        """Return the keys of all rows that have scores, and one line for each cell or condition that failed.
+
+        Raises the last `PmpoOfflineError` if there are no scores at all.
+        """
+
+
 class Local:
     """Executes cells on this machine, one condition after another."""
 
-    suite: SuiteDeclaration
-    results: Results
-    workers: int | None
-    home: Path | None
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self._models: dict[str, str | None] = {}
 
-    def run(self, cells: Sequence[Cell], *, fresh: bool) -> tuple[list[str], list[str]]:
-        """Run what is missing; return the keys of all rows, and a line for each cell or condition that failed."""
-        if self.workers is not None:
-            torch.set_num_threads(self.workers)
+    def run(self) -> tuple[list[str], list[str]]:
+        """Run what is missing, as `Executor.run`."""
+        plan = self.plan
+        if plan.workers is not None:
+            torch.set_num_threads(plan.workers)
         keys: list[str] = []
         failures: list[str] = []
-        # One algorithm or share may be impossible where others are not; the rest of the table should not wait.
+        # An algorithm or a share may be impossible where others are not, which must not hold up the rest of the table.
         error: PmpoOfflineError | None = None
         done = 0
-        for condition, neighbours in groupby(cells, key=lambda cell: cell.condition):
-            group = list(neighbours)
+        for condition, neighbours in groupby(plan.cells, key=lambda cell: cell.condition):
+            cells = list(neighbours)
             try:
                 dataset = self.open(condition)
             except PmpoOfflineError as failure:
                 error = failure
                 failures.append(f"{condition.title}: {failure}")
-                done += len(group)
+                done += len(cells)
                 continue
-            jobs = [Job(self.suite, cell, dataset, dataset.fingerprint) for cell in group]
-            with self.learner(jobs, fresh=fresh) as learn:
+            jobs = [Job(plan.suite, cell, dataset) for cell in cells]
+            with self.learner(jobs) as learn:
                 for job in jobs:
-                    progress.report("benchmark", done, len(cells))
+                    progress.report("benchmark", done, len(plan.cells))
                     try:
                         self.cell(job, learn, keys)
                     except PmpoOfflineError as failure:
                         error = failure
                         failures.append(f"{job.cell.title}: {failure}")
                     done += 1
-        progress.report("benchmark", done, len(cells))
+        progress.report("benchmark", done, len(plan.cells))
         if error is not None and not keys:
             raise error
         return keys, failures
 
     def open(self, condition: Condition) -> Dataset:
-        """Return a condition's dataset: a standing one with other labels in memory, else one that is built."""
+        """Return a condition's dataset: a stored one with other labels in memory, or one that is built."""
         from pmpo_offline.build import build_dataset, is_built
         from pmpo_offline.data import load_dataset
 
-        name, imbalance, noise = condition.dataset, condition.imbalance, condition.noise
-        if is_built(name, self.home):
-            return load_dataset(name, imbalance=imbalance, noise=noise, home=self.home)
+        name, imbalance, noise, home = condition.dataset, condition.imbalance, condition.noise, self.plan.home
+        if is_built(name, home):
+            return load_dataset(name, imbalance=imbalance, noise=noise, home=home)
         share = None if imbalance == "collected" else imbalance
-        dataset = build_dataset(name, imbalance=share, noise=noise, home=self.home, workers=self.workers)
+        dataset = build_dataset(name, imbalance=share, noise=noise, home=home, workers=self.plan.workers)
         # A recipe may declare a share of its own, which can only be undone afterwards.
         return dataset.relabelled(imbalance="collected") if imbalance == "collected" else dataset
 
     @contextmanager
-    def learner(self, jobs: Sequence[Job], *, fresh: bool) -> Iterator[Learn]:
-        """Yield what trains and evaluates the jobs of one condition, one after another; `fresh`: forget them first."""
-        possible = []
+    def learner(self, jobs: Sequence[Job]) -> Iterator[Learn]:
+        """Yield the function that trains and evaluates the jobs of one condition, one after another."""
+        wanted = []
         for job in jobs:
-            with suppress(PmpoOfflineError):  # it will be said when its turn comes
-                possible.append((job, job.rows))
-        for key in (key for _, rows in possible for key in rows) if fresh else ():
-            self.results.remove(key)
-            self.results.discard_checkpoint(key)
-        if any(job.is_language for job in jobs):
-            wanted = [(job, self.missing(job)) for job, _ in possible]
-            with language_cells.side_by_side(wanted, self.results, self.workers, self.home) as learn:
+            with suppress(PmpoOfflineError):  # reported when the cell runs
+                self.clear(job)
+                wanted.append((job, self.missing(job)))
+        if jobs[0].is_language:
+            from pmpo_offline.benchmark.language_cells import side_by_side
+
+            model = self.model(jobs[0]) if any(missing for _, missing in wanted) else None
+            with side_by_side(wanted, self.plan, model) as learn:
                 yield learn
         else:
-            yield partial(control_cells.learn, results=self.results, workers=self.workers, fresh=fresh)
+            yield partial(learn_control, plan=self.plan)
 
-    def missing(self, job: Job) -> dict[str, Settings]:
-        """Return the settings of a job's rows whose scores are not there, by key."""
-        return {key: settings for key, settings in job.rows.items() if not self.results.path(key).exists()}
+    def clear(self, job: Job) -> None:
+        """Remove the scores that are to be made again: all if `plan.fresh`, else those of another base model."""
+        results = self.plan.results
+        if self.plan.fresh:
+            for key in (*job.rows, _stack(job.rows)):
+                results.remove(key)
+                results.discard_checkpoint(key)
+        for key in job.rows if job.is_language else ():
+            recorded = results.model(key)
+            if recorded is not None and self.model(job) not in (None, recorded):
+                warnings.warn(f"{job.cell.title}: {job.model} has changed since it was scored: run again", stacklevel=2)
+                results.remove(key)
 
-    def cell(self, job: Job, learn: Learn, keys: list[str]) -> None:
-        """Train, evaluate and store what is missing of a cell; add the keys of its rows, though some should fail."""
-        missing = self.missing(job)
+    def missing(self, job: Job) -> Missing:
+        """Return the settings of a job's rows without scores, by key; `UserError` if they cannot be scored here."""
+        missing = {key: settings for key, settings in job.rows.items() if not self.plan.results.path(key).exists()}
         if missing:
             metadata = job.dataset.metadata
             check_versions(metadata.id, metadata.references)
-            if not job.is_language:
-                check_simulated(metadata.id, metadata.task)
+            (check_rewarded if job.is_language else check_simulated)(metadata.id, metadata.task)
+        return missing
+
+    def model(self, job: Job) -> str | None:
+        """Return the content hash of the model that training starts from, None if there is no such model here.
+
+        It is stored beside the scores, because keys hold the model's name alone.
+        """
+        from pmpo_offline.policies.language.model import digest
+        from pmpo_offline.tasks.language import model_directory
+
+        if job.model not in self._models:
+            self._models[job.model] = None
+            with suppress(PmpoOfflineError):  # reported when the cell runs
+                self._models[job.model] = digest(model_directory(job.model, self.plan.home))
+        return self._models[job.model]
+
+    def cell(self, job: Job, learn: Learn, keys: list[str]) -> None:
+        """Train, evaluate and store what is missing of a cell; add the keys of its rows, even if some fail."""
+        results = self.plan.results
         try:
+            missing = self.missing(job)
+            model = self.model(job) if missing and job.is_language else None
             for key, scores in learn(job, missing) if missing else ():
                 constants = job.constants(job.rows[key]).items()
                 columns = [pl.lit(value, SCHEMA[column]).alias(column) for column, value in constants]
-                self.results.write(key, scores.with_columns(columns))
+                results.write(key, scores.with_columns(columns), model)
         finally:
-            keys += [key for key in job.rows if self.results.path(key).exists()]
+            keys += [key for key in job.rows if results.path(key).exists()]
+
+
+EXECUTORS: Registry[type[Executor]] = Registry("executor", "pmpo_offline.executors", {"local": Local})
+
+
+def learn_control(job: Job, missing: Missing, plan: Plan) -> Iterator[tuple[str, pl.DataFrame]]:
+    """Train all settings and seeds of a control cell as one stacked batch, and evaluate it in a batched simulator."""
+    from pmpo_offline.evaluation import evaluate
+    from pmpo_offline.training import train
+
+    results, seeds, stack = plan.results, range(plan.suite.seeds), _stack(missing)
+    with progress.stage(job.cell.title):
+        trained = train(
+            job.dataset,
+            job.cell.algorithm,
+            seeds=seeds,
+            settings=list(missing.values()),
+            checkpoint=results.checkpoint(stack),
+            references=results.output / "references",
+            shuffle_labels=job.cell.shuffled,
+            overrides=job.overrides,
+        )
+        task, episodes = job.dataset.metadata.task, plan.suite.episodes
+        scores = evaluate(trained.policy, task, episodes=episodes, workers=plan.workers)
+    # Run order: for each setting, for each seed.
+    scores = scores.with_columns(row=pl.col("run") // len(seeds), seed=pl.col("run") % len(seeds))
+    for row, name in enumerate(missing):
+        bound = pl.lit(trained.bounds[row], pl.Float64)
+        yield name, scores.filter(pl.col("row") == row).with_columns(beta_min=bound)
+    results.discard_checkpoint(stack)
+
+
+def _stack(rows: Missing) -> str:
+    """Return the name of the checkpoint of rows that are trained together."""
+    return hash_json({"rows": list(rows)})[:16]

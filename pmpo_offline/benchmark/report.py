@@ -1,133 +1,177 @@
-"""The table: raw scores in, one row an algorithm, setting and condition out.
-
-A run's score is the mean over its evaluation episodes of 100 (return − min) / (max − min), with the dataset's reference
-returns; without references it is the mean return itself, and `metric` says so. Rows state the interquartile mean over
-runs with its 95 % bootstrap interval (see `evaluation.statistics`).
-
-Language models can earn reward with texts that nobody wants, so their rows also say how far they went from the
-reference model, as means over samples (`evaluation.language.drift`), and whether they collapsed:
-
-    kl               nats a sample, the sum of the exact divergences at its tokens
-    distinct         different words among a sample's words; collapsed below half of the reference row's
-    reference_logp   nats a token; collapsed below twice the reference row's, where its perplexity is the square
-    perplexity       of the trained model on held-out prose
-"""
+"""The report of a table: Markdown in sections, JSON, a frame, a picture, and tables for the terminal."""
 
 from __future__ import annotations
 
 import json
-from typing import Any, cast
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 
-from pmpo_offline.benchmark.results import DRIFT
-from pmpo_offline.evaluation.normalized import normalized
-from pmpo_offline.evaluation.statistics import bootstrap, probability_of_improvement
+from pmpo_offline.benchmark.figures import condition, intervals, varying
+from pmpo_offline.benchmark.results import Row
+from pmpo_offline.runtime.files import atomic_file
+from pmpo_offline.runtime.json_files import write_json
+from pmpo_offline.runtime.registry import Registry
 
-Row = dict[str, Any]
-CONTROL = " (shuffled)"
-CONDITION = ["dataset", "dataset_sha", "imbalance", "noise"]
-REPEATING = 0.5
-"""Whose texts have less than this share of the reference row's different words has collapsed onto a few of them."""
-GARBAGE = 2.0
-"""Whose texts cost the reference model more than this multiple of the reference row's nats has left the language."""
-_EPISODE = ("seed", "episode", "layout", "return", "success", "length", *DRIFT)
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+Section = Callable[[pl.DataFrame, Sequence[Row]], str]
+"""Returns a part of report.md from the raw scores and the rows of the table; empty text is left out."""
+
+NOTES = (
+    "Scores: {metrics}. IQM: interquartile mean over training runs, with its 95 % bootstrap interval over runs "
+    "(one run has none). P(better): probability that a run beats one of the reference on the same data. "
+    "β ≥ bound: below it (marked !) the loss has no minimum for a policy that can single outcomes out. "
+    "Shuffled labels are the control: whatever does as well there has learned nothing from feedback."
+)
+TEXT = ("dataset", "algorithm", "settings")
+DESCRIPTION = ("dataset", "accepted", "noise", "seeds")
+"""Columns that the terminal puts into a table's title, if all rows agree."""
+DRIFT = ("KL", "words", "its logp", "perplexity")
+"""The columns of language models, in tables that have any."""
+DRIFT_NOTES = (
+    " For language models 0 is the model that learning starts from and 100 the best of its stored responses to a "
+    "prompt. KL: from that model, nats a sample; words: share of different ones in a sample; its logp: nats a token; "
+    "perplexity: on held-out prose. "
+    "Marked ! is a policy that collapsed: less than half of the reference row's words, or twice its nats."
+)
+METRICS = {
+    "normalized_score": "normalized, 0 = random policy, 100 = the expert reference",
+    "return": "returns, because the dataset has no reference scores to normalize with",
+}
 
 
-def table(raw: pl.DataFrame) -> list[Row]:
-    """Return the rows of the table, each condition's reference first, then by algorithm and settings.
+def write(output: Path, title: str, raw: pl.DataFrame, rows: Sequence[Row]) -> None:
+    """Write report.md, report.json and report.png to the output directory, each whole or absent.
 
-    Keys of a row: `dataset, algo, settings, imbalance, noise, seeds, metric, iqm, low, high, mean`, and beside them
-    `share` (accepted share achieved), `success`, `return`, `episodes` (a run), `shuffled`, `reference`, `improvement`
-    (`[estimate, low, high]` of the probability that a run beats one of the reference; None without a reference),
-    `beta`, `beta_min`, `bounded` (None where no bound applies), `training`, `dataset_sha`, `versions`, `key`; and
-    `kl`, `distinct`, `reference_logp`, `perplexity`, `collapsed` (None for what is no language model; the last also
-    without a reference to compare with). Two may be infinite, which report.json and `--json` write as null: a
-    `beta_min` that no β meets (`bounded` is then false, and null where no bound applies), and the `perplexity` of
-    logits that have exploded (tables say inf, and a dash where the tokens cannot write prose).
+    In JSON an infinite number is null: `results.table` says which null means what.
     """
-    rows: list[Row] = []
-    for _, condition in runs(raw).group_by(CONDITION, maintain_order=True):
-        reference = condition.filter(pl.col("reference") & ~pl.col("shuffled"))
-        for _, arm in condition.group_by("key", maintain_order=True):
-            rows.append(_row(arm, reference))
-    return sorted(rows, key=_order)
+    write_json(output / "report.json", {"rows": list(rows), "raw": "raw"})
+    with atomic_file(output / "report.md") as scratch:
+        scratch.write_text(markdown(title, raw, rows), encoding="utf-8")
+    with atomic_file(output / "report.png") as scratch:
+        intervals(title, rows).savefig(scratch, format="png", dpi=150)
 
 
-def runs(raw: pl.DataFrame) -> pl.DataFrame:
-    """Return one record a training run, its score the mean over episodes."""
-    scaled = normalized(pl.col("return"), pl.col("reference_min"), pl.col("reference_max"))
-    score = pl.when(scaled.is_null()).then(pl.col("return")).otherwise(scaled)
-    per_row = [name for name in raw.columns if name not in _EPISODE]
-    return (
-        raw.sort("key", "seed", "episode")  # sums and resampling in one order, whatever order the files were read in
-        .with_columns(score=score)
-        .group_by(*per_row, "seed", maintain_order=True)
-        .agg(
-            pl.col("score", "return", "success", "distinct", "reference_logp", "perplexity").mean(),
-            # A sample without a token has no divergence a token, and a log-ratio of 0.
-            (pl.col("token_kl") * pl.col("length")).fill_null(pl.col("kl")).mean().alias("kl"),
-            episodes=pl.len(),
-        )
-    )
+def markdown(title: str, raw: pl.DataFrame, rows: Sequence[Row]) -> str:
+    """Return report.md: the title, and the sections in the order of their registry."""
+    texts = (section(raw, rows) for section in SECTIONS.values())
+    return "\n\n".join([f"# {title}", *filter(None, texts)]) + "\n"
 
 
-def _row(arm: pl.DataFrame, reference: pl.DataFrame) -> Row:
-    """Return one row from its runs and the reference's runs on the same data."""
-    first = arm.row(0, named=True)
-    interval = bootstrap([arm["score"].to_numpy()])
-    improvement = None
-    if len(reference) and first["key"] not in reference["key"]:
-        better = probability_of_improvement([arm["score"].to_numpy()], [reference["score"].to_numpy()])
-        improvement = [better.estimate, better.low, better.high]
-    beta, beta_min = first["beta"], first["beta_min"]
-    return {
-        "dataset": first["dataset"],
-        "algo": first["algo"] + (CONTROL if first["shuffled"] else ""),
-        "settings": json.loads(first["settings"]),
-        "imbalance": first["imbalance"],
-        "noise": first["noise"],
-        "seeds": len(arm),
-        "metric": "return" if first["reference_max"] is None else "normalized_score",
-        "iqm": interval.estimate,
-        "low": interval.low,
-        "high": interval.high,
-        "mean": arm["score"].mean(),
-        "success": arm["success"].mean(),
-        "return": arm["return"].mean(),
-        "improvement": improvement,
-        "beta": beta,
-        "beta_min": beta_min,
-        "bounded": None if beta is None or beta_min is None else beta >= beta_min,
-        "share": first["share"],
-        "episodes": first["episodes"],
-        "shuffled": first["shuffled"],
-        "reference": first["reference"],
-        "training": json.loads(first["training"]),
-        "versions": json.loads(first["versions"]),
-        "dataset_sha": first["dataset_sha"],
-        "key": first["key"],
-        **_drift(arm, reference),
-    }
+def table_section(_: pl.DataFrame, rows: Sequence[Row]) -> str:
+    """Return the table."""
+    lines = cells(rows)
+    header = list(lines[0])
+    rule = ["---" if name in TEXT else "---:" for name in header]
+    body = [header, rule, *(line.values() for line in lines)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in body)
 
 
-def _drift(arm: pl.DataFrame, reference: pl.DataFrame) -> Row:
-    """Return what only language models have, None for the others."""
-
-    def mean(runs: pl.DataFrame, name: str) -> float | None:
-        return cast(float | None, runs[name].mean())
-
-    drift: Row = {name: mean(arm, name) for name in ("kl", "distinct", "reference_logp", "perplexity")}
-    few = _below(drift["distinct"], mean(reference, "distinct"), REPEATING)
-    strange = _below(drift["reference_logp"], mean(reference, "reference_logp"), GARBAGE)
-    return {**drift, "collapsed": None if few is None and strange is None else bool(few or strange)}
+def notes_section(_: pl.DataFrame, rows: Sequence[Row]) -> str:
+    """Return what the columns mean."""
+    notes = NOTES.format(metrics="; ".join(METRICS[metric] for metric in sorted({row["metric"] for row in rows})))
+    return notes + (DRIFT_NOTES if any(row["kl"] is not None for row in rows) else "")
 
 
-def _below(value: float | None, usual: float | None, factor: float) -> bool | None:
-    return None if value is None or usual is None else value < factor * usual
+def figure_section(_: pl.DataFrame, __: Sequence[Row]) -> str:
+    """Return the picture, which `write` draws."""
+    return "![Scores with intervals](report.png)"
 
 
-def _order(row: Row) -> tuple[Any, ...]:
-    condition = row["dataset"], row["imbalance"] is None, row["imbalance"] or 0.0, row["noise"]
-    # Numbers sort as numbers; a setting that is a name in one row is a name in every row of its algorithm.
-    return (*condition, not row["reference"], row["algo"], [*row["settings"].values()], row["key"])
+def versions_section(_: pl.DataFrame, rows: Sequence[Row]) -> str:
+    """Return the versions that the scores were made with."""
+    made = {", ".join(f"{name} {version}" for name, version in row["versions"].items()) for row in rows}
+    return f"Made with {'; '.join(sorted(made))}."
+
+
+SECTIONS: Registry[Section] = Registry(
+    "report section",
+    "pmpo_offline.report_sections",
+    {"table": table_section, "notes": notes_section, "figure": figure_section, "versions": versions_section},
+)
+
+
+def terminal(title: str, rows: Sequence[Row]) -> Iterator[RenderableType]:
+    """Yield what a rich console prints: a table a condition, of language models one of their drift too, and the notes.
+
+    They fit 80 columns: no number is cut, columns of dashes are left out, algorithms with their settings are folded.
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    for name in dict.fromkeys(condition(row) for row in rows):
+        mine = [row for row in rows if condition(row) == name]
+        lines = cells(mine)
+        shared = [name for name in DESCRIPTION if len({line[name] for line in lines}) == 1]
+        yield Text(", ".join([title, *(f"{name} {lines[0][name]}" for name in shared)]), style="italic")
+        shown = [name for name in lines[0] if name not in (*TEXT, *shared) and {line[name] for line in lines} != {"–"}]
+        drift = [name for name in shown if name in DRIFT]
+        for names in filter(None, ([name for name in shown if name not in drift], drift)):
+            grid = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+            grid.add_column("algorithm", overflow="fold", min_width=9)
+            for name in names:
+                grid.add_column(
+                    name, justify="right", overflow="fold", min_width=max(len(line[name]) for line in lines)
+                )
+            for row, line in zip(mine, lines, strict=True):
+                label = Text(f"{line['algorithm']} {line['settings']}".rstrip())
+                grid.add_row(label, *(line[name] for name in names), style="dim" if row["shuffled"] else None)
+            yield grid
+    yield Text(notes_section(pl.DataFrame(), rows), style="dim")
+
+
+def frame(rows: Sequence[Row]) -> pl.DataFrame:
+    """Return the rows as a frame; settings as JSON, the probability of improvement without its interval."""
+    plain = ["dataset", "algo", "settings", "imbalance", "noise", "seeds", "metric", "iqm", "low", "high", "mean"]
+    plain += ["success", "improvement", "beta", "beta_min", "bounded", "share", "episodes", "shuffled"]
+    plain += ["kl", "distinct", "reference_logp", "perplexity", "collapsed"]
+    flat = [
+        {**row, "settings": json.dumps(row["settings"]), "improvement": row["improvement"] and row["improvement"][0]}
+        for row in rows
+    ]
+    return pl.DataFrame([{name: row[name] for name in plain} for row in flat], infer_schema_length=None)
+
+
+def cells(rows: Sequence[Row]) -> list[dict[str, str]]:
+    """Return the text of the table's cells, a dictionary a row, by column in their order."""
+    drifts = any(row["kl"] is not None for row in rows)
+    return [
+        {
+            "dataset": row["dataset"],
+            "algorithm": row["algo"],
+            "settings": settings,
+            "accepted": number(row["share"]),
+            "noise": f"{row['noise']:g}",
+            "seeds": str(row["seeds"]),
+            "IQM": f"{row['iqm']:.1f}",
+            "95 % interval": f"{row['low']:.1f} – {row['high']:.1f}" if row["seeds"] > 1 else "–",
+            "mean": f"{row['mean']:.1f}",
+            "success": number(row["success"]),
+            "P(better)": number(row["improvement"] and row["improvement"][0]),
+            "β ≥ bound": _bound(row),
+            **(dict(zip(DRIFT, _drift(row), strict=True)) if drifts else {}),
+        }
+        for row, settings in zip(rows, varying(rows), strict=True)
+    ]
+
+
+def _bound(row: Row) -> str:
+    if row["beta"] is None or row["beta_min"] is None:
+        return "–"
+    return f"{row['beta']:.3g} {'≥' if row['bounded'] else '<'} {row['beta_min']:.3g}{'' if row['bounded'] else ' !'}"
+
+
+def _drift(row: Row) -> list[str]:
+    # A policy that always ends at once writes no words, and some models cannot write prose.
+    kl, *others = (number(row[name]) for name in ("kl", "distinct", "reference_logp", "perplexity"))
+    return [f"{kl}{' !' if row['collapsed'] else ''}", *others]
+
+
+def number(value: float | None) -> str:
+    """Return two decimals, or the magnitude of a large number, such as the perplexity of a policy that collapsed."""
+    return "–" if value is None else f"{value:.2f}" if abs(value) < 1e4 else f"{value:.0e}"

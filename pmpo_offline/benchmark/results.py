@@ -1,27 +1,41 @@
-"""The raw scores: one Parquet file a row of the table, one record an evaluation episode.
+"""Raw scores, and the table that is computed from them.
 
 ```
-<output>/raw/<key>.parquet     finished; appears at once, so a file that exists is whole
-<output>/checkpoints/<key>…    a cell in training; gone once its scores are written
+<output>/raw/<key>.parquet     one row of the table, a record an evaluation episode; whole or absent
+<output>/checkpoints/<key>…    a cell in training; removed once its scores are written
 <output>/references/           reference policies that cells share
 <output>/report.{md,json,png}  computed from raw/ alone
 ```
-A key is the hash of everything that determines the scores. What is to be run again and what is not follows from it.
+A key is the hash of everything that determines the scores (`suite.Job.determinants`).
+
+A run's score is the mean over its evaluation episodes of 100 (return − min) / (max − min), with the dataset's reference
+returns; without references it is the mean return itself, and `metric` says so. Rows state the interquartile mean over
+runs with its 95 % bootstrap interval (see `evaluation.statistics`).
+
+Language models can earn reward with useless texts, so their rows also state the drift from the reference model, as
+means over samples (`evaluation.language.drift`), and whether they collapsed:
+
+    kl               nats a sample, the sum of the exact divergences at its tokens
+    distinct         different words among a sample's words; collapsed below half of the reference row's
+    reference_logp   nats a token; collapsed below twice the reference row's, where its perplexity is the square
+    perplexity       of the trained model on held-out prose
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import polars as pl
 
+from pmpo_offline.evaluation.rollouts import normalized
+from pmpo_offline.evaluation.statistics import bootstrap, probability_of_improvement
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.runtime.files import atomic_file
-from pmpo_offline.runtime.hashing import hash_json
 
 SCHEMA = pl.Schema(
     {
@@ -59,6 +73,19 @@ DRIFT = ("kl", "token_kl", "reference_logp", "distinct", "perplexity")
 """The columns that only language models have."""
 
 
+Row = dict[str, Any]
+"""A row of the table; its keys are documented in `table`."""
+CONTROL = " (shuffled)"
+CONDITION = ["dataset", "dataset_sha", "imbalance", "noise"]
+REPEATING = 0.5
+"""A policy with less than this share of the reference row's different words repeats a few of them."""
+GARBAGE = 2.0
+"""A policy has left the language if its texts cost the reference model more than this multiple of its own nats."""
+_EPISODE = ("seed", "episode", "layout", "return", "success", "length", *DRIFT)
+_MODEL = "base model"
+"""Metadata of a file of raw scores: the content hash of the model that training started from."""
+
+
 class Results:
     """The raw scores in an output directory."""
 
@@ -68,26 +95,49 @@ class Results:
         self.raw = output / "raw"
 
     def path(self, key: str) -> Path:
-        """Return where the scores of this key are, once they are finished."""
+        """Return the file of this key's scores; it exists once they are finished."""
         return self.raw / f"{key}.parquet"
 
-    def checkpoint(self, key: str) -> Path:
-        """Return where a cell may keep what it needs to go on after an interruption."""
-        path = self.output / "checkpoints" / key
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
+    def model(self, key: str) -> str | None:
+        """Return the content hash of the model that a key's scores started from; None if they do not record one."""
+        with contextlib.suppress(pl.exceptions.PolarsError, OSError):  # damage is reported by `read`
+            return pl.read_parquet_metadata(self.path(key)).get(_MODEL)
+        return None
 
-    def write(self, key: str, scores: pl.DataFrame) -> None:
-        """Write one row's raw scores, whole or not at all."""
-        self.raw.mkdir(parents=True, exist_ok=True)
+    def write(self, key: str, scores: pl.DataFrame, model: str | None = None) -> None:
+        """Write one row's raw scores, whole or absent, with the content hash of the base model, if any."""
         absent = [pl.lit(None, SCHEMA[name]).alias(name) for name in DRIFT if name not in scores.columns]
         frame = scores.with_columns(pl.lit(key).alias("key"), *absent).select(
             pl.col(name).cast(dtype) for name, dtype in SCHEMA.items()
         )
-        write_whole(self.path(key), frame)
+        with atomic_file(self.path(key)) as scratch:
+            frame.write_parquet(scratch, metadata=None if model is None else {_MODEL: model})
+
+    def remove(self, key: str) -> None:
+        """Delete the scores of a key, if any."""
+        self.path(key).unlink(missing_ok=True)
+
+    def read(self, keys: Iterable[str] | None = None) -> pl.DataFrame:
+        """Return the raw scores of some keys, or all.
+
+        Raises:
+            UserError: there are none.
+            PmpoOfflineError: a file is damaged.
+        """
+        # A key given twice, say by 2 and by a multiple that comes to 2, is one row of the table.
+        paths = sorted(self.raw.glob("*.parquet")) if keys is None else [self.path(key) for key in dict.fromkeys(keys)]
+        if not paths:
+            raise UserError(f"{self.output}: no raw scores here; name the output directory of a `pmpo-offline bench`")
+        return pl.concat([_read(path) for path in paths])
+
+    def checkpoint(self, key: str) -> Path:
+        """Return where a cell may keep what it needs to continue after an interruption."""
+        path = self.output / "checkpoints" / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
 
     def discard_checkpoint(self, key: str) -> None:
-        """Remove what a cell kept, in whatever files: it is finished, or to be started again."""
+        """Remove everything that a cell kept: it is finished, or to be started again."""
         folder = self.checkpoint(key).parent
         for path in folder.glob(f"{key}*"):
             if path.is_dir():
@@ -97,39 +147,110 @@ class Results:
         with contextlib.suppress(OSError):  # another cell's checkpoint may still be there
             folder.rmdir()
 
-    def remove(self, key: str) -> None:
-        """Forget the scores of a key."""
-        self.path(key).unlink(missing_ok=True)
 
-    def read(self, keys: Iterable[str] | None = None) -> pl.DataFrame:
-        """Return the raw scores of some keys, or of all that there are.
+def table(raw: pl.DataFrame) -> list[Row]:
+    """Return the rows of the table, each condition's reference first, then by algorithm and settings.
 
-        Raises:
-            UserError: there are none.
-            PmpoOfflineError: a file is not what was written.
-        """
-        # A key that is asked for twice, say by 2 and by a multiple that comes to 2, is one row of the table.
-        paths = sorted(self.raw.glob("*.parquet")) if keys is None else [self.path(key) for key in dict.fromkeys(keys)]
-        if not paths:
-            raise UserError(f"{self.output}: no raw scores here; name the output directory of a `pmpo-offline bench`")
-        return pl.concat([_read(path) for path in paths])
-
-
-def write_whole(path: Path, frame: pl.DataFrame) -> None:
-    """Write a frame as Parquet, whole or not at all."""
-    with atomic_file(path) as scratch:
-        frame.write_parquet(scratch)
+    Keys of a row: `dataset, algo, settings, imbalance, noise, seeds, metric, iqm, low, high, mean`, and beside them
+    `share` (accepted share achieved), `success`, `return`, `episodes` (a run), `shuffled`, `reference`, `improvement`
+    (`[estimate, low, high]` of the probability that a run beats one of the reference; None without a reference),
+    `beta`, `beta_min`, `bounded` (None where no bound applies), `training`, `dataset_sha`, `versions`, `key`; and
+    `kl`, `distinct`, `reference_logp`, `perplexity`, `collapsed` (None for what is no language model; the last also
+    without a reference to compare with). Two may be infinite, which report.json and `--json` write as null: a
+    `beta_min` that no β meets (`bounded` is then false, and null where no bound applies), and the `perplexity` of
+    logits that have exploded (tables print inf, and a dash where the tokens cannot write prose).
+    """
+    rows: list[Row] = []
+    for _, condition in runs(raw).group_by(CONDITION, maintain_order=True):
+        reference = condition.filter(pl.col("reference") & ~pl.col("shuffled"))
+        for _, arm in condition.group_by("key", maintain_order=True):
+            rows.append(_row(arm, reference))
+    return sorted(rows, key=_order)
 
 
-def key(determinants: Mapping[str, Any]) -> str:
-    """Return the short hash of what determines a result; `determinants` is JSON."""
-    return hash_json(determinants)[:16]
+def runs(raw: pl.DataFrame) -> pl.DataFrame:
+    """Return one record a training run, its score the mean over episodes."""
+    scaled = normalized(pl.col("return"), pl.col("reference_min"), pl.col("reference_max"))
+    score = pl.when(scaled.is_null()).then(pl.col("return")).otherwise(scaled)
+    per_row = [name for name in raw.columns if name not in _EPISODE]
+    return (
+        raw.sort("key", "seed", "episode")  # sums and resampling in one order, whatever order the files were read in
+        .with_columns(score=score)
+        .group_by(*per_row, "seed", maintain_order=True)
+        .agg(
+            pl.col("score", "return", "success", "distinct", "reference_logp", "perplexity").mean(),
+            # A sample without a token has no divergence a token, and a log-ratio of 0.
+            (pl.col("token_kl") * pl.col("length")).fill_null(pl.col("kl")).mean().alias("kl"),
+            episodes=pl.len(),
+        )
+    )
+
+
+def _row(arm: pl.DataFrame, reference: pl.DataFrame) -> Row:
+    """Return one row from its runs and the reference's runs on the same data."""
+    first = arm.row(0, named=True)
+    interval = bootstrap([arm["score"].to_numpy()])
+    improvement = None
+    if len(reference) and first["key"] not in reference["key"]:
+        better = probability_of_improvement([arm["score"].to_numpy()], [reference["score"].to_numpy()])
+        improvement = [better.estimate, better.low, better.high]
+    beta, beta_min = first["beta"], first["beta_min"]
+    return {
+        "dataset": first["dataset"],
+        "algo": first["algo"] + (CONTROL if first["shuffled"] else ""),
+        "settings": json.loads(first["settings"]),
+        "imbalance": first["imbalance"],
+        "noise": first["noise"],
+        "seeds": len(arm),
+        "metric": "return" if first["reference_max"] is None else "normalized_score",
+        "iqm": interval.estimate,
+        "low": interval.low,
+        "high": interval.high,
+        "mean": arm["score"].mean(),
+        "success": arm["success"].mean(),
+        "return": arm["return"].mean(),
+        "improvement": improvement,
+        "beta": beta,
+        "beta_min": beta_min,
+        "bounded": None if beta is None or beta_min is None else beta >= beta_min,
+        "share": first["share"],
+        "episodes": first["episodes"],
+        "shuffled": first["shuffled"],
+        "reference": first["reference"],
+        "training": json.loads(first["training"]),
+        "versions": json.loads(first["versions"]),
+        "dataset_sha": first["dataset_sha"],
+        "key": first["key"],
+        **_drift(arm, reference),
+    }
+
+
+def _drift(arm: pl.DataFrame, reference: pl.DataFrame) -> Row:
+    """Return what only language models have, None for the others."""
+
+    def mean(runs: pl.DataFrame, name: str) -> float | None:
+        return cast(float | None, runs[name].mean())
+
+    drift: Row = {name: mean(arm, name) for name in ("kl", "distinct", "reference_logp", "perplexity")}
+    few = _below(drift["distinct"], mean(reference, "distinct"), REPEATING)
+    strange = _below(drift["reference_logp"], mean(reference, "reference_logp"), GARBAGE)
+    return {**drift, "collapsed": None if few is None and strange is None else bool(few or strange)}
+
+
+def _below(value: float | None, usual: float | None, factor: float) -> bool | None:
+    return None if value is None or usual is None else value < factor * usual
+
+
+def _order(row: Row) -> tuple[Any, ...]:
+    condition = row["dataset"], row["imbalance"] is None, row["imbalance"] or 0.0, row["noise"]
+    # Numbers sort as numbers; a setting that is a name in one row is a name in every row of its algorithm.
+    return (*condition, not row["reference"], row["algo"], [*row["settings"].values()], row["key"])
 
 
 def _read(path: Path) -> pl.DataFrame:
     try:
         frame = pl.read_parquet(path, glob=False)
-        # Files of before there were language models lack their columns.
+        # Files from before language models lack their columns.
         absent = [pl.lit(None, SCHEMA[name]).alias(name) for name in DRIFT if name not in frame.columns]
         return frame.with_columns(absent).select(SCHEMA.names())
     except (pl.exceptions.PolarsError, OSError) as error:

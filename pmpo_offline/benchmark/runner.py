@@ -1,18 +1,17 @@
-"""From a request to a table: declare, expand, execute, report."""
+"""From a request to a table: revise the suite, expand it, execute its cells, report."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
 from pmpo_offline import data
-from pmpo_offline.benchmark import publish, report
-from pmpo_offline.benchmark.executors import Local
-from pmpo_offline.benchmark.results import Results
+from pmpo_offline.benchmark import report
+from pmpo_offline.benchmark.executors import EXECUTORS, Plan
+from pmpo_offline.benchmark.results import Results, Row, table
 from pmpo_offline.benchmark.suite import Sweep, expand
 from pmpo_offline.build import is_built
 from pmpo_offline.declarations import catalog
@@ -23,12 +22,13 @@ from pmpo_offline.declarations.catalog import Share
 class Benchmark:
     """A finished benchmark: the table, and the raw scores that it was computed from."""
 
-    rows: list[report.Row]
-    """The table as dictionaries; the keys are those of `report.table`."""
+    rows: list[Row]
+    """The table as dictionaries; the keys are those of `results.table`."""
     title: str
     output: Path
     failures: list[str] = field(default_factory=list)
-    """One line for each cell or condition that could not be run, such as DPO where nothing is accepted."""
+    """One line for each cell or condition that could not be run, such as DPO where nothing is accepted, and for each
+    row with returns that are not numbers."""
 
     @property
     def raw(self) -> Path:
@@ -42,7 +42,7 @@ class Benchmark:
 
     def table(self) -> pl.DataFrame:
         """Return the table's main columns as a frame."""
-        return publish.frame(self.rows)
+        return report.frame(self.rows)
 
 
 def bench(
@@ -58,6 +58,7 @@ def bench(
     settings: Sweep | None = None,
     output: str | Path | None = None,
     fresh: bool = False,
+    executor: str = "local",
     workers: int | None = None,
     home: Path | None = None,
 ) -> Benchmark:
@@ -75,7 +76,8 @@ def bench(
         updates: gradient steps a run, in place of what the algorithms declare.
         settings: values to try, `{"pmpo": {"beta": [0.5, 1, 2]}}`; every combination becomes a row.
         output: the directory of the results; default `results/<suite>`.
-        fresh: forget what `output` holds of this benchmark, and run it all.
+        fresh: remove the scores of this benchmark in `output` and run it all again.
+        executor: what runs the cells, one of `executors.EXECUTORS`.
         workers: threads of the simulator and of torch, and processes where a dataset is collected or language models
             are trained; default, one a core (of language models four at most, each holds the model).
         home: where datasets are; default `$PMPO_OFFLINE_DATASETS`, else the user's cache.
@@ -84,20 +86,19 @@ def bench(
         UserError: something in the request is unknown, malformed or impossible.
         PmpoOfflineError: no cell could be trained.
     """
-    asked: dict[str, Any] = {"datasets": datasets, "imbalance": imbalance, "noise": noise}
-    asked |= {"seeds": seeds, "episodes": episodes, "updates": updates}
-    changes = {name: value for name, value in asked.items() if value is not None}
+    replaced = {"datasets": datasets, "imbalance": imbalance, "noise": noise}
+    replaced |= {"seeds": seeds, "episodes": episodes, "updates": updates}
+    changes = {name: value for name, value in replaced.items() if value is not None}
     declared = catalog.revise(catalog.suite(suite), "bench", changes)
     families = {name: _family(name, home) for name in declared.datasets}
     cells = expand(declared, families, algos=algos, sweep=settings)
-    results = Results(Path(output) if output is not None else Path("results") / declared.name)
-    executor = Local(declared, results, workers, home)
-    keys, failures = executor.run(cells, fresh=fresh)
+    results = Results(Path("results") / declared.name if output is None else Path(output))
+    keys, failures = EXECUTORS[executor](Plan(declared, cells, results, fresh, workers, home)).run()
     return _publish(results, declared.title, keys, failures)
 
 
 def report_on(output: str | Path) -> Benchmark:
-    """Compute the table again from all raw scores in a directory, whatever they were asked for, and rewrite it there.
+    """Compute the table again from all raw scores in a directory, whatever their suite, and rewrite it there.
 
     Raises `UserError` where there are none.
     """
@@ -113,6 +114,18 @@ def _family(dataset: str, home: Path | None) -> str:
 
 
 def _publish(results: Results, title: str, keys: Sequence[str] | None, failures: list[str]) -> Benchmark:
-    rows = report.table(results.read(keys))
-    publish.write(results.output, title, rows)
-    return Benchmark(rows, title, results.output, failures)
+    raw = results.read(keys)
+    rows = table(raw)
+    report.write(results.output, title, raw, rows)
+    return Benchmark(rows, title, results.output, failures + _not_numbers(raw))
+
+
+def _not_numbers(raw: pl.DataFrame) -> list[str]:
+    """Return one line for each row of the table with returns that are not finite."""
+    wrong = raw.filter(~pl.col("return").is_finite().fill_null(False))
+    counts = wrong.group_by("algo", "dataset", "shuffled", "key", maintain_order=True).len()
+    return [
+        f"{algo}{' on shuffled labels' if shuffled else ''}, {dataset}: {count} returns are not numbers: its score "
+        f"means nothing (raw/{key}.parquet)"
+        for algo, dataset, shuffled, key, count in counts.iter_rows()
+    ]

@@ -1,4 +1,4 @@
-"""Expand a suite into the cells that are trained: what varies, in the order in which it runs.
+"""Expand a suite into the cells that are trained, and a cell with its dataset into the keys of its rows.
 
 ```
 suite ─ datasets × imbalance × noise ─┬─ algorithm ──────── settings × seeds
@@ -10,17 +10,25 @@ A dataset's family decides which hyperparameters an algorithm takes there, so th
 
 from __future__ import annotations
 
+import importlib.metadata
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
+from pmpo_offline import __version__
 from pmpo_offline.declarations import OBJECTIVES, catalog
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration, Share, SuiteDeclaration
 from pmpo_offline.objectives import Words
 from pmpo_offline.runtime.errors import UserError, unknown
-from pmpo_offline.training.config import complete
-from pmpo_offline.training.shuffle import check_control
+from pmpo_offline.runtime.hashing import hash_json
+from pmpo_offline.training.config import complete, settle
+from pmpo_offline.training.shuffle import check_control, expected, identified
+
+if TYPE_CHECKING:
+    from pmpo_offline.data import Dataset
 
 Settings = dict[str, Any]
 Sweep = Mapping[str, Mapping[str, Sequence[Any]]]
@@ -29,7 +37,7 @@ Sweep = Mapping[str, Mapping[str, Sequence[Any]]]
 
 @dataclass(frozen=True)
 class Condition:
-    """A dataset with its labels: what every algorithm of the table is given alike."""
+    """A dataset with its labels: the data that all algorithms of a table share."""
 
     dataset: str
     imbalance: Share
@@ -39,7 +47,7 @@ class Condition:
 
     @property
     def title(self) -> str:
-        """Say in a few words what is learned from."""
+        """The data in a few words."""
         share, noise = self.imbalance, f", noise {self.noise:g}" if self.noise else ""
         if share is None:
             return f"{self.dataset}{noise}"
@@ -59,8 +67,105 @@ class Cell:
 
     @property
     def title(self) -> str:
-        """Say in a few words what is being run."""
+        """The algorithm and the data in a few words."""
         return f"{self.algorithm.name}{' on shuffled labels' if self.shuffled else ''}, {self.condition.title}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A cell with its opened dataset."""
+
+    suite: SuiteDeclaration
+    cell: Cell
+    dataset: Dataset
+
+    @cached_property
+    def rows(self) -> dict[str, Settings]:
+        """The complete settings of the cell's rows by key; `UserError` for settings that are impossible here."""
+        learned_from = self.dataset
+        if self.is_language:
+            from pmpo_offline.training.language.responses import part
+
+            learned_from = part(self.dataset, "train")  # the bounds are those of its labels alone
+        if self.cell.shuffled:
+            learned_from = expected(learned_from)
+        complete = (settle(self.cell.algorithm, settings, learned_from) for settings in self.cell.settings)
+        return {self.key(settings): settings for settings in complete}
+
+    def key(self, settings: Settings) -> str:
+        """Return the key of a row: a short hash of everything that its scores depend on."""
+        return hash_json(self.determinants(settings))[:16]
+
+    def determinants(self, settings: Settings) -> dict[str, Any]:
+        """Return everything that the scores of one row depend on."""
+        references = self.dataset.metadata.references
+        learner = {"name", "family", "objective", "rows", "top", "start", "critic"}
+        return {
+            "dataset": self.cell.condition.dataset,
+            "content": self.dataset.fingerprint,
+            "references": None if references is None else [references.min, references.max],
+            # Undeclared fields are left out: scores from before critics keep their keys.
+            "algorithm": self.cell.algorithm.model_dump(include=learner, exclude_defaults=True),
+            "training": self.training,
+            "settings": settings,
+            "shuffled": self.cell.shuffled and identified(self.dataset.metadata, self.cell.algorithm.rows),
+            "seeds": self.suite.seeds,
+            "episodes": self.suite.episodes,
+            "versions": self.versions,
+            **({"model": self.model} if self.is_language else {}),
+        }
+
+    def constants(self, settings: Settings) -> dict[str, Any]:
+        """Return the columns of the raw scores that are equal in all of a row's episodes."""
+        metadata = self.dataset.metadata
+        references = metadata.references
+        return {
+            "dataset": self.cell.condition.dataset,
+            "dataset_sha": self.dataset.fingerprint,
+            "algo": self.cell.algorithm.name,
+            "settings": json.dumps(settings),
+            "training": json.dumps(self.training),
+            "imbalance": metadata.imbalance.asked,
+            "share": metadata.imbalance.achieved,
+            "noise": metadata.noise,
+            "shuffled": self.cell.shuffled,
+            "reference": self.cell.reference,
+            "reference_min": None if references is None else references.min,
+            "reference_max": None if references is None else references.max,
+            "beta": settings.get("beta"),
+            "versions": json.dumps(self.versions),
+        }
+
+    @property
+    def is_language(self) -> bool:
+        """Whether what is trained is a language model."""
+        return self.dataset.metadata.kind == "responses"
+
+    @property
+    def model(self) -> str:
+        """The name of the model that made the dataset's responses, where training starts; `UserError` if undeclared."""
+        metadata = self.dataset.metadata
+        name = metadata.provenance.settings.get("model")
+        if not isinstance(name, str):
+            raise UserError(f"{metadata.id} does not say which model its responses are of: there is no reference")
+        return name
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """The trainer's hyperparameters."""
+        return {**self.cell.algorithm.training, **self.overrides}
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """The hyperparameters that the suite sets in place of the algorithm's own."""
+        name = "steps" if self.is_language else "updates"
+        return self.suite.training | ({} if self.suite.updates is None else {name: self.suite.updates})
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """The versions of the packages that the scores come from."""
+        packages = ("numpy", "peft", "torch", "transformers") if self.is_language else ("mujoco", "numpy", "torch")
+        return {"pmpo-offline": __version__} | {name: importlib.metadata.version(name) for name in packages}
 
 
 def expand(
@@ -72,12 +177,10 @@ def expand(
 ) -> list[Cell]:
     """Return the suite's cells, those on equal data next to one another.
 
-    With `algos` only these run, beside the suite's reference and the shuffled controls of those that it names.
-
     Args:
-        suite: what to expand.
+        suite: to expand.
         families: the family of each of its datasets.
-        algos: run only these.
+        algos: run only these, beside the suite's reference and the shuffled controls of those that the suite names.
         sweep: values to try, in every family alike.
 
     Raises:
@@ -89,7 +192,7 @@ def expand(
     grid = itertools.product(suite.datasets, suite.imbalance, suite.noise)
     return [
         Cell(condition, *arm)
-        for condition in dict.fromkeys(Condition(*values) for values in grid)  # what is asked for twice runs once
+        for condition in dict.fromkeys(Condition(*values) for values in grid)  # duplicates run once
         for arm in arms[families[condition.dataset]]
     ]
 
@@ -99,7 +202,7 @@ Arm = tuple[AlgorithmDeclaration, tuple[Settings, ...], bool, bool]
 
 
 def _arms(suite: SuiteDeclaration, family: str, algos: Sequence[str] | None, sweep: Sweep) -> list[Arm]:
-    """Return what runs on every condition of a family."""
+    """Return the arms of every condition of a family."""
 
     def find(name: str) -> AlgorithmDeclaration:
         return catalog.algorithm(name, family)
@@ -123,7 +226,7 @@ def _arms(suite: SuiteDeclaration, family: str, algos: Sequence[str] | None, swe
 
 
 def _control(algorithm: AlgorithmDeclaration) -> str:
-    """Return the name of an algorithm whose feedback may be shuffled; `UserError` for another."""
+    """Return the algorithm's name if its feedback can be shuffled, else raise `UserError`."""
     try:
         check_control(algorithm, responses=algorithm.family == "language")
     except UserError as error:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pmpo_offline.cli.benchmarks import value as parsed
+from pmpo_offline.cli.bench import value as parsed
 from pmpo_offline.cli.console import emit, working
 from pmpo_offline.cli.datasets import Home, Json
 from pmpo_offline.runtime.errors import UserError

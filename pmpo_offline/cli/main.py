@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from pmpo_offline import __version__
-from pmpo_offline.cli import behavior, benchmarks, datasets, doctor, evaluate, export, import_, train
+from pmpo_offline.cli import behavior, bench, datasets, doctor, evaluate, export, import_, report, train
 from pmpo_offline.runtime.errors import PmpoOfflineError
 
 app = typer.Typer(
@@ -22,11 +22,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("build-dataset")(datasets.build)
-app.command("bench")(benchmarks.bench)
+app.command("bench")(bench.bench)
 app.command("list")(datasets.list_names)
 app.command("show")(datasets.show)
 app.command("verify")(datasets.verify)
-app.command("report")(benchmarks.report)
+app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)
 app.command("import")(import_.import_)
 app.command("export")(export.export)
@@ -92,8 +92,8 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _hang_up() -> int:
-    """End in peace: whoever read the output has seen enough (`| head -1`)."""
-    # What is still buffered goes nowhere, instead of failing when the interpreter exits.
+    """Exit quietly on a broken pipe (`| head -1`)."""
+    # Buffered output is discarded, instead of failing when the interpreter exits.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 

@@ -1,15 +1,59 @@
-"""How good a policy is: every training run plays the same held-out episodes, and every episode's score is kept."""
+"""Scores of a policy: its returns on held-out episodes, the same for every training run, and their normalized scale."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import polars as pl
 
 from pmpo_offline import tasks
+from pmpo_offline.data import References
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.runtime.errors import UserError
+
+N = TypeVar("N", bound=Any)
+
+
+def normalized(returns: N, low: N, high: N) -> N:
+    """Return 100 (returns - low) / (high - low), never clipped, of numbers, arrays or columns.
+
+    Fu et al., *D4RL*, arXiv 2004.07219, section 5; Minari's `get_normalized_score` is a hundredth of it.
+    """
+    return cast(N, 100 * (returns - low) / (high - low))
+
+
+def check_versions(name: str, references: References | None) -> None:
+    """Refuse to compare returns simulated here with references that were measured on another simulator.
+
+    Args:
+        name: the dataset, for the message.
+        references: its references; those that name no installed package say nothing of a simulator.
+
+    Raises:
+        UserError: a package that the references name is installed in another version.
+    """
+    for package, version in (references.versions if references else {}).items():
+        try:
+            installed = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        if installed != version:
+            raise UserError(
+                f"{name}: its reference scores are of {package} {version}, and returns of the installed {installed} "
+                f"cannot be compared with them: install {package}=={version}, or build the dataset again with what is "
+                "installed"
+            )
+
+
+def check_rewarded(name: str, task: str) -> None:
+    """Raise `UserError` if a dataset's task has no reward function, which labels from elsewhere have not."""
+    from pmpo_offline.tasks.language import TASKS
+
+    if task not in TASKS:
+        raise UserError(f"{name}: its task {task} has no reward function, and nothing can be scored")
 
 
 def check_simulated(name: str, task: str) -> None:

@@ -144,8 +144,7 @@ def _control(
     episodes: int,
     workers: int | None,
 ) -> dict[str, Any]:
-    from pmpo_offline.evaluation.normalized import check_versions, normalized
-    from pmpo_offline.evaluation.rollouts import check_simulated, evaluate
+    from pmpo_offline.evaluation.rollouts import check_simulated, check_versions, evaluate, normalized
     from pmpo_offline.policies.stored import load_policy
 
     references = dataset.metadata.references

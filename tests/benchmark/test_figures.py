@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from pmpo_offline.benchmark.figures import Look, pooled, run_scores, sweep
-from pmpo_offline.benchmark.report import table
+from pmpo_offline.benchmark.results import table
 from pmpo_offline.evaluation.statistics import bootstrap
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +16,15 @@ import polars as pl
 import pyarrow as pa
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from pmpo_offline import data
 from pmpo_offline.benchmark import bench, language_cells
 from pmpo_offline.benchmark.results import DRIFT
-from pmpo_offline.benchmark.suite import Progress
 from pmpo_offline.declarations import catalog
-from pmpo_offline.runtime.errors import PmpoOfflineError
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
+from pmpo_offline.runtime.progress import on_progress
 from pmpo_offline.tasks.language import tiny
 
 SUITE = """
@@ -93,7 +96,8 @@ def suite(tmp_path: Path, dataset: Path) -> str:
 def test_runs_are_scored_with_their_drift_and_not_repeated(tmp_path: Path, suite: str) -> None:
     stages: list[str] = []
     options = {"output": tmp_path / "out", "workers": 1, "home": tmp_path / "home"}
-    first = bench(suite, **options, progress=lambda stage, done, total: stages.append(stage))
+    with on_progress(lambda stage, done, total: stages.append(stage)):
+        first = bench(suite, **options)
     assert not first.failures
     assert [(row["algo"], row["seeds"], row["episodes"]) for row in first.rows] == [
         ("bc", 2, 6),
@@ -148,13 +152,13 @@ def test_a_setting_that_diverges_is_a_line_and_the_others_are_rows(
     options = {"output": tmp_path / "out", "home": tmp_path / "home", "workers": 1, "seeds": 1}
     whole = language_cells.execute
 
-    def execute(run: language_cells.Run, progress: Progress) -> None:
+    def execute(run: language_cells.Run) -> None:
         if run.settings.get("beta") == 2.0:
             raise PmpoOfflineError("not numbers")
-        whole(run, progress)
+        whole(run)
 
     monkeypatch.setattr(language_cells, "execute", execute)
-    for _ in range(2):  # the second time from what stands
+    for _ in range(2):  # the second time from stored scores
         done = bench(suite, algos=["pmpo"], settings={"pmpo": {"beta": [2.0, 1.0]}}, **options)
         rows = [(row["algo"], row["beta"]) for row in done.rows if not row["shuffled"]]
         assert sorted(rows) == [("bc", None), ("pmpo", 1.0)]
@@ -162,13 +166,53 @@ def test_a_setting_that_diverges_is_a_line_and_the_others_are_rows(
         assert done.failures
 
 
-def test_responses_of_nobody_knows_which_model_are_refused(tmp_path: Path, suite: str, dataset: Path) -> None:
+def test_responses_of_an_undeclared_model_are_refused(tmp_path: Path, suite: str, dataset: Path) -> None:
     found = data.open_dataset(dataset)
     metadata = found.metadata.model_copy(update={"provenance": data.Provenance()})
     elsewhere = tmp_path / "language" / "small-v0"
     data.write(elsewhere, metadata, {"responses": found.table})
     with pytest.raises(PmpoOfflineError, match="does not say which model its responses are of"):
         bench(suite, datasets=[str(elsewhere)], output=tmp_path / "out", workers=1)
+
+
+def test_scores_and_half_runs_of_a_model_that_changed_are_made_again(tmp_path: Path, dataset: Path, suite: str) -> None:
+    """Keys hold the name of the base model; its weights may be others the next time."""
+    found = data.open_dataset(dataset)
+    model = tmp_path / "model"
+    shutil.copytree(found.metadata.provenance.settings["model"], model)
+    settings = {**found.metadata.provenance.settings, "model": str(model)}
+    metadata = found.metadata.model_copy(update={"provenance": data.Provenance(settings=settings)})
+    elsewhere = tmp_path / "language" / "small-v0"
+    data.write(elsewhere, metadata, {"responses": found.table})
+    options = {"output": tmp_path / "out", "home": tmp_path / "home", "workers": 1, "seeds": 1}
+    options |= {"datasets": [str(elsewhere)], "algos": ["bc"]}
+    first = bench(suite, **options)
+    (key,) = (row["key"] for row in first.rows)
+    half = tmp_path / "out" / "checkpoints" / f"{key}-{'0' * 16}" / "run-0"
+    half.mkdir(parents=True)
+    pl.DataFrame({"return": [1.0]}).write_parquet(half / "scores.parquet")  # of yet another model
+
+    weights = load_file(model / "model.safetensors")
+    save_file({name: -value for name, value in weights.items()}, model / "model.safetensors", {"format": "pt"})
+    with pytest.warns(UserWarning, match="has changed since it was scored: run again"):
+        again = bench(suite, **options)
+    assert [row["key"] for row in again.rows] == [key]
+    assert again.rows[0]["reference_logp"] != first.rows[0]["reference_logp"]
+    assert not (tmp_path / "out" / "checkpoints").exists()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert bench(suite, **options).rows == again.rows
+    shutil.rmtree(model)
+    assert bench(suite, **options).rows == again.rows, "scores are shown where the model is not"
+
+
+def test_nothing_is_trained_for_responses_that_nothing_scores(tmp_path: Path, suite: str, dataset: Path) -> None:
+    found = data.open_dataset(dataset)
+    elsewhere = tmp_path / "language" / "small-v0"
+    data.write(elsewhere, found.metadata.model_copy(update={"task": "hf/other"}), {"responses": found.table})
+    with pytest.raises(UserError, match="its task hf/other has no reward function"):
+        bench(suite, datasets=[str(elsewhere)], output=tmp_path / "out", workers=2)
+    assert not list(tmp_path.glob("out/checkpoints/*/*"))
 
 
 def test_declared_algorithms_are_those_of_the_suite_and_can_be_trained() -> None:

@@ -1,11 +1,17 @@
 import json
+from io import StringIO
 
 import polars as pl
 import pytest
+from rich.console import Console
 
-from pmpo_offline.benchmark import publish, report, report_on
-from pmpo_offline.benchmark.results import Results
+from pmpo_offline.benchmark import report, report_on
+from pmpo_offline.benchmark.results import Results, table
 from pmpo_offline.evaluation.statistics import bootstrap
+
+
+def markdown(rows) -> str:
+    return report.markdown("T", pl.DataFrame(), rows)
 
 
 @pytest.fixture
@@ -18,7 +24,7 @@ def raw(scores) -> pl.DataFrame:
 
 def test_row_by_hand(raw):
     # Normalized with 10 → 0 and 60 → 100, the runs score 100, 50, 25, 75, 150: the middle three average 75.
-    row = report.table(raw)[1]
+    row = table(raw)[1]
     interval = bootstrap([[100.0, 50.0, 25.0, 75.0, 150.0]])
     assert {name: row[name] for name in ("dataset", "algo", "imbalance", "noise", "seeds", "metric", "episodes")} == {
         "dataset": "test/line-v0",
@@ -37,7 +43,7 @@ def test_row_by_hand(raw):
 
 
 def test_reference_comes_first_and_the_control_is_marked(raw):
-    rows = report.table(raw)
+    rows = table(raw)
     assert [row["algo"] for row in rows] == ["bc", "pmpo", "pmpo (shuffled)"]
     assert rows[0]["improvement"] is None
     assert rows[0]["bounded"] is None
@@ -45,17 +51,17 @@ def test_reference_comes_first_and_the_control_is_marked(raw):
 
 
 def test_table_does_not_depend_on_the_order_of_the_records(raw):
-    assert report.table(raw.sample(fraction=1.0, shuffle=True, seed=1)) == report.table(raw)
+    assert table(raw.sample(fraction=1.0, shuffle=True, seed=1)) == table(raw)
 
 
 def test_beta_below_its_bound_is_flagged(scores):
-    rows = report.table(scores("p", [[1.0]] * 2, beta=0.4))
+    rows = table(scores("p", [[1.0]] * 2, beta=0.4))
     assert rows[0]["bounded"] is False
-    assert "0.4 < 0.65 !" in publish.markdown("T", rows)
+    assert "0.4 < 0.65 !" in markdown(rows)
 
 
 def test_without_references_the_metric_is_the_return(scores):
-    row = report.table(scores("p", [[3.0], [5.0]], reference_min=None, reference_max=None))[0]
+    row = table(scores("p", [[3.0], [5.0]], reference_min=None, reference_max=None))[0]
     assert (row["metric"], row["iqm"]) == ("return", 4.0)
 
 
@@ -67,7 +73,7 @@ def test_conditions_are_compared_apart(scores):
         scores("p1", [[35.0]] * 3),
         scores("p2", [[35.0]] * 3, imbalance=0.5, dataset_sha="b" * 64),
     ]
-    rows = report.table(pl.concat([collected, high, low, *learners]))
+    rows = table(pl.concat([collected, high, low, *learners]))
     found = [(row["imbalance"], row["algo"], row["improvement"] and row["improvement"][0]) for row in rows]
     assert found == [(0.1, "bc", None), (0.1, "pmpo", 1.0), (0.5, "bc", None), (0.5, "pmpo", 0.0), (None, "pmpo", None)]
 
@@ -82,12 +88,12 @@ def test_drift_of_language_models_by_hand(scores, distinct, reference_logp, coll
     usual = {"kl": 0.0, "token_kl": 0.0, "distinct": 0.8, "reference_logp": -2.0, "perplexity": 9.0}
     bc = drift(scores("b", [[10.0]] * 2, algo="bc", reference=True), **usual)
     moved = drift(scores("p", [[10.0]] * 2), kl=1.0, token_kl=0.2, distinct=distinct, reference_logp=reference_logp)
-    rows = report.table(pl.concat([bc, moved, scores("other", [[10.0]], dataset="test/other-v0")]))
+    rows = table(pl.concat([bc, moved, scores("other", [[10.0]], dataset="test/other-v0")]))
     found = [[row[name] for name in ("kl", "distinct", "reference_logp", "collapsed")] for row in rows]
     assert found[0] == [0.0, 0.8, -2.0, False]
     assert found[1] == [pytest.approx(0.2 * 9), distinct, reference_logp, collapsed]
     assert found[2] == [None] * 4
-    text = publish.markdown("T", rows)
+    text = markdown(rows)
     assert f"| 1.80{' !' if collapsed else ''} | {distinct:.2f} | {reference_logp:.2f} | – |" in text
     assert "| – | – | – | – |\n" in text
 
@@ -95,8 +101,8 @@ def test_drift_of_language_models_by_hand(scores, distinct, reference_logp, coll
 def test_infinite_numbers_are_null_in_json_and_inf_in_the_table(tmp_path, scores):
     moved = scores("p", [[10.0]] * 2, beta_min=float("inf"))
     drift = {"kl": 1.0, "token_kl": 0.2, "distinct": 0.5, "reference_logp": -2.0, "perplexity": float("inf")}
-    rows = report.table(moved.with_columns(pl.lit(value, pl.Float64).alias(name) for name, value in drift.items()))
-    publish.write(tmp_path, "T", rows)
+    rows = table(moved.with_columns(pl.lit(value, pl.Float64).alias(name) for name, value in drift.items()))
+    report.write(tmp_path, "T", pl.DataFrame(), rows)
 
     def refuse(text):
         raise ValueError(f"{text} is no JSON")
@@ -110,15 +116,47 @@ def test_infinite_numbers_are_null_in_json_and_inf_in_the_table(tmp_path, scores
 
 
 def test_tables_without_language_models_say_nothing_of_drift(raw):
-    text = publish.markdown("T", report.table(raw))
+    text = markdown(table(raw))
     assert "KL" not in text
     assert "| β ≥ bound |\n" in text
 
 
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_tables_of_the_terminal_fit_it_and_cut_no_number(scores, width):
+    named = {"algo": "an-algorithm-of-a-long-name", "settings": '{"beta": 12.5, "alpha": 0.25}', "beta_min": 12.5}
+    wide = scores("w", [[-1e3], [300.0], [100.0]], **named, beta=12.5, imbalance=0.5, share=0.5)
+    other = scores(
+        "o", [[1.0]], **named | {"settings": '{"beta": 0.5, "alpha": 0.75}'}, beta=0.5, imbalance=0.5, share=0.5
+    )
+    drift = {"kl": 4.0, "token_kl": 4.0, "distinct": 0.5, "reference_logp": -2.0, "perplexity": None}
+    wide = wide.with_columns(pl.lit(value, pl.Float64).alias(name) for name, value in drift.items())
+    rows = table(pl.concat([wide, other, scores("p", [[60.0]] * 2)]))
+    console = Console(width=width, file=StringIO())
+    for part in report.terminal("A title that is as long as titles of suites are", rows):
+        console.print(part, crop=False)
+    text = console.file.getvalue()
+    assert "…" not in text
+    for row in report.cells(rows):
+        numbers = [row[name] for name in ("IQM", "95 % interval", "mean", "β ≥ bound", "KL") if name in row]
+        assert all(number in text for number in numbers)
+    assert "perplexity  " not in text, "a column of dashes"
+    assert text.count("algorithm ") == 3, "a table a condition, and one of drift"
+    assert width < 80 or max(map(len, text.splitlines())) <= width
+
+
+def test_a_report_is_made_of_registered_sections(raw, monkeypatch):
+    assert [*report.SECTIONS][:4] == ["table", "notes", "figure", "versions"]
+    monkeypatch.setitem(
+        report.SECTIONS._own, "seeds", lambda raw, rows: f"{raw['seed'].n_unique()} in {len(rows)} rows"
+    )
+    monkeypatch.setitem(report.SECTIONS._own, "nothing", lambda raw, rows: "")
+    assert report.markdown("T", raw, table(raw)).endswith("Made with pmpo-offline 0.1.0.\n\n5 in 3 rows\n")
+
+
 def test_only_settings_that_vary_are_shown(scores):
     half = scores("h", [[1.0]] * 2, settings='{"alpha": 0.5, "beta": 0.5}', beta=0.5)
-    rows = report.table(pl.concat([scores("p", [[1.0]] * 2), half]))
-    text = publish.markdown("T", rows)
+    rows = table(pl.concat([scores("p", [[1.0]] * 2), half]))
+    text = markdown(rows)
     assert "| beta=0.5 |" in text
     assert "| beta=1 |" in text
     assert "alpha" not in text
@@ -129,12 +167,12 @@ def test_report_is_computed_from_the_directory_alone(tmp_path, raw):
     for (name,), frame in raw.group_by("key"):
         results.write(str(name), frame.drop("key"))
     done = report_on(tmp_path)
-    assert done.rows == report.table(raw)
+    assert done.rows == table(raw)
     written = json.loads((tmp_path / "report.json").read_text())
     assert written["rows"] == done.rows
     assert (tmp_path / written["raw"]) == done.raw
-    markdown = done.report.read_text()
-    assert markdown.count("\n| test/line-v0 |") == 3
+    text = done.report.read_text()
+    assert text.count("\n| test/line-v0 |") == 3
     assert (tmp_path / "report.png").read_bytes()[:4] == b"\x89PNG"
     assert done.table()["iqm"].to_list() == [row["iqm"] for row in done.rows]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["raw", "report.json", "report.md", "report.png"]

@@ -1,7 +1,7 @@
 import polars as pl
 import pytest
 
-from pmpo_offline.benchmark.results import DRIFT, Results, key
+from pmpo_offline.benchmark.results import DRIFT, Results
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 
 
@@ -37,7 +37,7 @@ def test_scores_that_cannot_be_written_leave_nothing(tmp_path, scores):
     results = Results(tmp_path)
     with pytest.raises(Exception, match="beta_min"):
         results.write("k", scores("k", [[1.0]]).drop("key", "beta_min"))
-    assert list(results.raw.iterdir()) == []
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_directory_without_scores_says_what_to_do(tmp_path):
@@ -65,6 +65,12 @@ def test_checkpoints_are_discarded_in_whatever_files_they_lie(tmp_path):
     assert list(results.checkpoint("a").parent.iterdir()) == [results.checkpoint("b")]
 
 
-def test_key_depends_on_content_and_not_on_order():
-    assert key({"a": 1, "b": [None, 0.5]}) == key({"b": [None, 0.5], "a": 1})
-    assert key({"a": 1}) != key({"a": 2})
+def test_scores_record_the_model_that_they_started_from(tmp_path, scores):
+    results = Results(tmp_path)
+    frame = scores("k", [[1.0]])
+    assert results.model("k") is None
+    results.write("k", frame.drop("key"))
+    assert results.model("k") is None
+    results.write("k", frame.drop("key"), model="abc")
+    assert results.model("k") == "abc"
+    assert results.read().equals(frame)

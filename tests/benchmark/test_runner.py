@@ -14,13 +14,13 @@ import pytest
 
 from pmpo_offline import data
 from pmpo_offline.benchmark import bench, report_on
-from pmpo_offline.benchmark.executors import Local
-from pmpo_offline.benchmark.job import Job
+from pmpo_offline.benchmark.executors import EXECUTORS, Local, Plan
 from pmpo_offline.benchmark.results import Results
-from pmpo_offline.benchmark.suite import Condition, expand
+from pmpo_offline.benchmark.suite import Condition, Job, expand
 from pmpo_offline.data import columns
 from pmpo_offline.declarations import catalog
 from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.runtime.progress import on_progress
 
 SUITE = """
 title = "Small"
@@ -114,21 +114,17 @@ def test_nothing_is_trained_for_a_task_that_nothing_plays(tmp_path, suite, datas
     metadata = found.metadata.model_copy(update={"task": "rgb-stacking/real", "references": None})
     imported = tmp_path / "test" / "noise-v0"
     data.write(imported, metadata, {"transitions": found.table, "episodes": found.episodes})
-    with pytest.raises(UserError, match="nothing here simulates its task rgb-stacking/real"):
-        bench(
-            suite,
-            datasets=[str(imported)],
-            output=tmp_path / "out",
-            workers=1,
-            progress=lambda *what: told.append(what),
-        )
+    message = "nothing here simulates its task rgb-stacking/real"
+    with pytest.raises(UserError, match=message), on_progress(lambda *stage: told.append(stage)):
+        bench(suite, datasets=[str(imported)], output=tmp_path / "out", workers=1)
     assert not [stage for stage, *_ in told if "train" in stage]
 
 
 def test_bench_runs_what_is_missing_and_nothing_twice(tmp_path, suite, dataset):
     output = tmp_path / "out"
     stages = []
-    first = bench(suite, output=output, workers=1, progress=lambda stage, done, total: stages.append(stage))
+    with on_progress(lambda stage, done, total: stages.append(stage)):
+        first = bench(suite, output=output, workers=1)
     assert [(row["algo"], row["seeds"], row["episodes"]) for row in first.rows] == [
         ("clone", 2, 2),
         ("learner", 2, 2),
@@ -203,7 +199,7 @@ def test_labels_as_the_dataset_has_them_and_as_collected(tmp_path, suite, datase
     path = tmp_path / "balanced"
     data.write(path, balanced.metadata, tables)
 
-    executor = Local(catalog.suite(suite), Results(tmp_path), 1, None, lambda *_: None)
+    executor = Local(Plan(catalog.suite(suite), [], Results(tmp_path), workers=1))
     for share, expected in ((None, balanced), ("collected", whole)):
         found = executor.open(Condition(str(path), share, None))
         assert found.episodes.equals(expected.episodes)
@@ -214,7 +210,7 @@ def test_balance_that_a_recipe_declares_is_kept_or_undone(tmp_path, suite, recip
     balanced = tmp_path / "balanced.toml"
     text = recipe.read_text().replace(stacking.metadata.id, "test/balanced-v0")
     balanced.write_text(f"imbalance = 0.5\n{text}")
-    executor = Local(catalog.suite(suite), Results(tmp_path), 1, stacking_home, lambda *_: None)
+    executor = Local(Plan(catalog.suite(suite), [], Results(tmp_path), workers=1, home=stacking_home))
     assert executor.open(Condition(str(balanced), None, None)).metadata.imbalance.asked == 0.5
     found = executor.open(Condition(str(balanced), "collected", None))
     assert found.metadata.imbalance.asked is None
@@ -238,6 +234,34 @@ def test_a_suite_sets_the_trainer_s_hyperparameters(suite, dataset):
     path.write_text(path.read_text() + "[training]\nhidden = [8]\nbatch = 16\n")
     declared = catalog.suite(suite)
     (cell, *_) = expand(declared, {str(dataset): "rgb-stacking"})
-    job = Job(declared, cell, data.open_dataset(dataset), "content")
+    job = Job(declared, cell, data.open_dataset(dataset))
     assert job.overrides == {"updates": 3, "hidden": [8], "batch": 16}
     assert job.training == job.overrides  # in place of the algorithm's own updates = 100
+
+
+def test_cells_run_by_the_executor_that_is_named(tmp_path, suite, monkeypatch):
+    plans = []
+
+    class Elsewhere:
+        def __init__(self, plan: Plan) -> None:
+            plans.append(plan)
+
+        def run(self) -> tuple[list[str], list[str]]:
+            return Local(plans[0]).run()
+
+    monkeypatch.setitem(EXECUTORS._loaded, "elsewhere", Elsewhere)
+    assert len(bench(suite, output=tmp_path / "out", workers=1, executor="elsewhere").rows) == len(plans[0].cells) == 3
+    with pytest.raises(UserError, match="unknown executor 'locale': did you mean local"):
+        bench(suite, output=tmp_path / "out", executor="locale")
+
+
+def test_returns_that_are_not_numbers_are_reported_as_failures_every_time(tmp_path, suite):
+    output = tmp_path / "out"
+    first = bench(suite, output=output, workers=1)
+    results, key = Results(output), first.rows[1]["key"]
+    broken = pl.when(pl.col("episode") == 0).then(float("nan")).otherwise("return").alias("return")
+    results.write(key, results.read([key]).with_columns(broken))
+    for done in (bench(suite, output=output, workers=1), report_on(output)):
+        (failure,) = done.failures
+        assert failure.startswith("learner, ")
+        assert f"2 returns are not numbers: its score means nothing (raw/{key}.parquet)" in failure

@@ -16,6 +16,7 @@ from pmpo_offline import data
 from pmpo_offline.cli import console
 from pmpo_offline.cli.main import app, run
 from pmpo_offline.data import columns
+from pmpo_offline.runtime import progress
 
 HEAVY = ("torch", "pyarrow", "mujoco", "polars", "h5py", "matplotlib", "scipy", "numpy", "rich.progress")
 
@@ -239,11 +240,11 @@ def test_operating_system_errors_are_one_line(command, capsys):
 
 def test_stdout_is_for_the_result_alone(command, capsys):
     def noisy():
-        with console.working() as progress:
+        with console.working():
             print("a library says hello")
             warnings.warn("be\n careful", stacklevel=1)
             for done in range(1000):
-                progress("training", done, 1000)
+                progress.report("training", done, 1000)
         console.emit({"share": float("inf"), "rows": [{"low": float("nan"), "high": 1.5}]})
 
     with warnings.catch_warnings():

@@ -12,7 +12,7 @@ import pytest
 from pmpo_offline.build import build_dataset
 from pmpo_offline.data import References
 from pmpo_offline.declarations import catalog
-from pmpo_offline.evaluation.normalized import check_versions, normalized
+from pmpo_offline.evaluation.rollouts import check_versions, normalized
 from pmpo_offline.runtime.errors import UserError
 
 MUJOCO = importlib.metadata.version("mujoco")

@@ -9,7 +9,7 @@ from types import ModuleType
 import polars as pl
 import pytest
 
-from pmpo_offline.benchmark import report
+from pmpo_offline.benchmark.results import table
 from pmpo_offline.benchmark.suite import expand
 from pmpo_offline.declarations import catalog
 from pmpo_offline.training.config import complete
@@ -53,7 +53,7 @@ def test_table_and_picture_of_rows(sweep: ModuleType, scores, tmp_path: Path) ->
     plain = {"algo": "bc", "settings": "{}", "beta": None, "beta_min": None, "reference": True}
     reject = {"algo": "reject-bc", "settings": '{"divergence": "forward", "order": 0.5}', "beta_min": 1.0}
     reverse = {"settings": '{"divergence": "alpha", "order": 0.5}', "beta": 1.0, "beta_min": float("inf")}
-    rows = report.table(
+    rows = table(
         pl.concat(
             [
                 language(scores("b", [[10.0]] * 3, **plain), 0.0, 0.8),

@@ -14,7 +14,7 @@ from pmpo_offline.evaluation.language.preference import preference
 from pmpo_offline.evaluation.language.questions import Templates
 from pmpo_offline.evaluation.language.reward import evaluate_language, reward_task
 from pmpo_offline.evaluation.language.summary import summary
-from pmpo_offline.evaluation.normalized import check_versions
+from pmpo_offline.evaluation.rollouts import check_versions
 from pmpo_offline.policies.language.model import LanguageModel
 from pmpo_offline.runtime import progress
 

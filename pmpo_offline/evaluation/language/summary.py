@@ -8,7 +8,7 @@ import polars as pl
 
 from pmpo_offline.data import References
 from pmpo_offline.evaluation.language.drift import distinct
-from pmpo_offline.evaluation.normalized import normalized
+from pmpo_offline.evaluation.rollouts import normalized
 
 MEANS = {
     "return": "reward",

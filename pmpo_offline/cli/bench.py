@@ -1,21 +1,19 @@
-"""The commands on benchmarks: bench, report."""
+"""The command `bench`: train and evaluate the cells of a suite."""
 
 from __future__ import annotations
 
-import sys
 import tomllib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
-from pmpo_offline.cli.console import emit, working
+from pmpo_offline.cli.console import working
 from pmpo_offline.cli.datasets import Home, Json
+from pmpo_offline.cli.report import show
 from pmpo_offline.runtime.errors import UserError
-
-if TYPE_CHECKING:
-    from pmpo_offline.benchmark import Benchmark
 
 T = TypeVar("T")
 
@@ -58,6 +56,7 @@ def bench(
             show_default="one a core",
         ),
     ] = None,
+    executor: Annotated[str, typer.Option(metavar="NAME", help="What runs the cells.")] = "local",
     home: Home = None,
     json: Json = False,
 ) -> None:
@@ -79,42 +78,12 @@ def bench(
             updates=updates,
             output=output,
             fresh=fresh,
+            executor=executor,
             workers=workers,
             home=home,
             **request,
         )
-    _show(done, json)
-
-
-def report(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Output directory of a benchmark.")],
-    json: Json = False,
-) -> None:
-    """Compute the table again from all raw scores in DIR, rewrite report.md, .json and .png there, and print it."""
-    with working():
-        from pmpo_offline.benchmark import report_on
-
-        done = report_on(directory)
-    _show(done, json)
-
-
-def _show(done: Benchmark, as_json: bool) -> None:
-    if as_json:
-        emit({"rows": done.rows, "raw": str(done.raw), "report": str(done.report), "failures": done.failures})
-    else:
-        from rich.console import Console
-
-        from pmpo_offline.benchmark import publish
-
-        # Piped into a file the table keeps its width instead of being folded at 80 columns.
-        console = Console(width=None if sys.stdout.isatty() else 200)
-        console.print(publish.terminal(done.title, done.rows))
-        print(f"report: {done.report}")
-    sys.stdout.flush()  # the table comes first, also where both streams go to one file
-    for failure in done.failures:
-        print(f"error: {failure}", file=sys.stderr)
-    if done.failures:
-        raise typer.Exit(1)
+    show(done, json)
 
 
 def _list(text: str | None, parse: Callable[[str], T], option: str) -> list[T] | None:
@@ -144,14 +113,11 @@ def _sweep(options: list[str]) -> dict[str, dict[str, list[Any]]]:
 
 def value(text: str) -> Any:
     """Return a number or a truth value as TOML or people write it (.5), else the text itself."""
-    try:
+    text = text.strip()
+    with suppress(tomllib.TOMLDecodeError):
         parsed = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return _number(text.strip())
-    return parsed if isinstance(parsed, bool | int | float) else text.strip()
-
-
-def _number(text: str) -> float | str:
+        if isinstance(parsed, bool | int | float):
+            return parsed
     try:
         return float(text)
     except ValueError:
