@@ -32,7 +32,7 @@ from pmpo_offline.data import Dataset, Rows, columns
 from pmpo_offline.policies.behavior import BehaviorPolicy
 from pmpo_offline.runtime.errors import PmpoOfflineError
 from pmpo_offline.tasks.control import rules
-from pmpo_offline.tasks.control.recording import weights_file
+from pmpo_offline.tasks.control.behaviors import weights_file
 from pmpo_offline.training import CriticSettings, Judgement, judge
 from pmpo_offline.training.critics.returns import returns_to_go
 

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from pmpo_offline.data import Dataset, columns
 from pmpo_offline.policies.behavior import BehaviorPolicy
-from pmpo_offline.tasks.control import Rules, Simulation, Start
-from pmpo_offline.tasks.control.episodes import begin_seed
+from pmpo_offline.tasks.control import Rules, Simulation, Start, begin_seed
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from pmpo_offline.data import Rows
 from pmpo_offline.policies.network import stacked_mlp
-from pmpo_offline.tasks.control import Rules
-from pmpo_offline.tasks.control.episodes import play
+from pmpo_offline.tasks.control import Rules, play
 
 RUNS, EPISODES = 3, 20  # clones of a way, episodes of a clone
 HIDDEN, UPDATES, BATCH, RATE = (64, 64), 2000, 256, 2e-3

@@ -17,18 +17,15 @@ os.environ.setdefault("MUJOCO_GL", "egl")  # MuJoCo reads it when imported; EGL 
 import mujoco
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from pmpo_offline.data import load_dataset
 from pmpo_offline.declarations import catalog
 from pmpo_offline.runtime.errors import PmpoOfflineError, unknown
-from pmpo_offline.tasks.stacking.behaviors import Behavior, Script, correlated_noise
-from pmpo_offline.tasks.stacking.episodes import HORIZON, Choose, play
-from pmpo_offline.tasks.stacking.observation import observe
-from pmpo_offline.tasks.stacking.scene import compile_scene
-from pmpo_offline.tasks.stacking.shapes import Triplet
-from pmpo_offline.tasks.stacking.simulation import Array, Scene, Simulation
+from pmpo_offline.tasks.simulated import Array, Choose, Index, Step, play
+from pmpo_offline.tasks.stacking.scene import Triplet, compile_scene
+from pmpo_offline.tasks.stacking.script import Script, StackingBehavior, correlated_noise
+from pmpo_offline.tasks.stacking.simulation import HORIZON, StackingSimulation
 from pmpo_offline.tasks.stacking.task import held_out_layouts
 from pmpo_offline.training import train
 
@@ -42,29 +39,30 @@ VERDICT = {
     True: ("ACCEPTED: red stands on blue and is let go", "#1a7f37"),
     False: ("REJECTED: red was not left standing on blue", "#b42318"),
 }
-# Stages of the reward by the least value that each is worth, see `rewards.stage`.
+# Stages of the reward by the least value that each is worth, see `stacking.simulation.stage`.
 STAGES = {0: "not held", 0.2: "held", 0.35: "lifted", 0.5: "near blue", 0.75: "stacked", 0.9: "let go", 1: "success"}
 
 
-def scripted(name: str) -> Choose:
+def scripted(simulation: StackingSimulation, name: str) -> Choose:
     """Act like a declared behaviour, with its action noise."""
-    declared = {each["name"]: Behavior.model_validate(each) for each in catalog.dataset(RECIPE).behavior}
+    declared = {each["name"]: StackingBehavior.model_validate(each) for each in catalog.dataset(RECIPE).behavior}
     if name not in declared:
         raise unknown("behavior", name, declared)
     script = Script.of([declared[name]] * LAYOUTS)
     noise = correlated_noise(script.noise, HORIZON, np.random.default_rng(0))
-    return lambda scene, active, t: script.take(active).act(scene) + noise[active, t]
+    return lambda active, t: script.take(active).act(simulation.scene(active)) + noise[active, t]
 
 
-def learned(algorithm: str, dataset: str, updates: int) -> Choose:
+def learned(simulation: StackingSimulation, algorithm: str, dataset: str, updates: int) -> Choose:
     """Train one seed and act like it does where it is scored: a component is drawn and its mean played."""
     policy = train(load_dataset(dataset), algorithm, overrides={"updates": updates}, device="cpu").policy
     generator = torch.Generator().manual_seed(0)
 
-    def choose(scene: Scene, active: NDArray[np.intp], t: int) -> Array:
+    def choose(active: Index, t: int) -> Array:
         uniform = torch.rand(LAYOUTS, generator=generator)[torch.from_numpy(active)]
         with torch.no_grad():
-            action: Array = policy(torch.from_numpy(observe(scene))[None]).component(uniform)[0].double().numpy()
+            seen = torch.from_numpy(simulation.observation[active])[None]
+            action: Array = policy(seen).component(uniform)[0].double().numpy()
         return action
 
     return choose
@@ -123,12 +121,17 @@ def main() -> None:
     layouts, triplets = held_out_layouts(LAYOUTS)
     films: list[list[tuple[Array, float]]] = [[] for _ in layouts]
 
-    def watch(simulation: Simulation, scene: Scene, active: NDArray[np.intp], action: Array, gained: Array) -> None:
-        for i, reward in zip(active, gained, strict=True):
+    simulation = StackingSimulation(layouts)
+
+    def watch(active: Index, t: int, action: Array, step: Step) -> None:
+        for i, reward in zip(active, step.reward, strict=True):
             films[i].append((simulation.state[i].copy(), float(reward)))
 
-    choose = scripted(args.behavior) if args.behavior else learned(args.algo, args.dataset, args.updates)
-    success = play(layouts, choose, watch=watch).success
+    if args.behavior:
+        choose = scripted(simulation, args.behavior)
+    else:
+        choose = learned(simulation, args.algo, args.dataset, args.updates)
+    success = play(simulation, choose, watch).success
     shown = int(success.argmax()) if args.layout is None else args.layout
     film, triplet = films[shown], layouts[shown].triplet
     if args.still is not None:

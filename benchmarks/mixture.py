@@ -35,7 +35,7 @@ from pmpo_offline.declarations import catalog
 from pmpo_offline.objectives import stability
 from pmpo_offline.policies import Mixture
 from pmpo_offline.runtime.errors import PmpoOfflineError
-from pmpo_offline.tasks.bandit.gmm import GMM, GOOD
+from pmpo_offline.tasks.bandit.functions import GMM, GOOD
 from pmpo_offline.training.control.em import fit_mixture, pmpo_weight, start_mixture
 
 DATASET = "bandit/gmm-v0"

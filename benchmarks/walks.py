@@ -21,7 +21,7 @@ from typing import Any
 
 import pmpo_offline
 from pmpo_offline.cli.main import run
-from pmpo_offline.tasks import collection
+from pmpo_offline.tasks import simulated
 
 PACKAGE = Path(pmpo_offline.__file__).parent
 LIMITS = {"build": 28, "bench": 32, "import": 20, "train-language": 36, "control-step": 12, "evaluate": None}
@@ -103,7 +103,7 @@ def walks(home: Path) -> dict[str, Callable[[int], None]]:
 def main() -> None:
     """Print how many files each walk enters, beside its limit; with -v, which."""
     names = [name for name in sys.argv[1:] if not name.startswith("-")]
-    collection.processes = inline  # type: ignore[assignment]
+    simulated.processes = inline  # type: ignore[assignment]
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         for name in ("bandit/sphere-v0", "language/tiny-v0"):

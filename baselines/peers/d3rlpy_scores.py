@@ -35,9 +35,7 @@ from pmpo_offline.build import build_dataset
 from pmpo_offline.data import Dataset
 from pmpo_offline.data.exchange import export_dataset
 from pmpo_offline.declarations import catalog
-from pmpo_offline.tasks.control.episodes import play
-from pmpo_offline.tasks.control.registry import rules
-from pmpo_offline.tasks.control.task import held_out
+from pmpo_offline.tasks.control import held_out, play, rules
 from pmpo_offline.training import train
 
 REPOSITORY = Path(__file__).parents[2]

@@ -16,10 +16,10 @@ from pmpo_offline import data, tasks
 from pmpo_offline.build.cache import kept, standing, versions
 from pmpo_offline.build.label import Order, finish
 from pmpo_offline.build.recipe import Recipe
-from pmpo_offline.data import Dataset, Experience, LabelRule
+from pmpo_offline.data import Dataset, LabelRule
 from pmpo_offline.declarations import catalog
 from pmpo_offline.runtime.errors import UserError
-from pmpo_offline.tasks import Scored, Task
+from pmpo_offline.tasks import CollectionSpec, Task
 
 DEFAULT = "rgb-stacking/proxy-v0"
 
@@ -72,27 +72,15 @@ def build_dataset(
         simulated = " and ".join(f"{name} {version}" for name, version in versions(*task.simulators).items())
         warnings.warn(f"{task.id} has no reference scores on {simulated}: its scores will be returns", stacklevel=2)
     with kept(root, recipe.raw) as folder:
-        experience = task.collect(
-            recipe.declaration.behavior,
-            recipe.episodes,
-            recipe.seed,
-            workers or os.cpu_count() or 1,
-            folder,
-        )
-        scored = _scored(task, recipe, experience)
+        spec = CollectionSpec(recipe.declaration.behavior, recipe.episodes, recipe.seed)
+        experience = task.collect(spec, folder, workers or os.cpu_count() or 1)
+        asked = recipe.candidates
+        scored = task.candidates(spec, experience, asked.states, asked.actions) if asked else None
         metadata, tables = finish(order, experience, scored, folder)
     if recipe.label == LabelRule.parse(declared.label) and metadata.kind != declared.kind:
         raise UserError(f"{declared.id} declares kind {declared.kind}, and its labels make it {metadata.kind}: say so")
     data.write(data.dataset_path(order.id, root), metadata, tables, format=format, overwrite=overwrite)
     return data.load_dataset(order.id, home=root)
-
-
-def _scored(task: Task, recipe: Recipe, experience: Experience) -> Scored | None:
-    """Return candidate actions with their true values, None where none are asked for or only a critic can tell."""
-    asked = recipe.candidates
-    if asked is None:
-        return None
-    return task.candidates(recipe.declaration.behavior, experience, asked.states, asked.actions, recipe.seed)
 
 
 def _order(recipe: Recipe, task: Task) -> Order:

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from pmpo_offline import data
 from pmpo_offline.data import Dataset, Experience, LabelRule
-from pmpo_offline.tasks import Scored
+from pmpo_offline.tasks import ScoredCandidates
 from pmpo_offline.training import CandidateSettings, CriticSettings, Judged
 
 
@@ -48,7 +48,7 @@ class Order:
 def finish(
     order: Order,
     experience: Experience,
-    scored: Scored | None,
+    scored: ScoredCandidates | None,
     folder: Path,
 ) -> tuple[data.Metadata, dict[str, pa.Table]]:
     """Judge (where the labels need it), label and balance raw experience; return what `data.write` stores.
@@ -60,14 +60,14 @@ def finish(
     judged = None
     if order.label.score == "advantage" or (order.candidates and scored is None):
         judged = _judged(order, transitions, ends, folder)
-        scored = scored or Scored(judged.row, judged.action, judged.score)
+        scored = scored or ScoredCandidates(judged.row, judged.action, judged.score)
     if judged is not None and order.label.score == "advantage":
         transitions = data.columns.replace(transitions, score=pa.array(judged.advantage))
     candidates = None if scored is None or not order.candidates else _candidates(scored)
     return _label(order, transitions, ends, candidates, judged)
 
 
-def _candidates(scored: Scored) -> pa.Table:
+def _candidates(scored: ScoredCandidates) -> pa.Table:
     _, k, action_dim = scored.action.shape
     columns = {
         "row": np.repeat(scored.row, k),

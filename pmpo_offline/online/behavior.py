@@ -31,8 +31,7 @@ from pmpo_offline.policies.behavior import BehaviorPolicy
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, unknown
 from pmpo_offline.runtime.random_words import random_words
-from pmpo_offline.tasks.control import Rules, rules
-from pmpo_offline.tasks.control.episodes import play
+from pmpo_offline.tasks.control import Rules, play, rules
 from pmpo_offline.training import checkpoint
 
 Array = NDArray[np.float64]

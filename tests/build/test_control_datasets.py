@@ -8,9 +8,9 @@ import pytest
 
 from pmpo_offline.declarations import catalog
 from pmpo_offline.policies.behavior import BehaviorPolicy
-from pmpo_offline.tasks import get
+from pmpo_offline.tasks import CollectionSpec, get
 from pmpo_offline.tasks.control import RULES
-from pmpo_offline.tasks.control.recording import weights_file
+from pmpo_offline.tasks.control.behaviors import weights_file
 
 LEVELS = {
     "random": {"random"},
@@ -70,7 +70,7 @@ def test_the_upper_reference_is_the_shipped_expert(task: str) -> None:
 def test_what_is_declared_is_collected(level: str, tmp_path: Path) -> None:
     task = get("mujoco/hopper")
     declared = catalog.dataset(f"mujoco/hopper-{level}-v0")
-    experience = task.collect(declared.behavior, 6, declared.seed, 1, tmp_path)
+    experience = task.collect(CollectionSpec(declared.behavior, 6, declared.seed), tmp_path, 1)
     _, ends = experience.tables()
     returns = ends["return"].to_pylist()
     references = catalog.references("mujoco/hopper")

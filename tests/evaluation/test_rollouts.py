@@ -11,10 +11,9 @@ from pmpo_offline.data import Dataset, Rows
 from pmpo_offline.evaluation import evaluate
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.tasks import get
-from pmpo_offline.tasks.stacking.behaviors import Behavior
-from pmpo_offline.tasks.stacking.recording import record
-from pmpo_offline.tasks.stacking.shapes import TRIPLETS
-from pmpo_offline.tasks.stacking.task import held_out_layouts
+from pmpo_offline.tasks.stacking.scene import TRIPLETS
+from pmpo_offline.tasks.stacking.script import StackingBehavior
+from pmpo_offline.tasks.stacking.task import held_out_layouts, record
 
 TASK, EPISODES = "rgb-stacking/proxy", 6
 
@@ -98,7 +97,7 @@ def test_held_out_layouts_are_nobodys_training_layouts() -> None:
 @pytest.mark.parametrize("seed", [0, 7310])
 def test_collection_never_starts_where_the_evaluation_does(seed: int) -> None:
     # 7310 is the dataset seed whose episodes have the very numbers of the held-out ones.
-    recorded = record([Behavior(name="script", weight=1)], [seed * 1_000_000 + i for i in range(3)])
+    recorded = record([StackingBehavior(name="script", weight=1)], [seed * 1_000_000 + i for i in range(3)])
     firsts = recorded.observation[np.cumsum(recorded.length) - recorded.length]
     for layout in held_out_layouts(3)[0]:
         assert np.abs(firsts[:, :2] - layout.qpos[:2]).max(axis=1).min() > 1e-4

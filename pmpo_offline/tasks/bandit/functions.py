@@ -1,14 +1,23 @@
-"""Three functions of an action in the box [-1, 1]^D, as regrets: 0 at the best action, 1 for a uniformly random one.
+"""Functions of an action in the box [-1, 1]^D, as regrets: 0 at the best action, 1 for a uniformly random one.
 
-Each is a textbook function f of x, an affine image of the action, divided by the mean of f over the whole box. That
-mean is known in closed form, so nothing here was measured. The reward of an action is its regret with the sign turned:
-at most 0, and -1 on average for an agent that acts at random, in every dimension.
+The first three are textbook functions f of x, an affine image of the action, divided by the mean of f over the whole
+box. That mean is known in closed form, so nothing here was measured. The reward of an action is its regret with the
+sign turned: at most 0, and -1 on average for an agent that acts at random, in every dimension.
 
 | function | x | best action, each coordinate | what is hard |
 |---|---|---|---|
-| Sphere | a | 0.5, where no policy that starts at 0 stands already | nothing |
+| Sphere | a | 0.5, where no policy that starts at 0 is already | nothing |
 | Rosenbrock | 2.048 a | 0.488 | a bent valley a thousand times as steep across as along |
 | Schwefel | 500 a | 0.842, near a corner | many optima, the second best far from the best |
+
+And one that a single Gaussian cannot solve, `gmm`: several good places and as many bad ones between them,
+
+    f(a) = 1 - sum_good bump(a) + sum_bad bump(a),    bump(a) = max(0, 1 - |a - centre|^2 / radius^2)
+
+on the square [-1, 1]^2. The discs are disjoint and lie inside the square, so f is 0 in the middle of a good disc, 2 in
+that of a bad one and 1 outside of all discs. Every good disc has a bad one of its size: a uniformly random agent has a
+regret of exactly 1, and the actions better than its average are the good discs. Labelled by that (`reward:-1`) the
+accepted actions fall into four islands around a large bad one, where their average lies.
 """
 
 from __future__ import annotations
@@ -17,6 +26,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 _SHIFT = 0.5
@@ -37,6 +47,8 @@ class Function:
     average: Callable[[int], float]
     """Mean of f over uniformly random actions, from D."""
     least_dimensions: int = 1
+    dimensions: int = 10
+    """D of its task."""
 
     def regret(self, action: Tensor) -> Tensor:
         """Return f(action) relative to a random action's mean, `(..., D)` to `(...)`; actions are clipped to the box.
@@ -82,4 +94,26 @@ ROSENBROCK = Function("rosenbrock", 1 / _HALF_WIDTH, _rosenbrock, _rosenbrock_av
 SCHWEFEL = Function("schwefel", _SCHWEFEL_BEST / 500, _schwefel, lambda dimensions: dimensions * _SCHWEFEL_TOP)
 
 FUNCTIONS: dict[str, Function] = {function.name: function for function in (SPHERE, ROSENBROCK, SCHWEFEL)}
-"""Every function by name."""
+"""The textbook functions by name."""
+
+GOOD = ((0.6, 0.6, 0.25), (-0.6, 0.55, 0.2), (-0.55, -0.6, 0.3), (0.55, -0.55, 0.2))
+"""Discs of actions better than average: both coordinates of the centre, radius."""
+BAD = ((0.0, 0.72, 0.25), (-0.72, 0.0, 0.2), (0.0, 0.0, 0.3), (0.72, 0.0, 0.2))
+"""Discs of actions worse than average."""
+
+
+def _gmm(action: Tensor) -> Tensor:
+    """Return f, `(..., 2)` to `(...)`; `ValueError` for another number of dimensions."""
+    if action.shape[-1] != 2:
+        raise ValueError(f"gmm takes 2 dimensions, not {action.shape[-1]}")
+    return 1 - _bumps(action, GOOD) + _bumps(action, BAD)
+
+
+def _bumps(action: Tensor, discs: tuple[tuple[float, float, float], ...]) -> Tensor:
+    disc = torch.tensor(discs, dtype=action.dtype, device=action.device)
+    distance = (action.unsqueeze(-2) - disc[:, :2]).square().sum(-1)
+    return (1 - distance / disc[:, 2].square()).clamp(min=0).sum(-1)
+
+
+GMM = Function("gmm", GOOD[0][0], _gmm, lambda dimensions: 1.0, least_dimensions=2, dimensions=2)
+"""The bandit's function; any centre of a good disc is a best action, the first lies on the diagonal."""

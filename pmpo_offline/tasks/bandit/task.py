@@ -2,76 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from pmpo_offline.data.experience import Experience
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.runtime import progress
 from pmpo_offline.tasks.bandit.functions import Function
-from pmpo_offline.tasks.task import Outcome, Scored
-from pmpo_offline.tasks.task import behaviors as parsed
+from pmpo_offline.tasks.task import Behavior, CollectionSpec, Outcome, ScoredCandidates, Task
 
 SUCCESS = 0.5
 """An action succeeds if its regret is at most this: half of a random action's."""
 
 
-class Behavior(BaseModel):
-    """One behaviour of the mixture that collects a dataset, as declared in its TOML; actions are clipped to [-1, 1]."""
+class BanditBehavior(Behavior):
+    """A distribution of actions, as declared in a dataset's TOML; actions are clipped to [-1, 1]."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str
-    weight: float = Field(gt=0)
-    """Share of the actions, relative to the other behaviours."""
     distribution: Literal["gaussian", "uniform"]
-    """How an action is drawn; uniform ones come from the whole box, and `mean` and `std` say nothing of them."""
+    """Uniform actions come from the whole box and have no `mean` and `std`."""
     mean: float = Field(default=0.0, ge=-1, le=1)
     """Mean of every coordinate."""
     std: float = Field(default=0.5, gt=0)
     """Standard deviation of every coordinate."""
 
 
-class BanditTask:
-    """Find the best action of one function; `bandit/<function>`.
-
-    Args:
-        function: what is to be minimised.
-        dimensions: D.
-    """
+class BanditTask(Task):
+    """Find the best action of one function; `bandit/<function>`."""
 
     simulators: tuple[str, ...] = ("numpy",)
     observation_dim = 1
 
-    def __init__(self, function: Function, dimensions: int = 10) -> None:
+    def __init__(self, function: Function) -> None:
         self.id = f"bandit/{function.name}"
         self.function = function
-        self.action_dim = dimensions
 
-    def sources(self, behaviors: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-        """Return nothing: the behaviours are numbers in the declaration."""
-        return {}
+    @property
+    def action_dim(self) -> int:
+        """D."""
+        return self.function.dimensions
 
-    def collect(
-        self,
-        behaviors: Sequence[Mapping[str, Any]],
-        episodes: int,
-        seed: int,
-        workers: int,
-        folder: Path,
-    ) -> Experience:
+    def collect(self, spec: CollectionSpec, folder: Path, workers: int) -> Experience:
         """Draw one action an episode; `UserError` if the declaration is malformed.
 
-        It takes a fraction of a second, so nothing is kept in `folder` and `workers` have nothing to do.
+        It takes a fraction of a second: neither `folder` nor `workers` are used.
         """
-        mixture = parsed(self.id, Behavior, behaviors)
-        action, chosen = self._draw(mixture, episodes, np.random.default_rng([seed, 0]))
+        mixture, episodes = BanditBehavior.parse(self.id, spec.behaviors), spec.episodes
+        action, chosen = self._draw(mixture, episodes, np.random.default_rng([spec.seed, 0]))
         regret = self._regret(action)
         progress.report("play episodes", episodes, episodes)
         return Experience(
@@ -83,30 +65,22 @@ class BanditTask:
             terminated=np.ones(episodes, np.bool_),
             final_observation=np.zeros((episodes, self.observation_dim), np.float32),
             behavior=np.array([mixture[i].name for i in chosen]),
-            seed=seed * 1_000_000 + np.arange(episodes),
+            seed=spec.seeds,
         )
 
-    def candidates(
-        self, behaviors: Sequence[Mapping[str, Any]], experience: Experience, states: int, actions: int, seed: int
-    ) -> Scored:
-        """Draw fresh actions of the behaviour at the first `states` steps and return them with their rewards."""
-        states = min(states, len(experience.reward))
-        action, _ = self._draw(parsed(self.id, Behavior, behaviors), states * actions, np.random.default_rng([seed, 1]))
+    def candidates(self, spec: CollectionSpec, experience: Experience, states: int, actions: int) -> ScoredCandidates:
+        """Draw new actions of the behaviour at the first `states` steps and return them with their rewards."""
+        mixture, shape = BanditBehavior.parse(self.id, spec.behaviors), (min(states, len(experience.reward)), actions)
+        action, _ = self._draw(mixture, shape[0] * actions, np.random.default_rng([spec.seed, 1]))
         score = -self._regret(action)
-        shape = (states, actions)
-        return Scored(np.arange(states), action.reshape(*shape, self.action_dim), score.reshape(shape))
+        return ScoredCandidates(np.arange(shape[0]), action.reshape(*shape, self.action_dim), score.reshape(shape))
 
-    def score(
-        self,
-        policy: MixturePolicy,
-        episodes: int,
-        threads: int,
-    ) -> tuple[Outcome, list[str]]:
+    def score(self, policy: MixturePolicy, episodes: int, threads: int) -> tuple[Outcome, list[str]]:
         """Draw `episodes` actions of every stacked policy and return their rewards, run by run, (runs * episodes,).
 
         Unlike in tasks of many steps the whole distribution is what was learned, so its spread counts. The random
-        numbers behind the draws are common to all runs and all learners. Where a policy diverged, it acts in the corner
-        of -1.
+        numbers behind the draws are common to all runs and all algorithms. A policy that diverged acts in the corner of
+        -1.
         """
         device = policy.observation_mean.device
         generator = torch.Generator().manual_seed(0)
@@ -120,21 +94,21 @@ class BanditTask:
         return _outcome(regret), [self.function.name] * episodes
 
     def references(self, episodes: int, seed: int, threads: int) -> tuple[Outcome, Outcome]:
-        """Return uniformly random actions, 0 of the normalized score, and the best one over and over, 100."""
+        """Score uniformly random actions, 0 of the normalized score, and the best action, 100."""
         uniform = np.random.default_rng([seed, 2]).uniform(-1, 1, (episodes, self.action_dim))
         best = np.full((episodes, self.action_dim), self.function.best)
         return _outcome(self._regret(uniform)), _outcome(self._regret(best))
 
     def _draw(
-        self, mixture: Sequence[Behavior], count: int, rng: np.random.Generator
+        self, mixture: Sequence[BanditBehavior], count: int, rng: np.random.Generator
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Return actions (count, D) and the place in the mixture of the behaviour behind each."""
         weight = np.array([behavior.weight for behavior in mixture])
         chosen = rng.choice(len(mixture), count, p=weight / weight.sum())
-        mean, std = (np.array([getattr(each, name) for each in mixture]) for name in ("mean", "std"))
+        mean, std = (np.array([getattr(behavior, name) for behavior in mixture]) for name in ("mean", "std"))
         gaussian = mean[chosen, None] + std[chosen, None] * rng.standard_normal((count, self.action_dim))
         anywhere = rng.uniform(-1, 1, (count, self.action_dim))
-        uniform = np.array([each.distribution == "uniform" for each in mixture])
+        uniform = np.array([behavior.distribution == "uniform" for behavior in mixture])
         action = np.where(uniform[chosen, None], anywhere, gaussian).clip(-1, 1)
         return action.astype(np.float32), chosen
 

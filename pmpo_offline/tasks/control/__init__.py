@@ -1,13 +1,9 @@
 """Continuous control: dm_control's suite and Gymnasium's MuJoCo tasks in one batched simulator.
 
-```
-planar, tolerance ── dm_suite ───┬─ rules ──┬─ episodes ── recording ── task
-                  gymnasium_v5 ──┘             │
-                               simulation ─────┘
-```
+simulation, planar ── dm_suite, gymnasium_v5 (rules) ── behaviors (shipped policies) ── task
 """
 
-from pmpo_offline.tasks.control.registry import RULES, rules
-from pmpo_offline.tasks.control.simulation import Moment, Rules, Simulation, Start, Step
+from pmpo_offline.tasks.control.simulation import Rules, Simulation, Start, State, begin_seed, play
+from pmpo_offline.tasks.control.task import RULES, ControlTask, held_out, rules
 
-__all__ = ["RULES", "Moment", "Rules", "Simulation", "Start", "Step", "rules"]
+__all__ = ["RULES", "ControlTask", "Rules", "Simulation", "Start", "State", "begin_seed", "held_out", "play", "rules"]

@@ -1,35 +1,34 @@
 """The tasks of dm_control's suite: models and beginnings are its own, observations and rewards are computed in batches.
 
 Observations are dm_control's, flattened in its order. Every reward is exact: velocities and positions are those after
-the action. A function builds each task's rules.
+the action. Each task is a function that builds both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import mujoco
 import numpy as np
-from numpy.typing import NDArray
 
 from pmpo_offline.tasks.control.planar import Tree
-from pmpo_offline.tasks.control.simulation import Moment, Rules, Start, quiet
-from pmpo_offline.tasks.control.tolerance import tolerance
+from pmpo_offline.tasks.control.simulation import Rules, Start, State, quiet
+from pmpo_offline.tasks.simulated import Array
 
-Array = NDArray[np.float64]
-Pair = tuple[Callable[[Moment], Array], Callable[[Moment, Array, Moment], Array]]
-"""What is observed, and the reward."""
+Slope = Literal["gaussian", "linear", "quadratic"]
+Pair = tuple[Callable[[State], Array], Callable[[State, Array, State], Array]]
+"""A task's observation and reward."""
 
 
 def cartpole_swingup(model: mujoco.MjModel) -> Pair:
     """Swing the pole up and keep the cart at the middle; O = 5: cart, cos and sin of the pole, two velocities."""
 
-    def observe(now: Moment) -> Array:
+    def observe(now: State) -> Array:
         cart, pole = now.qpos[:, :1], now.qpos[:, 1:]
         return np.concatenate([cart, np.cos(pole), np.sin(pole), now.qvel], axis=1)
 
-    def reward(_: Moment, action: Array, now: Moment) -> Array:
+    def reward(_: State, action: Array, now: State) -> Array:
         upright = (np.cos(now.qpos[:, 1]) + 1) / 2
         centered = (1 + tolerance(now.qpos[:, 0], 0, 0, margin=2)) / 2
         calm = (4 + tolerance(action[:, 0], 0, 0, margin=1, slope="quadratic", at_margin=0)) / 5
@@ -43,10 +42,10 @@ def cheetah_run(model: mujoco.MjModel) -> Pair:
     """Run at 10 m/s; O = 17: positions but the horizontal one, velocities."""
     body = Tree.of(model).center_of_all()
 
-    def observe(now: Moment) -> Array:
+    def observe(now: State) -> Array:
         return np.concatenate([now.qpos[:, 1:], now.qvel], axis=1)
 
-    def reward(_: Moment, action: Array, now: Moment) -> Array:
+    def reward(_: State, action: Array, now: State) -> Array:
         return tolerance(body.speed(now.qpos, now.qvel), 10, np.inf, margin=10, slope="linear", at_margin=0)
 
     return observe, reward
@@ -57,12 +56,12 @@ def walker_walk(model: mujoco.MjModel) -> Pair:
     tree = Tree.of(model)
     torso, body = tree.body("torso"), tree.center_of_all()
 
-    def observe(now: Moment) -> Array:
+    def observe(now: State) -> Array:
         angle = tree.angles(now.qpos)
         turned = np.stack([np.cos(angle), np.sin(angle)], axis=2).reshape(len(angle), -1)
         return np.concatenate([turned, torso.height(now.qpos)[:, None], now.qvel], axis=1)
 
-    def reward(_: Moment, action: Array, now: Moment) -> Array:
+    def reward(_: State, action: Array, now: State) -> Array:
         standing = tolerance(torso.height(now.qpos), 1.2, np.inf, margin=0.6)
         upright = (1 + np.cos(tree.angles(now.qpos)[:, 0])) / 2
         speed = body.speed(now.qpos, now.qvel)
@@ -77,13 +76,13 @@ def finger_spin(model: mujoco.MjModel) -> Pair:
     reach = model.site("tip").pos[2]
     touches = [int(model.sensor(name).adr[0]) for name in ("touchtop", "touchbottom")]
 
-    def observe(now: Moment) -> Array:
+    def observe(now: State) -> Array:
         spinner = now.qpos[:, 2]  # about -y
         tip = reach * np.stack([-np.sin(spinner), np.cos(spinner)], axis=1)
         # Touch is a force of the last physics step, for dm_control too.
         return np.concatenate([now.qpos[:, :2], tip, now.qvel, np.log1p(now.sensors[:, touches])], axis=1)
 
-    def reward(_: Moment, action: Array, now: Moment) -> Array:
+    def reward(_: State, action: Array, now: State) -> Array:
         return (now.qvel[:, 2] <= -15).astype(np.float64)
 
     return observe, reward
@@ -94,15 +93,15 @@ def reacher_easy(model: mujoco.MjModel) -> Pair:
     upper, lower = (model.body(name).pos[0] for name in ("hand", "finger"))
     radii = model.geom("target").size[0] + model.geom("finger").size[0]
 
-    def to_target(now: Moment) -> Array:
+    def to_target(now: State) -> Array:
         shoulder, elbow = now.qpos[:, 0], now.qpos.sum(axis=1)
         x, y = (upper * f(shoulder) + lower * f(elbow) for f in (np.cos, np.sin))
         return np.asarray(now.target - np.stack([x, y], axis=1))
 
-    def observe(now: Moment) -> Array:
+    def observe(now: State) -> Array:
         return np.concatenate([now.qpos, to_target(now), now.qvel], axis=1)
 
-    def reward(_: Moment, action: Array, now: Moment) -> Array:
+    def reward(_: State, action: Array, now: State) -> Array:
         return tolerance(np.linalg.norm(to_target(now), axis=1), 0, radii)
 
     return observe, reward
@@ -114,10 +113,10 @@ def hopper_hop(model: mujoco.MjModel) -> Pair:
     torso, foot, body = tree.center("torso"), tree.center("foot"), tree.center_of_all()
     touches = [int(model.sensor(name).adr[0]) for name in ("touch_toe", "touch_heel")]
 
-    def observe(now: Moment) -> Array:
+    def observe(now: State) -> Array:
         return np.concatenate([now.qpos[:, 1:], now.qvel, np.log1p(now.sensors[:, touches])], axis=1)
 
-    def reward(_: Moment, action: Array, now: Moment) -> Array:
+    def reward(_: State, action: Array, now: State) -> Array:
         standing = tolerance(torso.height(now.qpos) - foot.height(now.qpos), 0.6, 2)
         speed = body.speed(now.qpos, now.qvel)
         return np.asarray(standing * tolerance(speed, 2, np.inf, margin=1, slope="linear", at_margin=0.5))
@@ -133,7 +132,7 @@ TASKS: dict[str, Callable[[mujoco.MjModel], Pair]] = {
     "reacher-easy": reacher_easy,
     "hopper-hop": hopper_hop,
 }
-"""What builds a task's observation and reward, by dm_control's domain and task."""
+"""Builders of observation and reward by dm_control's domain and task."""
 
 
 def rules(name: str) -> Rules:
@@ -171,3 +170,48 @@ def _load(name: str, random: Any) -> Any:
     with quiet():  # importing it sets another receiver of MuJoCo's warnings
         domain, task = name.split("-", 1)
         return suite.load(domain, task, task_kwargs={"random": random})
+
+
+def tolerance(
+    x: Array, low: float, high: float, margin: float = 0.0, slope: Slope = "gaussian", at_margin: float = 0.1
+) -> Array:
+    """Return how well `x` lies within [low, high], of its shape: 1 inside, sloping to 0 outside, as dm_control has it.
+
+    With d the distance to the interval in margins and v the value at distance 1:
+
+        gaussian   exp(d² ln v)
+        linear     max(0, 1 - d (1 - v))
+        quadratic  max(0, 1 - d² (1 - v))
+
+    Without a margin everything outside is 0.
+
+    Args:
+        x: any quantity.
+        low: lower end of the interval, inclusive; -inf for none.
+        high: upper end, inclusive; inf for none.
+        margin: distance, in the units of `x`, at which the value is `at_margin`.
+        slope: the form outside the interval.
+        at_margin: v, in (0, 1); 0 too where the form is not gaussian.
+
+    Raises:
+        ValueError: if the interval is empty, the margin negative or v outside its range.
+    """
+    if not low <= high:
+        raise ValueError(f"no number lies between {low} and {high}: exchange the ends of the interval")
+    if not margin >= 0:
+        raise ValueError(f"margin must not be negative, got {margin}")
+    if not 0 <= at_margin < 1 or (slope == "gaussian" and at_margin == 0):
+        raise ValueError(f"at_margin must be in (0, 1), or 0 with a linear or quadratic slope, got {at_margin}")
+    distance = np.maximum(np.maximum(low - x, x - high), 0.0)
+    if margin == 0:
+        return np.asarray(distance == 0, np.float64)
+    return _sloping(distance / margin, slope, at_margin)
+
+
+def _sloping(d: Array, slope: Slope, v: float) -> Array:
+    """Return the value at `d` >= 0 margins from the interval."""
+    if slope == "gaussian":
+        return np.asarray(np.exp(d**2 * np.log(v)))
+    if slope == "linear":
+        return np.asarray(np.maximum(0.0, 1 - d * (1 - v)))
+    return np.asarray(np.maximum(0.0, 1 - d**2 * (1 - v)))

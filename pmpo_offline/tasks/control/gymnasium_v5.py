@@ -11,17 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pmpo_offline.tasks.control.simulation import Moment, Rules, Start, quiet
-
-Array = NDArray[np.float64]
-Bools = NDArray[np.bool_]
+from pmpo_offline.tasks.control.simulation import Rules, Start, State, quiet
+from pmpo_offline.tasks.simulated import Array, Bools
 
 
 @dataclass(frozen=True)
 class Runner:
-    """What distinguishes one of them from the others."""
+    """The differences between the tasks."""
 
     official: str
     """The name in Gymnasium's registry."""
@@ -29,18 +26,18 @@ class Runner:
     """Cost of the action's squared norm."""
     fastest: float = np.inf
     """Velocities are observed clipped to this, in m/s or rad/s."""
-    healthy: Callable[[Moment], Bools] | None = None
+    healthy: Callable[[State], Bools] | None = None
     """(m,) whether the episode may go on; None where it always may."""
 
 
-def hopper_healthy(now: Moment) -> Bools:
+def hopper_healthy(now: State) -> Bools:
     """Return whether the hopper stands, leans by less than 0.2 rad and all of it stays within 100."""
     height, angle = now.qpos[:, 1], now.qpos[:, 2]
     tame = (np.abs(np.concatenate([now.qpos[:, 2:], now.qvel], axis=1)) < 100).all(axis=1)
     return np.asarray(tame & (height > 0.7) & (np.abs(angle) < 0.2))
 
 
-def walker2d_healthy(now: Moment) -> Bools:
+def walker2d_healthy(now: State) -> Bools:
     """Return whether the walker's torso is between 0.8 and 2 m high and leans by less than 1 rad."""
     height, angle = now.qpos[:, 1], now.qpos[:, 2]
     return np.asarray((height > 0.8) & (height < 2) & (np.abs(angle) < 1))
@@ -70,15 +67,15 @@ def rules(name: str) -> Rules:
         data = environment.data
         return Start(data.qpos.copy(), data.qvel.copy(), data.sensordata.copy(), np.zeros(2))
 
-    def observe(now: Moment) -> Array:
+    def observe(now: State) -> Array:
         return np.concatenate([now.qpos[:, 1:], now.qvel.clip(-runner.fastest, runner.fastest)], axis=1)
 
-    def reward(before: Moment, action: Array, now: Moment) -> Array:
+    def reward(before: State, action: Array, now: State) -> Array:
         velocity = (now.qpos[:, 0] - before.qpos[:, 0]) / period
         alive = 0.0 if healthy is None else healthy(now).astype(np.float64)
         return np.asarray(velocity + alive - runner.control_cost * np.square(action).sum(axis=1))
 
-    def ended(now: Moment) -> Bools:
+    def ended(now: State) -> Bools:
         return ~healthy(now) if healthy else np.zeros(len(now.qpos), np.bool_)
 
     return Rules(

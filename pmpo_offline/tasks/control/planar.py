@@ -1,6 +1,6 @@
-"""Where the bodies of a planar mechanism are, and how fast they move, computed for many states at once.
+"""Positions and velocities of the bodies of a planar mechanism, computed for many states at once.
 
-MuJoCo's own sensors cannot serve: after a rollout they tell of the state *before* the last physics step. In the plane
+MuJoCo's own sensors cannot serve: after a rollout they are of the state *before* the last physics step. In the plane
 every point of a tree of hinges is a sum of rotated constants, so that a few matrix products replace them:
 
     p(q) = s(q) + Σ_k R(θ_k) c_k        θ = turn · (q - q0)
@@ -15,9 +15,8 @@ from dataclasses import dataclass
 
 import mujoco
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from pmpo_offline.tasks.simulated import Array
 
 _XZ = [0, 2]
 

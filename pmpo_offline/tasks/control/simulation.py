@@ -1,7 +1,7 @@
 """Many episodes of a control task at once: batched physics on `mujoco.rollout`.
 
 All episodes advance by one control step in one native call. An episode's future depends on its own state and actions
-alone, never on what shares the batch with it nor on the number of threads.
+alone, not on what shares the batch with it nor on the number of threads.
 
 Beside the official environments the contact solver starts afresh at every physics step (MuJoCo's "warm start", the
 last acceleration, is no part of the state that a rollout takes and returns). Where the official environment starts
@@ -13,28 +13,25 @@ that bounces such differences grow as chaos makes them, as they do between two v
 from __future__ import annotations
 
 import copy
-import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import mujoco
 import numpy as np
-from mujoco import rollout
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
-Bools = NDArray[np.bool_]
-Index = NDArray[np.intp]
+from pmpo_offline.tasks import simulated
+from pmpo_offline.tasks.simulated import Array, Bools, Index, Physics, Step, log_warning
+from pmpo_offline.tasks.task import Outcome
 
 _STATE = mujoco.mjtState.mjSTATE_FULLPHYSICS.value
-_CONTROL = mujoco.mjtState.mjSTATE_CTRL.value
+_SAVED = ("state", "sensors", "target", "elapsed", "observation")
 
 
 @dataclass(frozen=True)
-class Moment:
-    """What m episodes are like between two control steps; SI units."""
+class State:
+    """The state of m episodes between two control steps; SI units."""
 
     qpos: Array
     """Positions of the joints, metres or radians, (m, nq)."""
@@ -43,12 +40,12 @@ class Moment:
     sensors: Array
     """MuJoCo's sensors as of the *last physics step*, (m, nsensordata): right for forces, one step old for the rest."""
     target: Array
-    """Where to go, metres, (m, 2), in tasks that have such a place; else zeros."""
+    """Position to reach, metres, (m, 2), in tasks that have one; else zeros."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """How an episode begins."""
+    """The beginning of an episode."""
 
     qpos: Array  # (nq,)
     qvel: Array  # (nv,)
@@ -58,7 +55,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Rules:
-    """All that distinguishes one task from another."""
+    """Everything that distinguishes one task from another."""
 
     id: str
     model: mujoco.MjModel
@@ -68,11 +65,11 @@ class Rules:
     """Control steps an episode."""
     begin: Callable[[int], Start]
     """Draws the beginning that the official environment draws with this seed."""
-    observe: Callable[[Moment], Array]
+    observe: Callable[[State], Array]
     """(m, O)."""
-    reward: Callable[[Moment, Array, Moment], Array]
-    """(m,) from the moment before, the action (m, A) and the moment after."""
-    ended: Callable[[Moment], Bools] | None = None
+    reward: Callable[[State, Array, State], Array]
+    """(m,) from the state before, the action (m, A) and the state after."""
+    ended: Callable[[State], Bools] | None = None
     """(m,) whether the task itself ends the episode here; None where only the horizon does."""
 
     @property
@@ -84,30 +81,11 @@ class Rules:
     def observation_dim(self) -> int:
         """O."""
         widths = (self.model.nq, self.model.nv, self.model.nsensordata, 2)
-        return int(self.observe(Moment(*(np.zeros((1, width)) for width in widths))).shape[1])
-
-
-@dataclass(frozen=True)
-class Step:
-    """What m episodes make of their actions."""
-
-    observation: Array
-    """(m, O), after the action; of an ended episode the final one."""
-    reward: Array
-    """(m,)."""
-    terminated: Bools
-    """(m,) the task has ended the episode."""
-    truncated: Bools
-    """(m,) the episode is as long as the horizon. As in Gymnasium both may be true of a last step."""
-
-    @property
-    def done(self) -> Bools:
-        """(m,) whether the episode is over."""
-        return self.terminated | self.truncated
+        return int(self.observe(State(*(np.zeros((1, width)) for width in widths))).shape[1])
 
 
 class Simulation:
-    """Episodes of one task. `reset` begins them; `step` advances those named by `index`, the others stay as they are.
+    """Episodes of one task. `reset` begins them; `step` advances those named by `index`, the others do not change.
 
     Args:
         rules: the task.
@@ -118,21 +96,24 @@ class Simulation:
         ValueError: if the model keeps a state beside positions and velocities.
     """
 
+    success_ends = False
+
     def __init__(self, rules: Rules, episodes: int, threads: int = 1) -> None:
-        mujoco.set_mju_user_warning(_log)  # or MuJoCo writes a file into the working directory
         model = rules.model
         if mujoco.mj_stateSize(model, _STATE) != 1 + model.nq + model.nv:
             raise ValueError(f"{rules.id}: actuators or plugins with a state of their own cannot be simulated")
         self.rules = rules
         self._model = _lean(model)
-        self._scratch = [mujoco.MjData(self._model) for _ in range(max(threads, 1))]
-        self._pool = rollout.Rollout(nthread=threads if threads > 1 else 0)
+        self._physics = Physics(self._model, threads)
+        self.horizon, self.action_dim = rules.horizon, rules.action_dim
         self.state = np.zeros((episodes, 1 + model.nq + model.nv))
         """Time in seconds, positions and velocities, (n, 1 + nq + nv)."""
         self.sensors = np.zeros((episodes, model.nsensordata))
         self.target = np.zeros((episodes, 2))
         self.elapsed = np.full(episodes, rules.horizon)
         """Control steps since the episode began, (n,)."""
+        self.observation = np.zeros((episodes, rules.observation_dim))
+        """The newest of each episode, (n, O)."""
         self._over = np.ones(episodes, np.bool_)
 
     def __len__(self) -> int:
@@ -154,28 +135,41 @@ class Simulation:
             self.state[i] = np.concatenate([[0.0], start.qpos, start.qvel])
             self.sensors[i], self.target[i] = start.sensors, start.target
         self.elapsed[index], self._over[index] = 0, False
-        return self.rules.observe(self._moment(self.state[index], self.sensors[index], self.target[index]))
+        observation = self.rules.observe(self._read(self.state[index], self.sensors[index], self.target[index]))
+        self.observation[index] = observation
+        return observation
 
     def step(self, action: Array, index: Index | None = None) -> Step:
         """Apply `action`, (m, A) clipped to [-1, 1], for one control step to the episodes `index` (default: all).
 
         Raises:
-            ValueError: if an action is not a number or of another shape, or an episode is over and was not begun anew.
+            ValueError: if an action is not a number or of another shape, or an episode is over and was not reset.
         """
         which = slice(None) if index is None else index
         elapsed, target, before = self.elapsed[which] + 1, self.target[which].copy(), self.state[which].copy()
         action = self._checked(action, np.arange(len(self)) if index is None else index)
-        state, sensors = self._advance(before, action)
+        state, sensors = self._physics.advance([self._model] * len(before), before, action, self.rules.substeps)
         self.state[which], self.sensors[which] = state, sensors
-        now = self._moment(state, sensors, target)
+        now = self._read(state, sensors, target)
         terminated = np.zeros(len(state), np.bool_) if self.rules.ended is None else self.rules.ended(now)
         truncated = elapsed >= self.rules.horizon
         self.elapsed[which], self._over[which] = elapsed, terminated | truncated
-        reward = self.rules.reward(self._moment(before, sensors, target), action, now)
-        return Step(self.rules.observe(now), reward, terminated, truncated)
+        reward = self.rules.reward(self._read(before, sensors, target), action, now)
+        self.observation[which] = observation = self.rules.observe(now)
+        return Step(observation, reward, terminated, truncated)
+
+    def save(self) -> dict[str, Array]:
+        """Return copies of all episodes, for a checkpoint."""
+        return {name: getattr(self, name).copy() for name in _SAVED}
+
+    def restore(self, saved: Mapping[str, Array]) -> None:
+        """Continue the episodes that `save` returned, none of them over."""
+        for name in _SAVED:
+            getattr(self, name)[:] = saved[name]
+        self._over[:] = False
 
     def _checked(self, action: Array, index: Index) -> Array:
-        """Return the actions of the episodes `index` clipped; `ValueError` as `step` has it."""
+        """Return the actions of the episodes `index`, clipped; raises what `step` raises."""
         action = np.clip(np.asarray(action, np.float64), -1, 1)
         if action.shape != (len(index), self.rules.action_dim):
             raise ValueError(f"actions must be ({len(index)}, {self.rules.action_dim}), got {action.shape}")
@@ -185,28 +179,32 @@ class Simulation:
             raise ValueError(f"episode {index[self._over[index]][0]} is over: reset it before its next step")
         return action
 
-    def _moment(self, state: Array, sensors: Array, target: Array) -> Moment:
+    def _read(self, state: Array, sensors: Array, target: Array) -> State:
         velocities = 1 + self.rules.model.nq
-        return Moment(state[:, 1:velocities], state[:, velocities:], sensors, target)
+        return State(state[:, 1:velocities], state[:, velocities:], sensors, target)
 
-    def _advance(self, state: Array, action: Array) -> tuple[Array, Array]:
-        """Return states and sensors `substeps` physics steps after `state`, (m, 1 + nq + nv)."""
-        m, substeps = len(state), self.rules.substeps
-        states, sensors = np.empty((m, substeps, state.shape[1])), np.empty((m, substeps, self.sensors.shape[1]))
-        if m:
-            # The shapes are known to be right: without the checks a batch of 64 is up to a tenth faster.
-            self._pool.rollout(
-                [self._model] * m,
-                self._scratch,
-                state,
-                np.repeat(action[:, None], substeps, axis=1),
-                control_spec=_CONTROL,
-                skip_checks=True,
-                nstep=substeps,
-                state=states,
-                sensordata=sensors,
-            )
-        return states[:, -1].copy(), sensors[:, -1].copy()
+
+def begin_seed(seed: int) -> int:
+    """Return the number in [0, 2^32) that seeds the official environment in the episode of this seed."""
+    return int(np.random.SeedSequence(seed).generate_state(1)[0])
+
+
+def begin(rules: Rules, seeds: Sequence[int], threads: int = 1) -> Simulation:
+    """Begin one episode a seed, as the official environment does with the number made of it (`begin_seed`)."""
+    simulation = Simulation(rules, len(seeds), threads)
+    simulation.reset([begin_seed(seed) for seed in seeds])
+    return simulation
+
+
+def play(rules: Rules, seeds: Sequence[int], choose: Callable[[Array, int], Array], *, threads: int = 1) -> Outcome:
+    """Play one episode a seed, each to its end; nothing depends on `threads`.
+
+    `choose` returns the actions of all n episodes, (n, A), from their observations, (n, O), and the time step. It gets
+    also those that are over: a product of matrices of equal shapes rounds alike every time, so that an episode does not
+    depend on its neighbours.
+    """
+    simulation = begin(rules, seeds, threads)
+    return simulated.play(simulation, lambda active, t: choose(simulation.observation, t)[active])
 
 
 def _lean(model: mujoco.MjModel) -> mujoco.MjModel:
@@ -225,15 +223,11 @@ def _lean(model: mujoco.MjModel) -> mujoco.MjModel:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence what is said while an official package is imported or its model compiled: it is not ours to change."""
+    """Silence warnings while an official package is imported or its model compiled."""
     mujoco.set_mju_user_warning(lambda _: None)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        mujoco.set_mju_user_warning(_log)
-
-
-def _log(message: str) -> None:
-    logging.getLogger(__name__).warning("MuJoCo: %s", message)
+        mujoco.set_mju_user_warning(log_warning)

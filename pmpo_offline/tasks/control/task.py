@@ -1,40 +1,100 @@
-"""A control task as the rest of the house sees it: collect experience, score policies, know the reference scores."""
+"""A control task: collect experience of the shipped behaviours, score policies, measure the reference scores."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import cached_property, partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from pmpo_offline.data.experience import Experience
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.policies.behavior import BehaviorPolicy
-from pmpo_offline.tasks.collection import collect
-from pmpo_offline.tasks.control import recording
-from pmpo_offline.tasks.control.episodes import play
-from pmpo_offline.tasks.control.recording import Behavior
-from pmpo_offline.tasks.control.registry import rules
-from pmpo_offline.tasks.control.simulation import Array, Rules
-from pmpo_offline.tasks.task import Outcome, Scored
-from pmpo_offline.tasks.task import behaviors as parsed
+from pmpo_offline.runtime.errors import unknown
+from pmpo_offline.runtime.hashing import hash_file
+from pmpo_offline.tasks import simulated
+from pmpo_offline.tasks.control import dm_suite, gymnasium_v5
+from pmpo_offline.tasks.control.behaviors import ControlBehavior, actors, deal, weights_file
+from pmpo_offline.tasks.control.simulation import Rules, begin, play
+from pmpo_offline.tasks.simulated import Array, Index, play_policy
+from pmpo_offline.tasks.task import SEEDS_APART, CollectionSpec, Outcome, Task
+
+CHUNK = 50
+"""Episodes that are recorded side by side; native stepping is hardly faster with more."""
 
 _HELD_OUT = 7_310_000_000_000_000  # beyond the seeds of every dataset, which are below 2^31 million
 
 
-class ControlTask:
-    """One of dm_control's or Gymnasium's tasks, such as `dm_control/cheetah-run` and `mujoco/hopper`.
+RULES: dict[str, Callable[[], Rules]] = {
+    **{f"dm_control/{name}": partial(dm_suite.rules, name) for name in dm_suite.TASKS},
+    **{f"mujoco/{name}": partial(gymnasium_v5.rules, name) for name in gymnasium_v5.TASKS},
+}
+"""Factories of the rules of a task, by its id."""
 
-    Args:
-        id: a key of `control.RULES`.
+
+def rules(name: str) -> Rules:
+    """Return the rules of the task `name`; `UserError` with the near misses if there is none.
+
+    Each call loads the official environment again: the rules hold it to draw beginnings, and belong to one thread.
     """
+    if name not in RULES:
+        raise unknown("control task", name, RULES)
+    return RULES[name]()
 
-    def __init__(self, id: str) -> None:
-        self.id = id
-        self.simulators: tuple[str, ...] = ("mujoco", "dm_control" if id.startswith("dm_control/") else "gymnasium")
+
+def held_out(episodes: int, stream: int = 0) -> list[int]:
+    """Return seeds that no dataset has; each stream has its own."""
+    first = _HELD_OUT + 1_000_000 * stream
+    return list(range(first, first + episodes))
+
+
+_rules = cache(rules)
+"""Rules by task, loaded once a process: dm_control takes a second to import."""
+
+
+def record(task: str, behaviors: Sequence[ControlBehavior], seeds: Sequence[int]) -> Experience:
+    """Play one episode a seed and return every step of it, episode after episode.
+
+    An episode's behaviour follows from its place in the dataset, which is part of its seed. No two seeds may be `CHUNK`
+    episodes apart.
+    """
+    played, cast = _rules(task), actors(task, behaviors)
+    places = [seed % SEEDS_APART for seed in seeds]
+    turns = np.array(deal(tuple(actor.share for actor in cast), max(places) + 1))[places]
+    slots = np.array(places) % CHUNK
+    # Drawn ahead, episode by episode: an episode is a function of its own seed.
+    steps = (played.horizon, played.action_dim)
+    draws = np.empty((len(seeds), *steps))
+    for episode, (seed, turn) in enumerate(zip(seeds, turns, strict=True)):
+        rng = np.random.default_rng(seed)
+        draws[episode] = rng.uniform(-1, 1, steps) if cast[turn].policy is None else rng.standard_normal(steps)
+    simulation = begin(played, seeds)
+
+    def choose(active: Index, t: int) -> Array:
+        # Always the same number of rows, each at its own place: a product of matrices of another shape rounds
+        # otherwise, and an episode must not depend on its neighbours.
+        seen = np.zeros((CHUNK, simulation.observation.shape[1]))
+        seen[slots] = simulation.observation
+        action = draws[:, t].copy()
+        for turn in np.unique(turns):
+            actor, own = cast[turn], turns == turn
+            if actor.policy is not None:
+                spread = actor.noise * np.exp(actor.policy.log_std.astype(np.float64))
+                action[own] = actor.policy.mean(seen)[slots[own]] + spread * action[own]
+        # What is stored is what was applied, to the last bit.
+        return np.clip(action, -1, 1).astype(np.float32).astype(np.float64)[active]
+
+    return simulated.record(simulation, choose, [cast[turn].name for turn in turns], seeds)
+
+
+class ControlTask(Task):
+    """One of dm_control's or Gymnasium's tasks, such as `dm_control/cheetah-run` and `mujoco/hopper`."""
+
+    def __init__(self, name: str) -> None:
+        self.id = name
+        self.simulators = ("mujoco", "dm_control" if name.startswith("dm_control/") else "gymnasium")
 
     @cached_property
     def rules(self) -> Rules:
@@ -53,57 +113,25 @@ class ControlTask:
 
     def sources(self, behaviors: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         """Return the sha256 of the weights that the declared behaviours act with."""
-        return recording.sources(self.id, parsed(self.id, Behavior, behaviors))
+        names = sorted({behavior.policy for behavior in ControlBehavior.parse(self.id, behaviors)} - {"random"})
+        return {name: hash_file(weights_file(self.id, name)) for name in names}
 
-    def collect(
-        self,
-        behaviors: Sequence[Mapping[str, Any]],
-        episodes: int,
-        seed: int,
-        workers: int,
-        folder: Path,
-    ) -> Experience:
+    def collect(self, spec: CollectionSpec, folder: Path, workers: int) -> Experience:
         """Record episodes of the declared behaviours; `UserError` if one is malformed or its weights are missing."""
-        mixture = tuple(parsed(self.id, Behavior, behaviors))
-        recording.actors(self.id, mixture)  # so that what is wrong with the weights is said here, not in a process
-        record = partial(recording.record, self.id, mixture)
-        return collect(record, episodes, seed, workers, folder, chunk=recording.CHUNK)
+        behaviors = tuple(ControlBehavior.parse(self.id, spec.behaviors))
+        actors(self.id, behaviors)  # so that missing weights are reported here, not by a process
+        return simulated.collect(partial(record, self.id, behaviors), spec, folder, workers, CHUNK)
 
-    def candidates(
-        self, behaviors: Sequence[Mapping[str, Any]], experience: Experience, states: int, actions: int, seed: int
-    ) -> Scored | None:
-        """Return None: what an action is worth here only a critic can tell."""
-        return None
-
-    def score(
-        self,
-        policy: MixturePolicy,
-        episodes: int,
-        threads: int,
-    ) -> tuple[Outcome, list[str]]:
-        """Play held-out beginnings with every stacked policy; outcomes are run by run, (runs * episodes,).
-
-        Every step a component of the mixture is drawn and its mean is played, without the jitter within it. The draws
-        are common to all runs and all learners. A policy that diverged acts with zeros.
-        """
-        device = policy.observation_mean.device
-        generator = torch.Generator().manual_seed(0)
-
-        def choose(observation: Array, t: int) -> Array:
-            uniform = torch.rand(episodes, generator=generator).to(device)
-            seen = torch.from_numpy(observation.astype(np.float32)).view(policy.runs, episodes, -1).to(device)
-            with torch.no_grad():
-                action = policy(seen).component(uniform)
-            return np.asarray(np.nan_to_num(action.flatten(0, 1).cpu().double().numpy()))
-
-        seeds = held_out(episodes) * policy.runs
-        return play(self.rules, seeds, choose, threads=threads), [self.id] * episodes
+    def score(self, policy: MixturePolicy, episodes: int, threads: int) -> tuple[Outcome, list[str]]:
+        """Play held-out beginnings with every stacked policy; outcomes are run by run, (runs * episodes,)."""
+        simulation = begin(self.rules, held_out(episodes) * policy.runs, threads)
+        return play_policy(simulation, policy), [self.id] * episodes
 
     def references(self, episodes: int, seed: int, threads: int) -> tuple[Outcome, Outcome]:
-        """Measure what the normalized score is relative to: uniformly random actions, and the shipped expert's mean."""
+        """Play uniformly random actions, 0 of the normalized score, and the shipped expert's mean, 100."""
         seeds = held_out(episodes, stream=1 + seed)
         rng = np.random.default_rng(seed)
-        expert = BehaviorPolicy.load(recording.weights_file(self.id, "expert"))
+        expert = BehaviorPolicy.load(weights_file(self.id, "expert"))
 
         def random(observation: Array, t: int) -> Array:
             return rng.uniform(-1, 1, (episodes, self.action_dim))
@@ -112,9 +140,3 @@ class ControlTask:
             return expert.mean(observation)
 
         return play(self.rules, seeds, random, threads=threads), play(self.rules, seeds, best, threads=threads)
-
-
-def held_out(episodes: int, stream: int = 0) -> list[int]:
-    """Return seeds that no dataset has; each stream has its own."""
-    first = _HELD_OUT + 1_000_000 * stream
-    return list(range(first, first + episodes))

@@ -1,8 +1,4 @@
 """A synthetic proxy of the RGB-stacking benchmark: stack red on blue with a Cartesian gripper, green distracts.
 
-```
-shapes ── scene ── simulation ─┬─ rewards ──┬─ episodes ─┬─ recording ── task
- (objects) (model) (batched    ├─ observation            │
-                    physics)   └─ behaviors ─────────────┘
-```
+scene (objects and model) ── simulation (physics, observation, reward) ── script (behaviours) ── task
 """

@@ -1,58 +1,47 @@
-"""Many stacking episodes at once: batched physics on `mujoco.rollout`, and what can be read off a state.
+"""Many stacking episodes at once: batched physics, relations that a state shows, the observation and the reward.
 
-Every episode has its own model (its own three objects). All of them advance by one control step in one native call;
-an episode's future depends on its own state and actions alone, never on what shares the batch with it.
+Every episode has its own model (its own three objects). All of them advance by one control step in one native call.
+
+Observed are relations, not world poses: an offset that the next motion has to cancel is worth ten times more updates
+than two positions from which a network must learn to subtract.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-import mujoco
 import numpy as np
-from mujoco import rollout
-from numpy.typing import NDArray
 
-from pmpo_offline.tasks.stacking.scene import OBJECTS, TIMESTEP, TOUCHES, compile_scene
-from pmpo_offline.tasks.stacking.shapes import Triplet
-
-Array = NDArray[np.float64]
+from pmpo_offline.tasks.simulated import Bools, Index, Physics, Step
+from pmpo_offline.tasks.stacking.scene import (
+    BLUE,
+    GREEN,
+    OBJECTS,
+    RED,
+    TIMESTEP,
+    TOUCHES,
+    Array,
+    Layout,
+    Triplet,
+    compile_scene,
+)
 
 CONTROL_PERIOD = 0.05
 """Seconds between two actions (20 Hz)."""
+HORIZON = 200
+"""Control steps after which an episode is truncated."""
+HOLD_STEPS = 5
+"""Control steps for which success must last before the episode ends."""
 ACTION_SCALE = np.array([0.3, 0.3, 0.3, 2.0, 0.15])
 """Full-scale command of (x, y, z, yaw, fingers): metres a second, radians a second."""
 ACTION_DIM = 5
+OBSERVATION_DIM = 80
 TCP_HEIGHT = 0.02
 """Height of the finger tips' centre above the z joint's zero."""
+_FORCE_LIMIT = 20.0  # newtons
 _SUBSTEPS = round(CONTROL_PERIOD / TIMESTEP)
-_MIN_DISTANCE = 0.085
 _QPOS, _QVEL, _ACT = slice(1, 28), slice(28, 52), slice(52, 58)
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How an episode begins: its objects and where they lie."""
-
-    triplet: Triplet
-    qpos: Array
-    """Generalised position, (27,): x, y, z, yaw, two fingers, then (position, quaternion) of red, green and blue."""
-
-
-def random_layout(rng: np.random.Generator, triplet: Triplet) -> Layout:
-    """Place three objects on the floor of the basket, apart from each other, and the gripper above them."""
-    while True:
-        place = rng.uniform(-0.085, 0.085, (3, 2))
-        if min(np.linalg.norm(place[i] - place[j]) for i, j in ((0, 1), (0, 2), (1, 2))) > _MIN_DISTANCE:
-            break
-    turn = rng.uniform(-np.pi, np.pi, 3) / 2  # half-angles
-    qpos = np.concatenate([rng.uniform(-0.08, 0.08, 2), [0.2, rng.uniform(-0.5, 0.5), 0.04, 0.04]])
-    for i, shape in enumerate(triplet):
-        pose = [*place[i], shape.half_height + 0.001, np.cos(turn[i]), 0.0, 0.0, np.sin(turn[i])]
-        qpos = np.concatenate([qpos, pose])
-    return Layout(triplet, qpos)
 
 
 @dataclass(frozen=True)
@@ -82,13 +71,13 @@ class Geometry:
             grasps=table([np.resize(s.grasps(), 4) for s in shapes]),
         )
 
-    def take(self, index: NDArray[np.intp]) -> Geometry:
+    def take(self, index: Index) -> Geometry:
         """Return the rows `index`."""
         return Geometry(*(getattr(self, f.name)[index] for f in fields(self)))
 
 
 class Scene:
-    """What can be read off n simulation states: poses in the world, contacts, and relations between objects."""
+    """Readings of n simulation states: poses in the world, contacts, and relations between objects."""
 
     def __init__(self, state: Array, sensors: Array, geometry: Geometry) -> None:
         qpos, qvel = state[:, _QPOS], state[:, _QVEL]
@@ -124,19 +113,19 @@ class Scene:
         gap: Array = self.top[:, target] - self.bottom[:, 0]
         return gap
 
-    def rests_on(self, target: int) -> NDArray[np.bool_]:
+    def rests_on(self, target: int) -> Bools:
         """Whether red touches `target` and lies on its top face within 60 % of that face's half-width, (n,)."""
         gap = self.offset(target)
-        near: NDArray[np.bool_] = np.linalg.norm(gap[:, :2], axis=1) < 0.6 * self.geometry.top_reach[:, target]
+        near: Bools = np.linalg.norm(gap[:, :2], axis=1) < 0.6 * self.geometry.top_reach[:, target]
         return near & (np.abs(gap[:, 2]) < 0.006) & self.touching["red", OBJECTS[target]]
 
     @property
-    def held(self) -> NDArray[np.bool_]:
+    def held(self) -> Bools:
         """Whether both pads touch red, (n,)."""
         return self.touching["red", "left_pad"] & self.touching["red", "right_pad"]
 
     @property
-    def released(self) -> NDArray[np.bool_]:
+    def released(self) -> Bools:
         """Whether neither pad touches red, (n,)."""
         return ~self.touching["red", "left_pad"] & ~self.touching["red", "right_pad"]
 
@@ -152,53 +141,131 @@ def _rotation(q: Array) -> Array:
     return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
 
 
-def _log(message: str) -> None:
-    logging.getLogger(__name__).warning("MuJoCo: %s", message)
+def observe(scene: Scene) -> Array:
+    """Return the observations of n states, float32 (n, 80).
+
+    | columns | meaning |
+    |---|---|
+    | 0-6 | finger tips (3), sine and cosine of the yaw, finger openings (2) |
+    | 7-20 | velocities of the six joints (6), pad forces / 20 N (2), set points less joints (6) |
+    | 21-32 | red: offset from the tips (3), up axis (3), turn to its grasp as sin 2t, cos 2t, t, velocity (3) |
+    | 33-44, 45-56 | green and blue, likewise |
+    | 57-62 | offset from red's bottom face to blue's top face (3), to green's (3) |
+    | 63-67 | contacts: red with left pad, right pad, blue, green, floor |
+    | 68-79 | shape of red (6) and of blue (6) |
+    """
+    n = len(scene.tcp)
+    turn = scene.grasp_error[..., None]
+    objects = [
+        scene.position - scene.tcp[:, None],
+        scene.rotation[..., 2],
+        np.sin(2 * turn),
+        np.cos(2 * turn),
+        turn,
+        scene.object_velocity,
+    ]
+    parts = [
+        scene.tcp,
+        np.sin(scene.yaw)[:, None],
+        np.cos(scene.yaw)[:, None],
+        scene.fingers,
+        scene.hand_velocity,
+        np.minimum(scene.force, _FORCE_LIMIT) / _FORCE_LIMIT,
+        scene.setpoint - scene.joints,
+        np.concatenate(objects, axis=-1).reshape(n, -1),
+        scene.offset(BLUE),
+        scene.offset(GREEN),
+        np.stack(list(scene.touching.values()), axis=1),
+        scene.geometry.parameters[:, [0, 2]].reshape(n, -1),
+    ]
+    return np.concatenate(parts, axis=1).astype(np.float32)
 
 
-class Simulation:
-    """Batched episodes. `step` advances those named by `index`; the others stay as they are.
+def stage(scene: Scene) -> tuple[Array, Bools]:
+    """Rate n states by how far the task has come.
+
+    Returns:
+        The stage, (n,), in [0, 1]: reach < .2, grasp < .3, lift < .45, hover < .7, stacked but held .75, let go .9,
+        fingers clear 1; and whether the state counts as success, (n,).
+    """
+    red = scene.position[:, RED]
+    height = np.clip((red[:, 2] - scene.geometry.half_height[:, RED]) / 0.05, 0, 1)
+    reach = 1 - np.tanh(8 * np.linalg.norm(scene.tcp - red, axis=1))
+    lift = height * scene.held
+    hover = lift * (1 - np.tanh(8 * np.linalg.norm(scene.offset(BLUE)[:, :2], axis=1)))
+
+    stacked = scene.rests_on(BLUE)
+    left = stacked & scene.released & ~scene.touching["red", "floor"]
+    clear = (scene.tcp[:, 2] - red[:, 2] > 0.04) | (scene.fingers.min(axis=1) > 0.03)
+    success = left & clear
+
+    value = 0.2 * reach
+    value = np.where(scene.held, 0.2 + 0.1 * reach, value)
+    value = np.where(lift > 0.05, 0.35 + 0.1 * lift, value)
+    value = np.where(hover > 0.3, 0.5 + 0.2 * hover, value)
+    value = np.where(stacked & scene.held, 0.75, value)
+    value = np.where(left, 0.9, value)
+    return np.where(success, 1.0, value), success
+
+
+class StackingSimulation:
+    """Batched episodes. `step` advances those named by `index`; the others do not change.
 
     Args:
-        layouts: how each of the n episodes begins.
+        layouts: the beginning of each of the n episodes.
         threads: native threads that share the batch; results do not depend on it.
     """
 
+    horizon, action_dim, success_ends = HORIZON, ACTION_DIM, True
+
     def __init__(self, layouts: Sequence[Layout], threads: int = 1) -> None:
-        mujoco.set_mju_user_warning(_log)  # or MuJoCo writes a file into the working directory
         self._models = [compile_scene(layout.triplet) for layout in layouts]
         # One scratch structure a thread serves all models, so it needs room for each: their sizes may differ only in
         # the meshes' bounding-volume trees, and the largest tree is taken. Anything else would corrupt memory.
         sizes = {(m.nq, m.nv, m.nM, m.nB, m.nC, m.nD, m.ngeom, m.nsensordata, m.narena) for m in self._models}
         if len(sizes) != 1:
             raise ValueError(f"scenes of different sizes cannot share a batch: {sorted(sizes)}")
-        roomiest = max(self._models, key=lambda model: model.nbvh)
-        self._scratch = [mujoco.MjData(roomiest) for _ in range(threads)]
-        self._pool = rollout.Rollout(nthread=threads if threads > 1 else 0)
+        self._physics = Physics(max(self._models, key=lambda model: model.nbvh), threads)
+        n = len(layouts)
         self.geometry = Geometry.of([layout.triplet for layout in layouts])
-        self.state = np.zeros((len(layouts), 58))
-        self.sensors = np.zeros((len(layouts), 2 + len(TOUCHES)))
+        self.state = np.zeros((n, 58))
+        """Time, positions, velocities and set points, (n, 58)."""
+        self.sensors = np.zeros((n, 2 + len(TOUCHES)))
         qpos = np.stack([layout.qpos for layout in layouts])
         self.state[:, _QPOS] = qpos
         self.state[:, _ACT] = qpos[:, :6]
-        self.step(np.zeros((len(layouts), ACTION_DIM)))  # let the objects settle
+        self._advance(np.zeros((n, ACTION_DIM)), np.arange(n))  # let the objects settle
         self.state[:, 0] = 0.0
+        self.observation = observe(self.scene())
+        """(n, 80)."""
+        self._elapsed, self._streak = np.zeros(n, np.int64), np.zeros(n, np.int64)
 
     def __len__(self) -> int:
         return len(self._models)
 
-    def step(self, action: Array, index: NDArray[np.intp] | None = None) -> None:
-        """Apply `action`, (m, 5) clipped to [-1, 1], for one control period to the episodes `index` (default: all)."""
-        index = np.arange(len(self)) if index is None else index
-        command = np.clip(action, -1, 1) * ACTION_SCALE
-        control = np.concatenate([command, command[:, 4:]], axis=1)  # both fingers follow one command
-        control = np.repeat(control[:, None], _SUBSTEPS, axis=1)
-        models = [self._models[i] for i in index]
-        state, sensors = self._pool.rollout(models, self._scratch, self.state[index], control)
-        self.state[index] = state[:, -1]
-        self.sensors[index] = sensors[:, -1]
+    def step(self, action: Array, index: Index | None = None) -> Step:
+        """Apply `action`, (m, 5) clipped to [-1, 1], for one control period to the episodes `index` (default: all).
 
-    def scene(self, index: NDArray[np.intp] | None = None) -> Scene:
+        The reward is the stage less one, so that the terminal success (stage 1 for ever) adds nothing: a step costs
+        what is still missing. Ending early by success is then never a loss under any discount, and 1 + return / horizon
+        is the mean stage over the horizon.
+        """
+        index = np.arange(len(self)) if index is None else index
+        self._advance(action, index)
+        scene = self.scene(index)
+        value, success = stage(scene)
+        self._elapsed[index] += 1
+        self._streak[index] = np.where(success, self._streak[index] + 1, 0)
+        self.observation[index] = observation = observe(scene)
+        return Step(observation, value - 1.0, self._streak[index] >= HOLD_STEPS, self._elapsed[index] >= HORIZON)
+
+    def scene(self, index: Index | None = None) -> Scene:
         """Read the states of the episodes `index` (default: all)."""
         index = np.arange(len(self)) if index is None else index
         return Scene(self.state[index], self.sensors[index], self.geometry.take(index))
+
+    def _advance(self, action: Array, index: Index) -> None:
+        command = np.clip(action, -1, 1) * ACTION_SCALE
+        control = np.concatenate([command, command[:, 4:]], axis=1)  # both fingers follow one command
+        models = [self._models[i] for i in index]
+        self.state[index], self.sensors[index] = self._physics.advance(models, self.state[index], control, _SUBSTEPS)

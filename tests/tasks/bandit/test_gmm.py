@@ -15,7 +15,7 @@ from pmpo_offline.build import build_dataset
 from pmpo_offline.data import columns
 from pmpo_offline.declarations import catalog
 from pmpo_offline.policies import Mixture
-from pmpo_offline.tasks.bandit.gmm import BAD, GMM, GOOD
+from pmpo_offline.tasks.bandit.functions import BAD, GMM, GOOD
 from pmpo_offline.training.control.em import fit_mixture, start_mixture
 
 

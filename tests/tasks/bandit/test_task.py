@@ -14,7 +14,8 @@ from pmpo_offline.build import build_dataset
 from pmpo_offline.declarations import catalog
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.runtime.errors import UserError
-from pmpo_offline.tasks import Task, get
+from pmpo_offline.runtime.progress import on_progress
+from pmpo_offline.tasks import CollectionSpec, Task, get
 from pmpo_offline.tasks.bandit import FUNCTIONS, BanditTask
 from pmpo_offline.tasks.bandit.task import SUCCESS
 
@@ -32,8 +33,9 @@ def regret(task: Task, action: np.ndarray) -> np.ndarray:
 @every_name
 def test_an_episode_is_one_action(name: str, tmp_path: Path):
     task = get(f"bandit/{name}")
-    told: list[tuple[int, int]] = []
-    experience = task.collect([GAUSSIAN, UNIFORM], 4000, 3, 1, tmp_path, lambda *each: told.append(each))
+    reported: list[tuple[str, int, int]] = []
+    with on_progress(lambda *each: reported.append(each)):
+        experience = task.collect(CollectionSpec([GAUSSIAN, UNIFORM], 4000, 3), tmp_path, 1)
 
     assert task.id == f"bandit/{name}"
     assert (
@@ -48,7 +50,7 @@ def test_an_episode_is_one_action(name: str, tmp_path: Path):
     assert experience.length.tolist() == [1] * 4000
     assert experience.terminated.all()
     assert len(set(experience.seed.tolist())) == 4000
-    assert told == [(4000, 4000)]
+    assert reported == [("play episodes", 4000, 4000)]
 
     near, anywhere = (experience.action[experience.behavior == b] for b in ("near", "anywhere"))
     assert len(near) / 4000 == pytest.approx(0.75, abs=0.03)
@@ -60,7 +62,7 @@ def test_an_episode_is_one_action(name: str, tmp_path: Path):
 
 def test_seeds_make_the_experience(tmp_path: Path):
     task = get("bandit/sphere")
-    one, again, other = (task.collect([GAUSSIAN], 50, seed, 1, tmp_path) for seed in (0, 0, 1))
+    one, again, other = (task.collect(CollectionSpec([GAUSSIAN], 50, seed), tmp_path, 1) for seed in (0, 0, 1))
     np.testing.assert_array_equal(one.action, again.action)
     assert not (one.action == other.action).any()
     assert not set(one.seed.tolist()) & set(other.seed.tolist())
@@ -69,8 +71,10 @@ def test_seeds_make_the_experience(tmp_path: Path):
 @every_name
 def test_candidates_are_fresh_draws_with_exact_scores(name: str, tmp_path: Path):
     task = get(f"bandit/{name}")
-    experience = task.collect([GAUSSIAN, UNIFORM], 800, 0, 1, tmp_path)  # as many as candidates: a stream may not recur
-    scored = task.candidates([GAUSSIAN, UNIFORM], experience, 200, 4, 0)
+    experience = task.collect(
+        CollectionSpec([GAUSSIAN, UNIFORM], 800, 0), tmp_path, 1
+    )  # as many as candidates: a stream may not recur
+    scored = task.candidates(CollectionSpec([GAUSSIAN, UNIFORM], 800, 0), experience, 200, 4)
     assert scored is not None
     assert scored.row.tolist() == list(range(200))
     assert scored.action.shape == (200, 4, 10)
@@ -78,7 +82,7 @@ def test_candidates_are_fresh_draws_with_exact_scores(name: str, tmp_path: Path)
     recorded, fresh = ({row.tobytes() for row in each.reshape(-1, 10)} for each in (experience.action, scored.action))
     assert len(recorded) == len(fresh) == 800
     assert not recorded & fresh
-    fewer = task.candidates([GAUSSIAN], experience, 1000, 2, 0)
+    fewer = task.candidates(CollectionSpec([GAUSSIAN], 800, 0), experience, 1000, 2)
     assert fewer is not None
     assert fewer.action.shape == (800, 2, 10)
 
@@ -117,7 +121,7 @@ def test_candidates_stay_exact_where_critics_label_the_rows(tmp_path: Path):
 )
 def test_a_malformed_declaration_is_said(behaviors: list[dict[str, object]], message: str, tmp_path: Path):
     with pytest.raises(UserError, match=message):
-        get("bandit/sphere").collect(behaviors, 10, 0, 1, tmp_path)
+        get("bandit/sphere").collect(CollectionSpec(behaviors, 10, 0), tmp_path, 1)
 
 
 def test_a_policy_is_scored_by_its_draws():

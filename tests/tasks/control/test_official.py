@@ -14,7 +14,7 @@ from dm_control import suite
 
 from pmpo_offline.tasks import control
 from pmpo_offline.tasks.control import dm_suite
-from pmpo_offline.tasks.control.simulation import Array, Moment, Simulation
+from pmpo_offline.tasks.control.simulation import Array, Simulation, State
 
 NAMES = list(control.RULES)
 GYMNASIUM = {"halfcheetah": "HalfCheetah-v5", "hopper": "Hopper-v5", "walker2d": "Walker2d-v5"}
@@ -172,7 +172,7 @@ def test_rewards_and_observations_all_over_the_state_space(name: str) -> None:
             data.qvel[:] = rng.uniform(-1, 1, rules.model.nv) * velocities
         physics.set_control(action)
         target = physics.named.model.geom_pos["target", :2] if has_target else np.zeros(2)
-        moments.append(Moment(*(np.array(x)[None] for x in (data.qpos, data.qvel, data.sensordata, target))))
+        moments.append(State(*(np.array(x)[None] for x in (data.qpos, data.qvel, data.sensordata, target))))
         seen.append((flat(env.task.get_observation(physics)), float(env.task.get_reward(physics))))
     rewards = [rules.reward(now, action, now)[0] for now, action in zip(moments, play, strict=True)]
     observed = [rules.observe(now)[0] for now in moments]
@@ -196,7 +196,7 @@ def test_health_and_observations_all_over_the_state_space(name: str) -> None:
         qpos, qvel = rng.uniform(-1.1, 1.1, rules.model.nq), rng.uniform(-1, 1, rules.model.nv) * velocities
         qpos[1], qpos[2] = rng.uniform(0.6, 2.2), qpos[2] * rng.choice([0.2, 1.0])
         env.set_state(qpos, qvel)
-        now = Moment(qpos[None], qvel[None], np.zeros((1, 0)), np.zeros((1, 2)))
+        now = State(qpos[None], qvel[None], np.zeros((1, 0)), np.zeros((1, 2)))
         np.testing.assert_array_equal(rules.observe(now)[0], env._get_obs())
         if rules.ended:
             assert rules.ended(now)[0] == (not env.is_healthy)

@@ -15,18 +15,17 @@ from pmpo_offline.data import Experience
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.policies.behavior import BehaviorPolicy
 from pmpo_offline.runtime.errors import UserError
-from pmpo_offline.tasks import get
-from pmpo_offline.tasks.control import recording
-from pmpo_offline.tasks.control.episodes import begin_seed, play
-from pmpo_offline.tasks.control.recording import Behavior, deal, record
-from pmpo_offline.tasks.control.task import held_out
+from pmpo_offline.tasks import CollectionSpec, get
+from pmpo_offline.tasks.control import begin_seed, behaviors, held_out, play
+from pmpo_offline.tasks.control.behaviors import ControlBehavior, deal
+from pmpo_offline.tasks.control.task import record
 
 HOPPER = "mujoco/hopper"
-RANDOM = (Behavior(name="random", weight=1, policy="random"),)
+RANDOM = (ControlBehavior(name="random", weight=1, policy="random"),)
 MIXED = (
-    Behavior(name="random", weight=1, policy="random"),
-    Behavior(name="medium", weight=1, policy="medium"),
-    Behavior(name="replay", weight=2, policy="replay", noise=0.5),
+    ControlBehavior(name="random", weight=1, policy="random"),
+    ControlBehavior(name="medium", weight=1, policy="medium"),
+    ControlBehavior(name="replay", weight=2, policy="replay", noise=0.5),
 )
 
 
@@ -45,7 +44,7 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "datasets" / "behaviors" / HOPPER
     policy(0).save(folder / "medium.safetensors")
     BehaviorPolicy.save_ladder(folder / "replay.safetensors", [policy(1), policy(2)], {})
-    monkeypatch.setattr(recording.catalog, "root", lambda kind: tmp_path / kind)
+    monkeypatch.setattr(behaviors.catalog, "root", lambda kind: tmp_path / kind)
     return folder
 
 
@@ -94,12 +93,12 @@ def test_an_episode_is_a_function_of_its_seed_alone() -> None:
 
 @pytest.mark.usefixtures("weights")
 def test_the_policy_acts_as_its_weights_say() -> None:
-    quiet = (Behavior(name="medium", weight=1, policy="medium", noise=0),)
+    quiet = (ControlBehavior(name="medium", weight=1, policy="medium", noise=0),)
     experience = record(HOPPER, quiet, range(3))
-    policy = BehaviorPolicy.load(recording.weights_file(HOPPER, "medium"))
+    policy = BehaviorPolicy.load(behaviors.weights_file(HOPPER, "medium"))
     expected = np.clip(policy.mean(experience.observation.astype(np.float64)), -1, 1)
     np.testing.assert_allclose(experience.action, expected, atol=1e-5)
-    noisy = record(HOPPER, (Behavior(name="medium", weight=1, policy="medium"),), range(40))
+    noisy = record(HOPPER, (ControlBehavior(name="medium", weight=1, policy="medium"),), range(40))
     mean = policy.mean(noisy.observation.astype(np.float64))
     inside = np.abs(noisy.action) < 1
     # Clipping hides part of the noise: compare where the mean is far from the border.
@@ -113,8 +112,8 @@ def test_other_weights_are_another_source() -> None:
     task = get(HOPPER)
     before = task.sources(declared)
     assert sorted(before) == ["medium", "replay"]
-    path = recording.weights_file(HOPPER, "medium")
-    BehaviorPolicy.load_ladder(recording.weights_file(HOPPER, "replay"))[0].save(path)
+    path = behaviors.weights_file(HOPPER, "medium")
+    BehaviorPolicy.load_ladder(behaviors.weights_file(HOPPER, "replay"))[0].save(path)
     after = task.sources(declared)
     assert after["replay"] == before["replay"]
     assert after["medium"] != before["medium"]
@@ -123,9 +122,9 @@ def test_other_weights_are_another_source() -> None:
 def test_missing_weights_are_said_with_the_command_that_makes_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recording.catalog, "root", lambda kind: tmp_path)
+    monkeypatch.setattr(behaviors.catalog, "root", lambda kind: tmp_path)
     with pytest.raises(UserError, match=r"ships no expert behaviour.*pmpo-offline train-behavior mujoco/hopper"):
-        get(HOPPER).collect([{"name": "x", "weight": 1, "policy": "expert"}], 1, 0, 1, tmp_path)
+        get(HOPPER).collect(CollectionSpec([{"name": "x", "weight": 1, "policy": "expert"}], 1, 0), tmp_path, 1)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from dm_control.utils import rewards
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pmpo_offline.tasks.control.tolerance import Slope, tolerance
+from pmpo_offline.tasks.control.dm_suite import Slope, tolerance
 
 NUMBERS = st.floats(-20, 20)
 

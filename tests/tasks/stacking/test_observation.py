@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from pmpo_offline.tasks.stacking.behaviors import Behavior, Script
-from pmpo_offline.tasks.stacking.observation import OBSERVATION_DIM, observe
-from pmpo_offline.tasks.stacking.shapes import TRIPLETS
-from pmpo_offline.tasks.stacking.simulation import Array, Simulation, random_layout
+from pmpo_offline.tasks.stacking.scene import TRIPLETS, Array, random_layout
+from pmpo_offline.tasks.stacking.script import Script, StackingBehavior
+from pmpo_offline.tasks.stacking.simulation import OBSERVATION_DIM, StackingSimulation, observe
 
 LAYOUTS = [random_layout(np.random.default_rng(i), triplet) for i, triplet in enumerate(TRIPLETS.values())]
 
@@ -17,8 +16,8 @@ LAYOUTS = [random_layout(np.random.default_rng(i), triplet) for i, triplet in en
 @pytest.fixture(scope="module")
 def moments() -> tuple[Array, Array, Array]:
     """States, sensors and observations of five scripted episodes, every seventh step: (n, 58), (n, 7), (n, 80)."""
-    simulation = Simulation(LAYOUTS)
-    script = Script.of([Behavior(name="script", weight=1)] * len(LAYOUTS))
+    simulation = StackingSimulation(LAYOUTS)
+    script = Script.of([StackingBehavior(name="script", weight=1)] * len(LAYOUTS))
     seen = []
     for t in range(70):
         if t % 7 == 0:

@@ -7,12 +7,18 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from pmpo_offline.tasks.stacking.episodes import HORIZON, play
-from pmpo_offline.tasks.stacking.rewards import HOLD_STEPS, reward, stage
-from pmpo_offline.tasks.stacking.scene import TOUCHES
-from pmpo_offline.tasks.stacking.shapes import TRIPLETS
-from pmpo_offline.tasks.stacking.simulation import TCP_HEIGHT, Array, Geometry, Layout, Scene, Simulation
-from pmpo_offline.tasks.task import Outcome
+from pmpo_offline.tasks import Outcome
+from pmpo_offline.tasks.simulated import Index, Step, play
+from pmpo_offline.tasks.stacking.scene import TOUCHES, TRIPLETS, Array, Layout
+from pmpo_offline.tasks.stacking.simulation import (
+    HOLD_STEPS,
+    HORIZON,
+    TCP_HEIGHT,
+    Geometry,
+    Scene,
+    StackingSimulation,
+    stage,
+)
 
 BOXES = TRIPLETS["5-boxes"]  # red 22 mm half-height and half-width, blue 22 mm high and 25 mm wide
 UPRIGHT = (1.0, 0.0, 0.0, 0.0)
@@ -108,24 +114,25 @@ def test_almost_stacked_is_no_success(red: list[float], touching: Touches) -> No
     assert rated([0.0149, 0, 0.0719], [0, 0, 0.13], [ON_BLUE]) == (1.0, True)
 
 
-def test_reward_is_what_is_missing() -> None:
-    scene = made_up(ON_TOP, ON_TOP, [ON_BLUE])
-    gained, good = reward(scene)
-    assert gained == pytest.approx([-0.1])
-    assert good.tolist() == [False]
-
-
 def start(red: Sequence[float], opening: float = 0.04) -> Layout:
     poses = [*red, *UPRIGHT, 0.1, 0.1, 0.022, *UPRIGHT, 0.0, 0.0, 0.022, *UPRIGHT]
     return Layout(BOXES, np.array([0.0, -0.08, 0.2, 0.0, opening, opening, *poses]))
 
 
-def idle(scene: Scene, active: object, t: int) -> Array:
-    return np.zeros((len(scene.tcp), 5))
+def idle(active: Index, t: int) -> Array:
+    return np.zeros((len(active), 5))
+
+
+def test_reward_is_what_the_stage_lacks() -> None:
+    simulation = StackingSimulation([start(ASIDE), start(ON_TOP)])
+    step = simulation.step(np.zeros((2, 5)))
+    np.testing.assert_array_equal(step.reward, stage(simulation.scene())[0] - 1)
+    assert step.reward[0] < -0.8
+    assert step.reward[1] == 0
 
 
 def test_success_takes_five_steps_and_terminates_and_the_horizon_truncates() -> None:
-    outcome = play([start(ON_TOP), start(ASIDE), start(ON_TOP)], idle)
+    outcome = play(StackingSimulation([start(ON_TOP), start(ASIDE), start(ON_TOP)]), idle)
     assert HOLD_STEPS == 5
     assert outcome.length.tolist() == [5, HORIZON, 5] == [5, 200, 5]
     assert outcome.success.tolist() == [True, False, True]
@@ -136,20 +143,18 @@ def test_success_takes_five_steps_and_terminates_and_the_horizon_truncates() -> 
 
 def disturbed(at: int) -> Outcome:
     """Play a standing stack, red a hand's breadth away for one step after step `at`."""
-    kept = np.zeros(3)
+    simulation, kept = StackingSimulation([start(ON_TOP)]), np.zeros(3)
 
-    def watch(simulation: Simulation, scene: Scene, active: object, taken: Array, gained: Array) -> None:
+    def watch(active: Index, t: int, taken: Array, step: Step) -> None:
         red = simulation.state[:, 7:10]
-        watch.t += 1  # type: ignore[attr-defined]
-        if watch.t == at:  # type: ignore[attr-defined]
+        if t + 1 == at:
             kept[:] = red[0]
             red += [0.0, 0.09, 0.05]
-        elif watch.t == at + 1:  # type: ignore[attr-defined]
+        elif t == at:
             red[0] = kept
             simulation.state[:, 28 + 6 : 28 + 12] = 0
 
-    watch.t = 0  # type: ignore[attr-defined]
-    return play([start(ON_TOP)], idle, watch=watch)
+    return play(simulation, idle, watch)
 
 
 @pytest.mark.parametrize("at", [1, 3, 4])

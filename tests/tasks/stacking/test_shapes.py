@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial import ConvexHull
 
-from pmpo_offline.tasks.stacking.shapes import MAX_HALF_WIDTH, TRIPLETS, Shape, random_triplet
+from pmpo_offline.tasks.stacking.scene import MAX_HALF_WIDTH, TRIPLETS, Shape, random_triplet
 
 DRAWN = [shape for seed in range(300) for shape in random_triplet(np.random.default_rng(seed))]
 NAMED = [shape for triplet in TRIPLETS.values() for shape in triplet]

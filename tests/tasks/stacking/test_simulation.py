@@ -6,9 +6,17 @@ import mujoco
 import numpy as np
 import pytest
 
-from pmpo_offline.tasks.stacking.scene import OBJECTS, TOUCHES, compile_scene
-from pmpo_offline.tasks.stacking.shapes import TRIPLETS, random_triplet
-from pmpo_offline.tasks.stacking.simulation import ACTION_SCALE, Array, Layout, Simulation, random_layout
+from pmpo_offline.tasks.stacking.scene import (
+    OBJECTS,
+    TOUCHES,
+    TRIPLETS,
+    Array,
+    Layout,
+    compile_scene,
+    random_layout,
+    random_triplet,
+)
+from pmpo_offline.tasks.stacking.simulation import ACTION_SCALE, StackingSimulation
 
 N, STEPS = 10, 40
 
@@ -26,7 +34,7 @@ ACTIONS = _held.clip(-1, 1)
 
 def states(order: list[int], threads: int = 1) -> Array:
     """Play the fixed actions of the episodes `order` in one batch; (len(order), STEPS, 58 + 7)."""
-    simulation = Simulation([LAYOUTS[i] for i in order], threads)
+    simulation = StackingSimulation([LAYOUTS[i] for i in order], threads)
     seen = []
     for t in range(STEPS):
         simulation.step(ACTIONS[order, t])
@@ -58,7 +66,7 @@ def test_episode_is_the_same_in_other_company(together: Array, order: list[int],
 
 
 def test_episode_is_the_same_when_others_have_ended(together: Array) -> None:
-    simulation = Simulation(LAYOUTS)
+    simulation = StackingSimulation(LAYOUTS)
     active = np.arange(N)
     for t in range(STEPS):
         if t % 5 == 4:
@@ -71,7 +79,7 @@ def test_episode_is_the_same_when_others_have_ended(together: Array) -> None:
 
 
 def test_a_control_step_is_ten_steps_of_plain_mujoco() -> None:
-    simulation = Simulation(LAYOUTS)
+    simulation = StackingSimulation(LAYOUTS)
     contacts = set()
     for t in range(STEPS):
         before = simulation.state.copy()
@@ -111,9 +119,9 @@ def test_smallest_and_largest_scene_in_one_batch() -> None:
     by_size = sorted(everything, key=lambda each: compile_scene(each.triplet).nbvh)
     pair = [by_size[0], by_size[-1]]
     action = np.array([0.3, -0.2, -1.0, 0.5, -1.0])
-    alone = [Simulation([each]) for each in pair]
+    alone = [StackingSimulation([each]) for each in pair]
     for order in (pair, pair[::-1]):
-        together = Simulation(order, threads=2)
+        together = StackingSimulation(order, threads=2)
         for _ in range(20):
             together.step(np.tile(action, (2, 1)))
         for place, each in enumerate(order):
@@ -130,13 +138,13 @@ def test_layouts_keep_objects_apart_and_on_the_floor() -> None:
         gaps = [np.linalg.norm(pose[i, :2] - pose[j, :2]) for i, j in ((0, 1), (0, 2), (1, 2))]
         assert min(gaps) > 0.08
         np.testing.assert_allclose(np.linalg.norm(pose[:, 3:], axis=1), 1)
-    settled = Simulation(LAYOUTS).scene()
+    settled = StackingSimulation(LAYOUTS).scene()
     half_heights = np.array([[shape.half_height for shape in each.triplet] for each in LAYOUTS])
     np.testing.assert_allclose(settled.position[..., 2], half_heights, atol=2e-3)
 
 
 def test_commands_are_velocities_at_full_scale_and_clipped() -> None:
-    one, many = Simulation(LAYOUTS[:1]), Simulation(LAYOUTS[:1])
+    one, many = StackingSimulation(LAYOUTS[:1]), StackingSimulation(LAYOUTS[:1])
     start = one.scene().setpoint
     for _ in range(4):
         one.step(np.array([[0.5, 0, 0, 1, 0]]))
@@ -147,7 +155,7 @@ def test_commands_are_velocities_at_full_scale_and_clipped() -> None:
 
 
 def test_grasp_error_turns_the_fingers_onto_a_pair_of_faces() -> None:
-    simulation = Simulation([layout(seed) for seed in range(30)])
+    simulation = StackingSimulation([layout(seed) for seed in range(30)])
     scene = simulation.scene()
     for i, o in np.ndindex(len(simulation), len(OBJECTS)):
         aim = scene.yaw[i] + scene.grasp_error[i, o]

@@ -11,19 +11,19 @@ import pytest
 
 from pmpo_offline.declarations import catalog
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
-from pmpo_offline.tasks import Experience, get
-from pmpo_offline.tasks.collection import collect
-from pmpo_offline.tasks.stacking.behaviors import Behavior
-from pmpo_offline.tasks.stacking.observation import observe
-from pmpo_offline.tasks.stacking.recording import record
-from pmpo_offline.tasks.stacking.rewards import reward
-from pmpo_offline.tasks.stacking.shapes import random_triplet
-from pmpo_offline.tasks.stacking.simulation import Simulation, random_layout
+from pmpo_offline.runtime.progress import on_progress
+from pmpo_offline.tasks import CollectionSpec, Experience, get
+from pmpo_offline.tasks.simulated import SEEDS_APART, collect
+from pmpo_offline.tasks.stacking.scene import random_layout, random_triplet
+from pmpo_offline.tasks.stacking.script import StackingBehavior
+from pmpo_offline.tasks.stacking.simulation import StackingSimulation
+from pmpo_offline.tasks.stacking.task import record
 
 DECLARED = catalog.dataset("rgb-stacking/proxy-v0").behavior
-BEHAVIORS = tuple(Behavior.model_validate(each) for each in DECLARED)
+BEHAVIORS = tuple(StackingBehavior.model_validate(each) for each in DECLARED)
 RECORD = partial(record, BEHAVIORS)
 EPISODES = 10
+SPEC = CollectionSpec(DECLARED, EPISODES, 0)
 
 
 @pytest.fixture(scope="module")
@@ -59,23 +59,37 @@ def test_an_episode_is_a_function_of_its_seed(recorded: Experience) -> None:
 
 
 def test_workers_and_chunks_change_nothing(recorded: Experience, tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
-    whole = collect(RECORD, EPISODES, 0, 1, tmp_path / "one", lambda *each: told.append(each))
+    reported: list[tuple[str, int, int]] = []
+    with on_progress(lambda *each: reported.append(each)):
+        whole = collect(RECORD, SPEC, tmp_path / "one", 1)
     assert_equal(whole, recorded)
-    assert told == [(EPISODES, EPISODES)]
-    assert_equal(collect(RECORD, EPISODES, 0, 2, tmp_path / "two", chunk=3), recorded)
+    assert reported == [("collect episodes", EPISODES, EPISODES)]
+    assert_equal(collect(RECORD, SPEC, tmp_path / "two", 2, chunk=3), recorded)
     chunks = sorted(path.name for path in (tmp_path / "two").iterdir())
     assert chunks == [f"chunk-{start:07d}.npz" for start in (0, 3, 6, 9)], "four whole chunks and nothing else"
 
 
 def test_finished_chunks_are_kept_and_missing_ones_made_again(recorded: Experience, tmp_path: Path) -> None:
-    collect(RECORD, EPISODES, 0, 1, tmp_path, chunk=5)
+    collect(RECORD, SPEC, tmp_path, 1, chunk=5)
     first, second = sorted(tmp_path.iterdir())
     stamps = first.stat().st_mtime_ns, second.stat().st_mtime_ns
     second.unlink()
-    assert_equal(collect(RECORD, EPISODES, 0, 1, tmp_path, chunk=5), recorded)
+    assert_equal(collect(RECORD, SPEC, tmp_path, 1, chunk=5), recorded)
     assert first.stat().st_mtime_ns == stamps[0]
     assert second.stat().st_mtime_ns != stamps[1]
+
+
+def test_a_chunk_of_other_episodes_is_refused(recorded: Experience, tmp_path: Path) -> None:
+    recorded.save(tmp_path / "chunk-0000000.npz")
+    assert_equal(collect(RECORD, SPEC, tmp_path, 1), recorded)
+    for other in (CollectionSpec(DECLARED, EPISODES, 1), CollectionSpec(DECLARED, EPISODES - 1, 0)):
+        with pytest.raises(PmpoOfflineError, match=r"chunk-0000000\.npz holds other episodes: delete it"):
+            collect(RECORD, other, tmp_path, 1)
+
+
+def test_more_episodes_than_a_seed_has_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="1,000,001 episodes are more than the 1,000,000 that a seed has"):
+        collect(RECORD, CollectionSpec(DECLARED, 1_000_001, 0), tmp_path, 1)
 
 
 def test_recorded_actions_played_again_give_the_recorded_observations(recorded: Experience) -> None:
@@ -83,14 +97,14 @@ def test_recorded_actions_played_again_give_the_recorded_observations(recorded: 
         one = part(recorded, episode)
         rng = np.random.default_rng(episode)
         rng.random()  # the stream's first number chose the behaviour
-        simulation = Simulation([random_layout(rng, random_triplet(rng))])
+        simulation = StackingSimulation([random_layout(rng, random_triplet(rng))])
         for t in range(len(one.reward)):
-            np.testing.assert_array_equal(observe(simulation.scene())[0], one.observation[t])
-            simulation.step(one.action[t : t + 1].astype(np.float64))
-            gained, good = reward(simulation.scene())
-            assert np.float32(gained[0]) == one.reward[t]
-        np.testing.assert_array_equal(observe(simulation.scene())[0], one.final_observation[0])
-        assert bool(good[0]) == bool(one.success[0])
+            np.testing.assert_array_equal(simulation.observation[0], one.observation[t])
+            step = simulation.step(one.action[t : t + 1].astype(np.float64))
+            assert np.float32(step.reward[0]) == one.reward[t]
+        np.testing.assert_array_equal(simulation.observation[0], one.final_observation[0])
+        assert step.terminated[0] == one.success[0]
+        assert step.done[0]
 
 
 def test_what_is_recorded(recorded: Experience) -> None:
@@ -105,9 +119,10 @@ def test_what_is_recorded(recorded: Experience) -> None:
     assert set(recorded.behavior) <= {behavior.name for behavior in BEHAVIORS}
 
 
-def test_seeds_of_a_dataset_do_not_meet_those_of_another(tmp_path: Path) -> None:
-    one, other = (collect(RECORD, 2, seed, 1, tmp_path / str(seed)) for seed in (0, 1))
-    assert not set(one.seed.tolist()) & set(other.seed.tolist())
+def test_seeds_of_a_dataset_do_not_meet_those_of_another() -> None:
+    seeds = [CollectionSpec(DECLARED, SEEDS_APART, seed).seeds.tolist() for seed in (0, 1)]
+    assert not set(seeds[0]) & set(seeds[1])
+    one, other = (RECORD(own[:1]) for own in seeds)
     assert not np.array_equal(one.observation[0], other.observation[0])
 
 
@@ -162,14 +177,14 @@ def test_damaged_recording_is_said_in_one_line(recorded: Experience, tmp_path: P
     [
         ([], "at least one"),
         ([{"name": "x"}], "behavior: weight: field required"),
-        ([{"name": "x", "weight": 1, "targett": "green"}], "behavior: targett"),
+        ([{"name": "x", "weight": 1, "targett": "green"}], "behavior: unknown key 'targett': did you mean target"),
         ([{"name": "x", "weight": 0}], "behavior: weight"),
         ([{"name": "x", "weight": 1, "target": "red"}], "behavior: target"),
     ],
 )
 def test_malformed_behaviour_is_the_users_mistake(behaviors: list, message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
-        get("rgb-stacking/proxy").collect(behaviors, 1, 0, 1, tmp_path / "raw")
+        get("rgb-stacking/proxy").collect(CollectionSpec(behaviors, 1, 0), tmp_path / "raw", 1)
     assert not (tmp_path / "raw").exists()
 
 

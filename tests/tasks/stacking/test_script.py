@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pmpo_offline.tasks.stacking.behaviors import Behavior, Script, correlated_noise
-from pmpo_offline.tasks.stacking.episodes import play
-from pmpo_offline.tasks.stacking.simulation import Array, Scene
+from pmpo_offline.tasks import Outcome
+from pmpo_offline.tasks.simulated import Array, Index, play
+from pmpo_offline.tasks.stacking.script import Script, StackingBehavior, correlated_noise
+from pmpo_offline.tasks.stacking.simulation import StackingSimulation
 from pmpo_offline.tasks.stacking.task import held_out_layouts
-from pmpo_offline.tasks.task import Outcome
 
 EPISODES = 20
 VARIANTS = {
@@ -26,13 +26,14 @@ VARIANTS = {
 def outcomes() -> dict[str, Outcome]:
     """Noise-free episodes of every variant on the same held-out layouts."""
     layouts, _ = held_out_layouts(EPISODES)
-    behaviors = [Behavior(name=name, weight=1, **each) for name, each in VARIANTS.items() for _ in range(EPISODES)]
-    script = Script.of(behaviors)
+    variants = [StackingBehavior(name=name, weight=1, **changes) for name, changes in VARIANTS.items()]
+    script = Script.of([variant for variant in variants for _ in range(EPISODES)])
+    simulation = StackingSimulation(layouts * len(VARIANTS))
 
-    def choose(scene: Scene, active: np.ndarray, t: int) -> Array:
-        return script.take(active).act(scene)
+    def choose(active: Index, t: int) -> Array:
+        return script.take(active).act(simulation.scene(active))
 
-    done = play(layouts * len(VARIANTS), choose)
+    done = play(simulation, choose)
     parts = {name: slice(i * EPISODES, (i + 1) * EPISODES) for i, name in enumerate(VARIANTS)}
     return {name: Outcome(done.returns[p], done.length[p], done.success[p]) for name, p in parts.items()}
 

@@ -11,40 +11,36 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from pmpo_offline.tasks.stacking.rewards import BLUE, GREEN, RED
-from pmpo_offline.tasks.stacking.simulation import ACTION_DIM, ACTION_SCALE, CONTROL_PERIOD, TCP_HEIGHT, Array, Scene
+from pmpo_offline.tasks.stacking.scene import BLUE, GREEN, RED, Array
+from pmpo_offline.tasks.stacking.simulation import ACTION_DIM, ACTION_SCALE, CONTROL_PERIOD, TCP_HEIGHT, Scene
+from pmpo_offline.tasks.task import Behavior
 
 _TRAVEL = 0.20  # metres: height of the joint when out of the way
 _NOISE_MEMORY = 0.7  # autocorrelation of the action noise from step to step
 
 
-class Behavior(BaseModel):
-    """One behaviour of the mixture that collects a dataset, as declared in its TOML."""
+class StackingBehavior(Behavior):
+    """One scripted behaviour, as declared in a dataset's TOML."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str
-    weight: float = Field(gt=0)
-    """Share of the episodes, relative to the other behaviours."""
     noise: float = Field(default=0.0, ge=0)
     """Standard deviation of the autocorrelated action noise, in units of full scale."""
     target: Literal["blue", "green"] = "blue"
     """What red is stacked on."""
     drop: float = Field(default=0.0, ge=0)
-    """Let go of red while it is still this far (metres) from the target, sideways; 0 never."""
+    """Release red while it is still this far (metres) from the target, sideways; 0 never."""
     offset: float = Field(default=0.0, ge=0)
     """Constant offset of every grasp along the fingers' broad side, metres."""
     knock: bool = False
-    """After letting go, sweep sideways at red's height and knock the stack over."""
+    """After releasing red, sweep sideways at red's height and knock the stack over."""
     clings: bool = False
-    """Never let go: once red is stacked, lift it off again."""
+    """Never release red: once it is stacked, lift it off again."""
 
 
 @dataclass(frozen=True)
 class Script:
-    """The behaviours of n episodes at once; each field of `Behavior` as an array, plus the episodes' random streams."""
+    """The behaviours of n episodes at once; each field of `StackingBehavior` as an array."""
 
     target: NDArray[np.intp]
     drop: Array
@@ -54,7 +50,7 @@ class Script:
     noise: Array
 
     @classmethod
-    def of(cls, behaviors: list[Behavior]) -> Script:
+    def of(cls, behaviors: list[StackingBehavior]) -> Script:
         """Tabulate one behaviour an episode."""
         return cls(
             target=np.array([BLUE if b.target == "blue" else GREEN for b in behaviors]),
