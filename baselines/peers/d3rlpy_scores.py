@@ -1,9 +1,9 @@
 """Our BC and TD3+BC beside d3rlpy's, trained on the same exported data and scored in the same simulator.
 
-    python baselines/peers/d3rlpy_scores.py                    # `make peers` first; some ten minutes of CPU time
-    python baselines/peers/d3rlpy_scores.py --datasets mujoco/hopper-medium-replay-v0 --learners bc
+    python -m baselines.peers.d3rlpy_scores                    # `make peers` first; some ten minutes of CPU time
+    python -m baselines.peers.d3rlpy_scores --datasets mujoco/hopper-medium-replay-v0 --learners bc
 
-A row of the table is a learner on a dataset. Rows that stand, of the same settings and versions, are not run again.
+A row of the table is a learner on a dataset. Rows found under the same settings and versions are not run again.
 
 Each learner of d3rlpy runs in the peers' environment on `export --to d3rlpy`, with the network sizes, rates, batch and
 updates of ours; its policy comes back as TorchScript and plays the same held-out episodes as ours. What still differs:
@@ -15,12 +15,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +28,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pmpo_offline import evaluation
+from benchmarks.experiments import shared
+from pmpo_offline import evaluation, on_progress
 from pmpo_offline.build import build_dataset
 from pmpo_offline.data import Dataset
 from pmpo_offline.data.exchange import export_dataset
 from pmpo_offline.declarations import catalog
+from pmpo_offline.runtime.files import atomic_file
 from pmpo_offline.tasks.control import held_out, play, rules
 from pmpo_offline.training import train
 
-REPOSITORY = Path(__file__).parents[2]
 RECIPES = Path(__file__).with_name("recipes")
 DATASETS = (
     "mujoco/hopper-medium-replay-v0",
@@ -50,28 +49,29 @@ LEARNERS = ("bc", "td3-bc")
 
 def main() -> None:
     """Train and score everything, print the table, and write JSON and Markdown."""
-    told = parse()
+    options = parse()
     torch.set_num_threads(1)
-    told.out.mkdir(parents=True, exist_ok=True)
-    stem = told.out / "d3rlpy"
-    found = {"updates": told.updates, "seeds": told.seeds, "episodes": told.episodes, **versions(told)}
+    options.out.mkdir(parents=True, exist_ok=True)
+    stem = options.out / "d3rlpy"
+    found = {"updates": options.updates, "seeds": options.seeds, "episodes": options.episodes, **versions(options)}
     rows = finished(stem.with_suffix(".json"), found)
-    for id in told.datasets.split(","):
-        dataset = build_dataset(id, home=told.home, progress=say, workers=1)
-        for learner in told.learners.split(","):
+    for name in options.datasets.split(","):
+        with on_progress(report):
+            dataset = build_dataset(name, home=options.home, workers=1)
+        for learner in options.learners.split(","):
             if not any((row["dataset"], row["learner"]) == (dataset.metadata.id, learner) for row in rows):
-                rows.append(compare(dataset, learner, told))
+                rows.append(compare(dataset, learner, options))
                 replace(stem.with_suffix(".json"), json.dumps(found | {"rows": rows}, indent=1) + "\n")
-                print(markdown_row(rows[-1]), file=sys.stderr, flush=True)
+                print(*cells(rows[-1]), file=sys.stderr, flush=True)
     page = markdown(found | {"rows": rows})
     replace(stem.with_suffix(".md"), page)
     print(page)
 
 
 def replace(path: Path, text: str) -> None:
-    """Write a file whole or not at all: a row takes minutes."""
-    path.with_suffix(".partial").write_text(text)
-    path.with_suffix(".partial").replace(path)
+    """Write a file, whole or not at all: a row takes minutes."""
+    with atomic_file(path) as scratch:
+        scratch.write_text(text)
 
 
 def finished(path: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
@@ -80,12 +80,12 @@ def finished(path: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
     return list(left["rows"]) if left.items() >= settings.items() else []
 
 
-def compare(dataset: Dataset, learner: str, told: argparse.Namespace) -> dict[str, Any]:
+def compare(dataset: Dataset, learner: str, options: argparse.Namespace) -> dict[str, Any]:
     """Train and score one learner on one dataset, ours and d3rlpy's."""
-    ours = our_scores(dataset, learner, told)
+    ours = our_scores(dataset, learner, options)
     with tempfile.TemporaryDirectory() as folder:
         exported = next(export_dataset(dataset, "d3rlpy", Path(folder) / "export").glob("*.h5"))
-        theirs = np.stack(list(d3rlpy_scores(dataset, exported, learner, told)))
+        theirs = np.stack(list(d3rlpy_scores(dataset, exported, learner, options)))
     return described(dataset, learner, ours, theirs)
 
 
@@ -98,26 +98,26 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--episodes", type=int, default=20, help="held-out episodes a run")
     parser.add_argument("--home", type=Path, default=None, help="where datasets are")
-    parser.add_argument("--peers", type=Path, default=REPOSITORY / ".venv-peers/bin/python", help="d3rlpy's Python")
-    parser.add_argument("--out", type=Path, default=REPOSITORY / "benchmarks/results/peers")
+    parser.add_argument("--peers", type=Path, default=shared.ROOT / ".venv-peers/bin/python", help="d3rlpy's Python")
+    parser.add_argument("--out", type=Path, default=shared.RESULTS / "peers")
     return parser.parse_args()
 
 
-def our_scores(dataset: Dataset, learner: str, told: argparse.Namespace) -> NDArray[np.float64]:
+def our_scores(dataset: Dataset, learner: str, options: argparse.Namespace) -> NDArray[np.float64]:
     """Return the returns (seeds, episodes) of our learner."""
-    trained = train(dataset, learner, seeds=range(told.seeds), overrides={"updates": told.updates}, device="cpu")
-    frame = evaluation.evaluate(trained.policy, dataset.metadata.task, episodes=told.episodes, workers=1)
-    return frame["return"].to_numpy().reshape(told.seeds, told.episodes)
+    trained = train(dataset, learner, seeds=range(options.seeds), overrides={"updates": options.updates}, device="cpu")
+    frame = evaluation.evaluate(trained.policy, dataset.metadata.task, episodes=options.episodes, workers=1)
+    return frame["return"].to_numpy().reshape(options.seeds, options.episodes)
 
 
 def d3rlpy_scores(
-    dataset: Dataset, exported: Path, learner: str, told: argparse.Namespace
+    dataset: Dataset, exported: Path, learner: str, options: argparse.Namespace
 ) -> Iterator[NDArray[np.float64]]:
     """Yield the returns (episodes,) of each of d3rlpy's runs, in the episodes that ours played."""
     script = Path(__file__).with_name("d3rlpy_train.py")
-    for seed in range(told.seeds):
+    for seed in range(options.seeds):
         target = exported.parent / f"{learner}-{seed}.pt"
-        command = [told.peers, script, exported, learner, told.updates, seed, target]
+        command = [options.peers, script, exported, learner, options.updates, seed, target]
         done = subprocess.run([*map(str, command)], capture_output=True, text=True)
         if done.returncode:
             sys.exit(f"d3rlpy failed on {dataset.metadata.id}:\n{done.stderr}")
@@ -128,7 +128,7 @@ def d3rlpy_scores(
                 action: NDArray[np.float64] = policy(torch.from_numpy(observation.astype(np.float32))).double().numpy()
             return action
 
-        yield play(rules(dataset.metadata.task), held_out(told.episodes), choose).returns
+        yield play(rules(dataset.metadata.task), held_out(options.episodes), choose).returns
 
 
 def described(dataset: Dataset, learner: str, ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> dict[str, Any]:
@@ -147,10 +147,10 @@ def described(dataset: Dataset, learner: str, ours: NDArray[np.float64], theirs:
     }
 
 
-def markdown_row(row: dict[str, Any]) -> str:
-    """Return a line of the table: means over runs, least and greatest run."""
-    cells = [f"{np.mean(row[name]):.1f} ({min(row[name]):.1f}–{max(row[name]):.1f})" for name in ("ours", "d3rlpy")]
-    return f"| `{row['dataset']}` | {row['rows']:,} | {row['learner']} | {' | '.join(cells)} |"
+def cells(row: dict[str, Any]) -> list[str]:
+    """Return a row of the table: means over runs, least and greatest run."""
+    scores = [f"{np.mean(row[name]):.1f} ({min(row[name]):.1f}–{max(row[name]):.1f})" for name in ("ours", "d3rlpy")]
+    return [f"`{row['dataset']}`", f"{row['rows']:,}", row["learner"], *scores]
 
 
 def markdown(found: dict[str, Any]) -> str:
@@ -162,26 +162,24 @@ def markdown(found: dict[str, Any]) -> str:
         f"in {found['episodes']} held-out episodes in our simulator. d3rlpy {found['d3rlpy']} read what "
         "`export --to d3rlpy` wrote.",
         "",
-        "| dataset | rows | learner | ours | d3rlpy |",
-        "|---|---:|---|---:|---:|",
-        *map(markdown_row, found["rows"]),
+        *shared.table(("dataset", "rows", "learner", "ours", "d3rlpy"), map(cells, found["rows"]), "lrlr"),
         "",
-        f"By `python baselines/peers/d3rlpy_scores.py`, torch {found['torch']}, MuJoCo {found['mujoco']}.",
+        f"By `python -m baselines.peers.d3rlpy_scores`, torch {found['torch']}, MuJoCo {found['mujoco']}.",
         "",
     ]
     return "\n".join(lines)
 
 
-def versions(told: argparse.Namespace) -> dict[str, str]:
+def versions(options: argparse.Namespace) -> dict[str, str]:
     """Return the versions that the figures hold for."""
-    asked = [str(told.peers), "-c", "from importlib.metadata import version; print(version('d3rlpy'))"]
+    asked = [str(options.peers), "-c", "from importlib.metadata import version; print(version('d3rlpy'))"]
     peer = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
-    ours = {name: version(name) for name in ("torch", "mujoco")}
-    return {"d3rlpy": peer, **ours, "python": platform.python_version()}
+    made = shared.machine("torch", "mujoco")
+    return {"d3rlpy": peer, **{name: made[name] for name in ("torch", "mujoco", "python")}}
 
 
-def say(stage: str, done: int, total: int) -> None:
-    """Tell of the progress now and then."""
+def report(stage: str, done: int, total: int) -> None:
+    """Print the end of each stage."""
     if done == total:
         print(f"{stage}: {total}", file=sys.stderr)
 

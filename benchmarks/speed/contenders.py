@@ -1,4 +1,4 @@
-"""Who is timed: our trainer with R stacked runs, a plain PyTorch loop, and d3rlpy's behaviour cloning."""
+"""Contenders: our trainer with R stacked runs, a plain PyTorch loop, d3rlpy's BC, and bare matrix products."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import rows
 import torch
-from timing import BATCH, HIDDEN, Contender, Timing, flops, timed
 from torch import Tensor, nn
 
+from benchmarks.speed import rows
+from benchmarks.speed.timing import BATCH, HIDDEN, Contender, Timing, flops, timed
 from pmpo_offline import data
 from pmpo_offline.declarations import catalog
 from pmpo_offline.training.config import TrainingSettings, settle
@@ -67,7 +67,7 @@ def plain(device: torch.device) -> Contender:
 
 
 class D3rlpy:
-    """d3rlpy's BC in a process of the peers' environment, which works when it is told to and waits otherwise."""
+    """d3rlpy's BC in a process of the peers' environment, which updates on request and waits otherwise."""
 
     def __init__(self, python: Path, folder: Path, device: torch.device) -> None:
         observation, action = rows.arrays()
@@ -103,3 +103,37 @@ class D3rlpy:
         if self._child.stdin:
             self._child.stdin.close()
         self._child.wait()
+
+
+def square(n: int, device: torch.device) -> Contender:
+    """One large product of (n, n) matrices: what the machine can do."""
+    return _product(
+        f"({n} × {n}) · ({n} × {n})", torch.randn(1, n, n, device=device), torch.randn(1, n, n, device=device)
+    )
+
+
+def products(runs: int, device: torch.device) -> list[Contender]:
+    """The eight batched products of one update, laid out as the trainer calls them: they alone bound what it can do."""
+    widths = [rows.OBSERVATION, *HIDDEN, 2 * rows.ACTION + 1]
+    found = []
+    for layer, (m, n) in enumerate(pairwise(widths)):
+        x, weight, gradient = (torch.randn(runs, *shape, device=device) for shape in ((BATCH, m), (m, n), (BATCH, n)))
+        narrow = n < 64  # as policies.network: a few rows are quicker than a few columns
+        forward = (weight.mT, x.mT) if narrow else (x, weight)
+        into_weight = (gradient.mT, x) if narrow else (x.mT, gradient)
+        named = {"forward": forward, "gradient of the weights": into_weight}
+        if layer:
+            named["gradient of the inputs"] = (gradient, weight.mT)
+        found += [_product(f"{runs} runs, layer {layer + 1}, {name}", *pair) for name, pair in named.items()]
+    return found
+
+
+def _product(name: str, a: Tensor, b: Tensor) -> Contender:
+    out = torch.empty(len(a), a.shape[1], b.shape[2], device=a.device)
+
+    def loop(count: int) -> None:
+        for _ in range(count):
+            torch.bmm(a, b, out=out)
+
+    each = 2.0 * a.shape[1] * a.shape[2] * b.shape[2]
+    return Contender(name, len(a), each, lambda n: timed(lambda: loop(n), a.device))

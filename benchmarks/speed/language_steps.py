@@ -1,6 +1,6 @@
-"""One contender of `language.py`: trains a few steps in the peers' environment and says what they took.
+"""One contender of `language.py`: trains a few steps in the peers' environment and prints their figures.
 
-    PYTHONPATH=. .venv-peers/bin/python benchmarks/speed/language_steps.py dpo MODEL FOLDER --steps 4
+    PYTHONPATH=. .venv-peers/bin/python -m benchmarks.speed.language_steps dpo MODEL FOLDER --steps 4
 
 Both sides are the whole loop that users run, `Trainer.train()`: batches, forward and backward pass, clipping, AdamW,
 metrics. The adapter is moved away from zero first, by the same numbers for everyone, so that losses can be compared.
@@ -26,10 +26,11 @@ os.environ |= {
 }
 
 import torch
-from language_contenders import CONTENDERS, Contender
 from peft import LoraConfig
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+
+from benchmarks.speed.language import CONTENDERS, Contender
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj"]
 RANK, ROWS, BETA = 8, 8, 0.1
@@ -93,7 +94,7 @@ def texts(paired: bool) -> list[dict[str, Any]]:
 
 
 def perturb(model: torch.nn.Module) -> None:
-    """Move the adapter away from zero, by the same numbers whoever wraps it."""
+    """Move the adapter away from zero, by the same numbers for every trainer."""
     generator = torch.Generator().manual_seed(0)
     for name, weight in sorted(model.named_parameters()):
         if "lora_" in name:

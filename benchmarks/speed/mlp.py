@@ -1,7 +1,7 @@
 """How fast our trainer updates small networks, beside a plain loop, d3rlpy and the machine's own matrix products.
 
-    python benchmarks/speed/mlp.py                      # about three minutes; `make peers` first
-    python benchmarks/speed/mlp.py --device cuda
+    python -m benchmarks.speed.mlp                      # about three minutes; `make peers` first
+    python -m benchmarks.speed.mlp --device cuda
 
 All contenders clone the same 100,000 rows (17 observations, 6 actions) with a network 17-256-256-12 and minibatches of
 256. They take turns, one slot each, round after round, so that whatever else the machine does hits all alike; the
@@ -13,29 +13,29 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import sys
 import tempfile
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # before torch reads them
 
-import rows
 import torch
-from contenders import D3rlpy, ours, plain
-from page import markdown, show
-from products import products, square
-from timing import Contender, Timing
+from rich.console import Console
+from rich.table import Table
 
-REPOSITORY = Path(__file__).parents[2]
+from benchmarks.experiments import shared
+from benchmarks.speed import rows
+from benchmarks.speed.contenders import D3rlpy, ours, plain, products, square
+from benchmarks.speed.timing import Contender, Timing
+
 SQUARES = (512, 1024, 2048)
 """Sizes of the large products; the fastest is the machine's peak."""
 STACKED = 5
 """Runs of the stack whose share of the peak is a goal."""
+COLUMNS = ("trainer", "run-updates/s", "min to max", "on the clock", "GFLOP/s", "of peak", "× plain", "× d3rlpy")
 
 
 def main() -> None:
@@ -69,8 +69,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--rounds", type=int, default=7, help="slots of each contender")
     parser.add_argument("--seconds", type=float, default=2.0, help="length of a trainer's slot; products get a tenth")
-    parser.add_argument("--peers", type=Path, default=REPOSITORY / ".venv-peers/bin/python", help="d3rlpy's Python")
-    parser.add_argument("--out", type=Path, default=REPOSITORY / "benchmarks/results/speed")
+    parser.add_argument("--peers", type=Path, default=shared.ROOT / ".venv-peers/bin/python", help="d3rlpy's Python")
+    parser.add_argument("--out", type=Path, default=shared.RESULTS / "speed")
     return parser.parse_args()
 
 
@@ -135,20 +135,84 @@ def summary(
 
 def machine(device: torch.device, d3rlpy: D3rlpy | None) -> dict[str, Any]:
     """Return what the figures hold for."""
-    listed = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.split(":")[1].strip() for line in listed if line.startswith("model name")]
-    return {
-        "processor": names[0] if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "load": round(os.getloadavg()[0], 1),
+    more = {
+        "load": shared.load(),
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "threads": torch.get_num_threads(),
         "vectors": torch.backends.cpu.get_cpu_capability(),
-        "python": platform.python_version(),
-        "torch": version("torch"),
-        "numpy": version("numpy"),
-        "d3rlpy": d3rlpy.version if d3rlpy else None,
     }
+    return {**shared.machine("torch", "numpy", **more), "d3rlpy": d3rlpy.version if d3rlpy else None}
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    """Return a trainer's row of the table."""
+    beside = "—" if row["times_d3rlpy"] is None else f"{row['times_d3rlpy']:.2f}"
+    return [
+        row["name"],
+        f"{row['rate']:.0f}",
+        f"{row['min']:.0f} to {row['max']:.0f}",
+        f"{row['wall_rate']:.0f}",
+        f"{row['gflops']:.1f}",
+        f"{row['of_peak']:.1%}",
+        f"{row['times_plain']:.2f}",
+        beside,
+    ]
+
+
+def show(found: dict[str, Any]) -> None:
+    """Print the table."""
+    table = Table(title=f"Updates of a run, a second of {found['clock']} time; peak {found['peak_gflops']:.1f} GFLOP/s")
+    for i, name in enumerate(COLUMNS):
+        table.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
+    for row in found["trainers"]:
+        table.add_row(*cells(row))
+    Console(width=120).print(table)
+
+
+def goals(found: dict[str, Any]) -> list[str]:
+    """Return what was aimed at beside what was found, and how much the matrix products alone would allow."""
+    trainers = {row["name"]: row for row in found["trainers"]}
+    if found["machine"]["gpu"]:
+        return [f"Goal: 20 times the plain loop with 20 runs; found {trainers['ours, 20 runs']['times_plain']:.1f}."]
+    stack, loop = trainers[f"ours, {found['stacked']} runs"], trainers["plain loop, 1 run"]
+    peer, limit = trainers.get("d3rlpy BC, 1 run"), found["products_alone"]["rate"]
+    aims = [
+        ("of the peak", 0.6, stack["of_peak"], found["products_alone"]["of_peak"]),
+        ("times the plain loop", 2, stack["times_plain"], limit / loop["rate"]),
+    ]
+    if peer:
+        aims.append(("times d3rlpy", 5, stack["times_d3rlpy"], limit / peer["rate"]))
+    rows = [(what, f"{aim:g}", f"{got:#.3g}", f"{most:#.3g}") for what, aim, got, most in aims]
+    header = (f"with {found['stacked']} stacked runs", "goal", "found", "with the products alone")
+    return shared.table(header, rows, "lr")
+
+
+def markdown(found: dict[str, Any]) -> str:
+    """Return the page that is committed."""
+    here, alone = found["machine"], found["products_alone"]
+    where = here["gpu"] or f"{here['processor']}, {here['vectors']}, one thread of {here['cores']} cores"
+    products = [
+        (row["name"], f"{row['gflops']:.1f}", f"{row['gflops'] / found['peak_gflops']:.0%}")
+        for row in found["products"]
+    ]
+    lines = [
+        "# Speed of small networks",
+        "",
+        f"{where}; load {here['load']} at the end; Python {here['python']}, torch {here['torch']}, NumPy "
+        f"{here['numpy']}, d3rlpy {here['d3rlpy']}. Written by `python -m benchmarks.speed.mlp`.",
+        "",
+        f"Rates are medians a second of {found['clock']} time, of slots in turns. One update of one run of our network "
+        f"takes {found['trainers'][-1]['flops_per_update'] / 1e6:.1f} MFLOP (`timing.flops`). The peak is the "
+        f"fastest large product, {found['peak_gflops']:.1f} GFLOP/s. The matrix products of {found['stacked']} runs "
+        f"alone, with nothing between them, would make {alone['rate']:.0f} run-updates a second.",
+        "",
+        *shared.table(COLUMNS, map(cells, found["trainers"]), "lr"),
+        "",
+        *goals(found),
+        "",
+        *shared.table(("matrix product", "GFLOP/s", "of peak"), products, "lr"),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

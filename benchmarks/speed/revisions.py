@@ -1,6 +1,6 @@
 """Compare two revisions of this repository, side by side: the command line's start, a training step, a language step.
 
-    python benchmarks/speed/revisions.py 997eb25            # this working tree beside that commit; about five minutes
+    python -m benchmarks.speed.revisions 997eb25            # this working tree beside that commit; about five minutes
 
 Every measurement is a process of its own on one thread; the two revisions take turns, round after round, so that
 whatever else the machine does hits both alike. Figures are medians of CPU-seconds, ratios are taken pair by pair.
@@ -11,16 +11,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 
-REPOSITORY = Path(__file__).parents[2]
+from benchmarks.experiments import shared
+
 START = """
 import resource, subprocess, sys
 subprocess.run([sys.executable, "-m", sys.argv[1], "--help"], check=True, stdout=subprocess.DEVNULL)
@@ -73,7 +72,7 @@ def measure(tree: Path, script: str, home: Path) -> float:
 
 def worktree(*arguments: str | Path) -> None:
     """Run `git worktree`."""
-    subprocess.run(["git", "worktree", *arguments], cwd=REPOSITORY, check=True)
+    subprocess.run(["git", "worktree", *arguments], cwd=shared.ROOT, check=True)
 
 
 def page(found: dict[str, object], rows: list[dict[str, object]]) -> str:
@@ -81,15 +80,21 @@ def page(found: dict[str, object], rows: list[dict[str, object]]) -> str:
     lines = [
         f"# This revision beside {found['base']}",
         "",
-        f"`python benchmarks/speed/revisions.py {found['base']}`, {found['date']}, {found['rounds']} rounds; "
-        f"{found['machine']}; Python {found['python']}, torch {found['torch']}. Medians of CPU-seconds, one thread.",
+        f"`python -m benchmarks.speed.revisions {found['base']}`, {found['date']}, {found['rounds']} rounds; "
+        f"{found['processor']}, {found['cores']} cores; Python {found['python']}, torch {found['torch']}. "
+        "Medians of CPU-seconds, one thread.",
         "",
-        "| | before | after | after / before (least – greatest) |",
-        "|---|---|---|---|",
     ]
-    for row in rows:
-        ratio = f"{row['ratio']:.3f} ({row['least']:.3f} – {row['greatest']:.3f})"
-        lines.append(f"| {row['what']} | {row['before']:.4g} | {row['after']:.4g} | {ratio} |")
+    cells = [
+        (
+            str(row["what"]),
+            f"{row['before']:.4g}",
+            f"{row['after']:.4g}",
+            f"{row['ratio']:.3f} ({row['least']:.3f} – {row['greatest']:.3f})",
+        )
+        for row in rows
+    ]
+    lines += shared.table(("", "before", "after", "after / before (least – greatest)"), cells)
     return "\n".join(lines) + "\n"
 
 
@@ -98,14 +103,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("base", help="a commit to compare with")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--out", type=Path, default=REPOSITORY / "benchmarks/results/speed")
+    parser.add_argument("--out", type=Path, default=shared.RESULTS / "speed")
     arguments = parser.parse_args()
     rows: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as scratch:
         before = Path(scratch) / "before"
         worktree("add", "--quiet", "--detach", before, arguments.base)
         try:
-            homes = {tree: Path(tempfile.mkdtemp(dir=scratch)) for tree in (before, REPOSITORY)}
+            homes = {tree: Path(tempfile.mkdtemp(dir=scratch)) for tree in (before, shared.ROOT)}
             for what, script in MEASURES.items():
                 for tree, home in homes.items():
                     measure(tree, script, home)  # builds what it needs, and warms the file cache
@@ -127,9 +132,7 @@ def main() -> None:
         "base": arguments.base,
         "date": date.today().isoformat(),
         "rounds": arguments.rounds,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "python": platform.python_version(),
-        "torch": version("torch"),
+        **shared.machine("torch"),
     }
     print(page(found, rows))
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,10 @@
 """How fast our batched simulator steps control tasks, beside the official environments and MuJoCo with nothing around.
 
-    python benchmarks/speed/simulation.py               # about three minutes
-    python benchmarks/speed/simulation.py --tasks dm_control/cheetah-run
+    python -m benchmarks.speed.simulation               # about three minutes
+    python -m benchmarks.speed.simulation --tasks dm_control/cheetah-run
 
-Everyone plays uniformly random actions and begins an episode anew where one ends. They take turns, one slot each, round
-after round, so that whatever else the machine does hits all alike; figures are medians of the slots, in control steps a
+All play uniformly random actions and reset when an episode ends. They take turns, one slot each, round after round, so
+that whatever else the machine does hits all alike; figures are medians of the slots, in control steps a
 second of the processor. Beginnings are clocked apart: ours are drawn by the official environments' own code.
 """
 
@@ -13,13 +13,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +28,11 @@ import mujoco
 import numpy as np
 from mujoco import rollout
 
+from benchmarks.experiments import shared
 from pmpo_offline.tasks import control
 from pmpo_offline.tasks.control.gymnasium_v5 import TASKS as RUNNERS
 from pmpo_offline.tasks.control.simulation import quiet
 
-REPOSITORY = Path(__file__).parents[2]
 COLUMNS = ("task", "official", "ours", "min to max", "times", "with beginnings, times", "MuJoCo alone", "times")
 GOAL = "dm_control/cheetah-run", 10.0
 
@@ -108,7 +106,7 @@ def official(name: str) -> Contender:
 
 
 def ours(simulation: control.Simulation) -> Contender:
-    """Step a batch, each episode begun anew as it ends."""
+    """Step a batch; episodes are reset as they end."""
     n = len(simulation)
     rng = np.random.default_rng(0)
     actions = rng.uniform(-1, 1, (199, n, simulation.rules.action_dim))
@@ -194,16 +192,14 @@ def markdown(found: dict[str, Any]) -> str:
         "",
         f"{here['processor']}, one thread of {here['cores']} cores; load {here['load']} at the end; Python "
         f"{here['python']}, MuJoCo {here['mujoco']}, dm_control {here['dm_control']}, Gymnasium {here['gymnasium']}, "
-        f"NumPy {here['numpy']}. Written by `python benchmarks/speed/simulation.py`.",
+        f"NumPy {here['numpy']}. Written by `python -m benchmarks.speed.simulation`.",
         "",
         "Control steps a second of the processor under random actions, medians of slots in turns: the official "
         f"environment stepped in Python, ours with {found['episodes']} episodes at once and an action for each "
         "at every step, and MuJoCo alone, which rolls out the official model with nothing between the steps. "
         "Multiples are of the official rate; *with beginnings* counts the drawing of initial states for both.",
         "",
-        "| " + " | ".join(COLUMNS) + " |",
-        "|---" + "|---:" * (len(COLUMNS) - 1) + "|",
-        *("| " + " | ".join(cells(row)) + " |" for row in rows),
+        *shared.table(COLUMNS, map(cells, rows), "lr"),
     ]
     if goal:
         lines += [
@@ -214,19 +210,6 @@ def markdown(found: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def machine() -> dict[str, Any]:
-    """Return what the figures hold for."""
-    listed = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.split(":")[1].strip() for line in listed if line.startswith("model name")]
-    return {
-        "processor": names[0] if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "load": round(os.getloadavg()[0], 1),
-        "python": platform.python_version(),
-        **{package: version(package) for package in ("mujoco", "dm_control", "gymnasium", "numpy")},
-    }
-
-
 def main() -> None:
     """Measure, print the page, and write it and its JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -234,13 +217,14 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=256, help="episodes of a batch")
     parser.add_argument("--rounds", type=int, default=7, help="slots of each contender")
     parser.add_argument("--seconds", type=float, default=0.7, help="length of a slot, of the processor")
-    parser.add_argument("--out", type=Path, default=REPOSITORY / "benchmarks/results/speed")
+    parser.add_argument("--out", type=Path, default=shared.RESULTS / "speed")
     arguments = parser.parse_args()
     rows = []
     for name in arguments.tasks:
         rows.append(measure(name, arguments.episodes, arguments.rounds, arguments.seconds))
         print(f"{name}: {rows[-1]['times']:.1f} times", file=sys.stderr)
-    found = {"episodes": arguments.episodes, "tasks": rows, "machine": machine()}
+    machine = shared.machine("mujoco", "dm_control", "gymnasium", "numpy", load=shared.load())
+    found = {"episodes": arguments.episodes, "tasks": rows, "machine": machine}
     print(markdown(found))
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "simulation.json").write_text(json.dumps(found, indent=1) + "\n")

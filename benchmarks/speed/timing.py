@@ -1,4 +1,4 @@
-"""What is timed, and how: updates of runs, in seconds of the clock and of the processor."""
+"""Timing of updates of runs, in seconds of the clock and of the processor."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Contender:
-    """Someone who makes updates."""
+    """One implementation of an update."""
 
     name: str
     runs: int

@@ -60,7 +60,7 @@ def test_the_upper_reference_is_the_shipped_expert(task: str) -> None:
     references = catalog.references(task)
     assert references is not None
     digest = get(task).sources([{"name": "x", "weight": 1, "policy": "expert"}])["expert"]
-    assert digest[:12] in references["how"], "measured with other weights: run benchmarks/measure_references.py"
+    assert digest[:12] in references["how"], "other weights: run benchmarks.experiments.references.run"
     assert "1000 held-out episodes" in references["how"]
     assert references["max"] >= WANTED[task]
     assert references["min"] < 0.1 * references["max"]

@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
-from types import ModuleType
 
 import polars as pl
-import pytest
 
+from benchmarks.experiments.control import report
 from pmpo_offline.benchmark.results import DRIFT, SCHEMA
 
 RECORD, MEDIUM = "dm_control/x-medium-replay-v0", "dm_control/x-medium-v0"
-
-
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    path = Path(__file__).parents[2] / "benchmarks" / "control_summary.py"
-    spec = importlib.util.spec_from_file_location("control_summary", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def raw(
@@ -37,7 +24,7 @@ def raw(
     return pl.DataFrame([dict.fromkeys(SCHEMA.names()) | row for row in rows], schema=SCHEMA)
 
 
-def test_the_tables(script: ModuleType, tmp_path: Path) -> None:
+def test_the_tables(tmp_path: Path) -> None:
     frames = [
         raw("bc", RECORD, [100, 120]),
         raw("bc", MEDIUM, [180, 180]),
@@ -54,7 +41,7 @@ def test_the_tables(script: ModuleType, tmp_path: Path) -> None:
         # Files of before there were language models lack some columns.
         (frame.drop(DRIFT) if number % 2 else frame).write_parquet(tmp_path / "raw" / f"{number}.parquet")
     (tmp_path / "findings.md").write_text("# Found\n")
-    script.main(results=tmp_path)
+    report.main(results=tmp_path)
     lines = (tmp_path / "README.md").read_text().splitlines()
     assert lines[0] == "# Found"
     (clone,) = [line for line in lines if line.startswith("| bc |") and "–" in line]

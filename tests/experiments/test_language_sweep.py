@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import polars as pl
-import pytest
+from helpers.raw_scores import raw_scores
 
+from benchmarks.experiments.language import report as sweep_report
+from benchmarks.experiments.language import run as sweep
 from pmpo_offline.benchmark.results import table
 from pmpo_offline.benchmark.suite import expand
 from pmpo_offline.declarations import catalog
 from pmpo_offline.training.config import complete
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
-
-@pytest.fixture(scope="module")
-def sweep() -> ModuleType:
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        import language_sweep
-    finally:
-        sys.path.remove(str(BENCHMARKS))
-    return language_sweep
-
-
-def test_every_part_is_of_settings_that_exist(sweep: ModuleType) -> None:
+def test_every_part_is_of_settings_that_exist() -> None:
     for part in sweep.PARTS.values():
         suite = catalog.suite(str(sweep.SUITE)).model_copy(update={"datasets": [part.dataset]})
         values = {algorithm: settings for algorithm, settings in part.settings.items() if settings}
@@ -39,13 +27,13 @@ def test_every_part_is_of_settings_that_exist(sweep: ModuleType) -> None:
         assert part.seeds >= 3
 
 
-def test_rejects_are_swept_below_and_above_the_bound(sweep: ModuleType) -> None:
+def test_rejects_are_swept_below_and_above_the_bound() -> None:
     for name in ("tiny", "sentiment"):
         multiples = [float(beta.removesuffix("x")) for beta in sweep.PARTS[name].settings["reject-bc"]["beta"]]
         assert min(multiples) < 1 < max(multiples)
 
 
-def test_table_and_picture_of_rows(sweep: ModuleType, scores, tmp_path: Path) -> None:
+def test_table_and_picture_of_rows(tmp_path: Path) -> None:
     def language(frame: pl.DataFrame, kl: float, distinct: float) -> pl.DataFrame:
         drift = {"kl": kl, "token_kl": kl / 9, "distinct": distinct, "reference_logp": -2.0, "perplexity": 9.0}
         return frame.with_columns(pl.lit(value, pl.Float64).alias(name) for name, value in drift.items())
@@ -56,14 +44,14 @@ def test_table_and_picture_of_rows(sweep: ModuleType, scores, tmp_path: Path) ->
     rows = table(
         pl.concat(
             [
-                language(scores("b", [[10.0]] * 3, **plain), 0.0, 0.8),
-                language(scores("h", [[35.0]] * 3, **reject, beta=2.0), 1.5, 0.8),
-                language(scores("l", [[10.0]] * 3, **reject, beta=0.1), 30.0, 0.1),
-                language(scores("r", [[35.0]] * 3, **reverse), 0.5, 0.8),
+                language(raw_scores("b", [[10.0]] * 3, **plain), 0.0, 0.8),
+                language(raw_scores("h", [[35.0]] * 3, **reject, beta=2.0), 1.5, 0.8),
+                language(raw_scores("l", [[10.0]] * 3, **reject, beta=0.1), 30.0, 0.1),
+                language(raw_scores("r", [[35.0]] * 3, **reverse), 0.5, 0.8),
             ]
         )
     )
-    sweep.language_sweep_report.write(tmp_path, "part", rows)
+    sweep_report.write(tmp_path, "part", rows)
     lines = (tmp_path / "part.md").read_text().splitlines()[2:]
     assert lines == [
         "| PMPO, both | alpha 0.5 β = 1 | inf ! | 35.000 | 50.0 | 50.0 – 50.0 | 0.50 | 0.80 | -2.00 | 9.00 |  |",

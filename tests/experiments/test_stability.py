@@ -3,39 +3,20 @@
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import polars as pl
 import pytest
 
-SCRIPTS = Path(__file__).parents[2] / "benchmarks" / "stability"
-
-
-@pytest.fixture(scope="module")
-def scripts() -> Iterator[dict[str, ModuleType]]:
-    """The experiment's modules, which find one another because they lie side by side."""
-    import importlib
-
-    sys.path.insert(0, str(SCRIPTS))
-    before = set(sys.modules)
-    names = ("bandit", "gaussian", "experiment", "report")
-    yield {name: importlib.import_module(name) for name in names}
-    sys.path.remove(str(SCRIPTS))
-    for name in set(sys.modules) - before:
-        if str(SCRIPTS) in str(getattr(sys.modules[name], "__file__", "")):
-            del sys.modules[name]
-
+from benchmarks.experiments.stability import bandit, gaussian, report
+from benchmarks.experiments.stability.experiment import verdicts
 
 SIDES = (0.5, 0.8, 1.25, 2.0)
 
 
 @pytest.mark.parametrize("arm", range(6))
-def test_bandit_collapses_below_its_bound_and_not_above(scripts: dict[str, ModuleType], arm: int) -> None:
-    bandit = scripts["bandit"]
-    runs = scripts["experiment"].verdicts(bandit.run(bandit.ARMS[arm], SIDES, updates=400))
+def test_bandit_collapses_below_its_bound_and_not_above(arm: int) -> None:
+    runs = verdicts(bandit.run(bandit.ARMS[arm], SIDES, updates=400))
     assert len(runs) == len(SIDES) * 5
     wrong = runs.filter(pl.col("collapsed") != pl.col("predicted"))
     assert wrong.is_empty(), wrong
@@ -46,9 +27,8 @@ def test_bandit_collapses_below_its_bound_and_not_above(scripts: dict[str, Modul
 
 
 @pytest.mark.parametrize("arm", [0, 3])
-def test_gaussian_collapses_below_its_bound_and_not_above(scripts: dict[str, ModuleType], arm: int) -> None:
-    gaussian = scripts["gaussian"]
-    runs = scripts["experiment"].verdicts(gaussian.run(gaussian.ARMS[arm], (0.6, 1.5), updates=300))
+def test_gaussian_collapses_below_its_bound_and_not_above(arm: int) -> None:
+    runs = verdicts(gaussian.run(gaussian.ARMS[arm], (0.6, 1.5), updates=300))
     wrong = runs.filter(pl.col("collapsed") != pl.col("predicted"))
     assert wrong.is_empty(), wrong
 
@@ -65,23 +45,22 @@ def test_gaussian_collapses_below_its_bound_and_not_above(scripts: dict[str, Mod
         (lambda step: -step, False),  # rises
     ],
 )
-def test_verdict_on_trajectories_of_known_kind(scripts: dict[str, ModuleType], fall, collapsed: bool) -> None:
+def test_verdict_on_trajectories_of_known_kind(fall, collapsed: bool) -> None:
     steps = range(9)
     rewards = [0.5] * 8 + [0.25]
     columns = {"step": list(steps), "reject_logp": [-2.0 - fall(step) for step in steps], "reward": rewards}
     trajectory = pl.DataFrame({**columns, "arm": "x", "multiple": 0.9, "seed": 0, "kl": 1.0, "loss": 0.0})
-    (run,) = scripts["experiment"].verdicts(trajectory).iter_rows(named=True)
+    (run,) = verdicts(trajectory).iter_rows(named=True)
     assert run["collapsed"] is collapsed
     assert run["harmed"]
     assert run["predicted"]
 
 
-def test_report_says_where_the_threshold_was_seen(scripts: dict[str, ModuleType], tmp_path: Path) -> None:
-    bandit = scripts["bandit"]
+def test_report_says_where_the_threshold_was_seen(tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()
     frame = bandit.run(bandit.ARMS[0], SIDES, updates=200).with_columns(machine=pl.lit("this one"))
     frame.write_parquet(tmp_path / "raw" / "arm.parquet")
-    text = scripts["report"].write(tmp_path).read_text()
+    text = report.write(tmp_path).read_text()
     # The largest value of beta that collapsed and the next, in multiples of the bound.
     assert "| Bandit | rejects | joint | closed form | 1 | 0.80, 1.25 | 100% | 100% / 0% |" in text
     assert "| 1.25 | 1.25 | 0 of 5 |" in text

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.experiments.mixture.em import fit_mixture, start_mixture
 from pmpo_offline import tasks
 from pmpo_offline.build import build_dataset
 from pmpo_offline.data import columns
 from pmpo_offline.declarations import catalog
 from pmpo_offline.policies import Mixture
 from pmpo_offline.tasks.bandit.functions import BAD, GMM, GOOD
-from pmpo_offline.training.control.em import fit_mixture, start_mixture
 
 
 def test_the_discs_are_disjoint_and_inside_the_square():

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.experiments.bandits.gaussian import GaussianPolicy
 from pmpo_offline.objectives import OBJECTIVES
 from pmpo_offline.online.improver import Improver, OnlineSettings
 from pmpo_offline.policies import MixturePolicy
-from pmpo_offline.policies.gaussian import GaussianPolicy
 from pmpo_offline.tasks.bandit import FUNCTIONS
 from pmpo_offline.training.control.constraints import Constraints
 
