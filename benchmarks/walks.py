@@ -1,4 +1,4 @@
-"""Count the package files that a reader enters on six walks: `python benchmarks/walks.py [WALK] [-v]`.
+"""Count the package files that a reader enters on six walks: `python -m benchmarks.walks [WALK] [-v]`.
 
 A file is entered when one of its functions runs, in this process or, inlined here, in one that it would start. Every
 walk runs twice, and the second time counts: what runs only while modules are imported is not part of the walk. The

@@ -1,9 +1,9 @@
-"""Draws the pictures of docs/objectives.md: what each objective does to an accepted and to a rejected sample.
+"""Draw the pictures of docs/objectives.md: how each objective pushes an accepted and a rejected sample.
 
-Run `python docs/gradients.py [FOLDER]`; the folder is docs/pictures unless another is given.
+    python -m docs.gradients [FOLDER]       default: docs/pictures
 
-Every curve is the gradient that autograd finds in the real loss; no formula stands here a second time. The losses take
-stacked runs, so one call serves a whole axis: run i is a batch whose log-ratio (or score, or margin) is the i-th point.
+Every curve is the gradient of the real loss by autograd; no formula is repeated here. The losses take stacked runs, so
+one call serves a whole axis: run i is a batch whose log-ratio (or score, or margin) is the i-th point.
 """
 
 from __future__ import annotations
@@ -28,10 +28,14 @@ from pmpo_offline.objectives import OBJECTIVES, divergences, stability
 
 FOLDER = Path(__file__).parent / "pictures"
 POINTS = 401
-ACCEPTED, REJECTED, NEITHER = "#0072b2", "#d55e00", "#555555"  # Okabe and Ito's blue and vermilion: told apart by all
+ACCEPTED, REJECTED, NEITHER = (
+    "#0072b2",
+    "#d55e00",
+    "#555555",
+)  # Okabe and Ito's blue and vermilion, for colour-blind readers
 STYLES = ("-", "--", ":")
 REF_LOGP = -2.0
-"""log pi_ref of both samples, where only their log-ratio to the reference is drawn."""
+"""log pi_ref of both samples in pictures against their log-ratio to the reference."""
 LOG_RATIO, PUSH = "r = log π − log π_ref of the sample", "push = −∂loss / ∂log π"
 LABEL = torch.tensor([1.0, -1.0])
 
@@ -44,7 +48,7 @@ def axis(low: float, high: float) -> Tensor:
 
 
 def push(loss: Callable[[Tensor], Loss], logp: Tensor) -> Tensor:
-    """Return -d loss / d logp, in the shape of logp: above 0 the sample gains probability."""
+    """Return -d loss / d logp, in the shape of logp; where it is above 0 the sample gains probability."""
     logp = logp.clone().requires_grad_()
     value, _ = loss(logp)
     (gradient,) = torch.autograd.grad(value.sum(), logp)
@@ -53,9 +57,9 @@ def push(loss: Callable[[Tensor], Loss], logp: Tensor) -> Tensor:
 
 @contextmanager
 def picture(path: Path, *, x: str, y: str) -> Iterator[Axes]:
-    """Yield axes that all pictures share the looks of, and save them as a small PNG."""
-    looks: dict[Any, Any] = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False}
-    with matplotlib.rc_context(looks):
+    """Yield axes in the style of all pictures, and save them as a small PNG."""
+    style: dict[Any, Any] = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False}
+    with matplotlib.rc_context(style):
         figure, axes = pyplot.subplots(figsize=(4.8, 3.0), dpi=150, layout="constrained")
         axes.axhline(0, color="#bbbbbb", linewidth=0.8, zorder=0)
         yield axes
@@ -67,7 +71,7 @@ def picture(path: Path, *, x: str, y: str) -> Iterator[Axes]:
         figure.legend(loc="outside upper center", ncols=columns, columnspacing=1, frameon=False)
         figure.savefig(path)
         pyplot.close(figure)
-    with Image.open(path) as image:  # sixty-four colours are all that such a drawing has
+    with Image.open(path) as image:  # such a drawing has no more than 64 colours
         small = image.convert("RGB").quantize(64)
     small.save(path, optimize=True)
 
@@ -76,7 +80,7 @@ class Curves:
     """The pushes of one objective, drawn with one line style a setting.
 
     Args:
-        axes: where.
+        axes: to draw on.
         x: (POINTS,), the points of the axis.
     """
 
@@ -127,7 +131,7 @@ def pairs_picture(path: Path, name: str, *, lengths: bool = False) -> None:
 
 
 def pmpo(path: Path) -> None:
-    """Flat: PMPO does not look at the log-ratio, unless a floor makes it."""
+    """Draw PMPO: flat, since it does not depend on the log-ratio, except with a floor."""
 
     def loss(logp: Tensor, beta: float = 0.0, floor: float = 0.0) -> Loss:
         return objectives.pmpo(logp, LABEL, -logp.mean(-1), alpha=0.5, beta=beta, floor=floor)
@@ -144,7 +148,7 @@ def pmpo(path: Path) -> None:
 
 
 def bc(path: Path) -> None:
-    """Every row alike."""
+    """Draw cloning: every row alike."""
     r = axis(-10, 10)
     with picture(path, x=LOG_RATIO, y=PUSH) as axes:
         pushes = push(objectives.bc, (r + REF_LOGP).unsqueeze(-1).expand(-1, 2))
@@ -154,12 +158,12 @@ def bc(path: Path) -> None:
 
 
 def bc_accepts(path: Path) -> None:
-    """Accepts alone."""
+    """Draw cloning of accepts alone."""
     rows_picture(path, {"": lambda logp: objectives.bc_accepts(logp, LABEL)})
 
 
 def unlikelihood(path: Path) -> None:
-    """Against log p itself: it has no reference."""
+    """Draw unlikelihood against log p itself: it has no reference."""
     logp = axis(-10, -0.01)
     with picture(path, x="log π of the sample", y=PUSH) as axes:
         pushes = push(lambda logp: objectives.unlikelihood(logp, LABEL), logp.unsqueeze(-1).expand(-1, 2))
@@ -168,7 +172,7 @@ def unlikelihood(path: Path) -> None:
 
 
 def kto(path: Path) -> None:
-    """A bell around the reference point."""
+    """Draw KTO: a bell around the reference point."""
 
     def loss(logp: Tensor, beta: float) -> Loss:
         ref, kl = torch.full_like(logp, REF_LOGP), torch.zeros(POINTS)
@@ -178,7 +182,7 @@ def kto(path: Path) -> None:
 
 
 def bco(path: Path) -> None:
-    """A slope that ends beyond the shift, which a running mean would give."""
+    """Draw BCO: a slope that ends beyond the shift, here 0; in training it is a running mean."""
 
     def loss(logp: Tensor, beta: float) -> Loss:
         ref, shift = torch.full_like(logp, REF_LOGP), torch.zeros(POINTS)
@@ -188,7 +192,7 @@ def bco(path: Path) -> None:
 
 
 def binary_crr(path: Path) -> None:
-    """A step at advantage zero."""
+    """Draw binary CRR: a step at advantage zero."""
     advantage = axis(-10, 10)
     with picture(path, x="advantage of the sample", y=PUSH) as axes:
         logp = torch.full((POINTS, 1), REF_LOGP, dtype=torch.float64)
@@ -197,7 +201,7 @@ def binary_crr(path: Path) -> None:
 
 
 def awr(path: Path) -> None:
-    """An exponential with a ceiling; no sample is pushed down."""
+    """Draw AWR: an exponential with a ceiling; no sample is pushed down."""
     advantage = axis(-10, 10)
     logp = torch.full((POINTS, 1), REF_LOGP, dtype=torch.float64)
 
@@ -211,7 +215,7 @@ def awr(path: Path) -> None:
 
 
 def mpo(path: Path) -> None:
-    """The share that one of four candidates takes of its state."""
+    """Draw MPO: the share of one of four candidates of a state."""
     score = axis(-10, 10)
     scores = torch.stack([score, *[torch.zeros_like(score)] * 3], dim=-1).unsqueeze(1)
     logp = torch.full((POINTS, 1, 4), REF_LOGP, dtype=torch.float64)
@@ -230,7 +234,7 @@ def mpo(path: Path) -> None:
 
 
 def td3_bc(path: Path) -> None:
-    """Between the recorded action and the best one; what is pushed is the action itself."""
+    """Draw TD3+BC between the recorded action and the best one; it pushes the action itself."""
 
     def loss(action: Tensor, alpha: float) -> Loss:
         return objectives.td3_bc(4 - (action - 0.5).square(), (action + 0.5).square(), alpha=alpha)
@@ -243,7 +247,7 @@ def td3_bc(path: Path) -> None:
 
 
 def divergence_picture(path: Path) -> None:
-    """The whole loss of one rejected outcome: which divergence stops its fall."""
+    """Draw the whole loss of one rejected outcome under each divergence: one of them stops its fall."""
     reference = torch.tensor([0.5, 0.5], dtype=torch.float64)
     logit = axis(-30, 0)
     log_policy = torch.stack([logit, torch.zeros_like(logit)], dim=-1).log_softmax(-1)
@@ -265,7 +269,7 @@ def divergence_picture(path: Path) -> None:
 
 
 def bound_picture(path: Path) -> None:
-    """The least beta against what the reference produces of rejects."""
+    """Draw the least beta against the reference's reject mass."""
     masses = torch.linspace(0.05, 1, 200).tolist()
     with picture(path, x="P_r, the reference's reject mass", y="least β") as axes:
         for alpha, colour, name in ((0.0, REJECTED, "0"), (0.5, ACCEPTED, "½")):
