@@ -16,24 +16,21 @@ from benchmarks.speed import rows
 from benchmarks.speed.timing import BATCH, HIDDEN, Contender, Timing, flops, timed
 from pmpo_offline import data
 from pmpo_offline.declarations import catalog
-from pmpo_offline.training.config import TrainingSettings, settle
 from pmpo_offline.training.control.batches import Sampler
-from pmpo_offline.training.control.fitting import fit
-from pmpo_offline.training.control.reference import fresh_policy
+from pmpo_offline.training.control.trainer import Stack, fit, fresh_policy
 
 
 def ours(dataset: data.Dataset, runs: int, device: torch.device) -> Contender:
     """Our trainer's loop as it is: drawing, forward, loss, backward, clipping, AdamW, schedule and averaged weights."""
     algorithm = catalog.algorithm("bc", "rgb-stacking")
     seeds = list(range(runs))
-    sampler = Sampler(dataset, algorithm.rows, seeds, shuffle=False, device=device)
+    sampler = Sampler(dataset, algorithm, seeds, shuffle=False, device=device)
     sizes = {"components": 1, "hidden": HIDDEN, "batch": BATCH}
-    policy = fresh_policy(sampler, TrainingSettings(**sizes), seeds).to(device)  # type: ignore[arg-type]
-    settings = [settle(algorithm, {}, dataset)]
+    policy = fresh_policy(sampler, Stack(dataset, algorithm, seeds, overrides=sizes).hyper)
 
     def update(n: int) -> Timing:
-        hyper = TrainingSettings(updates=n, **sizes)  # type: ignore[arg-type]
-        return timed(lambda: fit(policy, None, sampler, algorithm, settings, runs, hyper, None, None), device)
+        stack = Stack(dataset, algorithm, seeds, overrides={"updates": n, **sizes})
+        return timed(lambda: fit(stack, sampler, policy), device)
 
     outputs = policy.network[-1].bias.shape[-1]  # mean, deviation and the weight of the one component
     return Contender(f"ours, {runs} run{'s'[: runs > 1]}", runs, flops([rows.OBSERVATION, *HIDDEN, outputs]), update)

@@ -19,7 +19,7 @@ import pyarrow as pa
 from pmpo_offline import data
 from pmpo_offline.data import Dataset, Experience, LabelRule
 from pmpo_offline.tasks import ScoredCandidates
-from pmpo_offline.training import CandidateSettings, CriticSettings, Judged
+from pmpo_offline.training import Advantages, CandidateSettings, CriticSettings
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def _candidates(scored: ScoredCandidates) -> pa.Table:
 
 
 def _label(
-    order: Order, transitions: pa.Table, ends: pa.Table, candidates: pa.Table | None, judged: Judged | None
+    order: Order, transitions: pa.Table, ends: pa.Table, candidates: pa.Table | None, judged: Advantages | None
 ) -> tuple[data.Metadata, dict[str, pa.Table]]:
     """Label and balance the tables, and describe what came out."""
     done = data.label_tables(
@@ -114,14 +114,14 @@ def _label(
     return metadata, {name: table for name, table in tables.items() if table is not None}
 
 
-def _judged(order: Order, transitions: pa.Table, ends: pa.Table, folder: Path) -> Judged:
+def _judged(order: Order, transitions: pa.Table, ends: pa.Table, folder: Path) -> Advantages:
     """Return what the critics say of the experience; kept in `folder` for every labelling of it."""
     path = folder / order.judged
     if path.exists():
-        return Judged.load(path)
+        return Advantages.load(path)
     plain = replace(order, label=LabelRule.parse("success"), imbalance=None, noise=0.0)
     metadata, tables = _label(plain, transitions, ends, None, None)
     dataset = Dataset(metadata, folder, tables["transitions"], tables["episodes"])
-    judged = Judged.of(dataset, order.critic, order.candidates, order.seed, folder)
+    judged = Advantages.of(dataset, order.critic, order.candidates, order.seed, folder)
     judged.save(path)
     return judged

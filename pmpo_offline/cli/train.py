@@ -55,21 +55,12 @@ def train(
     with working():
         from pmpo_offline.build import build_dataset, is_built
         from pmpo_offline.data import load_dataset
-        from pmpo_offline.training.run import train_single
+        from pmpo_offline.training.run import Run, train_run
 
         dataset = load_dataset(name, home=home) if is_built(name, home) else build_dataset(name, home=home)
         place = output or _place(dataset.metadata.id, algo, chosen, seed, steps, shuffle_labels)
-        record = train_single(
-            dataset,
-            algo,
-            output=place,
-            settings=chosen,
-            seed=seed,
-            steps=steps,
-            model=model,
-            home=home,
-            shuffle_labels=shuffle_labels,
-        )
+        run = Run(dataset, algo, chosen, seed, steps, model, shuffle_labels)
+        record = train_run(run, place, home)
     if json:
         emit({**{key: value for key, value in record.items() if key != "history"}, "output": str(place)})
     else:

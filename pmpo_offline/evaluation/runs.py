@@ -10,7 +10,7 @@ from typing import Any
 from pmpo_offline import data
 from pmpo_offline.data import Dataset, load_dataset
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
-from pmpo_offline.training.record import AGAIN, NAME, read_record
+from pmpo_offline.training.run import AGAIN, NAME, read_record
 
 
 @dataclass(frozen=True)
@@ -145,12 +145,12 @@ def _control(
     workers: int | None,
 ) -> dict[str, Any]:
     from pmpo_offline.evaluation.rollouts import check_simulated, check_versions, evaluate, normalized
-    from pmpo_offline.policies.stored import load_policy
+    from pmpo_offline.policies import MixturePolicy
 
     references = dataset.metadata.references
     check_versions(dataset.metadata.id, references)
     check_simulated(dataset.metadata.id, record["task"])
-    policy = load_policy(directory / record["policy"])
+    policy = MixturePolicy.load(directory / record["policy"])
     scores = evaluate(policy, record["task"], episodes=episodes, workers=workers)
     reward = float(scores["return"].to_numpy().mean())
     return {

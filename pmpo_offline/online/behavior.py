@@ -11,7 +11,6 @@ learner ── advance ── advance ── advance ── … ── until `st
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ import mujoco
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pmpo_offline.online.behavior_record import CONFIRMING, EPISODES, Record
 from pmpo_offline.online.behavior_targets import MEDIUM, TARGETS, task_id
@@ -29,10 +29,10 @@ from pmpo_offline.online.cloning import SCRIPTS
 from pmpo_offline.online.registry import LEARNERS
 from pmpo_offline.policies.behavior import BehaviorPolicy
 from pmpo_offline.runtime import progress
-from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, unknown
+from pmpo_offline.runtime.errors import PmpoOfflineError, unknown
 from pmpo_offline.runtime.random_words import random_words
 from pmpo_offline.tasks.control import Rules, play, rules
-from pmpo_offline.training import checkpoint
+from pmpo_offline.training.checkpoint import Checkpoint, training_identity
 
 Array = NDArray[np.float64]
 
@@ -114,9 +114,11 @@ class _Training:
         self._learner = LEARNERS[algo](self._rules, seed, steps)
         self._seed, self._random = seed, float(random_returns(self._rules, _seeds("random", seed, EPISODES)).mean())
         self._facts = {"task": task, "algo": algo, "seed": str(seed), "planned": str(self._learner.planned)}
-        self._checkpoint = output / CHECKPOINT
-        if self._checkpoint.exists() and not fresh:
-            self._record = self._resume()
+        remedy = "name another --output, or start with --fresh"
+        self._checkpoint = Checkpoint(output / CHECKPOINT, training_identity("mujoco", **self._facts), remedy)
+        saved = None if fresh else self._checkpoint.load()
+        if saved:
+            self._record = self._restored(*saved)
         else:
             self._record = Record(self._random + MEDIUM * (TARGETS[task] - self._random))
             self._record.improved(self._learner.policy(), 0)
@@ -155,15 +157,9 @@ class _Training:
         self._record.cpu_seconds = self._spent_before + time.process_time() - self._began
         tensors, line = self._record.state()
         tensors |= {f"learner/{name}": tensor for name, tensor in self._learner.state().items()}
-        checkpoint.save(self._checkpoint, tensors, record=line, owner=json.dumps(self._facts))
+        self._checkpoint.save(tensors, record=line)
 
-    def _resume(self) -> Record:
-        tensors, facts = checkpoint.load(self._checkpoint)
-        if facts.get("owner") != json.dumps(self._facts):
-            raise UserError(
-                f"{self._output} holds a training with other settings ({facts.get('owner', 'unknown')}): "
-                "name another --output, or start with --fresh"
-            )
+    def _restored(self, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> Record:
         prefix = "learner/"
         self._learner.restore({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
         return Record.restored({n: t for n, t in tensors.items() if not n.startswith(prefix)}, facts["record"])

@@ -26,7 +26,7 @@ from pmpo_offline.policies.behavior import FARTHEST, BehaviorPolicy
 from pmpo_offline.policies.network import StackedLinear
 from pmpo_offline.policies.perceptron import PerceptronPolicy
 from pmpo_offline.tasks.control import Rules
-from pmpo_offline.training.critics.double_q import Descent, Twin
+from pmpo_offline.training.critics.double_q import Adam, DoubleQ
 
 SMALLEST_SCALE = 1e-2
 PLANNED = 2_000_000
@@ -71,9 +71,9 @@ class OnlineControl:
             shuffled=algorithm.shuffled,
             constraints=algorithm.constraints,
         )
-        self._critic = Twin(seeds, observed + acted, hyper.critic_hidden, 0.0, torch.device("cpu"))
+        self._critic = DoubleQ(seeds, observed + acted, hyper.critic_hidden, 0.0, torch.device("cpu"))
         _begin_at_zero(self._critic)
-        self._descent = Descent(self._critic.weights, hyper.critic_rate)
+        self._descent = Adam(self._critic.weights, hyper.critic_rate)
         self._acting, self._picking = Draws(seeds, "act"), Draws(seeds, "pick")
         self._center = torch.zeros(len(seeds), 1, observed, dtype=torch.float64)
         self._square = torch.ones(len(seeds), 1, observed, dtype=torch.float64)
@@ -213,7 +213,7 @@ def learner(algo: str, rules: Rules, seed: int, frames: int | None) -> OnlineCon
     return OnlineControl(rules, [seed], ALGORITHMS[algo], frames)
 
 
-def _begin_at_zero(critic: Twin) -> None:
+def _begin_at_zero(critic: DoubleQ) -> None:
     """Let both Q be 0 everywhere: the lesser of two random numbers would be a pessimism that is slow to unlearn."""
     layers = len(critic.weights) // 2
     with torch.no_grad():

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
-from pmpo_offline.policies.network import stacked_mlp
+from pmpo_offline.policies.network import StackedLinear, stacked_mlp
+from pmpo_offline.runtime.errors import PmpoOfflineError
+from pmpo_offline.runtime.tensors import load_tensors, save_tensors
 
 _HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
+_FORMAT = "pmpo-offline mixture policy 1"
 
 
 @dataclass(frozen=True)
@@ -123,3 +129,34 @@ class MixturePolicy(nn.Module):
             mean=mean.reshape(shape),
             log_std=low + (high - low) * torch.sigmoid(deviation.reshape(shape)),
         )
+
+    def save(self, path: Path) -> None:
+        """Write the R policies to a file; `PmpoOfflineError` if the disk refuses."""
+        layers = [layer for layer in self.network if isinstance(layer, StackedLinear)]
+        shape = {
+            "runs": self.runs,
+            "action_dim": self.action_dim,
+            "components": self.components,
+            "hidden": [layer.weight.shape[-1] for layer in layers[:-1]],
+            "std_range": [math.exp(bound) for bound in self.log_std_range],
+        }
+        save_tensors(path, self.state_dict(), format=_FORMAT, shape=json.dumps(shape))
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what `save` wrote; `PmpoOfflineError` if the file is damaged or holds something else."""
+        tensors, facts = load_tensors(path)
+        if facts.get("format") != _FORMAT:
+            raise PmpoOfflineError(f"{path} is no policy of pmpo-offline: expected the policy.safetensors of a run")
+        shape = json.loads(facts["shape"])
+        policy = cls(
+            [0] * shape["runs"],
+            torch.zeros_like(tensors["observation_mean"]),
+            torch.ones_like(tensors["observation_std"]),
+            shape["action_dim"],
+            components=shape["components"],
+            hidden=shape["hidden"],
+            std_range=tuple(shape["std_range"]),
+        )
+        policy.load_state_dict(tensors)
+        return policy.eval()

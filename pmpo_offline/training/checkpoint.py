@@ -1,84 +1,70 @@
-"""Checkpoints of training: weights, optimizer moments and averages as safetensors, whole or absent."""
+"""Checkpoints: how far a training is, for the same training to resume from, and what makes two trainings the same."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import importlib.metadata
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from pmpo_offline import __version__
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
-from pmpo_offline.runtime.files import atomic_file
+from pmpo_offline.runtime.hashing import identity
+from pmpo_offline.runtime.tensors import hash_tensors, load_tensors, save_tensors
+
+REVISION = 1
+"""Raise it with every change of the code after which a training comes out differently: old checkpoints are refused."""
 
 
-def save(path: Path, tensors: Mapping[str, Tensor], **facts: str) -> None:
-    """Write tensors and a few facts about them; the old file stands until the new one is safe on the disk."""
-    content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    try:
-        with atomic_file(path) as scratch:
-            save_file(content, scratch, metadata=facts)
-    except (OSError, SafetensorError) as error:
-        raise PmpoOfflineError(f"cannot write {path}: {error}") from None
+def training_identity(*packages: str, **ingredients: Any) -> str:
+    """Return the identity of a training: all that it depends on, with the code's revision and the packages' versions.
 
-
-def load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read what `save` wrote; `PmpoOfflineError` if the file is damaged."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise PmpoOfflineError(f"{path} is damaged ({error}): delete it and run the same command again") from None
-
-
-def save_progress(
-    path: Path,
-    weights: Sequence[Tensor],
-    average: Sequence[Tensor],
-    beside: Sequence[Tensor],
-    optimizer: torch.optim.Optimizer,
-    step: int,
-    owner: str,
-) -> None:
-    """Write how far a training is after `step` updates: weights, their average, the optimizer's moments.
-
-    `beside` holds what else moves: the weights of a reference that follows the policy, and all of a critic.
-    `owner` names the training, so that no other one goes on from it.
+    Args:
+        packages: distributions that it computes with, beside this one and torch.
+        ingredients: JSON values: content of the dataset, algorithm, complete settings, every seed, hyperparameters, …
     """
-    tensors: dict[str, Tensor] = {}
-    for i, (weight, mean) in enumerate(zip(weights, average, strict=True)):
-        moments = optimizer.state[weight]
-        tensors |= {f"weight.{i}": weight, f"average.{i}": mean}
-        tensors |= {f"first.{i}": moments["exp_avg"], f"second.{i}": moments["exp_avg_sq"]}
-    tensors |= {f"beside.{i}": tensor for i, tensor in enumerate(beside)}
-    moves = int(moments["step"])  # fewer than the updates where a critic learns more often than the policy
-    save(path, tensors, step=str(step), moves=str(moves), owner=owner)
+    # "2.5.1+cpu" and "2.5.1+cu124" are one version: a training may move to another device.
+    versions = {name: importlib.metadata.version(name).partition("+")[0] for name in ("torch", *packages)}
+    return identity(**ingredients, versions={**versions, "pmpo-offline": __version__}, revision=REVISION)
 
 
-def resume(
-    path: Path,
-    weights: Sequence[Tensor],
-    average: Sequence[Tensor],
-    beside: Sequence[Tensor],
-    optimizer: torch.optim.Optimizer,
-    owner: str,
-) -> int:
-    """Put back what `save_progress` wrote and return the updates done; `UserError` if another training wrote it."""
-    tensors, facts = load(path)
-    if facts.get("owner") != owner:
-        raise UserError(f"{path} is the checkpoint of another training: name another path, or delete it")
-    step, moves = int(facts["step"]), float(facts["moves"])
-    with torch.no_grad():
-        for i, (weight, mean) in enumerate(zip(weights, average, strict=True)):
-            weight.copy_(tensors[f"weight.{i}"])
-            mean.copy_(tensors[f"average.{i}"])
-            optimizer.state[weight] = {
-                "step": torch.tensor(moves, device=weight.device),
-                "exp_avg": tensors[f"first.{i}"].to(weight.device),
-                "exp_avg_sq": tensors[f"second.{i}"].to(weight.device),
-            }
-        for i, tensor in enumerate(beside):
-            tensor.copy_(tensors[f"beside.{i}"])
-    return step
+@dataclass(frozen=True)
+class Checkpoint:
+    """The file in which a training leaves how far it is: tensors and facts, its identity, and a checksum."""
+
+    path: Path
+    identity: str
+    remedy: str = "name another path, or delete it"
+    """What to do if the file belongs to another training."""
+
+    def save(self, tensors: Mapping[str, Tensor], *, finished: bool = False, **facts: str) -> None:
+        """Replace the file; `PmpoOfflineError` if the disk refuses.
+
+        Args:
+            tensors: by name.
+            finished: whether the training is done, so that another one may replace it.
+            facts: strings by name.
+        """
+        own = {"identity": self.identity, "finished": str(finished), "checksum": hash_tensors(tensors)}
+        save_tensors(self.path, tensors, **facts, **own)
+
+    def load(self) -> tuple[dict[str, Tensor], dict[str, str]] | None:
+        """Return the tensors and facts that this training saved last, None if it has to start from the beginning.
+
+        Raises:
+            UserError: another training is half-way there.
+            PmpoOfflineError: the file is damaged.
+        """
+        if not self.path.exists():
+            return None
+        tensors, facts = load_tensors(self.path)
+        if facts.get("identity") != self.identity:
+            if facts.get("finished") == "True":
+                return None
+            raise UserError(f"{self.path} is the checkpoint of another training: {self.remedy}")
+        if facts["checksum"] != hash_tensors(tensors):
+            raise PmpoOfflineError(f"{self.path} is damaged (its checksum is wrong): delete it and start again")
+        return tensors, facts

@@ -1,4 +1,4 @@
-"""What a training run is told: the trainer's hyperparameters, and an objective's settings completed for a dataset."""
+"""Training configuration: the trainer's hyperparameters, an objective's settings for a dataset, and its bound on β."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from pmpo_offline.data import Dataset, columns
 from pmpo_offline.declarations import OBJECTIVES
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.objectives import Interval
-from pmpo_offline.runtime.errors import UserError, unknown
-from pmpo_offline.training.bound import beta_bound, is_forward, reject_mass
+from pmpo_offline.runtime.errors import UserError, unknown, validated
 
 MEASURED = "dataset"
-"""In place of a number for `reject_mass`: what the dataset says."""
+"""In place of a number for `reject_mass`: the dataset's own."""
 
 
 class TrainingSettings(BaseModel):
@@ -47,21 +46,9 @@ class TrainingSettings(BaseModel):
 S = TypeVar("S", bound=BaseModel)
 
 
-def hyperparameters(algorithm: AlgorithmDeclaration, overrides: Mapping[str, Any]) -> TrainingSettings:
+def hyperparameters(algorithm: AlgorithmDeclaration, overrides: Mapping[str, Any], kind: type[S]) -> S:
     """Return an algorithm's training hyperparameters; `UserError` for one that is unknown or malformed."""
-    return validated(algorithm, overrides, TrainingSettings)
-
-
-def validated(algorithm: AlgorithmDeclaration, overrides: Mapping[str, Any], kind: type[S]) -> S:
-    """Return the hyperparameters of another trainer, of this kind; `UserError` likewise."""
-    try:
-        return kind.model_validate({**algorithm.training, **overrides})
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"]))
-        if first["type"] == "extra_forbidden":
-            raise unknown(f"training setting of {algorithm.name}", name, kind.model_fields) from None
-        raise UserError(f"training setting {name} of {algorithm.name}: {first['msg'].lower()}") from None
+    return validated(kind, {**algorithm.training, **overrides}, f"training of {algorithm.name}", key="setting")
 
 
 def complete(algorithm: AlgorithmDeclaration, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,21 +64,30 @@ def complete(algorithm: AlgorithmDeclaration, settings: Mapping[str, Any]) -> di
         raise unknown(f"setting of {algorithm.name}", min(odd), objective.settings)
     for name, allowed in objective.allowed.items():
         value = values[name]
-        bounded = name == "beta" and objective.bound is not None
-        measured = name == "reject_mass"
-        scaled = name == "temperature" and "advantage" in objective.inputs.values()
         if value in allowed:
             values[name] = float(value) if isinstance(allowed, Interval) else value  # people write 2 for 2.0
-        elif (
-            not (bounded and _multiple(value) is not None)
-            and not (measured and value == MEASURED)
-            and not (scaled and _multiple(value, "sd"))
-        ):
-            hint = ', or a multiple of its bound such as "1.05x"' if bounded else ""
-            hint = ', or a multiple of the advantages\' deviation such as "1sd"' if scaled else hint
-            hint = f', or "{MEASURED}"' if measured else hint
+            continue
+        hint, fits = "", False
+        if name == "beta" and objective.bound is not None:
+            hint, fits = ', or a multiple of its bound such as "1.05x"', _multiple(value) is not None
+        elif name == "reject_mass":
+            hint, fits = f', or "{MEASURED}"', value == MEASURED
+        elif name == "temperature" and "advantage" in objective.inputs.values():
+            hint, fits = ', or a multiple of the advantages\' deviation such as "1sd"', bool(_multiple(value, "sd"))
+        if not fits:
             raise UserError(f"{algorithm.name}.{name} is {allowed}{hint}, not {value!r}")
     return values
+
+
+def check_family(algorithm: AlgorithmDeclaration, dataset: Dataset) -> None:
+    """Raise `UserError` if the objective has inputs that this kind of dataset cannot give."""
+    objective = OBJECTIVES[algorithm.objective]
+    family = "language" if dataset.metadata.kind == "responses" else "control"
+    if family not in objective.families:
+        raise UserError(
+            f"{algorithm.name}: {objective.name} needs {', '.join(objective.inputs.values())}, which "
+            f"{dataset.metadata.id} cannot give: it is for {' and '.join(objective.families)} datasets"
+        )
 
 
 def settle(algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:
@@ -100,9 +96,10 @@ def settle(algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], dataset
     β given as a multiple of its bound (`"1.05x"`) becomes a number, and a temperature given in deviations of the
     dataset's advantages (`"1sd"`), whose scale is the rewards'.
 
-    Raises `UserError` as `complete` does, and for a bound that no β meets.
+    Raises `UserError` as `complete` and `check_family` do, and for a bound that no β meets.
     """
     values = complete(algorithm, settings)
+    check_family(algorithm, dataset)
     if values.get("reject_mass") == MEASURED:
         mass = reject_mass(values, dataset, algorithm.rows)
         if not mass:
@@ -152,7 +149,67 @@ def _multiple(value: Any, unit: str = "x") -> float | None:
     return factor if 0 <= factor < math.inf else None
 
 
-def stack(settings: Sequence[Mapping[str, Any]], seeds: int, device: torch.device) -> dict[str, Any]:
+def beta_bound(algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], dataset: Dataset) -> float | None:
+    """Return the least β at which these settings are bounded on this dataset, None if the objective has no bound.
+
+    Args:
+        algorithm: names the objective.
+        settings: complete (`training.settings.complete`).
+        dataset: whose labels are counted.
+
+    Raises:
+        UserError: `rows` of the algorithm are chosen by score, whose labels are not counted.
+    """
+    bound = OBJECTIVES[algorithm.objective].bound
+    if bound is None:
+        return None
+    if algorithm.rows == "top":
+        raise UserError(f'{algorithm.name} has a bound on β, which is not known for rows = "top": set rows = "all"')
+    if settings["floor"]:
+        return 0.0  # the reject term has a least value of its own
+    least = bound(
+        settings["alpha"],
+        reject_mass=reject_mass(settings, dataset, algorithm.rows),
+        normalize=settings["normalize"],
+        reject_share=reject_share(dataset, algorithm.rows),
+    )
+    if not is_forward(settings):
+        # The others stay finite where the policy gives a rejected outcome no probability: they hold nothing back.
+        return math.inf if least else 0.0
+    return least * float(settings["reject_mass"])
+
+
+def reject_share(dataset: Dataset, rows: str = "all") -> float:
+    """Return w_r, the rejects' share of the labelled rows in a batch."""
+    share = dataset.metadata.reject_share
+    if rows == "accepted":
+        return 0.0
+    return 0.5 if rows == "balanced" and 0 < share < 1 else share
+
+
+def reject_mass(settings: Mapping[str, Any], dataset: Dataset, rows: str = "all") -> float:
+    """Return P_r, the rejects' share of the rows that the divergence runs over.
+
+    It is taken before balancing where the policy must treat the rejects whose labels were dropped like the labelled
+    ones, because it sees no context to tell them apart by. Elsewhere every state was recorded once and a network can
+    tell them apart: then only the labelled ones count, and at the smaller bound it collapses
+    (benchmarks/results/README.md).
+
+    Batches of accepted or of balanced rows hold labelled rows alone, in shares of their own: so does the divergence.
+    """
+    metadata = dataset.metadata
+    if settings["over"] == "labelled" or rows in ("accepted", "balanced"):
+        return reject_share(dataset, rows)
+    return metadata.labelled_reject_mass if dataset.has_contexts else metadata.reject_mass
+
+
+def is_forward(settings: Mapping[str, Any]) -> bool:
+    """Return whether the divergence is KL(reference || policy), which at order 1 the others are too."""
+    kind, order = settings["divergence"], settings["order"]
+    return kind in ("behavior", "forward") or (kind != "reverse" and order == 1)
+
+
+def stack_settings(settings: Sequence[Mapping[str, Any]], seeds: int, device: torch.device) -> dict[str, Any]:
     """Turn settings that differ in numbers into (R, 1) tensors; equal ones stay; words are a `UserError`."""
     stacked: dict[str, Any] = {}
     for name, first in settings[0].items():

@@ -1,137 +1,224 @@
-"""One run of an algorithm on any dataset, kept in a directory of its own: what the command `train` does."""
+"""One training run in a directory of its own: settings resolved once, the directory claimed by its identity, a record.
+
+<output>/run.json             kind, dataset (its path, a digest of all of it, responses' labelling), task, algorithm,
+                              settings, seed, bound, metrics, identity; model and adapter, or policy, and its hash:
+                              written last, so that its presence marks a finished run
+<output>/adapter/             of a language model (kind "responses"), as peft writes it
+<output>/policy.safetensors   of a control policy (kind "transitions" or "candidates"; `MixturePolicy.load`)
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pmpo_offline.data import Dataset
 from pmpo_offline.declarations import OBJECTIVES, catalog
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
-from pmpo_offline.policies.stored import save_policy
-from pmpo_offline.runtime.errors import UserError, unknown
-from pmpo_offline.runtime.hashing import hash_bytes
-from pmpo_offline.training.config import TrainingSettings, hyperparameters, settle
-from pmpo_offline.training.control.trainer import train
-from pmpo_offline.training.record import bound_text, claim, finished, identity, read_record, write_record
-from pmpo_offline.training.shuffle import expected, identified
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, unknown
+from pmpo_offline.runtime.hashing import hash_file, hash_json
+from pmpo_offline.runtime.json_files import read_json, write_json
+from pmpo_offline.training.config import TrainingSettings
+from pmpo_offline.training.control.trainer import Stack, train
+
+NAME = "run.json"
+AGAIN = "remove the whole directory and train the run again"
+"""The remedy for a damaged record or artefact: without its record a directory is not recognised as a run."""
 
 
-def train_single(
-    dataset: Dataset,
-    algorithm: AlgorithmDeclaration | str,
-    *,
-    output: Path,
-    settings: Mapping[str, Any] | None = None,
-    seed: int = 0,
-    steps: int | None = None,
-    model: str | None = None,
-    home: Path | None = None,
-    shuffle_labels: bool = False,
-) -> dict[str, Any]:
-    """Train one run and return its record (`training.record`); it goes on where it was stopped, and is not repeated.
+@dataclass(frozen=True)
+class Run:
+    """An algorithm with one set of settings and one seed, on one dataset of any kind."""
+
+    dataset: Dataset
+    algorithm: AlgorithmDeclaration | str
+    """A declared algorithm, or its name in the family of the dataset's task."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Of the objective, or of its training, over what the algorithm declares."""
+    seed: int = 0
+    steps: int | None = None
+    """Updates, in place of the declared ones."""
+    model: str | None = None
+    """Of responses: the language model to train; default the one that they are from."""
+    shuffle_labels: bool = False
+    """Permute the labels, as a control."""
+
+
+def train_run(run: Run, output: Path, home: Path | None = None) -> dict[str, Any]:
+    """Train a run in its directory and return its record; it resumes where it was stopped, and is not repeated.
 
     Args:
-        dataset: transitions, or responses.
-        algorithm: a declared algorithm, or its name in the family of the dataset's task.
+        run: what to train.
         output: the run's directory.
-        settings: of the objective, or of its training, over what the algorithm declares.
-        seed: of the run.
-        steps: updates, in place of the declared ones.
-        model: of responses: the language model to train; default the one that they are from.
-        home: where datasets and models are.
-        shuffle_labels: permute the labels, as a control.
+        home: directory of datasets and models.
 
     Raises:
         UserError: as `train` and `train_language`; another run, or anything else, in `output`.
+        PmpoOfflineError: it diverged, or a file is damaged.
     """
+    dataset, algorithm = run.dataset, run.algorithm
     if isinstance(algorithm, str):
         algorithm = catalog.algorithm(algorithm, catalog.family(dataset.metadata.task))
-    own = OBJECTIVES[algorithm.objective].settings if algorithm.objective in OBJECTIVES else {}
-    known = {*own, *_training(dataset)}
-    if odd := set(settings or {}) - known:
-        raise unknown(f"setting of {algorithm.name}", min(odd), known)
-    chosen = {name: value for name, value in (settings or {}).items() if name in own}
-    overrides = {name: value for name, value in (settings or {}).items() if name not in own}
-    if dataset.metadata.kind == "responses":
+    responses = dataset.metadata.kind == "responses"
+    if responses:
+        from pmpo_offline.training.language import LanguageSettings
+
+        hyperparameters, updates = set(LanguageSettings.model_fields), "steps"
+    else:
+        hyperparameters, updates = set(TrainingSettings.model_fields), "updates"
+    own = set(OBJECTIVES[algorithm.objective].settings) if algorithm.objective in OBJECTIVES else set()
+    if odd := set(run.settings) - own - hyperparameters:
+        raise unknown(f"setting of {algorithm.name}", min(odd), own | hyperparameters)
+    settings = {name: value for name, value in run.settings.items() if name in own}
+    overrides = {name: value for name, value in run.settings.items() if name not in own}
+    if run.steps is not None:
+        overrides[updates] = run.steps
+    if responses:
         from pmpo_offline.training.language import train_language
 
         train_language(
             dataset,
             algorithm,
-            settings=chosen,
-            seed=seed,
+            settings=settings,
+            seed=run.seed,
             output=output,
-            model=model,
+            model=run.model,
             home=home,
-            shuffle_labels=shuffle_labels,
-            overrides=overrides if steps is None else {**overrides, "steps": steps},
+            shuffle_labels=run.shuffle_labels,
+            overrides=overrides,
         )
         return read_record(output) or {}
-    if model is not None:
+    if run.model is not None:
         raise UserError(f"dataset {dataset.metadata.id} holds transitions, for which no language model is trained")
-    overrides = overrides if steps is None else {**overrides, "updates": steps}
-    return _control(dataset, algorithm, chosen, seed, output, shuffle_labels, overrides)
+    stack = Stack(dataset, algorithm, [run.seed], [settings], overrides, run.shuffle_labels)
+    return _train_control(stack, output)
 
 
-def _training(dataset: Dataset) -> Collection[str]:
-    """Return the names of the training hyperparameters of a dataset's kind."""
-    if dataset.metadata.kind == "responses":
-        from pmpo_offline.training.language import LanguageSettings
-
-        return LanguageSettings.model_fields
-    return TrainingSettings.model_fields
-
-
-def _control(
-    dataset: Dataset,
-    algorithm: AlgorithmDeclaration,
-    settings: Mapping[str, Any],
-    seed: int,
-    output: Path,
-    shuffle_labels: bool,
-    overrides: Mapping[str, Any],
-) -> dict[str, Any]:
-    meta = dataset.metadata
-    hyper = hyperparameters(algorithm, overrides)
-    complete = settle(algorithm, settings, expected(dataset) if shuffle_labels else dataset)
-    control = shuffle_labels and identified(meta, algorithm.rows)
-    told = [algorithm.model_dump(), complete, hyper.model_dump(), seed, control]
-    run = identity(*told, hash_bytes([meta.model_dump_json().encode()]))
-    if record := finished(output, run):
+def _train_control(stack: Stack, output: Path) -> dict[str, Any]:
+    meta, (seed,) = stack.dataset.metadata, stack.seeds
+    if record := finished(output, stack.identity):
         return record
     checkpoint, begun = output / "checkpoint.safetensors", output / ".begun"
-    claim(output, begun, run)
-    done = train(
-        dataset,
-        algorithm,
-        seeds=[seed],
-        settings=[complete],
+    claim(output, begun, stack.identity)
+    trained = train(
+        stack.dataset,
+        stack.algorithm,
+        seeds=stack.seeds,
+        settings=stack.settings,
         checkpoint=checkpoint,
         references=output / "references",
-        shuffle_labels=shuffle_labels,
-        overrides=overrides,
+        shuffle_labels=stack.shuffled,
+        overrides=stack.overrides,
     )
-    save_policy(output / "policy.safetensors", done.policy)
+    if any(trained.diverged):
+        checkpoint.unlink(missing_ok=True)
+        raise PmpoOfflineError(f"{stack.algorithm.name} diverged: weights of its policy are not finite")
+    trained.policy.save(output / "policy.safetensors")
     record = {
         "kind": meta.kind,
         "dataset": meta.id,
-        "dataset_path": str(dataset.path),
-        "dataset_digest": dataset.content_hash,
+        "dataset_path": str(stack.dataset.path),
+        "dataset_digest": stack.dataset.content_hash,
         "task": meta.task,
-        "algorithm": algorithm.name,
-        "objective": algorithm.objective,
-        "settings": complete,
-        "training": hyper.model_dump(),
+        "algorithm": stack.algorithm.name,
+        "objective": stack.algorithm.objective,
+        "settings": stack.complete[0],
+        "training": stack.hyper.model_dump(),
         "seed": seed,
-        "shuffle_labels": shuffle_labels,
+        "shuffle_labels": stack.shuffled,
         "policy": "policy.safetensors",
-        "bound": bound_text(done.bounds[0]),
-        "metrics": {name: float(value[0]) for name, value in done.metrics.items()},
-        "identity": run,
+        "bound": bound_text(trained.bounds[0]),
+        "metrics": {name: float(value[0]) for name, value in trained.metrics.items()},
+        "identity": stack.identity,
     }
-    write_record(output, record)
+    record = write_record(output, record)
     checkpoint.unlink(missing_ok=True)
     begun.unlink(missing_ok=True)
     return record
+
+
+def read_record(output: Path) -> dict[str, Any] | None:
+    """Return the record of a finished run, None if there is none; `PmpoOfflineError` if it is damaged."""
+    path = output / NAME
+    return read_json(path, AGAIN) if path.is_file() else None
+
+
+def write_record(output: Path, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Write and return the record with the hash of what was learned; infinite numbers and NaN become null."""
+    record = {**record, "sha256": _artefact_hash(output, record)}
+    try:
+        write_json(output / NAME, record)
+    except OSError as error:
+        raise PmpoOfflineError(f"cannot write {output / NAME}: {error.strerror or error}") from None
+    return record
+
+
+def finished(output: Path, identity: str) -> dict[str, Any] | None:
+    """Return the record of this very run, None if it is not finished.
+
+    Raises:
+        UserError: another run is there.
+        PmpoOfflineError: the record is damaged, or what was learned is not what was recorded.
+    """
+    record = read_record(output)
+    if record is None:
+        return None
+    if record.get("identity") != identity:
+        raise UserError(f"{output} holds another run: name another --output, or delete it")
+    if _artefact_hash(output, record) != record.get("sha256"):
+        raise PmpoOfflineError(f"{_artefact(output, record)} is not what was trained: {AGAIN}")
+    return record
+
+
+def _artefact(output: Path, record: Mapping[str, Any]) -> Path:
+    return output / str(record.get("adapter") or record.get("policy") or "")
+
+
+def _artefact_hash(output: Path, record: Mapping[str, Any]) -> str | None:
+    """Return the hash of the policy's file, or of the files of the adapter; None if there is none."""
+    path = _artefact(output, record)
+    files = sorted(path.glob("*.safetensors")) + sorted(path.glob("*.json")) if path.is_dir() else [path]
+    try:
+        return hash_json([[file.name, hash_file(file)] for file in files])
+    except OSError:
+        return None
+
+
+def claim(output: Path, marker: Path, identity: str) -> None:
+    """Take an empty directory, or one in which a run was begun; no file of anything else is ever overwritten.
+
+    Args:
+        output: the run's directory.
+        marker: a file in it whose presence says that a run has begun.
+        identity: of the run, which becomes the marker's content.
+
+    Raises:
+        UserError: the directory is something else, or holds other files.
+        PmpoOfflineError: the disk refuses.
+    """
+    try:
+        foreign = output.exists() and not output.is_dir()
+        if not foreign and not marker.is_file():
+            # Empty folders are what a kill before the marker leaves.
+            foreign = any(path.is_symlink() or not path.is_dir() for path in output.rglob("*"))
+        if foreign:
+            raise UserError(f"{output} exists and is no run: name another --output, it will not be overwritten")
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        marker.write_text(identity)
+    except OSError as error:
+        raise PmpoOfflineError(f"cannot write {marker}: {error.strerror or error}") from None
+
+
+def labels_of(dataset: Dataset) -> dict[str, Any]:
+    """Return the arguments of `Dataset.relabelled` that give the stored rows the labels of this dataset."""
+    meta = dataset.metadata
+    share = "collected" if meta.imbalance.asked is None else meta.imbalance.asked
+    return {"label": str(meta.label), "imbalance": share, "noise": meta.noise, "seed": meta.seed}
+
+
+def bound_text(bound: float | None) -> float | str | None:
+    """Return a bound on β as JSON can hold it: "inf" where no β is enough, so that null is left to mean no bound."""
+    return "inf" if bound == math.inf else bound

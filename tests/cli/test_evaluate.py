@@ -32,10 +32,9 @@ from pmpo_offline.data import (
 )
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.policies.language import LanguageModel, add_lora, open_model, save_adapter
-from pmpo_offline.policies.stored import save_policy
 from pmpo_offline.tasks.language import tiny
 from pmpo_offline.training.language import train_language
-from pmpo_offline.training.record import read_record, write_record
+from pmpo_offline.training.run import read_record, write_record
 
 
 def save_model(directory: Path, seed: int, tokenizer: PreTrainedTokenizerBase | None = None) -> Path:
@@ -276,7 +275,7 @@ def test_a_control_policy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     actions = dataset.table.schema.field("action").type.list_size
     policy = MixturePolicy([0], torch.zeros(1), torch.ones(1), actions, components=1, hidden=(8,))
     (tmp_path / "run").mkdir()
-    save_policy(tmp_path / "run" / "policy.safetensors", policy)
+    policy.save(tmp_path / "run" / "policy.safetensors")
     record = {"kind": "transitions", "dataset": dataset.metadata.id, "dataset_path": str(dataset.path), "seed": 0}
     record |= {"task": dataset.metadata.task, "algorithm": "bc", "settings": {}, "policy": "policy.safetensors"}
     write_record(tmp_path / "run", record)

@@ -12,7 +12,7 @@ import torch
 from pmpo_offline.build import build_dataset
 from pmpo_offline.cli.main import run
 from pmpo_offline.data import Dataset, load_dataset
-from pmpo_offline.policies.stored import load_policy
+from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.training import train
 
 
@@ -39,7 +39,7 @@ def test_a_control_policy_is_trained_kept_and_not_trained_again(
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"policy.safetensors", "run.json"}
     assert (found["settings"]["beta"], found["training"]["updates"], found["training"]["components"]) == (0.9, 30, 2)
     assert found["bound"] > 0
-    policy = load_policy(tmp_path / "run" / "policy.safetensors")
+    policy = MixturePolicy.load(tmp_path / "run" / "policy.safetensors")
     same = train(
         load_dataset(directory), "pmpo", settings=[{"beta": 0.9}], overrides={"updates": 30, "components": 2}
     ).policy

@@ -105,7 +105,7 @@ def test_it_stops_when_the_time_is_over_and_can_be_asked_again(tmp_path: Path) -
 
 def test_another_training_is_not_mixed_up_with_this_one(tmp_path: Path) -> None:
     train_behavior(TASK, output=tmp_path, minutes=0)
-    with pytest.raises(UserError, match=r"holds a training with other settings .*--fresh"):
+    with pytest.raises(UserError, match=r"is the checkpoint of another training: .*--fresh"):
         train_behavior(TASK, output=tmp_path, seed=1, minutes=0)
     assert train_behavior(TASK, output=tmp_path, seed=1, minutes=0, fresh=True).seed == 1
     (tmp_path / behavior.CHECKPOINT).write_bytes(b"rubbish")
@@ -183,7 +183,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     for code, words, *arguments in (
         (2, "did you mean", "cheeta-run"),
         (2, "unknown learner of behaviours 'ppq': did you mean ppo", "cartpole-swingup", "--algo", "ppq"),
-        (2, "holds a training with other settings", "cartpole-swingup", "--steps", "2000"),
+        (2, "is the checkpoint of another training", "cartpole-swingup", "--steps", "2000"),
         (1, "cannot write into file/there", "cartpole-swingup", "--output", "file/there"),
         (2, "steps", "cartpole-swingup", "--steps", "0"),
     ):

@@ -167,7 +167,7 @@ def test_the_command_s_loop_trains_it_and_refuses_another_s_directory(
     done = train_behavior(TASK, algo, steps=600, output=tmp_path)
     assert (done.algo, done.finished) == (algo, True)
     assert BehaviorPolicy.load(tmp_path / "expert.safetensors").facts["algo"] == algo
-    with pytest.raises(UserError, match="holds a training with other settings"):
+    with pytest.raises(UserError, match="is the checkpoint of another training"):
         train_behavior(TASK, algo, steps=900, output=tmp_path)
 
 

@@ -31,8 +31,8 @@ from pmpo_offline.policies.behavior import BehaviorPolicy
 from pmpo_offline.runtime import progress
 from pmpo_offline.tasks.control import rules
 from pmpo_offline.tasks.control.behaviors import weights_file
-from pmpo_offline.training import CriticSettings, Judgement, judge
-from pmpo_offline.training.critics.returns import returns_to_go
+from pmpo_offline.training import CriticEstimates, CriticSettings, fit_critic
+from pmpo_offline.training.critics.cross_fitted import returns_to_go
 
 STATES = {  # how many; some tasks are slow to simulate
     "dm_control/cartpole-swingup": 256,
@@ -136,7 +136,7 @@ def judged(task: str, dataset: Dataset, known: pl.DataFrame) -> dict[str, pl.Dat
             began = time.process_time()
             if kind == "first_order" or not parts:
                 settings = CriticSettings.model_validate({**CRITIC, "trace": trace, "action_value": kind})
-                judgement = judge(rows, settings, 0)
+                judgement = fit_critic(rows, settings, 0)
                 gained = judgement.action_value(every, own).squeeze(1) - judgement.value
                 accepted[FITTED[kind], trace] = gained > 0
                 score = judgement.advantage
@@ -153,7 +153,7 @@ def judged(task: str, dataset: Dataset, known: pl.DataFrame) -> dict[str, pl.Dat
     return {**tables, "use": use.clones(rules(task), rows, accepted)}
 
 
-def predicted(judgement: Judgement, score: Tensor, known: pl.DataFrame) -> pl.DataFrame:
+def predicted(judgement: CriticEstimates, score: Tensor, known: pl.DataFrame) -> pl.DataFrame:
     """Return a row a state and action of the truth: V, the recorded step's return less V, and Q - V of the action."""
     arms = int(known["arm"].max())  # type: ignore[arg-type]
     row = torch.from_numpy(known["row"].unique(maintain_order=True).to_numpy().copy())
@@ -170,7 +170,7 @@ def predicted(judgement: Judgement, score: Tensor, known: pl.DataFrame) -> pl.Da
     ).with_columns(explained=judgement.explained)
 
 
-def following(rows: Rows, whole: Judgement) -> Tensor:
+def following(rows: Rows, whole: CriticEstimates) -> Tensor:
     """Return V of each step's next state, (N,): the next step's, or what a cut episode's last return was made with."""
     after = (whole.returns - rows.reward) / DISCOUNT
     return torch.where(rows.terminated | rows.truncated, after, whole.value.roll(-1))

@@ -37,8 +37,8 @@ from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import unknown
 from pmpo_offline.runtime.hashing import hash_json
 from pmpo_offline.runtime.random_words import random_words
+from pmpo_offline.runtime.tensors import load_tensors, save_tensors
 from pmpo_offline.tasks.control import Rules, rules
-from pmpo_offline.training import checkpoint
 
 RESULTS = shared.RESULTS / "online"
 FRAMES = {"dm_control/cartpole-swingup": 1_000_000, "dm_control/cheetah-run": 1_000_000}
@@ -159,7 +159,7 @@ def train(cell: Cell, unfinished: Path) -> pl.DataFrame:
     rows: list[dict[str, Any]] = []
     spent = 0.0
     if unfinished.exists():
-        state, facts = checkpoint.load(unfinished)
+        state, facts = load_tensors(unfinished)
         learners.restore(state)
         rows, spent = json.loads(facts["rows"]), float(facts["spent"])
     planned = FRAMES[cell.task]
@@ -173,7 +173,7 @@ def train(cell: Cell, unfinished: Path) -> pl.DataFrame:
                 described["cpu"] = cpu / len(cell.runs)
                 played = returns(policy, task, beginnings)
                 rows += [{**described, "episode": i, "return": float(each)} for i, each in enumerate(played)]
-            checkpoint.save(unfinished, learners.state(), rows=json.dumps(rows), spent=repr(cpu))
+            save_tensors(unfinished, learners.state(), rows=json.dumps(rows), spent=repr(cpu))
         progress.report(f"{cell.algo} on {cell.task}", min(learners.frames, planned), planned)
         if learners.frames >= planned:
             return pl.DataFrame(rows, schema_overrides={"seed": pl.Int16, "episode": pl.Int16, "return": pl.Float32})

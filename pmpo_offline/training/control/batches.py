@@ -1,29 +1,52 @@
-"""Minibatches of all runs at once, and the inputs that objectives ask of them by name.
+"""Minibatches of all runs at once, and the inputs of objectives by name.
 
 An objective declares which tensors it needs (`Objective.inputs`); a batch has a property of each name and computes it
-when asked. So nothing here, or in the trainer, knows an algorithm.
+on access. So nothing here, or in the trainer, knows an algorithm.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import embedding  # a gather of whole rows, several times as fast as indexing
 
-from pmpo_offline.data import Dataset, Rows, indices, pairs
+from pmpo_offline.data import Candidates, Dataset, Rows, columns, indices, pairs
+from pmpo_offline.declarations import OBJECTIVES
+from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.policies import Mixture, MixturePolicy
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.training.control.divergence import draw, from_reference
-from pmpo_offline.training.control.groups import CandidateBatch, PairBatch, candidates, needed
-from pmpo_offline.training.control.top import top_rows
-from pmpo_offline.training.critics.registry import Critic
 from pmpo_offline.training.shuffle import shuffled
 
+if TYPE_CHECKING:
+    from pmpo_offline.training.critics.registry import Critic
+
 _MANY = 1 << 62  # a population so large that its remainder by a pool's size is uniform for all purposes
+
+
+@dataclass(frozen=True)
+class Learner:
+    """What the inputs of an objective are computed with, beside the rows of a minibatch."""
+
+    policy: MixturePolicy
+    reference: MixturePolicy | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Of the objective, stacked; its `caller` settings say how inputs are computed."""
+    critic: Critic | None = None
+
+    @property
+    def required_reference(self) -> MixturePolicy:
+        """The reference policy; `UserError` if the algorithm was declared without one."""
+        if self.reference is None:
+            raise UserError('this objective compares with a reference policy: set start = "reference" in its TOML')
+        return self.reference
 
 
 class Pools:
@@ -45,33 +68,85 @@ class Pools:
         return self.entries.expand(len(seeds), -1).gather(1, place)
 
 
-class RowBatch:
-    """Recorded steps: R runs of B rows."""
+class Sampler:
+    """Draws the minibatches of a stack of runs.
+
+    Args:
+        dataset: labelled transitions.
+        algorithm: its `rows` say what a minibatch is made of.
+        seeds: one a run.
+        shuffle: give every run labels that were permuted among all units, as a control.
+        device: where the data lies.
+    """
 
     def __init__(
         self,
-        rows: Rows,
-        score: str,
-        label: Tensor,
-        index: Tensor,
-        policy: MixturePolicy,
-        reference: MixturePolicy | None,
-        settings: Mapping[str, Any],
-        step: int,
-        critic: Critic | None = None,
+        dataset: Dataset,
+        algorithm: AlgorithmDeclaration,
+        seeds: Sequence[int],
+        *,
+        shuffle: bool,
+        device: torch.device,
     ) -> None:
-        self._rows, self._score, self.index, self._settings, self._step = rows, score, index, settings, step
-        self._policy, self._reference, self._critic = policy, reference, critic
-        self.label = label.expand(len(index), -1).gather(1, index)
+        kind = algorithm.rows
+        self.rows, self._kind, self.seeds = Rows.of(dataset, device), kind, seeds
+        self.score = dataset.metadata.score.name
+        # Runs of equal seed share one permutation; without shuffling all runs share the labels as they are.
+        views = [shuffled(self.rows, dataset.metadata.unit, seed) for seed in seeds] if shuffle else [self.rows]
+        self.label = torch.stack([view.label for view in views])  # (R or 1, N)
+        if kind in ("accepted", "balanced"):
+            signs = [1] if kind == "accepted" else [1, -1]
+            self._parts = [Pools([torch.nonzero(view.label == sign).squeeze(1) for view in views]) for sign in signs]
+        elif kind == "top":
+            self._parts = [Pools([top_rows(dataset, algorithm.top).to(device)])]
+        elif kind == "candidates":
+            self._parts = [Pools([torch.arange(len(_candidates(self.rows).state_row), device=device)])]
+        elif kind == "pairs":
+            found = [torch.stack(pairs(_candidates(view))) for view in views]
+            self._pairs = torch.nn.utils.rnn.pad_sequence([p.T for p in found], batch_first=True)  # (R or 1, P, 3)
+            self._parts = [Pools([torch.arange(p.shape[1], device=device) for p in found])]
+        else:
+            self._parts = [Pools([torch.arange(len(self.rows), device=device)])]
+
+    def batch(self, step: int, size: int, learner: Learner) -> RowBatch | CandidateBatch | PairBatch:
+        """Return the minibatch of update `step`, `size` rows, states or pairs a run."""
+        share = size // len(self._parts)
+        if not share:
+            raise UserError(
+                f"batch is {size}, and a minibatch of {self._kind} rows has {len(self._parts)} parts: raise it"
+            )
+        index = torch.cat([part.draw(self.seeds, step, share) for part in self._parts], dim=1)
+        if self._kind == "candidates":
+            return CandidateBatch(self.rows, index, learner)
+        if self._kind == "pairs":
+            table = self._pairs.expand(len(index), -1, -1)
+            return PairBatch(
+                self.rows, table.gather(1, index.unsqueeze(-1).expand(-1, -1, 3)).permute(2, 0, 1), learner
+            )
+        return RowBatch(self, index, step, learner)
+
+
+class RowBatch:
+    """Recorded steps: R runs of B rows."""
+
+    def __init__(self, source: Sampler, index: Tensor, step: int, learner: Learner) -> None:
+        self.index = index
+        self._source, self._rows, self._step, self._learner = source, source.rows, step, learner
 
     @cached_property
     def _distribution(self) -> Mixture:
-        return self._policy(embedding(self.index, self._rows.observation))  # type: ignore[no-any-return]
+        return self._learner.policy(embedding(self.index, self._rows.observation))  # type: ignore[no-any-return]
 
     @cached_property
     def _reference_distribution(self) -> Mixture:
         with torch.no_grad():
-            return needed(self._reference)(embedding(self.index, self._rows.observation))  # type: ignore[no-any-return]
+            reference = self._learner.required_reference
+            return reference(embedding(self.index, self._rows.observation))  # type: ignore[no-any-return]
+
+    @cached_property
+    def label(self) -> Tensor:
+        """(R, B)."""
+        return self._source.label.expand(len(self.index), -1).gather(1, self.index)
 
     @cached_property
     def logp(self) -> Tensor:
@@ -85,29 +160,29 @@ class RowBatch:
 
     @property
     def advantage(self) -> Tensor:
-        """(R, B): the critic's, else the dataset's scores; `UserError` if those are none."""
-        if self._critic is not None:
-            return self._critic.advantage
-        if self._score != "advantage":
+        """(R, B): the critic's, else the dataset's scores; `UserError` if these are none."""
+        if self._learner.critic is not None:
+            return self._learner.critic.advantage
+        if self._source.score != "advantage":
             raise UserError(
-                f"this algorithm weighs steps by their advantage and the dataset is scored by {self._score}: build one "
-                "with build-dataset --label advantage"
+                f"this algorithm weighs steps by their advantage and the dataset is scored by {self._source.score}: "
+                "build one with build-dataset --label advantage"
             )
         return self._rows.score[self.index]
 
     @cached_property
     def _own_action(self) -> Tensor:
         """(R, B, A): the mean, before the environment clips it."""
-        if self._policy.components != 1:
+        if self._learner.policy.components != 1:
             raise UserError("this objective moves the mean of a single Gaussian: set components = 1 in [training]")
         return self._distribution.mode()
 
     @property
     def policy_value(self) -> Tensor:
         """(R, B), of the action as the environment clips it: beyond its range only the distance draws."""
-        if self._critic is None:
+        if self._learner.critic is None:
             raise UserError("this objective climbs a learned value: declare a [critic] in the algorithm's TOML")
-        return self._critic.value(self.index, self._own_action.clamp(-1, 1))
+        return self._learner.critic.value(self.index, self._own_action.clamp(-1, 1))
 
     @property
     def distance(self) -> Tensor:
@@ -122,13 +197,12 @@ class RowBatch:
         of the reference itself, so nothing has to stand in for it. This is the behaviour-cloning term of the paper's
         offline experiment. The others compare with the reference policy.
         """
-        counted = (
-            self.label != 0 if self._settings["over"] == "labelled" else torch.ones_like(self.label, dtype=torch.bool)
-        )
-        kind = self._settings["divergence"]
+        settings = self._learner.settings
+        counted = self.label != 0 if settings["over"] == "labelled" else torch.ones_like(self.label, dtype=torch.bool)
+        kind = settings["divergence"]
         if kind == "behavior":
             return _average(-self.logp, counted)
-        reference, order = self._reference_distribution, self._settings["order"]
+        reference, order = self._reference_distribution, settings["order"]
         return _average(from_reference(self._distribution, reference, kind, order, self._step), counted)
 
     @property
@@ -136,79 +210,75 @@ class RowBatch:
         """(R,): KL(policy ‖ reference), closed between Gaussians, else by one action drawn a row; detached."""
         distribution = self._distribution  # with its graph: others may need the gradient
         with torch.no_grad():
-            if self._policy.components == 1:
+            if self._learner.policy.components == 1:
                 return from_reference(distribution, self._reference_distribution, "reverse", 0.0, 0).mean(-1)
             (action,) = draw(distribution, 1, self._step)
             ratio = distribution.log_prob(action) - self._reference_distribution.log_prob(action)
         return ratio.mean(-1).clamp(min=0)
 
 
-class Sampler:
-    """Draws the minibatches of one cell.
+class CandidateBatch:
+    """Scored candidate actions: R runs of B states with K candidates each."""
+
+    def __init__(self, rows: Rows, index: Tensor, learner: Learner) -> None:
+        self._rows, self._index, self._learner = rows, index, learner
+
+    @cached_property
+    def group_logp(self) -> Tensor:
+        """(R, B, K)."""
+        found = _candidates(self._rows)
+        distribution: Mixture = self._learner.policy(self._rows.observation[found.state_row[self._index]])
+        return distribution.log_prob(found.action[self._index])
+
+    @property
+    def group_score(self) -> Tensor:
+        """(R, B, K)."""
+        return _candidates(self._rows).score[self._index]
+
+
+class PairBatch:
+    """Accepted beside rejected candidates of one state: R runs of P pairs.
 
     Args:
-        dataset: labelled transitions.
-        rows: what a minibatch is made of: "all", "accepted", "balanced" or "top" rows, "candidates" or "pairs".
-        seeds: one a run.
-        shuffle: give every run labels that were permuted among all units, as a control.
-        device: where the data lies.
-        top: share of the episodes that "top" rows are those of.
+        pair: (3, R, P): state, accepted and rejected candidate.
     """
 
-    def __init__(
-        self,
-        dataset: Dataset,
-        rows: str,
-        seeds: Sequence[int],
-        *,
-        shuffle: bool,
-        device: torch.device,
-        top: float = 0.1,
-    ) -> None:
-        self.rows, self._kind, self.seeds = Rows.of(dataset, device), rows, seeds
-        self._score = dataset.metadata.score.name
-        # Runs of equal seed share one permutation; without shuffling all runs share the labels as they are.
-        views = [shuffled(self.rows, dataset.metadata.unit, seed) for seed in seeds] if shuffle else [self.rows]
-        self._label = torch.stack([view.label for view in views])
-        signs = {"accepted": [1], "balanced": [1, -1]}
-        if rows in signs:
-            self._parts = [
-                Pools([torch.nonzero(view.label == sign).squeeze(1) for view in views]) for sign in signs[rows]
-            ]
-        elif rows == "top":
-            self._parts = [Pools([top_rows(dataset, top).to(device)])]
-        elif rows == "candidates":
-            self._parts = [Pools([torch.arange(len(candidates(self.rows).state_row), device=device)])]
-        elif rows == "pairs":
-            found = [torch.stack(pairs(candidates(view))) for view in views]
-            self._pairs = torch.nn.utils.rnn.pad_sequence([p.T for p in found], batch_first=True)  # (R or 1, P, 3)
-            self._parts = [Pools([torch.arange(p.shape[1], device=device) for p in found])]
-        else:
-            self._parts = [Pools([torch.arange(len(self.rows), device=device)])]
+    def __init__(self, rows: Rows, pair: Tensor, learner: Learner) -> None:
+        found = _candidates(rows)
+        state, chosen, rejected = pair
+        self._observation = rows.observation[found.state_row[state]]
+        self._actions = torch.stack([found.action[state, chosen], found.action[state, rejected]], dim=2)
+        self._learner = learner
 
-    def batch(
-        self,
-        step: int,
-        size: int,
-        policy: MixturePolicy,
-        reference: MixturePolicy | None,
-        settings: Mapping[str, Any] | None = None,
-        critic: Critic | None = None,
-    ) -> RowBatch | CandidateBatch | PairBatch:
-        """Return the minibatch of update `step`; an objective's `caller` settings say how inputs are computed."""
-        share = size // len(self._parts)
-        if not share:
-            raise UserError(
-                f"batch is {size}, and a minibatch of {self._kind} rows has {len(self._parts)} parts: raise it"
-            )
-        index = torch.cat([part.draw(self.seeds, step, share) for part in self._parts], dim=1)
-        if self._kind == "candidates":
-            return CandidateBatch(self.rows, index, policy)
-        if self._kind == "pairs":
-            table = self._pairs.expand(len(index), -1, -1)
-            pair = table.gather(1, index.unsqueeze(-1).expand(-1, -1, 3)).permute(2, 0, 1)
-            return PairBatch(self.rows, pair, policy, reference)
-        return RowBatch(self.rows, self._score, self._label, index, policy, reference, settings or {}, step, critic)
+    @cached_property
+    def _logp(self) -> Tensor:
+        return self._learner.policy(self._observation).log_prob(self._actions)  # type: ignore[no-any-return]
+
+    @cached_property
+    def _ref(self) -> Tensor:
+        with torch.no_grad():
+            reference = self._learner.required_reference
+            return reference(self._observation).log_prob(self._actions)  # type: ignore[no-any-return]
+
+    @property
+    def logp_chosen(self) -> Tensor:
+        """(R, P)."""
+        return self._logp[..., 0]
+
+    @property
+    def logp_rejected(self) -> Tensor:
+        """(R, P)."""
+        return self._logp[..., 1]
+
+    @property
+    def ref_chosen(self) -> Tensor:
+        """(R, P)."""
+        return self._ref[..., 0]
+
+    @property
+    def ref_rejected(self) -> Tensor:
+        """(R, P)."""
+        return self._ref[..., 1]
 
 
 def inputs(batch: object, names: Mapping[str, str]) -> dict[str, Tensor]:
@@ -216,12 +286,46 @@ def inputs(batch: object, names: Mapping[str, str]) -> dict[str, Tensor]:
 
     Raises `UserError` if this kind of minibatch cannot supply one.
     """
-    missing = [name for name in names.values() if not hasattr(type(batch), name) and name != "label"]
-    if missing:
+    if missing := [name for name in names.values() if not hasattr(type(batch), name) and name != "label"]:
         raise UserError(
             f"minibatches of {type(batch).__name__} have no {missing[0]}: set `rows` in the algorithm's TOML"
         )
     return {name: getattr(batch, name) for name in names.values()}
+
+
+def check_rows(algorithm: AlgorithmDeclaration) -> None:
+    """Raise `UserError` if minibatches of the algorithm's rows lack an input of its objective."""
+    if algorithm.objective in OBJECTIVES:  # settings of an unknown one are refused elsewhere
+        kinds: dict[str, type] = {"candidates": CandidateBatch, "pairs": PairBatch}
+        of_rows = kinds.get(algorithm.rows, RowBatch)
+        for name in OBJECTIVES[algorithm.objective].inputs.values():
+            if not hasattr(of_rows, name):
+                raise UserError(
+                    f"{algorithm.name}: minibatches of {algorithm.rows} rows have no {name}, an input of "
+                    f"{algorithm.objective}: set `rows` in the algorithm's TOML"
+                )
+
+
+def top_rows(dataset: Dataset, share: float) -> Tensor:
+    """Return the rows, ascending int64, of the share of the episodes that have the highest returns, at least of one.
+
+    Episodes are cut where they ended, as stored, and a share that is no whole number of them is rounded down; of equal
+    returns the earlier episode goes first. This is "10 % BC" at 0.1 (Chen et al., *Decision Transformer*,
+    arXiv 2106.01345, section 5.1).
+    """
+    if dataset.episodes is None:
+        raise UserError(f"dataset {dataset.metadata.id} holds responses, not episodes with returns")
+    returns, start, length = (columns.vector(dataset.episodes, name) for name in ("return", "start", "length"))
+    count = max(1, math.floor(share * len(returns) + 1e-9))  # 0.1 of 30 is 3, whatever binary fractions say
+    best = np.sort(np.argsort(-returns, kind="stable")[:count])
+    return torch.from_numpy(np.concatenate([np.arange(start[e], start[e] + length[e]) for e in best]).astype(np.int64))
+
+
+def _candidates(rows: Rows) -> Candidates:
+    """Return the scored candidates; `UserError` where the dataset has none."""
+    if rows.candidates is None:
+        raise UserError("this algorithm learns from scored candidate actions and the dataset has none")
+    return rows.candidates
 
 
 def _average(value: Tensor, counted: Tensor) -> Tensor:

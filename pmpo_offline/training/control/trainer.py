@@ -2,26 +2,121 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pmpo_offline.data import Dataset
+from pmpo_offline.data import Dataset, columns
 from pmpo_offline.declarations import OBJECTIVES, catalog
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.policies import MixturePolicy
-from pmpo_offline.runtime.errors import UserError
-from pmpo_offline.training.bound import beta_bound
-from pmpo_offline.training.config import hyperparameters, settle, warn_below
-from pmpo_offline.training.control.batches import Sampler
-from pmpo_offline.training.control.fitting import fit
-from pmpo_offline.training.control.reference import CLONE, fresh_policy, reference_policy, repeat
-from pmpo_offline.training.critics.registry import critic_settings
+from pmpo_offline.runtime import progress
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
+from pmpo_offline.training.checkpoint import Checkpoint, training_identity
+from pmpo_offline.training.config import (
+    TrainingSettings,
+    beta_bound,
+    hyperparameters,
+    settle,
+    stack_settings,
+    warn_below,
+)
+from pmpo_offline.training.control.batches import Learner, RowBatch, Sampler, check_rows, inputs
+from pmpo_offline.training.critics.registry import critic_settings, make_critic
 from pmpo_offline.training.shuffle import check_control, expected
+
+CLONE = "bc"
+"""The algorithm that makes the reference, in every family."""
+_REPORTED = 25  # updates from one report of progress to the next
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Runs that are trained as one batch: every combination of settings and seeds of an algorithm on a dataset."""
+
+    dataset: Dataset
+    algorithm: AlgorithmDeclaration
+    seeds: Sequence[int] = (0,)
+    settings: Sequence[Mapping[str, Any]] = ({},)
+    """Of the objective, over those that the algorithm declares; they may differ in numbers."""
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    """Training hyperparameters in place of the declared ones."""
+    shuffled: bool = False
+    """Permute the labels, as a control."""
+
+    @cached_property
+    def hyper(self) -> TrainingSettings:
+        """The training hyperparameters, complete."""
+        return hyperparameters(self.algorithm, self.overrides, TrainingSettings)
+
+    @cached_property
+    def complete(self) -> list[dict[str, Any]]:
+        """The objective's settings, complete."""
+        return [settle(self.algorithm, each, self._labelled) for each in self.settings]
+
+    @cached_property
+    def bounds(self) -> list[float | None]:
+        """The least stable β of each setting; None where the objective has no bound."""
+        return [beta_bound(self.algorithm, each, self._labelled) for each in self.complete]
+
+    @property
+    def _labelled(self) -> Dataset:
+        return expected(self.dataset) if self.shuffled else self.dataset
+
+    @property
+    def runs(self) -> list[tuple[dict[str, Any], int]]:
+        """Settings and seed of every run, in the policy's order."""
+        return [(each, seed) for each in self.complete for seed in self.seeds]
+
+    @property
+    def run_seeds(self) -> list[int]:
+        """The seed of every run."""
+        return list(self.seeds) * len(self.settings)
+
+    @cached_property
+    def clone(self) -> Stack | None:
+        """The clone of the behaviour that this starts from or is compared with, one a seed; None if it needs none."""
+        declared = catalog.algorithm(CLONE, catalog.family(self.dataset.metadata.task))
+        compared = any(each.get("divergence", "behavior") != "behavior" for each in self.complete)
+        if not (compared or self.algorithm.start == "reference" or self.algorithm == declared):
+            return None
+        same_network = {"components": self.hyper.components, "hidden": self.hyper.hidden, "refresh": 0.0}
+        return Stack(self.dataset, declared, self.seeds, overrides={**self.overrides, **same_network})
+
+    @cached_property
+    def is_clone(self) -> bool:
+        """Whether the clone is what is trained."""
+        return self.clone is not None and self.algorithm == self.clone.algorithm
+
+    @cached_property
+    def identity(self) -> str:
+        """The hash of all that the trained policies depend on."""
+        meta = self.dataset.metadata
+        # Labels do not enter a clone, so that every labelling of the data shares it.
+        cloned = {"table": self.dataset.table.select(["observation", "action"])}
+        return training_identity(
+            dataset=columns.hash_tables(cloned) if self.is_clone else [self.dataset.fingerprint, meta.unit],
+            score=None if self.is_clone else meta.score.name,
+            algorithm=self.algorithm.model_dump(),
+            settings=self.complete,
+            seeds=list(self.seeds),
+            training=self.hyper.model_dump(),
+            shuffled=self.shuffled,
+            reference=self.clone.identity if self.clone and not self.is_clone else None,
+        )
+
+    def named(self, run: int) -> str:
+        """Return what distinguishes a run, for messages."""
+        settings, seed = self.runs[run]
+        return ", ".join([f"seed {seed}", *(f"{name} {value}" for name, value in settings.items())])
 
 
 @dataclass(frozen=True)
@@ -36,6 +131,8 @@ class Trained:
     """The least stable β of each setting on this dataset; None where the objective has no bound."""
     metrics: dict[str, Tensor]
     """The objective's metrics on the last minibatch, (R,) each, and its `loss`."""
+    diverged: list[bool]
+    """Whether a run's loss or weights are not finite, so that its policy is of no use."""
 
 
 def train(
@@ -50,14 +147,15 @@ def train(
     overrides: Mapping[str, Any] | None = None,
     device: str | None = None,
 ) -> Trained:
-    """Train every combination of `settings` and `seeds`, stacked.
+    """Train every combination of `settings` and `seeds`, stacked. Runs that diverge are marked, with a warning.
 
     Args:
         dataset: labelled transitions.
         algorithm: a declared algorithm, or its name in the family of the dataset's task.
         seeds: one training run each.
         settings: the objective's hyperparameters, over those that the algorithm declares; they may differ in numbers.
-        checkpoint: where to leave checkpoints; a run that finds one goes on from it and ends bit for bit the same.
+        checkpoint: file for checkpoints: a training that was stopped resumes from it and ends bit for bit the same, a
+            finished one is not repeated. The file of another finished training is replaced.
         references: a folder of clones that algorithms share, with checkpoints of its own; without it they are trained
             again. `bc` itself is such a clone.
         shuffle_labels: permute the labels among all units, each seed its own way.
@@ -65,42 +163,223 @@ def train(
         device: a torch device; default CUDA if there is one.
 
     Raises:
-        UserError: unknown or malformed hyperparameters, labels that leave the algorithm nothing to learn from, or
-            labels to shuffle that are not all that it learns from.
+        UserError: unknown or malformed hyperparameters, inputs that transitions do not have, labels that leave the
+            algorithm nothing to learn from, labels to shuffle that are not all that it learns from, or the checkpoint
+            of another unfinished training: of other data, labels, seeds, settings, or versions.
+        PmpoOfflineError: every run diverged, or a file is damaged.
     """
     if dataset.metadata.kind == "responses":
         raise UserError(f"dataset {dataset.metadata.id} holds responses: train a language model with train_language")
-    family = catalog.family(dataset.metadata.task)
     if isinstance(algorithm, str):
-        algorithm = catalog.algorithm(algorithm, family)
-    hyper = hyperparameters(algorithm, overrides or {})
-    critic_settings(algorithm)  # a mistake in them is said before anything is done
-    labelled = expected(dataset) if shuffle_labels else dataset
-    complete = [settle(algorithm, each, labelled) for each in settings]
-    bounds = [beta_bound(algorithm, each, labelled) for each in complete]
+        algorithm = catalog.algorithm(algorithm, catalog.family(dataset.metadata.task))
+    stack = Stack(dataset, algorithm, seeds, settings, overrides or {}, shuffle_labels)
+    hyper, bounds = stack.hyper, stack.bounds
+    check_rows(algorithm)
+    if algorithm.critic:
+        critic_settings(algorithm)
     if shuffle_labels:
         check_control(algorithm, responses=False)
-    warn_below(algorithm, complete, bounds)
-    runs = [(each, seed) for each in complete for seed in seeds]
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    warn_below(algorithm, stack.complete, bounds)
 
-    clone = catalog.algorithm(CLONE, family)
-    is_clone = algorithm == clone
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     reference = None
-    compared = any(each.get("divergence", "behavior") != "behavior" for each in complete)
-    if is_clone or compared or algorithm.start == "reference":
-        same_network = {"components": hyper.components, "hidden": hyper.hidden, "refresh": 0.0}
-        clones = reference_policy(dataset, clone, {**(overrides or {}), **same_network}, seeds, references, place)
-        reference = repeat(clones, len(complete))
-        if is_clone:
-            return Trained(reference, runs, bounds, {})
-    run_seeds = [seed for _, seed in runs]
-    sampler = Sampler(dataset, algorithm.rows, run_seeds, shuffle=shuffle_labels, device=place, top=algorithm.top)
+    if stack.clone:
+        kept = references and references / f"clone-{stack.clone.identity[:16]}.safetensors"
+        clones = _clones(stack.clone, kept or (checkpoint if stack.is_clone else None), place)
+        reference = _repeat(clones, len(settings))
+        if stack.is_clone:
+            return Trained(reference, stack.runs, bounds, {}, [False] * reference.runs)
+    sampler = Sampler(dataset, algorithm, stack.run_seeds, shuffle=shuffle_labels, device=place)
     if "label" in OBJECTIVES[algorithm.objective].inputs.values() and not sampler.rows.label.any():
         raise UserError(f"{algorithm.name} learns from labelled rows and {dataset.metadata.id} has none")
-    policy = fresh_policy(sampler, hyper, run_seeds).to(place)
+    policy = fresh_policy(sampler, hyper)
     if reference is not None and algorithm.start == "reference":
         policy.load_state_dict(reference.state_dict())
+    saved = Checkpoint(checkpoint, stack.identity) if checkpoint else None
+    metrics = fit(stack, sampler, policy, reference, saved)
+    diverged = _diverged(policy, metrics)
+    if any(diverged):
+        lost = [stack.named(run) for run, bad in enumerate(diverged) if bad]
+        more = f" and {len(lost) - 1} more" if lost[1:] else ""
+        warnings.warn(f"{algorithm.name}: {lost[0]}{more} of {len(diverged)} runs diverged", stacklevel=2)
+    return Trained(policy.eval(), stack.runs, bounds, metrics, diverged)
 
-    metrics = fit(policy, reference, sampler, algorithm, complete, len(seeds), hyper, checkpoint)
-    return Trained(policy.eval(), runs, bounds, metrics)
+
+def fresh_policy(sampler: Sampler, hyper: TrainingSettings) -> MixturePolicy:
+    """Return untrained policies, one a run, that normalise by the data's own statistics."""
+    observation = sampler.rows.observation
+    policy = MixturePolicy(
+        sampler.seeds,
+        observation.mean(0).cpu(),
+        observation.std(0, correction=min(1, len(observation) - 1)).cpu(),  # of one row: zero
+        sampler.rows.action.shape[1],
+        components=hyper.components,
+        hidden=hyper.hidden,
+    )
+    return policy.to(observation.device)
+
+
+def _clones(stack: Stack, path: Path | None, device: torch.device) -> MixturePolicy:
+    """Return the behaviour's clone for each seed, from its file if it was trained before."""
+    saved = Checkpoint(path, stack.identity) if path else None
+    sampler = Sampler(stack.dataset, stack.algorithm, stack.seeds, shuffle=False, device=device)
+    policy = fresh_policy(sampler, stack.hyper)
+    with progress.stage(lambda _: "clone the behaviour"):
+        metrics = fit(stack, sampler, policy, None, saved)
+    for run, bad in enumerate(_diverged(policy, metrics)):
+        if bad:
+            raise PmpoOfflineError(f"the clone of the behaviour diverged ({stack.named(run)}): lower learning_rate")
+    return policy.eval()
+
+
+def _repeat(policy: MixturePolicy, times: int) -> MixturePolicy:
+    """Return the same runs `times` over: one block of seeds a setting."""
+    copy = deepcopy(policy)
+    copy.runs = policy.runs * times
+    for parameter in copy.parameters():
+        parameter.data = parameter.data.repeat(times, *[1] * (parameter.dim() - 1))
+    return copy.requires_grad_(False)
+
+
+def fit(
+    stack: Stack,
+    sampler: Sampler,
+    policy: MixturePolicy,
+    reference: MixturePolicy | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> dict[str, Tensor]:
+    """Minimise the objective for all runs at once, leave the averaged weights in `policy`, return the last metrics.
+
+    A run that diverges does not disturb the others. Raises `PmpoOfflineError` when all have.
+    """
+    algorithm, hyper = stack.algorithm, stack.hyper
+    objective = OBJECTIVES[algorithm.objective]
+    settings = stack_settings(stack.complete, len(stack.seeds), sampler.rows.action.device)
+    weights: list[Tensor] = list(policy.parameters())
+    average = [weight.detach().clone() for weight in weights]
+    moving = _moving(reference, hyper)
+    optimizer = torch.optim.AdamW(weights, lr=hyper.learning_rate, weight_decay=hyper.weight_decay, fused=True)
+    critic = make_critic(algorithm, sampler.rows, sampler.seeds, policy) if algorithm.critic else None
+    learner = Learner(policy, reference, settings, critic)
+    progressed = _Progress(weights, average, [*moving, *(critic.tensors if critic else [])], optimizer)
+    start, metrics = progressed.restore(checkpoint) if checkpoint else (0, {})
+    for step in range(start, hyper.updates):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, hyper)
+        batch = sampler.batch(step, hyper.batch, learner)
+        if critic is not None and isinstance(batch, RowBatch):
+            critic.learn(batch.index, step)
+        # Always after the last one, so that there are metrics to return wherever a resumed run began.
+        if critic is None or step % critic.delay == 0 or step == hyper.updates - 1:
+            loss, metrics = objective(inputs(batch, objective.inputs), **settings)
+            metrics = metrics | {"loss": loss.detach()}
+            for weight in weights:
+                weight.grad = None  # zero_grad() does the same and keeps books, at a hundredth of the update's time
+            loss.sum().backward()  # type: ignore[no-untyped-call]
+            _clip(weights, hyper.clip)
+            optimizer.step()
+            # Early averages forget fast, or the random start would linger in them.
+            torch._foreach_lerp_(average, weights, 1 - min(hyper.averaging, (step + 1) / (step + 10)))
+        if moving:
+            torch._foreach_lerp_(moving, [weight.detach() for weight in weights], hyper.refresh)
+        done = step + 1
+        if done % _REPORTED == 0 or done == hyper.updates:
+            if metrics and not metrics["loss"].isfinite().any():
+                raise PmpoOfflineError(
+                    f"{algorithm.name} diverged: the loss of {'every run' if policy.runs > 1 else 'the run'} "
+                    f"({stack.named(0)}) is not finite after {done} of {hyper.updates} updates: "
+                    "lower learning_rate, or raise β where the objective has a bound"
+                )
+            progress.report(f"train {algorithm.name}", done, hyper.updates)
+        if checkpoint and done % hyper.checkpoint_every == 0 and done < hyper.updates:
+            progressed.save(checkpoint, done)
+    with torch.no_grad():
+        torch._foreach_copy_(weights, average)
+    if checkpoint and start < hyper.updates:
+        progressed.finish(checkpoint, hyper.updates, metrics)
+    return metrics
+
+
+class _Progress:
+    """All that moves while a policy is trained, as a checkpoint holds it.
+
+    Args:
+        weights: of the policy.
+        average: their running average.
+        beside: what else moves: the weights of a reference that follows the policy, and all of a critic.
+        optimizer: of the weights.
+    """
+
+    def __init__(
+        self, weights: list[Tensor], average: list[Tensor], beside: list[Tensor], optimizer: torch.optim.AdamW
+    ) -> None:
+        self._weights, self._average, self._beside, self._optimizer = weights, average, beside, optimizer
+
+    def save(self, checkpoint: Checkpoint, step: int) -> None:
+        """Write how far it is after `step` updates."""
+        tensors: dict[str, Tensor] = {f"beside.{i}": tensor for i, tensor in enumerate(self._beside)}
+        for i, (weight, average) in enumerate(zip(self._weights, self._average, strict=True)):
+            moments = self._optimizer.state[weight]
+            tensors |= {f"weight.{i}": weight, f"average.{i}": average}
+            tensors |= {f"first.{i}": moments["exp_avg"], f"second.{i}": moments["exp_avg_sq"]}
+        moves = int(moments["step"])  # fewer than the updates where a critic learns more often than the policy
+        checkpoint.save(tensors, step=str(step), moves=str(moves))
+
+    def finish(self, checkpoint: Checkpoint, step: int, metrics: Mapping[str, Tensor]) -> None:
+        """Write the trained weights and the last metrics."""
+        averages = {f"average.{i}": average for i, average in enumerate(self._average)}
+        metrics = {f"metric.{name}": value for name, value in metrics.items()}
+        checkpoint.save({**averages, **metrics}, finished=True, step=str(step))
+
+    @torch.no_grad()
+    def restore(self, checkpoint: Checkpoint) -> tuple[int, dict[str, Tensor]]:
+        """Put back what was written; return the updates done, and the last metrics if these were all."""
+        if (saved := checkpoint.load()) is None:
+            return 0, {}
+        tensors, facts = saved
+        for i, (weight, average) in enumerate(zip(self._weights, self._average, strict=True)):
+            average.copy_(tensors[f"average.{i}"])
+            if "moves" in facts:
+                weight.copy_(tensors[f"weight.{i}"])
+                self._optimizer.state[weight] = {
+                    "step": torch.tensor(float(facts["moves"]), device=weight.device),
+                    "exp_avg": tensors[f"first.{i}"].to(weight.device),
+                    "exp_avg_sq": tensors[f"second.{i}"].to(weight.device),
+                }
+        if "moves" in facts:
+            for i, tensor in enumerate(self._beside):
+                tensor.copy_(tensors[f"beside.{i}"])
+        prefix = "metric."
+        metrics = {name.removeprefix(prefix): each for name, each in tensors.items() if name.startswith(prefix)}
+        return int(facts["step"]), {name: each.to(self._weights[0].device) for name, each in metrics.items()}
+
+
+def _moving(reference: MixturePolicy | None, hyper: TrainingSettings) -> list[Tensor]:
+    """Return the weights of a reference that follows the policy, none where it is frozen."""
+    if not hyper.refresh:
+        return []
+    if reference is None:
+        raise UserError('refresh moves a reference policy and there is none: set start = "reference" in the TOML')
+    return [weight.detach() for weight in reference.parameters()]
+
+
+def learning_rate(step: int, hyper: TrainingSettings) -> float:
+    """One cycle: linear to the peak over the first tenth of the updates, then half a cosine down to zero."""
+    rise = max(1, hyper.updates // 10)
+    if step < rise:
+        return hyper.learning_rate * (step + 1) / rise
+    return hyper.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, hyper.updates - rise)))
+
+
+def _clip(weights: Sequence[Tensor], limit: float) -> None:
+    """Scale each run's gradient to at most `limit`; runs do not see one another."""
+    gradients = [weight.grad for weight in weights if weight.grad is not None]
+    norm = torch.stack([torch.linalg.vector_norm(gradient, dim=(1, 2)) for gradient in gradients]).norm(dim=0)
+    scale = (limit / (norm + 1e-6)).clamp(max=1)
+    torch._foreach_mul_(gradients, [scale.view(-1, 1, 1)] * len(gradients))
+
+
+def _diverged(policy: MixturePolicy, metrics: Mapping[str, Tensor]) -> list[bool]:
+    """Return for every run whether its last loss or any of its weights is not finite."""
+    finite = [weight.detach().isfinite().flatten(1).all(1) for weight in policy.parameters()]
+    return (~torch.stack([*finite, metrics["loss"].isfinite()]).all(0)).tolist()

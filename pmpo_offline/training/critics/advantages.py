@@ -1,4 +1,4 @@
-"""What the critics say of a whole dataset: an advantage for every step, and scored candidate actions of a clone."""
+"""Advantages of a whole dataset by cross-fitted critics, and scored candidate actions drawn from a clone."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ from torch import Tensor
 from pmpo_offline.data import Dataset, Rows
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.runtime.files import load_arrays, save_arrays
-from pmpo_offline.training.control.reference import CLONE
-from pmpo_offline.training.control.trainer import train
-from pmpo_offline.training.critics.cross_fitted import CriticSettings, judge
+from pmpo_offline.training.control.trainer import CLONE, train
+from pmpo_offline.training.critics.cross_fitted import CriticSettings, fit_critic
 
 _AT_ONCE = 8192  # states
 
@@ -47,8 +46,8 @@ def _threads(count: int) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Judged:
-    """N steps and S states with K candidate actions each (S = 0 where none were asked for)."""
+class Advantages:
+    """Of N steps, and scores of K candidate actions at each of S states (S = 0 without candidates)."""
 
     advantage: NDArray[np.float32]  # (N,)
     explained: NDArray[np.float64]  # () share of the variance of the returns that V explains on unseen episodes
@@ -57,7 +56,7 @@ class Judged:
     score: NDArray[np.float32]  # (S, K)
 
     @classmethod
-    @_threads(1)  # the networks are too small for several, which on a busy machine wait for one another
+    @_threads(1)  # the networks are too small for several threads, which wait for one another on a busy machine
     def of(
         cls,
         dataset: Dataset,
@@ -65,10 +64,10 @@ class Judged:
         candidates: CandidateSettings | None,
         seed: int,
         folder: Path,
-    ) -> Judged:
-        """Judge a dataset; its labels are not looked at. The clone leaves its checkpoints in `folder`."""
+    ) -> Advantages:
+        """Estimate a dataset's advantages; its labels do not enter. The clone leaves its checkpoints in `folder`."""
         rows = Rows.of(dataset)
-        judgement = judge(rows, critic, seed)
+        estimates = fit_critic(rows, critic, seed)
         row = torch.empty(0, dtype=torch.int64)
         action = torch.empty(0, 1, rows.action.shape[1])
         score = torch.empty(0, 1)
@@ -85,8 +84,8 @@ class Judged:
             chosen = rng.choice(len(rows), min(candidates.states, len(rows)), replace=False)
             row = torch.from_numpy(np.sort(chosen))
             action = _draw(clone, rows.observation[row], candidates.actions, seed)
-            score = judgement.action_value(row, action)
-        arrays = (judgement.advantage, torch.tensor(judgement.explained, dtype=torch.float64), row, action, score)
+            score = estimates.action_value(row, action)
+        arrays = (estimates.advantage, torch.tensor(estimates.explained, dtype=torch.float64), row, action, score)
         return cls(*(array.numpy() for array in arrays))
 
     def save(self, path: Path) -> None:
@@ -94,7 +93,7 @@ class Judged:
         save_arrays(path, {f.name: getattr(self, f.name) for f in fields(self)})
 
     @classmethod
-    def load(cls, path: Path) -> Judged:
+    def load(cls, path: Path) -> Advantages:
         """Read what `save` wrote; `PmpoOfflineError` if the file is damaged."""
         return cls(**load_arrays(path, [f.name for f in fields(cls)]))
 

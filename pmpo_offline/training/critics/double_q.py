@@ -1,4 +1,4 @@
-"""What critics that learn beside a policy have in common: how they see transitions, and twin action values."""
+"""What critics that learn beside a policy share: normalised transitions, double Q with target networks, and Adam."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ class Transitions:
         return float(self.reward.mean()) / self._scale
 
 
-class Twin:
-    """Two action values a run, and slow copies of them.
+class DoubleQ:
+    """Two action values a run, and their target networks.
 
     Args:
         seeds: one a run.
@@ -120,8 +120,8 @@ def _still(network: nn.Module) -> nn.Module:
     return view.requires_grad_(False)
 
 
-class Descent:
-    """Adam whose moments stand from the beginning, so that a checkpoint can hold them and a resumed run go on."""
+class Adam:
+    """Adam with pre-allocated moments, so that a checkpoint can hold them and restore them in place."""
 
     def __init__(self, weights: Sequence[Tensor], learning_rate: float) -> None:
         self._weights = list(weights)
@@ -135,7 +135,7 @@ class Descent:
 
     @property
     def tensors(self) -> list[Tensor]:
-        """The weights and all that Adam remembers of them; whoever writes into these resumes."""
+        """The weights and their moments; writing into these restores the optimizer."""
         moments = [each for weight in self._weights for each in self._adam.state[weight].values()]
         return [*(weight.data for weight in self._weights), *moments]
 

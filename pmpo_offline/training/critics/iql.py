@@ -12,7 +12,7 @@ from torch import Tensor
 from pmpo_offline.data import Rows
 from pmpo_offline.objectives import expectile_loss
 from pmpo_offline.policies import MixturePolicy
-from pmpo_offline.training.critics.double_q import Descent, Transitions, Twin, value_net
+from pmpo_offline.training.critics.double_q import Adam, DoubleQ, Transitions, value_net
 
 
 class ExpectileSettings(BaseModel):
@@ -49,31 +49,31 @@ class ExpectileCritic:
         self._unit = _unit(rows)
         states, level, device = rows.states.shape[1], self._data.level, rows.states.device
         self._value = value_net([seed + 10_000 for seed in seeds], states, settings.hidden, level).to(device)
-        self._twin = Twin(seeds, states + rows.action.shape[1], settings.hidden, level, device)
-        self._descent = Descent([*self._value.parameters(), *self._twin.weights], settings.learning_rate)
+        self._q = DoubleQ(seeds, states + rows.action.shape[1], settings.hidden, level, device)
+        self._adam = Adam([*self._value.parameters(), *self._q.weights], settings.learning_rate)
 
     @property
     def tensors(self) -> list[Tensor]:
-        """All that a checkpoint has to hold; whoever writes into these resumes."""
-        return [*self._descent.tensors, *self._twin.slow_weights]
+        """All that a checkpoint has to hold; writing into these restores the critic."""
+        return [*self._adam.tensors, *self._q.slow_weights]
 
     def learn(self, index: Tensor, step: int) -> None:
-        """Update V and Q on the rows of `index`, (R, B), and keep how those were judged before."""
+        """Update V and Q on the rows of `index`, (R, B), and keep their advantage before the update."""
         batch = self._data.at(index)
-        target = self._twin.least(batch.state, batch.action)
+        target = self._q.least(batch.state, batch.action)
         with torch.no_grad():
             following = batch.reward + batch.discount * self._value(batch.next_state).squeeze(-1)
         value = self._value(batch.state).squeeze(-1)
         loss = expectile_loss(value, target, self._settings.expectile)
-        for action_value in self._twin(batch.state, batch.action):
+        for action_value in self._q(batch.state, batch.action):
             loss = loss + (action_value - following).square().mean(-1)
-        self._descent.step(loss)
-        self._twin.follow(self._settings.follow)
+        self._adam.step(loss)
+        self._q.follow(self._settings.follow)
         self.advantage = self._data.worth(target - value.detach()) * self._unit
 
     def value(self, index: Tensor, action: Tensor) -> Tensor:
         """Return Q of other actions (R, B, A) at the rows of `index`, (R, B), with a gradient for the actions alone."""
-        return self._twin.value(self._data.state(index), action)
+        return self._q.value(self._data.state(index), action)
 
 
 def _unit(rows: Rows) -> float:

@@ -1,4 +1,4 @@
-"""Critics that learn from rewards beside the policy, and say what an objective asks of the rows it is trained on."""
+"""Critics that learn from rewards beside the policy, whose values and advantages are inputs of objectives."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Critic(Protocol):
 
     @property
     def tensors(self) -> list[Tensor]:
-        """All that a checkpoint has to hold, the same storage at every call."""
+        """All that a checkpoint has to hold, the same storage at every call: writing into it restores the critic."""
         ...
 
     @property
@@ -43,10 +43,8 @@ class Critic(Protocol):
         ...
 
 
-def critic_settings(algorithm: AlgorithmDeclaration) -> ExpectileSettings | TwinDelayedSettings | None:
-    """Return what an algorithm declares of its critic, None without one; `UserError` where that is malformed."""
-    if not algorithm.critic:
-        return None
+def critic_settings(algorithm: AlgorithmDeclaration) -> ExpectileSettings | TwinDelayedSettings:
+    """Return the settings of an algorithm's critic; `UserError` for malformed ones."""
     if algorithm.rows in ("candidates", "pairs"):
         raise UserError(
             f'{algorithm.name} has a critic, which learns from recorded steps, and rows = "{algorithm.rows}": '
@@ -60,12 +58,9 @@ def critic_settings(algorithm: AlgorithmDeclaration) -> ExpectileSettings | Twin
         raise UserError(f"critic of {algorithm.name}: {where}: {first['msg'].lower()}") from None
 
 
-def critic(algorithm: AlgorithmDeclaration, rows: Rows, seeds: Sequence[int], policy: MixturePolicy) -> Critic | None:
-    """Return the untrained critic that an algorithm declares, None without one."""
-    match critic_settings(algorithm):
-        case ExpectileSettings() as settings:
-            return ExpectileCritic(settings, rows, seeds, policy)
-        case TwinDelayedSettings() as settings:
-            return TwinDelayedCritic(settings, rows, seeds, policy)
-        case _:
-            return None
+def make_critic(algorithm: AlgorithmDeclaration, rows: Rows, seeds: Sequence[int], policy: MixturePolicy) -> Critic:
+    """Return the untrained critic that an algorithm declares."""
+    settings = critic_settings(algorithm)
+    if isinstance(settings, ExpectileSettings):
+        return ExpectileCritic(settings, rows, seeds, policy)
+    return TwinDelayedCritic(settings, rows, seeds, policy)

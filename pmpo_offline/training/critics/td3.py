@@ -13,7 +13,7 @@ from torch.nn.functional import embedding
 
 from pmpo_offline.data import Rows
 from pmpo_offline.policies import MixturePolicy
-from pmpo_offline.training.critics.double_q import Descent, Transitions, Twin
+from pmpo_offline.training.critics.double_q import Adam, DoubleQ, Transitions
 
 
 class TwinDelayedSettings(BaseModel):
@@ -48,33 +48,33 @@ class TwinDelayedCritic:
         self.delay = settings.delay
         self._data = Transitions(rows, settings.discount)
         inputs = rows.states.shape[1] + rows.action.shape[1]
-        self._twin = Twin(seeds, inputs, settings.hidden, self._data.level, rows.states.device)
+        self._q = DoubleQ(seeds, inputs, settings.hidden, self._data.level, rows.states.device)
         self._slow = deepcopy(policy).requires_grad_(False)
-        self._descent = Descent(self._twin.weights, settings.learning_rate)
+        self._adam = Adam(self._q.weights, settings.learning_rate)
         self._index: Tensor
 
     @property
     def tensors(self) -> list[Tensor]:
-        """All that a checkpoint has to hold; whoever writes into these resumes."""
-        return [*self._descent.tensors, *self._twin.slow_weights, *(each.data for each in self._slow.parameters())]
+        """All that a checkpoint has to hold; writing into these restores the critic."""
+        return [*self._adam.tensors, *self._q.slow_weights, *(each.data for each in self._slow.parameters())]
 
     def learn(self, index: Tensor, step: int) -> None:
         """Update Q on the rows of `index`, (R, B); `step` seeds the noise, which all runs share."""
-        batch, told = self._data.at(index), self._settings
+        batch, settings = self._data.at(index), self._settings
         with torch.no_grad():
             next_action = self._slow(embedding(self._rows.next_row[index], self._rows.states)).mode()
             normal = torch.randn(next_action.shape[1:], generator=torch.Generator().manual_seed(step))
-            noise = (normal * told.noise).clamp(-told.clip, told.clip).to(next_action.device)
+            noise = (normal * settings.noise).clamp(-settings.clip, settings.clip).to(next_action.device)
             next_action = (next_action.clamp(-1, 1) + noise).clamp(-1, 1)
-            following = batch.reward + batch.discount * self._twin.least(batch.next_state, next_action)
-        first, second = self._twin(batch.state, batch.action)
-        self._descent.step((first - following).square().mean(-1) + (second - following).square().mean(-1))
+            following = batch.reward + batch.discount * self._q.least(batch.next_state, next_action)
+        first, second = self._q(batch.state, batch.action)
+        self._adam.step((first - following).square().mean(-1) + (second - following).square().mean(-1))
         if step % self.delay == 0:
-            self._twin.follow(told.follow)
+            self._q.follow(settings.follow)
             torch._foreach_lerp_(
                 [each.data for each in self._slow.parameters()],
                 [each.data for each in self._policy.parameters()],
-                told.follow,
+                settings.follow,
             )
         self._index = index
 
@@ -88,4 +88,4 @@ class TwinDelayedCritic:
 
     def value(self, index: Tensor, action: Tensor) -> Tensor:
         """Return Q of other actions (R, B, A) at the rows of `index`, (R, B), with a gradient for the actions alone."""
-        return self._twin.value(self._data.state(index), action)
+        return self._q.value(self._data.state(index), action)

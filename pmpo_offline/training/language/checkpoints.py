@@ -16,7 +16,7 @@ import transformers
 from torch import Tensor
 
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
-from pmpo_offline.training.checkpoint import load, save
+from pmpo_offline.runtime.tensors import load_tensors, save_tensors
 
 _OPTIMIZER, _SCALER, _RANDOM = "optimizer.safetensors", "scaler.safetensors", "rng_state_{}.safetensors"
 
@@ -82,7 +82,7 @@ def is_whole(checkpoint: Path) -> bool:
     try:
         json.loads((checkpoint / "trainer_state.json").read_text())  # which comes last
         for name in ("adapter_model.safetensors", _OPTIMIZER, _RANDOM.format(0)):
-            load(checkpoint / name)
+            load_tensors(checkpoint / name)
     except (OSError, ValueError, PmpoOfflineError):
         return False
     return True
@@ -91,11 +91,11 @@ def is_whole(checkpoint: Path) -> bool:
 def _write(path: Path, state: Any) -> None:
     tensors: dict[str, Tensor] = {}
     rest = json.dumps(_plain(state, tensors))
-    save(path, tensors, state=rest)
+    save_tensors(path, tensors, state=rest)
 
 
 def _read(path: Path) -> Any:
-    tensors, facts = load(path)
+    tensors, facts = load_tensors(path)
     return _restored(json.loads(facts["state"]), tensors)
 
 

@@ -2,7 +2,7 @@
 
 <output>/checkpoints/     the Trainer's own, while it trains; a run that was stopped goes on from the last whole one
 <output>/adapter/         what was learned, in safetensors
-<output>/run.json         written last (`training.record`)
+<output>/run.json         written last (`training.run`)
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.hashing import hash_bytes
 from pmpo_offline.tasks.language.models import model_directory
 from pmpo_offline.tasks.language.sampling import context
-from pmpo_offline.training.config import settle, validated
+from pmpo_offline.training.checkpoint import training_identity
+from pmpo_offline.training.config import hyperparameters, settle
 from pmpo_offline.training.language.checkpoints import is_whole
 from pmpo_offline.training.language.config import ResponseConfig
 from pmpo_offline.training.language.responses import check_held_out, part
 from pmpo_offline.training.language.settings import LanguageSettings
 from pmpo_offline.training.language.trainer import ResponseTrainer
-from pmpo_offline.training.record import bound_text, claim, finished, identity, labels_of, write_record
+from pmpo_offline.training.run import bound_text, claim, finished, labels_of, write_record
 from pmpo_offline.training.shuffle import check_control, identified
 
 _OWNER = "run"
@@ -109,7 +110,7 @@ def train_language(
         raise UserError(f'{algorithm.name}: a language model starts from what it is: set start = "reference"')
     if shuffle_labels:
         check_control(algorithm, responses=True)
-    hyper = validated(algorithm, overrides or {}, LanguageSettings)
+    hyper = hyperparameters(algorithm, overrides or {}, LanguageSettings)
     if hyper.batch % hyper.accumulation:
         raise UserError(f"{algorithm.name}: a batch of {hyper.batch} cannot be divided by {hyper.accumulation}")
     algorithm = algorithm.model_copy(update={"settings": {**algorithm.settings, **(settings or {})}})
@@ -122,8 +123,16 @@ def train_language(
     directory = model_directory(name, root)
     base = open_model(directory, name=name, dtype=hyper.dtype, quantize=hyper.quantize)
     control = shuffle_labels and identified(rows.metadata, algorithm.rows)
-    told = [algorithm.model_dump(), complete, hyper.model_dump(), seed, control]
-    run = identity(*told, base.digest, _content(rows))
+    run = training_identity(
+        *("transformers", "peft"),
+        content=_content(rows),
+        algorithm=algorithm.model_dump(),
+        settings=complete,
+        training=hyper.model_dump(),
+        seed=seed,
+        shuffled=control,
+        model=base.digest,
+    )
     if record := finished(output, run):
         return TrainedLanguage.of(output, record)
     check_held_out(dataset, base.tokenizer, context(base))

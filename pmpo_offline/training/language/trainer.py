@@ -24,8 +24,7 @@ from pmpo_offline.declarations import OBJECTIVES
 from pmpo_offline.policies.language.model import LanguageModel
 from pmpo_offline.policies.language.scoring import check_head
 from pmpo_offline.runtime.errors import UserError
-from pmpo_offline.training.bound import beta_bound
-from pmpo_offline.training.config import settle, warn_below
+from pmpo_offline.training.config import beta_bound, settle, warn_below
 from pmpo_offline.training.control.batches import inputs as asked_of
 from pmpo_offline.training.language.batches import Measures
 from pmpo_offline.training.language.checkpoints import SafeCheckpoints
