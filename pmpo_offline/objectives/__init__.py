@@ -75,6 +75,7 @@ OBJECTIVES: dict[str, Objective] = {
             ipo_length_normalized,
             {**_PAIRS, "length_chosen": "length_chosen", "length_rejected": "length_rejected"},
             {"beta": _POSITIVE},
+            families=("language",),
         ),
         Objective("nca", nca, _PAIRS, {"beta": _POSITIVE}),
         Objective(
@@ -90,7 +91,13 @@ OBJECTIVES: dict[str, Objective] = {
             {"beta": _POSITIVE},
             optional={"shift": "reward_shift"},
         ),
-        Objective("td3_bc", td3_bc, {"policy_value": "policy_value", "distance": "distance"}, {"alpha": _NOT_NEGATIVE}),
+        Objective(
+            "td3_bc",
+            td3_bc,
+            {"policy_value": "policy_value", "distance": "distance"},
+            {"alpha": _NOT_NEGATIVE},
+            families=("control",),
+        ),
     )
 }
 """Every objective by name."""

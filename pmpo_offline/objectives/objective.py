@@ -70,6 +70,8 @@ class Objective:
     """Settings that tell the caller how to compute the inputs, with their defaults; the loss never sees them."""
     optional: Mapping[str, str] = field(default_factory=dict)
     """Likewise those that the loss works out from the rows that it is given: for callers who see more of them."""
+    families: tuple[str, ...] = ("control", "language")
+    """Where its inputs can be had: "control", of transitions and candidates; "language", of responses."""
     bound: Callable[..., float] | None = None
     """The least stable beta from `alpha`, `reject_mass`, `normalize`, `reject_share`; None where no bound applies."""
 

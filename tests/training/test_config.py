@@ -17,16 +17,16 @@ from pmpo_offline.objectives import OBJECTIVES, Objective
 from pmpo_offline.objectives.stability import beta_min
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.training import TrainingSettings, beta_bound, settle
-from pmpo_offline.training.config import complete, hyperparameters, stack, warn_below
-from pmpo_offline.training.control import fitting
-from pmpo_offline.training.control.fitting import learning_rate
+from pmpo_offline.training.config import complete, hyperparameters, stack_settings, warn_below
+from pmpo_offline.training.control import trainer
+from pmpo_offline.training.control.trainer import learning_rate
 
 PMPO = catalog.algorithm("pmpo", "rgb-stacking")
 
 
 def test_unknown_training_setting_names_the_near_miss() -> None:
-    with pytest.raises(UserError, match="unknown training setting of pmpo 'updatess': did you mean updates"):
-        hyperparameters(PMPO, {"updatess": 3})
+    with pytest.raises(UserError, match="training of pmpo: unknown setting 'updatess': did you mean updates"):
+        hyperparameters(PMPO, {"updatess": 3}, TrainingSettings)
 
 
 @pytest.mark.parametrize(
@@ -43,17 +43,17 @@ def test_unknown_training_setting_names_the_near_miss() -> None:
 )
 def test_malformed_training_setting_is_one_line(wrong: dict[str, Any]) -> None:
     name = next(iter(wrong))
-    with pytest.raises(UserError, match=rf"^training setting {name} of pmpo: ") as caught:
-        hyperparameters(PMPO, wrong)
+    with pytest.raises(UserError, match=rf"^training of pmpo: {name}: ") as caught:
+        hyperparameters(PMPO, wrong, TrainingSettings)
     assert "\n" not in str(caught.value)
 
 
 def test_overrides_go_before_the_declared_and_these_before_the_defaults() -> None:
     dpo = catalog.algorithm("dpo", "rgb-stacking")
     assert dpo.training["learning_rate"] != TrainingSettings().learning_rate
-    assert hyperparameters(dpo, {}).learning_rate == dpo.training["learning_rate"]
-    assert hyperparameters(dpo, {"learning_rate": 0.5}).learning_rate == 0.5
-    assert hyperparameters(dpo, {}).batch == TrainingSettings().batch
+    assert hyperparameters(dpo, {}, TrainingSettings).learning_rate == dpo.training["learning_rate"]
+    assert hyperparameters(dpo, {"learning_rate": 0.5}, TrainingSettings).learning_rate == 0.5
+    assert hyperparameters(dpo, {}, TrainingSettings).batch == TrainingSettings().batch
 
 
 @pytest.mark.parametrize("normalize", ["joint", "set"])
@@ -156,14 +156,14 @@ def test_one_warning_for_all_that_are_below_their_bound() -> None:
 
 def test_settings_that_differ_become_one_value_a_run() -> None:
     settings = [{"alpha": 0.5, "beta": 1.0}, {"alpha": 0.5, "beta": 2}]
-    stacked = stack(settings, 3, torch.device("cpu"))
+    stacked = stack_settings(settings, 3, torch.device("cpu"))
     assert stacked["alpha"] == 0.5
     assert stacked["beta"].tolist() == [[1.0]] * 3 + [[2.0]] * 3
 
 
 def test_settings_that_differ_in_words_cannot_be_stacked() -> None:
     with pytest.raises(UserError, match="differ in numbers only, not in normalize \\(joint, set\\)"):
-        stack([{"normalize": "joint"}, {"normalize": "set"}], 1, torch.device("cpu"))
+        stack_settings([{"normalize": "joint"}, {"normalize": "set"}], 1, torch.device("cpu"))
 
 
 def test_learning_rate_is_one_cycle() -> None:
@@ -265,7 +265,7 @@ def test_each_run_is_clipped_by_its_own_norm() -> None:
     for weight in (wide, narrow):
         weight.grad = torch.stack([torch.full(weight.shape[1:], 3.0), torch.full(weight.shape[1:], 0.01)])
     before = wide.grad.clone()
-    fitting._clip([wide, narrow], 2.0)
+    trainer._clip([wide, narrow], 2.0)
     norms = torch.cat([weight.grad.flatten(1) for weight in (wide, narrow)], dim=1).norm(dim=1)
     assert norms[0] == pytest.approx(2.0, rel=1e-5)
     assert wide.grad[1].equal(before[1]), "a run within the limit is left as it is, whatever runs beside it"

@@ -15,8 +15,7 @@ from pmpo_offline.data import Dataset, Rows
 from pmpo_offline.declarations import catalog
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.training import train
-from pmpo_offline.training.bound import beta_bound
-from pmpo_offline.training.config import settle
+from pmpo_offline.training.config import beta_bound, settle
 from pmpo_offline.training.shuffle import check_control, expected, identified, shuffled
 
 

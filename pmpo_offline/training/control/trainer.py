@@ -174,9 +174,9 @@ def train(
         algorithm = catalog.algorithm(algorithm, catalog.family(dataset.metadata.task))
     stack = Stack(dataset, algorithm, seeds, settings, overrides or {}, shuffle_labels)
     hyper, bounds = stack.hyper, stack.bounds
-    check_rows(algorithm)
     if algorithm.critic:
         critic_settings(algorithm)
+    check_rows(algorithm)
     if shuffle_labels:
         check_control(algorithm, responses=False)
     warn_below(algorithm, stack.complete, bounds)

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from pmpo_offline.data import Dataset, Rows
+from pmpo_offline.declarations import catalog
 from pmpo_offline.objectives import OBJECTIVES
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.runtime.errors import UserError
-from pmpo_offline.training.control.batches import Pools, RowBatch, Sampler, inputs
+from pmpo_offline.training.control.batches import Learner, Pools, RowBatch, Sampler, inputs
 from pmpo_offline.training.control.divergence import from_reference
 
 CPU = torch.device("cpu")
@@ -23,7 +24,8 @@ PMPO = OBJECTIVES["pmpo"].settings
 
 
 def sampler(dataset: Dataset, rows: str, seeds: tuple[int, ...] = SEEDS, shuffle: bool = False) -> Sampler:
-    return Sampler(dataset, rows, seeds, shuffle=shuffle, device=CPU)
+    algorithm = catalog.algorithm("pmpo", "rgb-stacking").model_copy(update={"rows": rows})
+    return Sampler(dataset, algorithm, seeds, shuffle=shuffle, device=CPU)
 
 
 @pytest.fixture
@@ -50,7 +52,7 @@ def test_pools_of_different_sizes_are_drawn_evenly() -> None:
 
 def test_what_a_minibatch_is_made_of(stacking: Dataset, policy: Callable[[int], MixturePolicy]) -> None:
     def labels(rows: str) -> Tensor:
-        batch = sampler(stacking, rows).batch(0, 64, policy(0), None)
+        batch = sampler(stacking, rows).batch(0, 64, Learner(policy(0)))
         assert isinstance(batch, RowBatch)
         assert batch.label.shape == (2, 64)
         return batch.label
@@ -64,7 +66,7 @@ def test_what_a_minibatch_is_made_of(stacking: Dataset, policy: Callable[[int], 
 def test_names_of_a_minibatch_of_rows(stacking: Dataset, policy: Callable[[int], MixturePolicy]) -> None:
     source = sampler(stacking, "all")
     learner, reference = policy(0), policy(10)
-    batch = source.batch(3, 32, learner, reference, PMPO)
+    batch = source.batch(3, 32, Learner(learner, reference, PMPO))
     assert isinstance(batch, RowBatch)
     index = Pools([torch.arange(len(stacking))]).draw(SEEDS, 3, 32)
     rows = Rows.of(stacking)
@@ -77,7 +79,7 @@ def test_names_of_a_minibatch_of_rows(stacking: Dataset, policy: Callable[[int],
     assert batch.policy_kl.shape == (2,)
     assert (batch.policy_kl >= 0).all()
     assert not batch.policy_kl.requires_grad
-    unmoved = source.batch(3, 32, learner, learner)
+    unmoved = source.batch(3, 32, Learner(learner, learner))
     assert isinstance(unmoved, RowBatch)
     assert unmoved.policy_kl.tolist() == [0, 0], "a policy is no way from itself"
 
@@ -87,7 +89,7 @@ def test_the_divergence_is_what_the_settings_say(stacking: Dataset, policy: Call
     source, learner, reference = sampler(half, "all"), policy(0), policy(10)
 
     def batch(**settings: Any) -> RowBatch:
-        made = source.batch(3, 64, learner, reference, {**PMPO, **settings})
+        made = source.batch(3, 64, Learner(learner, reference, {**PMPO, **settings}))
         assert isinstance(made, RowBatch)
         return made
 
@@ -106,34 +108,34 @@ def test_the_divergence_is_what_the_settings_say(stacking: Dataset, policy: Call
         seen.add(round(float(apart.divergence[0].detach()), 6))
     assert len(seen) == 4
     with pytest.raises(UserError, match="reference policy"):
-        _ = source.batch(3, 64, learner, None, {**PMPO, "divergence": "forward"}).divergence  # type: ignore[union-attr]
+        _ = source.batch(3, 64, Learner(learner, settings={**PMPO, "divergence": "forward"})).divergence  # type: ignore[union-attr]
 
 
 def test_advantages_come_from_a_dataset_that_holds_them(
     stacking: Dataset, advantage: Dataset, policy: Callable[[int], MixturePolicy]
 ) -> None:
-    batch = sampler(advantage, "all").batch(0, 64, policy(0), None)
+    batch = sampler(advantage, "all").batch(0, 64, Learner(policy(0)))
     assert isinstance(batch, RowBatch)
     # The label of the fixture is the advantage's sign.
     assert batch.advantage.shape == (2, 64)
     assert batch.advantage.sign().equal(batch.label)
-    other = sampler(stacking, "all").batch(0, 64, policy(0), None)
+    other = sampler(stacking, "all").batch(0, 64, Learner(policy(0)))
     with pytest.raises(UserError, match="the dataset is scored by success: build one with build-dataset --label adv"):
         _ = other.advantage  # type: ignore[union-attr]
 
 
 def test_candidates_and_pairs(stacking: Dataset, policy: Callable[[int], MixturePolicy]) -> None:
     learner, reference = policy(0), policy(10)
-    groups = sampler(stacking, "candidates").batch(0, 16, learner, None)
+    groups = sampler(stacking, "candidates").batch(0, 16, Learner(learner))
     assert groups.group_logp.shape == groups.group_score.shape == (2, 16, 4)  # type: ignore[union-attr]
-    pairs = sampler(stacking, "pairs").batch(0, 16, learner, reference)
+    pairs = sampler(stacking, "pairs").batch(0, 16, Learner(learner, reference))
     named = inputs(pairs, {name: name for name in ("logp_chosen", "logp_rejected", "ref_chosen", "ref_rejected")})
     assert {tuple(each.shape) for each in named.values()} == {(2, 16)}
     assert named["logp_chosen"].requires_grad
     assert not named["ref_chosen"].requires_grad
     # The same actions under the same policy say the same, whichever side asks.
     mirrored = inputs(
-        sampler(stacking, "pairs").batch(0, 16, reference, learner), {"a": "ref_chosen", "b": "logp_rejected"}
+        sampler(stacking, "pairs").batch(0, 16, Learner(reference, learner)), {"a": "ref_chosen", "b": "logp_rejected"}
     )
     torch.testing.assert_close(mirrored["ref_chosen"], named["logp_chosen"].detach())
     torch.testing.assert_close(mirrored["logp_rejected"].detach(), named["ref_rejected"])
@@ -143,7 +145,7 @@ def test_accepts_alone_pull_where_cloning_the_accepts_does(
     stacking: Dataset, policy: Callable[[int], MixturePolicy]
 ) -> None:
     learner = policy(0)
-    batch = sampler(stacking, "all").batch(0, 256, learner, None, PMPO)
+    batch = sampler(stacking, "all").batch(0, 256, Learner(learner, settings=PMPO))
     assert isinstance(batch, RowBatch)
 
     def gradient(loss: Tensor) -> Tensor:
@@ -160,7 +162,7 @@ def test_accepts_alone_pull_where_cloning_the_accepts_does(
 
 
 def test_objective_without_its_inputs_is_said(stacking: Dataset, policy: Callable[[int], MixturePolicy]) -> None:
-    batch = sampler(stacking, "all").batch(0, 8, policy(0), None)
+    batch = sampler(stacking, "all").batch(0, 8, Learner(policy(0)))
     with pytest.raises(UserError, match=r"no logp_chosen: set `rows`"):
         inputs(batch, OBJECTIVES["dpo"].inputs)
     with pytest.raises(UserError, match="reference policy: set start"):
@@ -180,16 +182,16 @@ def test_dataset_without_candidates_is_said(stacking: Dataset, rows: str) -> Non
 
 
 def test_each_run_has_its_own_shuffle(stacking: Dataset, policy: Callable[[int], MixturePolicy]) -> None:
-    together = sampler(stacking, "all", shuffle=True).batch(0, 400, policy(0), None)
+    together = sampler(stacking, "all", shuffle=True).batch(0, 400, Learner(policy(0)))
     for run, seed in enumerate(SEEDS):
-        alone = sampler(stacking, "all", (seed,), shuffle=True).batch(0, 400, policy(0), None)
+        alone = sampler(stacking, "all", (seed,), shuffle=True).batch(0, 400, Learner(policy(0)))
         assert together.label[run].equal(alone.label[0])  # type: ignore[union-attr]
-    pools = sampler(stacking, "accepted", shuffle=True).batch(0, 64, policy(0), None)
+    pools = sampler(stacking, "accepted", shuffle=True).batch(0, 64, Learner(policy(0)))
     assert (pools.label == 1).all()  # type: ignore[union-attr]
-    pairs = sampler(stacking, "pairs", shuffle=True).batch(0, 64, policy(0), policy(1))
+    pairs = sampler(stacking, "pairs", shuffle=True).batch(0, 64, Learner(policy(0), policy(1)))
     assert torch.isfinite(pairs.logp_chosen).all()  # type: ignore[union-attr]
 
 
 def test_a_batch_too_small_for_both_classes_is_said(stacking: Dataset, policy: Callable[[int], MixturePolicy]) -> None:
     with pytest.raises(UserError, match="batch is 1, and a minibatch of balanced rows has 2 parts: raise it"):
-        sampler(stacking, "balanced").batch(0, 1, policy(0), None)
+        sampler(stacking, "balanced").batch(0, 1, Learner(policy(0)))

@@ -10,10 +10,10 @@ import torch
 from helpers.recorded import recorded
 
 from pmpo_offline.data import Dataset
+from pmpo_offline.declarations import catalog
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.training import train
-from pmpo_offline.training.control.batches import Sampler
-from pmpo_offline.training.control.top import top_rows
+from pmpo_offline.training.control.batches import Sampler, top_rows
 
 LENGTHS = [1, 3, 2, 1, 4]
 REWARD = [5, 1, 1, 1, 3, 3, 4, 0.5, 1, 1, 1]  # returns 5, 3, 6, 4, 3.5; the best reward a step is the first episode's
@@ -54,8 +54,9 @@ def test_a_tenth_is_a_tenth(count: int) -> None:
 
 
 def test_minibatches_hold_those_rows_and_no_others() -> None:
-    sampler = Sampler(episodes(), "top", [0, 1], shuffle=False, device=torch.device("cpu"), top=0.4)
-    drawn = torch.cat([sampler.batch(step, 32, None, None).index for step in range(5)], dim=1)  # type: ignore[arg-type, union-attr]
+    algorithm = catalog.algorithm("top-bc").model_copy(update={"top": 0.4})
+    sampler = Sampler(episodes(), algorithm, [0, 1], shuffle=False, device=torch.device("cpu"))
+    drawn = torch.cat([sampler.batch(step, 32, None).index for step in range(5)], dim=1)  # type: ignore[arg-type, union-attr]
     assert {int(each) for each in drawn.unique()} == {0, 4, 5}
 
 

@@ -8,16 +8,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import torch
 
-from pmpo_offline.data import Dataset, Rows
+from pmpo_offline import on_progress
+from pmpo_offline.data import Dataset, Rows, columns
 from pmpo_offline.declarations import catalog
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.objectives import OBJECTIVES
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.training import Trained, beta_bound, settle, train
+from pmpo_offline.training import checkpoint as checkpoints
+from pmpo_offline.training.run import Run, train_run
 
 QUICK: dict[str, Any] = {"updates": 12, "batch": 32, "hidden": [16], "components": 3}
 LEARNERS = ["pmpo", "dpo", "kto", "mpo"]
@@ -143,16 +147,17 @@ def test_interrupted_training_ends_bit_for_bit_alike(
 ) -> None:
     def run(folder: str, progress: Stop) -> Trained:
         place = tmp_path / folder
-        return train(
-            stacking,
-            name,
-            seeds=(0, 1),
-            overrides={**LONGER, "refresh": refresh},
-            checkpoint=place / "progress",
-            references=place,
-            device="cpu",
-            progress=progress,
-        )
+        overrides = {**LONGER, "refresh": refresh}
+        with on_progress(progress):
+            return train(
+                stacking,
+                name,
+                seeds=(0, 1),
+                overrides=overrides,
+                checkpoint=place / "progress",
+                references=place,
+                device="cpu",
+            )
 
     whole = run("whole", Stop())
     with pytest.raises(Interrupted):
@@ -167,9 +172,8 @@ def test_interrupted_training_ends_bit_for_bit_alike(
 
 def test_interrupted_clone_goes_on_too(stacking: Dataset, tmp_path: Path) -> None:
     def run(folder: str, progress: Stop) -> MixturePolicy:
-        return train(
-            stacking, "bc", overrides=LONGER, references=tmp_path / folder, device="cpu", progress=progress
-        ).policy
+        with on_progress(progress):
+            return train(stacking, "bc", overrides=LONGER, references=tmp_path / folder, device="cpu").policy
 
     whole = run("whole", Stop())
     with pytest.raises(Interrupted):
@@ -256,7 +260,7 @@ def test_beta_below_its_bound_warns_once_with_the_numbers(stacking: Dataset) -> 
 def test_mistakes_are_the_users(stacking: Dataset) -> None:
     with pytest.raises(UserError, match="unknown algorithm 'pmop': did you mean pmpo"):
         train(stacking, "pmop")
-    with pytest.raises(UserError, match="unknown training setting of pmpo 'update': did you mean updates"):
+    with pytest.raises(UserError, match="training of pmpo: unknown setting 'update': did you mean updates"):
         train(stacking, "pmpo", overrides={"update": 3})
     with pytest.raises(UserError, match="unknown setting of dpo 'betta': did you mean beta"):
         train(stacking, "dpo", settings=[{"betta": 3}])
@@ -279,8 +283,19 @@ def declared(**changes: Any) -> AlgorithmDeclaration:
 def test_algorithm_of_ones_own(stacking: Dataset) -> None:
     trained = train(stacking, declared(settings={"alpha": 0.0, "beta": 3.0}), overrides=QUICK, device="cpu")
     assert trained.runs[0][0]["alpha"] == 0.0
-    with pytest.raises(UserError, match="set `rows` in the algorithm's TOML"):
+    with pytest.raises(UserError, match="all rows have no logp_chosen, an input of dpo: set `rows` in the algorithm's"):
         train(stacking, declared(objective="dpo", settings={}), overrides=QUICK, device="cpu")
+
+
+def test_inputs_that_control_cannot_give_are_refused_before_anything_is_trained(
+    stacking: Dataset, tmp_path: Path
+) -> None:
+    lengths = declared(objective="ipo_length_normalized", rows="pairs", start="reference", settings={})
+    with pytest.raises(
+        UserError, match="length_rejected, which test/stacking-v0 cannot give: it is for language"
+    ):
+        train(stacking, lengths, overrides=QUICK, references=tmp_path, device="cpu")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
@@ -288,3 +303,119 @@ def test_one_class_is_enough_for_pmpo(stacking: Dataset, share: float) -> None:
     trained = train(stacking.relabelled(imbalance=share), "pmpo", overrides=QUICK, device="cpu")
     assert torch.isfinite(trained.metrics["loss"]).all()
     assert torch.isfinite(weights(trained.policy)).all()
+
+
+ALONE: dict[str, Any] = {"algorithm": "pmpo", "seeds": (0, 1), "settings": ({},), "shuffle_labels": False}
+SHORT = {**QUICK, "updates": 60, "checkpoint_every": 20}
+
+
+def half_way(stacking: Dataset, path: Path) -> None:
+    """Stop a training after its checkpoint at update 40."""
+    with pytest.raises(Interrupted), on_progress(Stop("train pmpo", 50)):
+        train(stacking, **ALONE, overrides=SHORT, checkpoint=path, device="cpu")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dataset": "other actions"},
+        {"dataset": "other labels"},
+        {"seeds": (0, 2)},
+        {"seeds": (1, 0)},
+        {"seeds": (0,)},
+        {"settings": ({"alpha": 0.4},)},
+        {"settings": ({"divergence": "forward"},)},
+        {"shuffle_labels": True},
+        {"overrides": {**SHORT, "batch": 31}},
+        {"algorithm": "declared otherwise"},
+        {"version": "9.9.9"},
+        {"revision": 2},
+    ],
+    ids=str,
+)
+def test_a_checkpoint_serves_its_own_training_alone(
+    stacking: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+) -> None:
+    path = tmp_path / "progress"
+    half_way(stacking, path)
+    asked = {"dataset": stacking, **ALONE, "overrides": SHORT} | change
+    if change.get("dataset") == "other labels":
+        asked["dataset"] = stacking.relabelled(noise=0.1)
+    elif "dataset" in change:
+        asked["dataset"] = replace(stacking, table=with_action(stacking.table, 0.5))
+    if "algorithm" in change:
+        asked["algorithm"] = declared(name="pmpo", description="another declaration")
+    if version := asked.pop("version", None):
+        monkeypatch.setattr(checkpoints, "__version__", version)
+    if revision := asked.pop("revision", None):
+        monkeypatch.setattr(checkpoints, "REVISION", revision)
+    with pytest.raises(UserError, match="progress is the checkpoint of another training: name another path, or delete"):
+        train(**asked, checkpoint=path, device="cpu")
+
+
+def with_action(table: pa.Table, first: float) -> pa.Table:
+    """Replace the first number of the first action."""
+    action = columns.matrix(table, "action").copy()
+    action[0, 0] = first
+    return table.set_column(table.schema.get_field_index("action"), "action", columns.list_array(action))
+
+
+def test_a_finished_training_is_not_repeated_and_gives_way_to_another(stacking: Dataset, tmp_path: Path) -> None:
+    path, told = tmp_path / "progress", Stop()
+    first = train(stacking, **ALONE, overrides=SHORT, checkpoint=path, device="cpu")
+    with on_progress(told):
+        again = train(stacking, **ALONE, overrides=SHORT, checkpoint=path, device="cpu")
+    assert not told.told
+    assert weights(again.policy).equal(weights(first.policy))
+    assert all(again.metrics[name].equal(value) for name, value in first.metrics.items())
+    other = stacking.relabelled(noise=0.1)
+    replaced = train(other, **ALONE, overrides=SHORT, checkpoint=path, device="cpu").policy
+    assert weights(replaced).equal(weights(train(other, **ALONE, overrides=SHORT, device="cpu").policy))
+
+
+def test_clones_of_other_content_or_settings_are_other_clones(stacking: Dataset, tmp_path: Path) -> None:
+    quick(stacking, "bc", tmp_path, (0,))
+    other = replace(stacking, table=with_action(stacking.table, 0.5))
+    clone = quick(other, "bc", tmp_path, (0,)).policy
+    assert len(list(tmp_path.iterdir())) == 2
+    assert weights(clone).equal(weights(train(other, "bc", overrides=QUICK, device="cpu").policy))
+    train(stacking, "bc", overrides={**QUICK, "batch": 31}, references=tmp_path, device="cpu")
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize("place", ["references", "checkpoint"])
+def test_a_flipped_bit_is_noticed(stacking: Dataset, tmp_path: Path, place: str) -> None:
+    if place == "references":
+        quick(stacking, "bc", tmp_path, (0,))
+        (path,) = tmp_path.iterdir()
+    else:
+        path = tmp_path / "progress"
+        half_way(stacking, path)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    again = {
+        "references": {"algorithm": "kto", "overrides": QUICK, "references": tmp_path},
+        "checkpoint": {**ALONE, "overrides": SHORT, "checkpoint": path},
+    }[place]
+    with pytest.raises(PmpoOfflineError, match=r"damaged \(its checksum is wrong\): delete it"):
+        train(stacking, **again, device="cpu")
+
+
+def test_a_run_that_diverges_is_marked_and_leaves_the_others_alone(stacking: Dataset) -> None:
+    broken = [{"alpha": 0.5, "beta": 2.0, "floor": floor} for floor in (0.0, 1e308)]
+    with pytest.warns(UserWarning, match=r"pmpo: seed 0, .*floor 1e\+308.* of 2 runs diverged"):
+        trained = train(stacking, "pmpo", settings=broken, overrides=QUICK, device="cpu")
+    assert trained.diverged == [False, True]
+    alone = train(stacking, "pmpo", settings=broken[:1], overrides=QUICK, device="cpu")
+    torch.testing.assert_close(weights(trained.policy, 0), weights(alone.policy, 0), atol=1e-5, rtol=1e-4)
+
+
+def test_a_training_whose_runs_all_diverge_stops(stacking: Dataset, tmp_path: Path) -> None:
+    broken = {"settings": [{"beta": 1e38}], "overrides": {**QUICK, "updates": 60, "checkpoint_every": 5}}
+    with pytest.raises(PmpoOfflineError, match=r"pmpo diverged: .*seed 0, .*not finite after 25 of 60 updates: lower"):
+        train(stacking, "pmpo", **broken, checkpoint=tmp_path / "progress", device="cpu")
+    run = Run(stacking, "pmpo", {"beta": 1e38, **QUICK})
+    with pytest.raises(PmpoOfflineError, match="pmpo diverged"):
+        train_run(run, tmp_path / "run")
+    assert not (tmp_path / "run" / "run.json").exists()

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from pmpo_offline import on_progress
 from pmpo_offline.data import Rows
 from pmpo_offline.runtime.errors import UserError
-from pmpo_offline.training import CriticSettings, judge
+from pmpo_offline.training import CriticSettings, fit_critic
 
 QUICK = CriticSettings(folds=3, hidden=(16,), updates=15, sweeps=3, batch=32)
 
@@ -40,21 +41,21 @@ MIXED = synthetic([4, 7, 3, 8, 5, 6, 4, 7, 6], [False, True, True] * 3)
 
 
 def test_advantage_is_return_less_value() -> None:
-    judgement = judge(MIXED, QUICK, seed=0)
-    assert judgement.value.shape == judgement.returns.shape == (len(MIXED),)
-    torch.testing.assert_close(judgement.advantage, judgement.returns - judgement.value)
-    assert torch.isfinite(judgement.advantage).all()
+    estimates = fit_critic(MIXED, QUICK, seed=0)
+    assert estimates.value.shape == estimates.returns.shape == (len(MIXED),)
+    torch.testing.assert_close(estimates.advantage, estimates.returns - estimates.value)
+    assert torch.isfinite(estimates.advantage).all()
     ends = MIXED.terminated
-    torch.testing.assert_close(judgement.returns[ends], MIXED.reward[ends])
+    torch.testing.assert_close(estimates.returns[ends], MIXED.reward[ends])
     cut = MIXED.truncated
-    assert (judgement.returns[cut] != MIXED.reward[cut]).all(), "a cut episode is bootstrapped, not treated as terminal"
+    assert (estimates.returns[cut] != MIXED.reward[cut]).all(), "a cut episode is bootstrapped, not treated as terminal"
 
 
 def judged(rows: Rows, episode: int, settings: CriticSettings = QUICK) -> tuple[Tensor, Tensor]:
     """V and Q of one episode's rows; the actions are always those of `MIXED`."""
-    judgement = judge(rows, settings, seed=0)
+    estimates = fit_critic(rows, settings, seed=0)
     row = torch.nonzero(rows.episode == episode).squeeze(1)
-    return judgement.value[row], judgement.action_value(row, MIXED.action[row].unsqueeze(1))
+    return estimates.value[row], estimates.action_value(row, MIXED.action[row].unsqueeze(1))
 
 
 @pytest.mark.parametrize("trace", [1.0, 0.5])
@@ -63,11 +64,11 @@ def test_an_episode_is_judged_by_networks_that_never_saw_its_rewards(truncated: 
     rows, settings = MIXED, QUICK.model_copy(update={"trace": trace})
     if not truncated:
         rows = replace(rows, terminated=rows.terminated | rows.truncated, truncated=torch.zeros_like(rows.truncated))
-    before = judge(rows, settings, seed=0)
+    before = fit_critic(rows, settings, seed=0)
     for episode in (0, 1, 5):
         own = rows.episode == episode
         changed = replace(rows, reward=torch.where(own, rows.reward + 50, rows.reward))
-        after = judge(changed, settings, seed=0)
+        after = fit_critic(changed, settings, seed=0)
         row = torch.nonzero(own).squeeze(1)
         # To the bit: not through its own return, and not through a bootstrapped end of another episode either.
         assert after.value[own].equal(before.value[own])
@@ -78,7 +79,9 @@ def test_an_episode_is_judged_by_networks_that_never_saw_its_rewards(truncated: 
 
 
 def test_a_trace_changes_the_advantage_and_not_the_value() -> None:
-    whole, mixed, one_step = (judge(MIXED, QUICK.model_copy(update={"trace": trace}), 0) for trace in (1.0, 0.5, 0.0))
+    whole, mixed, one_step = (
+        fit_critic(MIXED, QUICK.model_copy(update={"trace": trace}), 0) for trace in (1.0, 0.5, 0.0)
+    )
     assert whole.value.equal(mixed.value)
     assert whole.value.equal(one_step.value)
     assert whole.explained == mixed.explained == one_step.explained
@@ -88,7 +91,7 @@ def test_a_trace_changes_the_advantage_and_not_the_value() -> None:
 
 
 def test_a_function_of_the_seed() -> None:
-    one, same, other = judge(MIXED, QUICK, 3), judge(MIXED, QUICK, 3), judge(MIXED, QUICK, 4)
+    one, same, other = fit_critic(MIXED, QUICK, 3), fit_critic(MIXED, QUICK, 3), fit_critic(MIXED, QUICK, 4)
     assert one.advantage.equal(same.advantage)
     assert one.explained == same.explained
     assert not one.advantage.equal(other.advantage)
@@ -98,15 +101,15 @@ def test_learns_what_can_be_known_and_prefers_the_better_action() -> None:
     rows = synthetic([1] * 600, [False] * 600)
     rows = replace(rows, reward=3 * rows.observation[:, 0] + 2 * rows.action[:, 0])
     settings = CriticSettings(folds=3, hidden=(32,), updates=300, sweeps=1, batch=128, learning_rate=1e-2)
-    judgement = judge(rows, settings, seed=0)
+    estimates = fit_critic(rows, settings, seed=0)
     # The variance of 3 x with x ~ N(0, 1) is 9; the action's part, 4 Var(clamp(N(0, 1))), is not for V to know.
     noise = 4 * float(rows.action[:, 0].var())
-    assert judgement.explained == pytest.approx(9 / (9 + noise), abs=0.06)
-    assert torch.corrcoef(torch.stack([judgement.advantage, rows.action[:, 0]]))[0, 1] > 0.9
+    assert estimates.explained == pytest.approx(9 / (9 + noise), abs=0.06)
+    assert torch.corrcoef(torch.stack([estimates.advantage, rows.action[:, 0]]))[0, 1] > 0.9
     row = torch.arange(50)
     better_and_worse = torch.zeros(50, 2, 2)
     better_and_worse[:, 0, 0], better_and_worse[:, 1, 0] = 0.8, -0.8
-    q = judgement.action_value(row, better_and_worse)
+    q = estimates.action_value(row, better_and_worse)
     assert q.shape == (50, 2)
     assert (q[:, 0] > q[:, 1]).all()
     assert (q[:, 0] - q[:, 1]).mean() == pytest.approx(2 * 1.6, rel=0.2)
@@ -116,23 +119,24 @@ def test_time_limits_do_not_make_the_last_steps_look_bad() -> None:
     # Reward 1 for ever, cut after ten steps: every state is worth 1 / (1 - discount), the last one too.
     rows = replace(synthetic([10] * 12, [True] * 12), reward=torch.ones(120))
     settings = CriticSettings(discount=0.5, folds=3, hidden=(8,), updates=100, sweeps=6, batch=64, learning_rate=1e-2)
-    judgement = judge(rows, settings, seed=0)
-    torch.testing.assert_close(judgement.value, torch.full((120,), 2.0), atol=0.4, rtol=0)
-    torch.testing.assert_close(judgement.returns, torch.full((120,), 2.0), atol=0.4, rtol=0)
+    estimates = fit_critic(rows, settings, seed=0)
+    torch.testing.assert_close(estimates.value, torch.full((120,), 2.0), atol=0.4, rtol=0)
+    torch.testing.assert_close(estimates.returns, torch.full((120,), 2.0), atol=0.4, rtol=0)
 
 
 @pytest.mark.parametrize("episodes", [2, 4])
 def test_fewer_episodes_than_folds(episodes: int) -> None:
     rows = synthetic([5] * episodes, [False] * episodes)
-    assert torch.isfinite(judge(rows, QUICK.model_copy(update={"folds": 5}), 0).advantage).all()
+    assert torch.isfinite(fit_critic(rows, QUICK.model_copy(update={"folds": 5}), 0).advantage).all()
 
 
 def test_one_episode_cannot_be_judged_by_others() -> None:
-    with pytest.raises(UserError, match="one episode"):
-        judge(synthetic([5], [False]), QUICK, 0)
+    with pytest.raises(UserError, match="learns from other episodes, and there is one"):
+        fit_critic(synthetic([5], [False]), QUICK, 0)
 
 
 def test_progress_counts_every_update() -> None:
     told: list[tuple[str, int, int]] = []
-    judge(MIXED, QUICK.model_copy(update={"updates": 50}), 0, lambda *each: told.append(each))
+    with on_progress(lambda *each: told.append(each)):
+        fit_critic(MIXED, QUICK.model_copy(update={"updates": 50}), 0)
     assert told == [("fit the critic", 50 * (i + 1), 200) for i in range(4)]

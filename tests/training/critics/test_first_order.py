@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from pmpo_offline.data import Rows
-from pmpo_offline.training import CriticSettings, Judgement, judge
-from pmpo_offline.training.critics.first_order import first_order
-from pmpo_offline.training.critics.folds import Folds
+from pmpo_offline.training import CriticEstimates, CriticSettings, fit_critic
+from pmpo_offline.training.critics.cross_fitted import Folds, first_order
 
 DISCOUNT, DECAY = 0.9, 0.8
 FITTED = CriticSettings(
@@ -56,53 +55,54 @@ def agreement(one: Tensor, other: Tensor) -> float:
 
 
 @pytest.fixture(scope="module")
-def judgement() -> Judgement:
-    return judge(known()[0], FITTED, seed=0)
+def estimates() -> CriticEstimates:
+    return fit_critic(known()[0], FITTED, seed=0)
 
 
-def test_signs_and_sizes_of_known_advantages(judgement: Judgement) -> None:
+def test_signs_and_sizes_of_known_advantages(estimates: CriticEstimates) -> None:
     rows, truth = known()
-    recorded = judge(rows, FITTED.model_copy(update={"trace": 1.0, "advantage": "recorded"}), seed=0)
-    assert agreement(judgement.advantage, truth) > 0.9 > agreement(recorded.advantage, truth)
-    torch.testing.assert_close(judgement.advantage.std(), truth.std(), rtol=0.15, atol=0)
+    recorded = fit_critic(rows, FITTED.model_copy(update={"trace": 1.0, "advantage": "recorded"}), seed=0)
+    assert agreement(estimates.advantage, truth) > 0.9 > agreement(recorded.advantage, truth)
+    torch.testing.assert_close(estimates.advantage.std(), truth.std(), rtol=0.15, atol=0)
 
 
-def test_candidates_are_ranked_as_their_true_values(judgement: Judgement) -> None:
+def test_candidates_are_ranked_as_their_true_values(estimates: CriticEstimates) -> None:
     rows, _ = known()
     row = torch.arange(0, len(rows), 7)
     action = torch.tensor([-0.6, -0.2, 0.2, 0.6]).view(1, 4, 1).expand(len(row), 4, 1)
     slope = 1 / (1 - DECAY * DISCOUNT) + 3 * rows.observation[row, 1]
-    scores = judgement.action_value(row, action)
+    scores = estimates.action_value(row, action)
     assert agreement(scores[:, 3] - scores[:, 0], slope) > 0.9
     # An action's value is V and its advantage, of recorded actions too.
-    recorded = judgement.action_value(row, rows.action[row].unsqueeze(1)).squeeze(1)
-    torch.testing.assert_close(recorded, judgement.value[row] + judgement.advantage[row])
+    recorded = estimates.action_value(row, rows.action[row].unsqueeze(1)).squeeze(1)
+    torch.testing.assert_close(recorded, estimates.value[row] + estimates.advantage[row])
 
 
 def test_what_v_gets_wrong_of_states_is_not_mistaken_for_an_advantage() -> None:
     rows, truth = known()
-    folds = Folds(rows, 2, 0, updates=400, batch=128, learning_rate=1e-2, weight_decay=0.01, fits=2)
+    settings = {"updates": 400, "batch": 128, "learning_rate": 1e-2, "weight_decay": 0.01, "hidden": (32,)}
+    folds = Folds(rows, CriticSettings(folds=2, **settings), 0)
     wrong = 3 * rows.observation.sum(1)  # a V that is off by more than advantages are large
     assert wrong.std() > 2 * truth.std()
-    found = first_order(folds, rows.observation, rows.action, (truth + wrong).expand(2, -1), (32,), stage=0)
+    found = first_order(folds, rows.observation, rows.action, (truth + wrong).expand(2, -1))
     guessed = found(torch.arange(len(rows)), rows.action.unsqueeze(1)).squeeze(1)
     assert agreement(guessed, truth) > 0.85
 
 
 def test_a_mean_action_has_no_advantage() -> None:
     rows, _ = known(episodes=10)
-    judgement = judge(rows, FITTED.model_copy(update={"updates": 30}), seed=0)
-    assert abs(float(judgement.advantage.mean())) < 0.1 * float(judgement.advantage.std())
+    estimates = fit_critic(rows, FITTED.model_copy(update={"updates": 30}), seed=0)
+    assert abs(float(estimates.advantage.mean())) < 0.1 * float(estimates.advantage.std())
 
 
 @pytest.mark.parametrize("trace", [0.5, 1.0])
 def test_no_network_knows_the_episode_that_it_judges(trace: float) -> None:
     rows, _ = known(episodes=6, length=8)
     settings = FITTED.model_copy(update={"trace": trace, "updates": 10, "folds": 3})
-    before = judge(rows, settings, seed=0)
+    before = fit_critic(rows, settings, seed=0)
     for episode in (0, 4):
         own = rows.episode == episode
-        after = judge(replace(rows, reward=torch.where(own, rows.reward + 50, rows.reward)), settings, seed=0)
+        after = fit_critic(replace(rows, reward=torch.where(own, rows.reward + 50, rows.reward)), settings, seed=0)
         # To the bit: neither by its return nor through what other networks made of it. So a fitted advantage, unlike a
         # recorded one, does not know the rewards of its own episode at all.
         assert after.value[own].equal(before.value[own])
@@ -113,7 +113,7 @@ def test_no_network_knows_the_episode_that_it_judges(trace: float) -> None:
 def test_a_function_of_the_seed() -> None:
     rows, _ = known(episodes=6, length=8)
     settings = FITTED.model_copy(update={"updates": 10})
-    one, same, other = (judge(rows, settings, seed) for seed in (3, 3, 4))
+    one, same, other = (fit_critic(rows, settings, seed) for seed in (3, 3, 4))
     assert one.advantage.equal(same.advantage)
     assert not one.advantage.equal(other.advantage)
 
@@ -121,4 +121,4 @@ def test_a_function_of_the_seed() -> None:
 def test_a_behaviour_without_noise_teaches_nothing_and_breaks_nothing() -> None:
     rows, _ = known(episodes=6, length=8)
     still = replace(rows, action=torch.zeros_like(rows.action), reward=torch.zeros_like(rows.reward))
-    assert torch.isfinite(judge(still, FITTED.model_copy(update={"updates": 10}), seed=0).advantage).all()
+    assert torch.isfinite(fit_critic(still, FITTED.model_copy(update={"updates": 10}), seed=0).advantage).all()

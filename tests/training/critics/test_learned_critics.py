@@ -13,6 +13,7 @@ import torch
 from helpers.recorded import recorded
 from torch import Tensor
 
+from pmpo_offline import on_progress
 from pmpo_offline.data import Dataset, Rows
 from pmpo_offline.declarations import catalog
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
@@ -20,7 +21,7 @@ from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.training import Trained, train
 from pmpo_offline.training.critics.double_q import Transitions
-from pmpo_offline.training.critics.registry import Critic, critic
+from pmpo_offline.training.critics.registry import Critic, make_critic
 from pmpo_offline.training.doctor import diagnose
 
 LEARNERS = ["iql", "td3-bc"]
@@ -62,7 +63,7 @@ def fitted(dataset: Dataset, algorithm: AlgorithmDeclaration, updates: int) -> t
         (0, 1), torch.zeros(rows.states.shape[1]), torch.ones(rows.states.shape[1]), rows.action.shape[1], components=1,
         hidden=(8,),
     )  # fmt: skip
-    found = critic(algorithm, rows, (0, 1), policy)
+    found = make_critic(algorithm, rows, (0, 1), policy)
     assert found is not None
     index = torch.arange(len(rows)).expand(2, -1)
     for step in range(updates):
@@ -113,7 +114,7 @@ def test_td3_values_what_the_policy_would_do_next() -> None:
     with torch.no_grad():
         policy.network[-1].weight.zero_()  # type: ignore[operator, union-attr]
         policy.network[-1].bias[..., 1] = torch.tensor([[0.4], [-3.0]])  # type: ignore[index]
-    found = critic(algorithm, rows, (0, 1), policy)
+    found = make_critic(algorithm, rows, (0, 1), policy)
     assert found is not None
     for step in range(300):
         found.learn(torch.arange(61).expand(2, -1), step)
@@ -198,20 +199,21 @@ def test_interrupted_training_ends_bit_for_bit_alike(tmp_path: Path, name: str, 
     overrides = {**QUICK, "updates": updates, "checkpoint_every": 15}
 
     def run(folder: str, progress: Callable[[str, int, int], None] | None = None) -> Trained:
-        return train(walk(), declared(name), seeds=(0, 1), overrides=overrides, device="cpu", progress=progress,
-                     checkpoint=tmp_path / folder)  # fmt: skip
+        with on_progress(progress):
+            return train(walk(), declared(name), seeds=(0, 1), overrides=overrides, device="cpu",
+                         checkpoint=tmp_path / folder)  # fmt: skip
 
     whole = run("whole")
     with pytest.raises(Interrupted):
         run("cut", stop(updates))
     assert (tmp_path / "cut").is_file()
+    with pytest.raises(UserError, match="the checkpoint of another training"):
+        train(walk(), declared(name, critic={"discount": 0.5}), seeds=(0, 1), overrides=overrides, device="cpu",
+              checkpoint=tmp_path / "cut")  # fmt: skip
     resumed = run("cut")
     assert weights(resumed.policy).equal(weights(whole.policy))
     assert resumed.metrics.keys() == whole.metrics.keys()
     assert all(resumed.metrics[key].equal(value) for key, value in whole.metrics.items())
-    with pytest.raises(UserError, match="the checkpoint of another training"):
-        train(walk(), declared(name, critic={"discount": 0.5}), seeds=(0, 1), overrides=overrides, device="cpu",
-              checkpoint=tmp_path / "cut")  # fmt: skip
 
 
 def refused(message: str, algorithm: AlgorithmDeclaration, dataset: Dataset | None = None, **overrides: Any) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pmpo_offline.data import Rows
-from pmpo_offline.training.critics.returns import returns_to_go
+from pmpo_offline.training.critics.cross_fitted import returns_to_go
 
 
 def episodes(reward: list[list[float]], truncated: list[bool]) -> Rows:
