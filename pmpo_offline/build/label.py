@@ -20,7 +20,6 @@ from pmpo_offline import data
 from pmpo_offline.data import Dataset, Experience, LabelRule
 from pmpo_offline.tasks import ScoredCandidates
 from pmpo_offline.training import Advantages, CandidateSettings, CriticSettings
-from pmpo_offline.training import Advantages, CandidateSettings, CriticSettings
 
 
 @dataclass(frozen=True)
