@@ -21,8 +21,7 @@ from pmpo_offline.build.naming import digest
 from pmpo_offline.build.text_options import TextOptions, check_options, id_of, rule_of, task_of
 from pmpo_offline.data import Dataset
 from pmpo_offline.data.exchange.forms import Drop, Form, Reading, Response, TextSource, form_of, open_text
-from pmpo_offline.data.exchange.forms.report import Report
-from pmpo_offline.data.exchange.forms.selection import select, table
+from pmpo_offline.data.exchange.forms.selection import Report, select, table
 from pmpo_offline.data.exchange.forms.templates import TRANSCRIPT, Template, of_model
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError

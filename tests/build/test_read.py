@@ -19,6 +19,8 @@ from pmpo_offline.build.read import import_dataset
 from pmpo_offline.data import Dataset, columns
 from pmpo_offline.declarations import catalog
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
+from pmpo_offline.runtime.hashing import hash_file
+from pmpo_offline.runtime.progress import on_progress
 
 
 @pytest.fixture
@@ -71,7 +73,7 @@ def test_what_is_stored_is_what_was_there(home: Path, tmp_path: Path, format: da
         "d4rl/my-arm-left-v0",
         "unknown",
     )
-    assert said.provenance.hashes[path.name] == data.storage.sha256(path)
+    assert said.provenance.hashes[path.name] == hash_file(path)
     assert set(said.provenance.packages) >= {"pmpo-offline", "h5py", "numpy"}
     assert said.provenance.settings["rows_without_successor_dropped"] == 0
     assert data.verify(said.id) == []
@@ -109,7 +111,8 @@ def test_what_stands_is_opened_and_other_labels_read_nothing_again(home: Path, t
     raw = {each: each.stat().st_mtime_ns for each in (home / ".raw").rglob("*") if each.is_file()}
     stamp = (first.path / "dataset.json").stat().st_mtime_ns
     told: list[str] = []
-    assert import_dataset(path, progress=lambda *each: told.append(each[0])).path == first.path
+    with on_progress(lambda *each: told.append(each[0])):
+        assert import_dataset(path).path == first.path
     assert (first.path / "dataset.json").stat().st_mtime_ns == stamp
     assert not told
     ids = {
@@ -383,7 +386,7 @@ def test_the_command_prints_one_object(home: Path, tmp_path: Path, capsys: pytes
     ("arguments", "line"),
     [
         (["import", "minari:nothing"], "error: minari:nothing is no Minari id: write minari:namespace/name-vN"),
-        (["import", "none.hdf5"], "error: none.hdf5: there is no such file or folder; give minari:ID"),
+        (["import", "none.hdf5"], "error: none.hdf5: there is no such file or folder; known are minari:ID"),
         (["import", "x", "--format", "zip"], "error: unknown format 'zip': known: arrow, hdf5"),
     ],
 )

@@ -103,8 +103,12 @@ def test_the_way_out_to_trl(home: Path, transcripts: Path, tmp_path: Path, capsy
 @pytest.mark.parametrize(
     ("content", "arguments", "said"),
     [
-        ('{"a": 1}\n', [], "these columns make no form that is understood: a; understood are"),
-        ('{"prompt": "p", "completion": "c", "label": 3}\n', [], "rows.jsonl, line 1: label is '3': write true"),
+        ('{"a": 1}\n', [], "rows.jsonl, line 1: not recognised by the columns a: known are"),
+        (
+            '{"prompt": "p", "completion": "c", "label": 3}\n',
+            [],
+            "line 1: expected true, false, 1, 0 or null in",
+        ),
         ('{"prompt": "p", "completion": null, "label": 1}\n', [], "nothing is left to import: 1 responses dropped"),
         ("{oops\n", [], "rows.jsonl, line 1, character 1: not valid JSON"),
         ("{}\n", ["--redacted", "hide"], "unknown way to treat redacted conversations 'hide'"),

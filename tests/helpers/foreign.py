@@ -16,16 +16,12 @@ from pmpo_offline.data.exchange.readers import Recorded, Source, open_source
 Arrays = dict[str, np.ndarray]
 
 
-def quiet(stage: str, done: int, total: int) -> None:
-    pass
-
-
 def found(path: Path | str) -> Source:
-    return open_source(str(path), quiet)
+    return open_source(str(path))
 
 
 def read(path: Path | str) -> Recorded:
-    return found(path).read(quiet)
+    return found(path).read()
 
 
 def assert_same(read: Experience, written: Experience, *but: str) -> None:

@@ -1,4 +1,4 @@
-"""What an export of this package says of the dataset that it was made from."""
+"""Where a source comes from: the dataset of this package that it was exported from, and the hashes of its files."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ from pydantic import ValidationError
 
 from pmpo_offline.data.ids import METADATA_FILE
 from pmpo_offline.data.schema import References
+from pmpo_offline.runtime.hashing import hash_bytes, hash_file
 
 MARKER = "pmpo_offline.json"
 """Says what an export is of, and that the folder is one and may be overwritten."""
+
+_LISTED = 100
+"""How many files have their hashes in the metadata one by one."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,15 @@ def origin(folder: Path) -> Origin | None:
         return Origin(str(said["task"]), scores, dict(said["provenance"]["settings"]))
     except (OSError, ValueError, KeyError, TypeError, ValidationError):
         return None
+
+
+def hashes_of(files: Mapping[str, Path]) -> dict[str, str]:
+    """Return the sha256 of every file; of many files, that of the list which `sha256sum` prints of them."""
+    each = {name: hash_file(path) for name, path in sorted(files.items())}
+    if len(each) <= _LISTED:
+        return each
+    listed = "".join(f"{digest}  {name}\n" for name, digest in each.items())
+    return {f"list of {len(each)} files": hash_bytes([listed.encode()])}
 
 
 def _own(folder: Path) -> dict[str, Any]:

@@ -50,8 +50,7 @@ def test_unpaired() -> None:
 def test_labels_that_are_neither_boolean_nor_0_or_1(label: Any) -> None:
     good = {"prompt": "p", "completion": "c", "label": True}
     told = refusal(good, good | {"label": label})
-    assert told.startswith("rows, line 2: label is ")
-    assert "write true, false, 1, 0 or null" in told
+    assert told.startswith("rows, line 2: expected true, false, 1, 0 or null in column label, found ")
 
 
 def test_paired() -> None:
@@ -129,8 +128,8 @@ def test_one_scored_response_a_row() -> None:
     row = {"instruction": "p", "response": "c", "rating": "4.5", "quality": 7}
     assert read(row) == ("one scored response a row", [("p", "c", 4.5)])
     assert read(row, score="quality")[1] == [("p", "c", 7)]
-    assert "rating is 'good', where a number is due" in refusal(row | {"rating": "good"})
-    assert "rating is inf" in refusal(row | {"rating": math.inf})
+    assert "line 1: expected a number in column rating, found 'good'" in refusal(row | {"rating": "good"})
+    assert "found inf" in refusal(row | {"rating": math.inf})
     assert read(row | {"rating": NAN}, row | {"rating": None})[1] == [("p", "c", None)] * 2
 
 
@@ -145,18 +144,18 @@ def test_thumbs(thumb: Any, score: float | None) -> None:
 
 def test_thumbs_that_say_nothing_certain() -> None:
     rows = [{"messages": said("p", "q"), "thumbs": value} for value in (1, -1, 0)]
-    assert "rows, line 3: thumbs holds both 0 and -1" in refusal(*rows)
+    assert "rows, line 3: column thumbs holds both 0 and -1" in refusal(*rows)
     assert read({"messages": said("p", "q"), "thumbs": 1, "stars": 4}, score="stars")[1] == [(["p"], "q", 4)]
     for messages, reason in (
         (said("p"), "messages does not end with the assistant's turn"),
-        (said("p", "q")[1:], "messages has an assistant's turn that answers nobody"),
+        (said("p", "q")[1:], "messages has an assistant's turn that answers no other turn"),
         ([{"role": "tool", "content": "x"}], "messages has a turn of role 'tool'"),
         (said("p", ""), "messages's content is empty"),
         ([], "messages is empty"),
         (None, "messages is null"),
     ):
         assert read({"messages": messages, "label": 1})[1] == [(reason, 1)]
-    assert "holds 'x' where a message with role and content is due" in refusal({"messages": ["x"], "label": 1})
+    assert "expected a message with role and content in messages, found 'x'" in refusal({"messages": ["x"], "label": 1})
 
 
 def test_every_turn_of_an_lmsys_conversation_is_a_response() -> None:
@@ -168,7 +167,7 @@ def test_every_turn_of_an_lmsys_conversation_is_a_response() -> None:
     row = lmsys(7, [False] * 4, redacted=False)
     assert [each[2] for each in read(row | {"win": 3}, score="win")[1]] == [3, 3]
     assert [each[2] for each in read(row | {"win": [None, 1, None, 2]}, score="win")[1]] == [1, 2]
-    assert "win holds 1 numbers for 4 messages" in refusal(row | {"win": [1]}, score="win")
+    assert "a number a message in column win, found 1 for 4 messages" in refusal(row | {"win": [1]}, score="win")
     for without in (None, [], [{"flagged": False}]):
         assert [each[2] for each in read(row | {"openai_moderation": without})[1]] == [None, None]
 
@@ -197,10 +196,10 @@ def test_texts_that_cannot_be_kept_are_counted(text: str | None, reason: str) ->
 
 def test_columns_that_make_no_form() -> None:
     told = refusal({"text": "a", "label": 1})
-    assert told.startswith("rows, line 1: these columns make no form that is understood: label, text; understood are ")
-    assert "prompt, chosen, rejected" in told
-    assert "make no form" in refusal({"prompt": "a", "completion": "b"})
-    assert "make no form" in refusal({"conversation": []})
+    assert told.startswith("rows, line 1: not recognised by the columns label, text: known are ")
+    assert "prompt|instruction|question, chosen, rejected" in told
+    assert "not recognised" in refusal({"prompt": "a", "completion": "b"})
+    assert "not recognised" in refusal({"conversation": []})
     assert "there is no column stars: it holds completion, label, prompt" in refusal(
         {"prompt": "a", "completion": "b", "label": 1}, score="stars"
     )
@@ -211,6 +210,6 @@ def test_forms_are_not_mixed() -> None:
     plain, pair = {"prompt": "p", "completion": "c", "label": 1}, {"prompt": "p", "chosen": "c", "rejected": "d"}
     assert "rows, line 2: lacks completion, label, which the rows before have (TRL unpaired)" in refusal(plain, pair)
     conversational = {"prompt": said("p"), "completion": said("", "c")[1:], "label": 1}
-    assert "line 2: a conversation where the rows before hold plain text" in refusal(plain, conversational)
-    assert "line 2: plain text where the rows before hold a conversation" in refusal(conversational, plain)
-    assert "prompt holds 3 where a text is due" in refusal(plain | {"prompt": 3})
+    assert "line 2: found a conversation, and the rows before hold plain text" in refusal(plain, conversational)
+    assert "line 2: found plain text, and the rows before hold a conversation" in refusal(conversational, plain)
+    assert "expected text in prompt, found 3" in refusal(plain | {"prompt": 3})

@@ -1,69 +1,51 @@
-"""Readers of other people's texts: what is named becomes rows, and a row becomes responses, in one of several forms."""
+"""Texts of other libraries: files or hub ids become rows, and every row becomes responses, as its form says.
+
+A form is a file with a `Form`, registered here, or in another package by an entry point of the group
+"pmpo_offline.forms". What is stored, on which side of the split, and with which labels is not decided here.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pyarrow.parquet as pq
+import lazy_loader
 
-from pmpo_offline.data.exchange.forms import files, hub, movie_reviews
-from pmpo_offline.data.exchange.forms.registry import Form, form_of
-from pmpo_offline.data.exchange.forms.response import Drop, Message, Reading, Response, Row
-from pmpo_offline.data.exchange.forms.source import TextSource, of_files
-from pmpo_offline.data.exchange.readers import minari
-from pmpo_offline.data.exchange.readers.flat import SUFFIXES
+from pmpo_offline.runtime.registry import Registry
 
+if TYPE_CHECKING:
+    from pmpo_offline.data.exchange.forms.form import Form as Form
+    from pmpo_offline.data.exchange.forms.form import form_of as form_of
+    from pmpo_offline.data.exchange.forms.rows import Drop as Drop
+    from pmpo_offline.data.exchange.forms.rows import Reading as Reading
+    from pmpo_offline.data.exchange.forms.rows import Response as Response
+    from pmpo_offline.data.exchange.forms.rows import Row as Row
+    from pmpo_offline.data.exchange.forms.sources import TextSource as TextSource
+    from pmpo_offline.data.exchange.forms.sources import is_text as is_text
+    from pmpo_offline.data.exchange.forms.sources import open_text as open_text
 
-def is_text(name: str) -> bool:
-    """Return whether a name stands for texts, rather than for trajectories (or for nothing at all)."""
-    if name == movie_reviews.NAME or name.startswith("hf:"):
-        return True
-    path = Path(name).expanduser()
-    if path.is_dir():
-        if minari.data_folder(path):
-            return False
-        arrays = [suffix for suffix in SUFFIXES if suffix != ".parquet"]
-        if any(next(path.glob(f"*{suffix}"), None) for suffix in arrays):
-            return False
-        tables = sorted(path.rglob("*.parquet"))
-        if tables:
-            return not _holds_steps(tables[0])
-        return any(files.kind_of(each) for each in path.rglob("*"))
-    if path.suffix == ".parquet" and path.is_file():
-        return not _holds_steps(path)
-    return files.kind_of(path) not in (None, "Parquet")
+_HERE = "pmpo_offline.data.exchange.forms"
+FORMS: Registry[Form] = Registry(
+    "text form",
+    "pmpo_offline.forms",
+    {
+        "hh-rlhf": f"{_HERE}.pairs:TRANSCRIPTS",
+        "trl-paired": f"{_HERE}.pairs:PAIRED",
+        "trl-paired-implied": f"{_HERE}.pairs:IMPLIED",
+        "scored-lists": f"{_HERE}.unpaired:SEVERAL",
+        "lmsys": f"{_HERE}.conversations:LMSYS",
+        "thumbs": f"{_HERE}.conversations:THUMBS_LOG",
+        "pmpo-offline": f"{_HERE}.unpaired:OWN",
+        "trl-unpaired": f"{_HERE}.unpaired:UNPAIRED",
+        "scored-rows": f"{_HERE}.unpaired:SCORED",
+    },
+)
+"""In the order in which they are tried."""
 
-
-def open_text(name: str) -> TextSource:
-    """Return the texts under a name: `hf:NAME`, `movie-reviews`, or the path of a file or a folder of files.
-
-    Raises `UserError` where there is nothing that can be read here.
-    """
-    if name == movie_reviews.NAME:
-        return movie_reviews.of_movie_reviews()
-    if name.startswith("hf:"):
-        return hub.of_hub(name.removeprefix("hf:"))
-    return of_files(Path(name).expanduser())
-
-
-def _holds_steps(path: Path) -> bool:
-    """Return whether a Parquet file holds steps of episodes; one that cannot be read is left to the readers of text."""
-    try:
-        names = set(pq.read_schema(path).names)
-    except (OSError, ValueError):  # what Arrow raises is one of them
-        return False
-    return bool(names & {"observation", "observations", "action", "actions", "is_first", "is_last", "is_terminal"})
-
-
-__all__ = [
-    "Drop",
-    "Form",
-    "Message",
-    "Reading",
-    "Response",
-    "Row",
-    "TextSource",
-    "form_of",
-    "is_text",
-    "open_text",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "form": ["Form", "form_of"],
+        "rows": ["Drop", "Reading", "Response", "Row"],
+        "sources": ["TextSource", "is_text", "open_text"],
+    },
+)

@@ -1,4 +1,4 @@
-"""Conversations: thumbs logs (`messages` with a label or a rating), and LMSYS-Chat-1M's `conversation`."""
+"""Forms of conversations: thumbs logs (`messages` with a label or a rating), and LMSYS-Chat-1M's `conversation`."""
 
 from __future__ import annotations
 
@@ -6,39 +6,25 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pmpo_offline.data.exchange.forms.labels import thumb
-from pmpo_offline.data.exchange.forms.response import (
+from pmpo_offline.data.exchange.forms.form import Form
+from pmpo_offline.data.exchange.forms.rows import (
+    SYSTEM,
+    THUMBS,
     Drop,
     Message,
     Reading,
     Response,
     Row,
-    blemish,
+    about,
     conversation,
-    is_conversation,
+    filled,
+    framed,
+    is_list,
+    short,
+    split_last,
+    turn,
+    unanswerable,
 )
-
-THUMBS = ("label", "thumbs", "feedback", "vote")
-"""What a column of thumbs may be called."""
-
-
-def split(messages: tuple[Message, ...] | Drop, what: str) -> tuple[tuple[Message, ...], str] | Drop:
-    """Return the history and the assistant's last turn, or why there is none."""
-    if isinstance(messages, Drop):
-        return messages
-    *history, last = messages
-    if last.role != "assistant":
-        return Drop(f"{what} does not end with the assistant's turn")
-    if wrong := unanswerable(tuple(history), what):
-        return wrong
-    return tuple(history), last.content
-
-
-def unanswerable(history: tuple[Message, ...], what: str) -> Drop | None:
-    """Return why a history is no prompt, None where the next turn is the assistant's."""
-    if not history or history[-1].role == "assistant":
-        return Drop(f"{what} has an assistant's turn that answers nobody")
-    return None
 
 
 def of_messages(row: Row, reading: Reading) -> Iterator[Response | Drop]:
@@ -46,10 +32,13 @@ def of_messages(row: Row, reading: Reading) -> Iterator[Response | Drop]:
 
     The score is a thumb (a column of `THUMBS`), or the column asked for.
     """
-    name = reading.score or next(name for name in THUMBS if name in row.values)
-    score = row.number(name) if reading.score else thumb(row, name, reading)
-    found = split(conversation(row, row.values["messages"], "messages"), "messages")
-    yield found if isinstance(found, Drop) else Response(*found, score, **about(row))
+    score = row.number(reading.score) if reading.score else reading.feedback(row, thumbs=True)
+    found = split_last(conversation(row, "messages"), "messages")
+    if isinstance(found, Drop):
+        yield found
+        return
+    history = framed(row, found[0], found[0])
+    yield history if isinstance(history, Drop) else Response(history, found[1], score, **about(row))
 
 
 def of_lmsys(row: Row, reading: Reading) -> Iterator[Response | Drop]:
@@ -57,56 +46,82 @@ def of_lmsys(row: Row, reading: Reading) -> Iterator[Response | Drop]:
 
     The score is −1 where the turn's own moderation is flagged and +1 where it is not; a column asked for holds one
     number a conversation, which all its turns get, or one a message. Whether names were redacted says nothing of a
-    response: it never touches the score.
+    response: it never touches the score. A turn that cannot be stored costs its own response and those after it.
     """
-    messages = conversation(row, row.values["conversation"], "conversation")
-    if isinstance(messages, Drop):
-        yield messages
+    messages = row.value("conversation")
+    if not filled(messages):
+        yield Drop(f"conversation is {'null' if messages is None else 'empty'}")
         return
+    if not is_list(messages):
+        raise row.error(f"expected a list of messages in column conversation, found {short(messages)}")
     scores = _given(row, reading.score, len(messages)) if reading.score else _moderated(row, reading, len(messages))
+    history: list[Message] = []
+    broken: Drop | None = None
     answered = False
-    for place, (message, score) in enumerate(zip(messages, scores, strict=True)):
-        if message.role == "assistant":
-            answered = True
-            history = messages[:place]
-            yield unanswerable(history, "conversation") or Response(history, message.content, score, **about(row))
+    for value, score in zip(messages, scores, strict=True):
+        said = turn(row, value, "conversation")
+        is_answer = str(value["role"]).lower() == "assistant"
+        answered |= is_answer
+        if isinstance(said, Drop):
+            broken = broken or said
+        if is_answer:
+            wrong = broken or unanswerable(history, "conversation")
+            yield wrong or Response(tuple(history), said.content, score, **about(row))  # type: ignore[union-attr]
+        if isinstance(said, Message):
+            history.append(said)
     if not answered:
         yield Drop("conversation has no assistant's turn")
 
 
-def about(row: Row) -> dict[str, Any]:
-    """Return what a row says of who wrote the response, in which language, and whether names were redacted."""
-    values = row.values
-    named = {name: _word(values[name]) for name in ("model", "source", "language") if name in values}
-    return {
-        "source": named.get("model") or named.get("source") or None,
-        "language": named.get("language"),
-        "redacted": str(values.get("redacted")).lower() in ("true", "1"),
-    }
-
-
-def _word(value: Any) -> str:
-    """Return a text, the empty one for whatever is none or cannot be stored."""
-    return value if isinstance(value, str) and not blemish(value, "") else ""
-
-
 def _moderated(row: Row, reading: Reading, count: int) -> list[float]:
     """Return the messages' scores by their own moderation; NaN where there is none for each of them."""
-    found: Any = row.values.get("openai_moderation")
-    if not is_conversation(found) or len(found) != count:
+    if beside := [name for name in THUMBS if filled(row.values.get(name))]:
+        raise row.error(
+            f"columns {beside[0]} and openai_moderation both say which turns are accepted: leave one of them out, or "
+            "name the column of scores with --score"
+        )
+    found = row.listed("openai_moderation") if filled(row.values.get("openai_moderation")) else None
+    if found is None or len(found) != count:
         reading.meant["no moderation"] = "unlabelled"
         return [math.nan] * count
     flags = [each.get("flagged") if isinstance(each, Mapping) else None for each in found]
     if wrong := [flag for flag in flags if not (flag is None or isinstance(flag, bool))]:
-        raise row.error(f"openai_moderation is flagged {str(wrong[0])[:20]!r}, where true or false is due")
+        raise row.error(f"expected true or false as flagged in column openai_moderation, found {short(wrong[0])}")
     reading.meant |= {"not flagged": "accept", "flagged": "reject"}
     return [math.nan if flag is None else -1.0 if flag else 1.0 for flag in flags]
 
 
 def _given(row: Row, name: str, count: int) -> list[float]:
     value: Any = row.values.get(name)
-    if not is_conversation(value):
+    if not is_list(value):
         return [row.number(name)] * count
     if len(value) != count:
-        raise row.error(f"{name} holds {len(value)} numbers for {count} messages")
+        raise row.error(f"expected a number a message in column {name}, found {len(value)} for {count} messages")
     return [Row({name: each}, row.place).number(name) for each in value]
+
+
+LMSYS = Form(
+    name="LMSYS-Chat-1M conversations",
+    space="lmsys",
+    columns=("conversation",),
+    read=of_lmsys,
+    example={
+        "conversation": [{"role": "user", "content": "Name a prime."}, {"role": "assistant", "content": "Seven."}],
+        "openai_moderation": [{"flagged": False}, {"flagged": False}],
+    },
+    meaning="each turn of the assistant, with its history as the prompt; its own moderation: flagged is reject",
+    feedback="openai_moderation",
+)
+THUMBS_LOG = Form(
+    name="messages with feedback",
+    space="thumbs",
+    columns=("messages",),
+    read=of_messages,
+    example={
+        "messages": [{"role": "user", "content": "Name a prime."}, {"role": "assistant", "content": "Seven."}],
+        "thumbs": "up",
+    },
+    meaning="the assistant's last turn; true, 1, up: accept; false, 0, -1, down: reject; not 0 and -1 in one column",
+    feedback="|".join(THUMBS),
+    also=SYSTEM,
+)

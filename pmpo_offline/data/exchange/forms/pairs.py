@@ -1,4 +1,4 @@
-"""Two responses a row: TRL's paired form, its prompt stated or implied, and HH-RLHF's transcripts."""
+"""Forms with two responses a row: TRL's pairs, their prompt stated or implied, and HH-RLHF's transcripts."""
 
 from __future__ import annotations
 
@@ -7,20 +7,24 @@ from collections.abc import Iterator
 from itertools import takewhile
 from typing import Any
 
-from pmpo_offline.data.exchange.forms.conversations import about, split
-from pmpo_offline.data.exchange.forms.response import (
+from pmpo_offline.data.exchange.forms.form import Form
+from pmpo_offline.data.exchange.forms.rows import (
+    PROMPTS,
     Drop,
     Message,
     Prompt,
     Reading,
     Response,
     Row,
+    about,
+    answered,
     conversation,
-    is_conversation,
+    is_list,
+    split_last,
+    stored,
 )
-from pmpo_offline.data.exchange.forms.unpaired import completion_of, prompt_of, stored
+from pmpo_offline.data.exchange.forms.templates import ASSISTANT, HUMAN
 
-HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 _SIDES = {"chosen": 1.0, "rejected": -1.0}
 
 
@@ -30,21 +34,20 @@ def of_paired(row: Row, reading: Reading) -> Iterator[Response | Drop]:
     Without a prompt, or where `chosen` and `rejected` are whole conversations and the prompt but text, the prompt is
     what both begin with. A column of scores NAME is `NAME_chosen` and `NAME_rejected`.
     """
-    sides = {name: row.values[name] for name in _SIDES}
-    if not is_conversation(row.values.get("prompt")) and any(map(is_conversation, sides.values())):
+    sides = {name: row.value(name) for name in _SIDES}
+    prompts = [name for name in PROMPTS if name in row.values]
+    whole = any(is_list(side) and (len(side) > 1 or not prompts) for side in sides.values())
+    if whole and not (prompts and is_list(row.value(prompts[0]))):
         reading.steady(row, True)
-        yield from _implied_turns(row, sides, reading)
-    elif "prompt" in row.values:
-        prompt = prompt_of(row, row.values["prompt"], reading)
-        texts = {name: completion_of(row, value, name, reading) for name, value in sides.items()}
-        yield from _both(row, reading, prompt, texts)
+        yield from _implied_turns(row, reading, prompts)
+    elif prompts:
+        yield from _both(row, reading, *answered(row, reading, sides))
     else:
         reading.steady(row, False)
-        whole = {name: row.text(name) for name in _SIDES}
-        yield from _implied_text(row, whole, reading)
+        yield from _implied_text(row, reading)
 
 
-def of_hh(row: Row, reading: Reading) -> Iterator[Response | Drop]:
+def of_transcripts(row: Row, reading: Reading) -> Iterator[Response | Drop]:
     """Yield the last turns of two transcripts "\\n\\nHuman: … \\n\\nAssistant: …" that are equal up to there."""
     whole = {name: row.text(name) for name in _SIDES}
     if wrong := _first_drop(whole):
@@ -57,6 +60,9 @@ def of_hh(row: Row, reading: Reading) -> Iterator[Response | Drop]:
         yield Drop("chosen is no transcript of Human and Assistant", 2)
         return
     rest = {name: text[end:] for name, text in texts.items()}
+    if HUMAN in rest["chosen"]:
+        yield Drop("chosen does not end with the Assistant's turn", 2)
+        return
     if not texts["rejected"].startswith(shared) or HUMAN in rest["rejected"] or ASSISTANT in rest["rejected"]:
         yield Drop("the transcripts differ before the last Assistant turn", 2)
         return
@@ -75,18 +81,24 @@ def parsed(transcript: str) -> tuple[Message, ...]:
     return tuple(Message(roles[who], text.removeprefix(" ")) for who, text in said)
 
 
-def _implied_turns(row: Row, sides: dict[str, Any], reading: Reading) -> Iterator[Response | Drop]:
-    chosen, rejected = (split(conversation(row, value, name), name) for name, value in sides.items())
+def _implied_turns(row: Row, reading: Reading, prompts: list[str]) -> Iterator[Response | Drop]:
+    chosen, rejected = (split_last(conversation(row, name), name) for name in _SIDES)
     if isinstance(chosen, Drop) or isinstance(rejected, Drop):
         yield Drop(next(each.reason for each in (chosen, rejected) if isinstance(each, Drop)), 2)
-    elif chosen[0] != rejected[0]:
+        return
+    if chosen[0] != rejected[0]:
         yield Drop("the conversations differ before the last turn", 2)
-    else:
-        yield from _both(row, reading, chosen[0], {"chosen": chosen[1], "rejected": rejected[1]})
+        return
+    contents = [turn.content.strip() for turn in chosen[0]]
+    for name in prompts:
+        if (row.values[name] or "").strip() not in ("", *contents):
+            raise row.error(f"column {name} is no turn of the conversations in chosen and rejected: leave it out")
+    yield from _both(row, reading, chosen[0], {"chosen": chosen[1], "rejected": rejected[1]})
 
 
-def _implied_text(row: Row, whole: dict[str, str | Drop], reading: Reading) -> Iterator[Response | Drop]:
-    """What both begin with is the prompt, up to a blank: no word is cut in two."""
+def _implied_text(row: Row, reading: Reading) -> Iterator[Response | Drop]:
+    """Split two texts at the last blank of what both begin with, which is the prompt: no word is cut in two."""
+    whole = {name: row.text(name) for name in _SIDES}
     if wrong := _first_drop(whole):
         yield wrong
         return
@@ -109,7 +121,7 @@ def _both(row: Row, reading: Reading, prompt: Prompt | Drop, texts: dict[str, st
     if texts["chosen"] == texts["rejected"] and not isinstance(texts["chosen"], Drop):
         yield Drop("chosen and rejected are equal", 2)
         return
-    known = about(row)
+    known: dict[str, Any] = about(row)
     for name, text in texts.items():
         score = row.number(f"{reading.score}_{name}") if reading.score else _SIDES[name]
         reading.pass_over(row, f"score_{name}")
@@ -121,3 +133,42 @@ def _both(row: Row, reading: Reading, prompt: Prompt | Drop, texts: dict[str, st
 
 def _first_drop(whole: dict[str, str | Drop]) -> Drop | None:
     return next((Drop(each.reason, 2) for each in whole.values() if isinstance(each, Drop)), None)
+
+
+def _is_transcript(row: Row) -> bool:
+    text = row.values["chosen"]
+    return not set(PROMPTS) & row.values.keys() and isinstance(text, str) and text.startswith(HUMAN)
+
+
+_SCORES = tuple(f"{{}}_{side}" for side in _SIDES)
+TRANSCRIPTS = Form(
+    name="HH-RLHF transcripts",
+    space="hh-rlhf",
+    columns=("chosen", "rejected"),
+    read=of_transcripts,
+    example={
+        "chosen": f"{HUMAN} Name a prime.{ASSISTANT} Seven.",
+        "rejected": f"{HUMAN} Name a prime.{ASSISTANT} Nine.",
+    },
+    meaning="the last turn of each side, all before is the prompt and must be equal; chosen: accept, rejected: reject",
+    score_columns=_SCORES,
+    test=_is_transcript,
+)
+PAIRED = Form(
+    name="TRL paired",
+    space="trl",
+    columns=("|".join(PROMPTS), "chosen", "rejected"),
+    read=of_paired,
+    example={"prompt": "Name a prime.", "chosen": "Seven.", "rejected": "Nine."},
+    meaning="each side; chosen: accept, rejected: reject",
+    score_columns=_SCORES,
+)
+IMPLIED = Form(
+    name="TRL paired, prompt implied",
+    space="trl",
+    columns=("chosen", "rejected"),
+    read=of_paired,
+    example={"chosen": "A prime is seven.", "rejected": "A prime is nine."},
+    meaning="each side after what both begin with, which is the prompt; chosen: accept, rejected: reject",
+    score_columns=_SCORES,
+)

@@ -1,4 +1,4 @@
-"""Which responses are kept, on which side of the split they fall, and in which order they are stored.
+"""Which responses are kept, on which side of the split they fall, in which order they are stored, and the report.
 
 ```
 responses ── language, redaction ── template ── lengths ── duplicates ──▶ ids ── split by prompt ── shuffle ──▶ table
@@ -8,22 +8,26 @@ responses ── language, redaction ── template ── lengths ── dupli
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from pydantic import JsonValue
 
-from pmpo_offline.data.exchange.forms.report import Report
-from pmpo_offline.data.exchange.forms.response import Drop, Response
-from pmpo_offline.data.exchange.forms.templates import TRANSCRIPT, Template
+from pmpo_offline.data.exchange.forms.rows import Drop, Message, Prompt, Response
+from pmpo_offline.data.exchange.forms.templates import Template, transcript
 from pmpo_offline.data.schema import responses_schema
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.hashing import hash_bytes
 from pmpo_offline.runtime.random_words import random_words
+
+_TEST_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Selection:
     """What is kept of the responses that were read; lengths are in characters (Unicode code points)."""
 
     languages: tuple[str, ...] = ()
-    """None: every one."""
+    """Empty: every one."""
     redacted: Literal["keep", "drop"] = "keep"
     """Responses of conversations in which names were replaced."""
     min_characters: int | None = None
@@ -44,23 +48,82 @@ class Selection:
     contradict each other."""
 
 
+@dataclass
+class Report:
+    """Counts of an import, filled while it reads."""
+
+    form: str
+    template: str | None = None
+    """How conversations were written down; None where there are none."""
+    rows: int = 0
+    responses: int = 0
+    """Of all rows, dropped ones included."""
+    dropped: Counter[str] = field(default_factory=Counter)
+    """Responses, by the reason."""
+    first: dict[str, str] = field(default_factory=dict)
+    """Where each reason was first met."""
+    labels: dict[str, str] = field(default_factory=dict)
+    """The labels that were met, and what they were taken for."""
+    languages: Counter[str] = field(default_factory=Counter)
+    """Of the responses that were kept, where the source tells."""
+    redacted: int = 0
+    """Kept responses of conversations in which names were redacted."""
+    contradicting: int = 0
+    """Kept responses of which an equal one, to an equal prompt, is accepted and another rejected."""
+    own_split: bool = False
+    """Whether the split is the source's."""
+    prompts: int = 0
+    train: int = 0
+    test: int = 0
+
+    def drop(self, reason: str, place: str, responses: int = 1) -> None:
+        """Count responses that are left out."""
+        self.dropped[reason] += responses
+        self.first.setdefault(reason, place)
+
+    def content(self) -> dict[str, JsonValue]:
+        """Return everything, as dataset.json keeps it."""
+        said: dict[str, JsonValue] = {"form": self.form}
+        if self.template:
+            said["template"] = self.template
+        said |= {"rows": self.rows, "responses": self.responses, "kept": self.train + self.test}
+        said |= {"prompts": self.prompts, "train": self.train, "test": self.test}
+        if self.own_split:
+            said["split"] = "as in the source"
+        if self.labels:
+            said["labels"] = dict(self.labels)
+        if self.languages:
+            said["languages"] = dict(self.languages.most_common())
+        if self.redacted:
+            said["redacted"] = self.redacted
+        if self.contradicting:
+            said["contradicting"] = self.contradicting
+        said["dropped"] = dict(self.dropped.most_common())
+        said["first_dropped"] = dict(self.first)
+        return said
+
+
 class Kept(NamedTuple):
     """A response as it is stored, but for its ids and its split."""
 
     prompt: str
     completion: str
     response: Response
-    side: float
-    """Where it stands in the split: `side_of` its prompt."""
+
+
+Found = tuple[str, Kept]
+"""Where a response was read, and what is kept of it."""
 
 
 def select(
     read: Iterable[tuple[str, Response | Drop]], asked: Selection, template: Template, report: Report
 ) -> list[Kept]:
     """Return the responses to keep, of those `read` with their places; the others are counted in the report."""
-    found = list(_fitting(read, asked, template, report))
+    found = list(_once(_fitting(read, asked, template, report), report))
     if asked.deduplicate:
         found = list(_unrepeated(found, report))
+    else:
+        report.contradicting = _contradicting([each for _, each in found])
     for _, each in found:
         report.redacted += each.response.redacted
         if each.response.language:
@@ -72,15 +135,10 @@ def table(kept: list[Kept], test_share: float | None, default_source: str, seed:
     """Return the table of responses in seeded random order, unlabelled.
 
     A `test_share` of the prompts is split off by a hash of their text (`side_of`); None keeps the splits of a
-    dataset of this package, and means 0.1 for others.
+    dataset of this package and of a source with held-out rows, and means 0.1 for others.
     """
     ids = _ids(kept)
-    share = 0.1 if test_share is None else test_share
-    split = [
-        stored[2] if test_share is None and stored else "test" if each.side < share else "train"
-        for each in kept
-        for stored in [each.response.stored]
-    ]
+    split = _split(kept, test_share, report)
     order = np.argsort(random_words(len(kept), seed, "responses"), kind="stable").tolist()
     report.prompts = len({prompt for prompt, _ in ids})
     report.test = split.count("test")
@@ -99,21 +157,64 @@ def table(kept: list[Kept], test_share: float | None, default_source: str, seed:
     return pa.table(content, schema=responses_schema())
 
 
-def side_of(prompt: str) -> float:
+def side_of(prompt: Prompt) -> float:
     """Return a number in [0, 1) that the split goes by: a function of a prompt's text alone.
 
-    Spaces, case and the ways to compose a letter are ignored. Of a transcript only the first turn counts, so that a
-    conversation stays on one side whole. The test prompts at one share are among those at a larger one.
+    Spaces, case and the ways to compose a letter are ignored. Of a conversation only what comes before the first answer
+    counts, so that it stays on one side whole: a list of turns or a text in one of the usual markups (`Human:`,
+    `User:`, ChatML, `[INST]`, …), whichever template writes it. A greeting before the user's first turn is no answer.
+    The test prompts at one share are among those at a larger one.
     """
-    text = " ".join(unicodedata.normalize("NFKC", prompt).casefold().split())
-    if "human:" in text:
-        text = text.partition("assistant:")[0]
+    text = _opening(prompt) if isinstance(prompt, str) else _first_turns(prompt)
     return int(hash_bytes([text.encode()])[:12], 16) * 2.0**-48
+
+
+def _normal(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def _first_turns(turns: tuple[Message, ...]) -> str:
+    """Return the system's and the user's turns before the first answer, as a transcript has them."""
+    asked = next((place for place, turn in enumerate(turns) if turn.role == "user"), len(turns))
+    before = [turn for turn in turns[:asked] if turn.role == "system"]
+    opening = [*before, *takewhile(lambda turn: turn.role != "assistant", turns[asked:])]
+    written = _normal(transcript(opening))
+    return written if asked == len(turns) else written.removesuffix("assistant:")
+
+
+_TRANSCRIPTS = (
+    (r"(?:^|\n)[ \t]*Human:", r"\n[ \t]*Assistant:"),
+    (r"\bHuman:", r"\bAssistant:"),
+)
+_MARKUPS = (
+    (r"<\|im_start\|>\s*user\b", r"<\|im_start\|>\s*assistant\b"),
+    (r"<\|start_header_id\|>\s*user\b", r"<\|start_header_id\|>\s*assistant\s*<\|end_header_id\|>"),
+    (r"<start_of_turn>\s*user\b", r"<start_of_turn>\s*model\b"),
+    (r"<\|user\|>", r"<\|assistant\|>"),
+    (r"\[INST\]", r"\[/INST\]"),
+    (r"(?:^|\n)[ \t#]*User:", r"\n[ \t#]*(?:Assistant|Bot|AI):"),
+    (r"\bUSER:", r"\bASSISTANT:"),
+)
+"""How conversations are written in one text: what begins a turn of the user, and what begins the assistant's."""
+
+
+def _opening(text: str) -> str:
+    """Return what comes before the first answer; a mark after which the assistant is to answer belongs to it."""
+    for user, assistant in (*_TRANSCRIPTS, *_MARKUPS):
+        asked = re.search(user, text, re.IGNORECASE)
+        answer = asked and re.compile(assistant, re.IGNORECASE).search(text, asked.end())
+        if not answer:
+            continue
+        if (user, assistant) in _TRANSCRIPTS:  # as the turns of a conversation have it
+            return _normal(text[: answer.start()]) + " "
+        is_open = re.search(rf"{assistant}\s*$", text, re.IGNORECASE)
+        return _normal(text[: answer.end() if is_open else answer.start()])
+    return _normal(text)
 
 
 def _fitting(
     read: Iterable[tuple[str, Response | Drop]], asked: Selection, template: Template, report: Report
-) -> Iterator[tuple[str, Kept]]:
+) -> Iterator[Found]:
     wanted = {language.casefold() for language in asked.languages}
     shortest, longest = asked.min_characters or 0, asked.max_characters or math.inf
     for place, each in read:
@@ -128,28 +229,47 @@ def _fitting(
             report.drop("of another language", place)
         elif asked.redacted == "drop" and each.redacted:
             report.drop("redacted", place)
+        elif isinstance(kept := _written(each, template, report), Drop):
+            report.drop(kept.reason, place)
+        elif not shortest <= len(kept.completion) <= longest:
+            short = len(kept.completion) < shortest
+            report.drop(f"completion {'shorter' if short else 'longer'} than asked for", place)
+        elif len(kept.prompt) > (asked.max_prompt_characters or math.inf):
+            report.drop("prompt longer than asked for", place)
         else:
-            kept = _written(each, template, report)
-            if not shortest <= len(kept.completion) <= longest:
-                short = len(kept.completion) < shortest
-                report.drop(f"completion {'shorter' if short else 'longer'} than asked for", place)
-            elif len(kept.prompt) > (asked.max_prompt_characters or math.inf):
-                report.drop("prompt longer than asked for", place)
-            else:
-                yield place, kept
+            yield place, kept
 
 
-def _written(response: Response, template: Template, report: Report) -> Kept:
-    prompt = response.prompt
-    if isinstance(prompt, str):
-        return Kept(prompt, response.completion, response, side_of(prompt))
+def _written(response: Response, template: Template, report: Report) -> Kept | Drop:
+    if isinstance(response.prompt, str):
+        return Kept(response.prompt, response.completion, response)
     report.template = template.name
-    transcribed = TRANSCRIPT.prompt(prompt)  # the split does not depend on the template
-    written = transcribed if template is TRANSCRIPT else template.prompt(prompt)
-    return Kept(written, template.completion(response.completion), response, side_of(transcribed))
+    prompt = template.prompt(response.prompt)
+    return prompt if isinstance(prompt, Drop) else Kept(prompt, template.completion(response.completion), response)
 
 
-def _unrepeated(found: list[tuple[str, Kept]], report: Report) -> Iterator[tuple[str, Kept]]:
+def _once(found: Iterable[Found], report: Report) -> Iterator[Found]:
+    """Yield each response of a dataset of this package once: pairs repeat the sides that they have in common."""
+    known = set()
+    for place, each in found:
+        key = (each.response.stored, each.prompt, each.completion, each.response.score)
+        if each.response.stored and key in known:
+            report.drop("the same response as in another pair", place)
+        else:
+            known.add(key)
+            yield place, each
+
+
+def _contradicting(kept: list[Kept]) -> int:
+    """Count the responses of which equal ones are both accepted and rejected."""
+    scores: dict[tuple[str, str], Counter[float]] = {}
+    for each in kept:
+        if abs(each.response.score) == 1:
+            scores.setdefault((each.prompt, each.completion), Counter())[each.response.score] += 1
+    return sum(counts.total() for counts in scores.values() if len(counts) > 1)
+
+
+def _unrepeated(found: list[Found], report: Report) -> Iterator[Found]:
     groups: dict[tuple[str, str], list[int]] = {}
     for index, (_, each) in enumerate(found):
         key = (" ".join(each.prompt.split()), " ".join(each.completion.split()))
@@ -164,6 +284,20 @@ def _unrepeated(found: list[tuple[str, Kept]], report: Report) -> Iterator[tuple
             else:
                 why = "duplicate" if keep is not None else "duplicate with a contradicting score"
                 report.drop(why, found[index][0])
+
+
+def _split(kept: list[Kept], test_share: float | None, report: Report) -> list[str]:
+    """Return the split of each response, and note where it is the source's."""
+    share = _TEST_SHARE if test_share is None else test_share
+    sides = ["test" if side_of(each.response.prompt) < share else "train" for each in kept]
+    if test_share is not None:
+        return sides
+    own = [each.response.split for each in kept]
+    report.own_split = {"train", "test"} <= set(own) and not any(each.response.stored for each in kept)
+    return [
+        each.response.stored[2] if each.response.stored else (own_side if report.own_split else None) or side
+        for each, own_side, side in zip(kept, own, sides, strict=True)
+    ]
 
 
 def _ids(kept: list[Kept]) -> list[tuple[int, int]]:

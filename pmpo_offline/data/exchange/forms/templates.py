@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pmpo_offline.data.exchange.forms.pairs import ASSISTANT, HUMAN
-from pmpo_offline.data.exchange.forms.response import Message
+from pmpo_offline.data.exchange.forms.rows import Drop, Message
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.hashing import hash_file
 
+HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 _FILES = ("tokenizer_config.json", "chat_template.jinja", "tokenizer.json")
 
 
@@ -24,8 +24,8 @@ class Template:
 
     name: str
     """As reports state it."""
-    prompt: Callable[[Sequence[Message]], str]
-    """The text of a history, ending where the assistant is to answer."""
+    prompt: Callable[[Sequence[Message]], str | Drop]
+    """The text of a history, ending where the assistant is to answer; or why the template refuses it."""
     completion: Callable[[str], str]
     """The text of a reply, such that it may follow a prompt's."""
     hashes: dict[str, str]
@@ -35,7 +35,7 @@ class Template:
 
 
 def transcript(history: Sequence[Message]) -> str:
-    """Return a history as HH-RLHF writes it; a system's message stands before the first turn as it is."""
+    """Return a history as HH-RLHF writes it; a system message comes before the first turn as it is."""
     marks = {"system": "", "user": f"{HUMAN} ", "assistant": f"{ASSISTANT} "}
     return "".join(marks[each.role] + each.content for each in history) + ASSISTANT
 
@@ -46,7 +46,7 @@ TRANSCRIPT = Template("Human:/Assistant: transcripts", transcript, lambda reply:
 def of_model(directory: Path) -> Template:
     """Return the chat template of a local transformers model; `UserError` where there is none.
 
-    Templates run in transformers' sandbox, and no code that lies in the folder is loaded.
+    Templates run in transformers' sandbox, and no code in the folder is loaded.
     """
     if not (directory / "tokenizer_config.json").is_file():
         raise UserError(f"--template {directory} is no folder of a model: it holds no tokenizer_config.json")
@@ -59,20 +59,22 @@ def of_model(directory: Path) -> Template:
     try:
         tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # every tokenizer has its own way to refuse a damaged file
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise UserError(f"--template {directory} holds no tokenizer that can be opened: {reason}") from None
+        raise UserError(f"--template {directory} holds no tokenizer that can be opened: {_reason(error)}") from None
     finally:
         logging.set_verbosity(before)
     if not tokenizer.chat_template:
         raise UserError(f"--template {directory} has no chat template: leave it out, conversations become transcripts")
 
-    def prompt(history: Sequence[Message]) -> str:
+    def prompt(history: Sequence[Message]) -> str | Drop:
         turns = [{"role": each.role, "content": each.content} for each in history]
         try:
             return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-        except Exception as error:  # whatever the template raises of its own (roles that must alternate, say)
-            reason = " ".join(str(error).split())[:120] or type(error).__name__
-            raise UserError(f"the chat template of {directory} refuses a conversation: {reason}") from None
+        except Exception as error:  # what the template itself raises (roles that must alternate, say)
+            return Drop(f"the chat template refuses the conversation: {_reason(error)}")
 
     hashes = {name: hash_file(directory / name) for name in _FILES if (directory / name).is_file()}
     return Template(f"chat template of {directory.name}", prompt, lambda reply: reply, hashes, str(directory))
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:120] or type(error).__name__

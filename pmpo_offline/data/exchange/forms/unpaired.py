@@ -1,80 +1,125 @@
-"""One response a row: TRL's unpaired form, scored rows, and what this package itself exports."""
+"""Forms whose responses each have a label or a score: one a row, or a list of them a row."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pmpo_offline.data.exchange.forms.conversations import THUMBS, about, unanswerable
-from pmpo_offline.data.exchange.forms.labels import label, thumb
-from pmpo_offline.data.exchange.forms.response import Drop, Prompt, Reading, Response, Row, is_conversation, turns
+from pmpo_offline.data.exchange.forms.form import Form
+from pmpo_offline.data.exchange.forms.rows import (
+    COMPLETIONS,
+    LIST_SCORES,
+    PROMPTS,
+    SCORES,
+    THUMBS,
+    Drop,
+    Reading,
+    Response,
+    Row,
+    about,
+    answered,
+    completion_of,
+    is_list,
+    prompt_of,
+    stored,
+)
 
-PROMPTS = ("prompt", "instruction")
-COMPLETIONS = ("completion", "response")
-SCORES = ("score", "rating", "reward", "overall_score", "fine-grained_score")
-"""What columns may be called; the first that is there counts."""
+_PROMPT, _COMPLETION = "|".join(PROMPTS), "|".join(COMPLETIONS)
 
 
 def of_unpaired(row: Row, reading: Reading) -> Iterator[Response | Drop]:
     """Yield the response of a row with a label: `prompt, completion, label`, or a thumb of another name."""
-    name = first(row, THUMBS)
-    score = label(row, name, reading) if name == "label" else thumb(row, name, reading)
-    yield _response(row, reading, score, about(row))
+    reading.pass_over(row, "score")
+    yield _response(row, reading, reading.feedback(row, thumbs=False), about(row))
 
 
 def of_scored(row: Row, reading: Reading) -> Iterator[Response | Drop]:
     """Yield the response of a row with a score."""
-    yield _response(row, reading, row.number(reading.score or first(row, SCORES)), about(row))
+    yield _response(row, reading, row.number(reading.score or row.first(SCORES)), about(row))
 
 
 def of_own(row: Row, reading: Reading) -> Iterator[Response | Drop]:
     """Yield the response of a row that an export of this package wrote, at its own place."""
-    score = row.number(reading.score) if reading.score else label(row, "label", reading)
+    score = row.number(reading.score) if reading.score else reading.label(row, "label")
     reading.pass_over(row, "score")
     yield _response(row, reading, score, about(row) | {"stored": stored(row, "response_id")})
 
 
-def stored(row: Row, response_id: str) -> tuple[int, int, str] | None:
-    """Return the place that a response had in a dataset of this package, None where the row does not tell."""
-    split = row.values.get("split")
-    if split not in ("train", "test") or not {"prompt_id", response_id} <= row.values.keys():
-        return None
-    ids = [row.number(name) for name in ("prompt_id", response_id)]
-    if not all(0 <= value < 2**31 and value.is_integer() for value in ids):
-        return None
-    return int(ids[0]), int(ids[1]), str(split)
-
-
-def first(row: Row, names: tuple[str, ...]) -> str:
-    """Return the first of these columns that the row has."""
-    return next(name for name in names if name in row.values)
-
-
-def prompt_of(row: Row, value: Any, reading: Reading) -> Prompt | Drop:
-    """Return a prompt, text or turns that end with the user's, or why there is none."""
-    if value is not None:
-        reading.steady(row, is_conversation(value))
-    if not is_conversation(value):
-        return row.checked(value, "prompt")
-    found = turns(row, value, "prompt")
-    return found if isinstance(found, Drop) else unanswerable(found, "prompt") or found
-
-
-def completion_of(row: Row, value: Any, what: str, reading: Reading) -> str | Drop:
-    """Return a completion, text or the one turn of the assistant, or why there is none."""
-    if value is not None:
-        reading.steady(row, is_conversation(value))
-    if not is_conversation(value):
-        return row.checked(value, what)
-    found = turns(row, value, what)
-    if isinstance(found, Drop):
-        return found
-    return found[0].content if [each.role for each in found] == ["assistant"] else Drop(f"{what} is not one turn")
+def of_several(row: Row, reading: Reading) -> Iterator[Response | Drop]:
+    """Yield each of `completions: [{response, overall_score, …}]` as a response to the row's prompt."""
+    several = row.listed("completions")
+    if several is None:
+        yield Drop("completions is null")
+        return
+    prompt = prompt_of(row)
+    if isinstance(prompt, Drop):
+        yield Drop(prompt.reason, len(several))
+        return
+    reading.steady(row, is_list(prompt))
+    for number, each in enumerate(several, 1):
+        if not isinstance(each, Mapping):
+            raise row.error("expected objects with a response and its score in column completions")
+        one = Row(each, f"{row.place}, completion {number}")
+        if not set(COMPLETIONS) & each.keys():
+            raise one.error(f"lacks response: it holds {', '.join(sorted(each)[:12])}")
+        score = reading.score or reading.list_score or next((name for name in LIST_SCORES if name in each), None)
+        if score is None or score not in each:
+            raise one.error(f"lacks {score or ' or '.join(LIST_SCORES)}: name the column of scores with --score")
+        reading.list_score = score
+        text = completion_of(one, one.value(one.first(COMPLETIONS)), "response")
+        known = about(row) | {"source": about(one)["source"]}
+        yield text if isinstance(text, Drop) else Response(prompt, text, one.number(score), **known)
 
 
 def _response(row: Row, reading: Reading, score: float, known: dict[str, Any]) -> Response | Drop:
-    prompt = prompt_of(row, row.values[first(row, PROMPTS)], reading)
+    prompt, texts = answered(row, reading, {"completion": row.value(row.first(COMPLETIONS))})
     if isinstance(prompt, Drop):
         return prompt
-    completion = completion_of(row, row.values[first(row, COMPLETIONS)], "completion", reading)
-    return completion if isinstance(completion, Drop) else Response(prompt, completion, score, **known)
+    text = texts["completion"]
+    return text if isinstance(text, Drop) else Response(prompt, text, score, **known)
+
+
+SEVERAL = Form(
+    name="several scored responses a prompt",
+    space="scored",
+    columns=(_PROMPT, "completions"),
+    read=of_several,
+    example={
+        "instruction": "Name a prime.",
+        "completions": [{"response": "Seven.", "overall_score": 9.0}, {"response": "Nine.", "overall_score": 1.5}],
+    },
+    meaning="each completion; its score is `overall_score`, else `fine-grained_score`, `score` or `rating`",
+    scored=True,
+    score_columns=(),
+)
+OWN = Form(
+    name="an export of pmpo-offline",
+    space="pmpo",
+    columns=("prompt", "completion", "label", "prompt_id", "response_id", "split"),
+    read=of_own,
+    example={
+        **{"prompt": "Name a prime.", "completion": "Seven.", "score": 1.0, "label": True},
+        **{"prompt_id": 0, "response_id": 2, "source": "tiny", "split": "test"},
+    },
+    meaning="a row, at its place; the label, or with `--score score` the number",
+)
+UNPAIRED = Form(
+    name="TRL unpaired",
+    space="trl",
+    columns=(_PROMPT, _COMPLETION),
+    read=of_unpaired,
+    example={"prompt": "Name a prime.", "completion": "Seven.", "label": True},
+    meaning="a row; true, 1: accept; false, 0: reject; null: unlabelled",
+    feedback="|".join(THUMBS),
+    takes_score=False,
+)
+SCORED = Form(
+    name="one scored response a row",
+    space="scored",
+    columns=(_PROMPT, _COMPLETION),
+    read=of_scored,
+    example={"prompt": "Name a prime.", "completion": "Seven.", "score": 4.5},
+    meaning="a row; the number",
+    feedback="|".join(SCORES),
+    scored=True,
+)

@@ -1,61 +1,53 @@
-"""Readers of other people's formats, one file a format: what is named becomes a source that can be read."""
+"""Trajectories of other libraries: what a name or a path stands for becomes a source whose episodes can be read.
+
+A format is a file with a `Reader`, registered here, or in another package by an entry point of the group
+"pmpo_offline.readers". Which task the episodes are of and how they are labelled is not decided here.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pmpo_offline.data.exchange.readers import d4rl, hub, minari, ogbench, rlds
-from pmpo_offline.data.exchange.readers.flat import SUFFIXES, Flat, joined, open_flat
-from pmpo_offline.data.exchange.readers.source import Environment, Recorded, Source
-from pmpo_offline.runtime.errors import UserError
+import lazy_loader
 
-_CAN_BE = (
-    "give minari:ID, the folder of a Minari data set, a D4RL .hdf5, an OGBench .npz, "
-    "RLDS steps as .npz, .hdf5 or .parquet, or texts as .jsonl, .json, .csv, .parquet, .arrow or hf:NAME"
+from pmpo_offline.runtime.registry import Registry
+
+if TYPE_CHECKING:
+    from pmpo_offline.data.exchange.readers.source import Environment as Environment
+    from pmpo_offline.data.exchange.readers.source import Reader as Reader
+    from pmpo_offline.data.exchange.readers.source import Recorded as Recorded
+    from pmpo_offline.data.exchange.readers.source import Source as Source
+    from pmpo_offline.data.exchange.readers.source import open_source as open_source
+
+_HERE = "pmpo_offline.data.exchange.readers"
+READERS: Registry[Reader] = Registry(
+    "reader",
+    "pmpo_offline.readers",
+    {
+        "minari": f"{_HERE}.minari:MINARI",
+        "rlds": f"{_HERE}.rlds:RLDS",
+        "ogbench": f"{_HERE}.ogbench:OGBENCH",
+        "d4rl": f"{_HERE}.d4rl:D4RL",
+    },
 )
+"""In the order in which they are tried."""
+ARRAYS = (".npz", ".hdf5", ".h5", ".parquet")
+"""Endings of files of arrays."""
 
 
-def open_source(name: str) -> Source:
-    """Return what is found under a name: `minari:ID`, or the path of a file or a folder.
-
-    Raises `UserError` where there is nothing, or nothing that can be read here.
-    """
-    scheme, colon, rest = name.partition(":")
-    if colon and scheme == "minari":
-        return minari.source(hub.find(rest))
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return _in_folder(path)
-    if not path.exists():
-        unknown = f"{scheme}: is no place to import from; " if colon and scheme.isalnum() else ""
-        raise UserError(f"{name}: there is no such file or folder; {unknown}{_CAN_BE}")
-    return _of_arrays(open_flat(path), [path])
+def minari_folder(directory: Path) -> Path | None:
+    """Return the folder with the metadata of the Minari data set at `directory`, None if there is none."""
+    return next((each for each in (directory / "data", directory) if (each / "metadata.json").is_file()), None)
 
 
-def _in_folder(path: Path) -> Source:
-    if folder := minari.data_folder(path):
-        return minari.source(folder)
-    found = {suffix: files for suffix in SUFFIXES if (files := sorted(path.glob(f"*{suffix}")))}
-    if not found:
-        raise UserError(
-            f"{path} holds neither data/metadata.json, as a Minari data set does, nor files of steps: {_CAN_BE}"
-        )
-    if len(found) > 1:
-        raise UserError(f"{path} holds {' and '.join(found)} files: give one of them, or a folder of one kind")
-    (files,) = found.values()
-    return _of_arrays(joined([open_flat(file) for file in files], path), files)
+def holds_arrays(directory: Path) -> bool:
+    """Return whether a folder holds trajectories for certain: a Minari data set, or files that are never texts."""
+    if minari_folder(directory):
+        return True
+    return any(next(directory.glob(f"*{ending}"), None) for ending in ARRAYS if ending != ".parquet")
 
 
-def _of_arrays(flat: Flat, files: list[Path]) -> Source:
-    if rlds.is_rlds(flat):
-        return rlds.source(flat, files)
-    if any(name.startswith("episode_0/") for name in flat.names):
-        raise UserError(
-            f"{flat.path} is the inside of a Minari data set: give the folder that holds data/metadata.json"
-        )
-    if flat.path.suffix == ".parquet" or len(files) > 1 or flat.path.is_dir():
-        flat.need("is_first", "is_last", "is_terminal")
-    return ogbench.source(flat) if ogbench.is_ogbench(flat) else d4rl.source(flat)
-
-
-__all__ = ["Environment", "Progress", "Recorded", "Source", "open_source"]
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__, submod_attrs={"source": ["Environment", "Reader", "Recorded", "Source", "open_source"]}
+)

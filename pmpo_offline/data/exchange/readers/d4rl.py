@@ -7,7 +7,8 @@ next_observations (M, O)  where given, it decides: each episode's final observat
 infos/success (M,)        where given, an episode that was solved at any step is a success
 
 timeouts may be missing where there are next_observations. Without those, the last row of an episode that ran out of
-time is dropped, because what followed it is lost (see `episodes`). All other infos and metadata are left alone.
+time is dropped, because what followed it is lost (see `episodes`). Files whose rows are shuffled are refused. All other
+infos and metadata are ignored.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pmpo_offline.data.exchange import d4rl_scores
-from pmpo_offline.data.exchange.readers.episodes import cut
+from pmpo_offline.data.exchange.readers.episodes import Rows, cut, report
 from pmpo_offline.data.exchange.readers.flat import Flat, Kind
-from pmpo_offline.data.exchange.readers.source import Environment, Recorded, Source
+from pmpo_offline.data.exchange.readers.source import Candidate, Environment, Reader, Recorded, Source
 from pmpo_offline.data.schema import References
 from pmpo_offline.runtime.errors import UserError
 
@@ -35,13 +36,20 @@ _OPTIONAL: dict[str, Kind] = {"timeouts": "flags", "next_observations": "matrix"
 _LICENCE = "CC-BY-4.0"  # of D4RL's data sets
 _OURS = {"id", "task", "label", "licence"}
 """Attributes that all exports of this package have."""
+_LOST = "the last row of an episode that ran out of time: what followed it is not in the file"
 
 
-def source(flat: Flat) -> Source:
+def _is_d4rl(given: Candidate) -> bool:
+    single = len(given.files) == 1 and not given.path.is_dir() and given.path.suffix != ".parquet"
+    return single and bool(_NEEDED.keys() & given.flat.names)
+
+
+def _source(given: Candidate) -> Source:
     """Return the file as a source; a name that D4RL knows brings its environment and reference scores.
 
     Exports of this package say in attributes what they are of: whatever they are called, they are none of D4RL's.
     """
+    flat = given.flat
     # The files are called hopper_medium-v2.hdf5, the data sets hopper-medium-v2.
     name = flat.path.stem.replace("_", "-")
     said = flat.attributes
@@ -55,13 +63,13 @@ def source(flat: Flat) -> Source:
         packages=("h5py",),
         task=str(said["task"]) if ours else None,
         environment=Environment(environment) if environment else None,
-        references=_told(flat) if ours else d4rl_scores.references(name),
+        references=_recorded_references(flat) if ours else d4rl_scores.references(name),
         licence=_LICENCE if environment else str(said.get("licence", "unknown")),
         author="D4RL (arXiv 2004.07219)" if environment else "unknown",
     )
 
 
-def _told(flat: Flat) -> References | None:
+def _recorded_references(flat: Flat) -> References | None:
     said = flat.attributes
     if "ref_min_score" not in said or "ref_max_score" not in said:
         return None
@@ -84,46 +92,69 @@ def _read(flat: Flat, name: str) -> Recorded:
             f"{flat.path} lacks timeouts and next_observations, and nothing else says where time ran out: add an array "
             "timeouts (M,), of zeros if terminals end every episode"
         )
-    given = {each: kind for each, kind in _OPTIONAL.items() if each in flat.names}
-    arrays = flat.read({**_NEEDED, **given})
-    rows = len(arrays["observations"])
+    arrays = flat.read(_NEEDED | {each: kind for each, kind in _OPTIONAL.items() if each in flat.names})
+    count = len(arrays["observations"])
     observation, terminal = arrays["observations"], arrays["terminals"]
     following = arrays.get("next_observations")
-    marked = terminal | arrays.get("timeouts", np.zeros(rows, np.bool_))
+    marked = terminal | arrays.get("timeouts", np.zeros(count, np.bool_))
     end = marked if following is None else marked | _seams(observation, following, flat.path)
+    unmarked = int((end[:-1] & ~marked[:-1]).sum())
+    if unmarked * 2 > count:
+        row = int((end & ~marked).argmax())
+        raise UserError(
+            f"{flat.path}: the rows do not follow one another: after {unmarked} of {count}, first row {row}, "
+            "next_observations is not the next row's observation, and no episode ends there: a shuffled replay buffer "
+            "is no set of episodes, write its rows in the order in which they were recorded"
+        )
     end[-1] = True
-    bare = end & ~terminal if following is None else np.zeros(rows, np.bool_)
-    experience = cut(
-        str(flat.path),
-        name,
-        observation=observation,
-        action=arrays["actions"],
-        reward=arrays["rewards"],
+    rows = Rows(
+        observation,
+        arrays["actions"],
+        arrays["rewards"],
         end=end,
         terminal=terminal,
-        bare=bare,
+        bare=end & ~terminal if following is None else np.zeros(count, np.bool_),
         following=following,
         success=arrays.get("infos/success"),
     )
+    experience = cut(rows, str(flat.path), name)
     notes = {
         "rewards": True,
         "success": "infos/success" in arrays,
-        "rows_without_successor_dropped": rows - len(experience.reward),
-        "episodes_ended_by_next_observations": int((end[:-1] & ~marked[:-1]).sum()),
+        "rows_without_successor_dropped": count - len(experience.reward),
+        "episodes_ended_by_next_observations": unmarked,
         "final_observation_of_terminated": "next_observations" if following is not None else "the last observation",
     }
-    return Recorded(experience, notes)
+    return Recorded(experience, notes | report(rows, {_LOST: rows.bare}))
 
 
 def _seams(observation: NDArray[np.float32], following: NDArray[np.float32], path: Path) -> NDArray[np.bool_]:
-    """Return the rows (M,) whose successor is not the row after them."""
+    """Return the rows (M,) whose successor is not the row after them, at the coarser precision of the two arrays."""
     if observation.shape != following.shape:
         raise UserError(
             f"{path}: observations have {observation.shape[1]} numbers and next_observations {following.shape[1]}"
         )
+    # A step of float16 is 2⁻¹⁰ of a number's size.
+    close = 2.0**-10 if _is_half(observation) != _is_half(following) else 1e-5
     seams = np.ones(len(observation), np.bool_)
     for start in range(0, len(observation) - 1, 65536):  # in parts: the differences need no second array of this size
         rows = slice(start, min(start + 65536, len(observation) - 1))
         after = observation[rows.start + 1 : rows.stop + 1]
-        seams[rows] = ~np.isclose(following[rows], after, rtol=1e-5, atol=1e-6).all(axis=1)
+        seams[rows] = ~np.isclose(following[rows], after, rtol=close, atol=1e-6).all(axis=1)
     return seams
+
+
+def _is_half(values: NDArray[np.float32]) -> bool:
+    """Return whether numbers were stored in half precision, whatever they are stored in now."""
+    some = values[:65536]
+    with np.errstate(over="ignore"):
+        return np.array_equal(some.astype(np.float16).astype(np.float32), some)
+
+
+D4RL = Reader(
+    name="d4rl",
+    reads="D4RL's .hdf5 (observations, actions, rewards, terminals, timeouts or next_observations)",
+    recognises=_is_d4rl,
+    open=_source,
+    example="hopper_medium-v2.hdf5",
+)

@@ -1,6 +1,6 @@
-"""Flat rows with marked ends become episodes: the one place where rows of other formats are aligned with ours.
+"""Episodes cut from flat rows with marked ends: the one place where rows of other formats are aligned with ours.
 
-Two layouts are met, and an episode of either may end the file without a mark:
+There are two layouts, and in both the file's last episode may end without a mark:
 
     rows (D4RL with next_observations, OGBench's loader)     a row is a step; its successor stands beside it
         observation        o₀  o₁  o₂ │                      3 steps; o₃, the successor of the last, becomes
@@ -15,68 +15,96 @@ Two layouts are met, and an episode of either may end the file without a mark:
 
 D4RL without next_observations is a mixture, as in D4RL's own `qlearning_dataset`: where time ran out, what followed the
 last row is lost and the row serves as the bare state of the row before it. Where the task terminated, the row is a step
-(its reward counts) whose successor nobody ever values; the row's own observation stands in for it.
+(its reward counts) whose successor is never valued; the row's own observation is stored in its place.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import JsonValue
 
 from pmpo_offline.data.experience import Experience
 from pmpo_offline.runtime.errors import UserError
 
 UNKNOWN_SEED = -1
+NO_STEP = "a state without a step, of an episode of one row"
 
 
-def cut(
-    where: str,
-    behavior: str,
-    *,
-    observation: NDArray[np.float32],
-    action: NDArray[np.float32],
-    reward: NDArray[np.float32],
-    end: NDArray[np.bool_],
-    terminal: NDArray[np.bool_],
-    bare: NDArray[np.bool_],
-    following: NDArray[np.float32] | None = None,
-    success: NDArray[np.bool_] | None = None,
-) -> Experience:
-    """Cut rows into episodes; `UserError` if no step is left.
+@dataclass(frozen=True)
+class Rows:
+    """M flat rows of episodes, one after the other."""
 
-    Args:
-        where: named in the error.
-        behavior: who acted, for the episodes' column of that name.
-        observation: (M, O).
-        action: (M, A).
-        reward: (M,).
-        end: (M,) last row of its episode; the file's last row is one even if it is not marked.
-        terminal: (M,) the task ended the episode here; looked at in end rows only.
-        bare: (M,) the row is a state and no step; looked at in end rows only. An episode of nothing else vanishes.
-        following: (M, O) the observation after each row; None: a bare row's own, or its stand-in.
-        success: (M,) solved at this row; an episode with one such row is a success.
-    """
-    last = np.flatnonzero(np.append(end[:-1], True))
+    observation: NDArray[np.float32]  # (M, O)
+    action: NDArray[np.float32]  # (M, A)
+    reward: NDArray[np.float32]  # (M,)
+    end: NDArray[np.bool_]
+    """(M,) last row of its episode; the last row of all is one even if it is not marked."""
+    terminal: NDArray[np.bool_]
+    """(M,) the task ended the episode here; read in end rows only."""
+    bare: NDArray[np.bool_]
+    """(M,) the row is a state and no step; read in end rows only. An episode of nothing else vanishes."""
+    following: NDArray[np.float32] | None = None
+    """(M, O) the observation after each row; None: a bare row's own, or its substitute."""
+    success: NDArray[np.bool_] | None = None
+    """(M,) solved at this row; an episode with one such row is a success."""
+
+    @property
+    def last(self) -> NDArray[np.int64]:
+        """The last row of each episode."""
+        return np.flatnonzero(np.append(self.end[:-1], True))
+
+
+def cut(rows: Rows, where: str, behavior: str) -> Experience:
+    """Return the episodes, all by this behaviour; `UserError`, which names `where`, if no step is left."""
+    last = rows.last
     first = np.append(0, last[:-1] + 1)
-    length = last - first + 1 - bare[last]
+    length = last - first + 1 - rows.bare[last]
     kept = length > 0
     if not kept.any():
         raise UserError(f"{where} holds no step: every episode is a single state")
-    if bare[last].any():
-        step = np.ones(len(observation), np.bool_)
-        step[last[bare[last]]] = False
-        steps = (observation[step], action[step], reward[step])
-    else:
-        steps = (observation, action, reward)
+    steps = (rows.observation, rows.action, rows.reward)
+    if rows.bare[last].any():
+        step = np.ones(len(rows.observation), np.bool_)
+        step[last[rows.bare[last]]] = False
+        steps = (rows.observation[step], rows.action[step], rows.reward[step])
     episodes = int(kept.sum())
-    solved = np.zeros(len(last), np.bool_) if success is None else np.logical_or.reduceat(success, first)
-    final = observation if following is None else following
+    solved = np.zeros(len(last), np.bool_) if rows.success is None else np.logical_or.reduceat(rows.success, first)
+    final = rows.observation if rows.following is None else rows.following
     return Experience(
         *steps,
         length=length[kept],
         success=solved[kept],
-        terminated=terminal[last][kept],
+        terminated=rows.terminal[last][kept],
         final_observation=final[last][kept],
         behavior=np.full(episodes, behavior),
         seed=np.full(episodes, UNKNOWN_SEED, np.int64),
     )
+
+
+def single_states(rows: Rows) -> NDArray[np.bool_]:
+    """Return the rows (M,) that are whole episodes without a step."""
+    last = rows.last
+    alone = np.zeros(len(rows.observation), np.bool_)
+    alone[last] = rows.bare[last] & (np.diff(last, prepend=-1) == 1)
+    return alone
+
+
+def report(rows: Rows, dropped: Mapping[str, NDArray[np.bool_]]) -> dict[str, JsonValue]:
+    """Return the note `report`: the rows (M,) dropped for each reason, counted; empty if there are none."""
+    lost = {reason: rows_of for reason, rows_of in dropped.items() if rows_of.any()}
+    if not lost:
+        return {}
+    alone = int(single_states(rows).sum())
+    return {
+        "report": {
+            "rows": len(rows.observation),
+            "episodes": len(rows.last) - alone,
+            "episodes_dropped": alone,
+            "dropped": {reason: int(each.sum()) for reason, each in lost.items()},
+            "first_dropped": {reason: f"row {int(each.argmax())}" for reason, each in lost.items()},
+        }
+    }

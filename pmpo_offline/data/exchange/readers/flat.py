@@ -1,4 +1,4 @@
-"""Named arrays, one row a step, from an .npz, .hdf5 or .parquet file: what D4RL, OGBench and RLDS files have in common.
+"""Named arrays, one row a step, from an .npz, .hdf5 or .parquet file, and the checks that every number must pass.
 
 Nothing is unpickled, and an array is read only when it is asked for.
 """
@@ -20,15 +20,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pmpo_offline.data.exchange.readers import checks
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError
 
 Array = NDArray[Any]
-_HDF5 = (".hdf5", ".h5")
 Kind = Literal["matrix", "actions", "vector", "flags"]
-"""How an array is checked, and what it is read as: the methods of `Flat`."""
-SUFFIXES = (".npz", *_HDF5, ".parquet")
+"""How an array is checked, and what it is read as: (M, n) or (M,) float32, or (M,) Booleans."""
 
 
 @dataclass(frozen=True)
@@ -55,75 +52,110 @@ class Flat:
         with _readable(self.path):
             return self.load(name)
 
-    def read(self, kinds: Mapping[str, Kind]) -> dict[str, Array]:
-        """Return the arrays of these names and kinds; `UserError` unless all have as many rows, and at least one."""
+    def read(self, kinds: Mapping[str, Kind], unused: NDArray[np.bool_] | None = None) -> dict[str, Array]:
+        """Return the arrays of these names and kinds; `UserError` unless all have as many rows, and at least one.
+
+        Rows that are `unused` mean nothing, may hold anything and are read as 0.
+        """
         self.need(*kinds)
         found: dict[str, Array] = {}
         for done, (name, kind) in enumerate(kinds.items()):
             progress.report("read arrays", done, len(kinds))
-            found[name] = getattr(self, kind)(name)
-        progress.report("read arrays", len(kinds), len(kinds))
-        (first, values), *others = found.items()
-        for name, each in others:
-            if len(each) != len(values):
+            values = self[name]
+            first, rows = (
+                ("the marks", len(unused))
+                if unused is not None
+                else next(((other, len(array)) for other, array in found.items()), (name, len(values)))
+            )
+            if len(values) != rows:
                 raise UserError(
-                    f"{self.path}: {first} has {len(values)} rows and {name} has {len(each)}: "
+                    f"{self.path}: {first} has {rows} rows and {name} has {len(values)}: "
                     "every array needs one row a step"
                 )
-        if not len(values):
-            raise UserError(f"{self.path}: {first} holds no rows")
+            if unused is not None and values.dtype.kind in "fiub":
+                values = np.where(unused.reshape(-1, *[1] * (values.ndim - 1)), values.dtype.type(0), values)
+            found[name] = _READ[kind](values, f"{self.path}: {name}")
+        progress.report("read arrays", len(kinds), len(kinds))
+        if not len(next(iter(found.values()))):
+            raise UserError(f"{self.path}: {next(iter(found))} holds no rows")
         return found
 
-    def matrix(self, name: str) -> NDArray[np.float32]:
-        """Return (M, width) float32; `UserError` for images and other shapes, NaN and infinity."""
-        values = self[name]
-        if values.ndim != 2 or not values.shape[1]:
-            kind = "images are" if values.ndim >= 3 else "that shape is"
+
+def floats(values: Array, where: str) -> NDArray[np.float32]:
+    """Return numbers as float32, rows first; `UserError` names the first row that is not finite (or overflows)."""
+    if values.dtype.kind not in "fiub":
+        raise UserError(f"{where}: expected numbers, found {values.dtype}")
+    with np.errstate(over="ignore"):
+        numbers = np.ascontiguousarray(values, np.float32)
+    # A sum is not finite if one term is not, and needs no array of Booleans; only what fails is searched.
+    with np.errstate(over="ignore", invalid="ignore"):
+        suspicious = not np.isfinite(numbers.sum(dtype=np.float64))
+    if suspicious:
+        bad = ~np.isfinite(numbers.reshape(len(numbers), -1)).all(axis=1)
+        if bad.any():
             raise UserError(
-                f"{self.path}: {name} has shape {values.shape}, and {kind} not supported: write rows of numbers (M, n)"
+                f"{where} holds NaN or infinite values, first in row {int(bad.argmax())} ({int(bad.sum())} rows in "
+                "all): drop those episodes and import again"
             )
-        return checks.floats(values, f"{self.path}: {name}")
+    return numbers
 
-    def actions(self, name: str) -> NDArray[np.float32]:
-        """Return (M, A) float32; `UserError` for discrete actions too."""
-        values = self[name]
-        if values.dtype.kind in "iub":
-            raise UserError(
-                f"{self.path}: {name} is of whole numbers ({values.dtype}): the policies here act in continuous spaces "
-                "only, discrete actions cannot be imported"
-            )
-        return self.matrix(name)
 
-    def vector(self, name: str) -> NDArray[np.float32]:
-        """Return (M,) float32, as (M, 1) is stored too."""
-        values = self[name]
-        if values.ndim != 1 and values.shape[1:] != (1,):
-            raise UserError(f"{self.path}: {name} has shape {values.shape} where one number a row is due")
-        return checks.floats(values.reshape(-1), f"{self.path}: {name}")
+def flags(values: Array, where: str) -> NDArray[np.bool_]:
+    """Return a column of zeros and ones as Booleans; `UserError` where it holds anything else."""
+    numbers = floats(values.reshape(len(values), -1)[:, 0] if values.ndim > 1 else values, where)
+    marked: NDArray[np.bool_] = numbers != 0
+    if (numbers[marked] != 1).any():
+        row = int(np.flatnonzero(marked)[(numbers[marked] != 1).argmax()])
+        raise UserError(f"{where}: expected 0 or 1, found {numbers[row]:g} in row {row}")
+    return marked
 
-    def flags(self, name: str) -> NDArray[np.bool_]:
-        """Return (M,) Booleans, stored as such or as 0 and 1."""
-        return checks.flags(self.vector(name), f"{self.path}: {name}")
+
+def _matrix(values: Array, where: str) -> NDArray[np.float32]:
+    if values.ndim != 2 or not values.shape[1]:
+        kind = "images are" if values.ndim >= 3 else "that shape is"
+        raise UserError(f"{where} has shape {values.shape}, and {kind} not supported: write rows of numbers (M, n)")
+    return floats(values, where)
+
+
+def _actions(values: Array, where: str) -> NDArray[np.float32]:
+    if values.dtype.kind in "iub":
+        raise UserError(
+            f"{where} is of whole numbers ({values.dtype}): the policies here act in continuous spaces only, discrete "
+            "actions cannot be imported"
+        )
+    return _matrix(values, where)
+
+
+def _vector(values: Array, where: str) -> NDArray[np.float32]:
+    if values.ndim != 1 and values.shape[1:] != (1,):
+        raise UserError(f"{where}: expected one number a row, found shape {values.shape}")
+    return floats(values.reshape(-1), where)
+
+
+_READ: Mapping[Kind, Callable[[Array, str], Array]] = {
+    "matrix": _matrix,
+    "actions": _actions,
+    "vector": _vector,
+    "flags": lambda values, where: flags(_vector(values, where), where),
+}
 
 
 def open_flat(path: Path) -> Flat:
-    """Open a file of named arrays; `UserError` for one that is missing, empty, damaged or of another kind."""
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such file")
+    """Open a file of named arrays; `UserError` for one that is empty or damaged."""
     if not path.stat().st_size:
         raise UserError(f"{path} is empty")
     with _readable(path):
         if path.suffix == ".npz":
+            if not zipfile.is_zipfile(path):
+                raise ValueError("it is no archive of arrays")
             with np.load(path, allow_pickle=False) as file:
                 return Flat(path, frozenset(file.files), partial(_from_npz, path))
-        if path.suffix in _HDF5:
-            names: set[str] = set()
-            with h5py.File(path) as file:
-                file.visititems(lambda name, item: names.add(name) if isinstance(item, h5py.Dataset) else None)
-                return Flat(path, frozenset(names), partial(_from_hdf5, path), dict(file.attrs))
         if path.suffix == ".parquet":
             return Flat(path, frozenset(pq.read_schema(path).names), partial(_from_parquet, path))
-    raise UserError(f"{path}: files of arrays end in {', '.join(SUFFIXES)}")
+        names: set[str] = set()
+        with h5py.File(path) as file:
+            file.visititems(lambda name, item: names.add(name) if isinstance(item, h5py.Dataset) else None)
+            return Flat(path, frozenset(names), partial(_from_hdf5, path), dict(file.attrs))
 
 
 def joined(shards: Sequence[Flat], folder: Path) -> Flat:
@@ -136,15 +168,14 @@ def joined(shards: Sequence[Flat], folder: Path) -> Flat:
 def _readable(path: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, TypeError, KeyError, EOFError, RuntimeError) as error:
-        raise _damaged(path, error) from None
-    except (zipfile.BadZipFile, zlib.error, pa.ArrowException) as error:
-        raise _damaged(path, error) from None
-
-
-def _damaged(path: Path, error: Exception) -> UserError:
-    reason = " ".join(str(error).split())[:120] or type(error).__name__
-    return UserError(f"{path} cannot be read, it is damaged or no {path.suffix} file: {reason}; get it again")
+    except (
+        *(OSError, ValueError, TypeError, KeyError, EOFError, RuntimeError),
+        *(zipfile.BadZipFile, zlib.error, pa.ArrowException),
+    ) as error:
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise UserError(
+            f"{path} cannot be read, it is damaged or no {path.suffix} file: {reason}; get it again"
+        ) from None
 
 
 def _from_npz(path: Path, name: str) -> Array:
@@ -166,12 +197,17 @@ def _from_parquet(path: Path, name: str) -> Array:
     column = pq.read_table(path, columns=[name]).column(name).combine_chunks()
     if column.null_count:
         raise ValueError(f"{name} holds nulls")
-    if not pa.types.is_list(column.type) and not pa.types.is_fixed_size_list(column.type):
-        values: Array = column.to_numpy(zero_copy_only=False)
-        return values
+    if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
+        if not pa.types.is_fixed_size_list(column.type):
+            values: Array = column.to_numpy(zero_copy_only=False)
+            return values
+    else:
+        lengths = np.diff(column.offsets.to_numpy())
+        if (lengths != lengths[:1]).any():
+            row = int((lengths != lengths[0]).argmax())
+            raise ValueError(
+                f"the lists of {name} are of unequal lengths: {lengths[row]} numbers in row {row}, {lengths[0]} before"
+            )
     flat = column.flatten()
-    width = len(flat) // max(1, len(column))
-    if pa.types.is_list(column.type) and (np.diff(column.offsets.to_numpy()) != width).any():
-        raise ValueError(f"the lists of {name} are of unequal lengths")
-    values = flat.to_numpy(zero_copy_only=False).reshape(len(column), width)
+    values = flat.to_numpy(zero_copy_only=False).reshape(len(column), len(flat) // max(1, len(column)))
     return values

@@ -4,9 +4,9 @@ HDF5      main_data.hdf5, a group `episode_<i>` each
 Arrow     <i>/*.arrow (or *.parquet), a folder each of T+1 rows, the last one padded but for its observation
 
 Both are read here and not through Minari, which takes an Arrow episode of more than 32,767 steps for several and gives
-wrong rows (as of 0.5.4), and would make the environment that the metadata name, which is to run what they say. The last
-observation of an episode is its final observation. `success`, an attribute of the episodes or an info of their steps,
-is taken over, as are the attributes `behavior` and `seed`; other infos are left alone.
+wrong rows (as of 0.5.4), and would make the environment that the metadata name, which runs what they say. The last
+observation of an episode is its final observation. `success`, an attribute of the episodes or an info of their steps
+(not of the reset before them), is taken over, as are the attributes `behavior` and `seed`; other infos are ignored.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from pmpo_offline.data.exchange.origin import origin
-from pmpo_offline.data.exchange.readers import checks
+from pmpo_offline.data.exchange.readers import minari_folder
 from pmpo_offline.data.exchange.readers.episodes import UNKNOWN_SEED
-from pmpo_offline.data.exchange.readers.minari_storage import METADATA, Episode, open_storage
-from pmpo_offline.data.exchange.readers.source import Environment, Recorded, Source
+from pmpo_offline.data.exchange.readers.flat import flags, floats
+from pmpo_offline.data.exchange.readers.minari_files import METADATA, Episode, find, open_storage
+from pmpo_offline.data.exchange.readers.source import Candidate, Environment, Reader, Recorded, Source
 from pmpo_offline.data.exchange.readers.spaces import Leaf, leaves
 from pmpo_offline.data.experience import Experience
 from pmpo_offline.data.schema import References
@@ -33,24 +34,30 @@ from pmpo_offline.runtime.errors import UserError
 _NEEDED = ("observation_space", "action_space", "total_episodes", "data_format")
 
 
-def data_folder(directory: Path) -> Path | None:
-    """Return the folder with the metadata of the data set at `directory`, None if there is none."""
-    return next((each for each in (directory / "data", directory) if (each / METADATA).is_file()), None)
+_SCHEME = "minari:"
 
 
-def source(folder: Path) -> Source:
-    """Return the data set whose metadata.json stands in `folder`; `UserError` where that is damaged or says too little.
+def _is_minari(given: Candidate) -> bool:
+    return given.name.startswith(_SCHEME) or (given.path.is_dir() and minari_folder(given.path) is not None)
 
-    An export of this package says in a file of its own which task it is of, and how its references were measured.
+
+def _source(given: Candidate) -> Source:
+    """Return the data set as a source; `UserError` where its metadata are damaged or say too little.
+
+    An export of this package says in a file of its own which task it is of, how its references were measured, and
+    whether it knows which episodes succeeded.
     """
+    is_id = given.name.startswith(_SCHEME)
+    folder = find(given.name.removeprefix(_SCHEME)) if is_id else minari_folder(given.path) or given.path
     said = _metadata(folder)
     name = str(said.get("dataset_id") or folder.absolute().parent.name)
     ours = origin(folder.parent)
+    knows_success = ours is None or ours.settings.get("success") is not False
     return Source(
         format="minari",
         name=name,
         files={path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()},
-        read=lambda: _read(folder, said),
+        read=lambda: _read(folder, said, knows_success),
         packages=("minari", "gymnasium", "h5py", "pyarrow"),
         task=ours.task if ours else None,
         environment=_environment(said.get("env_spec")),
@@ -82,7 +89,7 @@ def _references(said: dict[str, Any], name: str) -> References | None:
 
 
 def _environment(spec: Any) -> Environment | None:
-    """Return what the specification says; it is only read, never made."""
+    """Return what the specification says; the environment is never made."""
     try:
         said = json.loads(spec)
         plain = not said.get("kwargs") and not said.get("additional_wrappers")
@@ -104,7 +111,7 @@ def _space(said: dict[str, Any], key: str, folder: Path, *, acts: bool = False) 
     return leaves(space, key, acts=acts)
 
 
-def _read(folder: Path, said: dict[str, Any]) -> Recorded:
+def _read(folder: Path, said: dict[str, Any], knows_success: bool) -> Recorded:
     seen, acted = _space(said, "observation_space", folder), _space(said, "action_space", folder, acts=True)
     low, high = (np.concatenate([getattr(leaf, name) for leaf in acted]) for name in ("low", "high"))
     try:
@@ -122,17 +129,17 @@ def _read(folder: Path, said: dict[str, Any]) -> Recorded:
             episode = episode_of(index)
             where = f"{folder}: {episode.where}"
             observation, action, reward = _arrays(episode, seen, acted, where)
-            checks.within(action, low, high, f"{where}: actions")
+            _check_within(action, low, high, f"{where}: actions")
             parts["observation"].append(observation[:-1])
             parts["final"].append(observation[-1])
             parts["action"].append(action)
             parts["reward"].append(reward)
             parts["terminated"].append(_terminated(episode, len(reward), where))
-            parts["success"].append(_success(episode))
+            parts["success"].append(_success(episode, len(reward)))
             parts["behavior"].append(str(episode.attribute("behavior") or said.get("algorithm_name") or "unknown"))
             parts["seed"].append(_seed(episode.attribute("seed")))
     progress.report("read episodes", count, count)
-    known = [success is not None for success in parts["success"]]
+    known = knows_success and None not in parts["success"]
     length = np.array([len(reward) for reward in parts["reward"]], np.int64)
     experience = Experience(
         observation=_joined(parts, "observation"),
@@ -145,11 +152,11 @@ def _read(folder: Path, said: dict[str, Any]) -> Recorded:
         behavior=np.array(parts["behavior"]),
         seed=np.array(parts["seed"], np.int64),
     )
-    return Recorded(experience, {"rewards": True, "success": all(known), "action_low_high": _bounds(low, high)})
+    return Recorded(experience, {"rewards": True, "success": known, "action_low_high": _bounds(low, high)})
 
 
 def _joined(parts: dict[str, list[Any]], name: str) -> NDArray[np.float32]:
-    """Join the arrays of the episodes and let go of them: one column at most is there twice."""
+    """Join the arrays of the episodes and free them: one column at most is in memory twice."""
     joined: NDArray[np.float32] = np.concatenate(parts[name])
     parts[name].clear()
     return joined
@@ -171,12 +178,12 @@ def _arrays(
         if len({len(each) for each in flat}) > 1:
             raise UserError(f"{where}: the parts of {name} are of unequal lengths")
         found[name] = flat[0] if len(flat) == 1 else np.concatenate(flat, axis=1)
-    reward = checks.floats(_stored(episode, ("rewards",), f"{where}: rewards"), f"{where}: rewards").reshape(-1)
+    reward = floats(_stored(episode, ("rewards",), f"{where}: rewards"), f"{where}: rewards").reshape(-1)
     steps = len(found["actions"])
     if not steps or len(found["observations"]) != steps + 1 or len(reward) != steps:
         raise UserError(
             f"{where} has {len(found['observations'])} observations, {steps} actions and {len(reward)} rewards: "
-            "T+1, T and T are due, with T of 1 or more"
+            "expected T+1, T and T, with T of 1 or more"
         )
     return found["observations"], found["actions"], reward
 
@@ -191,21 +198,35 @@ def _stored(episode: Episode, path: tuple[str | int, ...], told: str) -> NDArray
 def _terminated(episode: Episode, steps: int, where: str) -> bool:
     """Return whether the task ended the episode; `UserError` if it did so before the last step."""
     told = f"{where}: terminations"
-    ends = checks.flags(_stored(episode, ("terminations",), told), told)
+    ends = flags(_stored(episode, ("terminations",), told), told)
     if len(ends) != steps or ends[:-1].any():
         problem = f"has {len(ends)} of {steps} flags" if len(ends) != steps else f"ends in step {int(ends.argmax())}"
         raise UserError(f"{told} {problem}, and the episode has {steps} steps: split it there and import again")
     return bool(ends[-1])
 
 
-def _success(episode: Episode) -> bool | None:
+def _success(episode: Episode, steps: int) -> bool | None:
     """Return whether the episode was solved, by its attribute or at any of its steps; None where it does not say."""
     if (said := episode.attribute("success")) is not None:
         return bool(said)
     try:
-        return bool(np.any(episode.array(("infos", "success"))))
+        infos = episode.array(("infos", "success"))
     except KeyError:
         return None
+    return bool(np.any(infos[-steps:]))  # the first of T+1 infos is the reset's
+
+
+def _check_within(
+    action: NDArray[np.float32], low: NDArray[np.floating], high: NDArray[np.floating], where: str
+) -> None:
+    """Raise `UserError` for the first row of actions (n, A) outside its own space's bounds (A,)."""
+    slack = 1e-4 * np.maximum(1.0, np.where(np.isfinite(high - low), high - low, 1.0))
+    outside = ((action < low - slack) | (action > high + slack)).any(axis=1)
+    if outside.any():
+        raise UserError(
+            f"{where}: row {int(outside.argmax())} is outside the action space ({int(outside.sum())} rows in all): "
+            "clip them to what the environment applied and import again"
+        )
 
 
 def _names(author: Any) -> str:
@@ -224,3 +245,12 @@ def _seed(value: Any) -> int:
 def _bounds(low: NDArray[np.float64], high: NDArray[np.float64]) -> list[JsonValue]:
     """Return the bounds as JSON can say them: None where there is none."""
     return [[float(x) if np.isfinite(x) else None for x in bound] for bound in (low, high)]
+
+
+MINARI = Reader(
+    name="minari",
+    reads="minari:ID (local, else downloaded) or the folder of a Minari data set",
+    recognises=_is_minari,
+    open=_source,
+    example="minari:mujoco/hopper/medium-v0",
+)

@@ -1,11 +1,11 @@
-"""OGBench's npz, in the three layouts that are about (the file's, and the two that its `load_dataset` returns).
+"""OGBench's npz, in three layouts (the file's, and the two that its `load_dataset` returns).
 
     the file          observations actions terminals                     M states, terminals marks the last of each
     compact           observations actions terminals valids              M states, valids is 0 in the last of each
     regular           observations actions terminals next_observations   M steps, terminals marks the last of each
 
 rewards and masks (0: the task is solved) are in none of OGBench's files: they follow from a goal, and
-`ogbench.make_env_and_datasets` adds them for its single tasks. A file that somebody saved with them keeps them; without
+`ogbench.make_env_and_datasets` adds them for its single tasks. A file with them keeps them; without
 them rewards are 0 and nothing can be labelled by them. An episode is solved where any of its masks is 0, and terminated
 where its last step's is.
 """
@@ -14,26 +14,24 @@ from __future__ import annotations
 
 import numpy as np
 
-from pmpo_offline.data.exchange.readers.episodes import cut
+from pmpo_offline.data.exchange.readers.episodes import NO_STEP, Rows, cut, report, single_states
 from pmpo_offline.data.exchange.readers.flat import Flat, Kind
-from pmpo_offline.data.exchange.readers.source import Environment, Recorded, Source
+from pmpo_offline.data.exchange.readers.source import Candidate, Environment, Reader, Recorded, Source
 
-_NEEDED: dict[str, Kind] = {"observations": "matrix", "actions": "actions", "terminals": "flags"}
-_OPTIONAL: dict[str, Kind] = {
-    "valids": "flags",
-    "next_observations": "matrix",
-    "rewards": "vector",
-    "masks": "flags",
-}
+_MARKS: dict[str, Kind] = {"observations": "matrix", "terminals": "flags", "valids": "flags", "masks": "flags"}
+_VALUES: dict[str, Kind] = {"actions": "actions", "rewards": "vector"}
 
 
-def is_ogbench(flat: Flat) -> bool:
-    """Return whether the names of the arrays are OGBench's."""
-    return flat.path.suffix == ".npz" and "terminals" in flat.names and "timeouts" not in flat.names
+def _is_ogbench(given: Candidate) -> bool:
+    """Return whether the arrays are OGBench's, which has rewards only with masks or valids: others' are D4RL's."""
+    if given.path.suffix != ".npz" or not given.has("terminals") or given.has("timeouts"):
+        return False
+    return not given.has("rewards") or given.has("masks") or given.has("valids")
 
 
-def source(flat: Flat) -> Source:
+def _source(given: Candidate) -> Source:
     """Return the file as a source; OGBench calls it <environment>-<kind of data>-vN, its validation part …-val."""
+    flat = given.flat
     name = flat.path.stem
     *parts, version = name.removesuffix("-val").split("-")
     named = len(parts) > 1 and version[:1] == "v" and version[1:].isdigit()
@@ -48,31 +46,38 @@ def source(flat: Flat) -> Source:
 
 
 def _read(flat: Flat, name: str) -> Recorded:
-    given = {each: kind for each, kind in _OPTIONAL.items() if each in flat.names}
-    arrays = flat.read({**_NEEDED, **given})
-    rows = len(arrays["observations"])
-    masks = arrays.get("masks", np.ones(rows, np.bool_))
-    following = arrays.get("next_observations")
-    end = arrays["terminals"] if "valids" not in arrays else ~arrays["valids"]
-    bare = np.full(rows, following is None)
-    # Of the row that is the last *step*: the one before a bare row.
-    solved_last = ~masks if following is not None else np.append(False, ~masks[:-1])
-    step = ~(bare & end)
-    experience = cut(
-        str(flat.path),
-        name,
-        observation=arrays["observations"],
-        action=arrays["actions"],
-        reward=arrays.get("rewards", np.zeros(rows, np.float32)),
+    flat.need("observations", "actions", "terminals")
+    marks = flat.read({each: kind for each, kind in _MARKS.items() if each in flat.names})
+    count = len(marks["observations"])
+    end = marks["terminals"] if "valids" not in marks else ~marks["valids"]
+    has_successors = "next_observations" in flat.names
+    bare = np.full(count, not has_successors)
+    values = flat.read({each: kind for each, kind in _VALUES.items() if each in flat.names}, unused=bare & end)
+    masks = marks.get("masks", np.ones(count, np.bool_))
+    rows = Rows(
+        marks["observations"],
+        values["actions"],
+        values.get("rewards", np.zeros(count, np.float32)),
         end=end,
-        terminal=solved_last,
+        # Of the row that is the last *step*: the one before a bare row.
+        terminal=~masks if has_successors else np.append(False, ~masks[:-1]),
         bare=bare,
-        following=following,
-        success=~masks & step,
+        following=flat.read({"next_observations": "matrix"})["next_observations"] if has_successors else None,
+        success=~masks & ~(bare & end),
     )
+    experience = cut(rows, str(flat.path), name)
     notes = {
-        "rewards": "rewards" in arrays,
-        "success": "masks" in arrays,
-        "rows_that_are_final_states": rows - len(experience.reward),
+        "rewards": "rewards" in values,
+        "success": "masks" in marks,
+        "rows_that_are_final_states": count - len(experience.reward),
     }
-    return Recorded(experience, notes)
+    return Recorded(experience, notes | report(rows, {NO_STEP: single_states(rows)}))
+
+
+OGBENCH = Reader(
+    name="ogbench",
+    reads="OGBench's .npz (observations, actions, terminals), in its three layouts",
+    recognises=_is_ogbench,
+    open=_source,
+    example="cube-single-play-v0.npz",
+)

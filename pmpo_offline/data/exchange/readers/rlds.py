@@ -5,10 +5,10 @@ action (M, A), reward (M,)
 is_first, is_last, is_terminal (M,)
 
 As in RLDS (arXiv 2111.02767) an episode of T actions is T+1 steps: the last one holds the final observation only, its
-action and reward mean nothing. Truncated is what is last and not terminal. A folder of such files is read in the order
-of their names, and an episode may go on in the next file. To write one from tensorflow_datasets, append every step's
-fields to lists and `numpy.savez` them. An episode with no last step (the recording broke off) loses its last action,
-because what followed it is lost.
+action and reward mean nothing and may be NaN. Truncated is what is last and not terminal. A folder of such files is
+read in the order of their names, and an episode may continue in the next file. To write one from tensorflow_datasets,
+append every step's fields to lists and `numpy.savez` them. An episode with no last step (the recording broke off) loses
+its last action, because what followed it is lost.
 """
 
 from __future__ import annotations
@@ -18,33 +18,28 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pmpo_offline.data.exchange.readers.episodes import cut
+from pmpo_offline.data.exchange.readers.episodes import NO_STEP, Rows, cut, report, single_states
 from pmpo_offline.data.exchange.readers.flat import Flat, Kind
-from pmpo_offline.data.exchange.readers.source import Recorded, Source
+from pmpo_offline.data.exchange.readers.source import Candidate, Reader, Recorded, Source
 from pmpo_offline.runtime.errors import UserError
 
 _MATRIX: Kind = "matrix"
-_NEEDED: dict[str, Kind] = {
-    "action": "actions",
-    "reward": "vector",
-    "is_first": "flags",
-    "is_last": "flags",
-    "is_terminal": "flags",
-}
+_MARKS: dict[str, Kind] = {"is_first": "flags", "is_last": "flags", "is_terminal": "flags"}
+_VALUES: dict[str, Kind] = {"action": "actions", "reward": "vector"}
+_LOST = "the last row of an episode without a last step: what followed it is not in the file"
 
 
-def is_rlds(flat: Flat) -> bool:
-    """Return whether the names of the arrays are those of RLDS's steps."""
-    return "is_first" in flat.names or "is_last" in flat.names
+def _is_rlds(given: Candidate) -> bool:
+    return given.has("is_first") or given.has("is_last")
 
 
-def source(flat: Flat, files: list[Path]) -> Source:
-    """Return the file, or the folder of `files`, as a source."""
+def _source(given: Candidate) -> Source:
+    flat = given.flat
     name = flat.path.stem
     return Source(
         format="rlds",
         name=name,
-        files={path.name: path for path in files},
+        files={path.name: path for path in given.files},
         read=lambda: _read(flat, name),
         packages=("numpy", "h5py", "pyarrow"),
     )
@@ -53,25 +48,27 @@ def source(flat: Flat, files: list[Path]) -> Source:
 def _read(flat: Flat, name: str) -> Recorded:
     named = sorted(each for each in flat.names if each.startswith("observation/"))
     parts = named if named and "observation" not in flat.names else ["observation"]
-    arrays = flat.read({**dict.fromkeys(parts, _MATRIX), **_NEEDED})
-    end = _ends(arrays["is_first"], arrays["is_last"], arrays["is_terminal"], flat.path)
-    experience = cut(
-        str(flat.path),
-        name,
-        observation=arrays[parts[0]] if len(parts) == 1 else np.concatenate([arrays[part] for part in parts], axis=1),
-        action=arrays["action"],
-        reward=arrays["reward"],
+    flat.need(*parts, *_VALUES, *_MARKS)
+    marks = flat.read(dict.fromkeys(parts, _MATRIX) | _MARKS)
+    end = _ends(marks["is_first"], marks["is_last"], marks["is_terminal"], flat.path)
+    values = flat.read(_VALUES, unused=end)
+    rows = Rows(
+        marks[parts[0]] if len(parts) == 1 else np.concatenate([marks[part] for part in parts], axis=1),
+        values["action"],
+        values["reward"],
         end=end,
-        terminal=arrays["is_terminal"],
+        terminal=marks["is_terminal"],
         bare=np.ones(len(end), np.bool_),
     )
+    experience = cut(rows, str(flat.path), name)
+    broken = end & ~marks["is_last"]
     notes = {
         "rewards": True,
         "success": False,
         "rows_that_are_final_states": len(end) - len(experience.reward),
-        "episodes_without_a_last_step": int((end & ~arrays["is_last"]).sum()),
+        "episodes_without_a_last_step": int(broken.sum()),
     }
-    return Recorded(experience, notes)
+    return Recorded(experience, notes | report(rows, {_LOST: broken, NO_STEP: single_states(rows) & ~broken}))
 
 
 def _ends(
@@ -86,3 +83,12 @@ def _ends(
     if (terminal & ~last).any():
         raise UserError(f"{path}: row {int((terminal & ~last).argmax())} is_terminal and not is_last")
     return after
+
+
+RLDS = Reader(
+    name="rlds",
+    reads="RLDS-like steps (is_first, is_last, is_terminal) as .npz, .hdf5 or .parquet, or a folder of them",
+    recognises=_is_rlds,
+    open=_source,
+    example="steps.npz",
+)

@@ -1,18 +1,20 @@
-"""What a reader returns: a source that says what it is, and reads its episodes when asked."""
+"""What a reader is, what it returns, and which one reads a given name: the first registered one that recognises it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from pydantic import JsonValue
 
+from pmpo_offline.data.exchange.origin import hashes_of
+from pmpo_offline.data.exchange.readers import ARRAYS, READERS
+from pmpo_offline.data.exchange.readers.flat import Flat, joined, open_flat
 from pmpo_offline.data.experience import Experience
 from pmpo_offline.data.schema import References
-from pmpo_offline.runtime.hashing import hash_bytes, hash_file
-
-_LISTED = 100  # files whose hashes are told one by one
+from pmpo_offline.runtime.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -29,20 +31,20 @@ class Environment:
 
 @dataclass(frozen=True)
 class Recorded:
-    """The episodes, and what is to be known of how they were read."""
+    """The episodes, and what is known of how they were read."""
 
     experience: Experience
     notes: Mapping[str, JsonValue]
-    """`rewards`, `success`: whether the source has any (False: the columns hold 0 and false); rows without a successor
-    that were dropped; what stands in for unknown final observations; the action space's bounds."""
+    """`rewards`, `success`: whether the source has any (False: the columns hold 0 and false); what replaces unknown
+    final observations; the action space's bounds; `report`, if rows were dropped: how many, why, and the first one."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A data set of somebody's, found and identified, but not yet read."""
+    """A data set of another library, found and identified, but not yet read."""
 
     format: str
-    """minari, d4rl, ogbench or rlds."""
+    """The name of its reader."""
     name: str
     """What it is called there; may be made of anything."""
     files: Mapping[str, Path]
@@ -64,10 +66,73 @@ class Source:
         return hashes_of(self.files)
 
 
-def hashes_of(files: Mapping[str, Path]) -> dict[str, str]:
-    """Return the sha256 of every file; of many files, that of the list which `sha256sum` prints of them."""
-    each = {name: hash_file(path) for name, path in sorted(files.items())}
-    if len(each) <= _LISTED:
-        return each
-    listed = "".join(f"{digest}  {name}\n" for name, digest in each.items())
-    return {f"list of {len(each)} files": hash_bytes([listed.encode()])}
+class Candidate:
+    """What `import` was given, as readers see it before they recognise it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        """A path, or a name in a reader's own scheme: "minari:mujoco/hopper/medium-v0"."""
+        self.path = Path(name).expanduser()
+
+    @cached_property
+    def files(self) -> list[Path]:
+        """The files of arrays: the one at `path`, or a folder's, sorted; `UserError` if they are of several kinds."""
+        if not self.path.is_dir():
+            return [self.path] if self.path.is_file() and self.path.suffix in ARRAYS else []
+        found = {ending: files for ending in ARRAYS if (files := sorted(self.path.glob(f"*{ending}")))}
+        if len(found) > 1:
+            raise UserError(f"{self.path} holds {' and '.join(found)} files: give one of them, or a folder of one kind")
+        return next(iter(found.values()), [])
+
+    @cached_property
+    def flat(self) -> Flat:
+        """The arrays of `files`, of which there is at least one; `UserError` for a damaged file."""
+        shards = [open_flat(file) for file in self.files]
+        return joined(shards, self.path) if self.path.is_dir() else shards[0]
+
+    def has(self, *names: str) -> bool:
+        """Return whether there are arrays of all these names."""
+        return bool(self.files) and self.flat.names.issuperset(names)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A format of trajectories."""
+
+    name: str
+    reads: str
+    """What it reads, for the help, the docs and the errors."""
+    recognises: Callable[[Candidate], bool]
+    open: Callable[[Candidate], Source]
+    """`UserError` for what is recognised and cannot be read."""
+    example: str
+    """A source, as `import` is given it."""
+
+
+def open_source(name: str) -> Source:
+    """Return what is found under a name: one in a reader's scheme, as `minari:ID`, or the path of a file or a folder.
+
+    Raises `UserError` where there is nothing, or nothing that can be read here.
+    """
+    given = Candidate(name)
+    for reader in READERS.values():
+        if reader.recognises(given):
+            return reader.open(given)
+    known = f"known are {'; '.join(reader.reads for reader in READERS.values())}; and texts"
+    if not given.path.exists():
+        scheme, colon, _ = name.partition(":")
+        unknown = f"{scheme}: is no place to import from; " if colon and scheme.isalnum() else ""
+        raise UserError(f"{name}: there is no such file or folder; {unknown}{known}")
+    if not given.files:
+        ends = f"is no file of arrays: they end in {', '.join(ARRAYS)}"
+        held = "holds no Minari data set and no files of arrays" if given.path.is_dir() else ends
+        raise UserError(f"{given.path} {held}; {known}")
+    if any(array.startswith("episode_0/") for array in given.flat.names):
+        raise UserError(
+            f"{given.path} is the inside of a Minari data set: give the folder that holds data/metadata.json"
+        )
+    held = ", ".join(sorted(given.flat.names)[:12]) or "nothing"
+    raise UserError(f"{given.path} is not recognised by its arrays, {held}: {known}")
+
+
+__all__ = ["Candidate", "Environment", "Reader", "Recorded", "Source", "open_source"]

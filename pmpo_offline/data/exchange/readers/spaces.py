@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pmpo_offline.data.exchange.readers import checks
+from pmpo_offline.data.exchange.readers.flat import floats
 from pmpo_offline.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Leaf:
         """Return stored elements (n, *shape) as (n, width); `UserError` for another shape or what is not finite."""
         if values.shape[1:] != self.shape:
             raise UserError(f"{where} has elements of shape {values.shape[1:]}, and its space says {self.shape}")
-        return checks.floats(self._numbers(values).reshape(len(values), self.width), where)
+        return floats(self._numbers(values).reshape(len(values), self.width), where)
 
 
 def leaves(space: Space[Any], where: str, *, acts: bool = False) -> list[Leaf]:

