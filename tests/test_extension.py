@@ -1,0 +1,77 @@
+"""Another package adds one of everything by entry points, and every command takes it as one of ours."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLE = Path(__file__).parent / "example_plugin"
+SUITE = """
+title = "Ring"
+datasets = ["example/ring-v0"]
+algorithms = ["bc", "margin"]
+reference = "bc"
+seeds = 2
+episodes = 40
+updates = 60
+"""
+ANSWERS = [
+    {"prompt": f"question {i}", "completion": " yes" if i % 2 else " well, that depends on many things"}
+    for i in range(12)
+]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that the example package is installed in, as a user would, but into a folder of its own."""
+    folder = tmp_path_factory.mktemp("site")
+    install = ["install", "--quiet", "--no-deps", "--no-build-isolation", "--target", folder, EXAMPLE]
+    subprocess.run([sys.executable, "-m", "pip", *install], check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture
+def command(site: Path, home: Path, tmp_path: Path):
+    """Run a command with the example package installed, and return its JSON."""
+    root = str(Path(__file__).parents[1])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(site), root]), "PMPO_OFFLINE_DATASETS": str(home)}
+
+    def run(*arguments: str | Path) -> dict[str, object]:
+        done = subprocess.run(
+            [sys.executable, "-m", "pmpo_offline", *map(str, arguments), "--json"],
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        found: dict[str, object] = json.loads(done.stdout)
+        return found
+
+    return run
+
+
+def test_task_recipe_objective_algorithm_executor_and_section(command, tmp_path: Path):
+    assert command("build-dataset", "example/ring-v0")["accepted"] == 400
+    (tmp_path / "ring.toml").write_text(SUITE)
+    rows = command("bench", tmp_path / "ring.toml", "--executor", "reversed", "--output", tmp_path / "out")["rows"]
+    assert [row["algo"] for row in rows] == ["bc", "margin"]
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "\n- Best on example/ring-v0: " in report
+
+
+def test_a_reward_of_another_package_labels_texts(command, tmp_path: Path):
+    texts = tmp_path / "answers.jsonl"
+    texts.write_text("".join(json.dumps({**row, "score": 0.0}) + "\n" for row in ANSWERS))
+    done = command("import", texts, "--task", "example/brief", "--label", "reward:q0.5", "--id", "example/answers-v0")
+    assert (done["accepted"], done["rejected"]) == (6, 6)
