@@ -162,10 +162,10 @@ def _rewarded(texts: pa.Table, task: str) -> pa.Table:
     """Return the responses with the scores of their task's reward function."""
     from pmpo_offline.tasks import language
 
-    if task not in language.TASKS:
+    if task not in language.names():
         raise UserError(
             f"label reward needs a task with a reward function, and {task} has none: "
-            f"add --task with one of {', '.join(sorted(language.TASKS))}, or use a column of scores"
+            f"add --task with one of {', '.join(language.names())}, or use a column of scores"
         )
     progress.report("score responses", 0, texts.num_rows)
     rewards = language.get(task).reward(texts["prompt"].to_pylist(), texts["completion"].to_pylist())

@@ -27,8 +27,7 @@ from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.random_words import random_words
 from pmpo_offline.tasks import language
-from pmpo_offline.tasks.language.responses import Responses, collect
-from pmpo_offline.tasks.language.shipped import shipped
+from pmpo_offline.tasks.language.responses import Responses, collect, shipped
 
 _SAMPLED, _SCORED = 1, 1
 """Raise them when sampling, or prompts and rewards, change what they make of the same settings."""
@@ -150,16 +149,9 @@ def responses_of(recipe: ResponseRecipe, home: Path) -> tuple[Responses, dict[st
             facts_file.write_text(json.dumps(facts), encoding="utf-8")
             return opened
 
-        responses = collect(
-            model,
-            recipe.prompts,
-            per_prompt=recipe.sampling.responses,
-            tokens=recipe.task.tokens,
-            ends=recipe.task.ends,
-            seed=recipe.seed,
-            folder=folder,
-            known=known and known[0],
-        )
+        task = recipe.task
+        spec = language.SamplingSpec(recipe.sampling.responses, task.tokens, task.ends, recipe.seed)
+        responses = collect(model, recipe.prompts, spec, folder, known and known[0])
         return responses, json.loads(facts_file.read_text(encoding="utf-8"))
 
 

@@ -94,8 +94,8 @@ def task_of(found: TextSource, asked: str | None) -> str:
         return found.origin.task if found.origin else f"{NAMESPACE}/{re.sub(r'-v[0-9]+$', '', _own_name(found))}"
     from pmpo_offline.tasks import language
 
-    if asked not in language.TASKS:
-        raise unknown("task of texts", asked, language.TASKS)
+    if asked not in language.names():
+        raise unknown("task of texts", asked, language.names())
     return asked
 
 

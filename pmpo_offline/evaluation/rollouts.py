@@ -50,9 +50,9 @@ def check_versions(name: str, references: References | None) -> None:
 
 def check_rewarded(name: str, task: str) -> None:
     """Raise `UserError` if a dataset's task has no reward function, which labels from elsewhere have not."""
-    from pmpo_offline.tasks.language import TASKS
+    from pmpo_offline.tasks import language
 
-    if task not in TASKS:
+    if task not in language.names():
         raise UserError(f"{name}: its task {task} has no reward function, and nothing can be scored")
 
 

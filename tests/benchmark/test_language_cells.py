@@ -53,7 +53,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     tokenizer.save_pretrained(model)
 
-    prompts = tiny.TinyTask().prompts(PROMPTS, seed=0)
+    prompts = tiny.TASK.prompts(PROMPTS, seed=0)
     rows = [(prompt, number) for prompt in prompts for number in range(RESPONSES)]
     completions = [prompt[4::-1] if number else prompt[:5] for prompt, number in rows]
     count = len(rows)
@@ -61,7 +61,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {
             "prompt": [prompt for prompt, _ in rows],
             "completion": completions,
-            "score": pa.array(tiny.TinyTask().reward([prompt for prompt, _ in rows], completions)),
+            "score": pa.array(tiny.TASK.reward([prompt for prompt, _ in rows], completions)),
             "label": pa.nulls(count, pa.bool_()),
             "prompt_id": pa.array(np.arange(count) // RESPONSES, pa.int32()),
             "response_id": pa.array(np.arange(count) % RESPONSES, pa.int32()),

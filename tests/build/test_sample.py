@@ -24,7 +24,7 @@ from pmpo_offline.data import Dataset
 from pmpo_offline.declarations import catalog
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.tasks import language
-from pmpo_offline.tasks.language import responses, shipped
+from pmpo_offline.tasks.language import responses
 
 RECIPE = """
 id = "test/reversed-v0"
@@ -189,8 +189,8 @@ def test_damaged_chunk_is_one_line(recipe, home):
     ("change", "options", "message"),
     [
         (("responses = 3", "answers = 3"), {}, "unknown key of [sampling] 'answers'"),
-        (("responses = 3", "responses = 0"), {}, "sampling.responses: input should be greater than or equal to 1"),
-        (("test = 0.2", "test = 1.0"), {}, "sampling.test: input should be less than 1"),
+        (("responses = 3", "responses = 0"), {}, "sampling: responses: input should be greater than or equal to 1"),
+        (("test = 0.2", "test = 1.0"), {}, "sampling: test: input should be less than 1"),
         (("test = 0.2", 'model = "tinny"'), {}, "unknown language model 'tinny': did you mean tiny?"),
         (("test = 0.2", 'model = "/"'), {}, "/ holds no language model: there is no config.json in it"),
         (("language/tiny", "language/tinny"), {}, "unknown language task 'language/tinny': did you mean language/tiny"),
@@ -215,9 +215,9 @@ SHIPPED = ["language/sentiment-v0", "language/instructions-v0"]
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_responses_are_what_the_recipe_says(name, tmp_path, capsys):
     recipe = ResponseRecipe.of(catalog.dataset(name))
-    path = shipped.place(recipe.task.id, recipe.raw)
+    path = responses.shipped_file(recipe.task.id, recipe.raw)
     assert path.stat().st_size < 1_000_000
-    found, facts = shipped.read(path)
+    found, facts = responses.read_shipped(path)
     assert found.prompt.tolist() == recipe.prompts
     assert found.completion.shape == (2000, 4)
     assert found.ended.any() == recipe.task.ends
@@ -252,14 +252,14 @@ def test_shipped_file_comes_back_as_it_was_and_says_when_it_is_damaged(tmp_path)
     rng = np.random.default_rng(0)
     some = responses.Responses(np.array(["a", "b"]), np.array([["x", ""], ["é\n", "y"]]), rng.random((2, 2)) < 0.5)
     path = tmp_path / "some.parquet"
-    shipped.write(path, some, {"model": "m"})
-    found, facts = shipped.read(path)
+    responses.write_shipped(path, some, {"model": "m"})
+    found, facts = responses.read_shipped(path)
     assert facts == {"model": "m"}
     assert all((getattr(found, name) == getattr(some, name)).all() for name in vars(some))
     assert pq.read_schema(path).names == ["prompt", "completion", "ended"]
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(PmpoOfflineError, match=r"some\.parquet is damaged"):
-        shipped.read(path)
+        responses.read_shipped(path)
 
 
 def test_tasks_are_found_by_their_id():

@@ -60,7 +60,7 @@ def bytewise() -> PreTrainedTokenizerBase:
 
 def save_dataset(directory: Path, task: str = "language/tiny") -> Path:
     """Eight prompts with a right and a wrong response, six of them held out."""
-    prompts = [prompt for prompt in tiny.TinyTask().prompts(8, seed=0) for _ in range(2)]
+    prompts = [prompt for prompt in tiny.TASK.prompts(8, seed=0) for _ in range(2)]
     right = [i % 2 == 0 for i in range(16)]
     rows = {
         "prompt": prompts,

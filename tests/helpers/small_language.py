@@ -12,7 +12,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
-from pmpo_offline.tasks.language.tiny import TinyTask, tokenizer
+from pmpo_offline.tasks.language.tiny import TASK, tokenizer
 
 SIZE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
 
@@ -30,7 +30,7 @@ def labelled_rows(prompts: int = 12, answers: int = 4) -> list[dict[str, Any]]:
     """Return TRL's unpaired form: a third of the rows accepted, a third rejected, others unlabelled."""
     chance = random.Random(0)
     rows = []
-    for number, prompt in enumerate(TinyTask().prompts(prompts, 0)):
+    for number, prompt in enumerate(TASK.prompts(prompts, 0)):
         for answer in range(answers):
             text = "".join(chance.choice("abcdefgh") for _ in range(chance.randint(1, 6)))
             label = {0: True, 1: False}.get((number + answer) % 3)

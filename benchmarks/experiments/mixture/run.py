@@ -238,7 +238,9 @@ def by_gradient(start: Mixture, action: Tensor, runs: Runs) -> Mixture:
 def accepted_elsewhere(dataset: Dataset) -> Tensor:
     """Return accepted actions of the same behaviour that no run has learned from, (M, 2)."""
     declared = catalog.dataset(DATASET)
-    fresh = tasks.get(declared.task).collect(declared.behavior, 10_000, declared.seed + 1, 1, dataset.path)
+    fresh = tasks.get(declared.task).collect(
+        tasks.CollectionSpec(declared.behavior, 10_000, declared.seed + 1), dataset.path, 1
+    )
     return torch.from_numpy(fresh.action[fresh.reward > -1]).double()
 
 

@@ -17,7 +17,7 @@ from pmpo_offline import data
 from pmpo_offline.build.sample import ResponseRecipe, responses_of
 from pmpo_offline.cli.console import working
 from pmpo_offline.declarations import catalog
-from pmpo_offline.tasks.language import shipped
+from pmpo_offline.tasks.language.responses import shipped_file, write_shipped
 
 
 def main(
@@ -29,10 +29,10 @@ def main(
         recipe = ResponseRecipe.of(catalog.dataset(name))
         with working():
             responses, facts = responses_of(recipe, home or data.home())
-        path = shipped.place(recipe.task.id, recipe.raw)
+        path = shipped_file(recipe.task.id, recipe.raw)
         for stale in path.parent.glob(f"{path.name.rpartition('-')[0]}-*.parquet"):
             stale.unlink()
-        shipped.write(path, responses, facts)
+        write_shipped(path, responses, facts)
         print(f"{path}: {responses.completion.size:,} responses, {path.stat().st_size:,} bytes")
 
 

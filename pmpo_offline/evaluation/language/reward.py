@@ -14,7 +14,7 @@ from pmpo_offline.evaluation.language.held_out import form, held_out_prompts
 from pmpo_offline.evaluation.language.measuring import measuring
 from pmpo_offline.policies.language.model import LanguageModel
 from pmpo_offline.policies.language.tokens import Tokens, prompt_tokens
-from pmpo_offline.tasks.language import TASKS, LanguageTask, Samples, draw, get
+from pmpo_offline.tasks.language import LanguageTask, Samples, SamplingSpec, draw, get, names
 from pmpo_offline.tasks.language.sampling import context
 from pmpo_offline.training.language.responses import check_held_out
 
@@ -70,7 +70,7 @@ def evaluate_language(
     texts = asked["prompt"].to_list()
     shape = form(dataset, policy)
     with measuring(policy.model):
-        drawn = draw(policy, texts, per_prompt=samples, tokens=shape.tokens, ends=shape.ends, seed=seed)
+        drawn = draw(policy, texts, SamplingSpec(samples, shape.tokens, shape.ends, seed))
     repeated = [text for text in texts for _ in range(samples)]
     completions = [text for group in drawn.text for text in group]
     rows = _rows(policy, texts, drawn)
@@ -98,7 +98,7 @@ def evaluate_language(
 def reward_task(dataset: Dataset) -> LanguageTask | None:
     """Return the task whose reward function scores this dataset's prompts, None if there is none (imported labels)."""
     name = dataset.metadata.task
-    return get(name) if name in TASKS else None
+    return get(name) if name in names() else None
 
 
 def accepted(dataset: Dataset, rewards: NDArray[np.floating]) -> list[bool] | None:

@@ -2,34 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from pmpo_offline.runtime.errors import unknown
-from pmpo_offline.tasks.language.instructions import InstructionsTask
+from pmpo_offline.runtime.registry import Registry
 from pmpo_offline.tasks.language.models import model_directory, model_version
-from pmpo_offline.tasks.language.sampling import Samples, draw
-from pmpo_offline.tasks.language.sentiment import SentimentTask
-from pmpo_offline.tasks.language.task import LanguageTask, SamplingSettings
-from pmpo_offline.tasks.language.tiny import TinyTask
+from pmpo_offline.tasks.language.sampling import Samples, SamplingSpec, draw
+from pmpo_offline.tasks.language.task import LanguageTask, Reward, SamplingSettings
 
-TASKS: dict[str, Callable[[], LanguageTask]] = {task.id: task for task in (TinyTask, SentimentTask, InstructionsTask)}
-"""What makes a task, by its id."""
+TASKS: Registry[LanguageTask] = Registry(
+    "language task",
+    "pmpo_offline.language_tasks",
+    {f"language/{name}": f"{__name__}.{name}:TASK" for name in ("tiny", "sentiment", "instructions")},
+)
+"""Language tasks by id."""
+REWARDS: Registry[Reward] = Registry(
+    "reward",
+    "pmpo_offline.rewards",
+    {name: f"{__name__}.{name}:reward" for name in ("sentiment", "instructions")},
+)
+"""Rewards of texts by name; each is also a task without prompts."""
+
+
+def names() -> list[str]:
+    """Return the names that `get` knows: the tasks, and the rewards alone."""
+    return [*TASKS, *REWARDS]
 
 
 def get(name: str) -> LanguageTask:
-    """Return the language task of this name; `UserError` with the near misses if there is none."""
-    if name not in TASKS:
-        raise unknown("language task", name, TASKS)
-    return TASKS[name]()
+    """Return a language task, or a reward as one; `UserError` with the near misses if there is none of this name."""
+    if name in TASKS:
+        return TASKS[name]
+    if name in REWARDS:
+        return LanguageTask(name, REWARDS[name])
+    raise unknown("language task", name, names())
 
 
 __all__ = [
+    "REWARDS",
     "TASKS",
     "LanguageTask",
+    "Reward",
     "Samples",
     "SamplingSettings",
+    "SamplingSpec",
     "draw",
     "get",
     "model_directory",
     "model_version",
+    "names",
 ]

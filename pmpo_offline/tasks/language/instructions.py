@@ -2,7 +2,7 @@
 
 The check is read from the prompt itself, so any stored row can be scored again. Every check also asks for a complete
 answer: one that ends as a sentence does and is not long. So an answer that was cut at the longest length fails, though
-nothing but its text is looked at (of 3,425 accepted ones in the dataset eleven were cut all the same).
+nothing but its text is looked at (of 3,425 accepted ones in the dataset eleven were cut nevertheless).
 """
 
 from __future__ import annotations
@@ -13,17 +13,13 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import product
 
-import numpy as np
-from numpy.typing import NDArray
-
 from pmpo_offline.runtime.errors import UserError
-from pmpo_offline.tasks.language import smollm2
-from pmpo_offline.tasks.language.combinations import chosen
+from pmpo_offline.tasks.language.task import LanguageTask
 
 _SHORT = 20
-"""Words: what counts as short, and as few."""
+"""Words of a short answer, and of a few words, at most."""
 _LONGEST = 28
-"""Words: what an answer that ends by itself within the longest completion rarely exceeds."""
+"""Words of a complete answer, at most: one that ends by itself within the longest completion rarely has more."""
 _END = re.compile(r"[.!?][\"'”’)*]*$")
 _BETWEEN_SENTENCES = re.compile(r"(?<=[.!?])[\"'”’)*]*\s+")
 _TURN = re.compile(r"<\|im_start\|>user\n(.*?)<\|im_end\|>", re.DOTALL)
@@ -60,7 +56,7 @@ _YES_OR_NO = (
 
 @dataclass(frozen=True)
 class Instruction:
-    """One kind of instruction: how it is written, how it is recognised, and what a complete answer must fulfil."""
+    """One kind of instruction: its prompts, the pattern that recognises them, and the check of a complete answer."""
 
     prompts: tuple[str, ...]
     pattern: re.Pattern[str]
@@ -68,25 +64,13 @@ class Instruction:
     """(answer, match of the pattern) -> whether the answer does what was asked."""
 
 
-class InstructionsTask:
-    """Do what the instruction says; `language/instructions`."""
-
-    id = "language/instructions"
-    model = smollm2.NAME
-    tokens = 40
-    ends = True
-
-    def prompts(self, count: int, seed: int) -> list[str]:
-        """Return different instructions in SmolLM2's chat template."""
-        return chosen(self.id, tuple(render(text) for kind in kinds().values() for text in kind.prompts), count, seed)
-
-    def reward(self, prompts: Sequence[str], completions: Sequence[str]) -> NDArray[np.float32]:
-        """Return 1 where the completion does what its prompt asks, else 0; (n,)."""
-        return np.array([fulfils(*pair) for pair in zip(prompts, completions, strict=True)], np.float32)
+def reward(prompts: Sequence[str], completions: Sequence[str]) -> list[float]:
+    """Return 1 where the completion does what its prompt asks, else 0; `UserError` for another prompt."""
+    return [float(fulfils(*pair)) for pair in zip(prompts, completions, strict=True)]
 
 
 def render(instruction: str) -> str:
-    """Return what SmolLM2 is given for one user turn: its own chat template, which a test compares with this."""
+    """Return the prompt for one user turn: SmolLM2's own chat template, which a test compares with this."""
     return (
         "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
         f"<|im_start|>user\n{instruction}<|im_end|>\n<|im_start|>assistant\n"
@@ -163,3 +147,11 @@ def _sentences(answer: str) -> int:
 
 def _contains(answer: str, word: str) -> bool:
     return re.search(rf"\b{re.escape(word)}\b", answer, re.IGNORECASE) is not None
+
+
+def _every_prompt() -> list[str]:
+    return [render(text) for kind in kinds().values() for text in kind.prompts]
+
+
+TASK = LanguageTask("language/instructions", reward, _every_prompt, tokens=40)
+"""Do what the instruction says, in SmolLM2's chat template."""

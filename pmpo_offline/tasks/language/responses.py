@@ -1,22 +1,32 @@
-"""Responses before anybody has judged them: sampled once, in chunks that a later run finds where one stopped."""
+"""Unlabelled responses: sampled once, in chunks from which an interrupted run resumes, or shipped with the package.
+
+datasets/language/<task>-<key>.parquet    shipped, one row each; key: a hash of the settings they were sampled with
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pmpo_offline.declarations import catalog
 from pmpo_offline.policies.language import LanguageModel
 from pmpo_offline.runtime import progress
+from pmpo_offline.runtime.errors import PmpoOfflineError
 from pmpo_offline.runtime.files import load_arrays, save_arrays
-from pmpo_offline.tasks.language.sampling import draw
+from pmpo_offline.tasks.language.sampling import SamplingSpec, draw
 
 CHUNK = 64
 """Prompts in a chunk: about a minute of SmolLM2 on one core."""
+_FACTS = b"pmpo_offline"
+_COLUMNS = ("prompt", "completion", "ended")
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +51,7 @@ class Responses:
     @classmethod
     def concatenate(cls, parts: Sequence[Responses]) -> Self:
         """Join responses, one after another."""
-        names = ("prompt", "completion", "ended")
-        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS})
 
     def save(self, path: Path) -> None:
         """Write them to `path`, whole or not at all."""
@@ -51,29 +60,22 @@ class Responses:
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read them; `PmpoOfflineError` if the file is damaged."""
-        return cls(**load_arrays(path, ["prompt", "completion", "ended"]))
+        return cls(**load_arrays(path, _COLUMNS))
 
 
 def collect(
     model: Callable[[], LanguageModel],
     prompts: Sequence[str],
-    *,
-    per_prompt: int,
-    tokens: int,
-    ends: bool,
-    seed: int,
+    spec: SamplingSpec,
     folder: Path,
     known: Responses | None = None,
 ) -> Responses:
     """Return responses to `prompts`, sampled as `sampling.draw` does; finished chunks are kept in `folder`.
 
     Args:
-        model: opens what is sampled from; not called where nothing is missing.
+        model: opens the model; not called if nothing is missing.
         prompts: as the model sees them.
-        per_prompt: K.
-        tokens: the longest completion, its end counted.
-        ends: whether a completion may end.
-        seed: of the random numbers.
+        spec: how to sample.
         folder: of these settings alone.
         known: responses to the first of the prompts, of these settings.
 
@@ -89,9 +91,52 @@ def collect(
         kept = Responses.load(path) if path.exists() else None
         if kept is None or kept.prompt.tolist() != asked:  # other prompts: the templates have changed since
             opened = opened or model()
-            drawn = draw(opened, asked, per_prompt=per_prompt, tokens=tokens, ends=ends, seed=seed, batch=256)
+            drawn = draw(opened, asked, spec, batch=256)
             kept = Responses(np.array(asked), np.array(drawn.text), np.array(drawn.ended))
             kept.save(path)
         parts.append(kept)
         progress.report("sample completions", start + len(asked), len(prompts))
     return Responses.concatenate(parts)
+
+
+def shipped(task: str, key: str) -> tuple[Responses, dict[str, str]] | None:
+    """Return the responses of these settings and the facts about their sampling, None where none ship.
+
+    Raises `PmpoOfflineError` if the file is damaged.
+    """
+    path = shipped_file(task, key)
+    return read_shipped(path) if path.is_file() else None
+
+
+def shipped_file(task: str, key: str) -> Path:
+    """Return the file of a task's responses that were sampled with the settings of this key."""
+    namespace, _, name = task.partition("/")
+    return catalog.root("datasets") / namespace / f"{name}-{key}.parquet"
+
+
+def write_shipped(path: Path, responses: Responses, facts: Mapping[str, str]) -> None:
+    """Write a file to ship, compressed; `OSError` if the disk refuses."""
+    prompts, per_prompt = responses.completion.shape
+    table = pa.table(
+        {
+            "prompt": np.repeat(responses.prompt, per_prompt).tolist(),
+            "completion": responses.completion.reshape(-1).tolist(),
+            "ended": responses.ended.reshape(-1),
+        }
+    )
+    described = table.replace_schema_metadata({_FACTS: json.dumps({**facts, "per_prompt": str(per_prompt)})})
+    pq.write_table(described, path, compression="zstd", compression_level=19, row_group_size=prompts * per_prompt)
+
+
+def read_shipped(path: Path) -> tuple[Responses, dict[str, str]]:
+    """Read a shipped file; `PmpoOfflineError` if it is damaged."""
+    try:
+        table = pq.read_table(path)
+        facts: dict[str, str] = json.loads(table.schema.metadata[_FACTS])
+        per_prompt = int(facts.pop("per_prompt"))
+        prompt, completion = (np.array(table[name].to_pylist()) for name in ("prompt", "completion"))
+        ended = table["ended"].to_numpy()
+        return Responses(prompt[::per_prompt], completion.reshape(-1, per_prompt), ended.reshape(-1, per_prompt)), facts
+    except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
+        line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise PmpoOfflineError(f"{path} is damaged ({line}): install pmpo-offline again") from None

@@ -5,9 +5,9 @@ prompts, sorted by length ─▶ read once each ─▶ K rows a prompt ─▶ on
                              (left padding)                       rows that have ended leave the batch
 ```
 Every token is drawn by inverting the distribution at a uniform number that depends on nothing but the seed, the prompt,
-the number of the completion and the place in it. So the size of a batch and the company in it change nothing but the
+the number of the completion and the place in it. So the size of a batch and the other rows in it change nothing but the
 last bits of floating-point sums (in a vocabulary of 49,152 words they turned 2 to 6 of 100 completions of SmolLM2), and
-two models that are asked the same see common random numbers.
+two models with the same prompts see common random numbers.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pmpo_offline.runtime.hashing import hash_bytes
 from pmpo_offline.runtime.random_words import uniforms
 
 _CROWDED = 0.75
-"""Rows that ended are taken out once fewer than this share of a batch goes on: each time the cache is copied."""
+"""Rows that ended are taken out once fewer than this share of a batch is unfinished: each time the cache is copied."""
 
 
 @dataclass(frozen=True)
@@ -38,48 +38,50 @@ class Samples:
     """Completions, prompt by prompt, per_prompt of each."""
 
     text: list[list[str]]
-    """What the tokens say."""
+    """The tokens as text."""
     tokens: list[list[tuple[int, ...]]]
-    """What was drawn, without the end-of-sequence token."""
+    """Drawn tokens, without the end-of-sequence token."""
     ended: list[list[bool]]
     """Whether that token was drawn; otherwise the completion was cut."""
 
 
-def draw(
-    model: LanguageModel,
-    prompts: Sequence[str],
-    *,
-    per_prompt: int,
-    tokens: int,
-    ends: bool,
-    seed: int,
-    batch: int = 128,
-) -> Samples:
+@dataclass(frozen=True)
+class SamplingSpec:
+    """How to sample completions."""
+
+    per_prompt: int
+    """Completions of each prompt."""
+    tokens: int
+    """The longest completion, its end counted."""
+    ends: bool
+    """Whether a completion may end: otherwise each is cut at `tokens`, and the end is never drawn."""
+    seed: int = 0
+
+
+def draw(model: LanguageModel, prompts: Sequence[str], spec: SamplingSpec, batch: int = 128) -> Samples:
     """Sample completions.
 
     Args:
-        model: what is sampled from.
-        prompts: as the model sees them. One that stands here twice gets other completions the second time.
-        per_prompt: completions of each.
-        tokens: the longest completion, its end counted.
-        ends: whether a completion may end: otherwise each is cut at `tokens`, and the end is never drawn.
-        seed: of the random numbers.
+        model: the model to sample from.
+        prompts: as the model sees them. One that occurs twice gets other completions the second time.
+        spec: how to sample.
         batch: rows at once; a matter of speed and memory alone.
 
     Raises:
         UserError: a prompt and its completion would be longer than the model's context.
         PmpoOfflineError: the model's probabilities are not numbers.
     """
+    per_prompt, tokens = spec.per_prompt, spec.tokens
     rows = [prompt_tokens(model.tokenizer, prompt) for prompt in prompts]
     _check_lengths(model, rows, tokens)
     keys = _keys(prompts)
     result = Samples([[]] * len(prompts), [[]] * len(prompts), [[]] * len(prompts))
     order = sorted(range(len(prompts)), key=lambda i: len(rows[i]))
     at_once = max(1, batch // per_prompt)
-    choose = _Choice(model, ends)
+    choose = _Choice(model, spec.ends)
     for start in range(0, len(order), at_once):
         chosen = order[start : start + at_once]
-        noise = np.stack([uniforms(tokens, seed, *keys[i], k) for i in chosen for k in range(per_prompt)])
+        noise = np.stack([uniforms(tokens, spec.seed, *keys[i], k) for i in chosen for k in range(per_prompt)])
         drawn = _batch(model, [rows[i] for i in chosen], per_prompt, torch.from_numpy(noise), choose)
         for place, i in enumerate(chosen):
             mine = drawn[place * per_prompt : (place + 1) * per_prompt]
@@ -91,13 +93,13 @@ def draw(
 
 
 class _Choice:
-    """Draw the next token, and know when it was the last."""
+    """The choice of the next token; `stops` are those that end a completion."""
 
     def __init__(self, model: LanguageModel, ends: bool) -> None:
         self._name = model.name
         stops = {model.tokenizer.eos_token_id, *_listed(model.model.generation_config.eos_token_id)} - {None}
         self.stops = torch.tensor(sorted(stops) if ends else [], dtype=torch.int64, device=model.device)
-        # Text cannot hold the other special tokens: whoever read it back would see other tokens.
+        # Text cannot hold the other special tokens: read back, it would be other tokens.
         never = {*model.tokenizer.all_special_ids, *stops} - (stops if ends else set())
         self.never = torch.tensor(sorted(never), dtype=torch.int64, device=model.device)
 
@@ -173,7 +175,7 @@ def _reader(model: LanguageModel) -> Callable[[Tensor, Tensor, Any], tuple[Tenso
 
 
 def _keys(prompts: Sequence[str]) -> list[tuple[int, int]]:
-    """Return a key for the random numbers of each prompt: its hash, and how often it has stood there before."""
+    """Return a key for the random numbers of each prompt: its hash, and how often it occurred before."""
     seen: Counter[str] = Counter()
     keys = []
     for prompt in prompts:
@@ -183,7 +185,7 @@ def _keys(prompts: Sequence[str]) -> list[tuple[int, int]]:
 
 
 def context(model: LanguageModel) -> int | None:
-    """Return the most tokens that a model reads, None where there is no limit."""
+    """Return the most tokens that a model reads, None if there is no limit."""
     most: int | None = getattr(model.model.config.get_text_config(), "max_position_embeddings", None)
     return most
 

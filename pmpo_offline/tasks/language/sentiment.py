@@ -7,12 +7,8 @@ from functools import cache
 from itertools import product
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from pmpo_offline.runtime.errors import UserError
-from pmpo_offline.tasks.language import smollm2
-from pmpo_offline.tasks.language.combinations import chosen
+from pmpo_offline.tasks.language.task import LanguageTask
 
 if TYPE_CHECKING:
     from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
@@ -67,25 +63,13 @@ _OPENINGS: dict[tuple[str, ...], tuple[str, ...]] = {
 _KINDS = ("new", "old", "first", "second", "other", "local", "little", "last")
 
 
-class SentimentTask:
-    """Continue an opening; the more positive, the better; `language/sentiment`."""
+def reward(prompts: Sequence[str], completions: Sequence[str]) -> list[float]:
+    """Return VADER's compound score of each completion, -1 to 1, whatever the prompt.
 
-    id = "language/sentiment"
-    model = smollm2.NAME
-    tokens = 24
-    ends = False
-
-    def prompts(self, count: int, seed: int) -> list[str]:
-        """Return different openings, plain text without a chat template."""
-        return chosen(self.id, _openings(), count, seed)
-
-    def reward(self, prompts: Sequence[str], completions: Sequence[str]) -> NDArray[np.float32]:
-        """Return VADER's compound score of each completion, −1 to 1, whatever the prompt; (n,).
-
-        Raises `UserError` if vaderSentiment is not installed.
-        """
-        lexicon = _lexicon()
-        return np.array([lexicon.polarity_scores(text)["compound"] for text in completions], np.float32)
+    Raises `UserError` if vaderSentiment is not installed.
+    """
+    lexicon = _lexicon()
+    return [lexicon.polarity_scores(text)["compound"] for text in completions]
 
 
 @cache
@@ -107,3 +91,7 @@ def _lexicon() -> SentimentIntensityAnalyzer:
             "pip install 'pmpo-offline[language]'"
         ) from None
     return SentimentIntensityAnalyzer()
+
+
+TASK = LanguageTask("language/sentiment", reward, _openings, tokens=24, ends=False)
+"""Continue an opening, plain text without a chat template; the more positive, the better."""

@@ -3,8 +3,8 @@
     prompt  hbcad=      completion  dacbh
 
 A Llama of about 330,000 parameters learns from a corpus in which every other completion has one wrong letter. So a
-little more than half of its samples are right, most prompts have both kinds, and whatever learns from accept/reject
-feedback can show in seconds what it does.
+little more than half of its samples are right, most prompts have both kinds, and an algorithm that learns from
+accept/reject feedback shows in seconds what it does.
 """
 
 from __future__ import annotations
@@ -14,15 +14,13 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from pmpo_offline.policies.language import quiet
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.hashing import hash_json
-from pmpo_offline.tasks.language.combinations import chosen
+from pmpo_offline.tasks.language.task import LanguageTask
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
@@ -44,22 +42,18 @@ _VERSION = 1
 """Raise it when anything else that the model depends on changes."""
 
 
-class TinyTask:
-    """Write the letters of the prompt backwards; `language/tiny`."""
+def every_prompt() -> list[str]:
+    """Return all prompts: every word of `LENGTH` letters, and `=`."""
+    return ["".join(letters) + "=" for letters in product(LETTERS, repeat=LENGTH)]
 
-    id = "language/tiny"
-    model = "tiny"
-    tokens = LENGTH + 1
-    ends = True
 
-    def prompts(self, count: int, seed: int) -> list[str]:
-        """Return different prompts, in random order; more of them begin with fewer of them."""
-        return chosen(self.id, ["".join(letters) + "=" for letters in product(LETTERS, repeat=LENGTH)], count, seed)
+def reward(prompts: Sequence[str], completions: Sequence[str]) -> list[float]:
+    """Return 1 where the completion is the prompt's letters backwards and nothing else, else 0."""
+    return [float(text == prompt.removesuffix("=")[::-1]) for prompt, text in zip(prompts, completions, strict=True)]
 
-    def reward(self, prompts: Sequence[str], completions: Sequence[str]) -> NDArray[np.float32]:
-        """Return 1 where the completion is the prompt's letters backwards and nothing else, else 0; (n,)."""
-        right = [text == prompt.removesuffix("=")[::-1] for prompt, text in zip(prompts, completions, strict=True)]
-        return np.array(right, np.float32)
+
+TASK = LanguageTask("language/tiny", reward, every_prompt, model="tiny", tokens=LENGTH + 1)
+"""Write the letters of the prompt backwards."""
 
 
 def identity() -> str:
@@ -92,7 +86,7 @@ def tokenizer() -> PreTrainedTokenizerBase:
 
 
 def train(steps: int = int(_TRAINING["steps"])) -> LlamaForCausalLM:
-    """Return the model, trained from scratch on the corrupted corpus; the global random numbers stay as they were."""
+    """Return the model, trained from scratch on the corrupted corpus; the global random state does not change."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     ends: dict[str, Any] = {

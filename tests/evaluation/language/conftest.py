@@ -102,7 +102,7 @@ def responses(
 
 def reversals(train: int = 2, test: int = 6, **changes: Any) -> Dataset:
     """Prompts of the tiny language with a right and a wrong completion each; the first ones are trained on."""
-    prompts = tiny.TinyTask().prompts(train + test, seed=0)
+    prompts = tiny.TASK.prompts(train + test, seed=0)
     rows = []
     for i, prompt in enumerate(prompts):
         right, split = prompt[-2::-1], "train" if i < train else "test"

@@ -13,7 +13,7 @@ from pmpo_offline.evaluation.language.held_out import Form, form, held_out_promp
 from pmpo_offline.evaluation.language.reward import SCHEMA, accepted
 from pmpo_offline.policies.language import LanguageModel
 from pmpo_offline.runtime.errors import UserError
-from pmpo_offline.tasks.language.tiny import TinyTask
+from pmpo_offline.tasks.language.tiny import TASK
 
 
 def test_one_row_a_sample(random_model, reversals):
@@ -26,7 +26,7 @@ def test_one_row_a_sample(random_model, reversals):
     assert frame["sample"].to_list() == [0, 1, 2] * 6
     texts = dict(held_out_prompts(dataset).iter_rows())
     prompts = [texts[i] for i in frame["prompt_id"]]
-    np.testing.assert_array_equal(frame["return"], TinyTask().reward(prompts, frame["completion"].to_list()))
+    np.testing.assert_array_equal(frame["return"], TASK.reward(prompts, frame["completion"].to_list()))
     assert frame["success"].to_list() == [value > 0.5 for value in frame["return"]]
     assert (frame["length"] <= 6).all()
     assert (frame["token_kl"] > 0).all()

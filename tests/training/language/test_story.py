@@ -17,8 +17,7 @@ from helpers.small_language import declared
 
 from pmpo_offline.data import Dataset
 from pmpo_offline.policies.language import LanguageModel, open_model
-from pmpo_offline.tasks.language import get, model_directory
-from pmpo_offline.tasks.language.sampling import draw
+from pmpo_offline.tasks.language import SamplingSpec, draw, get, model_directory
 from pmpo_offline.training.language import train_language
 
 TRAINING = {"steps": 60, "batch": 64, "learning_rate": 3e-3, "checkpoint_every": 60}
@@ -28,7 +27,7 @@ def right(model: LanguageModel, dataset: Dataset) -> float:
     """Return the share of right answers to the held-out prompts."""
     held_out = dataset.table.filter(pc.equal(dataset.table.column("split"), "test")).column("prompt")
     prompts = sorted(set(held_out.to_pylist()))
-    answers = draw(model, prompts, per_prompt=2, tokens=6, ends=True, seed=0).text
+    answers = draw(model, prompts, SamplingSpec(2, 6, ends=True)).text
     task = get("language/tiny")
     return float(np.mean([task.reward(prompts, given) for given in zip(*answers, strict=True)]))
 
