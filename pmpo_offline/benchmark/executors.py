@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -210,10 +211,16 @@ def learn_control(job: Job, missing: Missing, plan: Plan) -> Iterator[tuple[str,
         scores = evaluate(trained.policy, task, episodes=episodes, workers=plan.workers)
     # Run order: for each setting, for each seed.
     scores = scores.with_columns(row=pl.col("run") // len(seeds), seed=pl.col("run") % len(seeds))
+    diverged = []
     for row, name in enumerate(missing):
+        if any(trained.diverged[row * len(seeds) :][: len(seeds)]):
+            diverged.append(json.dumps(missing[name]))
+            continue
         bound = pl.lit(trained.bounds[row], pl.Float64)
         yield name, scores.filter(pl.col("row") == row).with_columns(beta_min=bound)
     results.discard_checkpoint(stack)
+    if diverged:
+        raise PmpoOfflineError(f"training diverged with {' and with '.join(diverged)}: no scores of these settings")
 
 
 def _stack(rows: Missing) -> str:

@@ -1,6 +1,7 @@
 """The whole way on the real task, with a dataset of noise: three updates and two episodes are enough to see it run."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -265,3 +266,11 @@ def test_returns_that_are_not_numbers_are_reported_as_failures_every_time(tmp_pa
         (failure,) = done.failures
         assert failure.startswith("learner, ")
         assert f"2 returns are not numbers: its score means nothing (raw/{key}.parquet)" in failure
+
+
+def test_a_setting_that_diverges_has_no_scores_and_does_not_stop_the_others(tmp_path, suite):
+    with pytest.warns(UserWarning, match="diverged"):
+        done = bench(suite, output=tmp_path / "out", workers=1, settings={"learner": {"beta": [2, 1e38]}})
+    assert len(done.failures) == 2, "on true and on shuffled labels"
+    assert re.match(r'learner, .*: training diverged with .*"beta": 1e\+38.*: no scores of these settings', done.failures[0])
+    assert sorted(row["beta"] for row in done.rows if row["algo"] == "learner" and not row["shuffled"]) == [2]
