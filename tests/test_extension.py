@@ -75,3 +75,25 @@ def test_a_reward_of_another_package_labels_texts(command, tmp_path: Path):
     texts.write_text("".join(json.dumps({**row, "score": 0.0}) + "\n" for row in ANSWERS))
     done = command("import", texts, "--task", "example/brief", "--label", "reward:q0.5", "--id", "example/answers-v0")
     assert (done["accepted"], done["rejected"]) == (6, 6)
+
+
+def test_a_form_of_another_package_is_recognised_by_its_columns(command, tmp_path: Path):
+    rated = tmp_path / "rated.jsonl"
+    rated.write_text(
+        "".join(json.dumps({"ask": f"{i}?", "reply": f"{i}!", "stars": i % 5 + 1}) + "\n" for i in range(50))
+    )
+    done = command("import", rated, "--threshold", "3.5", "--id", "example/rated-v0")
+    assert (done["accepted"], done["rejected"]) == (20, 30)
+
+
+def test_a_reader_and_a_writer_of_another_package(command, tmp_path: Path):
+    log = tmp_path / "log.steps.csv"
+    log.write_text("o0,a0,reward,done\n0.5,0.1,1,0\n0.6,0.2,2,1\n0.7,0.3,0,1\n")
+    done = command("import", log, "--id", "example/log-v0", "--label", "return:1.5")
+    assert (done["episodes"], done["accepted"], done["rejected"]) == (2, 1, 1)
+    command("export", "example/log-v0", tmp_path / "out", "--to", "csv")
+    assert "episode,step" in (tmp_path / "out" / "steps.csv").read_text().splitlines()[0]
+
+
+def test_list_names_the_package_of_every_extension(command):
+    assert "pmpo-offline-example" in json.dumps(command("list"))

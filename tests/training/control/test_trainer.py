@@ -291,9 +291,7 @@ def test_inputs_that_control_cannot_give_are_refused_before_anything_is_trained(
     stacking: Dataset, tmp_path: Path
 ) -> None:
     lengths = declared(objective="ipo_length_normalized", rows="pairs", start="reference", settings={})
-    with pytest.raises(
-        UserError, match="length_rejected, which test/stacking-v0 cannot give: it is for language"
-    ):
+    with pytest.raises(UserError, match="length_rejected, which test/stacking-v0 cannot give: it is for language"):
         train(stacking, lengths, overrides=QUICK, references=tmp_path, device="cpu")
     assert not list(tmp_path.iterdir())
 
