@@ -10,6 +10,7 @@ import torch
 from d3rlpy.dataset import Episode, ReplayBuffer, load
 from d3rlpy_train import opened, train
 from helpers.aligned import LENGTHS, assert_aligned, expected, stored
+from helpers.labelled import saved
 
 from pmpo_offline import data
 from pmpo_offline import training as ours
@@ -73,19 +74,8 @@ def steered(tmp_path_factory: pytest.TempPathFactory) -> data.Dataset:
         seed=np.arange(count),
     )
     transitions, episodes = recorded.tables()
-    rule = data.LabelRule.parse("return")
-    done = data.label_tables(transitions, episodes, rule)
-    metadata = data.Metadata(
-        id="test/steered-v0",
-        kind="transitions",
-        task="dm_control/cheetah-run",
-        score=data.ScoreRule(name="return"),
-        label=rule,
-        **done.described,
-    )
-    home = tmp_path_factory.mktemp("home")
-    data.write(home / metadata.id, metadata, {"transitions": done.table, "episodes": done.episodes})
-    return data.load_dataset(metadata.id, home=home)
+    about = {"id": "test/steered-v0", "task": "dm_control/cheetah-run"}
+    return saved(tmp_path_factory.mktemp("home") / about["id"], transitions, episodes, "return", **about)
 
 
 def steering(observation: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
+from helpers.labelled import saved
 from language import WORDS, arguments, llama, tokenizer
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 
@@ -38,18 +39,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[data.Dataset, Pa
         },
         schema=data.responses_schema(),
     )
-    rule = data.LabelRule.parse("column:2:0.5")
-    done = data.label_tables(rows, None, rule)
-    metadata = data.Metadata(
-        id="test/texts-v0",
-        kind="responses",
-        task="test",
-        score=data.ScoreRule(name="column"),
-        label=rule,
-        **done.described,
-    )
-    data.write(folder / "home" / metadata.id, metadata, {"responses": done.table})
-    dataset = data.load_dataset(metadata.id, home=folder / "home")
+    dataset = saved(folder / "home/test/texts-v0", rows, None, "column:2:0.5", id="test/texts-v0")
     return dataset, export_dataset(dataset, "trl", folder / "out")
 
 

@@ -16,6 +16,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 import torch
+from helpers.labelled import saved
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -69,21 +70,11 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "split": ["test" if i // RESPONSES < TESTS else "train" for i in range(count)],
         }
     ).cast(data.responses_schema())
-    rule = data.LabelRule.parse("reward:0.5")
-    done = data.label_tables(table, None, rule)
-    metadata = data.Metadata(
-        id="language/small-v0",
-        kind="responses",
-        task="language/tiny",
-        score=data.ScoreRule(name="reward"),
-        label=rule,
-        references=data.References(min=0.0, max=1.0, how="made up"),
-        provenance=data.Provenance(settings={"model": str(model), "ends": True, "tokens": 6}),
-        **done.described,
-    )
     directory = root / "home" / "language" / "small-v0"
-    data.write(directory, metadata, {"responses": done.table})
-    return directory
+    provenance = data.Provenance(settings={"model": str(model), "ends": True, "tokens": 6})
+    references = data.References(min=0.0, max=1.0, how="made up")
+    about = {"id": "language/small-v0", "task": "language/tiny", "references": references, "provenance": provenance}
+    return saved(directory, table, None, "reward:0.5", **about).path
 
 
 @pytest.fixture

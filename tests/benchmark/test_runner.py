@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
+from helpers.labelled import saved
 
 from pmpo_offline import data
 from pmpo_offline.benchmark import bench, report_on
@@ -65,25 +66,18 @@ def dataset(tmp_path_factory) -> Path:
         "label": pa.nulls(EPISODES, pa.bool_()),
         "split": ["train"] * EPISODES,
     }
-    rule = data.LabelRule.parse("success")
-    done = data.label_tables(
+    directory = tmp_path_factory.mktemp("home") / "test" / "noise-v0"
+    saved(
+        directory,
         pa.table({name: pa.array(column) for name, column in transitions.items()}).cast(
             data.transitions_schema(*WIDTHS.values())
         ),
         pa.table({name: pa.array(column) for name, column in table.items()}).cast(data.episodes_schema(80)),
-        rule,
-    )
-    metadata = data.Metadata(
+        "success",
         id="test/noise-v0",
-        kind="transitions",
         task=catalog.dataset("rgb-stacking/proxy-v0").task,
-        score=data.ScoreRule(name="success"),
-        label=rule,
         references=data.References(min=0.0, max=100.0, how="made up"),
-        **done.described,
     )
-    directory = tmp_path_factory.mktemp("home") / "test" / "noise-v0"
-    data.write(directory, metadata, {"transitions": done.table, "episodes": done.episodes})
     return directory
 
 

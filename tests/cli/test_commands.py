@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from helpers.labelled import saved
 
 from pmpo_offline import data
 from pmpo_offline.cli import console
@@ -67,19 +68,7 @@ def built(home) -> Path:
         },
         data.episodes_schema(3),
     )
-    rule = data.LabelRule.parse("success")
-    done = data.label_tables(transitions, table, rule)
-    metadata = data.Metadata(
-        id="test/small-v0",
-        kind="transitions",
-        task="test",
-        score=data.ScoreRule(name=rule.score),
-        label=rule,
-        **done.described,
-    )
-    directory = home / "test" / "small-v0"
-    data.write(directory, metadata, {"transitions": done.table, "episodes": done.episodes})
-    return directory
+    return saved(home / "test" / "small-v0", transitions, table, "success").path
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["bench", "--help"], ["--version"], ["bnch"], []])

@@ -12,6 +12,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 import torch
+from helpers.labelled import saved
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -19,13 +20,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase,
 from pmpo_offline.build import build_dataset
 from pmpo_offline.cli.main import run
 from pmpo_offline.data import (
-    LabelRule,
-    Metadata,
     Provenance,
     References,
-    ScoreRule,
     columns,
-    label_tables,
     open_dataset,
     responses_schema,
     write,
@@ -72,19 +69,10 @@ def save_dataset(directory: Path, task: str = "language/tiny") -> Path:
         "source": ["test"] * 16,
         "split": ["train"] * 4 + ["test"] * 12,
     }
-    rule = LabelRule.parse("reward:0.5")
-    done = label_tables(pa.table(rows, schema=responses_schema()), None, rule)
-    metadata = Metadata(
-        id="language/test-v0",
-        kind="responses",
-        task=task,
-        score=ScoreRule(name="reward"),
-        label=rule,
-        references=References(min=0.5, max=1.0, how="test"),
-        provenance=Provenance(settings={"model": "random", "ends": True, "tokens": 6}),
-        **done.described,
-    )
-    write(directory, metadata, {"responses": done.table})
+    provenance = Provenance(settings={"model": "random", "ends": True, "tokens": 6})
+    about = {"id": "language/test-v0", "task": task, "provenance": provenance}
+    references = References(min=0.5, max=1.0, how="test")
+    saved(directory, pa.table(rows, schema=responses_schema()), None, "reward:0.5", references=references, **about)
     return directory
 
 

@@ -11,6 +11,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 from helpers.encoded import Make, Store, observed
+from helpers.labelled import labelled
 
 from pmpo_offline import data
 from pmpo_offline.data import columns
@@ -83,20 +84,11 @@ def test_responses_are_equal_in_both_forms(home: Path) -> None:
         },
         data.responses_schema(),
     )
-    rule = data.LabelRule.parse("reward")
-    done = data.label_tables(table, None, rule)
-    metadata = data.Metadata(
-        id="language/test-v0",
-        kind="responses",
-        task="test",
-        score=data.ScoreRule(name="reward"),
-        label=rule,
-        **done.described,
-    )
+    metadata, tables = labelled(table, None, "reward", id="language/test-v0")
     for form in FORMS:
-        data.write(home / "language/test-v0", metadata, {"responses": done.table}, format=form, overwrite=True)
+        data.write(home / "language/test-v0", metadata, tables, format=form, overwrite=True)
         dataset = data.load_dataset("language/test-v0")
-        assert dataset.table.equals(done.table)
+        assert dataset.table.equals(tables["responses"])
         assert data.verify("language/test-v0") == []
 
 

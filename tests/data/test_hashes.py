@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from helpers.encoded import Store
+from helpers.labelled import labelled
 
 from pmpo_offline import data
 from pmpo_offline.data.columns import hash_tables
@@ -25,19 +26,10 @@ def responses(directory: Path, format: data.Format = "arrow", **changes: Any) ->
         "source": ["test"] * 3,
         "split": ["train", "train", "test"],
     }
-    told = changes.pop("settings", {})
-    rule = data.LabelRule.parse("reward:0.5")
-    done = data.label_tables(pa.table(columns | changes, schema=data.responses_schema()), None, rule)
-    metadata = data.Metadata(
-        id="test/texts-v0",
-        kind="responses",
-        task="language/test",
-        score=data.ScoreRule(name="reward"),
-        label=rule,
-        provenance=data.Provenance(settings=told),
-        **done.described,
-    )
-    data.write(directory, metadata, {"responses": done.table}, format=format)
+    provenance = data.Provenance(settings=changes.pop("settings", {}))
+    rows = pa.table(columns | changes, schema=data.responses_schema())
+    metadata, tables = labelled(rows, None, "reward:0.5", task="language/test", provenance=provenance)
+    data.write(directory, metadata, tables, format=format)
     return data.open_dataset(directory)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from helpers.encoded import observed
+from helpers.labelled import labelled
 from pmpo_offline import data
 
 Columns = dict[str, np.ndarray]
@@ -79,11 +80,6 @@ def acted(episode: np.ndarray, step: np.ndarray) -> np.ndarray:
 def stored(home: Path, lengths: Sequence[int], format: data.Format = "arrow", **changes: Any) -> data.Dataset:
     """The experience as a dataset whose score is its reward."""
     transitions, episodes = experience(lengths).tables()
-    rule = data.LabelRule.parse("reward:q0.5")
-    done = data.label_tables(transitions, episodes, rule)
-    metadata = data.Metadata(
-        id=ID, kind="transitions", task="test", score=data.ScoreRule(name="reward"), label=rule, **done.described
-    )
-    tables = {"transitions": done.table, "episodes": done.episodes}
+    metadata, tables = labelled(transitions, episodes, "reward:q0.5", id=ID)
     data.write(home / ID, metadata.model_copy(update=changes), tables, format=format)
     return data.load_dataset(ID, home=home)

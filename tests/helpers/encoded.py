@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from helpers.labelled import Tables, labelled
 from pmpo_offline import data
 from pmpo_offline.data import columns
 
-Tables = dict[str, pa.Table]
 Make = Callable[..., tuple[data.Metadata, Tables]]
 Store = Callable[..., data.Dataset]
 
@@ -91,26 +91,14 @@ def make(
 ) -> tuple[data.Metadata, Tables]:
     """(metadata, labelled tables) of synthetic episodes, ready for `data.write`."""
     tables = raw_tables(lengths, candidates)
-    rule = data.LabelRule.parse(label)
-    done = data.label_tables(
+    return labelled(
         tables["transitions"],
         tables["episodes"],
-        rule,
+        label,
         candidates=tables.get("candidates"),
         noise=noise,
         imbalance=imbalance,
         seed=seed,
-    )
-    metadata = data.Metadata(
         id=id,
-        kind="candidates" if rule.score == "q_rank" else "transitions",
-        task="test",
-        score=data.ScoreRule(name=rule.score),
-        label=rule,
-        noise=noise,
-        seed=seed,
         references=references,
-        **done.described,
     )
-    labelled = {"transitions": done.table, "episodes": done.episodes}
-    return metadata, labelled | ({"candidates": done.candidates} if candidates else {})

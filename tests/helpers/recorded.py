@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from helpers.labelled import labelled
 from pmpo_offline import data
 from pmpo_offline.data import columns
 
@@ -54,20 +55,13 @@ def recorded(
         "split": ["train"] * len(length),
     }
     states, actions = wide["o"].shape[1], wide["a"].shape[1]
-    rule = data.LabelRule.parse(label)
-    done = data.label_tables(
+    metadata, tables = labelled(
         pa.table({name: pa.array(each) for name, each in transitions.items()}).cast(
             data.transitions_schema(states, actions)
         ),
         pa.table({name: pa.array(each) for name, each in episodes.items()}).cast(data.episodes_schema(states)),
-        rule,
-    )
-    metadata = data.Metadata(
+        label,
         id="test/recorded-v0",
-        kind=done.kind,
         task="dm_control/cartpole-swingup",
-        score=data.ScoreRule(name=rule.score),
-        label=rule,
-        **{name: value for name, value in done.described.items() if name != "kind"},
     )
-    return data.Dataset(metadata, Path("nowhere"), done.table, done.episodes)
+    return data.Dataset(metadata, Path("nowhere"), tables["transitions"], tables["episodes"])

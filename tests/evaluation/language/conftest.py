@@ -13,17 +13,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from helpers.labelled import labelled
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from pmpo_offline.data import (
     Dataset,
-    LabelRule,
-    Metadata,
     Provenance,
     References,
-    ScoreRule,
-    label_tables,
     responses_schema,
 )
 from pmpo_offline.policies.language import LanguageModel
@@ -85,19 +82,9 @@ def responses(
         schema=responses_schema(),
     )
     made = {"model": "random", "ends": True, "tokens": 6} if settings is None else settings
-    rule = LabelRule.parse(label)
-    done = label_tables(table, None, rule)
-    metadata = Metadata(
-        id="language/test-v0",
-        kind="responses",
-        task=task,
-        score=ScoreRule(name=rule.score),
-        label=rule,
-        references=references,
-        provenance=Provenance(settings=made),
-        **done.described,
-    )
-    return Dataset(metadata, Path("nowhere"), done.table)
+    about = {"id": "language/test-v0", "task": task, "references": references}
+    metadata, tables = labelled(table, None, label, provenance=Provenance(settings=made), **about)
+    return Dataset(metadata, Path("nowhere"), tables["responses"])
 
 
 def reversals(train: int = 2, test: int = 6, **changes: Any) -> Dataset:
