@@ -55,14 +55,18 @@ class TextSource:
 
 def is_text(name: str) -> bool:
     """Return whether a name stands for texts, rather than for trajectories (or for nothing at all)."""
+    from pmpo_offline.data.exchange.readers import READERS, holds_arrays
+    from pmpo_offline.data.exchange.readers.source import Candidate
+
     if name == _REVIEWS or name.startswith("hf:"):
         return True
+    added = [reader for key, reader in READERS.items() if READERS.source(key) != "pmpo-offline"]
+    if any(reader.recognises(Candidate(name)) for reader in added):  # its files may end as texts do
+        return False
     path = Path(name).expanduser()
     if not path.is_dir():
         kind = files.kind_of(path)
         return kind is not None and not (kind == "Parquet" and (not path.is_file() or _holds_steps(path)))
-    from pmpo_offline.data.exchange.readers import holds_arrays
-
     if holds_arrays(path):
         return False
     if tables := sorted(path.rglob("*.parquet")):
