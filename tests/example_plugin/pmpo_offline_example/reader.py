@@ -12,7 +12,7 @@ from pmpo_offline.data.exchange.readers import Reader, Recorded, Source
 
 
 def read(path: Path) -> Recorded:
-    """Read all episodes; what follows the last step of one is not in the file, and its own observation stands in."""
+    """Read all episodes; the file lacks the observation after the last step: that step's own is used."""
     steps = pl.read_csv(path)
     done = steps["done"].to_numpy().astype(bool)
     last = np.flatnonzero(done)
