@@ -164,13 +164,13 @@ class Local:
 
         It is stored beside the scores, because keys hold the model's name alone.
         """
-        from pmpo_offline.policies.language.model import digest
+        from pmpo_offline.policies.language.model import model_hash
         from pmpo_offline.tasks.language import model_directory
 
         if job.model not in self._models:
             self._models[job.model] = None
             with suppress(PmpoOfflineError):  # reported when the cell runs
-                self._models[job.model] = digest(model_directory(job.model, self.plan.home))
+                self._models[job.model] = model_hash(model_directory(job.model, self.plan.home))
         return self._models[job.model]
 
     def cell(self, job: Job, learn: Learn, keys: list[str]) -> None:

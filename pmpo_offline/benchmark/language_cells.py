@@ -116,7 +116,7 @@ def _elsewhere(run: Run, threads: int) -> list[str]:
 
 def execute(run: Run) -> None:
     """Train one run and write its raw scores; an interrupted training continues, and a finished one is not repeated."""
-    from pmpo_offline.evaluation.language import evaluate_language
+    from pmpo_offline.evaluation.language import Sampling, evaluate_language
     from pmpo_offline.evaluation.language.held_out import held_out_prompts
     from pmpo_offline.evaluation.language.perplexity import perplexity, prose
     from pmpo_offline.policies.language.model import load_adapter, open_model
@@ -138,8 +138,8 @@ def execute(run: Run) -> None:
     policy = load_adapter(reference, trained.adapter)
     # One sample a prompt as long as there are prompts: another prompt is more informative than another sample.
     samples = -(-episodes // len(held_out_prompts(dataset)))
-    prompts = -(-episodes // samples)
-    scores = evaluate_language(policy, reference, dataset, prompts=prompts, samples=samples).head(episodes)
+    sampling = Sampling(samples, prompts=-(-episodes // samples))
+    scores = evaluate_language(policy, reference, dataset, sampling).head(episodes)
     surprise = perplexity(policy, prose())
     with atomic_file(run.scores) as scratch:
         scores.with_row_index("episode").with_columns(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -86,7 +87,7 @@ def bench(
         UserError: something in the request is unknown, malformed or impossible.
         PmpoOfflineError: no cell could be trained.
     """
-    replaced = {"datasets": datasets, "imbalance": imbalance, "noise": noise}
+    replaced: dict[str, Any] = {"datasets": datasets, "imbalance": imbalance, "noise": noise}
     replaced |= {"seeds": seeds, "episodes": episodes, "updates": updates}
     changes = {name: value for name, value in replaced.items() if value is not None}
     declared = catalog.revise(catalog.suite(suite), "bench", changes)

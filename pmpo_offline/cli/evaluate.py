@@ -1,4 +1,4 @@
-"""The command that measures what a training has left: evaluate."""
+"""The command `evaluate`: measure a finished run."""
 
 from __future__ import annotations
 
@@ -27,24 +27,32 @@ MEASURES = {
 
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Output directory of a `pmpo-offline train`.")],
-    samples: Annotated[int, typer.Option(min=1, help="Completions a prompt, of a language model.")] = 1,
-    prompts: Annotated[int, typer.Option(min=0, help="Held-out prompts, of a language model; 0: all.")] = 100,
-    episodes: Annotated[int, typer.Option(min=1, help="Episodes, of a control policy.")] = 100,
-    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of a language model's sampling.")] = 0,
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="Completions a prompt, of a language model.", show_default="1")
+    ] = None,
+    prompts: Annotated[
+        int | None, typer.Option(min=0, help="Held-out prompts, of a language model; 0: all.", show_default="100")
+    ] = None,
+    episodes: Annotated[
+        int | None, typer.Option(min=1, help="Episodes, of a control policy.", show_default="100")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**31 - 1, help="Of a language model's sampling.", show_default="0")
+    ] = None,
     judge: Annotated[
         str | None,
         typer.Option(
             metavar="MODEL|URL",
             help="A language model that judges samples: a name, a directory, or the URL of an OpenAI-compatible server "
             "up to /v1 (its key in $PMPO_OFFLINE_JUDGE_KEY).",
-            show_default="nobody",
+            show_default="none",
         ),
     ] = None,
     judge_model: Annotated[
         str | None, typer.Option(help="Which of the models behind the URL.", show_default="the only one")
     ] = None,
     judge_questions: Annotated[
-        Path | None, typer.Option(metavar="TOML", help="What the judge is asked.", show_default="the shipped questions")
+        Path | None, typer.Option(metavar="TOML", help="Questions to the judge.", show_default="the shipped ones")
     ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Threads of the simulator.", show_default="one a core")
@@ -52,20 +60,13 @@ def evaluate(
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Evaluate a trained run on what was held out: scores, drift from the reference, a judge's opinion."""
+    """Evaluate a trained run on held-out prompts or episodes: scores, drift from the reference, a judge's verdicts."""
+    given = {"samples": samples, "prompts": prompts, "seed": seed, "episodes": episodes, "workers": workers}
+    given |= {"judge": judge, "judge_model": judge_model, "judge_questions": judge_questions}
     with working():
-        from pmpo_offline.evaluation.runs import JudgeChoice, evaluate_run
+        from pmpo_offline.evaluation.runs import EvaluationOptions, evaluate_run
 
-        found = evaluate_run(
-            run,
-            samples=samples,
-            prompts=prompts or None,
-            episodes=episodes,
-            seed=seed,
-            judge=None if judge is None else JudgeChoice(judge, judge_model, judge_questions),
-            workers=workers,
-            home=home,
-        )
+        found = evaluate_run(run, EvaluationOptions(**given), home)
     if json:
         emit(found)
     else:

@@ -1,7 +1,8 @@
-"""A finished training run, found by its directory and evaluated: what the command `evaluate` does."""
+"""Evaluate a finished training run, found by its directory: the command `evaluate`."""
 
 from __future__ import annotations
 
+import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,38 +15,42 @@ from pmpo_offline.training.run import AGAIN, NAME, read_record
 
 
 @dataclass(frozen=True)
-class JudgeChoice:
-    """Which judge is asked, and how."""
+class EvaluationOptions:
+    """Options of `evaluate_run`; None is the default."""
 
-    name: str
-    """A URL, the name of a model, or its directory."""
-    model: str | None = None
+    samples: int | None = None
+    """Of a language model: completions a prompt, default 1."""
+    prompts: int | None = None
+    """Of a language model: held-out prompts, default 100; 0: all."""
+    seed: int | None = None
+    """Of a language model's sampling, default 0."""
+    judge: str | None = None
+    """Of a language model: a judge of its samples, as a URL, a model's name or its directory."""
+    judge_model: str | None = None
     """Which of the models behind a URL."""
-    questions: Path | None = None
+    judge_questions: Path | None = None
     """Templates in place of the shipped ones."""
+    episodes: int | None = None
+    """Of a control policy, default 100."""
+    workers: int | None = None
+    """Of a control policy: threads that simulate, default one a core."""
+
+    def without_effect(self, kind: str) -> list[str]:
+        """Return the names of options that are given and do nothing for a run of this kind."""
+        language = kind == "responses"
+        idle = ["episodes", "workers"] if language else ["samples", "prompts", "seed"]
+        idle += [] if self.judge else ["judge_model", "judge_questions"]
+        return [name for name in idle if getattr(self, name) is not None]
 
 
 def evaluate_run(
-    directory: Path,
-    *,
-    samples: int = 1,
-    prompts: int | None = 100,
-    episodes: int = 100,
-    seed: int = 0,
-    judge: JudgeChoice | None = None,
-    workers: int | None = None,
-    home: Path | None = None,
+    directory: Path, options: EvaluationOptions = EvaluationOptions(), home: Path | None = None
 ) -> dict[str, Any]:
-    """Evaluate what `train` left in a directory.
+    """Evaluate a finished run.
 
     Args:
-        directory: with a run.json.
-        samples: of a language model: completions a prompt.
-        prompts: of a language model: held-out prompts, None for all.
-        episodes: of a control policy.
-        seed: of a language model's sampling.
-        judge: of a language model: who is asked about its samples.
-        workers: threads that simulate.
+        directory: the output of a training, with a run.json.
+        options: how much is measured; those that do not apply to the run are a warning.
         home: where datasets and models are.
 
     Returns:
@@ -53,7 +58,7 @@ def evaluate_run(
         `language.report.report`, for control the means of return, success and length, and `normalized`.
 
     Raises:
-        UserError: no finished run, a dataset or model that is gone or another one now.
+        UserError: no finished run, or a dataset or model that is missing or has changed.
     """
     record = read_record(directory)
     if record is None:
@@ -62,12 +67,14 @@ def evaluate_run(
     try:
         facts = {name: record[name] for name in ("kind", "dataset", "task", "algorithm", "settings", "seed")}
         dataset = _dataset(directory, record, home)
-        if record["kind"] == "responses":
-            measured = _language(directory, record, dataset, samples, prompts, seed, judge, home)
-        elif judge is not None:
+        if record["kind"] != "responses" and options.judge is not None:
             raise UserError(f"{directory} holds a control policy, which has no texts to judge: leave --judge out")
+        for name in options.without_effect(record["kind"]):
+            warnings.warn(f"--{name.replace('_', '-')} has no effect on {directory}", stacklevel=2)
+        if record["kind"] == "responses":
+            measured = _language(directory, record, dataset, options, home)
         else:
-            measured = _control(directory, record, dataset, episodes, workers)
+            measured = _control(directory, record, dataset, options)
     except KeyError as error:
         raise PmpoOfflineError(f"{directory / NAME} is damaged: it has no {error}: {AGAIN}") from None
     return {"run": str(directory), **facts, **measured}
@@ -82,11 +89,11 @@ def _dataset(directory: Path, record: dict[str, Any], home: Path | None) -> Data
             f"{directory} was trained on {name}, which is not at {path} ({error}); a dataset that is nowhere on disk "
             "has to be stored (data.write) and trained on from there"
         ) from None
-    # What is held out now may have been trained on then. Runs of earlier versions do not say.
+    # Rows that are held out now may have been trained on then. Runs of earlier versions do not record a hash.
     digest = record.get("dataset_digest")
     if digest in (None, dataset.content_hash):
         return dataset
-    with suppress(UserError):  # a dataset built anew may lack the score
+    with suppress(UserError):  # a dataset that was built again may lack the score
         relabelled = dataset.relabelled(**record.get("labels", {}))
         if digest == relabelled.content_hash:
             return relabelled
@@ -97,67 +104,48 @@ def _dataset(directory: Path, record: dict[str, Any], home: Path | None) -> Data
 
 
 def _language(
-    directory: Path,
-    record: dict[str, Any],
-    dataset: Dataset,
-    samples: int,
-    prompts: int | None,
-    seed: int,
-    judge: JudgeChoice | None,
-    home: Path | None,
+    directory: Path, record: dict[str, Any], dataset: Dataset, options: EvaluationOptions, home: Path | None
 ) -> dict[str, Any]:
-    from pmpo_offline.evaluation.language.judging import open_judge
+    from pmpo_offline.evaluation.language.judges import open_judge
     from pmpo_offline.evaluation.language.questions import SHIPPED, templates
-    from pmpo_offline.evaluation.language.report import report
+    from pmpo_offline.evaluation.language.report import ReportRequest, Sampling, report
     from pmpo_offline.policies.language.model import load_adapter, open_model
     from pmpo_offline.tasks.language import model_directory
 
-    asked = None
-    if judge is not None:  # first, because a judge that is not there should not be missed after minutes of sampling
-        questions = templates(judge.questions or SHIPPED)
-        asked = open_judge(judge.name, questions, model=judge.model, home=home), questions
+    judge = None
+    if options.judge is not None:  # first, because an unknown judge should be reported before minutes of sampling
+        questions = templates(options.judge_questions or SHIPPED)
+        judge = open_judge(options.judge, options.judge_model, questions.request, home), questions
     name = record["model"]
     place = model_directory(name, home)
     reference = open_model(place, name=name)
     if reference.digest != record.get("model_digest", reference.digest):
         raise UserError(f"{directory} was trained on another model than {name} is now ({place}): train it again")
     policy = load_adapter(reference, directory / record["adapter"])
-    output = directory / "evaluation"
-    found = report(
-        policy,
-        reference,
-        dataset,
-        output=output,
-        samples=samples,
-        prompts=prompts,
-        seed=seed,
-        judge=asked,
-        cache=(data.home() if home is None else home) / ".reference",
-    )
-    return {"model": name, "output": str(output), **found}
+    prompts = 100 if options.prompts is None else options.prompts or None
+    sampling = Sampling(options.samples or 1, prompts, options.seed or 0)
+    cache = (data.home() if home is None else home) / ".reference"
+    request = ReportRequest(directory / "evaluation", sampling, judge, cache)
+    return {"model": name, "output": str(request.output), **report(policy, reference, dataset, request)}
 
 
-def _control(
-    directory: Path,
-    record: dict[str, Any],
-    dataset: Dataset,
-    episodes: int,
-    workers: int | None,
-) -> dict[str, Any]:
+def _control(directory: Path, record: dict[str, Any], dataset: Dataset, options: EvaluationOptions) -> dict[str, Any]:
     from pmpo_offline.evaluation.rollouts import check_simulated, check_versions, evaluate, normalized
     from pmpo_offline.policies import MixturePolicy
 
-    references = dataset.metadata.references
-    check_versions(dataset.metadata.id, references)
-    check_simulated(dataset.metadata.id, record["task"])
+    references, name = dataset.metadata.references, dataset.metadata.id
+    check_versions(name, references)
+    check_simulated(name, record["task"])
     policy = MixturePolicy.load(directory / record["policy"])
-    scores = evaluate(policy, record["task"], episodes=episodes, workers=workers)
-    reward = float(scores["return"].to_numpy().mean())
+    episodes = options.episodes or 100
+    scores = evaluate(policy, record["task"], episodes=episodes, workers=options.workers)
+    returns, success, length = (scores[column].to_numpy() for column in ("return", "success", "length"))
+    reward = float(returns.mean())
     return {
         "episodes": episodes,
         "return": reward,
-        "return_error": float(scores["return"].to_numpy().std() / max(1, episodes - 1) ** 0.5),
-        "success": float(scores["success"].to_numpy().mean()),
-        "length": float(scores["length"].to_numpy().mean()),
+        "return_error": float(returns.std() / max(1, episodes - 1) ** 0.5),
+        "success": float(success.mean()),
+        "length": float(length.mean()),
         "normalized": None if references is None else normalized(reward, references.min, references.max),
     }

@@ -10,6 +10,7 @@ import torch
 from pmpo_offline.data import Dataset, Rows
 from pmpo_offline.evaluation import evaluate
 from pmpo_offline.policies import MixturePolicy
+from pmpo_offline.runtime.progress import on_progress
 from pmpo_offline.tasks import get
 from pmpo_offline.tasks.stacking.scene import TRIPLETS
 from pmpo_offline.tasks.stacking.script import StackingBehavior
@@ -64,11 +65,10 @@ def test_scores_do_not_depend_on_what_is_stacked(stacking: Dataset, scores: pl.D
 
 def test_scores_do_not_depend_on_threads(stacking: Dataset, scores: pl.DataFrame) -> None:
     told: list[tuple[str, int, int]] = []
-    again = evaluate(
-        policies(stacking, [0, 1, 2]), TASK, episodes=EPISODES, workers=2, progress=lambda *each: told.append(each)
-    )
+    with on_progress(lambda *each: told.append(each)):
+        again = evaluate(policies(stacking, [0, 1, 2]), TASK, episodes=EPISODES, workers=2)
     assert again.equals(scores)
-    assert told[-1] == ("play held-out episodes", 200, 200)
+    assert told[-1] == ("play episodes", 200, 200)
 
 
 def test_a_policy_that_diverged_stands_still(stacking: Dataset) -> None:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from pmpo_offline.evaluation.language.reward import evaluate_language
+from pmpo_offline.evaluation.language.report import Sampling, evaluate_language
 
-__all__ = ["evaluate_language"]
+__all__ = ["Sampling", "evaluate_language"]

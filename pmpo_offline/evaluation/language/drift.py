@@ -1,4 +1,4 @@
-"""How far a policy's texts have drifted from the reference: divergence, the reference's opinion, repeated words.
+"""Score texts in bulk: log-probabilities, the drift of a policy from its reference, repeated words.
 
 For a sample y of the policy π with the reference ρ, all in nats:
 
@@ -12,22 +12,24 @@ its sum over t has the same mean over samples as the first.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from pmpo_offline.evaluation.language.measuring import batches_by_length, measuring
 from pmpo_offline.objectives.divergences import categorical_kl
 from pmpo_offline.policies.language.model import LanguageModel
-from pmpo_offline.policies.language.scoring import log_probs, of_target, per_token, states
-from pmpo_offline.policies.language.tokens import Tokens, collate
+from pmpo_offline.policies.language.scoring import log_probs, of_target, per_token, states, token_logp
+from pmpo_offline.policies.language.tokens import TokenBatch, Tokens, collate
 from pmpo_offline.runtime import progress
 
 Floats = NDArray[np.float64]
+BATCH = 64
+"""Completions that are scored at once."""
 
 
 @dataclass(frozen=True)
@@ -49,16 +51,48 @@ class Drift:
         return self.logp - self.reference_logp
 
 
-def drift(
-    policy: LanguageModel,
-    reference: LanguageModel,
-    rows: Sequence[Tokens],
-    *,
-    batch: int = 64,
-) -> Drift:
+@contextmanager
+def measuring(*models: nn.Module) -> Iterator[None]:
+    """Switch dropout and gradients off, and restore the models' modes afterwards."""
+    modes = [(model, model.training) for model in models]
+    for model in models:
+        model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for model, mode in modes:
+            model.train(mode)
+
+
+def batches(
+    model: LanguageModel, rows: Sequence[Tokens], size: int, stage: str | None = None
+) -> Iterator[tuple[list[int], TokenBatch]]:
+    """Yield rows of like length together, as their indices and a batch on the model's device; reports a `stage`.
+
+    The longest come first: memory runs out early or never.
+    """
+    order = sorted(range(len(rows)), key=lambda i: -(len(rows[i].prompt) + len(rows[i].completion)))
+    for start in range(0, len(order), size):
+        members = order[start : start + size]
+        yield members, collate([rows[i] for i in members]).to(model.device)
+        if stage is not None:
+            progress.report(stage, start + len(members), len(rows))
+
+
+def log_probabilities(model: LanguageModel, rows: Sequence[Tokens]) -> Floats:
+    """Return the log-probability of each completion, (n,) nats."""
+    logp = np.zeros(len(rows))
+    with measuring(model.model):
+        for members, batch in batches(model, rows, BATCH, "score texts"):
+            tokens = token_logp(model.model, states(model.model, batch), batch.target).double()
+            logp[members] = batch.reduce(tokens, "sum").cpu().numpy()
+    return logp
+
+
+def drift(policy: LanguageModel, reference: LanguageModel, rows: Sequence[Tokens], *, batch: int = BATCH) -> Drift:
     """Score completions under both models; every position's distribution is computed once and serves all sums."""
     logp, reference_logp, divergence = (np.zeros(len(rows)) for _ in range(3))
-    done = 0
 
     def compared(log_pi: Tensor, places: Tensor, target: Tensor) -> Tensor:
         log_rho = log_probs(reference.model, places)
@@ -66,15 +100,12 @@ def drift(
         return torch.cat([of_target(log_pi, target), of_target(log_rho, target), divergence])
 
     with measuring(policy.model, reference.model):
-        for members in batches_by_length(rows, batch):
-            collated = collate([rows[i] for i in members]).to(policy.device)
+        for members, collated in batches(policy, rows, batch, "score texts"):
             ours = states(policy.model, collated)
             theirs = ours if reference.model is policy.model else states(reference.model, collated)
             found = per_token(policy.model, ours, compared, theirs, collated.target).double()
             for sums, values in zip((logp, reference_logp, divergence), found, strict=True):
                 sums[members] = collated.reduce(values, "sum").cpu().numpy()
-            done += len(members)
-            progress.report("score texts", done, len(rows))
     return Drift(logp, reference_logp, divergence, np.array([len(row.completion) for row in rows]))
 
 

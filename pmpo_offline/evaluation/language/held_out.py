@@ -1,4 +1,4 @@
-"""What a language model is judged on: the prompts and the labelled responses that no learner trained on."""
+"""Held-out prompts and labelled responses, which nothing was trained on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SPLIT = "test"
 
 
 class Form(NamedTuple):
-    """How completions of a dataset are cut and ended."""
+    """How a dataset's completions are cut and ended."""
 
     tokens: int
     """The longest completion, its end counted."""
@@ -29,8 +29,8 @@ class Form(NamedTuple):
 def held_out_prompts(dataset: Dataset, count: int | None = None) -> pl.DataFrame:
     """Return the prompts of the split "test" as `prompt_id` (int32) and `prompt`, at most `count` of them.
 
-    They come in one random order that depends on nothing but their number, so that a smaller count asks the first of a
-    larger one's, and recipes that vary slowly along their prompts are still sampled evenly.
+    Their order is random and depends on their number alone: a smaller count takes the first of a larger one, and
+    recipes that vary slowly along their prompts are still sampled evenly.
 
     Raises:
         UserError: the dataset holds no responses, or no held-out prompts.
@@ -49,7 +49,7 @@ def held_out_responses(dataset: Dataset, count: int | None = None) -> pl.DataFra
 def form(dataset: Dataset, model: LanguageModel) -> Form:
     """Return how completions are cut and ended: as the build recorded it, else as long as the longest held-out one.
 
-    What nobody recorded is not let grow beyond the room that the longest held-out prompt leaves in the model's context.
+    A limit that was not recorded is capped at the context that the longest held-out prompt leaves free.
     """
     settings = dataset.metadata.provenance.settings
     ends, tokens = settings.get("ends", True), settings.get("tokens")

@@ -1,4 +1,4 @@
-"""Perplexity on plain text that no dataset holds: whether a learner still speaks the language that it started from.
+"""Perplexity on prose that is in no dataset: whether a policy still writes the language that it started from.
 
     window 6, stride 3     tokens 0 1 2 3 4 5 6 7 8 9
     first row              reads  0 1 2 3 4              scores 1 2 3 4 5
@@ -18,11 +18,10 @@ from functools import cache
 import torch
 
 from pmpo_offline.declarations import catalog
-from pmpo_offline.evaluation.language.measuring import batches_by_length, measuring
+from pmpo_offline.evaluation.language.drift import batches, measuring
 from pmpo_offline.policies.language.model import LanguageModel
 from pmpo_offline.policies.language.scoring import states, token_logp
-from pmpo_offline.policies.language.tokens import Tokens, collate, prompt_tokens
-from pmpo_offline.runtime import progress
+from pmpo_offline.policies.language.tokens import Tokens, prompt_tokens
 from pmpo_offline.runtime.errors import UserError
 
 BATCH = 8
@@ -31,7 +30,7 @@ BATCH = 8
 
 @dataclass(frozen=True)
 class Perplexity:
-    """How surprised a model is by a text."""
+    """Perplexity of a model on a text."""
 
     value: float
     """exp(−mean log-probability of a token); infinite beyond what a float holds."""
@@ -41,13 +40,7 @@ class Perplexity:
     """Bits a character of the text."""
 
 
-def perplexity(
-    model: LanguageModel,
-    text: str,
-    *,
-    window: int = 512,
-    stride: int = 256,
-) -> Perplexity | None:
+def perplexity(model: LanguageModel, text: str, *, window: int = 512, stride: int = 256) -> Perplexity | None:
     """Return the perplexity of `text` in overlapping windows, None where the tokenizer cannot write the text.
 
     Args:
@@ -68,15 +61,11 @@ def perplexity(
         return None
     if len(ids) < 2:
         raise UserError("perplexity: the text is shorter than two tokens")
-    rows = list(windows(ids, window, stride))
-    total, done = 0.0, 0
+    total = 0.0
     with measuring(model.model):
-        for members in batches_by_length(rows, BATCH):
-            batch = collate([rows[i] for i in members]).to(model.device)
+        for _, batch in batches(model, list(windows(ids, window, stride)), BATCH, "read held-out text"):
             found = token_logp(model.model, states(model.model, batch), batch.target)
             total += float(found.sum(dtype=torch.float64))
-            done += len(members)
-            progress.report("read held-out text", done, len(rows))
     count = len(ids) - 1
     try:
         value = math.exp(-total / count)
@@ -105,5 +94,5 @@ def _writes(model: LanguageModel, text: str, ids: tuple[int, ...]) -> bool:
     unknown = model.tokenizer.unk_token_id
     if unknown is not None and unknown in ids and unknown != model.tokenizer.eos_token_id:
         return False
-    # Whatever the tokenizer, running text has a token a word at least.
+    # Every tokenizer needs at least a token a word of running text.
     return len(ids) >= len(text.split())

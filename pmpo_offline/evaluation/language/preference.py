@@ -1,4 +1,4 @@
-"""Whether a policy's implicit reward ranks held-out responses as their labels do.
+"""Implicit reward: how well it ranks held-out responses by their labels.
 
 A policy that was trained from feedback is a reward model of its own (Rafailov et al. 2023, arXiv 2305.18290, eq. 5,
 up to a constant of the prompt):
@@ -23,21 +23,14 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from pmpo_offline.data import Dataset
+from pmpo_offline.evaluation.language.drift import Floats, log_probabilities, measuring
 from pmpo_offline.evaluation.language.held_out import held_out_responses
-from pmpo_offline.evaluation.language.measuring import batches_by_length, measuring
 from pmpo_offline.policies.language.model import LanguageModel
-from pmpo_offline.policies.language.scoring import states, token_logp
-from pmpo_offline.policies.language.tokens import Tokens, collate
-from pmpo_offline.runtime import progress
+from pmpo_offline.policies.language.tokens import Tokens
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.tasks.language.sampling import context
 from pmpo_offline.training.language.reference_cache import ReferenceCache
 from pmpo_offline.training.language.responses import read
-
-Floats = NDArray[np.float64]
-
-BATCH = 64
-"""Responses that are scored at once."""
 
 
 @dataclass(frozen=True)
@@ -66,23 +59,22 @@ def preference(
 ) -> Preference:
     """Score the labelled responses to held-out prompts.
 
-    They are read as the learners read theirs: one that was cut when it was sampled, or that the context cuts, has no
-    end.
+    They are tokenized as for training: a response that was cut when it was sampled, or by the context, has no end.
 
     Args:
-        policy: whose implicit rewards these are.
-        reference: what its log-ratios are to.
+        policy: its implicit rewards are measured.
+        reference: its log-ratios are to this model.
         dataset: labelled responses.
         prompts: how many, as `held_out_prompts` chooses; None for all.
-        cache: folder of the reference cache, where what the reference says is read, or kept for the next policy; None,
-            or one that may not be written: it is run.
+        cache: folder of the reference cache, where the reference's log-probabilities are read, or kept for the next
+            policy; without one, or if it cannot be written, they are computed.
     """
     frame = held_out_responses(dataset, prompts).filter(pl.col("label").is_not_null())
     labelled = replace(dataset, table=frame.to_arrow())
     rows = read(labelled, policy.tokenizer, context=context(policy) or sys.maxsize).tokens
-    theirs = _logp(reference, rows) if cache is None else _kept(cache, reference, rows)
-    # The last digits depend on what shares a batch, and must not tell apart what is equal.
-    reward = np.round(_logp(policy, rows) - theirs, 3)
+    theirs = log_probabilities(reference, rows) if cache is None else _cached(cache, reference, rows)
+    # The last digits depend on the other rows of a batch, and must not break ties.
+    reward = np.round(log_probabilities(policy, rows) - theirs, 3)
     return compare(reward, frame["label"].to_numpy(), frame["prompt_id"].to_numpy())
 
 
@@ -104,21 +96,8 @@ def compare(reward: Floats, label: NDArray[np.bool_], group: NDArray[np.integer]
     )
 
 
-def _logp(model: LanguageModel, rows: Sequence[Tokens]) -> Floats:
-    """Return the log-probability of each completion, (n,) nats."""
-    found, done = np.zeros(len(rows)), 0
-    with measuring(model.model):
-        for members in batches_by_length(rows, BATCH):
-            batch = collate([rows[i] for i in members]).to(model.device)
-            tokens = token_logp(model.model, states(model.model, batch), batch.target).double()
-            found[members] = batch.reduce(tokens, "sum").cpu().numpy()
-            done += len(members)
-            progress.report("score texts", done, len(rows))
-    return found
-
-
-def _kept(cache: Path, reference: LanguageModel, rows: Sequence[Tokens]) -> Floats:
-    """Return the same of the reference, from its cache; where that may not be written, it is run."""
+def _cached(cache: Path, reference: LanguageModel, rows: Sequence[Tokens]) -> Floats:
+    """Return the reference's log-probabilities from its cache; if that cannot be written, compute them."""
     try:
         with measuring(reference.model):
             found = ReferenceCache(cache, reference).get(rows)
@@ -126,7 +105,7 @@ def _kept(cache: Path, reference: LanguageModel, rows: Sequence[Tokens]) -> Floa
         raise
     except PmpoOfflineError as error:
         warnings.warn(f"{error}; going on without it", stacklevel=2)
-        return _logp(reference, rows)
+        return log_probabilities(reference, rows)
     return np.array([float(row.logp.double().sum()) for row in found])
 
 

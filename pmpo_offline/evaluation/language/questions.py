@@ -1,15 +1,27 @@
-"""What a judge is asked: the committed templates, or one's own file of the same form."""
+"""Questions to a judge, from the committed templates or a file of the same form, and its answers.
+
+```
+{"key": sha256 of judge and question, "judge": "smollm2-135m-instruct", "question": "…", "answer": "B"}
+```
+Answers are appended to a file as they come, so that no question is asked twice. They are stored as written and
+interpreted when they are read: a better parser needs no judge.
+"""
 
 from __future__ import annotations
 
+import json
+import re
 import tomllib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from string import Template
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, field_validator
 
-from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.runtime import progress
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, validated
+from pmpo_offline.runtime.hashing import hash_json
 
 SHIPPED = Path(__file__).with_name("judge.toml")
 
@@ -21,35 +33,47 @@ class Question(NamedTuple):
     answers: tuple[str, str]
 
 
-class _Form(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class _Template(_Form):
+class _Template(BaseModel, frozen=True, extra="forbid"):
     question: str
     answers: tuple[Annotated[str, Field(min_length=1)], Annotated[str, Field(min_length=1)]]
 
+    @field_validator("answers")
+    @classmethod
+    def _differ(cls, answers: tuple[str, str]) -> tuple[str, str]:
+        one, other = (answer.casefold() for answer in answers)
+        if one.startswith(other) or other.startswith(one):
+            raise ValueError("they cannot be told apart: one begins with the other")
+        return answers
 
-class Templates(_Form):
+
+class Templates(BaseModel, frozen=True, extra="forbid"):
     """The content of judge.toml."""
 
     pairwise: _Template
     pointwise: _Template
     criteria: dict[str, str]
+    """By task; "default" for all others."""
     request: dict[str, int | float | str | bool] = {}
     """Sent along with every request to a URL."""
 
+    @field_validator("criteria")
+    @classmethod
+    def _has_default(cls, criteria: dict[str, str]) -> dict[str, str]:
+        if "default" not in criteria:
+            raise ValueError("one must be called default")
+        return criteria
+
     def compare(self, task: str, prompt: str, first: str, second: str) -> Question:
         """Ask which of two responses is better; the first answer is for the first."""
-        return self._ask(self.pairwise, task, prompt=prompt, first=first, second=second)
+        return self._fill(self.pairwise, task, prompt=prompt, first=first, second=second)
 
     def judge(self, task: str, prompt: str, response: str) -> Question:
         """Ask whether a response is good; the first answer is for good."""
-        return self._ask(self.pointwise, task, prompt=prompt, response=response)
+        return self._fill(self.pointwise, task, prompt=prompt, response=response)
 
-    def _ask(self, template: _Template, task: str, **texts: str) -> Question:
+    def _fill(self, template: _Template, task: str, **texts: str) -> Question:
         criterion = self.criteria.get(task, self.criteria["default"])
-        # One pass: dollars in a prompt or a response stay what they are.
+        # In one pass: dollars in a prompt or a response are not placeholders.
         filled = Template(template.question.strip()).substitute(criterion=criterion, **texts)
         return Question(filled, template.answers)
 
@@ -57,22 +81,102 @@ class Templates(_Form):
 def templates(path: Path = SHIPPED) -> Templates:
     """Read templates; `UserError` names the file and what is wrong with it."""
     try:
-        found = Templates.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-        if "default" not in found.criteria:
-            raise UserError(f"{path}: criteria: one is called default")
-        found.compare("", "", "", "")
-        found.judge("", "", "")
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"judge's templates {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid TOML: {error}") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg'].lower()}") from None
+    found = validated(Templates, content, str(path))
+    try:
+        found.compare("", "", "", "")
+        found.judge("", "", "")
     except (KeyError, ValueError) as error:
         raise UserError(f"{path}: a question holds the unknown placeholder {error}; write $$ for a dollar") from None
-    for each in (found.pairwise, found.pointwise):
-        one, other = (answer.casefold() for answer in each.answers)
-        if one.startswith(other) or other.startswith(one):
-            raise UserError(f"{path}: answers {each.answers[0]!r} and {each.answers[1]!r} cannot be told apart")
     return found
+
+
+class Judge(Protocol):
+    """Something that answers questions."""
+
+    @property
+    def name(self) -> str:
+        """For messages and reports."""
+
+    @property
+    def identity(self) -> str:
+        """What its answers depend on beside the question: judges of equal identity share answers."""
+
+    def answer(self, questions: Sequence[Question]) -> Iterator[tuple[int, str]]:
+        """Yield the index of a question and its answer, in any order, each as soon as it is known."""
+
+
+class Answers:
+    """The answers of one judge, in a file that grows."""
+
+    def __init__(self, judge: Judge, path: Path) -> None:
+        """Read the answers in `path`, if any; the file is created with the first new one."""
+        self.judge = judge
+        self.path = path
+        self._known = _read(path)
+
+    def ask(self, questions: Sequence[Question]) -> list[str]:
+        """Return the raw answers to questions; only new questions go to the judge.
+
+        Answers are kept when a judge fails or the process is interrupted.
+        """
+        keys = [self._key(question) for question in questions]
+        missing = {key: each for key, each in zip(keys, questions, strict=True) if key not in self._known}
+        new = list(missing.items())
+        answers = self.judge.answer([question for _, question in new]) if new else ()
+        for done, (i, answer) in enumerate(answers, 1):
+            self._keep(*new[i], answer)
+            progress.report("ask the judge", done, len(new))
+        return [self._known[key] for key in keys]
+
+    def _key(self, question: Question) -> str:
+        return hash_json([self.judge.identity, question.text, question.answers])
+
+    def _keep(self, key: str, question: Question, answer: str) -> None:
+        record = {"key": key, "judge": self.judge.name, "question": question.text, "answer": answer}
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            # On a line of its own, even if a killed writer left half a line.
+            with self.path.open("ab+") as file:
+                begun = file.tell() and (file.seek(-1, 2), file.read(1))[1] != b"\n"
+                file.write((b"\n" if begun else b"") + json.dumps(record).encode() + b"\n")
+        except OSError as error:
+            raise PmpoOfflineError(f"cannot write {self.path}: {error.strerror}") from None
+        self._known[key] = answer
+
+
+def meaning(answer: str, allowed: tuple[str, str]) -> int | None:
+    """Return which of the allowed answers was given, 0 or 1; None if it is not plainly one of them.
+
+    The answer is the whole text or the whole last line, perhaps after "Answer:"; case, quotes, stars, brackets and full
+    stops around it do not matter, nor does text between <think> and </think>. Nothing is guessed from a sentence that
+    mentions an answer.
+    """
+    said = re.sub(r"<think>.*?</think>", "", answer, flags=re.DOTALL).strip()
+    lines = said.splitlines()
+    if not lines or "<think>" in said:
+        return None
+    last = re.sub(r"^\W*(final\s+)?(answer|verdict)\W*[:=]", "", lines[-1], flags=re.IGNORECASE)
+    found = re.sub(r"^[\W_]+|[\W_]+$", "", last).casefold()
+    choices = [each.casefold() for each in allowed]
+    return choices.index(found) if found in choices else None
+
+
+def _read(path: Path) -> dict[str, str]:
+    """Return the answers by key; lines that a killed writer left unfinished are skipped."""
+    known: dict[str, str] = {}
+    try:
+        lines = path.read_bytes().splitlines() if path.exists() else []
+    except OSError as error:
+        raise PmpoOfflineError(f"cannot read {path}: {error.strerror}") from None
+    for line in lines:
+        try:
+            record = json.loads(line)
+            known[str(record["key"])] = str(record["answer"])
+        except (ValueError, KeyError, TypeError):
+            continue
+    return known

@@ -1,45 +1,91 @@
-"""Everything that is measured of one trained language model, beside the same of the model that it started from."""
+"""Measure a language model on held-out prompts: samples, their rewards and drift, and all measures in one report."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import math
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pmpo_offline.data import Dataset
-from pmpo_offline.evaluation.language.answers import Answers, Judge
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from pmpo_offline.data import Dataset, LabelRule, References
+from pmpo_offline.data.labels import label
+from pmpo_offline.evaluation.language.drift import distinct, drift, measuring
+from pmpo_offline.evaluation.language.held_out import form, held_out_prompts
 from pmpo_offline.evaluation.language.judging import judging
 from pmpo_offline.evaluation.language.perplexity import perplexity, prose
 from pmpo_offline.evaluation.language.preference import preference
-from pmpo_offline.evaluation.language.questions import Templates
-from pmpo_offline.evaluation.language.reward import evaluate_language, reward_task
-from pmpo_offline.evaluation.language.summary import summary
-from pmpo_offline.evaluation.rollouts import check_versions
+from pmpo_offline.evaluation.language.questions import Answers, Judge, Templates
+from pmpo_offline.evaluation.rollouts import check_versions, normalized
 from pmpo_offline.policies.language.model import LanguageModel
+from pmpo_offline.policies.language.tokens import Tokens, prompt_tokens
 from pmpo_offline.runtime import progress
+from pmpo_offline.tasks.language import LanguageTask, Samples, SamplingSpec, draw, get, names
+from pmpo_offline.tasks.language.sampling import context
+from pmpo_offline.training.language.responses import check_held_out
+
+SCHEMA = pl.Schema(
+    {
+        "prompt_id": pl.Int32,
+        "sample": pl.Int32,
+        "return": pl.Float64,  # the reward; null where the task has no reward function
+        "success": pl.Boolean,  # would be accepted by the dataset's label rule; null where that has no threshold
+        "length": pl.Int32,  # tokens, an end included
+        "kl": pl.Float64,  # log π − log ρ of the sample, nats
+        "token_kl": pl.Float64,  # exact KL(π ‖ ρ), nats a token; null for an empty sample, as all that follow
+        "reference_logp": pl.Float64,  # log ρ, nats a token
+        "distinct": pl.Float64,  # different words / words
+        "completion": pl.String,
+    }
+)
 
 
-def report(
-    policy: LanguageModel,
-    reference: LanguageModel,
-    dataset: Dataset,
-    *,
-    output: Path,
-    samples: int = 1,
-    prompts: int | None = None,
-    seed: int = 0,
-    judge: tuple[Judge, Templates] | None = None,
-    cache: Path | None = None,
-) -> dict[str, Any]:
-    """Measure a policy; its samples, the reference's and the judge's answers are kept in `output`.
+MEANS = {
+    "return": "reward",
+    "success": "success",
+    "length": "length",
+    "kl": "kl",
+    "token_kl": "token_kl",
+    "reference_logp": "reference_logp",
+    "distinct": "distinct_within",
+}
+"""Columns of `evaluate_language` whose means are reported, and the names of these."""
 
-    What the reference says of the dataset's own rows is read from `cache`, as `preference` does.
+
+@dataclass(frozen=True)
+class Sampling:
+    """How completions of held-out prompts are drawn."""
+
+    samples: int = 1
+    """Completions a prompt."""
+    prompts: int | None = None
+    """How many prompts, a fixed random choice; None for all."""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class ReportRequest:
+    """What a report measures, and where it keeps files."""
+
+    output: Path
+    """Folder of the samples and of the judge's answers."""
+    sampling: Sampling = Sampling()
+    judge: tuple[Judge, Templates] | None = None
+    cache: Path | None = None
+    """Folder of the reference cache, as for `preference`."""
+
+
+def report(policy: LanguageModel, reference: LanguageModel, dataset: Dataset, request: ReportRequest) -> dict[str, Any]:
+    """Measure a policy, and the model that it started from beside it.
 
     Returns:
-        `policy` and `reference`: the `summary` of either's samples, with its `perplexity` on running text (None where
-        the tokens cannot write that; infinite, which JSON has no number for and `--json` prints as null, where the
-        logits have exploded). `implicit`: how its implicit rewards rank held-out labels. `judge`: what a judge says,
-        None without one. `notes`: what could not be measured, and why.
+        `policy` and `reference`: the `summary` of their samples, with the `perplexity` on running text (None if the
+        tokens cannot write it; infinite, which `--json` prints as null, if the logits have exploded). `implicit`: how
+        implicit rewards rank held-out labels. `judge`: a judge's verdicts, None without one. `notes`: what could not be
+        measured, and why.
 
     Raises:
         UserError: nothing is held out, or the dataset's references are of another version of what scores it.
@@ -54,11 +100,11 @@ def report(
             notes.append(f"dataset {meta.id} has no reference scores: no normalized score")
     models = {"policy": policy, "reference": reference}
     frames = {}
-    output.mkdir(parents=True, exist_ok=True)
+    request.output.mkdir(parents=True, exist_ok=True)
     for name, model in models.items():
         with progress.stage(name):
-            frames[name] = evaluate_language(model, reference, dataset, samples=samples, prompts=prompts, seed=seed)
-        frames[name].write_parquet(output / f"{name}.parquet")
+            frames[name] = evaluate_language(model, reference, dataset, request.sampling)
+        frames[name].write_parquet(request.output / f"{name}.parquet")
     found: dict[str, Any] = {name: dict(summary(frame, meta.references)) for name, frame in frames.items()}
     for name, model in models.items():
         with progress.stage(name):
@@ -67,18 +113,119 @@ def report(
         if read is None and name == "reference":
             notes.append(f"{model.name} has no words for running text: no perplexity")
     with progress.stage("labelled responses"):
-        implicit = preference(policy, reference, dataset, prompts=prompts, cache=cache)
+        implicit = preference(policy, reference, dataset, prompts=request.sampling.prompts, cache=request.cache)
     if not implicit.pairs:
         notes.append("no held-out prompt has both an accept and a reject: no implicit accuracy")
     judged = None
-    if judge:
-        answers = Answers(judge[0], output / "judge.jsonl")
-        judged = judging(answers, judge[1], dataset, frames["policy"], frames["reference"])
+    if request.judge:
+        judge, templates = request.judge
+        answers = Answers(judge, request.output / "judge.jsonl")
+        judged = judging(answers, templates, dataset, frames["policy"], frames["reference"])
     return {
         "prompts": frames["policy"]["prompt_id"].n_unique(),
-        "samples": samples,
+        "samples": request.sampling.samples,
         **found,
         "implicit": asdict(implicit),
         "judge": judged,
         "notes": notes,
     }
+
+
+def evaluate_language(
+    policy: LanguageModel, reference: LanguageModel, dataset: Dataset, sampling: Sampling = Sampling()
+) -> pl.DataFrame:
+    """Sample completions of held-out prompts, score them by the task's reward and compare both models' probabilities.
+
+    Every policy gets the same prompts and the same random numbers, so that differences are due to training and equal
+    policies do not differ.
+
+    Args:
+        policy: the model that is evaluated.
+        reference: the model that the drift is measured from.
+        dataset: responses; the split "test" has the prompts.
+        sampling: how many completions are drawn, and the seed.
+
+    Returns:
+        One row a sample (SCHEMA): the prompts in their fixed order, the samples of each next to one another.
+
+    Raises:
+        UserError: the dataset holds no held-out responses, or a prompt that is too long for the model.
+    """
+    prompts, samples = held_out_prompts(dataset, sampling.prompts), sampling.samples
+    check_held_out(dataset, policy.tokenizer, context(policy))
+    texts = prompts["prompt"].to_list()
+    shape = form(dataset, policy)
+    with measuring(policy.model):
+        drawn = draw(policy, texts, SamplingSpec(samples, shape.tokens, shape.ends, sampling.seed))
+    repeated = [text for text in texts for _ in range(samples)]
+    completions = [text for group in drawn.text for text in group]
+    rows = _rows(policy, texts, drawn)
+    found = drift(policy, reference, rows)
+    task = reward_task(dataset)
+    rewards = None if task is None else np.asarray(task.reward(repeated, completions), np.float64)
+    per_token = np.where(found.length > 0, 1 / np.maximum(found.length, 1), np.nan)
+    return pl.DataFrame(
+        {
+            "prompt_id": np.repeat(prompts["prompt_id"].to_numpy(), samples),
+            "sample": np.tile(np.arange(samples), len(texts)),
+            "return": rewards,
+            "success": None if rewards is None else accepted(dataset, rewards),
+            "length": found.length,
+            "kl": found.kl,
+            "token_kl": found.divergence * per_token,
+            "reference_logp": found.reference_logp * per_token,
+            "distinct": [distinct([text]) for text in completions],
+            "completion": completions,
+        },
+        schema=SCHEMA,
+        nan_to_null=True,
+    )
+
+
+def reward_task(dataset: Dataset) -> LanguageTask | None:
+    """Return the task whose reward function scores this dataset's prompts, None if there is none (imported labels)."""
+    name = dataset.metadata.task
+    return get(name) if name in names() else None
+
+
+def accepted(dataset: Dataset, rewards: NDArray[np.floating]) -> list[bool] | None:
+    """Return the rewards that the dataset's label rule would accept; None if its rule does not use rewards."""
+    meta = dataset.metadata
+    if meta.label.score != "reward" or meta.threshold is None:
+        return None
+    rule = LabelRule(score="reward", threshold="number", value=meta.threshold, dead_zone=meta.label.dead_zone)
+    return list(label(rewards, rule) > 0)
+
+
+def summary(scores: pl.DataFrame, references: References | None) -> dict[str, float | None]:
+    """Return the means over all samples, and:
+
+    normalized: 0 is the dataset's reference model, 100 the best of its K responses; None without a reward or
+        references.
+    reward_error: the standard error of the reward over prompts (samples of one prompt are not independent).
+    distinct: different words / words over all samples: compare policies by it for one number of samples only.
+    """
+    found: dict[str, float | None] = {name: _mean(scores[column]) for column, name in MEANS.items()}
+    reward = found["reward"]
+    by_prompt = scores.group_by("prompt_id").agg(pl.col("return").mean())["return"]
+    spread = by_prompt.std()
+    found["reward_error"] = float(spread) / math.sqrt(len(by_prompt)) if isinstance(spread, float) else None
+    comparable = reward is not None and references is not None and references.max != references.min
+    found["normalized"] = normalized(reward, references.min, references.max) if comparable and references else None
+    found["distinct"] = distinct(scores["completion"].to_list())
+    return found
+
+
+def _mean(column: pl.Series) -> float | None:
+    mean = column.cast(pl.Float64).mean()
+    return float(mean) if isinstance(mean, float) else None
+
+
+def _rows(model: LanguageModel, prompts: list[str], drawn: Samples) -> list[Tokens]:
+    """Return the tokens that were drawn; tokenizing their text again would change some."""
+    end = (model.tokenizer.eos_token_id,)
+    return [
+        Tokens(prompt_tokens(model.tokenizer, prompt), ids + (end if ended else ()))
+        for prompt, group, ends in zip(prompts, drawn.tokens, drawn.ended, strict=True)
+        for ids, ended in zip(group, ends, strict=True)
+    ]

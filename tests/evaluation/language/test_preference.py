@@ -88,7 +88,7 @@ def test_an_answer_that_was_cut_has_no_end_that_nobody_sampled(random_model, res
     dataset = responses(rows, settings={"tokens": 5} if recorded else {})
     seen = []
     monkeypatch.setattr(
-        "pmpo_offline.evaluation.language.preference.collate", lambda rows: seen.extend(rows) or collate(rows)
+        "pmpo_offline.evaluation.language.drift.collate", lambda rows: seen.extend(rows) or collate(rows)
     )
     assert preference(policy, reference, dataset).pairs == 1
     ours, theirs = seen[:2], seen[2:]

@@ -1,4 +1,4 @@
-"""A judge behind a URL, against a real server on this machine that speaks chat completions and can misbehave."""
+"""A remote judge against a server here; a local one compares the probabilities of its two answers."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+import torch
 
-from pmpo_offline.evaluation.language.answers import Answers
-from pmpo_offline.evaluation.language.questions import Question
-from pmpo_offline.evaluation.language.remote_judge import KEY, RemoteJudge
+from pmpo_offline.evaluation.language.judges import KEY, Limits, LocalJudge, RemoteJudge
+from pmpo_offline.evaluation.language.questions import Answers, Question
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 
 SECRET = "sk-very-secret"
@@ -78,8 +78,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     thread.join()
 
 
-def judge(server: Server, **options: Any) -> RemoteJudge:
-    return RemoteJudge(server.url, **{"waits": (0, 0), "timeout": 5, **options})
+def judge(server: Server, model: str | None = None, options: Any = None, **limits: Any) -> RemoteJudge:
+    return RemoteJudge(server.url, model, options, Limits(**{"waits": (0, 0), "timeout": 5, **limits}))
 
 
 def questions(count: int) -> list[Question]:
@@ -107,7 +107,7 @@ def test_addresses(server):
         judge(server)
     assert judge(server, model="two").model == "two"
     with pytest.raises(PmpoOfflineError, match=r"404.*up to /v1"):
-        RemoteJudge(server.url.removesuffix("/v1"), "m", waits=())._ask(questions(1)[0])
+        RemoteJudge(server.url.removesuffix("/v1"), "m", limits=Limits(waits=()))._ask(questions(1)[0])
     for url in ("localhost:80/v1", "ftp://a/v1", "http:///v1"):
         with pytest.raises(UserError, match="write it as in"):
             RemoteJudge(url)
@@ -205,3 +205,55 @@ def test_a_judging_that_broke_off_goes_on(server, tmp_path):
     server.reply, server.requests = (lambda text: (200, completion("B"))), []
     assert Answers(judge(server), path).ask(questions(12)) == ["B"] * 12
     assert len(server.requests) == 12 - kept
+
+
+TEMPLATE = "{% for turn in messages %}<{{ turn.role }}>{{ turn.content }}{% endfor %}<me>"
+
+
+def lettered(count: int) -> list[Question]:
+    return [Question(f"{'Which? ' * (i % 3)}{i}", (chr(65 + i), chr(66 + i))) for i in range(count)]
+
+
+def plainly(model, text: str, one: str, other: str) -> str:
+    """The likelier next byte."""
+    ids = torch.tensor([model.tokenizer(text).input_ids])
+    with torch.no_grad():
+        logits = model.model(input_ids=ids, use_cache=False).logits[0, -1]
+    letters = [model.tokenizer(each).input_ids[-1] for each in (one, other)]
+    return one if logits[letters[0]] > logits[letters[1]] else other
+
+
+@pytest.mark.parametrize("template", [None, TEMPLATE])
+def test_takes_the_likelier_answer(byte_model, template):
+    model = byte_model(3, spread=1.0)
+    model.tokenizer.chat_template = template
+    asked = lettered(19)
+    found = dict(LocalJudge(model).answer(asked))
+    assert sorted(found) == list(range(19))
+    for i, question in enumerate(asked):
+        text = f"<user>{question.text}<me>" if template else f"{question.text}\n\nAnswer: "
+        assert found[i] == plainly(model, text, *question.answers)
+    assert {question.answers.index(found[i]) for i, question in enumerate(asked)} == {0, 1}
+
+
+def test_answers_that_begin_alike_are_compared_where_they_part(byte_model):
+    model = byte_model(0, spread=1.0)
+    asked = [Question(f"Number {i}?", ("better", "best")) for i in range(20)]
+    for i, answer in LocalJudge(model).answer(asked):
+        letter = plainly(model, f"Number {i}?\n\nAnswer: be", "t", "s")
+        assert answer == {"t": "better", "s": "best"}[letter]
+
+
+def test_a_tie_is_no_answer(byte_model):
+    model = byte_model(0)
+    torch.nn.init.zeros_(model.model.lm_head.weight)
+    assert dict(LocalJudge(model).answer(lettered(2))) == {0: "", 1: ""}
+
+
+def test_what_it_cannot_judge(byte_model):
+    with pytest.raises(UserError, match="longer context"):
+        list(LocalJudge(byte_model(0, max_position_embeddings=8)).answer(lettered(1)))
+    with pytest.raises(UserError, match="apart"):
+        list(LocalJudge(byte_model(0)).answer([Question("?", ("A", "A"))]))
+    judge = LocalJudge(byte_model(4))
+    assert (judge.name, judge.identity) == ("random-4", "digest-4")

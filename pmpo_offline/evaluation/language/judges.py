@@ -1,4 +1,7 @@
-"""A judge behind a URL that speaks OpenAI's chat completions, as vLLM, llama.cpp, Ollama and the paid services do."""
+"""Judges: a language model on this machine, or one behind a URL that speaks OpenAI's chat completions.
+
+vLLM, llama.cpp, Ollama and the paid services speak it.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +13,106 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pmpo_offline.evaluation.language.questions import Question
-from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
+import torch
 
+from pmpo_offline.evaluation.language.drift import batches, measuring
+from pmpo_offline.evaluation.language.questions import Judge, Question
+from pmpo_offline.policies.language.model import LanguageModel, open_model
+from pmpo_offline.policies.language.scoring import log_probs, states
+from pmpo_offline.policies.language.tokens import Tokens, tokenize
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
+from pmpo_offline.tasks.language import model_directory
+
+BATCH = 8
+"""Questions that a local judge reads at once; their answers are kept after each batch."""
 KEY = "PMPO_OFFLINE_JUDGE_KEY"
 """The environment variable that holds the API key. A variable of its own, so that no other service's key goes out."""
 LONGEST_REPLY = 1 << 22
 """Bytes of a reply that are read."""
 LONGEST_WAIT = 60.0
-"""Seconds that a server may ask to be left alone for."""
+"""Seconds of a server's Retry-After that are respected."""
+
+
+def open_judge(name: str, model: str | None, options: Mapping[str, Any], home: Path | None) -> Judge:
+    """Return the judge of this name, a URL or what `model_directory` finds; the errors are theirs.
+
+    Args:
+        name: of the judge.
+        model: which of the models behind a URL.
+        options: sent along with every request to a URL.
+        home: where our own models are.
+    """
+    if "://" in name:
+        return RemoteJudge(name, model, options)
+    return LocalJudge(open_model(model_directory(name, home), name=name))
+
+
+class LocalJudge:
+    """Compares the probabilities of both answers at the first token where they differ.
+
+    It generates no text: small models often write neither answer, and the next token's probabilities take a single,
+    deterministic pass. It always decides, well or badly: see its agreement with labels and its position bias.
+    """
+
+    def __init__(self, model: LanguageModel) -> None:
+        """Take any causal language model; its chat template is used if it has one."""
+        self.model = model
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.model.name
+
+    @property
+    def identity(self) -> str:
+        """The model's weights and tokenizer."""
+        return self.model.digest
+
+    def answer(self, questions: Sequence[Question]) -> Iterator[tuple[int, str]]:
+        """Yield answers, long questions first; an exact tie is the empty answer.
+
+        Raises:
+            UserError: a question is longer than the model's context.
+        """
+        rows, rivals = zip(*map(self._row, questions), strict=True)
+        for members, batch in batches(self.model, rows, BATCH):
+            with measuring(self.model.model):
+                scores = log_probs(self.model.model, states(self.model.model, batch)).cpu()
+            last = (batch.length.cumsum(0) - 1).cpu()
+            for i, place in zip(members, last.tolist(), strict=True):
+                pair = scores[place, torch.tensor(rivals[i])]
+                yield i, "" if pair[0] == pair[1] else questions[i].answers[int(pair.argmax())]
+
+    def _row(self, question: Question) -> tuple[Tokens, tuple[int, int]]:
+        """Return the question with the common beginning of both answers, and the tokens at which they differ."""
+        tokenizer = self.model.tokenizer
+        if tokenizer.chat_template:
+            turn = [{"role": "user", "content": question.text}]
+            text = str(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
+            lead = ""
+        else:
+            text, lead = f"{question.text}\n\nAnswer:", " "
+        one, other = (tokenize(tokenizer, text, lead + answer, ends=False) for answer in question.answers)
+        shared = 0
+        while one.completion[shared : shared + 1] == other.completion[shared : shared + 1] != ():
+            shared += 1
+        apart = one.completion[shared : shared + 1] + other.completion[shared : shared + 1]
+        if len(apart) < 2:
+            raise UserError(f"judge {self.name} cannot tell its answers {' and '.join(question.answers)} apart")
+        row = Tokens(one.prompt, one.completion[: shared + 1])
+        longest = getattr(self.model.model.config, "max_position_embeddings", None)
+        if longest and len(row.prompt) + shared > longest:
+            raise UserError(
+                f"judge {self.name}: a question has {len(row.prompt)} tokens and its context {longest}: "
+                "take a judge with a longer context"
+            )
+        return row, (apart[0], apart[1])
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -31,16 +121,26 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
+@dataclass(frozen=True)
+class Limits:
+    """How patient a remote judge is."""
+
+    timeout: float = 60.0
+    """Seconds without a byte after which a request has failed."""
+    waits: Sequence[float] = (1, 2, 4, 8, 16)
+    """Seconds before each repetition after a temporary failure (busy, overloaded, too slow, cut off)."""
+    parallel: int = 4
+    """Requests at a time."""
+
+
 class RemoteJudge:
-    """Asks a server several questions at a time, and again where it was busy.
+    """Sends several questions at a time, and repeats those for which the server was busy.
 
     Args:
         url: up to and including /v1.
-        model: which of its models; default the only one it has.
+        model: which of its models; default its only one.
         options: sent along with every question, such as temperature.
-        timeout: seconds without a byte after which a request has failed.
-        waits: seconds before each repetition after a failure that may pass (busy, overloaded, too slow, cut off).
-        parallel: questions at a time.
+        limits: of time, repetitions and parallel requests.
 
     Raises:
         UserError: not such a URL, no such model, or a choice between several.
@@ -51,18 +151,13 @@ class RemoteJudge:
         self,
         url: str,
         model: str | None = None,
-        *,
         options: Mapping[str, Any] | None = None,
-        timeout: float = 60.0,
-        waits: Sequence[float] = (1, 2, 4, 8, 16),
-        parallel: int = 4,
+        limits: Limits = Limits(),
     ) -> None:
-        self.url = _base(url)
-        self.options = dict(options or {})
-        self.timeout, self.waits, self.parallel = timeout, tuple(waits), parallel
+        self.url, self.options, self.limits = _base(url), dict(options or {}), limits
         self._key = _key()
         self._stopped = threading.Event()
-        # A proxy has no business with this machine's own ports.
+        # Requests to this machine's own ports bypass any proxy.
         local = urlsplit(self.url).hostname in ("localhost", "127.0.0.1", "::1")
         self._opener = urllib.request.build_opener(_NoRedirect, *([urllib.request.ProxyHandler({})] if local else []))
         self.model = model or self._only_model()
@@ -74,20 +169,20 @@ class RemoteJudge:
 
     @property
     def identity(self) -> str:
-        """The address, the model and how it is asked: all that is known of it from here."""
+        """The address, the model and the options: all that is known about a remote model."""
         return json.dumps([self.url, self.model, self.options], sort_keys=True)
 
     def answer(self, questions: Sequence[Question]) -> Iterator[tuple[int, str]]:
         """Yield answers as they come.
 
         Raises:
-            PmpoOfflineError: a question failed for good; the others that are under way are still answered.
+            PmpoOfflineError: a question failed for good; answers to requests in flight are still yielded.
         """
         failure: PmpoOfflineError | None = None
         waiting = iter(enumerate(questions))
-        with ThreadPoolExecutor(self.parallel) as pool:
-            # No more is handed out than is asked at once: whatever ends this, the rest is not asked.
-            asked = {pool.submit(self._ask, each): i for i, each in islice(waiting, self.parallel)}
+        with ThreadPoolExecutor(self.limits.parallel) as pool:
+            # Only as many are submitted as run at once, so that a failure or Ctrl-C cancels the rest.
+            asked = {pool.submit(self._ask, each): i for i, each in islice(waiting, self.limits.parallel)}
             try:
                 while asked:
                     for done in wait(asked, return_when=FIRST_COMPLETED).done:
@@ -98,7 +193,7 @@ class RemoteJudge:
                             failure = failure or error
                         if failure is None:
                             asked |= {pool.submit(self._ask, each): i for i, each in islice(waiting, 1)}
-            except BaseException:  # Ctrl-C: what is under way is not repeated
+            except BaseException:  # Ctrl-C: requests in flight are not repeated
                 self._stopped.set()
                 raise
         if failure:
@@ -113,7 +208,7 @@ class RemoteJudge:
             raise PmpoOfflineError(
                 f"judge {self.name}: its reply is no chat completion: {self._quote(reply)}"
             ) from None
-        return text if isinstance(text, str) else ""  # a refusal says nothing
+        return text if isinstance(text, str) else ""  # null for a refusal
 
     def _only_model(self) -> str:
         reply = self._request("/models", None)
@@ -127,14 +222,14 @@ class RemoteJudge:
         return names[0]
 
     def _request(self, path: str, body: bytes | None) -> Any:
-        """Return the JSON that the server answers, repeating what failed for the moment."""
+        """Return the JSON reply of the server; temporary failures are repeated."""
         headers = {"Content-Type": "application/json", "User-Agent": "pmpo-offline"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
         request = urllib.request.Request(self.url + path, body, headers)
-        for pause in (*self.waits, None):
+        for pause in (*self.limits.waits, None):
             try:
-                with self._opener.open(request, timeout=self.timeout) as response:
+                with self._opener.open(request, timeout=self.limits.timeout) as response:
                     return self._parsed(response.read(LONGEST_REPLY))
             except urllib.error.HTTPError as error:
                 with error:
@@ -144,11 +239,11 @@ class RemoteJudge:
             except (OSError, http.client.HTTPException) as error:
                 reason = getattr(error, "reason", error)
                 problem = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
-                # Nobody is there, or nobody of this name: that does not pass by itself.
+                # Connection refused, unknown host: do not retry.
                 passing, asked = isinstance(reason, TimeoutError | ConnectionError | http.client.HTTPException), None
                 passing = passing and not isinstance(reason, ConnectionRefusedError)
             if not passing or pause is None or self._stopped.is_set():
-                tries = f" ({len(self.waits) + 1} tries)" if passing and self.waits else ""
+                tries = f" ({len(self.limits.waits) + 1} tries)" if passing and self.limits.waits else ""
                 raise PmpoOfflineError(f"judge {self.url}{path}: {problem}{tries}{self._advice(problem)}")
             self._stopped.wait(min(float(asked), LONGEST_WAIT) if asked and asked.isdigit() else pause)
         raise AssertionError  # the last turn returns or raises
@@ -168,7 +263,7 @@ class RemoteJudge:
         return "" if problem.startswith("HTTP") else "; is the server running?"
 
     def _quote(self, said: object) -> str:
-        """Return the beginning of what a server said, on one line and without the key, which some repeat."""
+        """Return the beginning of a server's reply, on one line and without the key, which some repeat."""
         text = " ".join((said if isinstance(said, str) else json.dumps(said)).split())
         if self._key:
             text = text.replace(self._key, "…")
@@ -180,7 +275,7 @@ def _base(url: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UserError(f"judge {url}: no URL; write it as in http://localhost:8000/v1")
     if parts.username or parts.password or parts.query:
-        # Not repeated: it may hold a key.
+        # The URL is not repeated: it may hold a key.
         raise UserError(f"judge at {parts.hostname}: a URL with a name, a key or a query; the key belongs in ${KEY}")
     return url.rstrip("/").removesuffix("/chat/completions")
 

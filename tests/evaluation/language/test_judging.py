@@ -5,11 +5,9 @@ from __future__ import annotations
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from pmpo_offline.evaluation.language.agreement import Agreement, agreement
-from pmpo_offline.evaluation.language.answers import Answers
 from pmpo_offline.evaluation.language.held_out import held_out_responses
-from pmpo_offline.evaluation.language.judge import Pair, compare, judge, labelled_pairs
-from pmpo_offline.evaluation.language.questions import templates
+from pmpo_offline.evaluation.language.judging import Agreement, Pair, agreement, compare, judge, labelled_pairs
+from pmpo_offline.evaluation.language.questions import Answers, templates
 
 
 class Rule:

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from pmpo_offline.evaluation.language.answers import Answers, meaning
-from pmpo_offline.evaluation.language.questions import Question, templates
+from pmpo_offline.evaluation.language.questions import Answers, Question, meaning, templates
 from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.runtime.progress import on_progress
 
 LETTERS = ("A", "B")
 
@@ -71,9 +71,10 @@ def test_a_judge_is_asked_nothing_twice(tmp_path):
     told = []
     answers = Answers(judge, tmp_path / "judge.jsonl")
     expected = [f"of question {i % 4}" for i in range(6)]
-    assert answers.ask(questions, lambda *done: told.append(done)) == expected
+    with on_progress(lambda *stage: told.append(stage)):
+        assert answers.ask(questions) == expected
     assert sorted(judge.asked) == [f"question {i}" for i in range(4)]  # nor in one call
-    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert told == [("ask the judge", done, 4) for done in (1, 2, 3, 4)]
 
     silent = Scripted(lambda question: pytest.fail("asked again"))
     assert Answers(silent, tmp_path / "judge.jsonl").ask(questions) == expected

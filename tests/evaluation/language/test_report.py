@@ -8,9 +8,9 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from pmpo_offline.data import load_dataset, write
-from pmpo_offline.evaluation.language import evaluate_language
+from pmpo_offline.evaluation.language import Sampling, evaluate_language
 from pmpo_offline.evaluation.language.held_out import Form, form, held_out_prompts, held_out_responses
-from pmpo_offline.evaluation.language.reward import SCHEMA, accepted
+from pmpo_offline.evaluation.language.report import SCHEMA, accepted
 from pmpo_offline.policies.language import LanguageModel
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.tasks.language.tiny import TASK
@@ -19,7 +19,7 @@ from pmpo_offline.tasks.language.tiny import TASK
 def test_one_row_a_sample(random_model, reversals):
     policy, reference = random_model(0), random_model(1)
     dataset = reversals(train=2, test=6)
-    frame = evaluate_language(policy, reference, dataset, samples=3, seed=5)
+    frame = evaluate_language(policy, reference, dataset, Sampling(samples=3, seed=5))
     assert frame.schema == SCHEMA
     assert frame.height == 18
     assert set(frame["prompt_id"]) == set(range(2, 8))  # held out
@@ -36,11 +36,11 @@ def test_one_row_a_sample(random_model, reversals):
 def test_equal_policies_get_equal_samples_and_drift_nowhere(random_model, reversals):
     policy, twin = random_model(0), random_model(0)
     dataset = reversals()
-    frame = evaluate_language(policy, twin, dataset, samples=2, seed=1)
-    assert frame.equals(evaluate_language(twin, policy, dataset, samples=2, seed=1))
+    frame = evaluate_language(policy, twin, dataset, Sampling(samples=2, seed=1))
+    assert frame.equals(evaluate_language(twin, policy, dataset, Sampling(samples=2, seed=1)))
     np.testing.assert_allclose(frame["kl"], 0, atol=1e-5)
     np.testing.assert_allclose(frame["token_kl"], 0, atol=1e-5)
-    other = evaluate_language(policy, twin, dataset, samples=2, seed=2)
+    other = evaluate_language(policy, twin, dataset, Sampling(samples=2, seed=2))
     assert frame["completion"].to_list() != other["completion"].to_list()
 
 
@@ -53,18 +53,18 @@ def test_a_small_change_of_the_policy_changes_few_samples(random_model, reversal
             nn.init.normal_(weight, std=0.02)
     policy = LanguageModel(lora.eval(), nudged.tokenizer, "nudged", "nudged")
     dataset = reversals(test=20)
-    before = evaluate_language(reference, reference, dataset, samples=3, seed=0)["completion"].to_list()
-    after = evaluate_language(policy, reference, dataset, samples=3, seed=0)
+    before = evaluate_language(reference, reference, dataset, Sampling(samples=3, seed=0))["completion"].to_list()
+    after = evaluate_language(policy, reference, dataset, Sampling(samples=3, seed=0))
     same = np.mean([a == b for a, b in zip(before, after["completion"], strict=True)])
     assert 0.5 < same < 1
-    again = evaluate_language(reference, reference, dataset, samples=3, seed=1)["completion"].to_list()
+    again = evaluate_language(reference, reference, dataset, Sampling(samples=3, seed=1))["completion"].to_list()
     assert np.mean([a == b for a, b in zip(before, again, strict=True)]) < 0.3
 
 
 def test_fewer_prompts_are_the_first_of_more(random_model, reversals):
     policy = random_model(0)
     dataset = reversals(test=10)
-    few = evaluate_language(policy, policy, dataset, prompts=4)
+    few = evaluate_language(policy, policy, dataset, Sampling(prompts=4))
     many = evaluate_language(policy, policy, dataset)
     assert many.height == 10
     assert few["completion"].to_list() == many["completion"][:4].to_list()
