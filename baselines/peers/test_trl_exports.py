@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -60,17 +61,22 @@ def decoded(ids: list[list[int]]) -> list[str]:
     return [" ".join(made.convert_ids_to_tokens([token for token in row if token < len(WORDS)])) for row in ids]
 
 
-def test_kto_takes_the_unpaired_form_unchanged(exported: tuple[data.Dataset, Path], tmp_path: Path) -> None:
-    """Its own preparation keeps every prompt, completion and label, and its batches in file order hold both classes."""
-    splits = opened(exported, "kto", tmp_path)
-    trainer = KTOTrainer(
+def built(trainer: Any, args: Any, splits: Any) -> Any:
+    """Return one of TRL's trainers on the exported splits."""
+    return trainer(
         model=llama(0),
         ref_model=llama(1),
-        args=KTOConfig(**arguments(tmp_path, 8)),
+        args=args,
         train_dataset=splits["train"],
         eval_dataset=splits["test"],
         processing_class=tokenizer(),
     )
+
+
+def test_kto_takes_the_unpaired_form_unchanged(exported: tuple[data.Dataset, Path], tmp_path: Path) -> None:
+    """Its own preparation keeps every prompt, completion and label, and its batches in file order hold both classes."""
+    splits = opened(exported, "kto", tmp_path)
+    trainer = built(KTOTrainer, KTOConfig(**arguments(tmp_path, 8)), splits)
     rows = pl.DataFrame(pl.from_arrow(exported[0].table)).filter(pl.col("label").is_not_null())
     for split, prepared in (("train", trainer.train_dataset), ("test", trainer.eval_dataset)):
         due = rows.filter(pl.col("split") == split)
@@ -91,14 +97,7 @@ def test_kto_takes_the_unpaired_form_unchanged(exported: tuple[data.Dataset, Pat
 def test_dpo_takes_the_pairs_unchanged(exported: tuple[data.Dataset, Path], tmp_path: Path) -> None:
     """Its own preparation keeps every pair."""
     splits = opened(exported, "dpo", tmp_path)
-    trainer = DPOTrainer(
-        model=llama(0),
-        ref_model=llama(1),
-        args=DPOConfig(**arguments(tmp_path, 8)),
-        train_dataset=splits["train"],
-        eval_dataset=splits["test"],
-        processing_class=tokenizer(),
-    )
+    trainer = built(DPOTrainer, DPOConfig(**arguments(tmp_path, 8)), splits)
     for name, split in (("train", trainer.train_dataset), ("test", trainer.eval_dataset)):
         sides = {side: decoded(split[f"{side}_ids"]) for side in ("chosen", "rejected")}
         for side, found in sides.items():

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pytest
 import torch
 from helpers.labelled import saved
+from helpers.small_language import byte_tokenizer
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from pmpo_offline.build import build_dataset
 from pmpo_offline.cli.main import run
@@ -44,15 +44,6 @@ def save_model(directory: Path, seed: int, tokenizer: PreTrainedTokenizerBase | 
     LlamaForCausalLM(config).save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return directory
-
-
-def bytewise() -> PreTrainedTokenizerBase:
-    """One token a byte: a judge reads every question."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    whole = Tokenizer(models.BPE({word: i for i, word in enumerate([*alphabet, "<end>"])}, []))
-    whole.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    whole.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=whole, eos_token="<end>", pad_token="<end>")
 
 
 def save_dataset(directory: Path, task: str = "language/tiny") -> Path:
@@ -168,7 +159,7 @@ def test_weights_are_read_once(
 
 
 def test_a_judge(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    judge = save_model(place / "judge", 5, bytewise())
+    judge = save_model(place / "judge", 5, byte_tokenizer())
     found = answer(capsys, place / "run", "--judge", judge)["judge"]
     assert found["samples"]["wins"] + found["samples"]["losses"] + found["samples"]["ties"] == 6
     assert found["labels"]["single"]["n"] == 12

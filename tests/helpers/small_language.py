@@ -1,4 +1,4 @@
-"""A random Llama of two layers that reads the tiny grammar, and a few labelled answers."""
+"""A random Llama of two layers that reads the tiny grammar, a tokenizer of bytes, and a few labelled answers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.tasks.language.tiny import TASK, tokenizer
@@ -24,6 +25,15 @@ def random_model(seed: int = 0) -> LlamaForCausalLM:
     ids = {"bos_token_id": None, "eos_token_id": read.eos_token_id, "pad_token_id": read.pad_token_id}
     config = LlamaConfig(vocab_size=len(read), max_position_embeddings=32, initializer_range=0.2, **SIZE, **ids)
     return LlamaForCausalLM(config).eval()
+
+
+def byte_tokenizer() -> PreTrainedTokenizerBase:
+    """One token a byte, so that every text can be written."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    whole = Tokenizer(models.BPE({word: i for i, word in enumerate([*alphabet, "<end>"])}, []))
+    whole.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    whole.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=whole, eos_token="<end>", pad_token="<end>")
 
 
 def labelled_rows(prompts: int = 12, answers: int = 4) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
+from helpers.resumed import assert_resumes
 
 from pmpo_offline.online import cloning
 from pmpo_offline.online.behavior import returns
@@ -57,18 +57,9 @@ def test_a_restored_learner_goes_on_as_if_nothing_had_happened(monkeypatch: pyte
         monkeypatch.setattr(cloning, name, number)
     monkeypatch.setattr(cloning, "BEGINNINGS", 8)
     uninterrupted, first, second = (Cloning(rules(TASK), 3, 1_000) for _ in range(3))
-    for _ in range(6):
-        uninterrupted.advance()
-    for _ in range(3):
-        first.advance()
-    second.restore(first.state())
-    for _ in range(3):
-        second.advance()
-    assert second.frames == uninterrupted.frames == 6 * 4 * 8
-    expected, found = uninterrupted.state(), second.state()
-    assert expected.keys() == found.keys()
-    assert all(torch.equal(expected[name], found[name]) for name in expected)
-    assert len(expected["rows"]) == 100
+    assert_resumes(uninterrupted, first, second)
+    assert second.frames == 6 * 4 * 8
+    assert len(second.state()["rows"]) == 100
 
 
 def test_only_what_has_a_script_is_cloned() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from helpers.resumed import assert_resumes
 
 from pmpo_offline.online.behavior import random_returns, returns
 from pmpo_offline.online.ppo import PPO, Moments, advantages, clipped
@@ -63,18 +64,8 @@ def test_moments_of_batches_are_those_of_all_rows() -> None:
 @pytest.mark.parametrize("task", ["dm_control/cartpole-swingup", "mujoco/hopper"])
 def test_a_restored_learner_goes_on_as_if_nothing_had_happened(task: str) -> None:
     uninterrupted, first, second = (PPO(rules(task), 3, 1_000, SMALL) for _ in range(3))
-    for _ in range(6):
-        uninterrupted.advance()
-    for _ in range(3):
-        first.advance()
-    second.restore(first.state())
-    for _ in range(3):
-        second.advance()
-    assert second.frames == uninterrupted.frames > 0
-    expected, found = uninterrupted.state(), second.state()
-    assert expected.keys() == found.keys()
-    assert all(torch.equal(expected[name], found[name]) for name in expected)
-    assert not torch.equal(expected["weight.0"], first.state()["weight.0"])
+    assert_resumes(uninterrupted, first, second)
+    assert not torch.equal(second.state()["weight.0"], first.state()["weight.0"])
 
 
 def test_the_state_is_a_copy() -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.experiences import assert_equal, part
 
 from pmpo_offline.declarations import catalog
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
@@ -29,23 +29,6 @@ SPEC = CollectionSpec(DECLARED, EPISODES, 0)
 @pytest.fixture(scope="module")
 def recorded() -> Experience:
     return record(BEHAVIORS, range(EPISODES))
-
-
-def part(experience: Experience, episode: int) -> Experience:
-    """One episode of several."""
-    end = int(experience.length[: episode + 1].sum())
-    rows = slice(end - int(experience.length[episode]), end)
-    steps = ("observation", "action", "reward")
-    return Experience(
-        **{f.name: getattr(experience, f.name)[rows if f.name in steps else [episode]] for f in fields(Experience)}
-    )
-
-
-def assert_equal(one: Experience, other: Experience) -> None:
-    for f in fields(Experience):
-        left, right = getattr(one, f.name), getattr(other, f.name)
-        assert left.shape == right.shape, f.name
-        np.testing.assert_array_equal(left, right, err_msg=f.name)
 
 
 def test_an_episode_is_a_function_of_its_seed(recorded: Experience) -> None:

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pytest
 import torch
 from helpers.labelled import labelled
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from helpers.small_language import byte_tokenizer
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from pmpo_offline.data import (
     Dataset,
@@ -25,15 +25,6 @@ from pmpo_offline.data import (
 )
 from pmpo_offline.policies.language import LanguageModel
 from pmpo_offline.tasks.language import tiny
-
-
-def byte_tokenizer() -> PreTrainedTokenizerBase:
-    """One token a byte, so that every text can be written."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    whole = Tokenizer(models.BPE({word: i for i, word in enumerate([*alphabet, "<end>"])}, []))
-    whole.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    whole.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=whole, eos_token="<end>", pad_token="<end>")
 
 
 def language_model(seed: int, tokenizer: PreTrainedTokenizerBase, spread: float = 0.4, **shape: Any) -> LanguageModel:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,8 +9,8 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from helpers.experiences import assert_equal, part
 
-from pmpo_offline.data import Experience
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.policies.behavior import BehaviorPolicy
 from pmpo_offline.runtime.errors import UserError
@@ -46,20 +45,6 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     BehaviorPolicy.save_ladder(folder / "replay.safetensors", [policy(1), policy(2)], {})
     monkeypatch.setattr(behaviors.catalog, "root", lambda kind: tmp_path / kind)
     return folder
-
-
-def part(experience: Experience, episode: int) -> Experience:
-    end = int(experience.length[: episode + 1].sum())
-    rows = slice(end - int(experience.length[episode]), end)
-    steps = ("observation", "action", "reward")
-    return Experience(
-        **{f.name: getattr(experience, f.name)[rows if f.name in steps else [episode]] for f in fields(Experience)}
-    )
-
-
-def assert_equal(one: Experience, other: Experience) -> None:
-    for f in fields(Experience):
-        np.testing.assert_array_equal(getattr(one, f.name), getattr(other, f.name), err_msg=f.name)
 
 
 def test_recorded_actions_give_the_recorded_rewards_in_the_official_environment() -> None:
