@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from .objective import declare
 from .rows import detached, full_precision, mean, row_weight
 
 
+@declare()
 def bc(logp: Tensor, weight: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
     """Raise the log-probability of every row: `loss = -E[log pi(y|x)]`.
 

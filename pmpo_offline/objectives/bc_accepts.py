@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from .objective import declare
 from .rows import classes, detached, full_precision, mean, row_weight
 
 
+@declare(exempt={"rejects sink": "it learns from accepts alone"})
 def bc_accepts(logp: Tensor, label: Tensor, weight: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
     """Raise the log-probability of the accepted rows: `loss = -E_accept[log pi(y|x)]`.
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from .objective import POSITIVE, declare
 from .rows import Setting, classes, detached, full_precision, mean, per_run, present
 
 
+@declare({"beta": POSITIVE}, optional={"shift": "reward_shift"})
 def bco(
     logp: Tensor,
     ref_logp: Tensor,

@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .objective import declare
 from .rows import detached, full_precision, mean, row_weight
 
 
+@declare()
 def binary_crr(logp: Tensor, advantage: Tensor, weight: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
     """Raise the log-probability of the rows of positive advantage.
 

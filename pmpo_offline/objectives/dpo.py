@@ -5,10 +5,12 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from .objective import POSITIVE, declare
 from .pairs import log_ratio, pair_metrics
 from .rows import Setting, full_precision, mean, per_run, row_weight
 
 
+@declare({"beta": POSITIVE})
 def dpo(
     logp_chosen: Tensor,
     logp_rejected: Tensor,
@@ -50,11 +52,4 @@ def dpo(
     chosen, rejected = log_ratio(logp_chosen, ref_chosen, weight), log_ratio(logp_rejected, ref_rejected, weight)
     loss = -mean(logsigmoid(beta * (chosen - rejected)), weight)
 
-    return loss, pair_metrics(
-        loss,
-        logp_chosen=logp_chosen,
-        logp_rejected=logp_rejected,
-        reward_chosen=beta * chosen,
-        reward_rejected=beta * rejected,
-        weight=weight,
-    )
+    return loss, pair_metrics(loss, (logp_chosen, logp_rejected), (beta * chosen, beta * rejected), weight)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .objective import POSITIVE, declare
 from .pairs import log_ratio, pair_metrics
 from .rows import Setting, full_precision, mean, per_run, row_weight
 
 
+@declare({"beta": POSITIVE}, exempt={"extreme values": "it squares the margin, and float32 ends at 1e38"})
 def ipo(
     logp_chosen: Tensor,
     logp_rejected: Tensor,
@@ -50,6 +52,11 @@ def ipo(
     )
 
 
+@declare(
+    {"beta": POSITIVE},
+    families=("language",),
+    exempt={"extreme values": "it squares the margin, and float32 ends at 1e38"},
+)
 def ipo_length_normalized(
     logp_chosen: Tensor,
     logp_rejected: Tensor,
@@ -93,14 +100,7 @@ def ipo_length_normalized(
     rejected = log_ratio(logp_rejected, ref_rejected, weight) / _length(length_rejected, weight)
     loss = mean((chosen - rejected - 1 / (2 * beta)).square(), weight)
 
-    return loss, pair_metrics(
-        loss,
-        logp_chosen=logp_chosen,
-        logp_rejected=logp_rejected,
-        reward_chosen=beta * chosen,
-        reward_rejected=beta * rejected,
-        weight=weight,
-    )
+    return loss, pair_metrics(loss, (logp_chosen, logp_rejected), (beta * chosen, beta * rejected), weight)
 
 
 def _length(length: Tensor, weight: Tensor) -> Tensor:

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from torch import Tensor, sigmoid
 
+from .objective import NOT_NEGATIVE, POSITIVE, declare
 from .rows import Setting, classes, detached, full_precision, mean, per_run, present, reduced, row_weight
 
 
+@declare(
+    {"beta": POSITIVE, "desirable_weight": NOT_NEGATIVE, "undesirable_weight": NOT_NEGATIVE},
+    {"kl": "policy_kl"},
+    exempt={"exact stacking": "sigmoid rounds the last elements of an array otherwise"},
+)
 def kto(
     logp: Tensor,
     ref_logp: Tensor,

@@ -6,9 +6,15 @@ import torch
 from torch import Tensor
 
 from .duals import candidates, state_temperature
+from .objective import NOT_NEGATIVE, POSITIVE, declare
 from .rows import Setting, detached, full_precision, mean, per_run, present, row_weight
 
 
+@declare(
+    {"temperature": POSITIVE, "epsilon": NOT_NEGATIVE},
+    {"logp": "group_logp", "score": "group_score"},
+    variants={"a budget": {"epsilon": 0.2}},
+)
 def mpo(
     logp: Tensor,
     score: Tensor,

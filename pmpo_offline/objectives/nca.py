@@ -5,10 +5,12 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from .objective import POSITIVE, declare
 from .pairs import log_ratio, pair_metrics
 from .rows import Setting, full_precision, mean, per_run, row_weight
 
 
+@declare({"beta": POSITIVE})
 def nca(
     logp_chosen: Tensor,
     logp_rejected: Tensor,
@@ -52,11 +54,4 @@ def nca(
     rejected = beta * log_ratio(logp_rejected, ref_rejected, weight)
     loss = -mean(logsigmoid(chosen) + (logsigmoid(-chosen) + logsigmoid(-rejected)) / 2, weight)
 
-    return loss, pair_metrics(
-        loss,
-        logp_chosen=logp_chosen,
-        logp_rejected=logp_rejected,
-        reward_chosen=chosen,
-        reward_rejected=rejected,
-        weight=weight,
-    )
+    return loss, pair_metrics(loss, (logp_chosen, logp_rejected), (chosen, rejected), weight)

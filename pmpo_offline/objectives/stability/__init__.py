@@ -17,7 +17,8 @@ while rejects outweigh accepts on some outcome, they merely slow the fall. Only 
 
 from __future__ import annotations
 
-from .gaussian import gaussian_beta_min, gaussian_bounded, gaussian_optimum
-from .tabular import beta_min, optimal_policy
-
-__all__ = ["beta_min", "gaussian_beta_min", "gaussian_bounded", "gaussian_optimum", "optimal_policy"]
+from .gaussian import gaussian_beta_min as gaussian_beta_min
+from .gaussian import gaussian_bounded as gaussian_bounded
+from .gaussian import gaussian_optimum as gaussian_optimum
+from .tabular import beta_min as beta_min
+from .tabular import optimal_policy as optimal_policy

@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .class_weights import class_weights
+from .tabular import class_weights
 
 
 def gaussian_beta_min(

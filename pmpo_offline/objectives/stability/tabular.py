@@ -10,8 +10,6 @@ from typing import Literal
 
 from torch import Tensor
 
-from .class_weights import class_weights
-
 
 def beta_min(
     alpha: float,
@@ -103,3 +101,17 @@ def optimal_policy(
     if (coefficient < 0).any() or not coefficient.any():
         raise ValueError(f"PMPO has no minimum at alpha={alpha}, beta={beta}: raise beta (see beta_min)")
     return coefficient / coefficient.sum()
+
+
+def class_weights(normalize: str, accepts: float, rejects: float) -> tuple[float, float]:
+    """Return (w_a, w_r), the weights of the classes in `pmpo`, from their amounts among the labelled rows.
+
+    Raises:
+        ValueError: another `normalize`.
+    """
+    if normalize == "set":
+        return 1.0, 1.0
+    if normalize == "joint":
+        labelled = (accepts + rejects) or 1.0
+        return accepts / labelled, rejects / labelled
+    raise ValueError(f'normalize is "joint" or "set", not {normalize!r}')
