@@ -30,13 +30,14 @@ from .nca import nca as nca
 from .objective import Interval as Interval
 from .objective import Objective as Objective
 from .objective import Words as Words
+from .objective import declaration as declaration
 from .objective import declare as declare
 from .pmpo import pmpo as pmpo
 from .td3_bc import td3_bc as td3_bc
 from .unlikelihood import unlikelihood as unlikelihood
 
-OBJECTIVES: dict[str, Objective] = {
-    loss.__name__: loss.objective  # type: ignore[attr-defined]
+OBJECTIVES = {
+    loss.__name__: declaration(loss)
     for loss in (
         *(pmpo, bc, bc_accepts, binary_crr, awr, unlikelihood, mpo),
         *(dpo, ipo, ipo_length_normalized, nca, kto, bco, td3_bc),

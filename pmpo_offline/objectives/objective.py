@@ -162,3 +162,8 @@ def declare(
         return checked
 
     return decorate
+
+
+def declaration(loss: Callable[..., Loss]) -> Objective:
+    """Return what a decorated loss function declares."""
+    return loss.objective  # type: ignore[attr-defined,no-any-return]
