@@ -1,27 +1,39 @@
-"""From a recipe to a dataset: collect, then the tail that imports share (`finishing`).
+"""Build what is declared: recipes, and the source that simulates them.
 
-```
-recipe ── task.collect ── finish ── write ──▶ <home>/<id>/
-```
-Recipes of kind "responses" go another way, that of `responding`.
+Recipes of kind "responses" are sampled from a language model instead (`sample`).
 """
 
 from __future__ import annotations
 
 import os
 import warnings
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 
 from pmpo_offline import data, tasks
-from pmpo_offline.build.cache import kept, standing, versions
-from pmpo_offline.build.label import Order, finish
-from pmpo_offline.build.recipe import Recipe
+from pmpo_offline.build.options import Changes
+from pmpo_offline.build.pipeline import (
+    Content,
+    Critic,
+    Labelling,
+    Spec,
+    Target,
+    build,
+    candidates_table,
+    variant,
+    versions,
+)
 from pmpo_offline.data import Dataset, LabelRule
 from pmpo_offline.declarations import catalog
-from pmpo_offline.runtime.errors import UserError
-from pmpo_offline.tasks import CollectionSpec, Task
+from pmpo_offline.declarations.catalog import DatasetDeclaration
+from pmpo_offline.runtime.errors import UserError, validated
+from pmpo_offline.runtime.hashing import hash_json
+from pmpo_offline.training import CandidateSettings, CriticSettings
 
 DEFAULT = "rgb-stacking/proxy-v0"
+_EXPERIENCE = 1
+"""Revision of physics, observations, rewards and critics: raise it when they change what they make of one recipe."""
 
 
 def build_dataset(
@@ -37,7 +49,7 @@ def build_dataset(
     overwrite: bool = False,
     home: Path | None = None,
 ) -> Dataset:
-    """Build a declared dataset, or open it if it stands with the same settings.
+    """Build a declared dataset, or open it if it is built with the same settings.
 
     Args:
         id: a declared id, or the path of a recipe's `.toml`.
@@ -45,65 +57,105 @@ def build_dataset(
         label: `SCORE[:THRESHOLD[:DEAD_ZONE]]`, see `data.labels`; None as declared.
         noise: rate of flipped labels; None as declared.
         format: "arrow", or "hdf5" (a Minari directory).
-        episodes: how many to collect, or how many prompts to ask; None as declared.
+        episodes: episodes to collect, or prompts to ask; None as declared.
         seed: of everything random; None as declared.
         workers: processes that simulate; default one a core. The content does not depend on it.
-        overwrite: build again what stands.
+        overwrite: build again what is built.
         home: where datasets are; default `data.home()`.
 
     Raises:
         UserError: something is unknown, malformed or impossible.
         PmpoOfflineError: the disk refuses.
     """
-    declared = catalog.dataset(id)
     root = data.home() if home is None else home
-    changes = {"imbalance": imbalance, "label": label, "noise": noise, "episodes": episodes, "seed": seed}
-    if declared.kind == "responses":
-        from pmpo_offline.build.sample import ResponseRecipe, build_responses
+    recipe = Recipe.of(catalog.dataset(id), Changes(imbalance, label, noise, episodes, seed))
+    return build(recipe.spec(root, workers or os.cpu_count() or 1), Target(root, format, overwrite))
 
-        answered = ResponseRecipe.of(declared, **changes)
-        return build_responses(answered, format=format, overwrite=overwrite, home=root)
-    recipe = Recipe.of(declared, **changes)
-    task = tasks.get(recipe.declaration.task)
-    order = _order(recipe, task)
-    if not overwrite and (found := standing(order, format, root)):
-        return found
-    if order.references is None:
+
+@dataclass(frozen=True)
+class Recipe:
+    """A declared dataset, as declared and with a user's changes."""
+
+    declared: DatasetDeclaration
+    changed: DatasetDeclaration
+
+    @classmethod
+    def of(cls, declared: DatasetDeclaration, changes: Changes | None = None) -> Recipe:
+        """Apply the changes; `UserError` for what is malformed."""
+        given = {name: value for name, value in vars(changes or Changes()).items() if value is not None}
+        recipe = cls(declared, catalog.revise(declared, "build-dataset", given))
+        if recipe.labelling.label == LabelRule.parse(declared.label) and declared.kind != "responses":
+            kind = "candidates" if recipe.labelling.label.score == "q_rank" else "transitions"
+            if kind != declared.kind:
+                raise UserError(f"{declared.id} declares kind {declared.kind}, and its labels make it {kind}: say so")
+        return recipe
+
+    @cached_property
+    def labelling(self) -> Labelling:
+        """Labels, and what is kept of them."""
+        changed = self.changed
+        return Labelling(LabelRule.parse(changed.label), changed.imbalance, changed.noise, changed.seed)
+
+    @property
+    def id(self) -> str:
+        """The declared id, or with changes another: readable for one change, else with their hash."""
+        rules = {"label": LabelRule.parse(self.declared.label)}
+        usual, now = vars(self.declared) | rules, vars(self.changed) | {"label": self.labelling.label}
+        names = ("episodes", "seed", "label", "imbalance", "noise")
+        return variant(self.declared.id, {name: now[name] for name in names if now[name] != usual[name]})
+
+    def spec(self, home: Path, workers: int = 1) -> Spec:
+        """Return what the dataset is made of; `UserError` for settings that its task does not know."""
+        if self.changed.kind == "responses":
+            from pmpo_offline.build.sample import spec
+
+            return spec(self, home)
+        return self._simulated(workers)
+
+    def _simulated(self, workers: int) -> Spec:
+        recipe, labelling = self.changed, self.labelling
+        where = f"dataset {recipe.id}"
+        settings = validated(CriticSettings, recipe.critic, where)
+        candidates = validated(CandidateSettings, recipe.candidates, where) if recipe.candidates else None
+        task = tasks.get(recipe.task)
+        sources = task.sources(recipe.behavior)
+        recorded = [_EXPERIENCE, recipe.task, recipe.behavior, recipe.episodes, recipe.seed]
+        simulators = versions(*task.simulators)
+        raw = hash_json([recorded, "+".join(simulators.values()), *sources.values()])[:16]
+        scored = [settings.model_dump(), candidates and candidates.model_dump()]
+        critic = Critic(settings, candidates, f"judged-{hash_json(scored)[:16]}.npz")
+        labels = [str(labelling.label), labelling.imbalance, labelling.noise]
+        return Spec(
+            id=self.id,
+            task=recipe.task,
+            labelling=labelling,
+            digest=hash_json([*recorded[1:], *labels, critic.file, *sources.values()]),
+            hashes={"experience": raw, **sources},
+            source=f"simulated by pmpo-offline, task {recipe.task}",
+            licence=recipe.licence,
+            read=partial(_simulate, recipe, candidates, workers),
+            raw=raw,
+            critic=critic,
+            otherwise="built from another recipe or on other versions of the simulators: add --overwrite to build it "
+            "again, or give the recipe an id of its own",
+        )
+
+
+def _simulate(recipe: DatasetDeclaration, candidates: CandidateSettings | None, workers: int, folder: Path) -> Content:
+    """Collect episodes of the recipe's behaviours, and score candidate actions where the task knows their values."""
+    task, references = tasks.get(recipe.task), catalog.references(recipe.task)
+    if references is None:
         simulated = " and ".join(f"{name} {version}" for name, version in versions(*task.simulators).items())
         warnings.warn(f"{task.id} has no reference scores on {simulated}: its scores will be returns", stacklevel=2)
-    with kept(root, recipe.raw) as folder:
-        spec = CollectionSpec(recipe.declaration.behavior, recipe.episodes, recipe.seed)
-        experience = task.collect(spec, folder, workers or os.cpu_count() or 1)
-        asked = recipe.candidates
-        scored = task.candidates(spec, experience, asked.states, asked.actions) if asked else None
-        metadata, tables = finish(order, experience, scored, folder)
-    if recipe.label == LabelRule.parse(declared.label) and metadata.kind != declared.kind:
-        raise UserError(f"{declared.id} declares kind {declared.kind}, and its labels make it {metadata.kind}: say so")
-    data.write(data.dataset_path(order.id, root), metadata, tables, format=format, overwrite=overwrite)
-    return data.load_dataset(order.id, home=root)
-
-
-def _order(recipe: Recipe, task: Task) -> Order:
-    declaration = recipe.declaration
-    references = catalog.references(declaration.task)
-    return Order(
-        id=recipe.id,
-        task=declaration.task,
-        label=recipe.label,
-        imbalance=recipe.imbalance,
-        noise=recipe.noise,
-        seed=recipe.seed,
-        critic=recipe.critic,
-        candidates=recipe.candidates,
-        digest=recipe.digest,
-        judged=recipe.judged,
-        licence=declaration.licence,
+    collection = tasks.CollectionSpec(recipe.behavior, recipe.episodes, recipe.seed)
+    experience = task.collect(collection, folder, workers)
+    scored = candidates and task.candidates(collection, experience, candidates.states, candidates.actions)
+    transitions, ends = experience.tables()
+    return Content(
+        table=transitions,
+        episodes=ends,
+        candidates=candidates_table(scored) if scored else None,
+        settings={"episodes": recipe.episodes, "behavior": recipe.behavior},
+        packages=versions("pmpo-offline", *task.simulators, "numpy", "torch"),
         references=data.References.model_validate(references) if references else None,
-        provenance=data.Provenance(
-            sources=[f"simulated by pmpo-offline, task {declaration.task}"],
-            hashes={"experience": recipe.raw, **task.sources(declaration.behavior)},
-            packages=versions("pmpo-offline", *task.simulators, "numpy", "torch"),
-            settings={"episodes": recipe.episodes, "behavior": declaration.behavior},
-        ),
-        remedy="built from another recipe: add --overwrite to build it again, or give the recipe an id of its own",
     )

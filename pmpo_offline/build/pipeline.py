@@ -1,12 +1,135 @@
-"""One pipeline for every dataset."""
+"""One pipeline for every dataset: reuse, source, critics, labels, balance, storage.
+
+```
+spec ── is it there already? ── spec.read ── critics ── label_tables ── write ──▶ <home>/<id>/
+         (raw content and the critics' scores are cached in <home>/.raw/ and shared by every labelling,
+          share and noise that is made of them)
+```
+"""
 
 from __future__ import annotations
 
+import importlib.metadata
+import re
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import JsonValue
 
 from pmpo_offline import data
+from pmpo_offline.data import Dataset, LabelRule
 from pmpo_offline.declarations import catalog
-from pmpo_offline.runtime.errors import UserError, unknown
+from pmpo_offline.runtime import progress
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, unknown
+from pmpo_offline.runtime.files import file_lock
+from pmpo_offline.runtime.hashing import hash_file, hash_json
+from pmpo_offline.runtime.json_files import finite, read_json, write_json
+
+if TYPE_CHECKING:
+    from pmpo_offline.tasks import ScoredCandidates
+    from pmpo_offline.tasks.language import LanguageTask
+    from pmpo_offline.training import Advantages, CandidateSettings, CriticSettings
+
+_SEAL = "sha256"
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """How content is labelled, and what is kept of its labels."""
+
+    label: LabelRule
+    imbalance: float | None = None
+    """Accepted share of the labelled units; None: as they come."""
+    noise: float = 0.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Critic:
+    """The critics that score recorded experience where the labels need it."""
+
+    settings: CriticSettings
+    candidates: CandidateSettings | None
+    file: str
+    """Name of the file with their scores, beside the raw experience: a hash of all else that the scores depend on."""
+
+
+@dataclass(frozen=True, eq=False)
+class Content:
+    """What a source yields: unlabelled tables, and what dataset.json says of how they were made."""
+
+    table: pa.Table
+    """Transitions, or responses if there are no episodes."""
+    settings: dict[str, Any]
+    packages: dict[str, str]
+    hashes: dict[str, str] = field(default_factory=dict)
+    """Beyond those of `Spec.hashes`, which are known before anything is read."""
+    episodes: pa.Table | None = None
+    candidates: pa.Table | None = None
+    """Candidate actions with their true values, where a task knows them."""
+    references: data.References | None = None
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Everything that a dataset is made of."""
+
+    id: str
+    task: str
+    labelling: Labelling
+    digest: str
+    """A hash of all that was asked for: two datasets of one digest are equal."""
+    hashes: Mapping[str, str]
+    """Hashes of what the content is made from; a stored dataset with others is another one."""
+    source: str
+    """As the provenance states it."""
+    licence: str
+    read: Callable[[Path], Content]
+    """Yields the content, given the folder that raw content is cached in."""
+    raw: str | None = None
+    """Name of that folder under <home>/.raw/, a hash of all that the raw content depends on; None: no cache."""
+    critic: Critic | None = None
+    score: Mapping[str, JsonValue] = field(default_factory=dict)
+    """Settings of what computed the scores."""
+    files: Collection[Path] = ()
+    """The source's files, which the dataset must not replace."""
+    otherwise: str = "built from another recipe: add --overwrite to build it again, or give the recipe an id of its own"
+    """What another dataset of this id was made from, and what to do."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a dataset is stored, in which form, and whether it may replace another."""
+
+    home: Path
+    format: data.Format = "arrow"
+    overwrite: bool = False
+
+
+def build(spec: Spec, target: Target) -> Dataset:
+    """Build a dataset, or open the stored one if it was made of the same.
+
+    Raises:
+        UserError: the source cannot serve the labels, or another dataset of this id is stored.
+        PmpoOfflineError: a cached file is damaged, or the disk refuses.
+    """
+    directory = data.dataset_path(spec.id, target.home)
+    for path in spec.files:
+        if path.resolve().is_relative_to(directory.resolve()):
+            raise UserError(f"{path} lies in {directory}, where its import would go: choose another --id or --home")
+    if not target.overwrite and (found := _stored(spec, target)):
+        return found
+    with raw_folder(target.home, spec.raw) as folder:
+        metadata, tables = _labelled(spec, spec.read(folder), folder)
+    data.write(directory, metadata, tables, format=target.format, overwrite=target.overwrite)
+    return data.load_dataset(spec.id, home=target.home)
 
 
 def is_built(name: str, home: Path | None = None) -> bool:
@@ -21,5 +144,189 @@ def is_built(name: str, home: Path | None = None) -> bool:
             return False
         if Path(name).is_dir():
             raise
-        raise unknown("dataset", name, {*data.standing(home), *(each.id for each in catalog.datasets())}) from None
+        declared = {each.id for each in catalog.datasets()}
+        raise unknown("dataset", name, {*data.standing(home), *declared}) from None
     return True
+
+
+@contextmanager
+def raw_folder(home: Path, name: str | None) -> Iterator[Path]:
+    """Yield the folder of this raw content, locked; `PmpoOfflineError` where the disk refuses what is written there."""
+    try:
+        if name is None:
+            yield home
+            return
+        folder = home / ".raw" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        with file_lock(folder):
+            yield folder
+    except OSError as error:
+        raise PmpoOfflineError(
+            f"cannot write in {home}: {error.strerror or error}; choose another --home or free space"
+        ) from None
+
+
+def save_notes(path: Path, notes: Mapping[str, JsonValue], *files: Path) -> None:
+    """Write what is known of cached files, with a checksum of it and of them."""
+    write_json(path, {**notes, _SEAL: _seal(notes, files)})
+
+
+def load_notes(path: Path, *files: Path) -> dict[str, Any] | None:
+    """Return what `save_notes` wrote; None where it or a file is absent, or older than checksums.
+
+    Raises `PmpoOfflineError` if the notes or one of the files are damaged.
+    """
+    if not all(each.exists() for each in (path, *files)):
+        return None
+    notes = read_json(path, "delete it and run the same command again")
+    seal = notes.pop(_SEAL, None)
+    if seal is not None and seal != _seal(notes, files):
+        names = " or ".join(each.name for each in (*files, path))
+        raise PmpoOfflineError(
+            f"{names} in {path.parent} is damaged (the checksum differs): delete it and run the same command again"
+        )
+    return None if seal is None else notes
+
+
+def _seal(notes: Mapping[str, JsonValue], files: Collection[Path]) -> str:
+    return hash_json([finite(notes), *map(hash_file, files)])
+
+
+def versions(*names: str) -> dict[str, str]:
+    """Return the installed versions of these packages, for the provenance."""
+    return {name: importlib.metadata.version(name) for name in names}
+
+
+def rewards(task: LanguageTask, prompts: list[str], completions: list[str]) -> NDArray[np.float32]:
+    """Return what a task's reward function gives completions."""
+    progress.report("score responses", 0, len(prompts))
+    scores = task.reward(prompts, completions)
+    progress.report("score responses", len(prompts), len(prompts))
+    return scores
+
+
+def name_parts(name: str) -> list[str]:
+    """Return the parts of a source's name in letters that ids allow, the last with a version."""
+    parts = [re.sub(r"[^A-Za-z0-9_-]+", "-", part).strip("-_") for part in name.split("/")]
+    *space, last = [part for part in parts if part] or ["unnamed"]
+    return [*space, last if re.search(r"-v\d+$", last) else f"{last}-v0"]
+
+
+def variant(base: str, changed: Mapping[str, Any]) -> str:
+    """Return the id of a dataset with these settings changed: readable for one change, else with their hash."""
+    if not changed:
+        return base
+    name, _, version = base.rpartition("-")
+    words = [_word(*item) for item in changed.items()]
+    if len(words) == 1 and words[0]:
+        return f"{name}-{words[0]}-{version}"
+    return f"{name}-{hash_json({key: str(value) for key, value in changed.items()})[:8]}-{version}"
+
+
+def _word(name: str, value: Any) -> str | None:
+    """Return the word for one changed setting in an id, None where there is no readable one."""
+    if name == "label":
+        plain = value == LabelRule.parse(value.score)
+        return str(value.score).replace("_", "-") if plain else None
+    if name in ("imbalance", "noise"):
+        if value is None:
+            return "collected"
+        percent = round(100 * value, 6)
+        prefix = "accept" if name == "imbalance" else "noise"
+        return f"{prefix}{percent:.0f}" if percent == int(percent) else None
+    return f"{name}{value}"
+
+
+def _stored(spec: Spec, target: Target) -> Dataset | None:
+    """Return the stored dataset of this spec, None if there is none; `UserError` for another one or another form."""
+    if not data.stands(spec.id, target.home):
+        return None
+    found = data.load_dataset(spec.id, home=target.home)
+    hashes = found.metadata.provenance.hashes
+    if any(hashes.get(name) != value for name, value in {"recipe": spec.digest, **spec.hashes}.items()):
+        raise UserError(f"{spec.id} exists in {found.path}, {spec.otherwise}")
+    stored = "arrow" if any(name.endswith(".arrow") for name in found.metadata.files) else "hdf5"
+    if stored != target.format:
+        raise UserError(f"{spec.id} exists as {stored} in {found.path}: add --overwrite to store it as {target.format}")
+    return found
+
+
+def _labelled(spec: Spec, content: Content, folder: Path) -> tuple[data.Metadata, dict[str, pa.Table]]:
+    """Score the content where the labels need critics, label and balance it; return what `data.write` stores."""
+    critic, estimated = spec.critic, {}
+    by_advantage = spec.labelling.label.score == "advantage"
+    if critic and (by_advantage or (critic.candidates and content.candidates is None)):
+        judged = _judged(spec, critic, content, folder)
+        estimated = {"critic": critic.settings.model_dump(mode="json"), "explained": float(judged.explained)}
+        if critic.candidates and content.candidates is None:
+            content = replace(content, candidates=candidates_table(judged))
+        if by_advantage:
+            scored = data.columns.replace(content.table, score=pa.array(judged.advantage))
+            content = replace(content, table=scored)
+            spec = replace(spec, score=estimated)
+    metadata, tables = _described(spec, replace(content, settings={**content.settings, **estimated}))
+    if not metadata.counts.accepted + metadata.counts.rejected:
+        warnings.warn(f"no {metadata.unit} has a label or a score: nothing is labelled", stacklevel=2)
+    return metadata, tables
+
+
+def _judged(spec: Spec, critic: Critic, content: Content, folder: Path) -> Advantages:
+    """Return the critics' scores, from `folder` where they are cached."""
+    from pmpo_offline.training import Advantages
+
+    path = folder / critic.file
+    if path.exists():
+        return Advantages.load(path)
+    plain = Labelling(LabelRule.parse("success"), seed=spec.labelling.seed)  # critics see no labels
+    metadata, tables = _described(replace(spec, labelling=plain), replace(content, candidates=None))
+    dataset = Dataset(metadata, folder, tables["transitions"], tables["episodes"])
+    judged = Advantages.of(dataset, critic.settings, critic.candidates, spec.labelling.seed, folder)
+    judged.save(path)
+    return judged
+
+
+def candidates_table(scored: ScoredCandidates | Advantages) -> pa.Table:
+    """Return the unlabelled table of K scored actions at each of S steps."""
+    _, k, action_dim = scored.action.shape
+    columns = {
+        "row": np.repeat(scored.row, k),
+        "action": data.columns.list_array(scored.action.reshape(-1, action_dim)),
+        "score": scored.score.ravel(),
+        "label": pa.nulls(scored.score.size, pa.bool_()),
+    }
+    return pa.table(columns, schema=data.candidates_schema(action_dim))
+
+
+def _described(spec: Spec, content: Content) -> tuple[data.Metadata, dict[str, pa.Table]]:
+    """Label and balance the tables; return them with the metadata, which is made here and nowhere else."""
+    labelling = spec.labelling
+    done = data.label_tables(
+        content.table,
+        content.episodes,
+        labelling.label,
+        candidates=content.candidates,
+        noise=labelling.noise,
+        imbalance=labelling.imbalance,
+        seed=labelling.seed,
+    )
+    metadata = data.Metadata(
+        id=spec.id,
+        kind=done.kind,
+        task=spec.task,
+        score=data.ScoreRule(name=labelling.label.score, settings=dict(spec.score)),
+        label=labelling.label,
+        noise=labelling.noise,
+        seed=labelling.seed,
+        references=content.references,
+        provenance=data.Provenance(
+            sources=[spec.source],
+            hashes={"recipe": spec.digest, **spec.hashes, **content.hashes},
+            packages=content.packages,
+            settings=content.settings,
+        ),
+        licence=spec.licence,
+        **done.described,
+    )
+    main = "responses" if done.episodes is None else "transitions"
+    tables = {main: done.table, "episodes": done.episodes, "candidates": done.candidates}
+    return metadata, {name: table for name, table in tables.items() if table is not None}

@@ -1,44 +1,28 @@
-"""Other people's texts become a dataset of responses: read, select, split by prompt, label, balance, store.
-
-```
-source ── data.exchange.readers.text ── selection ── label_tables ── write ──▶ <home>/<id>/
-```
-"""
+"""Source of datasets from texts with feedback: read, select, split by prompt."""
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import pyarrow as pa
-from pydantic import JsonValue
 
 from pmpo_offline import data
-from pmpo_offline.build.cache import standing, versions
-from pmpo_offline.build.naming import digest
-from pmpo_offline.build.text_options import TextOptions, check_options, id_of, rule_of, task_of
-from pmpo_offline.data import Dataset
+from pmpo_offline.build.options import TextOptions
+from pmpo_offline.build.pipeline import Content, Labelling, Spec, Target, build, name_parts, rewards, variant, versions
+from pmpo_offline.data import Dataset, LabelRule
 from pmpo_offline.data.exchange.forms import Drop, Form, Reading, Response, TextSource, form_of, open_text
-from pmpo_offline.data.exchange.forms.selection import Report, select, table
+from pmpo_offline.data.exchange.forms.selection import Report, Selection, select, table
 from pmpo_offline.data.exchange.forms.templates import TRANSCRIPT, Template, of_model
-from pmpo_offline.runtime import progress
-from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.runtime.errors import UserError, unknown
+from pmpo_offline.runtime.hashing import hash_json
 
 _READERS = 1
-"""Raise it when a reader changes what it makes of a file."""
-
-
-class _Order(NamedTuple):
-    """What an import is known by."""
-
-    id: str
-    digest: str
-    remedy: str = (
-        "imported from other texts or with other settings: add --overwrite to import it again, or give it an --id of "
-        "its own"
-    )
+"""Revision of the readers: raise it when they change what they make of a file."""
 
 
 def import_text(
@@ -51,7 +35,7 @@ def import_text(
     overwrite: bool = False,
     home: Path | None = None,
 ) -> Dataset:
-    """Import texts with feedback, or open them if they stand with the same content and settings.
+    """Import texts with feedback, or open them if they were imported with the same content and settings.
 
     What was dropped, and why, is `metadata.provenance.settings["report"]`.
 
@@ -61,7 +45,7 @@ def import_text(
         task: the task here that it is of, whose reward function then scores policies; default `language/<its name>`.
         options: how it is read, selected, split and labelled.
         format: "arrow" or "hdf5".
-        overwrite: import again what stands.
+        overwrite: import again what is imported.
         home: where datasets are; default `data.home()`.
 
     Raises:
@@ -71,51 +55,34 @@ def import_text(
     options = options or TextOptions()
     root = data.home() if home is None else home
     if id is not None:
-        data.dataset_path(id, root)  # a malformed id is said before anything is read
-    check_options(options)
+        data.dataset_path(id, root)  # refuse a malformed id before anything is read
+    options.check()
     template = TRANSCRIPT if options.template is None else of_model(options.template.expanduser())
     found = open_text(str(source))
     form = _form(found, options.score)
-    rule, task = rule_of(form, options), task_of(found, task)
-    name = id or id_of(found, form, options)
-    hashes = found.hashes()
-    order = _Order(name, digest([_READERS, form.name, task, hashes, template.hashes, str(rule), options.changed()]))
-    directory = data.dataset_path(name, root)
-    if any(path.resolve().is_relative_to(directory.resolve()) for path in found.files.values()):
-        raise UserError(f"{source} lies in {directory}, where its import would go: choose another --id or --home")
-    if not overwrite and (stands := standing(order, format, root)):
-        return stands
-    report = Report(form.name)
-    texts = _read(found, form, options, template, report)
-    if rule.score == "reward":
-        texts = _rewarded(texts, task)
-    noise, share, seed = options.noise or 0.0, options.imbalance, options.seed
-    done = data.label_tables(texts, None, rule, noise=noise, imbalance=share, seed=seed)
-    _warn(report, done, options)
-    metadata = data.Metadata(
-        id=name,
-        kind="responses",
-        task=task,
-        score=data.ScoreRule(name=rule.score, settings={"column": options.score} if options.score else {}),
-        label=rule,
-        noise=noise,
-        seed=seed,
-        references=found.origin.references if found.origin else None,
-        provenance=data.Provenance(
-            sources=[f"{form.name}: {found.name}"],
-            hashes={"recipe": order.digest, **hashes, **template.hashes},
-            packages=versions(*dict.fromkeys(("pmpo-offline", "numpy", *found.packages))),
-            settings=_settings(found, template) | {"options": options.changed(), "report": report.content()},
-        ),
+    labelling = Labelling(_rule(form, options), options.imbalance, options.noise or 0.0, options.seed)
+    texts = _Texts(found, form, template, options, _task(found, task), labelling.label)
+    changed, hashes = options.changed(), found.hashes()
+    made_of = [_READERS, form.name, texts.task, hashes, template.hashes, str(labelling.label), changed]
+    spec = Spec(
+        id=id or _id(found, form, changed),
+        task=texts.task,
+        labelling=labelling,
+        digest=hash_json(made_of),
+        hashes={**hashes, **template.hashes},
+        source=f"{form.name}: {found.name}",
         licence=found.licence,
-        **done.described,
+        read=lambda _: texts.read(),
+        score={"column": options.score} if options.score else {},
+        files=found.files.values(),
+        otherwise="imported from other texts or with other settings: add --overwrite to import it again, or give it an "
+        "--id of its own",
     )
-    data.write(directory, metadata, {"responses": done.table}, format=format, overwrite=overwrite)
-    return data.load_dataset(name, home=root)
+    return build(spec, Target(root, format, overwrite))
 
 
 def _form(found: TextSource, score: str | None) -> Form:
-    """Return the form of a source's rows, as their first one tells."""
+    """Return the form of a source's rows, recognised by the first one."""
     first = next(found.rows(), None)
     if first is None:
         raise UserError(f"{found.name} holds no rows")
@@ -124,64 +91,115 @@ def _form(found: TextSource, score: str | None) -> Form:
     return found.form or form_of(first, score)
 
 
-def _settings(found: TextSource, template: Template) -> dict[str, JsonValue]:
-    """Return what learners want to know: the model that the prompts are written for, and that completions end."""
-    said = found.origin.settings if found.origin else {}
-    known: dict[str, JsonValue] = {name: said[name] for name in ("model", "ends", "tokens") if name in said}
-    return {"ends": True} | known | ({"model": template.model} if template.model else {})
-
-
-def _read(found: TextSource, form: Form, options: TextOptions, template: Template, report: Report) -> pa.Table:
-    """Return the unlabelled table of what is kept; `UserError` where that is nothing."""
-    reading = Reading(options.score, transcripts=template is TRANSCRIPT)
-
-    def read() -> Iterator[tuple[str, Response | Drop]]:
-        for row in found.rows():
-            report.rows += 1
-            yield from ((row.place, each) for each in form.responses(row, reading))
-
-    kept = select(read(), options.selection, template, report)
-    report.labels = reading.meant
-    if reading.unused:
-        warnings.warn(
-            "the labels were taken, and are the scores too; the file also holds numbers: --score score takes those "
-            "instead, and labels by --threshold",
-            stacklevel=3,
-        )
-    if not kept:
-        first, *others = report.dropped.most_common() or [("no row holds a response", 0)]
-        more = f" (and for {len(others)} other reasons)" if others else ""
+def _rule(form: Form, options: TextOptions) -> LabelRule:
+    """Return the rule that splits the scores: as given, else at their median, or at 0 where they are yes and no."""
+    if options.label is not None:
+        rule = LabelRule.parse(options.label)
+        if rule.score not in ("column", "reward"):
+            raise UserError(f"label '{rule}': texts are scored by column, or by reward with --task")
+        return rule
+    if form.scored:
+        margin = "" if options.margin is None else f":{options.margin!r}"
+        return LabelRule.parse(f"column:{options.threshold or 'q0.5'}{margin}")
+    if options.threshold is not None or options.margin is not None:
         raise UserError(
-            f"{found.name}: nothing is left to import: {first[1]} responses dropped, as {first[0]}{more}"
-            f", first at {report.first.get(first[0], 'no row')}"
+            f"the feedback is yes or no ({form.name}) and a threshold is for scores: name their column with --score"
         )
-    return table(kept, options.test_share, found.name, options.seed, report)
+    return LabelRule.parse("column")
 
 
-def _rewarded(texts: pa.Table, task: str) -> pa.Table:
-    """Return the responses with the scores of their task's reward function."""
+def _task(found: TextSource, wanted: str | None) -> str:
+    """Return the name of the task: the wanted one, that of the dataset it was exported from, or one of its own."""
+    if wanted is None:
+        own = re.sub(r"-v[0-9]+$", "", name_parts(found.name)[-1])
+        return found.origin.task if found.origin else f"language/{own}"
     from pmpo_offline.tasks import language
 
-    if task not in language.names():
-        raise UserError(
-            f"label reward needs a task with a reward function, and {task} has none: "
-            f"add --task with one of {', '.join(language.names())}, or use a column of scores"
-        )
-    progress.report("score responses", 0, texts.num_rows)
-    rewards = language.get(task).reward(texts["prompt"].to_pylist(), texts["completion"].to_pylist())
-    progress.report("score responses", texts.num_rows, texts.num_rows)
-    return data.columns.replace(texts, score=pa.array(rewards, pa.float32()))
+    if wanted not in language.names():
+        raise unknown("task of texts", wanted, language.names())
+    return wanted
 
 
-def _warn(report: Report, done: data.LabelledTables, options: TextOptions) -> None:
-    if dropped := sum(report.dropped.values()):
-        why, count = report.dropped.most_common(1)[0]
-        warnings.warn(
-            f"{dropped:,} of {report.responses:,} responses dropped, most of them ({count:,}) as {why}, "
-            f"first at {report.first[why]}; the report has them all",
-            stacklevel=3,
+def _id(found: TextSource, form: Form, changed: dict[str, Any]) -> str:
+    """Return the default id: the form, the source's own name as far as ids allow, and a word for what was changed."""
+    readable = {key: value for key, value in changed.items() if key in ("imbalance", "noise", "seed")}
+    rest = {key: value for key, value in changed.items() if key not in readable}  # may hold what ids may not
+    return variant(f"{form.space}/{name_parts(found.name)[-1]}", readable | ({"": hash_json(rest)[:8]} if rest else {}))
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """The content of an import of texts."""
+
+    found: TextSource
+    form: Form
+    template: Template
+    options: TextOptions
+    task: str
+    label: LabelRule
+
+    def read(self) -> Content:
+        """Read, select and split the texts; `UserError` where nothing is left. Warns of what was dropped."""
+        found, options, report = self.found, self.options, Report(self.form.name)
+        texts = self._selected(report)
+        if self.label.score == "reward":
+            texts = self._rewarded(texts)
+        if dropped := sum(report.dropped.values()):
+            why, count = report.dropped.most_common(1)[0]
+            warnings.warn(
+                f"{dropped:,} of {report.responses:,} responses dropped, most of them ({count:,}) as {why}, "
+                f"first at {report.first[why]}; the report has them all",
+                stacklevel=3,
+            )
+        if options.test_share != 0 and not report.test:
+            warnings.warn(f"no prompt fell to the split test, of {report.prompts:,}", stacklevel=3)
+        # Training reads which model the prompts are written for, and that completions end.
+        exported = found.origin.settings if found.origin else {}
+        settings = {"ends": True} | {name: exported[name] for name in ("model", "ends", "tokens") if name in exported}
+        if self.template.model:
+            settings["model"] = self.template.model
+        return Content(
+            table=texts,
+            settings=settings | {"options": options.changed(), "report": report.content()},
+            packages=versions(*dict.fromkeys(("pmpo-offline", "numpy", *found.packages))),
+            references=found.origin.references if found.origin else None,
         )
-    if not done.counts.accepted + done.counts.rejected:
-        warnings.warn("no response has a label or a score: nothing is labelled", stacklevel=3)
-    if options.test_share != 0 and not report.test:
-        warnings.warn(f"no prompt fell to the split test, of {report.prompts:,}", stacklevel=3)
+
+    def _selected(self, report: Report) -> pa.Table:
+        """Return the unlabelled table of the responses that are kept."""
+        reading = Reading(self.options.score, transcripts=self.template is TRANSCRIPT)
+
+        def read() -> Iterator[tuple[str, Response | Drop]]:
+            for row in self.found.rows():
+                report.rows += 1
+                yield from ((row.place, each) for each in self.form.responses(row, reading))
+
+        selection = Selection(**{each.name: getattr(self.options, each.name) for each in fields(Selection)})
+        kept = select(read(), selection, self.template, report)
+        report.labels = reading.meant
+        if reading.unused:
+            warnings.warn(
+                "the labels were taken, and are the scores too; the file also holds numbers: --score score takes those "
+                "instead, and labels by --threshold",
+                stacklevel=3,
+            )
+        if not kept:
+            first, *others = report.dropped.most_common() or [("no row holds a response", 0)]
+            more = f" (and for {len(others)} other reasons)" if others else ""
+            raise UserError(
+                f"{self.found.name}: nothing is left to import: {first[1]} responses dropped, as {first[0]}{more}"
+                f", first at {report.first.get(first[0], 'no row')}"
+            )
+        return table(kept, self.options.test_share, self.found.name, self.options.seed, report)
+
+    def _rewarded(self, texts: pa.Table) -> pa.Table:
+        """Return the responses with the scores of their task's reward function."""
+        from pmpo_offline.tasks import language
+
+        if self.task not in language.names():
+            raise UserError(
+                f"label reward needs a task with a reward function, and {self.task} has none: "
+                f"add --task with one of {', '.join(language.names())}, or use a column of scores"
+            )
+        scores = rewards(language.get(self.task), texts["prompt"].to_pylist(), texts["completion"].to_pylist())
+        return data.columns.replace(texts, score=pa.array(scores, pa.float32()))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pmpo_offline.cli.console import emit, working
-from pmpo_offline.cli.datasets import Json
+from pmpo_offline.cli.options import Json
 
 if TYPE_CHECKING:
     from pmpo_offline.online.behavior import Outcome

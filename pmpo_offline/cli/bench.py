@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import typer
 
 from pmpo_offline.cli.console import working
-from pmpo_offline.cli.datasets import Home, Json
+from pmpo_offline.cli.options import Home, Json
 from pmpo_offline.cli.report import show
 from pmpo_offline.runtime.errors import UserError
 

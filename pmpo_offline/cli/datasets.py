@@ -1,78 +1,18 @@
-"""The commands on datasets: build-dataset, list, show, verify."""
+"""The commands on what is there: list, show, verify."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from pmpo_offline.cli.console import emit, working
-from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, unknown
+from pmpo_offline.cli.options import Home, Json, Name
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 
 if TYPE_CHECKING:
     from pmpo_offline.data import Dataset
-
-DEFAULT = "rgb-stacking/proxy-v0"
-FORMATS = ("arrow", "hdf5")
-Name = Annotated[str, typer.Argument(metavar="ID", help="Id or path of a dataset.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-Home = Annotated[
-    Path | None,
-    typer.Option(
-        help="Where datasets are.", show_default="$PMPO_OFFLINE_DATASETS, else ~/.cache/pmpo_offline/datasets"
-    ),
-]
-
-
-def build(
-    name: Annotated[str, typer.Argument(metavar="ID", help="Id of a declared dataset, or a recipe's .toml.")] = DEFAULT,
-    imbalance: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, help="Accepted share of the labelled units.", show_default="as declared"),
-    ] = None,
-    label: Annotated[
-        str | None,
-        typer.Option(
-            help="SCORE[:THRESHOLD[:DEAD_ZONE]], as in success, return:q0.5, advantage:sign.",
-            show_default="as declared",
-        ),
-    ] = None,
-    noise: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Rate of flipped labels.", show_default="as declared")
-    ] = None,
-    format: Annotated[str, typer.Option(help="arrow, or hdf5 (a Minari directory).")] = "arrow",
-    episodes: Annotated[
-        int | None, typer.Option(min=1, help="Episodes to collect, or prompts to ask.", show_default="as declared")
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, help="Seed of everything random.", show_default="as declared")
-    ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes.", show_default="one a core")] = None,
-    home: Home = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Build again what stands.")] = False,
-    json: Json = False,
-) -> None:
-    """Collect experience, score and label it, and store it as a dataset; reuses one that stands."""
-    if format not in FORMATS:
-        raise unknown("format", format, FORMATS)
-    with working():
-        from pmpo_offline.build import build_dataset
-
-        dataset = build_dataset(
-            name,
-            imbalance=imbalance,
-            label=label,
-            noise=noise,
-            format="hdf5" if format == "hdf5" else "arrow",
-            episodes=episodes,
-            seed=seed,
-            workers=workers,
-            overwrite=overwrite,
-            home=home,
-        )
-        summary = summary_of(dataset)
-    print_summary(summary, json)
 
 
 def list_names(home: Home = None, json: Json = False) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from pmpo_offline.cli.bench import value as parsed
 from pmpo_offline.cli.console import emit, working
-from pmpo_offline.cli.datasets import Home, Json
+from pmpo_offline.cli.options import Home, Json
 from pmpo_offline.runtime.errors import UserError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from pmpo_offline.cli.console import emit, working
-from pmpo_offline.cli.datasets import Home, Json
+from pmpo_offline.cli.options import Home, Json
 
 MEASURES = {
     "reward": "reward",

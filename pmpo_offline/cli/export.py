@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pmpo_offline.cli.console import emit, working
-from pmpo_offline.cli.datasets import Home, Json, Name
+from pmpo_offline.cli.options import Home, Json, Name
 from pmpo_offline.runtime.errors import UserError
 
 

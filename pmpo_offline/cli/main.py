@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from pmpo_offline import __version__
-from pmpo_offline.cli import behavior, bench, datasets, doctor, evaluate, export, import_, report, train
+from pmpo_offline.cli import behavior, bench, build_dataset, datasets, doctor, evaluate, export, import_, report, train
 from pmpo_offline.runtime.errors import PmpoOfflineError
 
 app = typer.Typer(
@@ -21,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("build-dataset")(datasets.build)
+app.command("build-dataset")(build_dataset.build_dataset)
 app.command("bench")(bench.bench)
 app.command("list")(datasets.list_names)
 app.command("show")(datasets.show)

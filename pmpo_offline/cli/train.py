@@ -10,7 +10,7 @@ import typer
 
 from pmpo_offline.cli.bench import value as parsed
 from pmpo_offline.cli.console import emit, working
-from pmpo_offline.cli.datasets import Home, Json
+from pmpo_offline.cli.options import Home, Json
 from pmpo_offline.runtime.errors import UserError
 
 SHOWN = ("loss", "kl", "rewards/margins", "rewards/accuracies", "logps/chosen", "logps/rejected", "logp", "accept_logp")

@@ -78,7 +78,7 @@ def load_arrays(path: Path, names: Iterable[str]) -> dict[str, Any]:
     try:
         with np.load(path, allow_pickle=False) as stored:
             return {name: stored[name] for name in names}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
         raise PmpoOfflineError(f"{path} is damaged ({error}): delete it and run the same command again") from None
 
 
