@@ -253,7 +253,8 @@ def _stored(spec: Spec, target: Target) -> Dataset | None:
 
 def _labelled(spec: Spec, content: Content, folder: Path) -> tuple[data.Metadata, dict[str, pa.Table]]:
     """Score the content where the labels need critics, label and balance it; return what `data.write` stores."""
-    critic, estimated = spec.critic, {}
+    critic = spec.critic
+    estimated: dict[str, Any] = {}
     by_advantage = spec.labelling.label.score == "advantage"
     if critic and (by_advantage or (critic.candidates and content.candidates is None)):
         judged = _judged(spec, critic, content, folder)

@@ -71,7 +71,7 @@ def _parameter(field: Field[Any], kind: Any, panel: str | None) -> inspect.Param
     words = field.default == ()
     names = [f"--{field.name.replace('_', '-')}"] if isinstance(field.default, bool) else []
     option = typer.Option(*names, rich_help_panel=panel, **field.metadata)
-    annotation = Annotated[str | None if words else kind, option]
+    annotation = Annotated[str | None if words else kind, option]  # type: ignore[valid-type]
     default = None if words else field.default
     return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 

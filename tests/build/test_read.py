@@ -14,8 +14,7 @@ from helpers.aligned import experience
 from helpers.foreign import as_d4rl, as_states, hdf5, minari_set, npz
 
 from pmpo_offline import data
-from pmpo_offline.build.import_options import ENVIRONMENTS
-from pmpo_offline.build.read import import_dataset
+from pmpo_offline.build.read import ENVIRONMENTS, import_dataset
 from pmpo_offline.data import Dataset, columns
 from pmpo_offline.declarations import catalog
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
@@ -97,7 +96,7 @@ def test_without_rewards_nothing_is_labelled(home: Path, tmp_path: Path) -> None
         tmp_path / "cube-single-play-v0.npz",
         {"observations": states["observation"], "actions": states["action"] * 0, "terminals": states["is_last"]},
     )
-    with pytest.warns(UserWarning, match="holds no rewards: nothing is labelled"):
+    with pytest.warns(UserWarning, match="nothing is labelled"):
         said = import_dataset(path).metadata
     assert (said.id, said.task) == ("ogbench/cube-single-play-v0", "ogbench/cube-single-v0")
     assert (said.counts.accepted, said.counts.rejected, said.counts.unlabelled) == (0, 0, 8)
@@ -137,11 +136,11 @@ def test_another_content_does_not_pass_for_what_stands(home: Path, tmp_path: Pat
     before = [table.to_pylist() for table in before]
     path.unlink()
     hdf5(path, as_d4rl(bounded([2, 2])))
-    assert "d4rl/set-v0 stands in" in refusal(path)
-    assert "but was imported from other files or with other settings: add --overwrite" in refusal(path)
+    assert "d4rl/set-v0 exists in" in refusal(path)
+    assert ", imported from other files or with other settings: add --overwrite" in refusal(path)
     assert [table.to_pylist() for table in tables(data.load_dataset("d4rl/set-v0"))] == before
     assert len(import_dataset(path, overwrite=True)) == 4
-    assert "stands as arrow" in refusal(path, format="hdf5")
+    assert "exists as arrow" in refusal(path, format="hdf5")
 
 
 def test_advantages_are_judged_once_a_seed(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -360,7 +359,7 @@ def test_a_damaged_record_of_what_was_read_is_said(home: Path, tmp_path: Path) -
     import_dataset(path)
     (record,) = (home / ".raw").rglob("experience.npz")
     record.write_bytes(record.read_bytes()[:100])
-    with pytest.raises(PmpoOfflineError, match=r"experience\.npz is damaged .*: delete it and run the same command"):
+    with pytest.raises(PmpoOfflineError, match=r"experience\.npz or notes\.json in .* is damaged .*: delete it"):
         import_dataset(path, overwrite=True)
     record.unlink()
     assert import_dataset(path, overwrite=True)

@@ -19,11 +19,10 @@ import pytest
 from helpers.texts import completion, jsonl, lmsys, paired, prompt, said, save, ultrafeedback, unpaired
 
 from pmpo_offline import data
-from pmpo_offline.build.read_text import import_text
-from pmpo_offline.build.text_options import TextOptions
+from pmpo_offline.build import TextOptions, import_text
 from pmpo_offline.data import Dataset
 from pmpo_offline.data.exchange.forms import is_text
-from pmpo_offline.data.exchange.forms.selection import Selection, side_of
+from pmpo_offline.data.exchange.forms.selection import side_of
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 
 
@@ -33,10 +32,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-def imported(source: Path | str, selection: Selection | None = None, **asked: Any) -> Dataset:
+def imported(source: Path | str, **asked: Any) -> Dataset:
     """Import with options by their names, without the warnings of what was dropped."""
     stored = {name: asked.pop(name) for name in ("id", "task", "format", "overwrite") if name in asked}
-    options = TextOptions(selection=selection or Selection(), **asked)
+    options = TextOptions(**asked)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return import_text(source, options=options, **stored)
@@ -141,9 +140,9 @@ def test_what_stands_is_reused_and_never_replaced_unasked(home: Path, tmp_path: 
     before = (first.path / "dataset.json").stat().st_mtime_ns
     assert imported(path).metadata == first.metadata
     assert (first.path / "dataset.json").stat().st_mtime_ns == before
-    assert "stands as arrow" in refusal(path, format="hdf5")
+    assert "exists as arrow" in refusal(path, format="hdf5")
     jsonl(path, unpaired(5))
-    assert "was imported from other texts or with other settings: add --overwrite" in refusal(path)
+    assert "imported from other texts or with other settings: add --overwrite" in refusal(path)
     assert len(imported(path, overwrite=True)) == 10
     inside = jsonl(first.path / "inside.jsonl", unpaired(2))
     assert "choose another --id or --home" in refusal(inside, id=first.metadata.id, overwrite=True)
@@ -222,25 +221,23 @@ def test_lmsys_languages_redaction_and_labels(home: Path, tmp_path: Path) -> Non
     # The same conversations with every redaction turned round carry the same labels, and the labels tell nothing of it.
     turned = jsonl(tmp_path / "turned.jsonl", [row | {"redacted": not row["redacted"]} for row in rows])
     assert frame(imported(turned))["label"].equals(frame(everything)["label"])
-    clear = imported(path, Selection(redacted="drop"))
+    clear = imported(path, redacted="drop")
     assert report(clear)["dropped"] == {"redacted": 150}
     assert frame(clear)["label"].to_list() == [
         not flag for flag, row in zip(flags, rows, strict=True) if not row["redacted"]
     ]
-    two = imported(path, Selection(languages=("english", "German")))
+    two = imported(path, languages=("english", "German"))
     assert report(two)["languages"] == {"English": 100, "German": 100}
     assert report(two)["dropped"] == {"of another language": 100}
     silent = jsonl(tmp_path / "silent.jsonl", [*rows[:3], rows[0] | {"language": None}])
-    assert report(imported(silent, Selection(languages=("English",))))["dropped"] == {"of another language": 3}
-    assert "no column language tells" in refusal(
-        jsonl(tmp_path / "plain.jsonl", unpaired(2)), selection=Selection(languages=("English",))
-    )
+    assert report(imported(silent, languages=("English",)))["dropped"] == {"of another language": 3}
+    assert "no column language tells" in refusal(jsonl(tmp_path / "plain.jsonl", unpaired(2)), languages=("English",))
 
 
 def test_lengths_are_counted_in_characters(home: Path, tmp_path: Path) -> None:
     rows = [{"prompt": "p" * i, "completion": "漢" * k, "label": 1} for i in (1, 9) for k in (1, 5, 9)]
-    chosen = Selection(min_characters=2, max_characters=8, max_prompt_characters=5)
-    dataset = imported(jsonl(tmp_path / "rows.jsonl", rows), chosen)
+    chosen = {"min_characters": 2, "max_characters": 8, "max_prompt_characters": 5}
+    dataset = imported(jsonl(tmp_path / "rows.jsonl", rows), **chosen)
     assert frame(dataset).select("prompt", "completion").rows() == [("p", "漢" * 5)]
     told = report(dataset)
     assert told["dropped"] == {
@@ -267,7 +264,7 @@ def test_duplicates(home: Path, tmp_path: Path) -> None:
     ]
     path = jsonl(tmp_path / "rows.jsonl", rows)
     assert len(imported(path)) == 7
-    dataset = imported(path, Selection(deduplicate=True))
+    dataset = imported(path, deduplicate=True)
     kept = frame(dataset).select("prompt", "completion", "label").rows()
     assert kept == [("a", "x y", True), ("a", "X y", True), ("c", "z", False)]
     assert report(dataset)["dropped"] == {"duplicate": 2, "duplicate with a contradicting score": 2}
@@ -444,7 +441,7 @@ def test_a_truncated_parquet_is_refused(home: Path, tmp_path: Path) -> None:
         ({"seed": -1}, "seed -1"),
         ({"id": "../../escape-v0"}, "is no dataset id"),
         ({"id": "nospace"}, "is no dataset id"),
-        ({"selection": Selection(min_characters=5, max_characters=4)}, "no completion has at least 5"),
+        ({"min_characters": 5, "max_characters": 4}, "no completion has at least 5"),
     ],
 )
 def test_impossible_options_end_with_one_line(home: Path, tmp_path: Path, asked: dict[str, Any], said: str) -> None:

@@ -16,9 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import datasets
-from pmpo_offline import data, load_dataset
+from pmpo_offline import data, load_dataset, on_progress
 from pmpo_offline.build import build_dataset, sample
-from pmpo_offline.build.sample import ResponseRecipe
+from pmpo_offline.build.collect import Recipe
+from pmpo_offline.build.sample import Sampling
 from pmpo_offline.cli.main import run
 from pmpo_offline.data import Dataset
 from pmpo_offline.declarations import catalog
@@ -134,13 +135,14 @@ def test_other_libraries_open_the_files_unchanged(tiny_dataset, tmp_path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from pmpo_offline import build_dataset
+from pmpo_offline import build_dataset, on_progress
 
 def kill(stage, done, total):
     if stage == "sample completions":
         os.kill(os.getpid(), signal.SIGKILL)
 
-build_dataset(sys.argv[1], home=Path(sys.argv[2]), progress=kill)
+with on_progress(kill):
+    build_dataset(sys.argv[1], home=Path(sys.argv[2]))
 """
 
 
@@ -155,7 +157,8 @@ def test_killed_build_goes_on_where_it_stopped_and_gives_the_same(recipe, home, 
     assert data.standing(home) == []
 
     told = []
-    went_on = build_dataset(str(recipe), home=home, progress=lambda *what: told.append(what))
+    with on_progress(lambda *what: told.append(what)):
+        went_on = build_dataset(str(recipe), home=home)
     assert [what for what in told if what[0] == "sample completions"] == [
         ("sample completions", done, 140) for done in (64, 128, 140)
     ]
@@ -214,7 +217,7 @@ SHIPPED = ["language/sentiment-v0", "language/instructions-v0"]
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_responses_are_what_the_recipe_says(name, tmp_path, capsys):
-    recipe = ResponseRecipe.of(catalog.dataset(name))
+    recipe = Sampling(Recipe.of(catalog.dataset(name)), tmp_path)
     path = responses.shipped_file(recipe.task.id, recipe.raw)
     assert path.stat().st_size < 1_000_000
     found, facts = responses.read_shipped(path)

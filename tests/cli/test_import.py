@@ -111,7 +111,7 @@ def test_the_way_out_to_trl(home: Path, transcripts: Path, tmp_path: Path, capsy
         ),
         ('{"prompt": "p", "completion": null, "label": 1}\n', [], "nothing is left to import: 1 responses dropped"),
         ("{oops\n", [], "rows.jsonl, line 1, character 1: not valid JSON"),
-        ("{}\n", ["--redacted", "hide"], "unknown way to treat redacted conversations 'hide'"),
+        ("{}\n", ["--redacted", "hide"], "Invalid value for '--redacted'"),
         ("{}\n", ["--id", "../x-v0"], "is no dataset id"),
         ("{}\n", ["--template", "/nowhere"], "is no folder of a model"),
     ],

@@ -14,7 +14,8 @@ import typer
 
 from benchmarks.experiments import shared
 from pmpo_offline import data
-from pmpo_offline.build.sample import ResponseRecipe, responses_of
+from pmpo_offline.build.collect import Recipe
+from pmpo_offline.build.sample import Sampling
 from pmpo_offline.cli.console import working
 from pmpo_offline.declarations import catalog
 from pmpo_offline.tasks.language.responses import shipped_file, write_shipped
@@ -26,10 +27,10 @@ def main(
 ) -> None:
     """Sample and write the responses of datasets."""
     for name in datasets:
-        recipe = ResponseRecipe.of(catalog.dataset(name))
+        sampling = Sampling(Recipe.of(catalog.dataset(name)), home or data.home())
         with working():
-            responses, facts = responses_of(recipe, home or data.home())
-        path = shipped_file(recipe.task.id, recipe.raw)
+            responses, facts = sampling.responses()
+        path = shipped_file(sampling.task.id, sampling.raw)
         for stale in path.parent.glob(f"{path.name.rpartition('-')[0]}-*.parquet"):
             stale.unlink()
         write_shipped(path, responses, facts)

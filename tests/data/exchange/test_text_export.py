@@ -16,8 +16,7 @@ from helpers.encoded import Store
 from helpers.texts import completion, jsonl, prompt, save, ultrafeedback, unpaired
 
 from pmpo_offline import data
-from pmpo_offline.build.read_text import import_text
-from pmpo_offline.build.text_options import TextOptions
+from pmpo_offline.build import TextOptions, import_text
 from pmpo_offline.data import Dataset, columns
 from pmpo_offline.data.exchange.export import export_dataset, left_out
 from pmpo_offline.data.exchange.origin import MARKER
