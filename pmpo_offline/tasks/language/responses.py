@@ -91,7 +91,8 @@ def collect(
         kept = Responses.load(path) if path.exists() else None
         if kept is None or kept.prompt.tolist() != asked:  # other prompts: the templates have changed since
             opened = opened or model()
-            drawn = draw(opened, asked, spec, batch=256)
+            with progress.on_progress(None):  # reported below, of all prompts
+                drawn = draw(opened, asked, spec, batch=256)
             kept = Responses(np.array(asked), np.array(drawn.text), np.array(drawn.ended))
             kept.save(path)
         parts.append(kept)
