@@ -41,7 +41,7 @@ def ours(folder: Path, data: Dataset, **settings: Any) -> ResponseTrainer:
 def first_batch(trainer: Any, data: Dataset) -> dict[str, Any]:
     """Return a batch of all rows in the order of the dataset: of TRL's collator, or what ours takes for one."""
     if isinstance(trainer, ResponseTrainer):
-        return {"entries": torch.arange(len(data)), "weight": torch.ones(len(data)), "feed": trainer.train_dataset}
+        return {"index": torch.arange(len(data)), "weight": torch.ones(len(data)), "entries": trainer.train_dataset}
     return dict(trainer.data_collator([trainer.train_dataset[i] for i in range(len(data))]))
 
 

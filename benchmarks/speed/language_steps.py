@@ -170,8 +170,8 @@ def first_loss(trainer: Any, theirs: bool, batch: int) -> float:
         inputs = {name: value.to(trainer.args.device) for name, value in inputs.items()}
     else:
         device = trainer.args.device
-        inputs = {"entries": torch.arange(batch), "weight": torch.ones(batch, device=device)}
-        inputs["feed"] = trainer.train_dataset
+        inputs = {"index": torch.arange(batch), "weight": torch.ones(batch, device=device)}
+        inputs["entries"] = trainer.train_dataset
     with torch.no_grad():
         loss: Tensor = trainer.compute_loss(trainer.model.to(trainer.args.device), inputs)
     return float(loss)

@@ -84,9 +84,9 @@ class Job:
         """The complete settings of the cell's rows by key; `UserError` for settings that are impossible here."""
         learned_from = self.dataset
         if self.is_language:
-            from pmpo_offline.training.language.responses import part
+            from pmpo_offline.training.language.responses import take_split
 
-            learned_from = part(self.dataset, "train")  # the bounds are those of its labels alone
+            learned_from = take_split(self.dataset, "train")  # the bounds are those of its labels alone
         if self.cell.shuffled:
             learned_from = expected(learned_from)
         complete = (settle(self.cell.algorithm, settings, learned_from) for settings in self.cell.settings)

@@ -16,7 +16,7 @@ from pmpo_offline.declarations import OBJECTIVES
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.objectives import Words, kto_weight_range, stability
 from pmpo_offline.training.config import MEASURED, beta_bound, complete, reject_mass, settle
-from pmpo_offline.training.language.responses import part
+from pmpo_offline.training.language.responses import take_split
 
 MARGIN = 1.05
 """β over its bound that is suggested: the nearer, the less a reject is imitated (benchmarks/results/README.md)."""
@@ -82,7 +82,7 @@ def diagnose(dataset: Dataset, algorithm: AlgorithmDeclaration, settings: Mappin
         UserError: an unknown setting, a value that is not allowed, or responses of which none are to be trained on.
     """
     if dataset.metadata.kind == "responses":
-        dataset = part(dataset, "train")
+        dataset = take_split(dataset, "train")
     asked = complete(algorithm, settings or {})
     objective, meta = OBJECTIVES[algorithm.objective], dataset.metadata
     by_candidates = algorithm.rows in ("candidates", "pairs") and dataset.candidates is not None

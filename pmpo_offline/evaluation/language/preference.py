@@ -29,8 +29,8 @@ from pmpo_offline.policies.language.model import LanguageModel
 from pmpo_offline.policies.language.tokens import Tokens
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.tasks.language.sampling import context
-from pmpo_offline.training.language.reference_cache import ReferenceCache
-from pmpo_offline.training.language.responses import read
+from pmpo_offline.training.language.reference import Reference
+from pmpo_offline.training.language.responses import tokenize_responses
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def preference(
     """
     frame = held_out_responses(dataset, prompts).filter(pl.col("label").is_not_null())
     labelled = replace(dataset, table=frame.to_arrow())
-    rows = read(labelled, policy.tokenizer, context=context(policy) or sys.maxsize).tokens
+    rows = tokenize_responses(labelled, policy.tokenizer, context(policy) or sys.maxsize).tokens
     theirs = log_probabilities(reference, rows) if cache is None else _cached(cache, reference, rows)
     # The last digits depend on the other rows of a batch, and must not break ties.
     reward = np.round(log_probabilities(policy, rows) - theirs, 3)
@@ -100,7 +100,7 @@ def _cached(cache: Path, reference: LanguageModel, rows: Sequence[Tokens]) -> Fl
     """Return the reference's log-probabilities from its cache; if that cannot be written, compute them."""
     try:
         with measuring(reference.model):
-            found = ReferenceCache(cache, reference).get(rows)
+            found = Reference(reference, cache).rows(rows)
     except UserError:
         raise
     except PmpoOfflineError as error:

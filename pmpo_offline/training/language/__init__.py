@@ -2,38 +2,25 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import lazy_loader
 
 if TYPE_CHECKING:
-    from pmpo_offline.training.language.config import PMPOConfig, ResponseConfig
-    from pmpo_offline.training.language.run import TrainedLanguage, train_language
-    from pmpo_offline.training.language.settings import LanguageSettings
-    from pmpo_offline.training.language.trainer import PMPOTrainer, ResponseTrainer
+    from pmpo_offline.training.language.config import LanguageSettings as LanguageSettings
+    from pmpo_offline.training.language.config import PMPOConfig as PMPOConfig
+    from pmpo_offline.training.language.config import ResponseConfig as ResponseConfig
+    from pmpo_offline.training.language.run import TrainedLanguage as TrainedLanguage
+    from pmpo_offline.training.language.run import train_language as train_language
+    from pmpo_offline.training.language.trainer import PMPOTrainer as PMPOTrainer
+    from pmpo_offline.training.language.trainer import ResponseTrainer as ResponseTrainer
 
-__all__ = [
-    "LanguageSettings",
-    "PMPOConfig",
-    "PMPOTrainer",
-    "ResponseConfig",
-    "ResponseTrainer",
-    "TrainedLanguage",
-    "train_language",
-]
-
-_HOMES = {
-    "LanguageSettings": "settings",
-    "PMPOConfig": "config",
-    "PMPOTrainer": "trainer",
-    "ResponseConfig": "config",
-    "ResponseTrainer": "trainer",
-    "TrainedLanguage": "run",
-    "train_language": "run",
-}
-
-
-def __getattr__(name: str) -> Any:
-    # transformers' Trainer takes seconds to import: the cache and the divergences, which stand beside it, need none.
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# transformers' Trainer takes seconds to import, and the reference and its divergences do not need it.
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "config": ["LanguageSettings", "PMPOConfig", "ResponseConfig"],
+        "run": ["TrainedLanguage", "train_language"],
+        "trainer": ["PMPOTrainer", "ResponseTrainer"],
+    },
+)

@@ -1,11 +1,8 @@
-"""Micro-batches of responses, and the inputs that objectives ask of them by name, as in `training.batches`.
+"""Micro-batches of responses: the inputs of objectives by name, as in `training.control.batches`, and logged metrics.
 
-A batch has a property of each name of the vocabulary (`objectives.objective`) that it can serve and computes it when
-asked; nothing here knows an algorithm. A property's gradient reaches the policy through one forward pass over the
-batch, whatever is asked. What the reference says comes from its cache, never from a second network.
-
-`reduction` says how the tokens of a response count, the same for every log-probability and divergence: their sum (the
-probability of the whole response, in which long ones weigh more) or their mean (every response weighs the same).
+A batch has a property for each name of the vocabulary (`objectives.objective`) that it can provide, and computes it on
+access; nothing here knows an algorithm. A property's gradient reaches the policy through one forward pass over the
+batch, whatever is accessed. The reference's values come from its cache, never from a second network.
 """
 
 from __future__ import annotations
@@ -22,99 +19,110 @@ from pmpo_offline.objectives import bco_shift, kto_reference_point
 from pmpo_offline.policies.language.scoring import states, token_logp
 from pmpo_offline.policies.language.tokens import Reduction, Tokens, collate
 from pmpo_offline.runtime.errors import UserError
-from pmpo_offline.training.language.divergence import token_divergence, token_logp_and_divergence
-from pmpo_offline.training.language.reference import Reference
-from pmpo_offline.training.language.responses import Responses
-from pmpo_offline.training.language.strata import Indices
+from pmpo_offline.training.language.divergence import TokenDivergence
+from pmpo_offline.training.language.reference import Reference, ReferenceScores
+from pmpo_offline.training.language.responses import Indices, TokenizedResponses
 
 PolicyKL = Literal["exact", "mismatched"]
+TRL_NAMES = {
+    "accept_reward": "rewards/chosen",
+    "reject_reward": "rewards/rejected",
+    "margin": "rewards/margins",
+    "accuracy": "rewards/accuracies",
+    "accept_logp": "logps/chosen",
+    "reject_logp": "logps/rejected",
+}
+"""TRL's names of our objectives' metrics; all others keep theirs."""
 
 
 @dataclass(frozen=True)
-class Measures:
+class InputSettings:
     """How the inputs are computed."""
 
     reduction: Reduction = "sum"
-    divergence: str = "forward"
+    """How the tokens of a response count, in log-probabilities and divergences alike: their sum (the probability of the
+    whole response, in which long ones weigh more) or their mean (every response weighs the same)."""
+    divergence: str = "behavior"
     """"behavior": KL(behaviour || policy) less the behaviour's entropy, -log pi of the recorded tokens; "forward",
     "reverse", "alpha", "renyi": between reference and policy, exact over the vocabulary at every recorded place."""
-    order: float = 0.5
+    order: float = 0.0
     over: Literal["all", "labelled"] = "all"
     """The rows that the divergence runs over."""
     policy_kl: PolicyKL = "exact"
     """"exact": KL(policy || reference) over the vocabulary at the recorded places; the places are the data's own, not
-    ones that the policy would get to. "mismatched": `kto_reference_point` on every prompt with its neighbour's
-    response, as TRL has it, for a forward pass more."""
-    together: bool = False
-    """Whether log-probabilities and this divergence are both asked for: one pass over the head finds the two."""
-    policy_kl_together: bool = False
-    """Likewise for log-probabilities and an exact `policy_kl`."""
+    ones that the policy would reach. "mismatched": `kto_reference_point` on every prompt with its neighbour's response,
+    as TRL has it, at the cost of one more forward pass."""
+    needs_policy_kl: bool = False
+    """Whether the objective reads `policy_kl`: an exact one is then computed along with the log-probabilities."""
     context: int | None = None
     """The most tokens of a row; a mismatched response may not fit behind another prompt, and is cut."""
     beta: float = 1.0
-    """By which a log-ratio becomes the reward that `reward_shift` is of."""
+    """Turns a log-ratio into the reward behind `reward_shift`."""
     gather: Callable[[Tensor], Tensor] = lambda value: value
     """Joins the rows (B,) of all ranks."""
 
+    @property
+    def joint(self) -> TokenDivergence | None:
+        """The divergence that is computed in one pass over the head with the log-probabilities."""
+        if self.divergence != "behavior":
+            return TokenDivergence(self.divergence, self.order)
+        return _REVERSE if self.needs_policy_kl and self.policy_kl == "exact" else None
 
-class Scored:
-    """B rows, how likely the policy makes them, and the reference.
+
+_REVERSE = TokenDivergence("reverse", constant=True)
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A policy and the reference it is compared with, None if it is not, with the settings of the inputs."""
+
+    policy: Any
+    reference: Reference | None
+    settings: InputSettings
+
+
+class RowScores:
+    """Log-probabilities and divergences of B rows.
 
     Args:
-        model: the policy.
+        scorer: the models.
         rows: B of them.
-        reference: None where nothing is compared.
-        reduction: over tokens.
-        together: a divergence, its kind and order, that is found along with the log-probabilities.
-        constant: whether that divergence needs no gradient.
-        kept: whether what the reference says of the rows is in its cache, or is put there.
+        joint: a divergence that is computed along with the log-probabilities.
+        cached: read the reference's values from its cache, and add missing ones to it.
     """
 
     def __init__(
-        self,
-        model: Any,
-        rows: Sequence[Tokens],
-        reference: Reference | None,
-        reduction: Reduction,
-        together: tuple[str, float] | None = None,
-        *,
-        constant: bool = False,
-        kept: bool = True,
+        self, scorer: Scorer, rows: Sequence[Tokens], joint: TokenDivergence | None = None, *, cached: bool = True
     ) -> None:
-        self._model, self._rows, self._given, self._reduction = model, rows, reference, reduction
-        self._together, self._constant, self._kept = together, constant, kept
-        self._batch = collate(rows).to(next(model.parameters()).device)
+        self._policy, self._reference, self._reduction = scorer.policy, scorer.reference, scorer.settings.reduction
+        self._rows, self._joint, self._cached = rows, joint, cached
+        self._batch = collate(rows).to(next(scorer.policy.parameters()).device)
 
     @cached_property
     def _states(self) -> Tensor:
         """(N, H)."""
-        if self._given is None or not self._given.cut:
-            return states(self._model, self._batch)
-        return states(self._model, self._batch, trunk=self._known.trunk, cut=self._given.cut)
+        if self._reference is None or not self._reference.cut:
+            return states(self._policy, self._batch)
+        return states(self._policy, self._batch, trunk=self._known.trunk, cut=self._reference.cut)
 
     @cached_property
-    def _known(self) -> Any:
-        return self._reference(self._rows, self._batch) if self._kept else self._reference.once(self._batch)
-
-    @property
-    def _reference(self) -> Reference:
-        if self._given is None:
+    def _known(self) -> ReferenceScores:
+        reference = self._reference
+        if reference is None:
             raise UserError("this objective compares with a reference model: train an adapter, or give a ref_model")
-        return self._given
+        return reference.scores(self._rows, self._batch) if self._cached else reference.uncached(self._batch)
 
     @cached_property
-    def _both(self) -> tuple[Tensor, Tensor]:
-        """(N,) each: log-probabilities, and the divergence that is found along with them."""
-        kind, order = self._together or ("", 0.0)
-        target, head = self._batch.target, self._reference.head
-        known, constant = self._known, {"constant": self._constant, "reference_logp": self._known.logp}
-        return token_logp_and_divergence(self._model, self._states, target, head, known.states, kind, order, **constant)
+    def _tokens(self) -> tuple[Tensor, Tensor | None]:
+        """(N,) each: log-probabilities, and the joint divergence."""
+        if self._joint is None:
+            return token_logp(self._policy, self._states, self._batch.target), None
+        return self._joint.with_logp(self._policy, self._states, self._batch.target, self._known)
 
     @cached_property
     def logp(self) -> Tensor:
         """(B,)."""
-        tokens = self._both[0] if self._together else token_logp(self._model, self._states, self._batch.target)
-        return self._batch.reduce(tokens, self._reduction)
+        return self._batch.reduce(self._tokens[0], self._reduction)
 
     @cached_property
     def ref_logp(self) -> Tensor:
@@ -123,181 +131,174 @@ class Scored:
 
     @property
     def length(self) -> Tensor:
-        """(B,), at least 1 by its meaning: an empty response is one end."""
+        """(B,), tokens, at least 1: an empty response counts as its end."""
         return self._batch.length.clamp(min=1)
 
-    def divergence(self, kind: str, order: float) -> Tensor:
+    def divergence(self, wanted: TokenDivergence) -> Tensor:
         """Return each row's divergence between reference and policy, (B,)."""
-        if (kind, order) == self._together:
-            return self._batch.reduce(self._both[1], self._reduction)
-        head = self._reference.head
-        tokens = token_divergence(self._model, self._states, head, self._known.states, kind, order)
+        joint = self._tokens[1] if wanted == self._joint else None
+        tokens = wanted(self._policy, self._states, self._known) if joint is None else joint
         return self._batch.reduce(tokens, self._reduction)
 
 
 class ResponseBatch:
     """Single responses: B rows."""
 
-    def __init__(
-        self,
-        responses: Responses,
-        index: Indices,
-        weight: Tensor,
-        model: Any,
-        reference: Reference | None,
-        measures: Measures,
-    ) -> None:
+    def __init__(self, responses: TokenizedResponses, index: Indices, weight: Tensor, scorer: Scorer) -> None:
+        self._responses, self._index, self._scorer, self._settings = responses, index, scorer, scorer.settings
         self._rows = [responses.tokens[row] for row in index.tolist()]
-        self._model, self._reference, self._measures = model, reference, measures
-        together = (measures.divergence, measures.order) if measures.together else None
-        if constant := not together and measures.policy_kl_together:
-            together = "reverse", 0.0
-        self.scored = Scored(model, self._rows, reference, measures.reduction, together, constant=constant)
+        self.scores = RowScores(scorer, self._rows, scorer.settings.joint)
         self.weight = weight
         self.label = torch.from_numpy(responses.label[index]).to(weight)
-        self._responses, self._index = responses, index
 
     @property
-    def compared(self) -> bool:
+    def is_compared(self) -> bool:
         """Whether there is a reference."""
-        return self._reference is not None
+        return self._scorer.reference is not None
 
     @property
     def logp(self) -> Tensor:
         """(B,)."""
-        return self.scored.logp
+        return self.scores.logp
 
     @property
     def ref_logp(self) -> Tensor:
         """(B,)."""
-        return self.scored.ref_logp
+        return self.scores.ref_logp
 
     @property
     def advantage(self) -> Tensor:
-        """(B,): how much better the response scored than its prompt's usual one."""
+        """(B,), the score less the mean score of the prompt's responses."""
         return torch.from_numpy(self._responses.advantage[self._index]).to(self.weight)
 
     @property
     def divergence(self) -> Tensor:
         """(), over all rows or the labelled ones."""
-        how = self._measures
-        counted = torch.where(self.label != 0, self.weight, 0) if how.over == "labelled" else self.weight
-        if how.divergence == "behavior":
+        settings = self._settings
+        counted = torch.where(self.label != 0, self.weight, 0) if settings.over == "labelled" else self.weight
+        if settings.divergence == "behavior":
             return _mean(-self.logp, counted)
-        return _mean(self.scored.divergence(how.divergence, how.order), counted)
+        return _mean(self.scores.divergence(TokenDivergence(settings.divergence, settings.order)), counted)
 
     @property
     def policy_kl(self) -> Tensor:
         """(), detached, at least 0, over the rows of all ranks."""
-        gather = self._measures.gather
-        if self._measures.policy_kl == "exact":
-            kl = self.scored.divergence("reverse", 0.0).detach()
+        gather, context = self._settings.gather, self._settings.context
+        if self._settings.policy_kl == "exact":
+            kl = self.scores.divergence(_REVERSE).detach()
             return _mean(gather(kl), gather(self.weight)).clamp(min=0)
         with torch.no_grad():
             neighbours = [self._rows[-1], *self._rows[:-1]]
-            context = self._measures.context
             crossed = [
                 Tokens(a.prompt, b.completion[: context and context - len(a.prompt)])
                 for a, b in zip(self._rows, neighbours, strict=True)
             ]
-            # Rows are crossed anew in every batch: nothing of this is worth keeping.
-            other = Scored(self._model, crossed, self._reference, self._measures.reduction, kept=False)
+            other = RowScores(self._scorer, crossed, cached=False)  # every batch crosses other rows
             return kto_reference_point(gather(other.logp), gather(other.ref_logp), gather(self.weight))
 
     @property
     def reward_shift(self) -> Tensor:
         """(), detached, over the rows of all ranks."""
-        gather, beta = self._measures.gather, self._measures.beta
+        gather, beta = self._settings.gather, self._settings.beta
         rows = (gather(each.detach()) for each in (self.logp, self.ref_logp, self.label))
         return bco_shift(*rows, beta=beta, weight=gather(self.weight))
 
 
-class PairBatch:
+class ResponsePairs:
     """An accepted beside a rejected response to one prompt: P pairs."""
 
-    def __init__(
-        self,
-        responses: Responses,
-        index: Indices,
-        weight: Tensor,
-        model: Any,
-        reference: Reference | None,
-        measures: Measures,
-    ) -> None:
+    def __init__(self, responses: TokenizedResponses, index: Indices, weight: Tensor, scorer: Scorer) -> None:
         rows = responses.pairs[index].T.flatten()  # the accepted ones first
-        self.scored = Scored(model, [responses.tokens[row] for row in rows.tolist()], reference, measures.reduction)
-        self.weight = weight
-        self._count = len(index)
+        self.scores = RowScores(scorer, [responses.tokens[row] for row in rows.tolist()])
+        self.weight, self._count = weight, len(index)
 
     @property
     def logp_chosen(self) -> Tensor:
         """(P,)."""
-        return self.scored.logp[: self._count]
+        return self.scores.logp[: self._count]
 
     @property
     def logp_rejected(self) -> Tensor:
         """(P,)."""
-        return self.scored.logp[self._count :]
+        return self.scores.logp[self._count :]
 
     @property
     def ref_chosen(self) -> Tensor:
         """(P,)."""
-        return self.scored.ref_logp[: self._count]
+        return self.scores.ref_logp[: self._count]
 
     @property
     def ref_rejected(self) -> Tensor:
         """(P,)."""
-        return self.scored.ref_logp[self._count :]
+        return self.scores.ref_logp[self._count :]
 
     @property
     def length_chosen(self) -> Tensor:
         """(P,), tokens."""
-        return self.scored.length[: self._count]
+        return self.scores.length[: self._count]
 
     @property
     def length_rejected(self) -> Tensor:
         """(P,), tokens."""
-        return self.scored.length[self._count :]
+        return self.scores.length[self._count :]
 
 
-class GroupBatch:
+class ResponseGroups:
     """The scored responses to one prompt: B groups of up to K."""
 
-    def __init__(
-        self,
-        responses: Responses,
-        index: Indices,
-        weight: Tensor,
-        model: Any,
-        reference: Reference | None,
-        measures: Measures,
-    ) -> None:
-        self._groups = responses.groups[index]
-        self._there = torch.from_numpy(self._groups >= 0).to(weight.device)
-        rows = self._groups[self._groups >= 0]
-        self.scored = Scored(model, [responses.tokens[row] for row in rows.tolist()], reference, measures.reduction)
-        self.weight = weight
-        self._score = torch.from_numpy(responses.score[rows]).to(weight)
+    def __init__(self, responses: TokenizedResponses, index: Indices, weight: Tensor, scorer: Scorer) -> None:
+        groups = responses.groups[index]
+        rows = groups[groups >= 0]
+        self._filled = torch.from_numpy(groups >= 0).to(weight.device)
+        self.scores = RowScores(scorer, [responses.tokens[row] for row in rows.tolist()])
+        self.weight, self._score = weight, torch.from_numpy(responses.score[rows]).to(weight)
 
     @cached_property
     def group_logp(self) -> Tensor:
         """(B, K), 0 where a group is short."""
-        logp = self.scored.logp
-        return logp.new_zeros(self._there.shape).masked_scatter(self._there, logp)
+        logp = self.scores.logp
+        return logp.new_zeros(self._filled.shape).masked_scatter(self._filled, logp)
 
     @property
     def group_score(self) -> Tensor:
-        """(B, K), -inf where a group is short: that leaves the place out."""
-        empty = self._score.new_full(self._there.shape, -torch.inf)
-        return empty.masked_scatter(self._there, self._score)
+        """(B, K), -inf where a group is short, which leaves the place out."""
+        empty = self._score.new_full(self._filled.shape, -torch.inf)
+        return empty.masked_scatter(self._filled, self._score)
 
 
-Batch = ResponseBatch | PairBatch | GroupBatch
-BATCHES: dict[str, type[Batch]] = {"pairs": PairBatch, "candidates": GroupBatch}
+Batch = ResponseBatch | ResponsePairs | ResponseGroups
+BATCHES: dict[str, type[Batch]] = {"pairs": ResponsePairs, "candidates": ResponseGroups}
 """By `rows` of the algorithm's declaration; any other draws single responses."""
 
 
+def trl_metrics(batch: Batch, metrics: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return an objective's metrics by TRL's names, with rewards if the objective has none of its own.
+
+    A reward is the objective's own (beta times the log-ratio to the reference), else the log-ratio itself; the accuracy
+    of single responses is the share of accept x reject pairs within the batch whose rewards are in order.
+    """
+    if not isinstance(batch, ResponseBatch):
+        return {TRL_NAMES.get(name, name): value for name, value in metrics.items()}
+    accepted, rejected = batch.label > 0, batch.label < 0
+    # Objectives report 0 for the mean of an absent class. Which classes are there is the same in every micro-batch.
+    absent = {name for name, rows in (("accept", accepted), ("reject", rejected)) if not rows.any()}
+    named = {
+        TRL_NAMES.get(name, name): value for name, value in metrics.items() if name.partition("_")[0] not in absent
+    }
+    if batch.is_compared:
+        with torch.no_grad():
+            ratio = batch.logp - batch.ref_logp
+            if "accept" not in absent:
+                named.setdefault("rewards/chosen", ratio[accepted].mean())
+            if "reject" not in absent:
+                named.setdefault("rewards/rejected", ratio[rejected].mean())
+            if not absent:
+                named["rewards/margins"] = named["rewards/chosen"] - named["rewards/rejected"]
+                named["rewards/accuracies"] = (ratio[accepted][:, None] > ratio[rejected]).float().mean()
+    return named
+
+
 def _mean(value: Tensor, weight: Tensor) -> Tensor:
-    """Return the weighted mean (), zero where nothing weighs."""
+    """Return the weighted mean (), zero if the weights are."""
     total = weight.sum()
     return torch.where(weight != 0, value * weight, 0).sum() / torch.where(total > 0, total, 1)

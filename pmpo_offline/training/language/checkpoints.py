@@ -1,13 +1,15 @@
-"""What a stopped training goes on from, as safetensors and JSON: transformers' own Trainer pickles it.
+"""Checkpoints of transformers' Trainer without pickles, and the folder that a run keeps them in.
 
 A checkpoint is the Trainer's folder, with the adapter as peft writes it. In place of `optimizer.pt`, `scheduler.pt`,
-`scaler.pt` and `rng_state.pth` there are files of the same stems in safetensors: tensors by number, and beside them, as
-metadata, the JSON of all the rest. An optimizer whose state FSDP or DeepSpeed has sharded is left to these.
+`scaler.pt` and `rng_state.pth` there are safetensors files of the same stems: tensors by number, and all the rest as
+JSON in their metadata. Optimizer state that FSDP or DeepSpeed has sharded is left to these.
 """
 
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.runtime.tensors import load_tensors, save_tensors
 
 _OPTIMIZER, _SCALER, _RANDOM = "optimizer.safetensors", "scaler.safetensors", "rng_state_{}.safetensors"
+_FOLDER = re.compile(r"checkpoint-(\d+)")
 
 
 class SafeCheckpoints(transformers.Trainer):  # type: ignore[misc]
@@ -26,22 +29,21 @@ class SafeCheckpoints(transformers.Trainer):  # type: ignore[misc]
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         super()._save(output_dir, state_dict)
-        # Its arguments, pickled, for whoever wonders later. Ours are in the run's record.
+        # The Trainer's arguments, pickled; ours are in the run's record.
         Path(output_dir or self.args.output_dir, "training_args.bin").unlink(missing_ok=True)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if self._sharded:
             super()._save_optimizer_and_scheduler(output_dir)
         elif self.args.should_save:
-            state = [self.optimizer.state_dict(), self.lr_scheduler.state_dict()]
-            _write(Path(output_dir, _OPTIMIZER), state)
+            _write(Path(output_dir, _OPTIMIZER), [self.optimizer.state_dict(), self.lr_scheduler.state_dict()])
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if self._sharded:
             super()._load_optimizer_and_scheduler(checkpoint)
         elif checkpoint:
-            if not Path(checkpoint, _OPTIMIZER).is_file():  # the Trainer would begin with fresh moments and say nothing
-                raise UserError(f"{checkpoint} holds no {_OPTIMIZER}: training cannot go on from it, begin anew")
+            if not Path(checkpoint, _OPTIMIZER).is_file():  # the Trainer would start with fresh moments, silently
+                raise UserError(f"{checkpoint} holds no {_OPTIMIZER}: training cannot be resumed from it, start again")
             optimizer, scheduler = _read(Path(checkpoint, _OPTIMIZER))
             self.optimizer.load_state_dict(optimizer)
             self.lr_scheduler.load_state_dict(scheduler)
@@ -61,7 +63,7 @@ class SafeCheckpoints(transformers.Trainer):  # type: ignore[misc]
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         path = Path(checkpoint or "", _RANDOM.format(self.args.process_index))
-        if checkpoint and path.is_file():  # there is none where more processes go on than were stopped
+        if checkpoint and path.is_file():  # absent if more processes resume than were stopped
             state, cuda = _read(path)
             torch.set_rng_state(state)
             if len(cuda) == torch.cuda.device_count():
@@ -73,14 +75,31 @@ class SafeCheckpoints(transformers.Trainer):  # type: ignore[misc]
 
     @property
     def _scaler(self) -> Any:
-        """Of gradients in float16; None elsewhere."""
+        """Scaler of float16 gradients; None in other precisions."""
         return getattr(self.accelerator, "scaler", None)
 
 
-def is_whole(checkpoint: Path) -> bool:
-    """Return whether one process may go on from a checkpoint: all of it was written, and can be read."""
+def checkpoints_in(folder: Path) -> list[Path]:
+    """Return the Trainer's checkpoints in a folder, the oldest first."""
+    found = {int(name[1]): path for path in folder.glob("*") if (name := _FOLDER.fullmatch(path.name))}
+    return [found[step] for step in sorted(found) if found[step].is_dir()]
+
+
+def last_complete(folder: Path) -> Path | None:
+    """Return the last complete checkpoint in a folder, None if there is none; incomplete ones are removed."""
+    complete = None
+    for path in checkpoints_in(folder):
+        if _is_complete(path):
+            complete = path
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+    return complete
+
+
+def _is_complete(checkpoint: Path) -> bool:
+    """Return whether one process can resume from a checkpoint: it was written to its end, and can be read."""
     try:
-        json.loads((checkpoint / "trainer_state.json").read_text())  # which comes last
+        json.loads((checkpoint / "trainer_state.json").read_text())  # written last
         for name in ("adapter_model.safetensors", _OPTIMIZER, _RANDOM.format(0)):
             load_tensors(checkpoint / name)
     except (OSError, ValueError, PmpoOfflineError):
@@ -100,10 +119,10 @@ def _read(path: Path) -> Any:
 
 
 def _plain(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """Return a state as JSON that keeps what JSON forgets (keys that are numbers, tuples), its tensors put aside."""
+    """Return a state as JSON that preserves what JSON loses (numeric keys, tuples), its tensors moved to `tensors`."""
     if isinstance(value, Tensor):
         name = str(len(tensors))
-        tensors[name] = value.clone()  # safetensors refuses tensors that share their memory
+        tensors[name] = value.clone()  # safetensors refuses tensors that share memory
         return {"tensor": name}
     if isinstance(value, dict):
         return {"dict": [[key, _plain(each, tensors)] for key, each in value.items()]}

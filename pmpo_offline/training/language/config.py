@@ -1,4 +1,4 @@
-"""What a trainer of responses is told, beside what every trainer of transformers is: more fields of its arguments.
+"""Configuration of language-model training: of the trainers, as fields beside transformers' own, and of runs.
 
 >>> from pmpo_offline.training.language import PMPOConfig, PMPOTrainer
 >>> args = PMPOConfig("results", beta="1.05x", per_device_train_batch_size=8, max_steps=100)
@@ -11,9 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from pydantic import BaseModel, ConfigDict, Field
 from transformers import TrainingArguments
 
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
+from pmpo_offline.policies.language.tokens import Reduction
 from pmpo_offline.runtime.errors import UserError
 
 
@@ -22,33 +24,33 @@ class ResponseConfig(TrainingArguments):  # type: ignore[misc]
     """Any objective on responses. `per_device_train_batch_size` counts rows, pairs or groups of one prompt.
 
     Mixed precision, FSDP, DeepSpeed and 8-bit optimizers are the options of `TrainingArguments` and of `accelerate
-    launch`, and go the same way through the code as what is tested; but they need a GPU, and none of them was run here.
+    launch`. They take the same path through the code as what is tested, but need a GPU and were not run.
     """
 
     objective: str = "pmpo"
     """A name in `objectives.OBJECTIVES`."""
     settings: dict[str, Any] | str | None = field(default_factory=dict)
-    """The objective's hyperparameters, over its defaults; where it has a bound on β, `"1.05x"` is a multiple of it."""
+    """The objective's hyperparameters, over its defaults; β may be a multiple of its bound, as in `"1.05x"`."""
     rows: Literal["all", "accepted", "balanced", "top", "pairs", "candidates"] = "all"
-    """What a batch is made of: rows in the shares of the data, the accepted ones, as many accepted as rejected ones,
-    the best tenth by score; pairs of an accepted and a rejected response to one prompt; groups of scored ones."""
-    reduction: Literal["sum", "mean"] = "sum"
+    """What a batch consists of: rows in the shares of the data, accepted rows, equally many accepted and rejected rows,
+    the best tenth by score; pairs of an accepted and a rejected response to one prompt; groups of scored responses."""
+    reduction: Reduction = "sum"
     """How the tokens of a response count, in log-probabilities and divergences alike."""
     policy_kl: Literal["exact", "mismatched"] = "exact"
-    """KTO's reference point: over the vocabulary at the recorded places, or from mismatched responses as TRL has it."""
+    """KTO's reference point: over the vocabulary at the recorded places, or from mismatched responses as in TRL."""
     max_length: int | None = 1024
-    """The most tokens of a prompt and its completion: a longer completion is cut, a longer prompt an error. None: as
-    many as the model has positions for."""
+    """The most tokens of a prompt and its completion: a longer completion is cut, a longer prompt an error. None: the
+    model's context."""
     reference_cache: str | None = None
-    """Folder of what the reference says of every row, shared by all trainings; default `.reference` beside datasets."""
+    """Folder of the reference's values for every row, shared by all trainings; default `.reference` beside datasets."""
     cut: int = 0
-    """Layers below it are not trained, and their states are kept in the cache, so that only those above it are run."""
+    """The number of lower layers that are not trained: their output is cached, so that only those above are run."""
     shuffle_labels: bool = False
-    """Permute labels and scores among all rows: a control that has nothing to learn from."""
+    """Permute labels and scores among all rows: a control with uninformative feedback."""
     logging_steps: float = 10
-    """Updates between two lines of the log."""
+    """Updates per line of the log."""
     logging_nan_inf_filter: bool = False
-    """Leave losses that are no numbers out of the log; better not: a collapse would look like success."""
+    """Leave non-finite losses out of the log; with it a collapse would look like success."""
 
     @property
     def algorithm(self) -> AlgorithmDeclaration:
@@ -67,13 +69,13 @@ class ResponseConfig(TrainingArguments):  # type: ignore[misc]
 
 @dataclass
 class PMPOConfig(ResponseConfig):
-    """PMPO: `objectives.pmpo`, with what a language model hands it as its divergence."""
+    """PMPO: `objectives.pmpo`, with the divergence of a language model."""
 
     alpha: float = 0.5
     """Weight of the accepts, in [0, 1]; 1 learns from accepts only, 0 from rejects only."""
     beta: float | str | None = 1.0
     """Weight of the divergence: a number, or a multiple of the least stable one such as `"1.05x"`. Below that bound
-    the loss has no minimum; that is allowed, warned about, and kept as `PMPOTrainer.beta_bound`."""
+    the loss has no minimum, which is allowed with a warning; the bound is `PMPOTrainer.beta_bound`."""
     normalize: Literal["joint", "set"] = "joint"
     """Average each class over its own rows ("set"), or divide both sums by the number of labelled rows."""
     divergence: Literal["behavior", "forward", "reverse", "alpha", "renyi"] = "forward"
@@ -81,7 +83,7 @@ class PMPOConfig(ResponseConfig):
     order: float = 0.5
     """Of the alpha- and Renyi divergence, in [0, 1]."""
     over: Literal["all", "labelled"] = "all"
-    """The rows that the divergence runs over."""
+    """The rows that the divergence is averaged over."""
     reject_mass: float | str | None = 1.0
     """P_r, by which β is divided; "dataset" for that of the data."""
     floor: float = 0.0
@@ -98,11 +100,51 @@ class PMPOConfig(ResponseConfig):
 
 
 def _number(value: Any) -> Any:
-    """Return the number that a command line wrote as a text; any other value as it is.
+    """Return the number in a command line's text; any other value as it is.
 
-    `HfArgumentParser` reads what may be a number, a text or None as a text, and only then lets "1.05x" through.
+    `HfArgumentParser` reads a field that may be a number, a text or None as text.
     """
     try:
         return float(value) if isinstance(value, str) else value
     except ValueError:
         return value
+
+
+class LanguageSettings(BaseModel):
+    """Hyperparameters of `train_language`, beside the objective's own: `[training]` of baselines/language/*.toml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    steps: int = Field(default=100, ge=1)
+    """Updates."""
+    batch: int = Field(default=32, ge=1)
+    """Rows, pairs or groups of one prompt per update."""
+    accumulation: int = Field(default=1, ge=1)
+    """Micro-batches per update, to save memory; the update stays the same."""
+    learning_rate: float = Field(default=2e-4, gt=0)
+    """Peak of the schedule: linear up over the first tenth of the steps, then half a cosine down to zero."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    clip: float = Field(default=1.0, gt=0)
+    """Largest norm of the gradient."""
+    reduction: Reduction = "sum"
+    """Over the tokens of a response, for log-probabilities and divergences alike."""
+    policy_kl: Literal["exact", "mismatched"] = "exact"
+    """KTO's reference point (`batches.InputSettings`)."""
+    max_length: int | None = Field(default=None, ge=2)
+    """The most tokens of a prompt and its completion; None: the model's context."""
+    lora_rank: int = Field(default=8, ge=1)
+    lora_alpha: float = Field(default=16.0, gt=0)
+    lora_targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
+    """The linear modules that an adapter is put on."""
+    lora_layers: int | None = Field(default=None, ge=1)
+    """Put the adapter on this many top layers only; the states below them are computed once and cached. None: all."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of the model's weights; the adapter is trained in float32."""
+    quantize: Literal["8bit", "4bit"] | None = None
+    """Hold the model's weights in 8 or 4 bits, on a GPU."""
+    checkpoint_every: int = Field(default=50, ge=1)
+    """Updates between checkpoints."""
+
+    def cut(self, layers: int) -> int:
+        """Return how many of a model's layers get no adapter, the lower ones."""
+        return 0 if self.lora_layers is None else max(0, layers - self.lora_layers)

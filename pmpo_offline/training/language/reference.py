@@ -1,48 +1,83 @@
-"""The reference: the model before training, which is never run beside the policy but read from its cache."""
+"""The reference: the model before training, evaluated once per row and read from a cache ever after.
+
+<folder>/<model hash>-<precision>-<versions>/logp/…          log-probabilities of a completion's tokens
+                                             states/…        the last hidden states that predict them, from which every
+                                                             distribution over the vocabulary follows exactly
+                                             trunk-<cut>/…   the hidden states of the whole row that enter layer `cut`
+
+A row is found by the hash of its tokens and a model by the hash of its weights, so whatever else a training changes
+(its dataset, algorithm, learning rate, beta, seed, order of rows, batch size), nothing is computed again.
+"""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+import importlib.metadata
+import warnings
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from pmpo_offline.policies.language.model import LanguageModel, weights_hash
-from pmpo_offline.policies.language.scoring import backbone, causal, check_split, states, token_logp, trunk_states
-from pmpo_offline.policies.language.tokens import TokenBatch, Tokens
-from pmpo_offline.runtime.errors import UserError
-from pmpo_offline.training.language.reference_cache import ReferenceCache
+from pmpo_offline.policies.language.model import LanguageModel
+from pmpo_offline.policies.language.scoring import causal, check_head, check_split, states, token_logp, trunk_states
+from pmpo_offline.policies.language.tokens import TokenBatch, Tokens, collate
+from pmpo_offline.runtime import progress
+from pmpo_offline.runtime.errors import PmpoOfflineError
+from pmpo_offline.runtime.files import atomic_file, file_lock, refusal
+from pmpo_offline.runtime.hashing import hash_bytes, identity
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+BATCH_TOKENS = 4096
+"""Places, padding counted, that go through the model at once."""
+SHARD_BYTES = 64 * 2**20
+"""Size of a file: what a killed process has to compute again at most."""
+REVISION = "2"
+"""Raise it whenever the same model and tokens give other numbers, or files another layout."""
+CHECKSUM = "crc32"
+"""Entry of a shard's metadata: the checksum of its tensors."""
+
+
+class CachedRow(NamedTuple):
+    """The reference's values for a row with T_c completion tokens, on the CPU, memory-mapped: do not write."""
+
+    logp: Tensor
+    """(T_c,), nats, float32 or wider."""
+    states: Tensor
+    """(T_c, H), the last hidden states that predict the tokens, in the model's precision."""
+    trunk: Tensor | None
+    """(T, H), the hidden states at the T places of `collate([row])` that enter layer `cut`, in the same precision."""
 
 
 @dataclass(frozen=True)
-class Known:
-    """What the reference says of a batch of B rows with N completion tokens."""
+class ReferenceScores:
+    """The reference's values for a batch of B rows with N completion tokens, on the batch's device."""
 
+    head: torch.nn.Module
+    """(n, H) -> (n, V) logits."""
+    states: Tensor
+    """(N, H), the last hidden states."""
     logp: Tensor
     """(N,)."""
-    states: Tensor
-    """(N, H), its last hidden states."""
-    trunk: Tensor | None
-    """(B, T, H), what enters layer `cut`."""
+    trunk: Tensor | None = None
+    """(B, T, H), the hidden states that enter layer `cut`."""
 
 
 class Reference:
     """A frozen model behind its cache.
 
     Args:
-        model: it, or the policy itself where that is the reference with an adapter on top, which `without` takes off.
-        folder: of the cache.
-        cut: lower layers that nothing trains, whose states are cached too; 0: none.
-        without: a context in which `model` is the reference.
+        model: the reference, or the policy itself if that is the reference with an adapter on top.
+        folder: of the cache, shared by all models.
+        cut: number of lower layers that nothing trains, whose output is cached too.
+        without: a context in which `model` is the reference, its adapter switched off.
     """
 
     def __init__(
@@ -52,46 +87,59 @@ class Reference:
         cut: int = 0,
         without: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
-        self._cache = ReferenceCache(folder, model, cut=cut or None)
         self._model, self._without, self.cut = model.model, without, cut
-        self._asked: set[Tokens] = set()
+        precision = _precision(model.model)
+        # "2.5.1+cpu" and "2.5.1+cu124" are one version: the cache serves any device.
+        versions = {name: importlib.metadata.version(name).partition("+")[0] for name in ("torch", "transformers")}
+        owner = {"reference": model.digest, "precision": precision, "revision": REVISION, **versions}
+        place = folder / f"{model.digest[:16]}-{precision}-{identity(**owner)[:8]}"
+        self._shards = [
+            Shards(place / kind, {**owner, "kind": kind})
+            for kind in ("logp", "states", *([f"trunk-{cut}"] if cut else []))
+        ]
 
-    @property
-    def head(self) -> torch.nn.Module:
-        """What makes logits of its last hidden states."""
-        return causal(self._model).get_output_embeddings()  # type: ignore[no-any-return]
+    def prepare(self, rows: Sequence[Tokens]) -> list[str]:
+        """Compute and cache the rows that are not in the cache yet, and return the name of each row in it.
 
-    def prepare(self, rows: Sequence[Tokens]) -> None:
-        """Make sure that all of these are in the cache."""
-        if not self._asked.issuperset(rows):
-            self._get(rows)
+        Raises:
+            UserError: the model's distributions are not those of its head, or it cannot be split at `cut`.
+            PmpoOfflineError: the disk is full. What was computed before is kept.
+        """
+        names = [_name(row) for row in rows]
+        named = dict(zip(names, rows, strict=True))
+        if not all(name in shards for shards in self._shards for name in named):
+            for shards in self._shards:
+                shards.refresh()
+        # Every shard is asked for every row, without a short cut: that finds all damaged files at once.
+        found = {name: [name in shards for shards in self._shards] for name in named}
+        self._warn_of_damage()
+        if missing := {name: row for name, row in named.items() if not all(found[name])}:
+            with self._alone():
+                self._compute(missing)
+        return names
 
-    def __call__(self, rows: Sequence[Tokens], batch: TokenBatch) -> Known:
-        """Return what it says of rows that were collated to `batch`, on the batch's device."""
-        found, device = self._get(rows), batch.ids.device
+    def rows(self, rows: Sequence[Tokens]) -> list[CachedRow]:
+        """Return the reference's values for each row; as `prepare`. A row may be repeated."""
+        found = [[shards[name] for shards in self._shards] for name in self.prepare(rows)]
+        return [CachedRow(logp, hidden, trunk[0] if trunk else None) for logp, hidden, *trunk in found]
+
+    def scores(self, rows: Sequence[Tokens], batch: TokenBatch) -> ReferenceScores:
+        """Return the reference's values for rows that were collated to `batch`; as `prepare`."""
+        found, device = self.rows(rows), batch.ids.device
         trunk = None
         if self.cut:
             trunk = pad_sequence([row.trunk for row in found], batch_first=True).to(device)
-        return Known(
-            torch.cat([row.logp for row in found]).to(device),
-            torch.cat([row.states for row in found]).to(device),
-            trunk,
-        )
+        hidden = torch.cat([row.states for row in found]).to(device)
+        return ReferenceScores(self._head, hidden, torch.cat([row.logp for row in found]).to(device), trunk)
 
-    def once(self, batch: TokenBatch) -> Known:
-        """Return what it says of rows that nobody will ask for again, and keep nothing of it."""
+    def uncached(self, batch: TokenBatch) -> ReferenceScores:
+        """Return the reference's values for a batch without reading or writing the cache."""
         with self._alone():
-            trunk = trunk_states(self._model, batch.ids, self.cut) if self.cut else None
-            hidden = states(self._model, batch, trunk=trunk, cut=self.cut)
-            return Known(token_logp(self._model, hidden, batch.target), hidden, trunk)
+            return self._evaluate(batch)
 
-    def _get(self, rows: Sequence[Tokens]) -> Any:
-        if self._asked.issuperset(rows):
-            return self._cache.get(rows)  # without a word to the model
-        with self._alone():
-            found = self._cache.get(rows)
-        self._asked.update(rows)
-        return found
+    @property
+    def _head(self) -> torch.nn.Module:
+        return causal(self._model).get_output_embeddings()  # type: ignore[no-any-return]
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -99,80 +147,188 @@ class Reference:
         training, device = self._model.training, self._model.device.type
         self._model.eval()
         try:
-            # What is kept says float32 on it, and others read it who train without mixed precision.
+            # The cache is labelled with that precision, and trainings without mixed precision read it too.
             with torch.no_grad(), torch.autocast(device, enabled=False), self._without():
                 yield
         finally:
             self._model.train(training)
 
+    def _evaluate(self, batch: TokenBatch) -> ReferenceScores:
+        trunk = trunk_states(self._model, batch.ids, self.cut) if self.cut else None
+        hidden = states(self._model, batch, trunk=trunk, cut=self.cut)
+        return ReferenceScores(self._head, hidden, token_logp(self._model, hidden, batch.target), trunk)
 
-def reference_of(
-    policy: LanguageModel, ref_model: PreTrainedModel | None, folder: Path, cut: int, device: torch.device
-) -> Reference:
-    """Return what a policy is compared with, and put both on the device.
+    def _compute(self, missing: dict[str, Tokens]) -> None:
+        check_head(self._model)
+        if self.cut:
+            check_split(self._model, self.cut)
+        done, held = 0, 0
+        waiting: list[dict[str, Tensor]] = [{} for _ in self._shards]
+        for names in _batches(missing):
+            for name, values in zip(names, self._split([missing[name] for name in names]), strict=True):
+                for batch, value in zip(waiting, values, strict=True):
+                    batch[name] = value
+                    held += value.nbytes
+            done += len(names)
+            if held > SHARD_BYTES or done == len(missing):
+                for shards, batch in zip(self._shards, waiting, strict=True):
+                    shards.write({name: value for name, value in batch.items() if name not in shards})
+                    batch.clear()
+                held = 0
+            progress.report("reference model", done, len(missing))
+
+    def _split(self, rows: Sequence[Tokens]) -> Iterator[tuple[Tensor, ...]]:
+        """Evaluate rows as one batch and yield each row's tensors, one for each of the shards."""
+        batch = collate(rows).to(self._model.device)
+        found, lengths = self._evaluate(batch), batch.length.tolist()
+        parts = (torch.split(each.cpu(), lengths) for each in (found.logp, found.states))
+        for i, (row, *values) in enumerate(zip(rows, *parts, strict=True)):
+            if found.trunk is not None:
+                values.append(found.trunk[i, : len(row.prompt + row.completion[:-1])].cpu())
+            yield tuple(value.clone() for value in values)  # a slice would keep the whole batch in memory
+
+    def _warn_of_damage(self) -> None:
+        damaged = [each for shards in self._shards for each in shards.damaged]
+        for shards in self._shards:
+            shards.damaged.clear()
+        if damaged:
+            path, reason = damaged[0]
+            others = f" and {len(damaged) - 1} other files" if len(damaged) > 1 else ""
+            what = "they" if others else "it"
+            warnings.warn(f"{path}{others} cannot be read ({reason}): computing again what {what} held", stacklevel=4)
+
+
+def _batches(rows: dict[str, Tokens]) -> Iterator[list[str]]:
+    """Yield the names of rows of similar length, the longest first, so that running out of memory shows at once."""
+    lengths = {name: len(row.prompt) + len(row.completion) for name, row in rows.items()}
+    batch: list[str] = []
+    for name in sorted(lengths, key=lambda name: (-lengths[name], name)):
+        if batch and (len(batch) + 1) * lengths[batch[0]] > BATCH_TOKENS:
+            yield batch
+            batch = []
+        batch.append(name)
+    yield batch
+
+
+def _name(row: Tokens) -> str:
+    """Return the hash of a row's tokens and of where its completion begins."""
+    return hash_bytes([np.array([*row.prompt, -1, *row.completion], dtype="<i8").tobytes()])[:32]
+
+
+def _precision(model: Any) -> str:
+    """Return the precision of the weights in memory, which their files do not determine."""
+    whole = causal(model)
+    dtype = str(whole.dtype).removeprefix("torch.")
+    packed = getattr(whole.config, "quantization_config", None)
+    if packed is None:
+        return dtype
+    return f"{dtype}-{'4bit' if getattr(packed, 'load_in_4bit', False) else '8bit'}"
+
+
+@dataclass
+class _Shard:
+    path: Path
+    opened: Any
+    checksum: str | None
+    is_checked: bool = False
+    """A file is read for its checksum when it is first used."""
+
+
+class Shards:
+    """Tensors of one kind by name, in a folder of safetensors files that several processes add to.
+
+    <folder>/<hash of the names in it>.safetensors     whole or absent; read by memory-mapping
+    <folder>/.<hash>.safetensors.<pid>.tmp             left by a killed writer; the next writer removes it
+
+    It is a cache: a file that cannot be read, or whose checksum differs, counts as absent.
 
     Args:
-        policy: as it is before training, with its digest.
-        ref_model: the reference, where it is not that.
-        folder: of the cache.
-        cut: see `Reference`.
-        device: where it is trained.
-
-    Raises:
-        UserError: a cut below which the policy is trained, or cannot be split; as `adapter_reference`.
+        folder: made when something is written.
+        owner: identity of the tensors; a file with another one is left alone.
     """
-    if ref_model is not None:
-        if cut:
-            raise UserError("below the cut the reference is the policy: leave ref_model out, or set cut to 0")
-        frozen = _placed(ref_model.eval().requires_grad_(False), device)
-        digest = weights_hash(frozen, adapters=True)
-        return Reference(LanguageModel(frozen, policy.tokenizer, "reference", digest), folder)
-    if cut:
-        check_split(policy.model, cut)
-        check_frozen_below(policy.model, cut)
-    _placed(policy.model, device)
-    adapted = hasattr(policy.model, "peft_config")
-    return adapter_reference(policy, folder, cut) if adapted else frozen_copy(policy, folder)
+
+    def __init__(self, folder: Path, owner: Mapping[str, str]) -> None:
+        self._folder, self._owner = folder, dict(owner)
+        self.damaged: list[tuple[Path, str]] = []
+        """Files that could not be read, and why; the caller reports and clears them."""
+        self._seen: set[str] = set()
+        self._index: dict[str, _Shard] = {}  # by the names of their tensors
+
+    def __contains__(self, name: str) -> bool:
+        """Return whether the tensor was there at the last `refresh`, and is as it was written."""
+        shard = self._index.get(name)
+        return shard is not None and self._is_intact(shard)
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Return a tensor, memory-mapped; KeyError if there is none."""
+        tensor: Tensor = self._index[name].opened.get_tensor(name)
+        return tensor
+
+    def refresh(self) -> None:
+        """Open the files that were added since the last call."""
+        for path in sorted(self._folder.glob("*.safetensors")) if self._folder.is_dir() else []:
+            if path.name not in self._seen:
+                self._open(path)
+
+    def write(self, tensors: Mapping[str, Tensor]) -> None:
+        """Add tensors in one file.
+
+        Raises:
+            PmpoOfflineError: the disk is full, or may not be written.
+        """
+        if not tensors:
+            return
+        path = self._folder / f"{hash_bytes([','.join(sorted(tensors)).encode()])[:24]}.safetensors"
+        whole = {key: value.contiguous() for key, value in tensors.items()}
+        content = save(whole, {**self._owner, CHECKSUM: _checksum(whole)})
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with file_lock(self._folder):
+                for left in self._folder.glob(".*.tmp"):
+                    left.unlink()
+                with atomic_file(path) as scratch:
+                    scratch.write_bytes(content)
+        except OSError as error:
+            raise PmpoOfflineError(refusal(self._folder, error, "choose another folder for the cache")) from error
+        self._open(path)
+
+    def _open(self, path: Path) -> None:
+        self._seen.add(path.name)
+        try:
+            opened: Any = safe_open(path, framework="pt")
+            owner, names = opened.metadata() or {}, opened.keys()
+        except FileNotFoundError:  # another process has just removed it
+            return
+        except (SafetensorError, OSError) as error:
+            self._discard(path, str(error).splitlines()[0])
+            return
+        checksum = owner.pop(CHECKSUM, None)
+        if owner != self._owner:
+            warnings.warn(f"{path} does not belong to this cache: leaving it alone", stacklevel=4)
+            return
+        self._index |= dict.fromkeys(names, _Shard(path, opened, checksum))
+
+    def _is_intact(self, shard: _Shard) -> bool:
+        """Return whether a file's tensors are as they were written; if not, remove the file and forget them."""
+        if not shard.is_checked:
+            opened = shard.opened
+            if _checksum({name: opened.get_tensor(name) for name in opened.keys()}) != shard.checksum:  # noqa: SIM118
+                self._index = {name: each for name, each in self._index.items() if each is not shard}
+                self._discard(shard.path, "its checksum differs")
+                return False
+            shard.is_checked = True
+        return True
+
+    def _discard(self, path: Path, reason: str) -> None:
+        self.damaged.append((path, reason))
+        with suppress(OSError):  # a read-only disk keeps it
+            path.unlink()
 
 
-def adapter_reference(policy: LanguageModel, folder: Path, cut: int) -> Reference:
-    """Return the reference of a policy that is an adapter: the same model without it.
-
-    Raises:
-        UserError: that is not what the model was before: the adapter has learned already, or weights of the model
-            itself are trained too.
-    """
-    model = policy.model
-    own = [name for name, weight in model.named_parameters() if weight.requires_grad and "lora_" not in name]
-    if own:
-        raise UserError(
-            f"{len(own)} tensors beside the adapter are trained ({own[0]}), so that without the adapter the model is "
-            "no reference: give a ref_model, or leave out modules_to_save and embeddings"
-        )
-    if any(weight.abs().max() > 0 for name, weight in model.named_parameters() if "lora_B" in name):
-        raise UserError(
-            "the adapter has been trained before: give the model that it shall stay near as ref_model, or merge the "
-            "adapter (merge_and_unload) and let peft_config put a fresh one on"
-        )
-    return Reference(policy, folder, cut, model.disable_adapter)
-
-
-def frozen_copy(policy: LanguageModel, folder: Path) -> Reference:
-    """Return the reference of a policy that is trained whole: a copy of it as it is now, when its digest is right."""
-    return Reference(replace(policy, model=copy.deepcopy(policy.model).eval().requires_grad_(False)), folder)
-
-
-def check_frozen_below(model: torch.nn.Module, cut: int) -> None:
-    """Make sure that nothing below layer `cut` is trained, whose states are cached; `UserError` if something is."""
-    whole = backbone(model)
-    lower = (whole.embed_tokens, *whole.layers[:cut])
-    if any(weight.requires_grad for part in lower for weight in part.parameters()):
-        raise UserError(
-            f"weights below layer {cut} are trained, and cut = {cut} caches what comes from there: put the adapter on "
-            f"the layers from {cut} up (layers_to_transform), or set cut to 0"
-        )
-
-
-def _placed(model: Any, device: torch.device) -> Any:
-    """Put a model on a device; one in 8 or 4 bits stays where it was loaded."""
-    return model if getattr(model, "is_quantized", False) else model.to(device)
+def _checksum(tensors: Mapping[str, Tensor]) -> str:
+    """Return the CRC-32 of contiguous tensors: name, type, shape and bytes of each, in the order of their names."""
+    found = 0
+    for name, tensor in sorted(tensors.items()):
+        found = zlib.crc32(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode(), found)
+        found = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, found)
+    return f"{found:08x}"

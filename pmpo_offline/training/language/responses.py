@@ -1,4 +1,4 @@
-"""The responses that are learned from, as tokens, and what can be drawn from them: rows, pairs, groups of a prompt."""
+"""Responses as tokens, and the rows, pairs and groups of a prompt that can be drawn from them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from pmpo_offline.data import Dataset, columns
 from pmpo_offline.policies.language.tokens import Tokens, prompt_tokens, tokenize
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError
-from pmpo_offline.training.language.strata import Indices
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+Indices = NDArray[np.int64]
+
 
 @dataclass(frozen=True, eq=False)
-class Responses:
+class TokenizedResponses:
     """R rows: a prompt and one completion each."""
 
     name: str
@@ -33,7 +34,7 @@ class Responses:
     score: NDArray[np.float32]
     """(R,), NaN where absent."""
     prompt: Indices
-    """(R,): rows of equal number answer one prompt, and are compared with one another."""
+    """(R,): rows of equal number answer the same prompt, and are compared with one another."""
 
     def __len__(self) -> int:
         """Return R."""
@@ -46,7 +47,7 @@ class Responses:
 
     @cached_property
     def pairs(self) -> Indices:
-        """(P, 2), the rows of an accepted and of a rejected response to one prompt: every such pair, once."""
+        """(P, 2), the rows of every pair of an accepted and a rejected response to one prompt."""
         found = []
         for rows in self._by_prompt:
             accepts, rejects = rows[self.label[rows] > 0], rows[self.label[rows] < 0]
@@ -55,7 +56,7 @@ class Responses:
 
     @cached_property
     def groups(self) -> Indices:
-        """(G, K), the scored rows of every prompt that has two or more of them; −1 fills up the shorter groups."""
+        """(G, K), the scored rows of every prompt that has two or more of them; −1 pads the shorter groups."""
         scored = [rows[~np.isnan(self.score[rows])] for rows in self._by_prompt]
         several = [rows for rows in scored if len(rows) > 1]
         groups = np.full((len(several), max(map(len, several), default=0)), -1, np.int64)
@@ -65,7 +66,7 @@ class Responses:
 
     @cached_property
     def advantage(self) -> NDArray[np.float32]:
-        """(R,), each score less the mean score of its prompt; NaN where no other response says what is usual."""
+        """(R,), each score less the mean score of its prompt; NaN if its prompt has no other scored response."""
         advantage = np.full(len(self), np.nan, np.float32)
         for group in self.groups:
             rows = group[group >= 0]
@@ -79,35 +80,35 @@ class Responses:
         return np.split(order, ends) if len(order) else []
 
     def top(self, share: float) -> Indices:
-        """Return this share of the rows, those of the highest scores."""
+        """Return the rows with the highest scores, this share of the scored ones."""
         known = np.flatnonzero(~np.isnan(self.score))
         count = round(share * len(known))
         return np.sort(known[np.argsort(-self.score[known], kind="stable")][:count])
 
-    def shuffled(self, seed: int) -> Responses:
-        """Permute labels and scores among all rows: the control, whose feedback says nothing, nor who has some.
+    def shuffled(self, seed: int) -> TokenizedResponses:
+        """Permute labels and scores among all rows: a control with uninformative feedback.
 
-        Each for itself: rows that have a score without a label would tell accepts from rejects otherwise.
+        They are permuted independently: otherwise rows with a score but no label would tell accepts from rejects.
         """
         label = self.label[np.random.default_rng([seed, 7]).permutation(len(self))]
         score = self.score[np.random.default_rng([seed, 8]).permutation(len(self))]
         return replace(self, label=label, score=score)
 
 
-def part(dataset: Dataset, split: str) -> Dataset:
-    """Return the prompts of one split, "train" or "test"; counts and reject masses are those of the rows that remain.
+def take_split(dataset: Dataset, split: str) -> Dataset:
+    """Return the prompts of one split, "train" or "test"; counts and reject masses are those of the remaining rows.
 
-    What makes PMPO stable is a matter of the rows that are trained on, so these must not count the held-out ones. The
-    masses are the labelled ones, after balancing (`bound.reject_mass` takes these where rows have contexts): a prompt
-    comes with several responses, of which balancing drops some labels, but no two long responses are alike, and a
-    network that remembers single ones is pushed away from the labelled ones alone.
+    The bound of PMPO depends on the rows that are trained on, so these must not count the held-out ones. The masses are
+    the labelled ones, after balancing (`bound.reject_mass` takes these where rows have contexts): a prompt has several
+    responses, of which balancing drops some labels, but no two long responses are alike, and a network that memorises
+    single responses is pushed away from the labelled ones only.
 
-    Whether one prompt's responses are rejected more often than another's does not matter: PMPO averages each class over
-    all prompts together, so that every reject weighs 1 / P_r of what the divergence weighs there, with P_r the mass
-    over all prompts. Summed over tokens, that holds at every prefix; with the mean over tokens it shifts by how much
-    shorter or longer rejects are.
+    It does not matter if one prompt's responses are rejected more often than another's: PMPO averages each class over
+    all prompts together, so every reject weighs 1 / P_r of what the divergence weighs there, with P_r the mass over all
+    prompts. Summed over tokens, that holds at every prefix; with the mean over tokens it shifts with the length of
+    rejects relative to the others.
 
-    Raises `UserError` for transitions, and where nothing is left.
+    Raises `UserError` for transitions, and for a split without rows.
     """
     if dataset.metadata.kind != "responses":
         raise UserError(
@@ -125,32 +126,27 @@ def part(dataset: Dataset, split: str) -> Dataset:
     return replace(dataset, table=table, metadata=dataset.metadata.model_copy(update={"counts": counts, **masses}))
 
 
-def read(
-    dataset: Dataset,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    context: int,
-) -> Responses:
-    """Return the rows of a dataset of responses as tokens; completions that do not fit are cut, and then do not end.
+def tokenize_responses(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, context: int) -> TokenizedResponses:
+    """Return the rows of a dataset of responses as tokens; completions that do not fit are cut, without an end.
 
     Args:
-        dataset: `part` of one, say. Its provenance tells whether completions end (`ends`, true unless it says no),
-            and what their longest may be (`tokens`): one that was cut when it was sampled has no end here either.
+        dataset: of responses. Its provenance may declare whether completions end (`ends`, default true), and their
+            greatest length (`tokens`): a completion that was cut when it was sampled has no end here either.
         tokenizer: the model's.
-        context: the most tokens that a row may have, prompt and completion together.
+        context: the most tokens of a row, prompt and completion together.
 
     Raises:
         UserError: a null text, or a prompt that leaves no room for a completion.
     """
     name, table = dataset.metadata.id, dataset.table
     prompts, completions = table.column("prompt").to_pylist(), table.column("completion").to_pylist()
-    told = dataset.metadata.provenance.settings
-    ends, longest = bool(told.get("ends", True)), told.get("tokens")
+    settings = dataset.metadata.provenance.settings
+    ends, longest = bool(settings.get("ends", True)), _longest(dataset)
     tokens: list[Tokens] = []
     for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
         if prompt is None or completion is None:
             raise UserError(f"{name}: row {row} has no {'prompt' if prompt is None else 'completion'}: leave it out")
-        each = tokenize(tokenizer, prompt, completion, ends=ends, longest=longest if isinstance(longest, int) else None)
+        each = tokenize(tokenizer, prompt, completion, ends=ends, longest=longest)
         room = context - len(each.prompt)
         if room < 1:
             raise UserError(
@@ -160,7 +156,7 @@ def read(
         tokens.append(Tokens(each.prompt, each.completion[:room]))
         if row % 500 == 499 or row + 1 == len(prompts):
             progress.report("tokenize", row + 1, len(prompts))
-    return Responses(
+    return TokenizedResponses(
         name,
         tokens,
         columns.labels(table),
@@ -170,19 +166,17 @@ def read(
 
 
 def check_held_out(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, context: int | None) -> None:
-    """Make sure that a model can answer every held-out prompt, as the evaluation will ask it to.
+    """Check that every held-out prompt leaves room for the answer that the evaluation will sample.
 
     Args:
-        dataset: all of it. Its provenance may tell how long an answer is (`tokens`), else one token has to fit.
+        dataset: both splits. Its provenance may declare the length of an answer (`tokens`), else one token has to fit.
         tokenizer: the model's.
-        context: the most tokens that the model reads; None: there is no limit.
+        context: the most tokens that the model reads; None: no limit.
 
     Raises:
         UserError: a null prompt, or one that leaves no room for its answer.
     """
-    name, table = dataset.metadata.id, dataset.table
-    told = dataset.metadata.provenance.settings.get("tokens")
-    answer = told if isinstance(told, int) else 1
+    name, table, answer = dataset.metadata.id, dataset.table, _longest(dataset) or 1
     prompts = table.filter(pc.equal(table.column("split"), "test")).column("prompt").to_pylist()
     for prompt, row in {prompt: row for row, prompt in reversed(list(enumerate(prompts)))}.items():
         where = f"row {row} of the split test"
@@ -194,3 +188,9 @@ def check_held_out(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, context
                 f"{name}: the prompt of {where} has {length} tokens, and with {answer} of an answer they do not fit "
                 f"the model's context of {context}: shorten it or leave it out, or it could not be evaluated on"
             )
+
+
+def _longest(dataset: Dataset) -> int | None:
+    """Return the greatest length of a completion in tokens, None if the dataset does not declare it."""
+    found = dataset.metadata.provenance.settings.get("tokens")
+    return found if isinstance(found, int) else None

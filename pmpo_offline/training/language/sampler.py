@@ -1,8 +1,22 @@
-"""What an algorithm draws from responses, micro-batch by micro-batch, and how the Trainer's loop gets at it."""
+"""Which responses a step is trained on: the entries of an algorithm, and their division into micro-batches.
+
+The draw is a pure function of seed and step, the same for any number of ranks. An update's rows are dealt to its
+micro-batches so that each holds the same number of every class::
+
+    one update, 2 ranks, 2 accumulated micro-batches         a accepted, r rejected, u unlabelled
+    rank 0   a a r r r u   a a r r r u                       the shorter rows in the first micro-batches,
+    rank 1   a a r r r u   a a r r r u                       equal lengths in both ranks
+
+Constant counts make the mean over micro-batches of a class's mean the class's mean over the update, and likewise every
+ratio of weighted sums. A class whose share of a batch would be too small, or zero, is drawn more often and weighs less
+(`weight`): the weighted shares are those of the dataset whatever the size of the batch.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -10,93 +24,180 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from pmpo_offline.declarations import OBJECTIVES
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
+from pmpo_offline.objectives import OBJECTIVES
 from pmpo_offline.runtime.errors import UserError
-from pmpo_offline.training.language.batches import BATCHES, Batch, Measures, ResponseBatch
-from pmpo_offline.training.language.reference import Reference
-from pmpo_offline.training.language.responses import Responses
-from pmpo_offline.training.language.strata import Indices, Strata
+from pmpo_offline.runtime.random_words import random_words
+from pmpo_offline.training.language.batches import BATCHES, Batch, ResponseBatch, Scorer
+from pmpo_offline.training.language.responses import Indices, TokenizedResponses
 
 
-class Feed:
+@dataclass(frozen=True)
+class Division:
+    """How an update's entries are divided."""
+
+    batch: int
+    """Entries of a micro-batch."""
+    accumulation: int = 1
+    """Micro-batches per update and rank."""
+    ranks: int = 1
+    """Processes that train together."""
+    window: int = 1
+    """Updates whose entries are sorted by length together and then dealt in random order: above 1 there is less
+    padding, and the lengths within an update are similar."""
+
+
+class StratifiedSampler:
+    """Draws micro-batches with constant class counts; each stratum is passed through whole before it repeats.
+
+    Args:
+        pools: the entries of each stratum (rows, pairs or groups); empty ones are left out.
+        lengths: tokens of every entry that a pool may name.
+        division: of each update.
+        seed: of all randomness.
+        restore: weigh the entries so that the strata have their shares of the data; otherwise all weigh one, and every
+            stratum has the same number of entries in a batch.
+
+    Raises:
+        UserError: nothing to draw from, or a batch too small to hold every stratum.
+    """
+
+    def __init__(
+        self, pools: Sequence[Indices], lengths: Indices, division: Division, seed: int, *, restore: bool = True
+    ) -> None:
+        self._pools, batch = [pool for pool in pools if len(pool)], division.batch
+        if not self._pools:
+            raise UserError("the labels leave this algorithm nothing to learn from: no such rows or pairs are labelled")
+        if batch < len(self._pools):
+            raise UserError(
+                f"a micro-batch of {batch} has no room for all {len(self._pools)} classes of rows: raise the batch or "
+                "lower the accumulation"
+            )
+        sizes = [len(pool) for pool in self._pools]
+        self.counts = allocate(sizes, batch) if restore else [batch // len(sizes)] * len(sizes)
+        self._lengths, self._seed, self.division = lengths, seed, division
+        self.weight = np.ones(sum(self.counts), np.float32)
+        """(batch,), of each place in a micro-batch; their mean is one."""
+        if restore:
+            share = np.array(sizes) / sum(sizes) * batch / np.array(self.counts)
+            self.weight = np.repeat(share, self.counts).astype(np.float32)
+
+    def __len__(self) -> int:
+        """Return the number of updates after which every entry was drawn at least once."""
+        whole = self.division.accumulation * self.division.ranks
+        return max(-(-len(pool) // (count * whole)) for pool, count in zip(self._pools, self.counts, strict=True))
+
+    def draw(self, step: int) -> Indices:
+        """Return the entries of update `step`: (accumulation, ranks, batch), stratum after stratum in the last."""
+        accumulation, ranks, window = self.division.accumulation, self.division.ranks, self.division.window
+        start, place = step - step % window, step % window
+        slot = _shuffled(window, self._seed, "slots", start)[place]
+        drawn = []
+        for number, (pool, count) in enumerate(zip(self._pools, self.counts, strict=True)):
+            need = accumulation * ranks * count
+            entries = pool[_passes(len(pool), start * need, window * need, self._seed, number)]
+            entries = entries[np.argsort(self._lengths[entries], kind="stable")]
+            dealt = entries.reshape(window, accumulation, count, ranks)[slot]
+            drawn.append(dealt.swapaxes(1, 2))
+        return np.concatenate(drawn, axis=-1)
+
+
+def allocate(sizes: Sequence[int], batch: int) -> list[int]:
+    """Return how many places of a batch each stratum gets: in proportion, rounded, but at least one.
+
+    `batch` is at least the number of strata.
+    """
+    exact = np.array(sizes) / sum(sizes) * batch
+    counts = np.maximum(np.floor(exact), 1)
+    while counts.sum() < batch:
+        counts[np.argmax(exact - counts)] += 1
+    while counts.sum() > batch:  # small strata took a place that exceeds their share
+        counts[np.argmax(np.where(counts > 1, counts - exact, -np.inf))] -= 1
+    return [int(count) for count in counts]
+
+
+def _passes(size: int, start: int, count: int, seed: int, stratum: int) -> Indices:
+    """Return numbers `start` to `start + count` of an infinite sequence of shuffled passes through `size` entries."""
+    first, last = start // size, (start + count - 1) // size
+    row = np.concatenate([_shuffled(size, seed, "pass", stratum, number) for number in range(first, last + 1)])
+    return row[start - first * size :][:count]
+
+
+@lru_cache(maxsize=64)
+def _shuffled(size: int, seed: int, *key: int | str) -> Indices:
+    return np.argsort(random_words(size, seed, *key), kind="stable")
+
+
+class Entries:
     """The entries that an algorithm learns from: rows, pairs or groups of one prompt.
 
     Args:
-        responses: where they are from.
-        algorithm: says which (`rows`).
+        responses: their source.
+        algorithm: whose `rows` they are.
         settings: the objective's, complete.
 
     Raises:
-        UserError: these labels and scores have nothing of the kind.
+        UserError: the labels and scores give no such entries.
     """
 
-    def __init__(self, responses: Responses, algorithm: AlgorithmDeclaration, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self, responses: TokenizedResponses, algorithm: AlgorithmDeclaration, settings: Mapping[str, Any]
+    ) -> None:
         self.responses, self._kind = responses, BATCHES.get(algorithm.rows, ResponseBatch)
         self._restore = algorithm.rows != "balanced"
         name, kind = responses.name, algorithm.name
-        self._lengths = responses.lengths
-        self._behind: Indices | None = None  # the rows of each entry, where that is more than one
+        self._rows: Indices | None = None  # (entries, K), the rows of each entry, -1 for none; None: an entry is a row
         if algorithm.rows == "pairs":
             if not len(responses.pairs):
                 raise UserError(
                     f"{kind} learns from pairs, and no prompt of {name} has an accepted and a rejected response: take "
                     "an algorithm that learns from single labels (pmpo), or other labels"
                 )
-            self._behind = responses.pairs
+            self._rows = responses.pairs
         elif algorithm.rows == "candidates":
             if not len(responses.groups):
                 raise UserError(f"{kind} compares scored responses, and no prompt of {name} has two or more of them")
-            self._behind = responses.groups
+            self._rows = responses.groups
+        if self._rows is None:
+            self._pools, self._lengths = _strata(responses, algorithm, settings), responses.lengths
         else:
-            self._pools = _rows(responses, algorithm, settings)
-        if self._behind is not None:
-            self._pools = [np.arange(len(self._behind))]
-            self._lengths = np.where(self._behind >= 0, responses.lengths[self._behind], 0).max(1)
+            self._pools = [np.arange(len(self._rows))]
+            self._lengths = np.where(self._rows >= 0, responses.lengths[self._rows], 0).max(1)
 
     def __len__(self) -> int:
-        """Return how many entries there are to draw from."""
+        """Return the number of entries to draw from."""
         return sum(map(len, self._pools))
 
     def __getitem__(self, entry: int) -> int:
-        """Return the entry itself: what it stands for is read when its micro-batch is."""
+        """Return the entry itself: its rows are read when its micro-batch is."""
         return entry
 
-    def strata(self, batch: int, seed: int, *, accumulation: int, ranks: int, window: int) -> Strata:
-        """Return what draws them; the arguments are those of `Strata`."""
-        return Strata(
-            self._pools,
-            batch,
-            self._lengths,
-            seed,
-            accumulation=accumulation,
-            ranks=ranks,
-            restore=self._restore,
-            window=window,
-        )
+    def sampler(self, division: Division, seed: int) -> StratifiedSampler:
+        """Return the sampler of these entries."""
+        return StratifiedSampler(self._pools, self._lengths, division, seed, restore=self._restore)
 
     @property
     def every_row(self) -> Indices:
-        """The rows behind all entries, each once."""
+        """The rows of all entries, each once."""
         return self.rows(np.concatenate(self._pools))
 
     def rows(self, entries: Indices) -> Indices:
-        """Return the rows behind entries, each once."""
-        found = entries if self._behind is None else self._behind[entries]
+        """Return the rows of entries, each once."""
+        found = entries if self._rows is None else self._rows[entries]
         return np.unique(found[found >= 0])
 
-    def batch(
-        self, entries: Indices, weight: Tensor, model: Any, reference: Reference | None, measures: Measures
-    ) -> Batch:
-        """Return a micro-batch of these entries."""
-        return self._kind(self.responses, entries, weight, model, reference, measures)
+    def batch(self, index: Indices, weight: Tensor, scorer: Scorer) -> Batch:
+        """Return a micro-batch of the entries of this index."""
+        return self._kind(self.responses, index, weight, scorer)
 
 
-def _rows(responses: Responses, algorithm: AlgorithmDeclaration, settings: Mapping[str, Any]) -> list[Indices]:
-    """Return the strata of single rows: by label, where the objective has labels."""
-    asked = set(OBJECTIVES[algorithm.objective].inputs.values())
+def _strata(
+    responses: TokenizedResponses, algorithm: AlgorithmDeclaration, settings: Mapping[str, Any]
+) -> list[Indices]:
+    """Return the strata of single rows: by label, if the objective reads labels."""
+    inputs = set(OBJECTIVES[algorithm.objective].inputs.values())
     usable = np.ones(len(responses), bool)
-    if "advantage" in asked:
+    if "advantage" in inputs:
         usable = ~np.isnan(responses.advantage)
         if not usable.any():
             raise UserError(
@@ -106,7 +207,7 @@ def _rows(responses: Responses, algorithm: AlgorithmDeclaration, settings: Mappi
     accepted, rejected, unlabelled = (
         np.flatnonzero(usable & (np.sign(responses.label) == sign)) for sign in (1, -1, 0)
     )
-    if "label" in asked and not len(accepted) + len(rejected):
+    if "label" in inputs and not len(accepted) + len(rejected):
         raise UserError(f"{algorithm.name} learns from labelled responses and {responses.name} has none")
     if algorithm.rows == "top":
         return [responses.top(algorithm.top)]
@@ -114,23 +215,23 @@ def _rows(responses: Responses, algorithm: AlgorithmDeclaration, settings: Mappi
         return [accepted]
     if algorithm.rows == "balanced":
         return [accepted, rejected]
-    if "label" not in asked:
+    if "label" not in inputs:
         return [np.flatnonzero(usable)]
-    # Rows without a label serve nothing but a divergence over all rows.
-    return [accepted, rejected, *([unlabelled] if "divergence" in asked and settings["over"] == "all" else [])]
+    # Rows without a label matter only to a divergence over all rows.
+    return [accepted, rejected, *([unlabelled] if "divergence" in inputs and settings["over"] == "all" else [])]
 
 
-class Loader(DataLoader[int]):
-    """Gives one rank its micro-batches, each a dictionary as transformers' loop wants them."""
+class MicroBatchLoader(DataLoader[int]):
+    """Yields the micro-batches of one rank, each a dictionary as transformers' loop expects them."""
 
-    def __init__(self, feed: Feed, strata: Strata, rank: int) -> None:
-        weight = torch.from_numpy(strata.weight)
+    def __init__(self, entries: Entries, sampler: StratifiedSampler, rank: int) -> None:
+        weight = torch.from_numpy(sampler.weight)
 
-        def collate(entries: list[int]) -> dict[str, Any]:
-            return {"entries": torch.tensor(entries), "weight": weight, "feed": feed}
+        def collate(index: list[int]) -> dict[str, Any]:
+            return {"index": torch.tensor(index), "weight": weight, "entries": entries}
 
-        # Not sharded by accelerate: a micro-batch knows its rank, so that each class is dealt out evenly.
-        super().__init__(feed, batch_sampler=_MicroBatches(strata, rank), collate_fn=collate)  # type: ignore[arg-type]
+        # Not sharded by accelerate: a micro-batch knows its rank, so that each class is dealt evenly.
+        super().__init__(entries, batch_sampler=_MicroBatches(sampler, rank), collate_fn=collate)  # type: ignore[arg-type]
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the updates of an epoch, counted from 0."""
@@ -138,19 +239,19 @@ class Loader(DataLoader[int]):
 
 
 class _MicroBatches(Sampler[list[int]]):
-    """The micro-batches of one rank and epoch; a loop that resumes skips as many as it has had."""
+    """The micro-batches of one rank and epoch; a resumed loop skips those it has already used."""
 
-    def __init__(self, strata: Strata, rank: int) -> None:
-        self._strata, self._rank, self._epoch = strata, rank, 0
+    def __init__(self, sampler: StratifiedSampler, rank: int) -> None:
+        self._sampler, self._rank, self._epoch = sampler, rank, 0
 
     def set_epoch(self, epoch: int) -> None:
         self._epoch = epoch
 
     def __len__(self) -> int:
-        return len(self._strata) * self._strata.accumulation
+        return len(self._sampler) * self._sampler.division.accumulation
 
     def __iter__(self) -> Iterator[list[int]]:
-        steps = len(self._strata)
-        for step in range(self._epoch * steps, (self._epoch + 1) * steps):
-            for micro in self._strata.draw(step)[:, self._rank]:
-                yield micro.tolist()
+        updates = len(self._sampler)
+        for step in range(self._epoch * updates, (self._epoch + 1) * updates):
+            for micro in self._sampler.draw(step):
+                yield micro[self._rank].tolist()

@@ -1,18 +1,18 @@
-"""Trainers of language models on accept/reject responses: transformers' own `Trainer` with an objective of ours.
+"""Trainers of language models on accept/reject responses: transformers' own `Trainer` with one of our objectives.
 
-They are called like TRL's trainers, take its datasets (`training.language.columns`) beside ours, and log its metrics
-(`training.language.metrics`).
+They have the signature of TRL's trainers, take TRL's datasets (`trl_data`) beside ours, and log TRL's metrics.
 
-What differs from TRL's: micro-batches of constant classes (`strata`), the reference from its cache, log-probabilities
-at the completions' places alone.
+What differs from TRL's: micro-batches with constant class counts (`sampler`), a cached reference, and log-probabilities
+computed at the completions' places only.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,22 +20,19 @@ import transformers
 from torch import Tensor
 
 from pmpo_offline.data import Dataset, home
-from pmpo_offline.declarations import OBJECTIVES
+from pmpo_offline.objectives import OBJECTIVES
 from pmpo_offline.policies.language.model import LanguageModel
 from pmpo_offline.policies.language.scoring import check_head
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.training.config import beta_bound, settle, warn_below
-from pmpo_offline.training.control.batches import inputs as asked_of
-from pmpo_offline.training.language.batches import Measures
+from pmpo_offline.training.control.batches import inputs as objective_inputs
+from pmpo_offline.training.language.batches import InputSettings, Scorer, trl_metrics
 from pmpo_offline.training.language.checkpoints import SafeCheckpoints
 from pmpo_offline.training.language.config import PMPOConfig, ResponseConfig
-from pmpo_offline.training.language.ddp import inside
-from pmpo_offline.training.language.load_policy import policy_of
-from pmpo_offline.training.language.metrics import by_name
-from pmpo_offline.training.language.reference import Reference, reference_of
-from pmpo_offline.training.language.responses import part, read
-from pmpo_offline.training.language.sampler import Feed, Loader
-from pmpo_offline.training.language.strata import Indices
+from pmpo_offline.training.language.models import load_policy, load_reference
+from pmpo_offline.training.language.reference import Reference
+from pmpo_offline.training.language.responses import Indices, take_split, tokenize_responses
+from pmpo_offline.training.language.sampler import Division, Entries, MicroBatchLoader
 from pmpo_offline.training.language.trl_data import dataset_of
 from pmpo_offline.training.shuffle import check_control
 
@@ -43,8 +40,10 @@ if TYPE_CHECKING:
     from peft import PeftConfig
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+T = TypeVar("T")
 
 _COMPARED = {"ref_logp", "ref_chosen", "ref_rejected", "policy_kl"}
+"""Inputs that need a reference."""
 
 
 class ResponseTrainer(SafeCheckpoints):
@@ -52,8 +51,7 @@ class ResponseTrainer(SafeCheckpoints):
 
     Args:
         model: a causal language model, a directory or a hub id of one, or a peft model with a fresh adapter.
-        ref_model: what the policy is compared with; default the model without its adapter, or, where it is trained
-            whole, a copy of it.
+        ref_model: the reference; default the model without its adapter, or a copy of the model if it is trained whole.
         args: default `config_class` with a folder named after the model.
         data_collator: None; rows are collated here.
         train_dataset: ours (its train split), or rows in one of TRL's forms.
@@ -66,7 +64,7 @@ class ResponseTrainer(SafeCheckpoints):
         peft_config: puts a fresh adapter on the model.
 
     Raises:
-        UserError: whatever of this does not fit together, in one line.
+        UserError: arguments that do not fit together, in one line.
     """
 
     config_class: type[ResponseConfig] = ResponseConfig
@@ -93,11 +91,11 @@ class ResponseTrainer(SafeCheckpoints):
         args = args or self.config_class(f"{_name(model)}-{self.config_class.objective}")
         if args.n_gpu > 1:
             raise UserError(f"one process sees {args.n_gpu} GPUs: start one for each with accelerate launch")
-        transformers.set_seed(args.seed)  # an adapter begins at random
+        transformers.set_seed(args.seed)  # an adapter is initialised at random
         self._config, self._algorithm = args, args.algorithm
         if args.shuffle_labels:
             check_control(self._algorithm, responses=True)
-        self.policy = policy_of(model, processing_class, quantization_config, peft_config)
+        self.policy = load_policy(model, processing_class, quantization_config, peft_config)
         check_head(self.policy.model)
         if args.gradient_checkpointing and hasattr(self.policy.model, "peft_config"):
             self.policy.model.enable_input_require_grads()
@@ -107,20 +105,31 @@ class ResponseTrainer(SafeCheckpoints):
         """The objective's, complete."""
         self.objective = OBJECTIVES[self._algorithm.objective]
         self.beta_bound = beta_bound(self._algorithm, self.settings, dataset)
-        """The least stable β of these settings on the training rows; None where the objective has no bound."""
+        """The least stable β of these settings on the training rows; None if the objective has no bound."""
         if args.process_index == 0:
             warn_below(self._algorithm, [self.settings], [self.beta_bound])
-        self.measures = self._measures()
+        self.input_settings = InputSettings(
+            reduction=args.reduction,
+            divergence=self.settings.get("divergence", "behavior"),
+            order=self.settings.get("order", 0.0),
+            over=self.settings.get("over", "all"),
+            policy_kl=args.policy_kl,
+            needs_policy_kl="policy_kl" in self.objective.inputs.values(),
+            context=self._context,
+            beta=self.settings.get("beta", 1.0),
+            gather=lambda rows: self.accelerator.gather(rows),
+        )
         self.reference = self._reference(ref_model)
-        """None where nothing is compared."""
+        """None if nothing is compared."""
         held_out = eval_dataset if isinstance(eval_dataset, dict) else {"": eval_dataset}
-        feeds = {name: self._feed(self._dataset(each, "test")) for name, each in held_out.items() if each is not None}
+        given = {name: self._dataset(each, "test") for name, each in held_out.items() if each is not None}
+        evaluated = {name: self._entries(each) for name, each in given.items()}
         self._reported: dict[str, list[dict[str, Tensor]]] = defaultdict(list)
         super().__init__(
             model=self.policy.model,
             args=args,
-            train_dataset=self._feed(dataset, shuffle=args.shuffle_labels),
-            eval_dataset=feeds if isinstance(eval_dataset, dict) else feeds.get(""),
+            train_dataset=self._entries(dataset, shuffle=args.shuffle_labels),
+            eval_dataset=evaluated if isinstance(eval_dataset, dict) else evaluated.get(""),
             processing_class=self.policy.tokenizer,
             callbacks=callbacks,
             optimizers=optimizers,
@@ -128,11 +137,13 @@ class ResponseTrainer(SafeCheckpoints):
         self.loss_is_scaled_for_ga = False  # a micro-batch's loss is a mean, and the Trainer takes the mean of these
 
     def _dataset(self, given: Any, split: str) -> Dataset:
-        return part(given, split) if isinstance(given, Dataset) else dataset_of(given, self.policy.tokenizer, split)
+        if isinstance(given, Dataset):
+            return take_split(given, split)
+        return dataset_of(given, self.policy.tokenizer, split)
 
-    def _feed(self, dataset: Dataset, *, shuffle: bool = False) -> Feed:
-        responses = read(dataset, self.policy.tokenizer, context=self._context)
-        return Feed(responses.shuffled(self._config.seed) if shuffle else responses, self._algorithm, self.settings)
+    def _entries(self, dataset: Dataset, *, shuffle: bool = False) -> Entries:
+        responses = tokenize_responses(dataset, self.policy.tokenizer, self._context)
+        return Entries(responses.shuffled(self._config.seed) if shuffle else responses, self._algorithm, self.settings)
 
     @property
     def _context(self) -> int:
@@ -140,68 +151,50 @@ class ResponseTrainer(SafeCheckpoints):
         positions: int = self.policy.model.config.get_text_config().max_position_embeddings
         return min(self._config.max_length or positions, positions)
 
-    def _measures(self) -> Measures:
-        kind = self.settings.get("divergence", "behavior")
-        return Measures(
-            reduction=self._config.reduction,
-            divergence=kind,
-            order=self.settings.get("order", 0.0),
-            over=self.settings.get("over", "all"),
-            policy_kl=self._config.policy_kl,
-            together=kind != "behavior",
-            policy_kl_together="policy_kl" in self.objective.inputs.values() and self._config.policy_kl == "exact",
-            context=self._context,
-            beta=self.settings.get("beta", 1.0),
-            gather=lambda rows: self.accelerator.gather(rows),
-        )
-
     def _reference(self, ref_model: PreTrainedModel | None) -> Reference | None:
-        args, policy = self._config, self.policy
+        args = self._config
         compared = _COMPARED & set(self.objective.inputs.values())
-        if not compared and not args.cut and self.measures.divergence == "behavior":
+        if not compared and not args.cut and self.input_settings.divergence == "behavior":
             return None
         folder = Path(args.reference_cache) if args.reference_cache else home() / ".reference"
-        return reference_of(policy, ref_model, folder, args.cut, args.device)
+        return load_reference(self.policy, ref_model, folder, args.cut, args.device)
 
-    def get_train_dataloader(self) -> Loader:
-        """Return this rank's micro-batches, after making sure that the cache knows the reference's view of them."""
-        args, feed = self.args, self.train_dataset
-        strata = feed.strata(
-            args.per_device_train_batch_size,
-            args.seed,
-            accumulation=args.gradient_accumulation_steps,
-            ranks=args.world_size,
-            window=8 if args.train_sampling_strategy == "group_by_length" else 1,
+    def get_train_dataloader(self) -> MicroBatchLoader:
+        """Return this rank's micro-batches, after caching the reference's values for them."""
+        args, entries = self.args, self.train_dataset
+        window = 8 if args.train_sampling_strategy == "group_by_length" else 1
+        division = Division(
+            args.per_device_train_batch_size, args.gradient_accumulation_steps, args.world_size, window=window
         )
-        steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * len(strata))
-        # Before the model is wrapped or sharded, those for evaluation too.
-        drawn = np.concatenate([strata.draw(step).flatten() for step in range(min(steps, len(strata)))])
-        self._prepare(feed, feed.rows(drawn))
+        sampler = entries.sampler(division, args.seed)
+        steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * len(sampler))
+        # Before the model is wrapped or sharded, and the rows for evaluation too.
+        drawn = np.concatenate([sampler.draw(step).flatten() for step in range(min(steps, len(sampler)))])
+        self._prepare_reference(entries, entries.rows(drawn))
         held_out = self.eval_dataset.values() if isinstance(self.eval_dataset, dict) else [self.eval_dataset]
         for each in held_out:
             if each is not None:
-                self._prepare(each, each.every_row)
-        return Loader(feed, strata, args.process_index)
+                self._prepare_reference(each, each.every_row)
+        return MicroBatchLoader(entries, sampler, args.process_index)
 
-    def _prepare(self, feed: Feed, rows: Indices) -> None:
-        """Make sure that the cache knows the reference's view of rows: every rank looks after its share of them."""
+    def _prepare_reference(self, entries: Entries, rows: Indices) -> None:
+        """Cache the reference's values for rows, each rank a share of them."""
         if self.reference is None:
             return
-        tokens = [feed.responses.tokens[row] for row in rows.tolist()]
+        tokens = [entries.responses.tokens[row] for row in rows.tolist()]
         self.reference.prepare(tokens[self.args.process_index :: self.args.world_size])
         self.accelerator.wait_for_everyone()
-        self.reference.prepare(tokens)  # what the others found is read, or, on another machine's disk, computed
+        self.reference.prepare(tokens)  # the others' share is read or, without a shared disk, computed
 
-    def get_eval_dataloader(self, eval_dataset: Any = None) -> Loader:
-        """Return the rows once over; the last batches are filled up with rows of another pass."""
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> MicroBatchLoader:
+        """Return the rows once; the last batches are filled up with rows of another pass."""
         given = self.eval_dataset if eval_dataset is None else eval_dataset
         if isinstance(given, str):
             given = self.eval_dataset[given]
-        feed = given if isinstance(given, Feed) else self._feed(self._dataset(given, "test"))
-        self._prepare(feed, feed.every_row)
-        batch, ranks = self.args.per_device_eval_batch_size, self.args.world_size
-        strata = feed.strata(batch, self.args.seed, accumulation=1, ranks=ranks, window=1)
-        return Loader(feed, strata, self.args.process_index)
+        entries = given if isinstance(given, Entries) else self._entries(self._dataset(given, "test"))
+        self._prepare_reference(entries, entries.every_row)
+        division = Division(self.args.per_device_eval_batch_size, ranks=self.args.world_size)
+        return MicroBatchLoader(entries, entries.sampler(division, self.args.seed), self.args.process_index)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -210,14 +203,14 @@ class ResponseTrainer(SafeCheckpoints):
         policy = self.accelerator.unwrap_model(model)
 
         def loss() -> tuple[Tensor, dict[str, Tensor]]:
-            entries = inputs["entries"].cpu().numpy()
-            batch = inputs["feed"].batch(entries, inputs["weight"], policy, self.reference, self.measures)
-            wanted = asked_of(batch, {**self.objective.inputs, **self.objective.optional})
-            value, metrics = self.objective(wanted, weight=inputs["weight"], **self.settings)
-            return value, by_name(batch, metrics)
+            index, weight = inputs["index"].cpu().numpy(), inputs["weight"]
+            batch = inputs["entries"].batch(index, weight, Scorer(policy, self.reference, self.input_settings))
+            wanted = objective_inputs(batch, {**self.objective.inputs, **self.objective.optional})
+            value, metrics = self.objective(wanted, weight=weight, **self.settings)
+            return value, trl_metrics(batch, metrics)
 
         with self.accelerator.autocast():
-            value, metrics = inside(model, policy, loss)
+            value, metrics = _as_forward(model, policy, loss)
         self._reported["train" if model.training else "eval"].append(metrics)
         return (value, {}) if return_outputs else value
 
@@ -229,7 +222,7 @@ class ResponseTrainer(SafeCheckpoints):
             return self.compute_loss(model, self._prepare_inputs(inputs)).detach(), None, None
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log these and the means, over micro-batches and ranks, of what the objective reported since last time."""
+        """Log these and the objective's metrics since the last call, averaged over micro-batches and ranks."""
         loss = next((name for name in logs if name.startswith("eval_") and name.endswith("_loss")), None)
         reported = self._reported.pop("eval" if loss else "train", [])
         if reported:
@@ -240,7 +233,7 @@ class ResponseTrainer(SafeCheckpoints):
         super().log(logs, start_time)
 
     def floating_point_ops(self, inputs: Any) -> int:
-        """Return 0: what transformers would count here are the tokens of inputs that we do not have."""
+        """Return 0: transformers would count the tokens of inputs that we do not have."""
         return 0
 
 
@@ -248,6 +241,30 @@ class PMPOTrainer(ResponseTrainer):
     """PMPO: accepts, rejects, or both. Its arguments are those of `ResponseTrainer`, its configuration `PMPOConfig`."""
 
     config_class = PMPOConfig
+
+
+def _as_forward(outer: Any, inner: Any, function: Callable[[], T]) -> T:
+    """Call a function as the forward pass of the model `inner`, inside its wrapper `outer`.
+
+    DDP prepares to receive gradients, and FSDP gathers the weights, when the *wrapper* is called; our losses go through
+    parts of the model only.
+    """
+    own = inner.__dict__.get("forward")
+
+    def restore() -> None:
+        inner.__dict__.pop("forward", None)
+        if own is not None:
+            inner.forward = own
+
+    def once() -> T:
+        restore()
+        return function()
+
+    inner.forward = once
+    try:
+        return outer()  # type: ignore[no-any-return]
+    finally:
+        restore()
 
 
 def _name(model: Any) -> str:

@@ -22,10 +22,11 @@ from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.tasks.language.tiny import tokenizer
 from pmpo_offline.training.config import settle
 from pmpo_offline.training.control.batches import inputs
-from pmpo_offline.training.language.batches import GroupBatch, Measures, PairBatch, ResponseBatch
-from pmpo_offline.training.language.reference import Reference, adapter_reference
-from pmpo_offline.training.language.responses import Responses, part, read
-from pmpo_offline.training.language.sampler import Feed
+from pmpo_offline.training.language.batches import InputSettings, ResponseBatch, ResponseGroups, ResponsePairs, Scorer
+from pmpo_offline.training.language.models import adapter_reference
+from pmpo_offline.training.language.reference import Reference
+from pmpo_offline.training.language.responses import TokenizedResponses, take_split, tokenize_responses
+from pmpo_offline.training.language.sampler import Division, Entries
 from pmpo_offline.training.language.trl_data import dataset_of
 
 
@@ -46,8 +47,8 @@ def base() -> Any:
 
 
 @pytest.fixture(scope="module")
-def responses() -> Responses:
-    return read(part(dataset_of(labelled_rows(), tokenizer()), "train"), tokenizer(), context=32)
+def responses() -> TokenizedResponses:
+    return tokenize_responses(take_split(dataset_of(labelled_rows(), tokenizer()), "train"), tokenizer(), 32)
 
 
 @pytest.fixture
@@ -71,12 +72,12 @@ def by_hand(model: Any, row: Tokens, reduction: str) -> float:
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 @pytest.mark.parametrize("kind", ["forward", "reverse", "alpha", "renyi", "behavior"])
 def test_rows_are_what_the_logits_say(
-    policy: Any, base: Any, responses: Responses, reference: Reference, reduction: Any, kind: str
+    policy: Any, base: Any, responses: TokenizedResponses, reference: Reference, reduction: Any, kind: str
 ) -> None:
     index = np.array([0, 5, 17, 30, 31])
     weight = torch.tensor([0.5, 1.0, 2.0, 1.0, 0.5])
-    measures = Measures(reduction, kind, 0.3, together=kind != "behavior")
-    batch = ResponseBatch(responses, index, weight, policy, reference, measures)
+    scorer = Scorer(policy, reference, InputSettings(reduction, kind, 0.3))
+    batch = ResponseBatch(responses, index, weight, scorer)
     rows = [responses.tokens[row] for row in index]
     expected = torch.tensor([by_hand(policy, row, reduction) for row in rows])
     assert torch.allclose(batch.logp, expected, atol=1e-5)
@@ -100,18 +101,20 @@ def test_rows_are_what_the_logits_say(
     assert torch.allclose(batch.policy_kl, (weight * reverse).sum() / weight.sum(), atol=1e-5)
     assert not batch.policy_kl.requires_grad
 
-    labelled = Measures(reduction, kind, 0.3, over="labelled", together=kind != "behavior")
+    labelled = replace(scorer, settings=InputSettings(reduction, kind, 0.3, over="labelled"))
     counted = weight * torch.from_numpy(responses.label[index] != 0)
     assert 0 < counted.sum() < weight.sum()
-    partly = ResponseBatch(responses, index, weight, policy, reference, labelled).divergence
+    partly = ResponseBatch(responses, index, weight, labelled).divergence
     assert torch.allclose(partly, (counted * every).sum() / counted.sum(), atol=1e-5)
 
 
 def test_mismatched_reference_point_pairs_each_prompt_with_its_neighbours_response(
-    policy: Any, base: Any, responses: Responses, reference: Reference
+    policy: Any, base: Any, responses: TokenizedResponses, reference: Reference
 ) -> None:
     index = np.array([0, 4, 8])  # of three prompts
-    batch = ResponseBatch(responses, index, torch.ones(3), policy, reference, Measures("sum", policy_kl="mismatched"))
+    batch = ResponseBatch(
+        responses, index, torch.ones(3), Scorer(policy, reference, InputSettings(policy_kl="mismatched"))
+    )
     rows = [responses.tokens[row] for row in index]
     crossed = [Tokens(rows[i].prompt, rows[i - 1].completion) for i in range(3)]
     ratios = [by_hand(policy, row, "sum") - by_hand(base, row, "sum") for row in crossed]
@@ -119,7 +122,9 @@ def test_mismatched_reference_point_pairs_each_prompt_with_its_neighbours_respon
 
 
 @pytest.mark.parametrize("cut", [0, 1])
-def test_mismatched_rows_are_not_kept_and_fit_the_context(responses: Responses, tmp_path: Path, cut: int) -> None:
+def test_mismatched_rows_are_not_kept_and_fit_the_context(
+    responses: TokenizedResponses, tmp_path: Path, cut: int
+) -> None:
     model = add_lora(random_model(), 4, 8, ["q_proj"], from_layer=cut)
     for name, weight in model.named_parameters():
         if "lora_B" in name:
@@ -133,8 +138,8 @@ def test_mismatched_rows_are_not_kept_and_fit_the_context(responses: Responses, 
         if "lora_B" in name:
             weight.data = 0.5 * torch.randn_like(weight)
     kept = sorted(path for path in tmp_path.rglob("*.safetensors"))
-    measures = Measures("sum", policy_kl="mismatched", context=6)
-    batch = ResponseBatch(both, np.arange(2), torch.ones(2), model, reference, measures)
+    scorer = Scorer(model, reference, InputSettings(policy_kl="mismatched", context=6))
+    batch = ResponseBatch(both, np.arange(2), torch.ones(2), scorer)
     found = float(batch.policy_kl)
     assert sorted(path for path in tmp_path.rglob("*.safetensors")) == kept
     crossed = [Tokens((3, 4), (7,)), Tokens((3, 4, 5, 6), (5, 6))]  # the second one cut to six tokens
@@ -145,10 +150,10 @@ def test_mismatched_rows_are_not_kept_and_fit_the_context(responses: Responses, 
 def test_what_is_kept_is_as_precise_as_the_weights(tmp_path: Path) -> None:
     model = LanguageModel(random_model(), tokenizer(), "base", "4" * 64)
     row = Tokens((3, 4), (5, 6, 7))
-    exact = Reference(model, tmp_path / "exact")([row], collate([row]))
+    exact = Reference(model, tmp_path / "exact").scores([row], collate([row]))
     mixed = Reference(model, tmp_path / "mixed")
     with torch.autocast("cpu", torch.bfloat16):
-        found, once = mixed([row], collate([row])), mixed.once(collate([row]))
+        found, once = mixed.scores([row], collate([row])), mixed.uncached(collate([row]))
     assert torch.equal(found.states, exact.states)
     assert torch.equal(found.logp, exact.logp)
     assert torch.equal(once.logp, exact.logp)
@@ -170,7 +175,7 @@ def test_adapters_are_a_part_of_who_a_model_is() -> None:
 
 
 def test_pairs_are_every_accept_beside_every_reject_of_a_prompt(
-    policy: Any, base: Any, responses: Responses, reference: Reference
+    policy: Any, base: Any, responses: TokenizedResponses, reference: Reference
 ) -> None:
     expected = {
         (a, r)
@@ -182,7 +187,7 @@ def test_pairs_are_every_accept_beside_every_reject_of_a_prompt(
     assert len(responses.pairs) == len(expected) > 0
 
     index = np.array([3, 0, 3])
-    batch = PairBatch(responses, index, torch.ones(3), policy, reference, Measures())
+    batch = ResponsePairs(responses, index, torch.ones(3), Scorer(policy, reference, InputSettings()))
     for side, logp, ref, length in (
         (0, batch.logp_chosen, batch.ref_chosen, batch.length_chosen),
         (1, batch.logp_rejected, batch.ref_rejected, batch.length_rejected),
@@ -194,12 +199,13 @@ def test_pairs_are_every_accept_beside_every_reject_of_a_prompt(
 
 
 def test_groups_hold_the_scored_responses_of_a_prompt_and_leave_empty_places_out(
-    policy: Any, responses: Responses
+    policy: Any, responses: TokenizedResponses
 ) -> None:
     known = [np.flatnonzero((responses.prompt == p) & ~np.isnan(responses.score)) for p in range(12)]
     several = [rows for rows in known if len(rows) > 1]
     assert len({len(rows) for rows in several}) > 1  # not all groups are equally large
-    batch = GroupBatch(responses, np.arange(len(several)), torch.ones(len(several)), policy, None, Measures())
+    scorer = Scorer(policy, None, InputSettings())
+    batch = ResponseGroups(responses, np.arange(len(several)), torch.ones(len(several)), scorer)
     loss, _ = objectives.mpo(batch.group_logp, batch.group_score, temperature=0.5)
     alone = []
     for rows in several:
@@ -208,7 +214,7 @@ def test_groups_hold_the_scored_responses_of_a_prompt_and_leave_empty_places_out
     assert float(loss.detach()) == pytest.approx(float(torch.stack(alone).mean()), abs=1e-5)
 
 
-def test_advantages_compare_the_responses_to_one_prompt(responses: Responses) -> None:
+def test_advantages_compare_the_responses_to_one_prompt(responses: TokenizedResponses) -> None:
     for prompt in range(12):
         rows = np.flatnonzero((responses.prompt == prompt) & ~np.isnan(responses.score))
         if len(rows) > 1:
@@ -217,23 +223,26 @@ def test_advantages_compare_the_responses_to_one_prompt(responses: Responses) ->
             assert np.isnan(responses.advantage[rows]).all()
 
 
-def gradient(policy: Any, feed: Feed, reference: Reference, algorithm: Any, accumulation: int, ranks: int) -> Tensor:
+def gradient(
+    policy: Any, entries: Entries, reference: Reference, algorithm: Any, accumulation: int, ranks: int
+) -> Tensor:
     """Return the mean gradient over the micro-batches of one update, as accumulation and ranks take it."""
-    strata = feed.strata(24 // (accumulation * ranks), 0, accumulation=accumulation, ranks=ranks, window=1)
-    values = settle(algorithm, {}, feed_dataset())
+    sampler = entries.sampler(Division(24 // (accumulation * ranks), accumulation, ranks), 0)
+    values = settle(algorithm, {}, train_dataset())
     objective = OBJECTIVES[algorithm.objective]
-    measures = Measures("sum", values.get("divergence", "behavior"), over=values.get("over", "all"))
+    divergence = values.get("divergence", "behavior")
+    settings = InputSettings("sum", divergence, values.get("order", 0.0), values.get("over", "all"))
     policy.zero_grad()
-    for entries in strata.draw(0).reshape(-1, 24 // (accumulation * ranks)):
-        batch = feed.batch(entries, torch.from_numpy(strata.weight), policy, reference, measures)
+    for index in sampler.draw(0).reshape(-1, 24 // (accumulation * ranks)):
+        batch = entries.batch(index, torch.from_numpy(sampler.weight), Scorer(policy, reference, settings))
         loss, _ = objective(inputs(batch, objective.inputs), weight=batch.weight, **values)
         (loss / (accumulation * ranks)).backward()
     return torch.cat([weight.grad.flatten() for weight in policy.parameters() if weight.grad is not None])
 
 
 @lru_cache
-def feed_dataset() -> Any:
-    return part(dataset_of(labelled_rows(), tokenizer()), "train")
+def train_dataset() -> Any:
+    return take_split(dataset_of(labelled_rows(), tokenizer()), "train")
 
 
 @pytest.mark.parametrize(
@@ -254,21 +263,23 @@ def feed_dataset() -> Any:
     ids=lambda each: f"{each.objective}-{each.rows}-{'-'.join(map(str, each.settings.values()))}",
 )
 def test_the_gradient_of_an_update_is_that_of_one_big_batch(
-    policy: Any, responses: Responses, reference: Reference, algorithm: Any
+    policy: Any, responses: TokenizedResponses, reference: Reference, algorithm: Any
 ) -> None:
-    feed = Feed(responses, algorithm, settle(algorithm, {}, feed_dataset()))
-    whole = gradient(policy, feed, reference, algorithm, 1, 1)
+    entries = Entries(responses, algorithm, settle(algorithm, {}, train_dataset()))
+    whole = gradient(policy, entries, reference, algorithm, 1, 1)
     assert whole.abs().max() > 1e-3
     for accumulation, ranks in [(4, 1), (1, 2), (2, 2)]:
-        divided = gradient(policy, feed, reference, algorithm, accumulation, ranks)
+        divided = gradient(policy, entries, reference, algorithm, accumulation, ranks)
         assert torch.allclose(divided, whole, atol=1e-6 * float(whole.abs().max()) + 1e-6)
 
 
-def test_a_micro_batch_has_the_shares_of_the_dataset(policy: Any, responses: Responses, reference: Reference) -> None:
-    feed = Feed(responses, declared("pmpo"), settle(declared("pmpo"), {}, feed_dataset()))
-    strata = feed.strata(5, 0, accumulation=1, ranks=1, window=1)
-    weight = torch.from_numpy(strata.weight)
-    batch = feed.batch(strata.draw(0)[0, 0], weight, policy, reference, Measures())
+def test_a_micro_batch_has_the_shares_of_the_dataset(
+    policy: Any, responses: TokenizedResponses, reference: Reference
+) -> None:
+    entries = Entries(responses, declared("pmpo"), settle(declared("pmpo"), {}, train_dataset()))
+    sampler = entries.sampler(Division(5), 0)
+    weight = torch.from_numpy(sampler.weight)
+    batch = entries.batch(sampler.draw(0)[0, 0], weight, Scorer(policy, reference, InputSettings()))
     _, metrics = objectives.pmpo(batch.logp, batch.label, torch.tensor(0.0), weight=weight)
     joint = objectives.pmpo(batch.logp.detach(), batch.label, torch.tensor(0.0), weight=weight)[0]
     labelled = (responses.label != 0).mean()
@@ -280,20 +291,20 @@ def test_a_micro_batch_has_the_shares_of_the_dataset(policy: Any, responses: Res
     assert weight[batch.label != 0].sum() / weight.sum() == pytest.approx(labelled, abs=1e-6)
 
 
-def test_without_labels_to_serve_rows_are_left_out(responses: Responses) -> None:
-    values = settle(declared("pmpo"), {}, feed_dataset())
+def test_without_labels_to_serve_rows_are_left_out(responses: TokenizedResponses) -> None:
+    values = settle(declared("pmpo"), {}, train_dataset())
     labelled = int((responses.label != 0).sum())
-    assert len(Feed(responses, declared("pmpo"), values)) == len(responses)
-    assert len(Feed(responses, declared("pmpo"), {**values, "over": "labelled"})) == labelled
-    assert len(Feed(responses, declared("kto", "balanced"), {})) == labelled
-    assert len(Feed(responses, declared("bc"), {})) == len(responses)
-    best = Feed(responses, declared("bc", "top").model_copy(update={"top": 0.5}), {})
+    assert len(Entries(responses, declared("pmpo"), values)) == len(responses)
+    assert len(Entries(responses, declared("pmpo"), {**values, "over": "labelled"})) == labelled
+    assert len(Entries(responses, declared("kto", "balanced"), {})) == labelled
+    assert len(Entries(responses, declared("bc"), {})) == len(responses)
+    best = Entries(responses, declared("bc", "top").model_copy(update={"top": 0.5}), {})
     assert len(best) == round(0.5 * labelled)  # rows without a label have no score here
 
 
-def with_labels(*labels: bool | None) -> Responses:
+def with_labels(*labels: bool | None) -> TokenizedResponses:
     rows = [{"prompt": "abcde=", "completion": "ab" * (i + 1), "label": label} for i, label in enumerate(labels)]
-    return read(part(dataset_of(rows, tokenizer(), "mine"), "train"), tokenizer(), context=32)
+    return tokenize_responses(take_split(dataset_of(rows, tokenizer(), "mine"), "train"), tokenizer(), 32)
 
 
 @pytest.mark.parametrize(
@@ -307,30 +318,30 @@ def with_labels(*labels: bool | None) -> Responses:
 )
 def test_data_that_cannot_serve_an_objective_are_refused(algorithm: Any, labels: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        Feed(with_labels(*labels), algorithm, {"over": "all"})
+        Entries(with_labels(*labels), algorithm, {"over": "all"})
 
 
 def test_one_class_is_one_stratum(policy: Any, tmp_path: Path) -> None:
-    feed = Feed(with_labels(False, False, False), declared("pmpo"), {"over": "all"})
-    strata = feed.strata(2, 0, accumulation=1, ranks=1, window=1)
-    assert strata.counts == [2]
-    batch = feed.batch(strata.draw(0)[0, 0], torch.ones(2), policy, None, Measures("sum", "behavior"))
+    entries = Entries(with_labels(False, False, False), declared("pmpo"), {"over": "all"})
+    sampler = entries.sampler(Division(2), 0)
+    assert sampler.counts == [2]
+    batch = entries.batch(sampler.draw(0)[0, 0], torch.ones(2), Scorer(policy, None, InputSettings()))
     loss, _ = objectives.pmpo(batch.logp, batch.label, batch.divergence)
     assert torch.isfinite(loss)
 
 
-def test_an_empty_completion_is_safe(policy: Any, reference: Reference, responses: Responses) -> None:
+def test_an_empty_completion_is_safe(policy: Any, reference: Reference, responses: TokenizedResponses) -> None:
     rows = [*responses.tokens[:2], Tokens(responses.tokens[2].prompt, ())]
     cut = replace(responses, tokens=rows, label=responses.label[:3])
     for reduction in ("sum", "mean"):
-        measures = Measures(reduction, "forward", together=True)
-        batch = ResponseBatch(cut, np.arange(3), torch.ones(3), policy, reference, measures)
+        scorer = Scorer(policy, reference, InputSettings(reduction, "forward"))
+        batch = ResponseBatch(cut, np.arange(3), torch.ones(3), scorer)
         assert float(batch.logp[2]) == float(batch.ref_logp[2]) == 0
         assert torch.isfinite(batch.divergence)
         assert torch.isfinite(batch.policy_kl)
 
 
-def test_shuffled_labels_are_as_many_and_fall_on_any_rows(responses: Responses) -> None:
+def test_shuffled_labels_are_as_many_and_fall_on_any_rows(responses: TokenizedResponses) -> None:
     shuffled = responses.shuffled(3)
     assert sorted(shuffled.label) == sorted(responses.label)
     assert ((shuffled.label != 0) != (responses.label != 0)).any()
@@ -339,7 +350,7 @@ def test_shuffled_labels_are_as_many_and_fall_on_any_rows(responses: Responses) 
     assert (shuffled.label != responses.shuffled(4).label).any()
 
 
-def test_shuffled_scores_are_as_many_and_leave_learners_of_scores_nothing(responses: Responses) -> None:
+def test_shuffled_scores_are_as_many_and_leave_learners_of_scores_nothing(responses: TokenizedResponses) -> None:
     score = np.arange(len(responses), dtype=np.float32)
     score[::5] = np.nan
     scored = replace(responses, score=score)  # among them are rows without a label
@@ -368,7 +379,7 @@ def test_an_adapter_is_compared_with_the_model_below_it(policy: Any, tmp_path: P
     reference.prepare(rows)
     assert fresh.training
     for row in rows:
-        known = reference([row], collate([row]))
+        known = reference.scores([row], collate([row]))
         assert float(known.logp.sum()) == pytest.approx(by_hand(random_model(), row, "sum"), abs=1e-5)
     with pytest.raises(UserError, match="has been trained before"):
         adapter_reference(LanguageModel(policy, tokenizer(), "moved", "1" * 64), tmp_path, 0)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import multiprocessing
 import os
 import shutil
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,15 +17,16 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import torch
-from helpers.small_language import declared, labelled_rows
+from helpers.small_language import declared, labelled_rows, random_model
 from safetensors.torch import load_file
 
 from pmpo_offline.data import Dataset, columns
 from pmpo_offline.evaluation.runs import evaluate_run
 from pmpo_offline.policies.language import open_model
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
+from pmpo_offline.runtime.progress import on_progress
 from pmpo_offline.tasks.language.tiny import tokenizer
-from pmpo_offline.training.language import TrainedLanguage, run, train_language
+from pmpo_offline.training.language import TrainedLanguage, train_language
 from pmpo_offline.training.language.trl_data import dataset_of
 
 PMPO = declared("pmpo", training={"checkpoint_every": 2, "lora_layers": 1}, beta="1.05x", divergence="forward")
@@ -33,8 +37,16 @@ def data() -> Dataset:
     return dataset_of(labelled_rows(), tokenizer(), "test/answers-v0")
 
 
-def run(data: Dataset, model_folder: Path, cache: Path, output: Path, algorithm: Any = PMPO, **more: Any) -> Any:
+def train(data: Dataset, model_folder: Path, cache: Path, output: Path, algorithm: Any = PMPO, **more: Any) -> Any:
     return train_language(data, algorithm, output=output, model=str(model_folder), cache=cache, **more)
+
+
+@contextmanager
+def counted_steps() -> Iterator[list[int]]:
+    """Collect the training steps inside the block."""
+    steps: list[int] = []
+    with on_progress(lambda stage, done, total: steps.append(done) if stage == "train pmpo" else None):
+        yield steps
 
 
 def weights(trained: TrainedLanguage) -> dict[str, torch.Tensor]:
@@ -45,7 +57,7 @@ def weights(trained: TrainedLanguage) -> dict[str, torch.Tensor]:
 def test_a_run_leaves_an_adapter_and_a_record(
     data: Dataset, model_folder: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done = run(data, model_folder, cache, tmp_path / "run")
+    done = train(data, model_folder, cache, tmp_path / "run")
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["adapter", "run.json"]
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["kind"] == "responses"
@@ -60,26 +72,27 @@ def test_a_run_leaves_an_adapter_and_a_record(
     policy = done.policy(open_model(model_folder, device="cpu"))
     assert not policy.model.training
 
-    monkeypatch.setattr(run, "ResponseTrainer", None)  # a finished run is not run again
-    again = run(data, model_folder, cache, tmp_path / "run")
+    monkeypatch.setattr("pmpo_offline.training.language.run.ResponseTrainer", None)  # a finished run is not run again
+    again = train(data, model_folder, cache, tmp_path / "run")
     assert again == done
     with pytest.raises(UserError, match="holds another run"):
-        run(data, model_folder, cache, tmp_path / "run", seed=1)
+        train(data, model_folder, cache, tmp_path / "run", seed=1)
     with pytest.raises(UserError, match="holds another run"):
-        run(data, model_folder, cache, tmp_path / "run", settings={"beta": 2.0})
+        train(data, model_folder, cache, tmp_path / "run", settings={"beta": 2.0})
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
     data: Dataset, model_folder: Path, cache: Path, tmp_path: Path
 ) -> None:
-    whole = run(data, model_folder, cache, tmp_path / "whole")
+    whole = train(data, model_folder, cache, tmp_path / "whole")
 
     def killed() -> None:
-        def progress(stage: str, done: int, total: int) -> None:
+        def kill(stage: str, done: int, total: int) -> None:
             if stage == "train pmpo" and done == 5:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        run(data, model_folder, cache, tmp_path / "run", progress=progress)
+        with on_progress(kill):
+            train(data, model_folder, cache, tmp_path / "run")
 
     process = multiprocessing.get_context("fork").Process(target=killed)
     process.start()
@@ -91,15 +104,9 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
     # Another one that was being written when the power went: it has no state yet.
     (left / "checkpoint-5").mkdir()
     with pytest.raises(UserError, match="holds another run that was stopped"):
-        run(data, model_folder, cache, tmp_path / "run", seed=1)
-    steps: list[int] = []
-    resumed = run(
-        data,
-        model_folder,
-        cache,
-        tmp_path / "run",
-        progress=lambda stage, done, total: steps.append(done) if stage == "train pmpo" else None,
-    )
+        train(data, model_folder, cache, tmp_path / "run", seed=1)
+    with counted_steps() as steps:
+        resumed = train(data, model_folder, cache, tmp_path / "run")
     assert steps == [5, 6]
     assert all(torch.equal(value, weights(resumed)[name]) for name, value in weights(whole).items())
     ours, theirs = resumed.metrics, whole.metrics
@@ -119,21 +126,15 @@ def test_a_checkpoint_that_lost_a_file_is_not_gone_on_from(
         if stage == "train pmpo" and done == 3:
             raise Stopped
 
-    with pytest.raises(Stopped):
-        run(data, model_folder, cache, tmp_path / "run", progress=stop)
+    with pytest.raises(Stopped), on_progress(stop):
+        train(data, model_folder, cache, tmp_path / "run")
     path = tmp_path / "run" / "checkpoints" / "checkpoint-2" / f"{name}.safetensors"
     if cut:
         path.write_bytes(path.read_bytes()[:100])
     else:
         path.unlink()
-    steps: list[int] = []
-    run(
-        data,
-        model_folder,
-        cache,
-        tmp_path / "run",
-        progress=lambda stage, done, total: steps.append(done) if stage == "train pmpo" else None,
-    )
+    with counted_steps() as steps:
+        train(data, model_folder, cache, tmp_path / "run")
     assert steps == [1, 2, 3, 4, 5, 6]
 
 
@@ -148,35 +149,35 @@ def test_nobody_elses_files_are_touched(
     mine.parent.mkdir(parents=True)
     mine.write_text("mine")
     with pytest.raises(UserError, match="run exists and is no run: name another --output"):
-        run(data, model_folder, cache, tmp_path / "run", overrides={"steps": 2})
+        train(data, model_folder, cache, tmp_path / "run", overrides={"steps": 2})
     assert [path for path in (tmp_path / "run").rglob("*") if path.is_file()] == [mine]
     with pytest.raises(UserError, match="exists and is no run"):
-        run(data, model_folder, cache, mine, overrides={"steps": 2})
+        train(data, model_folder, cache, mine, overrides={"steps": 2})
     assert mine.read_text() == "mine"
 
 
 def test_what_was_put_beside_a_begun_run_stays(data: Dataset, model_folder: Path, cache: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="unknown LoRA target"):
-        run(data, model_folder, cache, tmp_path / "run", overrides={"lora_targets": ["q"]})
+        train(data, model_folder, cache, tmp_path / "run", overrides={"lora_targets": ["q"]})
     mine = tmp_path / "run" / "checkpoints" / "best" / "weights"
     mine.parent.mkdir()
     mine.write_text("mine")
-    run(data, model_folder, cache, tmp_path / "run", overrides={"steps": 2})
+    train(data, model_folder, cache, tmp_path / "run", overrides={"steps": 2})
     assert [path for path in mine.parent.parent.rglob("*") if path.is_file()] == [mine]
 
 
 def test_what_a_damaged_record_advises_helps(data: Dataset, model_folder: Path, cache: Path, tmp_path: Path) -> None:
     output, short = tmp_path / "run", {"steps": 1}
-    run(data, model_folder, cache, output, overrides=short)
+    train(data, model_folder, cache, output, overrides=short)
     (output / "run.json").write_text("{")
-    for reading in (lambda: run(data, model_folder, cache, output, overrides=short), lambda: evaluate_run(output)):
+    for reading in (lambda: train(data, model_folder, cache, output, overrides=short), lambda: evaluate_run(output)):
         with pytest.raises(PmpoOfflineError, match=r"run\.json is damaged .*: remove the whole directory and train"):
             reading()
     (output / "run.json").unlink()
     with pytest.raises(UserError, match="exists and is no run"):  # without its record it is nobody's
-        run(data, model_folder, cache, output, overrides=short)
+        train(data, model_folder, cache, output, overrides=short)
     shutil.rmtree(output)
-    run(data, model_folder, cache, output, overrides=short)
+    train(data, model_folder, cache, output, overrides=short)
     assert json.loads((output / "run.json").read_text())["algorithm"] == "pmpo"
 
 
@@ -184,13 +185,80 @@ def test_seeds_settings_and_shuffled_labels_make_other_runs(
     data: Dataset, model_folder: Path, cache: Path, tmp_path: Path
 ) -> None:
     short = {"steps": 2}
-    usual = run(data, model_folder, cache, tmp_path / "a", overrides=short)
-    same = run(data, model_folder, cache, tmp_path / "b", overrides=short)
+    usual = train(data, model_folder, cache, tmp_path / "a", overrides=short)
+    same = train(data, model_folder, cache, tmp_path / "b", overrides=short)
     changes: list[dict[str, Any]] = [{"seed": 1}, {"shuffle_labels": True}, {"settings": {"beta": 3.0}}]
     assert all(torch.equal(value, weights(same)[name]) for name, value in weights(usual).items())
     for number, change in enumerate(changes):
-        other = weights(run(data, model_folder, cache, tmp_path / f"other{number}", overrides=short, **change))
+        other = weights(train(data, model_folder, cache, tmp_path / f"other{number}", overrides=short, **change))
         assert any(not torch.equal(value, other[name]) for name, value in weights(usual).items())
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["seed", "setting", "training", "shuffling", "label", "held-out row", "order", "weights", "precision", "version"],
+)
+def test_a_finished_run_is_found_by_all_that_it_depends_on(
+    data: Dataset, model_folder: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    split = pa.array(["train"] * (len(data) - 4) + ["test"] * 4)
+    divided = replace(data, table=columns.replace(data.table, split=split))
+    model = shutil.copytree(model_folder, tmp_path / "model")
+    short = {"steps": 1}
+    train(divided, model, cache, tmp_path / "run", overrides=short)
+    monkeypatch.setattr("pmpo_offline.training.language.run.ResponseTrainer", None)
+    train(divided, model, cache, tmp_path / "run", overrides=short)  # found
+    more: dict[str, Any] = {"overrides": short}
+    labels, texts = divided.table["label"].to_pylist(), divided.table["completion"].to_pylist()
+    match change:
+        case "seed":
+            more["seed"] = 1
+        case "setting":
+            more["settings"] = {"beta": 3.0}
+        case "training":
+            more["overrides"] = {**short, "learning_rate": 2e-2}
+        case "shuffling":
+            more["shuffle_labels"] = True
+        case "precision":
+            more["overrides"] = {**short, "dtype": "bfloat16"}
+        case "label":
+            divided = replace(
+                divided, table=columns.replace(divided.table, label=pa.array([not labels[0], *labels[1:]]))
+            )
+        case "held-out row":
+            divided = replace(divided, table=columns.replace(divided.table, completion=pa.array([*texts[:-1], "zz"])))
+        case "order":
+            divided = replace(divided, table=divided.table.take(list(range(len(divided)))[::-1]))
+        case "weights":
+            random_model(1).save_pretrained(model)  # under the same name
+        case "version":
+            installed = importlib.metadata.version
+            monkeypatch.setattr(
+                importlib.metadata, "version", lambda name: "0.1" if name == "peft" else installed(name)
+            )
+    with pytest.raises(UserError, match="holds another run"):
+        train(divided, model, cache, tmp_path / "run", **more)
+
+
+@pytest.mark.parametrize(("logged", "message"), [(True, "the loss is nan at step 2"), (False, "the weights are not")])
+def test_a_run_that_diverges_fails_and_is_never_finished(
+    data: Dataset,
+    model_folder: Path,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    logged: bool,
+    message: str,
+) -> None:
+    if not logged:
+        monkeypatch.setattr("pmpo_offline.training.language.run._Monitor.on_log", lambda *_, **__: None)
+    huge = {"steps": 2, "learning_rate": 1e38, "checkpoint_every": 1}
+    for _ in range(2):  # resumed the second time
+        with pytest.raises(
+            PmpoOfflineError, match=rf"^pmpo diverged: {message} .*alpha = 0.5, .*: raise beta or lower"
+        ):
+            train(data, model_folder, cache, tmp_path / "run", overrides=huge)
+        assert not (tmp_path / "run" / "run.json").exists()
 
 
 def test_test_prompts_are_not_learned_from(data: Dataset, model_folder: Path, cache: Path, tmp_path: Path) -> None:
@@ -198,12 +266,12 @@ def test_test_prompts_are_not_learned_from(data: Dataset, model_folder: Path, ca
     divided = replace(data, table=columns.replace(data.table, split=pa.array(split)))
     only = replace(data, table=data.table.slice(0, 24))
     short = {"steps": 2}
-    one = weights(run(divided, model_folder, cache, tmp_path / "divided", overrides=short))
-    other = weights(run(only, model_folder, cache, tmp_path / "only", overrides=short))
+    one = weights(train(divided, model_folder, cache, tmp_path / "divided", overrides=short))
+    other = weights(train(only, model_folder, cache, tmp_path / "only", overrides=short))
     assert all(torch.equal(value, other[name]) for name, value in one.items())
     nothing = replace(data, table=columns.replace(data.table, split=pa.array(["test"] * len(data))))
     with pytest.raises(UserError, match="no rows of the split train"):
-        run(nothing, model_folder, cache, tmp_path / "nothing")
+        train(nothing, model_folder, cache, tmp_path / "nothing")
 
 
 def test_held_out_prompts_that_cannot_be_evaluated_on_are_said_before_the_training(
@@ -221,9 +289,9 @@ def test_held_out_prompts_that_cannot_be_evaluated_on_are_said_before_the_traini
     message = "the prompt of row 3 of the split test has {} tokens, and with {} of an answer .* context of 32: shorten"
     for dataset, numbers in ((divided(32), (32, 1)), (divided(31, tokens=6), (31, 6))):
         with pytest.raises(UserError, match=message.format(*numbers)):
-            run(dataset, model_folder, cache, tmp_path / "run", overrides={"steps": 1})
+            train(dataset, model_folder, cache, tmp_path / "run", overrides={"steps": 1})
         assert not (tmp_path / "run").exists()
-    run(divided(31), model_folder, cache, tmp_path / "run", overrides={"steps": 1})
+    train(divided(31), model_folder, cache, tmp_path / "run", overrides={"steps": 1})
 
 
 @pytest.mark.parametrize(
@@ -243,7 +311,7 @@ def test_mistakes_are_one_line(
     data: Dataset, model_folder: Path, cache: Path, tmp_path: Path, algorithm: Any, more: Any, message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
-        run(data, model_folder, cache, tmp_path, algorithm, **more)
+        train(data, model_folder, cache, tmp_path, algorithm, **more)
 
 
 def test_a_model_has_to_be_named_and_to_be_one(data: Dataset, cache: Path, tmp_path: Path) -> None:

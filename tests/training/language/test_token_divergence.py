@@ -1,8 +1,10 @@
-"""Exact divergences a token against one another, against the naive computation, and against memory."""
+"""Exact divergences per token: against one another, the naive computation, and a bound on memory."""
 
 from __future__ import annotations
 
+import copy
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,7 +18,8 @@ from pmpo_offline.objectives import divergences
 from pmpo_offline.policies.language.scoring import states, token_logp
 from pmpo_offline.policies.language.tokens import Tokens, collate
 from pmpo_offline.runtime.errors import UserError
-from pmpo_offline.training.language.divergence import KINDS, token_divergence, token_logp_and_divergence
+from pmpo_offline.training.language.divergence import KINDS, TokenDivergence
+from pmpo_offline.training.language.reference import ReferenceScores
 
 ROWS = [Tokens((3, 4), (5, 6, 7, 8)), Tokens((9,), ()), Tokens((10, 11, 12), (13, 14, 15, 16, 17))]
 BATCH = collate(ROWS)
@@ -34,12 +37,17 @@ def adapted() -> Any:
     return get_peft_model(llama(), settings)
 
 
+def scores(hidden: Tensor, head: Any) -> ReferenceScores:
+    chosen = head(hidden).log_softmax(-1).gather(-1, BATCH.target[:, None])[:, 0]
+    return ReferenceScores(head, hidden.detach(), chosen.detach())
+
+
 @pytest.fixture(scope="module")
-def pair() -> tuple[Any, Tensor]:
-    """A policy away from its reference, and the reference's states."""
+def pair() -> tuple[Any, ReferenceScores]:
+    """A policy away from its reference, whose head it shares, and the reference."""
+    model = adapted()
     with torch.no_grad():
-        reference = states(llama(), BATCH)
-    return adapted(), reference
+        return model, scores(states(llama(), BATCH), model.get_base_model().lm_head)
 
 
 def naive(policy: Tensor, reference: Tensor, kind: str, order: float) -> Tensor:
@@ -58,7 +66,6 @@ def naive(policy: Tensor, reference: Tensor, kind: str, order: float) -> Tensor:
 @pytest.mark.parametrize("kind", KINDS)
 def test_values_and_gradients_are_the_naive_ones(pair, kind, order, chunk):
     model, reference = pair
-    head = model.get_base_model().lm_head
     weight = torch.linspace(-1, 1, len(BATCH.target), dtype=torch.float64)
 
     def gradients(value: Tensor) -> list[Tensor]:
@@ -67,9 +74,9 @@ def test_values_and_gradients_are_the_naive_ones(pair, kind, order, chunk):
         return [each.grad.clone() for each in model.parameters() if each.requires_grad]
 
     hidden = states(model, BATCH)
-    found = token_divergence(model, hidden, head, reference, kind, order, chunk)
-    hidden = states(model, BATCH)
-    expected = naive(head(hidden).log_softmax(-1), head(reference).log_softmax(-1), kind, order)
+    found = TokenDivergence(kind, order, chunk=chunk)(model, hidden, reference)
+    hidden, head = states(model, BATCH), reference.head
+    expected = naive(head(hidden).log_softmax(-1), head(reference.states).log_softmax(-1), kind, order)
     torch.testing.assert_close(found, expected)
     assert found.min() > 0
     torch.testing.assert_close(gradients(found), gradients(expected))
@@ -78,45 +85,42 @@ def test_values_and_gradients_are_the_naive_ones(pair, kind, order, chunk):
 @pytest.mark.parametrize("kind", KINDS)
 def test_together_they_are_what_they_are_apart(pair, kind):
     model, reference = pair
-    head = model.get_base_model().lm_head
+    divergence = TokenDivergence(kind, 0.5, chunk=4)
     apart = (
         token_logp(model, states(model, BATCH), BATCH.target),
-        token_divergence(model, states(model, BATCH), head, reference, kind, 0.5),
+        divergence(model, states(model, BATCH), reference),
     )
-    hidden = states(model, BATCH)
-    hidden.retain_grad()
-    together = token_logp_and_divergence(model, hidden, BATCH.target, head, reference, kind, 0.5, chunk=4)
+    together = divergence.with_logp(model, states(model, BATCH), BATCH.target, reference)
     torch.testing.assert_close(together, apart)
 
 
 @pytest.mark.parametrize("trained", ["lora", "head"])
-def test_a_constant_divergence_has_its_value_and_no_gradient(pair, trained):
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_constant_divergence_has_its_value_and_no_gradient(pair, trained, shared):
     model, reference = pair if trained == "lora" else (llama(), pair[1])
-    head = pair[0].get_base_model().lm_head
+    if not shared:  # the closed form does not apply
+        reference = replace(reference, head=copy.deepcopy(reference.head))
 
     def gradients(value: Tensor) -> list[Tensor]:
         model.zero_grad()
         value.sum().backward()
         return [each.grad.clone() for each in model.parameters() if each.grad is not None]
 
-    arguments = (head, reference, "reverse", 0.0)
-    logp, kl = token_logp_and_divergence(model, states(model, BATCH), BATCH.target, *arguments, chunk=4, constant=True)
-    torch.testing.assert_close(kl, token_divergence(model, states(model, BATCH), *arguments))
+    constant = TokenDivergence("reverse", constant=True, chunk=4)
+    logp, kl = constant.with_logp(model, states(model, BATCH), BATCH.target, reference)
+    assert not constant(model, states(model, BATCH), reference).requires_grad
+    torch.testing.assert_close(kl, TokenDivergence("reverse")(model, states(model, BATCH), reference))
     alone = token_logp(model, states(model, BATCH), BATCH.target)
     torch.testing.assert_close(gradients(logp + 3 * kl), gradients(alone))
 
 
 def test_a_constant_divergence_follows_from_log_probabilities(pair):
-    """Where policy and reference have one head, which is not trained."""
+    """If policy and reference share a head that is not trained."""
     model, reference = pair
-    head, hidden = model.get_base_model().lm_head, states(model, BATCH)
-    with torch.no_grad():
-        known = token_logp(model, reference, BATCH.target)
-    logp, kl = token_logp_and_divergence(
-        model, hidden, BATCH.target, head, reference, "reverse", 0.0, constant=True, reference_logp=known
-    )
+    hidden = states(model, BATCH)
+    logp, kl = TokenDivergence("reverse", constant=True).with_logp(model, hidden, BATCH.target, reference)
     assert not kl.requires_grad
-    torch.testing.assert_close(kl, token_divergence(model, hidden, head, reference, "reverse", 0.0).detach())
+    torch.testing.assert_close(kl, TokenDivergence("reverse")(model, hidden, reference).detach())
     torch.testing.assert_close(logp, token_logp(model, hidden, BATCH.target))
 
 
@@ -124,17 +128,17 @@ def test_a_constant_divergence_follows_from_log_probabilities(pair):
 def test_a_policy_is_no_way_from_itself(kind):
     model = llama()
     hidden = states(model, BATCH)
-    found = token_divergence(model, hidden, model.lm_head, hidden.detach(), kind, 0.5)
+    found = TokenDivergence(kind, 0.5)(model, hidden, scores(hidden, model.lm_head))
     assert found.abs().max() < 1e-12
 
 
 def test_orders_lead_from_one_divergence_to_the_other(pair):
     model, reference = pair
     with torch.no_grad():
-        hidden, head = states(model, BATCH), model.get_base_model().lm_head
+        hidden = states(model, BATCH)
 
         def at(kind: str, order: float = 0.5) -> Tensor:
-            return token_divergence(model, hidden, head, reference, kind, order)
+            return TokenDivergence(kind, order)(model, hidden, reference)
 
         torch.testing.assert_close(at("alpha", 1.0), at("forward"))
         torch.testing.assert_close(at("alpha", 0.0), at("reverse"))
@@ -147,12 +151,13 @@ def test_of_a_trained_head_both_gradients_come(pair):
     model, kept = llama(), llama().lm_head
     with torch.no_grad():
         model.lm_head.weight.add_(0.1 * torch.randn_like(model.lm_head.weight))
-    found = token_divergence(model, states(model, BATCH), kept, reference, "forward", 0.5, chunk=3)
+    own = replace(reference, head=kept)
+    found = TokenDivergence("forward", chunk=3)(model, states(model, BATCH), own)
     found.sum().backward()
     gradient = model.lm_head.weight.grad.clone()
     model.zero_grad()
     policy = model.lm_head(states(model, BATCH)).log_softmax(-1)
-    divergences.categorical_kl(kept(reference).log_softmax(-1), policy).sum().backward()
+    divergences.categorical_kl(kept(reference.states).log_softmax(-1), policy).sum().backward()
     torch.testing.assert_close(gradient, model.lm_head.weight.grad)
 
 
@@ -184,17 +189,17 @@ def kept_for_backward(value: Tensor) -> list[Tensor]:
 @pytest.mark.parametrize("chunk", [2, 5])
 def test_no_more_than_a_chunk_is_as_wide_as_the_vocabulary(pair, chunk):
     model, reference = pair
-    head, hidden = model.get_base_model().lm_head, states(model, BATCH)
+    hidden = states(model, BATCH)
     with Widest(41) as widest:
-        logp, _ = token_logp_and_divergence(model, hidden, BATCH.target, head, reference, "renyi", 0.5, chunk)
+        logp, _ = TokenDivergence("renyi", 0.5, chunk=chunk).with_logp(model, hidden, BATCH.target, reference)
     assert widest.rows == chunk
     assert sum(each.numel() for each in kept_for_backward(logp)) == 2 * hidden.numel()  # two values of each token
 
 
 def test_unknown_kinds_and_orders_are_refused(pair):
     model, reference = pair
-    head, hidden = model.get_base_model().lm_head, states(model, BATCH)
+    hidden = states(model, BATCH)
     with pytest.raises(UserError, match="unknown divergence 'forwrad': did you mean forward"):
-        token_divergence(model, hidden, head, reference, "forwrad", 0.5)
+        TokenDivergence("forwrad")(model, hidden, reference)
     with pytest.raises(ValueError, match="lies in"):
-        token_divergence(model, hidden, head, reference, "alpha", 1.5)
+        TokenDivergence("alpha", 1.5)(model, hidden, reference)

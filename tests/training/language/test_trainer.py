@@ -20,7 +20,7 @@ import datasets
 from pmpo_offline.policies.language import LanguageModel, add_lora, open_model, quiet
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.tasks.language.tiny import tokenizer
-from pmpo_offline.training.language import PMPOConfig, PMPOTrainer, ResponseConfig, ResponseTrainer, load_policy
+from pmpo_offline.training.language import PMPOConfig, PMPOTrainer, ResponseConfig, ResponseTrainer, models
 
 LORA = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"}
 
@@ -201,7 +201,7 @@ def test_a_model_that_was_trained_and_adapted_by_hand_is_known_by_its_weights(
         return open_model(model_folder, device="cpu")
 
     with monkeypatch.context() as patch:
-        patch.setattr(load_policy, "weights_hash", None)  # not all weights are read where files say who it is
+        patch.setattr(models, "weights_hash", None)  # not all weights are read where files say who it is
         assert first(fresh()) == pytest.approx(0, abs=1e-6)
 
     whole = fresh()
@@ -214,7 +214,7 @@ def test_a_model_that_was_trained_and_adapted_by_hand_is_known_by_its_weights(
         assert first(changed) == pytest.approx(0, abs=1e-6)
 
 
-def test_held_out_rows_are_in_the_cache_before_the_first_step(tmp_path: Path) -> None:
+def test_held_out_rows_are_in_the_cache_before_the_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = PMPOTrainer(
         random_model(),
         args=arguments(PMPOConfig, tmp_path),
@@ -225,7 +225,8 @@ def test_held_out_rows_are_in_the_cache_before_the_first_step(tmp_path: Path) ->
     )
     trainer.get_train_dataloader()
     assert trainer.reference is not None
-    assert trainer.reference._asked.issuperset(trainer.eval_dataset["other"].responses.tokens)
+    monkeypatch.setattr(trainer.reference, "_compute", None)  # nothing is left to compute
+    assert trainer.reference.rows(trainer.eval_dataset["other"].responses.tokens)
 
 
 def test_an_absent_class_is_not_logged(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import datasets
 from pmpo_offline.data import Dataset
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.tasks.language.tiny import tokenizer
-from pmpo_offline.training.language.responses import Responses, part, read
+from pmpo_offline.training.language.responses import TokenizedResponses, take_split, tokenize_responses
 from pmpo_offline.training.language.trl_data import dataset_of
 
 TEMPLATE = (
@@ -20,8 +20,8 @@ TEMPLATE = (
 )
 
 
-def tokens_of(dataset: Dataset, read_by: Any = None) -> Responses:
-    return read(part(dataset, "train"), read_by or tokenizer(), context=32)
+def tokens_of(dataset: Dataset, read_by: Any = None) -> TokenizedResponses:
+    return tokenize_responses(take_split(dataset, "train"), read_by or tokenizer(), 32)
 
 
 def test_unpaired_rows_keep_their_order_and_their_labels() -> None:
@@ -139,7 +139,7 @@ def test_a_conversation_needs_a_template_and_a_prompt_needs_room() -> None:
         dataset_of([], tokenizer(), "mine")
     rows = dataset_of([{"prompt": "abcdefgh=", "completion": "abc", "label": True}], tokenizer(), "mine")
     with pytest.raises(UserError, match="prompt of row 0 has 9 tokens and the context 9"):
-        read(rows, tokenizer(), context=9)
-    cut = read(rows, tokenizer(), context=11).tokens[0]
+        tokenize_responses(rows, tokenizer(), 9)
+    cut = tokenize_responses(rows, tokenizer(), 11).tokens[0]
     assert len(cut.completion) == 2
     assert tokenizer().eos_token_id not in cut.completion
