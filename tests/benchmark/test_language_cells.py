@@ -209,7 +209,7 @@ def test_nothing_is_trained_for_responses_that_nothing_scores(tmp_path: Path, su
 def test_declared_algorithms_are_those_of_the_suite_and_can_be_trained() -> None:
     from pmpo_offline.objectives import OBJECTIVES
     from pmpo_offline.training.config import complete, hyperparameters
-    from pmpo_offline.training.language.settings import LanguageSettings
+    from pmpo_offline.training.language import LanguageSettings
 
     declared = {each.name: each for each in catalog.algorithms("language")}
     assert set(catalog.suite("language").algorithms) < set(declared)

@@ -98,7 +98,7 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
     with quiet():
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(directory, **_LOCAL)  # type: ignore[no-any-return]
+        return AutoTokenizer.from_pretrained(directory, **_LOCAL)
 
 
 def load_weights(directory: Path, **options: Any) -> PreTrainedModel:
@@ -106,7 +106,7 @@ def load_weights(directory: Path, **options: Any) -> PreTrainedModel:
     with quiet():
         from transformers import AutoModelForCausalLM
 
-        return AutoModelForCausalLM.from_pretrained(directory, use_safetensors=True, **_LOCAL, **options)  # type: ignore[no-any-return]
+        return AutoModelForCausalLM.from_pretrained(directory, use_safetensors=True, **_LOCAL, **options)
 
 
 def complete_tokenizer(tokenizer: PreTrainedTokenizerBase, owner: str) -> None:

@@ -149,7 +149,11 @@ class ResponseBatch:
         self._rows = [responses.tokens[row] for row in index.tolist()]
         self.scores = RowScores(scorer, self._rows, scorer.settings.joint)
         self.weight = weight
-        self.label = torch.from_numpy(responses.label[index]).to(weight)
+
+    @cached_property
+    def label(self) -> Tensor:
+        """(B,)."""
+        return torch.from_numpy(self._responses.label[self._index]).to(self.weight)
 
     @property
     def is_compared(self) -> bool:

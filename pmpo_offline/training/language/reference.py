@@ -128,7 +128,7 @@ class Reference:
         found, device = self.rows(rows), batch.ids.device
         trunk = None
         if self.cut:
-            trunk = pad_sequence([row.trunk for row in found], batch_first=True).to(device)
+            trunk = pad_sequence([row.trunk for row in found if row.trunk is not None], batch_first=True).to(device)
         hidden = torch.cat([row.states for row in found]).to(device)
         return ReferenceScores(self._head, hidden, torch.cat([row.logp for row in found]).to(device), trunk)
 

@@ -137,7 +137,7 @@ class Entries:
         settings: the objective's, complete.
 
     Raises:
-        UserError: the labels and scores give no such entries.
+        UserError: the labels and scores give no such entries, or these lack an input of the objective.
     """
 
     def __init__(
@@ -146,6 +146,12 @@ class Entries:
         self.responses, self._kind = responses, BATCHES.get(algorithm.rows, ResponseBatch)
         self._restore = algorithm.rows != "balanced"
         name, kind = responses.name, algorithm.name
+        inputs = OBJECTIVES[algorithm.objective].inputs.values()
+        if missing := [each for each in inputs if not hasattr(self._kind, each)]:
+            raise UserError(
+                f"{kind}: minibatches of {algorithm.rows} rows have no {missing[0]}, an input of "
+                f"{algorithm.objective}: set `rows` in the algorithm's TOML"
+            )
         self._rows: Indices | None = None  # (entries, K), the rows of each entry, -1 for none; None: an entry is a row
         if algorithm.rows == "pairs":
             if not len(responses.pairs):

@@ -25,7 +25,6 @@ from pmpo_offline.policies.language.model import LanguageModel
 from pmpo_offline.policies.language.scoring import check_head
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.training.config import beta_bound, settle, warn_below
-from pmpo_offline.training.control.batches import inputs as objective_inputs
 from pmpo_offline.training.language.batches import InputSettings, Scorer, trl_metrics
 from pmpo_offline.training.language.checkpoints import SafeCheckpoints
 from pmpo_offline.training.language.config import PMPOConfig, ResponseConfig
@@ -205,8 +204,9 @@ class ResponseTrainer(SafeCheckpoints):
         def loss() -> tuple[Tensor, dict[str, Tensor]]:
             index, weight = inputs["index"].cpu().numpy(), inputs["weight"]
             batch = inputs["entries"].batch(index, weight, Scorer(policy, self.reference, self.input_settings))
-            wanted = objective_inputs(batch, {**self.objective.inputs, **self.objective.optional})
-            value, metrics = self.objective(wanted, weight=weight, **self.settings)
+            names = (*self.objective.inputs.values(), *self.objective.optional.values())
+            read = {name: getattr(batch, name) for name in names}
+            value, metrics = self.objective(read, weight=weight, **self.settings)
             return value, trl_metrics(batch, metrics)
 
         with self.accelerator.autocast():

@@ -21,7 +21,6 @@ from pmpo_offline.policies.language.tokens import Tokens, collate
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.tasks.language.tiny import tokenizer
 from pmpo_offline.training.config import settle
-from pmpo_offline.training.control.batches import inputs
 from pmpo_offline.training.language.batches import InputSettings, ResponseBatch, ResponseGroups, ResponsePairs, Scorer
 from pmpo_offline.training.language.models import adapter_reference
 from pmpo_offline.training.language.reference import Reference
@@ -235,7 +234,9 @@ def gradient(
     policy.zero_grad()
     for index in sampler.draw(0).reshape(-1, 24 // (accumulation * ranks)):
         batch = entries.batch(index, torch.from_numpy(sampler.weight), Scorer(policy, reference, settings))
-        loss, _ = objective(inputs(batch, objective.inputs), weight=batch.weight, **values)
+        loss, _ = objective(
+            {name: getattr(batch, name) for name in objective.inputs.values()}, weight=batch.weight, **values
+        )
         (loss / (accumulation * ranks)).backward()
     return torch.cat([weight.grad.flatten() for weight in policy.parameters() if weight.grad is not None])
 

@@ -297,13 +297,13 @@ def test_held_out_prompts_that_cannot_be_evaluated_on_are_said_before_the_traini
 @pytest.mark.parametrize(
     ("algorithm", "more", "message"),
     [
-        (PMPO, {"overrides": {"step": 3}}, "unknown training setting of pmpo 'step': did you mean steps"),
+        (PMPO, {"overrides": {"step": 3}}, "training of pmpo: unknown setting 'step': did you mean steps"),
         (PMPO, {"overrides": {"batch": 10, "accumulation": 3}}, "a batch of 10 cannot be divided by 3"),
         (PMPO, {"overrides": {"lora_targets": ["q"]}}, "unknown LoRA target 'q'"),
         (PMPO, {"settings": {"gamma": 1.0}}, "unknown setting of pmpo 'gamma'"),
         (PMPO, {"settings": {"beta": "1.05x", "divergence": "reverse"}}, "unbounded .* at every β"),
-        (declared("dpo", "all"), {}, "minibatches of ResponseBatch have no logp_chosen"),
-        (declared("td3_bc"), {}, "have no policy_value"),
+        (declared("dpo", "all"), {}, "dpo: minibatches of all rows have no logp_chosen, an input of dpo: set `rows`"),
+        (declared("td3_bc"), {}, "td3_bc needs policy_value, distance, which .* cannot give: it is for control"),
         (declared("bc"), {"shuffle_labels": True}, "bc uses no labels and no scores, so that shuffling"),
     ],
 )
