@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
-from pmpo_offline.cli.console import working
+from pmpo_offline.cli.console import parse_value, working
 from pmpo_offline.cli.options import Home, Json
 from pmpo_offline.cli.report import show
 from pmpo_offline.runtime.errors import UserError
@@ -107,18 +105,5 @@ def _sweep(options: list[str]) -> dict[str, dict[str, list[Any]]]:
         algorithm, _, setting = target.rpartition(".")
         if not (equals and algorithm and setting and values):
             raise UserError(f"--set {option}: write ALGO.SETTING=VALUES, as in pmpo.beta=0.5,1,2")
-        sweep.setdefault(algorithm, {}).setdefault(setting, []).extend(value(text) for text in values.split(","))
+        sweep.setdefault(algorithm, {}).setdefault(setting, []).extend(parse_value(text) for text in values.split(","))
     return sweep
-
-
-def value(text: str) -> Any:
-    """Return a number or a truth value as TOML or people write it (.5), else the text itself."""
-    text = text.strip()
-    with suppress(tomllib.TOMLDecodeError):
-        parsed = tomllib.loads(f"value = {text}")["value"]
-        if isinstance(parsed, bool | int | float):
-            return parsed
-    try:
-        return float(text)
-    except ValueError:
-        return text

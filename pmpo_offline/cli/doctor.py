@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pmpo_offline.cli.bench import value as parsed
-from pmpo_offline.cli.console import emit, working
+from pmpo_offline.cli.console import assignments, emit, parse_value, print_lines, short, working
 from pmpo_offline.cli.options import Home, Json
 from pmpo_offline.runtime.errors import UserError
 
@@ -45,18 +43,19 @@ def doctor(
 
     if not is_built(name, home):
         raise UserError(f"dataset {name!r} is declared but not built: run pmpo-offline build-dataset {name}")
-    given = {"alpha": alpha, "beta": beta if beta is None else parsed(beta), "normalize": normalize}
-    for option in settings or []:
-        setting, equals, text = option.partition("=")
-        if not (setting and equals and text):
-            raise UserError(f"--set {option}: write SETTING=VALUE, as in divergence=reverse")
-        given[setting] = parsed(text)
+    given = assignments(settings, "divergence=reverse")
+    options = {"alpha": alpha, "beta": None if beta is None else parse_value(beta), "normalize": normalize}
+    for option, value in options.items():
+        if value is not None:
+            if option in given:
+                raise UserError(f"{option} is given by --{option} and by --set: leave one of them out")
+            given[option] = value
     with working():
         from pmpo_offline.training.doctor import diagnose
 
         dataset = load_dataset(name, home=home)
         algorithm = catalog.algorithm(algo, catalog.family(dataset.metadata.task))
-        found = diagnose(dataset, algorithm, {name: each for name, each in given.items() if each is not None})
+        found = diagnose(dataset, algorithm, given)
     if json:
         from dataclasses import asdict
 
@@ -66,47 +65,37 @@ def doctor(
 
 
 def _show(found: Diagnosis) -> None:
-    from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
     from pmpo_offline.declarations import OBJECTIVES
 
     usual = OBJECTIVES[found.objective].settings
-    told = {name: value for name, value in found.settings.items() if name in ALWAYS or value != usual[name]}
-    settings = ", ".join(f"{name} {_text(value)}" for name, value in told.items())
+    shown = {name: value for name, value in found.settings.items() if name in ALWAYS or value != usual[name]}
+    settings = ", ".join(f"{name} {short(value)}" for name, value in shown.items())
     labelled = f"{found.accepted:,} accepted, {found.rejected:,} rejected, {found.unlabelled:,} unlabelled"
     lines: dict[str, Any] = {
         "dataset": found.dataset,
         "algorithm": f"{found.algorithm}{f' ({settings})' if settings else ''}",
         f"trains on {found.trains_on}": labelled,
-        "accepted share": _text(found.accepted_share),
-        "reject mass": f"{_text(found.reject_mass)} before balancing, {_text(found.labelled_reject_mass)} after",
-        "reject share": f"{_text(found.reject_share)} of the labelled",
+        "accepted share": short(found.accepted_share),
+        "reject mass": f"{short(found.reject_mass)} before balancing, {short(found.labelled_reject_mass)} after",
+        "reject share": f"{short(found.reject_share)} of the labelled",
     }
     if found.pairs is not None:
         lines["pairs"] = f"{found.pairs:,}"
     if found.weight_range is not None:
-        low, high = map(_text, found.weight_range)
-        lines["w_D / w_U"] = f"{_text(found.weight_ratio)}, advised {low} to {high}"
+        low, high = map(short, found.weight_range)
+        lines["w_D / w_U"] = f"{short(found.weight_ratio)}, advised {low} to {high}"
     if found.bounds:
-        lines["β ≥"] = ", ".join(f"{way} {_text(bound)}" for way, bound in found.bounds.items())
+        lines["β ≥"] = ", ".join(f"{way} {short(bound)}" for way, bound in found.bounds.items())
     if found.noise_bound is not None:
-        lines["β ≥, flipped labels"] = _text(found.noise_bound)
+        lines["β ≥, flipped labels"] = short(found.noise_bound)
     if found.gaussian_bound is not None:
-        lines["β >, one Gaussian"] = _text(found.gaussian_bound)
-    factor = "" if found.factor is None else f": β is {_text(found.factor)} times its bound"
+        lines["β >, one Gaussian"] = short(found.gaussian_bound)
+    factor = "" if found.factor is None else f": β is {short(found.factor)} times its bound"
     lines["verdict"] = Text(found.verdict + factor, style=COLOURS[found.verdict])
     if found.suggested_beta is not None:
-        lines["suggested β"] = _text(found.suggested_beta)
-    table = Table.grid(padding=(0, 2))
-    for name, value in lines.items():
-        table.add_row(name, value)
-    for number, note in enumerate(found.notes):
-        table.add_row("" if number else "notes", Text(note))
-    # Piped into a file it is not folded at 80 columns.
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
-
-
-def _text(value: float | str | None) -> str:
-    return "–" if value is None else value if isinstance(value, str) else f"{value:.4g}"
+        lines["suggested β"] = short(found.suggested_beta)
+    if found.notes:
+        lines["notes"] = Text("\n".join(found.notes))
+    print_lines(lines)

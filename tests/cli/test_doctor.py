@@ -96,6 +96,8 @@ def test_for_people(name: str, capsys: pytest.CaptureFixture[str]) -> None:
         (["NAME", "--beta", "-1"], "pmpo.beta is a number of 0 or more"),
         (["NAME", "--normalize", "sum"], "pmpo.normalize is joint or set, not 'sum'"),
         (["NAME", "--set", "floor"], "--set floor: write SETTING=VALUE"),
+        (["NAME", "--set", "beta=1", "--beta", "2"], "beta is given by --beta and by --set: leave one of them out"),
+        (["NAME", "--set", "floor=1", "--set", "floor=2"], "--set floor=2: floor is given twice"),
         (["NAME", "--set", "flor=1"], "unknown setting of pmpo 'flor': did you mean floor"),
         (["NAME", "--algo", "nowhere.toml"], "algorithm nowhere.toml: there is no such file"),
         (["NAME", "--algo", "mpo", "--beta", "1"], "unknown setting of mpo 'beta'"),
