@@ -1,37 +1,35 @@
-"""What learners of behaviours act with: a small network, normalised observations, beginnings drawn beforehand."""
+"""What PPO and cloning share: episodes that are reset when over, a small actor and normalised observations."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pmpo_offline.policies.behavior import BehaviorPolicy
-from pmpo_offline.tasks.control import Rules, Start
-
-Array = NDArray[np.float64]
+from pmpo_offline.tasks.control import Rules, Simulation, Start
+from pmpo_offline.tasks.simulated import Array, Bools
 
 ACTOR = 64
 """Units of either of an actor's two layers."""
 SMALLEST_SCALE = 1e-2
-"""Of an observation: what hardly ever moves is not blown up."""
-CARRIED = ("state", "sensors", "target", "elapsed")
-"""What a simulation's episodes consist of."""
+"""Of an observation: rarely changing components are not blown up."""
+_ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 
 
-class Pool:
-    """Beginnings drawn once and named by their number, in place of an official environment that draws them by seed.
+class InitialStates:
+    """Beginnings drawn once and named by a number, in place of an official environment that draws them by seed.
 
     dm_control takes as long for one beginning as the simulation does for a hundred steps.
 
     Args:
         rules: the task.
         count: how many.
-        chance: draws them, and later who begins with which.
+        chance: draws them, and later which one an episode begins with.
     """
 
     def __init__(self, rules: Rules, count: int, chance: torch.Generator) -> None:
@@ -39,16 +37,16 @@ class Pool:
         self._starts = [rules.begin(int(word)) for word in torch.randint(2**32, (count,), generator=chance)]
 
     def __call__(self, seed: int) -> Start:
-        """Return a beginning by its number; this is what `Rules.begin` asks for."""
+        """Return a beginning by its number, as `Rules.begin` does by a seed."""
         return self._starts[seed]
 
     def draw(self, count: int) -> list[int]:
-        """Return the numbers of so many beginnings."""
+        """Return the numbers of `count` beginnings."""
         drawn: list[int] = torch.randint(len(self._starts), (count,), generator=self._chance).tolist()
         return drawn
 
 
-class Moments:
+class RunningStats:
     """Running mean and variance of columns, merged batch by batch (Chan et al. 1979).
 
     Args:
@@ -60,7 +58,7 @@ class Moments:
         """Count, mean and sum of squared differences, (3, columns)."""
 
     def add(self, batch: Array) -> None:
-        """Take in rows (m, columns)."""
+        """Add rows (m, columns)."""
         count, mean, squares = self.values.numpy()
         m = len(batch)
         gap, total = batch.mean(axis=0) - mean, count + m
@@ -80,16 +78,68 @@ class Moments:
         return np.sqrt(np.where(count > 0, squares / np.maximum(count, 1), 1.0))
 
 
-def as_policy(actor: nn.Sequential, mean: Array, std: Array, log_std: Tensor) -> BehaviorPolicy:
-    """Return the policy whose mean is `actor`, of `perceptron`, at observations normalised by mean and std, (O,)."""
-    layers = [layer for layer in actor if isinstance(layer, nn.Linear)]
-    return BehaviorPolicy(
-        center=mean.astype(np.float32),
-        scale=np.maximum(std, SMALLEST_SCALE).astype(np.float32),
-        weights=tuple(layer.weight.detach().numpy().T.copy() for layer in layers),
-        biases=tuple(layer.bias.detach().numpy().copy() for layer in layers),
-        log_std=log_std.detach().numpy().copy(),
-    )
+class ActingLearner:
+    """A learner of one tanh actor in n episodes; subclasses set the actor, its deviation and the optimizer.
+
+    Args:
+        rules: the task.
+        seed: of all random numbers.
+        beginnings: how many are drawn, once.
+        episodes: n.
+    """
+
+    actor: nn.Sequential
+    log_std: Tensor
+    """(A,)."""
+    optimizer: torch.optim.Adam
+    weights: list[Tensor]
+    """All that the optimizer moves."""
+
+    def __init__(self, rules: Rules, seed: int, beginnings: int, episodes: int) -> None:
+        self.frames = 0
+        self._chance = torch.Generator().manual_seed(seed)
+        self._beginnings = InitialStates(rules, beginnings, self._chance)
+        self._simulation = Simulation(replace(rules, begin=self._beginnings), episodes)
+        self._simulation.reset(self._beginnings.draw(episodes))
+        self._seen = RunningStats(self._simulation.observation.shape[1])
+
+    def policy(self) -> BehaviorPolicy:
+        """Return the policy as it is now."""
+        layers = [layer for layer in self.actor if isinstance(layer, nn.Linear)]
+        return BehaviorPolicy(
+            center=self._seen.mean.astype(np.float32),
+            scale=np.maximum(self._seen.std, SMALLEST_SCALE).astype(np.float32),
+            weights=tuple(layer.weight.detach().numpy().T.copy() for layer in layers),
+            biases=tuple(layer.bias.detach().numpy().copy() for layer in layers),
+            log_std=self.log_std.detach().numpy().copy(),
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        """Return everything that changes."""
+        tensors = {f"weight.{i}": weight.detach().clone() for i, weight in enumerate(self.weights)}
+        for i, weight in enumerate(self.weights):
+            if moments := self.optimizer.state[weight]:  # there are none before the first step
+                tensors |= {f"{name}.{i}": moments[name].clone() for name in _ADAM_STATE}
+        tensors |= {name: torch.from_numpy(values) for name, values in self._simulation.save().items()}
+        counts = {"frames": torch.tensor(self.frames), "chance": self._chance.get_state()}
+        return tensors | counts | {"seen": self._seen.values.clone()}
+
+    @torch.no_grad()
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Restore what `state` of a learner with the same arguments returned."""
+        for i, weight in enumerate(self.weights):
+            weight.copy_(state[f"weight.{i}"])
+            if f"step.{i}" in state:
+                self.optimizer.state[weight] = {name: state[f"{name}.{i}"].clone() for name in _ADAM_STATE}
+        self._simulation.restore({name: tensor.numpy() for name, tensor in state.items()})
+        self._seen.values.copy_(state["seen"])
+        self.frames = int(state["frames"])
+        self._chance.set_state(state["chance"])
+
+    def _reset(self, over: Bools) -> None:
+        """Begin the episodes that are over, (n,), again."""
+        if len(index := np.flatnonzero(over)):
+            self._simulation.reset(self._beginnings.draw(len(index)), index)
 
 
 def perceptron(sizes: tuple[int, ...], gain: float, chance: torch.Generator) -> nn.Sequential:
@@ -102,24 +152,3 @@ def perceptron(sizes: tuple[int, ...], gain: float, chance: torch.Generator) -> 
         nn.init.zeros_(layer.bias)
         layers += [layer] if last else [layer, nn.Tanh()]
     return nn.Sequential(*layers)
-
-
-_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
-
-
-def optimized(optimizer: torch.optim.Optimizer, weights: Sequence[Tensor]) -> dict[str, Tensor]:
-    """Return copies of weights and Adam's moments by name."""
-    tensors = {f"weight.{i}": weight.detach().clone() for i, weight in enumerate(weights)}
-    for i, weight in enumerate(weights):
-        if moments := optimizer.state[weight]:  # there are none before the first step
-            tensors |= {f"{name}.{i}": moments[name].clone() for name in _MOMENTS}
-    return tensors
-
-
-def put_back(optimizer: torch.optim.Optimizer, weights: Sequence[Tensor], state: Mapping[str, Tensor]) -> None:
-    """Give weights and optimizer what `optimized` returned."""
-    with torch.no_grad():
-        for i, weight in enumerate(weights):
-            weight.copy_(state[f"weight.{i}"])
-            if f"step.{i}" in state:
-                optimizer.state[weight] = {name: state[f"{name}.{i}"].clone() for name in _MOMENTS}

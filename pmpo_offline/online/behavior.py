@@ -1,8 +1,8 @@
-"""Training of behaviour policies: the loop around any learner, and which of its policies are kept.
+"""Training of behaviour policies: the learners, the loop around any of them, and the policies that are kept.
 
 ```
-learner ── advance ── advance ── advance ── … ── until `steps`          training.safetensors, to go on from
-    └─ now and then the mean policy plays full episodes that training does not begin with
+learner ── advance ── advance ── advance ── … ── until `steps`          training.safetensors, to resume from
+    └─ at intervals the mean policy plays full episodes that training does not begin with
          first to return random + 0.4 (target - random)   → medium.safetensors
          ten on the way there, equally far apart          → replay.safetensors
          best                                             → expert.safetensors
@@ -12,38 +12,91 @@ learner ── advance ── advance ── advance ── … ── until `st
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any, Protocol
 
 import mujoco
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from pmpo_offline.online.behavior_record import CONFIRMING, EPISODES, Record
-from pmpo_offline.online.behavior_targets import MEDIUM, TARGETS, task_id
-from pmpo_offline.online.cloning import SCRIPTS
-from pmpo_offline.online.registry import LEARNERS
+from pmpo_offline.online.behavior_record import CONFIRMING, EPISODES, BehaviorRecord
+from pmpo_offline.online.cloning import SCRIPTS, Cloning
+from pmpo_offline.online.improver import within
+from pmpo_offline.online.online_control import ALGORITHMS, one_run
+from pmpo_offline.online.ppo import PPO
 from pmpo_offline.policies.behavior import BehaviorPolicy
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError, unknown
 from pmpo_offline.runtime.random_words import random_words
-from pmpo_offline.tasks.control import Rules, play, rules
+from pmpo_offline.tasks.control import RULES, Rules, play, rules
+from pmpo_offline.tasks.simulated import Array
 from pmpo_offline.training.checkpoint import Checkpoint, training_identity
 
-Array = NDArray[np.float64]
-
 EVALUATIONS = 50
-"""How often a training is evaluated."""
+"""Evaluations of a training."""
 CHECKPOINT = "training.safetensors"
+TARGETS = {
+    "dm_control/cartpole-swingup": 860.0,
+    "dm_control/cheetah-run": 750.0,
+    "dm_control/walker-walk": 930.0,
+    "dm_control/finger-spin": 800.0,
+    "dm_control/reacher-easy": 970.0,
+    "dm_control/hopper-hop": 100.0,
+    "mujoco/halfcheetah": 5000.0,
+    "mujoco/hopper": 2500.0,
+    "mujoco/walker2d": 3000.0,
+}
+"""The return that an expert should reach, and by which medium is defined."""
+MEDIUM = 0.4
+"""How far from random to the target a medium policy is."""
+
+
+class Learner(Protocol):
+    """Improves a behaviour policy by acting in a task; a pure function of the task, its seed and its settings."""
+
+    frames: int
+    """Control steps taken so far, of all episodes together."""
+    planned: int
+    """Control steps after which it is done; schedules (a falling learning rate) end there."""
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """All that the training depends on beside task and seed, as JSON values."""
+        ...
+
+    def advance(self) -> dict[str, float]:
+        """Act for a while and learn from it once; return metrics."""
+        ...
+
+    def policy(self) -> BehaviorPolicy:
+        """Return the policy as it is now."""
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """Return all that `restore` needs to continue exactly (weights, moments, episodes, random state)."""
+        ...
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Restore what `state` of a learner with the same arguments returned; `frames` too."""
+        ...
+
+
+LEARNERS: dict[str, Callable[[Rules, int, int | None], Learner]] = {
+    "ppo": PPO,
+    "clone": Cloning,
+    **{algo: partial(one_run, algo) for algo in ALGORITHMS},
+}
+"""Learners by algorithm, made of rules, a seed and the planned control steps (None: the learner's own)."""
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a training has come to."""
+class BehaviorResult:
+    """The result of a training."""
 
     task: str
     algo: str
@@ -75,23 +128,23 @@ def train_behavior(
     minutes: float | None = None,
     output: Path | None = None,
     fresh: bool = False,
-) -> Outcome:
+) -> BehaviorResult:
     """Train behaviour policies for a task and write `medium`, `replay` and `expert.safetensors`.
 
     The three are written once a medium policy exists and again whenever a better one is found. A training that was
-    interrupted, or stopped after `minutes`, goes on where it was when it is asked for again.
+    interrupted, or stopped after `minutes`, is resumed by the same call.
 
     Args:
-        task: a control task's id; `cheetah-run` will do for `dm_control/cheetah-run`.
+        task: a control task's id, also without its namespace: `cheetah-run` for `dm_control/cheetah-run`.
         algo: name of a learner; default: `clone` where a script solves the task, else `ppo`.
-        seed: of all chance.
-        steps: control steps; default: as many as the learner plans for the task.
+        seed: of all random numbers.
+        steps: control steps; default: the learner's own for the task.
         minutes: of the processor, after which training stops even if steps are left.
         output: directory; default: `behaviors/<task>`.
-        fresh: begin anew, whatever stands there.
+        fresh: start again instead of resuming.
 
     Raises:
-        UserError: an unknown task or learner, or a directory that holds another training.
+        UserError: an unknown task or learner, or a directory that holds the checkpoint of another training.
         PmpoOfflineError: the directory cannot be written.
     """
     task = task_id(task)
@@ -107,26 +160,41 @@ def train_behavior(
         return _Training(task, algo, seed, steps, output, fresh).run(minutes)
 
 
+@dataclass
 class _Training:
-    def __init__(self, task: str, algo: str, seed: int, steps: int | None, output: Path, fresh: bool) -> None:
+    task: str
+    algo: str
+    seed: int
+    steps: int | None
+    output: Path
+    fresh: bool
+
+    def __post_init__(self) -> None:
         self._began = time.process_time()
-        self._rules, self._output = rules(task), output
-        self._learner = LEARNERS[algo](self._rules, seed, steps)
-        self._seed, self._random = seed, float(random_returns(self._rules, _seeds("random", seed, EPISODES)).mean())
-        self._facts = {"task": task, "algo": algo, "seed": str(seed), "planned": str(self._learner.planned)}
-        remedy = "name another --output, or start with --fresh"
-        self._checkpoint = Checkpoint(output / CHECKPOINT, training_identity("mujoco", **self._facts), remedy)
-        saved = None if fresh else self._checkpoint.load()
+        self._rules = rules(self.task)
+        self._learner = LEARNERS[self.algo](self._rules, self.seed, self.steps)
+        self._random = float(random_returns(self._rules, _seeds("random", self.seed, EPISODES)).mean())
+        self._facts = {"task": self.task, "algo": self.algo, "seed": str(self.seed)}
+        self._facts["planned"] = str(self._learner.planned)
+        medium_from = self._random + MEDIUM * (TARGETS[self.task] - self._random)
+        settings = {**self._learner.settings, "medium": medium_from, "evaluations": [EVALUATIONS, EPISODES, CONFIRMING]}
+        identity = training_identity("mujoco", **self._facts, settings=settings)
+        self._checkpoint = Checkpoint(
+            self.output / CHECKPOINT, identity, "name another --output, or start with --fresh"
+        )
+        saved = None if self.fresh else self._checkpoint.load()
         if saved:
-            self._record = self._restored(*saved)
+            tensors, facts = saved
+            self._learner.restore(within(tensors, "learner/"))
+            self._record = BehaviorRecord.restored(within(tensors, "record/"), facts["record"])
         else:
-            self._record = Record(self._random + MEDIUM * (TARGETS[task] - self._random))
+            self._record = BehaviorRecord(medium_from)
             self._record.improved(self._learner.policy(), 0)
         self._spent_before = self._record.cpu_seconds
 
-    def run(self, minutes: float | None) -> Outcome:
+    def run(self, minutes: float | None) -> BehaviorResult:
         learner, record = self._learner, self._record
-        stage = f"{self._facts['algo']} on {self._facts['task']}"
+        stage = f"{self.algo} on {self.task}"
         interval = learner.planned / EVALUATIONS
         while learner.frames < learner.planned and not self._late(minutes):
             before = learner.frames
@@ -147,7 +215,7 @@ class _Training:
         learner, record = self._learner, self._record
 
         def score(policy: BehaviorPolicy, episodes: int) -> float:
-            return float(returns(policy, self._rules, _seeds("choosing", self._seed, episodes)).mean())
+            return float(returns(policy, self._rules, _seeds("choosing", self.seed, episodes)).mean())
 
         changed = record.evaluated(learner.policy(), learner.frames, score)
         if changed and record.medium is not None:
@@ -155,19 +223,15 @@ class _Training:
 
     def _save(self) -> None:
         self._record.cpu_seconds = self._spent_before + time.process_time() - self._began
-        tensors, line = self._record.state()
-        tensors |= {f"learner/{name}": tensor for name, tensor in self._learner.state().items()}
+        kept, line = self._record.state()
+        parts = {"record": kept, "learner": self._learner.state()}
+        tensors = {f"{part}/{name}": tensor for part, own in parts.items() for name, tensor in own.items()}
         self._checkpoint.save(tensors, record=line)
 
-    def _restored(self, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> Record:
-        prefix = "learner/"
-        self._learner.restore({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
-        return Record.restored({n: t for n, t in tensors.items() if not n.startswith(prefix)}, facts["record"])
-
-    def _finish(self) -> Outcome:
-        """Measure the kept policies on new episodes, write them once more and say what came out."""
+    def _finish(self) -> BehaviorResult:
+        """Measure the kept policies on new episodes and write them once more; return the result."""
         record = self._record
-        seeds = _seeds("confirming", self._seed, CONFIRMING)
+        seeds = _seeds("confirming", self.seed, CONFIRMING)
         kept = {"medium": record.medium, "expert": record.best}
         measured = {}
         for number, (name, policy) in enumerate(kept.items()):
@@ -177,20 +241,20 @@ class _Training:
         progress.report("measuring medium and expert", len(kept), len(kept))
         if record.medium is not None:
             self._write(measured)
-        return Outcome(
-            task=self._facts["task"],
-            algo=self._facts["algo"],
-            seed=self._seed,
+        return BehaviorResult(
+            task=self.task,
+            algo=self.algo,
+            seed=self.seed,
             steps=self._learner.frames,
             planned=self._learner.planned,
             finished=self._learner.frames >= self._learner.planned,
             random=self._random,
-            target=TARGETS[self._facts["task"]],
+            target=TARGETS[self.task],
             medium=float(measured["medium"].mean()) if "medium" in measured else None,
             expert=float(measured["expert"].mean()) if "expert" in measured else None,
             expert_std=float(measured["expert"].std()) if "expert" in measured else None,
             cpu_seconds=self._spent_before + time.process_time() - self._began,
-            path=str(self._output),
+            path=str(self.output),
         )
 
     def _write(self, measured: Mapping[str, Array]) -> None:
@@ -199,7 +263,7 @@ class _Training:
             **self._facts,
             "steps": str(self._learner.frames),
             "random": repr(self._random),
-            "target": repr(TARGETS[self._facts["task"]]),
+            "target": repr(TARGETS[self.task]),
             "mujoco": mujoco.__version__,
             "cpu_seconds": f"{record.cpu_seconds:.0f}",
         }
@@ -211,19 +275,33 @@ class _Training:
                 played = measured[name]
                 facts |= {"return": repr(float(played.mean())), "return_std": repr(float(played.std()))}
                 facts["episodes"] = str(len(played))
-            replace(policy, facts=facts).save(self._output / f"{name}.safetensors")
-        BehaviorPolicy.save_ladder(self._output / "replay.safetensors", record.ladder(), common)
+            replace(policy, facts=facts).save(self.output / f"{name}.safetensors")
+        BehaviorPolicy.save_ladder(self.output / "replay.safetensors", record.ladder(), common)
+
+
+def task_id(name: str) -> str:
+    """Return the id of the control task `name`, given with or without its namespace.
+
+    Raises:
+        UserError: there is none; with the near misses.
+    """
+    for known in RULES:
+        if name in (known, known.partition("/")[2]):
+            return known
+    raise unknown("control task", name, RULES if "/" in name else [known.partition("/")[2] for known in RULES])
 
 
 def returns(policy: BehaviorPolicy, rules: Rules, seeds: list[int]) -> Array:
-    """Return the undiscounted return of the mean policy in every episode, one a seed, (m,)."""
-    return play(rules, seeds, lambda observation, _: policy.mean(observation)).returns
+    """Return the undiscounted return of the mean policy in every episode, one a seed, (m,); reports no progress."""
+    with progress.on_progress(None):
+        return play(rules, seeds, lambda observation, _: policy.mean(observation)).returns
 
 
 def random_returns(rules: Rules, seeds: list[int]) -> Array:
-    """Return the returns of uniformly random actions, one a seed, (m,)."""
+    """Return the returns of uniformly random actions, one a seed, (m,); reports no progress."""
     chance, shape = np.random.default_rng(seeds), (len(seeds), rules.action_dim)
-    return play(rules, seeds, lambda *_: chance.uniform(-1, 1, shape)).returns
+    with progress.on_progress(None):
+        return play(rules, seeds, lambda *_: chance.uniform(-1, 1, shape)).returns
 
 
 def _seeds(purpose: str, seed: int, count: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""What is kept of the training of a behaviour: the policies on the way to the medium one, that one, and the best."""
+"""The policies that are kept of a training: those on the way to the medium one, that one, and the best."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from pmpo_offline.policies.behavior import BehaviorPolicy
 RUNGS = 10
 """Policies of a replay."""
 EPISODES, CONFIRMING = 16, 100
-"""On how many a policy is evaluated in passing, and where it counts."""
+"""Episodes of an evaluation on the way, and of one that decides."""
 _KEPT = 64
-"""At most so many policies are remembered, at equal distances that double as the training goes on."""
+"""Policies that are remembered at most, at equal distances that double during the training."""
 
 
 @dataclass
-class Record:
-    """The policies worth keeping; each bears its `frames`, and those that were evaluated their `return`."""
+class BehaviorRecord:
+    """The kept policies, with the facts `frames` and, of those that were evaluated, `return`."""
 
     medium_from: float
-    """A policy that returns so much is medium."""
+    """Return from which on a policy is medium."""
     snapshots: list[BehaviorPolicy] = field(default_factory=list)
     """Up to the medium one, earliest first."""
     medium: BehaviorPolicy | None = None
@@ -49,14 +49,14 @@ class Record:
         self.improvements += 1
 
     def evaluated(self, policy: BehaviorPolicy, frames: int, score: Callable[[BehaviorPolicy, int], float]) -> bool:
-        """Have a policy scored and return whether the policies to be kept have changed.
+        """Score a policy and return whether the kept policies have changed.
 
         If it seems medium and none was before, those since the last evaluation are searched for the first that is.
 
         Args:
             policy: as it is now.
             frames: control steps it has learned from.
-            score: mean return of a policy over so many episodes.
+            score: mean return of a policy over a number of episodes.
         """
         policy = replace(policy, facts={"frames": str(frames)})
         returned = score(policy, EPISODES)
@@ -90,7 +90,7 @@ class Record:
             ValueError: no policy was medium yet.
         """
         if self.medium is None:
-            raise ValueError("there is no medium policy, and so no way to it")
+            raise ValueError("there is no medium policy yet, and so no ladder to it")
         last = int(self.medium.facts["frames"])
         before = [policy for policy in self.snapshots if int(policy.facts["frames"]) <= last]
         passed = np.array([int(policy.facts["frames"]) for policy in before])
@@ -110,8 +110,8 @@ class Record:
         return tensors, json.dumps({**numbers, "facts": {name: dict(policy.facts) for name, policy in named.items()}})
 
     @classmethod
-    def restored(cls, tensors: Mapping[str, Tensor], line: str) -> Record:
-        """Return what `state` made tensors and a line of."""
+    def restored(cls, tensors: Mapping[str, Tensor], line: str) -> BehaviorRecord:
+        """Return the record of a `state`."""
         content = json.loads(line)
         policies = {
             owner: BehaviorPolicy.of(

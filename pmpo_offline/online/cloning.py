@@ -1,6 +1,6 @@
 """Cloning of a script that solves a task: DAgger (Ross et al. 2011, arXiv:1011.0686) on batched simulation.
 
-The learner acts, the script says at every state what it would have done, and the learner imitates that on all states so
+The learner acts, the script labels every state with its own action, and the learner imitates that on all states so
 far. PPO is not enough for the reacher: its reward is sparse, it turns the arm in circles, and one beginning in ten ends
 beside the target, even with a bonus for coming near.
 """
@@ -13,27 +13,24 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from pmpo_offline.online.acting import ACTOR, CARRIED, Moments, Pool, as_policy, optimized, perceptron, put_back
-from pmpo_offline.policies.behavior import BehaviorPolicy
+from pmpo_offline.online.acting import ACTOR, ActingLearner, perceptron
 from pmpo_offline.runtime.errors import UserError
-from pmpo_offline.tasks.control import Rules, Simulation
-
-Array = NDArray[np.float64]
+from pmpo_offline.tasks.control import Rules
+from pmpo_offline.tasks.simulated import Array
 
 PLANNED = 600_000
 EPISODES, STEPS, UPDATES, BATCH = 128, 10, 5, 1024
 """Episodes played at once; control steps of each, and updates of so many rows, in one improvement."""
 NEWEST = 100_000
-"""Rows that are imitated."""
+"""Rows that are imitated, at most."""
 LEARNING_RATE, LAST_RATE = 2e-3, 0.01
 """At first, and the share of it that is left at the end."""
 STD = 0.2
 """Of exploration; it is not learned."""
 AGE = 150
-"""Control steps after which an episode begins anew: what is far from the target soon gets rare."""
+"""Control steps of an episode: states far from the target soon get rare."""
 BEGINNINGS = 1024
 
 LINK = 0.12
@@ -45,7 +42,7 @@ ELBOW_LIMIT = 2.75
 
 
 def reach(observation: Array) -> Array:
-    """Return what brings the reacher's finger into the target, (m, 6) -> (m, 2): inverse kinematics, then a PD rule.
+    """Return actions that bring the reacher's finger into the target, (m, 6) -> (m, 2): inverse kinematics, a PD rule.
 
     Two links of length l reach a point at distance d and angle φ with the elbow at ±w and the shoulder at s:
 
@@ -69,15 +66,15 @@ def reach(observation: Array) -> Array:
 
 
 SCRIPTS: dict[str, Callable[[Array], Array]] = {"dm_control/reacher-easy": reach}
-"""By task: the actions (m, A), unclipped, at observations (m, O)."""
+"""Scripts by task: actions (m, A), unclipped, at observations (m, O)."""
 
 
-class Cloning:
-    """Learns a task from its script; a `training.learners.Learner`.
+class Cloning(ActingLearner):
+    """Learns a task from its script; a `behavior.Learner`.
 
     Args:
         rules: the task.
-        seed: of all chance.
+        seed: of all random numbers.
         frames: control steps planned; default: `PLANNED`.
 
     Raises:
@@ -87,80 +84,65 @@ class Cloning:
     def __init__(self, rules: Rules, seed: int, frames: int | None = None) -> None:
         if rules.id not in SCRIPTS:
             raise UserError(f"{rules.id} has no script to clone (one has: {', '.join(SCRIPTS)}): choose --algo ppo")
+        super().__init__(replace(rules, horizon=AGE), seed, BEGINNINGS, EPISODES)
         self._script = SCRIPTS[rules.id]
-        self.planned, self.frames = frames or PLANNED, 0
-        self._chance = torch.Generator().manual_seed(seed)
-        self._pool = Pool(rules, BEGINNINGS, self._chance)
-        self._simulation = Simulation(replace(rules, begin=self._pool, horizon=AGE), EPISODES)
-        self._observation = self._simulation.reset(self._pool.draw(EPISODES))
+        self.planned = frames or PLANNED
         self._simulation.elapsed[:] = np.arange(EPISODES) * AGE // EPISODES
-        observed, acted = self._observation.shape[1], rules.action_dim
-        self._actor = perceptron((observed, ACTOR, ACTOR, acted), 0.1, self._chance)
-        self._log_std = torch.full((acted,), math.log(STD))
-        self._seen = Moments(observed)
-        self._seen.add(self._observation)
-        self._weights = list(self._actor.parameters())
-        self._optimizer = torch.optim.Adam(self._weights, lr=LEARNING_RATE, fused=True)
+        observed, acted = self._simulation.observation.shape[1], rules.action_dim
+        self.actor = perceptron((observed, ACTOR, ACTOR, acted), 0.1, self._chance)
+        self.log_std = torch.full((acted,), math.log(STD))
+        self._seen.add(self._simulation.observation)
+        self.weights = list(self.actor.parameters())
+        self.optimizer = torch.optim.Adam(self.weights, lr=LEARNING_RATE, fused=True)
         self._rows = torch.zeros(0, observed + acted)
-        """The newest observations and what the script says of them, (at most NEWEST, O + A)."""
+        """The newest observations and the script's actions there, (at most NEWEST, O + A)."""
 
-    def policy(self) -> BehaviorPolicy:
-        """Return the policy as it is now."""
-        return as_policy(self._actor, self._seen.mean, self._seen.std, self._log_std)
+    @property
+    def settings(self) -> dict[str, float]:
+        """All that the training depends on beside task and seed, as JSON values."""
+        names = ("EPISODES", "STEPS", "UPDATES", "BATCH", "NEWEST", "LEARNING_RATE", "LAST_RATE", "STD", "AGE")
+        return {name.lower(): globals()[name] for name in (*names, "BEGINNINGS")}
 
     def advance(self) -> dict[str, float]:
-        """Act for `STEPS` steps, ask the script, and imitate."""
-        policy, observed = self.policy(), self._observation.shape[1]
+        """Act for `STEPS` steps, label them by the script, and imitate."""
+        policy, simulation = self.policy(), self._simulation
         noise = STD * torch.randn(STEPS, EPISODES, policy.action_dim, generator=self._chance).numpy()
         rows, reward = [], 0.0
         for t in range(STEPS):
-            rows.append(np.concatenate([self._observation, self._script(self._observation)], axis=1))
-            step = self._simulation.step(policy.mean(self._observation) + noise[t])
-            self._observation, reward = step.observation.copy(), reward + float(step.reward.mean())
-            if len(over := np.flatnonzero(step.done)):
-                self._observation[over] = self._simulation.reset(self._pool.draw(len(over)), over)
+            observation = simulation.observation
+            rows.append(np.concatenate([observation, self._script(observation)], axis=1))
+            step = simulation.step(policy.mean(observation) + noise[t])
+            reward += float(step.reward.mean())
+            self._reset(step.done)
         self.frames += STEPS * EPISODES
-        told = np.concatenate(rows)
-        self._seen.add(told[:, :observed])
-        self._rows = torch.cat([self._rows, torch.from_numpy(told.astype(np.float32))])[-NEWEST:]
+        labelled = np.concatenate(rows)
+        self._seen.add(labelled[:, : policy.observation_dim])
+        self._rows = torch.cat([self._rows, torch.from_numpy(labelled.astype(np.float32))])[-NEWEST:]
         return {"error": self._imitate(), "reward": reward / STEPS}
 
     def state(self) -> dict[str, Tensor]:
         """Return everything that changes."""
-        arrays = {name: getattr(self._simulation, name) for name in CARRIED}
-        arrays |= {"observation": self._observation, "frames": np.array(self.frames)}
-        return {
-            **optimized(self._optimizer, self._weights),
-            **{name: torch.from_numpy(values.copy()) for name, values in arrays.items()},
-            "seen": self._seen.values.clone(),
-            "rows": self._rows.clone(),
-            "chance": self._chance.get_state(),
-        }
+        return super().state() | {"rows": self._rows.clone()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what `state` returned."""
-        put_back(self._optimizer, self._weights, state)
-        for name in CARRIED:
-            getattr(self._simulation, name)[:] = state[name].numpy()
-        self._observation, self.frames = state["observation"].numpy().copy(), int(state["frames"])
-        self._seen.values.copy_(state["seen"])
+        """Restore what `state` of a learner with the same arguments returned."""
+        super().restore(state)
         self._rows = state["rows"].clone()
-        self._chance.set_state(state["chance"])
 
     def _imitate(self) -> float:
         """Take `UPDATES` steps towards the script's actions; return the last squared error."""
         policy = self.policy()
-        for group in self._optimizer.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = LEARNING_RATE * max(1 - self.frames / self.planned, LAST_RATE)
         for _ in range(UPDATES):
             drawn = self._rows[torch.randint(len(self._rows), (BATCH,), generator=self._chance)]
             observation, wanted = torch.split(drawn, [policy.observation_dim, policy.action_dim], dim=1)
-            mean = self._actor(torch.from_numpy(policy.normalised(observation.double().numpy())))
+            mean = self.actor(torch.from_numpy(policy.normalised(observation.double().numpy())))
             wanted = wanted.clamp(-1, 1)
             # The environment clips: once both are beyond the same bound they agree.
             agree = (wanted.abs() == 1) & (mean.detach() * wanted >= 1)
             loss = torch.where(agree, 0.0, (mean - wanted).square()).mean()
-            self._optimizer.zero_grad()
+            self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            self._optimizer.step()
+            self.optimizer.step()
         return loss.item()

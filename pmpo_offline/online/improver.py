@@ -5,33 +5,34 @@ reference ── K actions a state ── scorer ── ranked: the better half 
     ▲                                                                                                              │
     └────────────────────────── moves a small share of the way towards the policy ─────────────────────────────────┘
 ```
-The scorer is anything that can tell what an action is worth: a bandit's reward, or a critic that is learned beside.
+The scorer is anything that scores actions: a bandit's reward, or a critic that is learned beside.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
+from pmpo_offline.declarations import OBJECTIVES
 from pmpo_offline.objectives import Objective
-from pmpo_offline.online.online_batch import Ranked
+from pmpo_offline.online.online_batch import OnlineBatch
+from pmpo_offline.online.optimization import Constraints, Duals, StackedAdam
 from pmpo_offline.policies import Mixture
 from pmpo_offline.runtime.random_words import random_words
-from pmpo_offline.training.control.adam import StackedAdam
 from pmpo_offline.training.control.batches import inputs
-from pmpo_offline.training.control.constraints import Constraints, Duals
 
 Scorer = Callable[[Tensor, Tensor], Tensor]
-"""From observations (R, B, O) and K actions at each of them (R, B, K, A), what the actions are worth, (R, B, K)."""
+"""From observations (R, B, O) and K actions at each of them (R, B, K, A), the values of the actions, (R, B, K)."""
 
 
 class OnlinePolicy(Protocol):
-    """What can be improved: a stacked module that maps observations (R, B, O) to action distributions."""
+    """A stacked module that maps observations (R, B, O) to action distributions."""
 
     runs: int
     action_dim: int
@@ -46,7 +47,7 @@ class OnlinePolicy(Protocol):
 
 
 class OnlineSettings(BaseModel):
-    """How a policy is improved, equal for all runs of a stack."""
+    """Settings of the improvement, equal for all runs of a stack."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -68,36 +69,38 @@ class OnlineSettings(BaseModel):
         return self
 
 
+@dataclass(frozen=True)
+class Algorithm:
+    """A way of learning from scored candidates: an objective, its settings and how they are optimised."""
+
+    objective: str | Objective
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Of the objective, over its defaults; numbers may be tensors (R, 1)."""
+    constraints: Constraints | None = None
+    """For MPO on Gaussians: its temperature is learned, and so are the multipliers that hold the mean and the deviation
+    near the reference's. How much of each budget is spent is among the metrics."""
+    learning_rate: float | Tensor = 1e-3
+    """Of the policy; a number or (R, 1)."""
+    shuffled: Tensor | None = None
+    """(R,) bool, the control: such a run gets the scores of a state's candidates in random order."""
+
+
 class Improver:
-    """Improves all runs of a stack side by side; a run does alike alone and in a stack.
+    """Improves all runs of a stack side by side; a run is the same alone and in a stack.
 
     Args:
         policy: improved in place.
-        objective: what is minimised.
-        settings: of the objective, over its defaults; numbers may be tensors (R, 1).
+        algorithm: the objective and its settings.
         hyper: of the improvement.
-        learning_rate: Adam's, a number or (R, 1).
-        seeds: one a run; runs of equal seed draw equal random numbers, so that what sets them apart is their settings.
-        shuffled: (R,) bool, the control: these runs are told the scores of a state's candidates in random order.
-        constraints: for MPO on Gaussians: its temperature is learned, and so are the multipliers that hold the mean and
-            the deviation near the reference's. How much of each budget is spent is among the metrics.
+        seeds: one a run; runs of equal seed draw equal random numbers, so that they differ in their settings alone.
 
     Raises:
-        ValueError: constraints on an objective that scores do not enter, or beside a temperature or budget of its own.
+        ValueError: constraints on an objective without scores, or beside a temperature or budget of its own.
     """
 
-    def __init__(
-        self,
-        policy: OnlinePolicy,
-        objective: Objective,
-        settings: Mapping[str, Any],
-        hyper: OnlineSettings,
-        seeds: Sequence[int],
-        *,
-        learning_rate: float | Tensor = 1e-2,
-        shuffled: Tensor | None = None,
-        constraints: Constraints | None = None,
-    ) -> None:
+    def __init__(self, policy: OnlinePolicy, algorithm: Algorithm, hyper: OnlineSettings, seeds: Sequence[int]) -> None:
+        objective = OBJECTIVES[algorithm.objective] if isinstance(algorithm.objective, str) else algorithm.objective
+        settings, constraints = algorithm.settings, algorithm.constraints
         if constraints is not None:
             if "group_score" not in objective.inputs.values():
                 raise ValueError(f"constraints with their temperature are for mpo, not for {objective.name}")
@@ -105,10 +108,10 @@ class Improver:
                 raise ValueError(f"{given[0]} is given and constraints learn the temperature: leave one of them out")
         self.policy, self.reference = policy, deepcopy(policy)
         self._objective, self._settings, self._hyper = objective, {**objective.settings, **settings}, hyper
-        self._draws, self._shuffled, self._step = Draws(seeds), shuffled, 0
+        self._draws, self._shuffled, self._step = Draws(seeds), algorithm.shuffled, 0
         self._weights: list[Tensor] = list(policy.parameters())
         self._reference_weights: list[Tensor] = list(self.reference.parameters())
-        self._optimizer = StackedAdam(self._weights, learning_rate)
+        self._optimizer = StackedAdam(self._weights, algorithm.learning_rate)
         self._duals = Duals(constraints, policy.runs, self._weights[0].device) if constraints is not None else None
 
     def update(self, observation: Tensor, scorer: Scorer) -> dict[str, Tensor]:
@@ -129,7 +132,7 @@ class Improver:
                 anyhow = score.gather(-1, uniform[..., 1].argsort(-1))
                 score = torch.where(self._shuffled[:, None, None], anyhow, score)
         policy = self.policy(observation)
-        batch = Ranked(action, score, policy, reference, self._settings, self._hyper.paired, self._step)
+        batch = OnlineBatch(action, score, policy, reference, self._settings, self._hyper.paired, self._step)
         settings = self._settings if self._duals is None else self._settings | {"temperature": self._duals.temperature}
         loss, metrics = self._objective(inputs(batch, self._objective.inputs), **settings)
         if self._duals is not None:
@@ -145,7 +148,7 @@ class Improver:
         return metrics | {"loss": loss.detach()}
 
     def state(self) -> dict[str, Tensor]:
-        """Return all that changes, for a checkpoint: policy, reference, optimizers, duals and the updates done."""
+        """Return all that changes, for a checkpoint: policy, reference, optimizers, duals and the number of updates."""
         tensors = {f"policy.{i}": weight.detach() for i, weight in enumerate(self._weights)}
         tensors |= {f"reference.{i}": weight.detach() for i, weight in enumerate(self._reference_weights)}
         parts = {"optimizer": self._optimizer} | ({} if self._duals is None else {"duals": self._duals})
@@ -154,7 +157,7 @@ class Improver:
 
     @torch.no_grad()
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Take back what `state` of an improver with the same arguments returned."""
+        """Restore what `state` of an improver with the same arguments returned."""
         for name, weights in (("policy", self._weights), ("reference", self._reference_weights)):
             for i, weight in enumerate(weights):
                 weight.copy_(state[f"{name}.{i}"])
@@ -174,7 +177,7 @@ class Draws:
 
     Args:
         seeds: one a run.
-        purpose: what they are for; other purposes have other numbers.
+        purpose: of the numbers; other purposes have other numbers.
     """
 
     _BLOCK = 64  # steps drawn at once: the cost of starting a random stream is paid once

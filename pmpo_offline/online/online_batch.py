@@ -1,6 +1,6 @@
-"""Scored candidates of the present policy as the inputs that objectives ask for, by their names in the vocabulary.
+"""Scored candidates of the present policy as the inputs of objectives, by their names in the vocabulary.
 
-Tied candidates: labels do not tell them apart, so that a tie across the middle is unlabelled, and equal scores give
+Tied candidates: labels do not distinguish them, so that a tie across the middle is unlabelled, and equal scores give
 PMPO nothing but its divergence. Pairs do: of two tied candidates the later drawn counts as the better. As all are drawn
 alike, that is a pair labelled by a coin: it favours neither, but DPO has a gradient from it, which on average draws
 their log-ratios together. It shows where rewards end in a plateau, as those of clipped actions do.
@@ -9,6 +9,7 @@ their log-ratios together. It shows where rewards end in a plateau, as those of 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -20,57 +21,50 @@ from pmpo_offline.policies import Mixture
 from pmpo_offline.training.control.divergence import from_reference
 
 
-class Ranked:
-    """K scored candidates at each of B states, R runs: the inputs that objectives ask for, by their names.
+@dataclass(eq=False)
+class OnlineBatch:
+    """K scored candidates at each of B states, R runs: the inputs of objectives, by their names."""
 
-    Args:
-        action: (R, B, K, A), drawn from the reference.
-        score: (R, B, K).
-        policy: the distributions that learn, at the B states.
-        reference: those that the candidates were drawn from, without gradient.
-        settings: those of the objective that are its caller's to obey.
-        paired: as in `OnlineSettings`.
-        step: seeds the draws behind divergences that have no closed form.
-    """
-
-    def __init__(
-        self,
-        action: Tensor,
-        score: Tensor,
-        policy: Mixture,
-        reference: Mixture,
-        settings: Mapping[str, Any],
-        paired: int,
-        step: int,
-    ) -> None:
-        self._action, self._policy, self._reference = action, policy, reference
-        self._score, self._settings, self._paired, self._step = score, settings, paired, step
+    action: Tensor
+    """(R, B, K, A), drawn from the reference."""
+    score: Tensor
+    """(R, B, K)."""
+    policy: Mixture
+    """The distributions that learn, at the B states."""
+    reference: Mixture
+    """Those that the candidates were drawn from, without gradient."""
+    settings: Mapping[str, Any]
+    """The objective's settings, of which `divergence`, `order` and `over` are this batch's to obey."""
+    paired: int
+    """As in `OnlineSettings`."""
+    step: int
+    """Seeds the draws behind divergences that have no closed form."""
 
     @property
     def group_score(self) -> Tensor:
         """(R, B, K)."""
-        return self._score
+        return self.score
 
     @cached_property
     def _order(self) -> Tensor:
-        return self._score.argsort(dim=-1, stable=True)  # the worst first
+        return self.score.argsort(dim=-1, stable=True)  # the worst first
 
     @cached_property
     def group_logp(self) -> Tensor:
         """(R, B, K)."""
-        return self._policy.log_prob(self._action)
+        return self.policy.log_prob(self.action)
 
     @cached_property
     def _group_ref(self) -> Tensor:
-        return self._reference.log_prob(self._action)
+        return self.reference.log_prob(self.action)
 
     @property
     def label(self) -> Tensor:
         """(R, B K): the better half +1, the worse half -1; 0 where a tie runs across the middle."""
-        half = self._score.shape[-1] // 2
-        ranked = self._score.gather(-1, self._order)
+        half = self.score.shape[-1] // 2
+        ranked = self.score.gather(-1, self._order)
         rejected, accepted = ranked[..., half - 1 : half], ranked[..., -half].unsqueeze(-1)
-        label = (self._score >= accepted).to(ranked) - (self._score <= rejected).to(ranked)
+        label = (self.score >= accepted).to(ranked) - (self.score <= rejected).to(ranked)
         return label.flatten(1)
 
     @property
@@ -86,30 +80,30 @@ class Ranked:
     @property
     def advantage(self) -> Tensor:
         """(R, B K): the score less the mean score of the state."""
-        return (self._score - self._score.mean(-1, keepdim=True)).flatten(1)
+        return (self.score - self.score.mean(-1, keepdim=True)).flatten(1)
 
     @property
     def divergence(self) -> Tensor:
-        """(R,): how far the policy is from the reference, as the objective's settings say.
+        """(R,): how far the policy is from the reference, according to the objective's settings.
 
         "behavior" is estimated on the candidates, which the reference has drawn, less the reference's own entropy.
         Over "labelled" candidates alone, a state counts as often as it has some; without any the divergence is 0.
         """
-        kind, labelled = self._settings["divergence"], self._settings["over"] == "labelled"
+        kind, labelled = self.settings["divergence"], self.settings["over"] == "labelled"
         if kind == "behavior":
             return mean(-self.logp, self.label.abs()) if labelled else -self.logp.mean(-1)
-        far = from_reference(self._policy, self._reference, kind, self._settings["order"], self._step)
-        return mean(far, self.label.abs().view_as(self._score).sum(-1)) if labelled else far.mean(-1)
+        far = from_reference(self.policy, self.reference, kind, self.settings["order"], self.step)
+        return mean(far, self.label.abs().view_as(self.score).sum(-1)) if labelled else far.mean(-1)
 
     @property
     def policy_kl(self) -> Tensor:
         """(R,): KL(policy || reference), detached."""
         with torch.no_grad():
-            return from_reference(self._policy, self._reference, "reverse", 0.0, self._step).mean(-1).clamp(min=0)
+            return from_reference(self.policy, self.reference, "reverse", 0.0, self.step).mean(-1).clamp(min=0)
 
     def _pairs(self, values: Tensor, *, best: bool) -> Tensor:
         """Return `values` (R, B, K) of the best or worst candidate of every pair, (R, pairs)."""
-        n = self._paired
+        n = self.paired
         picked = values.gather(-1, self._order[..., -n:] if best else self._order[..., :n])
         each = picked.unsqueeze(-1) if best else picked.unsqueeze(-2)
         return each.expand(*picked.shape, n).flatten(1)

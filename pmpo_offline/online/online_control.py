@@ -1,27 +1,28 @@
-"""PMPO, MPO and DPO as learners of behaviours: the online setting of PMPO's paper (arXiv 2410.04166, control suite).
+"""PMPO, MPO and DPO trained online: the control-suite setting of PMPO's paper (arXiv 2410.04166).
 
 ```
-environments ── ticks ──▶ replay ── stretches ──▶ Q (twin, Retrace) ── is the scorer of ──▶ `online.Improver`
+environments ── ticks ──▶ replay ── stretches ──▶ Q (twin, Retrace) ── scores for ──▶ `Improver`
      ▲                                                                                           │
      └────────────────────── acts: drawn from the policy ◀─────── K = 4 candidates a state ──────┘
 ```
-The three differ in the objective function alone, its settings and their learning rate. A stack trains R runs side by
-side; observations are normalised by what a run has seen so far.
+The three differ in the objective, its settings and the learning rate. A stack trains R runs side by
+side; observations are normalised by the moments of what a run has observed so far.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Self
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
-from pmpo_offline.declarations import OBJECTIVES
-from pmpo_offline.online.improver import Draws, Improver, within
-from pmpo_offline.online.online_settings import ALGORITHMS, Algorithm, ControlSettings
-from pmpo_offline.online.replay import ENDED, GOES_ON, Replay, Rows
-from pmpo_offline.online.retrace import retrace
-from pmpo_offline.online.vector_env import Endless
+from pmpo_offline.online.improver import Algorithm, Draws, Improver, OnlineSettings, within
+from pmpo_offline.online.optimization import Constraints
+from pmpo_offline.online.replay import ENDED, GOES_ON, Replay, ReplayRows, retrace
+from pmpo_offline.online.vector_env import VectorEnv
 from pmpo_offline.policies.behavior import FARTHEST, BehaviorPolicy
 from pmpo_offline.policies.network import StackedLinear
 from pmpo_offline.policies.perceptron import PerceptronPolicy
@@ -30,19 +31,76 @@ from pmpo_offline.training.critics.double_q import Adam, DoubleQ
 
 SMALLEST_SCALE = 1e-2
 PLANNED = 2_000_000
-"""Control steps a run, where nobody says how many."""
+"""Control steps of a run by default."""
+CHUNK = 100
+"""Ticks that `advance` takes."""
+
+ALGORITHMS = {
+    "pmpo": Algorithm("pmpo", {"alpha": 0.5, "beta": 0.6, "divergence": "forward"}),
+    "mpo": Algorithm("mpo", constraints=Constraints(target=0.3, mean=0.01, std=1e-4, start=(0.01, 1.0, 100.0))),
+    "dpo": Algorithm("dpo", {"beta": 0.3}),
+}
+"""By name, as `train-behavior --algo` takes them."""
+
+
+class ControlSettings(BaseModel):
+    """Settings of online learning, equal for all algorithms and for all runs of a stack."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    environments: int = Field(default=32, ge=1)
+    """Per run."""
+    repeat: int = Field(default=2, ge=1)
+    """Control steps that an action is held for in training; in evaluation it is held for one."""
+    ticks: int = Field(default=10_000, ge=1)
+    """Newest decisions of every environment that the replay holds."""
+    warmup: int = Field(default=100, ge=1)
+    """Ticks before the first update."""
+    length: int = Field(default=16, ge=1)
+    """Decisions of a stretch, over which returns are traced."""
+    stretches: int = Field(default=8, ge=1)
+    """Drawn for an update; there is one update a tick."""
+    thin: int = Field(default=2, ge=1)
+    """The policy is improved at every n-th state of them: neighbours are alike."""
+    discount: float = Field(default=0.99, ge=0, lt=1)
+    """Per decision."""
+    trace: float = Field(default=0.95, ge=0, le=1)
+    """Retrace's λ."""
+    hidden: tuple[int, int] = (64, 64)
+    """Of the policy, as behaviours have it."""
+    critic_hidden: tuple[int, ...] = (128, 128)
+    critic_rate: float = Field(default=1e-3, gt=0)
+    tracking: float = Field(default=0.02, gt=0, le=1)
+    """Share of the way that Q's slow copies move every update."""
+    std: float = Field(default=0.8, gt=0)
+    """Of the first exploration."""
+    pace: float = Field(default=0.03, gt=0)
+    """How fast the deviation learns beside the mean; at 1 every objective but MPO stops exploring long before it can
+    balance a pole."""
+    outside: float = Field(default=1e-3, ge=0)
+    """Cost of a candidate's squared distance from the box of actions, in rewards: all actions beyond a wall do the
+    same, and without a cost the mean drifts off where nothing is explored. A large cost narrows the policy instead."""
+    improvement: OnlineSettings = OnlineSettings(refresh=0.005)
+
+    @model_validator(mode="after")
+    def _stretches_fit(self) -> Self:
+        if self.length >= min(self.warmup, self.ticks):
+            raise ValueError(
+                f"stretches of {self.length} decisions are longer than the {min(self.warmup, self.ticks)} ticks there "
+                "are before the first update: lower length, or raise warmup and ticks"
+            )
+        return self
 
 
 class OnlineControl:
-    """R runs of one algorithm on a task; with one run a `training.behavior.Learner`.
+    """R runs of one algorithm on a task; with one run a `behavior.Learner`.
 
     Args:
         rules: the task.
-        seeds: one a run; runs of equal seed meet equal chance.
-        algorithm: what improves the policy.
+        seeds: one a run; runs of equal seed draw equal random numbers.
+        algorithm: improves the policy.
         frames: control steps planned, of all environments of all runs; default: `PLANNED` a run.
         settings: of everything else.
-        chunk: ticks that `advance` takes.
     """
 
     def __init__(
@@ -52,28 +110,19 @@ class OnlineControl:
         algorithm: Algorithm,
         frames: int | None = None,
         settings: ControlSettings | None = None,
-        chunk: int = 100,
     ) -> None:
-        self._settings = hyper = settings or ControlSettings()
-        self._chunk, self.planned = chunk, frames or PLANNED * len(seeds)
-        self._environments = Endless(rules, seeds, hyper.environments, hyper.repeat)
+        self._settings, self._algorithm = settings or ControlSettings(), algorithm
+        hyper = self._settings
+        self.planned = frames or PLANNED * len(seeds)
+        self._environments = VectorEnv(rules, seeds, hyper.environments, hyper.repeat)
         _, _, observed = self._environments.observation.shape
         acted = rules.action_dim
         self._replay = Replay(hyper.ticks, len(seeds), hyper.environments, observed, acted)
         self._policy = PerceptronPolicy(seeds, observed, acted, hidden=hyper.hidden, std=hyper.std, pace=hyper.pace)
-        self._improver = Improver(
-            self._policy,
-            OBJECTIVES[algorithm.objective],
-            algorithm.settings,
-            hyper.improvement,
-            seeds,
-            learning_rate=algorithm.learning_rate,
-            shuffled=algorithm.shuffled,
-            constraints=algorithm.constraints,
-        )
+        self._improver = Improver(self._policy, algorithm, hyper.improvement, seeds)
         self._critic = DoubleQ(seeds, observed + acted, hyper.critic_hidden, 0.0, torch.device("cpu"))
-        _begin_at_zero(self._critic)
-        self._descent = Adam(self._critic.weights, hyper.critic_rate)
+        _zero_heads(self._critic)
+        self._critic_optimizer = Adam(self._critic.weights, hyper.critic_rate)
         self._acting, self._picking = Draws(seeds, "act"), Draws(seeds, "pick")
         self._center = torch.zeros(len(seeds), 1, observed, dtype=torch.float64)
         self._square = torch.ones(len(seeds), 1, observed, dtype=torch.float64)
@@ -81,10 +130,15 @@ class OnlineControl:
         self.frames = 0
         """Control steps taken so far, of all environments of all runs."""
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that the training depends on beside task and seed, as JSON values; not for settings that are tensors."""
+        return {"algorithm": asdict(self._algorithm), "settings": self._settings.model_dump(), "chunk": CHUNK}
+
     def advance(self) -> dict[str, float]:
         """Act for a chunk of ticks and learn once at each; return the means over runs of the last update's metrics."""
         metrics: dict[str, Tensor] = {}
-        for _ in range(self._chunk):
+        for _ in range(CHUNK):
             self._act()
             if self._ticks >= self._settings.warmup:
                 metrics = self._learn()
@@ -102,11 +156,11 @@ class OnlineControl:
         )
 
     def state(self) -> dict[str, Tensor]:
-        """Return everything that changes; the replay too, without which nothing goes on as it was."""
-        parts: dict[str, Endless | Replay | Improver]
+        """Return everything that changes, the replay too."""
+        parts: dict[str, VectorEnv | Replay | Improver]
         parts = {"environments": self._environments, "replay": self._replay, "improver": self._improver}
         tensors = {f"{part}.{name}": each for part, owner in parts.items() for name, each in owner.state().items()}
-        critic = [*self._descent.tensors, *self._critic.slow_weights]
+        critic = [*self._critic_optimizer.tensors, *self._critic.slow_weights]
         tensors |= {f"critic.{i}": each for i, each in enumerate(critic)}
         counts = {"ticks": torch.tensor(self._ticks), "updates": torch.tensor(self._updates)}
         tensors |= {"center": self._center, "square": self._square, **counts}
@@ -114,11 +168,11 @@ class OnlineControl:
 
     @torch.no_grad()
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what `state` of a learner with the same arguments returned."""
+        """Restore what `state` of a learner with the same arguments returned."""
         self._environments.restore(within(state, "environments."))
         self._replay.restore(within(state, "replay."))
         self._improver.restore(within(state, "improver."))
-        for i, each in enumerate([*self._descent.tensors, *self._critic.slow_weights]):
+        for i, each in enumerate([*self._critic_optimizer.tensors, *self._critic.slow_weights]):
             each.copy_(state[f"critic.{i}"])
         self._center.copy_(state["center"])
         self._square.copy_(state["square"])
@@ -131,7 +185,7 @@ class OnlineControl:
         return (self._square - self._center.square()).clamp(min=SMALLEST_SCALE**2).sqrt()
 
     def _normalised(self, observation: Tensor) -> Tensor:
-        """Return what the networks see of observations (R, B, O)."""
+        """Return the networks' input at observations (R, B, O)."""
         return ((observation - self._center) / self._scale).clamp(-FARTHEST, FARTHEST).float()
 
     @torch.no_grad()
@@ -144,7 +198,7 @@ class OnlineControl:
         uniform, normal = self._acting(self._ticks, (observation.shape[1], 1, self._policy.action_dim))
         action = drawn.sample(uniform[:, :, 0, 0], normal[:, :, 0])
         reward = self._environments.step(action)
-        self._replay.add(Rows(observation, action, drawn.log_prob(action), reward, end))
+        self._replay.add(ReplayRows(observation, action, drawn.log_prob(action), reward, end))
         self._ticks, self.frames = self._ticks + 1, self._environments.frames
 
     def _learn(self) -> dict[str, Tensor]:
@@ -167,8 +221,8 @@ class OnlineControl:
         }
 
     @torch.no_grad()
-    def _targets(self, rows: Rows, following: Tensor, noise: Tensor) -> Tensor:
-        """Return what the actions of stretches are worth under the reference, (R, S L): average reward a control step.
+    def _targets(self, rows: ReplayRows, following: Tensor, noise: Tensor) -> Tensor:
+        """Return the values of the actions of stretches under the reference, (R, S L): average reward a control step.
 
         V is the mean over two actions that lie opposite one another about the reference's mean.
         """
@@ -182,23 +236,22 @@ class OnlineControl:
         end = rows.end[:, :, 1:]
         return retrace(
             (1 - hyper.discount) / hyper.repeat * rows.reward[:, :, :-1],
-            (end != ENDED).float(),
+            hyper.discount * (end != ENDED).float(),
             ((above + below) / 2).view(shape),
             action_value.view(shape),
             hyper.trace * likelier.clamp(max=0).exp() * (end == GOES_ON),
-            hyper.discount,
         ).flatten(1)
 
     def _fit(self, state: Tensor, action: Tensor, target: Tensor, taken: Tensor) -> Tensor:
         """Take a step of both Q towards the targets where an action was taken; return the mean squared error, (R,)."""
         values = self._critic(state, action.clamp(-1, 1))
         errors = torch.stack([(taken * (value - target).square()).sum(1) / taken.sum(1) for value in values])
-        self._descent.step(errors.sum(0))
+        self._critic_optimizer.step(errors.sum(0))
         self._critic.follow(self._settings.tracking)
         return errors.detach().mean(0)
 
     def _score(self, state: Tensor, action: Tensor) -> Tensor:
-        """Return what K candidates are worth: (R, B, O), (R, B, K, A) -> (R, B, K)."""
+        """Return the values of K candidates: (R, B, O), (R, B, K, A) -> (R, B, K)."""
         beyond = (action.abs() - 1).clamp(min=0).square().sum(-1)
         return self._judge(state, action) - self._settings.outside * beyond
 
@@ -208,13 +261,13 @@ class OnlineControl:
         return self._critic.least(states, action.clamp(-1, 1).flatten(1, 2)).view(action.shape[:-1])
 
 
-def learner(algo: str, rules: Rules, seed: int, frames: int | None) -> OnlineControl:
-    """Return one run of an algorithm of `ALGORITHMS`, for the loop around learners of behaviours."""
+def one_run(algo: str, rules: Rules, seed: int, frames: int | None) -> OnlineControl:
+    """Return one run of an algorithm of `ALGORITHMS`, as a `behavior.Learner`."""
     return OnlineControl(rules, [seed], ALGORITHMS[algo], frames)
 
 
-def _begin_at_zero(critic: DoubleQ) -> None:
-    """Let both Q be 0 everywhere: the lesser of two random numbers would be a pessimism that is slow to unlearn."""
+def _zero_heads(critic: DoubleQ) -> None:
+    """Zero-initialise both Q heads: the lesser of two random values would be a pessimism that is slow to unlearn."""
     layers = len(critic.weights) // 2
     with torch.no_grad():
         for last in (layers, 2 * layers):

@@ -1,4 +1,4 @@
-"""The newest steps of many environments: a ring of plain tensors, and stretches of consecutive rows drawn from it.
+"""The newest steps of many environments: a ring of tensors, stretches of consecutive rows drawn from it, and Retrace.
 
 Every environment writes one row a tick. The row after a step holds the observation that the step led to, and the final
 observation of an episode has a row of its own, without an action: a row's next observation is always the next row's::
@@ -22,11 +22,11 @@ import torch
 from torch import Tensor
 
 GOES_ON, CUT_OFF, ENDED = 0, 1, 2
-"""What `end` says of a row: a step is taken here; or none is, because the episode was cut off or has ended."""
+"""Values of `end`: a step is taken in this row; or none is, because the episode was cut off or has ended."""
 
 
-class Rows(NamedTuple):
-    """Rows of R runs; the shape between depends on who holds them: (R, E, …) for a tick, (R, S, L, …) for stretches."""
+class ReplayRows(NamedTuple):
+    """Rows of R runs; the shape between depends on the use: (R, E, …) for a tick, (R, S, L, …) for stretches."""
 
     observation: Tensor
     """(R, …, O)."""
@@ -53,7 +53,7 @@ class Replay:
 
     def __init__(self, ticks: int, runs: int, environments: int, observation_dim: int, action_dim: int) -> None:
         self._shape = shape = (ticks, runs, environments)
-        self._rings = Rows(
+        self._rings = ReplayRows(
             torch.zeros(*shape, observation_dim),
             torch.zeros(*shape, action_dim),
             torch.zeros(shape),
@@ -66,18 +66,18 @@ class Replay:
         """Return how many ticks are held."""
         return min(self._written, self._shape[0])
 
-    def add(self, rows: Rows) -> None:
+    def add(self, rows: ReplayRows) -> None:
         """Write a tick, rows (R, E, …)."""
         place = self._written % self._shape[0]
         for ring, row in zip(self._rings, rows, strict=True):
             ring[place] = row
         self._written += 1
 
-    def sample(self, uniform: Tensor, length: int) -> Rows:
+    def sample(self, uniform: Tensor, length: int) -> ReplayRows:
         """Draw stretches of consecutive rows of one environment each, (R, S, length, …).
 
         Args:
-            uniform: numbers in [0, 1) that decide on the first tick and the environment, (R, S, 2).
+            uniform: numbers in [0, 1) that choose the first tick and the environment, (R, S, 2).
             length: rows of a stretch.
 
         Raises:
@@ -93,15 +93,39 @@ class Replay:
         )
         tick = (self._written - held + first.unsqueeze(-1) + torch.arange(length)) % ticks
         row = (tick * runs + torch.arange(runs)[:, None, None]) * environments + environment.unsqueeze(-1)
-        return Rows(*(ring.flatten(0, 2)[row] for ring in self._rings))
+        return ReplayRows(*(ring.flatten(0, 2)[row] for ring in self._rings))
 
     def state(self) -> dict[str, Tensor]:
-        """Return all that is held, for a checkpoint: the ticks that were written, and how many ever were."""
+        """Return all that is held, for a checkpoint: the ticks, and how many were ever written."""
         held = {name: ring[: len(self)] for name, ring in self._rings._asdict().items()}
         return held | {"written": torch.tensor(self._written)}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Take back what `state` returned."""
+        """Restore what `state` returned."""
         self._written = int(state["written"])
         for name, ring in self._rings._asdict().items():
             ring[: len(self)] = state[name]
+
+
+def retrace(reward: Tensor, discount: Tensor, value: Tensor, action_value: Tensor, trace: Tensor) -> Tensor:
+    """Return off-policy returns of the actions of a stretch of L steps under another policy, (…, L).
+
+    Munos et al., *Safe and efficient off-policy reinforcement learning*, arXiv 1606.02647, Eq. 3 and 4, as a recursion
+    from the end of the stretch, where the value alone estimates what follows::
+
+        target_t = r_t + γ (V(s_t+1) + c_t+1 (target_t+1 - Q(s_t+1, a_t+1)))        c = λ min(1, π(a|s) / μ(a|s))
+
+    Args:
+        reward: r_t, (…, L).
+        discount: γ; 0 where the task has ended after the step, so that nothing follows, (…, L).
+        value: V of the state after each step, (…, L).
+        action_value: Q of that state and of the action that was taken there, (…, L).
+        trace: c there; 0 where none was taken, (…, L). Neither is used after the last step.
+    """
+    targets: list[Tensor] = []
+    beyond = torch.zeros_like(reward[..., 0])
+    for t in reversed(range(reward.shape[-1])):
+        targets.append(reward[..., t] + discount[..., t] * (value[..., t] + beyond))
+        if t:
+            beyond = trace[..., t - 1] * (targets[-1] - action_value[..., t - 1])
+    return torch.stack(targets[::-1], dim=-1)

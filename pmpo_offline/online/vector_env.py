@@ -1,4 +1,4 @@
-"""Many environments of one task for R runs of a stack, which begin anew whenever an episode is over."""
+"""Many environments of one task for R runs of a stack, which are reset whenever an episode is over."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pmpo_offline.online.acting import CARRIED
 from pmpo_offline.online.replay import CUT_OFF, ENDED, GOES_ON
 from pmpo_offline.runtime.random_words import random_words
 from pmpo_offline.tasks.control import Rules, Simulation
 
 
-class Endless:
-    """R runs with E environments each. A run meets the same beginnings alone and in a stack.
+class VectorEnv:
+    """R runs with E environments each. A run has the same beginnings alone and in a stack.
 
-    After an episode's last step its final observation stands for one tick, in which its environment takes no step.
+    After an episode's last step its final observation takes one tick, in which its environment takes no step.
     The first episodes of a run begin at different phases of the horizon, or all its environments would end at once.
 
     Args:
@@ -34,7 +33,7 @@ class Endless:
         everywhere = np.arange(len(seeds) * environments)
         self._simulation = Simulation(rules, len(everywhere))
         self._begun = np.zeros(len(everywhere), np.int64)
-        self._observation = self._begin(everywhere)
+        self._begin(everywhere)
         self._simulation.elapsed[:] = everywhere % environments * rules.horizon // environments
         self._end = np.full(len(everywhere), GOES_ON, np.uint8)
         self.frames = 0
@@ -43,15 +42,15 @@ class Endless:
     @property
     def observation(self) -> Tensor:
         """(R, E, O)."""
-        return torch.from_numpy(self._observation.astype(np.float32)).view(*self._shape, -1)
+        return torch.from_numpy(self._simulation.observation.astype(np.float32)).view(*self._shape, -1)
 
     @property
     def end(self) -> Tensor:
-        """Whether each observation is the final one of an episode, as `replay` says it, (R, E), uint8."""
+        """Whether each observation is the final one of an episode, as in `replay`, (R, E), uint8."""
         return torch.from_numpy(self._end.copy()).view(self._shape)
 
     def step(self, action: Tensor) -> Tensor:
-        """Act, (R, E, A), where episodes go on, begin anew elsewhere; return the rewards, (R, E).
+        """Act, (R, E, A), in the running episodes and reset the others; return the rewards, (R, E).
 
         Of a repeated action the rewards are summed.
         """
@@ -59,7 +58,6 @@ class Endless:
         over, going = np.flatnonzero(self._end != GOES_ON), np.flatnonzero(self._end == GOES_ON)
         for _ in range(self._repeat):
             step = self._simulation.step(actions[going], going)
-            self._observation[going] = step.observation
             self._end[going] = np.where(step.terminated, ENDED, np.where(step.truncated, CUT_OFF, GOES_ON))
             reward[going] += step.reward
             self.frames += len(going)
@@ -67,30 +65,28 @@ class Endless:
             if not len(going):
                 break
         if len(over):
-            self._observation[over], self._end[over] = self._begin(over), GOES_ON
+            self._begin(over)
+            self._end[over] = GOES_ON
         return torch.from_numpy(reward.astype(np.float32)).view(self._shape)
 
     def state(self) -> dict[str, Tensor]:
-        """Return where all episodes are, for a checkpoint."""
-        arrays = {name: getattr(self._simulation, name) for name in CARRIED}
-        arrays |= {"observation": self._observation, "end": self._end, "begun": self._begun}
-        return {name: torch.from_numpy(each.copy()) for name, each in arrays.items()} | {
-            "frames": torch.tensor(self.frames)
-        }
+        """Return all episodes, for a checkpoint."""
+        arrays: dict[str, NDArray[np.generic]] = {"end": self._end.copy(), "begun": self._begun.copy()}
+        tensors = {name: torch.from_numpy(each) for name, each in (arrays | self._simulation.save()).items()}
+        return tensors | {"frames": torch.tensor(self.frames)}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Take back what `state` returned."""
-        for name in CARRIED:
-            getattr(self._simulation, name)[:] = state[name].numpy()
-        for mine, name in ((self._observation, "observation"), (self._end, "end"), (self._begun, "begun")):
-            mine[:] = state[name].numpy()
+        """Restore what `state` returned."""
+        arrays = {name: tensor.numpy() for name, tensor in state.items()}
+        self._simulation.restore(arrays)
+        self._end[:], self._begun[:] = arrays["end"], arrays["begun"]
         self.frames = int(state["frames"])
 
-    def _begin(self, index: NDArray[np.intp]) -> NDArray[np.float64]:
+    def _begin(self, index: NDArray[np.intp]) -> None:
         seeds = []
         for i in index:
             run, environment = divmod(int(i), self._shape[1])
             word = random_words(1, "begin", self._seeds[run], environment, int(self._begun[i]))[0]
             seeds.append(int(word >> np.uint64(32)))
         self._begun[index] += 1
-        return self._simulation.reset(seeds, index)
+        self._simulation.reset(seeds, index)

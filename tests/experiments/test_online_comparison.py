@@ -12,7 +12,7 @@ from polars.testing import assert_frame_equal
 
 from benchmarks.experiments.online import run
 from pmpo_offline import on_progress
-from pmpo_offline.online.online_settings import ControlSettings
+from pmpo_offline.online.online_control import ControlSettings
 from pmpo_offline.runtime.errors import UserError
 
 TASK = "dm_control/cartpole-swingup"

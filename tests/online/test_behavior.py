@@ -11,12 +11,12 @@ import pytest
 
 from pmpo_offline.cli.main import run
 from pmpo_offline.online import behavior, behavior_record, ppo
-from pmpo_offline.online.behavior import random_returns, returns, train_behavior
-from pmpo_offline.online.behavior_record import RUNGS, Record
-from pmpo_offline.online.behavior_targets import TARGETS, task_id
-from pmpo_offline.online.ppo_config import PLANS, Plan
+from pmpo_offline.online.behavior import TARGETS, random_returns, returns, task_id, train_behavior
+from pmpo_offline.online.behavior_record import RUNGS, BehaviorRecord
+from pmpo_offline.online.ppo import PLANS, PPOConfig
 from pmpo_offline.policies.behavior import BehaviorPolicy
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
+from pmpo_offline.runtime.progress import on_progress
 from pmpo_offline.tasks.control import RULES, rules
 
 TASK = "dm_control/cartpole-swingup"
@@ -27,7 +27,7 @@ STEPS = 4_000
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few, small improvements, short evaluations, and a target that a policy from nowhere reaches."""
-    monkeypatch.setitem(PLANS, TASK, Plan(STEPS, episodes=8, decisions=64, epochs=1, minibatch=256))
+    monkeypatch.setitem(PLANS, TASK, PPOConfig(STEPS, episodes=8, decisions=64, epochs=1, minibatch=256))
     monkeypatch.setitem(TARGETS, TASK, -50.0)
     monkeypatch.setattr(behavior, "EVALUATIONS", 4)
     monkeypatch.setattr(ppo, "POOL", 8)
@@ -49,12 +49,13 @@ def content(directory: Path) -> dict[str, Any]:
 
 
 def test_a_training_writes_medium_expert_and_the_way_to_medium(tmp_path: Path) -> None:
-    told = []
-    done = train_behavior("cartpole-swingup", output=tmp_path, progress=lambda *report: told.append(report))
+    reports: list[tuple[str, int, int]] = []
+    with on_progress(lambda *report: reports.append(report)):
+        done = train_behavior("cartpole-swingup", output=tmp_path)
     assert (done.task, done.finished, done.planned) == (TASK, True, STEPS)
     assert STEPS <= done.steps < STEPS + 8 * 64
-    assert told[-1][1:] == (2, 2)
-    assert any(stage.startswith("ppo on dm_control/cartpole-swingup") and total == STEPS for stage, _, total in told)
+    assert reports[-1][1:] == (2, 2)
+    assert any(stage.startswith("ppo on dm_control/cartpole-swingup") and total == STEPS for stage, _, total in reports)
     for name in FILES:
         assert (tmp_path / f"{name}.safetensors").stat().st_size < 150_000
 
@@ -85,10 +86,11 @@ def test_after_a_kill_it_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> N
         if done > 0.6 * total:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        train_behavior(TASK, output=tmp_path / "broken", progress=interrupt)
+    with pytest.raises(KeyboardInterrupt), on_progress(interrupt):
+        train_behavior(TASK, output=tmp_path / "broken")
     seen: list[int] = []
-    resumed = train_behavior(TASK, output=tmp_path / "broken", progress=lambda _, done, total: seen.append(done))
+    with on_progress(lambda _, done, total: seen.append(done)):
+        resumed = train_behavior(TASK, output=tmp_path / "broken")
     assert seen[0] > STEPS / 2, "it did not begin anew"
     assert resumed.finished
     assert content(tmp_path / "broken") == content(tmp_path / "whole")
@@ -132,7 +134,7 @@ def test_tasks_go_by_either_name() -> None:
 def test_the_record_thins_out_but_keeps_the_way() -> None:
     task = rules(TASK)
     policy = behavior.LEARNERS["ppo"](task, 0, 1_000).policy()
-    record = Record(medium_from=10.0)
+    record = BehaviorRecord(medium_from=10.0)
     with pytest.raises(ValueError, match="no medium policy"):
         record.ladder()
     for number in range(1001):
@@ -157,7 +159,7 @@ def test_the_record_thins_out_but_keeps_the_way() -> None:
     frames = [int(each.facts["frames"]) for each in record.ladder()]
     assert np.allclose(frames, np.linspace(0, medium, RUNGS), atol=160)
     assert frames[-1] == medium
-    restored = Record.restored(*record.state())
+    restored = BehaviorRecord.restored(*record.state())
     assert restored.curve == record.curve == [(8_000, 5.0), (10_000, 12.0), (10_010, 11.0)]
     assert [each.facts for each in restored.ladder()] == [each.facts for each in record.ladder()]
     assert restored.best is not None

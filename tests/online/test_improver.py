@@ -11,8 +11,8 @@ from torch import Tensor
 from benchmarks.experiments.bandits.gaussian import GaussianPolicy
 from pmpo_offline.objectives import OBJECTIVES, Objective, dpo
 from pmpo_offline.objectives.divergences import gaussian_kl
-from pmpo_offline.online.improver import Draws, Improver, OnlineSettings
-from pmpo_offline.online.online_batch import Ranked
+from pmpo_offline.online.improver import Algorithm, Draws, Improver, OnlineSettings
+from pmpo_offline.online.online_batch import OnlineBatch
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.tasks.bandit import FUNCTIONS
 from pmpo_offline.training.control.divergence import from_reference
@@ -31,13 +31,14 @@ def gaussian(runs: int, dimensions: int = 2) -> GaussianPolicy:
 
 def improve(objective: str, settings: dict[str, Any], seeds: list[int], steps: int, **more: Any) -> GaussianPolicy:
     policy = gaussian(len(seeds))
-    improver = Improver(policy, OBJECTIVES[objective], settings, OnlineSettings(), seeds, learning_rate=0.02, **more)
+    algorithm = Algorithm(objective, settings, learning_rate=0.02, **more)
+    improver = Improver(policy, algorithm, OnlineSettings(), seeds)
     for _ in range(steps):
         improver.update(torch.zeros(len(seeds), 1, 1), lambda observation, action: SPHERE.reward(action))
     return policy
 
 
-def ranked(action: Tensor, score: Tensor, paired: int = 2, settings: dict[str, Any] | None = None) -> Ranked:
+def ranked(action: Tensor, score: Tensor, paired: int = 2, settings: dict[str, Any] | None = None) -> OnlineBatch:
     runs, states, _, dimensions = action.shape
     policy, reference = gaussian(runs, dimensions), gaussian(runs, dimensions)
     with torch.no_grad():
@@ -45,7 +46,7 @@ def ranked(action: Tensor, score: Tensor, paired: int = 2, settings: dict[str, A
         policy.log_std -= 0.2
     observation = torch.zeros(runs, states, 1)
     complete = {"over": "all"} | (settings or {})
-    return Ranked(action, score, policy(observation), reference(observation), complete, paired, step=0)
+    return OnlineBatch(action, score, policy(observation), reference(observation), complete, paired, step=0)
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
@@ -87,7 +88,7 @@ def test_a_stacked_run_equals_the_run_alone():
 
 def test_the_reference_follows_slowly_and_draws_the_candidates():
     policy, seen = gaussian(1), []
-    improver = Improver(policy, OBJECTIVES["pmpo"], FORWARD, OnlineSettings(refresh=0.25), [0], learning_rate=0.1)
+    improver = Improver(policy, Algorithm("pmpo", FORWARD, learning_rate=0.1), OnlineSettings(refresh=0.25), [0])
 
     def scorer(observation: Tensor, action: Tensor) -> Tensor:
         seen.append(action)
@@ -105,9 +106,8 @@ def test_policies_with_a_network_are_improved_state_by_state():
     """Two states whose best actions differ: a constant policy could not serve both."""
     best = torch.tensor([[-0.6], [0.6]])
     policy = MixturePolicy([0], torch.zeros(1), torch.ones(1), 1, components=1, hidden=(16,), std_range=(0.05, 3.0))
-    improver = Improver(
-        policy, OBJECTIVES["pmpo"], {"beta": 0.5} | FORWARD, OnlineSettings(refresh=0.05), [0], learning_rate=0.02
-    )
+    algorithm = Algorithm("pmpo", {"beta": 0.5} | FORWARD, learning_rate=0.02)
+    improver = Improver(policy, algorithm, OnlineSettings(refresh=0.05), [0])
     observation = torch.tensor([[[-1.0], [1.0]]])
     for _ in range(300):
         improver.update(observation, lambda states, action: -(action - best[:, None]).square().sum(-1))
@@ -161,7 +161,7 @@ def test_a_candidate_is_never_paired_with_itself(candidates: int, paired: int):
 def test_few_candidates_learn_too(candidates: int):
     policy = gaussian(1)
     hyper = OnlineSettings(candidates=candidates, paired=1)
-    improver = Improver(policy, OBJECTIVES["dpo"], {"beta": 1.0}, hyper, [0], learning_rate=0.02)
+    improver = Improver(policy, Algorithm("dpo", {"beta": 1.0}, learning_rate=0.02), hyper, [0])
     for _ in range(300):
         improver.update(torch.zeros(1, 4, 1), lambda observation, action: SPHERE.reward(action))
     assert SPHERE.regret(policy.mean.detach()) < 0.2 * SPHERE.regret(torch.zeros(2))
@@ -194,7 +194,7 @@ def test_the_divergence_is_over_all_candidates_or_the_labelled():
     assert nothing.divergence.tolist() == [0.0]
 
 
-def networked(step: int, over: str, components: int = 2) -> Ranked:
+def networked(step: int, over: str, components: int = 2) -> OnlineBatch:
     """Two states that differ, the second without labels."""
     policy, reference = (
         MixturePolicy([seed], torch.zeros(1), torch.ones(1), 2, components=components, hidden=(8,)) for seed in (0, 1)
@@ -202,12 +202,12 @@ def networked(step: int, over: str, components: int = 2) -> Ranked:
     observation = torch.tensor([[[-1.0], [1.0]]])
     score = torch.tensor([[[3.0, 2.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0]]])
     settings = {"divergence": "forward", "order": 0.5, "over": over}
-    return Ranked(drawn(1, 2, 4, 2), score, policy(observation), reference(observation), settings, 2, step)
+    return OnlineBatch(drawn(1, 2, 4, 2), score, policy(observation), reference(observation), settings, 2, step)
 
 
 def test_states_count_as_often_as_they_have_labelled_candidates():
     of_gaussian = [networked(0, over, components=1) for over in ("all", "labelled")]
-    far = from_reference(of_gaussian[0]._policy, of_gaussian[0]._reference, "forward", 0.5, 0)
+    far = from_reference(of_gaussian[0].policy, of_gaussian[0].reference, "forward", 0.5, 0)
     assert far[0, 0] != far[0, 1]
     torch.testing.assert_close(of_gaussian[0].divergence, far.mean(-1))
     torch.testing.assert_close(of_gaussian[1].divergence, far[:, 0])
@@ -253,7 +253,7 @@ def test_the_control_is_told_each_score_equally_often():
 
     probe = Objective("probe", record, {"logp": "group_logp", "score": "group_score"}, {})
     runs = torch.tensor([True, False])
-    improver = Improver(gaussian(2), probe, {}, OnlineSettings(), [0, 0], learning_rate=1e-9, shuffled=runs)
+    improver = Improver(gaussian(2), Algorithm(probe, learning_rate=1e-9, shuffled=runs), OnlineSettings(), [0, 0])
     for _ in range(64):
         improver.update(torch.zeros(2, 50, 1), lambda observation, action: torch.arange(4.0).expand(2, 50, 4))
     order, honest = torch.cat(told, dim=1).long()

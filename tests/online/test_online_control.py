@@ -11,11 +11,10 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from pmpo_offline.objectives.divergences import gaussian_kl
-from pmpo_offline.online import behavior
+from pmpo_offline.online import behavior, online_control
 from pmpo_offline.online.behavior import random_returns, returns, train_behavior
-from pmpo_offline.online.online_control import OnlineControl, learner
-from pmpo_offline.online.online_settings import ALGORITHMS, ControlSettings
-from pmpo_offline.online.replay import GOES_ON, Rows
+from pmpo_offline.online.online_control import ALGORITHMS, ControlSettings, OnlineControl, one_run
+from pmpo_offline.online.replay import GOES_ON, ReplayRows
 from pmpo_offline.policies.behavior import BehaviorPolicy
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.tasks.control import Rules, rules
@@ -24,8 +23,13 @@ TASK = "dm_control/cartpole-swingup"
 SMALL = ControlSettings(environments=4, warmup=6, length=4, stretches=3, critic_hidden=(16, 16), ticks=40)
 
 
+@pytest.fixture(autouse=True)
+def short_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(online_control, "CHUNK", 20)
+
+
 def small(algo: str, *seeds: int, task: str = TASK) -> OnlineControl:
-    return OnlineControl(rules(task), seeds, ALGORITHMS[algo], settings=SMALL, chunk=20)
+    return OnlineControl(rules(task), seeds, ALGORITHMS[algo], settings=SMALL)
 
 
 def test_the_critic_s_targets_by_hand() -> None:
@@ -34,7 +38,7 @@ def test_the_critic_s_targets_by_hand() -> None:
     control.advance()
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(1, 8, 1, generator=generator)
-    rows = Rows(
+    rows = ReplayRows(
         observation=torch.randn(1, 2, 5, 5, generator=generator),
         action=2 * torch.randn(1, 2, 5, 1, generator=generator),
         logp=-torch.rand(1, 2, 5, generator=generator),
@@ -146,7 +150,7 @@ def test_tasks_with_an_end_of_their_own_are_learned_too() -> None:
 def test_it_learns_cartpole_above_random() -> None:
     task = rules(TASK)
     control = OnlineControl(task, [0], ALGORITHMS["pmpo"], settings=ControlSettings(stretches=4))
-    for _ in range(5):
+    for _ in range(25):
         control.advance()
     seeds = [1, 2, 3, 4]
     assert returns(control.policy(), task, seeds).mean() > random_returns(task, seeds).mean() + 30
@@ -161,7 +165,7 @@ def test_the_command_s_loop_trains_it_and_refuses_another_s_directory(
     monkeypatch.setitem(behavior.TARGETS, TASK, -50.0)
 
     def quick(rules: Rules, seed: int, frames: int | None) -> OnlineControl:
-        return OnlineControl(rules, [seed], ALGORITHMS[algo], frames, SMALL, chunk=20)
+        return OnlineControl(rules, [seed], ALGORITHMS[algo], frames, SMALL)
 
     monkeypatch.setitem(behavior.LEARNERS, algo, quick)
     done = train_behavior(TASK, algo, steps=600, output=tmp_path)
@@ -175,7 +179,7 @@ def test_the_command_knows_the_algorithms() -> None:
     assert {"ppo", *ALGORITHMS} <= set(behavior.LEARNERS)
     with pytest.raises(UserError, match="unknown learner of behaviours 'pmop': did you mean"):
         train_behavior(TASK, "pmop")
-    assert learner("dpo", rules(TASK), 0, 1000).planned == 1000
+    assert one_run("dpo", rules(TASK), 0, 1000).planned == 1000
 
 
 @pytest.mark.parametrize(

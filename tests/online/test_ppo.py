@@ -7,12 +7,12 @@ import pytest
 import torch
 from helpers.resumed import assert_resumes
 
+from pmpo_offline.online.acting import RunningStats
 from pmpo_offline.online.behavior import random_returns, returns
-from pmpo_offline.online.ppo import PPO, Moments, advantages, clipped
-from pmpo_offline.online.ppo_config import Plan
+from pmpo_offline.online.ppo import PPO, PPOConfig, advantages, clipped
 from pmpo_offline.tasks.control import rules
 
-SMALL = Plan(100_000, repeat=2, episodes=4, decisions=8, epochs=2, minibatch=16)
+SMALL = PPOConfig(100_000, repeat=2, episodes=4, decisions=8, epochs=2, minibatch=16)
 
 
 def test_advantages_by_hand() -> None:
@@ -23,10 +23,10 @@ def test_advantages_by_hand() -> None:
     last = surprise[2]
     middle = surprise[1] + 0.9 * 0.8 * last
     first = surprise[0] + 0.9 * 0.8 * middle
-    assert advantages(reward, value, following, on, 0.9, 0.8)[:, 0] == pytest.approx([first, middle, last])
+    assert advantages(reward, value, 0.9 * following, on, 0.9 * 0.8)[:, 0] == pytest.approx([first, middle, last])
     # An episode over after the second step: nothing of the third reaches it, but its own final value does.
     ended = np.array([[False], [True], [False]])
-    cut = advantages(reward, value, following, ended, 0.9, 0.8)[:, 0]
+    cut = advantages(reward, value, 0.9 * following, ended, 0.9 * 0.8)[:, 0]
     assert cut == pytest.approx([surprise[0] + 0.9 * 0.8 * surprise[1], surprise[1], last])
 
 
@@ -35,9 +35,9 @@ def test_without_a_trace_or_with_all_of_it_they_are_what_everyone_knows() -> Non
     reward, value = chance.normal(size=(2, 20, 3))
     following = np.concatenate([value[1:], np.zeros((1, 3))])
     on = np.zeros((20, 3), np.bool_)
-    assert np.allclose(advantages(reward, value, following, on, 0.9, 0), reward + 0.9 * following - value)
+    assert np.allclose(advantages(reward, value, 0.9 * following, on, 0.0), reward + 0.9 * following - value)
     returns_to_go = np.stack([sum(0.9**k * reward[t + k] for k in range(20 - t)) for t in range(20)])
-    assert np.allclose(advantages(reward, value, following, on, 0.9, 1), returns_to_go - value)
+    assert np.allclose(advantages(reward, value, 0.9 * following, on, 0.9), returns_to_go - value)
 
 
 def test_the_clipped_objective_by_hand() -> None:
@@ -53,7 +53,7 @@ def test_the_clipped_objective_by_hand() -> None:
 
 def test_moments_of_batches_are_those_of_all_rows() -> None:
     rows = np.random.default_rng(0).normal(3, 2, (1000, 4)) * [1, 10, 100, 0.1]
-    moments = Moments(4)
+    moments = RunningStats(4)
     assert moments.std.tolist() == [1, 1, 1, 1]
     for batch in np.split(rows, [1, 10, 500]):
         moments.add(batch)

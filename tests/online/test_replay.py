@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pmpo_offline.online.replay import Replay, Rows
+from pmpo_offline.online.replay import Replay, ReplayRows
 
 RUNS, ENVIRONMENTS, TICKS = 2, 3, 7
 
@@ -17,7 +17,7 @@ def written(ticks: int) -> Replay:
     for tick in range(ticks):
         code = 10_000.0 * torch.arange(RUNS)[:, None] + 1_000 * torch.arange(ENVIRONMENTS) + tick
         pair = torch.stack([code, -code], -1)
-        replay.add(Rows(pair, code.unsqueeze(-1), code / 2, code / 4, torch.full(code.shape, tick % 3).byte()))
+        replay.add(ReplayRows(pair, code.unsqueeze(-1), code / 2, code / 4, torch.full(code.shape, tick % 3).byte()))
     return replay
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pmpo_offline.online.replay import CUT_OFF, ENDED, GOES_ON
-from pmpo_offline.online.vector_env import Endless
+from pmpo_offline.online.vector_env import VectorEnv
 from pmpo_offline.tasks.control import Rules, Simulation, rules
 
 HORIZON = 6
@@ -23,7 +23,7 @@ def actions(ticks: int, runs: int, environments: int, action_dim: int = 1) -> Te
 
 
 def test_observations_and_rewards_are_the_simulation_s_and_the_final_one_has_a_tick_of_its_own() -> None:
-    environments = Endless(short(), [3], environments=2, repeat=2)
+    environments = VectorEnv(short(), [3], environments=2, repeat=2)
     assert environments._simulation.elapsed.tolist() == [0, 3]
     alone = Simulation(short(), 2)
     alone.state[:], alone.elapsed[:], alone._over[:] = environments._simulation.state, [0, 3], False
@@ -47,7 +47,7 @@ def test_observations_and_rewards_are_the_simulation_s_and_the_final_one_has_a_t
 
 
 def test_the_task_s_own_end_is_told_from_the_clock_s() -> None:
-    environments = Endless(replace(rules("mujoco/hopper"), horizon=1000), [0], environments=8, repeat=1)
+    environments = VectorEnv(replace(rules("mujoco/hopper"), horizon=1000), [0], environments=8, repeat=1)
     environments._simulation.elapsed[:] = 0
     seen = set()
     for action in actions(60, 1, 8, 3).sign():
@@ -57,7 +57,7 @@ def test_the_task_s_own_end_is_told_from_the_clock_s() -> None:
 
 
 def test_a_run_meets_the_same_alone_and_in_a_stack_and_never_the_same_beginning_twice() -> None:
-    together, alone = (Endless(short(), seeds, environments=2, repeat=1) for seeds in ([1, 4], [4]))
+    together, alone = (VectorEnv(short(), seeds, environments=2, repeat=1) for seeds in ([1, 4], [4]))
     beginnings = []
     for action in actions(20, 2, 2):
         assert torch.equal(together.observation[1:], alone.observation)
@@ -68,7 +68,7 @@ def test_a_run_meets_the_same_alone_and_in_a_stack_and_never_the_same_beginning_
 
 
 def test_resuming_changes_nothing() -> None:
-    whole, resumed = (Endless(short(), [1, 4], environments=3, repeat=2) for _ in range(2))
+    whole, resumed = (VectorEnv(short(), [1, 4], environments=3, repeat=2) for _ in range(2))
     action = actions(20, 2, 3)
     for each in action[:9]:
         whole.step(each)

@@ -30,8 +30,8 @@ from benchmarks.experiments import shared
 from benchmarks.experiments.bandits import report
 from benchmarks.experiments.bandits.gaussian import GaussianPolicy
 from pmpo_offline.cli.console import working
-from pmpo_offline.objectives import OBJECTIVES, stability
-from pmpo_offline.online.improver import Improver, OnlineSettings
+from pmpo_offline.objectives import stability
+from pmpo_offline.online.improver import Algorithm, Improver, OnlineSettings
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.hashing import hash_json
@@ -132,15 +132,13 @@ def train(cell: Cell) -> pl.DataFrame:
     for name, value in arm.fixed.items():
         settings[name] = value if isinstance(value, str) else column([run.arm.fixed[name] for run in runs])
     shuffled = torch.tensor([run.arm.shuffled for run in runs])
-    improver = Improver(
-        policy,
-        OBJECTIVES[arm.objective],
+    algorithm = Algorithm(
+        arm.objective,
         settings,
-        OnlineSettings(paired=arm.paired),
-        [run.seed for run in runs],
         learning_rate=column([run.learning_rate for run in runs]),
         shuffled=shuffled if shuffled.any() else None,
     )
+    improver = Improver(policy, algorithm, OnlineSettings(paired=arm.paired), [run.seed for run in runs])
     # Runs of one function are adjacent, so each function is called once.
     blocks = [(PROBLEMS[name], len(list(group))) for name, group in itertools.groupby(runs, lambda run: run.function)]
 

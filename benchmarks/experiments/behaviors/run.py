@@ -8,8 +8,7 @@ import platform
 from rich.progress import track
 
 from benchmarks.experiments import shared
-from pmpo_offline.online.behavior import returns
-from pmpo_offline.online.behavior_targets import TARGETS
+from pmpo_offline.online.behavior import TARGETS, returns
 from pmpo_offline.policies.behavior import BehaviorPolicy
 from pmpo_offline.runtime.random_words import random_words
 from pmpo_offline.tasks.control import rules

@@ -26,12 +26,10 @@ from torch import Tensor
 from benchmarks.experiments import shared
 from benchmarks.experiments.online import report
 from pmpo_offline.cli.console import working
-from pmpo_offline.online.behavior import random_returns, returns
-from pmpo_offline.online.behavior_targets import task_id
-from pmpo_offline.online.online_control import OnlineControl
-from pmpo_offline.online.online_settings import ALGORITHMS, Algorithm, ControlSettings
-from pmpo_offline.online.ppo import PPO
-from pmpo_offline.online.ppo_config import PLANS
+from pmpo_offline.online.behavior import random_returns, returns, task_id
+from pmpo_offline.online.improver import Algorithm
+from pmpo_offline.online.online_control import ALGORITHMS, ControlSettings, OnlineControl
+from pmpo_offline.online.ppo import PLANS, PPO
 from pmpo_offline.policies.behavior import BehaviorPolicy
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import unknown

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 import mujoco
 import numpy as np
+from numpy.typing import NDArray
 
 from pmpo_offline.tasks import simulated
 from pmpo_offline.tasks.simulated import Array, Bools, Index, Physics, Step, log_warning
@@ -158,11 +159,11 @@ class Simulation:
         self.observation[which] = observation = self.rules.observe(now)
         return Step(observation, reward, terminated, truncated)
 
-    def save(self) -> dict[str, Array]:
+    def save(self) -> dict[str, NDArray[np.generic]]:
         """Return copies of all episodes, for a checkpoint."""
         return {name: getattr(self, name).copy() for name in _SAVED}
 
-    def restore(self, saved: Mapping[str, Array]) -> None:
+    def restore(self, saved: Mapping[str, NDArray[np.generic]]) -> None:
         """Continue the episodes that `save` returned, none of them over."""
         for name in _SAVED:
             getattr(self, name)[:] = saved[name]

@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.experiments.bandits.gaussian import GaussianPolicy
-from pmpo_offline.objectives import OBJECTIVES
-from pmpo_offline.online.improver import Improver, OnlineSettings
+from pmpo_offline.online.improver import Algorithm, Improver, OnlineSettings
+from pmpo_offline.online.optimization import Constraints
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.tasks.bandit import FUNCTIONS
-from pmpo_offline.training.control.constraints import Constraints
 
 SPHERE = FUNCTIONS["sphere"]
 START = -0.5
@@ -26,7 +25,7 @@ def train(constraints: Constraints, seeds: list[int], steps: int) -> tuple[Gauss
     runs = len(seeds)
     policy = GaussianPolicy(torch.full((runs, 2), START), torch.full((runs, 2), 0.5))
     hyper = OnlineSettings(candidates=20, refresh=0.01)
-    improver = Improver(policy, OBJECTIVES["mpo"], {}, hyper, seeds, learning_rate=0.005, constraints=constraints)
+    improver = Improver(policy, Algorithm("mpo", constraints=constraints, learning_rate=0.005), hyper, seeds)
     states = torch.zeros(runs, 16, 1)
     told = [improver.update(states, lambda observation, action: SPHERE.reward(action)) for _ in range(steps)]
     return policy, {name: torch.stack([metrics[name] for metrics in told]) for name in told[0]}
@@ -93,13 +92,13 @@ def test_the_first_update_by_hand():
 def test_constraints_where_they_make_no_sense(objective: str, settings: dict[str, Any], message: str):
     policy = GaussianPolicy(torch.zeros(1, 2), torch.ones(1, 2))
     with pytest.raises(ValueError, match=message):
-        Improver(policy, OBJECTIVES[objective], settings, OnlineSettings(), [0], constraints=Constraints())
+        Improver(policy, Algorithm(objective, settings, Constraints()), OnlineSettings(), [0])
 
 
 @pytest.mark.parametrize("components", [1, 2])
 def test_trust_regions_are_for_single_gaussians(components: int):
     policy = MixturePolicy([0], torch.zeros(1), torch.ones(1), 2, components=components, hidden=(8,))
-    improver = Improver(policy, OBJECTIVES["mpo"], {}, OnlineSettings(), [0], constraints=Constraints())
+    improver = Improver(policy, Algorithm("mpo", constraints=Constraints()), OnlineSettings(), [0])
 
     def update() -> dict[str, Tensor]:
         return improver.update(torch.zeros(1, 3, 1), lambda observation, action: SPHERE.reward(action))

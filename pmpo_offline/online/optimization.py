@@ -1,13 +1,13 @@
-"""MPO's three constraints for all runs of a stack: what their dual variables are, and that these are learned.
+"""Optimisation of stacked runs: Adam with a learning rate a run, and the dual variables of MPO's constraints.
 
-The temperature spends a budget on the target; one multiplier holds the policy's mean near the reference's, another one
-its deviation (`objectives.duals`). The duals of a run see this run alone.
+MPO's temperature spends a budget on the target; one multiplier holds the policy's mean near the reference's, another
+one its deviation (`objectives.duals`). A run depends on its own values alone.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 
 import torch
@@ -18,7 +18,55 @@ from pmpo_offline.objectives.divergences import gaussian_kl_decoupled
 from pmpo_offline.objectives.duals import kl_over_epsilon, temperature_loss, trust_region
 from pmpo_offline.objectives.rows import Setting
 from pmpo_offline.policies import Mixture
-from pmpo_offline.training.control.adam import StackedAdam
+
+_DECAY, _DECAY_SQUARE, _TINY = 0.9, 0.999, 1e-8  # the authors' own
+
+
+class StackedAdam:
+    """Kingma and Ba, *Adam*, arXiv 1412.6980, Algorithm 1, run by run, each with a learning rate of its own.
+
+    Args:
+        weights: (R, …) each, changed in place.
+        learning_rate: a number, or (R, 1) with one for each run.
+    """
+
+    def __init__(self, weights: Iterable[Tensor], learning_rate: float | Tensor) -> None:
+        self._weights = list(weights)
+        first = self._weights[0]
+        rate = torch.as_tensor(learning_rate, dtype=first.dtype, device=first.device).expand(len(first), 1)
+        self._rate = [rate.reshape(-1, *[1] * (weight.dim() - 1)) for weight in self._weights]
+        self._average = [torch.zeros_like(weight) for weight in self._weights]
+        self._square = [torch.zeros_like(weight) for weight in self._weights]
+        self._step = 0
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Move the weights against their gradients and forget the gradients."""
+        gradients = [torch.zeros_like(each) if each.grad is None else each.grad for each in self._weights]
+        self._step += 1
+        torch._foreach_lerp_(self._average, gradients, 1 - _DECAY)
+        torch._foreach_mul_(self._square, _DECAY_SQUARE)
+        torch._foreach_addcmul_(self._square, gradients, gradients, 1 - _DECAY_SQUARE)
+        deviation = torch._foreach_sqrt(self._square)
+        torch._foreach_div_(deviation, (1 - _DECAY_SQUARE**self._step) ** 0.5)
+        torch._foreach_add_(deviation, _TINY)
+        moves = torch._foreach_mul(self._average, self._rate)
+        torch._foreach_addcdiv_(self._weights, moves, deviation, -1 / (1 - _DECAY**self._step))
+        for weight in self._weights:
+            weight.grad = None
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the moments of the gradients, for a checkpoint; the weights are not included."""
+        moments = {"average": self._average, "square": self._square}
+        named = {f"{name}.{i}": each for name, values in moments.items() for i, each in enumerate(values)}
+        return named | {"step": torch.tensor(self._step)}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Restore what `state` returned."""
+        for name, values in (("average", self._average), ("square", self._square)):
+            for i, each in enumerate(values):
+                each.copy_(state[f"{name}.{i}"])
+        self._step = int(state["step"])
 
 
 @dataclass(frozen=True)
@@ -38,8 +86,9 @@ class Constraints:
     learning_rate: Setting = 1e-2
     """Of Adam, for the duals before the softplus that keeps them positive."""
     start: tuple[float, float, float] = (10.0, 10.0, 1000.0)
-    """Where the temperature, the mean's and the deviation's multiplier begin. Above 1 Adam moves a dual by no more than
-    its learning rate an update: begin a multiplier at the size that it will need, which grows as its budget shrinks."""
+    """First values of the temperature, the mean's and the deviation's multiplier. Above 1 Adam moves a dual by no more
+    than its learning rate an update: begin a multiplier at the size that it will need, which grows as its budget
+    shrinks."""
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -51,7 +100,7 @@ class Duals:
     """The temperature and the two multipliers of R runs.
 
     Args:
-        constraints: what they are for.
+        constraints: their budgets.
         runs: R.
         device: of the policy.
     """
@@ -65,13 +114,13 @@ class Duals:
 
     @property
     def temperature(self) -> Tensor:
-        """(R, 1), detached: what the objective is told."""
+        """(R, 1), detached: the objective's setting."""
         return softplus(self._raw[0]).detach()
 
     def __call__(
         self, policy: Mixture, reference: Mixture, score: Tensor, target_kl: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return what is added to the loss, (R,), and how much of each budget is spent.
+        """Return a term to add to the loss, (R,), and how much of each budget is spent.
 
         Its gradient moves the policy by the penalties alone and each dual by its own loss alone.
 
@@ -107,12 +156,12 @@ class Duals:
         self._optimizer.step()
 
     def state(self) -> dict[str, Tensor]:
-        """Return the duals and what their optimizer remembers, for a checkpoint."""
+        """Return the duals and their optimizer's state, for a checkpoint."""
         return {f"raw.{i}": raw.detach() for i, raw in enumerate(self._raw)} | self._optimizer.state()
 
     @torch.no_grad()
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Take back what `state` returned."""
+        """Restore what `state` returned."""
         for i, raw in enumerate(self._raw):
             raw.copy_(state[f"raw.{i}"])
         self._optimizer.restore(state)
