@@ -61,7 +61,7 @@ def dataset(folder: Path) -> data.Dataset:
         data.episodes_schema(OBSERVATION),
     )
     rule = data.LabelRule.parse("success")
-    done = data.label_tables(transitions, episodes, rule)
+    done = data.label_tables(transitions, episodes, data.Labelling(rule))
     metadata = data.Metadata(
         id="speed/rows-v0",
         kind="transitions",

@@ -16,7 +16,6 @@ from pmpo_offline.build.options import Changes
 from pmpo_offline.build.pipeline import (
     Content,
     Critic,
-    Labelling,
     Spec,
     Target,
     build,
@@ -24,7 +23,7 @@ from pmpo_offline.build.pipeline import (
     variant,
     versions,
 )
-from pmpo_offline.data import Dataset, LabelRule
+from pmpo_offline.data import Dataset, Labelling, LabelRule
 from pmpo_offline.declarations import catalog
 from pmpo_offline.declarations.catalog import DatasetDeclaration
 from pmpo_offline.runtime.errors import UserError, validated

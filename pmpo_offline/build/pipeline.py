@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from pmpo_offline import data
-from pmpo_offline.data import Dataset, LabelRule
+from pmpo_offline.data import Dataset, Labelling, LabelRule
 from pmpo_offline.declarations import catalog
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, unknown
@@ -38,17 +38,6 @@ if TYPE_CHECKING:
     from pmpo_offline.training import Advantages, CandidateSettings, CriticSettings
 
 _SEAL = "sha256"
-
-
-@dataclass(frozen=True)
-class Labelling:
-    """How content is labelled, and what is kept of its labels."""
-
-    label: LabelRule
-    imbalance: float | None = None
-    """Accepted share of the labelled units; None: as they come."""
-    noise: float = 0.0
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -145,7 +134,7 @@ def is_built(name: str, home: Path | None = None) -> bool:
         if Path(name).is_dir():
             raise
         declared = {each.id for each in catalog.datasets()}
-        raise unknown("dataset", name, {*data.standing(home), *declared}) from None
+        raise unknown("dataset", name, {*data.stored_ids(home), *declared}) from None
     return True
 
 
@@ -239,7 +228,7 @@ def _word(name: str, value: Any) -> str | None:
 
 def _stored(spec: Spec, target: Target) -> Dataset | None:
     """Return the stored dataset of this spec, None if there is none; `UserError` for another one or another form."""
-    if not data.stands(spec.id, target.home):
+    if not data.is_stored(spec.id, target.home):
         return None
     found = data.load_dataset(spec.id, home=target.home)
     hashes = found.metadata.provenance.hashes
@@ -301,15 +290,7 @@ def candidates_table(scored: ScoredCandidates | Advantages) -> pa.Table:
 def _described(spec: Spec, content: Content) -> tuple[data.Metadata, dict[str, pa.Table]]:
     """Label and balance the tables; return them with the metadata, which is made here and nowhere else."""
     labelling = spec.labelling
-    done = data.label_tables(
-        content.table,
-        content.episodes,
-        labelling.label,
-        candidates=content.candidates,
-        noise=labelling.noise,
-        imbalance=labelling.imbalance,
-        seed=labelling.seed,
-    )
+    done = data.label_tables(content.table, content.episodes, labelling, content.candidates)
     metadata = data.Metadata(
         id=spec.id,
         kind=done.kind,
@@ -328,6 +309,4 @@ def _described(spec: Spec, content: Content) -> tuple[data.Metadata, dict[str, p
         licence=spec.licence,
         **done.described,
     )
-    main = "responses" if done.episodes is None else "transitions"
-    tables = {main: done.table, "episodes": done.episodes, "candidates": done.candidates}
-    return metadata, {name: table for name, table in tables.items() if table is not None}
+    return metadata, done.tables

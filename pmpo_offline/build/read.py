@@ -17,7 +17,6 @@ from pmpo_offline.build.options import check_ranges
 from pmpo_offline.build.pipeline import (
     Content,
     Critic,
-    Labelling,
     Spec,
     Target,
     build,
@@ -28,7 +27,7 @@ from pmpo_offline.build.pipeline import (
     variant,
     versions,
 )
-from pmpo_offline.data import Dataset, Experience, LabelRule
+from pmpo_offline.data import Dataset, Experience, Labelling, LabelRule
 from pmpo_offline.data.exchange.readers import Recorded, Source, open_source
 from pmpo_offline.declarations import catalog
 from pmpo_offline.runtime.errors import UserError, unknown

@@ -13,8 +13,8 @@ import pyarrow as pa
 
 from pmpo_offline import data
 from pmpo_offline.build.options import TextOptions
-from pmpo_offline.build.pipeline import Content, Labelling, Spec, Target, build, name_parts, rewards, variant, versions
-from pmpo_offline.data import Dataset, LabelRule
+from pmpo_offline.build.pipeline import Content, Spec, Target, build, name_parts, rewards, variant, versions
+from pmpo_offline.data import Dataset, Labelling, LabelRule
 from pmpo_offline.data.exchange.forms import Drop, Form, Reading, Response, TextSource, form_of, open_text
 from pmpo_offline.data.exchange.forms.selection import Report, Selection, select, table
 from pmpo_offline.data.exchange.forms.templates import TRANSCRIPT, Template, of_model

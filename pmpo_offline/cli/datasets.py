@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 def list_names(home: Home = None, json: Json = False) -> None:
     """List the datasets, suites and algorithms that there are."""
-    from pmpo_offline.data import standing
+    from pmpo_offline.data import stored_ids
     from pmpo_offline.declarations import catalog
 
     declared = {declaration.id: declaration.title for declaration in catalog.datasets()}
-    built = standing(home)
+    built = stored_ids(home)
     content: dict[str, list[dict[str, Any]]] = {
         "datasets": [
             {"id": name, "built": name in built, "title": declared[name] if name in declared else _labels(name, home)}

@@ -1,52 +1,60 @@
-"""What is stored: schema, labels, imbalance, storage in two forms, and the tensors that learners gather from."""
+"""What is stored: schema, labels, storage in two forms, datasets as tensors; and exchange with other libraries.
 
-from __future__ import annotations
+Not here: how a dataset is made (`build`), and anything that learns, acts or evaluates.
+"""
 
-from typing import TYPE_CHECKING, Any
-
-from pmpo_offline.data.consistency import problems
-from pmpo_offline.data.dataset import Dataset, Share, load_dataset, open_dataset
-from pmpo_offline.data.experience import Experience
-from pmpo_offline.data.ids import dataset_path, home, resolve, standing, stands
-from pmpo_offline.data.imbalance import Balanced, balance
-from pmpo_offline.data.labelling import LabelledTables, label_tables
-from pmpo_offline.data.labels import LabelRule, ScoreName, Unit
+from pmpo_offline.data.columns import Experience, Labels
+from pmpo_offline.data.dataset import (
+    Candidates,
+    Dataset,
+    Rows,
+    Share,
+    indices,
+    load_dataset,
+    open_dataset,
+    pairs,
+)
+from pmpo_offline.data.labels import LabelledTables, Labelling, label, label_tables, rank
 from pmpo_offline.data.schema import (
-    SCHEMA_VERSION,
-    CandidateLabels,
     Counts,
-    FileInfo,
     Imbalance,
     Kind,
+    LabelRule,
     Metadata,
     Provenance,
     References,
+    ScoreName,
     ScoreRule,
+    Unit,
     candidates_schema,
     episodes_schema,
     responses_schema,
     transitions_schema,
 )
-from pmpo_offline.data.storage import Format, read_metadata, write
-from pmpo_offline.data.verify import verify
-
-if TYPE_CHECKING:
-    from pmpo_offline.data.sampling import Candidates, Rows, indices, pairs
+from pmpo_offline.data.storage import (
+    Format,
+    dataset_path,
+    home,
+    is_stored,
+    read_metadata,
+    resolve,
+    stored_ids,
+    verify,
+    write,
+)
 
 __all__ = [
-    "SCHEMA_VERSION",
-    "Balanced",
-    "CandidateLabels",
     "Candidates",
     "Counts",
     "Dataset",
     "Experience",
-    "FileInfo",
     "Format",
     "Imbalance",
     "Kind",
     "LabelRule",
     "LabelledTables",
+    "Labelling",
+    "Labels",
     "Metadata",
     "Provenance",
     "References",
@@ -55,32 +63,23 @@ __all__ = [
     "ScoreRule",
     "Share",
     "Unit",
-    "balance",
     "candidates_schema",
     "dataset_path",
     "episodes_schema",
     "home",
     "indices",
+    "is_stored",
+    "label",
     "label_tables",
     "load_dataset",
     "open_dataset",
     "pairs",
-    "problems",
+    "rank",
     "read_metadata",
     "resolve",
     "responses_schema",
-    "standing",
-    "stands",
+    "stored_ids",
     "transitions_schema",
     "verify",
     "write",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    # Only sampling needs torch at import, and the commands that list and verify datasets should start without it.
-    if name in ("Candidates", "Rows", "indices", "pairs"):
-        from pmpo_offline.data import sampling
-
-        return getattr(sampling, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

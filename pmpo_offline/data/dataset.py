@@ -1,10 +1,11 @@
-"""A dataset in memory: its metadata, its Arrow tables (memory-mapped), and random minibatches of tensors."""
+"""Datasets in memory: `Dataset`, memory-mapped Arrow tables, and `Rows`, flat tensors on a device, with row indices."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,26 +14,28 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pmpo_offline.data import columns
-from pmpo_offline.data.ids import resolve
-from pmpo_offline.data.labelling import label_tables
-from pmpo_offline.data.labels import LabelRule
-from pmpo_offline.data.schema import Metadata, ScoreRule, schemas
-from pmpo_offline.data.storage import read_metadata, read_tables, size_problems
+from pmpo_offline.data.labels import Labelling, label_tables, states_and_width
+from pmpo_offline.data.schema import LabelRule, Metadata, ScoreRule, schemas
+from pmpo_offline.data.storage import read_metadata, read_tables, resolve, size_problems
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.runtime.hashing import hash_bytes
+from pmpo_offline.runtime.random_words import random_words
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # torch takes a second to import: what only lists and verifies datasets does without
+    import torch
     from torch import Generator, Tensor
 
 Share = float | Literal["collected"]
-"""An accepted share, or the one that the data had when it was collected."""
+"""An accepted share, or the share of the labels as collected."""
 
+_BLOCK = 64
+"""Steps drawn at once, to pay for the start of a random stream and the copy to the device once."""
 _HASHED = ("prompt", "completion", "score", "label", "prompt_id", "split")
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """One dataset; nothing in it changes, `relabelled` makes another that shares all columns but the labels."""
+    """One immutable dataset; `relabelled` returns another that shares all columns but scores and labels."""
 
     metadata: Metadata
     path: Path
@@ -44,6 +47,13 @@ class Dataset:
     def __len__(self) -> int:
         """Return the number of rows of `table`."""
         return int(self.table.num_rows)
+
+    def __repr__(self) -> str:
+        counts = self.metadata.counts
+        return (
+            f"Dataset({self.metadata.id}: {len(self):,} rows, label {self.metadata.label}, "
+            f"{counts.accepted:,} accepted, {counts.rejected:,} rejected, {counts.unlabelled:,} unlabelled)"
+        )
 
     def sample(self, n: int, generator: Generator | None = None) -> dict[str, Tensor]:
         """Return `n` transitions drawn uniformly with replacement, as tensors of n rows.
@@ -61,7 +71,7 @@ class Dataset:
         return batch | {"next_observation": torch.from_numpy(self.next_observation(rows)), "row": row}
 
     def next_observation(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return (n, O), what was observed after each of these rows (n,): the diagram in `data.schema`."""
+        """Return the observation (n, O) that follows each of these rows (n,); see the diagram in `data.schema`."""
         last, final = self._last
         episode = self._arrays["episode"][rows]
         following: NDArray[np.float32] = self._arrays["observation"][np.minimum(rows + 1, len(self) - 1)]
@@ -78,8 +88,8 @@ class Dataset:
     ) -> Dataset:
         """Return this dataset with other labels, equal row for row to one built with these settings.
 
-        What is None stays as it was; imbalance="collected" undoes a balance. `return` and `success` come from the
-        episodes, `return_to_go` and `reward` from the rewards; an advantage only if it is the stored score.
+        None keeps the dataset's own setting; imbalance="collected" undoes a balance. `return` and `success` come from
+        the episodes, `return_to_go` and `reward` from the rewards; an advantage only if it is the stored score.
 
         Raises `UserError` for a score that is not stored and a share that is impossible.
         """
@@ -91,18 +101,14 @@ class Dataset:
                 f"dataset {meta.id} stores the score {meta.score.name}, not {rule.score}: "
                 f"build one that does with build-dataset --label {rule}"
             )
+        share = meta.imbalance.asked if imbalance is None else imbalance
+        if isinstance(share, str):
+            if share != "collected":
+                raise UserError(f"imbalance {share!r}: expected an accepted share between 0 and 1, or 'collected'")
+            share = None
         noise = meta.noise if noise is None else noise
         seed = meta.seed if seed is None else seed
-        asked = meta.imbalance.asked if imbalance is None else imbalance
-        done = label_tables(
-            self.table,
-            self.episodes,
-            rule,
-            candidates=self.candidates,
-            noise=noise,
-            imbalance=None if isinstance(asked, str) else asked,
-            seed=seed,
-        )
+        done = label_tables(self.table, self.episodes, Labelling(rule, share, noise, seed), self.candidates)
         score = meta.score if meta.score.name == rule.score else ScoreRule(name=rule.score)
         changed = {"kind": done.kind, "label": rule, "score": score, "noise": noise, "seed": seed} | done.described
         return replace(
@@ -115,7 +121,7 @@ class Dataset:
 
     @cached_property
     def has_contexts(self) -> bool:
-        """Whether there is anything for a policy to tell rows apart by: False where the observation never changes."""
+        """Whether observations differ, so that a policy can tell rows apart; True for responses."""
         if self.episodes is None:
             return True
         observation = columns.matrix(self.table, "observation")
@@ -147,7 +153,7 @@ class Dataset:
 
     @cached_property
     def _arrays(self) -> dict[str, NDArray[Any]]:
-        """The columns of transitions: views of the file, but for the Boolean ones, decoded once to a byte a row."""
+        """The columns of transitions: views of the file, except the Boolean ones, decoded once to a byte a row."""
         if self.episodes is None:
             raise UserError(f"dataset {self.metadata.id} holds responses: read its .table, sample() is for transitions")
         vectors = ("reward", "terminated", "truncated", "episode", "step", "score")
@@ -179,7 +185,7 @@ def open_dataset(directory: Path) -> Dataset:
         raise PmpoOfflineError(f"{directory} is damaged: its columns are not those of the schema; run verify on it")
     main = "responses" if metadata.kind == "responses" else "transitions"
     if main not in tables:
-        raise PmpoOfflineError(f"{directory} is damaged: it says that it holds {metadata.kind} and has no {main}")
+        raise PmpoOfflineError(f"{directory} is damaged: its kind is {metadata.kind}, but there is no table {main}")
     return Dataset(metadata, directory, tables[main], tables.get("episodes"), tables.get("candidates"))
 
 
@@ -191,7 +197,7 @@ def load_dataset(
     noise: float | None = None,
     home: Path | None = None,
 ) -> Dataset:
-    """Open a dataset by its id (in `home`, default `ids.home()`) or its path; other labels are given in memory.
+    """Open a dataset by its id (in `home`, default `data.home()`) or its path; other labels are given in memory.
 
     Raises `UserError` for an unknown dataset (with near misses), another schema version, and labels that the dataset
     cannot serve; `PmpoOfflineError` for missing, truncated or malformed files.
@@ -200,3 +206,135 @@ def load_dataset(
     if imbalance is None and label is None and noise is None:
         return dataset
     return dataset.relabelled(label, imbalance, noise)
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """K scored actions at each of S states."""
+
+    state_row: Tensor
+    """(S,) int64: the row of transitions that holds the state."""
+    action: Tensor
+    """(S, K, A) float32."""
+    score: Tensor
+    """(S, K) float32, NaN where absent."""
+    label: Tensor
+    """(S, K) float32: +1 accept, −1 reject, 0 unlabelled."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Transitions as dense tensors; row r's next observation is `states[next_row[r]]`.
+
+    `states` holds the N observations and after them the E final observations of the episodes, each only once:
+
+        states │ o₀ … o_{N−1} │ final₀ … final_{E−1} │
+    """
+
+    states: Tensor
+    """(N + E, O) float32."""
+    next_row: Tensor
+    """(N,) int64, an index into `states`."""
+    action: Tensor
+    """(N, A) float32."""
+    reward: Tensor
+    """(N,) float32."""
+    terminated: Tensor
+    """(N,) bool."""
+    truncated: Tensor
+    """(N,) bool."""
+    episode: Tensor
+    """(N,) int64."""
+    score: Tensor
+    """(N,) float32, NaN where absent."""
+    label: Tensor
+    """(N,) float32: +1 accept, −1 reject, 0 unlabelled."""
+    candidates: Candidates | None = None
+
+    @classmethod
+    def of(cls, dataset: Dataset, device: torch.device | str = "cpu") -> Rows:
+        """Copy a dataset of transitions onto `device`; `UserError` for responses."""
+        import torch
+
+        table, episodes = dataset.table, dataset.episodes
+        if episodes is None:
+            raise UserError(
+                f"dataset {dataset.metadata.id} holds responses, not transitions: train a language model on it"
+            )
+
+        def tensor(values: NDArray[Any], dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.tensor(values, dtype=dtype, device=device)
+
+        final = dataset._last[1]
+        following = np.arange(1, len(dataset) + 1)
+        following[dataset._last[0]] = len(dataset) + np.arange(len(final))
+        return cls(
+            states=tensor(np.concatenate([columns.matrix(table, "observation"), final])),
+            next_row=tensor(following, torch.int64),
+            action=tensor(columns.matrix(table, "action")),
+            reward=tensor(columns.vector(table, "reward")),
+            terminated=tensor(columns.vector(table, "terminated"), torch.bool),
+            truncated=tensor(columns.vector(table, "truncated"), torch.bool),
+            episode=tensor(columns.vector(table, "episode"), torch.int64),
+            score=tensor(columns.vector(table, "score")),
+            label=tensor(columns.labels(table)),
+            candidates=_candidates(dataset, device),
+        )
+
+    def __len__(self) -> int:
+        """Return the number of transitions N."""
+        return len(self.action)
+
+    @property
+    def observation(self) -> Tensor:
+        """(N, O) float32, a view of `states`."""
+        return self.states[: len(self)]
+
+
+def _candidates(dataset: Dataset, device: torch.device | str) -> Candidates | None:
+    import torch
+
+    table = dataset.candidates
+    if table is None:
+        return None
+    shape = states_and_width(table)
+    return Candidates(
+        state_row=torch.tensor(columns.vector(table, "row")[:: shape[1]], device=device),
+        action=torch.tensor(columns.matrix(table, "action").reshape(*shape, -1), device=device),
+        score=torch.tensor(columns.vector(table, "score").reshape(shape), device=device),
+        label=torch.tensor(columns.labels(table).reshape(shape), dtype=torch.float32, device=device),
+    )
+
+
+def indices(seeds: Sequence[int], step: int, batch: int, population: int, device: torch.device | str = "cpu") -> Tensor:
+    """Return (runs, batch) int64 indices below `population`, uniform with replacement: a cached block, do not write.
+
+    A run's indices are a pure function of its seed and the step: they do not depend on the other runs, on the device,
+    or on whether the training was interrupted.
+    """
+    import torch
+
+    if population < 1:
+        raise UserError("there are no rows to draw from: the labels leave this algorithm nothing to learn from")
+    block, offset = divmod(step, _BLOCK)
+    return _block(tuple(seeds), block, batch, population, torch.device(device))[offset]
+
+
+@lru_cache(maxsize=4)
+def _block(seeds: tuple[int, ...], block: int, batch: int, population: int, device: torch.device) -> Tensor:
+    """Return (_BLOCK, runs, batch); the remainder of 64-bit words is biased by less than population / 2⁶⁴."""
+    import torch
+
+    drawn = [random_words(_BLOCK * batch, seed, "indices", block) % np.uint64(population) for seed in seeds]
+    stacked = np.stack(drawn).astype(np.int64).reshape(len(seeds), _BLOCK, batch)
+    return torch.from_numpy(np.ascontiguousarray(stacked.swapaxes(0, 1))).to(device)
+
+
+def pairs(candidates: Candidates) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (state, chosen, rejected), each (P,) int64: every pair of an accept and a reject of one state.
+
+    The pair's actions are `candidates.action[state, chosen]` and `candidates.action[state, rejected]`.
+    """
+    accepts, rejects = candidates.label > 0, candidates.label < 0
+    state, chosen, rejected = (accepts[:, :, None] & rejects[:, None, :]).nonzero().unbind(1)
+    return state, chosen, rejected

@@ -1,4 +1,4 @@
-"""What a dataset holds: the Arrow schemas of its tables, and `Metadata`, the content of its dataset.json.
+"""What a dataset holds: label rules, the content of dataset.json (`Metadata`), and the Arrow schemas of its tables.
 
     transitions   row r │ observation action reward terminated truncated episode step score label
     episodes      row e │ start length … final_observation         rows start … start + length − 1 are episode e
@@ -8,26 +8,116 @@
     observation                       o₀         o₁         o₂         and final_observation = o₃
     next observation                  o₁ = r+1   o₂ = r+2   o₃ = episodes.final_observation
 
-Every field is nullable and no integer is narrower than 32 bits: Hugging Face's reader silently forgets the features of
-a schema that says otherwise. Only `score` and `label` ever hold nulls.
+Every field is nullable and no integer is narrower than 32 bits: Hugging Face's reader silently drops the features of a
+schema that declares otherwise. Only `score` and `label` ever hold nulls.
+
+A label rule is written `SCORE[:THRESHOLD[:DEAD_ZONE]]`:
+
+    advantage            accept above 0, reject below, leave exactly 0 unlabelled    (advantage:sign)
+    success              accept the successful episodes                              (success:0.5)
+    return               accept the better half of the episodes                      (return:q0.5)
+    return:q0.9          accept the best tenth
+    advantage:0.1:0.05   accept above 0.15, reject below 0.05, leave what lies between unlabelled
+    q_rank:top_bottom:1  of the K actions scored at each state, accept the best and reject the worst
 """
 
 from __future__ import annotations
 
 import json
-from typing import Any, Literal
+import math
+from typing import Any, Literal, get_args
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 
-from pmpo_offline.data.labels import LabelRule, ScoreName, Unit
+from pmpo_offline.runtime.errors import UserError, unknown
 
 SCHEMA_VERSION = 1
 Kind = Literal["transitions", "candidates", "responses"]
+ScoreName = Literal["return", "return_to_go", "advantage", "q_rank", "success", "reward", "column"]
+Unit = Literal["step", "episode", "response"]
+
+_DEFAULT_THRESHOLDS = {
+    "success": "0.5",
+    "return": "q0.5",
+    "return_to_go": "q0.5",
+    "q_rank": "top_bottom:2",
+}  # all others: sign
 
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LabelRule(_Frozen):
+    """A score and the threshold that splits it; `str(rule)` is the grammar that `parse` reads."""
+
+    score: ScoreName
+    """What is compared."""
+    threshold: Literal["number", "quantile", "sign", "top_bottom"]
+    """How it is compared."""
+    value: float | None = None
+    """The number, the quantile in [0, 1], or the k of `top_bottom`; None for `sign`."""
+    dead_zone: float = 0.0
+    """Scores at most this far from the threshold stay unlabelled (score units, 0 or more)."""
+
+    @classmethod
+    def parse(cls, text: str) -> LabelRule:
+        """Read `SCORE[:THRESHOLD[:DEAD_ZONE]]`; raises `UserError` that names the part it cannot read."""
+        score, _, rest = text.strip().partition(":")
+        if score not in get_args(ScoreName):
+            raise unknown("score", score, get_args(ScoreName))
+        parts = (rest or _DEFAULT_THRESHOLDS.get(score, "sign")).split(":")
+        head = parts.pop(0)
+        value: float | None
+        if head == "top_bottom":
+            threshold, value = "top_bottom", _number(parts.pop(0) if parts else "2", text)
+        elif head == "sign":
+            threshold, value = "sign", None
+        elif head.startswith("q"):
+            threshold, value = "quantile", _number(head[1:], text)
+        else:
+            threshold, value = "number", _number(head, text)
+        dead_zone = _number(parts.pop(0), text) if parts else 0.0
+        if parts:
+            raise UserError(f"label {text!r}: nothing may follow the dead zone; write SCORE:THRESHOLD:DEAD_ZONE")
+        if (threshold == "top_bottom") != (score == "q_rank"):
+            raise UserError(f"label {text!r}: top_bottom:k goes with q_rank, and q_rank with nothing else")
+        if threshold == "top_bottom" and (dead_zone or value is None or value < 1 or value != int(value)):
+            raise UserError(f"label {text!r}: top_bottom takes a whole number of 1 or more and no dead zone")
+        if threshold == "quantile" and not 0.0 <= (value or 0.0) <= 1.0:
+            raise UserError(f"label {text!r}: a quantile lies between q0 and q1")
+        if dead_zone < 0:
+            raise UserError(f"label {text!r}: a dead zone is 0 or more")
+        return cls.model_validate({"score": score, "threshold": threshold, "value": value, "dead_zone": dead_zone})
+
+    def __str__(self) -> str:
+        """Return the rule in the grammar that `parse` reads."""
+        value = "" if self.value is None else _exact(self.value)
+        threshold = {"number": value, "quantile": f"q{value}", "sign": "sign", "top_bottom": f"top_bottom:{value}"}
+        return ":".join([self.score, threshold[self.threshold], *([_exact(self.dead_zone)] if self.dead_zone else [])])
+
+    @property
+    def unit(self) -> Unit:
+        """What one label is given to in a dataset of transitions; in one of responses it is always a response."""
+        if self.score == "q_rank":
+            return "response"
+        return "episode" if self.score in ("return", "success") else "step"
+
+
+def _number(text: str, rule: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise UserError(f"label {rule!r}: {text!r} is neither a number, a quantile such as q0.5, sign nor top_bottom:k")
+    return value
+
+
+def _exact(number: float) -> str:
+    # Every digit, because datasets are named and hashed by this text; adding 0.0 makes 0 of -0.
+    return repr(number + 0.0).removesuffix(".0")
 
 
 class ScoreRule(_Frozen):

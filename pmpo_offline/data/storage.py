@@ -1,27 +1,89 @@
-"""Datasets on disk, whole or absent: writing one, reading one, and checking that its files are what they were."""
+"""Datasets on disk, whole or absent: where they are, writing and reading them, and their card (README.md).
+
+In the Arrow form a table is one uncompressed IPC *file* in one record batch, so that a memory map is the table; the
+HDF5 form is `data.hdf5`.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 import pyarrow as pa
 from pydantic import ValidationError
 
-from pmpo_offline.data import arrow, columns, hdf5
-from pmpo_offline.data.card import card
-from pmpo_offline.data.consistency import problems
-from pmpo_offline.data.ids import METADATA_FILE, dataset_path, home, resolve, standing, stands
+from pmpo_offline.data import columns, hdf5
+from pmpo_offline.data.checks import problems
 from pmpo_offline.data.schema import SCHEMA_VERSION, FileInfo, Metadata, schemas
-from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
-from pmpo_offline.runtime.files import atomic_directory, file_lock, refusal
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, unknown
+from pmpo_offline.runtime.files import atomic_directory, refusal
 from pmpo_offline.runtime.hashing import hash_file
 
-__all__ = ["Format", "dataset_path", "file_lock", "home", "read_metadata", "resolve", "standing", "stands", "write"]
-
+METADATA_FILE = "dataset.json"
 Format = Literal["arrow", "hdf5"]
+
+# Minari's rule (a namespace of two characters or more, a version at the end), with the namespace made compulsory and
+# every part made to begin with a letter or digit, so that no id is hidden, absolute or escapes its home.
+_ID = re.compile(r"(?=..+/)(?:[A-Za-z0-9][-\w]*/)+[A-Za-z0-9][-\w]*-v\d+", re.ASCII)
+
+
+def home() -> Path:
+    """Return the folder of all datasets: `$PMPO_OFFLINE_DATASETS`, by default `~/.cache/pmpo_offline/datasets`."""
+    return Path(os.environ.get("PMPO_OFFLINE_DATASETS") or "~/.cache/pmpo_offline/datasets").expanduser()
+
+
+def _root(given: Path | None) -> Path:
+    return home() if given is None else given
+
+
+def dataset_path(dataset_id: str, home: Path | None = None) -> Path:
+    """Return the directory of an id, whether or not it exists; `UserError` for a malformed id or one that escapes."""
+    root = _root(home)
+    if not _ID.fullmatch(dataset_id):
+        raise UserError(f"{dataset_id!r} is no dataset id: write namespace/name-vN, as in rgb-stacking/proxy-v0")
+    path = root / dataset_id
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise UserError(
+            f"dataset {dataset_id!r} is a link that leads out of {root}: give the path it points to instead"
+        )
+    return path
+
+
+def resolve(id_or_path: str | Path, home: Path | None = None) -> Path:
+    """Return the directory of a stored dataset, given its id or its path; an id wins over a path of the same name.
+
+    Raises `UserError` with the near misses among the stored ids.
+    """
+    name = str(id_or_path)
+    if _ID.fullmatch(name) and is_stored(name, home):
+        return dataset_path(name, home)
+    path = Path(id_or_path).expanduser()
+    if (path / METADATA_FILE).is_file():
+        return path
+    if path.is_dir():
+        raise UserError(f"{name} holds no {METADATA_FILE}: give the folder of a dataset, or an id")
+    raise unknown("dataset", name, stored_ids(home))
+
+
+def is_stored(dataset_id: str, home: Path | None = None) -> bool:
+    """Return whether there is a dataset of this id; `UserError` for a malformed id or one that escapes."""
+    return (dataset_path(dataset_id, home) / METADATA_FILE).is_file()
+
+
+def stored_ids(home: Path | None = None) -> list[str]:
+    """Return the ids of the datasets in a home, sorted."""
+    root = _root(home)
+    found = []
+    for folder, subfolders, files in os.walk(root):
+        if METADATA_FILE in files:
+            found.append(Path(folder).relative_to(root).as_posix())
+            subfolders.clear()
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+    return sorted(found)
 
 
 def write(
@@ -31,23 +93,58 @@ def write(
     *,
     format: Format = "arrow",
     overwrite: bool = False,
-    sidecars: Mapping[str, bytes] | None = None,
 ) -> Metadata:
     """Write a dataset and return its metadata with every file's size and hash.
 
-    `tables` are "transitions" and "episodes" (and "candidates"), or "responses"; `sidecars` are further files by name.
-    Writers of one namespace wait for each other. Raises `UserError` if something stands in the way, and
-    `PmpoOfflineError` if the tables contradict the metadata or the disk refuses; then nothing of the dataset remains.
+    `tables` are "transitions" and "episodes" (and "candidates"), or "responses". Writers of one namespace wait for each
+    other. Raises `UserError` if another folder or dataset is in the way, and `PmpoOfflineError` if the tables
+    contradict the metadata or the disk refuses; then nothing of the dataset remains.
     """
     content = _conform(tables)
     if wrong := problems(metadata, content):
         raise PmpoOfflineError(f"dataset {metadata.id} is not written, its content is inconsistent: {wrong[0]}")
     try:
         with atomic_directory(directory, METADATA_FILE, "dataset", overwrite) as partial:
-            return _fill(partial, metadata, content, format, sidecars or {})
+            return _fill(partial, metadata, content, format)
     except OSError as error:
         elsewhere = "set PMPO_OFFLINE_DATASETS to another folder"
         raise PmpoOfflineError(refusal(directory, error, elsewhere)) from error
+
+
+def _conform(tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
+    """Cast the tables to their exact schema; absent scores become null, never NaN."""
+    content = dict(tables)
+    try:
+        for name, schema in schemas(content).items():
+            if name not in content:
+                continue  # `problems` reports it
+            table = content[name].select(schema.names).cast(schema).combine_chunks()
+            if "score" in schema.names:
+                scores = columns.score_array(columns.vector(table, "score"), schema.field("score").type)
+                table = columns.replace(table, score=scores)
+            content[name] = table
+    except (KeyError, AttributeError, pa.ArrowException) as error:
+        raise PmpoOfflineError(f"the tables do not fit the schema: {str(error).splitlines()[0]}") from error
+    return content
+
+
+def _fill(partial: Path, metadata: Metadata, tables: dict[str, pa.Table], form: Format) -> Metadata:
+    """Write every file; dataset.json comes last and lists the others."""
+    if form == "hdf5":
+        hdf5.write(partial, metadata, tables)
+    else:
+        for name, table in tables.items():
+            with pa.ipc.new_file(partial / f"{name}.arrow", table.schema) as file:
+                file.write_table(table.combine_chunks(), max_chunksize=max(1, table.num_rows))
+    (partial / "README.md").write_text(_own_card(metadata, list(tables), form), encoding="utf-8")
+    files = {
+        path.relative_to(partial).as_posix(): FileInfo(sha256=hash_file(path), bytes=path.stat().st_size)
+        for path in sorted(partial.rglob("*"))
+        if path.is_file()
+    }
+    written = metadata.model_copy(update={"files": files})
+    (partial / METADATA_FILE).write_text(written.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return written
 
 
 def read_metadata(directory: Path) -> Metadata:
@@ -88,48 +185,104 @@ def read_tables(directory: Path, metadata: Metadata) -> dict[str, pa.Table]:
     """Open the tables of either form; the Arrow form is mapped into memory, the HDF5 form read."""
     names = [Path(name).stem for name in metadata.files if name.endswith(".arrow")]
     try:
-        return arrow.read(directory, names) if names else hdf5.read(directory, metadata)
+        if not names:
+            return hdf5.read(directory, metadata)
+        # The reader keeps the map alive, and each table its reader's buffers: no handle needs closing here.
+        return {name: pa.ipc.open_file(pa.memory_map(str(directory / f"{name}.arrow"))).read_all() for name in names}
     except (OSError, KeyError, ValueError, pa.ArrowException) as error:
         line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise PmpoOfflineError(f"{directory} cannot be read: {line}; build it again with --overwrite") from error
 
 
-def _conform(tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
-    """Give the tables their exact schema, with one way to say that a score is absent: null, never NaN."""
-    content = dict(tables)
+def verify(id_or_path: str | Path, home: Path | None = None) -> list[str]:
+    """Return one line for every problem of a dataset: the hash of every file, and what its tables must agree on.
+
+    An empty list is a sound dataset. Raises `UserError` where there is no such dataset.
+    """
+    directory = resolve(id_or_path, home)
     try:
-        for name, schema in schemas(content).items():
-            if name not in content:
-                continue  # said by `problems`, in better words
-            table = content[name].select(schema.names).cast(schema).combine_chunks()
-            if "score" in schema.names:
-                scores = columns.score_array(columns.vector(table, "score"), schema.field("score").type)
-                table = columns.replace(table, score=scores)
-            content[name] = table
-    except (KeyError, AttributeError, pa.ArrowException) as error:
-        raise PmpoOfflineError(f"the tables do not fit the schema: {str(error).splitlines()[0]}") from error
-    return content
+        metadata = read_metadata(directory)
+        found = size_problems(directory, metadata)
+        found += [
+            f"{name}: edited after it was written (its sha256 differs)"
+            for name, info in metadata.files.items()
+            if not any(line.startswith(f"{name}: ") for line in found) and hash_file(directory / name) != info.sha256
+        ]
+        return found or problems(metadata, read_tables(directory, metadata))
+    except PmpoOfflineError as error:
+        return [str(error)]
+    except OSError as error:
+        return [f"{directory} cannot be read: {error}"]
 
 
-def _fill(
-    partial: Path, metadata: Metadata, tables: dict[str, pa.Table], format: Format, sidecars: Mapping[str, bytes]
-) -> Metadata:
-    """Write every file; dataset.json comes last and says what the others must be."""
-    if format == "hdf5":
-        hdf5.write(partial, metadata, tables)
-    else:
-        arrow.write(partial, tables)
-    for name, payload in sidecars.items():
-        (partial / name).write_bytes(payload)
-    (partial / "README.md").write_text(card(metadata, list(tables), format), encoding="utf-8")
-    files = sorted(path for path in partial.rglob("*") if path.is_file())
-    written = metadata.model_copy(
-        update={
-            "files": {
-                path.relative_to(partial).as_posix(): FileInfo(sha256=hash_file(path), bytes=path.stat().st_size)
-                for path in files
-            }
-        }
-    )
-    (partial / METADATA_FILE).write_text(written.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    return written
+def card(
+    metadata: Metadata,
+    data_files: Mapping[str, str],
+    loading: Sequence[str],
+    note: str = "`label` is true for accept, false for reject and null where unlabelled.",
+) -> str:
+    """Return a README.md whose front matter Hugging Face's `load_dataset` reads.
+
+    `data_files` are the files of each table, as the front matter names them, the default table first; `loading` is the
+    Python code that loads them; `note` explains the columns.
+    """
+    counts, imbalance = metadata.counts, metadata.imbalance
+    achieved = "nothing labelled" if imbalance.achieved is None else f"{imbalance.achieved:.4g}"
+    asked = "as collected" if imbalance.asked is None else f"{imbalance.asked:g} asked"
+    dropped = f"{imbalance.dropped_accepted} accepts and {imbalance.dropped_rejected} rejects left unlabelled for it"
+    lines = [
+        *_front_matter(metadata, data_files),
+        f"# {metadata.id}",
+        "",
+        f"Task `{metadata.task}` with accept/reject feedback, one label for each {metadata.unit}. "
+        f"Made by pmpo-offline, schema version {metadata.schema_version}.",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| rows, episodes | {counts.rows:,}, {counts.episodes:,} |",
+        f"| labels | {counts.accepted:,} accepted, {counts.rejected:,} rejected, {counts.unlabelled:,} unlabelled |",
+        f"| label rule | `{metadata.label}` on the score `{metadata.score.name}` |",
+        f"| label noise | {metadata.noise:g} of the labels flipped |",
+        f"| accepted share | {achieved} ({asked}; {dropped}) |",
+        f"| reject mass P_r before balancing | {metadata.reject_mass:.4g} |",
+        f"| seed | {metadata.seed} |",
+        f"| licence | {metadata.licence} |",
+    ]
+    if references := metadata.references:
+        lines.append(f"| normalized score | 0 at {references.min:g}, 100 at {references.max:g}: {references.how} |")
+    return "\n".join([*lines, "", note, "", "```python", *loading, "```", ""])
+
+
+def _front_matter(metadata: Metadata, data_files: Mapping[str, str]) -> list[str]:
+    quote = json.dumps  # a JSON string is a YAML string
+    lines = ["---", f"license: {quote(metadata.licence.lower())}", f"pretty_name: {quote(metadata.id)}"]
+    lines += ["tags:", "- pmpo-offline", "- accept-reject-feedback", "- offline-reinforcement-learning"]
+    if data_files:
+        lines.append("configs:")
+    for position, (name, files) in enumerate(data_files.items()):
+        lines += [f"- config_name: {name}", f"  data_files: {files}"]
+        lines += ["  default: true"] if position == 0 else []
+    return [*lines, "---"]
+
+
+def _own_card(metadata: Metadata, tables: list[str], form: Format) -> str:
+    lines = ["from pmpo_offline import load_dataset", f'dataset = load_dataset("{metadata.id}")', ""]
+    if form == "arrow":
+        lines += [
+            f'import polars; polars.scan_ipc("{tables[0]}.arrow")',
+            f'import datasets; rows = datasets.load_dataset("path/of/this/folder", "{tables[0]}", split="train")',
+        ]
+        if metadata.kind == "responses":
+            lines += [
+                "# Hugging Face calls all rows of a file its split train; held out are those whose column says so.",
+                "# TRL's KTOTrainer takes labelled rows only (export --to trl writes them, and pairs for DPOTrainer):",
+                'rows.filter(lambda row: row["split"] == "train" and row["label"] is not None)',
+            ]
+    elif "transitions" in tables:
+        lines += [
+            "# with MINARI_DATASETS_PATH set to the folder that holds all datasets",
+            f'import minari; minari.load_dataset("{metadata.id}")',
+        ]
+    # Hugging Face reads flat files only: in HDF5 form, transitions are a Minari directory without one.
+    readable = [name for name in tables if form == "arrow" or name != "transitions"]
+    return card(metadata, {name: f"{name}.{form}" for name in readable}, lines)

@@ -18,7 +18,7 @@ import numpy as np
 from mujoco import rollout
 from numpy.typing import NDArray
 
-from pmpo_offline.data.experience import Experience
+from pmpo_offline.data import Experience
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.runtime.processes import processes

@@ -68,7 +68,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from pmpo_offline.data.experience import Experience
+from pmpo_offline.data import Experience
 from pmpo_offline.runtime.errors import UserError, validated
 from pmpo_offline.runtime.registry import Registry
 

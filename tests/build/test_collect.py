@@ -222,11 +222,11 @@ def test_hdf5_has_equal_content_and_overwrite_changes_the_form(
 
 
 def test_impossible_share_leaves_nothing(recipe: Path, stacking: Dataset, stacking_home: Path) -> None:
-    before = data.standing(stacking_home)
+    before = data.stored_ids(stacking_home)
     with pytest.raises(UserError, match=r"imbalance 0\.5 is impossible with 0 accepted and 20 rejected") as caught:
         build_dataset(str(recipe), home=stacking_home, label="return:1e9", imbalance=0.5)
     assert "\n" not in str(caught.value)
-    assert data.standing(stacking_home) == before
+    assert data.stored_ids(stacking_home) == before
 
 
 @pytest.mark.parametrize(
@@ -265,7 +265,7 @@ def test_malformed_recipe_is_one_line(recipe: Path, tmp_path: Path, old: str, ne
     with pytest.raises(UserError, match=message) as caught:
         build_dataset(str(path), home=tmp_path / "home", workers=1)
     assert "\n" not in str(caught.value)
-    assert not data.standing(tmp_path / "home")
+    assert not data.stored_ids(tmp_path / "home")
 
 
 def test_unknown_dataset_names_the_near_miss() -> None:

@@ -99,7 +99,7 @@ def test_killed_build_leaves_nothing_visible_and_the_next_goes_on(
     wait_for_silence(process.pid)
     kept = chunks(tmp_path)
     assert list(kept) == ["chunk-0000100.npz"], "the short chunk was done, the long one was not"
-    assert data.standing(tmp_path) == []
+    assert data.stored_ids(tmp_path) == []
     assert [path.name for path in tmp_path.iterdir()] == [".raw"]
 
     resumed = build_dataset(str(recipe), home=tmp_path, episodes=EPISODES, workers=1)
@@ -125,7 +125,7 @@ def test_interrupted_build_says_one_line_and_leaves_no_process(recipe: Path, tmp
     lines = [line for line in err.splitlines() if not line.startswith("collect episodes: ")]
     assert lines == ["error: interrupted: what was finished is kept; run the same command again to go on"]
     wait_for_silence(process.pid)
-    assert data.standing(tmp_path) == []
+    assert data.stored_ids(tmp_path) == []
     assert not list((tmp_path / ".raw").rglob("*.tmp"))
 
 

@@ -351,7 +351,7 @@ def test_settings_that_are_malformed_or_impossible(
 ) -> None:
     path = hdf5(tmp_path / "set.hdf5", as_d4rl(bounded([3, 2])))
     assert message in refusal(path, **settings)
-    assert data.standing(home) == []
+    assert data.stored_ids(home) == []
 
 
 def test_a_damaged_record_of_what_was_read_is_said(home: Path, tmp_path: Path) -> None:

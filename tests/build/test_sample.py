@@ -154,7 +154,7 @@ def test_killed_build_goes_on_where_it_stopped_and_gives_the_same(recipe, home, 
     assert killed.returncode == -signal.SIGKILL
     [chunk] = (home / ".raw").rglob("responses-*.npz")
     before = chunk.stat().st_mtime_ns
-    assert data.standing(home) == []
+    assert data.stored_ids(home) == []
 
     told = []
     with on_progress(lambda *what: told.append(what)):
@@ -209,7 +209,7 @@ def test_bad_recipes_and_options_are_one_line(recipe, home, change, options, mes
         build_dataset(str(recipe), home=home, **options)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
-    assert data.standing(home) == []
+    assert data.stored_ids(home) == []
 
 
 SHIPPED = ["language/sentiment-v0", "language/instructions-v0"]

@@ -116,3 +116,14 @@ def test_a_score_that_is_not_stored_says_what_to_build(store: Store) -> None:
         base.relabelled("retrun")
     with pytest.raises(UserError, match="impossible with"):
         base.relabelled(imbalance=0.001)
+
+
+def test_a_share_in_words_is_refused(store: Store) -> None:
+    store()
+    with pytest.raises(UserError, match=r"imbalance '0\.5': expected an accepted share .* or 'collected'"):
+        data.load_dataset("test/small-v0", imbalance="0.5")  # type: ignore[arg-type]
+
+
+def test_a_dataset_prints_in_one_line(store: Store) -> None:
+    shown = repr(store([3, 1, 4], "return"))
+    assert shown == "Dataset(test/small-v0: 8 rows, label return:q0.5, 1 accepted, 2 rejected, 0 unlabelled)"

@@ -56,15 +56,15 @@ def test_a_home_may_itself_be_a_link(store: Store, home: Path) -> None:
 
 
 def test_standing_datasets_are_listed_and_near_misses_named(store: Store, home: Path) -> None:
-    assert data.standing() == []
+    assert data.stored_ids() == []
     store(id="test/b-v0")
     store(id="test/a-v1")
     (home / "test/.c-v0.partial").mkdir()
     (home / "test/.c-v0.partial/dataset.json").touch()
     (home / "test/empty-v0").mkdir()
-    assert data.standing() == ["test/a-v1", "test/b-v0"]
-    assert data.stands("test/a-v1")
-    assert not data.stands("test/empty-v0")
+    assert data.stored_ids() == ["test/a-v1", "test/b-v0"]
+    assert data.is_stored("test/a-v1")
+    assert not data.is_stored("test/empty-v0")
     with pytest.raises(UserError) as error:
         data.load_dataset("test/b-v1")
     assert str(error.value).startswith("unknown dataset 'test/b-v1': did you mean test/")

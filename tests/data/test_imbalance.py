@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from pmpo_offline.data.imbalance import balance
+from pmpo_offline.data.labels import balance
 from pmpo_offline.runtime.errors import UserError
 
 SHARES = st.floats(0.0, 1.0, allow_subnormal=False)
@@ -103,7 +103,7 @@ def test_only_rejects_and_only_accepts_are_legal() -> None:
 
 @pytest.mark.parametrize("share", [-0.01, 1.01, float("nan")])
 def test_a_share_is_a_share(share: float) -> None:
-    with pytest.raises(UserError, match="choose one between 0 and 1"):
+    with pytest.raises(UserError, match="expected an accepted share between 0 and 1"):
         balance(units(4, 6), share, seed=0)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -12,8 +14,11 @@ from pmpo_offline.data import columns
 from pmpo_offline.runtime.errors import UserError
 
 
-def apply(tables: dict[str, pa.Table], rule: str, **kwargs: object) -> data.LabelledTables:
-    return data.label_tables(tables["transitions"], tables["episodes"], data.LabelRule.parse(rule), **kwargs)
+def apply(
+    tables: dict[str, pa.Table], rule: str, candidates: pa.Table | None = None, **changes: Any
+) -> data.LabelledTables:
+    labelling = data.Labelling(data.LabelRule.parse(rule), **changes)
+    return data.label_tables(tables["transitions"], tables["episodes"], labelling, candidates)
 
 
 def test_an_episodes_label_is_that_of_all_its_rows() -> None:
@@ -119,11 +124,11 @@ def test_responses_are_labelled_by_their_stored_score() -> None:
         },
         data.responses_schema(),
     )
-    done = data.label_tables(table, None, data.LabelRule.parse("reward"))
+    done = data.label_tables(table, None, data.Labelling(data.LabelRule.parse("reward")))
     assert done.unit == "response"
     assert done.table["label"].to_pylist() == [True, False, None]
     with pytest.raises(UserError, match="responses are scored by"):
-        data.label_tables(table, None, data.LabelRule.parse("return"))
+        data.label_tables(table, None, data.Labelling(data.LabelRule.parse("return")))
 
 
 def test_nothing_labelled_is_said_and_not_divided_by() -> None:
@@ -133,3 +138,29 @@ def test_nothing_labelled_is_said_and_not_divided_by() -> None:
     assert (done.reject_mass, done.reject_share, done.counts.unlabelled) == (0.0, 0.0, 2)
     unscored = tables["transitions"].set_column(7, "score", pa.nulls(6, pa.float32()))
     assert apply(tables | {"transitions": unscored}, "advantage:q0.5").threshold is None
+
+
+def responses(scores: list[float | None]) -> pa.Table:
+    n = len(scores)
+    columns = {"prompt": ["a"] * n, "completion": [str(i) for i in range(n)], "score": scores, "label": [None] * n}
+    ids = {"prompt_id": [0] * n, "response_id": list(range(n)), "source": ["s"] * n, "split": ["train"] * n}
+    return pa.table(columns | ids, data.responses_schema())
+
+
+@pytest.mark.parametrize(
+    ("rule", "scores", "warning"),
+    [
+        ("column:q0.5", [1, 1, 1], "label 'column:q0.5': nothing is accepted; the scores lie between 1 and 1"),
+        ("column:sign", [1, 2, None], "nothing is rejected; the scores lie between 1 and 2"),
+        ("column:sign", [0, 0], "nothing is accepted or rejected"),
+        ("column:q0.5", [1, 2, 2, 3], "label 'column:q0.5': 2 scores equal the threshold 2: rejected"),
+    ],
+)
+def test_empty_classes_and_ties_are_reported(rule: str, scores: list[float | None], warning: str) -> None:
+    with pytest.warns(UserWarning, match=warning):
+        data.label_tables(responses(scores), None, data.Labelling(data.LabelRule.parse(rule)))
+
+
+@pytest.mark.filterwarnings("error")
+def test_two_classes_without_ties_are_no_warning() -> None:
+    data.label_tables(responses([1, 2, 3, None]), None, data.Labelling(data.LabelRule.parse("column:q0.5")))

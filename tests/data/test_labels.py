@@ -132,7 +132,7 @@ def test_unknown_scores_are_not_ranked() -> None:
 
 
 def test_ranking_more_than_there_are_says_how_many_are_possible() -> None:
-    with pytest.raises(UserError, match="needs 6 candidates a state, here are 4: choose k up to 2"):
+    with pytest.raises(UserError, match="needs 6 candidates per state, there are 4: choose k up to 2"):
         rank(np.zeros((1, 4)), 3)
 
 
@@ -168,5 +168,30 @@ def test_mistakes_at_a_lower_rate_are_among_those_at_a_higher() -> None:
 
 @pytest.mark.parametrize("rate", [-0.1, 1.1, NAN])
 def test_a_flip_rate_is_a_rate(rate: float) -> None:
-    with pytest.raises(UserError, match="flip rate"):
+    with pytest.raises(UserError, match="expected a flip rate between 0 and 1"):
         flip(np.ones(3, np.int8), rate, seed=0)
+
+
+def test_numbers_are_compared_in_the_scores_own_precision() -> None:
+    scores = np.array([0.1, 0.2, 0.05], np.float32)
+    assert label(scores, LabelRule.parse("column:0.1")).tolist() == [-1, 1, -1], "0.1 does not exceed 0.1"
+    assert label(scores, LabelRule.parse("column:sign:0.1")).tolist() == [0, 1, 0]
+    edges = np.array([0.6, 0.4, 0.61, 0.39], np.float32)
+    assert label(edges, LabelRule.parse("column:0.5:0.1")).tolist() == [0, 0, 1, -1]
+    assert cut(scores, LabelRule.parse("column:0.1")) == 0.1
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_quantile_among_ties_at_the_top_cuts_below_them(dtype: type) -> None:
+    half = LabelRule.parse("column:q0.5")
+    rated = np.array([1] * 7 + [-1] * 3, dtype)
+    assert label(rated, half).tolist() == [1] * 7 + [-1] * 3
+    assert cut(rated, half) == 0
+    stars = np.array([5, 5, 5, 4, 1], dtype)
+    assert label(stars, half).tolist() == [1, 1, 1, -1, -1]
+    assert cut(stars, half) == 4.5
+    close = np.array([np.nextafter(dtype(1), dtype(0)), 1, 1], dtype)
+    assert label(close, half).tolist() == [-1, 1, 1]
+    assert label(np.array([1, 2, 2, 3], dtype), half).tolist() == [-1, -1, -1, 1], "the ties are not at the top"
+    assert label(np.array([2, 2, 2], dtype), half).tolist() == [-1, -1, -1]
+    assert label(rated, LabelRule.parse("column:q1")).tolist() == [-1] * 10

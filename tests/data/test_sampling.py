@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pmpo_offline import data
-from pmpo_offline.data import columns
-from pmpo_offline.data.sampling import Candidates, Rows, indices, pairs
+from pmpo_offline.data import Candidates, Rows, columns, indices, pairs
 from pmpo_offline.runtime.errors import UserError
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import stat
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,7 @@ import pytest
 from helpers.encoded import Make, Store
 
 from pmpo_offline import data
-from pmpo_offline.data import columns
+from pmpo_offline.data import columns, storage
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 
 ID = "test/small-v0"
@@ -30,7 +31,7 @@ def run(script: str, *args: str | Path) -> subprocess.Popen[str]:
     from pathlib import Path
     from helpers.encoded import make
     from pmpo_offline import data
-    from pmpo_offline.data import arrow, hdf5, storage
+    from pmpo_offline.data import hdf5, storage
     metadata, tables = make([50] * 40, "advantage", candidates=4)
     target = Path(sys.argv[1])
     """
@@ -52,7 +53,7 @@ def test_a_full_disk_leaves_nothing_and_says_so_in_one_line(home: Path, store: S
         resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
         try:
             data.write(target, metadata, tables, format=sys.argv[2])
-        except data.storage.PmpoOfflineError as error:
+        except storage.PmpoOfflineError as error:
             print(error)
         """,
         home / ID,
@@ -76,12 +77,12 @@ def test_a_killed_writer_leaves_nothing_visible_and_the_next_one_tidies(
         store()
     writer = run(
         """
-        class Stalling(dict):
-            def items(self):  # asked for when the tables are written and the card is not
-                import time
-                print("writing", flush=True)
-                time.sleep(600)
-        data.write(target, metadata, tables, overwrite=True, sidecars=Stalling(card=b''))
+        def stall(*_):  # the tables are written by then
+            import time
+            print("writing", flush=True)
+            time.sleep(600)
+        storage.card = stall
+        data.write(target, metadata, tables, overwrite=True)
         """,
         home / ID,
     )
@@ -89,7 +90,7 @@ def test_a_killed_writer_leaves_nothing_visible_and_the_next_one_tidies(
     assert writer.stdout.readline() == "writing\n"
     writer.send_signal(signal.SIGKILL)
     writer.wait(timeout=60)
-    assert data.standing() == ([ID] if overwrite else [])
+    assert data.stored_ids() == ([ID] if overwrite else [])
     if overwrite:
         assert data.verify(ID) == []  # the old one, untouched
     else:
@@ -110,24 +111,30 @@ def test_a_writer_killed_between_the_two_renames_of_an_overwrite_loses_nothing(h
     assert len(store([1, 2], overwrite=True)) == 3
 
 
-class Interrupted(dict[str, bytes]):
-    """Sidecars during which somebody presses Ctrl-C: the tables are written by then."""
+def fail(error: BaseException) -> Callable[..., str]:
+    """A card whose writing fails: the tables are written by then."""
 
-    def items(self) -> Any:
-        raise KeyboardInterrupt
+    def card(*_: object) -> str:
+        raise error
+
+    return card
 
 
-def test_ctrl_c_leaves_nothing(home: Path, make: Make, store: Store) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        data.write(home / ID, *make(), sidecars=Interrupted(card=b""))
+def test_ctrl_c_leaves_nothing(home: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "card", fail(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            store()
     assert everything_in(home) == []
     store()
 
 
-def test_a_failed_overwrite_keeps_the_old_dataset(home: Path, make: Make, store: Store) -> None:
+def test_a_failed_overwrite_keeps_the_old_dataset(home: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     old = store().metadata
-    with pytest.raises(PmpoOfflineError, match=f"cannot write {home / ID}: No such file or directory"):
-        data.write(home / ID, *make([9, 9]), overwrite=True, sidecars={"no/such/folder": b""})
+    refused = pytest.raises(PmpoOfflineError, match=f"cannot write {home / ID}: No such file or directory")
+    with monkeypatch.context() as patch, refused:
+        patch.setattr(storage, "card", fail(FileNotFoundError(errno.ENOENT, "")))
+        store([9, 9], overwrite=True)
     assert data.load_dataset(ID).metadata == old
     assert data.verify(ID) == []
     assert not any(".partial" in name for name in everything_in(home))
@@ -173,7 +180,7 @@ def test_a_home_without_permission_is_said_in_one_line(home: Path) -> None:
             os.seteuid(65534)  # nothing is unwritable to root
         try:
             data.write(target, metadata, tables)
-        except data.storage.PmpoOfflineError as error:
+        except storage.PmpoOfflineError as error:
             print(error)
         """,
         home / ID,
@@ -221,14 +228,6 @@ def test_inconsistent_tables_are_not_written(home: Path, make: Make) -> None:
             data.write(home / ID, metadata, broken)
         assert "\n" not in str(error.value)
     assert not home.exists()
-
-
-def test_sidecars_are_stored_and_hashed(home: Path, make: Make) -> None:
-    written = data.write(home / ID, *make(), sidecars={"critic.safetensors": b"weights"})
-    assert (home / ID / "critic.safetensors").read_bytes() == b"weights"
-    assert written.files["critic.safetensors"].bytes == 7
-    assert written == data.read_metadata(home / ID)
-    assert sorted(written.files) == ["README.md", "critic.safetensors", "episodes.arrow", "transitions.arrow"]
 
 
 def test_two_thousand_episodes_open_as_a_map(store: Store) -> None:

@@ -14,7 +14,7 @@ from helpers.encoded import Store
 
 from pmpo_offline import data
 from pmpo_offline.data import columns
-from pmpo_offline.data.consistency import problems
+from pmpo_offline.data.checks import problems
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 
 ID = "test/small-v0"

@@ -28,12 +28,10 @@ def labelled(
     `about` holds fields of the metadata over defaults.
     """
     rule = data.LabelRule.parse(label)
-    done = data.label_tables(rows, episodes, rule, candidates=candidates, noise=noise, imbalance=imbalance, seed=seed)
+    done = data.label_tables(rows, episodes, data.Labelling(rule, imbalance, noise, seed), candidates)
     fields = {"id": "test/small-v0", "kind": done.kind, "task": "test", "noise": noise, "seed": seed, **about}
     metadata = data.Metadata(score=data.ScoreRule(name=rule.score), label=rule, **fields, **done.described)
-    names = ("responses",) if episodes is None else ("transitions", "episodes", "candidates")
-    tables = dict(zip(names, (done.table, done.episodes, done.candidates), strict=False))
-    return metadata, {name: table for name, table in tables.items() if table is not None}
+    return metadata, done.tables
 
 
 def saved(directory: Path, rows: pa.Table, episodes: pa.Table | None, label: str, **about: Any) -> data.Dataset:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from benchmarks.experiments import shared
 from benchmarks.experiments.shared import BLACK, BLUE, GREY, RED
-from pmpo_offline.data.labels import rank
+from pmpo_offline.data import rank
 
 Array = NDArray[np.float64]
 BINS, REPLICATES = 8, 2000

@@ -10,8 +10,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pmpo_offline.data.ids import METADATA_FILE
 from pmpo_offline.data.schema import References
+from pmpo_offline.data.storage import METADATA_FILE
 from pmpo_offline.runtime.hashing import hash_bytes, hash_file
 
 MARKER = "pmpo_offline.json"

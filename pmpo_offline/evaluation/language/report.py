@@ -12,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from pmpo_offline.data import Dataset, LabelRule, References
-from pmpo_offline.data.labels import label
+from pmpo_offline.data import label
 from pmpo_offline.evaluation.language.drift import distinct, drift, measuring
 from pmpo_offline.evaluation.language.held_out import form, held_out_prompts
 from pmpo_offline.evaluation.language.judging import judging
@@ -193,6 +193,8 @@ def accepted(dataset: Dataset, rewards: NDArray[np.floating]) -> list[bool] | No
     meta = dataset.metadata
     if meta.label.score != "reward" or meta.threshold is None:
         return None
+    if meta.label.threshold == "quantile":
+        rewards = rewards.astype(np.float64)  # a quantile may lie between two float32 scores
     rule = LabelRule(score="reward", threshold="number", value=meta.threshold, dead_zone=meta.label.dead_zone)
     return list(label(rewards, rule) > 0)
 

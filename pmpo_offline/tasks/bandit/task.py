@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from pmpo_offline.data.experience import Experience
+from pmpo_offline.data import Experience
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.runtime import progress
 from pmpo_offline.tasks.bandit.functions import Function

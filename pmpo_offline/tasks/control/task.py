@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pmpo_offline.data.experience import Experience
+from pmpo_offline.data import Experience
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.policies.behavior import BehaviorPolicy
 from pmpo_offline.runtime.errors import unknown

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pmpo_offline.data.experience import Experience
+from pmpo_offline.data import Experience
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.tasks import simulated
 from pmpo_offline.tasks.simulated import Index, play, play_policy

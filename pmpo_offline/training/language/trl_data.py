@@ -19,7 +19,16 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from pmpo_offline.data import Dataset, LabelRule, Metadata, Provenance, ScoreRule, label_tables, responses_schema
+from pmpo_offline.data import (
+    Dataset,
+    Labelling,
+    LabelRule,
+    Metadata,
+    Provenance,
+    ScoreRule,
+    label_tables,
+    responses_schema,
+)
 from pmpo_offline.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -143,7 +152,7 @@ def _in_memory(rows: list[tuple[str, str, float | None, int]], name: str, *, end
             "split": pa.array(["train"] * len(rows), pa.string()),
         }
     ).cast(responses_schema())
-    labelled = label_tables(table, None, _RULE)
+    labelled = label_tables(table, None, Labelling(_RULE))
     metadata = Metadata(
         id=name,
         kind="responses",

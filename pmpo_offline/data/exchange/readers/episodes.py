@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
-from pmpo_offline.data.experience import Experience
+from pmpo_offline.data import Experience
 from pmpo_offline.runtime.errors import UserError
 
 UNKNOWN_SEED = -1

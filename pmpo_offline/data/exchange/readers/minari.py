@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
+from pmpo_offline.data import Experience
 from pmpo_offline.data.exchange.origin import origin
 from pmpo_offline.data.exchange.readers import minari_folder
 from pmpo_offline.data.exchange.readers.episodes import UNKNOWN_SEED
@@ -26,7 +27,6 @@ from pmpo_offline.data.exchange.readers.flat import flags, floats
 from pmpo_offline.data.exchange.readers.minari_files import METADATA, Episode, find, open_storage
 from pmpo_offline.data.exchange.readers.source import Candidate, Environment, Reader, Recorded, Source
 from pmpo_offline.data.exchange.readers.spaces import Leaf, leaves
-from pmpo_offline.data.experience import Experience
 from pmpo_offline.data.schema import References
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from pmpo_offline.data import Experience
 from pmpo_offline.data.exchange.origin import hashes_of
 from pmpo_offline.data.exchange.readers import ARRAYS, READERS
 from pmpo_offline.data.exchange.readers.flat import Flat, joined, open_flat
-from pmpo_offline.data.experience import Experience
 from pmpo_offline.data.schema import References
 from pmpo_offline.runtime.errors import UserError
 

@@ -1,4 +1,4 @@
-"""What must hold between the tables of a dataset and its metadata; checked before a write and by `verify`."""
+"""Checks that the tables of a dataset and its metadata agree, before a write and by `verify`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from pmpo_offline.data import columns
-from pmpo_offline.data.labelling import states_and_width
+from pmpo_offline.data.labels import states_and_width
 from pmpo_offline.data.schema import Kind, Metadata, schemas
 from pmpo_offline.runtime.errors import UserError
 
@@ -20,7 +20,7 @@ _TABLES: dict[Kind, tuple[set[str], set[str]]] = {
 
 
 def problems(metadata: Metadata, tables: dict[str, pa.Table]) -> list[str]:
-    """Return one line for everything that does not hold, the most basic first; an empty list is a sound dataset."""
+    """Return one line for every contradiction, the most basic first; an empty list is a sound dataset."""
     required, optional = _TABLES[metadata.kind]
     if missing := required - set(tables):
         return [f"kind {metadata.kind!r} lacks the table {', '.join(sorted(missing))}"]
@@ -69,7 +69,7 @@ def _episodes(tables: dict[str, pa.Table]) -> Iterator[str]:
         return
     episode = np.repeat(np.arange(episodes.num_rows), length)
     if (columns.vector(steps, "episode") != episode).any():
-        yield "transitions.episode: differs from the episode that start and length say"
+        yield "transitions.episode: differs from the episodes of start and length"
     if (columns.vector(steps, "step") != np.arange(steps.num_rows) - start[episode]).any():
         yield "transitions.step: does not count each episode's rows from 0"
     ends = columns.vector(steps, "terminated") | columns.vector(steps, "truncated")
@@ -93,21 +93,21 @@ def _candidates(tables: dict[str, pa.Table]) -> Iterator[str]:
 
 def _counts(metadata: Metadata, tables: dict[str, pa.Table]) -> Iterator[str]:
     main = tables["responses" if metadata.kind == "responses" else "transitions"]
-    said = metadata.counts
-    if said.rows != main.num_rows:
-        yield f"dataset.json: {said.rows} rows, the tables hold {main.num_rows}"
-    if "episodes" in tables and said.episodes != tables["episodes"].num_rows:
-        yield f"dataset.json: {said.episodes} episodes, the tables hold {tables['episodes'].num_rows}"
+    counts = metadata.counts
+    if counts.rows != main.num_rows:
+        yield f"dataset.json: {counts.rows} rows, the tables hold {main.num_rows}"
+    if "episodes" in tables and counts.episodes != tables["episodes"].num_rows:
+        yield f"dataset.json: {counts.episodes} episodes, the tables hold {tables['episodes'].num_rows}"
     if metadata.kind != "candidates":
         main = tables["episodes"] if metadata.unit == "episode" else main
-        yield from _label_counts("", (said.accepted, said.rejected, said.unlabelled), main)
+        yield from _label_counts("", (counts.accepted, counts.rejected, counts.unlabelled), main)
     if "candidates" in tables and (ranked := metadata.candidates):
         counted = (ranked.accepted, ranked.rejected, ranked.unlabelled)
         yield from _label_counts("candidates ", counted, tables["candidates"])
 
 
 def _shares(metadata: Metadata, tables: dict[str, pa.Table]) -> Iterator[str]:
-    """The bound on β rests on these numbers; and an episode's label is the label of all its rows."""
+    """Check the shares, on which the bound on β rests, and that the rows of an episode have its label."""
     if metadata.kind == "candidates":
         return
     signs = columns.labels(tables["responses" if metadata.kind == "responses" else "transitions"])
@@ -123,11 +123,11 @@ def _shares(metadata: Metadata, tables: dict[str, pa.Table]) -> Iterator[str]:
             yield "transitions.label: differs from the label of its episode"
 
 
-def _label_counts(what: str, said: tuple[int, int, int], table: pa.Table) -> Iterator[str]:
+def _label_counts(what: str, recorded: tuple[int, int, int], table: pa.Table) -> Iterator[str]:
     signs = columns.labels(table)
     found = tuple(int((signs == sign).sum()) for sign in (1, -1, 0))
-    if found != said:
+    if found != recorded:
         yield (
-            f"dataset.json: {what}{said[0]} accepted, {said[1]} rejected, {said[2]} unlabelled; "
+            f"dataset.json: {what}{recorded[0]} accepted, {recorded[1]} rejected, {recorded[2]} unlabelled; "
             f"the tables hold {found[0]}, {found[1]}, {found[2]}"
         )
