@@ -266,5 +266,7 @@ def test_a_setting_that_diverges_has_no_scores_and_does_not_stop_the_others(tmp_
     with pytest.warns(UserWarning, match="diverged"):
         done = bench(suite, output=tmp_path / "out", workers=1, settings={"learner": {"beta": [2, 1e38]}})
     assert len(done.failures) == 2, "on true and on shuffled labels"
-    assert re.match(r'learner, .*: training diverged with .*"beta": 1e\+38.*: no scores of these settings', done.failures[0])
+    assert re.match(
+        r'learner, .*: training diverged with .*"beta": 1e\+38.*: no scores of these settings', done.failures[0]
+    )
     assert sorted(row["beta"] for row in done.rows if row["algo"] == "learner" and not row["shuffled"]) == [2]
