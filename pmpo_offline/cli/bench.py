@@ -1,96 +1,96 @@
-"""The command `bench`: train and evaluate the cells of a suite."""
+"""The command `bench`: train and evaluate the cells of a suite, and print its table."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
-from pmpo_offline.cli.console import parse_value, working
+from pmpo_offline.cli.console import emit, parse_value, working
 from pmpo_offline.cli.options import Home, Json
-from pmpo_offline.cli.report import show
 from pmpo_offline.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from pmpo_offline.benchmark import Benchmark
 
 T = TypeVar("T")
 
 
+def _option(explanation: str, default: str | bool = "the suite's", **more: Any) -> Any:
+    return typer.Option(help=explanation, show_default=default, **more)
+
+
+_SETTINGS = typer.Option(
+    "--set", metavar="ALGO.SETTING=VALUES", help="Values to try, as in pmpo.beta=0.5,1,2; repeatable."
+)
+_FRESH = typer.Option("--fresh/--resume", help="Run everything again, or only what is missing.")
+_WORKERS = "Threads of the simulator and of torch; processes, where it collects or trains language models."
+
+
 def bench(
     suite: Annotated[str, typer.Argument(metavar="SUITE", help="Name of a suite, or its .toml.")] = "quick",
-    algos: Annotated[str | None, typer.Option(help="Only these, as in pmpo,dpo.", show_default="the suite's")] = None,
-    datasets: Annotated[
-        str | None, typer.Option(help="Ids or paths, separated by commas.", show_default="the suite's")
-    ] = None,
-    imbalance: Annotated[
-        str | None,
-        typer.Option(help="Accepted shares, as in 0.1,0.5,collected.", show_default="the suite's"),
-    ] = None,
-    noise: Annotated[
-        str | None, typer.Option(help="Rates of flipped labels, as in 0,0.2.", show_default="the suite's")
-    ] = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help="Training runs a row.", show_default="the suite's")] = None,
-    episodes: Annotated[
-        int | None, typer.Option(min=1, help="Evaluation episodes a run.", show_default="the suite's")
-    ] = None,
-    updates: Annotated[
-        int | None, typer.Option(min=1, help="Gradient steps a run.", show_default="the algorithm's")
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="ALGO.SETTING=VALUES", help="Values to try, as in pmpo.beta=0.5,1,2; repeatable."
-        ),
-    ] = None,
-    output: Annotated[Path | None, typer.Option(help="Directory of results.", show_default="results/SUITE")] = None,
-    fresh: Annotated[
-        bool, typer.Option("--fresh/--resume", help="Run everything again, or only what is missing.")
-    ] = False,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Threads of the simulator and of torch; processes, where it collects or trains language models.",
-            show_default="one a core",
-        ),
-    ] = None,
-    executor: Annotated[str, typer.Option(metavar="NAME", help="What runs the cells.")] = "local",
+    algos: Annotated[str | None, _option("Only these, as in pmpo,dpo.")] = None,
+    datasets: Annotated[str | None, _option("Ids or paths, separated by commas.")] = None,
+    imbalance: Annotated[str | None, _option("Accepted shares, as in 0.1,0.5,collected.")] = None,
+    noise: Annotated[str | None, _option("Rates of flipped labels, as in 0,0.2.")] = None,
+    seeds: Annotated[int | None, _option("Training runs a row.", min=1)] = None,
+    episodes: Annotated[int | None, _option("Evaluation episodes a run.", min=1)] = None,
+    updates: Annotated[int | None, _option("Gradient steps a run.", "the algorithm's", min=1)] = None,
+    settings: Annotated[list[str] | None, _SETTINGS] = None,
+    output: Annotated[Path | None, _option("Directory of results.", "results/SUITE")] = None,
+    fresh: Annotated[bool, _FRESH] = False,
+    executor: Annotated[str, _option("What runs the cells.", True, metavar="NAME")] = "local",
+    workers: Annotated[int | None, _option(_WORKERS, "one a core", min=1)] = None,
     home: Home = None,
     json: Json = False,
 ) -> None:
     """Train and evaluate algorithms on datasets, building what is missing, and print the table of scores."""
     request: dict[str, Any] = {
-        "algos": _list(algos, str, "--algos"),
-        "datasets": _list(datasets, str, "--datasets"),
-        "imbalance": _list(imbalance, _share, "--imbalance"),
-        "noise": _list(noise, float, "--noise"),
+        "algos": _list(algos, str, "--algos", "names"),
+        "datasets": _list(datasets, str, "--datasets", "ids or paths"),
+        "imbalance": _list(imbalance, _share, "--imbalance", "numbers from 0 to 1, or collected"),
+        "noise": _list(noise, float, "--noise", "numbers from 0 to 1"),
         "settings": _sweep(settings or []),
     }
+    request |= {"seeds": seeds, "episodes": episodes, "updates": updates, "output": output, "fresh": fresh}
     with working():
-        from pmpo_offline.benchmark import bench as run
+        from pmpo_offline import benchmark
 
-        done = run(
-            suite,
-            seeds=seeds,
-            episodes=episodes,
-            updates=updates,
-            output=output,
-            fresh=fresh,
-            executor=executor,
-            workers=workers,
-            home=home,
-            **request,
-        )
+        done = benchmark.bench(suite, executor=executor, workers=workers, home=home, **request)
     show(done, json)
 
 
-def _list(text: str | None, parse: Callable[[str], T], option: str) -> list[T] | None:
+def show(done: Benchmark, as_json: bool) -> None:
+    """Print the tables of a benchmark and its failures, which are exit code 1."""
+    if as_json:
+        emit({"rows": done.rows, "raw": str(done.raw), "report": str(done.report), "failures": done.failures})
+    else:
+        from rich.console import Console
+
+        from pmpo_offline.benchmark.report import terminal
+
+        # Piped into a file the tables keep their width instead of being folded at 80 columns.
+        console = Console(width=None if sys.stdout.isatty() else 200)
+        for part in terminal(done.title, done.rows):
+            console.print(part, crop=False)
+        print(f"report: {done.report}")
+    sys.stdout.flush()  # the table comes first, also where both streams go to one file
+    for failure in done.failures:
+        print(f"error: {failure}", file=sys.stderr)
+    if done.failures:
+        raise typer.Exit(1)
+
+
+def _list(text: str | None, parse: Callable[[str], T], option: str, values: str) -> list[T] | None:
     if text is None:
         return None
     try:
         return [parse(part.strip()) for part in text.split(",")]
-    except ValueError as error:
-        raise UserError(f"{option} {text}: {error}; write values separated by commas") from None
+    except ValueError:
+        raise UserError(f"{option} {text}: write {values}, separated by commas") from None
 
 
 def _share(text: str) -> float | Literal["collected"]:
@@ -105,5 +105,5 @@ def _sweep(options: list[str]) -> dict[str, dict[str, list[Any]]]:
         algorithm, _, setting = target.rpartition(".")
         if not (equals and algorithm and setting and values):
             raise UserError(f"--set {option}: write ALGO.SETTING=VALUES, as in pmpo.beta=0.5,1,2")
-        sweep.setdefault(algorithm, {}).setdefault(setting, []).extend(parse_value(text) for text in values.split(","))
+        sweep.setdefault(algorithm, {}).setdefault(setting, []).extend(map(parse_value, values.split(",")))
     return sweep

@@ -6,9 +6,10 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, cast
 
 import typer
+from typer.core import TyperGroup
 
 from pmpo_offline import __version__
 from pmpo_offline.cli import behavior, bench, build_dataset, datasets, doctor, evaluate, export, import_, report, train
@@ -60,10 +61,9 @@ def main() -> NoReturn:
 def run(arguments: Sequence[str]) -> int:
     """Run one command; return its exit code."""
     warnings.showwarning = _show_warning
+    group = cast(TyperGroup, typer.main.get_command(app))
     try:
-        code = typer.main.get_command(app).main(
-            args=list(arguments) or ["--help"], prog_name="pmpo-offline", standalone_mode=False
-        )
+        code = group.main(args=list(arguments) or ["--help"], prog_name="pmpo-offline", standalone_mode=False)
         sys.stdout.flush()
     except PmpoOfflineError as error:
         return _fail(error, error.exit_code)
@@ -79,11 +79,11 @@ def run(arguments: Sequence[str]) -> int:
         where = f": {error.filename}" if error.filename else ""
         return _fail(f"{error.strerror or error}{where}", 1)
     except Exception as error:
-        # Typer's own complaints (unknown option, missing value), whose class depends on Typer's version. They suggest
-        # near misses themselves; anything else is a defect of ours and deserves its traceback.
+        # Typer's own errors (unknown option, missing value), whose class depends on Typer's version. They suggest near
+        # misses themselves; anything else is a defect of ours and deserves its traceback.
         if not hasattr(error, "format_message"):
             raise
-        command = getattr(getattr(error, "ctx", None), "command_path", "pmpo-offline")
+        command = " ".join(["pmpo-offline", *(name for name in arguments[:1] if name in group.commands)])
         message = error.format_message().rstrip(".")
         return _fail(f"{message} (see {command} --help)", getattr(error, "exit_code", 2))
     if code == 130:

@@ -4,48 +4,17 @@ from __future__ import annotations
 
 import warnings
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pmpo_offline import data
 from pmpo_offline.data import Dataset, load_dataset
+from pmpo_offline.evaluation.options import EvaluationOptions
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.training.run import AGAIN, NAME, read_record
 
 
-@dataclass(frozen=True)
-class EvaluationOptions:
-    """Options of `evaluate_run`; None is the default."""
-
-    samples: int | None = None
-    """Of a language model: completions a prompt, default 1."""
-    prompts: int | None = None
-    """Of a language model: held-out prompts, default 100; 0: all."""
-    seed: int | None = None
-    """Of a language model's sampling, default 0."""
-    judge: str | None = None
-    """Of a language model: a judge of its samples, as a URL, a model's name or its directory."""
-    judge_model: str | None = None
-    """Which of the models behind a URL."""
-    judge_questions: Path | None = None
-    """Templates in place of the shipped ones."""
-    episodes: int | None = None
-    """Of a control policy, default 100."""
-    workers: int | None = None
-    """Of a control policy: threads that simulate, default one a core."""
-
-    def without_effect(self, kind: str) -> list[str]:
-        """Return the names of options that are given and do nothing for a run of this kind."""
-        language = kind == "responses"
-        idle = ["episodes", "workers"] if language else ["samples", "prompts", "seed"]
-        idle += [] if self.judge else ["judge_model", "judge_questions"]
-        return [name for name in idle if getattr(self, name) is not None]
-
-
-def evaluate_run(
-    directory: Path, options: EvaluationOptions = EvaluationOptions(), home: Path | None = None
-) -> dict[str, Any]:
+def evaluate_run(directory: Path, options: EvaluationOptions | None = None, home: Path | None = None) -> dict[str, Any]:
     """Evaluate a finished run.
 
     Args:
@@ -60,7 +29,7 @@ def evaluate_run(
     Raises:
         UserError: no finished run, or a dataset or model that is missing or has changed.
     """
-    record = read_record(directory)
+    options, record = options or EvaluationOptions(), read_record(directory)
     if record is None:
         what = "no such directory" if not directory.is_dir() else f"no finished run: there is no {NAME} in it"
         raise UserError(f"{directory}: {what}; name the output directory of a `pmpo-offline train`")
@@ -70,7 +39,7 @@ def evaluate_run(
         if record["kind"] != "responses" and options.judge is not None:
             raise UserError(f"{directory} holds a control policy, which has no texts to judge: leave --judge out")
         for name in options.without_effect(record["kind"]):
-            warnings.warn(f"--{name.replace('_', '-')} has no effect on {directory}", stacklevel=2)
+            warnings.warn(f"{name} has no effect on {directory}", stacklevel=2)
         if record["kind"] == "responses":
             measured = _language(directory, record, dataset, options, home)
         else:

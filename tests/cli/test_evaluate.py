@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -240,6 +241,15 @@ def test_labels_that_were_given_in_memory_are_those_that_it_is_evaluated_against
     assert "on rows that are stored if they were changed in memory" in refusal(capsys, tmp_path / "b")
     shutil.rmtree(tmp_path / "dataset")
     assert "nowhere on disk has to be stored" in refusal(capsys, tmp_path / "b")
+
+
+def test_options_without_effect_are_named(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--prompts", "1", "--episodes", "3", "--judge-questions", str(tmp_path / "none.toml")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert run(["evaluate", str(place / "run"), *arguments]) == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: --")]
+    assert told == [f"warning: --{name} has no effect on {place / 'run'}" for name in ("episodes", "judge-questions")]
 
 
 def test_a_policy_that_diverged(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
