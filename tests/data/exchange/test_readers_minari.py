@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from helpers.aligned import experience
-from helpers.foreign import assert_same, episodes, found, minari_set, read
+from helpers.foreign import as_d4rl, assert_same, episodes, found, minari_set, read
+from helpers.foreign import hdf5 as write_hdf5
 
 from pmpo_offline import data
 from pmpo_offline.runtime.errors import UserError
@@ -158,6 +159,34 @@ def test_success_is_an_info_of_any_step_or_an_attribute(minari_home: Path, form:
         [{"success": index == 0} for index in range(3)]
     )
     assert read("minari:test/silent-v0").experience.success.tolist() == [True, False, False]
+
+
+@pytest.mark.parametrize("form", ["hdf5", "arrow"])
+def test_success_in_the_info_of_a_reset_is_none(form: str) -> None:
+    def infos(index: int, length: int) -> dict[str, np.ndarray]:
+        return {"success": np.arange(length + 1) == (length if index == 0 else 0 if index == 1 else 99)}
+
+    recorded = read(minari_set(experience([4, 1, 6, 3]), form=form, infos=infos))
+    assert recorded.experience.success.tolist() == [True, False, False, False]
+
+
+@pytest.mark.parametrize("to", ["minari", "d4rl"])
+def test_unknown_success_stays_unknown_through_an_export(tmp_path: Path, to: str) -> None:
+    """Around twice: what a source does not say is nothing that its export says."""
+    from pmpo_offline.build.read import import_dataset
+    from pmpo_offline.data.exchange import export_dataset
+
+    arrays = as_d4rl(experience([3, 1, 4]))
+    arrays["actions"] = arrays["actions"] * 0
+    path = write_hdf5(tmp_path / "set.hdf5", arrays)
+    for turn in range(2):
+        dataset = import_dataset(path, id=f"test/turn{turn}-v0", home=tmp_path / "home")
+        assert dataset.metadata.provenance.settings["success"] is False
+        folder = export_dataset(dataset, to, tmp_path / f"out{turn}")
+        path = folder if to == "minari" else next(folder.glob("*.hdf5"))
+        assert read(path).notes["success"] is False
+    with pytest.raises(UserError, match="does not say which episodes succeeded"):
+        import_dataset(path, label="success", home=tmp_path / "home")
 
 
 def test_what_the_metadata_say() -> None:

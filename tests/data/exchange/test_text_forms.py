@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from helpers.texts import lmsys, said, ultrafeedback
 
-from pmpo_offline.data.exchange.forms import Drop, Reading, Response, Row, form_of
+from pmpo_offline.data.exchange.forms import FORMS, Drop, Form, Reading, Response, Row, form_of
+from pmpo_offline.data.exchange.forms.rows import ClassName
 from pmpo_offline.runtime.errors import UserError
 
 NAN = math.nan
@@ -197,7 +200,7 @@ def test_texts_that_cannot_be_kept_are_counted(text: str | None, reason: str) ->
 def test_columns_that_make_no_form() -> None:
     told = refusal({"text": "a", "label": 1})
     assert told.startswith("rows, line 1: not recognised by the columns label, text: known are ")
-    assert "prompt|instruction|question, chosen, rejected" in told
+    assert "prompt/instruction/question, chosen, rejected" in told
     assert "not recognised" in refusal({"prompt": "a", "completion": "b"})
     assert "not recognised" in refusal({"conversation": []})
     assert "there is no column stars: it holds completion, label, prompt" in refusal(
@@ -213,3 +216,145 @@ def test_forms_are_not_mixed() -> None:
     assert "line 2: found a conversation, and the rows before hold plain text" in refusal(plain, conversational)
     assert "line 2: found plain text, and the rows before hold a conversation" in refusal(conversational, plain)
     assert "expected text in prompt, found 3" in refusal(plain | {"prompt": 3})
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_the_example_of_every_form_is_of_that_form(name: str) -> None:
+    form: Form = FORMS[name]
+    found, responses = read(dict(form.example))
+    assert found == form.name
+    assert responses
+    assert all(len(each) == 3 for each in responses), "a response each, no drops"
+
+
+# Columns that say something are read, or refused by name
+
+
+def test_input_goes_on_from_the_instruction() -> None:
+    rows = [{"instruction": "Say:", "input": word, "response": word.upper(), "label": 1} for word in ("a", "b", "")]
+    assert [each[0] for each in read(*rows)[1][:2]] == ["Say:\na", "Say:\nb"]
+    assert read(*rows)[1][2] == ("completion is empty", 1)
+    whole = {"prompt": "### Input:\ncat", "input": "cat", "completion": "c", "label": 1}
+    assert read(whole)[1][0][0] == "### Input:\ncat"  # it is there already
+    assert read(whole | {"input": None})[1][0][0] == "### Input:\ncat"
+    assert "expected text in input" in refusal(whole | {"input": {"a": 1}})
+    pair = {"instruction": "Say", "input": "yes", "chosen": "yes", "rejected": "no"}
+    assert read(pair)[1][0][0] == "Say\nyes"
+    assert "column input says something that chosen, rejected do not" in refusal(
+        {"input": "q", "chosen": "a b", "rejected": "a c"}
+    )
+
+
+def test_question_is_a_prompt_and_two_prompts_are_refused() -> None:
+    pair = {"question": "q", "chosen": "a b", "rejected": "a c"}
+    assert read(pair) == ("TRL paired", [("q", "a b", 1), ("q", "a c", -1)])
+    row = {"prompt": "p", "question": "q", "completion": "c", "label": 1}
+    assert "columns prompt and question hold different prompts: leave one of them out" in refusal(row)
+    assert read(row | {"prompt": "Question:\nq\nAnswer:"})[1] == [("Question:\nq\nAnswer:", "c", 1)]
+
+
+def test_system_and_history_make_a_conversation() -> None:
+    row = {"system": "Answer in French", "prompt": "cat?", "completion": "chat", "label": True}
+    assert read(row)[1] == [(["Answer in French", "cat?"], "chat", 1)]
+    assert read(row | {"system": ""})[1] == read(row | {"system": None})[1] == [("cat?", "chat", 1)]
+    talk = row | {"system": None, "history": [["one", "two"]]}
+    assert read(talk)[1] == [(["one", "two", "cat?"], "chat", 1)]
+    assert read(talk | {"history": said("one", "two")})[1] == read(talk)[1]
+    assert "expected a list as JSON or a Python literal in column history" in refusal(talk | {"history": "one two"})
+    thumbs = {"messages": said("p", "q"), "label": 1, "system": "s"}
+    assert read(thumbs)[1] == [(["s", "p"], "q", 1)]
+    own = {"messages": [{"role": "system", "content": "t"}, *said("p", "q")], "label": 1, "system": "s"}
+    assert "column system and the conversation's own system message differ" in refusal(own)
+    assert "column system says something" in refusal(
+        {"system": "s", "chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nAssistant: c"}
+    )
+
+
+def test_tools_and_their_calls_are_dropped_with_a_reason() -> None:
+    call = [said("p")[0], {"role": "assistant", "content": "let me look", "tool_calls": [{"name": "f"}]}]
+    assert read({"messages": call, "label": 0})[1] == [("messages has a tool call, which a text has no place for", 1)]
+    none = [said("p")[0], {"role": "assistant", "content": "r", "tool_calls": None}]
+    assert read({"messages": none, "label": 0, "tools": []})[1] == [(["p"], "r", -1)]
+    pair = {"prompt": "p", "chosen": "a", "rejected": "b", "tools": '[{"name": "f"}]'}
+    assert read(pair)[1] == [("column tools is used, which a text has no place for", 1)] * 2
+
+
+def test_columns_that_contradict_each_other_are_refused_by_name() -> None:
+    row = {"prompt": "q", "completion": "good answer", "label": True, "messages": said("q", "good answer")}
+    assert read(row)[1] == [(["q"], "good answer", 1)]  # they say the same
+    assert "line 2: column completion says something that label, messages do not" in refusal(
+        row, row | {"completion": "bad answer"}
+    )
+    assert "columns label and thumbs contradict each other" in refusal(
+        {"prompt": "q", "completion": "c", "label": True, "thumbs": "down"}
+    )
+    flagged = lmsys(0, [False, False], redacted=False) | {"label": 0}
+    assert "columns label and openai_moderation both say which turns are accepted" in refusal(flagged)
+    assert "column response says something" in refusal({"prompt": "q", "completion": "c", "response": "d", "label": 1})
+    scored = {"prompt": "p", "completion": "c", "rating": 3}
+    assert "line 2: holds a column score, and the rows before hold rating" in refusal(scored, scored | {"score": 9})
+
+
+def test_scales_are_not_mixed_within_a_prompt() -> None:
+    row = ultrafeedback(0, [8.0, 3.0])
+    del row["completions"][1]["overall_score"]
+    assert "line 1, completion 2: lacks overall_score" in refusal(row)
+
+
+# What texts are written as
+
+
+@pytest.mark.parametrize("write", [json.dumps, repr])
+def test_conversations_in_text_cells_are_parsed(write: Callable[[Any], str]) -> None:
+    both = {"chosen": write(said("q", "yes it is")), "rejected": write(said("q", "no it is not"))}
+    assert read(both)[1] == [(["q"], "yes it is", 1), (["q"], "no it is not", -1)]
+    assert read({"messages": write(said("q", "a")), "label": "1"})[1] == [(["q"], "a", 1)]
+    row = {"prompt": write(said("q")), "completion": write(said("q", "a")[1]), "label": 1}
+    assert read(row)[1] == [(["q"], "a", 1)]
+    several = ultrafeedback(0, [8.0, 2.0])
+    assert read(several | {"completions": write(several["completions"])}) == read(several)
+
+
+def test_text_cells_that_only_look_like_conversations() -> None:
+    broken = "[{'role': 'user', 'content': 'q'}\n {'role': 'assistant', 'content': 'a'}]"  # as NumPy prints arrays
+    assert "expected a list as JSON or a Python literal in column messages" in refusal({"messages": broken, "label": 1})
+    for text in ('{"role": "engineer", "skills": []}', "[1, 2]", '{"a": 1}', "[INST] q [/INST]"):
+        assert read({"prompt": "p", "completion": text, "label": 1})[1] == [("p", text, 1)]
+
+
+def test_bytes_are_no_text() -> None:
+    assert "line 1: expected text in prompt, found bytes" in refusal({"prompt": b"p", "completion": "c", "label": 1})
+
+
+def test_a_text_beside_a_conversation_is_one_turn() -> None:
+    assert read({"prompt": said("q"), "completion": "plain", "label": 0})[1] == [(["q"], "plain", -1)]
+    assert read({"prompt": "q", "completion": said("q", "a")[1:], "label": 1})[1] == [(["q"], "a", 1)]
+    assert read({"prompt": "q", "chosen": said("q", "a")[1:], "rejected": said("q", "b")[1:]})[1] == [
+        (["q"], "a", 1),
+        (["q"], "b", -1),
+    ]
+    stated = {"prompt": "other", "chosen": said("q", "a"), "rejected": said("q", "b")}
+    assert "column prompt is no turn of the conversations in chosen and rejected" in refusal(stated)
+
+
+def test_names_of_classes_say_what_numbers_mean() -> None:
+    rows = [{"prompt": "p", "completion": name, "label": ClassName(name)} for name in ("accept", "neg", "1", "Good")]
+    assert [each[2] for each in read(*rows)[1]] == [1, -1, 1, 1]
+    assert "line 1: expected a class of one of the names accept" in refusal(rows[0] | {"label": ClassName("other")})
+    assert "expected true, false" in refusal(rows[0] | {"label": "accept"})
+
+
+def test_a_turn_that_cannot_be_kept_costs_itself_and_those_after_it() -> None:
+    row = lmsys(0, [False] * 6, redacted=False)
+    for turn, kept, lost in ((5, 2, 1), (3, 1, 2), (2, 1, 2)):
+        talk = [dict(each) for each in row["conversation"]]
+        talk[turn]["content"] = " "
+        found = read(row | {"conversation": talk})[1]
+        assert [len(each) for each in found] == [3] * kept + [2] * lost
+        assert {each[0] for each in found[kept:]} == {"conversation's content is empty"}
+
+
+def test_a_transcript_that_ends_with_the_human_is_dropped() -> None:
+    start = "\n\nHuman: hi\n\nAssistant:"
+    row = {"chosen": f"{start} hello\n\nHuman: thanks!", "rejected": f"{start} no"}
+    assert read(row)[1] == [("chosen does not end with the Assistant's turn", 2)]

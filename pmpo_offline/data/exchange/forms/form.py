@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -57,6 +58,11 @@ class Form:
     """What else its first row must pass."""
     names: tuple[str, ...] = ()
     """The names that `columns` have in the source; empty until a first row was seen."""
+
+    @property
+    def described(self) -> str:
+        """The columns that rows of this form have, for the help and the errors."""
+        return ", ".join(filter(None, (*self.columns, self.feedback))).replace("|", "/")
 
     def bound(self, row: Row, score: str | None) -> Form | None:
         """Return the form with the columns that this first row has, None if the row is of another form.
@@ -121,11 +127,20 @@ def form_of(row: Row, score: str | None) -> Form:
             return bound
     if score:
         _require(row, score)
-    known = "; ".join(", ".join(filter(None, (*form.columns, form.feedback))) for form in FORMS.values())
+    known = "; ".join(form.described for form in FORMS.values())
     raise row.error(
         f"not recognised by the columns {', '.join(sorted(row.values)[:_LISTED]) or '(none)'}: known are {known} "
         "(another column of scores is named with --score)"
     )
+
+
+def table() -> str:
+    """Return the table of the registered forms, as Markdown, and a row of each as it is in a file."""
+    lines = ["| form | columns | a response is; its score |", "|---|---|---|"]
+    for form in FORMS.values():
+        lines.append(f"| {form.name} | `{form.described}` | {form.meaning} |")
+    examples = [json.dumps(form.example, ensure_ascii=False) for form in FORMS.values()]
+    return "\n".join([*lines, "", "```json", *examples, "```"])
 
 
 def _named(row: Row, column: str) -> str | None:

@@ -298,7 +298,7 @@ def prompt_of(row: Row) -> Prompt | Drop:
         if (
             other != name
             and filled(row.values.get(other))
-            and not any(str(row.values[other]) in text for text in texts)
+            and not any(_holds(text, row.values[other]) for text in texts)
         ):
             raise row.error(f"columns {name} and {other} hold different prompts: leave one of them out")
     earlier = _history(row)
@@ -455,9 +455,14 @@ def _continued(row: Row, value: Any) -> str | Drop:
             return text
         if not filled(value):
             value = text
-        elif isinstance(value, str) and text not in value:
+        elif isinstance(value, str) and not _holds(value, text):
             value = f"{value}\n{text}"
     return row.checked(value, "prompt")
+
+
+def _holds(text: str, part: Any) -> bool:
+    """Return whether a prompt holds another text in lines of its own, as templates write it."""
+    return isinstance(part, str) and f"\n{part.strip()}\n" in f"\n{text.strip()}\n"
 
 
 def _history(row: Row) -> tuple[Message, ...] | Drop:

@@ -60,7 +60,7 @@ def is_text(name: str) -> bool:
 
     if name == _REVIEWS or name.startswith("hf:"):
         return True
-    added = [reader for key, reader in READERS.items() if READERS.source(key) != "pmpo-offline"]
+    added = [READERS[key] for key in READERS if READERS.source(key) != "pmpo-offline"]
     if any(reader.recognises(Candidate(name)) for reader in added):  # its files may end as texts do
         return False
     path = Path(name).expanduser()

@@ -109,6 +109,14 @@ class Reader:
     """A source, as `import` is given it."""
 
 
+def table() -> str:
+    """Return the table of the registered readers, as Markdown."""
+    lines = ["| reader | what is read | as in |", "|---|---|---|"]
+    return "\n".join(
+        [*lines, *(f"| {each.name} | {each.reads} | `import {each.example}` |" for each in READERS.values())]
+    )
+
+
 def open_source(name: str) -> Source:
     """Return what is found under a name: one in a reader's scheme, as `minari:ID`, or the path of a file or a folder.
 
@@ -133,6 +141,3 @@ def open_source(name: str) -> Source:
         )
     held = ", ".join(sorted(given.flat.names)[:12]) or "nothing"
     raise UserError(f"{given.path} is not recognised by its arrays, {held}: {known}")
-
-
-__all__ = ["Candidate", "Environment", "Reader", "Recorded", "Source", "open_source"]
