@@ -11,8 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from pmpo_offline.data import Dataset, LabelRule, References
-from pmpo_offline.data import label
+from pmpo_offline.data import Dataset, LabelRule, References, label
 from pmpo_offline.evaluation.language.drift import distinct, drift, measuring
 from pmpo_offline.evaluation.language.held_out import form, held_out_prompts
 from pmpo_offline.evaluation.language.judging import judging

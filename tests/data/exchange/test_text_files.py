@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from helpers.texts import jsonl, said
 
+from pmpo_offline.build.options import TextOptions
 from pmpo_offline.build.read_text import import_text
-from pmpo_offline.build.text_options import TextOptions
 from pmpo_offline.data import Dataset
 from pmpo_offline.data.exchange.export import export_dataset
 from pmpo_offline.data.exchange.forms.rows import Message
