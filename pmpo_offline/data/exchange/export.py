@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pmpo_offline.data import card
 from pmpo_offline.data.dataset import Dataset, load_dataset
 from pmpo_offline.data.exchange.origin import MARKER
 from pmpo_offline.data.exchange.writers import FORMATS, TEXT_FORMATS, Writer
+from pmpo_offline.data.storage import card
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, unknown
 from pmpo_offline.runtime.files import atomic_directory, refusal
 
@@ -80,7 +80,7 @@ def _refuse_what_has_no_place(dataset: Dataset, to: str) -> None:
 
 
 def _readme(writer: Writer, dataset: Dataset) -> str:
-    return card.page(dataset.metadata, writer.data_files(dataset), writer.loading(dataset), writer.note)
+    return card(dataset.metadata, writer.data_files(dataset), writer.loading(dataset), writer.note)
 
 
 def _about(dataset: Dataset, to: str) -> dict[str, Any]:
