@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pmpo_offline import __version__
@@ -68,3 +69,18 @@ class Checkpoint:
         if facts["checksum"] != hash_tensors(tensors):
             raise PmpoOfflineError(f"{self.path} is damaged (its checksum is wrong): delete it and start again")
         return tensors, facts
+
+
+def allocate_moments(optimizer: torch.optim.Adam | torch.optim.AdamW) -> list[Tensor]:
+    """Allocate and return a fused optimizer's moments, as it does at its first step, for a checkpoint to restore them.
+
+    A checkpoint of the first updates could not be restored into an optimizer that has none yet.
+    """
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    for weight in weights:
+        optimizer.state[weight] = {
+            "step": torch.zeros((), device=weight.device),
+            "exp_avg": torch.zeros_like(weight),
+            "exp_avg_sq": torch.zeros_like(weight),
+        }
+    return [moment for weight in weights for moment in optimizer.state[weight].values()]

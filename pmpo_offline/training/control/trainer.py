@@ -20,7 +20,7 @@ from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
-from pmpo_offline.training.checkpoint import Checkpoint, training_identity
+from pmpo_offline.training.checkpoint import Checkpoint, allocate_moments, training_identity
 from pmpo_offline.training.config import (
     TrainingSettings,
     beta_bound,
@@ -261,8 +261,8 @@ def fit(
     optimizer = torch.optim.AdamW(weights, lr=hyper.learning_rate, weight_decay=hyper.weight_decay, fused=True)
     critic = make_critic(algorithm, sampler.rows, sampler.seeds, policy) if algorithm.critic else None
     learner = Learner(policy, reference, settings, critic)
-    progressed = _Progress(weights, average, [*moving, *(critic.tensors if critic else [])], optimizer)
-    start, metrics = progressed.restore(checkpoint) if checkpoint else (0, {})
+    state = [*weights, *average, *allocate_moments(optimizer), *moving, *(critic.tensors if critic else [])]
+    start, metrics = _resume(checkpoint, state, average) if checkpoint else (0, {})
     for step in range(start, hyper.updates):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, hyper)
@@ -292,66 +292,24 @@ def fit(
                 )
             progress.report(f"train {algorithm.name}", done, hyper.updates)
         if checkpoint and done % hyper.checkpoint_every == 0 and done < hyper.updates:
-            progressed.save(checkpoint, done)
+            checkpoint.save({f"state.{i}": tensor for i, tensor in enumerate(state)}, step=str(done))
     with torch.no_grad():
         torch._foreach_copy_(weights, average)
     if checkpoint and start < hyper.updates:
-        progressed.finish(checkpoint, hyper.updates, metrics)
+        averages = {f"state.{i}": tensor for i, tensor in enumerate(average)}
+        checkpoint.save({**averages, **metrics}, finished=True, step=str(hyper.updates))
     return metrics
 
 
-class _Progress:
-    """All that moves while a policy is trained, as a checkpoint holds it.
-
-    Args:
-        weights: of the policy.
-        average: their running average.
-        beside: what else moves: the weights of a reference that follows the policy, and all of a critic.
-        optimizer: of the weights.
-    """
-
-    def __init__(
-        self, weights: list[Tensor], average: list[Tensor], beside: list[Tensor], optimizer: torch.optim.AdamW
-    ) -> None:
-        self._weights, self._average, self._beside, self._optimizer = weights, average, beside, optimizer
-
-    def save(self, checkpoint: Checkpoint, step: int) -> None:
-        """Write how far it is after `step` updates."""
-        tensors: dict[str, Tensor] = {f"beside.{i}": tensor for i, tensor in enumerate(self._beside)}
-        for i, (weight, average) in enumerate(zip(self._weights, self._average, strict=True)):
-            moments = self._optimizer.state[weight]
-            tensors |= {f"weight.{i}": weight, f"average.{i}": average}
-            tensors |= {f"first.{i}": moments["exp_avg"], f"second.{i}": moments["exp_avg_sq"]}
-        moves = int(moments["step"])  # fewer than the updates where a critic learns more often than the policy
-        checkpoint.save(tensors, step=str(step), moves=str(moves))
-
-    def finish(self, checkpoint: Checkpoint, step: int, metrics: Mapping[str, Tensor]) -> None:
-        """Write the trained weights and the last metrics."""
-        averages = {f"average.{i}": average for i, average in enumerate(self._average)}
-        metrics = {f"metric.{name}": value for name, value in metrics.items()}
-        checkpoint.save({**averages, **metrics}, finished=True, step=str(step))
-
-    @torch.no_grad()
-    def restore(self, checkpoint: Checkpoint) -> tuple[int, dict[str, Tensor]]:
-        """Put back what was written; return the updates done, and the last metrics if these were all."""
-        if (saved := checkpoint.load()) is None:
-            return 0, {}
-        tensors, facts = saved
-        for i, (weight, average) in enumerate(zip(self._weights, self._average, strict=True)):
-            average.copy_(tensors[f"average.{i}"])
-            if "moves" in facts:
-                weight.copy_(tensors[f"weight.{i}"])
-                self._optimizer.state[weight] = {
-                    "step": torch.tensor(float(facts["moves"]), device=weight.device),
-                    "exp_avg": tensors[f"first.{i}"].to(weight.device),
-                    "exp_avg_sq": tensors[f"second.{i}"].to(weight.device),
-                }
-        if "moves" in facts:
-            for i, tensor in enumerate(self._beside):
-                tensor.copy_(tensors[f"beside.{i}"])
-        prefix = "metric."
-        metrics = {name.removeprefix(prefix): each for name, each in tensors.items() if name.startswith(prefix)}
-        return int(facts["step"]), {name: each.to(self._weights[0].device) for name, each in metrics.items()}
+@torch.no_grad()
+def _resume(checkpoint: Checkpoint, state: list[Tensor], average: list[Tensor]) -> tuple[int, dict[str, Tensor]]:
+    """Restore the state, or the averages of a finished training; return the updates done, and its last metrics."""
+    if (saved := checkpoint.load()) is None:
+        return 0, {}
+    tensors, facts = saved
+    for i, tensor in enumerate(average if facts["finished"] == "True" else state):
+        tensor.copy_(tensors.pop(f"state.{i}"))
+    return int(facts["step"]), {name: value.to(average[0].device) for name, value in tensors.items()}
 
 
 def _moving(reference: MixturePolicy | None, hyper: TrainingSettings) -> list[Tensor]:

@@ -12,6 +12,7 @@ from torch.nn.functional import embedding
 
 from pmpo_offline.data import Rows
 from pmpo_offline.policies.network import stacked_mlp
+from pmpo_offline.training.checkpoint import allocate_moments
 
 
 @dataclass(frozen=True)
@@ -126,18 +127,8 @@ class Adam:
     def __init__(self, weights: Sequence[Tensor], learning_rate: float) -> None:
         self._weights = list(weights)
         self._adam = torch.optim.Adam(self._weights, lr=learning_rate, fused=True)
-        for weight in self._weights:
-            self._adam.state[weight] = {
-                "step": torch.zeros((), device=weight.device),
-                "exp_avg": torch.zeros_like(weight),
-                "exp_avg_sq": torch.zeros_like(weight),
-            }
-
-    @property
-    def tensors(self) -> list[Tensor]:
+        self.tensors = [*(weight.data for weight in self._weights), *allocate_moments(self._adam)]
         """The weights and their moments; writing into these restores the optimizer."""
-        moments = [each for weight in self._weights for each in self._adam.state[weight].values()]
-        return [*(weight.data for weight in self._weights), *moments]
 
     def step(self, loss: Tensor) -> None:
         """Move the weights against the gradient of the runs' losses (R,)."""
