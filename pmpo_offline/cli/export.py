@@ -1,26 +1,35 @@
-"""The command that hands a dataset to other libraries: export."""
+"""The command `export`: a dataset in the format of another library."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperOption
 
 from pmpo_offline.cli.console import emit, working
 from pmpo_offline.cli.options import Home, Json, Name
 from pmpo_offline.runtime.errors import UserError
 
 
+class Command(TyperCommand):
+    """Looks up the names of the formats when the help is shown, because that takes a while."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help with the names of all formats."""
+        from pmpo_offline.data.exchange.writers import WRITERS
+
+        for parameter in self.params:
+            if isinstance(parameter, TyperOption) and parameter.name == "to":
+                parameter.help = f"One of {', '.join(WRITERS)}."
+        super().format_help(ctx, formatter)
+
+
 def export(
     name: Name,
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write: a new one, or an earlier export.")],
-    to: Annotated[
-        str,
-        typer.Option(
-            "--to", metavar="minari|d4rl|d3rlpy|lerobot|trl|huggingface|parquet", help="Format; trl of texts."
-        ),
-    ],
+    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="Name of the format.")],
     fps: Annotated[
         int | None, typer.Option(min=1, help="Steps a second, for lerobot's times.", show_default="20")
     ] = None,
@@ -35,7 +44,7 @@ def export(
     if not is_built(name, home):
         raise UserError(f"dataset {name!r} is declared but not built: run pmpo-offline build-dataset {name}")
     with working():
-        from pmpo_offline.data.exchange.export import export_dataset, left_out
+        from pmpo_offline.data.exchange import export_dataset, left_out
 
         dataset = load_dataset(name, home=home)
         path = export_dataset(dataset, to, directory, overwrite, fps=fps)

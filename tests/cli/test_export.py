@@ -9,6 +9,7 @@ import pytest
 
 from pmpo_offline.cli.main import run
 from pmpo_offline.data import Dataset
+from pmpo_offline.data.exchange.writers import WRITERS
 
 
 def test_export_prints_the_folder_and_its_files(
@@ -22,6 +23,12 @@ def test_export_prints_the_folder_and_its_files(
     assert (said["to"], said["path"], said["left_out"]) == ("parquet", str(out), [])
     assert said["rows"] == len(stacking)
     assert said["files"] == {path.name: path.stat().st_size for path in out.iterdir()}
+
+
+def test_the_help_lists_every_format(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["export", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in WRITERS)
 
 
 @pytest.mark.parametrize(

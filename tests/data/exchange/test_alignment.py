@@ -22,7 +22,7 @@ from helpers.aligned import ID, LENGTHS, Columns, assert_aligned, stored
 from pmpo_offline import data
 from pmpo_offline.build.read import import_dataset
 from pmpo_offline.data import columns
-from pmpo_offline.data.exchange.export import export_dataset
+from pmpo_offline.data.exchange import export_dataset
 
 every = pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS.keys())
 NAMES = ("observation", "action", "reward", "next_observation", "terminated", "truncated")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,11 +16,14 @@ from helpers.encoded import Make, Store
 
 from pmpo_offline import data
 from pmpo_offline.data import columns
-from pmpo_offline.data.exchange.export import MARKER, export_dataset, left_out
-from pmpo_offline.data.exchange.writers import FORMATS, huggingface, lerobot
+from pmpo_offline.data.exchange import export_dataset, left_out
+from pmpo_offline.data.exchange.origin import MARKER
+from pmpo_offline.data.exchange.writers import WRITERS, lerobot, parquet
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
+from pmpo_offline.runtime.progress import on_progress
 
-every = pytest.mark.parametrize("to", list(FORMATS))
+FORMATS = ["minari", "d4rl", "d3rlpy", "lerobot", "huggingface", "parquet"]
+every = pytest.mark.parametrize("to", FORMATS)
 
 
 def everything_in(folder: Path) -> dict[str, bytes]:
@@ -30,7 +34,8 @@ def everything_in(folder: Path) -> dict[str, bytes]:
 def test_an_export_says_of_what_it_is_and_how_it_is_read(store: Store, tmp_path: Path, to: str) -> None:
     dataset = store([3, 1, 4], "success")
     told: list[tuple[str, int, int]] = []
-    folder = export_dataset(dataset, to, tmp_path / "out", progress=lambda *each: told.append(each))
+    with on_progress(lambda *each: told.append(each)):
+        folder = export_dataset(dataset, to, tmp_path / "out")
     about = json.loads((folder / MARKER).read_text())
     assert (about["format"], about["left_out"], about["dataset"]["id"]) == (to, [], "test/small-v0")
     assert "```python" in (folder / "README.md").read_text()
@@ -86,11 +91,13 @@ def test_a_full_disk_leaves_nothing_and_says_so_in_one_line(store: Store, tmp_pa
     dataset, out = store([50] * 40, "advantage"), tmp_path / "out"
     script = f"""
 import resource, gymnasium, minari
-from pmpo_offline.data.exchange.export import export_dataset
-from pmpo_offline.data.exchange.writers import FORMATS
-from pmpo_offline.errors import PmpoOfflineError
+from pmpo_offline.data.exchange import export_dataset
+from pmpo_offline.data.exchange.writers import WRITERS
+from pmpo_offline.runtime.errors import PmpoOfflineError
+for to in {FORMATS}:
+    WRITERS[to]
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-for to in FORMATS:
+for to in {FORMATS}:
     try:
         export_dataset({str(dataset.path)!r}, to, {str(out)!r} + "/" + to)
     except PmpoOfflineError as error:
@@ -112,8 +119,8 @@ def test_ctrl_c_leaves_what_stood(store: Store, tmp_path: Path) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        export_dataset(dataset, "d4rl", tmp_path / "out", overwrite=True, progress=interrupt)
+    with on_progress(interrupt), pytest.raises(KeyboardInterrupt):
+        export_dataset(dataset, "d4rl", tmp_path / "out", overwrite=True)
     assert everything_in(tmp_path / "out") == before
 
 
@@ -144,7 +151,7 @@ def test_candidates_go_where_there_is_a_place_for_them(store: Store, tmp_path: P
 
 def test_labels_on_candidates_are_not_lost_to_lerobot(store: Store, tmp_path: Path) -> None:
     dataset = store([3, 1, 4], "q_rank", candidates=4)
-    with pytest.raises(UserError, match="which lerobot has no place for: choose minari, d4rl, d3rlpy"):
+    with pytest.raises(UserError, match=r"holds candidates: choose minari, .*, parquet, not lerobot"):
         export_dataset(dataset, "lerobot", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -185,8 +192,8 @@ def test_lerobot_files_are_cut_between_episodes() -> None:
 
 def test_hugging_face_files_hold_whole_blocks(store: Store) -> None:
     dataset = store([50] * 40)
-    assert huggingface.rows_a_file(dataset, 1) == 65_536
-    assert huggingface.rows_a_file(dataset, 2**28) % 65_536 == 0
+    assert parquet.rows_a_file(dataset, 1) == 65_536
+    assert parquet.rows_a_file(dataset, 2**28) % 65_536 == 0
 
 
 def test_mistakes_are_said_in_one_line(store: Store, tmp_path: Path, make: Make) -> None:
@@ -203,3 +210,9 @@ def test_mistakes_are_said_in_one_line(store: Store, tmp_path: Path, make: Make)
     (tmp_path / "file").write_text("")
     with pytest.raises(PmpoOfflineError, match=r"cannot write .*file/out"):
         export_dataset(dataset, "d4rl", tmp_path / "file/out")
+
+
+def test_the_page_lists_every_format() -> None:
+    page = (Path(__file__).parents[3] / "docs/datasets.md").read_text(encoding="utf-8")
+    for name in (*FORMATS, "trl"):
+        assert re.search(rf"^\|.*\| `{name}` \| {re.escape(WRITERS[name].description)} \|$", page, re.MULTILINE), name

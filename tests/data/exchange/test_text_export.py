@@ -18,13 +18,15 @@ from helpers.texts import completion, jsonl, prompt, save, ultrafeedback, unpair
 from pmpo_offline import data
 from pmpo_offline.build import TextOptions, import_text
 from pmpo_offline.data import Dataset, columns
-from pmpo_offline.data.exchange.export import export_dataset, left_out
+from pmpo_offline.data.exchange import export_dataset, left_out
 from pmpo_offline.data.exchange.origin import MARKER
-from pmpo_offline.data.exchange.writers import FORMATS, TEXT_FORMATS
+from pmpo_offline.data.exchange.writers import WRITERS
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 
 FORMS: tuple[data.Format, ...] = ("arrow", "hdf5")
 KEYS = ["prompt_id", "response_id"]
+
+TEXT_FORMATS = ["trl", "huggingface", "parquet"]
 
 
 def imported(source: Path | str, id: str | None = None, format: data.Format = "arrow", **asked: Any) -> Dataset:
@@ -194,10 +196,10 @@ def test_polars_opens_the_arrow_form(scored: Dataset) -> None:
     assert opened.sort(KEYS).equals(frame(scored))
 
 
-@pytest.mark.parametrize("to", sorted({*FORMATS, "trl"}))
+@pytest.mark.parametrize("to", sorted(WRITERS))
 def test_formats_are_for_texts_or_for_steps_or_both(scored: Dataset, store: Store, tmp_path: Path, to: str) -> None:
-    for dataset, known in ((scored, TEXT_FORMATS), (store([3, 1], "success"), FORMATS)):
-        if to in known:
+    for dataset in (scored, store([3, 1], "success")):
+        if dataset.metadata.kind in WRITERS[to].kinds:
             folder = export_dataset(dataset, to, tmp_path / f"{to}-{dataset.metadata.kind}")
             about = json.loads((folder / MARKER).read_text())
             assert about["dataset"]["id"] == dataset.metadata.id

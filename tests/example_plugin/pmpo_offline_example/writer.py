@@ -18,6 +18,7 @@ def write(folder: Path, dataset: Dataset) -> None:
 
 
 CSV = Writer(
+    "transitions as one CSV file, without vectors",
     write,
     loading=lambda dataset: ['import polars; steps = polars.read_csv("steps.csv")'],
     note="One row a step; observations and actions are left out.",

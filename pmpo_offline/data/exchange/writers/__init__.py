@@ -1,27 +1,53 @@
-"""The formats that datasets are exported to: a file each."""
+"""The formats that datasets are exported to: one registry, from which the errors and the help of `export` are made."""
 
 from __future__ import annotations
 
-from pmpo_offline.data.exchange.writers import texts
-from pmpo_offline.data.exchange.writers.d3rlpy import D3RLPY
-from pmpo_offline.data.exchange.writers.d4rl import D4RL
-from pmpo_offline.data.exchange.writers.huggingface import HUGGINGFACE
-from pmpo_offline.data.exchange.writers.lerobot import LEROBOT
-from pmpo_offline.data.exchange.writers.minari import MINARI
-from pmpo_offline.data.exchange.writers.parquet import PARQUET
-from pmpo_offline.data.exchange.writers.trl import TRL
-from pmpo_offline.data.exchange.writers.writer import Writer
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-__all__ = ["FORMATS", "TEXT_FORMATS", "Writer"]
+from pmpo_offline.runtime.registry import Registry
 
-FORMATS = {
-    "minari": MINARI,
-    "d4rl": D4RL,
-    "d3rlpy": D3RLPY,
-    "lerobot": LEROBOT,
-    "huggingface": HUGGINGFACE,
-    "parquet": PARQUET,
-}
-"""For transitions and candidates."""
-TEXT_FORMATS = {"trl": TRL, "huggingface": texts.HUGGINGFACE, "parquet": texts.PARQUET}
-"""For responses."""
+if TYPE_CHECKING:
+    from pmpo_offline.data import Dataset, Kind
+
+
+@dataclass(frozen=True)
+class Writer:
+    """A format: how a dataset is written in it, and what a reader of the files must know."""
+
+    description: str
+    """One line for the help."""
+    write: Callable[..., None]
+    """write(folder, dataset, **options): fill the empty folder; `OSError` if the disk refuses."""
+    loading: Callable[[Dataset], list[str]]
+    """The lines of Python that open the files."""
+    note: str | Callable[[Dataset], str]
+    """How rows and labels are to be read."""
+    kinds: tuple[Kind, ...] = ("transitions", "candidates")
+    """Kinds of dataset that it can write; without "candidates" it leaves candidate actions out."""
+    place: Callable[[Path, Dataset], Path] = lambda directory, dataset: directory
+    """The folder to write, given the one that the user chose."""
+    data_files: Callable[[Dataset], Mapping[str, str]] = lambda dataset: {}
+    """The files of each configuration of Hugging Face's front matter."""
+    left_out: Callable[[Dataset], list[str]] = lambda dataset: []
+    """What cannot be written, besides candidates."""
+    options: tuple[str, ...] = ()
+    """Names of further arguments of `write`."""
+
+
+_HERE = "pmpo_offline.data.exchange.writers"
+WRITERS: Registry[Writer] = Registry(
+    "format",
+    "pmpo_offline.writers",
+    {
+        "minari": f"{_HERE}.hdf5_files:MINARI",
+        "d4rl": f"{_HERE}.hdf5_files:D4RL",
+        "d3rlpy": f"{_HERE}.hdf5_files:D3RLPY",
+        "lerobot": f"{_HERE}.lerobot:LEROBOT",
+        "huggingface": f"{_HERE}.parquet:HUGGINGFACE",
+        "parquet": f"{_HERE}.parquet:PARQUET",
+        "trl": f"{_HERE}.trl:TRL",
+    },
+)

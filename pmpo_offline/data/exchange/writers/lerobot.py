@@ -23,11 +23,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pmpo_offline.data import columns
-from pmpo_offline.data.dataset import Dataset
-from pmpo_offline.data.exchange.writers.parquet import write_parts
-from pmpo_offline.data.exchange.writers.steps import BLOCK
-from pmpo_offline.data.exchange.writers.writer import Writer
+from pmpo_offline.data import Dataset, columns
+from pmpo_offline.data.exchange.writers import Writer
+from pmpo_offline.data.exchange.writers.parquet import BLOCK, write_parts
 from pmpo_offline.runtime import progress
 
 NOTE = (
@@ -91,7 +89,7 @@ def _frames(dataset: Dataset, first: int, end: int, fps: int) -> Iterator[pa.Tab
 
 
 def _vectors(values: NDArray[np.float32]) -> pa.Array:
-    """Return (n, width) as LeRobot wants it: lists, but plain numbers where the width is 1."""
+    """Return (n, width) as LeRobot stores it: lists, or plain numbers if the width is 1."""
     return columns.list_array(values) if values.shape[1] > 1 else pa.array(values[:, 0])
 
 
@@ -109,7 +107,7 @@ def _statistics(values: NDArray[np.float32], start: NDArray[np.int64]) -> dict[s
     """Return min, max, mean, std (E, ·) and count (E, 1) of the rows from each start to the next."""
     count = np.diff(start, append=len(values))
     columnwise: dict[str, list[NDArray[np.float64]]] = {"min": [], "max": [], "mean": [], "std": []}
-    for column in values.T:  # one by one, so that what is held in memory does not grow with the width
+    for column in values.T:  # one by one, to limit the memory
         mean = np.add.reduceat(column, start, dtype=np.float64) / count
         variance = np.add.reduceat((column - np.repeat(mean, count)) ** 2, start) / count
         found = (np.minimum.reduceat(column, start), np.maximum.reduceat(column, start), mean, np.sqrt(variance))
@@ -180,7 +178,7 @@ def _feature(dtype: str, width: int) -> dict[str, Any]:
 
 
 def _write_tasks(folder: Path, task: str) -> None:
-    """Write the table of tasks, whose index pandas must find to be the column `task`."""
+    """Write the table of tasks; pandas reads the column `task` as its index."""
     kinds = {"task_index": ("int64", "int64"), "task": ("unicode", "object")}
     described = [
         {"name": name, "field_name": name, "pandas_type": kind, "numpy_type": dtype, "metadata": None}
@@ -203,4 +201,6 @@ def loading(dataset: Dataset) -> list[str]:
     ]
 
 
-LEROBOT = Writer(write, loading, NOTE, holds_candidates=False, options=("fps",))
+LEROBOT = Writer(
+    "LeRobot's layout 3.0; frames have times (`--fps`)", write, loading, NOTE, kinds=("transitions",), options=("fps",)
+)

@@ -1,43 +1,53 @@
-"""To plain Parquet files for polars, DuckDB, pandas and the like.
+"""To Parquet: plain files for polars, DuckDB and pandas, or a folder for `datasets.load_dataset` and for the hub.
 
-transitions.parquet    the columns of `data.schema`, and `next_observation` on every row: no joining to be done
-episodes.parquet       the columns of `data.schema`
-candidates.parquet     where there are candidates
+    parquet        transitions.parquet     the columns of `data.schema`, and `next_observation` on every row
+                   episodes.parquet        the columns of `data.schema`; likewise candidates.parquet if there are any
+                   responses.parquet       of texts: all rows of both splits
+    huggingface    README.md               the card; its front matter names the files of each configuration
+                   data/transitions-00000-of-00003.parquet    files of some 256 MB; likewise episodes and candidates
+                   data/train-00000-of-00001.parquet          of texts: one file per split, labelled rows or not
+
+For Hugging Face every file's schema carries the features, so that lists keep their lengths.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pmpo_offline.data.dataset import Dataset
-from pmpo_offline.data.exchange.writers.steps import blocks
-from pmpo_offline.data.exchange.writers.writer import Writer
+from pmpo_offline.data import Dataset, columns
+from pmpo_offline.data.exchange.writers import Writer
 from pmpo_offline.runtime import progress
 
-NOTE = (
+BLOCK = 65_536
+"""Rows of a block: a few megabytes, whatever the dataset's size."""
+_FILE_SIZE = 2**28
+_STEPS_NOTE = (
     "One row a step, in order; `next_observation` is what was observed after it, at the end of an episode too. "
     "`label` is true for accept, false for reject and null where unlabelled; an absent `score` is null."
 )
+_TEXTS_NOTE = (
+    "One row a completion. `label` is true for accept, false for reject, null where unlabelled; an absent `score` is "
+    "null. Rows of one `prompt_id` answer the same prompt; a prompt is of one `split`."
+)
 
 
-def write(folder: Path, dataset: Dataset) -> None:
-    """Write the tables into `folder`."""
-
-    def steps() -> Iterator[pa.Table]:
-        for rows, block in blocks(dataset):
-            yield block.replace_schema_metadata(None)
-            progress.report("write rows", rows.stop, len(dataset))
-
-    write_parts(folder / "transitions.parquet", steps())
-    for name in ("episodes", "candidates"):
-        table: pa.Table | None = getattr(dataset, name)
-        if table is not None:
-            write_parts(folder / f"{name}.parquet", [table.replace_schema_metadata(None)])
+def blocks(dataset: Dataset, first: int = 0, end: int | None = None) -> Iterator[tuple[slice, pa.Table]]:
+    """Yield (rows, table) of rows first … end − 1 of transitions, with their `next_observation` as a last column."""
+    end = len(dataset) if end is None else end
+    for start in range(first, end, BLOCK):
+        rows = slice(start, min(start + BLOCK, end))
+        following = columns.list_array(dataset.next_observation(np.arange(rows.start, rows.stop)))
+        table = dataset.table.slice(start, rows.stop - start)
+        yield rows, table.append_column("next_observation", following).combine_chunks()
+        progress.report("write rows", rows.stop, len(dataset))
 
 
 def write_parts(path: Path, parts: Iterable[pa.Table]) -> None:
@@ -49,12 +59,102 @@ def write_parts(path: Path, parts: Iterable[pa.Table]) -> None:
             writer.write_table(part)
 
 
-def loading(dataset: Dataset) -> list[str]:
-    """Return the lines of Python that open it."""
+def splits(table: pa.Table) -> dict[str, pa.Table]:
+    """Return the rows of each split that has any, train first."""
+    parts = {name: table.filter(pc.equal(table["split"], name)) for name in ("train", "test")}
+    return {name: part for name, part in parts.items() if part.num_rows}
+
+
+def write_table(path: Path, table: pa.Table, store_schema: bool = True) -> None:
+    """Write one table into one file, with Arrow's own types of its columns or without."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path, compression="zstd", row_group_size=BLOCK, store_schema=store_schema)
+
+
+def rows_a_file(dataset: Dataset, file_size: int = _FILE_SIZE) -> int:
+    """Return how many transitions fill a file of `file_size` bytes, in whole blocks."""
+    row: int = max(1, dataset.table.nbytes // len(dataset))
+    return max(1, file_size // row // BLOCK) * BLOCK
+
+
+def _write_plain(folder: Path, dataset: Dataset) -> None:
+    if dataset.episodes is None:
+        write_table(folder / "responses.parquet", dataset.table.replace_schema_metadata(None))
+        progress.report("write rows", len(dataset), len(dataset))
+        return
+    steps = (block.replace_schema_metadata(None) for _, block in blocks(dataset))
+    write_parts(folder / "transitions.parquet", steps)
+    for name, table in _others(dataset).items():
+        write_parts(folder / f"{name}.parquet", [table.replace_schema_metadata(None)])
+
+
+def _write_for_hugging_face(folder: Path, dataset: Dataset) -> None:
+    (folder / "data").mkdir()
+    if dataset.episodes is None:
+        for name, part in splits(dataset.table).items():
+            write_table(folder / _name(name), part)
+        progress.report("write rows", len(dataset), len(dataset))
+        return
+    features = json.loads(dataset.table.schema.metadata[b"huggingface"])
+    described = features["info"]["features"]
+    described["next_observation"] = described["observation"]
+    schema = {"huggingface": json.dumps(features)}
+    size = rows_a_file(dataset)
+    count = -(-len(dataset) // size)
+    for index in range(count):
+        found = blocks(dataset, index * size, min((index + 1) * size, len(dataset)))
+        steps = (block.replace_schema_metadata(schema) for _, block in found)
+        write_parts(folder / _name("transitions", index, count), steps)
+    for name, table in _others(dataset).items():
+        write_parts(folder / _name(name), [table])
+
+
+def _others(dataset: Dataset) -> dict[str, pa.Table]:
+    tables = {"episodes": dataset.episodes, "candidates": dataset.candidates}
+    return {name: table for name, table in tables.items() if table is not None}
+
+
+def _name(table: str, index: int = 0, count: int = 1) -> str:
+    return f"data/{table}-{index:05d}-of-{count:05d}.parquet"
+
+
+def _data_files(dataset: Dataset) -> Mapping[str, str]:
+    if dataset.episodes is None:
+        parts = [f"{{split: {name}, path: data/{name}-*.parquet}}" for name in splits(dataset.table)]
+        return {"responses": f"[{', '.join(parts)}]"}
+    return {name: f"data/{name}-*.parquet" for name in ("transitions", *_others(dataset))}
+
+
+def _load_plain(dataset: Dataset) -> list[str]:
+    if dataset.episodes is None:
+        return ['import polars; polars.scan_parquet("responses.parquet")']
     return [
         'import polars; transitions = polars.scan_parquet("transitions.parquet")',
         "import duckdb; duckdb.sql(\"select label, avg(reward) from 'transitions.parquet' group by label\")",
     ]
 
 
-PARQUET = Writer(write, loading, NOTE)
+def _load_with_hugging_face(dataset: Dataset) -> list[str]:
+    name, configuration = ("responses", "") if dataset.episodes is None else ("transitions", ', "transitions"')
+    return [f'import datasets; {name} = datasets.load_dataset("path/of/this/folder"{configuration}, split="train")']
+
+
+def _note(dataset: Dataset) -> str:
+    return _TEXTS_NOTE if dataset.episodes is None else _STEPS_NOTE
+
+
+PARQUET = Writer(
+    "plain Parquet files; the next observation is a column",
+    _write_plain,
+    _load_plain,
+    _note,
+    kinds=("transitions", "candidates", "responses"),
+)
+HUGGINGFACE = Writer(
+    "Parquet with a card, for `datasets.load_dataset(folder)`",
+    _write_for_hugging_face,
+    _load_with_hugging_face,
+    _note,
+    kinds=("transitions", "candidates", "responses"),
+    data_files=_data_files,
+)

@@ -1,11 +1,11 @@
-"""To TRL: what its trainers take without a change.
+"""To TRL: files that its trainers take unchanged.
 
 kto/train.parquet, kto/test.parquet    prompt, completion, label: the labelled responses (a null label ends KTOTrainer
                                        with an error of torch's), and beside them score, ids, source and split
 dpo/train.parquet, dpo/test.parquet    prompt, chosen, rejected: every accepted response with every rejected one of its
                                        prompt, and their scores and response_ids
 
-Rows are shuffled: KTOTrainer reads them in their order, and a minibatch of one class teaches it nothing of the other.
+Rows are shuffled: KTOTrainer reads them in their order, and would otherwise get minibatches of one class.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from pmpo_offline.data.dataset import Dataset
-from pmpo_offline.data.exchange.writers.texts import splits, write_table
-from pmpo_offline.data.exchange.writers.writer import Writer
+from pmpo_offline.data import Dataset
+from pmpo_offline.data.exchange.writers import Writer
+from pmpo_offline.data.exchange.writers.parquet import splits, write_table
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.random_words import random_words
@@ -31,14 +31,14 @@ NOTE = (
 
 
 def write(folder: Path, dataset: Dataset) -> None:
-    """Write both forms, each with a file a split; `UserError` where nothing is labelled."""
+    """Write both forms, each with one file per split; `UserError` if nothing is labelled."""
     forms = {"kto": labelled(dataset), "dpo": pairs(dataset)}
     if forms["kto"].is_empty():
         raise UserError(f"no response of {dataset.metadata.id} is labelled, and TRL takes labelled ones only")
     for done, (name, rows) in enumerate(forms.items()):
         order = np.argsort(random_words(rows.height, dataset.metadata.seed, name), kind="stable")
         for split, part in splits(rows[order].to_arrow()).items():
-            # Polars' own types of text, which not everybody reads, stay out of the file.
+            # Without polars' own types of text, which not all readers know.
             write_table(folder / name / f"{split}.parquet", part, store_schema=False)
         progress.report("write rows", done + 1, len(forms))
 
@@ -67,7 +67,7 @@ def pairs(dataset: Dataset) -> pl.DataFrame:
 
 
 def left_out(dataset: Dataset) -> list[str]:
-    """Return what has no place in TRL's forms."""
+    """Return what TRL's forms cannot hold."""
     unlabelled = dataset.metadata.counts.unlabelled
     missing = [f"{unlabelled:,} unlabelled responses"] if unlabelled else []
     none = "pairs (no prompt has both an accepted and a rejected response)"
@@ -97,4 +97,12 @@ def _rows(dataset: Dataset) -> pl.DataFrame:
     return pl.DataFrame(pl.from_arrow(dataset.table))
 
 
-TRL = Writer(write, loading, NOTE, data_files=data_files, left_out=left_out)
+TRL = Writer(
+    "labelled responses for KTOTrainer, and pairs for DPOTrainer",
+    write,
+    loading,
+    NOTE,
+    kinds=("responses",),
+    data_files=data_files,
+    left_out=left_out,
+)

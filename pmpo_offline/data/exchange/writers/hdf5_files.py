@@ -1,0 +1,170 @@
+"""To HDF5: a Minari directory, and the flat files of D4RL and d3rlpy.
+
+D4RL, one flat file with a row a step:
+observations, next_observations (N, O)   actions (N, A)   rewards (N,)
+terminals (N,)  the task ended the episode                timeouts (N,)  the horizon cut it
+scores (N,)     NaN where absent                          labels (N,)    +1, −1, 0 unlabelled
+metadata/…      episodes and candidates, one dataset a column
+
+d3rlpy, the file that its own `ReplayBuffer.load` opens (the dump of version 2.1):
+columns, num_episodes, version            d3rlpy reads them first
+observations_<e> (T, O)   actions_<e> (T, A)   rewards_<e> (T, 1)   terminated_<e> ()      episode e, cut exactly
+scores, labels (N,)       a row a step, all episodes in order; d3rlpy ignores them
+metadata/…                episodes, with the final observations, and candidates
+
+d3rlpy has no place for an episode's final observation: it takes zeros after a terminated episode, and never draws the
+last step of a truncated one (nor a truncated episode of one step at all). All other steps it reads as they are.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from pmpo_offline.data import Dataset, columns, hdf5
+from pmpo_offline.data.exchange.writers import Writer
+from pmpo_offline.data.exchange.writers.parquet import blocks
+from pmpo_offline.runtime import progress
+
+_MATRICES = {"observations": "observation", "actions": "action", "next_observations": "next_observation"}
+_VECTORS = {
+    "rewards": ("reward", np.float32),
+    "terminals": ("terminated", np.bool_),
+    "timeouts": ("truncated", np.bool_),
+    "scores": ("score", np.float32),
+}
+
+
+def _write_minari(folder: Path, dataset: Dataset) -> None:
+    hdf5.write_minari(folder, dataset.metadata, dataset.table, dataset.episodes)
+    if dataset.candidates is not None:
+        with hdf5.new_file(folder / "candidates.hdf5", hdf5.flat_size(dataset.candidates)) as file:
+            hdf5.write_flat(file, dataset.candidates)
+
+
+def _write_d4rl(folder: Path, dataset: Dataset) -> None:
+    with hdf5.new_file(folder / f"{_name(dataset)}.hdf5", _size(dataset)) as file:
+        n, schema = len(dataset), dataset.table.schema
+        for name, column in _MATRICES.items():
+            width = schema.field(column.removeprefix("next_")).type.list_size
+            file.create_dataset(name, (n, width), np.float32)
+        for name, (_, dtype) in _VECTORS.items():
+            file.create_dataset(name, (n,), dtype)
+        file.create_dataset("labels", (n,), np.int8)
+        for rows, block in blocks(dataset):
+            for name, column in _MATRICES.items():
+                file[name][rows] = columns.matrix(block, column)
+            for name, (column, _) in _VECTORS.items():
+                file[name][rows] = columns.vector(block, column)
+            file["labels"][rows] = columns.labels(block)
+        _write_about(file, dataset)
+
+
+def _write_d3rlpy(folder: Path, dataset: Dataset) -> None:
+    count = dataset.metadata.counts.episodes
+    with hdf5.new_file(folder / f"{_name(dataset)}.h5", _size(dataset) + 4096 * count) as file:
+        file.create_dataset("columns", data=["observations", "actions", "rewards", "terminated"])
+        file.create_dataset("num_episodes", data=count)
+        file.create_dataset("version", data="2.1")
+        _write_episodes(file, dataset)
+        hdf5.put(file.id, "scores", columns.vector(dataset.table, "score"))
+        hdf5.put(file.id, "labels", columns.labels(dataset.table))
+        _write_about(file, dataset)
+
+
+def _write_episodes(file: h5py.File, dataset: Dataset) -> None:
+    steps, episodes = dataset.table, dataset.episodes
+    vectors = {
+        "observations": columns.matrix(steps, "observation"),
+        "actions": columns.matrix(steps, "action"),
+        "rewards": columns.vector(steps, "reward")[:, None],
+    }
+    start, terminated = columns.vector(episodes, "start"), columns.vector(episodes, "terminated")
+    ends = start + columns.vector(episodes, "length")
+    count = len(start)
+    for index, (first, end) in enumerate(zip(start.tolist(), ends.tolist(), strict=True)):
+        for name, values in vectors.items():
+            hdf5.put(file.id, f"{name}_{index}", values[first:end])
+        hdf5.put(file.id, f"terminated_{index}", np.array(terminated[index]))
+        if index % 64 == 63 or index == count - 1:
+            progress.report("write rows", index + 1, count)
+
+
+def _write_about(file: h5py.File, dataset: Dataset) -> None:
+    """Write the groups `metadata/episodes` and `metadata/candidates`, and attributes that describe the dataset.
+
+    D4RL's readers expect a row a step in every dataset of a file, except in those with "metadata" in their names.
+    """
+    for name in ("episodes", "candidates"):
+        table = getattr(dataset, name)
+        if table is not None:
+            hdf5.write_flat(file.create_group(f"metadata/{name}"), table)
+    metadata = dataset.metadata
+    attributes = {"id": metadata.id, "task": metadata.task, "label": str(metadata.label), "licence": metadata.licence}
+    file.attrs.update(attributes)
+    if references := metadata.references:
+        versions = json.dumps(references.versions)
+        file.attrs.update({"ref_min_score": references.min, "ref_max_score": references.max, "ref_versions": versions})
+
+
+def _name(dataset: Dataset) -> str:
+    return dataset.metadata.id.rpartition("/")[2]
+
+
+def _size(dataset: Dataset) -> int:
+    """Return an upper bound of the bytes that the dataset takes in HDF5, next observations included."""
+    tables = [table for table in (dataset.episodes, dataset.candidates) if table is not None]
+    width: int = dataset.table.schema.field("observation").type.list_size
+    return sum(map(hdf5.flat_size, [dataset.table, *tables])) + 4 * width * len(dataset)
+
+
+def _load_minari(dataset: Dataset) -> list[str]:
+    return [
+        "# with MINARI_DATASETS_PATH set to the folder that was chosen for the export",
+        f'import minari; dataset = minari.load_dataset("{dataset.metadata.id}")',
+    ]
+
+
+def _load_d4rl(dataset: Dataset) -> list[str]:
+    return [
+        "import h5py",
+        f'with h5py.File("{_name(dataset)}.hdf5") as file:',
+        '    dataset = {name: file[name][()] for name in file if name != "metadata"}',
+    ]
+
+
+def _load_d3rlpy(dataset: Dataset) -> list[str]:
+    return [
+        "from d3rlpy.dataset import InfiniteBuffer, ReplayBuffer",
+        f'with open("{_name(dataset)}.h5", "rb") as file:',
+        "    dataset = ReplayBuffer.load(file, InfiniteBuffer())",
+    ]
+
+
+MINARI = Writer(
+    "a Minari directory; labels are `infos/label`",
+    _write_minari,
+    _load_minari,
+    "An episode has one observation more than actions: after the last step comes the final observation. `infos/label` "
+    "is 1 for accept, -1 for reject and 0 where unlabelled; an absent `infos/score` is NaN.",
+    place=lambda directory, dataset: directory / dataset.metadata.id,
+)
+D4RL = Writer(
+    "one flat HDF5 file in D4RL's layout",
+    _write_d4rl,
+    _load_d4rl,
+    "One row a step, in order; `next_observations` is what was observed after it, at the end of an episode too. "
+    "`terminals` is the task's end, `timeouts` the horizon's. `labels` is 1 for accept, -1 for reject and 0 where "
+    "unlabelled; an absent score is NaN.",
+)
+D3RLPY = Writer(
+    "the HDF5 file that d3rlpy's `ReplayBuffer.load` opens",
+    _write_d3rlpy,
+    _load_d3rlpy,
+    "Episodes are cut exactly. d3rlpy has no place for final observations (`metadata/episodes/final_observation`): it "
+    "takes zeros after a terminated episode and never draws the last step of a truncated one. `labels` is 1 for "
+    "accept, -1 for reject and 0 where unlabelled, a row a step; an absent score is NaN.",
+)
