@@ -71,41 +71,38 @@ class Local:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
+        self._keys: list[str] = []
+        self._errors: list[tuple[str, PmpoOfflineError]] = []
         self._models: dict[str, str | None] = {}
 
     def run(self) -> tuple[list[str], list[str]]:
         """Run what is missing, as `Executor.run`."""
-        plan = self.plan
+        plan, done = self.plan, 0
         if plan.workers is not None:
             torch.set_num_threads(plan.workers)
-        keys: list[str] = []
-        failures: list[str] = []
-        # An algorithm or a share may be impossible where others are not, which must not hold up the rest of the table.
-        error: PmpoOfflineError | None = None
-        done = 0
         for condition, neighbours in groupby(plan.cells, key=lambda cell: cell.condition):
             cells = list(neighbours)
-            try:
+            with self._failing(condition.title):
                 dataset = self.open(condition)
-            except PmpoOfflineError as failure:
-                error = failure
-                failures.append(f"{condition.title}: {failure}")
-                done += len(cells)
-                continue
-            jobs = [Job(plan.suite, cell, dataset) for cell in cells]
-            with self.learner(jobs) as learn:
-                for job in jobs:
-                    progress.report("benchmark", done, len(plan.cells))
-                    try:
-                        self.cell(job, learn, keys)
-                    except PmpoOfflineError as failure:
-                        error = failure
-                        failures.append(f"{job.cell.title}: {failure}")
-                    done += 1
+                jobs = [Job(plan.suite, cell, dataset) for cell in cells]
+                with self.learner(jobs) as learn:
+                    for number, job in enumerate(jobs):
+                        progress.report("benchmark", done + number, len(plan.cells))
+                        with self._failing(job.cell.title):
+                            self.cell(job, learn)
+            done += len(cells)
         progress.report("benchmark", done, len(plan.cells))
-        if error is not None and not keys:
-            raise error
-        return keys, failures
+        if self._errors and not self._keys:
+            raise self._errors[-1][1]
+        return self._keys, [f"{title}: {error}" for title, error in self._errors]
+
+    @contextmanager
+    def _failing(self, title: str) -> Iterator[None]:
+        """Record an error: where an algorithm or a share is impossible, others are not, and the table goes on."""
+        try:
+            yield
+        except PmpoOfflineError as error:
+            self._errors.append((title, error))
 
     def open(self, condition: Condition) -> Dataset:
         """Return a condition's dataset: a stored one with other labels in memory, or one that is built."""
@@ -173,8 +170,8 @@ class Local:
                 self._models[job.model] = model_hash(model_directory(job.model, self.plan.home))
         return self._models[job.model]
 
-    def cell(self, job: Job, learn: Learn, keys: list[str]) -> None:
-        """Train, evaluate and store what is missing of a cell; add the keys of its rows, even if some fail."""
+    def cell(self, job: Job, learn: Learn) -> None:
+        """Train, evaluate and store what is missing of a cell; record the keys of its rows, even if some fail."""
         results = self.plan.results
         try:
             missing = self.missing(job)
@@ -184,7 +181,7 @@ class Local:
                 columns = [pl.lit(value, SCHEMA[column]).alias(column) for column, value in constants]
                 results.write(key, scores.with_columns(columns), model)
         finally:
-            keys += [key for key in job.rows if results.path(key).exists()]
+            self._keys += [key for key in job.rows if results.path(key).exists()]
 
 
 EXECUTORS: Registry[type[Executor]] = Registry("executor", "pmpo_offline.executors", {"local": Local})

@@ -68,7 +68,7 @@ def side_by_side(wanted: Sequence[tuple[Job, Missing]], plan: Plan, model: str |
     done = len(runs) - len(unfinished)
     at_once = min(plan.workers or min(AT_ONCE, os.cpu_count() or 1), len(unfinished))
 
-    def learn(finish: Mapping[tuple[str, int], Callable[[], list[str]]]) -> Learn:
+    def learn(finish: Mapping[tuple[str, int], Callable[[], list[str] | None]]) -> Learn:
         def collect(job: Job, missing: Missing) -> Iterator[tuple[str, pl.DataFrame]]:
             nonlocal done
             failure: PmpoOfflineError | None = None
@@ -77,7 +77,7 @@ def side_by_side(wanted: Sequence[tuple[Job, Missing]], plan: Plan, model: str |
                 try:
                     for name in mine:
                         if name in finish:
-                            for message in finish[name]():
+                            for message in finish[name]() or ():
                                 warnings.warn(message, stacklevel=2)
                             done += 1
                         progress.report("training runs", done, len(runs))
@@ -92,17 +92,12 @@ def side_by_side(wanted: Sequence[tuple[Job, Missing]], plan: Plan, model: str |
         return collect
 
     if at_once <= 1 or torch.cuda.is_available():
-        yield learn({name: partial(_here, run) for name, run in unfinished.items()})
+        yield learn({name: partial(execute, run) for name, run in unfinished.items()})
         return
     with processes(at_once, "trained a language model") as submit:
         threads = max(1, (os.cpu_count() or 1) // at_once)
         tasks = {name: submit(_elsewhere, run, threads) for name, run in unfinished.items()}
         yield learn({name: task.result for name, task in tasks.items()})
-
-
-def _here(run: Run) -> list[str]:
-    execute(run)
-    return []
 
 
 def _elsewhere(run: Run, threads: int) -> list[str]:

@@ -62,17 +62,7 @@ class LocalJudge:
 
     def __init__(self, model: LanguageModel) -> None:
         """Take any causal language model; its chat template is used if it has one."""
-        self.model = model
-
-    @property
-    def name(self) -> str:
-        """The model's name."""
-        return self.model.name
-
-    @property
-    def identity(self) -> str:
-        """The model's weights and tokenizer."""
-        return self.model.digest
+        self.model, self.name, self.identity = model, model.name, model.digest
 
     def answer(self, questions: Sequence[Question]) -> Iterator[tuple[int, str]]:
         """Yield answers, long questions first; an exact tie is the empty answer.
@@ -161,16 +151,8 @@ class RemoteJudge:
         local = urlsplit(self.url).hostname in ("localhost", "127.0.0.1", "::1")
         self._opener = urllib.request.build_opener(_NoRedirect, *([urllib.request.ProxyHandler({})] if local else []))
         self.model = model or self._only_model()
-
-    @property
-    def name(self) -> str:
-        """The model and where it is."""
-        return f"{self.model} at {self.url}"
-
-    @property
-    def identity(self) -> str:
-        """The address, the model and the options: all that is known about a remote model."""
-        return json.dumps([self.url, self.model, self.options], sort_keys=True)
+        self.name = f"{self.model} at {self.url}"
+        self.identity = json.dumps([self.url, self.model, self.options], sort_keys=True)
 
     def answer(self, questions: Sequence[Question]) -> Iterator[tuple[int, str]]:
         """Yield answers as they come.

@@ -98,13 +98,10 @@ def templates(path: Path = SHIPPED) -> Templates:
 class Judge(Protocol):
     """Something that answers questions."""
 
-    @property
-    def name(self) -> str:
-        """For messages and reports."""
-
-    @property
-    def identity(self) -> str:
-        """What its answers depend on beside the question: judges of equal identity share answers."""
+    name: str
+    """For messages and reports."""
+    identity: str
+    """All that its answers depend on beside the question: judges of equal identity share answers."""
 
     def answer(self, questions: Sequence[Question]) -> Iterator[tuple[int, str]]:
         """Yield the index of a question and its answer, in any order, each as soon as it is known."""
