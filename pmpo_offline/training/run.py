@@ -102,7 +102,7 @@ def _train_control(stack: Stack, output: Path) -> dict[str, Any]:
     if record := finished(output, stack.identity):
         return record
     checkpoint, begun = output / "checkpoint.safetensors", output / ".begun"
-    claim(output, begun, stack.identity)
+    claim(output, begun, stack.identity, checkpoint.exists())
     trained = train(
         stack.dataset,
         stack.algorithm,
@@ -126,7 +126,7 @@ def _train_control(stack: Stack, output: Path) -> dict[str, Any]:
         "algorithm": stack.algorithm.name,
         "objective": stack.algorithm.objective,
         "settings": stack.complete[0],
-        "training": stack.hyper.model_dump(),
+        "training": stack.hyper.model_dump(mode="json"),
         "seed": seed,
         "shuffle_labels": stack.shuffled,
         "policy": "policy.safetensors",
@@ -187,19 +187,22 @@ def _artefact_hash(output: Path, record: Mapping[str, Any]) -> str | None:
         return None
 
 
-def claim(output: Path, marker: Path, identity: str) -> None:
+def claim(output: Path, marker: Path, identity: str, resumable: bool) -> None:
     """Take an empty directory, or one in which a run was begun; no file of anything else is ever overwritten.
 
     Args:
         output: the run's directory.
         marker: a file in it whose presence says that a run has begun.
         identity: of the run, which becomes the marker's content.
+        resumable: whether the run that was begun there has left a checkpoint.
 
     Raises:
-        UserError: the directory is something else, or holds other files.
+        UserError: the directory is something else, holds other files, or another run that can be resumed.
         PmpoOfflineError: the disk refuses.
     """
     try:
+        if resumable and marker.is_file() and marker.read_text(errors="replace") != identity:
+            raise UserError(f"{output} holds another run that was stopped: name another --output, or delete it")
         foreign = output.exists() and not output.is_dir()
         if not foreign and not marker.is_file():
             # Empty folders are what a kill before the marker leaves.

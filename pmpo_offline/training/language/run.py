@@ -133,7 +133,7 @@ def train_language(
     check_held_out(dataset, base.tokenizer, context(base))
 
     checkpoints = output / "checkpoints"
-    _claim(checkpoints, run)
+    claim(output, checkpoints / _OWNER, run, bool(checkpoints_in(checkpoints)))
     transformers.set_seed(seed)
     cut = hyper.cut(base.model.config.get_text_config().num_hidden_layers)
     adapted = add_lora(base.model, hyper.lora_rank, hyper.lora_alpha, hyper.lora_targets, cut)
@@ -232,14 +232,6 @@ class _Monitor(transformers.TrainerCallback):  # type: ignore[misc]
         raise PmpoOfflineError(
             f"{self._name} diverged: {what} at step {step} with {settings}: raise beta or lower learning_rate"
         )
-
-
-def _claim(checkpoints: Path, run: str) -> None:
-    """Mark a folder as that of this run's checkpoints; `UserError` if it holds another run's, or other files."""
-    owner = checkpoints / _OWNER
-    if owner.is_file() and owner.read_text(errors="replace") != run and checkpoints_in(checkpoints):
-        raise UserError(f"{checkpoints.parent} holds another run that was stopped: name another --output, or delete it")
-    claim(checkpoints.parent, owner, run)
 
 
 def _discard(checkpoints: Path) -> None:
