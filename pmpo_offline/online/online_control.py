@@ -118,7 +118,7 @@ class OnlineControl:
         _, _, observed = self._environments.observation.shape
         acted = rules.action_dim
         self._replay = Replay(hyper.ticks, len(seeds), hyper.environments, observed, acted)
-        self._policy = PerceptronPolicy(seeds, observed, acted, hidden=hyper.hidden, std=hyper.std, pace=hyper.pace)
+        self._policy = PerceptronPolicy(seeds, (observed, *hyper.hidden, acted), std=hyper.std, pace=hyper.pace)
         self._improver = Improver(self._policy, algorithm, hyper.improvement, seeds)
         self._critic = DoubleQ(seeds, observed + acted, hyper.critic_hidden, 0.0, torch.device("cpu"))
         _zero_heads(self._critic)

@@ -23,33 +23,21 @@ class PerceptronPolicy(nn.Module):
 
     Args:
         seeds: one initialisation seed a run; R is their number.
-        observation_dim: O; observations are expected to be normalised by the caller.
-        action_dim: A.
-        hidden: widths of the tanh layers.
+        widths: O, those of the tanh layers, A; observations are expected to be normalised by the caller.
         std: the deviation that every run begins with, above 0.
         pace: how fast the deviation learns beside the mean, whose weights Adam moves by as much an update: the smaller,
             the longer a run explores.
     """
 
-    def __init__(
-        self,
-        seeds: Sequence[int],
-        observation_dim: int,
-        action_dim: int,
-        *,
-        hidden: Sequence[int],
-        std: float,
-        pace: float,
-    ) -> None:
+    def __init__(self, seeds: Sequence[int], widths: Sequence[int], *, std: float, pace: float) -> None:
         super().__init__()
-        self.runs, self.action_dim = len(seeds), action_dim
+        self.runs, self.action_dim = len(seeds), widths[-1]
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        widths = [observation_dim, *hidden]
         layers: list[nn.Module] = []
-        for inputs, outputs in pairwise(widths):
+        for inputs, outputs in pairwise(widths[:-1]):
             layers += [StackedLinear(generators, inputs, outputs), nn.Tanh()]
-        self.network = nn.Sequential(*layers, StackedLinear(generators, widths[-1], action_dim, gain=0.1))
-        self.wider = nn.Parameter(torch.zeros(self.runs, 1, action_dim))
+        self.network = nn.Sequential(*layers, StackedLinear(generators, *widths[-2:], gain=0.1))
+        self.wider = nn.Parameter(torch.zeros(self.runs, 1, self.action_dim))
         self._start, self._pace = math.log(std), pace
 
     @property

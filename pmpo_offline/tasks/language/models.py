@@ -148,9 +148,7 @@ def _make_smollm2(directory: Path) -> None:
     progress.report(stage, 1, 1)
 
 
-@cache
-def _hash(path: Path) -> str:
-    return hash_file(path)
+_hash = cache(hash_file)
 
 
 class Maker(NamedTuple):

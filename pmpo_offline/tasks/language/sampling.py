@@ -87,7 +87,7 @@ def draw(model: LanguageModel, prompts: Sequence[str], spec: SamplingSpec, batch
             mine = drawn[place * per_prompt : (place + 1) * per_prompt]
             result.tokens[i] = [tuple(ids) for ids, _ in mine]
             result.ended[i] = [ended for _, ended in mine]
-            result.text[i] = [_text(model, ids) for ids in result.tokens[i]]
+            result.text[i] = [_decode(model, ids) for ids in result.tokens[i]]
         progress.report("sample completions", start + len(chosen), len(order))
     return result
 
@@ -200,7 +200,7 @@ def _check_lengths(model: LanguageModel, rows: Sequence[Sequence[int]], tokens: 
         )
 
 
-def _text(model: LanguageModel, ids: Sequence[int]) -> str:
+def _decode(model: LanguageModel, ids: Sequence[int]) -> str:
     text: str = model.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return text
 

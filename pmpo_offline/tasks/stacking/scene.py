@@ -29,14 +29,6 @@ TIMESTEP = 0.005
 MAX_HALF_WIDTH = 0.032  # metres; the gripper opens to 0.040 a side
 _MIN_DISTANCE = 0.085  # metres, between the centres of objects
 
-_FINGER = """
-<body name="{side}_finger" pos="0 {y} 0" gravcomp="1">
-  <joint name="{side}" type="slide" axis="0 {sign} 0" range="0 .045" damping="2" armature=".05"/>
-  <geom name="{side}_pad" class="pad" type="box" size=".011 .005 .016"/>
-  <geom class="steel" type="box" size=".008 .004 .025" pos="0 0 .04" mass=".02"/>
-  <site name="{side}_touch" type="box" size=".012 .006 .017" rgba="0 0 0 0"/>
-</body>"""
-
 
 @dataclass(frozen=True)
 class Shape:
@@ -181,8 +173,6 @@ def scene_xml(triplet: Triplet) -> str:
             timestep=TIMESTEP,
             meshes="".join(mesh(n, s) for n, s in zip(OBJECTS, triplet, strict=True)),
             bodies="".join(body(n, c) for n, c in zip(OBJECTS, COLOURS, strict=True)),
-            left_finger=_FINGER.format(side="left", y=0.005, sign=1),
-            right_finger=_FINGER.format(side="right", y=-0.005, sign=-1),
             contacts="".join(
                 f'<contact name="{a}_{b}" geom1="{a}" geom2="{b}" data="found" num="1"/>' for a, b in TOUCHES
             ),
