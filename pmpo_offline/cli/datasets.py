@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +15,26 @@ from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 
 if TYPE_CHECKING:
     from pmpo_offline.data import Dataset
+    from pmpo_offline.runtime.registry import Registry
+
+
+REGISTRIES = {
+    "tasks": "pmpo_offline.tasks:TASKS",
+    "language tasks": "pmpo_offline.tasks.language:TASKS",
+    "rewards": "pmpo_offline.tasks.language:REWARDS",
+    "objectives": "pmpo_offline.declarations:OBJECTIVES",
+    "readers": "pmpo_offline.data.exchange.readers:READERS",
+    "forms": "pmpo_offline.data.exchange.forms:FORMS",
+    "writers": "pmpo_offline.data.exchange.writers:WRITERS",
+    "executors": "pmpo_offline.benchmark.executors:EXECUTORS",
+    "report sections": "pmpo_offline.benchmark.report:SECTIONS",
+}
+"""What other packages may add to, beside datasets and algorithms."""
+OURS = "pmpo-offline"
 
 
 def list_names(home: Home = None, json: Json = False) -> None:
-    """List the datasets, suites and algorithms that there are."""
+    """List datasets, suites, algorithms, tasks, objectives and formats, and the packages that extensions are from."""
     from pmpo_offline.data import stored_ids
     from pmpo_offline.declarations import catalog
 
@@ -29,22 +47,29 @@ def list_names(home: Home = None, json: Json = False) -> None:
         ],
         "suites": [{"name": suite.name, "title": suite.title} for suite in catalog.suites()],
         "algorithms": [
-            {"name": each.name, "family": each.family, "title": each.title}
+            {
+                "name": each.name,
+                "family": each.family,
+                "title": each.title,
+                "package": catalog.source("algorithms", each.name, each.family),
+            }
             for family in catalog.families()
             for each in catalog.algorithms(family)
         ],
     }
+    for kind, place in REGISTRIES.items():
+        module, _, name = place.partition(":")
+        registry: Registry[object] = getattr(importlib.import_module(module), name)
+        content[kind] = [{"name": each, "package": registry.source(each)} for each in registry]
     if json:
         return emit(content)
-    shown = {kind: entries for kind, entries in content.items() if kind != "algorithms"}
-    for entry in content["algorithms"]:
-        shown.setdefault(f"algorithms, {entry['family']}", []).append(entry)
-    for kind, entries in shown.items():
-        print(f"{kind}:")
-        for entry in entries:
-            name = entry.get("id") or entry["name"]
-            mark = "" if entry.get("built", True) else " (not built)"
-            print(f"  {name}{mark}  {entry['title']}".rstrip())
+    for kind, entries in content.items():
+        for family, group in groupby(entries, lambda entry: entry.get("family")):
+            print(f"{kind}, {family}:" if family else f"{kind}:")
+            for entry in group:
+                mark = "" if entry.get("built", True) else " (not built)"
+                origin = "" if entry.get("package", OURS) == OURS else f"  (from {entry['package']})"
+                print(f"  {entry.get('id') or entry['name']}{mark}  {entry.get('title', '')}{origin}".rstrip())
     return None
 
 

@@ -134,8 +134,16 @@ def test_list_knows_what_is_built(built, capsys):
     content = json.loads(capsys.readouterr().out)
     assert {"id": "test/small-v0", "built": True, "title": "success:0.5, 0.25 accepted"} in content["datasets"]
     assert {"quick", "stacking"} <= {suite["name"] for suite in content["suites"]}
+    assert {"name": "rgb-stacking/proxy", "package": "pmpo-offline"} in content["tasks"]
+    assert {"name": "pmpo", "package": "pmpo-offline"} in content["objectives"]
+    assert {"d4rl", "minari"} <= {each["name"] for each in content["readers"]} & {x["name"] for x in content["writers"]}
+    assert "trl-paired" in {form["name"] for form in content["forms"]}
+    assert {each["package"] for each in content["algorithms"]} == {"pmpo-offline"}
     assert run(["list"]) == 0
-    assert "  test/small-v0  success:0.5, 0.25 accepted\n" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "  test/small-v0  success:0.5, 0.25 accepted\n" in shown
+    assert "\nobjectives:\n  pmpo\n" in shown
+    assert "algorithms, control:\n" in shown
 
 
 @pytest.mark.parametrize("by_path", [False, True])
