@@ -53,7 +53,7 @@ class TextOptions:
         "Share of the prompts held out, by a hash of their text.",
         min=0,
         max=1,
-        show_default="0.1, or as our own exports say",
+        show_default="0.1, or the source's own split",
     )
     template: Path | None = _option(  # noqa: RUF009
         "Folder of a model whose chat template writes conversations down.",

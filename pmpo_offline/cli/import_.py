@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
@@ -15,16 +15,13 @@ from pmpo_offline.cli.datasets import print_summary, summary_of
 from pmpo_offline.cli.options import Home, Json, checked_format, options_of
 from pmpo_offline.runtime.errors import UserError
 
-if TYPE_CHECKING:
-    from click import Context, HelpFormatter
-
 OF_TEXTS = [each.name for each in fields(TextOptions) if each.name not in IMPORT_OPTIONS]
 
 
 class Command(TyperCommand):
     """The command with the registered formats at the end of its help."""
 
-    def format_help(self, ctx: Context, formatter: HelpFormatter) -> None:
+    def format_help(self, ctx: Any, formatter: Any) -> None:  # of the click inside typer
         """Write the help; the formats are looked up only here."""
         from pmpo_offline.data.exchange.forms import FORMS
         from pmpo_offline.data.exchange.readers import READERS

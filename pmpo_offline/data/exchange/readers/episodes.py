@@ -2,7 +2,7 @@
 
 There are two layouts, and in both the file's last episode may end without a mark:
 
-    rows (D4RL with next_observations, OGBench's loader)     a row is a step; its successor stands beside it
+    rows (D4RL with next_observations, OGBench's loader)     a row is a step; its successor is beside it
         observation        o₀  o₁  o₂ │                      3 steps; o₃, the successor of the last, becomes
         next observation   o₁  o₂  o₃ │                      final_observation
         action             a₀  a₁  a₂ │

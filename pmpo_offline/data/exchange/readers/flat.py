@@ -1,6 +1,6 @@
 """Named arrays, one row a step, from an .npz, .hdf5 or .parquet file, and the checks that every number must pass.
 
-Nothing is unpickled, and an array is read only when it is asked for.
+Nothing is unpickled, and an array is read when it is used.
 """
 
 from __future__ import annotations

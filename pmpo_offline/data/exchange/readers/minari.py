@@ -170,11 +170,11 @@ def _arrays(
     for name, parts in (("observations", seen), ("actions", acted)):
         flat = []
         for leaf in parts:
-            told = f"{where}: {'/'.join(map(str, (name, *leaf.path)))}"
-            stored = _stored(episode, (name, *leaf.path), told)
+            here = f"{where}: {'/'.join(map(str, (name, *leaf.path)))}"
+            stored = _stored(episode, (name, *leaf.path), here)
             if len(stored) and stored.shape[1:] != leaf.shape and stored[0].size == np.prod(leaf.shape):
                 stored = stored.reshape(len(stored), *leaf.shape)  # Arrow stores rows of numbers
-            flat.append(leaf.flatten(stored, told))
+            flat.append(leaf.flatten(stored, here))
         if len({len(each) for each in flat}) > 1:
             raise UserError(f"{where}: the parts of {name} are of unequal lengths")
         found[name] = flat[0] if len(flat) == 1 else np.concatenate(flat, axis=1)
@@ -188,20 +188,20 @@ def _arrays(
     return found["observations"], found["actions"], reward
 
 
-def _stored(episode: Episode, path: tuple[str | int, ...], told: str) -> NDArray[Any]:
+def _stored(episode: Episode, path: tuple[str | int, ...], here: str) -> NDArray[Any]:
     try:
         return episode.array(path)
     except KeyError:
-        raise UserError(f"{told} is missing: the data set is incomplete, get it again") from None
+        raise UserError(f"{here} is missing: the data set is incomplete, get it again") from None
 
 
 def _terminated(episode: Episode, steps: int, where: str) -> bool:
     """Return whether the task ended the episode; `UserError` if it did so before the last step."""
-    told = f"{where}: terminations"
-    ends = flags(_stored(episode, ("terminations",), told), told)
+    here = f"{where}: terminations"
+    ends = flags(_stored(episode, ("terminations",), here), here)
     if len(ends) != steps or ends[:-1].any():
         problem = f"has {len(ends)} of {steps} flags" if len(ends) != steps else f"ends in step {int(ends.argmax())}"
-        raise UserError(f"{told} {problem}, and the episode has {steps} steps: split it there and import again")
+        raise UserError(f"{here} {problem}, and the episode has {steps} steps: split it there and import again")
     return bool(ends[-1])
 
 

@@ -85,7 +85,7 @@ def _reach_hub() -> None:
 
 @dataclass(frozen=True)
 class Episode:
-    """One stored episode; arrays are read when asked for, and `KeyError` says that there is none of this name."""
+    """One stored episode; arrays are read when they are used; `KeyError` if there is none of this name."""
 
     where: str
     array: Callable[[Keys], Array]
