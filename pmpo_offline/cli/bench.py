@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -19,10 +20,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def _option(explanation: str, default: str | bool = "the suite's", **more: Any) -> Any:
-    return typer.Option(help=explanation, show_default=default, **more)
-
-
+_option = partial(typer.Option, show_default="the suite's")
 _SETTINGS = typer.Option(
     "--set", metavar="ALGO.SETTING=VALUES", help="Values to try, as in pmpo.beta=0.5,1,2; repeatable."
 )
@@ -32,18 +30,18 @@ _WORKERS = "Threads of the simulator and of torch; processes, where it collects 
 
 def bench(
     suite: Annotated[str, typer.Argument(metavar="SUITE", help="Name of a suite, or its .toml.")] = "quick",
-    algos: Annotated[str | None, _option("Only these, as in pmpo,dpo.")] = None,
-    datasets: Annotated[str | None, _option("Ids or paths, separated by commas.")] = None,
-    imbalance: Annotated[str | None, _option("Accepted shares, as in 0.1,0.5,collected.")] = None,
-    noise: Annotated[str | None, _option("Rates of flipped labels, as in 0,0.2.")] = None,
-    seeds: Annotated[int | None, _option("Training runs a row.", min=1)] = None,
-    episodes: Annotated[int | None, _option("Evaluation episodes a run.", min=1)] = None,
-    updates: Annotated[int | None, _option("Gradient steps a run.", "the algorithm's", min=1)] = None,
+    algos: Annotated[str | None, _option(help="Only these, as in pmpo,dpo.")] = None,
+    datasets: Annotated[str | None, _option(help="Ids or paths, separated by commas.")] = None,
+    imbalance: Annotated[str | None, _option(help="Accepted shares, as in 0.1,0.5,collected.")] = None,
+    noise: Annotated[str | None, _option(help="Rates of flipped labels, as in 0,0.2.")] = None,
+    seeds: Annotated[int | None, _option(help="Training runs a row.", min=1)] = None,
+    episodes: Annotated[int | None, _option(help="Evaluation episodes a run.", min=1)] = None,
+    updates: Annotated[int | None, _option(help="Gradient steps a run.", show_default="the algorithm's", min=1)] = None,
     settings: Annotated[list[str] | None, _SETTINGS] = None,
-    output: Annotated[Path | None, _option("Directory of results.", "results/SUITE")] = None,
+    output: Annotated[Path | None, _option(help="Directory of results.", show_default="results/SUITE")] = None,
     fresh: Annotated[bool, _FRESH] = False,
-    executor: Annotated[str, _option("What runs the cells.", True, metavar="NAME")] = "local",
-    workers: Annotated[int | None, _option(_WORKERS, "one a core", min=1)] = None,
+    executor: Annotated[str, _option(help="What runs the cells.", show_default=True, metavar="NAME")] = "local",
+    workers: Annotated[int | None, _option(help=_WORKERS, show_default="one a core", min=1)] = None,
     home: Home = None,
     json: Json = False,
 ) -> None:
