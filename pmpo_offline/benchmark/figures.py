@@ -1,19 +1,19 @@
-"""Figures over many rows: scores with their intervals, scores along a swept setting, datasets pooled into groups."""
+"""Figures of experiments with many rows: scores along a swept setting, and datasets pooled into groups."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
+from pmpo_offline.benchmark.report import error_bar
 from pmpo_offline.benchmark.results import Row, runs
 from pmpo_offline.evaluation.statistics import Floats, Interval, bootstrap, probability_of_improvement
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 Arms = Mapping[str, Mapping[str, Floats]]
 """Scores of training runs, (runs,), by arm and dataset."""
@@ -35,32 +35,6 @@ class Pooled:
     """Interquartile mean over the runs of all datasets; its interval resamples each dataset's runs separately."""
     better: dict[str, Interval]
     """By baseline: the probability that a run beats one of the baseline on the same dataset, averaged over datasets."""
-
-
-def intervals(title: str, rows: Sequence[Row]) -> Figure:
-    """Return the picture of a table: each row's score with its interval, a colour a condition, controls hollow."""
-    from matplotlib.figure import Figure
-
-    picture = Figure(figsize=(9, 1.6 + 0.32 * len(rows)), layout="constrained")
-    axes = picture.add_subplot()
-    conditions = list(dict.fromkeys(condition(row) for row in rows))
-    for height, row in enumerate(rows):
-        colour = f"C{conditions.index(condition(row)) % 10}"
-        fill = "white" if row["shuffled"] else colour
-        axes.errorbar(
-            [row["iqm"]], [height], xerr=error_bar(row), fmt="o", capsize=3, color=colour, markerfacecolor=fill
-        )
-    labels = [" ".join(filter(None, (row["algo"], text))) for row, text in zip(rows, varying(rows), strict=True)]
-    axes.set_yticks(range(len(rows)), labels)
-    axes.invert_yaxis()
-    axes.grid(axis="x", alpha=0.3)
-    metrics = " / ".join(sorted({row["metric"] for row in rows}))
-    axes.set_xlabel(f"{metrics}, interquartile mean over runs with 95 % interval".replace("_", " "))
-    axes.set_title(title)
-    for index, name in enumerate(conditions):
-        axes.plot([], [], "o", color=f"C{index % 10}", label=name)
-    axes.legend(loc="best", fontsize="small")
-    return picture
 
 
 def sweep(axes: Axes, rows: Sequence[Row], x: str, look: Look) -> None:
@@ -87,35 +61,6 @@ def sweep(axes: Axes, rows: Sequence[Row], x: str, look: Look) -> None:
             linewidth=0.8,
             label=look.label if number == 0 else None,
         )
-
-
-def error_bar(row: Row) -> list[list[float]]:
-    """Return the interval of a row's score as matplotlib's `xerr` or `yerr`, (2, 1)."""
-    return [[row["iqm"] - row["low"]], [row["high"] - row["iqm"]]]
-
-
-def condition(row: Row) -> str:
-    """Return the data of a row in a few words."""
-    share = "as collected" if row["imbalance"] is None else f"{row['imbalance']:g} accepted"
-    return f"{row['dataset']}, {share}" + (f", noise {row['noise']:g}" if row["noise"] else "")
-
-
-def varying(rows: Sequence[Row]) -> list[str]:
-    """Return, a row, the settings that distinguish it from the other rows of its algorithm on its condition."""
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    everything = []
-    for row in rows:
-        sizes = {"seeds": row["seeds"], "episodes": row["episodes"], "data": row["dataset_sha"][:8]}
-        everything.append({**row["settings"], **row["training"], **sizes})
-        groups.setdefault((condition(row), row["algo"]), []).append(everything[-1])
-    texts = []
-    for row, own in zip(rows, everything, strict=True):
-        others = groups[condition(row), row["algo"]]
-        names = [name for name, value in own.items() if any(other.get(name) != value for other in others)]
-        values = (own[name] for name in names)
-        shown = (f"{value:g}" if isinstance(value, float) else str(value) for value in values)
-        texts.append(" ".join(f"{name}={value}" for name, value in zip(names, shown, strict=True)))
-    return texts
 
 
 def run_scores(raw: pl.DataFrame, arm: pl.Expr) -> dict[str, dict[str, Floats]]:

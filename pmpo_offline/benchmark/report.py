@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from pmpo_offline.benchmark.figures import condition, intervals, varying
 from pmpo_offline.benchmark.results import Row
 from pmpo_offline.runtime.files import atomic_file
 from pmpo_offline.runtime.json_files import write_json
 from pmpo_offline.runtime.registry import Registry
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from rich.console import RenderableType
 
 Section = Callable[[pl.DataFrame, Sequence[Row]], str]
@@ -175,3 +175,58 @@ def _drift(row: Row) -> list[str]:
 def number(value: float | None) -> str:
     """Return two decimals, or the magnitude of a large number, such as the perplexity of a policy that collapsed."""
     return "–" if value is None else f"{value:.2f}" if abs(value) < 1e4 else f"{value:.0e}"
+
+
+def condition(row: Row) -> str:
+    """Return the data of a row in a few words."""
+    share = "as collected" if row["imbalance"] is None else f"{row['imbalance']:g} accepted"
+    return f"{row['dataset']}, {share}" + (f", noise {row['noise']:g}" if row["noise"] else "")
+
+
+def varying(rows: Sequence[Row]) -> list[str]:
+    """Return, a row, the settings that distinguish it from the other rows of its algorithm on its condition."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    everything = []
+    for row in rows:
+        sizes = {"seeds": row["seeds"], "episodes": row["episodes"], "data": row["dataset_sha"][:8]}
+        everything.append({**row["settings"], **row["training"], **sizes})
+        groups.setdefault((condition(row), row["algo"]), []).append(everything[-1])
+    texts = []
+    for row, own in zip(rows, everything, strict=True):
+        others = groups[condition(row), row["algo"]]
+        names = [name for name, value in own.items() if any(other.get(name) != value for other in others)]
+        values = (own[name] for name in names)
+        shown = (f"{value:g}" if isinstance(value, float) else str(value) for value in values)
+        texts.append(" ".join(f"{name}={value}" for name, value in zip(names, shown, strict=True)))
+    return texts
+
+
+def intervals(title: str, rows: Sequence[Row]) -> Figure:
+    """Return the picture of a table: each row's score with its interval, a colour a condition, controls hollow."""
+    from matplotlib.figure import Figure
+
+    picture = Figure(figsize=(9, 1.6 + 0.32 * len(rows)), layout="constrained")
+    axes = picture.add_subplot()
+    conditions = list(dict.fromkeys(condition(row) for row in rows))
+    for height, row in enumerate(rows):
+        colour = f"C{conditions.index(condition(row)) % 10}"
+        fill = "white" if row["shuffled"] else colour
+        axes.errorbar(
+            [row["iqm"]], [height], xerr=error_bar(row), fmt="o", capsize=3, color=colour, markerfacecolor=fill
+        )
+    labels = [" ".join(filter(None, (row["algo"], text))) for row, text in zip(rows, varying(rows), strict=True)]
+    axes.set_yticks(range(len(rows)), labels)
+    axes.invert_yaxis()
+    axes.grid(axis="x", alpha=0.3)
+    metrics = " / ".join(sorted({row["metric"] for row in rows}))
+    axes.set_xlabel(f"{metrics}, interquartile mean over runs with 95 % interval".replace("_", " "))
+    axes.set_title(title)
+    for index, name in enumerate(conditions):
+        axes.plot([], [], "o", color=f"C{index % 10}", label=name)
+    axes.legend(loc="best", fontsize="small")
+    return picture
+
+
+def error_bar(row: Row) -> list[list[float]]:
+    """Return the interval of a row's score as matplotlib's `xerr` or `yerr`, (2, 1)."""
+    return [[row["iqm"] - row["low"]], [row["high"] - row["iqm"]]]
