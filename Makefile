@@ -12,7 +12,7 @@ demo: .venv/installed
 	$(BIN)/pmpo-offline bench --algos pmpo,dpo
 
 test: .venv/installed .venv/smollm2
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 peers: $(PEERS)/installed
 	$(PEERS)/bin/python -m pytest baselines/peers

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
     from pmpo_offline.policies.language import LanguageModel
 
 pytest_plugins = ["helpers.fixtures"]
+
+Once = Callable[[str, Callable[[Path], object]], Path]
+"""From a name and a function that fills a folder, a copy of that folder."""
 
 torch.set_num_threads(1)
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub: no test asks the hub
@@ -57,9 +62,32 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def stacking_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The home that `stacking` is built in; tests may add to it, not change what stands."""
-    return tmp_path_factory.mktemp("stacking-home")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Return `once(name, make)`: a folder that `make` fills in one process of the session; each other one copies it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "once"
+    shared.mkdir(exist_ok=True)
+
+    def folder(name: str, make: Callable[[Path], object]) -> Path:
+        from pmpo_offline.runtime.files import file_lock
+
+        original, partial = shared / name, shared / f"{name}.partial"
+        with file_lock(shared):
+            if not original.exists():
+                shutil.rmtree(partial, ignore_errors=True)
+                make(partial)
+                partial.rename(original)
+        return shutil.copytree(original, tmp_path_factory.mktemp(name) / "home")
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def stacking_home(once: Once, recipe: Path) -> Path:
+    """The home of `stacking`; tests may add datasets to it, but not change those it has."""
+    from pmpo_offline.build import build_dataset
+
+    return once("stacking", lambda home: build_dataset(str(recipe), home=home, workers=1))
 
 
 @pytest.fixture(scope="session")
@@ -79,14 +107,16 @@ def advantage(recipe: Path, stacking: Dataset, stacking_home: Path) -> Dataset:
 
 
 @pytest.fixture(scope="session")
-def language_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The home that the tiny language model and its dataset are made in; tests may add to it."""
-    return tmp_path_factory.mktemp("language-home")
+def language_home(once: Once) -> Path:
+    """The home of the tiny language model, trained in half a minute, and its dataset; tests may add to it."""
+    from pmpo_offline.build import build_dataset
+
+    return once("language", lambda home: build_dataset("language/tiny-v0", home=home))
 
 
 @pytest.fixture(scope="session")
 def tiny(language_home: Path) -> LanguageModel:
-    """The tiny language model, trained from scratch once a session (half a minute); do not change its weights."""
+    """The tiny language model; do not change its weights."""
     from pmpo_offline.policies.language import open_model
     from pmpo_offline.tasks.language import model_directory
 
@@ -94,8 +124,8 @@ def tiny(language_home: Path) -> LanguageModel:
 
 
 @pytest.fixture(scope="session")
-def tiny_dataset(tiny: LanguageModel, language_home: Path) -> Dataset:
+def tiny_dataset(language_home: Path) -> Dataset:
     """`language/tiny-v0`: 500 prompts with 4 responses each of the tiny model."""
-    from pmpo_offline.build import build_dataset
+    from pmpo_offline.data import load_dataset
 
-    return build_dataset("language/tiny-v0", home=language_home)
+    return load_dataset("language/tiny-v0", home=language_home)
