@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 import warnings
 from pathlib import Path
 
@@ -113,18 +108,30 @@ def test_runs_are_scored_with_their_drift_and_not_repeated(tmp_path: Path, suite
     assert {path: path.stat().st_mtime_ns for path in first.raw.iterdir()} == files
 
 
-def test_killed_and_gone_on_in_two_processes_it_comes_out_the_same(tmp_path: Path, suite: str) -> None:
-    home = tmp_path / "home"
+def test_interrupted_and_continued_in_two_processes_it_comes_out_the_same(
+    tmp_path: Path, suite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, output = tmp_path / "home", tmp_path / "interrupted"
     whole = bench(suite, output=tmp_path / "whole", home=home, workers=1)
-    output = tmp_path / "killed"
-    command = [sys.executable, "-m", "pmpo_offline", "bench", suite, "--workers", "1"]
-    command += ["--output", str(output), "--home", str(home)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    while process.poll() is None and not list(output.glob("checkpoints/*/run-*/scores.parquet")):
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert bench(suite, output=output, home=home, workers=2).rows == whole.rows
+    begun: list[int] = []
+
+    def execute(run: language_cells.Run) -> None:
+        begun.append(run.seed)
+        if len(begun) == 4:  # one row is written, and half of the next one is in its folder
+            raise KeyboardInterrupt
+        original(run)
+
+    original = language_cells.execute
+    monkeypatch.setattr(language_cells, "execute", execute)
+    with pytest.raises(KeyboardInterrupt):
+        bench(suite, output=output, home=home, workers=1)
+    monkeypatch.undo()
+    assert len(list(output.glob("raw/*.parquet"))) == 1
+    (_,) = output.glob("checkpoints/*/run-*/scores.parquet")
+    stages: list[tuple[str, int, int]] = []
+    with on_progress(lambda *stage: stages.append(stage)):
+        assert bench(suite, output=output, home=home, workers=2).rows == whole.rows
+    assert ("training runs", 2, 4) in stages, "of four missing runs one was finished"
     assert not (output / "checkpoints").exists()
 
 
