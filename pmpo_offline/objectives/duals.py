@@ -1,7 +1,7 @@
 """MPO's constraints: the temperature that spends a divergence budget, and trust regions with multipliers.
 
 The temperature is the dual variable of `KL(q || uniform) <= epsilon`, where q is the target over a state's K candidates
-(they were drawn from the reference, so that uniform stands for it). Either all states share one temperature, learned
+(they were drawn from the reference, so that uniform represents it). Either all states share one temperature, learned
 with `temperature_loss`, or each has its own, found with `state_temperature`. The trust regions hold the policy near
 its predecessor, one multiplier a constraint. Candidates with a score of -inf are left out of K everywhere.
 
@@ -90,7 +90,7 @@ def state_temperature(score: Tensor, epsilon: Setting) -> Tensor:
         count, best = kept.sum(-1).double(), (kept & (below == 0)).sum(-1).double()
         most = (count / best).log()
         attainable = epsilon < most
-        # Scores on [-1, 0], and solvable stand-ins where there is no root: no step below divides by zero.
+        # Scores on [-1, 0], and solvable placeholders where there is no root: no step below divides by zero.
         spread, gap = torch.where(spread > 0, spread, 1), torch.where(spread > 0, gap, 1)
         most = torch.where(attainable, most, 2)
         target = torch.where(attainable, epsilon, 1)

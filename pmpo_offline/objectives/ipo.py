@@ -104,5 +104,5 @@ def ipo_length_normalized(
 
 
 def _length(length: Tensor, weight: Tensor) -> Tensor:
-    """Return lengths of at least 1, and 1 on the pairs of weight zero: a divisor must be sound wherever it stands."""
+    """Return lengths of at least 1, and 1 on the pairs of weight zero: divisors of unused pairs must be sound too."""
     return torch.where(weight != 0, length, 1).clamp(min=1).to(weight.dtype)

@@ -32,7 +32,7 @@ def mpo(
         loss   = -E_s[sum_k q(k|s) log pi(a_k|s)]
 
     The temperature is fixed, or learned by its dual (`duals.temperature_loss`, all states together), or found in each
-    state from a budget `epsilon` (`duals.state_temperature`), which asks every state for the same departure from its
+    state from a budget `epsilon` (`duals.state_temperature`), which makes every state depart equally far from its
     reference whatever the scale of its scores. There are no classes to be absent: equal scores clone all candidates.
 
     Args:
@@ -58,7 +58,7 @@ def mpo(
     score = present(full_precision(score), weight.unsqueeze(-1)).detach()
 
     used = per_run(temperature, logp)
-    if isinstance(epsilon, Tensor) or epsilon > 0:  # a search of its own: not for those who do not ask
+    if isinstance(epsilon, Tensor) or epsilon > 0:  # skip the search where it is not used
         used = torch.where(per_run(epsilon, logp) > 0, state_temperature(score, epsilon), used)
     # The best score is taken out first: scores far from zero would lose their differences in the division.
     gain = score - score.amax(-1, keepdim=True)

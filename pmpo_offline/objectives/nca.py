@@ -1,4 +1,4 @@
-"""NCA: learning from pairs by what each outcome is worth on its own, so that the chosen one does not sink."""
+"""NCA: learning from pairs by an absolute reward of each outcome, so that the chosen one does not sink."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def nca(
         loss = -E[log sigmoid(beta r(chosen)) + log sigmoid(-beta r(chosen)) / 2 + log sigmoid(-beta r(rejected)) / 2]
 
     The half against the chosen outcome makes it noise as well as data: its reward has the finite optimum ln 2, where
-    sigmoid is 2/3, while the rejected one is pushed down for ever at a fading pace. With one class there are no pairs,
-    and the loss is zero.
+    sigmoid is 2/3, while the rejected one is pushed down without end at a fading pace. With one class there are no
+    pairs, and the loss is zero.
 
     Args:
         logp_chosen: `(*runs, P)`, log pi of each pair's chosen outcome in nats.

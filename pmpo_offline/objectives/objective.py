@@ -1,4 +1,4 @@
-"""What an objective declares about itself, so that a trainer needs to know none of them by name."""
+"""Declaration of an objective: inputs, settings, families, bound; a trainer needs to know none of them by name."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Objective:
     optional: Mapping[str, str] = field(default_factory=dict)
     """Like `inputs`, those that the loss computes from its rows where they are absent: for callers that see more."""
     families: tuple[str, ...] = ("control", "language")
-    """Where its inputs can be had: "control", of transitions and candidates; "language", of responses."""
+    """Data that have its inputs: "control", transitions and candidates; "language", responses."""
     bound: Callable[..., float] | None = None
     """The least stable beta from `alpha`, `reject_mass`, `normalize`, `reject_share`; None where no bound applies."""
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What every objective on pairs does: log-ratios against the reference, and how well they are in order.
+"""Operations on pairs that objectives share: log-ratios against the reference, and metrics of their order.
 
 Shapes are `(*runs, P)`: leading dimensions of stacked runs, then the pairs of a batch. A pair has both classes by
 nature, so that no class is ever absent alone; without pairs every loss is zero.
@@ -12,7 +12,7 @@ from .rows import detached, mean, present
 
 
 def log_ratio(logp: Tensor, ref_logp: Tensor, weight: Tensor) -> Tensor:
-    """Return r = log pi - log pi_ref `(*runs, P)`, zero on the pairs of weight zero whatever stood there."""
+    """Return r = log pi - log pi_ref `(*runs, P)`, zero on the pairs of weight zero, whatever they hold."""
     return present(logp - ref_logp, weight)
 
 

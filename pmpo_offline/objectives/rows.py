@@ -1,4 +1,4 @@
-"""What every objective does to rows: split them by label, average them, scale the averages run by run.
+"""Operations on rows that objectives share: split by label, average, scale the averages run by run.
 
 Shapes are `(*runs, B)`: any number of leading dimensions of stacked runs, then the rows of a batch. A row of weight
 zero is *selected away*, never multiplied away: `0 * -inf` is NaN, in the value and in the gradient.
@@ -34,7 +34,7 @@ def classes(label: Tensor, like: Tensor, weight: Tensor | None) -> tuple[Tensor,
 
 
 def present(value: Tensor, weight: Tensor) -> Tensor:
-    """Return `value`, with zero on the rows of weight zero whatever stood there."""
+    """Return `value`, with zero on the rows of weight zero, whatever they hold."""
     return torch.where(weight != 0, value, 0)
 
 

@@ -11,7 +11,7 @@ from .objective import SHARE, declare
 from .rows import Setting, classes, detached, full_precision, mean, scale
 
 _SURE = 1e-6
-"""Below -log p = 1e-6 the penalty goes on as its tangent: 1 - p is lost to rounding there, in float32 first."""
+"""Below -log p = 1e-6 the penalty continues as its tangent: 1 - p is lost to rounding there, in float32 first."""
 
 
 @declare({"alpha": SHARE})

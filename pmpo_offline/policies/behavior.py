@@ -28,13 +28,13 @@ _NAMES = ("center", "scale", "log_std", *(f"{kind}.{i}" for i in range(_LAYERS) 
 class BehaviorPolicy:
     """A Gaussian policy: its mean is a perceptron with two tanh layers of H units, its deviation the same everywhere.
 
-    Nothing squashes the mean: whoever acts clips. NumPy computes it, in single precision.
+    The mean is not squashed: environments clip actions. NumPy computes it, in single precision.
     """
 
     center: Single
-    """What is subtracted from an observation, (O,)."""
+    """Subtracted from an observation, (O,)."""
     scale: Single
-    """What it is divided by then, (O,), above 0."""
+    """Divides it then, (O,), above 0."""
     weights: tuple[Single, ...]
     """(O, H), (H, H), (H, A)."""
     biases: tuple[Single, ...]
@@ -42,7 +42,7 @@ class BehaviorPolicy:
     log_std: Single
     """Logarithm of the deviation with which the policy explored, (A,)."""
     facts: Mapping[str, str] = field(default_factory=dict)
-    """How it came about: task, algorithm, seed, steps, return."""
+    """Where it comes from: task, algorithm, seed, steps, return."""
 
     def __post_init__(self) -> None:
         for name, values in self.arrays().items():
@@ -133,7 +133,7 @@ class BehaviorPolicy:
     def save_ladder(path: Path, policies: Sequence[BehaviorPolicy], facts: Mapping[str, str]) -> None:
         """Write the policies of a training in one file, at half precision; `PmpoOfflineError` if the disk refuses.
 
-        The fact `frames` lists what each of them says of its own.
+        The fact `frames` lists the `frames` of each policy.
         """
         each = [policy.arrays() for policy in policies]
         stacked = {name: np.stack([arrays[name] for arrays in each]).astype(np.float16) for name in _NAMES}
@@ -156,7 +156,9 @@ def _read(path: Path) -> tuple[dict[str, Single], dict[str, str]]:
             arrays = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}  # noqa: SIM118
             facts = dict(file.metadata() or {})
     except (OSError, SafetensorError, TypeError) as error:
-        raise PmpoOfflineError(f"{path} cannot be read as safetensors ({error}): get it again, or train anew") from None
+        raise PmpoOfflineError(
+            f"{path} cannot be read as safetensors ({error}): get it again, or train it again"
+        ) from None
     if missing := [name for name in _NAMES if name not in arrays]:
         raise PmpoOfflineError(f"{path} holds no behaviour policy: {', '.join(missing)} missing")
     return arrays, facts

@@ -1,4 +1,4 @@
-"""What will happen if an algorithm with these settings meets this dataset: said before anything is trained."""
+"""Diagnosis of an algorithm with its settings on a dataset, before anything is trained: can it learn, is it bounded?"""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from pmpo_offline.data import Dataset, columns
 from pmpo_offline.declarations import OBJECTIVES
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.objectives import Words, kto_weight_range, stability
-from pmpo_offline.training.config import MEASURED, beta_bound, complete, reject_mass, settle
+from pmpo_offline.training.config import MEASURED, beta_bound, check_family, complete, reject_mass, settle
 from pmpo_offline.training.language.responses import take_split
 
 MARGIN = 1.05
 """β over its bound that is suggested: the nearer, the less a reject is imitated (benchmarks/results/README.md)."""
 EDGE = 0.02
-"""Within this share of the bound, the noise of minibatches decides what becomes of a run."""
+"""Within this share of the bound, the noise of minibatches decides whether a run is stable."""
 Verdict = Literal["bounded", "at the edge", "unbounded", "ready", "cannot learn"]
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What is known of an algorithm on a dataset; None where a quantity does not apply."""
+    """Facts about an algorithm on a dataset; None where a quantity does not apply."""
 
     dataset: str
     algorithm: str
@@ -35,9 +35,9 @@ class Diagnosis:
     settings: dict[str, Any]
     """Complete; β is a number, or None where it was given as a multiple of a bound that no number meets."""
     trains_on: str
-    """What a minibatch is made of."""
+    """The kind of rows in a minibatch."""
     accepted: int
-    """Of what it trains on: rows, or candidates."""
+    """Of the units that it trains on: rows, or candidates."""
     rejected: int
     unlabelled: int
     accepted_share: float | None
@@ -45,7 +45,7 @@ class Diagnosis:
     reject_mass: float
     """P_r, the rejects' share of everything before balancing, both splits of responses together."""
     labelled_reject_mass: float
-    """The same after balancing; the bound goes by it where the policy can tell rows apart (`training.bound`)."""
+    """The same after balancing, from which the bound follows where the policy can tell rows apart."""
     reject_share: float
     """w_r, of the labelled ones."""
     verdict: Verdict
@@ -67,23 +67,25 @@ class Diagnosis:
     weight_range: tuple[float, float] | None = None
     """KTO's advised w_D / w_U."""
     notes: list[str] = field(default_factory=list)
-    """What else to know, a sentence each; the first says why, where the verdict is that it cannot learn."""
+    """Further advice, a sentence each; the first is the reason where the verdict is that it cannot learn."""
 
 
 def diagnose(dataset: Dataset, algorithm: AlgorithmDeclaration, settings: Mapping[str, Any] | None = None) -> Diagnosis:
-    """Say whether an algorithm can learn from a dataset and, where its objective has a bound on β, on which side it is.
+    """Return whether an algorithm can learn from a dataset and, if its objective has a bound, whether β is above it.
 
     Args:
         dataset: labelled transitions, candidates or responses; of these the split "train" counts, as in training.
-        algorithm: as declared; `settings` go before its own.
-        settings: the objective's hyperparameters; β may be a multiple of its bound.
+        algorithm: as declared.
+        settings: the objective's hyperparameters, over the declared ones; β may be a multiple of its bound.
 
     Raises:
-        UserError: an unknown setting, a value that is not allowed, or responses of which none are to be trained on.
+        UserError: an unknown setting, a value that is not allowed, inputs that the dataset or the rows do not have, or
+            responses without a training split.
     """
     if dataset.metadata.kind == "responses":
         dataset = take_split(dataset, "train")
-    asked = complete(algorithm, settings or {})
+    chosen = complete(algorithm, settings or {})
+    check_family(algorithm, dataset)
     objective, meta = OBJECTIVES[algorithm.objective], dataset.metadata
     by_candidates = algorithm.rows in ("candidates", "pairs") and dataset.candidates is not None
     label = columns.labels(dataset.candidates if by_candidates else dataset.table)
@@ -93,12 +95,15 @@ def diagnose(dataset: Dataset, algorithm: AlgorithmDeclaration, settings: Mappin
     by_labels = "label" in objective.inputs or algorithm.rows in ("accepted", "balanced", "pairs")
     problems = _problems(dataset, algorithm, accepted, rejected, pairs)
     notes = _notes(accepted, rejected) if by_labels and not problems else []
-    found: dict[str, Any] = {"settings": asked, "verdict": "ready", "pairs": pairs}
+    found: dict[str, Any] = {"settings": chosen, "verdict": "ready", "pairs": pairs}
     if objective.bound is not None and not problems:
-        found |= _stability(dataset, algorithm, asked)
+        found |= _stability(dataset, algorithm, chosen)
         notes += _advice(found, accepted, rejected)
     if objective.name == "kto" and accepted and rejected:
-        found |= _class_weights(algorithm, asked, accepted, rejected)
+        both = (1, 1) if algorithm.rows == "balanced" else (accepted, rejected)
+        desirable, undesirable = chosen["desirable_weight"], chosen["undesirable_weight"]
+        found["weight_ratio"] = desirable / undesirable if undesirable else math.inf
+        found["weight_range"] = kto_weight_range(*both)
         low, high = kto_weight_range(accepted, rejected)
         notes.append(f"on rows as they come instead, the advised w_D / w_U would be {low:.3g} to {high:.3g}")
     if problems:
@@ -157,18 +162,6 @@ def _notes(accepted: int, rejected: int) -> list[str]:
     return []
 
 
-def _class_weights(
-    algorithm: AlgorithmDeclaration, asked: Mapping[str, Any], accepted: int, rejected: int
-) -> dict[str, Any]:
-    """Return KTO's weights beside the advised ones for its minibatches."""
-    both = (1, 1) if algorithm.rows == "balanced" else (accepted, rejected)
-    desirable, undesirable = asked["desirable_weight"], asked["undesirable_weight"]
-    return {
-        "weight_range": kto_weight_range(*both),
-        "weight_ratio": desirable / undesirable if undesirable else math.inf,
-    }
-
-
 def _pairs(dataset: Dataset) -> int:
     """Return how many pairs of an accept and a reject of one state, or one prompt, there are."""
     if dataset.metadata.kind == "responses":
@@ -196,20 +189,20 @@ def _incomparable(dataset: Dataset) -> str | None:
     )
 
 
-def _stability(dataset: Dataset, algorithm: AlgorithmDeclaration, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the bounds and what β is to them."""
-    if asked["reject_mass"] == MEASURED and not reject_mass(asked, dataset, algorithm.rows):
-        asked = {**asked, "reject_mass": 1.0}  # without rejects in a batch there is nothing to divide by
-    # With a number for β, settling only measures what the caller asked to be measured.
-    values = settle(algorithm, {**asked, "beta": 1.0}, dataset)
+def _stability(dataset: Dataset, algorithm: AlgorithmDeclaration, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the bounds, and the verdict on β."""
+    if chosen["reject_mass"] == MEASURED and not reject_mass(chosen, dataset, algorithm.rows):
+        chosen = {**chosen, "reject_mass": 1.0}  # without rejects in a batch there is nothing to divide by
+    # With a number for β, only `reject_mass` is left to be measured.
+    values = settle(algorithm, {**chosen, "beta": 1.0}, dataset)
     allowed = OBJECTIVES[algorithm.objective].allowed["normalize"]
     ways = tuple(allowed) if isinstance(allowed, Words) else ()
     bounds = {way: beta_bound(algorithm, {**values, "normalize": way}, dataset) or 0.0 for way in ways}
     bound = bounds[values["normalize"]]
-    if isinstance(asked["beta"], str):
-        values["beta"] = None if math.isinf(bound) else settle(algorithm, asked, dataset)["beta"]
+    if isinstance(chosen["beta"], str):
+        values["beta"] = None if math.isinf(bound) else settle(algorithm, chosen, dataset)["beta"]
     else:
-        values["beta"] = asked["beta"]
+        values["beta"] = chosen["beta"]
     factor = values["beta"] / bound if 0 < bound < math.inf and values["beta"] is not None else None
     verdict = "bounded"
     if factor is not None and bound:
@@ -242,7 +235,7 @@ def _gaussian_bound(dataset: Dataset, values: Mapping[str, Any]) -> float | None
 
 
 def _noise_bound(dataset: Dataset, values: Mapping[str, Any]) -> float | None:
-    """Return the bound that flipped labels relax; None where none are, or where single rows can be told apart."""
+    """Return the bound relaxed by flipped labels; None where no label is, or where single rows can be told apart."""
     meta = dataset.metadata
     if not meta.noise or dataset.has_contexts or values["over"] == "labelled":
         return None
@@ -260,43 +253,43 @@ def _noise_bound(dataset: Dataset, values: Mapping[str, Any]) -> float | None:
 
 
 def _advice(found: Mapping[str, Any], accepted: int, rejected: int) -> list[str]:
-    """Return what follows from the bounds, a sentence each."""
+    """Return advice that follows from the bounds, a sentence each."""
     values, bound, factor, gaussian = (found[name] for name in ("settings", "bound", "factor", "gaussian_bound"))
-    said = []
+    sentences = []
     if values["floor"]:
-        said.append("with a floor under the rejects every β is bounded")
+        sentences.append("with a floor under the rejects every β is bounded")
         if rejected and values["beta"] == 0:
-            said.append("at β = 0 nothing keeps the policy near its reference while it leaves the rejects")
+            sentences.append("at β = 0 nothing keeps the policy near its reference while it leaves the rejects")
     elif not bound:
-        said.append("no reject is pushed away: every β is bounded")
+        sentences.append("no reject is pushed away: every β is bounded")
     elif math.isinf(bound):
-        said.append(f"no β bounds the loss: the {values['divergence']} divergence does not hold rejects back")
+        sentences.append(f"no β bounds the loss: the {values['divergence']} divergence does not hold rejects back")
     elif found["verdict"] == "unbounded":
-        said.append(
-            "below its bound the loss has no minimum: rejects fall without rest, and often the policy with them"
+        sentences.append(
+            "below its bound the loss has no minimum: rejects are pushed away without end, the policy often collapses"
         )
     elif found["verdict"] == "at the edge":
-        said.append(
-            "at the bound the optimal policy gives rejects nothing, and noise decides whether they come to rest"
+        sentences.append(
+            "at the bound the optimal policy gives rejects nothing, and noise decides whether they stabilise"
         )
     elif factor > 1.3:
-        said.append(
+        sentences.append(
             f"a reject still weighs {1 - 1 / factor:.2f} of an unlabelled row: labels matter more near the bound"
         )
     if 0 < bound < math.inf and values["divergence"] != "behavior":
-        said.append(
+        sentences.append(
             "a network that tells single rows apart needs more than this bound, see benchmarks/results/stability"
         )
     if found["noise_bound"] is not None:
-        said.append(
+        sentences.append(
             f"labels are flipped at a known rate: where outcomes come with both, β ≥ {found['noise_bound']:.4g} will do"
         )
     if gaussian is not None:
         side = "bounded" if values["beta"] is not None and values["beta"] > gaussian else "unbounded"
-        said.append(
+        sentences.append(
             f"the observation never changes: one diagonal Gaussian needs β > {gaussian:.4g} and is {side} here; "
             "the bound is for policies that can single outcomes out, such as mixtures"
         )
     if rejected and not accepted and values["alpha"] not in (0, 1):
-        said.append("without accepts α only scales the rejects")
-    return said
+        sentences.append("without accepts α only scales the rejects")
+    return sentences

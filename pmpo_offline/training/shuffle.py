@@ -1,4 +1,4 @@
-"""The control: labels that were permuted among all units, so that nothing is left to learn from them."""
+"""The shuffled-label control: labels permuted among all units, so that nothing can be learned from them."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from pmpo_offline.declarations import OBJECTIVES
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.runtime.errors import UserError
 
-_FEW = 0.001  # of the units: whether as few as that have a label, say scores that equal the threshold, tells nothing
+_FEW = 0.001  # of the units: so few unlabelled ones, such as scores that equal the threshold, carry no information
 _SCORES = {"advantage", "group_score", "policy_value"}  # inputs that are, or come from, scores
 
 
 def shuffled(rows: Rows, unit: str, seed: int) -> Rows:
     """Permute accept, reject and no label among all units (steps or episodes; candidates among themselves).
 
-    Were the unlabelled ones to keep their place, it would remain known who has a label; and where a share was made by
-    dropping the labels of accepts, having one says reject.
+    If the unlabelled ones kept their places, having a label would still carry information: where a share was reached
+    by dropping the labels of accepts, it says reject.
     """
     rng = np.random.default_rng([seed, 7])
 
@@ -44,12 +44,12 @@ def shuffled(rows: Rows, unit: str, seed: int) -> Rows:
 def expected(dataset: Dataset) -> Dataset:
     """Return a dataset whose bounds on β are those of its shuffled labels, on average over permutations.
 
-    Only labels of episodes change them: they move between long and short ones, so that afterwards as many of the steps
-    are rejected as of the episodes. Where failures last longer, the bound of the permuted labels is the higher one, and
-    a control at the other collapses, whatever its labels say.
+    Only labels of episodes change them: they move between long and short ones, so that afterwards the same share of the
+    steps is rejected as of the episodes. Where failures last longer, the permuted labels have the higher bound, and a
+    control at the lower one collapses, whatever its labels.
 
-    Without contexts the bound goes by the rejects before balancing (`bound.reject_mass`). Once labels say nothing, all
-    rows hold the rejected outcomes back, so that less would do; the control keeps the β that true labels would have.
+    Without contexts the bound follows from the rejects before balancing (`config.reject_mass`). With labels that carry
+    no information all rows hold the rejected outcomes back, and less would do; the control keeps the β of true labels.
     """
     counts = dataset.metadata.counts
     if dataset.metadata.unit != "episode":
@@ -63,10 +63,10 @@ def expected(dataset: Dataset) -> Dataset:
 
 
 def identified(metadata: Metadata, rows: str) -> bool | str:
-    """Return what the keys of results and runs say of a control.
+    """Return the entry for a control in the keys of results and the identities of runs.
 
-    "all units" where units are unlabelled: keys said true when these kept their place, and such results are no longer
-    those of this control. Where all are labelled, nothing has changed.
+    "all units" where units are unlabelled: keys held True when these kept their places, and such results are not of
+    this control. Where all units are labelled, it is still True.
 
     Args:
         metadata: of the dataset.
@@ -78,19 +78,19 @@ def identified(metadata: Metadata, rows: str) -> bool | str:
 
 
 def check_control(algorithm: AlgorithmDeclaration, *, responses: bool) -> None:
-    """Raise `UserError` where shuffling is no control: feedback that is learned from stays as it is, or there is none.
+    """Raise `UserError` where shuffling is no control: not all that the algorithm learns from is permuted.
 
-    Labels are permuted, and of responses the scores too (`Responses.shuffled`). Elsewhere who is told scores or values
-    beside the labels would still learn from these.
+    Labels are permuted, and of responses the scores too (`Responses.shuffled`). Elsewhere an algorithm that also reads
+    scores or values would still learn from these.
 
     Args:
         algorithm: that is to learn from what was permuted.
         responses: whether it learns from responses.
     """
     known = algorithm.objective in OBJECTIVES  # an unknown one is another mistake
-    told = set(OBJECTIVES[algorithm.objective].inputs.values()) if known else {"label"}
-    labels = algorithm.rows in ("accepted", "balanced", "pairs") or "label" in told
-    scores = algorithm.rows == "top" or bool(told & _SCORES)
+    inputs = set(OBJECTIVES[algorithm.objective].inputs.values()) if known else {"label"}
+    labels = algorithm.rows in ("accepted", "balanced", "pairs") or "label" in inputs
+    scores = algorithm.rows == "top" or bool(inputs & _SCORES)
     if not labels and not (responses and scores):
         also = " and no scores" if responses else ""
         raise UserError(f"{algorithm.name} uses no labels{also}, so that shuffling them is no control")

@@ -1,4 +1,4 @@
-"""How far one distribution is from another: Kullback-Leibler, alpha- and Renyi divergences, in nats.
+"""Divergences between distributions: Kullback-Leibler, alpha- and Renyi divergences, in nats.
 
 The order of the arguments is the direction, the same in every function. PMPO's divergence is the *forward* one,
 reference first: `categorical_kl(reference, policy)` is KL(pi_ref || pi), the policy covers every mode of the reference.

@@ -91,7 +91,7 @@ def _kl(z: Tensor, d: Tensor) -> Tensor:
 
 
 class _Gap(NamedTuple):
-    """What lies between two Gaussians, `(..., D)`, seen from the one that has the larger exponent (see `order`)."""
+    """Differences between two Gaussians, `(..., D)`, from the one that has the larger exponent (see `order`)."""
 
     mean: Tensor
     """Difference of the means."""

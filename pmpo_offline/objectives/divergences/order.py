@@ -1,4 +1,4 @@
-"""What the orders between the two Kullback-Leibler divergences have in common: how to come close to the ends exactly.
+"""Orders between the two Kullback-Leibler divergences, computed exactly near the ends too.
 
 Both families are differences of the moment from 1, divided by something that vanishes at an end. Taken literally,
 `(1 - moment) / (a (1 - a))` multiplies the rounding of the moment by 1e5 at a = 1e-5. So it is never subtracted from 1:
@@ -35,7 +35,7 @@ class Exponents(NamedTuple):
 
     @property
     def around_p(self) -> Tensor:
-        """Whether p has the larger exponent, so that the ratio q / p is the one to take to a small power."""
+        """True where p has the larger exponent, so that the ratio q / p is raised to a small power."""
         return self.p >= self.q
 
     @property

@@ -1,4 +1,4 @@
-"""When PMPO is bounded from below, and what it converges to.
+"""Conditions under which PMPO is bounded from below, and its optimum.
 
 In the loss of `pmpo`, with the divergence over all that the reference produces, outcome y carries the coefficient
 

@@ -33,7 +33,7 @@ _MANY = 1 << 62  # a population so large that its remainder by a pool's size is 
 
 @dataclass(frozen=True)
 class Learner:
-    """What the inputs of an objective are computed with, beside the rows of a minibatch."""
+    """The networks and settings from which the inputs of an objective are computed, given the rows of a minibatch."""
 
     policy: MixturePolicy
     reference: MixturePolicy | None = None
@@ -50,7 +50,7 @@ class Learner:
 
 
 class Pools:
-    """What each run draws from: one pool of entries a run, or one that all share.
+    """Entries that each run draws from: one pool a run, or one that all share.
 
     Args:
         pools: (L,) int64 tensors, one a run or just one.
@@ -194,7 +194,7 @@ class RowBatch:
         """(R,): how far the policy is from its reference, over all rows or the labelled ones, as the settings say.
 
         "behavior" is KL(behaviour ‖ policy) on the recorded actions, less the behaviour's own entropy: they are samples
-        of the reference itself, so nothing has to stand in for it. This is the behaviour-cloning term of the paper's
+        of the reference itself, so no other policy is needed. This is the behaviour-cloning term of the paper's
         offline experiment. The others compare with the reference policy.
         """
         settings = self._learner.settings

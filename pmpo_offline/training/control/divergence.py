@@ -1,4 +1,4 @@
-"""How far a policy is from its reference, state by state: in closed form between Gaussians, else from drawn actions."""
+"""Divergence of a policy from its reference, state by state: closed between Gaussians, else from drawn actions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def from_reference(policy: Mixture, reference: Mixture, kind: str, order: Any, s
         kind: "forward" KL(reference || policy), "reverse" KL(policy || reference), "alpha" or "renyi".
         order: of "alpha" and "renyi": near 1 they are like the forward, near 0 like the reverse divergence. A number or
             (R, 1).
-        seed: of the draws, which all runs share: a run then sees alike alone and in a stack.
+        seed: of the draws, which all runs share: a run is then the same alone and in a stack.
     """
     if policy.log_weight.shape[-1] == reference.log_weight.shape[-1] == 1:
         p, q = (

@@ -93,7 +93,7 @@ class Stack:
 
     @cached_property
     def is_clone(self) -> bool:
-        """Whether the clone is what is trained."""
+        """True if the clone itself is trained."""
         return self.clone is not None and self.algorithm == self.clone.algorithm
 
     @cached_property
@@ -132,7 +132,7 @@ class Trained:
     metrics: dict[str, Tensor]
     """The objective's metrics on the last minibatch, (R,) each, and its `loss`."""
     diverged: list[bool]
-    """Whether a run's loss or weights are not finite, so that its policy is of no use."""
+    """True for a run whose loss or weights are not finite: its policy is of no use."""
 
 
 def train(

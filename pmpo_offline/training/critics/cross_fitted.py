@@ -1,4 +1,4 @@
-"""Cross-fitted critics: how good a state, and an action in it, turned out to be for the behaviour that was recorded.
+"""Cross-fitted critics: values of states and actions under the recorded behaviour.
 
 Episodes are dealt into folds and every fold has its own networks, trained on the other folds: no row is ever valued by
 a network that saw its return, nor by one whose targets depend on it: a network bootstraps the cut episodes that it
@@ -28,7 +28,7 @@ _STEADY = 1e-3  # a deviation of actions below which they count as always the sa
 
 
 class CriticSettings(BaseModel):
-    """How the critics of a dataset are trained."""
+    """Training of the critics of a dataset."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -45,7 +45,7 @@ class CriticSettings(BaseModel):
     """λ of the returns that V is compared with: 1 trusts the rewards alone, less trusts V for what comes later, and has
     less noise. V itself is fitted on whole returns, because from others it learns its own errors."""
     action_value: Literal["network", "first_order"] = "network"
-    """What tells actions of one state apart: a network of both, or V and the advantage to first order in the action."""
+    """How actions are valued: by a network of state and action, or by V and the advantage to first order in the action."""
     advantage: Literal["recorded", "fitted"] = "recorded"
     """Recorded: a row's own return less V, with all its luck. Fitted: Q less V, what such actions gained elsewhere."""
 

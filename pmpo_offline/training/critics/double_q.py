@@ -1,4 +1,4 @@
-"""What critics that learn beside a policy share: normalised transitions, double Q with target networks, and Adam."""
+"""Parts of critics that learn beside a policy: normalised transitions, double Q with target networks, and Adam."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Transition:
     state: Tensor  # (R, B, O), normalised
     action: Tensor  # (R, B, A)
     reward: Tensor  # (R, B), times 1 - discount
-    discount: Tensor  # (R, B), 0 after a terminated step; an episode that was cut goes on
+    discount: Tensor  # (R, B), 0 after a terminated step; a truncated one is bootstrapped
     next_state: Tensor  # (R, B, O), normalised
 
 
@@ -59,7 +59,7 @@ class Transitions:
 
     @property
     def level(self) -> float:
-        """The value of the average reward for ever, where values start: a target network takes long to get there."""
+        """The value of the average reward, at which values start: a target network would need long to reach it."""
         return float(self.reward.mean()) / self._scale
 
 

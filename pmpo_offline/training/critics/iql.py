@@ -16,7 +16,7 @@ from pmpo_offline.training.critics.double_q import Adam, DoubleQ, Transitions, v
 
 
 class ExpectileSettings(BaseModel):
-    """How IQL's critic learns; the defaults are the authors' for locomotion."""
+    """Settings of IQL's critic; the defaults are the authors' for locomotion."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -80,4 +80,4 @@ def _unit(rows: Rows) -> float:
     """Return what rewards are multiplied by: steps of the longest episode / (best return - worst return)."""
     returns = rows.reward.new_zeros(int(rows.episode.max()) + 1).index_add(0, rows.episode, rows.reward)
     spread = float(returns.max() - returns.min())
-    return float(rows.episode.bincount().max()) / spread if spread else 1.0  # equal episodes say nothing of it
+    return float(rows.episode.bincount().max()) / spread if spread else 1.0  # equal episodes have no scale

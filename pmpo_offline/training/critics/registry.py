@@ -31,7 +31,7 @@ class Critic(Protocol):
 
     @property
     def advantage(self) -> Tensor:
-        """How much better the recorded actions are that were learned from last, (R, B)."""
+        """Advantages of the recorded actions of the last minibatch, (R, B)."""
         ...
 
     def learn(self, index: Tensor, step: int) -> None:

@@ -17,7 +17,7 @@ from pmpo_offline.training.critics.double_q import Adam, DoubleQ, Transitions
 
 
 class TwinDelayedSettings(BaseModel):
-    """How TD3's critic learns; the defaults are the authors'."""
+    """Settings of TD3's critic; the defaults are the authors'."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
