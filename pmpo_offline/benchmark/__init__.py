@@ -1,4 +1,7 @@
-"""Many training runs, one table: a suite is expanded into cells, run, and reported from the raw scores alone."""
+"""Many training runs, one table: suite → cells → executor → raw scores → table and report.
+
+How a cell is trained is in `training`, how its policies are scored in `evaluation`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""How good a policy is: rollouts on held-out episodes, and honest statistics over training runs."""
+"""How good a policy is: held-out rollouts, normalized scores, statistics over training runs, and one run's report.
+
+`language` measures language models. Tables of many runs are in `benchmark`.
+"""
 
 from __future__ import annotations
 

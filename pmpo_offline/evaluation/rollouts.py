@@ -26,11 +26,11 @@ def normalized(returns: N, low: N, high: N) -> N:
 
 
 def check_versions(name: str, references: References | None) -> None:
-    """Refuse to compare returns simulated here with references that were measured on another simulator.
+    """Refuse to compare returns simulated here with references of another version of the simulator.
 
     Args:
         name: the dataset, for the message.
-        references: its references; those that name no installed package say nothing of a simulator.
+        references: of the dataset; packages that are not installed are ignored.
 
     Raises:
         UserError: a package that the references name is installed in another version.
@@ -49,7 +49,7 @@ def check_versions(name: str, references: References | None) -> None:
 
 
 def check_rewarded(name: str, task: str) -> None:
-    """Raise `UserError` if a dataset's task has no reward function, which labels from elsewhere have not."""
+    """Raise `UserError` if a dataset's task has no reward function, as for imported labels."""
     from pmpo_offline.tasks import language
 
     if task not in language.names():
@@ -57,20 +57,14 @@ def check_rewarded(name: str, task: str) -> None:
 
 
 def check_simulated(name: str, task: str) -> None:
-    """Raise `UserError` where nothing here plays the task of a dataset, as of an import from elsewhere."""
+    """Raise `UserError` if no simulator here plays a dataset's task, as for imports from elsewhere."""
     if task not in tasks.TASKS:
         raise UserError(
             f"{name}: nothing here simulates its task {task}, and no policy can be scored: train on it only"
         )
 
 
-def evaluate(
-    policy: MixturePolicy,
-    task: str,
-    *,
-    episodes: int = 100,
-    workers: int | None = None,
-) -> pl.DataFrame:
+def evaluate(policy: MixturePolicy, task: str, *, episodes: int = 100, workers: int | None = None) -> pl.DataFrame:
     """Score a stacked policy on the task's held-out layouts.
 
     Args:

@@ -1,8 +1,8 @@
-"""What a table says about a learner: interquartile means, bootstrap intervals, probability of improvement.
+"""Statistics of training runs: interquartile means, bootstrap intervals, probability of improvement.
 
 The unit of inference is the *training run*: a run's score is the mean normalized score of its evaluation episodes,
-and only runs are resampled. Episodes of one run share a policy, so they say how well that policy was measured, not
-how well the algorithm does; resampling them too would make any interval as narrow as one has episodes.
+and only runs are resampled. Episodes of one run share a policy, so their spread is that policy's, not the algorithm's;
+resampling them too would make any interval as narrow as there are episodes.
 
 Every function takes one array of run scores a task, `[(runs_1,), (runs_2,), …]`; one task is a list of one.
 After Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice".

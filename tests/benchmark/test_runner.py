@@ -19,6 +19,7 @@ from pmpo_offline.benchmark import bench, report_on
 from pmpo_offline.benchmark.executors import EXECUTORS, Local, Plan
 from pmpo_offline.benchmark.results import Results
 from pmpo_offline.benchmark.suite import Condition, Job, expand
+from pmpo_offline.cli.main import run
 from pmpo_offline.data import columns
 from pmpo_offline.declarations import catalog
 from pmpo_offline.runtime.errors import UserError
@@ -212,14 +213,15 @@ def test_balance_that_a_recipe_declares_is_kept_or_undone(tmp_path, suite, recip
     assert found.episodes.equals(stacking.episodes)
 
 
-def test_learner_that_cannot_run_is_said_after_the_table_with_its_reason(tmp_path, suite, dataset):
-    command = [sys.executable, "-m", "pmpo_offline", "bench", suite, "--algos", "bc-accepted", "--imbalance", "0"]
-    command += ["--output", str(tmp_path / "out"), "--workers", "1"]
-    both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    buffered = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": ""}
-    done = subprocess.run(command, check=False, env=buffered, **both)
-    assert done.returncode == 1
-    *_, report, failure = done.stdout.splitlines()
+def test_a_cell_that_failed_is_reported_after_the_table(tmp_path, suite, dataset, monkeypatch):
+    """Also if both streams go to one file, where stdout is buffered."""
+    log = tmp_path / "log.txt"
+    arguments = ["bench", suite, "--algos", "bc-accepted", "--imbalance", "0", "--output", str(tmp_path / "out")]
+    with log.open("a") as out, log.open("a", buffering=1) as err, monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", out)
+        patched.setattr(sys, "stderr", err)
+        assert run([*arguments, "--workers", "1"]) == 1
+    *_, report, failure = log.read_text().splitlines()
     assert report.startswith("report: ")
     assert failure.startswith(f"error: bc-accepted, {dataset} at 0: the labels leave this algorithm nothing to learn")
 

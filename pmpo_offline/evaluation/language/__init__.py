@@ -1,4 +1,4 @@
-"""How good a language model is: reward, drift, perplexity, implicit preference, and what a judge says."""
+"""How good a language model is: reward, drift, perplexity, implicit preference, and a judge's verdicts."""
 
 from __future__ import annotations
 

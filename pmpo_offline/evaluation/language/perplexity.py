@@ -35,7 +35,7 @@ class Perplexity:
     value: float
     """exp(−mean log-probability of a token); infinite beyond what a float holds."""
     tokens: int
-    """How many were scored: models with other tokenizers count other tokens, and only `bits` compares them."""
+    """Number of scored tokens; only `bits` compares models of different tokenizers."""
     bits: float
     """Bits a character of the text."""
 
@@ -75,7 +75,7 @@ def perplexity(model: LanguageModel, text: str, *, window: int = 512, stride: in
 
 
 def windows(ids: tuple[int, ...], window: int, stride: int) -> Iterator[Tokens]:
-    """Yield rows whose completions are every token but the first, once, and whose prompts are what comes before."""
+    """Yield rows whose completions cover every token but the first, once; their prompts are the tokens before."""
     end, scored = min(window, len(ids)), 1
     while scored < len(ids):
         start = max(0, end - window)
@@ -90,7 +90,7 @@ def prose() -> str:
 
 
 def _writes(model: LanguageModel, text: str, ids: tuple[int, ...]) -> bool:
-    """Return whether the tokens are the text: small vocabularies replace what they lack, or drop it."""
+    """Return whether the tokens encode the text: small vocabularies replace or drop unknown words."""
     unknown = model.tokenizer.unk_token_id
     if unknown is not None and unknown in ids and unknown != model.tokenizer.eos_token_id:
         return False
