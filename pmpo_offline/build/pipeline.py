@@ -246,33 +246,31 @@ def _labelled(spec: Spec, content: Content, folder: Path) -> tuple[data.Metadata
     estimated: dict[str, Any] = {}
     by_advantage = spec.labelling.label.score == "advantage"
     if critic and (by_advantage or (critic.candidates and content.candidates is None)):
-        judged = _judged(spec, critic, content, folder)
-        estimated = {"critic": critic.settings.model_dump(mode="json"), "explained": float(judged.explained)}
+        estimates = _estimates(spec, critic, content, folder)
+        estimated = {"critic": critic.settings.model_dump(mode="json"), "explained": float(estimates.explained)}
         if critic.candidates and content.candidates is None:
-            content = replace(content, candidates=candidates_table(judged))
+            content = replace(content, candidates=candidates_table(estimates))
         if by_advantage:
-            scored = data.columns.replace(content.table, score=pa.array(judged.advantage))
+            scored = data.columns.replace(content.table, score=pa.array(estimates.advantage))
             content = replace(content, table=scored)
             spec = replace(spec, score=estimated)
-    metadata, tables = _described(spec, replace(content, settings={**content.settings, **estimated}))
-    if not metadata.counts.accepted + metadata.counts.rejected:
-        warnings.warn(f"no {metadata.unit} has a label or a score: nothing is labelled", stacklevel=2)
-    return metadata, tables
+    return _described(spec, replace(content, settings={**content.settings, **estimated}))
 
 
-def _judged(spec: Spec, critic: Critic, content: Content, folder: Path) -> Advantages:
+def _estimates(spec: Spec, critic: Critic, content: Content, folder: Path) -> Advantages:
     """Return the critics' scores, from `folder` where they are cached."""
     from pmpo_offline.training import Advantages
 
     path = folder / critic.file
     if path.exists():
         return Advantages.load(path)
-    plain = Labelling(LabelRule.parse("success"), seed=spec.labelling.seed)  # critics see no labels
-    metadata, tables = _described(replace(spec, labelling=plain), replace(content, candidates=None))
+    plain = Labelling(LabelRule.parse("success"), seed=spec.labelling.seed)
+    with warnings.catch_warnings(action="ignore"):  # about labels, which critics do not see
+        metadata, tables = _described(replace(spec, labelling=plain), replace(content, candidates=None))
     dataset = Dataset(metadata, folder, tables["transitions"], tables["episodes"])
-    judged = Advantages.of(dataset, critic.settings, critic.candidates, spec.labelling.seed, folder)
-    judged.save(path)
-    return judged
+    estimates = Advantages.of(dataset, critic.settings, critic.candidates, spec.labelling.seed, folder)
+    estimates.save(path)
+    return estimates
 
 
 def candidates_table(scored: ScoredCandidates | Advantages) -> pa.Table:

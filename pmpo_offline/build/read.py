@@ -222,7 +222,7 @@ def _check_label(found: Source, recorded: Recorded, rule: LabelRule, default: La
                 f"{found.name} holds no rewards, from which {rule.score} would follow: add an array rewards, "
                 "one number a step"
             )
-        warnings.warn(f"{found.name} holds no rewards, by which its steps would be labelled", stacklevel=3)
+        warnings.warn(f"{found.name} holds no rewards: nothing is labelled", stacklevel=3)
     if rule.score == "q_rank" and np.abs(recorded.experience.action).max() > _REACH:
         raise UserError(
             f"{found.name}: candidates are drawn within -1 and 1, and its actions are not: use another label"

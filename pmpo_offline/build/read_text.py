@@ -151,6 +151,8 @@ class _Texts:
                 f"first at {report.first[why]}; the report has them all",
                 stacklevel=3,
             )
+        if texts["score"].null_count == texts.num_rows:
+            warnings.warn("no response has a label or a score: nothing is labelled", stacklevel=3)
         if options.test_share != 0 and not report.test:
             warnings.warn(f"no prompt fell to the split test, of {report.prompts:,}", stacklevel=3)
         # Training reads which model the prompts are written for, and that completions end.

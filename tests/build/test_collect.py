@@ -273,7 +273,7 @@ def test_unknown_dataset_names_the_near_miss() -> None:
         build_dataset("rgb-stacking/proxi-v0")
 
 
-def test_critics_need_no_successes(recipe: Path, tmp_path: Path) -> None:
+def test_critics_need_no_successes(recipe: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     """A share that the declared labels could not have does not stop a build with other labels."""
     text = recipe.read_text().replace("episodes = 20", "episodes = 3").replace("seed = 0", "seed = 0\nimbalance = 0.5")
     path = tmp_path / "own.toml"
@@ -281,6 +281,7 @@ def test_critics_need_no_successes(recipe: Path, tmp_path: Path) -> None:
     built = build_dataset(str(path), home=tmp_path / "home", label="advantage", workers=1)
     assert built.metadata.imbalance.achieved == pytest.approx(0.5, abs=0.01)
     assert not any(built.episodes.column("success").to_pylist())  # type: ignore[union-attr]
+    assert not [str(each.message) for each in recwarn if "nothing is" in str(each.message)], "labels of no interest"
 
 
 def test_damaged_scores_of_the_critics_are_said(recipe: Path, tmp_path: Path) -> None:

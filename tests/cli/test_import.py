@@ -97,7 +97,7 @@ def test_the_way_out_to_trl(home: Path, transcripts: Path, tmp_path: Path, capsy
     assert set(told["files"]) == {"README.md", "pmpo_offline.json", "kto/train.parquet", "dpo/train.parquet"}
     assert told["left_out"] == []
     assert run(["export", "hh/pairs-v0", "--to", "minari", str(tmp_path / "no")]) == 2
-    assert "hh/pairs-v0 holds responses: choose trl, huggingface, parquet, not minari" in capsys.readouterr().err
+    assert "hh/pairs-v0 holds responses: choose huggingface, parquet, trl, not minari" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
