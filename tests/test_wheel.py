@@ -28,6 +28,7 @@ def test_wheel_works_from_any_directory(tmp_path: Path) -> None:
         shipped = {name.partition("/_declarations/")[2] for name in names}
         assert declared
         assert {name for name in shipped if name.startswith("baselines/")} == declared
+        assert "pmpo_offline/tasks/stacking/scene.xml" in names
         archive.extractall(installed)
 
     elsewhere = tmp_path / "elsewhere"

@@ -17,11 +17,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import mujoco
 import numpy as np
 import torch
+from pydantic import JsonValue
 from torch import Tensor
 
 from pmpo_offline.online.behavior_record import CONFIRMING, EPISODES, BehaviorRecord
@@ -65,7 +66,7 @@ class Learner(Protocol):
     """Control steps after which it is done; schedules (a falling learning rate) end there."""
 
     @property
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> Mapping[str, JsonValue]:
         """All that the training depends on beside task and seed, as JSON values."""
         ...
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from pydantic import JsonValue
 from torch import Tensor
 
 from pmpo_offline.online.acting import ACTOR, ActingLearner, perceptron
@@ -98,7 +99,7 @@ class Cloning(ActingLearner):
         """The newest observations and the script's actions there, (at most NEWEST, O + A)."""
 
     @property
-    def settings(self) -> dict[str, float]:
+    def settings(self) -> dict[str, JsonValue]:
         """All that the training depends on beside task and seed, as JSON values."""
         names = ("EPISODES", "STEPS", "UPDATES", "BATCH", "NEWEST", "LEARNING_RATE", "LAST_RATE", "STD", "AGE")
         return {name.lower(): globals()[name] for name in (*names, "BEGINNINGS")}

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, Self
+from typing import Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 from torch import Tensor
 
 from pmpo_offline.online.improver import Algorithm, Draws, Improver, OnlineSettings, within
@@ -131,7 +131,7 @@ class OnlineControl:
         """Control steps taken so far, of all environments of all runs."""
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, JsonValue]:
         """All that the training depends on beside task and seed, as JSON values; not for settings that are tensors."""
         return {"algorithm": asdict(self._algorithm), "settings": self._settings.model_dump(), "chunk": CHUNK}
 

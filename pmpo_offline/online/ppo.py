@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import torch
+from pydantic import JsonValue
 from torch import Tensor, nn
 
 from pmpo_offline.online.acting import ACTOR, ActingLearner, RunningStats, perceptron
@@ -137,7 +137,7 @@ class PPO(ActingLearner):
         """Discounted sums of the rewards of the episodes so far, (n,)."""
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, JsonValue]:
         """All that the training depends on beside task and seed, as JSON values."""
         bonus = self.config.bonus
         return {**asdict(self.config), "bonus": bonus and bonus.__name__, "beginnings": POOL}

@@ -36,7 +36,7 @@ class PerceptronPolicy(nn.Module):
         layers: list[nn.Module] = []
         for inputs, outputs in pairwise(widths[:-1]):
             layers += [StackedLinear(generators, inputs, outputs), nn.Tanh()]
-        self.network = nn.Sequential(*layers, StackedLinear(generators, *widths[-2:], gain=0.1))
+        self.network = nn.Sequential(*layers, StackedLinear(generators, widths[-2], widths[-1], gain=0.1))
         self.wider = nn.Parameter(torch.zeros(self.runs, 1, self.action_dim))
         self._start, self._pace = math.log(std), pace
 

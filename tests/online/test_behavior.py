@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,22 @@ def test_another_training_is_not_mixed_up_with_this_one(tmp_path: Path) -> None:
     (tmp_path / behavior.CHECKPOINT).write_bytes(b"rubbish")
     with pytest.raises(PmpoOfflineError, match="is damaged"):
         train_behavior(TASK, output=tmp_path)
+
+
+@pytest.mark.parametrize("ingredient", ["steps", "learner", "target", "evaluations"])
+def test_a_checkpoint_belongs_to_all_that_the_training_depends_on(
+    ingredient: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_behavior(TASK, output=tmp_path, minutes=0)
+    train_behavior(TASK, output=tmp_path, minutes=0)
+    if ingredient == "learner":
+        monkeypatch.setitem(PLANS, TASK, replace(PLANS[TASK], epochs=2))
+    elif ingredient == "target":
+        monkeypatch.setitem(TARGETS, TASK, -40.0)
+    elif ingredient == "evaluations":
+        monkeypatch.setattr(behavior, "EVALUATIONS", 5)
+    with pytest.raises(UserError, match="is the checkpoint of another training"):
+        train_behavior(TASK, output=tmp_path, minutes=0, steps=3_000 if ingredient == "steps" else None)
 
 
 def test_a_target_out_of_reach_leaves_no_policies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
