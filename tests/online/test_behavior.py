@@ -1,4 +1,4 @@
-"""The loop around learners of behaviours: what it keeps, and that it goes on where it was."""
+"""The loop around learners of behaviours: what it keeps, and that it resumes exactly."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_after_a_kill_it_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> N
     seen: list[int] = []
     with on_progress(lambda _, done, total: seen.append(done)):
         resumed = train_behavior(TASK, output=tmp_path / "broken")
-    assert seen[0] > STEPS / 2, "it did not begin anew"
+    assert seen[0] > STEPS / 2, "it was resumed"
     assert resumed.finished
     assert content(tmp_path / "broken") == content(tmp_path / "whole")
 

@@ -27,8 +27,8 @@ def train(constraints: Constraints, seeds: list[int], steps: int) -> tuple[Gauss
     hyper = OnlineSettings(candidates=20, refresh=0.01)
     improver = Improver(policy, Algorithm("mpo", constraints=constraints, learning_rate=0.005), hyper, seeds)
     states = torch.zeros(runs, 16, 1)
-    told = [improver.update(states, lambda observation, action: SPHERE.reward(action)) for _ in range(steps)]
-    return policy, {name: torch.stack([metrics[name] for metrics in told]) for name in told[0]}
+    updates = [improver.update(states, lambda observation, action: SPHERE.reward(action)) for _ in range(steps)]
+    return policy, {name: torch.stack([metrics[name] for metrics in updates]) for name in updates[0]}
 
 
 @pytest.fixture(scope="module")
@@ -64,11 +64,11 @@ def test_a_stacked_run_equals_the_run_alone():
     stacked = {name: torch.tensor(values).unsqueeze(1) for name, values in budgets.items()}
     policy, metrics = train(Constraints(**stacked), [4, 7], steps=50)
     for run, seed in enumerate([4, 7]):
-        own, told = train(Constraints(**{name: values[run] for name, values in budgets.items()}), [seed], steps=50)
+        own, alone = train(Constraints(**{name: values[run] for name, values in budgets.items()}), [seed], steps=50)
         torch.testing.assert_close(own.mean[0], policy.mean[run], rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(own.log_std[0], policy.log_std[run], rtol=1e-5, atol=1e-6)
         for name in ("temperature", *BUDGETS):
-            torch.testing.assert_close(told[name][:, 0], metrics[name][:, run], rtol=1e-3, atol=1e-6)
+            torch.testing.assert_close(alone[name][:, 0], metrics[name][:, run], rtol=1e-3, atol=1e-6)
 
 
 def test_the_first_update_by_hand():

@@ -243,12 +243,12 @@ def test_draws_depend_on_the_seed_and_the_step_alone():
     assert not (draws(71, (2, 4, 3))[1] == normal).any()
 
 
-def test_the_control_is_told_each_score_equally_often():
+def test_the_control_gets_each_score_equally_often():
     """Random order, each candidate's own score among them: any fixed exchange would tell the others' scores apart."""
-    told: list[Tensor] = []
+    seen: list[Tensor] = []
 
     def record(logp: Tensor, score: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        told.append(score)
+        seen.append(score)
         return logp.mean((-2, -1)), {}
 
     probe = Objective("probe", record, {"logp": "group_logp", "score": "group_score"}, {})
@@ -256,8 +256,8 @@ def test_the_control_is_told_each_score_equally_often():
     improver = Improver(gaussian(2), Algorithm(probe, learning_rate=1e-9, shuffled=runs), OnlineSettings(), [0, 0])
     for _ in range(64):
         improver.update(torch.zeros(2, 50, 1), lambda observation, action: torch.arange(4.0).expand(2, 50, 4))
-    order, honest = torch.cat(told, dim=1).long()
-    assert honest.equal(torch.arange(4).expand_as(honest)), "who is no control is told the truth"
+    order, honest = torch.cat(seen, dim=1).long()
+    assert honest.equal(torch.arange(4).expand_as(honest)), "a run that is no control gets the true scores"
     assert order.sort(-1).values.equal(honest), "the same scores in another order"
     for candidate in range(4):
         share = torch.bincount(order[:, candidate], minlength=4) / len(order)

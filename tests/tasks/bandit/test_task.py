@@ -125,7 +125,7 @@ def test_a_malformed_declaration_is_said(behaviors: list[dict[str, object]], mes
 
 
 def test_a_policy_is_scored_by_its_draws():
-    """One run stands on the best action with the narrowest head, the other beside it; both meet the same draws."""
+    """One run is at the best action with the narrowest head, the other beside it; both meet the same draws."""
     task = get("bandit/sphere")
     policy = MixturePolicy([0, 1], torch.zeros(1), torch.ones(1), task.action_dim, components=1, hidden=())
     with torch.no_grad():

@@ -73,7 +73,7 @@ def test_the_others_stay_and_may_begin_anew(rules: Rules) -> None:
     again = simulation.reset(SEEDS[2:3], np.array([2]))
     np.testing.assert_array_equal(again[0], begun[2])
     np.testing.assert_array_equal(simulation.elapsed, [2, 1, 0])
-    simulation.step(np.zeros((0, rules.action_dim)), np.zeros(0, np.intp))  # nobody moves
+    simulation.step(np.zeros((0, rules.action_dim)), np.zeros(0, np.intp))  # none of them moves
     np.testing.assert_array_equal(simulation.elapsed, [2, 1, 0])
 
 

@@ -1,4 +1,4 @@
-"""Names of models and what stands for them; SmolLM2's conversion against transformers' own reading of the file."""
+"""Names of models and their directories; SmolLM2's conversion against transformers' own reading of the file."""
 
 from __future__ import annotations
 

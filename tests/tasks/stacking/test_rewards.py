@@ -136,7 +136,7 @@ def test_success_takes_five_steps_and_terminates_and_the_horizon_truncates() -> 
     assert HOLD_STEPS == 5
     assert outcome.length.tolist() == [5, HORIZON, 5] == [5, 200, 5]
     assert outcome.success.tolist() == [True, False, True]
-    assert outcome.returns[0] == 0, "a stack that stands misses nothing"
+    assert outcome.returns[0] == 0, "a standing stack lacks nothing"
     far = np.linalg.norm([0.1, 0.08, 0.22 - 0.022])
     assert outcome.returns[1] == pytest.approx(200 * (0.2 * (1 - np.tanh(8 * far)) - 1), abs=0.1)
 

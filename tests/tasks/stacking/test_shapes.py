@@ -76,7 +76,7 @@ def test_test_triplets_lie_inside_the_training_ranges() -> None:
         for shape in NAMED:
             assert min(drawn) <= getattr(shape, name) <= max(drawn), (name, shape)
     assert {shape.sides for shape in NAMED} <= {shape.sides for shape in DRAWN} == {4, 6, 8}
-    # Only boxes are stretched: a combination nobody trained on would be another benchmark.
+    # Only boxes are stretched: a combination that no policy was trained on would be another benchmark.
     assert all(shape.aspect == 1 for shape in NAMED + DRAWN if shape.sides != 4)
 
 

@@ -106,7 +106,7 @@ def test_a_control_step_is_ten_steps_of_plain_mujoco() -> None:
 def test_scenes_of_all_triplets_share_one_size() -> None:
     triplets = [random_triplet(np.random.default_rng(seed)) for seed in range(40)] + list(TRIPLETS.values())
     models = [compile_scene(triplet) for triplet in triplets]
-    # What one scratch structure for all of them stands on; a symmetric body once had a smaller mass matrix.
+    # One scratch structure for all of them depends on it; a symmetric body once had a smaller mass matrix.
     for name in ("nq", "nv", "na", "nu", "nM", "nB", "nC", "nD", "nbody", "ngeom", "nsensordata", "narena"):
         assert len({getattr(model, name) for model in models}) == 1, name
     assert (models[0].nq, models[0].nv, models[0].nu) == (27, 24, 6)
