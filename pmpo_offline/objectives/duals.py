@@ -95,19 +95,19 @@ def state_temperature(score: Tensor, epsilon: Setting) -> Tensor:
         most = torch.where(attainable, most, 2)
         target = torch.where(attainable, epsilon, 1)
         highest = (64 * spread / gap).clamp(max=1e300)  # where e^-64 is left for all but the best
-        coldness = _coldness(below / spread.unsqueeze(-1), kept, count, most, target, highest)
+        coldness = _coldness(below / spread.unsqueeze(-1), kept, most, target, highest)
         temperature = torch.where(attainable, spread / coldness, torch.where(best < count, gap / _COLD, 1))
         return temperature.clamp(min=torch.finfo(torch.float64).tiny)
 
 
-def _coldness(scaled: Tensor, kept: Tensor, count: Tensor, most: Tensor, epsilon: Tensor, highest: Tensor) -> Tensor:
+def _coldness(scaled: Tensor, kept: Tensor, most: Tensor, epsilon: Tensor, highest: Tensor) -> Tensor:
     """Return the inverse temperature c at which KL = epsilon, for scores on [-1, 0]: Newton's steps in a bracket.
 
     The root lies between sqrt(8 epsilon), because KL <= c^2 / 8 by Hoeffding's lemma, and `highest`, where only the
     best candidates are left. The equation is solved for the log-odds of KL as a share of its limit `most`: these are
     straight in c near the limit, and in log c near zero. A step that leaves the bracket halves it (in log c) instead.
     """
-    low, high = (8 * epsilon).sqrt(), highest
+    count, low, high = kept.sum(-1).double(), (8 * epsilon).sqrt(), highest
     wanted = epsilon.log() - (most - epsilon).log()
     c = torch.minimum(2 * low, low.sqrt() * high.sqrt())
     for _ in range(_STEPS):

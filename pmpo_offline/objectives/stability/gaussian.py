@@ -93,7 +93,7 @@ def gaussian_optimum(
     Raises:
         ValueError: the loss has no minimum, or another `normalize`.
     """
-    w, mu, s = _stationary(accepted, rejected, reference, alpha, beta, normalize)
+    w, mu, s = _stationary((accepted, rejected, reference), alpha, beta, normalize)
     if not (w > 0 and (s > 0).all()):
         raise ValueError(f"PMPO has no minimum at alpha={alpha}, beta={beta}: raise beta (see gaussian_beta_min)")
     return mu, (s / w).sqrt()
@@ -115,14 +115,15 @@ def gaussian_bounded(
     Raises:
         ValueError: another `normalize`.
     """
-    w, _, s = _stationary(accepted, rejected, reference, alpha, beta, normalize)
+    w, _, s = _stationary((accepted, rejected, reference), alpha, beta, normalize)
     return w > 0 and bool((s > 0).all())
 
 
 def _stationary(
-    accepted: Tensor, rejected: Tensor, reference: Tensor, alpha: float, beta: float, normalize: str
+    outcomes: tuple[Tensor, Tensor, Tensor], alpha: float, beta: float, normalize: str
 ) -> tuple[float, Tensor, Tensor]:
-    """Return W, mu and S; the latter two mean nothing unless W > 0."""
+    """Return W, mu and S of accepted, rejected and reference outcomes; mu and S are undefined unless W > 0."""
+    accepted, rejected, reference = outcomes
     a, r = _coefficients(accepted, rejected, alpha, normalize)
     w = a - r + beta
 

@@ -45,7 +45,7 @@ class CriticSettings(BaseModel):
     """λ of the returns that V is compared with: 1 trusts the rewards alone, less trusts V for what comes later, and has
     less noise. V itself is fitted on whole returns, because from others it learns its own errors."""
     action_value: Literal["network", "first_order"] = "network"
-    """How actions are valued: by a network of state and action, or by V and the advantage to first order in the action."""
+    """How actions are valued: by a network of state and action, or by V and an advantage linear in the action."""
     advantage: Literal["recorded", "fitted"] = "recorded"
     """Recorded: a row's own return less V, with all its luck. Fitted: Q less V, what such actions gained elsewhere."""
 
