@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .objective import POSITIVE, declare
+from .objective import POSITIVE, declaration, declare
 from .pairs import log_ratio, pair_metrics
 from .rows import Setting, full_precision, mean, per_run, row_weight
 
@@ -47,9 +47,8 @@ def ipo(
         ValueError: a hyperparameter of another shape.
     """
     one = torch.ones_like(full_precision(logp_chosen))
-    return ipo_length_normalized(
-        logp_chosen, logp_rejected, ref_chosen, ref_rejected, one, one, beta=beta, weight=weight
-    )
+    normalized = declaration(ipo_length_normalized).loss  # without its checks, which `ipo` has made
+    return normalized(logp_chosen, logp_rejected, ref_chosen, ref_rejected, one, one, beta=beta, weight=weight)
 
 
 @declare(
