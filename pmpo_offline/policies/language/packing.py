@@ -26,7 +26,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -71,7 +71,7 @@ class Packing:
 
     def to(self, device: torch.device | str) -> Packing:
         """Return the packing on a device."""
-        return Packing(*(getattr(self, field.name).to(device) for field in fields(self)))
+        return Packing(**{name: part.to(device) for name, part in vars(self).items()})
 
     def take(self, values: Tensor) -> Tensor:
         """Gather values of the plain batch, (B, T, …), into the packed places: (S, W, …)."""

@@ -14,7 +14,7 @@ mask is needed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
@@ -62,10 +62,7 @@ class TokenBatch:
 
     def to(self, device: torch.device | str) -> TokenBatch:
         """Return the batch on a device."""
-        ids, row, place, target, length = (
-            each.to(device) for each in (self.ids, self.row, self.place, self.target, self.length)
-        )
-        return TokenBatch(ids, row, place, target, length, self.packing and self.packing.to(device))
+        return replace(self, **{name: part.to(device) for name, part in vars(self).items() if part is not None})
 
 
 def tokenize(

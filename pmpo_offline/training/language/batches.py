@@ -94,20 +94,26 @@ class RowScores:
     def __init__(
         self, scorer: Scorer, rows: Sequence[Tokens], joint: TokenDivergence | None = None, *, cached: bool = True
     ) -> None:
-        self._policy, self._reference, self._reduction = scorer.policy, scorer.reference, scorer.settings.reduction
+        self._scorer, self._policy, self._settings = scorer, scorer.policy, scorer.settings
         self._rows, self._joint, self._cached = rows, joint, cached
         self._batch = collate(rows).to(next(scorer.policy.parameters()).device)
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether there is a reference."""
+        return self._scorer.reference is not None
 
     @cached_property
     def _states(self) -> Tensor:
         """(N, H)."""
-        if self._reference is None or not self._reference.cut:
+        reference = self._scorer.reference
+        if reference is None or not reference.cut:
             return states(self._policy, self._batch)
-        return states(self._policy, self._batch, trunk=self._known.trunk, cut=self._reference.cut)
+        return states(self._policy, self._batch, trunk=self._known.trunk, cut=reference.cut)
 
     @cached_property
     def _known(self) -> ReferenceScores:
-        reference = self._reference
+        reference = self._scorer.reference
         if reference is None:
             raise UserError("this objective compares with a reference model: train an adapter, or give a ref_model")
         return reference.scores(self._rows, self._batch) if self._cached else reference.uncached(self._batch)
@@ -122,53 +128,36 @@ class RowScores:
     @cached_property
     def logp(self) -> Tensor:
         """(B,)."""
-        return self._batch.reduce(self._tokens[0], self._reduction)
+        return self._batch.reduce(self._tokens[0], self._settings.reduction)
 
     @cached_property
     def ref_logp(self) -> Tensor:
         """(B,)."""
-        return self._batch.reduce(self._known.logp, self._reduction)
+        return self._batch.reduce(self._known.logp, self._settings.reduction)
 
     @property
     def length(self) -> Tensor:
         """(B,), tokens, at least 1: an empty response counts as its end."""
         return self._batch.length.clamp(min=1)
 
-    def divergence(self, wanted: TokenDivergence) -> Tensor:
+    def row_divergence(self, wanted: TokenDivergence) -> Tensor:
         """Return each row's divergence between reference and policy, (B,)."""
         joint = self._tokens[1] if wanted == self._joint else None
         tokens = wanted(self._policy, self._states, self._known) if joint is None else joint
-        return self._batch.reduce(tokens, self._reduction)
+        return self._batch.reduce(tokens, self._settings.reduction)
 
 
-class ResponseBatch:
+class ResponseBatch(RowScores):
     """Single responses: B rows."""
 
     def __init__(self, responses: TokenizedResponses, index: Indices, weight: Tensor, scorer: Scorer) -> None:
-        self._responses, self._index, self._scorer, self._settings = responses, index, scorer, scorer.settings
-        self._rows = [responses.tokens[row] for row in index.tolist()]
-        self.scores = RowScores(scorer, self._rows, scorer.settings.joint)
-        self.weight = weight
+        super().__init__(scorer, [responses.tokens[row] for row in index.tolist()], scorer.settings.joint)
+        self._responses, self._index, self.weight = responses, index, weight
 
     @cached_property
     def label(self) -> Tensor:
         """(B,)."""
         return torch.from_numpy(self._responses.label[self._index]).to(self.weight)
-
-    @property
-    def is_compared(self) -> bool:
-        """Whether there is a reference."""
-        return self._scorer.reference is not None
-
-    @property
-    def logp(self) -> Tensor:
-        """(B,)."""
-        return self.scores.logp
-
-    @property
-    def ref_logp(self) -> Tensor:
-        """(B,)."""
-        return self.scores.ref_logp
 
     @property
     def advantage(self) -> Tensor:
@@ -182,14 +171,14 @@ class ResponseBatch:
         counted = torch.where(self.label != 0, self.weight, 0) if settings.over == "labelled" else self.weight
         if settings.divergence == "behavior":
             return _mean(-self.logp, counted)
-        return _mean(self.scores.divergence(TokenDivergence(settings.divergence, settings.order)), counted)
+        return _mean(self.row_divergence(TokenDivergence(settings.divergence, settings.order)), counted)
 
     @property
     def policy_kl(self) -> Tensor:
         """(), detached, at least 0, over the rows of all ranks."""
         gather, context = self._settings.gather, self._settings.context
         if self._settings.policy_kl == "exact":
-            kl = self.scores.divergence(_REVERSE).detach()
+            kl = self.row_divergence(_REVERSE).detach()
             return _mean(gather(kl), gather(self.weight)).clamp(min=0)
         with torch.no_grad():
             neighbours = [self._rows[-1], *self._rows[:-1]]
@@ -281,15 +270,13 @@ def trl_metrics(batch: Batch, metrics: dict[str, Tensor]) -> dict[str, Tensor]:
     A reward is the objective's own (beta times the log-ratio to the reference), else the log-ratio itself; the accuracy
     of single responses is the share of accept x reject pairs within the batch whose rewards are in order.
     """
-    if not isinstance(batch, ResponseBatch):
-        return {TRL_NAMES.get(name, name): value for name, value in metrics.items()}
-    accepted, rejected = batch.label > 0, batch.label < 0
-    # Objectives report 0 for the mean of an absent class. Which classes are there is the same in every micro-batch.
-    absent = {name for name, rows in (("accept", accepted), ("reject", rejected)) if not rows.any()}
-    named = {
-        TRL_NAMES.get(name, name): value for name, value in metrics.items() if name.partition("_")[0] not in absent
-    }
-    if batch.is_compared:
+    absent = set()
+    if isinstance(batch, ResponseBatch):
+        accepted, rejected = batch.label > 0, batch.label < 0
+        # Objectives report 0 for the mean of an absent class. Which classes are there is the same in every micro-batch.
+        absent = {name for name, rows in (("accept", accepted), ("reject", rejected)) if not rows.any()}
+    named = {TRL_NAMES.get(name, name): value for name, value in metrics.items() if name.split("_")[0] not in absent}
+    if isinstance(batch, ResponseBatch) and batch.is_compared:
         with torch.no_grad():
             ratio = batch.logp - batch.ref_logp
             if "accept" not in absent:

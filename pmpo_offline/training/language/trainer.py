@@ -87,7 +87,10 @@ class ResponseTrainer(SafeCheckpoints):
             raise UserError("rows are collated here and there are no logits: leave data_collator, compute_metrics out")
         if train_dataset is None:
             raise UserError("train_dataset is missing: give a dataset of responses")
-        args = args or self.config_class(f"{_name(model)}-{self.config_class.objective}")
+        if args is None:
+            named: Any = model
+            name = named if isinstance(named, str) else getattr(named, "name", "") or named.config._name_or_path
+            args = self.config_class(f"{Path(name).name or 'model'}-{self.config_class.objective}")
         if args.n_gpu > 1:
             raise UserError(f"one process sees {args.n_gpu} GPUs: start one for each with accelerate launch")
         transformers.set_seed(args.seed)  # an adapter is initialised at random
@@ -265,11 +268,3 @@ def _as_forward(outer: Any, inner: Any, function: Callable[[], T]) -> T:
         return outer()  # type: ignore[no-any-return]
     finally:
         restore()
-
-
-def _name(model: Any) -> str:
-    if isinstance(model, str):
-        return Path(model).name
-    if isinstance(model, LanguageModel):
-        return model.name
-    return Path(getattr(model.config, "_name_or_path", "") or "model").name

@@ -15,8 +15,10 @@ NAMES = ("loss", "grad_norm", "logps/chosen", "logps/rejected", "rewards/chosen"
 
 
 def test_two_processes_have_the_losses_of_one(tmp_path: Path) -> None:
-    script = Path(__file__).parents[2] / "helpers" / "launched.py"
+    tests = Path(__file__).parents[2]
+    script, path = tests / "helpers" / "launched.py", os.pathsep.join([str(tests), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true"}
+    environment["PYTHONPATH"] = path
     # Its option --cpu leaves several processes to MPI; this one starts them itself, and they use what they find.
     launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
     launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
