@@ -49,12 +49,12 @@ class SafeCheckpoints(transformers.Trainer):  # type: ignore[misc]
             self.lr_scheduler.load_state_dict(scheduler)
 
     def _save_scaler(self, output_dir: str) -> None:
-        if self._scaler is not None and self.args.should_save:
-            _write(Path(output_dir, _SCALER), self._scaler.state_dict())
+        if self.accelerator.scaler is not None and self.args.should_save:  # of float16 gradients
+            _write(Path(output_dir, _SCALER), self.accelerator.scaler.state_dict())
 
     def _load_scaler(self, checkpoint: str | None) -> None:
-        if self._scaler is not None and checkpoint and Path(checkpoint, _SCALER).is_file():
-            self._scaler.load_state_dict(_read(Path(checkpoint, _SCALER)))
+        if self.accelerator.scaler is not None and checkpoint and Path(checkpoint, _SCALER).is_file():
+            self.accelerator.scaler.load_state_dict(_read(Path(checkpoint, _SCALER)))
 
     def _save_rng_state(self, output_dir: str) -> None:
         # Torch's alone (dropout): nothing in a step draws from Python or NumPy.
@@ -72,11 +72,6 @@ class SafeCheckpoints(transformers.Trainer):  # type: ignore[misc]
     @property
     def _sharded(self) -> bool:
         return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
-
-    @property
-    def _scaler(self) -> Any:
-        """Scaler of float16 gradients; None in other precisions."""
-        return getattr(self.accelerator, "scaler", None)
 
 
 def checkpoints_in(folder: Path) -> list[Path]:

@@ -144,7 +144,3 @@ class LanguageSettings(BaseModel):
     """Hold the model's weights in 8 or 4 bits, on a GPU."""
     checkpoint_every: int = Field(default=50, ge=1)
     """Updates between checkpoints."""
-
-    def cut(self, layers: int) -> int:
-        """Return how many of a model's layers get no adapter, the lower ones."""
-        return 0 if self.lora_layers is None else max(0, layers - self.lora_layers)

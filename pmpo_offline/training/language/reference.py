@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import warnings
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError
 from pmpo_offline.runtime.files import atomic_file, file_lock, refusal
 from pmpo_offline.runtime.hashing import hash_bytes, identity
+from pmpo_offline.runtime.tensors import hash_tensors
 
 BATCH_TOKENS = 4096
 """Places, padding counted, that go through the model at once."""
@@ -41,8 +41,8 @@ SHARD_BYTES = 64 * 2**20
 """Size of a file: what a killed process has to compute again at most."""
 REVISION = "2"
 """Raise it whenever the same model and tokens give other numbers, or files another layout."""
-CHECKSUM = "crc32"
-"""Entry of a shard's metadata: the checksum of its tensors."""
+CHECKSUM = "checksum"
+"""Entry of a shard's metadata: the hash of its tensors, with their names, types and shapes."""
 
 
 class CachedRow(NamedTuple):
@@ -194,8 +194,7 @@ class Reference:
         if damaged:
             path, reason = damaged[0]
             others = f" and {len(damaged) - 1} other files" if len(damaged) > 1 else ""
-            what = "they" if others else "it"
-            warnings.warn(f"{path}{others} cannot be read ({reason}): computing again what {what} held", stacklevel=4)
+            warnings.warn(f"{path}{others} cannot be read ({reason}): computing their rows again", stacklevel=4)
 
 
 def _batches(rows: dict[str, Tokens]) -> Iterator[list[str]]:
@@ -280,7 +279,7 @@ class Shards:
             return
         path = self._folder / f"{hash_bytes([','.join(sorted(tensors)).encode()])[:24]}.safetensors"
         whole = {key: value.contiguous() for key, value in tensors.items()}
-        content = save(whole, {**self._owner, CHECKSUM: _checksum(whole)})
+        content = save(whole, {**self._owner, CHECKSUM: hash_tensors(whole)})
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             with file_lock(self._folder):
@@ -312,7 +311,7 @@ class Shards:
         """Return whether a file's tensors are as they were written; if not, remove the file and forget them."""
         if not shard.is_checked:
             opened = shard.opened
-            if _checksum({name: opened.get_tensor(name) for name in opened.keys()}) != shard.checksum:  # noqa: SIM118
+            if hash_tensors({name: opened.get_tensor(name) for name in opened.keys()}) != shard.checksum:  # noqa: SIM118
                 self._index = {name: each for name, each in self._index.items() if each is not shard}
                 self._discard(shard.path, "its checksum differs")
                 return False
@@ -323,12 +322,3 @@ class Shards:
         self.damaged.append((path, reason))
         with suppress(OSError):  # a read-only disk keeps it
             path.unlink()
-
-
-def _checksum(tensors: Mapping[str, Tensor]) -> str:
-    """Return the CRC-32 of contiguous tensors: name, type, shape and bytes of each, in the order of their names."""
-    found = 0
-    for name, tensor in sorted(tensors.items()):
-        found = zlib.crc32(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode(), found)
-        found = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, found)
-    return f"{found:08x}"

@@ -134,24 +134,8 @@ def train_language(
 
     checkpoints = output / "checkpoints"
     claim(output, checkpoints / _OWNER, run, bool(checkpoints_in(checkpoints)))
-    transformers.set_seed(seed)
-    cut = hyper.cut(base.model.config.get_text_config().num_hidden_layers)
-    adapted = add_lora(base.model, hyper.lora_rank, hyper.lora_alpha, hyper.lora_targets, cut)
-    trainer = ResponseTrainer(
-        replace(base, model=adapted),
-        args=_arguments(
-            algorithm,
-            hyper,
-            output_dir=str(checkpoints),
-            reference_cache=str(cache or root / ".reference"),
-            cut=cut,
-            shuffle_labels=shuffle_labels,
-            seed=seed,
-        ),
-        train_dataset=rows,
-    )
-    trainer.remove_callback(transformers.trainer_callback.PrinterCallback)
-    trainer.add_callback(_Monitor(algorithm.name, trainer.settings))
+    folders = {"output_dir": str(checkpoints), "reference_cache": str(cache or root / ".reference")}
+    trainer = _trainer(base, algorithm, hyper, rows, **folders, seed=seed, shuffle_labels=shuffle_labels)
     last = last_complete(checkpoints)
     with quiet():
         trainer.train(resume_from_checkpoint=str(last) if last else None)
@@ -183,15 +167,22 @@ def train_language(
     return TrainedLanguage.of(output, record)
 
 
-def _arguments(algorithm: AlgorithmDeclaration, hyper: LanguageSettings, **given: Any) -> ResponseConfig:
-    """Return the trainer's arguments for an algorithm and its training hyperparameters, beside those that are given."""
-    return ResponseConfig(
+def _trainer(
+    base: LanguageModel, algorithm: AlgorithmDeclaration, hyper: LanguageSettings, rows: Dataset, **given: Any
+) -> ResponseTrainer:
+    """Return the trainer of a fresh adapter on the base model; `given` are further fields of its configuration."""
+    layers = base.model.config.get_text_config().num_hidden_layers
+    cut = 0 if hyper.lora_layers is None else max(0, layers - hyper.lora_layers)
+    transformers.set_seed(given["seed"])
+    adapted = add_lora(base.model, hyper.lora_rank, hyper.lora_alpha, hyper.lora_targets, cut)
+    args = ResponseConfig(
         objective=algorithm.objective,
         settings=dict(algorithm.settings),
         rows=algorithm.rows,
         reduction=hyper.reduction,
         policy_kl=hyper.policy_kl,
         max_length=hyper.max_length,
+        cut=cut,
         max_steps=hyper.steps,
         per_device_train_batch_size=hyper.batch // hyper.accumulation,
         gradient_accumulation_steps=hyper.accumulation,
@@ -207,6 +198,10 @@ def _arguments(algorithm: AlgorithmDeclaration, hyper: LanguageSettings, **given
         disable_tqdm=True,
         **given,
     )
+    trainer = ResponseTrainer(replace(base, model=adapted), args=args, train_dataset=rows)
+    trainer.remove_callback(transformers.trainer_callback.PrinterCallback)
+    trainer.add_callback(_Monitor(algorithm.name, trainer.settings))
+    return trainer
 
 
 class _Monitor(transformers.TrainerCallback):  # type: ignore[misc]
