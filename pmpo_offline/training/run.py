@@ -113,9 +113,6 @@ def _train_control(stack: Stack, output: Path) -> dict[str, Any]:
         shuffle_labels=stack.shuffled,
         overrides=stack.overrides,
     )
-    if any(trained.diverged):
-        checkpoint.unlink(missing_ok=True)
-        raise PmpoOfflineError(f"{stack.algorithm.name} diverged: weights of its policy are not finite")
     trained.policy.save(output / "policy.safetensors")
     record = {
         "kind": meta.kind,

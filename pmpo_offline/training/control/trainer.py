@@ -200,6 +200,10 @@ def train(
     diverged = _diverged(policy, metrics)
     if any(diverged):
         lost = [stack.named(run) for run, bad in enumerate(diverged) if bad]
+        if all(diverged):
+            raise PmpoOfflineError(
+                f"{algorithm.name} diverged ({lost[0]}): its weights are not finite, lower learning_rate"
+            )
         more = f" and {len(lost) - 1} more" if lost[1:] else ""
         warnings.warn(f"{algorithm.name}: {lost[0]}{more} of {len(diverged)} runs diverged", stacklevel=2)
     return Trained(policy.eval(), stack.runs, bounds, metrics, diverged)

@@ -21,6 +21,7 @@ from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.training import Trained, beta_bound, settle, train
 from pmpo_offline.training import checkpoint as checkpoints
+from pmpo_offline.training.control.batches import Learner, Sampler
 from pmpo_offline.training.run import Run, train_run
 
 QUICK: dict[str, Any] = {"updates": 12, "batch": 32, "hidden": [16], "components": 3}
@@ -417,3 +418,16 @@ def test_a_training_whose_runs_all_diverge_stops(stacking: Dataset, tmp_path: Pa
     with pytest.raises(PmpoOfflineError, match="pmpo diverged"):
         train_run(run, tmp_path / "run")
     assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_weights_that_are_not_finite_are_noticed_at_the_end(stacking: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    def spoil(self: Sampler, step: int, size: int, learner: Learner) -> Any:
+        batch = draw(self, step, size, learner)
+        if step == QUICK["updates"] - 1:  # after its loss was computed, when its gradient is
+            batch._distribution.mean.register_hook(lambda gradient: gradient * torch.nan)  # type: ignore[union-attr]
+        return batch
+
+    draw = Sampler.batch
+    monkeypatch.setattr(Sampler, "batch", spoil)
+    with pytest.raises(PmpoOfflineError, match=r"pmpo diverged \(seed 0, .*\): its weights are not finite"):
+        train(stacking, "pmpo", overrides=QUICK, device="cpu")
