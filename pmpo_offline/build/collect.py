@@ -91,7 +91,7 @@ class Recipe:
 
     @cached_property
     def labelling(self) -> Labelling:
-        """Labels, and what is kept of them."""
+        """The rule, noise, balance and seed of the labels."""
         changed = self.changed
         return Labelling(LabelRule.parse(changed.label), changed.imbalance, changed.noise, changed.seed)
 

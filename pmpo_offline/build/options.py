@@ -69,7 +69,7 @@ class TextOptions:
     max_characters: int | None = _option("Longest completion, in characters.", min=1)
     max_prompt_characters: int | None = _option("Longest prompt, in characters.", min=1)
     deduplicate: bool = _option("Keep one of equal responses to equal prompts, spaces aside.", False)
-    """None is kept of those whose scores contradict each other."""
+    """Of repeated responses whose scores contradict each other, none is imported."""
 
     def changed(self) -> dict[str, Any]:
         """Return the options that differ from the defaults, as JSON values."""

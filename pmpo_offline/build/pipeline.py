@@ -52,7 +52,7 @@ class Critic:
 
 @dataclass(frozen=True, eq=False)
 class Content:
-    """What a source yields: unlabelled tables, and what dataset.json says of how they were made."""
+    """Unlabelled tables from a source, and how they were made."""
 
     table: pa.Table
     """Transitions, or responses if there are no episodes."""
@@ -68,20 +68,20 @@ class Content:
 
 @dataclass(frozen=True)
 class Spec:
-    """Everything that a dataset is made of."""
+    """A dataset to build: the identity by which a stored one is found, its source and its labels."""
 
     id: str
     task: str
     labelling: Labelling
     digest: str
-    """A hash of all that was asked for: two datasets of one digest are equal."""
+    """Hash of the whole request: two datasets of one digest are equal."""
     hashes: Mapping[str, str]
     """Hashes of what the content is made from; a stored dataset with others is another one."""
     source: str
     """As the provenance states it."""
     licence: str
     read: Callable[[Path], Content]
-    """Yields the content, given the folder that raw content is cached in."""
+    """Returns the content, given the folder that raw content is cached in."""
     raw: str | None = None
     """Name of that folder under <home>/.raw/, a hash of all that the raw content depends on; None: no cache."""
     critic: Critic | None = None
@@ -90,7 +90,7 @@ class Spec:
     files: Collection[Path] = ()
     """The source's files, which the dataset must not replace."""
     otherwise: str = "built from another recipe: add --overwrite to build it again, or give the recipe an id of its own"
-    """What another dataset of this id was made from, and what to do."""
+    """End of the refusal where another dataset has this id: what it was made from, and what to do."""
 
 
 @dataclass(frozen=True)

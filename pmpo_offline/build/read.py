@@ -1,4 +1,4 @@
-"""Source of datasets from other libraries' trajectory files: what they are called here, and what they cannot be.
+"""Source of datasets from trajectory files of other libraries: their task, reference scores, default label and id.
 
 A data set is of a task here only if it was recorded in that very version of its environment: Hopper-v4 and D4RL's
 hopper-v2 are other tasks than mujoco/hopper (Hopper-v5), keep the names of their own environments, and bring their own
@@ -69,7 +69,7 @@ def import_dataset(
             `return:q0.5`; without rewards nothing is labelled.
         imbalance: accepted share of the labelled units in [0, 1]; None as it comes.
         noise: rate of flipped labels.
-        task: the task here that it is of; default what the source says, else the name of its own environment.
+        task: the task here that it is of; default the source's, else the name of its own environment.
         seed: of noise, imbalance and critics.
         format: "arrow", or "hdf5" (a Minari directory).
         overwrite: import again what is imported.

@@ -107,18 +107,18 @@ class Sampling:
         prompt, response = np.repeat(np.arange(prompts), each), np.tile(np.arange(each), prompts)
         # Test prompts are evenly spread among all, which are in random order, and stay the same if more follow.
         passed = np.floor(self.settings.test * np.arange(prompts + 1) + 1e-9)
-        asked, answered = responses.prompt[prompt].tolist(), responses.completion.reshape(-1).tolist()
+        texts, answers = responses.prompt[prompt].tolist(), responses.completion.reshape(-1).tolist()
         rows = {
-            "prompt": asked,
-            "completion": answered,
-            "score": rewards(self.task, asked, answered),
-            "label": pa.nulls(len(answered), pa.bool_()),
+            "prompt": texts,
+            "completion": answers,
+            "score": rewards(self.task, texts, answers),
+            "label": pa.nulls(len(answers), pa.bool_()),
             "prompt_id": prompt.astype(np.int32),
             "response_id": response.astype(np.int32),
-            "source": [self.model] * len(answered),
+            "source": [self.model] * len(answers),
             "split": np.where(np.diff(passed) > 0, "test", "train")[prompt].tolist(),
         }
-        order = np.argsort(random_words(len(answered), self.recipe.changed.seed, "rows"), kind="stable")
+        order = np.argsort(random_words(len(answers), self.recipe.changed.seed, "rows"), kind="stable")
         table = pa.table(rows, schema=data.responses_schema()).take(order)
         return Content(
             table=table,
