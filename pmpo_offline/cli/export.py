@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperOption
+from typer.core import TyperCommand
 
 from pmpo_offline.cli.console import emit, working
 from pmpo_offline.cli.options import Home, Json, Name
@@ -14,22 +14,20 @@ from pmpo_offline.runtime.errors import UserError
 
 
 class Command(TyperCommand):
-    """Looks up the names of the formats when the help is shown, because that takes a while."""
+    """The command with the registered formats at the end of its help."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Write the help with the names of all formats."""
+        """Write the help; the formats are looked up only here."""
         from pmpo_offline.data.exchange.writers import WRITERS
 
-        for parameter in self.params:
-            if isinstance(parameter, TyperOption) and parameter.name == "to":
-                parameter.help = f"One of {', '.join(WRITERS)}."
+        self.epilog = "\n\n".join(f"{name}: {writer.description}." for name, writer in WRITERS.items())
         super().format_help(ctx, formatter)
 
 
 def export(
     name: Name,
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write: a new one, or an earlier export.")],
-    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="Name of the format.")],
+    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="A format, of those below.")],
     fps: Annotated[
         int | None, typer.Option(min=1, help="Steps a second, for lerobot's times.", show_default="20")
     ] = None,

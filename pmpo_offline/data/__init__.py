@@ -1,6 +1,6 @@
-"""What is stored: schema, labels, storage in two forms, datasets as tensors; and exchange with other libraries.
+"""Datasets: schema, labels, storage in two forms, datasets as tensors; exchange with the formats of other libraries.
 
-Not here: how a dataset is made (`build`), and anything that learns, acts or evaluates.
+Not here: building datasets (`build`), and anything that learns, acts or evaluates.
 """
 
 import lazy_loader

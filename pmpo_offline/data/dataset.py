@@ -121,7 +121,7 @@ class Dataset:
 
     @cached_property
     def has_contexts(self) -> bool:
-        """Whether observations differ, so that a policy can tell rows apart; True for responses."""
+        """True if observations differ, so that a policy can tell rows apart; True for responses."""
         if self.episodes is None:
             return True
         observation = columns.matrix(self.table, "observation")

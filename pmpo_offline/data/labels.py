@@ -161,7 +161,7 @@ def _possible(accepts: int, rejects: int) -> str:
 
 @dataclass(frozen=True)
 class Labelling:
-    """How units are labelled: by a rule, then with noise, then balanced."""
+    """Settings of labels: the rule, then noise, then balance."""
 
     label: LabelRule
     imbalance: float | None = None

@@ -1,4 +1,4 @@
-"""What a dataset holds: label rules, the content of dataset.json (`Metadata`), and the Arrow schemas of its tables.
+"""Label rules, the content of dataset.json (`Metadata`), and the Arrow schemas of a dataset's tables.
 
     transitions   row r │ observation action reward terminated truncated episode step score label
     episodes      row e │ start length … final_observation         rows start … start + length − 1 are episode e
@@ -53,9 +53,9 @@ class LabelRule(_Frozen):
     """A score and the threshold that splits it; `str(rule)` is the grammar that `parse` reads."""
 
     score: ScoreName
-    """What is compared."""
+    """The score that is compared."""
     threshold: Literal["number", "quantile", "sign", "top_bottom"]
-    """How it is compared."""
+    """The kind of threshold."""
     value: float | None = None
     """The number, the quantile in [0, 1], or the k of `top_bottom`; None for `sign`."""
     dead_zone: float = 0.0
@@ -99,7 +99,7 @@ class LabelRule(_Frozen):
 
     @property
     def unit(self) -> Unit:
-        """What one label is given to in a dataset of transitions; in one of responses it is always a response."""
+        """The unit of a label in a dataset of transitions; with responses it is always a response."""
         if self.score == "q_rank":
             return "response"
         return "episode" if self.score in ("return", "success") else "step"
@@ -121,14 +121,14 @@ def _exact(number: float) -> str:
 
 
 class ScoreRule(_Frozen):
-    """Where the scores come from: the score's name and the settings of what computed it (a critic's, say)."""
+    """Source of the scores: the score's name and the settings that computed it (a critic's, say)."""
 
     name: ScoreName
     settings: dict[str, JsonValue] = {}
 
 
 class Imbalance(_Frozen):
-    """The accepted share of the labelled units: asked for (None: as collected), achieved, and its cost in labels."""
+    """The accepted share of the labelled units: requested (None: as collected), achieved, and its cost in labels."""
 
     asked: float | None = None
     achieved: float | None = None
@@ -174,7 +174,7 @@ class References(_Frozen):
 
 
 class Provenance(_Frozen):
-    """What the dataset was made from: sources, their hashes, the package versions, and the settings of the build."""
+    """Origin of the dataset: sources, their hashes, package versions, and the settings of the build."""
 
     sources: list[str] = []
     hashes: dict[str, str] = {}
@@ -183,7 +183,7 @@ class Provenance(_Frozen):
 
 
 class FileInfo(_Frozen):
-    """What a file must be for the dataset to be whole."""
+    """Hash and size of a stored file."""
 
     sha256: str
     bytes: int
@@ -197,7 +197,7 @@ class Metadata(_Frozen):
     kind: Kind
     task: str
     unit: Unit
-    """What one label is given to; in a dataset of kind "candidates" each candidate is a response to its state."""
+    """The unit of a label; in a dataset of kind "candidates" each candidate is a response to its state."""
     score: ScoreRule
     label: LabelRule
     threshold: float | None = None
@@ -209,7 +209,7 @@ class Metadata(_Frozen):
     reject_mass: float
     """P_r: rejected rows / all rows, after noise and before balancing (of candidates in kind "candidates")."""
     labelled_reject_mass: float
-    """Rejected rows / all rows after balancing: what a policy that can tell single rows apart sees of the rejects."""
+    """Rejected rows / all rows after balancing, for a policy that can tell single rows apart."""
     reject_share: float
     """Rejected rows / labelled rows after balancing: `reject_share` of `objectives.stability.beta_min`."""
     candidates: CandidateLabels | None = None

@@ -1,1 +1,4 @@
-"""What everything else is built on: errors, atomic files, locks, hashing, progress, registries, processes."""
+"""The base of everything else: errors, atomic files, locks, hashing, progress, registries, processes, random words.
+
+Not here: anything that knows about datasets, policies or training.
+"""

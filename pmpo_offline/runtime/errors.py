@@ -1,4 +1,4 @@
-"""The two ways a command ends badly, and the one-line messages that say what to do about it."""
+"""The two kinds of failure, with their exit codes, and the wording of common one-line messages."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ M = TypeVar("M", bound="BaseModel")
 
 
 class PmpoOfflineError(Exception):
-    """Something failed that is not the user's mistake (a full disk, a broken file). Exit code 1."""
+    """A failure that is not the user's mistake (a full disk, a broken file); exit code 1."""
 
     exit_code = 1
 
 
 class UserError(PmpoOfflineError):
-    """The request cannot be met as asked; the message is one line that says what to do. Exit code 2."""
+    """A request that cannot be met; the message is one line with what to do instead; exit code 2."""
 
     exit_code = 2
 
 
 _FEW = 12
-"""So many names fit a line; of more only the nearest are told."""
+"""The number of names that fit a line; of more, only the nearest are listed."""
 _LISTED = ("dataset", "suite", "algorithm")
-"""What `pmpo-offline list` shows."""
+"""Kinds that `pmpo-offline list` shows."""
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
-    """Return the error for a name that does not exist, with the near misses or, failing those, the names there are.
+    """Return the error for an unknown name, with the near misses or, failing those, the known names.
 
     >>> str(unknown("algorithm", "pmop", ["pmpo", "dpo"]))
     "unknown algorithm 'pmop': did you mean pmpo, dpo?"

@@ -24,8 +24,8 @@ from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 def atomic_directory(directory: Path, marker: str, what: str, overwrite: bool) -> Iterator[Path]:
     """Yield an empty folder to fill, which becomes `directory` when the block ends without an error.
 
-    Only a folder that holds the file `marker`, as every `what` does, is ever replaced, and only if asked to. Writers of
-    one parent folder wait for each other. Raises `UserError` if something stands in the way, and `OSError` if the disk
+    With `overwrite`, an existing folder is replaced if it holds the file `marker`, as every `what` does. Writers of one
+    parent folder wait for each other. Raises `UserError` if another folder is in the way, and `OSError` if the disk
     refuses; then, and after Ctrl-C, everything is as it was.
     """
     partial = directory.with_name(f".{directory.name}.partial")
@@ -84,7 +84,11 @@ def load_arrays(path: Path, names: Iterable[str]) -> dict[str, Any]:
 
 @contextmanager
 def file_lock(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder: locking the folder itself leaves no file behind, and a dead holder lets go."""
+    """Hold the lock of a folder; the kernel releases it when the holder dies.
+
+    The folder itself is locked, by flock: a library such as filelock needs a lock file, which would be left in the
+    folder, counted as content, and impossible in one that is read-only.
+    """
     handle = os.open(folder, os.O_RDONLY)
     try:
         with suppress(OSError):  # some network file systems have no locks; renames keep even unlocked writers whole
@@ -95,7 +99,7 @@ def file_lock(folder: Path) -> Iterator[None]:
 
 
 def refusal(directory: Path, error: OSError, elsewhere: str) -> str:
-    """Return the line that says why a folder could not be written and what to do: free space, or `elsewhere`."""
+    """Return one line: why a folder could not be written, and what to do: free space, or `elsewhere`."""
     reason = os.strerror(error.errno) if error.errno else str(error).splitlines()[0]
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     remedy = "free some space" if full else "check the permissions"
@@ -107,7 +111,7 @@ def _replaced(directory: Path) -> Path:
 
 
 def _tidy(directory: Path, partial: Path) -> None:
-    """Undo what a failed or killed writer left: a partial folder, or a replaced one with no successor."""
+    """Remove what a failed or killed writer left: a partial folder, or a replaced one without a successor."""
     if partial.exists():
         shutil.rmtree(partial)
     if (replaced := _replaced(directory)).exists():
@@ -119,7 +123,7 @@ def _clear_the_way(directory: Path, marker: str, what: str, overwrite: bool) -> 
     if directory.is_symlink() or (directory.exists() and not empty and not (directory / marker).is_file()):
         raise UserError(f"{directory} exists and is no {what}: move it away, it will not be overwritten")
     if directory.exists() and not empty and not overwrite:
-        raise UserError(f"{directory} stands already: use --overwrite to replace it")
+        raise UserError(f"{directory} exists already: use --overwrite to replace it")
 
 
 def _swap(partial: Path, directory: Path) -> None:

@@ -1,4 +1,4 @@
-"""Hashes: the one module that computes them, and the identity by which everything that is reused is found.
+"""Hashes, computed in this module only, and the identity by which everything that is reused is found.
 
 An identity hashes all that a result depends on: content, labels, every seed, settings, versions, and the revision
 counter of the code that made it. Whatever is stored under another identity is refused or made again, never continued.
@@ -28,7 +28,7 @@ def hash_file(path: Path) -> str:
 
 
 def hash_json(content: Any, *, sort_keys: bool = True) -> str:
-    """Return the sha256 of a JSON value; `TypeError` if it is none.
+    """Return the sha256 of a JSON value; `TypeError` if it cannot be written as JSON.
 
     `sort_keys=False` is for hashes that were committed before keys were sorted.
     """

@@ -1,4 +1,4 @@
-"""Work in parallel processes that end with whoever started them, however that ends."""
+"""A pool of worker processes that die with the process that started them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from typing import Any
 from pmpo_offline.runtime.errors import PmpoOfflineError
 
 Submit = Callable[..., "Future[Any]"]
-"""Called with a function of a module and its arguments, which go to another process; returns what will come of it."""
+"""submit(function, *arguments): call a function of a module in another process; returns the `Future` of its result."""
 
 
 @contextmanager
 def processes(count: int, work: str) -> Iterator[Submit]:
-    """Offer up to `count` processes while the block lasts; Ctrl-C and failures in it end them at once.
+    """Yield `submit` for up to `count` processes; Ctrl-C and exceptions inside the block kill them at once.
 
-    Raises `PmpoOfflineError` if one of them is killed; `work` says what they do, as in "a process that …".
+    Raises `PmpoOfflineError` if one of them is killed; `work` completes its message "a process that …".
     """
     # Fresh interpreters, because threads of torch do not survive a fork.
     context = multiprocessing.get_context("spawn")
@@ -32,7 +32,7 @@ def processes(count: int, work: str) -> Iterator[Submit]:
     with ours, theirs, ProcessPoolExecutor(count, context, _follow, (theirs,)) as pool:
 
         def submit(function: Callable[..., Any], *arguments: Any) -> Future[Any]:
-            with _unaware():
+            with _isolated():
                 return pool.submit(function, *arguments)
 
         try:
@@ -40,7 +40,7 @@ def processes(count: int, work: str) -> Iterator[Submit]:
         except BrokenProcessPool:
             raise PmpoOfflineError(
                 f"a process that {work} was killed (is memory short?): "
-                "run the same command again to go on, with fewer --workers"
+                "run the same command again to continue, with fewer --workers"
             ) from None
         except BaseException:
             ours.close()
@@ -48,11 +48,12 @@ def processes(count: int, work: str) -> Iterator[Submit]:
 
 
 @contextmanager
-def _unaware() -> Iterator[None]:
-    """Start processes that know nothing of the script that called, nor of Ctrl-C, not even while they import.
+def _isolated() -> Iterator[None]:
+    """Isolate the processes that are started inside the block from the main script, Ctrl-C and the display.
 
-    A spawned process would import the main script, and a script without a main guard would run again in each. And
-    MuJoCo would look for a display by a process of its own, which has heard nothing of all this: nobody renders there.
+    A spawned process would import the main script, and a script without a main guard would run again in each. SIGINT
+    stays blocked while they import. MuJoCo must not start a process of its own to look for a display: workers never
+    render.
     """
     main = sys.modules["__main__"]
     known = {name: value for name, value in vars(main).items() if name in ("__file__", "__spec__")}
@@ -73,7 +74,7 @@ def _unaware() -> Iterator[None]:
 
 
 def _follow(parent: Connection) -> None:
-    """End this process when the parent hangs up: it was interrupted, or killed and could not say so."""
+    """Exit when the parent's end of the pipe closes, as it does when the parent is interrupted or killed."""
 
     def listen() -> None:
         parent.poll(None)

@@ -1,4 +1,4 @@
-"""Progress of long work: `report` it where it is made, `on_progress` shows it; nothing in between passes it on."""
+"""Progress of long work, a context variable: `report` it where the work is, receive it with `on_progress`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def on_progress(callback: Progress | None) -> Iterator[None]:
 def stage(title: str | Callable[[str], str]) -> Iterator[None]:
     """Prefix the stages reported inside the block with `title: `, or rename them where `title` is a function."""
     outer = _callback.get()
-    rename = title if callable(title) else f"{title}: {{}}".format
+    rename = title if callable(title) else lambda inner: f"{title}: {inner}"
     with on_progress(outer and (lambda inner, done, total: outer(rename(inner), done, total))):
         yield
 

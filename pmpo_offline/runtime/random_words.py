@@ -1,7 +1,7 @@
-"""Random words that depend only on a key: the one source of chance in labels, imbalance and sampling.
+"""Random words that depend only on a key: the source of randomness in labels, imbalance and sampling.
 
-Only NumPy's bit generators are drawn from, whose streams NumPy promises to keep (the distributions of `Generator`
-carry no such promise), so a dataset built from a seed today can be built again, byte for byte, in years.
+They come from NumPy's bit generators, whose streams NumPy promises to keep; it does not promise that for the
+distributions of `Generator`. So a dataset can be built again from its seed, byte for byte, with later versions.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 def random_words(count: int, *key: int | str) -> NDArray[np.uint64]:
     """Return `count` uniform 64-bit words, a pure function of `key` (non-negative integers and words).
 
-    A longer draw from the same key begins with the shorter one.
+    A shorter draw from the same key is a prefix of a longer one.
     """
     entropy = [part if isinstance(part, int) else int.from_bytes(part.encode(), "little") for part in key]
     words: NDArray[np.uint64] = np.random.PCG64(np.random.SeedSequence(entropy)).random_raw(count)

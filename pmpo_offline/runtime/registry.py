@@ -1,4 +1,4 @@
-"""Registries: what there is of one kind by name, ours and what other packages add by entry points."""
+"""Registries: the entries of one kind by name, ours and those that other packages add by entry points."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Registry(Mapping[str, T], Generic[T]):
-    """Names of one kind and what they stand for, imported on first use.
+    """The entries of one kind by name, imported on first use.
 
     Args:
         kind: what an entry is, as messages call it: "writer".

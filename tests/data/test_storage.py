@@ -105,7 +105,7 @@ def test_a_killed_writer_leaves_nothing_visible_and_the_next_one_tidies(
 def test_a_writer_killed_between_the_two_renames_of_an_overwrite_loses_nothing(home: Path, store: Store) -> None:
     path = store().path
     path.rename(path.with_name(".small-v0.replaced"))
-    with pytest.raises(UserError, match="stands already"):
+    with pytest.raises(UserError, match="exists already"):
         store()  # the old dataset came back to its place
     assert data.verify(ID) == []
     assert len(store([1, 2], overwrite=True)) == 3
@@ -157,7 +157,7 @@ def test_a_reader_keeps_what_it_opened_while_it_is_overwritten(store: Store) -> 
 
 def test_a_standing_dataset_is_not_replaced_unasked(store: Store) -> None:
     store()
-    with pytest.raises(UserError, match="stands already: use --overwrite"):
+    with pytest.raises(UserError, match="exists already: use --overwrite"):
         store()
 
 

@@ -9,14 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pmpo_offline.runtime.errors import PmpoOfflineError
-from pmpo_offline.runtime.files import atomic_file, load_arrays, save_arrays
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
+from pmpo_offline.runtime.files import atomic_directory, atomic_file, file_lock, load_arrays, save_arrays
 
 
 def elsewhere(code: str, *args: Path) -> subprocess.Popen[str]:
     """Run code in a process of its own."""
     head = "import os, sys; from pathlib import Path; from pmpo_offline.runtime.files import *\n"
-    return subprocess.Popen([sys.executable, "-c", head + code, *map(str, args)], stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", head + code, *map(str, args)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
@@ -53,3 +55,34 @@ def test_arrays_come_back_and_a_damaged_file_is_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(PmpoOfflineError, match=r"some\.npz is damaged"):
         load_arrays(path, ["a"])
+
+
+def test_a_folder_appears_when_it_is_whole_and_only_its_kind_is_replaced(tmp_path: Path) -> None:
+    folder = tmp_path / "thing"
+    with atomic_directory(folder, "marker", "thing", overwrite=False) as partial:
+        (partial / "marker").write_text("1")
+        assert not folder.exists()
+    refused = pytest.raises(UserError, match="exists already: use --overwrite")
+    with refused, atomic_directory(folder, "marker", "thing", overwrite=False):
+        pass
+    with atomic_directory(folder, "marker", "thing", overwrite=True) as partial:
+        (partial / "marker").write_text("2")
+        assert (folder / "marker").read_text() == "1"
+    assert (folder / "marker").read_text() == "2"
+    with pytest.raises(UserError, match="is no thong"), atomic_directory(folder, "other", "thong", overwrite=True):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["thing"]
+
+
+def test_a_lock_excludes_other_processes_and_dies_with_its_holder(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)  # a folder that may only be read is locked too
+    holder = elsewhere("with file_lock(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()", tmp_path)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    waiter = elsewhere("with file_lock(Path(sys.argv[1])): print('held', flush=True)", tmp_path)
+    with pytest.raises(subprocess.TimeoutExpired):
+        waiter.wait(timeout=1)
+    holder.kill()
+    assert waiter.communicate(timeout=60)[0] == "held\n"
+    with file_lock(tmp_path):
+        assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""D4RL's own reference scores, by environment: what its `get_normalized_score` divides by (arXiv 2004.07219, infos.py).
+"""D4RL's own reference scores, by environment, as in its `get_normalized_score` (arXiv 2004.07219, infos.py).
 
 They belong to D4RL's data sets and to the simulator of their time. The environments of these names that Gymnasium has
 today (Hopper-v5) are others: no data set of theirs is ever given these numbers.

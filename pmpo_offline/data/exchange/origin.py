@@ -1,4 +1,4 @@
-"""Where a source comes from: the dataset of this package that it was exported from, and the hashes of its files."""
+"""Origin of a source: the dataset of this package that it was exported from, and the hashes of its files."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from pmpo_offline.data.storage import METADATA_FILE
 from pmpo_offline.runtime.hashing import hash_bytes, hash_file
 
 MARKER = "pmpo_offline.json"
-"""Says what an export is of, and that the folder is one and may be overwritten."""
+"""File that describes an export, and marks the folder as one that may be overwritten."""
 
 _LISTED = 100
-"""How many files have their hashes in the metadata one by one."""
+"""Up to this number of files, the metadata lists each file's hash."""
 
 
 @dataclass(frozen=True)
@@ -28,17 +28,19 @@ class Origin:
     task: str
     references: References | None
     settings: Mapping[str, Any]
-    """What its provenance says of how it was built."""
+    """The build settings in its provenance."""
 
 
 def origin(folder: Path) -> Origin | None:
     """Return where an export in `folder`, or a dataset in HDF5 form, comes from; None for a folder that is neither."""
     try:
         path = folder / MARKER
-        said = json.loads(path.read_bytes())["dataset"] if path.is_file() else _own(folder)
-        references = said["references"]
+        exported = path.is_file()
+        content = json.loads((path if exported else folder / METADATA_FILE).read_bytes())
+        metadata = content["dataset"] if exported else content
+        references = metadata["references"]
         scores = None if references is None else References.model_validate(references)
-        return Origin(str(said["task"]), scores, dict(said["provenance"]["settings"]))
+        return Origin(str(metadata["task"]), scores, dict(metadata["provenance"]["settings"]))
     except (OSError, ValueError, KeyError, TypeError, ValidationError):
         return None
 
@@ -50,8 +52,3 @@ def hashes_of(files: Mapping[str, Path]) -> dict[str, str]:
         return each
     listed = "".join(f"{digest}  {name}\n" for name, digest in each.items())
     return {f"list of {len(each)} files": hash_bytes([listed.encode()])}
-
-
-def _own(folder: Path) -> dict[str, Any]:
-    said: dict[str, Any] = json.loads((folder / METADATA_FILE).read_bytes())
-    return said

@@ -24,7 +24,7 @@ class Writer:
     loading: Callable[[Dataset], list[str]]
     """The lines of Python that open the files."""
     note: str | Callable[[Dataset], str]
-    """How rows and labels are to be read."""
+    """Explanation of rows and labels for the README."""
     kinds: tuple[Kind, ...] = ("transitions", "candidates")
     """Kinds of dataset that it can write; without "candidates" it leaves candidate actions out."""
     place: Callable[[Path, Dataset], Path] = lambda directory, dataset: directory
@@ -32,7 +32,7 @@ class Writer:
     data_files: Callable[[Dataset], Mapping[str, str]] = lambda dataset: {}
     """The files of each configuration of Hugging Face's front matter."""
     left_out: Callable[[Dataset], list[str]] = lambda dataset: []
-    """What cannot be written, besides candidates."""
+    """Names of what cannot be written, besides candidates."""
     options: tuple[str, ...] = ()
     """Names of further arguments of `write`."""
 
