@@ -27,11 +27,11 @@ class Runner:
     fastest: float = np.inf
     """Velocities are observed clipped to this, in m/s or rad/s."""
     healthy: Callable[[State], Bools] | None = None
-    """(m,) whether the episode may go on; None where it always may."""
+    """(m,) whether the episode may continue; None if it always may."""
 
 
 def hopper_healthy(now: State) -> Bools:
-    """Return whether the hopper stands, leans by less than 0.2 rad and all of it stays within 100."""
+    """Return whether the hopper is upright, leans by less than 0.2 rad and all of it stays within 100."""
     height, angle = now.qpos[:, 1], now.qpos[:, 2]
     tame = (np.abs(np.concatenate([now.qpos[:, 2:], now.qvel], axis=1)) < 100).all(axis=1)
     return np.asarray(tame & (height > 0.7) & (np.abs(angle) < 0.2))

@@ -185,7 +185,7 @@ def stage(scene: Scene) -> tuple[Array, Bools]:
     """Rate n states by how far the task has come.
 
     Returns:
-        The stage, (n,), in [0, 1]: reach < .2, grasp < .3, lift < .45, hover < .7, stacked but held .75, let go .9,
+        The stage, (n,), in [0, 1]: reach < .2, grasp < .3, lift < .45, hover < .7, stacked but held .75, released .9,
         fingers clear 1; and whether the state counts as success, (n,).
     """
     red = scene.position[:, RED]
