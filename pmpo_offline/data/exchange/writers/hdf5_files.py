@@ -26,7 +26,7 @@ import numpy as np
 
 from pmpo_offline.data import Dataset, columns, hdf5
 from pmpo_offline.data.exchange.writers import Writer
-from pmpo_offline.data.exchange.writers.parquet import blocks
+from pmpo_offline.data.exchange.writers.parquet import blocks, others
 from pmpo_offline.runtime import progress
 
 _MATRICES = {"observations": "observation", "actions": "action", "next_observations": "next_observation"}
@@ -98,10 +98,8 @@ def _write_about(file: h5py.File, dataset: Dataset) -> None:
 
     D4RL's readers expect a row a step in every dataset of a file, except in those with "metadata" in their names.
     """
-    for name in ("episodes", "candidates"):
-        table = getattr(dataset, name)
-        if table is not None:
-            hdf5.write_flat(file.create_group(f"metadata/{name}"), table)
+    for name, table in others(dataset).items():
+        hdf5.write_flat(file.create_group(f"metadata/{name}"), table)
     metadata = dataset.metadata
     attributes = {"id": metadata.id, "task": metadata.task, "label": str(metadata.label), "licence": metadata.licence}
     file.attrs.update(attributes)
@@ -116,9 +114,8 @@ def _name(dataset: Dataset) -> str:
 
 def _size(dataset: Dataset) -> int:
     """Return an upper bound of the bytes that the dataset takes in HDF5, next observations included."""
-    tables = [table for table in (dataset.episodes, dataset.candidates) if table is not None]
     width: int = dataset.table.schema.field("observation").type.list_size
-    return sum(map(hdf5.flat_size, [dataset.table, *tables])) + 4 * width * len(dataset)
+    return sum(map(hdf5.flat_size, [dataset.table, *others(dataset).values()])) + 4 * width * len(dataset)
 
 
 def _load_minari(dataset: Dataset) -> list[str]:

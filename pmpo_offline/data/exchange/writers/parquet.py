@@ -84,7 +84,7 @@ def _write_plain(folder: Path, dataset: Dataset) -> None:
         return
     steps = (block.replace_schema_metadata(None) for _, block in blocks(dataset))
     write_parts(folder / "transitions.parquet", steps)
-    for name, table in _others(dataset).items():
+    for name, table in others(dataset).items():
         write_parts(folder / f"{name}.parquet", [table.replace_schema_metadata(None)])
 
 
@@ -105,11 +105,12 @@ def _write_for_hugging_face(folder: Path, dataset: Dataset) -> None:
         found = blocks(dataset, index * size, min((index + 1) * size, len(dataset)))
         steps = (block.replace_schema_metadata(schema) for _, block in found)
         write_parts(folder / _name("transitions", index, count), steps)
-    for name, table in _others(dataset).items():
+    for name, table in others(dataset).items():
         write_parts(folder / _name(name), [table])
 
 
-def _others(dataset: Dataset) -> dict[str, pa.Table]:
+def others(dataset: Dataset) -> dict[str, pa.Table]:
+    """Return the tables of a dataset beside its transitions, by name."""
     tables = {"episodes": dataset.episodes, "candidates": dataset.candidates}
     return {name: table for name, table in tables.items() if table is not None}
 
@@ -122,7 +123,7 @@ def _data_files(dataset: Dataset) -> Mapping[str, str]:
     if dataset.episodes is None:
         parts = [f"{{split: {name}, path: data/{name}-*.parquet}}" for name in splits(dataset.table)]
         return {"responses": f"[{', '.join(parts)}]"}
-    return {name: f"data/{name}-*.parquet" for name in ("transitions", *_others(dataset))}
+    return {name: f"data/{name}-*.parquet" for name in ("transitions", *others(dataset))}
 
 
 def _load_plain(dataset: Dataset) -> list[str]:
