@@ -45,7 +45,7 @@ def first_batch(trainer: Any, data: Dataset) -> dict[str, Any]:
     return dict(trainer.data_collator([trainer.train_dataset[i] for i in range(len(data))]))
 
 
-def told(trainer: Any, data: Dataset) -> dict[str, float]:
+def metrics_of(trainer: Any, data: Dataset) -> dict[str, float]:
     """Return the loss of these rows and what the trainer reports with it."""
     trainer.model.train()
     loss = trainer.compute_loss(trainer.model, first_batch(trainer, data))
@@ -67,7 +67,7 @@ def test_dpo_and_its_metrics(tmp_path):
     args = DPOConfig(**arguments(tmp_path, ROWS), beta=BETA)
     theirs = DPOTrainer(model=llama(0), ref_model=llama(1), args=args, train_dataset=data, processing_class=tokenizer())
     mine = ours(tmp_path, data, objective="dpo", rows="pairs")
-    assert_equal(told(mine, data), told(theirs, data), ("loss", *METRICS, "rewards/accuracies"))
+    assert_equal(metrics_of(mine, data), metrics_of(theirs, data), ("loss", *METRICS, "rewards/accuracies"))
 
 
 def test_kto_and_its_metrics(tmp_path):
@@ -76,7 +76,7 @@ def test_kto_and_its_metrics(tmp_path):
     args = KTOConfig(**arguments(tmp_path, ROWS), beta=BETA)
     theirs = KTOTrainer(model=llama(0), ref_model=llama(1), args=args, train_dataset=data, processing_class=tokenizer())
     mine = ours(tmp_path, data, objective="kto", policy_kl="mismatched")
-    assert_equal(told(mine, data), told(theirs, data), ("loss", "kl", *METRICS))
+    assert_equal(metrics_of(mine, data), metrics_of(theirs, data), ("loss", "kl", *METRICS))
 
 
 @pytest.mark.parametrize("columns", [UNPAIRED, PAIRED], ids=["unpaired", "paired"])
