@@ -110,7 +110,7 @@ class Reference:
         if not all(name in shards for shards in self._shards for name in named):
             for shards in self._shards:
                 shards.refresh()
-        # Every shard is asked for every row, without a short cut: that finds all damaged files at once.
+        # Look for every row in every shard, without a short cut, to find all damaged files at once.
         found = {name: [name in shards for shards in self._shards] for name in named}
         self._warn_of_damage()
         if missing := {name: row for name, row in named.items() if not all(found[name])}:

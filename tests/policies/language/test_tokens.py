@@ -1,4 +1,4 @@
-"""Rows of tokens from text: no second beginning, an end where one is asked for, prompts that are never changed."""
+"""Rows of tokens from text: no second beginning, an optional end, and prompts that are never changed."""
 
 from __future__ import annotations
 

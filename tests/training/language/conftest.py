@@ -24,5 +24,5 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for what references say, shared by the tests."""
+    """A reference cache that the tests share."""
     return tmp_path_factory.mktemp("reference")

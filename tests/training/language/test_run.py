@@ -81,7 +81,7 @@ def test_a_run_leaves_an_adapter_and_a_record(
         train(data, model_folder, cache, tmp_path / "run", settings={"beta": 2.0})
 
 
-def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
+def test_a_killed_run_resumes_and_ends_with_the_same_weights(
     data: Dataset, model_folder: Path, cache: Path, tmp_path: Path
 ) -> None:
     whole = train(data, model_folder, cache, tmp_path / "whole")
@@ -114,10 +114,10 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
 
 
 @pytest.mark.parametrize(("name", "cut"), [("adapter_model", True), ("optimizer", True), ("optimizer", False)])
-def test_a_checkpoint_that_lost_a_file_is_not_gone_on_from(
+def test_a_checkpoint_that_lost_a_file_is_not_resumed_from(
     data: Dataset, model_folder: Path, cache: Path, tmp_path: Path, name: str, cut: bool
 ) -> None:
-    """Fresh moments would end with other weights, and say nothing."""
+    """Fresh optimizer moments would silently end with other weights."""
 
     class Stopped(Exception):
         pass
@@ -142,7 +142,7 @@ def test_a_checkpoint_that_lost_a_file_is_not_gone_on_from(
     "name",
     ["notes.txt", "adapter/notes.txt", "checkpoints/checkpoint-best/weights", "checkpoints/checkpoint-7/weights"],
 )
-def test_nobody_elses_files_are_touched(
+def test_foreign_files_are_not_touched(
     data: Dataset, model_folder: Path, cache: Path, tmp_path: Path, name: str
 ) -> None:
     mine = tmp_path / "run" / name
@@ -166,7 +166,7 @@ def test_what_was_put_beside_a_begun_run_stays(data: Dataset, model_folder: Path
     assert [path for path in mine.parent.parent.rglob("*") if path.is_file()] == [mine]
 
 
-def test_what_a_damaged_record_advises_helps(data: Dataset, model_folder: Path, cache: Path, tmp_path: Path) -> None:
+def test_the_remedy_for_a_damaged_record_helps(data: Dataset, model_folder: Path, cache: Path, tmp_path: Path) -> None:
     output, short = tmp_path / "run", {"steps": 1}
     train(data, model_folder, cache, output, overrides=short)
     (output / "run.json").write_text("{")
@@ -174,7 +174,7 @@ def test_what_a_damaged_record_advises_helps(data: Dataset, model_folder: Path, 
         with pytest.raises(PmpoOfflineError, match=r"run\.json is damaged .*: remove the whole directory and train"):
             reading()
     (output / "run.json").unlink()
-    with pytest.raises(UserError, match="exists and is no run"):  # without its record it is nobody's
+    with pytest.raises(UserError, match="exists and is no run"):  # without its record it is not recognised as a run
         train(data, model_folder, cache, output, overrides=short)
     shutil.rmtree(output)
     train(data, model_folder, cache, output, overrides=short)
@@ -274,7 +274,7 @@ def test_test_prompts_are_not_learned_from(data: Dataset, model_folder: Path, ca
         train(nothing, model_folder, cache, tmp_path / "nothing")
 
 
-def test_held_out_prompts_that_cannot_be_evaluated_on_are_said_before_the_training(
+def test_held_out_prompts_that_cannot_be_evaluated_on_are_refused_before_the_training(
     data: Dataset, model_folder: Path, cache: Path, tmp_path: Path
 ) -> None:
     """The context is 32: a prompt of 31 leaves room for an answer of one token."""

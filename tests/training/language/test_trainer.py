@@ -201,7 +201,7 @@ def test_a_model_that_was_trained_and_adapted_by_hand_is_known_by_its_weights(
         return open_model(model_folder, device="cpu")
 
     with monkeypatch.context() as patch:
-        patch.setattr(models, "weights_hash", None)  # not all weights are read where files say who it is
+        patch.setattr(models, "weights_hash", None)  # not all weights are read if the files are known
         assert first(fresh()) == pytest.approx(0, abs=1e-6)
 
     whole = fresh()
