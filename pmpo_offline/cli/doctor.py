@@ -88,6 +88,8 @@ def _show(found: Diagnosis) -> None:
         lines["w_D / w_U"] = f"{short(found.weight_ratio)}, advised {low} to {high}"
     if found.bounds:
         lines["β ≥"] = ", ".join(f"{way} {short(bound)}" for way, bound in found.bounds.items())
+    if found.collapse is not None:
+        lines["β, collapse"] = f"at most {short(found.collapse)}"
     if found.noise_bound is not None:
         lines["β ≥, flipped labels"] = short(found.noise_bound)
     if found.gaussian_bound is not None:

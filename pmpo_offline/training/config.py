@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pmpo_offline.data import Dataset, columns
 from pmpo_offline.declarations import OBJECTIVES
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
-from pmpo_offline.objectives import Interval
+from pmpo_offline.objectives import Interval, stability
 from pmpo_offline.runtime.errors import UserError, unknown, validated
 
 MEASURED = "dataset"
@@ -176,6 +176,13 @@ def beta_bound(algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], dat
     if not is_forward(settings):
         # The others stay finite where the policy gives a rejected outcome no probability: they hold nothing back.
         return math.inf if least else 0.0
+    return least * float(settings["reject_mass"])
+
+
+def beta_collapse(algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], dataset: Dataset) -> float:
+    """Return the β at or below which a policy over outcomes collapses onto few of them; settings as in `beta_bound`."""
+    share = reject_share(dataset, algorithm.rows)
+    least = stability.beta_collapse(settings["alpha"], share, settings["normalize"], accepts=share < 1)
     return least * float(settings["reject_mass"])
 
 

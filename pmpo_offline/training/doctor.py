@@ -15,7 +15,15 @@ from pmpo_offline.data import Dataset, columns
 from pmpo_offline.declarations import OBJECTIVES
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.objectives import Words, kto_weight_range, stability
-from pmpo_offline.training.config import MEASURED, beta_bound, check_family, complete, reject_mass, settle
+from pmpo_offline.training.config import (
+    MEASURED,
+    beta_bound,
+    beta_collapse,
+    check_family,
+    complete,
+    reject_mass,
+    settle,
+)
 from pmpo_offline.training.language.responses import take_split
 
 MARGIN = 1.05
@@ -58,6 +66,9 @@ class Diagnosis:
     suggested_beta: float | None = None
     noise_bound: float | None = None
     """The least stable β where labels are flipped at the dataset's rate, and the observation never changes."""
+    collapse: float | None = None
+    """The β at or below which a policy over outcomes collapses; between it and the bound training ends at a policy over
+    several outcomes although the loss has no minimum (`objectives.stability.limit_policy`)."""
     gaussian_bound: float | None = None
     """The least stable β of one diagonal Gaussian, where the observation never changes."""
     pairs: int | None = None
@@ -216,6 +227,7 @@ def _stability(dataset: Dataset, algorithm: AlgorithmDeclaration, chosen: Mappin
         "bounds": bounds,
         "factor": factor,
         "suggested_beta": MARGIN * bound if 0 < bound < math.inf else None,
+        "collapse": beta_collapse(algorithm, values, dataset) if 0 < bound < math.inf else None,
         "gaussian_bound": _gaussian_bound(dataset, values) if 0 < bound < math.inf else None,
         "noise_bound": _noise_bound(dataset, values) if 0 < bound < math.inf else None,
     }
@@ -264,6 +276,11 @@ def _advice(found: Mapping[str, Any], accepted: int, rejected: int) -> list[str]
         sentences.append("no reject is pushed away: every β is bounded")
     elif math.isinf(bound):
         sentences.append(f"no β bounds the loss: the {values['divergence']} divergence does not hold rejects back")
+    elif found["verdict"] == "unbounded" and found["collapse"] is not None and values["beta"] > found["collapse"]:
+        sentences.append(
+            "below its bound the loss has no minimum, but above the collapse threshold: gradient ascent on logits ends "
+            "at a policy over several accepted outcomes, the fewer the smaller β"
+        )
     elif found["verdict"] == "unbounded":
         sentences.append(
             "below its bound the loss has no minimum: rejects are pushed away without end, the policy often collapses"

@@ -7,8 +7,10 @@ In the loss of `pmpo`, with the divergence over all that the reference produces,
 on -log pi(y), where rho_a = p(y|accept) / pi_ref(y), rho_r = p(y|reject) / pi_ref(y), and w is the weight that the
 normalisation gives each class ("set": 1 and 1; "joint": its share of the labelled rows). Over a few outcomes the loss
 is bounded if and only if no coefficient is negative, and then the optimal policy is proportional to the coefficients
-(`beta_min`, `optimal_policy`). A Gaussian cannot single outcomes out: for it only their moments under c count
-(`gaussian_beta_min`, `gaussian_bounded`, `gaussian_optimum`).
+(`beta_min`, `optimal_policy`). Below the bound there is no minimum, yet as long as the coefficients have a positive
+sum gradient ascent on logits ends at a policy over several outcomes (`beta_collapse`, `limit_policy`). A Gaussian
+cannot single outcomes out: for it only their moments under c count (`gaussian_beta_min`, `gaussian_bounded`,
+`gaussian_optimum`).
 
 All of it is about the forward divergence KL(pi_ref || pi), which grows as -log pi(y) where pi(y) vanishes. The reverse
 one and the alpha- and Renyi divergences below order 1 stay finite there: with any of these *no* beta bounds the loss
@@ -20,5 +22,8 @@ from __future__ import annotations
 from .gaussian import gaussian_beta_min as gaussian_beta_min
 from .gaussian import gaussian_bounded as gaussian_bounded
 from .gaussian import gaussian_optimum as gaussian_optimum
+from .tabular import beta_collapse as beta_collapse
 from .tabular import beta_min as beta_min
+from .tabular import coefficients as coefficients
+from .tabular import limit_policy as limit_policy
 from .tabular import optimal_policy as optimal_policy

@@ -1,4 +1,4 @@
-"""Policies over a few outcomes: the bound on beta, and the optimum, both in closed form.
+"""Policies over a few outcomes: two thresholds on beta, the optimum, and the limit of training, all in closed form.
 
 The coefficients c(y) are those of `stability`.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 
@@ -65,6 +66,83 @@ def beta_min(
     return max(0.0, push / reject_mass - pull) if reject_mass else math.inf
 
 
+def beta_collapse(
+    alpha: float, reject_share: float, normalize: Literal["joint", "set"] = "set", *, accepts: bool = True
+) -> float:
+    """Return the beta at or below which training a softmax over outcomes collapses onto a single one of them.
+
+    The gradient on the logits is `c(y) - C pi(y)` with `C = sum c(y) = beta + alpha w_a - (1 - alpha) w_r`. As long as
+    C is positive, ascent ends at a policy over several outcomes even if the loss has no minimum (`limit_policy`); at
+    C <= 0 nothing holds a logit that leads, and ever fewer outcomes are left. With every row labelled and "joint" this
+    is the threshold of off-policy REINFORCE with the baseline V = 1 - alpha - beta (Arnal et al., AsymRE,
+    arXiv 2506.20520): V < P_a, that is beta > P_r - alpha.
+
+    Args:
+        alpha: weight of the accepts, in [0, 1].
+        reject_share: w_r for "joint", the rejects' share of the labelled rows; for "set" only whether there are any.
+        normalize: as in `pmpo`, whose default is "joint".
+        accepts: whether anything is accepted; only "set" depends on it.
+
+    Raises:
+        ValueError: an argument outside [0, 1], or another `normalize`.
+    """
+    for name, value in {"alpha": alpha, "reject_share": reject_share}.items():
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} lies in [0, 1], not {value}")
+    w_accept, w_reject = class_weights(normalize, 1 - reject_share, reject_share)
+    pull = alpha * w_accept if accepts else 0.0
+    return max(0.0, (1 - alpha) * w_reject - pull) if reject_share else 0.0
+
+
+def limit_policy(coefficient: Tensor) -> Tensor:
+    """Return the policy over K outcomes at which gradient ascent on softmax logits ends.
+
+    The logits of the outcomes that survive grow at one rate, `c(y) - C pi(y) = level`, and those of the others more
+    slowly, which is water-filling::
+
+        pi(y) = max(0, c(y) - level) / C,    level such that it sums to one
+
+    Where no coefficient is negative the level is zero and this is the minimum, `optimal_policy`.
+
+    Args:
+        coefficient: `(K,)`, c(y) of `coefficients`.
+
+    Returns:
+        `(K,)`, the probabilities.
+
+    Raises:
+        ValueError: the coefficients sum to zero or less (see `beta_collapse`).
+    """
+    total = coefficient.sum()
+    if total <= 0:
+        raise ValueError("training collapses onto one outcome: raise beta (see beta_collapse)")
+    ordered = coefficient.sort(descending=True).values
+    count = torch.arange(1, len(ordered) + 1, dtype=ordered.dtype)
+    level = (ordered.cumsum(0) - total) / count
+    return (coefficient - level[(ordered > level).nonzero()[-1]]).clamp(min=0) / total
+
+
+def coefficients(
+    reference: Tensor,
+    accept: Tensor,
+    reject: Tensor,
+    *,
+    alpha: float,
+    beta: float,
+    normalize: Literal["joint", "set"] = "set",
+) -> Tensor:
+    """Return c(y) of K outcomes, the weights of -log pi(y) in PMPO's loss; arguments as in `optimal_policy`."""
+    accepted, rejected = reference * accept, reference * reject
+    p_accept, p_reject = float(accepted.sum()), float(rejected.sum())
+    w_accept, w_reject = class_weights(normalize, p_accept, p_reject)
+    coefficient = beta * reference
+    if p_accept:
+        coefficient = coefficient + alpha * w_accept * accepted / p_accept
+    if p_reject:
+        coefficient = coefficient - (1 - alpha) * w_reject * rejected / p_reject
+    return coefficient
+
+
 def optimal_policy(
     reference: Tensor,
     accept: Tensor,
@@ -90,14 +168,7 @@ def optimal_policy(
     Raises:
         ValueError: the loss has no minimum (a negative coefficient, or nothing but zeros), or another `normalize`.
     """
-    accepted, rejected = reference * accept, reference * reject
-    p_accept, p_reject = float(accepted.sum()), float(rejected.sum())
-    w_accept, w_reject = class_weights(normalize, p_accept, p_reject)
-    coefficient = beta * reference
-    if p_accept:
-        coefficient = coefficient + alpha * w_accept * accepted / p_accept
-    if p_reject:
-        coefficient = coefficient - (1 - alpha) * w_reject * rejected / p_reject
+    coefficient = coefficients(reference, accept, reject, alpha=alpha, beta=beta, normalize=normalize)
     if (coefficient < 0).any() or not coefficient.any():
         raise ValueError(f"PMPO has no minimum at alpha={alpha}, beta={beta}: raise beta (see beta_min)")
     return coefficient / coefficient.sum()

@@ -1,0 +1,100 @@
+"""Below its bound PMPO has no minimum, and still training ends somewhere: the limit in closed form, by brute force."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from pmpo_offline.objectives import pmpo
+from pmpo_offline.objectives.stability import beta_collapse, beta_min, coefficients, limit_policy, optimal_policy
+
+K = 30
+CHANCE = torch.Generator().manual_seed(0)
+REFERENCE = torch.rand(K, generator=CHANCE, dtype=torch.float64).pow(2) + 0.02
+REFERENCE = REFERENCE / REFERENCE.sum()
+GOOD = (torch.rand(K, generator=CHANCE, dtype=torch.float64) < 0.35).double()
+BAD = 1 - GOOD
+LABELLED = torch.rand(K, generator=CHANCE, dtype=torch.float64)
+LABELS = {
+    "all labelled": (GOOD, BAD),
+    "half of them": (0.5 * GOOD, 0.5 * BAD),
+    "each at its own rate": (LABELLED * GOOD, LABELLED * BAD),
+    "accepts dropped": (0.1 * GOOD, BAD),
+    "flipped": (0.8 * GOOD + 0.2 * BAD, 0.2 * GOOD + 0.8 * BAD),
+}
+
+
+def ascent(coefficient: Tensor, steps: int = 20_000) -> Tensor:
+    """Gradient ascent of sum c(y) log pi(y) on logits, from the reference."""
+    logits, total = REFERENCE.log(), coefficient.sum()
+    rate = 1.5 / float(total.abs())  # beyond 2 a step overshoots
+    for _ in range(steps):
+        logits = logits + rate * (coefficient - total * logits.softmax(-1))
+    return logits.softmax(-1)
+
+
+def shares(accept: Tensor, reject: Tensor) -> float:
+    accepts, rejects = float(REFERENCE @ accept), float(REFERENCE @ reject)
+    return rejects / (accepts + rejects)
+
+
+@pytest.mark.parametrize("normalize", ["joint", "set"])
+@pytest.mark.parametrize("labels", LABELS)
+def test_training_ends_at_the_limit_policy(labels: str, normalize: str):
+    accept, reject = LABELS[labels]
+    threshold = beta_collapse(0.4, shares(accept, reject), normalize)
+    for above in (0.2, 0.6):
+        beta = threshold + above
+        coefficient = coefficients(REFERENCE, accept, reject, alpha=0.4, beta=beta, normalize=normalize)
+        assert threshold == 0 or coefficient.sum() == pytest.approx(above)
+        torch.testing.assert_close(ascent(coefficient), limit_policy(coefficient), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("normalize", ["joint", "set"])
+def test_below_the_second_threshold_one_outcome_is_left_and_above_it_ever_more(normalize: str):
+    accept, reject = LABELS["all labelled"]
+    threshold = beta_collapse(0.2, shares(accept, reject), normalize)
+    assert 0 < threshold < beta_min(0.2, float(REFERENCE @ reject), normalize)
+
+    def support(beta: float) -> int:
+        end = ascent(coefficients(REFERENCE, accept, reject, alpha=0.2, beta=beta, normalize=normalize))
+        return int((end > 1e-6).sum())
+
+    assert support(0.9 * threshold) == 1
+    supports = [support(threshold + above) for above in (0.02, 0.1, 0.2, 0.4)]
+    assert supports == sorted(supports)
+    assert supports[-1] > 3
+
+
+def test_above_the_bound_the_limit_is_the_minimum():
+    accept, reject = LABELS["all labelled"]
+    settings = {"alpha": 0.5, "beta": 0.7, "normalize": "joint"}
+    limit = limit_policy(coefficients(REFERENCE, accept, reject, **settings))
+    torch.testing.assert_close(limit, optimal_policy(REFERENCE, accept, reject, **settings))
+
+
+def test_by_hand():
+    # c = (.5, .3, -.2), C = .6: over the first two the level is (.5 + .3 - .6) / 2 = .1, and .3 > .1 > -.2.
+    limit = limit_policy(torch.tensor([0.5, 0.3, -0.2], dtype=torch.float64))
+    torch.testing.assert_close(limit, torch.tensor([0.4 / 0.6, 0.2 / 0.6, 0.0], dtype=torch.float64))
+    assert beta_collapse(0.5, 0.719, "joint") == pytest.approx(0.219)  # P_r - alpha
+    assert beta_collapse(0.5, 0.719, "set") == 0  # 1 - 2 alpha
+    assert beta_collapse(0.0, 1.0, "set", accepts=False) == 1  # rejects alone
+    assert beta_collapse(0.5, 0.0) == 0  # nothing is pushed away
+    with pytest.raises(ValueError, match="collapses"):
+        limit_policy(torch.tensor([0.5, -0.6]))
+    with pytest.raises(ValueError, match="alpha lies"):
+        beta_collapse(1.5, 0.5)
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(0.5, 0.1), (0.2, 1.0), (0.8, 0.0)])
+def test_pmpo_is_reinforce_with_a_baseline(alpha: float, beta: float):
+    """With every row labelled, joint, and the divergence on the recorded rows: AsymRE with V = 1 - alpha - beta."""
+    logp = torch.randn(64, generator=CHANCE, dtype=torch.float64).sub(3).requires_grad_()
+    label = torch.where(torch.rand(64, generator=CHANCE, dtype=torch.float64) < 0.3, 1.0, -1.0)
+    loss, _ = pmpo(logp, label, -logp.mean(), alpha=alpha, beta=beta, normalize="joint")
+    (ours,) = torch.autograd.grad(loss, logp)
+    reward, baseline = (label > 0).double(), 1 - alpha - beta
+    (theirs,) = torch.autograd.grad(-((reward - baseline) * logp).mean(), logp)
+    torch.testing.assert_close(ours, theirs, atol=1e-15, rtol=0)
