@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections import defaultdict
 from collections.abc import Callable
-from pathlib import Path
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
@@ -20,8 +18,6 @@ TOLERANCE = {torch.float64: 1e-11, torch.float32: 1e-5}
 _apart: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
 """For each comparison: the largest absolute difference in value and in gradient, and the number of comparisons."""
 
-_TESTS = Path(__file__).parents[2] / "tests"
-sys.path.insert(0, str(_TESTS))  # d3rlpy's tests read what the tests of exports write
 torch.set_num_threads(1)
 
 

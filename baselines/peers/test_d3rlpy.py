@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from d3rlpy.dataset import Episode, ReplayBuffer, load
-from d3rlpy_train import opened, train
 from helpers.aligned import LENGTHS, assert_aligned, expected, stored
 from helpers.labelled import saved
 
+from baselines.peers.d3rlpy_train import opened, train
 from pmpo_offline import data
 from pmpo_offline import training as ours
 from pmpo_offline.data.exchange import export_dataset

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from language import arguments, llama, texts, tokenizer
 from peft import LoraConfig
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 
+from baselines.peers.language import arguments, llama, texts, tokenizer
 from datasets import Dataset
 from pmpo_offline.training.language import PMPOConfig, PMPOTrainer, ResponseConfig, ResponseTrainer
 

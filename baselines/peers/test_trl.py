@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 import torch
-from bigram import Bigram
-from language import WORDS, arguments, llama, texts, tokenizer
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 
+from baselines.peers.bigram import Bigram
+from baselines.peers.language import WORDS, arguments, llama, texts, tokenizer
 from pmpo_offline import objectives
 
 ROWS = 16

@@ -12,9 +12,9 @@ import polars as pl
 import pyarrow as pa
 import pytest
 from helpers.labelled import saved
-from language import WORDS, arguments, llama, tokenizer
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 
+from baselines.peers.language import WORDS, arguments, llama, tokenizer
 from datasets import Dataset, load_dataset
 from pmpo_offline import data
 from pmpo_offline.data.exchange import export_dataset
