@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from pmpo_offline.benchmark.results import Row
-from pmpo_offline.runtime.files import atomic_file
-from pmpo_offline.runtime.json_files import write_json
+from pmpo_offline.runtime.files import atomic_file, write_json
 from pmpo_offline.runtime.registry import Registry
 
 if TYPE_CHECKING:

@@ -28,9 +28,8 @@ from pmpo_offline.data import Dataset, Labelling, LabelRule
 from pmpo_offline.declarations import catalog
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, unknown
-from pmpo_offline.runtime.files import file_lock
+from pmpo_offline.runtime.files import file_lock, finite, read_json, write_json
 from pmpo_offline.runtime.hashing import hash_file, hash_json
-from pmpo_offline.runtime.json_files import finite, read_json, write_json
 
 if TYPE_CHECKING:
     from pmpo_offline.tasks import ScoredCandidates
@@ -167,7 +166,7 @@ def load_notes(path: Path, *files: Path) -> dict[str, Any] | None:
     """
     if not all(each.exists() for each in (path, *files)):
         return None
-    notes = read_json(path, "delete it and run the same command again")
+    notes = read_json(path)
     seal = notes.pop(_SEAL, None)
     if seal is not None and seal != _seal(notes, files):
         names = " or ".join(each.name for each in (*files, path))

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pmpo_offline.runtime.errors import UserError
-from pmpo_offline.runtime.json_files import finite
+from pmpo_offline.runtime.files import finite
 from pmpo_offline.runtime.progress import Progress, on_progress
 
 SECONDS_BETWEEN_LINES = 10.0

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pmpo_offline.policies.network import StackedLinear, stacked_mlp
 from pmpo_offline.runtime.errors import PmpoOfflineError
-from pmpo_offline.runtime.tensors import load_tensors, save_tensors
+from pmpo_offline.runtime.files import load_tensors, save_tensors
 
 _HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
 _FORMAT = "pmpo-offline mixture policy 1"

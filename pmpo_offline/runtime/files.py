@@ -3,21 +3,30 @@
 <parent>/.<name>.partial     while it is written; what a killed writer left, the next one removes
 <parent>/<name>              the folder; nothing in it changes after the rename
 <parent>/.<name>.replaced    for the moment between two renames when a folder is overwritten
+
+Files hold JSON, NumPy arrays (.npz) or tensors (.safetensors).
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import json
+import math
 import os
 import shutil
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_AGAIN = "delete it and run the same command again"
 
 
 @contextmanager
@@ -52,15 +61,40 @@ def atomic_file(path: Path) -> Iterator[Path]:
     the file is what it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(
-        f".{path.name}.{os.getpid()}.tmp"
-    )  # another ending, for `glob("*.parquet")` finds hidden files
+    # Another ending than the file's, because `glob("*.parquet")` finds hidden files.
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield scratch
         _flush(scratch)
         scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def finite(value: Any) -> Any:
+    """Return a JSON value with None for every infinite number and NaN, however deep: other programs refuse them."""
+    if isinstance(value, Mapping):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_json(path: Path, content: Any, indent: int = 1) -> None:
+    """Write a JSON file, whole or absent; raises `OSError` if the disk refuses."""
+    with atomic_file(path) as scratch:
+        scratch.write_text(json.dumps(finite(content), indent=indent, allow_nan=False), encoding="utf-8")
+
+
+def read_json(path: Path, remedy: str = _AGAIN) -> dict[str, Any]:
+    """Read a JSON object; `PmpoOfflineError` with `remedy` at its end if there is none or the file is damaged."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise _damaged(path, error, remedy) from None
+    if not isinstance(content, dict):
+        raise _damaged(path, "it holds no JSON object", remedy)
+    return content
 
 
 def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
@@ -79,7 +113,35 @@ def load_arrays(path: Path, names: Iterable[str]) -> dict[str, Any]:
         with np.load(path, allow_pickle=False) as stored:
             return {name: stored[name] for name in names}
     except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
-        raise PmpoOfflineError(f"{path} is damaged ({error}): delete it and run the same command again") from None
+        raise _damaged(path, error) from None
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], **facts: str) -> None:
+    """Write tensors and facts about them; `PmpoOfflineError` if the disk refuses, and then an old file is kept."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    try:
+        with atomic_file(path) as scratch:
+            save_file(stored, scratch, metadata=facts)
+    except (OSError, SafetensorError) as error:
+        raise PmpoOfflineError(f"cannot write {path}: {error}") from None
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read what `save_tensors` wrote; `PmpoOfflineError` if the file is damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, reason: object, remedy: str = _AGAIN) -> PmpoOfflineError:
+    return PmpoOfflineError(f"{path} is damaged ({reason}): {remedy}")
 
 
 @contextmanager

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def hash_bytes(parts: Iterable[bytes]) -> str:
@@ -33,6 +36,18 @@ def hash_json(content: Any, *, sort_keys: bool = True) -> str:
     `sort_keys=False` is for hashes that were committed before keys were sorted.
     """
     return hash_bytes([json.dumps(content, sort_keys=sort_keys).encode()])
+
+
+def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """Return the sha256 of named tensors with their dtypes and shapes, whatever their order."""
+    import torch
+
+    def content(name: str) -> bytes:
+        tensor = tensors[name].detach().cpu().contiguous()
+        header = f"{name}:{tensor.dtype}:{tuple(tensor.shape)}"
+        return header.encode() + tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
+
+    return hash_bytes(content(name) for name in sorted(tensors))
 
 
 def identity(**ingredients: Any) -> str:

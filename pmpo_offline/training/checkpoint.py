@@ -13,8 +13,8 @@ from torch import Tensor
 
 from pmpo_offline import __version__
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
-from pmpo_offline.runtime.hashing import identity
-from pmpo_offline.runtime.tensors import hash_tensors, load_tensors, save_tensors
+from pmpo_offline.runtime.files import load_tensors, save_tensors
+from pmpo_offline.runtime.hashing import hash_tensors, identity
 
 REVISION = 1
 """Raise it with every change of the code after which a training comes out differently: old checkpoints are refused."""

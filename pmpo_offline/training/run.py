@@ -19,8 +19,8 @@ from pmpo_offline.data import Dataset
 from pmpo_offline.declarations import OBJECTIVES, catalog
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, unknown
+from pmpo_offline.runtime.files import read_json, write_json
 from pmpo_offline.runtime.hashing import hash_file, hash_json
-from pmpo_offline.runtime.json_files import read_json, write_json
 from pmpo_offline.training.config import TrainingSettings
 from pmpo_offline.training.control.trainer import Stack, train
 

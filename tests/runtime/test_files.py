@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,16 @@ import numpy as np
 import pytest
 
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
-from pmpo_offline.runtime.files import atomic_directory, atomic_file, file_lock, load_arrays, save_arrays
+from pmpo_offline.runtime.files import (
+    atomic_directory,
+    atomic_file,
+    file_lock,
+    finite,
+    load_arrays,
+    read_json,
+    save_arrays,
+    write_json,
+)
 
 
 def elsewhere(code: str, *args: Path) -> subprocess.Popen[str]:
@@ -86,3 +97,28 @@ def test_a_lock_excludes_other_processes_and_dies_with_its_holder(tmp_path: Path
     assert waiter.communicate(timeout=60)[0] == "held\n"
     with file_lock(tmp_path):
         assert list(tmp_path.iterdir()) == []
+
+
+def test_numbers_that_json_does_not_know_become_null() -> None:
+    content = {"a": [1.5, math.inf, {"b": (math.nan, "x", None, True)}], 3: -math.inf}
+    assert finite(content) == {"a": [1.5, None, {"b": [None, "x", None, True]}], "3": None}
+
+
+def test_a_file_comes_back(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "some.json"
+    write_json(path, {"a": math.inf, "é": [1]})
+    assert json.loads(path.read_bytes()) == read_json(path, "delete it") == {"a": None, "é": [1]}
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    assert read_json(path, "delete it") == {"a": None, "é": [1]}
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("content", [b"{", b"[1]", b"\xff", None])
+def test_a_damaged_or_missing_file_is_one_line_with_a_remedy(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "some.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(PmpoOfflineError, match=r"some\.json is damaged \(.*\): delete it") as caught:
+        read_json(path, "delete it")
+    assert "\n" not in str(caught.value)

@@ -18,7 +18,7 @@ import transformers
 from torch import Tensor
 
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
-from pmpo_offline.runtime.tensors import load_tensors, save_tensors
+from pmpo_offline.runtime.files import load_tensors, save_tensors
 
 _OPTIMIZER, _SCALER, _RANDOM = "optimizer.safetensors", "scaler.safetensors", "rng_state_{}.safetensors"
 _FOLDER = re.compile(r"checkpoint-(\d+)")

@@ -32,8 +32,7 @@ from pmpo_offline.policies.language.tokens import TokenBatch, Tokens, collate
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError
 from pmpo_offline.runtime.files import atomic_file, file_lock, refusal
-from pmpo_offline.runtime.hashing import hash_bytes, identity
-from pmpo_offline.runtime.tensors import hash_tensors
+from pmpo_offline.runtime.hashing import hash_bytes, hash_tensors, identity
 
 BATCH_TOKENS = 4096
 """Places, padding counted, that go through the model at once."""
