@@ -8,53 +8,49 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+CODE = """
+import importlib.util, sys
+from pmpo_offline.cli.main import run
+run(["list", "--json"])
+print(sys.modules["pmpo_offline"].__file__)
+print(importlib.util.find_spec("datasets").origin)
+"""
+
+
+def files(folder: str, *kinds: str) -> set[str]:
+    """Return the paths of a folder's files of these kinds, from the root."""
+    found = (path for kind in kinds for path in (ROOT / folder).rglob(f"*{kind}"))
+    return {str(path.relative_to(ROOT)) for path in found if "peers" not in path.parts}
 
 
 def test_wheel_works_from_any_directory(tmp_path: Path) -> None:
-    built = tmp_path / "built"
-    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(built)]
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path / "built")]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
-    [wheel] = built.glob("*.whl")
+    [wheel] = (tmp_path / "built").glob("*.whl")
     installed = tmp_path / "installed"
     with zipfile.ZipFile(wheel) as archive:
-        names = archive.namelist()
-        results = [name for name in names if name.endswith((".parquet", ".png")) and "/datasets/" not in name]
-        assert not results + [name for name in names if "/peers/" in name]
-        sampled = {path.name for path in (ROOT / "datasets" / "language").glob("*.parquet")}
-        assert sampled
-        assert sampled <= {Path(name).name for name in names}, "nobody needs to sample again"
-        declared = {str(path.relative_to(ROOT)) for path in (ROOT / "baselines").rglob("*.toml")}
-        declared = {name for name in declared if not name.startswith("baselines/peers/")}
-        shipped = {name.partition("/_declarations/")[2] for name in names}
-        assert declared
-        assert {name for name in shipped if name.startswith("baselines/")} == declared
-        assert "pmpo_offline/tasks/stacking/scene.xml" in names
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
         archive.extractall(installed)
+    declared = files("datasets", "") | files("baselines", ".toml") | files("benchmarks/suites", ".toml")
+    declared -= {name for name in declared if not (ROOT / name).is_file()}
+    assert {name.partition("/_declarations/")[2] for name in names if "/_declarations/" in name} == declared
+    assert any(name.endswith(".parquet") for name in declared), "sampled responses are shipped"
+    code = {name for name in files("pmpo_offline", "") if "__pycache__" not in name and (ROOT / name).is_file()}
+    assert {name for name in names if "/_declarations/" not in name} == code
 
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     environment = {**os.environ, "PYTHONPATH": str(installed), "PMPO_OFFLINE_DATASETS": str(tmp_path / "home")}
-    run = [sys.executable, "-c"]
-    code = "import pmpo_offline, datasets; print(pmpo_offline.__file__); print(datasets.__file__)"
-    ours, theirs = subprocess.run(
-        [*run, code], cwd=elsewhere, env=environment, check=True, capture_output=True, text=True, timeout=60
-    ).stdout.splitlines()
+    done = subprocess.run(
+        [sys.executable, "-c", CODE], cwd=elsewhere, env=environment, check=True, capture_output=True, text=True
+    )
+    listed, ours, theirs = done.stdout.splitlines()
     assert Path(ours).is_relative_to(installed)
     assert "site-packages" in theirs, "`import datasets` stays Hugging Face's"
-
-    listed = subprocess.run(
-        [sys.executable, "-m", "pmpo_offline", "list", "--json"],
-        cwd=elsewhere,
-        env=environment,
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    content = json.loads(listed.stdout)
-    declared = {each["id"]: each["built"] for each in content["datasets"]}
-    assert {"rgb-stacking/proxy-v0": False, "bandit/gmm-v0": False}.items() <= declared.items()
+    content = json.loads(listed)
+    built = {each["id"]: each["built"] for each in content["datasets"]}
+    assert {"rgb-stacking/proxy-v0": False, "bandit/gmm-v0": False}.items() <= built.items()
     assert {suite["name"] for suite in content["suites"]} == {
-        path.stem for path in (ROOT / "benchmarks").glob("*.toml")
+        Path(name).stem for name in files("benchmarks/suites", ".toml")
     }
     assert {"pmpo", "dpo", "kto", "mpo", "bc"} <= {each["name"] for each in content["algorithms"]}

@@ -43,7 +43,7 @@ ENVIRONMENTS = {
 _HORIZON = 1000
 _REACH = 1.0001
 """Largest action: 1, rounded to float32 and back."""
-_READERS = 1
+_READERS = 2
 """Revision of readers and critics: raise it when they change what they make of a file."""
 
 

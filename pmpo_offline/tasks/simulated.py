@@ -7,7 +7,7 @@ the chunk it falls into changes a bit of it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -215,18 +215,29 @@ def collect(record: Record, spec: CollectionSpec, folder: Path, workers: int, ch
     }
     missing = {path: own for path, own in chunks.items() if not path.exists()}
     done = spec.episodes - sum(map(len, missing.values()))
-    if missing:
-        try:
-            with processes(min(workers, len(missing)), "collected episodes") as submit:
-                work = {submit(_write_chunk, record, path, own): own for path, own in missing.items()}
-                for finished in as_completed(work):
-                    finished.result()
-                    done += len(work[finished])
-                    progress.report("collect episodes", done, spec.episodes)
-        finally:
-            for unfinished in folder.glob(".chunk-*.tmp"):
-                unfinished.unlink()
+    try:
+        for own in _recorded(record, missing, min(workers, len(missing))):
+            done += len(own)
+            progress.report("collect episodes", done, spec.episodes)
+    finally:
+        for unfinished in folder.glob(".chunk-*.tmp"):
+            unfinished.unlink()
     return Experience.concatenate([_read_chunk(path, own) for path, own in chunks.items()])
+
+
+def _recorded(record: Record, chunks: dict[Path, list[int]], workers: int) -> Iterator[list[int]]:
+    """Record the chunks, in this process if one is enough; yield the seeds of each that is written."""
+    if workers <= 1:
+        for path, seeds in chunks.items():
+            with progress.on_progress(None):
+                _write_chunk(record, path, seeds)
+            yield seeds
+        return
+    with processes(workers, "collected episodes") as submit:
+        work = {submit(_write_chunk, record, path, seeds): seeds for path, seeds in chunks.items()}
+        for finished in as_completed(work):
+            finished.result()
+            yield work[finished]
 
 
 def _write_chunk(record: Record, path: Path, seeds: list[int]) -> None:

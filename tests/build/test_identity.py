@@ -154,7 +154,7 @@ def refused(again: Callable[[], object]) -> None:
         {"seed": 1},
         {"task": "d4rl/own-v0"},
         {"content": [4, 2, 3]},
-        {"readers": 2},
+        {"readers": 3},
     ],
     ids=str,
 )
@@ -186,7 +186,7 @@ def test_ingredients_of_imported_trajectories(
         {"deduplicate": True},
         {"task": "language/sentiment"},
         {"content": 5},
-        {"readers": 2},
+        {"readers": 3},
     ],
     ids=str,
 )

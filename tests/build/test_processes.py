@@ -156,15 +156,15 @@ def test_full_disk_is_one_line_and_leaves_nothing_half_written(recipe: Path, tmp
 
 
 @pytest.mark.parametrize("how", ["file", "stdin"])
-def test_script_without_a_main_guard_builds(recipe: Path, tmp_path: Path, how: str) -> None:
+def test_script_without_a_main_guard_starts_processes(tmp_path: Path, how: str) -> None:
     script = tmp_path / "script.py"
     script.write_text(
-        "from pathlib import Path\n"
-        "from pmpo_offline import build_dataset\n"
-        f"dataset = build_dataset({str(recipe)!r}, home=Path({str(tmp_path / 'home')!r}), workers=2, episodes=3)\n"
-        "print(dataset.metadata.counts.episodes, __name__)\n"
+        "import os\n"
+        "from pmpo_offline.runtime.processes import processes\n"
+        "with processes(1, 'worked') as submit:\n"
+        "    print(submit(os.getppid).result() == os.getpid(), __name__)\n"
     )
     command = [sys.executable, str(script)] if how == "file" else [sys.executable, "-"]
     given = None if how == "file" else script.read_text()
     done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=120)
-    assert done.stdout == "3 __main__\n", done.stderr
+    assert done.stdout == "True __main__\n", done.stderr
