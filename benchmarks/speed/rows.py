@@ -64,7 +64,6 @@ def dataset(folder: Path) -> data.Dataset:
     done = data.label_tables(transitions, episodes, data.Labelling(rule))
     metadata = data.Metadata(
         id="speed/rows-v0",
-        kind="transitions",
         task="speed/rows",
         score=data.ScoreRule(name=rule.score),
         label=rule,
@@ -73,5 +72,5 @@ def dataset(folder: Path) -> data.Dataset:
         **done.described,
     )
     path = folder / metadata.id
-    data.write(path, metadata, {"transitions": done.table, "episodes": done.episodes})
+    data.write(path, metadata, done.tables)
     return data.open_dataset(path)

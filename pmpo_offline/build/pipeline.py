@@ -116,7 +116,7 @@ def build(spec: Spec, target: Target) -> Dataset:
         return found
     with raw_folder(target.home, spec.raw) as folder:
         metadata, tables = _labelled(spec, spec.read(folder), folder)
-    data.write(directory, metadata, tables, format=target.format, overwrite=target.overwrite)
+    data.write(directory, metadata, tables, form=target.format, overwrite=target.overwrite)
     return data.load_dataset(spec.id, home=target.home)
 
 
@@ -288,9 +288,9 @@ def _described(spec: Spec, content: Content) -> tuple[data.Metadata, dict[str, p
     """Label and balance the tables; return them with the metadata, which is made here and nowhere else."""
     labelling = spec.labelling
     done = data.label_tables(content.table, content.episodes, labelling, content.candidates)
+    done.warn(spec.id)
     metadata = data.Metadata(
         id=spec.id,
-        kind=done.kind,
         task=spec.task,
         score=data.ScoreRule(name=labelling.label.score, settings=dict(spec.score)),
         label=labelling.label,

@@ -1,4 +1,3 @@
-from . import checks as checks
 from . import columns as columns
 from . import hdf5 as hdf5
 from . import storage as storage

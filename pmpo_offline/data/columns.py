@@ -17,6 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pmpo_offline.data.schema import episodes_schema, transitions_schema
+from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.files import load_arrays, save_arrays
 from pmpo_offline.runtime.hashing import hash_bytes
 
@@ -51,14 +52,12 @@ def labels(table: pa.Table) -> Labels:
     return signs
 
 
-def label_array(signs: Labels) -> pa.Array:
-    """Return int8 labels (n,) as the nullable Boolean array that is stored."""
-    return pa.array(signs > 0, mask=signs == 0)
-
-
-def score_array(scores: NDArray[np.floating], dtype: pa.DataType) -> pa.Array:
-    """Return scores (n,) as an array of `dtype`, null where they are NaN."""
-    return pa.array(np.asarray(scores, dtype.to_pandas_dtype()), mask=np.isnan(scores))
+def values(table: pa.Table, name: str) -> NDArray[Any]:
+    """Return any column as an array: lists as (n, width), `label` as int8, texts as objects."""
+    if name == "label":
+        return labels(table)
+    is_list = pa.types.is_fixed_size_list(table.schema.field(name).type)
+    return matrix(table, name) if is_list else vector(table, name)
 
 
 def list_array(values: NDArray[np.float32]) -> pa.Array:
@@ -67,29 +66,51 @@ def list_array(values: NDArray[np.float32]) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(flat), type=pa.list_(pa.float32(), values.shape[1]))
 
 
-def replace(table: pa.Table, **arrays: pa.Array) -> pa.Table:
+def array(values: NDArray[Any], field: pa.Field) -> pa.Array:
+    """Return the Arrow array of a field from what `values` returns: labels of 0 and scores that are NaN become null."""
+    if field.name == "label":
+        return pa.array(values > 0, mask=values == 0)
+    if field.name == "score":
+        return pa.array(np.asarray(values, field.type.to_pandas_dtype()), mask=np.isnan(values))
+    return list_array(values) if pa.types.is_fixed_size_list(field.type) else pa.array(values, field.type)
+
+
+def replace(table: pa.Table, **arrays: pa.Array | NDArray[Any]) -> pa.Table:
     """Return `table` with the named columns replaced; all others are shared with it."""
-    for name, array in arrays.items():
+    for name, content in arrays.items():
         position = table.schema.get_field_index(name)
-        table = table.set_column(position, table.schema.field(position), array)
+        field = table.schema.field(position)
+        table = table.set_column(position, field, array(content, field) if isinstance(content, np.ndarray) else content)
     return table
+
+
+def states_and_width(candidates: pa.Table) -> tuple[int, int]:
+    """Return (states, K) of a candidates table; raises `UserError` unless each state has K consecutive rows."""
+    rows = vector(candidates, "row")
+    width = int(np.searchsorted(rows, rows[0], side="right")) if len(rows) else 0
+    if not width or len(rows) % width:
+        raise UserError(f"candidates: {len(rows)} rows do not make equal groups of {width}")
+    first = rows.reshape(-1, width)
+    if (first != first[:, :1]).any() or (np.diff(first[:, 0]) <= 0).any():
+        raise UserError(f"candidates: not sorted by row in groups of {width}")
+    return len(rows) // width, width
 
 
 def hash_tables(tables: Mapping[str, pa.Table]) -> str:
     """Return a hash of the tables' content and names, equal in whatever file, order of columns or chunks it is held."""
-    return hash_bytes(_content(tables))
 
+    def content() -> Iterator[bytes]:
+        for title, table in sorted(tables.items()):
+            for name in sorted(table.column_names):
+                yield f"{title}.{name}:{table.num_rows}".encode()
+                for start in range(0, table.num_rows, 1 << 18):
+                    column = table.column(name).slice(start, 1 << 18).combine_chunks()
+                    yield np.packbits(column.is_valid().to_numpy(zero_copy_only=False)).tobytes()
+                    known = column.drop_null()
+                    flat = (known.flatten() if hasattr(known, "flatten") else known).to_numpy(zero_copy_only=False)
+                    yield json.dumps(flat.tolist()).encode() if flat.dtype == object else flat.tobytes()
 
-def _content(tables: Mapping[str, pa.Table]) -> Iterator[bytes]:
-    for title, table in sorted(tables.items()):
-        for name in sorted(table.column_names):
-            yield f"{title}.{name}:{table.num_rows}".encode()
-            for start in range(0, table.num_rows, 1 << 18):
-                column = table.column(name).slice(start, 1 << 18).combine_chunks()
-                yield np.packbits(column.is_valid().to_numpy(zero_copy_only=False)).tobytes()
-                known = column.drop_null()
-                values = (known.flatten() if hasattr(known, "flatten") else known).to_numpy(zero_copy_only=False)
-                yield json.dumps(values.tolist()).encode() if values.dtype == object else values.tobytes()
+    return hash_bytes(content())
 
 
 @dataclass(frozen=True)

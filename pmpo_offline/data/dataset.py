@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,9 +14,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pmpo_offline.data import columns
-from pmpo_offline.data.labels import Labelling, label_tables, states_and_width
-from pmpo_offline.data.schema import LabelRule, Metadata, ScoreRule, schemas
-from pmpo_offline.data.storage import read_metadata, read_tables, resolve, size_problems
+from pmpo_offline.data.labels import Labelling, label_tables
+from pmpo_offline.data.schema import LabelRule, Metadata, ScoreRule
+from pmpo_offline.data.storage import file_problems, read_metadata, read_tables, resolve, schema_problems
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.runtime.hashing import hash_bytes
 from pmpo_offline.runtime.random_words import random_words
@@ -30,6 +30,8 @@ Share = float | Literal["collected"]
 
 _BLOCK = 64
 """Steps drawn at once, to pay for the start of a random stream and the copy to the device once."""
+_STORED = ("action", "reward", "terminated", "truncated", "score", "label")
+"""Columns that `Rows` holds as they are stored."""
 _HASHED = ("prompt", "completion", "score", "label", "prompt_id", "split")
 
 
@@ -110,14 +112,10 @@ class Dataset:
         seed = meta.seed if seed is None else seed
         done = label_tables(self.table, self.episodes, Labelling(rule, share, noise, seed), self.candidates)
         score = meta.score if meta.score.name == rule.score else ScoreRule(name=rule.score)
-        changed = {"kind": done.kind, "label": rule, "score": score, "noise": noise, "seed": seed} | done.described
-        return replace(
-            self,
-            metadata=meta.model_copy(update=changed),
-            table=done.table,
-            episodes=done.episodes,
-            candidates=done.candidates,
-        )
+        if rule != meta.label:  # a build has warned of its own rule
+            done.warn(meta.id)
+        changed = {"label": rule, "score": score, "noise": noise, "seed": seed} | done.described
+        return Dataset(meta.model_copy(update=changed), self.path, done.table, done.episodes, done.candidates)
 
     @cached_property
     def has_contexts(self) -> bool:
@@ -155,14 +153,12 @@ class Dataset:
     def _arrays(self) -> dict[str, NDArray[Any]]:
         """The columns of transitions: views of the file, except the Boolean ones, decoded once to a byte a row."""
         if self.episodes is None:
-            raise UserError(f"dataset {self.metadata.id} holds responses: read its .table, sample() is for transitions")
-        vectors = ("reward", "terminated", "truncated", "episode", "step", "score")
-        return {
-            "observation": columns.matrix(self.table, "observation"),
-            "action": columns.matrix(self.table, "action"),
-            **{name: columns.vector(self.table, name) for name in vectors},
-            "label": columns.labels(self.table).astype(np.float32),
-        }
+            raise UserError(
+                f"dataset {self.metadata.id} holds responses, not transitions: train a language model on it, "
+                "or read its .table"
+            )
+        arrays = {name: columns.values(self.table, name) for name in self.table.column_names}
+        return arrays | {"label": arrays["label"].astype(np.float32)}
 
     @cached_property
     def _last(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -174,19 +170,13 @@ class Dataset:
 def open_dataset(directory: Path) -> Dataset:
     """Open the dataset in `directory`, checking its schema version, the sizes of its files and its columns."""
     metadata = read_metadata(directory)
-    if wrong := size_problems(directory, metadata):
+    if wrong := file_problems(directory, metadata):
         raise PmpoOfflineError(f"{directory} is damaged: {wrong[0]}; build it again with --overwrite")
     tables = read_tables(directory, metadata)
-    try:
-        fits = all(tables[name].schema.equals(schema) for name, schema in schemas(tables).items())
-    except (KeyError, AttributeError):
-        fits = False
-    if not fits:
-        raise PmpoOfflineError(f"{directory} is damaged: its columns are not those of the schema; run verify on it")
-    main = "responses" if metadata.kind == "responses" else "transitions"
-    if main not in tables:
-        raise PmpoOfflineError(f"{directory} is damaged: its kind is {metadata.kind}, but there is no table {main}")
-    return Dataset(metadata, directory, tables[main], tables.get("episodes"), tables.get("candidates"))
+    if wrong := schema_problems(metadata, tables):
+        raise PmpoOfflineError(f"{directory} is damaged: {wrong[0]}; run verify on it")
+    main = tables["responses" if metadata.kind == "responses" else "transitions"]
+    return Dataset(metadata, directory, main, tables.get("episodes"), tables.get("candidates"))
 
 
 def load_dataset(
@@ -220,6 +210,19 @@ class Candidates:
     """(S, K) float32, NaN where absent."""
     label: Tensor
     """(S, K) float32: +1 accept, −1 reject, 0 unlabelled."""
+
+    @classmethod
+    def of(cls, table: pa.Table, device: torch.device | str) -> Candidates:
+        """Copy a table of candidates onto `device`."""
+        import torch
+
+        shape = columns.states_and_width(table)
+        return cls(
+            state_row=torch.tensor(columns.vector(table, "row")[:: shape[1]], device=device),
+            action=torch.tensor(columns.matrix(table, "action").reshape(*shape, -1), device=device),
+            score=torch.tensor(columns.vector(table, "score").reshape(shape), device=device),
+            label=torch.tensor(columns.labels(table).reshape(shape), dtype=torch.float32, device=device),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -256,29 +259,16 @@ class Rows:
         """Copy a dataset of transitions onto `device`; `UserError` for responses."""
         import torch
 
-        table, episodes = dataset.table, dataset.episodes
-        if episodes is None:
-            raise UserError(
-                f"dataset {dataset.metadata.id} holds responses, not transitions: train a language model on it"
-            )
-
-        def tensor(values: NDArray[Any], dtype: torch.dtype = torch.float32) -> Tensor:
-            return torch.tensor(values, dtype=dtype, device=device)
-
-        final = dataset._last[1]
+        arrays, (last, final) = dataset._arrays, dataset._last
         following = np.arange(1, len(dataset) + 1)
-        following[dataset._last[0]] = len(dataset) + np.arange(len(final))
+        following[last] = len(dataset) + np.arange(len(final))
+        tensors = {name: torch.tensor(values, device=device) for name, values in arrays.items() if name in _STORED}
         return cls(
-            states=tensor(np.concatenate([columns.matrix(table, "observation"), final])),
-            next_row=tensor(following, torch.int64),
-            action=tensor(columns.matrix(table, "action")),
-            reward=tensor(columns.vector(table, "reward")),
-            terminated=tensor(columns.vector(table, "terminated"), torch.bool),
-            truncated=tensor(columns.vector(table, "truncated"), torch.bool),
-            episode=tensor(columns.vector(table, "episode"), torch.int64),
-            score=tensor(columns.vector(table, "score")),
-            label=tensor(columns.labels(table)),
-            candidates=_candidates(dataset, device),
+            states=torch.tensor(np.concatenate([arrays["observation"], final]), device=device),
+            next_row=torch.tensor(following, device=device),
+            episode=torch.tensor(arrays["episode"], dtype=torch.int64, device=device),
+            candidates=None if dataset.candidates is None else Candidates.of(dataset.candidates, device),
+            **tensors,
         )
 
     def __len__(self) -> int:
@@ -289,21 +279,6 @@ class Rows:
     def observation(self) -> Tensor:
         """(N, O) float32, a view of `states`."""
         return self.states[: len(self)]
-
-
-def _candidates(dataset: Dataset, device: torch.device | str) -> Candidates | None:
-    import torch
-
-    table = dataset.candidates
-    if table is None:
-        return None
-    shape = states_and_width(table)
-    return Candidates(
-        state_row=torch.tensor(columns.vector(table, "row")[:: shape[1]], device=device),
-        action=torch.tensor(columns.matrix(table, "action").reshape(*shape, -1), device=device),
-        score=torch.tensor(columns.vector(table, "score").reshape(shape), device=device),
-        label=torch.tensor(columns.labels(table).reshape(shape), dtype=torch.float32, device=device),
-    )
 
 
 def indices(seeds: Sequence[int], step: int, batch: int, population: int, device: torch.device | str = "cpu") -> Tensor:

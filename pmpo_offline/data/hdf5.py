@@ -191,18 +191,15 @@ def _read_steps(file: h5py.File, lengths: NDArray[np.int64]) -> pa.Table:
             _read_into(values[start : start + length], group, name)
     episode = np.repeat(np.arange(count), lengths)
     schema = transitions_schema(width, action_width)
-    arrays = {
-        "observation": columns.list_array(np.delete(states, starts + lengths + np.arange(count), axis=0)),
-        "action": columns.list_array(vectors["actions"]),
-        "reward": vectors["rewards"],
-        "terminated": vectors["terminations"],
-        "truncated": vectors["truncations"],
-        "episode": episode.astype(np.int32),
-        "step": (np.arange(rows) - starts[episode]).astype(np.int32),
-        "score": columns.score_array(vectors["infos/score"], pa.float32()),
-        "label": columns.label_array(vectors["infos/label"]),
-    }
-    return pa.table(arrays, schema)
+    arrays = [
+        np.delete(states, starts + lengths + np.arange(count), axis=0),
+        *(vectors[name] for name in ("actions", "rewards", "terminations", "truncations")),
+        episode,
+        np.arange(rows) - starts[episode],
+        vectors["infos/score"],
+        vectors["infos/label"],
+    ]
+    return pa.table([columns.array(*item) for item in zip(arrays, schema, strict=True)], schema=schema)
 
 
 def _read_into(target: NDArray[Any], group: h5py.h5g.GroupID, name: str) -> None:
@@ -216,14 +213,11 @@ def _read_into(target: NDArray[Any], group: h5py.h5g.GroupID, name: str) -> None
 def write_flat(file: h5py.File | h5py.Group, table: pa.Table) -> None:
     """Write every column of a table as one dataset."""
     for field in table.schema:
-        if field.name == "label":
-            file["label"] = columns.labels(table)
-        elif pa.types.is_fixed_size_list(field.type):
-            file[field.name] = columns.matrix(table, field.name)
-        elif pa.types.is_string(field.type):
-            file.create_dataset(field.name, data=table.column(field.name).to_pylist(), dtype=_TEXT)
+        values = columns.values(table, field.name)
+        if pa.types.is_string(field.type):
+            file.create_dataset(field.name, data=values, dtype=_TEXT)
         else:
-            file[field.name] = columns.vector(table, field.name)
+            file[field.name] = values
 
 
 def _read_flat(file: h5py.File, name: str) -> pa.Table:
@@ -231,17 +225,6 @@ def _read_flat(file: h5py.File, name: str) -> pa.Table:
         schema = episodes_schema(file["final_observation"].shape[1])
     else:
         schema = candidates_schema(file["action"].shape[1]) if name == "candidates" else responses_schema()
-    arrays = {}
-    for field in schema:
-        stored = file[field.name]
-        if field.name == "label":
-            arrays["label"] = columns.label_array(stored[()])
-        elif field.name == "score":
-            arrays["score"] = columns.score_array(stored[()], field.type)
-        elif pa.types.is_fixed_size_list(field.type):
-            arrays[field.name] = columns.list_array(stored[()])
-        elif pa.types.is_string(field.type):
-            arrays[field.name] = pa.array(stored.asstr()[()].tolist(), field.type)
-        else:
-            arrays[field.name] = pa.array(stored[()], field.type)
-    return pa.table(arrays, schema)
+    stored = {field: file[field.name] for field in schema}
+    values = [(each.asstr() if pa.types.is_string(field.type) else each)[()] for field, each in stored.items()]
+    return pa.table([columns.array(*item) for item in zip(values, schema, strict=True)], schema=schema)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pmpo_offline.data import columns
 from pmpo_offline.data.columns import Labels
-from pmpo_offline.data.schema import CandidateLabels, Counts, Imbalance, Kind, LabelRule, Unit
+from pmpo_offline.data.schema import CandidateLabels, Counts, Imbalance, LabelRule
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.random_words import random_words, uniforms
 
@@ -103,15 +103,7 @@ def flip(labels: Labels, rate: float, seed: int) -> Labels:
     return flipped
 
 
-class Balanced(NamedTuple):
-    """Labels (n,) at the requested share, and how many labels of each class were removed for it."""
-
-    labels: Labels
-    dropped_accepted: int
-    dropped_rejected: int
-
-
-def balance(labels: Labels, share: float | None, seed: int) -> Balanced:
+def balance(labels: Labels, share: float | None, seed: int) -> Labels:
     """Remove labels until the accepted units are `share` of the labelled ones, as nearly as whole units allow.
 
         share 0.25   accept ■■■■■■■■ → ■■□□□□□□     the first 2 of one seeded order of the accepts keep their labels,
@@ -123,17 +115,14 @@ def balance(labels: Labels, share: float | None, seed: int) -> Balanced:
 
     Raises `UserError` where the share is outside [0, 1] or there are not enough accepts or rejects for it.
     """
-    accepts, rejects = np.flatnonzero(labels > 0), np.flatnonzero(labels < 0)
     if share is None:
-        return Balanced(labels, 0, 0)
-    keep_accepts, keep_rejects = _quota(len(accepts), len(rejects), share)
+        return labels
+    accepts, rejects = np.flatnonzero(labels > 0), np.flatnonzero(labels < 0)
     order = random_words(labels.size, seed, "imbalance")
-    dropped_accepts = accepts[np.argsort(order[accepts], kind="stable")][keep_accepts:]
-    dropped_rejects = rejects[np.argsort(order[rejects], kind="stable")][keep_rejects:]
     result = labels.copy()
-    result[dropped_accepts] = 0
-    result[dropped_rejects] = 0
-    return Balanced(result, len(dropped_accepts), len(dropped_rejects))
+    for units, quota in zip((accepts, rejects), _quota(len(accepts), len(rejects), share), strict=True):
+        result[units[np.argsort(order[units], kind="stable")][quota:]] = 0
+    return result
 
 
 def _quota(accepts: int, rejects: int, share: float) -> tuple[int, int]:
@@ -173,26 +162,15 @@ class Labelling:
 
 @dataclass(frozen=True, eq=False)
 class LabelledTables:
-    """Tables with their score and label columns, and what dataset.json holds about the labels."""
+    """Tables with their score and label columns, and what follows from the labels."""
 
     table: pa.Table
     episodes: pa.Table | None
     candidates: pa.Table | None
-    unit: Unit
-    threshold: float | None
-    imbalance: Imbalance
-    counts: Counts
-    reject_mass: float
-    labelled_reject_mass: float
-    reject_share: float
-    candidate_labels: CandidateLabels | None
-
-    @property
-    def kind(self) -> Kind:
-        """The kind of the dataset."""
-        if self.episodes is None:
-            return "responses"
-        return "candidates" if self.unit == "response" else "transitions"
+    described: dict[str, Any]
+    """Fields of `Metadata`: kind, unit, threshold, counts, imbalance, masses and shares."""
+    notes: list[str]
+    """Empty classes, and scores that tie at a quantile."""
 
     @property
     def tables(self) -> dict[str, pa.Table]:
@@ -201,34 +179,10 @@ class LabelledTables:
         tables = {main: self.table, "episodes": self.episodes, "candidates": self.candidates}
         return {name: table for name, table in tables.items() if table is not None}
 
-    @property
-    def described(self) -> dict[str, Any]:
-        """The fields of `Metadata` that follow from the labels, except `kind`."""
-        names = ("unit", "threshold", "imbalance", "counts", "reject_mass", "labelled_reject_mass", "reject_share")
-        return {name: getattr(self, name) for name in names} | {"candidates": self.candidate_labels}
-
-
-class _Units(NamedTuple):
-    """Labels of units before and after balancing; a unit of n rows weighs n in what is counted in rows."""
-
-    before: Labels
-    after: Labels
-    imbalance: Imbalance
-    weight: NDArray[np.integer]
-
-    @property
-    def counts(self) -> dict[str, int]:
-        signs = {"accepted": 1, "rejected": -1, "unlabelled": 0}
-        return {name: int((self.after == sign).sum()) for name, sign in signs.items()}
-
-    @property
-    def shares(self) -> dict[str, float]:
-        rejected, labelled = self.weight[self.after < 0].sum(), self.weight[self.after != 0].sum()
-        return {
-            "reject_mass": float(self.weight[self.before < 0].sum() / max(1, self.weight.sum())),
-            "labelled_reject_mass": float(rejected / max(1, self.weight.sum())),
-            "reject_share": float(rejected / max(1, labelled)),
-        }
+    def warn(self, dataset: str) -> None:
+        """Issue a warning for each of the notes on this dataset."""
+        for note in self.notes:
+            warnings.warn(f"dataset {dataset}: {note}", stacklevel=3)
 
 
 def label_tables(
@@ -241,48 +195,91 @@ def label_tables(
     their rows; with labels of steps, `episodes` has none. Candidates are ranked within their state (`top_bottom` with
     half of K, or the k of a `q_rank` rule, which labels candidates only), with the same noise, share and seed.
 
-    Warns of a rule that accepts or rejects nothing, and of scores that tie at a quantile.
-
     Raises `UserError` for a rule that these tables cannot serve and for an impossible share.
     """
     rule = labelling.label
-    ranked: _Units | None = None
+    notes: list[str] = []
+    ranked: CandidateLabels | None = None
     if candidates is not None:
-        candidates, ranked = _rank(candidates, labelling)
-    units, threshold = ranked, None
-    unit: Unit = "response"
-    if rule.score != "q_rank":
-        unit = "response" if episodes is None else rule.unit
-        table, episodes, units, threshold = _split(table, episodes, labelling)
-    elif episodes is not None:
-        table, episodes = _without(table), _without(episodes)
-    if units is None:
-        raise UserError(
-            f"label '{rule}' ranks candidate actions and there are none: declare [candidates] in the recipe"
-        )
-    return LabelledTables(
-        table=table,
-        episodes=episodes,
-        candidates=candidates,
-        unit=unit,
-        threshold=threshold,
-        imbalance=units.imbalance,
-        counts=Counts(rows=table.num_rows, episodes=0 if episodes is None else episodes.num_rows, **units.counts),
-        candidate_labels=None if ranked is None else _summary(ranked, candidates),
-        **units.shares,
+        states, width = columns.states_and_width(candidates)
+        k = int(rule.value or 1) if rule.score == "q_rank" else width // 2
+        scores = columns.vector(candidates, "score")
+        labels = rank(scores.reshape(states, width), k).reshape(-1)
+        if not labels.any() and not np.isnan(scores).all():
+            notes.append(f"no candidate is labelled: nowhere do the best {k} scores of a state exceed the worst {k}")
+        labels, counts, shares = _finished(labels, labelling, np.ones(len(labels), np.int64))
+        candidates = columns.replace(candidates, score=scores, label=labels)
+        ranked = CandidateLabels(states=states, per_state=width, **counts, **shares)
+    unit = "response" if episodes is None else rule.unit
+    threshold: float | None = None
+    if rule.score == "q_rank":
+        if ranked is None:
+            raise UserError(
+                f"label '{rule}' ranks candidate actions and there are none: declare [candidates] in the recipe"
+            )
+        table, episodes = _unlabelled(table), _unlabelled(episodes)  # counts and shares are those of the candidates
+    else:
+        scores = _scores(table, episodes, rule)
+        weight = columns.vector(episodes, "length") if unit == "episode" else np.ones(len(scores), np.int64)
+        labels, threshold = label(scores, rule), cut(scores, rule)
+        notes += _notes(labels, scores, rule, threshold)
+        labels, counts, shares = _finished(labels, labelling, weight)
+        table = columns.replace(table, score=np.repeat(scores, weight), label=np.repeat(labels, weight))
+        if episodes is not None:
+            by_episode = unit == "episode"
+            episodes = columns.replace(episodes, score=scores, label=labels) if by_episode else _unlabelled(episodes)
+    described = {
+        "kind": "responses" if episodes is None else "candidates" if rule.score == "q_rank" else "transitions",
+        "unit": unit,
+        "threshold": None if threshold is None or math.isnan(threshold) else threshold,
+        "counts": Counts(rows=table.num_rows, episodes=0 if episodes is None else episodes.num_rows, **counts),
+        "candidates": ranked,
+        **shares,
+    }
+    return LabelledTables(table, episodes, candidates, described, notes)
+
+
+def count_labels(labels: Labels) -> dict[str, int]:
+    """Return the numbers of accepted, rejected and unlabelled units."""
+    return {name: int((labels == sign).sum()) for name, sign in (("accepted", 1), ("rejected", -1), ("unlabelled", 0))}
+
+
+def _finished(
+    labels: Labels, labelling: Labelling, weight: NDArray[np.integer]
+) -> tuple[Labels, dict[str, int], dict[str, Any]]:
+    """Apply noise, then balance, so that the share is that of the labels which a learner sees.
+
+    Returns the labels, their counts in units, and their shares; a unit of n rows weighs n in shares of the rows.
+    """
+    before = flip(labels, labelling.noise, labelling.seed)
+    after = balance(before, labelling.imbalance, labelling.seed)
+    counts, collected = count_labels(after), count_labels(before)
+    labelled = counts["accepted"] + counts["rejected"]
+    imbalance = Imbalance(
+        asked=labelling.imbalance,
+        achieved=counts["accepted"] / labelled if labelled else None,
+        dropped_accepted=collected["accepted"] - counts["accepted"],
+        dropped_rejected=collected["rejected"] - counts["rejected"],
     )
+    rows, rejected = max(1, weight.sum()), weight[after < 0].sum()
+    shares = {
+        "imbalance": imbalance,
+        "reject_mass": float(weight[before < 0].sum() / rows),
+        "labelled_reject_mass": float(rejected / rows),
+        "reject_share": float(rejected / max(1, weight[after != 0].sum())),
+    }
+    return after, counts, shares
 
 
-def states_and_width(candidates: pa.Table) -> tuple[int, int]:
-    """Return (states, K) of a candidates table; raises `UserError` unless each state has K consecutive rows."""
-    rows = columns.vector(candidates, "row")
-    width = int(np.searchsorted(rows, rows[0], side="right")) if len(rows) else 0
-    if not width or len(rows) % width:
-        raise UserError(f"candidates: {len(rows)} rows do not make equal groups of {width}")
-    first = rows.reshape(-1, width)
-    if (first != first[:, :1]).any() or (np.diff(first[:, 0]) <= 0).any():
-        raise UserError(f"candidates: not sorted by row in groups of {width}")
-    return len(rows) // width, width
+def _notes(labels: Labels, scores: NDArray[np.floating], rule: LabelRule, threshold: float) -> list[str]:
+    if np.isnan(scores).all():
+        return []
+    if empty := [name for name in ("accepted", "rejected") if not count_labels(labels)[name]]:
+        between = f"the scores lie between {np.nanmin(scores):g} and {np.nanmax(scores):g}"
+        return [f"label '{rule}': nothing is {' or '.join(empty)}, {between}: choose another threshold"]
+    ties = int((scores == threshold).sum()) if rule.threshold == "quantile" and not rule.dead_zone else 0
+    at = f"label '{rule}': {ties:,} scores equal the threshold {threshold:g} and are rejected"
+    return [f"{at}: choose a lower threshold to accept them"] if ties > 1 else []
 
 
 def _scores(table: pa.Table, episodes: pa.Table | None, rule: LabelRule) -> NDArray[np.floating]:
@@ -293,76 +290,13 @@ def _scores(table: pa.Table, episodes: pa.Table | None, rule: LabelRule) -> NDAr
         return columns.vector(table, "score")
     if rule.score in ("return", "success"):
         return columns.vector(episodes, rule.score).astype(np.float64)
-    if rule.score == "reward":
-        return columns.vector(table, "reward")
     if rule.score == "return_to_go":
         rewards = columns.vector(table, "reward").astype(np.float64)
         ends = (columns.vector(episodes, "start") + columns.vector(episodes, "length"))[:-1]
         return np.concatenate([part[::-1].cumsum()[::-1] for part in np.split(rewards, ends)])
-    return columns.vector(table, "score")
+    return columns.vector(table, "reward" if rule.score == "reward" else "score")
 
 
-def _split(
-    table: pa.Table, episodes: pa.Table | None, labelling: Labelling
-) -> tuple[pa.Table, pa.Table | None, _Units, float | None]:
-    """Label steps, episodes or responses by a threshold; return both tables, the units and the threshold."""
-    rule = labelling.label
-    scores = _scores(table, episodes, rule)
-    by_episode = episodes is not None and rule.unit == "episode"
-    weight = columns.vector(episodes, "length") if by_episode else np.ones(len(scores), np.int64)
-    units = _finish(label(scores, rule), scores, labelling, weight)
-    if by_episode:
-        episodes = _with(episodes, scores, units.after)
-    elif episodes is not None:
-        episodes = _without(episodes)
-    table = _with(table, np.repeat(scores, weight), np.repeat(units.after, weight))
-    threshold = cut(scores, rule)
-    if rule.threshold == "quantile" and (ties := int((scores == threshold).sum())) > 1:
-        warnings.warn(f"label '{rule}': {ties:,} scores equal the threshold {threshold:g}: rejected", stacklevel=3)
-    return table, episodes, units, None if np.isnan(threshold) else threshold
-
-
-def _rank(candidates: pa.Table, labelling: Labelling) -> tuple[pa.Table, _Units]:
-    """Label candidates by their rank within their state."""
-    shape, rule = states_and_width(candidates), labelling.label
-    k = int(rule.value or 1) if rule.score == "q_rank" else shape[1] // 2
-    scores = columns.vector(candidates, "score")
-    labels = rank(scores.reshape(shape), k).reshape(-1)
-    units = _finish(labels, scores, labelling, np.ones(len(labels), np.int64))
-    return _with(candidates, scores, units.after), units
-
-
-def _summary(ranked: _Units, candidates: pa.Table) -> CandidateLabels:
-    states, width = states_and_width(candidates)
-    return CandidateLabels(states=states, per_state=width, imbalance=ranked.imbalance, **ranked.counts, **ranked.shares)
-
-
-def _finish(labels: Labels, scores: NDArray[np.floating], labelling: Labelling, weight: NDArray[np.integer]) -> _Units:
-    """Apply noise, then balance, so that the share is that of the labels which a learner sees."""
-    empty = [name for name, sign in (("accepted", 1), ("rejected", -1)) if not (labels == sign).any()]
-    if empty and not np.isnan(scores).all():
-        low, high = np.nanmin(scores), np.nanmax(scores)
-        warnings.warn(
-            f"label '{labelling.label}': nothing is {' or '.join(empty)}; the scores lie between {low:g} and {high:g}",
-            stacklevel=4,
-        )
-    noisy = flip(labels, labelling.noise, labelling.seed)
-    balanced = balance(noisy, labelling.imbalance, labelling.seed)
-    accepted, labelled = int((balanced.labels > 0).sum()), int((balanced.labels != 0).sum())
-    imbalance = Imbalance(
-        asked=labelling.imbalance,
-        achieved=accepted / labelled if labelled else None,
-        dropped_accepted=balanced.dropped_accepted,
-        dropped_rejected=balanced.dropped_rejected,
-    )
-    return _Units(noisy, balanced.labels, imbalance, weight)
-
-
-def _with(table: pa.Table, scores: NDArray[np.floating], labels: Labels) -> pa.Table:
-    dtype = table.schema.field("score").type
-    return columns.replace(table, score=columns.score_array(scores, dtype), label=columns.label_array(labels))
-
-
-def _without(table: pa.Table) -> pa.Table:
-    nothing = np.full(table.num_rows, np.nan)
-    return _with(table, nothing, np.zeros(table.num_rows, np.int8))
+def _unlabelled(table: pa.Table) -> pa.Table:
+    n = table.num_rows
+    return columns.replace(table, score=np.full(n, np.nan), label=np.zeros(n, np.int8))

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import pyarrow as pa
@@ -226,6 +227,56 @@ class Metadata(_Frozen):
         if outside := [name for name in files if name.startswith("/") or ".." in name.split("/")]:
             raise ValueError(f"{outside[0]} is no file of the dataset's own folder")
         return files
+
+
+def card(
+    metadata: Metadata,
+    data_files: Mapping[str, str],
+    loading: Sequence[str],
+    note: str = "`label` is true for accept, false for reject and null where unlabelled.",
+) -> str:
+    """Return a README.md whose front matter Hugging Face's `load_dataset` reads.
+
+    `data_files` are the files of each table, as the front matter names them, the default table first; `loading` is the
+    Python code that loads them; `note` explains the columns.
+    """
+    counts, imbalance = metadata.counts, metadata.imbalance
+    achieved = "nothing labelled" if imbalance.achieved is None else f"{imbalance.achieved:.4g}"
+    asked = "as collected" if imbalance.asked is None else f"{imbalance.asked:g} asked"
+    dropped = f"{imbalance.dropped_accepted} accepts and {imbalance.dropped_rejected} rejects left unlabelled for it"
+    lines = [
+        *_front_matter(metadata, data_files),
+        f"# {metadata.id}",
+        "",
+        f"Task `{metadata.task}` with accept/reject feedback, one label for each {metadata.unit}. "
+        f"Made by pmpo-offline, schema version {metadata.schema_version}.",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| rows, episodes | {counts.rows:,}, {counts.episodes:,} |",
+        f"| labels | {counts.accepted:,} accepted, {counts.rejected:,} rejected, {counts.unlabelled:,} unlabelled |",
+        f"| label rule | `{metadata.label}` on the score `{metadata.score.name}` |",
+        f"| label noise | {metadata.noise:g} of the labels flipped |",
+        f"| accepted share | {achieved} ({asked}; {dropped}) |",
+        f"| reject mass P_r before balancing | {metadata.reject_mass:.4g} |",
+        f"| seed | {metadata.seed} |",
+        f"| licence | {metadata.licence} |",
+    ]
+    if references := metadata.references:
+        lines.append(f"| normalized score | 0 at {references.min:g}, 100 at {references.max:g}: {references.how} |")
+    return "\n".join([*lines, "", note, "", "```python", *loading, "```", ""])
+
+
+def _front_matter(metadata: Metadata, data_files: Mapping[str, str]) -> list[str]:
+    quote = json.dumps  # a JSON string is a YAML string
+    lines = ["---", f"license: {quote(metadata.licence.lower())}", f"pretty_name: {quote(metadata.id)}"]
+    lines += ["tags:", "- pmpo-offline", "- accept-reject-feedback", "- offline-reinforcement-learning"]
+    if data_files:
+        lines.append("configs:")
+    for position, (name, files) in enumerate(data_files.items()):
+        lines += [f"- config_name: {name}", f"  data_files: {files}"]
+        lines += ["  default: true"] if position == 0 else []
+    return [*lines, "---"]
 
 
 def transitions_schema(observation_dim: int, action_dim: int) -> pa.Schema:

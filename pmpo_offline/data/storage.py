@@ -1,4 +1,4 @@
-"""Datasets on disk, whole or absent: where they are, writing and reading them, and their card (README.md).
+"""Datasets on disk, whole or absent: where they are, writing, reading and verifying them, and their card (README.md).
 
 In the Arrow form a table is one uncompressed IPC *file* in one record batch, so that a memory map is the table; the
 HDF5 form is `data.hdf5`.
@@ -9,17 +9,17 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pyarrow as pa
-from pydantic import ValidationError
 
 from pmpo_offline.data import columns, hdf5
-from pmpo_offline.data.checks import problems
-from pmpo_offline.data.schema import SCHEMA_VERSION, FileInfo, Metadata, schemas
-from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, unknown
+from pmpo_offline.data.labels import count_labels
+from pmpo_offline.data.schema import SCHEMA_VERSION, CandidateLabels, Counts, FileInfo, Kind, Metadata, card, schemas
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, unknown, validated
 from pmpo_offline.runtime.files import atomic_directory, refusal
 from pmpo_offline.runtime.hashing import hash_file
 
@@ -91,27 +91,27 @@ def write(
     metadata: Metadata,
     tables: Mapping[str, pa.Table],
     *,
-    format: Format = "arrow",
+    form: Format = "arrow",
     overwrite: bool = False,
 ) -> Metadata:
-    """Write a dataset and return its metadata with every file's size and hash.
+    """Write a dataset in this form and return its metadata with every file's size and hash.
 
     `tables` are "transitions" and "episodes" (and "candidates"), or "responses". Writers of one namespace wait for each
     other. Raises `UserError` if another folder or dataset is in the way, and `PmpoOfflineError` if the tables
     contradict the metadata or the disk refuses; then nothing of the dataset remains.
     """
-    content = _conform(tables)
+    content = _cast(tables)
     if wrong := problems(metadata, content):
         raise PmpoOfflineError(f"dataset {metadata.id} is not written, its content is inconsistent: {wrong[0]}")
     try:
         with atomic_directory(directory, METADATA_FILE, "dataset", overwrite) as partial:
-            return _fill(partial, metadata, content, format)
+            return _fill(partial, metadata, content, form)
     except OSError as error:
         elsewhere = "set PMPO_OFFLINE_DATASETS to another folder"
         raise PmpoOfflineError(refusal(directory, error, elsewhere)) from error
 
 
-def _conform(tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
+def _cast(tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
     """Cast the tables to their exact schema; absent scores become null, never NaN."""
     content = dict(tables)
     try:
@@ -119,10 +119,7 @@ def _conform(tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
             if name not in content:
                 continue  # `problems` reports it
             table = content[name].select(schema.names).cast(schema).combine_chunks()
-            if "score" in schema.names:
-                scores = columns.score_array(columns.vector(table, "score"), schema.field("score").type)
-                table = columns.replace(table, score=scores)
-            content[name] = table
+            content[name] = columns.replace(table, score=columns.vector(table, "score"))
     except (KeyError, AttributeError, pa.ArrowException) as error:
         raise PmpoOfflineError(f"the tables do not fit the schema: {str(error).splitlines()[0]}") from error
     return content
@@ -153,24 +150,23 @@ def read_metadata(directory: Path) -> Metadata:
     try:
         content = json.loads(path.read_bytes())
         version = content["schema_version"]
-        if version == SCHEMA_VERSION:
-            return Metadata.model_validate(content)
     except OSError as error:
         raise PmpoOfflineError(f"cannot read {path}: {error.strerror}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
-        raise PmpoOfflineError(f"{path} is damaged: field {field}: {first['msg']}; build the dataset again") from error
     except (ValueError, KeyError, TypeError) as error:
         raise PmpoOfflineError(f"{path} is damaged: no JSON with a schema_version; build the dataset again") from error
-    raise UserError(
-        f"{directory} has schema version {version}, this pmpo-offline reads {SCHEMA_VERSION}: "
-        "build it again with --overwrite, or install the pmpo-offline that wrote it"
-    )
+    if version != SCHEMA_VERSION:
+        raise UserError(
+            f"{directory} has schema version {version}, this pmpo-offline reads {SCHEMA_VERSION}: "
+            "build it again with --overwrite, or install the pmpo-offline that wrote it"
+        )
+    try:
+        return validated(Metadata, content, f"{path} is damaged")
+    except UserError as error:
+        raise PmpoOfflineError(f"{error}; build the dataset again") from error
 
 
-def size_problems(directory: Path, metadata: Metadata) -> list[str]:
-    """Return one line for every file that is missing or not of its recorded size."""
+def file_problems(directory: Path, metadata: Metadata, *, hashes: bool = False) -> list[str]:
+    """Return one line for every file that is missing, not of its recorded size or, if `hashes`, of other content."""
     found = []
     for name, info in metadata.files.items():
         path = directory / name
@@ -178,6 +174,8 @@ def size_problems(directory: Path, metadata: Metadata) -> list[str]:
             found.append(f"{name}: missing")
         elif (size := path.stat().st_size) != info.bytes:
             found.append(f"{name}: {size} bytes instead of {info.bytes}")
+        elif hashes and hash_file(path) != info.sha256:
+            found.append(f"{name}: edited after it was written (its sha256 differs)")
     return found
 
 
@@ -202,12 +200,7 @@ def verify(id_or_path: str | Path, home: Path | None = None) -> list[str]:
     directory = resolve(id_or_path, home)
     try:
         metadata = read_metadata(directory)
-        found = size_problems(directory, metadata)
-        found += [
-            f"{name}: edited after it was written (its sha256 differs)"
-            for name, info in metadata.files.items()
-            if not any(line.startswith(f"{name}: ") for line in found) and hash_file(directory / name) != info.sha256
-        ]
+        found = file_problems(directory, metadata, hashes=True)
         return found or problems(metadata, read_tables(directory, metadata))
     except PmpoOfflineError as error:
         return [str(error)]
@@ -215,54 +208,107 @@ def verify(id_or_path: str | Path, home: Path | None = None) -> list[str]:
         return [f"{directory} cannot be read: {error}"]
 
 
-def card(
-    metadata: Metadata,
-    data_files: Mapping[str, str],
-    loading: Sequence[str],
-    note: str = "`label` is true for accept, false for reject and null where unlabelled.",
-) -> str:
-    """Return a README.md whose front matter Hugging Face's `load_dataset` reads.
-
-    `data_files` are the files of each table, as the front matter names them, the default table first; `loading` is the
-    Python code that loads them; `note` explains the columns.
-    """
-    counts, imbalance = metadata.counts, metadata.imbalance
-    achieved = "nothing labelled" if imbalance.achieved is None else f"{imbalance.achieved:.4g}"
-    asked = "as collected" if imbalance.asked is None else f"{imbalance.asked:g} asked"
-    dropped = f"{imbalance.dropped_accepted} accepts and {imbalance.dropped_rejected} rejects left unlabelled for it"
-    lines = [
-        *_front_matter(metadata, data_files),
-        f"# {metadata.id}",
-        "",
-        f"Task `{metadata.task}` with accept/reject feedback, one label for each {metadata.unit}. "
-        f"Made by pmpo-offline, schema version {metadata.schema_version}.",
-        "",
-        "| | |",
-        "|---|---|",
-        f"| rows, episodes | {counts.rows:,}, {counts.episodes:,} |",
-        f"| labels | {counts.accepted:,} accepted, {counts.rejected:,} rejected, {counts.unlabelled:,} unlabelled |",
-        f"| label rule | `{metadata.label}` on the score `{metadata.score.name}` |",
-        f"| label noise | {metadata.noise:g} of the labels flipped |",
-        f"| accepted share | {achieved} ({asked}; {dropped}) |",
-        f"| reject mass P_r before balancing | {metadata.reject_mass:.4g} |",
-        f"| seed | {metadata.seed} |",
-        f"| licence | {metadata.licence} |",
-    ]
-    if references := metadata.references:
-        lines.append(f"| normalized score | 0 at {references.min:g}, 100 at {references.max:g}: {references.how} |")
-    return "\n".join([*lines, "", note, "", "```python", *loading, "```", ""])
+_TABLES: dict[Kind, tuple[set[str], set[str]]] = {
+    "transitions": ({"transitions", "episodes"}, {"candidates"}),
+    "candidates": ({"transitions", "episodes", "candidates"}, set()),
+    "responses": ({"responses"}, set()),
+}
+"""Tables that a dataset of each kind must have, and may have."""
 
 
-def _front_matter(metadata: Metadata, data_files: Mapping[str, str]) -> list[str]:
-    quote = json.dumps  # a JSON string is a YAML string
-    lines = ["---", f"license: {quote(metadata.licence.lower())}", f"pretty_name: {quote(metadata.id)}"]
-    lines += ["tags:", "- pmpo-offline", "- accept-reject-feedback", "- offline-reinforcement-learning"]
-    if data_files:
-        lines.append("configs:")
-    for position, (name, files) in enumerate(data_files.items()):
-        lines += [f"- config_name: {name}", f"  data_files: {files}"]
-        lines += ["  default: true"] if position == 0 else []
-    return [*lines, "---"]
+def problems(metadata: Metadata, tables: dict[str, pa.Table]) -> list[str]:
+    """Return one line for every contradiction, the most basic first; an empty list is a sound dataset."""
+    return schema_problems(metadata, tables) or [*_content_problems(tables), *_label_problems(metadata, tables)]
+
+
+def schema_problems(metadata: Metadata, tables: dict[str, pa.Table]) -> list[str]:
+    """Return one line for every table that is missing, too many, empty or of another schema, without reading rows."""
+    required, optional = _TABLES[metadata.kind]
+    if missing := required - set(tables):
+        return [f"kind {metadata.kind!r} lacks the table {', '.join(sorted(missing))}"]
+    if excess := set(tables) - required - optional:
+        return [f"kind {metadata.kind!r} has no table {', '.join(sorted(excess))}"]
+    try:
+        expected = schemas(tables)
+    except (KeyError, AttributeError):
+        return ["transitions: observation and action must be fixed-size lists of float32"]
+    found = []
+    for name, schema in expected.items():
+        if not tables[name].schema.equals(schema):
+            types = {field.name: field.type for field in tables[name].schema}
+            wrong = [field.name for field in schema if types.get(field.name) != field.type]
+            found.append(f"{name}: columns {', '.join(wrong) or 'are out of order or too many'} differ from the schema")
+        elif not tables[name].num_rows:
+            found.append(f"{name}: no rows")
+    return found
+
+
+def _content_problems(tables: dict[str, pa.Table]) -> Iterator[str]:
+    """Check that every value is there and finite, that episodes tile the rows, and that candidates belong to rows."""
+    for name, table in tables.items():
+        for field in table.schema:
+            if field.name not in ("score", "label") and table.column(field.name).null_count:
+                yield f"{name}.{field.name}: holds nulls"
+            elif pa.types.is_fixed_size_list(field.type) and not np.isfinite(columns.matrix(table, field.name)).all():
+                yield f"{name}.{field.name}: holds NaN or infinite values"
+    if "episodes" in tables:
+        yield from _episode_problems(tables["transitions"], tables["episodes"])
+    if "candidates" in tables:
+        row = columns.vector(tables["candidates"], "row")
+        try:
+            columns.states_and_width(tables["candidates"])
+            if row[0] < 0 or row[-1] >= tables["transitions"].num_rows:
+                yield "candidates.row: points outside transitions"
+        except UserError as error:
+            yield str(error)
+
+
+def _episode_problems(steps: pa.Table, episodes: pa.Table) -> Iterator[str]:
+    start, length = columns.vector(episodes, "start"), columns.vector(episodes, "length").astype(np.int64)
+    if (length < 1).any() or length.sum() != steps.num_rows or (start != np.cumsum(length) - length).any():
+        yield f"episodes: start and length do not tile the {steps.num_rows} rows of transitions"
+        return
+    episode = np.repeat(np.arange(episodes.num_rows), length)
+    if (columns.vector(steps, "episode") != episode).any():
+        yield "transitions.episode: differs from the episodes of start and length"
+    if (columns.vector(steps, "step") != np.arange(steps.num_rows) - start[episode]).any():
+        yield "transitions.step: does not count each episode's rows from 0"
+    ends = columns.vector(steps, "terminated") | columns.vector(steps, "truncated")
+    ends[start + length - 1] = False
+    if ends.any():
+        yield f"transitions: row {int(ends.argmax())} is terminated or truncated before the end of its episode"
+
+
+def _label_problems(metadata: Metadata, tables: dict[str, pa.Table]) -> Iterator[str]:
+    """Check the counts, the shares, on which the bound on β rests, and that the rows of an episode have its label."""
+    counts, episodes = metadata.counts, tables.get("episodes")
+    main = tables["responses" if metadata.kind == "responses" else "transitions"]
+    if counts.rows != main.num_rows:
+        yield f"dataset.json: {counts.rows} rows, the tables hold {main.num_rows}"
+    if episodes is not None and counts.episodes != episodes.num_rows:
+        yield f"dataset.json: {counts.episodes} episodes, the tables hold {episodes.num_rows}"
+    of_units: list[tuple[str, Counts | CandidateLabels, pa.Table]] = []
+    if metadata.kind != "candidates":
+        of_units.append(("", counts, episodes if metadata.unit == "episode" else main))
+    if "candidates" in tables and metadata.candidates:
+        of_units.append(("candidates ", metadata.candidates, tables["candidates"]))
+    for title, recorded, table in of_units:
+        found = count_labels(columns.labels(table))
+        if any(getattr(recorded, name) != count for name, count in found.items()):
+            listed = f"{recorded.accepted} accepted, {recorded.rejected} rejected, {recorded.unlabelled} unlabelled"
+            yield f"dataset.json: {title}{listed}; the tables hold {', '.join(map(str, found.values()))}"
+    if metadata.kind == "candidates":
+        return
+    labels = columns.labels(main)
+    rejected, labelled = int((labels < 0).sum()), int((labels != 0).sum())
+    shares = {"labelled_reject_mass": rejected / len(labels), "reject_share": rejected / max(1, labelled)}
+    for name, value in shares.items():
+        if not np.isclose(getattr(metadata, name), value, rtol=0, atol=1e-9):
+            yield f"dataset.json: {name} {getattr(metadata, name):g}, the tables give {value:g}"
+    if metadata.unit == "episode":
+        expected = np.repeat(columns.labels(episodes), columns.vector(episodes, "length"))
+        if len(expected) == len(labels) and (expected != labels).any():
+            yield "transitions.label: differs from the label of its episode"
 
 
 def _own_card(metadata: Metadata, tables: list[str], form: Format) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -76,7 +78,7 @@ def test_a_view_of_candidates_equals_a_build(store: Store) -> None:
     ranked = steps.relabelled("q_rank:top_bottom:1", 0.2)
     assert (ranked.metadata.kind, ranked.metadata.unit) == ("candidates", "response")
     assert ranked.candidates.equals(built.candidates)
-    assert ranked.relabelled("return:0", "collected").metadata.kind == "transitions"
+    assert ranked.relabelled("reward:0", "collected").metadata.kind == "transitions"
 
 
 def test_a_view_of_a_view_starts_from_the_scores(store: Store) -> None:
@@ -95,6 +97,15 @@ def test_loading_relabels(store: Store) -> None:
     assert loaded.table.equals(base.relabelled("success", 0.1, 0.05).table)
     assert str(loaded.metadata.label) == "success:0.5"
     assert loaded.metadata.files == base.metadata.files
+
+
+def test_a_view_warns_of_its_rule_once(store: Store) -> None:
+    base = store([2] * 10, "return")
+    with pytest.warns(UserWarning, match="dataset test/small-v0: label 'return:99': nothing is accepted") as caught:
+        view = base.relabelled("return:99")
+    assert len(caught) == 1
+    with warnings.catch_warnings(action="error"):
+        view.relabelled(noise=0.1).relabelled(imbalance="collected").relabelled("return:99")
 
 
 def test_a_view_changes_neither_the_dataset_nor_its_other_columns(store: Store) -> None:

@@ -86,7 +86,7 @@ def test_responses_are_equal_in_both_forms(home: Path) -> None:
     )
     metadata, tables = labelled(table, None, "reward", id="language/test-v0")
     for form in FORMS:
-        data.write(home / "language/test-v0", metadata, tables, format=form, overwrite=True)
+        data.write(home / "language/test-v0", metadata, tables, form=form, overwrite=True)
         dataset = data.load_dataset("language/test-v0")
         assert dataset.table.equals(tables["responses"])
         assert data.verify("language/test-v0") == []

@@ -29,7 +29,7 @@ def responses(directory: Path, format: data.Format = "arrow", **changes: Any) ->
     provenance = data.Provenance(settings=changes.pop("settings", {}))
     rows = pa.table(columns | changes, schema=data.responses_schema())
     metadata, tables = labelled(rows, None, "reward:0.5", task="language/test", provenance=provenance)
-    data.write(directory, metadata, tables, format=format)
+    data.write(directory, metadata, tables, form=format)
     return data.open_dataset(directory)
 
 

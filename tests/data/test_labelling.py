@@ -28,11 +28,11 @@ def test_an_episodes_label_is_that_of_all_its_rows() -> None:
     assert done.episodes["label"].to_pylist() == success.tolist()
     assert done.table["label"].to_pylist() == np.repeat(success, [3, 1, 4]).tolist()
     assert done.table["score"].to_pylist() == np.repeat(success.astype(float), [3, 1, 4]).tolist()
-    assert done.unit == "episode"
-    assert done.threshold == 0.5
-    assert done.counts.accepted == success.sum()
+    assert done.described["unit"] == "episode"
+    assert done.described["threshold"] == 0.5
+    assert done.described["counts"].accepted == success.sum()
     # Units are counted in episodes, the reject mass in rows.
-    assert done.reject_mass == np.array([3, 1, 4])[~success].sum() / 8
+    assert done.described["reject_mass"] == np.array([3, 1, 4])[~success].sum() / 8
 
 
 def test_a_steps_label_leaves_episodes_without() -> None:
@@ -42,11 +42,11 @@ def test_a_steps_label_leaves_episodes_without() -> None:
     assert columns.labels(done.table).tolist() == np.where(np.isnan(score), 0, np.sign(score)).tolist()
     assert done.table["score"].null_count == np.isnan(score).sum() > 0
     assert done.episodes["label"].null_count == done.episodes["score"].null_count == 3
-    assert done.counts == data.Counts(
+    assert done.described["counts"] == data.Counts(
         rows=71, episodes=3, accepted=(score > 0).sum(), rejected=(score < 0).sum(), unlabelled=np.isnan(score).sum()
     )
-    assert done.reject_mass == (score < 0).sum() / 71
-    assert done.reject_share == (score < 0).sum() / (~np.isnan(score)).sum()
+    assert done.described["reject_mass"] == (score < 0).sum() / 71
+    assert done.described["reject_share"] == (score < 0).sum() / (~np.isnan(score)).sum()
 
 
 def test_a_return_to_go_does_not_run_into_the_next_episode() -> None:
@@ -68,12 +68,13 @@ def test_noise_comes_before_the_share() -> None:
     plain, noisy = apply(tables, "return"), apply(tables, "return", noise=0.3, imbalance=0.2)
     wrong = columns.labels(noisy.table) == -columns.labels(plain.table)
     assert (wrong & (columns.labels(noisy.table) != 0)).sum() > 0
-    assert noisy.counts.accepted / (noisy.counts.accepted + noisy.counts.rejected) == pytest.approx(0.2, abs=0.002)
+    counts = noisy.described["counts"]
+    assert counts.accepted / (counts.accepted + counts.rejected) == pytest.approx(0.2, abs=0.002)
     # P_r is that of the noisy labels before balancing, the share that of after.
-    assert noisy.reject_mass == pytest.approx(0.5, abs=0.08)
-    assert noisy.reject_share == pytest.approx(0.8, abs=0.002)
-    assert noisy.imbalance.dropped_rejected == 0
-    assert noisy.imbalance.dropped_accepted == noisy.counts.unlabelled
+    assert noisy.described["reject_mass"] == pytest.approx(0.5, abs=0.08)
+    assert noisy.described["reject_share"] == pytest.approx(0.8, abs=0.002)
+    assert noisy.described["imbalance"].dropped_rejected == 0
+    assert noisy.described["imbalance"].dropped_accepted == counts.unlabelled
 
 
 def test_candidates_are_ranked_and_balanced_like_rows() -> None:
@@ -84,21 +85,21 @@ def test_candidates_are_ranked_and_balanced_like_rows() -> None:
     best = np.argsort(np.argsort(-score, axis=1), axis=1) < 2
     assert (best[signs > 0]).all()
     assert (~best[signs < 0]).all()
-    said = done.candidate_labels
+    said = done.described["candidates"]
     assert (said.states, said.per_state, said.rejected, said.accepted) == (25, 4, 50, 17)
     assert (said.reject_mass, said.reject_share) == (0.5, 50 / 67)
     assert said.labelled_reject_mass == said.rejected / (said.states * said.per_state)
     assert said.imbalance.achieved == 17 / 67
-    assert done.imbalance.achieved == pytest.approx(0.25, abs=0.02)
+    assert done.described["imbalance"].achieved == pytest.approx(0.25, abs=0.02)
 
 
 def test_q_rank_labels_candidates_only() -> None:
     tables = raw_tables([20], candidates=4)
     done = apply(tables, "q_rank:top_bottom:1", candidates=tables["candidates"])
-    assert (done.kind, done.unit) == ("candidates", "response")
+    assert (done.described["kind"], done.described["unit"]) == ("candidates", "response")
     assert done.table["label"].null_count == 20
-    assert done.counts == data.Counts(rows=20, episodes=1, accepted=10, rejected=10, unlabelled=20)
-    assert done.reject_mass == 0.25
+    assert done.described["counts"] == data.Counts(rows=20, episodes=1, accepted=10, rejected=10, unlabelled=20)
+    assert done.described["reject_mass"] == 0.25
     with pytest.raises(UserError, match=r"declare \[candidates\] in the recipe"):
         apply(tables, "q_rank")
 
@@ -125,7 +126,7 @@ def test_responses_are_labelled_by_their_stored_score() -> None:
         data.responses_schema(),
     )
     done = data.label_tables(table, None, data.Labelling(data.LabelRule.parse("reward")))
-    assert done.unit == "response"
+    assert done.described["unit"] == "response"
     assert done.table["label"].to_pylist() == [True, False, None]
     with pytest.raises(UserError, match="responses are scored by"):
         data.label_tables(table, None, data.Labelling(data.LabelRule.parse("return")))
@@ -134,10 +135,14 @@ def test_responses_are_labelled_by_their_stored_score() -> None:
 def test_nothing_labelled_is_said_and_not_divided_by() -> None:
     tables = raw_tables([3, 3])
     done = apply(tables, "return:0:1e9")
-    assert done.imbalance.achieved is None
-    assert (done.reject_mass, done.reject_share, done.counts.unlabelled) == (0.0, 0.0, 2)
+    assert done.described["imbalance"].achieved is None
+    assert (done.described["reject_mass"], done.described["reject_share"], done.described["counts"].unlabelled) == (
+        0.0,
+        0.0,
+        2,
+    )
     unscored = tables["transitions"].set_column(7, "score", pa.nulls(6, pa.float32()))
-    assert apply(tables | {"transitions": unscored}, "advantage:q0.5").threshold is None
+    assert apply(tables | {"transitions": unscored}, "advantage:q0.5").described["threshold"] is None
 
 
 def responses(scores: list[float | None]) -> pa.Table:
@@ -148,19 +153,25 @@ def responses(scores: list[float | None]) -> pa.Table:
 
 
 @pytest.mark.parametrize(
-    ("rule", "scores", "warning"),
+    ("rule", "scores", "notes"),
     [
-        ("column:q0.5", [1, 1, 1], "label 'column:q0.5': nothing is accepted; the scores lie between 1 and 1"),
-        ("column:sign", [1, 2, None], "nothing is rejected; the scores lie between 1 and 2"),
-        ("column:sign", [0, 0], "nothing is accepted or rejected"),
-        ("column:q0.5", [1, 2, 2, 3], "label 'column:q0.5': 2 scores equal the threshold 2: rejected"),
+        ("column:q0.5", [1, 1, 1], ["nothing is accepted, the scores lie between 1 and 1: choose another threshold"]),
+        ("column", [1, 2, None], ["nothing is rejected, the scores lie between 1 and 2: choose another threshold"]),
+        ("column:sign", [0, 0], ["nothing is accepted or rejected, the scores lie between 0 and 0: choose another"]),
+        ("column:q0.5", [1, 2, 2, 3], ["2 scores equal the threshold 2 and are rejected: choose a lower threshold"]),
+        ("column:q0.5:0.1", [1, 2, 2, 3], []),  # in the dead zone
+        ("column:q0.5", [1, 2, 3, None], []),
+        ("column:q0.5", [None, None], []),
     ],
 )
-def test_empty_classes_and_ties_are_reported(rule: str, scores: list[float | None], warning: str) -> None:
-    with pytest.warns(UserWarning, match=warning):
-        data.label_tables(responses(scores), None, data.Labelling(data.LabelRule.parse(rule)))
+def test_empty_classes_and_ties_are_noted(rule: str, scores: list[float | None], notes: list[str]) -> None:
+    parsed = data.LabelRule.parse(rule)
+    found = data.label_tables(responses(scores), None, data.Labelling(parsed)).notes
+    assert all(note.startswith(f"label '{parsed}': {due}") for note, due in zip(found, notes, strict=True))
 
 
-@pytest.mark.filterwarnings("error")
-def test_two_classes_without_ties_are_no_warning() -> None:
-    data.label_tables(responses([1, 2, 3, None]), None, data.Labelling(data.LabelRule.parse("column:q0.5")))
+def test_candidates_that_cannot_be_ranked_are_noted() -> None:
+    tables = raw_tables([20], candidates=4)
+    equal = columns.replace(tables["candidates"], score=np.zeros(len(tables["candidates"]), np.float32))
+    note = "no candidate is labelled: nowhere do the best 2 scores of a state exceed the worst 2"
+    assert apply(tables, "advantage", candidates=equal).notes == [note]

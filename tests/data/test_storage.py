@@ -52,7 +52,7 @@ def test_a_full_disk_leaves_nothing_and_says_so_in_one_line(home: Path, store: S
         import gymnasium, minari  # what the HDF5 form imports, before no file may grow
         resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
         try:
-            data.write(target, metadata, tables, format=sys.argv[2])
+            data.write(target, metadata, tables, form=sys.argv[2])
         except storage.PmpoOfflineError as error:
             print(error)
         """,

@@ -14,7 +14,7 @@ from helpers.encoded import Store
 
 from pmpo_offline import data
 from pmpo_offline.data import columns
-from pmpo_offline.data.checks import problems
+from pmpo_offline.data.storage import problems
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 
 ID = "test/small-v0"
@@ -84,9 +84,9 @@ def test_another_schema_version_says_what_to_do(store: Store) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda content: content.pop("counts"), "field counts: Field required"),
-        (lambda content: content.update(kind="films"), "field kind"),
-        (lambda content: content.update(surprise=1), "field surprise"),
+        (lambda content: content.pop("counts"), "counts: field required"),
+        (lambda content: content.update(kind="films"), ": kind: input"),
+        (lambda content: content.update(surprise=1), "unknown key 'surprise'"),
         (lambda content: content.pop("schema_version"), "no JSON with a schema_version"),
     ],
 )

@@ -81,5 +81,5 @@ def stored(home: Path, lengths: Sequence[int], format: data.Format = "arrow", **
     """The experience as a dataset whose score is its reward."""
     transitions, episodes = experience(lengths).tables()
     metadata, tables = labelled(transitions, episodes, "reward:q0.5", id=ID)
-    data.write(home / ID, metadata.model_copy(update=changes), tables, format=format)
+    data.write(home / ID, metadata.model_copy(update=changes), tables, form=format)
     return data.load_dataset(ID, home=home)

@@ -32,7 +32,7 @@ def store(make: Make, home: Path) -> Store:
 
     def build(*args: Any, format: data.Format = "arrow", overwrite: bool = False, **kwargs: Any) -> data.Dataset:
         metadata, tables = make(*args, **kwargs)
-        data.write(data.dataset_path(metadata.id), metadata, tables, format=format, overwrite=overwrite)
+        data.write(data.dataset_path(metadata.id), metadata, tables, form=format, overwrite=overwrite)
         return data.load_dataset(metadata.id)
 
     return build

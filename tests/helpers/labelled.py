@@ -29,7 +29,7 @@ def labelled(
     """
     rule = data.LabelRule.parse(label)
     done = data.label_tables(rows, episodes, data.Labelling(rule, imbalance, noise, seed), candidates)
-    fields = {"id": "test/small-v0", "kind": done.kind, "task": "test", "noise": noise, "seed": seed, **about}
+    fields = {"id": "test/small-v0", "task": "test", "noise": noise, "seed": seed, **about}
     metadata = data.Metadata(score=data.ScoreRule(name=rule.score), label=rule, **fields, **done.described)
     return metadata, done.tables
 

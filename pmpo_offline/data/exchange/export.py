@@ -8,7 +8,7 @@ from pathlib import Path
 from pmpo_offline.data import Dataset, load_dataset
 from pmpo_offline.data.exchange.origin import MARKER
 from pmpo_offline.data.exchange.writers import WRITERS
-from pmpo_offline.data.storage import card
+from pmpo_offline.data.schema import card
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.runtime.files import atomic_directory, refusal

@@ -150,7 +150,6 @@ def _in_memory(rows: list[tuple[str, str, float | None, int]], name: str, *, end
     labelled = label_tables(table, None, Labelling(_RULE))
     metadata = Metadata(
         id=name,
-        kind="responses",
         task="language/columns",
         score=ScoreRule(name="column"),
         label=_RULE,
