@@ -221,6 +221,11 @@ def test_hdf5_has_equal_content_and_overwrite_changes_the_form(
         build_dataset(str(recipe), **settings)
 
 
+def test_build_warns_of_an_empty_class(recipe: Path, stacking: Dataset, stacking_home: Path) -> None:
+    with pytest.warns(UserWarning, match=r"dataset test/.*: label 'return:99': nothing is accepted.*another threshold"):
+        build_dataset(str(recipe), label="return:99", home=stacking_home)
+
+
 def test_impossible_share_leaves_nothing(recipe: Path, stacking: Dataset, stacking_home: Path) -> None:
     before = data.stored_ids(stacking_home)
     with pytest.raises(UserError, match=r"imbalance 0\.5 is impossible with 0 accepted and 20 rejected") as caught:
@@ -284,6 +289,7 @@ def test_critics_need_no_successes(recipe: Path, tmp_path: Path, recwarn: pytest
     assert not [str(each.message) for each in recwarn if "nothing is" in str(each.message)], "labels of no interest"
 
 
+@pytest.mark.filterwarnings("ignore:.*nothing is accepted")
 def test_damaged_scores_of_the_critics_are_said(recipe: Path, tmp_path: Path) -> None:
     build_dataset(str(recipe), home=tmp_path, episodes=2, workers=1)
     [judged] = (tmp_path / ".raw").rglob("judged-*")

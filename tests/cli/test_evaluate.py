@@ -216,6 +216,7 @@ def test_rows_that_were_trained_on_are_not_held_out(
     assert str(stands) in message
 
 
+@pytest.mark.filterwarnings("ignore:.*nothing is rejected")
 def test_labels_that_were_given_in_memory_are_those_that_it_is_evaluated_against(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

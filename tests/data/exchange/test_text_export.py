@@ -83,6 +83,7 @@ def test_what_the_build_recorded_comes_back_with_an_export(scored: Dataset, tmp_
     assert frame(scores).equals(frame(scored))
 
 
+@pytest.mark.filterwarnings("ignore:.*responses dropped")
 @pytest.mark.parametrize("form", ["kto", "dpo"])
 def test_scores_that_a_label_stands_for_are_not_left_behind_unsaid(scored: Dataset, tmp_path: Path, form: str) -> None:
     folder = export_dataset(scored, "trl", tmp_path / "out") / form

@@ -171,6 +171,7 @@ def test_stacked_runs_equal_runs_alone(name: str) -> None:
     assert not weights(together, 0).equal(weights(together, 2)), "the settings do matter"
 
 
+@pytest.mark.filterwarnings("ignore:.*below its bound")
 @pytest.mark.parametrize("name", [each.name for each in catalog.algorithms("control")])
 def test_every_learner_that_is_declared_for_control_learns(advantage: Dataset, name: str) -> None:
     algorithm = catalog.algorithm(name, "control")
