@@ -151,6 +151,12 @@ class _Texts:
                 f"first at {report.first[why]}; the report has them all",
                 stacklevel=3,
             )
+        if report.contradicting:
+            warnings.warn(
+                f"{report.contradicting:,} responses are the same text, to the same prompt, as one of the other label: "
+                "--deduplicate leaves them out, and a column that tells them apart may be called system or context",
+                stacklevel=3,
+            )
         if texts["score"].null_count == texts.num_rows:
             warnings.warn("no response has a label or a score: nothing is labelled", stacklevel=3)
         if options.test_share != 0 and not report.test:
@@ -181,8 +187,8 @@ class _Texts:
         report.labels = reading.meant
         if reading.unused:
             warnings.warn(
-                "the labels were taken, and are the scores too; the file also holds numbers: --score score takes those "
-                "instead, and labels by --threshold",
+                f"the labels were taken, and are the scores too; the file also holds numbers: --score {reading.unused} "
+                "takes those instead, and labels by --threshold",
                 stacklevel=3,
             )
         if not kept:

@@ -11,7 +11,6 @@ import pytest
 from helpers.texts import lmsys, said, ultrafeedback
 
 from pmpo_offline.data.exchange.forms import FORMS, Drop, Form, Reading, Response, Row, form_of
-from pmpo_offline.data.exchange.forms.rows import ClassName
 from pmpo_offline.runtime.errors import UserError
 
 NAN = math.nan
@@ -49,7 +48,7 @@ def test_unpaired() -> None:
     assert read(conversational)[1] == [(["one", "two", "three"], "four", -1)]
 
 
-@pytest.mark.parametrize("label", ["maybe", 2, 0.5, -1, [True], "up"])
+@pytest.mark.parametrize("label", ["maybe", 2, 0.5, -1, [True], "so so"])
 def test_labels_that_are_neither_boolean_nor_0_or_1(label: Any) -> None:
     good = {"prompt": "p", "completion": "c", "label": True}
     told = refusal(good, good | {"label": label})
@@ -272,7 +271,7 @@ def test_system_and_history_make_a_conversation() -> None:
 
 def test_tools_and_their_calls_are_dropped_with_a_reason() -> None:
     call = [said("p")[0], {"role": "assistant", "content": "let me look", "tool_calls": [{"name": "f"}]}]
-    assert read({"messages": call, "label": 0})[1] == [("messages has a tool call, which a text has no place for", 1)]
+    assert read({"messages": call, "label": 0})[1] == [("messages has tool_calls, which a text has no place for", 1)]
     none = [said("p")[0], {"role": "assistant", "content": "r", "tool_calls": None}]
     assert read({"messages": none, "label": 0, "tools": []})[1] == [(["p"], "r", -1)]
     pair = {"prompt": "p", "chosen": "a", "rejected": "b", "tools": '[{"name": "f"}]'}
@@ -289,7 +288,7 @@ def test_columns_that_contradict_each_other_are_refused_by_name() -> None:
         {"prompt": "q", "completion": "c", "label": True, "thumbs": "down"}
     )
     flagged = lmsys(0, [False, False], redacted=False) | {"label": 0}
-    assert "columns label and openai_moderation both say which turns are accepted" in refusal(flagged)
+    assert "column label says something that conversation, openai_moderation do not" in refusal(flagged)
     assert "column response says something" in refusal({"prompt": "q", "completion": "c", "response": "d", "label": 1})
     scored = {"prompt": "p", "completion": "c", "rating": 3}
     assert "line 2: holds a column score, and the rows before hold rating" in refusal(scored, scored | {"score": 9})
@@ -337,11 +336,10 @@ def test_a_text_beside_a_conversation_is_one_turn() -> None:
     assert "column prompt is no turn of the conversations in chosen and rejected" in refusal(stated)
 
 
-def test_names_of_classes_say_what_numbers_mean() -> None:
-    rows = [{"prompt": "p", "completion": name, "label": ClassName(name)} for name in ("accept", "neg", "1", "Good")]
+def test_words_are_labels() -> None:
+    rows = [{"prompt": "p", "completion": name, "label": name} for name in ("accept", "neg", "1", "Good")]
     assert [each[2] for each in read(*rows)[1]] == [1, -1, 1, 1]
-    assert "line 1: expected a class of one of the names accept" in refusal(rows[0] | {"label": ClassName("other")})
-    assert "expected true, false" in refusal(rows[0] | {"label": "accept"})
+    assert "line 1: expected true, false, 1, 0 or null" in refusal(rows[0] | {"label": "other"})
 
 
 def test_a_turn_that_cannot_be_kept_costs_itself_and_those_after_it() -> None:
@@ -358,3 +356,37 @@ def test_a_transcript_that_ends_with_the_human_is_dropped() -> None:
     start = "\n\nHuman: hi\n\nAssistant:"
     row = {"chosen": f"{start} hello\n\nHuman: thanks!", "rejected": f"{start} no"}
     assert read(row)[1] == [("chosen does not end with the Assistant's turn", 2)]
+
+
+def test_columns_of_other_names_tell_rows_apart() -> None:
+    row = {"prompt": "q", "completion": "c", "label": 1}
+    assert read(row | {"system_message": "s"})[1] == [(["s", "q"], "c", 1)]
+    assert read(row | {"chat_history": [["a", "b"]]})[1] == [(["a", "b", "q"], "c", 1)]
+    assert read(row | {"passage": "text"})[1] == [("q\ntext", "c", 1)]
+    assert read(row | {"images": ["x.png"]})[1] == [("column images is used, which a text has no place for", 1)]
+    whole = {"prompt": "q", "chosen": said("q", "a"), "rejected": said("q", "b")}
+    assert read(whole | {"system": "s"})[1] == [(["s", "q"], "a", 1), (["s", "q"], "b", -1)]
+    assert "column context is no turn of the conversations" in refusal(whole | {"context": "c"})
+    assert "column label says something that chosen, prompt, rejected do not" in refusal(
+        {"prompt": "q", "chosen": "a", "rejected": "b", "label": 0}
+    )
+    assert read({"prompt": "q", "chosen": "q a", "rejected": "q b"})[1] == [
+        ("chosen and rejected repeat the prompt", 2)
+    ]
+    assert read(row | {"label": None, "feedback": None})[1] == [("q", "c", None)]
+
+
+@pytest.mark.parametrize("write", [json.dumps, repr, list])
+def test_turns_as_sharegpt_writes_them(write: Callable[[Any], Any]) -> None:
+    talk = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
+    assert read({"messages": write(talk), "label": 1})[1] == [(["q"], "a", 1)]
+
+
+def test_bytes_in_other_columns_are_refused() -> None:
+    row = {"prompt": "p", "completion": "c", "label": 1}
+    for name in ("source", "model", "language", "system", "input"):
+        assert f"expected text in {name}, found bytes" in refusal(row | {name: b"x"})
+    assert "found b'1'" in refusal(row | {"label": b"1"})
+    assert "expected text in messages's content, found bytes" in refusal(
+        {"messages": [{"role": "user", "content": b"q"}], "label": 1}
+    )

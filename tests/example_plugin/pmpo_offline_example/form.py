@@ -8,14 +8,8 @@ from pmpo_offline.data.exchange.forms import Drop, Form, Reading, Response, Row
 
 
 def of_stars(row: Row, reading: Reading) -> Iterator[Response | Drop]:
-    """Yield the row's reply with its stars, or the reason why it is dropped."""
-    ask, reply = row.text("ask"), row.text("reply")
-    if isinstance(ask, Drop):
-        yield ask
-    elif isinstance(reply, Drop):
-        yield reply
-    else:
-        yield Response(ask, reply, row.number("stars"))
+    """Yield the row's reply with its stars, unless one of them is empty (`row.text` raises `Drop` then)."""
+    yield Response(row.text("ask"), row.text("reply"), row.number("stars"))
 
 
 STARS = Form(

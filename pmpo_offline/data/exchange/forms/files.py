@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pmpo_offline.data.exchange.forms.rows import ClassName, Row
+from pmpo_offline.data.exchange.forms.rows import Row
 from pmpo_offline.runtime.errors import UserError
 
 KINDS: Mapping[str, tuple[str, ...]] = {
@@ -95,7 +95,7 @@ def named(values: dict[str, Any], classes: Mapping[str, list[str]]) -> dict[str,
     for column, names in classes.items():
         number = values.get(column)
         if isinstance(number, int) and not isinstance(number, bool):
-            values[column] = ClassName(names[number]) if 0 <= number < len(names) else None
+            values[column] = names[number] if 0 <= number < len(names) else None
     return values
 
 

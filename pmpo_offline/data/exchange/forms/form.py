@@ -1,4 +1,4 @@
-"""What a form is, and which one a source's rows are of: the first registered form whose columns they have."""
+"""Forms: how rows of known columns become responses; a source is of the first registered form whose columns it has."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pmpo_offline.data.exchange.forms import FORMS, rows
 from pmpo_offline.data.exchange.forms.rows import Drop, Reading, Response, Row
 
 _OF_PROMPTS = {*rows.PROMPTS, *rows.ADDED, *rows.SYSTEM, *rows.HISTORY}
-MEANINGFUL = {*_OF_PROMPTS, *rows.COMPLETIONS, "completions", "messages", "conversation"}
+_TEXTS = {*_OF_PROMPTS, *rows.COMPLETIONS, "completions", "messages", "conversation"}
+_MEANINGFUL = [*sorted(_TEXTS), *rows.THUMBS]
 """Columns that no form passes over: it reads them, or refuses rows in which they say something else than it reads."""
 _LISTED = 12
 
@@ -41,7 +42,9 @@ class Form:
     takes_score: bool = True
     """Whether rows with `--score NAME` can be of this form."""
     also: tuple[str, ...] = ()
-    """Other columns of `MEANINGFUL` that it reads where they are there; the added ones come with a prompt."""
+    """Other columns of texts that it reads where they are there; the added ones come with a prompt."""
+    responses_a_row: int = 1
+    """Responses that are lost with a row that is dropped whole."""
     test: Callable[[Row], bool] = lambda row: True
     """What else its first row must pass."""
     names: tuple[str, ...] = ()
@@ -83,22 +86,26 @@ class Form:
         for column, name in zip(self.columns, names, strict=True):
             if (found := _named(row, column)) != name:
                 raise row.error(f"holds a column {found}, and the rows before hold {name}: leave one of them out")
-        self._refuse_unread(row, set(names))
-        offered = next((name for name in rows.TOOLS if rows.filled(row.values.get(name))), None)
-        for each in self.read(row, reading):
-            if offered and isinstance(each, Response):
-                yield Drop(f"column {offered} is used, which a text has no place for")
-            else:
-                yield each
+        self._refuse_unread(row, set(names), reading)
+        offered = next((name for name in rows.NOT_TEXT if rows.filled(row.values.get(name))), None)
+        unstored = Drop(f"column {offered} is used, which a text has no place for")
+        try:
+            for response in self.read(row, reading):
+                yield unstored if offered and isinstance(response, Response) else response
+        except Drop as drop:
+            yield Drop(drop.reason, max(drop.responses, self.responses_a_row))
 
-    def _refuse_unread(self, row: Row, names: set[str]) -> None:
+    def _refuse_unread(self, row: Row, names: set[str], reading: Reading) -> None:
         reads = names | set(self.also)
         if reads & set(rows.PROMPTS):
             reads |= _OF_PROMPTS
-        for name in sorted(MEANINGFUL & row.values.keys() - reads):
-            if rows.filled(row.values[name]) and not _contents(row, name) <= set().union(
-                *(_contents(row, each) for each in reads if each in row.values)
-            ):
+        if self.feedback == "|".join(rows.THUMBS) or reading.score:
+            reads |= set(rows.THUMBS)
+        for name in _MEANINGFUL:
+            if name in reads or not rows.filled(row.values.get(name)):
+                continue
+            read = set().union(*(_contents(row, other) for other in reads if other in row.values))
+            if name in rows.THUMBS or not _contents(row, name) <= read:
                 raise row.error(
                     f"column {name} says something that {', '.join(sorted(names))} do not ({self.name}): "
                     "merge it into one of them, or leave it out"
@@ -145,5 +152,5 @@ def _contents(row: Row, name: str) -> set[str]:
     """Return the texts that a column holds: one, or those of a conversation's turns."""
     value = row.value(name)
     if rows.is_list(value):
-        return {str(each.get("content")).strip() if isinstance(each, Mapping) else str(each) for each in value}
+        return {str(turn.get("content")).strip() if isinstance(turn, Mapping) else str(turn) for turn in value}
     return {str(value).strip()}

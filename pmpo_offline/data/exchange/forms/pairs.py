@@ -25,101 +25,77 @@ def of_paired(row: Row, reading: Reading) -> Iterator[Response | Drop]:
     prompts = [name for name in rows.PROMPTS if name in row.values]
     whole = any(rows.is_list(side) and (len(side) > 1 or not prompts) for side in sides.values())
     if whole and not (prompts and rows.is_list(row.value(prompts[0]))):
-        reading.steady(row, True)
-        yield from _implied_turns(row, reading, prompts)
+        prompt, sides = _implied_turns(row)
     elif prompts:
-        yield from _both(row, reading, *rows.answered(row, reading, sides))
+        prompt = rows.prompt_of(row)
+        if isinstance(prompt, str) and all(
+            isinstance(side, str) and side.startswith(prompt) for side in sides.values()
+        ):
+            raise Drop("chosen and rejected repeat the prompt")
     else:
-        reading.steady(row, False)
-        yield from _implied_text(row, reading)
+        prompt, sides = _implied_text(row)
+    yield from _both(row, reading, prompt, sides)
 
 
 def of_transcripts(row: Row, reading: Reading) -> Iterator[Response | Drop]:
     """Yield the last turns of two transcripts "\\n\\nHuman: … \\n\\nAssistant: …" that are equal up to there."""
-    whole = {name: row.text(name) for name in _SIDES}
-    if wrong := _first_drop(whole):
-        yield wrong
-        return
-    texts = {name: str(text) for name, text in whole.items()}
-    end = texts["chosen"].rfind(ASSISTANT) + len(ASSISTANT)
-    shared = texts["chosen"][:end]
+    chosen, rejected = (row.text(name) for name in _SIDES)
+    end = chosen.rfind(ASSISTANT) + len(ASSISTANT)
+    shared, replies = chosen[:end], {"chosen": chosen[end:], "rejected": rejected[end:]}
     if end < len(ASSISTANT) or not shared.startswith(HUMAN):
-        yield Drop("chosen is no transcript of Human and Assistant", 2)
-        return
-    rest = {name: text[end:] for name, text in texts.items()}
-    if HUMAN in rest["chosen"]:
-        yield Drop("chosen does not end with the Assistant's turn", 2)
-        return
-    if not texts["rejected"].startswith(shared) or HUMAN in rest["rejected"] or ASSISTANT in rest["rejected"]:
-        yield Drop("the transcripts differ before the last Assistant turn", 2)
-        return
+        raise Drop("chosen is no transcript of Human and Assistant")
+    if HUMAN in replies["chosen"]:
+        raise Drop("chosen does not end with the Assistant's turn")
+    if not rejected.startswith(shared) or HUMAN in replies["rejected"] or ASSISTANT in replies["rejected"]:
+        raise Drop("the transcripts differ before the last Assistant turn")
     prompt: Prompt = shared
     if not reading.transcripts:
         prompt = parsed(shared)
-        rest = {name: text.removeprefix(" ") for name, text in rest.items()}
-    yield from _both(row, reading, prompt, {name: row.checked(text, name) for name, text in rest.items()})
+        replies = {name: text.removeprefix(" ") for name, text in replies.items()}
+    yield from _both(row, reading, prompt, replies)
 
 
 def parsed(transcript: str) -> tuple[Message, ...]:
     """Return the turns of a transcript that ends where the assistant is to answer."""
     parts = re.split(r"\n\n(Human|Assistant):", transcript)
-    said = list(zip(parts[1::2], parts[2::2], strict=True))[:-1]
+    turns = list(zip(parts[1::2], parts[2::2], strict=True))[:-1]
     roles = {"Human": "user", "Assistant": "assistant"}
-    return tuple(Message(roles[who], text.removeprefix(" ")) for who, text in said)
+    return tuple(Message(roles[mark], text.removeprefix(" ")) for mark, text in turns)
 
 
-def _implied_turns(row: Row, reading: Reading, prompts: list[str]) -> Iterator[Response | Drop]:
-    chosen, rejected = (rows.split_last(rows.conversation(row, name), name) for name in _SIDES)
-    if isinstance(chosen, Drop) or isinstance(rejected, Drop):
-        yield Drop(next(each.reason for each in (chosen, rejected) if isinstance(each, Drop)), 2)
-        return
-    if chosen[0] != rejected[0]:
-        yield Drop("the conversations differ before the last turn", 2)
-        return
-    contents = [turn.content.strip() for turn in chosen[0]]
-    for name in prompts:
-        if (row.values[name] or "").strip() not in ("", *contents):
-            raise row.error(f"column {name} is no turn of the conversations in chosen and rejected: leave it out")
-    yield from _both(row, reading, chosen[0], {"chosen": chosen[1], "rejected": rejected[1]})
+def _implied_turns(row: Row) -> tuple[Prompt, dict[str, Any]]:
+    (history, chosen), (other, rejected) = (rows.conversation(row, name) for name in _SIDES)
+    if history != other:
+        raise Drop("the conversations differ before the last turn")
+    stated = (*rows.PROMPTS, *rows.ADDED, *rows.HISTORY)
+    problem = "column {} is no turn of the conversations in chosen and rejected: leave it out"
+    rows.refuse_unsaid(row, stated, history, problem)
+    return rows.framed(row, history), {"chosen": chosen, "rejected": rejected}
 
 
-def _implied_text(row: Row, reading: Reading) -> Iterator[Response | Drop]:
+def _implied_text(row: Row) -> tuple[Prompt, dict[str, Any]]:
     """Split two texts at the last blank of what both begin with, which is the prompt: no word is cut in two."""
-    whole = {name: row.text(name) for name in _SIDES}
-    if wrong := _first_drop(whole):
-        yield wrong
-        return
-    texts = {name: str(text) for name, text in whole.items()}
-    alike = takewhile(lambda pair: pair[0] == pair[1], zip(*texts.values(), strict=False))
-    shared = "".join(letter for letter, _ in alike)
-    blanks = [place for place, letter in enumerate(shared) if letter.isspace()]
-    if not blanks or not shared[: blanks[-1]].strip():
-        yield Drop("chosen and rejected share no beginning to be the prompt", 2)
-        return
-    end = blanks[-1]
-    rest = {name: row.checked(text[end:], name) for name, text in texts.items()}
-    yield from _both(row, reading, shared[:end], rest)
+    texts = {name: row.text(name) for name in _SIDES}
+    shared = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(*texts.values(), strict=False))))
+    end = max((place for place in range(shared) if texts["chosen"][place].isspace()), default=0)
+    prompt = texts["chosen"][:end]
+    if not prompt.strip():
+        raise Drop("chosen and rejected share no beginning to be the prompt")
+    return prompt, {name: text[end:] for name, text in texts.items()}
 
 
-def _both(row: Row, reading: Reading, prompt: Prompt | Drop, texts: dict[str, str | Drop]) -> Iterator[Response | Drop]:
-    if isinstance(prompt, Drop):
-        yield Drop(prompt.reason, 2)
-        return
-    if texts["chosen"] == texts["rejected"] and not isinstance(texts["chosen"], Drop):
-        yield Drop("chosen and rejected are equal", 2)
-        return
+def _both(row: Row, reading: Reading, prompt: Prompt, sides: dict[str, Any]) -> Iterator[Response | Drop]:
+    prompt, texts = rows.answered(row, reading, prompt, sides)
+    if texts["chosen"] == texts["rejected"]:
+        raise Drop("chosen and rejected are equal")
     known: dict[str, Any] = rows.about(row)
     for name, text in texts.items():
         score = row.number(f"{reading.score}_{name}") if reading.score else _SIDES[name]
-        reading.pass_over(row, f"score_{name}")
+        reading.pass_over({"score": row.values.get(f"score_{name}")})
         known["stored"] = rows.stored(row, f"response_id_{name}")
         yield text if isinstance(text, Drop) else Response(prompt, text, score, **known)
     if not reading.score:
         reading.meant |= {"chosen": "accept", "rejected": "reject"}
-
-
-def _first_drop(whole: dict[str, str | Drop]) -> Drop | None:
-    return next((Drop(each.reason, 2) for each in whole.values() if isinstance(each, Drop)), None)
 
 
 def _is_transcript(row: Row) -> bool:
@@ -139,6 +115,7 @@ TRANSCRIPTS = Form(
     },
     meaning="the last turn of each side, all before is the prompt and must be equal; chosen: accept, rejected: reject",
     score_columns=_SCORES,
+    responses_a_row=2,
     test=_is_transcript,
 )
 PAIRED = Form(
@@ -149,6 +126,7 @@ PAIRED = Form(
     example={"prompt": "Name a prime.", "chosen": "Seven.", "rejected": "Nine."},
     meaning="each side; chosen: accept, rejected: reject",
     score_columns=_SCORES,
+    responses_a_row=2,
 )
 IMPLIED = Form(
     name="TRL paired, prompt implied",
@@ -158,4 +136,5 @@ IMPLIED = Form(
     example={"chosen": "A prime is seven.", "rejected": "A prime is nine."},
     meaning="each side after what both begin with, which is the prompt; chosen: accept, rejected: reject",
     score_columns=_SCORES,
+    responses_a_row=2,
 )

@@ -6,57 +6,46 @@ import ast
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from pmpo_offline.runtime.errors import UserError
 
+T = TypeVar("T")
 PROMPTS = ("prompt", "instruction", "question")
-ADDED = ("input", "context")
+ADDED = ("input", "context", "passage", "document")
 """Columns that continue the prompt, as in Alpaca's form."""
-SYSTEM = ("system", "system_prompt")
-HISTORY = ("history",)
-TOOLS = ("tools", "functions", "tool_calls", "function_call")
+SYSTEM = ("system", "system_prompt", "system_message")
+HISTORY = ("history", "chat_history")
 COMPLETIONS = ("completion", "response")
 THUMBS = ("label", "thumbs", "feedback", "vote")
 SCORES = ("score", "rating", "reward", "overall_score", "fine-grained_score")
 LIST_SCORES = ("overall_score", "fine-grained_score", "score", "rating")
 """What columns may be called; the first that is there counts."""
+NOT_TEXT = ("tools", "functions", "tool_calls", "function_call", "reasoning_content", "images", "image", "audio")
+"""Columns, and keys of a conversation's turns, whose rows are dropped where they are used."""
 
-_ROLES = {"system": "system", "developer": "system", "user": "user", "human": "user", "assistant": "assistant"}
-_LABELS = {"true": 1.0, "1": 1.0, "false": -1.0, "0": -1.0}
-_THUMBS = {"up": 1.0, "thumbs_up": 1.0, "👍": 1.0, "down": -1.0, "thumbs_down": -1.0, "👎": -1.0, "-1": -1.0}
-_ACCEPTING = (
-    "accept",
-    "accepted",
-    "chosen",
-    "desirable",
-    "good",
-    "helpful",
-    "like",
-    "pos",
-    "positive",
-    "preferred",
-    "yes",
+_ROLES = {
+    **{"system": "system", "developer": "system", "user": "user", "human": "user"},
+    **dict.fromkeys(("assistant", "gpt"), "assistant"),
+}
+_ACCEPTS = "true 1 up thumbs_up 👍 accept accepted chosen desirable good helpful like pos positive preferred yes"
+_REJECTS = (
+    "false 0 -1 down thumbs_down 👎 reject rejected undesirable bad unhelpful dislike neg negative no dispreferred"
 )
-_REJECTING = (
-    "reject",
-    "rejected",
-    "undesirable",
-    "bad",
-    "unhelpful",
-    "dislike",
-    "neg",
-    "negative",
-    "dispreferred",
-    "no",
-)
-_CLASSES = dict.fromkeys(_ACCEPTING, 1.0) | dict.fromkeys(_REJECTING, -1.0)
+_LABELS = dict.fromkeys(_ACCEPTS.split(), 1.0) | dict.fromkeys(_REJECTS.split(), -1.0)
 _MEANINGS = {1.0: "accept", -1.0: "reject"}
+_SPLITS = dict.fromkeys(("train", "training"), "train") | dict.fromkeys(
+    ("test", "testing", "validation", "valid", "val", "dev", "eval", "evaluation", "heldout", "held", "holdout"), "test"
+)
 _LARGEST = 3.4e38  # of float32
+_TURNS = (("role", "content"), ("from", "value"))
+"""Keys of a turn: as TRL and as ShareGPT call them."""
 _MESSAGES = re.compile(
-    r"""\s*(\[\s*)?\{\s*["'](role["']\s*:.*["']content|content["']\s*:.*["']role)["']\s*:.*[]}]\s*""", re.DOTALL
+    r"""\s*(\[\s*)?\{\s*["'](role["']\s*:.*["']content|content["']\s*:.*["']role"""
+    r"""|from["']\s*:\s*["'](human|gpt|system)["'].*["']value)["']\s*:.*[]}]\s*""",
+    re.DOTALL,
 )
 """A text that is a conversation, written as JSON or as a Python literal."""
 
@@ -71,10 +60,6 @@ class Message(NamedTuple):
 
 Prompt = str | tuple[Message, ...]
 """Text, taken as it is, or the turns of a conversation, which a template renders."""
-
-
-class ClassName(str):
-    """The name of a class of a Hugging Face `ClassLabel`, in place of its number."""
 
 
 class Response(NamedTuple):
@@ -95,11 +80,13 @@ class Response(NamedTuple):
     """`prompt_id`, `response_id` and `split`, where the source is a dataset of this package."""
 
 
-class Drop(NamedTuple):
-    """Something that cannot become a response, and why."""
+class Drop(Exception):
+    """Something that cannot become a response, and why: a form raises it for a whole row, or yields it."""
 
-    reason: str
-    responses: int = 1
+    def __init__(self, reason: str, responses: int = 1) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.responses = responses
 
 
 class Row(NamedTuple):
@@ -118,17 +105,13 @@ class Row(NamedTuple):
     def value(self, name: str) -> Any:
         """Return a column's value, a conversation also where it is written as JSON or a Python literal."""
         value = self.values.get(name)
-        if isinstance(value, Mapping) and {"role", "content"} <= value.keys():
-            return [value]
-        if not isinstance(value, str) or not _MESSAGES.fullmatch(value):
+        if not isinstance(value, str):
+            return [value] if _is_turn(value) else value
+        if not _MESSAGES.fullmatch(value):
             return value
-        messages = self._parsed(name, value)
-        listed = messages if isinstance(messages, list) else [messages]
-        return (
-            listed
-            if all(isinstance(each, Mapping) and "role" in each and "content" in each for each in listed)
-            else value
-        )
+        found = self._parsed(name, value)
+        turns = found if isinstance(found, list) else [found]
+        return turns if all(map(_is_turn, turns)) else value
 
     def listed(self, name: str) -> Sequence[Any] | None:
         """Return a column's list, also where a text holds it as JSON or a Python literal; None for null."""
@@ -160,25 +143,25 @@ class Row(NamedTuple):
             number = float(value) if isinstance(value, (int, float, str)) else math.inf
         except (ValueError, OverflowError):
             number = math.inf
-        if math.isnan(number):
-            return math.nan
-        if math.isinf(number) or abs(number) > _LARGEST:
+        if abs(number) > _LARGEST:
             raise self.error(f"expected a number in column {name}, found {short(value)} (leave it null if unknown)")
         return number
 
-    def text(self, name: str) -> str | Drop:
-        """Return a text that is not blank, or why there is none; `UserError` for what is no text."""
+    def text(self, name: str) -> str:
+        """Return a text that can be stored; raises `Drop` for null and blank ones, `UserError` for what is no text."""
         return self.checked(self.values.get(name), name)
 
-    def checked(self, value: Any, what: str) -> str | Drop:
-        """Return a value that must be a text, or why it cannot be kept; `UserError` for what is no text."""
+    def checked(self, value: Any, what: str) -> str:
+        """Return a value that must be a text that can be stored; raises as `text` does."""
         if value is None:
-            return Drop(f"{what} is null")
+            raise Drop(f"{what} is null")
         if isinstance(value, (bytes, bytearray)):
             raise self.error(f"expected text in {what}, found bytes: decode the column and import again")
         if not isinstance(value, str):
             raise self.error(f"expected text in {what}, found {short(value)}")
-        return blemish(value, what) or value
+        if blemish := _blemish(value):
+            raise Drop(f"{what} {blemish}")
+        return value
 
     def first(self, names: Sequence[str]) -> str:
         """Return the first of these columns that the row has."""
@@ -199,12 +182,13 @@ class Reading:
     """Whether the texts are conversations; None before the first row."""
     list_score: str | None = None
     """The column of scores in lists of completions, once it was met: their scales are not mixed."""
-    unused: bool = False
-    """Whether there are numbers beside the labels, in a column `score`, that are not used."""
+    unused: str | None = None
+    """What `--score` calls the first numbers beside the labels that are not used, if there are any."""
 
-    def pass_over(self, row: Row, column: str) -> None:
-        """Note a score that is not taken, where it says more than its label."""
-        self.unused |= self.score is None and row.values.get(column) not in (None, "", 1, 0, -1)
+    def pass_over(self, scores: Mapping[str, Any]) -> None:
+        """Note scores that are not taken, by what `--score` calls them, where they say more than their label."""
+        if self.score is None and self.unused is None:
+            self.unused = next((name for name, value in scores.items() if value not in (None, "", 1, 0, -1)), None)
 
     def steady(self, row: Row, conversational: bool) -> None:
         """Raise `UserError` where plain texts and conversations are mixed."""
@@ -217,161 +201,151 @@ class Reading:
                 "import files of one form at a time"
             )
 
-    def label(self, row: Row, name: str) -> float:
-        """Return +1 for true and 1, −1 for false and 0, NaN for null; `UserError` for anything else.
-
-        The classes of a Hugging Face `ClassLabel` go by their names (accept, reject, pos, neg, …).
-        """
-        return self._meaning(row, name, _LABELS, "true, false, 1, 0 or null")
-
-    def thumb(self, row: Row, name: str) -> float:
-        """Return a thumb: as `label`, and +1 for up, −1 for down and −1; `UserError` for anything else.
-
-        Where −1 occurs, 0 could be a reject or no opinion, and a column that holds both is refused.
-        """
-        value = self._meaning(row, name, _LABELS | _THUMBS, "true, false, 1, 0, -1, up, down or null")
-        if {"0", "-1"} <= self.meant.keys():
-            raise row.error(f"column {name} holds both 0 and -1: write null where there was no opinion")
-        return value
-
     def feedback(self, row: Row, *, thumbs: bool) -> float:
         """Return the row's feedback; `UserError` if two columns of it contradict each other.
 
-        A column `label` is a `label`, unless `thumbs`; all others are thumbs.
+        A column `label` has no −1 unless it holds `thumbs`; all others are thumbs.
         """
         name, *others = [name for name in THUMBS if name in row.values]
-        value = self.thumb(row, name) if thumbs or name != "label" else self.label(row, name)
+        value = self.label(row, name, signed=thumbs or name != "label")
         for other in others:
-            if _LABELS.get(word := _word(row.values[other]), _THUMBS.get(word, value)) != value:
+            if _LABELS.get(_word(row.values[other]), value) not in (value, None) and not math.isnan(value):
                 raise row.error(f"columns {name} and {other} contradict each other: leave one of them out")
         return value
 
-    def _meaning(self, row: Row, name: str, words: dict[str, float], known: str) -> float:
+    def label(self, row: Row, name: str, *, signed: bool = False) -> float:
+        """Return +1 for true, 1 and words as up, good, yes; −1 for false, 0, down, bad, no, …; NaN for null.
+
+        The number −1 is a reject where labels are `signed`. Where it occurs, 0 could be a reject or no opinion, and a
+        column that holds both is refused, as is every other value: `UserError`.
+        """
         value = row.values.get(name)
         if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
             self.meant["null"] = "unlabelled"
             return math.nan
         word = _word(value)
-        if isinstance(value, ClassName):
-            words, known = words | _THUMBS | _CLASSES, f"a class of one of the names {', '.join(_CLASSES)}"
-        if word not in words:
+        if word not in _LABELS or (word == "-1" and not signed):
+            known = "true, false, 1, 0, -1, up, down or null" if signed else "true, false, 1, 0 or null"
             raise row.error(
-                f"expected {known} in column {name}, found {short(value)} (columns of numbers: --score COLUMN)"
+                f"expected {known} in column {name}, found {short(value)} (words as good, yes, bad, no are read too; "
+                "columns of numbers: --score COLUMN)"
             )
-        self.meant[word] = _MEANINGS[words[word]]
-        return words[word]
+        self.meant[word] = _MEANINGS[_LABELS[word]]
+        if {"0", "-1"} <= self.meant.keys():
+            raise row.error(f"column {name} holds both 0 and -1: write null where there was no opinion")
+        return _LABELS[word]
 
 
-def answered(row: Row, reading: Reading, completions: Mapping[str, Any]) -> tuple[Prompt | Drop, dict[str, str | Drop]]:
-    """Return the row's prompt and these completions by name, each as it is stored or with the reason why it cannot be.
+def caught(read: Callable[..., T], *arguments: Any) -> T | Drop:
+    """Return what a function returns, or the `Drop` that it raises."""
+    try:
+        return read(*arguments)
+    except Drop as drop:
+        return drop
+
+
+def answered(
+    row: Row, reading: Reading, prompt: Prompt, completions: Mapping[str, Any]
+) -> tuple[Prompt, dict[str, str | Drop]]:
+    """Return the prompt and these completions by name, each as it is stored or with the reason why it cannot be.
 
     A completion is a text, or the one turn of the assistant; if either it or the prompt is a conversation, a text is
     one turn.
     """
-    prompt = prompt_of(row)
-    if isinstance(prompt, Drop):
-        return prompt, {}
-    texts = {name: completion_of(row, value, name) for name, value in completions.items()}
+    texts = {name: caught(completion_of, row, value, name) for name, value in completions.items()}
     chat = any(map(is_list, [prompt, *completions.values()]))
     reading.steady(row, chat)
     return (Message("user", prompt),) if chat and isinstance(prompt, str) else prompt, texts
 
 
-def prompt_of(row: Row) -> Prompt | Drop:
-    """Return the prompt, text or turns that end with the user's, or why there is none.
+def prompt_of(row: Row) -> Prompt:
+    """Return the prompt, text or turns that end with the user's; raises `Drop` where there is none.
 
     `input` continues an `instruction`; `system` and `history` make a conversation of it.
     """
     name = row.first(PROMPTS)
     value = row.value(name)
-    said: Prompt | Drop
     if is_list(value):
-        found = turns(row, value, "prompt")
-        said = found if isinstance(found, Drop) else unanswerable(found, "prompt") or found
-        texts = [] if isinstance(said, Drop) else [turn.content for turn in said]
+        said = turns(row, value, "prompt")
+        if wrong := unanswerable(said, "prompt"):
+            raise wrong
     else:
-        said = _continued(row, value)
-        texts = [said] if isinstance(said, str) else []
-    if isinstance(said, Drop):
-        return said
-    for other in (*PROMPTS, *(ADDED if is_list(value) else ())):
-        if (
-            other != name
-            and filled(row.values.get(other))
-            and not any(_holds(text, row.values[other]) for text in texts)
-        ):
-            raise row.error(f"columns {name} and {other} hold different prompts: leave one of them out")
-    earlier = _history(row)
-    if isinstance(earlier, Drop):
-        return earlier
-    return framed(row, (*earlier, *((Message("user", said),) if isinstance(said, str) else said)), said)
+        said = (Message("user", _continued(row, value)),)
+    others = [other for other in (*PROMPTS, *(ADDED if is_list(value) else ())) if other != name]
+    refuse_unsaid(row, others, said, f"columns {name} and {{}} hold different prompts: leave one of them out")
+    conversation = framed(row, (*_history(row), *said))
+    return conversation if is_list(value) or len(conversation) > 1 else said[0].content
 
 
-def completion_of(row: Row, value: Any, what: str) -> str | Drop:
-    """Return a completion, text or the one turn of the assistant, or why there is none."""
+def refuse_unsaid(row: Row, names: Iterable[str], said: Sequence[Message], problem: str) -> None:
+    """Raise `UserError` with the problem for the first column that holds something else than these turns."""
+    for name in names:
+        value = row.values.get(name)
+        if filled(value) and not any(_holds(turn.content, value) for turn in said):
+            raise row.error(problem.format(name))
+
+
+def completion_of(row: Row, value: Any, what: str) -> str:
+    """Return a completion, text or the one turn of the assistant; raises `Drop` where there is none."""
     if not is_list(value):
         return row.checked(value, what)
     found = turns(row, value, what)
-    if isinstance(found, Drop):
-        return found
-    return found[0].content if [each.role for each in found] == ["assistant"] else Drop(f"{what} is not one turn")
+    if [turn.role for turn in found] != ["assistant"]:
+        raise Drop(f"{what} is not one turn")
+    return found[0].content
 
 
-def framed(row: Row, conversation: tuple[Message, ...], otherwise: Prompt) -> Prompt | Drop:
-    """Return a conversation after the row's system message; `otherwise`, if it is one turn and there is no such."""
+def framed(row: Row, conversation: tuple[Message, ...]) -> tuple[Message, ...]:
+    """Return a conversation after the row's system message, if there is one."""
     name = next((name for name in SYSTEM if filled(row.values.get(name))), None)
     if name is None:
-        return conversation if len(conversation) > 1 else otherwise
+        return conversation
     system = row.text(name)
-    if isinstance(system, Drop):
-        return system
-    if conversation[0].role == "system" and conversation[0].content != system:
+    if conversation[0].role != "system":
+        return (Message("system", system), *conversation)
+    if conversation[0].content != system:
         raise row.error(f"column {name} and the conversation's own system message differ: leave one of them out")
-    return conversation if conversation[0].role == "system" else (Message("system", system), *conversation)
+    return conversation
 
 
-def turns(row: Row, value: Sequence[Any], what: str) -> tuple[Message, ...] | Drop:
-    """Return a list of {role, content} as messages, or why it cannot be kept; `UserError` where it is no such list."""
-    found = []
-    for each in value:
-        message = turn(row, each, what)
-        if isinstance(message, Drop):
-            return message
-        found.append(message)
-    return tuple(found) or Drop(f"{what} is empty")
+def turns(row: Row, value: Sequence[Any], what: str) -> tuple[Message, ...]:
+    """Return a list of turns as messages; raises `Drop` for turns that cannot be stored, `UserError` for others."""
+    if not value:
+        raise Drop(f"{what} is empty")
+    return tuple(turn(row, message, what) for message in value)
 
 
-def turn(row: Row, value: Any, what: str) -> Message | Drop:
-    """Return one {role, content}, or why it cannot be kept; `UserError` where it is none."""
-    if not isinstance(value, Mapping) or "role" not in value or "content" not in value:
+def turn(row: Row, value: Any, what: str) -> Message:
+    """Return one {role, content} as a message; raises as `turns` does."""
+    if not _is_turn(value):
         raise row.error(f"expected a message with role and content in {what}, found {short(value)}")
-    role = _ROLES.get(str(value["role"]).lower())
+    role_key, content_key = next(keys for keys in _TURNS if keys[0] in value)
+    role = role_of(value)
     if role is None:
-        return Drop(f"{what} has a turn of role {short(value['role'])}")
-    if any(filled(value.get(name)) for name in TOOLS):
-        return Drop(f"{what} has a tool call, which a text has no place for")
-    content = row.checked(value["content"], f"{what}'s content")
-    return content if isinstance(content, Drop) else Message(role, content)
+        raise Drop(f"{what} has a turn of role {short(value[role_key])}")
+    if used := next((name for name in NOT_TEXT if filled(value.get(name))), None):
+        raise Drop(f"{what} has {used}, which a text has no place for")
+    return Message(role, row.checked(value[content_key], f"{what}'s content"))
 
 
-def conversation(row: Row, name: str) -> tuple[Message, ...] | Drop:
-    """Return the turns of a column of conversations, or why they cannot be kept; `UserError` if it holds none."""
+def role_of(value: Mapping[str, Any]) -> str | None:
+    """Return the role of a turn: system, user or assistant; None for others."""
+    return _ROLES.get(str(value.get("role", value.get("from"))).lower())
+
+
+def conversation(row: Row, name: str) -> tuple[tuple[Message, ...], str]:
+    """Return the history and the assistant's last turn of a column of conversations; raises as `turns` does."""
     value = row.value(name)
     if value is None:
-        return Drop(f"{name} is null")
+        raise Drop(f"{name} is null")
     if not is_list(value):
         raise row.error(f"expected a list of messages with role and content in column {name}, found {short(value)}")
-    return turns(row, value, name)
-
-
-def split_last(messages: tuple[Message, ...] | Drop, what: str) -> tuple[tuple[Message, ...], str] | Drop:
-    """Return the history and the assistant's last turn, or why there is none."""
-    if isinstance(messages, Drop):
-        return messages
-    *history, last = messages
+    *history, last = turns(row, value, name)
     if last.role != "assistant":
-        return Drop(f"{what} does not end with the assistant's turn")
-    return unanswerable(history, what) or (tuple(history), last.content)
+        raise Drop(f"{name} does not end with the assistant's turn")
+    if wrong := unanswerable(history, name):
+        raise wrong
+    return tuple(history), last.content
 
 
 def unanswerable(history: Sequence[Message], what: str) -> Drop | None:
@@ -384,7 +358,7 @@ def unanswerable(history: Sequence[Message], what: str) -> Drop | None:
 def about(row: Row) -> dict[str, Any]:
     """Return who wrote the row's responses, in which language, in which split, and whether names were redacted."""
     values = row.values
-    named = {name: _name(values[name]) for name in ("model", "source", "language") if name in values}
+    named = {name: _name(row, name) for name in ("model", "source", "language") if name in values}
     return {
         "source": named.get("model") or named.get("source") or None,
         "language": named.get("language"),
@@ -399,11 +373,6 @@ def split_named(name: object) -> str | None:
     return found[-1] if found else None
 
 
-_SPLITS = dict.fromkeys(("train", "training"), "train") | dict.fromkeys(
-    ("test", "testing", "validation", "valid", "val", "dev", "eval"), "test"
-)
-
-
 def stored(row: Row, response_id: str) -> tuple[int, int, str] | None:
     """Return the place that a response had in a dataset of this package, None where the row does not tell."""
     split = row.values.get("split")
@@ -413,17 +382,6 @@ def stored(row: Row, response_id: str) -> tuple[int, int, str] | None:
     if not all(0 <= value < 2**31 and value.is_integer() for value in ids):
         return None
     return int(ids[0]), int(ids[1]), str(split)
-
-
-def blemish(text: str, what: str) -> Drop | None:
-    """Return why a text cannot be stored, None for a sound one."""
-    if not text or text.isspace():
-        return Drop(f"{what} is empty")
-    if "\0" in text:  # HDF5 ends a string there
-        return Drop(f"{what} holds a NUL character")
-    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
-        return Drop(f"{what} is no valid Unicode")
-    return None
 
 
 def is_list(value: Any) -> bool:
@@ -444,15 +402,28 @@ def short(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:37]}…"
 
 
-def _continued(row: Row, value: Any) -> str | Drop:
+def _blemish(text: str) -> str | None:
+    """Return why a text cannot be stored, None for a sound one."""
+    if not text or text.isspace():
+        return "is empty"
+    if "\0" in text:  # HDF5 ends a string there
+        return "holds a NUL character"
+    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+        return "is no valid Unicode"
+    return None
+
+
+def _is_turn(value: Any) -> bool:
+    return isinstance(value, Mapping) and any(keys <= value.keys() for keys in map(set, _TURNS))
+
+
+def _continued(row: Row, value: Any) -> str:
     """Return a plain prompt with what its added columns hold, unless it holds that already."""
     for name in ADDED:
         more = row.values.get(name)
         if not filled(more):
             continue
         text = row.checked(more, name)
-        if isinstance(text, Drop):
-            return text
         if not filled(value):
             value = text
         elif isinstance(value, str) and not _holds(value, text):
@@ -465,25 +436,28 @@ def _holds(text: str, part: Any) -> bool:
     return isinstance(part, str) and f"\n{part.strip()}\n" in f"\n{text.strip()}\n"
 
 
-def _history(row: Row) -> tuple[Message, ...] | Drop:
+def _history(row: Row) -> tuple[Message, ...]:
     """Return the earlier turns of a column `history`: messages, or pairs of a question and its answer."""
-    if not filled(row.values.get("history")):
+    name = next((name for name in HISTORY if filled(row.values.get(name))), None)
+    if name is None:
         return ()
-    value = row.listed("history") or ()
-    if not all(is_list(each) and len(each) == 2 for each in value):
-        return turns(row, value, "history")
-    roles = ("user", "assistant")
-    messages = [{"role": role, "content": text} for pair in value for role, text in zip(roles, pair, strict=True)]
-    return turns(row, messages, "history")
+    value = row.listed(name) or ()
+    if all(is_list(pair) and len(pair) == 2 for pair in value):
+        roles = ("user", "assistant")
+        value = [{"role": role, "content": text} for pair in value for role, text in zip(roles, pair, strict=True)]
+    return turns(row, value, name)
 
 
 def _word(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    word = str(value).strip().lower().removeprefix("+")
+    word = re.sub(r"(?<=\w)[ -](?=\w)", "_", str(value).strip().lower().removeprefix("+"))
     return {"1.0": "1", "0.0": "0", "-1.0": "-1"}.get(word, word)
 
 
-def _name(value: Any) -> str:
-    """Return a text, the empty one for what is none or cannot be stored."""
-    return value if isinstance(value, str) and not blemish(value, "") else ""
+def _name(row: Row, column: str) -> str:
+    """Return a text, the empty one for what is none or cannot be stored; `UserError` for bytes."""
+    value = row.values[column]
+    if isinstance(value, bytes):
+        row.checked(value, column)
+    return value if isinstance(value, str) and not _blemish(value) else ""

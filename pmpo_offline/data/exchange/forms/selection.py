@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import JsonValue
 
-from pmpo_offline.data.exchange.forms.rows import Drop, Message, Prompt, Response
+from pmpo_offline.data.exchange.forms.rows import Drop, Message, Prompt, Response, caught
 from pmpo_offline.data.exchange.forms.templates import Template, transcript
 from pmpo_offline.data.schema import responses_schema
 from pmpo_offline.runtime.errors import UserError
@@ -215,37 +215,34 @@ def _opening(text: str) -> str:
 def _fitting(
     read: Iterable[tuple[str, Response | Drop]], chosen: Selection, template: Template, report: Report
 ) -> Iterator[Found]:
-    wanted = {language.casefold() for language in chosen.languages}
-    shortest, longest = chosen.min_characters or 0, chosen.max_characters or math.inf
-    for place, each in read:
-        if isinstance(each, Drop):
-            report.responses += each.responses
-            report.drop(each.reason, place, each.responses)
-            continue
-        report.responses += 1
-        if wanted and each.language is None:
-            raise UserError(f"{place}: no column language tells which one it is: leave --languages out")
-        if wanted and (each.language or "").casefold() not in wanted:
-            report.drop("of another language", place)
-        elif chosen.redacted == "drop" and each.redacted:
-            report.drop("redacted", place)
-        elif isinstance(kept := _written(each, template, report), Drop):
-            report.drop(kept.reason, place)
-        elif not shortest <= len(kept.completion) <= longest:
-            short = len(kept.completion) < shortest
-            report.drop(f"completion {'shorter' if short else 'longer'} than asked for", place)
-        elif len(kept.prompt) > (chosen.max_prompt_characters or math.inf):
-            report.drop("prompt longer than asked for", place)
+    for place, response in read:
+        report.responses += response.responses if isinstance(response, Drop) else 1
+        kept = response if isinstance(response, Drop) else caught(_kept, response, place, chosen, template, report)
+        if isinstance(kept, Drop):
+            report.drop(kept.reason, place, kept.responses)
         else:
             yield place, kept
 
 
-def _written(response: Response, template: Template, report: Report) -> Kept | Drop:
-    if isinstance(response.prompt, str):
-        return Kept(response.prompt, response.completion, response)
-    report.template = template.name
-    prompt = template.prompt(response.prompt)
-    return prompt if isinstance(prompt, Drop) else Kept(prompt, template.completion(response.completion), response)
+def _kept(response: Response, place: str, chosen: Selection, template: Template, report: Report) -> Kept:
+    """Return a response as it is stored; raises `Drop` for one that is not wanted, or that the template refuses."""
+    if chosen.languages and response.language is None:
+        raise UserError(f"{place}: no column language tells which one it is: leave --languages out")
+    if chosen.languages and (response.language or "").casefold() not in map(str.casefold, chosen.languages):
+        raise Drop("of another language")
+    if chosen.redacted == "drop" and response.redacted:
+        raise Drop("redacted")
+    prompt, completion = response.prompt, response.completion
+    if not isinstance(prompt, str):
+        report.template = template.name
+        prompt, completion = template.prompt(prompt), template.completion(completion)
+    if len(completion) < (chosen.min_characters or 0):
+        raise Drop("completion shorter than asked for")
+    if len(completion) > (chosen.max_characters or math.inf):
+        raise Drop("completion longer than asked for")
+    if len(prompt) > (chosen.max_prompt_characters or math.inf):
+        raise Drop("prompt longer than asked for")
+    return Kept(prompt, completion, response)
 
 
 def _once(found: Iterable[Found], report: Report) -> Iterator[Found]:

@@ -237,13 +237,11 @@ def _of_movie_reviews() -> TextSource:
 
 def _of_review(row: Row, reading: Reading) -> Iterator[Response | Drop]:
     text = row.text("text")
-    if isinstance(text, Drop):
-        yield text
-    elif opening := _FIRST_WORDS.match(text):
-        end = opening.end()
-        yield Response(text[:end], text[end:], reading.label(row, "label"), **rows.about(row))
-    else:
-        yield Drop(f"review of {_OPENING} words or fewer")
+    opening = _FIRST_WORDS.match(text)
+    if not opening:
+        raise Drop(f"review of {_OPENING} words or fewer")
+    end = opening.end()
+    yield Response(text[:end], text[end:], reading.label(row, "label"), **rows.about(row))
 
 
 _REVIEW = Form(

@@ -24,8 +24,8 @@ class Template:
 
     name: str
     """As reports state it."""
-    prompt: Callable[[Sequence[Message]], str | Drop]
-    """The text of a history, ending where the assistant is to answer; or why the template refuses it."""
+    prompt: Callable[[Sequence[Message]], str]
+    """The text of a history, ending where the assistant is to answer; raises `Drop` if the template refuses it."""
     completion: Callable[[str], str]
     """The text of a reply, such that it may follow a prompt's."""
     hashes: dict[str, str]
@@ -37,7 +37,7 @@ class Template:
 def transcript(history: Sequence[Message]) -> str:
     """Return a history as HH-RLHF writes it; a system message comes before the first turn as it is."""
     marks = {"system": "", "user": f"{HUMAN} ", "assistant": f"{ASSISTANT} "}
-    return "".join(marks[each.role] + each.content for each in history) + ASSISTANT
+    return "".join(marks[turn.role] + turn.content for turn in history) + ASSISTANT
 
 
 TRANSCRIPT = Template("Human:/Assistant: transcripts", transcript, lambda reply: f" {reply}", {})
@@ -65,12 +65,12 @@ def of_model(directory: Path) -> Template:
     if not tokenizer.chat_template:
         raise UserError(f"--template {directory} has no chat template: leave it out, conversations become transcripts")
 
-    def prompt(history: Sequence[Message]) -> str | Drop:
-        turns = [{"role": each.role, "content": each.content} for each in history]
+    def prompt(history: Sequence[Message]) -> str:
+        turns = [turn._asdict() for turn in history]
         try:
             return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
         except Exception as error:  # what the template itself raises (roles that must alternate, say)
-            return Drop(f"the chat template refuses the conversation: {_reason(error)}")
+            raise Drop(f"the chat template refuses the conversation: {_reason(error)}") from None
 
     hashes = {name: hash_file(directory / name) for name in _FILES if (directory / name).is_file()}
     return Template(f"chat template of {directory.name}", prompt, lambda reply: reply, hashes, str(directory))
