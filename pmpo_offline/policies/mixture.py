@@ -41,7 +41,7 @@ class Mixture:
 
     def mode(self) -> Tensor:
         """Mean of the likeliest component, (R, B, A)."""
-        return self._pick(self.log_weight.argmax(-1))
+        return self._pick(self.mean, self.log_weight.argmax(-1))
 
     def component(self, uniform: Tensor) -> Tensor:
         """Choose a component a state and return its mean, (R, B, A): the policy's choices without its jitter.
@@ -49,7 +49,7 @@ class Mixture:
         Args:
             uniform: numbers in [0, 1) that decide, (B,) shared by all runs: a run then acts alike alone and in a stack.
         """
-        return self._pick(self._choose(uniform))
+        return self._pick(self.mean, self._choose(uniform))
 
     def sample(self, uniform: Tensor, normal: Tensor) -> Tensor:
         """Draw one action a state, (R, B, A), from `uniform` and standard `normal` numbers.
@@ -59,16 +59,16 @@ class Mixture:
             normal: (B, A) or (R, B, A), likewise.
         """
         chosen = self._choose(uniform)
-        index = chosen[..., None, None].expand(*chosen.shape, 1, self.mean.shape[-1])
-        return self._pick(chosen) + self.log_std.gather(-2, index).squeeze(-2).exp() * normal
+        return self._pick(self.mean, chosen) + self._pick(self.log_std, chosen).exp() * normal
 
     def _choose(self, uniform: Tensor) -> Tensor:
         passed = self.log_weight.exp().cumsum(-1) < uniform.unsqueeze(-1)
         return passed.sum(-1).clamp(max=self.log_weight.shape[-1] - 1)
 
-    def _pick(self, component: Tensor) -> Tensor:
-        index = component[..., None, None].expand(*component.shape, 1, self.mean.shape[-1])
-        return self.mean.gather(-2, index).squeeze(-2)
+    @staticmethod
+    def _pick(values: Tensor, component: Tensor) -> Tensor:
+        index = component[..., None, None].expand(*component.shape, 1, values.shape[-1])
+        return values.gather(-2, index).squeeze(-2)
 
 
 class MixturePolicy(nn.Module):

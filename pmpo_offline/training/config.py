@@ -231,16 +231,26 @@ def stack_settings(settings: Sequence[Mapping[str, Any]], seeds: int, device: to
     return stacked
 
 
+def no_minimum(*, collapses: bool) -> str:
+    """Return what training ends at below the bound on β: `collapses` at or below `beta_collapse`, too."""
+    if collapses:
+        return "the loss has no minimum: rejects are pushed away without end, and the policy may collapse"
+    return (
+        "the loss has no minimum, but above the collapse threshold a policy that can single outcomes out ends over "
+        "several accepted ones, the fewer the smaller β"
+    )
+
+
 def warn_below(
-    algorithm: AlgorithmDeclaration, settings: Sequence[Mapping[str, Any]], bounds: Sequence[float | None]
+    algorithm: AlgorithmDeclaration, settings: Sequence[Mapping[str, Any]], dataset: Dataset, stacklevel: int = 3
 ) -> None:
-    """Warn once of every β below its bound."""
-    below = [
-        (each["beta"], bound) for each, bound in zip(settings, bounds, strict=True) if bound and each["beta"] < bound
-    ]
-    if below:
-        listed = ", ".join(f"β = {beta:g} < {bound:.3g}" for beta, bound in below)
-        warnings.warn(
-            f"{algorithm.name}: {listed}: below its bound the objective has no minimum and the policy may collapse",
-            stacklevel=3,
-        )
+    """Warn once of every β below its bound on a dataset, and of a collapse if any is low enough for that."""
+    listed, collapses = [], False
+    for values in settings:
+        bound = beta_bound(algorithm, values, dataset)
+        if bound and values["beta"] < bound:
+            listed.append(f"β = {values['beta']:g} < {bound:.3g}")
+            collapses |= math.isinf(bound) or values["beta"] <= beta_collapse(algorithm, values, dataset)
+    if listed:
+        tail = no_minimum(collapses=collapses)
+        warnings.warn(f"{algorithm.name}: {', '.join(listed)}: below its bound {tail}", stacklevel=stacklevel)

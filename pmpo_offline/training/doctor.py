@@ -14,13 +14,14 @@ import torch
 from pmpo_offline.data import Dataset, columns
 from pmpo_offline.declarations import OBJECTIVES
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
-from pmpo_offline.objectives import Words, kto_weight_range, stability
+from pmpo_offline.objectives import kto_weight_range, stability
 from pmpo_offline.training.config import (
     MEASURED,
     beta_bound,
     beta_collapse,
     check_family,
     complete,
+    no_minimum,
     reject_mass,
     settle,
 )
@@ -103,11 +104,16 @@ def diagnose(dataset: Dataset, algorithm: AlgorithmDeclaration, settings: Mappin
     accepted, rejected = int((label > 0).sum()), int((label < 0).sum())
     shares = meta.candidates if by_candidates and meta.candidates else meta
     pairs = _pairs(dataset) if algorithm.rows == "pairs" else None
-    by_labels = "label" in objective.inputs or algorithm.rows in ("accepted", "balanced", "pairs")
-    problems = _problems(dataset, algorithm, accepted, rejected, pairs)
-    notes = _notes(accepted, rejected) if by_labels and not problems else []
     found: dict[str, Any] = {"settings": chosen, "verdict": "ready", "pairs": pairs}
-    if objective.bound is not None and not problems:
+    notes = _problems(dataset, algorithm, accepted, rejected, pairs)
+    if notes:
+        found["verdict"] = "cannot learn"
+    elif "label" in objective.inputs or algorithm.rows in ("accepted", "balanced", "pairs"):
+        if accepted and not rejected:
+            notes.append("accepts only: nothing says what to avoid; BC on accepts is the plain alternative")
+        elif rejected and not accepted:
+            notes.append("rejects only: everything else is imitated, and the divergence is all that holds the policy")
+    if objective.bound is not None and found["verdict"] == "ready":
         found |= _stability(dataset, algorithm, chosen)
         notes += _advice(found, accepted, rejected)
     if objective.name == "kto" and accepted and rejected:
@@ -117,8 +123,6 @@ def diagnose(dataset: Dataset, algorithm: AlgorithmDeclaration, settings: Mappin
         found["weight_range"] = kto_weight_range(*both)
         low, high = kto_weight_range(accepted, rejected)
         notes.append(f"on rows as they come instead, the advised w_D / w_U would be {low:.3g} to {high:.3g}")
-    if problems:
-        found["verdict"] = "cannot learn"
     return Diagnosis(
         dataset=meta.id,
         algorithm=algorithm.name,
@@ -131,7 +135,7 @@ def diagnose(dataset: Dataset, algorithm: AlgorithmDeclaration, settings: Mappin
         reject_mass=shares.reject_mass,
         labelled_reject_mass=shares.labelled_reject_mass,
         reject_share=shares.reject_share,
-        notes=problems + notes,
+        notes=notes,
         **found,
     )
 
@@ -140,49 +144,40 @@ def _problems(
     dataset: Dataset, algorithm: AlgorithmDeclaration, accepted: int, rejected: int, pairs: int | None
 ) -> list[str]:
     """Return why the algorithm cannot learn from this dataset, a sentence each."""
-    meta, answers = dataset.metadata, dataset.metadata.kind == "responses"
-    problems = []
-    if algorithm.rows in ("candidates", "pairs") and dataset.candidates is None and not answers:
-        problems.append("it learns from scored candidate actions and the dataset has none: declare [candidates]")
-    elif pairs == 0:
-        where, what = ("prompt", "response") if answers else ("state", "candidate")
-        problems.append(f"no {where} has both an accepted and a rejected {what}: without pairs there is no gradient")
-    by_advantage = "advantage" in OBJECTIVES[algorithm.objective].inputs.values() and not algorithm.critic
-    if answers and (by_advantage or algorithm.rows == "candidates") and (why := _incomparable(dataset)):
-        problems.append(f"it compares the scores of a prompt's responses, and {why}")
-    if by_advantage and not answers and meta.score.name != "advantage":
-        problems.append(f"it needs advantages and the dataset is scored by {meta.score.name}: --label advantage")
-    if algorithm.rows == "accepted" and not accepted:
-        problems.append("it imitates accepted rows and there are none")
-    if algorithm.rows == "balanced" and not (accepted and rejected):
-        absent = "rejects" if accepted else "accepts" if rejected else "labels"
-        problems.append(f"its minibatches are half accepts, half rejects, and there are no {absent}")
-    uses_labels = "label" in OBJECTIVES[algorithm.objective].inputs
-    if algorithm.rows == "all" and uses_labels and not accepted + rejected:
-        where = ": they are the candidates', see an algorithm on pairs" if meta.kind == "candidates" else ""
-        problems.append(f"no row is labelled{where}")
-    return problems
-
-
-def _notes(accepted: int, rejected: int) -> list[str]:
-    """Return what one-class data mean."""
-    if accepted and not rejected:
-        return ["accepts only: nothing says what to avoid; BC on accepts is the plain alternative"]
-    if rejected and not accepted:
-        return ["rejects only: everything else is imitated, and the divergence is all that holds the policy"]
-    return []
+    meta, rows, inputs = dataset.metadata, algorithm.rows, OBJECTIVES[algorithm.objective].inputs
+    responses = meta.kind == "responses"
+    by_advantage = "advantage" in inputs.values() and not algorithm.critic
+    without = rows in ("candidates", "pairs") and dataset.candidates is None and not responses
+    why = _incomparable(dataset) if responses and (by_advantage or rows == "candidates") else None
+    where, what = ("prompt", "response") if responses else ("state", "candidate")
+    absent = "rejects" if accepted else "accepts" if rejected else "labels"
+    elsewhere = ": they are the candidates', see an algorithm on pairs" if meta.kind == "candidates" else ""
+    problems = {
+        "it learns from scored candidate actions and the dataset has none: declare [candidates]": without,
+        f"no {where} has both an accepted and a rejected {what}: without pairs there is no gradient": (
+            pairs == 0 and not without
+        ),
+        f"it compares the scores of a prompt's responses, and {why}": why,
+        f"it needs advantages and the dataset is scored by {meta.score.name}: --label advantage": (
+            by_advantage and not responses and meta.score.name != "advantage"
+        ),
+        "it imitates accepted rows and there are none": rows == "accepted" and not accepted,
+        f"its minibatches are half accepts, half rejects, and there are no {absent}": (
+            rows == "balanced" and not (accepted and rejected)
+        ),
+        f"no row is labelled{elsewhere}": rows == "all" and "label" in inputs and not accepted + rejected,
+    }
+    return [sentence for sentence, applies in problems.items() if applies]
 
 
 def _pairs(dataset: Dataset) -> int:
     """Return how many pairs of an accept and a reject of one state, or one prompt, there are."""
-    if dataset.metadata.kind == "responses":
-        table, group = dataset.table, "prompt_id"
-    elif dataset.candidates is not None and dataset.candidates.num_rows:
-        table, group = dataset.candidates, "row"
-    else:
+    responses = dataset.metadata.kind == "responses"
+    table = dataset.table if responses else dataset.candidates
+    if table is None or not table.num_rows:
         return 0
     label = columns.labels(table)
-    _, state = np.unique(columns.vector(table, group), return_inverse=True)
+    _, state = np.unique(columns.vector(table, "prompt_id" if responses else "row"), return_inverse=True)
     return int((np.bincount(state, label > 0) * np.bincount(state, label < 0)).sum())
 
 
@@ -190,14 +185,12 @@ def _incomparable(dataset: Dataset) -> str | None:
     """Return why no response is known to be better than another one to its prompt, None where one is."""
     score = columns.vector(dataset.table, "score").astype(np.float32)
     known = pl.DataFrame({"prompt": columns.vector(dataset.table, "prompt_id"), "score": score}).drop_nans()
-    found = known.group_by("prompt").agg(pl.len().alias("scored"), pl.col("score").n_unique().alias("different"))
-    if not (found["scored"] > 1).any():
+    prompts = known.group_by("prompt").agg(scored=pl.len(), different=pl.col("score").n_unique())
+    if not (prompts["scored"] > 1).any():
         return "no prompt has two scored ones"
-    return (
-        None
-        if (found["different"] > 1).any()
-        else "no response is better than another: all scores of a prompt are equal"
-    )
+    if not (prompts["different"] > 1).any():
+        return "no response is better than another: all scores of a prompt are equal"
+    return None
 
 
 def _stability(dataset: Dataset, algorithm: AlgorithmDeclaration, chosen: Mapping[str, Any]) -> dict[str, Any]:
@@ -205,32 +198,24 @@ def _stability(dataset: Dataset, algorithm: AlgorithmDeclaration, chosen: Mappin
     if chosen["reject_mass"] == MEASURED and not reject_mass(chosen, dataset, algorithm.rows):
         chosen = {**chosen, "reject_mass": 1.0}  # without rejects in a batch there is nothing to divide by
     # With a number for β, only `reject_mass` is left to be measured.
-    values = settle(algorithm, {**chosen, "beta": 1.0}, dataset)
-    allowed = OBJECTIVES[algorithm.objective].allowed["normalize"]
-    ways = tuple(allowed) if isinstance(allowed, Words) else ()
-    bounds = {way: beta_bound(algorithm, {**values, "normalize": way}, dataset) or 0.0 for way in ways}
+    values, beta = settle(algorithm, {**chosen, "beta": 1.0}, dataset), chosen["beta"]
+    bounds = {way: beta_bound(algorithm, {**values, "normalize": way}, dataset) or 0.0 for way in ("joint", "set")}
     bound = bounds[values["normalize"]]
-    if isinstance(chosen["beta"], str):
-        values["beta"] = None if math.isinf(bound) else settle(algorithm, chosen, dataset)["beta"]
-    else:
-        values["beta"] = chosen["beta"]
-    factor = values["beta"] / bound if 0 < bound < math.inf and values["beta"] is not None else None
-    verdict = "bounded"
-    if factor is not None and bound:
-        verdict = "at the edge" if abs(factor - 1) <= EDGE else "bounded" if factor > 1 else "unbounded"
-    elif bound:
-        verdict = "unbounded"
-    return {
-        "settings": values,
-        "verdict": verdict,
-        "bound": bound,
-        "bounds": bounds,
-        "factor": factor,
-        "suggested_beta": MARGIN * bound if 0 < bound < math.inf else None,
-        "collapse": beta_collapse(algorithm, values, dataset) if 0 < bound < math.inf else None,
-        "gaussian_bound": _gaussian_bound(dataset, values) if 0 < bound < math.inf else None,
-        "noise_bound": _noise_bound(dataset, values) if 0 < bound < math.inf else None,
-    }
+    if isinstance(beta, str):
+        beta = None if math.isinf(bound) else settle(algorithm, chosen, dataset)["beta"]
+    values["beta"] = beta
+    found = {"settings": values, "bound": bound, "bounds": bounds, "verdict": "unbounded" if bound else "bounded"}
+    if 0 < bound < math.inf:
+        factor = beta / bound
+        found["verdict"] = "at the edge" if abs(factor - 1) <= EDGE else "bounded" if factor > 1 else "unbounded"
+        found |= {
+            "factor": factor,
+            "suggested_beta": MARGIN * bound,
+            "collapse": beta_collapse(algorithm, values, dataset),
+            "gaussian_bound": _gaussian_bound(dataset, values),
+            "noise_bound": _noise_bound(dataset, values),
+        }
+    return found
 
 
 def _gaussian_bound(dataset: Dataset, values: Mapping[str, Any]) -> float | None:
@@ -266,7 +251,7 @@ def _noise_bound(dataset: Dataset, values: Mapping[str, Any]) -> float | None:
 
 def _advice(found: Mapping[str, Any], accepted: int, rejected: int) -> list[str]:
     """Return advice that follows from the bounds, a sentence each."""
-    values, bound, factor, gaussian = (found[name] for name in ("settings", "bound", "factor", "gaussian_bound"))
+    values, bound, verdict = found["settings"], found["bound"], found["verdict"]
     sentences = []
     if values["floor"]:
         sentences.append("with a floor under the rejects every β is bounded")
@@ -276,20 +261,13 @@ def _advice(found: Mapping[str, Any], accepted: int, rejected: int) -> list[str]
         sentences.append("no reject is pushed away: every β is bounded")
     elif math.isinf(bound):
         sentences.append(f"no β bounds the loss: the {values['divergence']} divergence does not hold rejects back")
-    elif found["verdict"] == "unbounded" and found["collapse"] is not None and values["beta"] > found["collapse"]:
-        sentences.append(
-            "below its bound the loss has no minimum, but above the collapse threshold: gradient ascent on logits ends "
-            "at a policy over several accepted outcomes, the fewer the smaller β"
-        )
-    elif found["verdict"] == "unbounded":
-        sentences.append(
-            "below its bound the loss has no minimum: rejects are pushed away without end, the policy often collapses"
-        )
-    elif found["verdict"] == "at the edge":
+    elif verdict == "unbounded":
+        sentences.append(f"below its bound {no_minimum(collapses=values['beta'] <= found['collapse'])}")
+    elif verdict == "at the edge":
         sentences.append(
             "at the bound the optimal policy gives rejects nothing, and noise decides whether they stabilise"
         )
-    elif factor > 1.3:
+    elif (factor := found["factor"]) > 1.3:
         sentences.append(
             f"a reject still weighs {1 - 1 / factor:.2f} of an unlabelled row: labels matter more near the bound"
         )
@@ -297,12 +275,12 @@ def _advice(found: Mapping[str, Any], accepted: int, rejected: int) -> list[str]
         sentences.append(
             "a network that tells single rows apart needs more than this bound, see benchmarks/results/stability"
         )
-    if found["noise_bound"] is not None:
+    if (noise_bound := found.get("noise_bound")) is not None:
         sentences.append(
-            f"labels are flipped at a known rate: where outcomes come with both, β ≥ {found['noise_bound']:.4g} will do"
+            f"labels are flipped at a known rate: where outcomes come with both, β ≥ {noise_bound:.4g} will do"
         )
-    if gaussian is not None:
-        side = "bounded" if values["beta"] is not None and values["beta"] > gaussian else "unbounded"
+    if (gaussian := found.get("gaussian_bound")) is not None:
+        side = "bounded" if values["beta"] > gaussian else "unbounded"
         sentences.append(
             f"the observation never changes: one diagonal Gaussian needs β > {gaussian:.4g} and is {side} here; "
             "the bound is for policies that can single outcomes out, such as mixtures"

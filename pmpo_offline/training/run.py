@@ -15,14 +15,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from pmpo_offline.data import Dataset
-from pmpo_offline.declarations import OBJECTIVES, catalog
+from pmpo_offline.declarations import catalog
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, unknown
 from pmpo_offline.runtime.files import read_json, write_json
 from pmpo_offline.runtime.hashing import hash_file, hash_json
-from pmpo_offline.training.config import TrainingSettings
-from pmpo_offline.training.control.trainer import Stack, train
+from pmpo_offline.training.config import TrainingSettings, complete
+from pmpo_offline.training.control.trainer import Stack, train_stack
 
 NAME = "run.json"
 AGAIN = "remove the whole directory and train the run again"
@@ -62,23 +64,19 @@ def train_run(run: Run, output: Path, home: Path | None = None) -> dict[str, Any
     dataset, algorithm = run.dataset, run.algorithm
     if isinstance(algorithm, str):
         algorithm = catalog.algorithm(algorithm, catalog.family(dataset.metadata.task))
-    responses = dataset.metadata.kind == "responses"
-    if responses:
-        from pmpo_offline.training.language import LanguageSettings
+    kind: type[BaseModel] = TrainingSettings
+    if responses := dataset.metadata.kind == "responses":
+        from pmpo_offline.training.language import LanguageSettings, train_language
 
-        hyperparameters, updates = set(LanguageSettings.model_fields), "steps"
-    else:
-        hyperparameters, updates = set(TrainingSettings.model_fields), "updates"
-    own = set(OBJECTIVES[algorithm.objective].settings) if algorithm.objective in OBJECTIVES else set()
-    if odd := set(run.settings) - own - hyperparameters:
-        raise unknown(f"setting of {algorithm.name}", min(odd), own | hyperparameters)
+        kind = LanguageSettings
+    own, training = set(complete(algorithm, {})), set(kind.model_fields)
+    if odd := set(run.settings) - own - training:
+        raise unknown(f"setting of {algorithm.name}", min(odd), own | training)
     settings = {name: value for name, value in run.settings.items() if name in own}
     overrides = {name: value for name, value in run.settings.items() if name not in own}
     if run.steps is not None:
-        overrides[updates] = run.steps
+        overrides["steps" if responses else "updates"] = run.steps
     if responses:
-        from pmpo_offline.training.language import train_language
-
         train_language(
             dataset,
             algorithm,
@@ -103,16 +101,7 @@ def _train_control(stack: Stack, output: Path) -> dict[str, Any]:
         return record
     checkpoint, begun = output / "checkpoint.safetensors", output / ".begun"
     claim(output, begun, stack.identity, checkpoint.exists())
-    trained = train(
-        stack.dataset,
-        stack.algorithm,
-        seeds=stack.seeds,
-        settings=stack.settings,
-        checkpoint=checkpoint,
-        references=output / "references",
-        shuffle_labels=stack.shuffled,
-        overrides=stack.overrides,
-    )
+    trained = train_stack(stack, checkpoint, output / "references")
     trained.policy.save(output / "policy.safetensors")
     record = {
         "kind": meta.kind,

@@ -140,18 +140,24 @@ def test_unknown_objective_setting_names_the_near_miss(stacking: Dataset) -> Non
         settle(PMPO, {"alhpa": 0.5}, stacking)
 
 
-def test_one_warning_for_all_that_are_below_their_bound() -> None:
-    settings = [{"beta": beta} for beta in (0.01, 0.5, 2.0, 0.1)]
-    with pytest.warns(UserWarning, match="below its bound") as caught:
-        warn_below(PMPO, settings, [0.6, 0.6, 0.6, None])
-    assert len(caught) == 1
-    message = str(caught[0].message)
-    assert "β = 0.01 < 0.6, β = 0.5 < 0.6" in message
-    assert "β = 2 " not in message
-    assert "β = 0.1 " not in message
+def test_one_warning_for_all_that_are_below_their_bound(stacking: Dataset) -> None:
+    share = stacking.metadata.reject_share  # every row is labelled: P_r = w_r = share, the bound is 1/2
+    assert 0.5 < share < 0.9
+    collapse = 0.5 * share - 0.5 * (1 - share)
+    for betas, shown, ending in (
+        ((0.01, 0.4, 2.0), ["β = 0.01 < 0.5", "β = 0.4 < 0.5"], "pushed away without end, and the policy may collapse"),
+        ((collapse + 1e-3,), [f"β = {collapse + 1e-3:g} < 0.5"], "over several accepted ones, the fewer the smaller β"),
+        ((collapse,), [f"β = {collapse:g} < 0.5"], "and the policy may collapse"),
+    ):
+        with pytest.warns(UserWarning, match="below its bound the loss has no minimum") as caught:
+            warn_below(PMPO, [settle(PMPO, {"beta": beta}, stacking) for beta in betas], stacking)
+        assert len(caught) == 1
+        message = str(caught[0].message)
+        assert message.startswith(f"{PMPO.name}: {', '.join(shown)}: below its bound")
+        assert message.endswith(ending)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warn_below(PMPO, [{"beta": 0.6}], [0.6])
+        warn_below(PMPO, [settle(PMPO, {"beta": 0.5}, stacking)], stacking)
 
 
 def test_settings_that_differ_become_one_value_a_run() -> None:

@@ -224,6 +224,17 @@ def test_the_edge_and_what_a_reject_still_weighs(stacking: Dataset) -> None:
     assert not any("still weighs" in note for note in diagnose(stacking, PMPO, {"beta": "1.2x"}).notes)
 
 
+def test_below_the_bound_the_collapse_threshold_decides(stacking: Dataset) -> None:
+    collapse = diagnose(stacking, PMPO).collapse
+    assert collapse == pytest.approx(stacking.metadata.reject_share - 0.5)  # (1 - alpha) w_r - alpha w_a
+    above, below = (diagnose(stacking, PMPO, {"beta": collapse + step}).notes for step in (1e-3, -1e-3))
+    assert any(
+        "above the collapse threshold a policy that can single outcomes out ends over several" in n for n in above
+    )
+    assert any("pushed away without end, and the policy may collapse" in note for note in below)
+    assert diagnose(stacking, PMPO, {"alpha": 1.0}).collapse is None
+
+
 def test_a_floor_without_a_divergence_is_said(stacking: Dataset) -> None:
     note = "at β = 0 nothing keeps the policy near its reference while it leaves the rejects"
     assert note in diagnose(stacking, PMPO, {"beta": 0.0, "floor": 1e-6}).notes

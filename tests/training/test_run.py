@@ -72,7 +72,7 @@ def test_a_run_is_finished_only_with_what_it_learned(run: Run, tmp_path: Path, d
     policy.write_bytes(content if damage == "a flipped bit" else content[:-10])
     if damage == "no file":
         policy.unlink()
-    with pytest.raises(PmpoOfflineError, match="policy.safetensors is not what was trained: remove the whole"):
+    with pytest.raises(PmpoOfflineError, match=r"policy\.safetensors is not what was trained: remove the whole"):
         train_run(run, tmp_path / "run")
 
 

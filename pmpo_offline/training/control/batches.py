@@ -20,13 +20,14 @@ from torch.nn.functional import embedding  # a gather of whole rows, several tim
 from pmpo_offline.data import Candidates, Dataset, Rows, columns, indices, pairs
 from pmpo_offline.declarations import OBJECTIVES
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
+from pmpo_offline.objectives.rows import mean
 from pmpo_offline.policies import Mixture, MixturePolicy
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.training.control.divergence import draw, from_reference
 from pmpo_offline.training.shuffle import shuffled
 
 if TYPE_CHECKING:
-    from pmpo_offline.training.critics.registry import Critic
+    from pmpo_offline.training.critics.reward_critics import Critic
 
 _MANY = 1 << 62  # a population so large that its remainder by a pool's size is uniform for all purposes
 
@@ -40,13 +41,6 @@ class Learner:
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Of the objective, stacked; its `caller` settings say how inputs are computed."""
     critic: Critic | None = None
-
-    @property
-    def required_reference(self) -> MixturePolicy:
-        """The reference policy; `UserError` if the algorithm was declared without one."""
-        if self.reference is None:
-            raise UserError('this objective compares with a reference policy: set start = "reference" in its TOML')
-        return self.reference
 
 
 class Pools:
@@ -91,22 +85,24 @@ class Sampler:
         kind = algorithm.rows
         self.rows, self._kind, self.seeds = Rows.of(dataset, device), kind, seeds
         self.score = dataset.metadata.score.name
+        if kind in ("candidates", "pairs") and self.rows.candidates is None:
+            raise UserError("this algorithm learns from scored candidate actions and the dataset has none")
         # Runs of equal seed share one permutation; without shuffling all runs share the labels as they are.
         views = [shuffled(self.rows, dataset.metadata.unit, seed) for seed in seeds] if shuffle else [self.rows]
         self.label = torch.stack([view.label for view in views])  # (R or 1, N)
+        candidates = [view.candidates for view in views if view.candidates is not None]
         if kind in ("accepted", "balanced"):
             signs = [1] if kind == "accepted" else [1, -1]
             self._parts = [Pools([torch.nonzero(view.label == sign).squeeze(1) for view in views]) for sign in signs]
         elif kind == "top":
             self._parts = [Pools([top_rows(dataset, algorithm.top).to(device)])]
-        elif kind == "candidates":
-            self._parts = [Pools([torch.arange(len(_candidates(self.rows).state_row), device=device)])]
         elif kind == "pairs":
-            found = [torch.stack(pairs(_candidates(view))) for view in views]
-            self._pairs = torch.nn.utils.rnn.pad_sequence([p.T for p in found], batch_first=True)  # (R or 1, P, 3)
-            self._parts = [Pools([torch.arange(p.shape[1], device=device) for p in found])]
+            found = [torch.stack(pairs(each), dim=1) for each in candidates]
+            self._pairs = torch.nn.utils.rnn.pad_sequence(found, batch_first=True)  # (R or 1, P, 3)
+            self._parts = [Pools([torch.arange(len(each), device=device) for each in found])]
         else:
-            self._parts = [Pools([torch.arange(len(self.rows), device=device)])]
+            count = len(candidates[0].state_row) if kind == "candidates" else len(self.rows)
+            self._parts = [Pools([torch.arange(count, device=device)])]
 
     def batch(self, step: int, size: int, learner: Learner) -> RowBatch | CandidateBatch | PairBatch:
         """Return the minibatch of update `step`, `size` rows, states or pairs a run."""
@@ -116,32 +112,40 @@ class Sampler:
                 f"batch is {size}, and a minibatch of {self._kind} rows has {len(self._parts)} parts: raise it"
             )
         index = torch.cat([part.draw(self.seeds, step, share) for part in self._parts], dim=1)
-        if self._kind == "candidates":
-            return CandidateBatch(self.rows, index, learner)
-        if self._kind == "pairs":
-            table = self._pairs.expand(len(index), -1, -1)
-            return PairBatch(
-                self.rows, table.gather(1, index.unsqueeze(-1).expand(-1, -1, 3)).permute(2, 0, 1), learner
-            )
+        candidates = self.rows.candidates
+        if candidates is not None and self._kind == "candidates":
+            return CandidateBatch(self.rows, candidates, index, learner)
+        if candidates is not None and self._kind == "pairs":
+            pair = self._pairs.expand(len(index), -1, -1).gather(1, index.unsqueeze(-1).expand(-1, -1, 3))
+            return PairBatch(self.rows, candidates, pair, learner)
         return RowBatch(self, index, step, learner)
 
 
-class RowBatch:
-    """Recorded steps: R runs of B rows."""
+class Batch:
+    """States of R runs, (R, B, O), with the distributions of policy and reference there."""
 
-    def __init__(self, source: Sampler, index: Tensor, step: int, learner: Learner) -> None:
-        self.index = index
-        self._source, self._rows, self._step, self._learner = source, source.rows, step, learner
+    def __init__(self, observation: Tensor, learner: Learner) -> None:
+        self._observation, self._learner = observation, learner
 
     @cached_property
     def _distribution(self) -> Mixture:
-        return self._learner.policy(embedding(self.index, self._rows.observation))  # type: ignore[no-any-return]
+        return self._learner.policy(self._observation)  # type: ignore[no-any-return]
 
     @cached_property
     def _reference_distribution(self) -> Mixture:
+        if self._learner.reference is None:
+            raise UserError('this objective compares with a reference policy: set start = "reference" in its TOML')
         with torch.no_grad():
-            reference = self._learner.required_reference
-            return reference(embedding(self.index, self._rows.observation))  # type: ignore[no-any-return]
+            return self._learner.reference(self._observation)  # type: ignore[no-any-return]
+
+
+class RowBatch(Batch):
+    """Recorded steps: R runs of B rows."""
+
+    def __init__(self, source: Sampler, index: Tensor, step: int, learner: Learner) -> None:
+        super().__init__(embedding(index, source.rows.observation), learner)
+        self.index = index
+        self._source, self._rows, self._step = source, source.rows, step
 
     @cached_property
     def label(self) -> Tensor:
@@ -198,12 +202,11 @@ class RowBatch:
         offline experiment. The others compare with the reference policy.
         """
         settings = self._learner.settings
-        counted = self.label != 0 if settings["over"] == "labelled" else torch.ones_like(self.label, dtype=torch.bool)
-        kind = settings["divergence"]
-        if kind == "behavior":
-            return _average(-self.logp, counted)
-        reference, order = self._reference_distribution, settings["order"]
-        return _average(from_reference(self._distribution, reference, kind, order, self._step), counted)
+        weight = self.label.abs() if settings["over"] == "labelled" else torch.ones_like(self.label)
+        if settings["divergence"] == "behavior":
+            return mean(-self.logp, weight)
+        between = self._distribution, self._reference_distribution
+        return mean(from_reference(*between, settings["divergence"], settings["order"], self._step), weight)
 
     @property
     def policy_kl(self) -> Tensor:
@@ -212,53 +215,48 @@ class RowBatch:
         with torch.no_grad():
             if self._learner.policy.components == 1:
                 return from_reference(distribution, self._reference_distribution, "reverse", 0.0, 0).mean(-1)
-            (action,) = draw(distribution, 1, self._step)
+            (action,) = draw(distribution, 1, torch.Generator().manual_seed(self._step))
             ratio = distribution.log_prob(action) - self._reference_distribution.log_prob(action)
         return ratio.mean(-1).clamp(min=0)
 
 
-class CandidateBatch:
+class CandidateBatch(Batch):
     """Scored candidate actions: R runs of B states with K candidates each."""
 
-    def __init__(self, rows: Rows, index: Tensor, learner: Learner) -> None:
-        self._rows, self._index, self._learner = rows, index, learner
+    def __init__(self, rows: Rows, candidates: Candidates, index: Tensor, learner: Learner) -> None:
+        super().__init__(rows.observation[candidates.state_row[index]], learner)
+        self._candidates, self._index = candidates, index
 
     @cached_property
     def group_logp(self) -> Tensor:
         """(R, B, K)."""
-        found = _candidates(self._rows)
-        distribution: Mixture = self._learner.policy(self._rows.observation[found.state_row[self._index]])
-        return distribution.log_prob(found.action[self._index])
+        return self._distribution.log_prob(self._candidates.action[self._index])
 
     @property
     def group_score(self) -> Tensor:
         """(R, B, K)."""
-        return _candidates(self._rows).score[self._index]
+        return self._candidates.score[self._index]
 
 
-class PairBatch:
+class PairBatch(Batch):
     """Accepted beside rejected candidates of one state: R runs of P pairs.
 
     Args:
-        pair: (3, R, P): state, accepted and rejected candidate.
+        pair: (R, P, 3): state, accepted and rejected candidate.
     """
 
-    def __init__(self, rows: Rows, pair: Tensor, learner: Learner) -> None:
-        found = _candidates(rows)
-        state, chosen, rejected = pair
-        self._observation = rows.observation[found.state_row[state]]
-        self._actions = torch.stack([found.action[state, chosen], found.action[state, rejected]], dim=2)
-        self._learner = learner
+    def __init__(self, rows: Rows, candidates: Candidates, pair: Tensor, learner: Learner) -> None:
+        state, chosen, rejected = pair.unbind(-1)
+        super().__init__(rows.observation[candidates.state_row[state]], learner)
+        self._actions = torch.stack([candidates.action[state, chosen], candidates.action[state, rejected]], dim=2)
 
     @cached_property
     def _logp(self) -> Tensor:
-        return self._learner.policy(self._observation).log_prob(self._actions)  # type: ignore[no-any-return]
+        return self._distribution.log_prob(self._actions)
 
     @cached_property
     def _ref(self) -> Tensor:
-        with torch.no_grad():
-            reference = self._learner.required_reference
-            return reference(self._observation).log_prob(self._actions)  # type: ignore[no-any-return]
+        return self._reference_distribution.log_prob(self._actions)
 
     @property
     def logp_chosen(self) -> Tensor:
@@ -282,28 +280,19 @@ class PairBatch:
 
 
 def inputs(batch: object, names: Mapping[str, str]) -> dict[str, Tensor]:
-    """Return the tensors that an objective declares, by their names in the vocabulary.
-
-    Raises `UserError` if this kind of minibatch cannot supply one.
-    """
-    if missing := [name for name in names.values() if not hasattr(type(batch), name) and name != "label"]:
-        raise UserError(
-            f"minibatches of {type(batch).__name__} have no {missing[0]}: set `rows` in the algorithm's TOML"
-        )
+    """Return the tensors that an objective declares, by their names in the vocabulary."""
     return {name: getattr(batch, name) for name in names.values()}
 
 
 def check_rows(algorithm: AlgorithmDeclaration) -> None:
     """Raise `UserError` if minibatches of the algorithm's rows lack an input of its objective."""
-    if algorithm.objective in OBJECTIVES:  # settings of an unknown one are refused elsewhere
-        kinds: dict[str, type] = {"candidates": CandidateBatch, "pairs": PairBatch}
-        of_rows = kinds.get(algorithm.rows, RowBatch)
-        for name in OBJECTIVES[algorithm.objective].inputs.values():
-            if not hasattr(of_rows, name):
-                raise UserError(
-                    f"{algorithm.name}: minibatches of {algorithm.rows} rows have no {name}, an input of "
-                    f"{algorithm.objective}: set `rows` in the algorithm's TOML"
-                )
+    batch: type[Batch] = {"candidates": CandidateBatch, "pairs": PairBatch}.get(algorithm.rows, RowBatch)
+    for name in OBJECTIVES[algorithm.objective].inputs.values():
+        if not hasattr(batch, name):
+            raise UserError(
+                f"{algorithm.name}: minibatches of {algorithm.rows} rows have no {name}, an input of "
+                f"{algorithm.objective}: set `rows` in the algorithm's TOML"
+            )
 
 
 def top_rows(dataset: Dataset, share: float) -> Tensor:
@@ -319,15 +308,3 @@ def top_rows(dataset: Dataset, share: float) -> Tensor:
     count = max(1, math.floor(share * len(returns) + 1e-9))  # 0.1 of 30 is 3, whatever binary fractions say
     best = np.sort(np.argsort(-returns, kind="stable")[:count])
     return torch.from_numpy(np.concatenate([np.arange(start[e], start[e] + length[e]) for e in best]).astype(np.int64))
-
-
-def _candidates(rows: Rows) -> Candidates:
-    """Return the scored candidates; `UserError` where the dataset has none."""
-    if rows.candidates is None:
-        raise UserError("this algorithm learns from scored candidate actions and the dataset has none")
-    return rows.candidates
-
-
-def _average(value: Tensor, counted: Tensor) -> Tensor:
-    """Return the mean (R,) of the rows (R, B) that are counted, zero where none is."""
-    return torch.where(counted, value, 0).sum(-1) / counted.sum(-1).clamp(min=1)

@@ -26,39 +26,27 @@ def from_reference(policy: Mixture, reference: Mixture, kind: str, order: Any, s
         seed: of the draws, which all runs share: a run is then the same alone and in a stack.
     """
     if policy.log_weight.shape[-1] == reference.log_weight.shape[-1] == 1:
-        p, q = (
-            (each.mean.squeeze(-2), each.log_std.squeeze(-2)) for each in (reference, policy)
-        )  # (R, B, A): a mixture of one is a Gaussian
-        match kind:
-            case "forward":
-                return divergences.gaussian_kl(*p, *q)
-            case "reverse":
-                return divergences.gaussian_kl(*q, *p)
-            case "alpha":
-                return divergences.gaussian_alpha(*p, *q, order)
-            case _:
-                return divergences.gaussian_renyi(*p, *q, order)
+        # (R, B, A): a mixture of one is a Gaussian.
+        p, q = ((mixture.mean.squeeze(-2), mixture.log_std.squeeze(-2)) for mixture in (reference, policy))
+        if kind in ("forward", "reverse"):
+            return divergences.gaussian_kl(*p, *q) if kind == "forward" else divergences.gaussian_kl(*q, *p)
+        return (divergences.gaussian_alpha if kind == "alpha" else divergences.gaussian_renyi)(*p, *q, order)
     with torch.no_grad():
-        action = torch.stack(draw(reference, DRAWS, seed), dim=-2)  # (R, B, DRAWS, A)
+        drawn = draw(reference, DRAWS, torch.Generator().manual_seed(seed))
+        action = torch.stack(drawn, dim=-2)  # (R, B, DRAWS, A)
         logp_reference = reference.log_prob(action)
     logp_policy = policy.log_prob(action)
-    if isinstance(order, Tensor):
-        order = order.unsqueeze(-1)
-    match kind:
-        case "forward":
-            return divergences.sampled_kl(logp_reference, logp_policy)
-        case "reverse":
-            return divergences.sampled_alpha(logp_reference, logp_policy, 0.0)
-        case "alpha":
-            return divergences.sampled_alpha(logp_reference, logp_policy, order)
-        case _:
-            return divergences.sampled_renyi(logp_reference, logp_policy, order)
+    if kind == "forward":
+        return divergences.sampled_kl(logp_reference, logp_policy)
+    if kind == "reverse":
+        return divergences.sampled_alpha(logp_reference, logp_policy, 0.0)
+    sampled = divergences.sampled_alpha if kind == "alpha" else divergences.sampled_renyi
+    return sampled(logp_reference, logp_policy, order.unsqueeze(-1) if isinstance(order, Tensor) else order)
 
 
-def draw(distribution: Mixture, times: int, seed: int) -> list[Tensor]:
+def draw(distribution: Mixture, times: int, generator: torch.Generator) -> list[Tensor]:
     """Draw actions `times` over, (R, B, A) each, from random numbers that all runs share."""
     *_, states, _, action_dim = distribution.mean.shape
-    generator = torch.Generator().manual_seed(seed)
     device = distribution.mean.device
     drawn = []
     for _ in range(times):

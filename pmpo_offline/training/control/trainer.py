@@ -17,6 +17,7 @@ from torch import Tensor
 from pmpo_offline.data import Dataset, columns
 from pmpo_offline.declarations import OBJECTIVES, catalog
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
+from pmpo_offline.objectives import Objective
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
@@ -30,7 +31,7 @@ from pmpo_offline.training.config import (
     warn_below,
 )
 from pmpo_offline.training.control.batches import Learner, RowBatch, Sampler, check_rows, inputs
-from pmpo_offline.training.critics.registry import critic_settings, make_critic
+from pmpo_offline.training.critics.reward_critics import critic_settings, make_critic
 from pmpo_offline.training.shuffle import check_control, expected
 
 CLONE = "bc"
@@ -53,6 +54,11 @@ class Stack:
     """Permute the labels, as a control."""
 
     @cached_property
+    def objective(self) -> Objective:
+        """What the algorithm minimises."""
+        return OBJECTIVES[self.algorithm.objective]
+
+    @cached_property
     def hyper(self) -> TrainingSettings:
         """The training hyperparameters, complete."""
         return hyperparameters(self.algorithm, self.overrides, TrainingSettings)
@@ -60,26 +66,22 @@ class Stack:
     @cached_property
     def complete(self) -> list[dict[str, Any]]:
         """The objective's settings, complete."""
-        return [settle(self.algorithm, each, self._labelled) for each in self.settings]
+        return [settle(self.algorithm, each, self.labelled) for each in self.settings]
 
     @cached_property
     def bounds(self) -> list[float | None]:
         """The least stable β of each setting; None where the objective has no bound."""
-        return [beta_bound(self.algorithm, each, self._labelled) for each in self.complete]
+        return [beta_bound(self.algorithm, each, self.labelled) for each in self.complete]
 
     @property
-    def _labelled(self) -> Dataset:
+    def labelled(self) -> Dataset:
+        """The dataset, of whose labels the bounds are; of permuted ones on average."""
         return expected(self.dataset) if self.shuffled else self.dataset
 
     @property
     def runs(self) -> list[tuple[dict[str, Any], int]]:
         """Settings and seed of every run, in the policy's order."""
         return [(each, seed) for each in self.complete for seed in self.seeds]
-
-    @property
-    def run_seeds(self) -> list[int]:
-        """The seed of every run."""
-        return list(self.seeds) * len(self.settings)
 
     @cached_property
     def clone(self) -> Stack | None:
@@ -172,25 +174,34 @@ def train(
         raise UserError(f"dataset {dataset.metadata.id} holds responses: train a language model with train_language")
     if isinstance(algorithm, str):
         algorithm = catalog.algorithm(algorithm, catalog.family(dataset.metadata.task))
-    stack = Stack(dataset, algorithm, seeds, settings, overrides or {}, shuffle_labels)
-    hyper, bounds = stack.hyper, stack.bounds
+    return train_stack(
+        Stack(dataset, algorithm, seeds, settings, overrides or {}, shuffle_labels), checkpoint, references, device
+    )
+
+
+def train_stack(
+    stack: Stack, checkpoint: Path | None = None, references: Path | None = None, device: str | None = None
+) -> Trained:
+    """Train a stack of runs; arguments, errors and warnings are those of `train`."""
+    dataset, algorithm, hyper, bounds = stack.dataset, stack.algorithm, stack.hyper, stack.bounds
     if algorithm.critic:
         critic_settings(algorithm)
     check_rows(algorithm)
-    if shuffle_labels:
+    if stack.shuffled:
         check_control(algorithm, responses=False)
-    warn_below(algorithm, stack.complete, bounds)
+    warn_below(algorithm, stack.complete, stack.labelled, stacklevel=4)
 
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     reference = None
     if stack.clone:
         kept = references and references / f"clone-{stack.clone.identity[:16]}.safetensors"
         clones = _clones(stack.clone, kept or (checkpoint if stack.is_clone else None), place)
-        reference = _repeat(clones, len(settings))
+        reference = _repeat(clones, len(stack.settings))
         if stack.is_clone:
             return Trained(reference, stack.runs, bounds, {}, [False] * reference.runs)
-    sampler = Sampler(dataset, algorithm, stack.run_seeds, shuffle=shuffle_labels, device=place)
-    if "label" in OBJECTIVES[algorithm.objective].inputs.values() and not sampler.rows.label.any():
+    seeds = [seed for _, seed in stack.runs]
+    sampler = Sampler(dataset, algorithm, seeds, shuffle=stack.shuffled, device=place)
+    if "label" in stack.objective.inputs.values() and not sampler.rows.label.any():
         raise UserError(f"{algorithm.name} learns from labelled rows and {dataset.metadata.id} has none")
     policy = fresh_policy(sampler, hyper)
     if reference is not None and algorithm.start == "reference":
@@ -205,7 +216,7 @@ def train(
                 f"{algorithm.name} diverged ({lost[0]}): its weights are not finite, lower learning_rate"
             )
         more = f" and {len(lost) - 1} more" if lost[1:] else ""
-        warnings.warn(f"{algorithm.name}: {lost[0]}{more} of {len(diverged)} runs diverged", stacklevel=2)
+        warnings.warn(f"{algorithm.name}: {lost[0]}{more} of {len(diverged)} runs diverged", stacklevel=3)
     return Trained(policy.eval(), stack.runs, bounds, metrics, diverged)
 
 
@@ -256,12 +267,13 @@ def fit(
 
     A run that diverges does not disturb the others. Raises `PmpoOfflineError` when all have.
     """
-    algorithm, hyper = stack.algorithm, stack.hyper
-    objective = OBJECTIVES[algorithm.objective]
+    algorithm, hyper, objective = stack.algorithm, stack.hyper, stack.objective
     settings = stack_settings(stack.complete, len(stack.seeds), sampler.rows.action.device)
     weights: list[Tensor] = list(policy.parameters())
     average = [weight.detach().clone() for weight in weights]
-    moving = _moving(reference, hyper)
+    if hyper.refresh and reference is None:
+        raise UserError('refresh moves a reference policy and there is none: set start = "reference" in the TOML')
+    moving = [weight.detach() for weight in reference.parameters()] if reference is not None and hyper.refresh else []
     optimizer = torch.optim.AdamW(weights, lr=hyper.learning_rate, weight_decay=hyper.weight_decay, fused=True)
     critic = make_critic(algorithm, sampler.rows, sampler.seeds, policy) if algorithm.critic else None
     learner = Learner(policy, reference, settings, critic)
@@ -314,15 +326,6 @@ def _resume(checkpoint: Checkpoint, state: list[Tensor], average: list[Tensor]) 
     for i, tensor in enumerate(average if facts["finished"] == "True" else state):
         tensor.copy_(tensors.pop(f"state.{i}"))
     return int(facts["step"]), {name: value.to(average[0].device) for name, value in tensors.items()}
-
-
-def _moving(reference: MixturePolicy | None, hyper: TrainingSettings) -> list[Tensor]:
-    """Return the weights of a reference that follows the policy, none where it is frozen."""
-    if not hyper.refresh:
-        return []
-    if reference is None:
-        raise UserError('refresh moves a reference policy and there is none: set start = "reference" in the TOML')
-    return [weight.detach() for weight in reference.parameters()]
 
 
 def learning_rate(step: int, hyper: TrainingSettings) -> float:

@@ -16,6 +16,7 @@ from torch import Tensor
 from pmpo_offline.data import Dataset, Rows
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.runtime.files import load_arrays, save_arrays
+from pmpo_offline.training.control.divergence import draw
 from pmpo_offline.training.control.trainer import CLONE, train
 from pmpo_offline.training.critics.cross_fitted import CriticSettings, fit_critic
 
@@ -102,13 +103,8 @@ class Advantages:
 def _draw(policy: MixturePolicy, observation: Tensor, actions: int, seed: int) -> Tensor:
     """Draw actions at states from a policy of one run: (S, O) -> (S, actions, A), clipped to the action range."""
     generator = torch.Generator().manual_seed(seed)
-    parts = []
-    for part in torch.split(observation, _AT_ONCE):
-        distribution = policy(part.unsqueeze(0))
-        drawn = []
-        for _ in range(actions):
-            uniform = torch.rand(len(part), generator=generator)
-            normal = torch.randn(len(part), policy.action_dim, generator=generator)
-            drawn.append(distribution.sample(uniform, normal)[0])
-        parts.append(torch.stack(drawn, dim=1).clamp(-1, 1))
-    return torch.cat(parts)
+    drawn = [
+        torch.stack(draw(policy(part.unsqueeze(0)), actions, generator), dim=-2).squeeze(0)
+        for part in torch.split(observation, _AT_ONCE)
+    ]
+    return torch.cat(drawn).clamp(-1, 1)

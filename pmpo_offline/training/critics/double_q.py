@@ -1,66 +1,15 @@
-"""Parts of critics that learn beside a policy: normalised transitions, double Q with target networks, and Adam."""
+"""Parts of critics that learn beside a policy: double Q with target networks, and Adam."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding
 
-from pmpo_offline.data import Rows
 from pmpo_offline.policies.network import stacked_mlp
 from pmpo_offline.training.checkpoint import allocate_moments
-
-
-@dataclass(frozen=True)
-class Transition:
-    """A minibatch of R runs of B recorded steps."""
-
-    state: Tensor  # (R, B, O), normalised
-    action: Tensor  # (R, B, A)
-    reward: Tensor  # (R, B), times 1 - discount
-    discount: Tensor  # (R, B), 0 after a terminated step; a truncated one is bootstrapped
-    next_state: Tensor  # (R, B, O), normalised
-
-
-class Transitions:
-    """A dataset as critics see it: states normalised by column, as the policies do.
-
-    Rewards are multiplied by 1 - discount, which brings values to the size of one reward; `worth` undoes it.
-    """
-
-    def __init__(self, rows: Rows, discount: float) -> None:
-        mean, std = rows.observation.mean(0), rows.observation.std(0, correction=min(1, len(rows) - 1)).clamp(min=1e-3)
-        self.states = ((rows.states - mean) / std).clamp(-10, 10)
-        self.reward = rows.reward * (1 - discount)
-        self.discount = torch.where(rows.terminated, 0.0, discount)
-        self._rows, self._scale = rows, 1 - discount
-
-    def state(self, index: Tensor) -> Tensor:
-        """Gather the normalised states of the rows of `index`: (R, B) -> (R, B, O)."""
-        return embedding(index, self.states)
-
-    def at(self, index: Tensor) -> Transition:
-        """Gather the rows of `index`, (R, B)."""
-        return Transition(
-            self.state(index),
-            embedding(index, self._rows.action),
-            self.reward[index],
-            self.discount[index],
-            embedding(self._rows.next_row[index], self.states),
-        )
-
-    def worth(self, value: Tensor) -> Tensor:
-        """Return values in the rewards' own units."""
-        return value / self._scale
-
-    @property
-    def level(self) -> float:
-        """The value of the average reward, at which values start: a target network would need long to reach it."""
-        return float(self.reward.mean()) / self._scale
 
 
 class DoubleQ:

@@ -109,7 +109,7 @@ class ResponseTrainer(SafeCheckpoints):
         self.beta_bound = beta_bound(self._algorithm, self.settings, dataset)
         """The least stable β of these settings on the training rows; None if the objective has no bound."""
         if args.process_index == 0:
-            warn_below(self._algorithm, [self.settings], [self.beta_bound])
+            warn_below(self._algorithm, [self.settings], dataset)
         self.input_settings = InputSettings(
             reduction=args.reduction,
             divergence=self.settings.get("divergence", "behavior"),

@@ -15,7 +15,7 @@ from pmpo_offline.declarations import catalog
 from pmpo_offline.objectives import OBJECTIVES
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.runtime.errors import UserError
-from pmpo_offline.training.control.batches import Learner, Pools, RowBatch, Sampler, inputs
+from pmpo_offline.training.control.batches import Learner, Pools, RowBatch, Sampler, check_rows, inputs
 from pmpo_offline.training.control.divergence import from_reference
 
 CPU = torch.device("cpu")
@@ -163,8 +163,8 @@ def test_accepts_alone_pull_where_cloning_the_accepts_does(
 
 def test_objective_without_its_inputs_is_said(stacking: Dataset, policy: Callable[[int], MixturePolicy]) -> None:
     batch = sampler(stacking, "all").batch(0, 8, Learner(policy(0)))
-    with pytest.raises(UserError, match=r"no logp_chosen: set `rows`"):
-        inputs(batch, OBJECTIVES["dpo"].inputs)
+    with pytest.raises(UserError, match=r"minibatches of all rows have no logp_chosen, an input of dpo: set `rows`"):
+        check_rows(catalog.algorithm("dpo", "rgb-stacking").model_copy(update={"rows": "all"}))
     with pytest.raises(UserError, match="reference policy: set start"):
         inputs(batch, OBJECTIVES["kto"].inputs)
 

@@ -20,8 +20,7 @@ from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.training import Trained, train
-from pmpo_offline.training.critics.double_q import Transitions
-from pmpo_offline.training.critics.registry import Critic, make_critic
+from pmpo_offline.training.critics.reward_critics import Critic, make_critic
 from pmpo_offline.training.doctor import diagnose
 
 LEARNERS = ["iql", "td3-bc"]
@@ -148,12 +147,12 @@ def test_a_row_is_seen_with_what_followed_it() -> None:
     dataset = recorded(
         [[0.0], [1], [2], [3], [4]], np.zeros((5, 1)), [1, 2, 3, 4, 5], [3, 2], [True, False], [[7.0], [8]]
     )
-    batch = Transitions(Rows.of(dataset), discount=0.9).at(torch.arange(5).unsqueeze(0))
-    raw = Rows.of(dataset).observation
-    following = batch.next_state * raw.std() + raw.mean()
+    critic, rows = fitted(dataset, declared("iql", critic={"discount": 0.9}), 0)
+    index = torch.arange(5).unsqueeze(0)
+    following = critic.next_state(index) * rows.observation.std() + rows.observation.mean()
     torch.testing.assert_close(following.flatten(), torch.tensor([1.0, 2, 7, 4, 8]))
-    torch.testing.assert_close(batch.discount, torch.tensor([[0.9, 0.9, 0, 0.9, 0.9]]))
-    torch.testing.assert_close(batch.reward, torch.tensor([[0.1, 0.2, 0.3, 0.4, 0.5]]))
+    reward, discount = torch.tensor([[0.1, 0.2, 0.3, 0.4, 0.5]]), torch.tensor([[0.9, 0.9, 0, 0.9, 0.9]])
+    torch.testing.assert_close(critic.bootstrapped(index, torch.tensor(2.0)), reward + discount * 2)
 
 
 def weights(policy: MixturePolicy, run: int | slice = slice(None)) -> Tensor:
@@ -224,9 +223,9 @@ def refused(message: str, algorithm: AlgorithmDeclaration, dataset: Dataset | No
 
 
 def test_mistakes_are_the_users() -> None:
-    refused("critic of iql: iql.expectile: input should be less than 1", declared("iql", critic={"expectile": 1.5}))
-    refused("critic of iql: iql.expectil: extra inputs", declared("iql", critic={"expectil": 0.5}))
-    refused("critic of td3-bc: kind: .*'td4'", declared("td3-bc", critic={"kind": "td4"}))
+    refused("critic of iql: expectile: input should be less than 1, not", declared("iql", critic={"expectile": 1.5}))
+    refused("critic of iql: unknown setting 'expectil': did you mean exp", declared("iql", critic={"expectil": 0.5}))
+    refused("unknown kind of critic in algorithm td3-bc: 'td4': did you", declared("td3-bc", critic={"kind": "td4"}))
     without = AlgorithmDeclaration.model_validate({**catalog.algorithm("td3-bc").model_dump(), "critic": {}})
     refused(r"climbs a learned value: declare a \[critic\]", without)
     refused("a single Gaussian: set components = 1", declared("td3-bc"), components=2)

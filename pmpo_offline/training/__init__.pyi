@@ -1,0 +1,10 @@
+from .config import TrainingSettings as TrainingSettings
+from .config import beta_bound as beta_bound
+from .config import settle as settle
+from .control.trainer import Trained as Trained
+from .control.trainer import train as train
+from .critics.advantages import Advantages as Advantages
+from .critics.advantages import CandidateSettings as CandidateSettings
+from .critics.cross_fitted import CriticEstimates as CriticEstimates
+from .critics.cross_fitted import CriticSettings as CriticSettings
+from .critics.cross_fitted import fit_critic as fit_critic
