@@ -61,6 +61,12 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Undo what an earlier test's benchmark has set (`workers` is torch's number of threads)."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
     """Return `once(name, make)`: a folder that `make` fills in one process of the session; each other one copies it."""

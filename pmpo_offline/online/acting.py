@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import pairwise
 
@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from pmpo_offline.policies.behavior import BehaviorPolicy
 from pmpo_offline.tasks.control import Rules, Simulation, Start
 from pmpo_offline.tasks.simulated import Array, Bools
+from pmpo_offline.training.checkpoint import allocate_moments, keep_state
 
 ACTOR = 64
 """Units of either of an actor's two layers."""
 SMALLEST_SCALE = 1e-2
 """Of an observation: rarely changing components are not blown up."""
-_ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 
 
 class InitialStates:
@@ -46,7 +46,7 @@ class InitialStates:
         return drawn
 
 
-class RunningStats:
+class RunningStats(nn.Module):
     """Running mean and variance of columns, merged batch by batch (Chan et al. 1979).
 
     Args:
@@ -54,8 +54,11 @@ class RunningStats:
     """
 
     def __init__(self, columns: int) -> None:
-        self.values = torch.zeros(3, columns, dtype=torch.float64)
-        """Count, mean and sum of squared differences, (3, columns)."""
+        super().__init__()
+        self.register_buffer("values", torch.zeros(3, columns, dtype=torch.float64))
+
+    values: Tensor
+    """Count, mean and sum of squared differences, (3, columns)."""
 
     def add(self, batch: Array) -> None:
         """Add rows (m, columns)."""
@@ -78,7 +81,7 @@ class RunningStats:
         return np.sqrt(np.where(count > 0, squares / np.maximum(count, 1), 1.0))
 
 
-class ActingLearner:
+class ActingLearner(nn.Module):
     """A learner of one tanh actor in n episodes; subclasses set the actor, its deviation and the optimizer.
 
     Args:
@@ -96,12 +99,19 @@ class ActingLearner:
     """All that the optimizer moves."""
 
     def __init__(self, rules: Rules, seed: int, beginnings: int, episodes: int) -> None:
-        self.frames = 0
+        super().__init__()
+        self._frames = torch.tensor(0)
         self._chance = torch.Generator().manual_seed(seed)
         self._beginnings = InitialStates(rules, beginnings, self._chance)
         self._simulation = Simulation(replace(rules, begin=self._beginnings), episodes)
         self._simulation.reset(self._beginnings.draw(episodes))
         self._seen = RunningStats(self._simulation.observation.shape[1])
+        keep_state(self, frames=self._frames, **self._simulation.arrays())
+
+    @property
+    def frames(self) -> int:
+        """Control steps taken so far, of all episodes together."""
+        return int(self._frames)
 
     def policy(self) -> BehaviorPolicy:
         """Return the policy as it is now."""
@@ -114,27 +124,19 @@ class ActingLearner:
             log_std=self.log_std.detach().numpy().copy(),
         )
 
-    def state(self) -> dict[str, Tensor]:
-        """Return everything that changes."""
-        tensors = {f"weight.{i}": weight.detach().clone() for i, weight in enumerate(self.weights)}
-        for i, weight in enumerate(self.weights):
-            if moments := self.optimizer.state[weight]:  # there are none before the first step
-                tensors |= {f"{name}.{i}": moments[name].clone() for name in _ADAM_STATE}
-        tensors |= {name: torch.from_numpy(values) for name, values in self._simulation.save().items()}
-        counts = {"frames": torch.tensor(self.frames), "chance": self._chance.get_state()}
-        return tensors | counts | {"seen": self._seen.values.clone()}
+    def get_extra_state(self) -> Tensor:
+        """Return the random state, for `state_dict`."""
+        return self._chance.get_state()
 
-    @torch.no_grad()
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `state` of a learner with the same arguments returned."""
-        for i, weight in enumerate(self.weights):
-            weight.copy_(state[f"weight.{i}"])
-            if f"step.{i}" in state:
-                self.optimizer.state[weight] = {name: state[f"{name}.{i}"].clone() for name in _ADAM_STATE}
-        self._simulation.restore({name: tensor.numpy() for name, tensor in state.items()})
-        self._seen.values.copy_(state["seen"])
-        self.frames = int(state["frames"])
-        self._chance.set_state(state["chance"])
+    def set_extra_state(self, state: Tensor) -> None:
+        """Restore the random state, for `load_state_dict`."""
+        self._chance.set_state(state)
+
+    def _train(self, weights: Iterable[Tensor], learning_rate: float, eps: float = 1e-8) -> None:
+        """Make the optimizer of weights, whose moments are part of the state."""
+        self.weights = list(weights)
+        self.optimizer = torch.optim.Adam(self.weights, learning_rate, eps=eps, fused=True)
+        keep_state(self, **{f"moment_{i}": moment for i, moment in enumerate(allocate_moments(self.optimizer))})
 
     def _reset(self, over: Bools) -> None:
         """Begin the episodes that are over, (n,), again."""

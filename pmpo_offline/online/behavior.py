@@ -25,9 +25,8 @@ import torch
 from pydantic import JsonValue
 from torch import Tensor
 
-from pmpo_offline.online.behavior_record import CONFIRMING, EPISODES, BehaviorRecord
+from pmpo_offline.online.behavior_record import CONFIRMING, EPISODES, BehaviorRecord, within
 from pmpo_offline.online.cloning import SCRIPTS, Cloning
-from pmpo_offline.online.improver import within
 from pmpo_offline.online.online_control import ALGORITHMS, one_run
 from pmpo_offline.online.ppo import PPO
 from pmpo_offline.policies.behavior import BehaviorPolicy
@@ -41,6 +40,8 @@ from pmpo_offline.training.checkpoint import Checkpoint, training_identity
 EVALUATIONS = 50
 """Evaluations of a training."""
 CHECKPOINT = "training.safetensors"
+LAYOUT = 2
+"""Of a checkpoint's tensors: raise it when their names or shapes change."""
 TARGETS = {
     "dm_control/cartpole-swingup": 860.0,
     "dm_control/cheetah-run": 750.0,
@@ -60,10 +61,13 @@ MEDIUM = 0.4
 class Learner(Protocol):
     """Improves a behaviour policy by acting in a task; a pure function of the task, its seed and its settings."""
 
-    frames: int
-    """Control steps taken so far, of all episodes together."""
     planned: int
     """Control steps after which it is done; schedules (a falling learning rate) end there."""
+
+    @property
+    def frames(self) -> int:
+        """Control steps taken so far, of all episodes together."""
+        ...
 
     @property
     def settings(self) -> Mapping[str, JsonValue]:
@@ -78,12 +82,12 @@ class Learner(Protocol):
         """Return the policy as it is now."""
         ...
 
-    def state(self) -> dict[str, Tensor]:
-        """Return all that `restore` needs to continue exactly (weights, moments, episodes, random state)."""
+    def state_dict(self) -> Mapping[str, Tensor]:
+        """Return all that changes (weights, moments, episodes, random state), by name and not copied."""
         ...
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `state` of a learner with the same arguments returned; `frames` too."""
+    def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> object:
+        """Restore exactly what a learner with the same arguments had in its `state_dict`."""
         ...
 
 
@@ -178,7 +182,12 @@ class _Training:
         self._facts = {"task": self.task, "algo": self.algo, "seed": str(self.seed)}
         self._facts["planned"] = str(self._learner.planned)
         medium_from = self._random + MEDIUM * (TARGETS[self.task] - self._random)
-        settings = {**self._learner.settings, "medium": medium_from, "evaluations": [EVALUATIONS, EPISODES, CONFIRMING]}
+        settings = {
+            **self._learner.settings,
+            "medium": medium_from,
+            "evaluations": [EVALUATIONS, EPISODES, CONFIRMING],
+            "layout": LAYOUT,
+        }
         identity = training_identity("mujoco", **self._facts, settings=settings)
         self._checkpoint = Checkpoint(
             self.output / CHECKPOINT, identity, "name another --output, or start with --fresh"
@@ -186,7 +195,7 @@ class _Training:
         saved = None if self.fresh else self._checkpoint.load()
         if saved:
             tensors, facts = saved
-            self._learner.restore(within(tensors, "learner/"))
+            self._learner.load_state_dict(within(tensors, "learner/"))
             self._record = BehaviorRecord.restored(within(tensors, "record/"), facts["record"])
         else:
             self._record = BehaviorRecord(medium_from)
@@ -225,7 +234,7 @@ class _Training:
     def _save(self) -> None:
         self._record.cpu_seconds = self._spent_before + time.process_time() - self._began
         kept, line = self._record.state()
-        parts = {"record": kept, "learner": self._learner.state()}
+        parts = {"record": kept, "learner": self._learner.state_dict()}
         tensors = {f"{part}/{name}": tensor for part, own in parts.items() for name, tensor in own.items()}
         self._checkpoint.save(tensors, record=line)
 

@@ -114,10 +114,7 @@ class BehaviorRecord:
         """Return the record of a `state`."""
         content = json.loads(line)
         policies = {
-            owner: BehaviorPolicy.of(
-                {name.partition("/")[2]: tensor.numpy() for name, tensor in tensors.items() if _owner(name) == owner},
-                facts,
-            )
+            owner: BehaviorPolicy.of({name: own.numpy() for name, own in within(tensors, f"{owner}/").items()}, facts)
             for owner, facts in content["facts"].items()
         }
         record = cls(**{name: content[name] for name in _NUMBERS})
@@ -134,5 +131,6 @@ def _with(policy: BehaviorPolicy, returned: float) -> BehaviorPolicy:
     return replace(policy, facts={**policy.facts, "return": repr(returned)})
 
 
-def _owner(name: str) -> str:
-    return name.partition("/")[0]
+def within(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the part of a checkpoint whose names begin with `prefix`, by what follows it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}

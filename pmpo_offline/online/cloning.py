@@ -8,18 +8,18 @@ beside the target, even with a bonus for coming near.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import torch
 from pydantic import JsonValue
-from torch import Tensor
 
 from pmpo_offline.online.acting import ACTOR, ActingLearner, perceptron
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.tasks.control import Rules
 from pmpo_offline.tasks.simulated import Array
+from pmpo_offline.training.checkpoint import keep_state
 
 PLANNED = 600_000
 EPISODES, STEPS, UPDATES, BATCH = 128, 10, 5, 1024
@@ -93,10 +93,10 @@ class Cloning(ActingLearner):
         self.actor = perceptron((observed, ACTOR, ACTOR, acted), 0.1, self._chance)
         self.log_std = torch.full((acted,), math.log(STD))
         self._seen.add(self._simulation.observation)
-        self.weights = list(self.actor.parameters())
-        self.optimizer = torch.optim.Adam(self.weights, lr=LEARNING_RATE, fused=True)
-        self._rows = torch.zeros(0, observed + acted)
-        """The newest observations and the script's actions there, (at most NEWEST, O + A)."""
+        self._train(self.actor.parameters(), LEARNING_RATE)
+        self._rows = torch.zeros(NEWEST, observed + acted)
+        """The newest observations and the script's actions there, one a frame: the last rows of (NEWEST, O + A)."""
+        keep_state(self, rows=self._rows)
 
     @property
     def settings(self) -> dict[str, JsonValue]:
@@ -115,28 +115,19 @@ class Cloning(ActingLearner):
             step = simulation.step(policy.mean(observation) + noise[t])
             reward += float(step.reward.mean())
             self._reset(step.done)
-        self.frames += STEPS * EPISODES
+        self._frames += STEPS * EPISODES
         labelled = np.concatenate(rows)
         self._seen.add(labelled[:, : policy.observation_dim])
-        self._rows = torch.cat([self._rows, torch.from_numpy(labelled.astype(np.float32))])[-NEWEST:]
+        self._rows.copy_(torch.cat([self._rows, torch.from_numpy(labelled.astype(np.float32))])[-NEWEST:])
         return {"error": self._imitate(), "reward": reward / STEPS}
-
-    def state(self) -> dict[str, Tensor]:
-        """Return everything that changes."""
-        return super().state() | {"rows": self._rows.clone()}
-
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `state` of a learner with the same arguments returned."""
-        super().restore(state)
-        self._rows = state["rows"].clone()
 
     def _imitate(self) -> float:
         """Take `UPDATES` steps towards the script's actions; return the last squared error."""
-        policy = self.policy()
+        policy, rows = self.policy(), self._rows[-min(self.frames, NEWEST) :]
         for group in self.optimizer.param_groups:
             group["lr"] = LEARNING_RATE * max(1 - self.frames / self.planned, LAST_RATE)
         for _ in range(UPDATES):
-            drawn = self._rows[torch.randint(len(self._rows), (BATCH,), generator=self._chance)]
+            drawn = rows[torch.randint(len(rows), (BATCH,), generator=self._chance)]
             observation, wanted = torch.split(drawn, [policy.observation_dim, policy.action_dim], dim=1)
             mean = self.actor(torch.from_numpy(policy.normalised(observation.double().numpy())))
             wanted = wanted.clamp(-1, 1)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -44,6 +44,9 @@ class OnlinePolicy(Protocol):
     def parameters(self) -> Iterator[nn.Parameter]:
         """Return the weights, (R, …) each."""
         ...
+
+
+P = TypeVar("P", bound=OnlinePolicy)
 
 
 class OnlineSettings(BaseModel):
@@ -85,7 +88,7 @@ class Algorithm:
     """(R,) bool, the control: such a run gets the scores of a state's candidates in random order."""
 
 
-class Improver:
+class Improver(nn.Module, Generic[P]):
     """Improves all runs of a stack side by side; a run is the same alone and in a stack.
 
     Args:
@@ -98,7 +101,8 @@ class Improver:
         ValueError: constraints on an objective without scores, or beside a temperature or budget of its own.
     """
 
-    def __init__(self, policy: OnlinePolicy, algorithm: Algorithm, hyper: OnlineSettings, seeds: Sequence[int]) -> None:
+    def __init__(self, policy: P, algorithm: Algorithm, hyper: OnlineSettings, seeds: Sequence[int]) -> None:
+        super().__init__()
         objective = OBJECTIVES[algorithm.objective] if isinstance(algorithm.objective, str) else algorithm.objective
         settings, constraints = algorithm.settings, algorithm.constraints
         if constraints is not None:
@@ -108,31 +112,34 @@ class Improver:
                 raise ValueError(f"{given[0]} is given and constraints learn the temperature: leave one of them out")
         self.policy, self.reference = policy, deepcopy(policy)
         self._objective, self._settings, self._hyper = objective, {**objective.settings, **settings}, hyper
-        self._draws, self._shuffled, self._step = Draws(seeds), algorithm.shuffled, 0
+        self._draws, self._shuffled = Draws(seeds), algorithm.shuffled
         self._weights: list[Tensor] = list(policy.parameters())
         self._reference_weights: list[Tensor] = list(self.reference.parameters())
         self._optimizer = StackedAdam(self._weights, algorithm.learning_rate)
         self._duals = Duals(constraints, policy.runs, self._weights[0].device) if constraints is not None else None
+
+    @property
+    def updates(self) -> int:
+        """Updates so far."""
+        return int(self._optimizer.steps)
 
     def update(self, observation: Tensor, scorer: Scorer) -> dict[str, Tensor]:
         """Improve the policy once at observations (R, B, O); return the objective's metrics, (R,) each.
 
         With constraints also `target_kl_over_epsilon`, `mean_kl_over_epsilon` and `std_kl_over_epsilon`.
         """
-        k = self._hyper.candidates
-        states = observation.shape[1]
+        k, states, step = self._hyper.candidates, observation.shape[1], self.updates
         with torch.no_grad():
             reference = self.reference(observation)
-            numbers = self._draws(self._step, (states, k, self.policy.action_dim))
-            uniform, normal = (each.to(observation.device) for each in numbers)
-            drawn = [reference.sample(uniform[:, :, i, 0], normal[:, :, i]) for i in range(k)]
-            action = torch.stack(drawn, dim=-2)
+            numbers = self._draws(step, (states, k, self.policy.action_dim))
+            uniform, normal = (drawn.to(observation.device) for drawn in numbers)
+            action = torch.stack([reference.sample(uniform[:, :, i, 0], normal[:, :, i]) for i in range(k)], dim=-2)
             score = scorer(observation, action)
             if self._shuffled is not None:
                 anyhow = score.gather(-1, uniform[..., 1].argsort(-1))
                 score = torch.where(self._shuffled[:, None, None], anyhow, score)
         policy = self.policy(observation)
-        batch = OnlineBatch(action, score, policy, reference, self._settings, self._hyper.paired, self._step)
+        batch = OnlineBatch(action, score, policy, reference, self._settings, self._hyper.paired, step)
         settings = self._settings if self._duals is None else self._settings | {"temperature": self._duals.temperature}
         loss, metrics = self._objective(inputs(batch, self._objective.inputs), **settings)
         if self._duals is not None:
@@ -144,32 +151,7 @@ class Improver:
             self._duals.step()
         with torch.no_grad():
             torch._foreach_lerp_(self._reference_weights, self._weights, self._hyper.refresh)
-        self._step += 1
         return metrics | {"loss": loss.detach()}
-
-    def state(self) -> dict[str, Tensor]:
-        """Return all that changes, for a checkpoint: policy, reference, optimizers, duals and the number of updates."""
-        tensors = {f"policy.{i}": weight.detach() for i, weight in enumerate(self._weights)}
-        tensors |= {f"reference.{i}": weight.detach() for i, weight in enumerate(self._reference_weights)}
-        parts = {"optimizer": self._optimizer} | ({} if self._duals is None else {"duals": self._duals})
-        tensors |= {f"{part}.{name}": each for part, owner in parts.items() for name, each in owner.state().items()}
-        return tensors | {"updates": torch.tensor(self._step)}
-
-    @torch.no_grad()
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `state` of an improver with the same arguments returned."""
-        for name, weights in (("policy", self._weights), ("reference", self._reference_weights)):
-            for i, weight in enumerate(weights):
-                weight.copy_(state[f"{name}.{i}"])
-        self._optimizer.restore(within(state, "optimizer."))
-        if self._duals is not None:
-            self._duals.restore(within(state, "duals."))
-        self._step = int(state["updates"])
-
-
-def within(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Return the part of a checkpoint whose names begin with `prefix`, by what follows it."""
-    return {name.removeprefix(prefix): each for name, each in state.items() if name.startswith(prefix)}
 
 
 class Draws:

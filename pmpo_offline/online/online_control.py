@@ -11,15 +11,15 @@ side; observations are normalised by the moments of what a run has observed so f
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
-from pmpo_offline.online.improver import Algorithm, Draws, Improver, OnlineSettings, within
+from pmpo_offline.online.improver import Algorithm, Draws, Improver, OnlineSettings
 from pmpo_offline.online.optimization import Constraints
 from pmpo_offline.online.replay import ENDED, GOES_ON, Replay, ReplayRows, retrace
 from pmpo_offline.online.vector_env import VectorEnv
@@ -27,6 +27,7 @@ from pmpo_offline.policies.behavior import FARTHEST, BehaviorPolicy
 from pmpo_offline.policies.network import StackedLinear
 from pmpo_offline.policies.perceptron import PerceptronPolicy
 from pmpo_offline.tasks.control import Rules
+from pmpo_offline.training.checkpoint import keep_state
 from pmpo_offline.training.critics.double_q import Adam, DoubleQ
 
 SMALLEST_SCALE = 1e-2
@@ -92,7 +93,7 @@ class ControlSettings(BaseModel):
         return self
 
 
-class OnlineControl:
+class OnlineControl(nn.Module):
     """R runs of one algorithm on a task; with one run a `behavior.Learner`.
 
     Args:
@@ -111,6 +112,7 @@ class OnlineControl:
         frames: int | None = None,
         settings: ControlSettings | None = None,
     ) -> None:
+        super().__init__()
         self._settings, self._algorithm = settings or ControlSettings(), algorithm
         hyper = self._settings
         self.planned = frames or PLANNED * len(seeds)
@@ -118,17 +120,22 @@ class OnlineControl:
         _, _, observed = self._environments.observation.shape
         acted = rules.action_dim
         self._replay = Replay(hyper.ticks, len(seeds), hyper.environments, observed, acted)
-        self._policy = PerceptronPolicy(seeds, (observed, *hyper.hidden, acted), std=hyper.std, pace=hyper.pace)
-        self._improver = Improver(self._policy, algorithm, hyper.improvement, seeds)
+        policy = PerceptronPolicy(seeds, (observed, *hyper.hidden, acted), std=hyper.std, pace=hyper.pace)
+        self._improver = Improver(policy, algorithm, hyper.improvement, seeds)
         self._critic = DoubleQ(seeds, observed + acted, hyper.critic_hidden, 0.0, torch.device("cpu"))
         _zero_heads(self._critic)
         self._critic_optimizer = Adam(self._critic.weights, hyper.critic_rate)
         self._acting, self._picking = Draws(seeds, "act"), Draws(seeds, "pick")
         self._center = torch.zeros(len(seeds), 1, observed, dtype=torch.float64)
         self._square = torch.ones(len(seeds), 1, observed, dtype=torch.float64)
-        self._ticks = self._updates = 0
-        self.frames = 0
+        critic = enumerate([*self._critic_optimizer.tensors, *self._critic.slow_weights])
+        moments = {"center": self._center, "square": self._square}
+        keep_state(self, **moments, **{f"critic_{i}": values for i, values in critic})
+
+    @property
+    def frames(self) -> int:
         """Control steps taken so far, of all environments of all runs."""
+        return self._environments.frames
 
     @property
     def settings(self) -> dict[str, JsonValue]:
@@ -140,44 +147,20 @@ class OnlineControl:
         metrics: dict[str, Tensor] = {}
         for _ in range(CHUNK):
             self._act()
-            if self._ticks >= self._settings.warmup:
+            if self._replay.written >= self._settings.warmup:
                 metrics = self._learn()
-        return {name: float(each.mean()) for name, each in metrics.items()}
+        return {name: float(values.mean()) for name, values in metrics.items()}
 
     def policy(self, run: int = 0) -> BehaviorPolicy:
         """Return the policy of a run as it is now."""
-        layers = [layer for layer in self._policy.network if isinstance(layer, StackedLinear)]
+        layers = [layer for layer in self._improver.policy.network if isinstance(layer, StackedLinear)]
         return BehaviorPolicy(
             center=self._center[run, 0].float().numpy(),
             scale=self._scale[run, 0].float().numpy(),
             weights=tuple(layer.weight[run].detach().numpy().copy() for layer in layers),
             biases=tuple(layer.bias[run, 0].detach().numpy().copy() for layer in layers),
-            log_std=self._policy.log_std[run, 0].detach().numpy().copy(),
+            log_std=self._improver.policy.log_std[run, 0].detach().numpy().copy(),
         )
-
-    def state(self) -> dict[str, Tensor]:
-        """Return everything that changes, the replay too."""
-        parts: dict[str, VectorEnv | Replay | Improver]
-        parts = {"environments": self._environments, "replay": self._replay, "improver": self._improver}
-        tensors = {f"{part}.{name}": each for part, owner in parts.items() for name, each in owner.state().items()}
-        critic = [*self._critic_optimizer.tensors, *self._critic.slow_weights]
-        tensors |= {f"critic.{i}": each for i, each in enumerate(critic)}
-        counts = {"ticks": torch.tensor(self._ticks), "updates": torch.tensor(self._updates)}
-        tensors |= {"center": self._center, "square": self._square, **counts}
-        return {name: each.detach().clone() for name, each in tensors.items()}
-
-    @torch.no_grad()
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `state` of a learner with the same arguments returned."""
-        self._environments.restore(within(state, "environments."))
-        self._replay.restore(within(state, "replay."))
-        self._improver.restore(within(state, "improver."))
-        for i, each in enumerate([*self._critic_optimizer.tensors, *self._critic.slow_weights]):
-            each.copy_(state[f"critic.{i}"])
-        self._center.copy_(state["center"])
-        self._square.copy_(state["square"])
-        self._ticks, self._updates = int(state["ticks"]), int(state["updates"])
-        self.frames = self._environments.frames
 
     @property
     def _scale(self) -> Tensor:
@@ -191,20 +174,21 @@ class OnlineControl:
     @torch.no_grad()
     def _act(self) -> None:
         """Take one tick in every environment."""
-        observation, end = self._environments.observation, self._environments.end
+        observation, end, tick = self._environments.observation, self._environments.end, int(self._replay.written)
         for mean, values in ((self._center, observation), (self._square, observation.double().square())):
-            mean.lerp_(values.double().mean(1, keepdim=True), 1 / (self._ticks + 1))
-        drawn = self._policy(self._normalised(observation))
-        uniform, normal = self._acting(self._ticks, (observation.shape[1], 1, self._policy.action_dim))
+            mean.lerp_(values.double().mean(1, keepdim=True), 1 / (tick + 1))
+        drawn = self._improver.policy(self._normalised(observation))
+        uniform, normal = self._acting(tick, (observation.shape[1], 1, self._improver.policy.action_dim))
         action = drawn.sample(uniform[:, :, 0, 0], normal[:, :, 0])
         reward = self._environments.step(action)
         self._replay.add(ReplayRows(observation, action, drawn.log_prob(action), reward, end))
-        self._ticks, self.frames = self._ticks + 1, self._environments.frames
 
     def _learn(self) -> dict[str, Tensor]:
         """Fit Q to the reference on some stretches, then improve the policy there; return metrics (R,)."""
         hyper = self._settings
-        numbers = self._picking(self._updates, (hyper.stretches, hyper.length, self._policy.action_dim))
+        numbers = self._picking(
+            self._improver.updates, (hyper.stretches, hyper.length, self._improver.policy.action_dim)
+        )
         uniform, noise = numbers[0][:, :, 0], numbers[1].flatten(1, 2)
         rows = self._replay.sample(uniform, hyper.length + 1)
         seen = self._normalised(rows.observation.flatten(1, 2)).view_as(rows.observation)
@@ -213,11 +197,10 @@ class OnlineControl:
         taken = (rows.end[:, :, :-1] == GOES_ON).flatten(1).float()
         error = self._fit(states, rows.action[:, :, :-1].flatten(1, 2), target, taken)
         metrics = self._improver.update(states[:, :: hyper.thin], self._score)
-        self._updates += 1
         return metrics | {
             "critic": error,
             "value": (target * taken).sum(1) / taken.sum(1),
-            "std": self._policy.log_std.detach().exp().mean((1, 2)),
+            "std": self._improver.policy.log_std.detach().exp().mean((1, 2)),
         }
 
     @torch.no_grad()

@@ -7,22 +7,23 @@ one its deviation (`objectives.duals`). A run depends on its own values alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from pmpo_offline.objectives.divergences import gaussian_kl_decoupled
 from pmpo_offline.objectives.duals import kl_over_epsilon, temperature_loss, trust_region
 from pmpo_offline.objectives.rows import Setting
 from pmpo_offline.policies import Mixture
+from pmpo_offline.training.checkpoint import keep_state
 
 _DECAY, _DECAY_SQUARE, _TINY = 0.9, 0.999, 1e-8  # the authors' own
 
 
-class StackedAdam:
+class StackedAdam(nn.Module):
     """Kingma and Ba, *Adam*, arXiv 1412.6980, Algorithm 1, run by run, each with a learning rate of its own.
 
     Args:
@@ -31,42 +32,34 @@ class StackedAdam:
     """
 
     def __init__(self, weights: Iterable[Tensor], learning_rate: float | Tensor) -> None:
+        super().__init__()
         self._weights = list(weights)
         first = self._weights[0]
         rate = torch.as_tensor(learning_rate, dtype=first.dtype, device=first.device).expand(len(first), 1)
         self._rate = [rate.reshape(-1, *[1] * (weight.dim() - 1)) for weight in self._weights]
         self._average = [torch.zeros_like(weight) for weight in self._weights]
         self._square = [torch.zeros_like(weight) for weight in self._weights]
-        self._step = 0
+        self.steps = torch.tensor(0)
+        moments = {"average": self._average, "square": self._square}
+        named = {f"{name}_{i}": value for name, values in moments.items() for i, value in enumerate(values)}
+        keep_state(self, steps=self.steps, **named)
 
     @torch.no_grad()
     def step(self) -> None:
         """Move the weights against their gradients and forget the gradients."""
-        gradients = [torch.zeros_like(each) if each.grad is None else each.grad for each in self._weights]
-        self._step += 1
+        gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in self._weights]
+        self.steps += 1
+        step = int(self.steps)
         torch._foreach_lerp_(self._average, gradients, 1 - _DECAY)
         torch._foreach_mul_(self._square, _DECAY_SQUARE)
         torch._foreach_addcmul_(self._square, gradients, gradients, 1 - _DECAY_SQUARE)
         deviation = torch._foreach_sqrt(self._square)
-        torch._foreach_div_(deviation, (1 - _DECAY_SQUARE**self._step) ** 0.5)
+        torch._foreach_div_(deviation, (1 - _DECAY_SQUARE**step) ** 0.5)
         torch._foreach_add_(deviation, _TINY)
         moves = torch._foreach_mul(self._average, self._rate)
-        torch._foreach_addcdiv_(self._weights, moves, deviation, -1 / (1 - _DECAY**self._step))
+        torch._foreach_addcdiv_(self._weights, moves, deviation, -1 / (1 - _DECAY**step))
         for weight in self._weights:
             weight.grad = None
-
-    def state(self) -> dict[str, Tensor]:
-        """Return the moments of the gradients, for a checkpoint; the weights are not included."""
-        moments = {"average": self._average, "square": self._square}
-        named = {f"{name}.{i}": each for name, values in moments.items() for i, each in enumerate(values)}
-        return named | {"step": torch.tensor(self._step)}
-
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `state` returned."""
-        for name, values in (("average", self._average), ("square", self._square)):
-            for i, each in enumerate(values):
-                each.copy_(state[f"{name}.{i}"])
-        self._step = int(state["step"])
 
 
 @dataclass(frozen=True)
@@ -91,12 +84,12 @@ class Constraints:
     shrinks."""
 
     def __post_init__(self) -> None:
-        for each in fields(self):
-            if not bool((torch.as_tensor(getattr(self, each.name)) > 0).all()):
-                raise ValueError(f"{each.name} of the constraints is above 0, not {getattr(self, each.name)}")
+        for name, value in vars(self).items():
+            if not (torch.as_tensor(value) > 0).all():
+                raise ValueError(f"{name} of the constraints is above 0, not {value}")
 
 
-class Duals:
+class Duals(nn.Module):
     """The temperature and the two multipliers of R runs.
 
     Args:
@@ -106,10 +99,12 @@ class Duals:
     """
 
     def __init__(self, constraints: Constraints, runs: int, device: torch.device) -> None:
+        super().__init__()
         self._constraints = constraints
         # The inverse of the softplus, in a form that does not overflow.
         starts = [value + math.log(-math.expm1(-value)) for value in constraints.start]
         self._raw = [torch.full((runs, 1), start, device=device, requires_grad=True) for start in starts]
+        keep_state(self, **{f"raw_{i}": raw for i, raw in enumerate(self._raw)})
         self._optimizer = StackedAdam(self._raw, constraints.learning_rate)
 
     @property
@@ -139,7 +134,7 @@ class Duals:
         if policy.log_weight.shape[-1] != 1:
             raise ValueError(f"trust regions are for single Gaussians, not mixtures of {policy.log_weight.shape[-1]}")
         budget = self._constraints
-        moments = (each.squeeze(-2) for p in (reference, policy) for each in (p.mean, p.log_std))  # (R, B, A)
+        moments = (values.squeeze(-2) for p in (reference, policy) for values in (p.mean, p.log_std))  # (R, B, A)
         of_mean, of_std = gaussian_kl_decoupled(*moments)  # (R, B)
         temperature, of_means, of_stds = (softplus(raw) for raw in self._raw)
         mean_penalty, mean_dual = trust_region(of_mean, of_means, budget.mean)
@@ -154,14 +149,3 @@ class Duals:
     def step(self) -> None:
         """Move the duals against the gradients that the last loss left."""
         self._optimizer.step()
-
-    def state(self) -> dict[str, Tensor]:
-        """Return the duals and their optimizer's state, for a checkpoint."""
-        return {f"raw.{i}": raw.detach() for i, raw in enumerate(self._raw)} | self._optimizer.state()
-
-    @torch.no_grad()
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `state` returned."""
-        for i, raw in enumerate(self._raw):
-            raw.copy_(state[f"raw.{i}"])
-        self._optimizer.restore(state)

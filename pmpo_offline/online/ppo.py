@@ -6,7 +6,7 @@ A small network acts; a larger one, the critic, is not needed once training is o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from pmpo_offline.online.acting import ACTOR, ActingLearner, RunningStats, perceptron
 from pmpo_offline.tasks.control import Rules
 from pmpo_offline.tasks.simulated import Array, Bools
+from pmpo_offline.training.checkpoint import keep_state
 
 CRITIC = 128
 """Units of either of two layers."""
@@ -129,12 +130,13 @@ class PPO(ActingLearner):
         self.actor = perceptron((observed, ACTOR, ACTOR, acted), 0.01, self._chance)
         self._critic = perceptron((observed, CRITIC, CRITIC, 1), 1.0, self._chance)
         self.log_std = nn.Parameter(torch.full((acted,), math.log(config.std)))
-        self.weights = [*self.actor.parameters(), *self._critic.parameters(), self.log_std]
-        self.optimizer = torch.optim.Adam(self.weights, lr=config.learning_rate, eps=1e-5, fused=True)
+        weights = [*self.actor.parameters(), *self._critic.parameters(), self.log_std]
+        self._train(weights, config.learning_rate, eps=1e-5)
         self._returned = RunningStats(1)
         self._seen.add(self._simulation.observation)
         self._owed = np.zeros(config.episodes)
         """Discounted sums of the rewards of the episodes so far, (n,)."""
+        keep_state(self, owed=self._owed)
 
     @property
     def settings(self) -> dict[str, JsonValue]:
@@ -155,8 +157,8 @@ class PPO(ActingLearner):
             action[t] = policy.mean(simulation.observation) + std * noise[t].numpy()
             raw[t], terminated[t], ended[t] = self._act(action[t])
             final.append(simulation.observation.copy())
-            sums[t] = self._owed = raw[t] + config.discount * self._owed
-            self._owed = np.where(ended[t], 0.0, self._owed)
+            sums[t] = raw[t] + config.discount * self._owed
+            self._owed[:] = np.where(ended[t], 0.0, sums[t])
             self._reset(ended[t])
             observations.append(simulation.observation.copy())
         self._returned.add(sums.reshape(-1, 1))
@@ -180,17 +182,6 @@ class PPO(ActingLearner):
         )
         self._seen.add(seen[1:].reshape(-1, seen.shape[-1]))
         return metrics | {"reward": float(raw.mean()) / config.repeat, "std": float(std.mean())}
-
-    def state(self) -> dict[str, Tensor]:
-        """Return everything that changes."""
-        own = {"returned": self._returned.values.clone(), "owed": torch.from_numpy(self._owed.copy())}
-        return super().state() | own
-
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `state` of a learner with the same arguments returned."""
-        super().restore(state)
-        self._returned.values.copy_(state["returned"])
-        self._owed = state["owed"].numpy().copy()
 
     def _improve(self, x: Tensor, action: Tensor, logp: Tensor, advantage: Tensor, target: Tensor) -> dict[str, float]:
         """Improve actor and critic on rows: x (B, O), action (B, A), the others (B,)."""
@@ -222,7 +213,7 @@ class PPO(ActingLearner):
             reward[running] += step.reward
             if bonus is not None:
                 reward[running] += bonus(step.observation)
-            self.frames += len(running)
+            self._frames += len(running)
             running = running[~step.done]
             if not len(running):
                 break

@@ -15,11 +15,12 @@ When the ring is full, the oldest tick is overwritten.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from pmpo_offline.training.checkpoint import keep_state
 
 GOES_ON, CUT_OFF, ENDED = 0, 1, 2
 """Values of `end`: a step is taken in this row; or none is, because the episode was cut off or has ended."""
@@ -40,7 +41,7 @@ class ReplayRows(NamedTuple):
     """(R, …), uint8."""
 
 
-class Replay:
+class Replay(nn.Module):
     """A ring of ticks for R runs with E environments each.
 
     Args:
@@ -52,6 +53,7 @@ class Replay:
     """
 
     def __init__(self, ticks: int, runs: int, environments: int, observation_dim: int, action_dim: int) -> None:
+        super().__init__()
         self._shape = shape = (ticks, runs, environments)
         self._rings = ReplayRows(
             torch.zeros(*shape, observation_dim),
@@ -60,18 +62,20 @@ class Replay:
             torch.zeros(shape),
             torch.zeros(shape, dtype=torch.uint8),
         )
-        self._written = 0
+        self.written = torch.tensor(0)
+        """Ticks so far, those that were overwritten too."""
+        keep_state(self, written=self.written, **self._rings._asdict())
 
     def __len__(self) -> int:
         """Return how many ticks are held."""
-        return min(self._written, self._shape[0])
+        return min(int(self.written), self._shape[0])
 
     def add(self, rows: ReplayRows) -> None:
         """Write a tick, rows (R, E, …)."""
-        place = self._written % self._shape[0]
+        place = int(self.written) % self._shape[0]
         for ring, row in zip(self._rings, rows, strict=True):
             ring[place] = row
-        self._written += 1
+        self.written += 1
 
     def sample(self, uniform: Tensor, length: int) -> ReplayRows:
         """Draw stretches of consecutive rows of one environment each, (R, S, length, …).
@@ -91,20 +95,9 @@ class Replay:
         first, environment = (
             (uniform[..., i].double() * choices).long() for i, choices in enumerate((held - length + 1, environments))
         )
-        tick = (self._written - held + first.unsqueeze(-1) + torch.arange(length)) % ticks
+        tick = (int(self.written) - held + first.unsqueeze(-1) + torch.arange(length)) % ticks
         row = (tick * runs + torch.arange(runs)[:, None, None]) * environments + environment.unsqueeze(-1)
         return ReplayRows(*(ring.flatten(0, 2)[row] for ring in self._rings))
-
-    def state(self) -> dict[str, Tensor]:
-        """Return all that is held, for a checkpoint: the ticks, and how many were ever written."""
-        held = {name: ring[: len(self)] for name, ring in self._rings._asdict().items()}
-        return held | {"written": torch.tensor(self._written)}
-
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `state` returned."""
-        self._written = int(state["written"])
-        for name, ring in self._rings._asdict().items():
-            ring[: len(self)] = state[name]
 
 
 def retrace(reward: Tensor, discount: Tensor, value: Tensor, action_value: Tensor, trace: Tensor) -> Tensor:

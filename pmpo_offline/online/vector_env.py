@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from pmpo_offline.online.replay import CUT_OFF, ENDED, GOES_ON
 from pmpo_offline.runtime.random_words import random_words
 from pmpo_offline.tasks.control import Rules, Simulation
+from pmpo_offline.training.checkpoint import keep_state
 
 
-class VectorEnv:
+class VectorEnv(nn.Module):
     """R runs with E environments each. A run has the same beginnings alone and in a stack.
 
     After an episode's last step its final observation takes one tick, in which its environment takes no step.
@@ -28,6 +29,7 @@ class VectorEnv:
     """
 
     def __init__(self, rules: Rules, seeds: Sequence[int], environments: int, repeat: int) -> None:
+        super().__init__()
         self._seeds, self._repeat = list(seeds), repeat
         self._shape = len(seeds), environments
         everywhere = np.arange(len(seeds) * environments)
@@ -36,8 +38,13 @@ class VectorEnv:
         self._begin(everywhere)
         self._simulation.elapsed[:] = everywhere % environments * rules.horizon // environments
         self._end = np.full(len(everywhere), GOES_ON, np.uint8)
-        self.frames = 0
+        self._frames = torch.tensor(0)
+        keep_state(self, end=self._end, begun=self._begun, frames=self._frames, **self._simulation.arrays())
+
+    @property
+    def frames(self) -> int:
         """Control steps so far, of all environments."""
+        return int(self._frames)
 
     @property
     def observation(self) -> Tensor:
@@ -60,7 +67,7 @@ class VectorEnv:
             step = self._simulation.step(actions[going], going)
             self._end[going] = np.where(step.terminated, ENDED, np.where(step.truncated, CUT_OFF, GOES_ON))
             reward[going] += step.reward
-            self.frames += len(going)
+            self._frames += len(going)
             going = going[~step.done]
             if not len(going):
                 break
@@ -68,19 +75,6 @@ class VectorEnv:
             self._begin(over)
             self._end[over] = GOES_ON
         return torch.from_numpy(reward.astype(np.float32)).view(self._shape)
-
-    def state(self) -> dict[str, Tensor]:
-        """Return all episodes, for a checkpoint."""
-        arrays: dict[str, NDArray[np.generic]] = {"end": self._end.copy(), "begun": self._begun.copy()}
-        tensors = {name: torch.from_numpy(each) for name, each in (arrays | self._simulation.save()).items()}
-        return tensors | {"frames": torch.tensor(self.frames)}
-
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `state` returned."""
-        arrays = {name: tensor.numpy() for name, tensor in state.items()}
-        self._simulation.restore(arrays)
-        self._end[:], self._begun[:] = arrays["end"], arrays["begun"]
-        self.frames = int(state["frames"])
 
     def _begin(self, index: NDArray[np.intp]) -> None:
         seeds = []

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from pmpo_offline import __version__
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
@@ -84,3 +86,9 @@ def allocate_moments(optimizer: torch.optim.Adam | torch.optim.AdamW) -> list[Te
             "exp_avg_sq": torch.zeros_like(weight),
         }
     return [moment for weight in weights for moment in optimizer.state[weight].values()]
+
+
+def keep_state(module: nn.Module, **values: Tensor | NDArray[np.generic]) -> None:
+    """Add tensors and arrays that change in place to a module's state, so that `load_state_dict` restores them."""
+    for name, value in values.items():
+        module.register_buffer(f"kept_{name}", torch.as_tensor(value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import mujoco
@@ -14,6 +15,7 @@ from benchmarks.experiments.online import run
 from pmpo_offline import on_progress
 from pmpo_offline.online.online_control import ControlSettings
 from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.tasks.control import rules
 
 TASK = "dm_control/cartpole-swingup"
 
@@ -23,7 +25,9 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs of few steps."""
     small = ControlSettings(environments=4, warmup=6, length=4, stretches=2, critic_hidden=(8, 8), ticks=200)
     monkeypatch.setattr("pmpo_offline.online.online_control.ControlSettings", lambda: small)
-    monkeypatch.setattr(run, "FRAMES", {TASK: 2_400})
+    monkeypatch.setattr("pmpo_offline.online.online_control.CHUNK", 20)
+    monkeypatch.setattr(run, "FRAMES", {TASK: 480})
+    monkeypatch.setattr(run, "rules", lambda name: replace(rules(name), horizon=100))
     for name, number in (("EVALUATIONS", 2), ("EPISODES", 2)):
         monkeypatch.setattr(run, name, number)
 

@@ -13,10 +13,10 @@ def assert_resumes(uninterrupted: Any, first: Any, second: Any) -> None:
         uninterrupted.advance()
     for _ in range(3):
         first.advance()
-    second.restore(first.state())
+    second.load_state_dict(first.state_dict())
     for _ in range(3):
         second.advance()
     assert second.frames == uninterrupted.frames > 0
-    expected, found = uninterrupted.state(), second.state()
+    expected, found = uninterrupted.state_dict(), second.state_dict()
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)

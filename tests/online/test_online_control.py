@@ -96,11 +96,11 @@ def test_the_exported_policy_is_the_one_that_learns() -> None:
     control = small("mpo", 3, 8)
     control.advance()
     observation = torch.randn(2, 7, 5) * 3
-    mean = control._policy(control._normalised(observation)).mean.squeeze(-2).detach().numpy()
+    mean = control._improver.policy(control._normalised(observation)).mean.squeeze(-2).detach().numpy()
     for run in range(2):
         policy = control.policy(run)
         assert np.allclose(policy.mean(observation[run].numpy()), mean[run], atol=1e-5)
-        assert np.array_equal(policy.log_std, control._policy.log_std[run, 0].detach().numpy())
+        assert np.array_equal(policy.log_std, control._improver.policy.log_std[run, 0].detach().numpy())
     before = control.policy(0).mean(observation[0].numpy())
     kept = control.policy(0)
     control.advance()
@@ -111,10 +111,10 @@ def test_the_exported_policy_is_the_one_that_learns() -> None:
 def test_resuming_equals_going_on_to_the_bit(algo: str) -> None:
     whole, resumed = small(algo, 0, 5), small(algo, 0, 5)
     whole.advance()
-    resumed.restore(whole.state())
+    resumed.load_state_dict(whole.state_dict())
     for _ in range(2):
         assert whole.advance() == resumed.advance()
-    one, two = whole.state(), resumed.state()
+    one, two = whole.state_dict(), resumed.state_dict()
     assert one.keys() == two.keys()
     for name in one:
         assert torch.equal(one[name], two[name]), name
@@ -135,7 +135,7 @@ def test_the_reference_moves_slowly_towards_the_policy() -> None:
     control = small("pmpo", 0)
     control.advance()
     state = torch.randn(1, 50, 5)
-    both = (control._improver.reference(state), control._policy(state))
+    both = (control._improver.reference(state), control._improver.policy(state))
     moments = [each.squeeze(-2).detach() for p in both for each in (p.mean, p.log_std)]
     assert 0 < float(gaussian_kl(*moments).mean()) < 10
 

@@ -72,7 +72,7 @@ def test_resuming_changes_nothing() -> None:
     action = actions(20, 2, 3)
     for each in action[:9]:
         whole.step(each)
-    resumed.restore(whole.state())
+    resumed.load_state_dict(whole.state_dict())
     for each in action[9:]:
         assert torch.equal(whole.step(each), resumed.step(each))
         assert torch.equal(whole.observation, resumed.observation)

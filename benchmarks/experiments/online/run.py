@@ -21,7 +21,7 @@ import numpy as np
 import polars as pl
 import torch
 import typer
-from torch import Tensor
+from torch import nn
 
 from benchmarks.experiments import shared
 from benchmarks.experiments.online import report
@@ -109,18 +109,18 @@ class Cell:
         return f"{self.task.partition('/')[2]}-{self.algo}-{hash_json(facts)[:12]}"
 
 
-class Learners:
+class Learners(nn.Module):
     """The runs of a cell: one stack, or for PPO one learner a seed."""
 
     def __init__(self, cell: Cell, task: Rules) -> None:
+        super().__init__()
         seeds, frames = [seed for _, seed in cell.runs], FRAMES[cell.task]
         self._runs = len(seeds)
-        self._stack: OnlineControl | None = None
-        if cell.algo != PPO_ALONE:
-            self._stack = OnlineControl(task, seeds, cell.algorithm, frames * self._runs)
-            self._every: list[Any] = [self._stack]
-        else:
-            self._every = [PPO(task, seed, frames) for seed in seeds]
+        self._every: Any = nn.ModuleList(
+            [PPO(task, seed, frames) for seed in seeds]
+            if cell.algo == PPO_ALONE
+            else [OnlineControl(task, seeds, cell.algorithm, frames * self._runs)]
+        )
 
     @property
     def frames(self) -> int:
@@ -134,19 +134,9 @@ class Learners:
 
     def policies(self) -> list[BehaviorPolicy]:
         """Return every run's policy as it is now."""
-        if self._stack is not None:
-            return [self._stack.policy(run) for run in range(self._runs)]
+        if len(self._every) < self._runs:  # one stack
+            return [self._every[0].policy(run) for run in range(self._runs)]
         return [learner.policy() for learner in self._every]
-
-    def state(self) -> dict[str, Tensor]:
-        """Return all that changes, for a checkpoint."""
-        return {f"{i}/{name}": each for i, one in enumerate(self._every) for name, each in one.state().items()}
-
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `state` returned."""
-        for i, learner in enumerate(self._every):
-            prefix = f"{i}/"
-            learner.restore({n.removeprefix(prefix): each for n, each in state.items() if n.startswith(prefix)})
 
 
 def train(cell: Cell, unfinished: Path) -> pl.DataFrame:
@@ -158,7 +148,7 @@ def train(cell: Cell, unfinished: Path) -> pl.DataFrame:
     spent = 0.0
     if unfinished.exists():
         state, facts = load_tensors(unfinished)
-        learners.restore(state)
+        learners.load_state_dict(state)
         rows, spent = json.loads(facts["rows"]), float(facts["spent"])
     planned = FRAMES[cell.task]
     beginnings = [int(word >> np.uint64(32)) for word in random_words(EPISODES, "online control")]
@@ -171,7 +161,7 @@ def train(cell: Cell, unfinished: Path) -> pl.DataFrame:
                 described["cpu"] = cpu / len(cell.runs)
                 played = returns(policy, task, beginnings)
                 rows += [{**described, "episode": i, "return": float(each)} for i, each in enumerate(played)]
-            save_tensors(unfinished, learners.state(), rows=json.dumps(rows), spent=repr(cpu))
+            save_tensors(unfinished, learners.state_dict(), rows=json.dumps(rows), spent=repr(cpu))
         progress.report(f"{cell.algo} on {cell.task}", min(learners.frames, planned), planned)
         if learners.frames >= planned:
             return pl.DataFrame(rows, schema_overrides={"seed": pl.Int16, "episode": pl.Int16, "return": pl.Float32})

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -27,7 +27,6 @@ from pmpo_offline.tasks.simulated import Array, Bools, Index, Physics, Step, log
 from pmpo_offline.tasks.task import Outcome
 
 _STATE = mujoco.mjtState.mjSTATE_FULLPHYSICS.value
-_SAVED = ("state", "sensors", "target", "elapsed", "observation")
 
 
 @dataclass(frozen=True)
@@ -159,15 +158,10 @@ class Simulation:
         self.observation[which] = observation = self.rules.observe(now)
         return Step(observation, reward, terminated, truncated)
 
-    def save(self) -> dict[str, NDArray[np.generic]]:
-        """Return copies of all episodes, for a checkpoint."""
-        return {name: getattr(self, name).copy() for name in _SAVED}
-
-    def restore(self, saved: Mapping[str, NDArray[np.generic]]) -> None:
-        """Continue the episodes that `save` returned, none of them over."""
-        for name in _SAVED:
-            getattr(self, name)[:] = saved[name]
-        self._over[:] = False
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """Return the arrays that hold all episodes, for a checkpoint to copy and to restore in place."""
+        names = ("state", "sensors", "target", "elapsed", "observation")
+        return {name: getattr(self, name) for name in names} | {"over": self._over}
 
     def _checked(self, action: Array, index: Index) -> Array:
         """Return the actions of the episodes `index`, clipped; raises what `step` raises."""
