@@ -19,10 +19,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 from torch import Tensor, nn
 
+from pmpo_offline.online.acting import VectorEnv
 from pmpo_offline.online.improver import Algorithm, Draws, Improver, OnlineSettings
 from pmpo_offline.online.optimization import Constraints
 from pmpo_offline.online.replay import ENDED, GOES_ON, Replay, ReplayRows, retrace
-from pmpo_offline.online.vector_env import VectorEnv
 from pmpo_offline.policies.behavior import FARTHEST, BehaviorPolicy
 from pmpo_offline.policies.network import StackedLinear
 from pmpo_offline.policies.perceptron import PerceptronPolicy

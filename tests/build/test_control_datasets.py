@@ -10,7 +10,7 @@ from pmpo_offline.declarations import catalog
 from pmpo_offline.policies.behavior import BehaviorPolicy
 from pmpo_offline.tasks import CollectionSpec, get
 from pmpo_offline.tasks.control import RULES
-from pmpo_offline.tasks.control.behaviors import weights_file
+from pmpo_offline.tasks.control.task import weights_file
 
 LEVELS = {
     "random": {"random"},

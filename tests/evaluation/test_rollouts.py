@@ -13,8 +13,7 @@ from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.runtime.progress import on_progress
 from pmpo_offline.tasks import get
 from pmpo_offline.tasks.stacking.scene import TRIPLETS
-from pmpo_offline.tasks.stacking.script import StackingBehavior
-from pmpo_offline.tasks.stacking.task import held_out_layouts, record
+from pmpo_offline.tasks.stacking.task import StackingBehavior, held_out_layouts, record
 
 TASK, EPISODES = "rgb-stacking/proxy", 6
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from pmpo_offline.online.acting import VectorEnv
 from pmpo_offline.online.replay import CUT_OFF, ENDED, GOES_ON
-from pmpo_offline.online.vector_env import VectorEnv
 from pmpo_offline.tasks.control import Rules, Simulation, rules
 
 HORIZON = 6

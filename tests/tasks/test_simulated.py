@@ -16,9 +16,8 @@ from pmpo_offline.runtime.progress import on_progress
 from pmpo_offline.tasks import CollectionSpec, Experience, get
 from pmpo_offline.tasks.simulated import SEEDS_APART, collect
 from pmpo_offline.tasks.stacking.scene import random_layout, random_triplet
-from pmpo_offline.tasks.stacking.script import StackingBehavior
 from pmpo_offline.tasks.stacking.simulation import StackingSimulation
-from pmpo_offline.tasks.stacking.task import record
+from pmpo_offline.tasks.stacking.task import StackingBehavior, record
 
 DECLARED = catalog.dataset("rgb-stacking/proxy-v0").behavior
 BEHAVIORS = tuple(StackingBehavior.model_validate(each) for each in DECLARED)

@@ -30,7 +30,7 @@ from pmpo_offline.data import Dataset, Rows, columns
 from pmpo_offline.policies.behavior import BehaviorPolicy
 from pmpo_offline.runtime import progress
 from pmpo_offline.tasks.control import rules
-from pmpo_offline.tasks.control.behaviors import weights_file
+from pmpo_offline.tasks.control.task import weights_file
 from pmpo_offline.training import CriticEstimates, CriticSettings, fit_critic
 from pmpo_offline.training.critics.cross_fitted import returns_to_go
 

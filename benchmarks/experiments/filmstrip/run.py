@@ -25,9 +25,8 @@ from pmpo_offline.declarations import catalog
 from pmpo_offline.runtime.errors import unknown
 from pmpo_offline.tasks.simulated import Array, Choose, Index, Step, play
 from pmpo_offline.tasks.stacking.scene import Triplet, compile_scene
-from pmpo_offline.tasks.stacking.script import Script, StackingBehavior, correlated_noise
 from pmpo_offline.tasks.stacking.simulation import HORIZON, StackingSimulation
-from pmpo_offline.tasks.stacking.task import held_out_layouts
+from pmpo_offline.tasks.stacking.task import Script, StackingBehavior, correlated_noise, held_out_layouts
 from pmpo_offline.training import train
 
 RECIPE = "rgb-stacking/proxy-v0"  # declares the behaviours

@@ -20,7 +20,7 @@ from benchmarks.experiments import shared
 from benchmarks.experiments.shared import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED
 from pmpo_offline.evaluation.statistics import Interval, bootstrap
 from pmpo_offline.policies import Mixture
-from pmpo_offline.tasks.bandit.functions import BAD, GMM, GOOD
+from pmpo_offline.tasks.bandit import BAD, GMM, GOOD
 
 Shown = Mapping[tuple[str, str, float], tuple[Mixture, Tensor]]
 """Mixture (1, 1, K, ...) and labels (N,) by learner, kind and amount."""

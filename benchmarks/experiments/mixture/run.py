@@ -34,7 +34,7 @@ from pmpo_offline.data import Dataset, columns
 from pmpo_offline.declarations import catalog
 from pmpo_offline.objectives import stability
 from pmpo_offline.policies import Mixture
-from pmpo_offline.tasks.bandit.functions import GMM, GOOD
+from pmpo_offline.tasks.bandit import GMM, GOOD
 
 DATASET = "bandit/gmm-v0"
 CONDITIONS = {"share": (0.001, 0.01, 0.1, 0.5), "budget": (50, 500), "noise": (0.1, 0.2)}

@@ -1,6 +1,6 @@
 """Continuous control: dm_control's suite and Gymnasium's MuJoCo tasks in one batched simulator.
 
-simulation, planar ── dm_suite, gymnasium_v5 (rules) ── behaviors (shipped policies) ── task
+simulation, planar ── dm_suite, gymnasium_v5 (rules) ── task (behaviours)
 """
 
 from pmpo_offline.tasks.control.simulation import Rules, Simulation, Start, State, begin_seed, play

@@ -1,4 +1,4 @@
 """A synthetic proxy of the RGB-stacking benchmark: stack red on blue with a Cartesian gripper, green distracts.
 
-scene (objects and model) ── simulation (physics, observation, reward) ── script (behaviours) ── task
+scene (objects and model) ── simulation (physics, observation, reward) ── task (behaviours)
 """

@@ -11,13 +11,13 @@ import pytest
 import torch
 from helpers.experiences import assert_equal, part
 
+from pmpo_offline.declarations import catalog
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.policies.behavior import BehaviorPolicy
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.tasks import CollectionSpec, get
-from pmpo_offline.tasks.control import begin_seed, behaviors, held_out, play
-from pmpo_offline.tasks.control.behaviors import ControlBehavior, deal
-from pmpo_offline.tasks.control.task import record
+from pmpo_offline.tasks.control import begin_seed, held_out, play
+from pmpo_offline.tasks.control.task import ControlBehavior, deal, record, weights_file
 
 HOPPER = "mujoco/hopper"
 RANDOM = (ControlBehavior(name="random", weight=1, policy="random"),)
@@ -43,7 +43,7 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "datasets" / "behaviors" / HOPPER
     policy(0).save(folder / "medium.safetensors")
     BehaviorPolicy.save_ladder(folder / "replay.safetensors", [policy(1), policy(2)], {})
-    monkeypatch.setattr(behaviors.catalog, "root", lambda kind: tmp_path / kind)
+    monkeypatch.setattr(catalog, "root", lambda kind: tmp_path / kind)
     return folder
 
 
@@ -80,7 +80,7 @@ def test_an_episode_is_a_function_of_its_seed_alone() -> None:
 def test_the_policy_acts_as_its_weights_say() -> None:
     quiet = (ControlBehavior(name="medium", weight=1, policy="medium", noise=0),)
     experience = record(HOPPER, quiet, range(3))
-    policy = BehaviorPolicy.load(behaviors.weights_file(HOPPER, "medium"))
+    policy = BehaviorPolicy.load(weights_file(HOPPER, "medium"))
     expected = np.clip(policy.mean(experience.observation.astype(np.float64)), -1, 1)
     np.testing.assert_allclose(experience.action, expected, atol=1e-5)
     noisy = record(HOPPER, (ControlBehavior(name="medium", weight=1, policy="medium"),), range(40))
@@ -97,8 +97,8 @@ def test_other_weights_are_another_source() -> None:
     task = get(HOPPER)
     before = task.sources(declared)
     assert sorted(before) == ["medium", "replay"]
-    path = behaviors.weights_file(HOPPER, "medium")
-    BehaviorPolicy.load_ladder(behaviors.weights_file(HOPPER, "replay"))[0].save(path)
+    path = weights_file(HOPPER, "medium")
+    BehaviorPolicy.load_ladder(weights_file(HOPPER, "replay"))[0].save(path)
     after = task.sources(declared)
     assert after["replay"] == before["replay"]
     assert after["medium"] != before["medium"]
@@ -107,7 +107,7 @@ def test_other_weights_are_another_source() -> None:
 def test_missing_weights_are_said_with_the_command_that_makes_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(behaviors.catalog, "root", lambda kind: tmp_path)
+    monkeypatch.setattr(catalog, "root", lambda kind: tmp_path)
     with pytest.raises(UserError, match=r"ships no expert behaviour.*pmpo-offline train-behavior mujoco/hopper"):
         get(HOPPER).collect(CollectionSpec([{"name": "x", "weight": 1, "policy": "expert"}], 1, 0), tmp_path, 1)
 

@@ -7,8 +7,8 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from pmpo_offline.tasks.stacking.scene import TRIPLETS, Array, random_layout
-from pmpo_offline.tasks.stacking.script import Script, StackingBehavior
 from pmpo_offline.tasks.stacking.simulation import OBSERVATION_DIM, StackingSimulation, observe
+from pmpo_offline.tasks.stacking.task import Script, StackingBehavior
 
 LAYOUTS = [random_layout(np.random.default_rng(i), triplet) for i, triplet in enumerate(TRIPLETS.values())]
 

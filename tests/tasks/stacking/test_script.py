@@ -7,9 +7,8 @@ import pytest
 
 from pmpo_offline.tasks import Outcome
 from pmpo_offline.tasks.simulated import Array, Index, play
-from pmpo_offline.tasks.stacking.script import Script, StackingBehavior, correlated_noise
 from pmpo_offline.tasks.stacking.simulation import StackingSimulation
-from pmpo_offline.tasks.stacking.task import held_out_layouts
+from pmpo_offline.tasks.stacking.task import Script, StackingBehavior, correlated_noise, held_out_layouts
 
 EPISODES = 20
 VARIANTS = {

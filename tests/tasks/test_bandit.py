@@ -16,8 +16,7 @@ from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.progress import on_progress
 from pmpo_offline.tasks import CollectionSpec, Task, get
-from pmpo_offline.tasks.bandit import FUNCTIONS, BanditTask
-from pmpo_offline.tasks.bandit.task import SUCCESS
+from pmpo_offline.tasks.bandit import FUNCTIONS, SUCCESS, BanditTask
 
 NAMES = list(FUNCTIONS)
 every_name = pytest.mark.parametrize("name", NAMES)

@@ -16,7 +16,7 @@ from pmpo_offline.build import build_dataset
 from pmpo_offline.data import columns
 from pmpo_offline.declarations import catalog
 from pmpo_offline.policies import Mixture
-from pmpo_offline.tasks.bandit.functions import BAD, GMM, GOOD
+from pmpo_offline.tasks.bandit import BAD, GMM, GOOD
 
 
 def test_the_discs_are_disjoint_and_inside_the_square():
