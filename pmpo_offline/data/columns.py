@@ -66,8 +66,10 @@ def list_array(values: NDArray[np.float32]) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(flat), type=pa.list_(pa.float32(), values.shape[1]))
 
 
-def array(values: NDArray[Any], field: pa.Field) -> pa.Array:
-    """Return the Arrow array of a field from what `values` returns: labels of 0 and scores that are NaN become null."""
+def array(values: NDArray[Any] | pa.Array, field: pa.Field) -> pa.Array:
+    """Return what `values` returns as a field's array: labels of 0 and scores that are NaN become null."""
+    if isinstance(values, pa.Array | pa.ChunkedArray):
+        return values
     if field.name == "label":
         return pa.array(values > 0, mask=values == 0)
     if field.name == "score":
@@ -75,12 +77,17 @@ def array(values: NDArray[Any], field: pa.Field) -> pa.Array:
     return list_array(values) if pa.types.is_fixed_size_list(field.type) else pa.array(values, field.type)
 
 
-def replace(table: pa.Table, **arrays: pa.Array | NDArray[Any]) -> pa.Table:
+def table_of(arrays: Mapping[str, NDArray[Any] | pa.Array], schema: pa.Schema) -> pa.Table:
+    """Return the table of this schema with these columns."""
+    return pa.table([array(arrays[field.name], field) for field in schema], schema=schema)
+
+
+def replace(table: pa.Table, **arrays: NDArray[Any] | pa.Array) -> pa.Table:
     """Return `table` with the named columns replaced; all others are shared with it."""
-    for name, content in arrays.items():
+    for name, values in arrays.items():
         position = table.schema.get_field_index(name)
         field = table.schema.field(position)
-        table = table.set_column(position, field, array(content, field) if isinstance(content, np.ndarray) else content)
+        table = table.set_column(position, field, array(values, field))
     return table
 
 
@@ -149,31 +156,30 @@ class Experience:
         episode = np.repeat(np.arange(e), self.length)
         terminated, truncated = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
         terminated[last], truncated[last] = self.terminated, ~self.terminated
-        returns = np.add.reduceat(self.reward.astype(np.float64), start)
         rows: dict[str, Any] = {
-            "observation": list_array(self.observation),
-            "action": list_array(self.action),
+            "observation": self.observation,
+            "action": self.action,
             "reward": self.reward,
             "terminated": terminated,
             "truncated": truncated,
-            "episode": episode.astype(np.int32),
-            "step": (np.arange(n) - start[episode]).astype(np.int32),
+            "episode": episode,
+            "step": np.arange(n) - start[episode],
             "score": pa.nulls(n, pa.float32()),
             "label": pa.nulls(n, pa.bool_()),
         }
         ends: dict[str, Any] = {
             "start": start,
-            "length": self.length.astype(np.int32),
-            "return": returns,
+            "length": self.length,
+            "return": np.add.reduceat(self.reward.astype(np.float64), start),
             "success": self.success,
             "terminated": self.terminated,
-            "final_observation": list_array(self.final_observation),
+            "final_observation": self.final_observation,
             "behavior": self.behavior.tolist(),
             "seed": self.seed,
             "score": pa.nulls(e, pa.float64()),
             "label": pa.nulls(e, pa.bool_()),
             "split": ["train"] * e,
         }
-        transitions = transitions_schema(self.observation.shape[1], self.action.shape[1])
-        episodes = episodes_schema(self.observation.shape[1])
-        return pa.table(rows, schema=transitions), pa.table(ends, schema=episodes)
+        width = self.observation.shape[1]
+        transitions = transitions_schema(width, self.action.shape[1])
+        return table_of(rows, transitions), table_of(ends, episodes_schema(width))

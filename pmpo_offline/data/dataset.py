@@ -117,6 +117,12 @@ class Dataset:
         changed = {"label": rule, "score": score, "noise": noise, "seed": seed} | done.described
         return Dataset(meta.model_copy(update=changed), self.path, done.table, done.episodes, done.candidates)
 
+    @property
+    def others(self) -> dict[str, pa.Table]:
+        """The tables beside `table`, by name."""
+        tables = {"episodes": self.episodes, "candidates": self.candidates}
+        return {name: table for name, table in tables.items() if table is not None}
+
     @cached_property
     def has_contexts(self) -> bool:
         """True if observations differ, so that a policy can tell rows apart; True for responses."""
@@ -132,8 +138,7 @@ class Dataset:
         A dataset that was built at an accepted share and one that was relabelled in memory have the same fingerprint:
         what was learned from one holds for the other.
         """
-        tables = {"table": self.table, "episodes": self.episodes, "candidates": self.candidates}
-        return columns.hash_tables({name: table for name, table in tables.items() if table is not None})
+        return columns.hash_tables({"table": self.table, **self.others})
 
     @cached_property
     def content_hash(self) -> str:

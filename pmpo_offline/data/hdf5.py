@@ -30,6 +30,8 @@ from pmpo_offline.runtime import progress
 
 _MINARI_FILE = "data/main_data.hdf5"
 _MINARI_VERSION = "0.5.3"  # of the format: readers from 0.5.3 on list it as supported
+_STEPS = {"actions": "action", "rewards": "reward", "terminations": "terminated", "truncations": "truncated"}
+_STEPS |= {"infos/score": "score", "infos/label": "label"}
 _TEXT = h5py.string_dtype("utf-8")
 _PLAIN = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
 _PLAIN.set_obj_track_times(False)  # equal content is equal bytes, whenever it is written
@@ -47,35 +49,29 @@ def write(directory: Path, metadata: Metadata, tables: dict[str, pa.Table]) -> N
 
 def write_minari(directory: Path, metadata: Metadata, steps: pa.Table, episodes: pa.Table) -> None:
     """Write the transitions as the Minari dataset `directory`."""
+    # Minari and Gymnasium take a second to import and only this form needs them.
+    from gymnasium.spaces import Box
+    from minari.serialization import serialize_space
+
     (directory / "data").mkdir()
     path = directory / _MINARI_FILE
     # HDF5 takes 5 kB for an episode's group, datasets and attributes.
     with new_file(path, flat_size(steps) + 8192 * episodes.num_rows) as file:
         _write_steps(file, steps, episodes)
-    described = _minari_metadata(metadata, steps, path.stat().st_size)
-    (directory / "data/metadata.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
-
-
-def _minari_metadata(metadata: Metadata, steps: pa.Table, size: int) -> dict[str, Any]:
-    """Return the content of data/metadata.json for transitions whose HDF5 file takes `size` bytes."""
-    # Minari and Gymnasium take a second to import and only this form needs them.
-    from gymnasium.spaces import Box
-    from minari.serialization import serialize_space
-
     widths = {name: steps.schema.field(name).type.list_size for name in ("observation", "action")}
     spaces = {
         f"{name}_space": serialize_space(Box(-np.inf, np.inf, (width,), np.float32)) for name, width in widths.items()
     }
     references = metadata.references
     scores = {"ref_min_score": references.min, "ref_max_score": references.max} if references else {}
-    return {
+    described = {
         "dataset_id": metadata.id,
         "minari_version": _MINARI_VERSION,
         "data_format": "hdf5",
         "jpeg_encoding": False,
         "total_episodes": metadata.counts.episodes,
         "total_steps": metadata.counts.rows,
-        "dataset_size": size / 2**20,
+        "dataset_size": path.stat().st_size / 2**20,
         **spaces,
         **scores,
         "author": ["pmpo-offline"],
@@ -83,6 +79,7 @@ def _minari_metadata(metadata: Metadata, steps: pa.Table, size: int) -> dict[str
         "description": f"{metadata.task}: accept/reject labels by {metadata.label} (infos/label: 1, -1, 0 unlabelled)",
         "licence": metadata.licence,
     }
+    (directory / "data/metadata.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
 
 
 def read(directory: Path, metadata: Metadata) -> dict[str, pa.Table]:
@@ -113,12 +110,9 @@ def new_file(path: Path, size: int) -> Iterator[h5py.File]:
 
 def flat_size(table: pa.Table) -> int:
     """Return an upper bound of the bytes that a table takes in HDF5."""
-    strings: int = sum(pa.types.is_string(field.type) for field in table.schema)
-    widths: list[int] = [field.type.list_size for field in table.schema if pa.types.is_fixed_size_list(field.type)]
-    scalars: int = len(table.schema) - len(widths) - strings
-    rows: int = table.num_rows
-    text: int = table.nbytes if strings else 0
-    return rows * (4 * sum(widths) + 8 * scalars + 64 * strings) + text + 2**20
+    texts = sum(pa.types.is_string(field.type) for field in table.schema)
+    size: int = table.nbytes + table.num_rows * (8 * len(table.schema) + 64 * texts) + 2**20
+    return size
 
 
 def put(group: h5py.h5g.GroupID, name: str, values: NDArray[Any]) -> None:
@@ -134,29 +128,22 @@ def _kind(dtype: np.dtype[Any]) -> h5py.h5t.TypeID:
 
 @lru_cache(maxsize=1024)
 def _space(shape: tuple[int, ...]) -> h5py.h5s.SpaceID:
-    return h5py.h5s.create_simple(shape) if shape else h5py.h5s.create(h5py.h5s.SCALAR)
+    return h5py.h5s.create_simple(shape)
 
 
 def _write_steps(file: h5py.File, steps: pa.Table, episodes: pa.Table) -> None:
     observations, finals = columns.matrix(steps, "observation"), columns.matrix(episodes, "final_observation")
-    vectors = {
-        "actions": columns.matrix(steps, "action"),
-        "rewards": columns.vector(steps, "reward"),
-        "terminations": columns.vector(steps, "terminated"),
-        "truncations": columns.vector(steps, "truncated"),
-    }
-    infos = {"score": columns.vector(steps, "score"), "label": columns.labels(steps)}
+    arrays = {name: columns.values(steps, column) for name, column in _STEPS.items()}
     count = episodes.num_rows
     for index, attributes in enumerate(episodes.drop_columns("final_observation").to_pylist()):
         start, length = attributes.pop("start"), attributes.pop("length")
         rows = slice(start, start + length)
         group = h5py.h5g.create(file.id, f"episode_{index}".encode())
         put(group, "observations", np.concatenate([observations[rows], finals[index : index + 1]]))
-        for name, values in vectors.items():
+        for name, values in arrays.items():
+            if name == "infos/score":
+                h5py.h5g.create(group, b"infos")
             put(group, name, values[rows])
-        inner = h5py.h5g.create(group, b"infos")
-        for name, values in infos.items():
-            put(inner, name, values[rows])
         for name, value in {"id": index, "total_steps": length, **attributes}.items():
             if value is not None:
                 _put_attribute(group, name, value)
@@ -174,32 +161,22 @@ def _read_steps(file: h5py.File, lengths: NDArray[np.int64]) -> pa.Table:
     rows, count = int(lengths.sum()), len(lengths)
     starts = np.cumsum(lengths) - lengths
     first = file["episode_0"]
-    width, action_width = first["observations"].shape[1], first["actions"].shape[1]
+    width = first["observations"].shape[1]
     states = np.empty((rows + count, width), np.float32)  # T+1 an episode
-    vectors: dict[str, NDArray[Any]] = {
-        "actions": np.empty((rows, action_width), np.float32),
-        "rewards": np.empty(rows, np.float32),
-        "terminations": np.empty(rows, bool),
-        "truncations": np.empty(rows, bool),
-        "infos/score": np.empty(rows, np.float32),
-        "infos/label": np.empty(rows, np.int8),
-    }
+    stored = {name: np.empty((rows, *first[name].shape[1:]), first[name].dtype) for name in _STEPS}
     for index, (start, length) in enumerate(zip(starts.tolist(), lengths.tolist(), strict=True)):
         group = file[f"episode_{index}"].id
         _read_into(states[start + index : start + index + length + 1], group, "observations")
-        for name, values in vectors.items():
+        for name, values in stored.items():
             _read_into(values[start : start + length], group, name)
     episode = np.repeat(np.arange(count), lengths)
-    schema = transitions_schema(width, action_width)
-    arrays = [
-        np.delete(states, starts + lengths + np.arange(count), axis=0),
-        *(vectors[name] for name in ("actions", "rewards", "terminations", "truncations")),
-        episode,
-        np.arange(rows) - starts[episode],
-        vectors["infos/score"],
-        vectors["infos/label"],
-    ]
-    return pa.table([columns.array(*item) for item in zip(arrays, schema, strict=True)], schema=schema)
+    arrays = {
+        "observation": np.delete(states, starts + lengths + np.arange(count), axis=0),
+        "episode": episode,
+        "step": np.arange(rows) - starts[episode],
+        **{column: stored[name] for name, column in _STEPS.items()},
+    }
+    return columns.table_of(arrays, transitions_schema(width, first["actions"].shape[1]))
 
 
 def _read_into(target: NDArray[Any], group: h5py.h5g.GroupID, name: str) -> None:
@@ -225,6 +202,7 @@ def _read_flat(file: h5py.File, name: str) -> pa.Table:
         schema = episodes_schema(file["final_observation"].shape[1])
     else:
         schema = candidates_schema(file["action"].shape[1]) if name == "candidates" else responses_schema()
-    stored = {field: file[field.name] for field in schema}
-    values = [(each.asstr() if pa.types.is_string(field.type) else each)[()] for field, each in stored.items()]
-    return pa.table([columns.array(*item) for item in zip(values, schema, strict=True)], schema=schema)
+    stored = {name: file[name] for name in schema.names}
+    texts = {field.name for field in schema if pa.types.is_string(field.type)}
+    arrays = {name: (found.asstr() if name in texts else found)[()] for name, found in stored.items()}
+    return columns.table_of(arrays, schema)

@@ -38,12 +38,8 @@ Kind = Literal["transitions", "candidates", "responses"]
 ScoreName = Literal["return", "return_to_go", "advantage", "q_rank", "success", "reward", "column"]
 Unit = Literal["step", "episode", "response"]
 
-_DEFAULT_THRESHOLDS = {
-    "success": "0.5",
-    "return": "q0.5",
-    "return_to_go": "q0.5",
-    "q_rank": "top_bottom:2",
-}  # all others: sign
+# All others: sign.
+_DEFAULT_THRESHOLDS = {"success": "0.5", "return": "q0.5", "return_to_go": "q0.5", "q_rank": "top_bottom:2"}
 
 
 class _Frozen(BaseModel):
@@ -68,28 +64,24 @@ class LabelRule(_Frozen):
         score, _, rest = text.strip().partition(":")
         if score not in get_args(ScoreName):
             raise unknown("score", score, get_args(ScoreName))
-        parts = (rest or _DEFAULT_THRESHOLDS.get(score, "sign")).split(":")
-        head = parts.pop(0)
-        value: float | None
-        if head == "top_bottom":
-            threshold, value = "top_bottom", _number(parts.pop(0) if parts else "2", text)
-        elif head == "sign":
-            threshold, value = "sign", None
-        elif head.startswith("q"):
-            threshold, value = "quantile", _number(head[1:], text)
-        else:
-            threshold, value = "number", _number(head, text)
-        dead_zone = _number(parts.pop(0), text) if parts else 0.0
-        if parts:
-            raise UserError(f"label {text!r}: nothing may follow the dead zone; write SCORE:THRESHOLD:DEAD_ZONE")
-        if (threshold == "top_bottom") != (score == "q_rank"):
-            raise UserError(f"label {text!r}: top_bottom:k goes with q_rank, and q_rank with nothing else")
-        if threshold == "top_bottom" and (dead_zone or value is None or value < 1 or value != int(value)):
-            raise UserError(f"label {text!r}: top_bottom takes a whole number of 1 or more and no dead zone")
-        if threshold == "quantile" and not 0.0 <= (value or 0.0) <= 1.0:
-            raise UserError(f"label {text!r}: a quantile lies between q0 and q1")
-        if dead_zone < 0:
-            raise UserError(f"label {text!r}: a dead zone is 0 or more")
+        head, *others = (rest or _DEFAULT_THRESHOLDS.get(score, "sign")).split(":")
+        threshold = head if head in ("sign", "top_bottom") else "quantile" if head.startswith("q") else "number"
+        value = None
+        if threshold == "top_bottom":
+            value = _number(others.pop(0) if others else "2", text)
+        elif threshold != "sign":
+            value = _number(head.removeprefix("q"), text)
+        dead_zone = _number(others.pop(0), text) if others else 0.0
+        ranks, whole = threshold == "top_bottom", value is not None and value >= 1 and value == int(value)
+        mistakes = {
+            "nothing may follow the dead zone; write SCORE:THRESHOLD:DEAD_ZONE": bool(others),
+            "top_bottom:k goes with q_rank, and q_rank with nothing else": ranks != (score == "q_rank"),
+            "top_bottom takes a whole number of 1 or more and no dead zone": ranks and (dead_zone != 0 or not whole),
+            "a quantile lies between q0 and q1": threshold == "quantile" and not 0.0 <= (value or 0.0) <= 1.0,
+            "a dead zone is 0 or more": dead_zone < 0,
+        }
+        if found := [mistake for mistake, is_made in mistakes.items() if is_made]:
+            raise UserError(f"label {text!r}: {found[0]}")
         return cls.model_validate({"score": score, "threshold": threshold, "value": value, "dead_zone": dead_zone})
 
     def __str__(self) -> str:

@@ -26,15 +26,18 @@ import numpy as np
 
 from pmpo_offline.data import Dataset, columns, hdf5
 from pmpo_offline.data.exchange.writers import Writer
-from pmpo_offline.data.exchange.writers.parquet import blocks, others
+from pmpo_offline.data.exchange.writers.parquet import blocks
 from pmpo_offline.runtime import progress
 
-_MATRICES = {"observations": "observation", "actions": "action", "next_observations": "next_observation"}
-_VECTORS = {
-    "rewards": ("reward", np.float32),
-    "terminals": ("terminated", np.bool_),
-    "timeouts": ("truncated", np.bool_),
-    "scores": ("score", np.float32),
+_D4RL = {
+    "observations": "observation",
+    "actions": "action",
+    "next_observations": "next_observation",
+    "rewards": "reward",
+    "terminals": "terminated",
+    "timeouts": "truncated",
+    "scores": "score",
+    "labels": "label",
 }
 
 
@@ -47,50 +50,36 @@ def _write_minari(folder: Path, dataset: Dataset) -> None:
 
 def _write_d4rl(folder: Path, dataset: Dataset) -> None:
     with hdf5.new_file(folder / f"{_name(dataset)}.hdf5", _size(dataset)) as file:
-        n, schema = len(dataset), dataset.table.schema
-        for name, column in _MATRICES.items():
-            width = schema.field(column.removeprefix("next_")).type.list_size
-            file.create_dataset(name, (n, width), np.float32)
-        for name, (_, dtype) in _VECTORS.items():
-            file.create_dataset(name, (n,), dtype)
-        file.create_dataset("labels", (n,), np.int8)
         for rows, block in blocks(dataset):
-            for name, column in _MATRICES.items():
-                file[name][rows] = columns.matrix(block, column)
-            for name, (column, _) in _VECTORS.items():
-                file[name][rows] = columns.vector(block, column)
-            file["labels"][rows] = columns.labels(block)
+            arrays = {name: columns.values(block, column) for name, column in _D4RL.items()}
+            if rows.start == 0:
+                for name, values in arrays.items():
+                    file.create_dataset(name, (len(dataset), *values.shape[1:]), values.dtype)
+            for name, values in arrays.items():
+                file[name][rows] = values
         _write_about(file, dataset)
 
 
 def _write_d3rlpy(folder: Path, dataset: Dataset) -> None:
-    count = dataset.metadata.counts.episodes
-    with hdf5.new_file(folder / f"{_name(dataset)}.h5", _size(dataset) + 4096 * count) as file:
-        file.create_dataset("columns", data=["observations", "actions", "rewards", "terminated"])
-        file.create_dataset("num_episodes", data=count)
-        file.create_dataset("version", data="2.1")
-        _write_episodes(file, dataset)
-        hdf5.put(file.id, "scores", columns.vector(dataset.table, "score"))
-        hdf5.put(file.id, "labels", columns.labels(dataset.table))
-        _write_about(file, dataset)
-
-
-def _write_episodes(file: h5py.File, dataset: Dataset) -> None:
     steps, episodes = dataset.table, dataset.episodes
-    vectors = {
-        "observations": columns.matrix(steps, "observation"),
-        "actions": columns.matrix(steps, "action"),
-        "rewards": columns.vector(steps, "reward")[:, None],
-    }
+    arrays = {"observations": columns.matrix(steps, "observation"), "actions": columns.matrix(steps, "action")}
+    arrays["rewards"] = columns.vector(steps, "reward")[:, None]
     start, terminated = columns.vector(episodes, "start"), columns.vector(episodes, "terminated")
     ends = start + columns.vector(episodes, "length")
     count = len(start)
-    for index, (first, end) in enumerate(zip(start.tolist(), ends.tolist(), strict=True)):
-        for name, values in vectors.items():
-            hdf5.put(file.id, f"{name}_{index}", values[first:end])
-        hdf5.put(file.id, f"terminated_{index}", np.array(terminated[index]))
-        if index % 64 == 63 or index == count - 1:
-            progress.report("write rows", index + 1, count)
+    with hdf5.new_file(folder / f"{_name(dataset)}.h5", _size(dataset) + 4096 * count) as file:
+        file.create_dataset("columns", data=[*arrays, "terminated"])
+        file.create_dataset("num_episodes", data=count)
+        file.create_dataset("version", data="2.1")
+        for index, (first, end) in enumerate(zip(start.tolist(), ends.tolist(), strict=True)):
+            for name, values in arrays.items():
+                hdf5.put(file.id, f"{name}_{index}", values[first:end])
+            hdf5.put(file.id, f"terminated_{index}", np.array(terminated[index]))
+            if index % 64 == 63 or index == count - 1:
+                progress.report("write rows", index + 1, count)
+        hdf5.put(file.id, "scores", columns.vector(steps, "score"))
+        hdf5.put(file.id, "labels", columns.labels(steps))
+        _write_about(file, dataset)
 
 
 def _write_about(file: h5py.File, dataset: Dataset) -> None:
@@ -98,7 +87,7 @@ def _write_about(file: h5py.File, dataset: Dataset) -> None:
 
     D4RL's readers expect a row a step in every dataset of a file, except in those with "metadata" in their names.
     """
-    for name, table in others(dataset).items():
+    for name, table in dataset.others.items():
         hdf5.write_flat(file.create_group(f"metadata/{name}"), table)
     metadata = dataset.metadata
     attributes = {"id": metadata.id, "task": metadata.task, "label": str(metadata.label), "licence": metadata.licence}
@@ -115,7 +104,7 @@ def _name(dataset: Dataset) -> str:
 def _size(dataset: Dataset) -> int:
     """Return an upper bound of the bytes that the dataset takes in HDF5, next observations included."""
     width: int = dataset.table.schema.field("observation").type.list_size
-    return sum(map(hdf5.flat_size, [dataset.table, *others(dataset).values()])) + 4 * width * len(dataset)
+    return sum(map(hdf5.flat_size, [dataset.table, *dataset.others.values()])) + 4 * width * len(dataset)
 
 
 def _load_minari(dataset: Dataset) -> list[str]:

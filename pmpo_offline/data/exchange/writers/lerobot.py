@@ -21,11 +21,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pmpo_offline.data import Dataset, columns
 from pmpo_offline.data.exchange.writers import Writer
-from pmpo_offline.data.exchange.writers.parquet import BLOCK, write_parts
+from pmpo_offline.data.exchange.writers.parquet import BLOCK, write_tables
 from pmpo_offline.runtime import progress
 
 NOTE = (
@@ -33,8 +34,6 @@ NOTE = (
     "at the end of an episode `final_observation` in `meta/episodes`. `label` is 1 for accept, -1 for reject and 0 "
     "where unlabelled; an absent `score` is NaN. Times are steps divided by fps."
 )
-_VERSION = "v3.0"
-_PATH = "chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 _CHUNK, _FILE_MB = 1000, 100  # files a folder, megabytes a file
 
 
@@ -45,15 +44,22 @@ def write(folder: Path, dataset: Dataset, fps: int = 20) -> None:
     file = _files(end, max(1, _FILE_MB * 2**20 * len(dataset) // dataset.table.nbytes))
     for index in range(int(file[-1]) + 1):
         here = np.flatnonzero(file == index)
-        path = folder / "data" / _PATH.format(chunk_index=index // _CHUNK, file_index=index % _CHUNK)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_parts(path, _frames(dataset, int(start[here[0]]), int(end[here[-1]]), fps))
-    features = _features(dataset)
-    _write_episodes(folder, dataset, file, {name: _statistics(values, start) for name, values in features.items()})
-    whole = {name: _statistics(values, start[:1]) for name, values in features.items()}
-    overall = {name: {kind: value[0].tolist() for kind, value in each.items()} for name, each in whole.items()}
-    _write_json(folder / "meta/stats.json", overall)
-    _write_json(folder / "meta/info.json", _info(dataset, fps))
+        frames = _frames(dataset, int(start[here[0]]), int(end[here[-1]]), fps)
+        write_tables(folder / f"data/chunk-{index // _CHUNK:03d}/file-{index % _CHUNK:03d}.parquet", frames)
+    described = {
+        "observation.state": columns.matrix(dataset.table, "observation"),
+        "action": columns.matrix(dataset.table, "action"),
+        "next.reward": columns.vector(dataset.table, "reward")[:, None],
+    }
+    stats = {name: _statistics(values, start) for name, values in described.items()}
+    write_tables(folder / "meta/episodes/chunk-000/file-000.parquet", [_episodes(dataset, file, stats)])
+    overall = {name: _statistics(values, start[:1]) for name, values in described.items()}
+    contents = {
+        "stats": {name: {kind: found[0].tolist() for kind, found in kinds.items()} for name, kinds in overall.items()},
+        "info": _info(dataset, fps, pq.read_schema(folder / "data/chunk-000/file-000.parquet")),
+    }
+    for name, content in contents.items():
+        (folder / f"meta/{name}.json").write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
     _write_tasks(folder, dataset.metadata.task)
 
 
@@ -93,35 +99,21 @@ def _vectors(values: NDArray[np.float32]) -> pa.Array:
     return columns.list_array(values) if values.shape[1] > 1 else pa.array(values[:, 0])
 
 
-def _features(dataset: Dataset) -> dict[str, NDArray[np.float32]]:
-    """Return the columns (N, ·) that statistics are of."""
-    steps = dataset.table
-    return {
-        "observation.state": columns.matrix(steps, "observation"),
-        "action": columns.matrix(steps, "action"),
-        "next.reward": columns.vector(steps, "reward")[:, None],
-    }
-
-
 def _statistics(values: NDArray[np.float32], start: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-    """Return min, max, mean, std (E, ·) and count (E, 1) of the rows from each start to the next."""
+    """Return min, max, mean, std (E, width) and count (E, 1) of the rows (N, width) from each start to the next."""
     count = np.diff(start, append=len(values))
-    columnwise: dict[str, list[NDArray[np.float64]]] = {"min": [], "max": [], "mean": [], "std": []}
-    for column in values.T:  # one by one, to limit the memory
+    found = np.empty((4, len(start), values.shape[1]))
+    for index, column in enumerate(values.T):  # one by one, to limit the memory
         mean = np.add.reduceat(column, start, dtype=np.float64) / count
         variance = np.add.reduceat((column - np.repeat(mean, count)) ** 2, start) / count
-        found = (np.minimum.reduceat(column, start), np.maximum.reduceat(column, start), mean, np.sqrt(variance))
-        for kind, each in zip(columnwise.values(), found, strict=True):
-            kind.append(each.astype(np.float64))
-    return {name: np.stack(each, axis=1) for name, each in columnwise.items()} | {"count": count[:, None]}
+        least, greatest = np.minimum.reduceat(column, start), np.maximum.reduceat(column, start)
+        found[:, :, index] = least, greatest, mean, np.sqrt(variance)
+    return dict(zip(("min", "max", "mean", "std"), found, strict=True)) | {"count": count[:, None]}
 
 
-def _write_episodes(
-    folder: Path, dataset: Dataset, file: NDArray[np.int64], stats: dict[str, dict[str, NDArray[Any]]]
-) -> None:
-    episodes = dataset.episodes
-    if episodes is None:
-        return
+def _episodes(dataset: Dataset, file: NDArray[np.int64], stats: dict[str, dict[str, NDArray[Any]]]) -> pa.Table:
+    """Return a row an episode: its rows, its file, our columns and its statistics."""
+    episodes = dataset.others["episodes"]
     start, length = columns.vector(episodes, "start"), columns.vector(episodes, "length").astype(np.int64)
     here = np.zeros(len(start), np.int64)
     ours = ("final_observation", "return", "success", "terminated", "behavior", "seed", "score", "label")
@@ -136,61 +128,45 @@ def _write_episodes(
         "meta/episodes/chunk_index": here,
         "meta/episodes/file_index": here,
         **{name: episodes.column(name) for name in ours},
-        **{
-            f"stats/{name}/{kind}": pa.array(list(values))
-            for name, each in stats.items()
-            for kind, values in each.items()
-        },
     }
-    path = folder / "meta/episodes" / _PATH.format(chunk_index=0, file_index=0)
-    path.parent.mkdir(parents=True)
-    write_parts(path, [pa.table(content)])
+    for name, kinds in stats.items():
+        content |= {f"stats/{name}/{kind}": pa.array(list(values)) for kind, values in kinds.items()}
+    return pa.table(content)
 
 
-def _info(dataset: Dataset, fps: int) -> dict[str, Any]:
-    steps, counts = dataset.table.schema, dataset.metadata.counts
-    widths = {name: steps.field(name).type.list_size for name in ("observation", "action")}
-    vectors = {"observation.state": widths["observation"], "action": widths["action"]}
-    scalars = {"next.reward": "float32", "next.done": "bool", "next.success": "bool"}
-    scalars |= {"score": "float32", "label": "int64", "timestamp": "float32"}
-    scalars |= dict.fromkeys(("frame_index", "episode_index", "index", "task_index"), "int64")
-    features = {name: _feature("float32", width) for name, width in vectors.items()}
-    features |= {name: _feature(dtype, 1) for name, dtype in scalars.items()}
+def _info(dataset: Dataset, fps: int, frames: pa.Schema) -> dict[str, Any]:
+    """Return the content of meta/info.json; `frames` is the schema of the files of data."""
+    features = {}
+    for field in frames:
+        is_list = pa.types.is_fixed_size_list(field.type)
+        kind, width = (field.type.value_type, field.type.list_size) if is_list else (field.type, 1)
+        features[field.name] = {"dtype": str(np.dtype(kind.to_pandas_dtype())), "shape": [width], "names": None}
     return {
-        "codebase_version": _VERSION,
+        "codebase_version": "v3.0",
         "robot_type": None,
-        "total_episodes": counts.episodes,
-        "total_frames": counts.rows,
+        "total_episodes": dataset.metadata.counts.episodes,
+        "total_frames": len(dataset),
         "total_tasks": 1,
         "chunks_size": _CHUNK,
         "data_files_size_in_mb": _FILE_MB,
         "video_files_size_in_mb": 500,
         "fps": fps,
-        "splits": {"train": f"0:{counts.episodes}"},
-        "data_path": f"data/{_PATH}",
+        "splits": {"train": f"0:{dataset.metadata.counts.episodes}"},
+        "data_path": "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
         "video_path": None,
         "features": features,
     }
 
 
-def _feature(dtype: str, width: int) -> dict[str, Any]:
-    return {"dtype": dtype, "shape": [width], "names": None}
-
-
 def _write_tasks(folder: Path, task: str) -> None:
     """Write the table of tasks; pandas reads the column `task` as its index."""
-    kinds = {"task_index": ("int64", "int64"), "task": ("unicode", "object")}
     described = [
         {"name": name, "field_name": name, "pandas_type": kind, "numpy_type": dtype, "metadata": None}
-        for name, (kind, dtype) in kinds.items()
+        for name, kind, dtype in (("task_index", "int64", "int64"), ("task", "unicode", "object"))
     ]
     index = {"index_columns": ["task"], "column_indexes": [], "columns": described, "pandas_version": "2.0.0"}
     table = pa.table({"task_index": pa.array([0], pa.int64()), "task": [task]})
-    write_parts(folder / "meta/tasks.parquet", [table.replace_schema_metadata({"pandas": json.dumps(index)})])
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
+    write_tables(folder / "meta/tasks.parquet", [table.replace_schema_metadata({"pandas": json.dumps(index)})])
 
 
 def loading(dataset: Dataset) -> list[str]:

@@ -50,25 +50,20 @@ def blocks(dataset: Dataset, first: int = 0, end: int | None = None) -> Iterator
         progress.report("write rows", rows.stop, len(dataset))
 
 
-def write_parts(path: Path, parts: Iterable[pa.Table]) -> None:
-    """Write tables of one schema, at least one, into one file: a row group each."""
-    remaining = iter(parts)
+def write_tables(path: Path, tables: Iterable[pa.Table], *, store_schema: bool = True) -> None:
+    """Write tables of one schema, at least one, into one file, with Arrow's own types of its columns or without."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remaining = iter(tables)
     first = next(remaining)
-    with pq.ParquetWriter(path, first.schema, compression="zstd") as writer:
-        for part in chain([first], remaining):
-            writer.write_table(part)
+    with pq.ParquetWriter(path, first.schema, compression="zstd", store_schema=store_schema) as writer:
+        for table in chain([first], remaining):
+            writer.write_table(table, row_group_size=BLOCK)
 
 
 def splits(table: pa.Table) -> dict[str, pa.Table]:
     """Return the rows of each split that has any, train first."""
     parts = {name: table.filter(pc.equal(table["split"], name)) for name in ("train", "test")}
     return {name: part for name, part in parts.items() if part.num_rows}
-
-
-def write_table(path: Path, table: pa.Table, store_schema: bool = True) -> None:
-    """Write one table into one file, with Arrow's own types of its columns or without."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, path, compression="zstd", row_group_size=BLOCK, store_schema=store_schema)
 
 
 def rows_a_file(dataset: Dataset, file_size: int = _FILE_SIZE) -> int:
@@ -79,20 +74,19 @@ def rows_a_file(dataset: Dataset, file_size: int = _FILE_SIZE) -> int:
 
 def _write_plain(folder: Path, dataset: Dataset) -> None:
     if dataset.episodes is None:
-        write_table(folder / "responses.parquet", dataset.table.replace_schema_metadata(None))
+        write_tables(folder / "responses.parquet", [dataset.table.replace_schema_metadata(None)])
         progress.report("write rows", len(dataset), len(dataset))
         return
     steps = (block.replace_schema_metadata(None) for _, block in blocks(dataset))
-    write_parts(folder / "transitions.parquet", steps)
-    for name, table in others(dataset).items():
-        write_parts(folder / f"{name}.parquet", [table.replace_schema_metadata(None)])
+    write_tables(folder / "transitions.parquet", steps)
+    for name, table in dataset.others.items():
+        write_tables(folder / f"{name}.parquet", [table.replace_schema_metadata(None)])
 
 
 def _write_for_hugging_face(folder: Path, dataset: Dataset) -> None:
-    (folder / "data").mkdir()
     if dataset.episodes is None:
         for name, part in splits(dataset.table).items():
-            write_table(folder / _name(name), part)
+            write_tables(folder / _name(name), [part])
         progress.report("write rows", len(dataset), len(dataset))
         return
     features = json.loads(dataset.table.schema.metadata[b"huggingface"])
@@ -104,15 +98,9 @@ def _write_for_hugging_face(folder: Path, dataset: Dataset) -> None:
     for index in range(count):
         found = blocks(dataset, index * size, min((index + 1) * size, len(dataset)))
         steps = (block.replace_schema_metadata(schema) for _, block in found)
-        write_parts(folder / _name("transitions", index, count), steps)
-    for name, table in others(dataset).items():
-        write_parts(folder / _name(name), [table])
-
-
-def others(dataset: Dataset) -> dict[str, pa.Table]:
-    """Return the tables of a dataset beside its transitions, by name."""
-    tables = {"episodes": dataset.episodes, "candidates": dataset.candidates}
-    return {name: table for name, table in tables.items() if table is not None}
+        write_tables(folder / _name("transitions", index, count), steps)
+    for name, table in dataset.others.items():
+        write_tables(folder / _name(name), [table])
 
 
 def _name(table: str, index: int = 0, count: int = 1) -> str:
@@ -123,7 +111,7 @@ def _data_files(dataset: Dataset) -> Mapping[str, str]:
     if dataset.episodes is None:
         parts = [f"{{split: {name}, path: data/{name}-*.parquet}}" for name in splits(dataset.table)]
         return {"responses": f"[{', '.join(parts)}]"}
-    return {name: f"data/{name}-*.parquet" for name in ("transitions", *others(dataset))}
+    return {name: f"data/{name}-*.parquet" for name in ("transitions", *dataset.others)}
 
 
 def _load_plain(dataset: Dataset) -> list[str]:

@@ -18,7 +18,7 @@ import polars as pl
 
 from pmpo_offline.data import Dataset
 from pmpo_offline.data.exchange.writers import Writer
-from pmpo_offline.data.exchange.writers.parquet import splits, write_table
+from pmpo_offline.data.exchange.writers.parquet import splits, write_tables
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.random_words import random_words
@@ -32,38 +32,34 @@ NOTE = (
 
 def write(folder: Path, dataset: Dataset) -> None:
     """Write both forms, each with one file per split; `UserError` if nothing is labelled."""
-    forms = {"kto": labelled(dataset), "dpo": pairs(dataset)}
+    forms = both_forms(dataset)
     if forms["kto"].is_empty():
         raise UserError(f"no response of {dataset.metadata.id} is labelled, and TRL takes labelled ones only")
     for done, (name, rows) in enumerate(forms.items()):
         order = np.argsort(random_words(rows.height, dataset.metadata.seed, name), kind="stable")
         for split, part in splits(rows[order].to_arrow()).items():
             # Without polars' own types of text, which not all readers know.
-            write_table(folder / name / f"{split}.parquet", part, store_schema=False)
+            write_tables(folder / name / f"{split}.parquet", [part], store_schema=False)
         progress.report("write rows", done + 1, len(forms))
 
 
-def labelled(dataset: Dataset) -> pl.DataFrame:
-    """Return the labelled responses."""
-    return _rows(dataset).filter(pl.col("label").is_not_null())
-
-
-def pairs(dataset: Dataset) -> pl.DataFrame:
-    """Return every accepted response with every rejected one of its prompt."""
+def both_forms(dataset: Dataset) -> dict[str, pl.DataFrame]:
+    """Return the labelled responses (kto), and every accepted response with every rejected one of its prompt (dpo)."""
     same = ["prompt_id", "prompt", "split"]
-    rows = labelled(dataset)
-    sides = {
-        side: rows.filter(pl.col("label") == accepted).select(
+    rows = pl.DataFrame(pl.from_arrow(dataset.table)).filter(pl.col("label").is_not_null())
+    chosen, rejected = (
+        rows.filter(pl.col("label") == accepted).select(
             *same,
             pl.col("completion").alias(side),
             pl.col("score").alias(f"score_{side}"),
             pl.col("response_id").alias(f"response_id_{side}"),
         )
         for side, accepted in (("chosen", True), ("rejected", False))
-    }
-    every = sides["chosen"].join(sides["rejected"], on=same, maintain_order="left_right")
-    every = every.filter(pl.col("chosen") != pl.col("rejected"))  # labelled one way and the other: no preference
-    return every.select("prompt", "chosen", "rejected", "score_chosen", "score_rejected", pl.col("^.*_id.*$"), "split")
+    )
+    pairs = chosen.join(rejected, on=same, maintain_order="left_right")
+    pairs = pairs.filter(pl.col("chosen") != pl.col("rejected"))  # labelled one way and the other: no preference
+    order = ("prompt", "chosen", "rejected", "score_chosen", "score_rejected", pl.col("^.*_id.*$"), "split")
+    return {"kto": rows, "dpo": pairs.select(*order)}
 
 
 def left_out(dataset: Dataset) -> list[str]:
@@ -71,16 +67,16 @@ def left_out(dataset: Dataset) -> list[str]:
     unlabelled = dataset.metadata.counts.unlabelled
     missing = [f"{unlabelled:,} unlabelled responses"] if unlabelled else []
     none = "pairs (no prompt has both an accepted and a rejected response)"
-    return missing if pairs(dataset).height else [*missing, none]
+    return missing if both_forms(dataset)["dpo"].height else [*missing, none]
 
 
 def data_files(dataset: Dataset) -> Mapping[str, str]:
     """Return the files of each configuration, as the front matter names them."""
     found = {}
-    for name, rows in (("kto", labelled(dataset)), ("dpo", pairs(dataset))):
-        held = [split for split in ("train", "test") if split in rows["split"]]
+    for name, rows in both_forms(dataset).items():
+        held = [f"{{split: {split}, path: {name}/{split}.parquet}}" for split in splits(rows.to_arrow())]
         if held:
-            found[name] = f"[{', '.join(f'{{split: {split}, path: {name}/{split}.parquet}}' for split in held)}]"
+            found[name] = f"[{', '.join(held)}]"
     return found
 
 
@@ -91,10 +87,6 @@ def loading(dataset: Dataset) -> list[str]:
         'unpaired = datasets.load_dataset("path/of/this/folder", "kto", split="train")  # for KTOTrainer',
         'paired = datasets.load_dataset("path/of/this/folder", "dpo", split="train")  # for DPOTrainer',
     ]
-
-
-def _rows(dataset: Dataset) -> pl.DataFrame:
-    return pl.DataFrame(pl.from_arrow(dataset.table))
 
 
 TRL = Writer(
