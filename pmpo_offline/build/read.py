@@ -132,7 +132,13 @@ def import_dataset(
 
 
 def _warn(recorded: Recorded) -> None:
-    """Warn of rows that were dropped."""
+    """Warn of rows that were dropped, and of episodes that end where nothing marks it."""
+    if count := recorded.notes.get("episodes_ended_by_next_observations"):
+        warnings.warn(
+            f"{count} episodes end unmarked, where next_observations is not the next row's observation: right if time "
+            "ran out there, wrong if rows were shuffled or left out",
+            stacklevel=3,
+        )
     report = recorded.notes.get("report")
     if isinstance(report, dict) and isinstance(dropped := report["dropped"], dict):
         reasons = "; ".join(f"{count} rows: {reason}" for reason, count in dropped.items())

@@ -105,6 +105,23 @@ def test_d4rl_columns_of_one_and_float64_and_infos(tmp_path: Path) -> None:
     assert recorded.notes["success"] is True
 
 
+def test_success_has_several_names_that_must_agree(tmp_path: Path) -> None:
+    written = experience([3, 1, 4])
+    success = np.arange(8) == 5
+    for name in ("infos/is_success", "success", "is_success"):
+        recorded = read(hdf5(tmp_path / "set.hdf5", as_d4rl(written) | {name: success}))
+        assert recorded.experience.success.tolist() == [False, False, True]
+        assert recorded.notes["success"] is True
+    both = as_d4rl(written) | {"infos/success": success}
+    assert read(hdf5(tmp_path / "set.hdf5", both | {"success": success})).notes["success"] is True
+    assert "infos/success and success contradict each other" in refusal(
+        hdf5(tmp_path / "set.hdf5", both | {"success": ~success})
+    )
+    states = as_states(experience([3]))
+    solved = read(npz(tmp_path / "set.npz", states | {"success": states["is_last"]}))
+    assert (solved.notes["success"], solved.experience.success.tolist()) == (True, [True])
+
+
 @pytest.mark.parametrize(
     "name", ["hopper_medium-v2", "hopper-medium-v2", "halfcheetah_medium_expert-v0", "pen-human-v1"]
 )
@@ -224,6 +241,12 @@ def test_a_shuffled_replay_buffer_is_no_set_of_episodes(tmp_path: Path, names: t
     message = refusal(hdf5(tmp_path / "buffer.hdf5", without(arrays, *names)))
     assert "the rows do not follow one another: after 11" in message
     assert "a shuffled replay buffer is no set of episodes" in message
+
+
+def test_a_shuffled_buffer_of_short_episodes_is_told_by_its_unmarked_rows(tmp_path: Path) -> None:
+    order = np.random.default_rng(0).permutation(80)
+    arrays = {name: values[order] for name, values in as_d4rl(experience([2] * 40)).items()}
+    assert "a shuffled replay buffer is no set of episodes" in refusal(hdf5(tmp_path / "buffer.hdf5", arrays))
 
 
 def test_rows_that_are_dropped_are_counted_and_named(tmp_path: Path) -> None:
@@ -375,8 +398,12 @@ def test_rlds_lists_of_unequal_lengths_and_nulls(tmp_path: Path) -> None:
     states["observation"] = [[0.0, 1.0], [2.0], [3.0, 4.0, 5.0], [6.0, 7.0]]
     pq.write_table(pa.table(states), tmp_path / "a.parquet")
     assert "the lists of observation are of unequal lengths" in refusal(tmp_path / "a.parquet")
+    states["observation"] = [[0.0, 1.0]] * 4
     pq.write_table(pa.table(states | {"reward": [0.0, None, 0.0, 0.0]}), tmp_path / "b.parquet")
-    assert "holds nulls" in refusal(tmp_path / "b.parquet") or "unequal" in refusal(tmp_path / "b.parquet")
+    assert "reward holds NaN or infinite values, first in row 1" in refusal(tmp_path / "b.parquet")
+    unused = {"reward": [0.0, 1.0, 2.0, None], "action": [*map(list, states["action"][:3]), None]}  # of the last step
+    pq.write_table(pa.table(states | unused), tmp_path / "d.parquet")
+    assert read(tmp_path / "d.parquet").experience.reward.tolist() == [0.0, 1.0, 2.0]
     assert "lacks reward" in refusal(npz(tmp_path / "c.npz", without(as_states(experience([3])), "reward")))
 
 

@@ -169,6 +169,14 @@ def test_success_in_the_info_of_a_reset_is_none(form: str) -> None:
     recorded = read(minari_set(experience([4, 1, 6, 3]), form=form, infos=infos))
     assert recorded.experience.success.tolist() == [True, False, False, False]
 
+    def renamed(index: int, length: int) -> dict[str, np.ndarray]:
+        return {"is_success": infos(index, length)["success"]}
+
+    other = read(minari_set(experience([4, 1, 6, 3]), "test/other-v0", form, infos=renamed))
+    assert other.experience.success.tolist() == [True, False, False, False]
+    contradicting = minari_set(experience([4]), "test/both-v0", form, infos=lambda i, n: infos(0, n) | renamed(1, n))
+    assert "infos success and is_success contradict each other" in refusal(contradicting)
+
 
 @pytest.mark.parametrize("to", ["minari", "d4rl"])
 def test_unknown_success_stays_unknown_through_an_export(tmp_path: Path, to: str) -> None:

@@ -4,7 +4,7 @@ observations (M, O), actions (M, A), rewards (M,), terminals (M,): the task ende
 timeouts (M,)             time ran out
 next_observations (M, O)  where given, it decides: each episode's final observation comes from it, and a row whose
                           successor is not the row after it ends an episode, marked or not (as IQL's reader has it)
-infos/success (M,)        where given, an episode that was solved at any step is a success
+infos/success (M,)        where given, an episode that was solved at any step is a success; or is_success
 
 timeouts may be missing where there are next_observations. Without those, the last row of an episode that ran out of
 time is dropped, because what followed it is lost (see `episodes`). Files whose rows are shuffled are refused. All other
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from pmpo_offline.data.exchange import d4rl_scores
 from pmpo_offline.data.exchange.readers.episodes import Rows, cut, report
-from pmpo_offline.data.exchange.readers.flat import Flat, Kind
+from pmpo_offline.data.exchange.readers.flat import SUCCESS, Flat, Kind
 from pmpo_offline.data.exchange.readers.source import Candidate, Environment, Reader, Recorded, Source
 from pmpo_offline.data.schema import References
 from pmpo_offline.runtime.errors import UserError
@@ -32,7 +32,7 @@ _NEEDED: dict[str, Kind] = {
     "rewards": "vector",
     "terminals": "flags",
 }
-_OPTIONAL: dict[str, Kind] = {"timeouts": "flags", "next_observations": "matrix", "infos/success": "flags"}
+_OPTIONAL: dict[str, Kind] = {"timeouts": "flags", "next_observations": "matrix", **SUCCESS}
 _LICENCE = "CC-BY-4.0"  # of D4RL's data sets
 _OURS = {"id", "task", "label", "licence"}
 """Attributes that all exports of this package have."""
@@ -92,14 +92,14 @@ def _read(flat: Flat, name: str) -> Recorded:
             f"{flat.path} lacks timeouts and next_observations, and nothing else says where time ran out: add an array "
             "timeouts (M,), of zeros if terminals end every episode"
         )
-    arrays = flat.read(_NEEDED | {each: kind for each, kind in _OPTIONAL.items() if each in flat.names})
+    arrays = flat.read(_NEEDED, _OPTIONAL)
     count = len(arrays["observations"])
     observation, terminal = arrays["observations"], arrays["terminals"]
     following = arrays.get("next_observations")
     marked = terminal | arrays.get("timeouts", np.zeros(count, np.bool_))
     end = marked if following is None else marked | _seams(observation, following, flat.path)
     unmarked = int((end[:-1] & ~marked[:-1]).sum())
-    if unmarked * 2 > count:
+    if unmarked * 2 > (count - int(marked.sum()) if "timeouts" in arrays else count):
         row = int((end & ~marked).argmax())
         raise UserError(
             f"{flat.path}: the rows do not follow one another: after {unmarked} of {count}, first row {row}, "
@@ -107,6 +107,7 @@ def _read(flat: Flat, name: str) -> Recorded:
             "is no set of episodes, write its rows in the order in which they were recorded"
         )
     end[-1] = True
+    success = flat.solved(arrays)
     rows = Rows(
         observation,
         arrays["actions"],
@@ -115,12 +116,12 @@ def _read(flat: Flat, name: str) -> Recorded:
         terminal=terminal,
         bare=end & ~terminal if following is None else np.zeros(count, np.bool_),
         following=following,
-        success=arrays.get("infos/success"),
+        success=success,
     )
     experience = cut(rows, str(flat.path), name)
     notes = {
         "rewards": True,
-        "success": "infos/success" in arrays,
+        "success": success is not None,
         "rows_without_successor_dropped": count - len(experience.reward),
         "episodes_ended_by_next_observations": unmarked,
         "final_observation_of_terminated": "next_observations" if following is not None else "the last observation",

@@ -12,10 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import h5py
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
@@ -26,6 +28,9 @@ from pmpo_offline.runtime.errors import UserError
 Array = NDArray[Any]
 Kind = Literal["matrix", "actions", "vector", "flags"]
 """How an array is checked, and what it is read as: (M, n) or (M,) float32, or (M,) Booleans."""
+Kinds = Mapping[str, Kind]
+SUCCESS: Kinds = dict.fromkeys(("infos/success", "infos/is_success", "success", "is_success"), "flags")
+"""What an array of the steps at which the task was solved may be called."""
 
 
 @dataclass(frozen=True)
@@ -52,21 +57,23 @@ class Flat:
         with _readable(self.path):
             return self.load(name)
 
-    def read(self, kinds: Mapping[str, Kind], unused: NDArray[np.bool_] | None = None) -> dict[str, Array]:
-        """Return the arrays of these names and kinds; `UserError` unless all have as many rows, and at least one.
+    def read(
+        self, kinds: Kinds, optional: Kinds = MappingProxyType({}), unused: NDArray[np.bool_] | None = None
+    ) -> dict[str, Array]:
+        """Return the arrays of these names and kinds, the `optional` ones if they are there.
 
-        Rows that are `unused` mean nothing, may hold anything and are read as 0.
+        Rows that are `unused` mean nothing, may hold anything and are read as 0. Raises `UserError` unless all arrays
+        have as many rows, and at least one.
         """
         self.need(*kinds)
+        kinds = {**kinds, **{name: kind for name, kind in optional.items() if name in self.names}}
         found: dict[str, Array] = {}
+        first, rows = "the marks", -1 if unused is None else len(unused)
         for done, (name, kind) in enumerate(kinds.items()):
             progress.report("read arrays", done, len(kinds))
             values = self[name]
-            first, rows = (
-                ("the marks", len(unused))
-                if unused is not None
-                else next(((other, len(array)) for other, array in found.items()), (name, len(values)))
-            )
+            if rows < 0:
+                first, rows = name, len(values)
             if len(values) != rows:
                 raise UserError(
                     f"{self.path}: {first} has {rows} rows and {name} has {len(values)}: "
@@ -76,9 +83,17 @@ class Flat:
                 values = np.where(unused.reshape(-1, *[1] * (values.ndim - 1)), values.dtype.type(0), values)
             found[name] = _READ[kind](values, f"{self.path}: {name}")
         progress.report("read arrays", len(kinds), len(kinds))
-        if not len(next(iter(found.values()))):
-            raise UserError(f"{self.path}: {next(iter(found))} holds no rows")
+        if not rows:
+            raise UserError(f"{self.path}: {first} holds no rows")
         return found
+
+    def solved(self, arrays: Mapping[str, Array]) -> NDArray[np.bool_] | None:
+        """Return the rows (M,) at which the task was solved, None if no array says so; `UserError` if two differ."""
+        names = [name for name in SUCCESS if name in arrays]
+        for name in names[1:]:
+            if (arrays[name] != arrays[names[0]]).any():
+                raise UserError(f"{self.path}: {names[0]} and {name} contradict each other: leave one of them out")
+        return arrays[names[0]] if names else None
 
 
 def floats(values: Array, where: str) -> NDArray[np.float32]:
@@ -194,20 +209,14 @@ def _from_hdf5(path: Path, name: str) -> Array:
 
 
 def _from_parquet(path: Path, name: str) -> Array:
-    column = pq.read_table(path, columns=[name]).column(name).combine_chunks()
-    if column.null_count:
-        raise ValueError(f"{name} holds nulls")
-    if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
-        if not pa.types.is_fixed_size_list(column.type):
-            values: Array = column.to_numpy(zero_copy_only=False)
-            return values
-    else:
-        lengths = np.diff(column.offsets.to_numpy())
+    """Return a column as an array, nulls as NaN; `ValueError` for lists of unequal lengths."""
+    column = pl.read_parquet(path, columns=[name]).to_series()
+    if column.dtype == pl.List:
+        lengths = column.list.len().fill_null(strategy="forward").fill_null(strategy="backward").to_numpy()
         if (lengths != lengths[:1]).any():
             row = int((lengths != lengths[0]).argmax())
             raise ValueError(
                 f"the lists of {name} are of unequal lengths: {lengths[row]} numbers in row {row}, {lengths[0]} before"
             )
-    flat = column.flatten()
-    values = flat.to_numpy(zero_copy_only=False).reshape(len(column), len(flat) // max(1, len(column)))
-    return values
+        column = column.list.to_array(int(lengths[0]) if len(lengths) else 0)
+    return column.to_numpy()

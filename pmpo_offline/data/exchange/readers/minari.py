@@ -12,12 +12,13 @@ observation of an episode is its final observation. `success`, an attribute of t
 from __future__ import annotations
 
 import json
+from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import JsonValue
 
 from pmpo_offline.data import Experience
 from pmpo_offline.data.exchange.origin import origin
@@ -114,14 +115,11 @@ def _space(said: dict[str, Any], key: str, folder: Path, *, acts: bool = False) 
 def _read(folder: Path, said: dict[str, Any], knows_success: bool) -> Recorded:
     seen, acted = _space(said, "observation_space", folder), _space(said, "action_space", folder, acts=True)
     low, high = (np.concatenate([getattr(leaf, name) for leaf in acted]) for name in ("low", "high"))
-    try:
-        count = int(said["total_episodes"])
-    except (TypeError, ValueError):
-        raise UserError(f"{folder}: total_episodes is {said['total_episodes']!r}, no number") from None
-    if count < 1:
-        raise UserError(f"{folder} holds no episodes")
-    parts: dict[str, list[Any]] = {name: [] for name in ("observation", "final", "action", "reward")}
-    parts |= {name: [] for name in ("terminated", "success", "behavior", "seed")}
+    count = said["total_episodes"]
+    if not isinstance(count, int) or count < 1:
+        raise UserError(f"{folder}: total_episodes is {count!r}: it holds no episodes")
+    columns: list[list[Any]] = [[] for _ in fields(Experience)]
+    known = knows_success
     with open_storage(folder, str(said["data_format"])) as episode_of:
         for index in range(count):
             if index % 64 == 0:
@@ -130,36 +128,26 @@ def _read(folder: Path, said: dict[str, Any], knows_success: bool) -> Recorded:
             where = f"{folder}: {episode.where}"
             observation, action, reward = _arrays(episode, seen, acted, where)
             _check_within(action, low, high, f"{where}: actions")
-            parts["observation"].append(observation[:-1])
-            parts["final"].append(observation[-1])
-            parts["action"].append(action)
-            parts["reward"].append(reward)
-            parts["terminated"].append(_terminated(episode, len(reward), where))
-            parts["success"].append(_success(episode, len(reward)))
-            parts["behavior"].append(str(episode.attribute("behavior") or said.get("algorithm_name") or "unknown"))
-            parts["seed"].append(_seed(episode.attribute("seed")))
+            success = _success(episode, len(reward), where)
+            known &= success is not None
+            content = Experience(
+                observation=observation[:-1],
+                action=action,
+                reward=reward,
+                length=np.array([len(reward)], np.int64),
+                success=np.array([bool(success)]),
+                terminated=np.array([_terminated(episode, len(reward), where)]),
+                final_observation=observation[-1:],
+                behavior=np.array([str(episode.attribute("behavior") or said.get("algorithm_name") or "unknown")]),
+                seed=np.array([_seed(episode.attribute("seed"))], np.int64),
+            )
+            for column, values in zip(columns, vars(content).values(), strict=True):
+                column.append(values)
     progress.report("read episodes", count, count)
-    known = knows_success and None not in parts["success"]
-    length = np.array([len(reward) for reward in parts["reward"]], np.int64)
-    experience = Experience(
-        observation=_joined(parts, "observation"),
-        action=_joined(parts, "action"),
-        length=length,
-        reward=_joined(parts, "reward"),
-        success=np.array([bool(success) for success in parts["success"]]),
-        terminated=np.array(parts["terminated"], np.bool_),
-        final_observation=np.stack(parts["final"]),
-        behavior=np.array(parts["behavior"]),
-        seed=np.array(parts["seed"], np.int64),
-    )
-    return Recorded(experience, {"rewards": True, "success": known, "action_low_high": _bounds(low, high)})
-
-
-def _joined(parts: dict[str, list[Any]], name: str) -> NDArray[np.float32]:
-    """Join the arrays of the episodes and free them: one column at most is in memory twice."""
-    joined: NDArray[np.float32] = np.concatenate(parts[name])
-    parts[name].clear()
-    return joined
+    bounds = [[float(x) if np.isfinite(x) else None for x in bound] for bound in (low, high)]  # as JSON has numbers
+    # Joined and freed one after the other: one column at most is in memory twice.
+    experience = Experience(*(np.concatenate(columns.pop(0)) for _ in fields(Experience)))
+    return Recorded(experience, {"rewards": True, "success": known, "action_low_high": bounds})
 
 
 def _arrays(
@@ -205,15 +193,17 @@ def _terminated(episode: Episode, steps: int, where: str) -> bool:
     return bool(ends[-1])
 
 
-def _success(episode: Episode, steps: int) -> bool | None:
+def _success(episode: Episode, steps: int, where: str) -> bool | None:
     """Return whether the episode was solved, by its attribute or at any of its steps; None where it does not say."""
-    if (said := episode.attribute("success")) is not None:
-        return bool(said)
-    try:
-        infos = episode.array(("infos", "success"))
-    except KeyError:
-        return None
-    return bool(np.any(infos[-steps:]))  # the first of T+1 infos is the reset's
+    if (attribute := episode.attribute("success")) is not None:
+        return bool(attribute)
+    found: dict[str, bool] = {}
+    for name in ("success", "is_success"):
+        with suppress(KeyError):
+            found[name] = bool(np.any(episode.array(("infos", name))[-steps:]))  # the first of T+1 is the reset's
+    if len(set(found.values())) > 1:
+        raise UserError(f"{where}: infos {' and '.join(found)} contradict each other: leave one of them out")
+    return next(iter(found.values()), None)
 
 
 def _check_within(
@@ -240,11 +230,6 @@ def _seed(value: Any) -> int:
     except (TypeError, ValueError):
         return UNKNOWN_SEED
     return seed if 0 <= seed < 2**63 else UNKNOWN_SEED
-
-
-def _bounds(low: NDArray[np.float64], high: NDArray[np.float64]) -> list[JsonValue]:
-    """Return the bounds as JSON can say them: None where there is none."""
-    return [[float(x) if np.isfinite(x) else None for x in bound] for bound in (low, high)]
 
 
 MINARI = Reader(

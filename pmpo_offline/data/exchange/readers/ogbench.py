@@ -6,8 +6,8 @@
 
 rewards and masks (0: the task is solved) are in none of OGBench's files: they follow from a goal, and
 `ogbench.make_env_and_datasets` adds them for its single tasks. A file with them keeps them; without
-them rewards are 0 and nothing can be labelled by them. An episode is solved where any of its masks is 0, and terminated
-where its last step's is.
+them rewards are 0 and nothing can be labelled by them. An episode is solved where any of its masks is 0 (or an array
+success says so), and terminated where its last step's mask is.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from __future__ import annotations
 import numpy as np
 
 from pmpo_offline.data.exchange.readers.episodes import NO_STEP, Rows, cut, report, single_states
-from pmpo_offline.data.exchange.readers.flat import Flat, Kind
+from pmpo_offline.data.exchange.readers.flat import SUCCESS, Flat, Kinds
 from pmpo_offline.data.exchange.readers.source import Candidate, Environment, Reader, Recorded, Source
 
-_MARKS: dict[str, Kind] = {"observations": "matrix", "terminals": "flags", "valids": "flags", "masks": "flags"}
-_VALUES: dict[str, Kind] = {"actions": "actions", "rewards": "vector"}
+_MARKS: Kinds = {"observations": "matrix", "terminals": "flags"}
+_OPTIONAL: Kinds = {"valids": "flags", "masks": "flags", "next_observations": "matrix", **SUCCESS}
 
 
 def _is_ogbench(given: Candidate) -> bool:
@@ -47,28 +47,29 @@ def _source(given: Candidate) -> Source:
 
 def _read(flat: Flat, name: str) -> Recorded:
     flat.need("observations", "actions", "terminals")
-    marks = flat.read({each: kind for each, kind in _MARKS.items() if each in flat.names})
+    marks = flat.read(_MARKS, _OPTIONAL)
     count = len(marks["observations"])
-    end = marks["terminals"] if "valids" not in marks else ~marks["valids"]
-    has_successors = "next_observations" in flat.names
-    bare = np.full(count, not has_successors)
-    values = flat.read({each: kind for each, kind in _VALUES.items() if each in flat.names}, unused=bare & end)
-    masks = marks.get("masks", np.ones(count, np.bool_))
+    end = ~marks["valids"] if "valids" in marks else marks["terminals"]
+    following = marks.get("next_observations")
+    bare = np.full(count, following is None)
+    values = flat.read({"actions": "actions"}, {"rewards": "vector"}, unused=bare & end)
+    solved = ~marks["masks"] if "masks" in marks else np.zeros(count, np.bool_)
+    success = flat.solved(marks)
     rows = Rows(
         marks["observations"],
         values["actions"],
         values.get("rewards", np.zeros(count, np.float32)),
         end=end,
         # Of the row that is the last *step*: the one before a bare row.
-        terminal=~masks if has_successors else np.append(False, ~masks[:-1]),
+        terminal=solved if following is not None else np.append(False, solved[:-1]),
         bare=bare,
-        following=flat.read({"next_observations": "matrix"})["next_observations"] if has_successors else None,
-        success=~masks & ~(bare & end),
+        following=following,
+        success=solved & ~(bare & end) if success is None else success,
     )
     experience = cut(rows, str(flat.path), name)
     notes = {
         "rewards": "rewards" in values,
-        "success": "masks" in marks,
+        "success": "masks" in marks or success is not None,
         "rows_that_are_final_states": count - len(experience.reward),
     }
     return Recorded(experience, notes | report(rows, {NO_STEP: single_states(rows)}))

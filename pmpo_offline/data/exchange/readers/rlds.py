@@ -3,6 +3,7 @@
 observation (M, O)   or several, observation/<name> (M, n), joined in the order of their names
 action (M, A), reward (M,)
 is_first, is_last, is_terminal (M,)
+success (M,)         where given, an episode that was solved at any step is a success
 
 As in RLDS (arXiv 2111.02767) an episode of T actions is T+1 steps: the last one holds the final observation only, its
 action and reward mean nothing and may be NaN. Truncated is what is last and not terminal. A folder of such files is
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pmpo_offline.data.exchange.readers.episodes import NO_STEP, Rows, cut, report, single_states
-from pmpo_offline.data.exchange.readers.flat import Flat, Kind
+from pmpo_offline.data.exchange.readers.flat import SUCCESS, Flat, Kind
 from pmpo_offline.data.exchange.readers.source import Candidate, Reader, Recorded, Source
 from pmpo_offline.runtime.errors import UserError
 
@@ -49,7 +50,7 @@ def _read(flat: Flat, name: str) -> Recorded:
     named = sorted(each for each in flat.names if each.startswith("observation/"))
     parts = named if named and "observation" not in flat.names else ["observation"]
     flat.need(*parts, *_VALUES, *_MARKS)
-    marks = flat.read(dict.fromkeys(parts, _MATRIX) | _MARKS)
+    marks = flat.read(dict.fromkeys(parts, _MATRIX) | _MARKS, SUCCESS)
     end = _ends(marks["is_first"], marks["is_last"], marks["is_terminal"], flat.path)
     values = flat.read(_VALUES, unused=end)
     rows = Rows(
@@ -59,12 +60,13 @@ def _read(flat: Flat, name: str) -> Recorded:
         end=end,
         terminal=marks["is_terminal"],
         bare=np.ones(len(end), np.bool_),
+        success=flat.solved(marks),
     )
     experience = cut(rows, str(flat.path), name)
     broken = end & ~marks["is_last"]
     notes = {
         "rewards": True,
-        "success": False,
+        "success": rows.success is not None,
         "rows_that_are_final_states": len(end) - len(experience.reward),
         "episodes_without_a_last_step": int(broken.sum()),
     }
