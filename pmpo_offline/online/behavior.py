@@ -12,8 +12,7 @@ learner ── advance ── advance ── advance ── … ── until `st
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,6 @@ from typing import Protocol
 
 import mujoco
 import numpy as np
-import torch
 from pydantic import JsonValue
 from torch import Tensor
 
@@ -30,6 +28,7 @@ from pmpo_offline.online.cloning import SCRIPTS, Cloning
 from pmpo_offline.online.online_control import ALGORITHMS, one_run
 from pmpo_offline.online.ppo import PPO
 from pmpo_offline.policies.behavior import BehaviorPolicy
+from pmpo_offline.policies.network import one_thread
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError, unknown
 from pmpo_offline.runtime.random_words import random_words
@@ -161,7 +160,7 @@ def train_behavior(
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise PmpoOfflineError(f"cannot write into {output}: {error.strerror}") from None
-    with _one_thread():
+    with one_thread():
         return _Training(task, algo, seed, steps, output, fresh).run(minutes)
 
 
@@ -317,14 +316,3 @@ def random_returns(rules: Rules, seeds: list[int]) -> Array:
 def _seeds(purpose: str, seed: int, count: int) -> list[int]:
     """Return seeds of beginnings for one purpose: policies are chosen, and measured, where they were not trained."""
     return [int(word >> 32) for word in random_words(count, "behavior", purpose, seed)]
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Such small matrices take longer on several threads, and other numbers come out."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -66,3 +67,17 @@ def stacked_mlp(seeds: Sequence[int], inputs: int, hidden: Sequence[int], output
         width = size
     layers.append(StackedLinear(generators, width, outputs, gain=0.1))
     return nn.Sequential(*layers)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute with one thread inside the block: networks this small take longer on several, and their numbers differ.
+
+    Several threads wait for one another on a busy machine.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

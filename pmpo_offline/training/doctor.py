@@ -15,16 +15,7 @@ from pmpo_offline.data import Dataset, columns
 from pmpo_offline.declarations import OBJECTIVES
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.objectives import kto_weight_range, stability
-from pmpo_offline.training.config import (
-    MEASURED,
-    beta_bound,
-    beta_collapse,
-    check_family,
-    complete,
-    no_minimum,
-    reject_mass,
-    settle,
-)
+from pmpo_offline.training import config
 from pmpo_offline.training.language.responses import take_split
 
 MARGIN = 1.05
@@ -96,8 +87,8 @@ def diagnose(dataset: Dataset, algorithm: AlgorithmDeclaration, settings: Mappin
     """
     if dataset.metadata.kind == "responses":
         dataset = take_split(dataset, "train")
-    chosen = complete(algorithm, settings or {})
-    check_family(algorithm, dataset)
+    chosen = config.complete(algorithm, settings or {})
+    config.check_family(algorithm, dataset)
     objective, meta = OBJECTIVES[algorithm.objective], dataset.metadata
     by_candidates = algorithm.rows in ("candidates", "pairs") and dataset.candidates is not None
     label = columns.labels(dataset.candidates if by_candidates else dataset.table)
@@ -195,14 +186,16 @@ def _incomparable(dataset: Dataset) -> str | None:
 
 def _stability(dataset: Dataset, algorithm: AlgorithmDeclaration, chosen: Mapping[str, Any]) -> dict[str, Any]:
     """Return the bounds, and the verdict on β."""
-    if chosen["reject_mass"] == MEASURED and not reject_mass(chosen, dataset, algorithm.rows):
+    if chosen["reject_mass"] == config.MEASURED and not config.reject_mass(chosen, dataset, algorithm.rows):
         chosen = {**chosen, "reject_mass": 1.0}  # without rejects in a batch there is nothing to divide by
     # With a number for β, only `reject_mass` is left to be measured.
-    values, beta = settle(algorithm, {**chosen, "beta": 1.0}, dataset), chosen["beta"]
-    bounds = {way: beta_bound(algorithm, {**values, "normalize": way}, dataset) or 0.0 for way in ("joint", "set")}
+    values, beta = config.settle(algorithm, {**chosen, "beta": 1.0}, dataset), chosen["beta"]
+    bounds = {
+        way: config.beta_bound(algorithm, {**values, "normalize": way}, dataset) or 0.0 for way in ("joint", "set")
+    }
     bound = bounds[values["normalize"]]
     if isinstance(beta, str):
-        beta = None if math.isinf(bound) else settle(algorithm, chosen, dataset)["beta"]
+        beta = None if math.isinf(bound) else config.settle(algorithm, chosen, dataset)["beta"]
     values["beta"] = beta
     found = {"settings": values, "bound": bound, "bounds": bounds, "verdict": "unbounded" if bound else "bounded"}
     if 0 < bound < math.inf:
@@ -211,7 +204,7 @@ def _stability(dataset: Dataset, algorithm: AlgorithmDeclaration, chosen: Mappin
         found |= {
             "factor": factor,
             "suggested_beta": MARGIN * bound,
-            "collapse": beta_collapse(algorithm, values, dataset),
+            "collapse": config.beta_collapse(algorithm, values, dataset),
             "gaussian_bound": _gaussian_bound(dataset, values),
             "noise_bound": _noise_bound(dataset, values),
         }
@@ -262,7 +255,7 @@ def _advice(found: Mapping[str, Any], accepted: int, rejected: int) -> list[str]
     elif math.isinf(bound):
         sentences.append(f"no β bounds the loss: the {values['divergence']} divergence does not hold rejects back")
     elif verdict == "unbounded":
-        sentences.append(f"below its bound {no_minimum(collapses=values['beta'] <= found['collapse'])}")
+        sentences.append(f"below its bound {config.no_minimum(collapses=values['beta'] <= found['collapse'])}")
     elif verdict == "at the edge":
         sentences.append(
             "at the bound the optimal policy gives rejects nothing, and noise decides whether they stabilise"

@@ -93,37 +93,6 @@ def gaussian_optimum(
     Raises:
         ValueError: the loss has no minimum, or another `normalize`.
     """
-    w, mu, s = _stationary((accepted, rejected, reference), alpha, beta, normalize)
-    if not (w > 0 and (s > 0).all()):
-        raise ValueError(f"PMPO has no minimum at alpha={alpha}, beta={beta}: raise beta (see gaussian_beta_min)")
-    return mu, (s / w).sqrt()
-
-
-def gaussian_bounded(
-    accepted: Tensor,
-    rejected: Tensor,
-    reference: Tensor,
-    *,
-    alpha: float,
-    beta: float,
-    normalize: Literal["joint", "set"] = "set",
-) -> bool:
-    """Return whether PMPO is bounded for a diagonal Gaussian policy: W > 0, and S > 0 in every dimension.
-
-    The arguments are those of `gaussian_optimum`.
-
-    Raises:
-        ValueError: another `normalize`.
-    """
-    w, _, s = _stationary((accepted, rejected, reference), alpha, beta, normalize)
-    return w > 0 and bool((s > 0).all())
-
-
-def _stationary(
-    outcomes: tuple[Tensor, Tensor, Tensor], alpha: float, beta: float, normalize: str
-) -> tuple[float, Tensor, Tensor]:
-    """Return W, mu and S of accepted, rejected and reference outcomes; mu and S are undefined unless W > 0."""
-    accepted, rejected, reference = outcomes
     a, r = _coefficients(accepted, rejected, alpha, normalize)
     w = a - r + beta
 
@@ -131,8 +100,12 @@ def _stationary(
         of_accepts, of_rejects = _moment(accepted, power, centre), _moment(rejected, power, centre)
         return a * of_accepts - r * of_rejects + beta * _moment(reference, power, centre)
 
-    mu = average(1, 0.0) / w if w > 0 else average(1, 0.0)
-    return w, mu, average(2, mu)
+    if w > 0:
+        mu = average(1, 0.0) / w
+        variance = average(2, mu) / w
+        if (variance > 0).all():
+            return mu, variance.sqrt()
+    raise ValueError(f"PMPO has no minimum at alpha={alpha}, beta={beta}: raise beta (see gaussian_beta_min)")
 
 
 def _coefficients(accepted: Tensor, rejected: Tensor, alpha: float, normalize: str) -> tuple[float, float]:

@@ -52,10 +52,7 @@ def beta_min(
     """
     accept_mass = 1 - reject_mass if accept_mass is None else accept_mass
     reject_share = reject_mass if reject_share is None else reject_share
-    shares = {"alpha": alpha, "reject_mass": reject_mass, "reject_share": reject_share, "accept_mass": accept_mass}
-    for name, value in shares.items():
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name} lies in [0, 1], not {value}")
+    _check_shares(alpha=alpha, reject_mass=reject_mass, reject_share=reject_share, accept_mass=accept_mass)
     if not 0 <= noise <= 0.5:
         raise ValueError(f"noise lies in [0, 1/2], not {noise}: beyond it the labels say the opposite")
     w_accept, w_reject = class_weights(normalize, 1 - reject_share, reject_share)
@@ -86,9 +83,7 @@ def beta_collapse(
     Raises:
         ValueError: an argument outside [0, 1], or another `normalize`.
     """
-    for name, value in {"alpha": alpha, "reject_share": reject_share}.items():
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name} lies in [0, 1], not {value}")
+    _check_shares(alpha=alpha, reject_share=reject_share)
     w_accept, w_reject = class_weights(normalize, 1 - reject_share, reject_share)
     pull = alpha * w_accept if accepts else 0.0
     return max(0.0, (1 - alpha) * w_reject - pull) if reject_share else 0.0
@@ -186,3 +181,10 @@ def class_weights(normalize: str, accepts: float, rejects: float) -> tuple[float
         labelled = (accepts + rejects) or 1.0
         return accepts / labelled, rejects / labelled
     raise ValueError(f'normalize is "joint" or "set", not {normalize!r}')
+
+
+def _check_shares(**shares: float) -> None:
+    """Raise `ValueError` for an argument outside [0, 1]."""
+    for name, share in shares.items():
+        if not 0 <= share <= 1:
+            raise ValueError(f"{name} lies in [0, 1], not {share}")

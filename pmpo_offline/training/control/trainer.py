@@ -21,15 +21,8 @@ from pmpo_offline.objectives import Objective
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
+from pmpo_offline.training import config
 from pmpo_offline.training.checkpoint import Checkpoint, allocate_moments, training_identity
-from pmpo_offline.training.config import (
-    TrainingSettings,
-    beta_bound,
-    hyperparameters,
-    settle,
-    stack_settings,
-    warn_below,
-)
 from pmpo_offline.training.control.batches import Learner, RowBatch, Sampler, check_rows, inputs
 from pmpo_offline.training.critics.reward_critics import critic_settings, make_critic
 from pmpo_offline.training.shuffle import check_control, expected
@@ -59,19 +52,19 @@ class Stack:
         return OBJECTIVES[self.algorithm.objective]
 
     @cached_property
-    def hyper(self) -> TrainingSettings:
+    def hyper(self) -> config.TrainingSettings:
         """The training hyperparameters, complete."""
-        return hyperparameters(self.algorithm, self.overrides, TrainingSettings)
+        return config.hyperparameters(self.algorithm, self.overrides, config.TrainingSettings)
 
     @cached_property
     def complete(self) -> list[dict[str, Any]]:
         """The objective's settings, complete."""
-        return [settle(self.algorithm, each, self.labelled) for each in self.settings]
+        return [config.settle(self.algorithm, each, self.labelled) for each in self.settings]
 
     @cached_property
     def bounds(self) -> list[float | None]:
         """The least stable β of each setting; None where the objective has no bound."""
-        return [beta_bound(self.algorithm, each, self.labelled) for each in self.complete]
+        return [config.beta_bound(self.algorithm, each, self.labelled) for each in self.complete]
 
     @property
     def labelled(self) -> Dataset:
@@ -183,31 +176,28 @@ def train_stack(
     stack: Stack, checkpoint: Path | None = None, references: Path | None = None, device: str | None = None
 ) -> Trained:
     """Train a stack of runs; arguments, errors and warnings are those of `train`."""
-    dataset, algorithm, hyper, bounds = stack.dataset, stack.algorithm, stack.hyper, stack.bounds
+    algorithm = stack.algorithm
     if algorithm.critic:
         critic_settings(algorithm)
     check_rows(algorithm)
     if stack.shuffled:
         check_control(algorithm, responses=False)
-    warn_below(algorithm, stack.complete, stack.labelled, stacklevel=4)
+    config.warn_below(algorithm, stack.complete, stack.labelled, stacklevel=4)
 
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     reference = None
     if stack.clone:
-        kept = references and references / f"clone-{stack.clone.identity[:16]}.safetensors"
-        clones = _clones(stack.clone, kept or (checkpoint if stack.is_clone else None), place)
+        path = references / f"clone-{stack.clone.identity[:16]}.safetensors" if references else None
+        with progress.stage(lambda _: "clone the behaviour"):
+            clones, metrics = _fit_fresh(stack.clone, path or (checkpoint if stack.is_clone else None), place)
+        for run, bad in enumerate(_diverged(clones, metrics)):
+            if bad:
+                named = stack.clone.named(run)
+                raise PmpoOfflineError(f"the clone of the behaviour diverged ({named}): lower learning_rate")
         reference = _repeat(clones, len(stack.settings))
         if stack.is_clone:
-            return Trained(reference, stack.runs, bounds, {}, [False] * reference.runs)
-    seeds = [seed for _, seed in stack.runs]
-    sampler = Sampler(dataset, algorithm, seeds, shuffle=stack.shuffled, device=place)
-    if "label" in stack.objective.inputs.values() and not sampler.rows.label.any():
-        raise UserError(f"{algorithm.name} learns from labelled rows and {dataset.metadata.id} has none")
-    policy = fresh_policy(sampler, hyper)
-    if reference is not None and algorithm.start == "reference":
-        policy.load_state_dict(reference.state_dict())
-    saved = Checkpoint(checkpoint, stack.identity) if checkpoint else None
-    metrics = fit(stack, sampler, policy, reference, saved)
+            return Trained(reference, stack.runs, stack.bounds, {}, [False] * reference.runs)
+    policy, metrics = _fit_fresh(stack, checkpoint, place, reference)
     diverged = _diverged(policy, metrics)
     if any(diverged):
         lost = [stack.named(run) for run, bad in enumerate(diverged) if bad]
@@ -217,10 +207,10 @@ def train_stack(
             )
         more = f" and {len(lost) - 1} more" if lost[1:] else ""
         warnings.warn(f"{algorithm.name}: {lost[0]}{more} of {len(diverged)} runs diverged", stacklevel=3)
-    return Trained(policy.eval(), stack.runs, bounds, metrics, diverged)
+    return Trained(policy, stack.runs, stack.bounds, metrics, diverged)
 
 
-def fresh_policy(sampler: Sampler, hyper: TrainingSettings) -> MixturePolicy:
+def fresh_policy(sampler: Sampler, hyper: config.TrainingSettings) -> MixturePolicy:
     """Return untrained policies, one a run, that normalise by the data's own statistics."""
     observation = sampler.rows.observation
     policy = MixturePolicy(
@@ -234,17 +224,20 @@ def fresh_policy(sampler: Sampler, hyper: TrainingSettings) -> MixturePolicy:
     return policy.to(observation.device)
 
 
-def _clones(stack: Stack, path: Path | None, device: torch.device) -> MixturePolicy:
-    """Return the behaviour's clone for each seed, from its file if it was trained before."""
-    saved = Checkpoint(path, stack.identity) if path else None
-    sampler = Sampler(stack.dataset, stack.algorithm, stack.seeds, shuffle=False, device=device)
+def _fit_fresh(
+    stack: Stack, path: Path | None, device: torch.device, reference: MixturePolicy | None = None
+) -> tuple[MixturePolicy, dict[str, Tensor]]:
+    """Fit new policies, or read them from the checkpoint at `path`; return them with their last metrics."""
+    dataset, algorithm = stack.dataset, stack.algorithm
+    seeds = [seed for _, seed in stack.runs]
+    sampler = Sampler(dataset, algorithm, seeds, shuffle=stack.shuffled, device=device)
+    if "label" in stack.objective.inputs.values() and not sampler.rows.label.any():
+        raise UserError(f"{algorithm.name} learns from labelled rows and {dataset.metadata.id} has none")
     policy = fresh_policy(sampler, stack.hyper)
-    with progress.stage(lambda _: "clone the behaviour"):
-        metrics = fit(stack, sampler, policy, None, saved)
-    for run, bad in enumerate(_diverged(policy, metrics)):
-        if bad:
-            raise PmpoOfflineError(f"the clone of the behaviour diverged ({stack.named(run)}): lower learning_rate")
-    return policy.eval()
+    if reference is not None and algorithm.start == "reference":
+        policy.load_state_dict(reference.state_dict())
+    metrics = fit(stack, sampler, policy, reference, Checkpoint(path, stack.identity) if path else None)
+    return policy.eval(), metrics
 
 
 def _repeat(policy: MixturePolicy, times: int) -> MixturePolicy:
@@ -268,7 +261,7 @@ def fit(
     A run that diverges does not disturb the others. Raises `PmpoOfflineError` when all have.
     """
     algorithm, hyper, objective = stack.algorithm, stack.hyper, stack.objective
-    settings = stack_settings(stack.complete, len(stack.seeds), sampler.rows.action.device)
+    settings = config.stack_settings(stack.complete, len(stack.seeds), sampler.rows.action.device)
     weights: list[Tensor] = list(policy.parameters())
     average = [weight.detach().clone() for weight in weights]
     if hyper.refresh and reference is None:
@@ -328,7 +321,7 @@ def _resume(checkpoint: Checkpoint, state: list[Tensor], average: list[Tensor]) 
     return int(facts["step"]), {name: value.to(average[0].device) for name, value in tensors.items()}
 
 
-def learning_rate(step: int, hyper: TrainingSettings) -> float:
+def learning_rate(step: int, hyper: config.TrainingSettings) -> float:
     """One cycle: linear to the peak over the first tenth of the updates, then half a cosine down to zero."""
     rise = max(1, hyper.updates // 10)
     if step < rise:

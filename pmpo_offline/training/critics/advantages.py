@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from torch import Tensor
 
 from pmpo_offline.data import Dataset, Rows
 from pmpo_offline.policies import MixturePolicy
+from pmpo_offline.policies.network import one_thread
 from pmpo_offline.runtime.files import load_arrays, save_arrays
 from pmpo_offline.training.control.divergence import draw
 from pmpo_offline.training.control.trainer import CLONE, train
@@ -36,16 +35,6 @@ class CandidateSettings(BaseModel):
     """Gradient steps of the clone."""
 
 
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 @dataclass(frozen=True)
 class Advantages:
     """Of N steps, and scores of K candidate actions at each of S states (S = 0 without candidates)."""
@@ -57,7 +46,7 @@ class Advantages:
     score: NDArray[np.float32]  # (S, K)
 
     @classmethod
-    @_threads(1)  # the networks are too small for several threads, which wait for one another on a busy machine
+    @one_thread()
     def of(
         cls,
         dataset: Dataset,
