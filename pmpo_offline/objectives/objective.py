@@ -108,8 +108,8 @@ class Objective:
         """
         own = {name: value for name, value in settings.items() if name not in self.caller}
         needed = {parameter: inputs[name] for parameter, name in self.inputs.items()}
-        given = {parameter: inputs[name] for parameter, name in self.optional.items() if name in inputs}
-        return self.loss(**needed, **given, **own)
+        extra = {parameter: inputs[name] for parameter, name in self.optional.items() if name in inputs}
+        return self.loss(**needed, **extra, **own)
 
     def check(self, arguments: Mapping[str, Any]) -> None:
         """Raise `ValueError` for arguments of the loss that are no labels, or no values of a hyperparameter.
@@ -148,7 +148,7 @@ def declare(
 
     def decorate(loss: Callable[P, Loss]) -> Callable[P, Loss]:
         signature = inspect.signature(loss)
-        required = [name for name, each in signature.parameters.items() if each.default is each.empty]
+        required = [p.name for p in signature.parameters.values() if p.default is p.empty]
         inputs = {name: (renamed or {}).get(name, name) for name in required}
         objective = Objective(loss.__name__, loss, inputs, allowed or {}, **more)
 

@@ -220,7 +220,7 @@ def stack_settings(settings: Sequence[Mapping[str, Any]], seeds: int, device: to
     """Turn settings that differ in numbers into (R, 1) tensors; equal ones stay; words are a `UserError`."""
     stacked: dict[str, Any] = {}
     for name, first in settings[0].items():
-        values = [each[name] for each in settings]
+        values = [complete[name] for complete in settings]
         if all(value == first for value in values):
             stacked[name] = first
         elif any(isinstance(value, str) for value in values):

@@ -95,23 +95,23 @@ def diagnose(dataset: Dataset, algorithm: AlgorithmDeclaration, settings: Mappin
     accepted, rejected = int((label > 0).sum()), int((label < 0).sum())
     shares = meta.candidates if by_candidates and meta.candidates else meta
     pairs = _pairs(dataset) if algorithm.rows == "pairs" else None
-    found: dict[str, Any] = {"settings": chosen, "verdict": "ready", "pairs": pairs}
+    facts: dict[str, Any] = {"settings": chosen, "verdict": "ready", "pairs": pairs}
     notes = _problems(dataset, algorithm, accepted, rejected, pairs)
     if notes:
-        found["verdict"] = "cannot learn"
+        facts["verdict"] = "cannot learn"
     elif "label" in objective.inputs or algorithm.rows in ("accepted", "balanced", "pairs"):
         if accepted and not rejected:
             notes.append("accepts only: nothing says what to avoid; BC on accepts is the plain alternative")
         elif rejected and not accepted:
             notes.append("rejects only: everything else is imitated, and the divergence is all that holds the policy")
-    if objective.bound is not None and found["verdict"] == "ready":
-        found |= _stability(dataset, algorithm, chosen)
-        notes += _advice(found, accepted, rejected)
+    if objective.bound is not None and facts["verdict"] == "ready":
+        facts |= _stability(dataset, algorithm, chosen)
+        notes += _advice(facts, accepted, rejected)
     if objective.name == "kto" and accepted and rejected:
         both = (1, 1) if algorithm.rows == "balanced" else (accepted, rejected)
         desirable, undesirable = chosen["desirable_weight"], chosen["undesirable_weight"]
-        found["weight_ratio"] = desirable / undesirable if undesirable else math.inf
-        found["weight_range"] = kto_weight_range(*both)
+        facts["weight_ratio"] = desirable / undesirable if undesirable else math.inf
+        facts["weight_range"] = kto_weight_range(*both)
         low, high = kto_weight_range(accepted, rejected)
         notes.append(f"on rows as they come instead, the advised w_D / w_U would be {low:.3g} to {high:.3g}")
     return Diagnosis(
@@ -127,7 +127,7 @@ def diagnose(dataset: Dataset, algorithm: AlgorithmDeclaration, settings: Mappin
         labelled_reject_mass=shares.labelled_reject_mass,
         reject_share=shares.reject_share,
         notes=notes,
-        **found,
+        **facts,
     )
 
 
@@ -197,18 +197,18 @@ def _stability(dataset: Dataset, algorithm: AlgorithmDeclaration, chosen: Mappin
     if isinstance(beta, str):
         beta = None if math.isinf(bound) else config.settle(algorithm, chosen, dataset)["beta"]
     values["beta"] = beta
-    found = {"settings": values, "bound": bound, "bounds": bounds, "verdict": "unbounded" if bound else "bounded"}
+    facts = {"settings": values, "bound": bound, "bounds": bounds, "verdict": "unbounded" if bound else "bounded"}
     if 0 < bound < math.inf:
         factor = beta / bound
-        found["verdict"] = "at the edge" if abs(factor - 1) <= EDGE else "bounded" if factor > 1 else "unbounded"
-        found |= {
+        facts["verdict"] = "at the edge" if abs(factor - 1) <= EDGE else "bounded" if factor > 1 else "unbounded"
+        facts |= {
             "factor": factor,
             "suggested_beta": MARGIN * bound,
             "collapse": config.beta_collapse(algorithm, values, dataset),
             "gaussian_bound": _gaussian_bound(dataset, values),
             "noise_bound": _noise_bound(dataset, values),
         }
-    return found
+    return facts
 
 
 def _gaussian_bound(dataset: Dataset, values: Mapping[str, Any]) -> float | None:
@@ -242,9 +242,9 @@ def _noise_bound(dataset: Dataset, values: Mapping[str, Any]) -> float | None:
     return bound * float(values["reject_mass"])
 
 
-def _advice(found: Mapping[str, Any], accepted: int, rejected: int) -> list[str]:
+def _advice(facts: Mapping[str, Any], accepted: int, rejected: int) -> list[str]:
     """Return advice that follows from the bounds, a sentence each."""
-    values, bound, verdict = found["settings"], found["bound"], found["verdict"]
+    values, bound, verdict = facts["settings"], facts["bound"], facts["verdict"]
     sentences = []
     if values["floor"]:
         sentences.append("with a floor under the rejects every β is bounded")
@@ -255,12 +255,12 @@ def _advice(found: Mapping[str, Any], accepted: int, rejected: int) -> list[str]
     elif math.isinf(bound):
         sentences.append(f"no β bounds the loss: the {values['divergence']} divergence does not hold rejects back")
     elif verdict == "unbounded":
-        sentences.append(f"below its bound {config.no_minimum(collapses=values['beta'] <= found['collapse'])}")
+        sentences.append(f"below its bound {config.no_minimum(collapses=values['beta'] <= facts['collapse'])}")
     elif verdict == "at the edge":
         sentences.append(
             "at the bound the optimal policy gives rejects nothing, and noise decides whether they stabilise"
         )
-    elif (factor := found["factor"]) > 1.3:
+    elif (factor := facts["factor"]) > 1.3:
         sentences.append(
             f"a reject still weighs {1 - 1 / factor:.2f} of an unlabelled row: labels matter more near the bound"
         )
@@ -268,11 +268,11 @@ def _advice(found: Mapping[str, Any], accepted: int, rejected: int) -> list[str]
         sentences.append(
             "a network that tells single rows apart needs more than this bound, see benchmarks/results/stability"
         )
-    if (noise_bound := found.get("noise_bound")) is not None:
+    if (noise_bound := facts.get("noise_bound")) is not None:
         sentences.append(
             f"labels are flipped at a known rate: where outcomes come with both, β ≥ {noise_bound:.4g} will do"
         )
-    if (gaussian := found.get("gaussian_bound")) is not None:
+    if (gaussian := facts.get("gaussian_bound")) is not None:
         side = "bounded" if values["beta"] > gaussian else "unbounded"
         sentences.append(
             f"the observation never changes: one diagonal Gaussian needs β > {gaussian:.4g} and is {side} here; "

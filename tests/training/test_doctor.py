@@ -235,7 +235,7 @@ def test_below_the_bound_the_collapse_threshold_decides(stacking: Dataset) -> No
     assert diagnose(stacking, PMPO, {"alpha": 1.0}).collapse is None
 
 
-def test_a_floor_without_a_divergence_is_said(stacking: Dataset) -> None:
+def test_a_floor_without_a_divergence_is_refused(stacking: Dataset) -> None:
     note = "at β = 0 nothing keeps the policy near its reference while it leaves the rejects"
     assert note in diagnose(stacking, PMPO, {"beta": 0.0, "floor": 1e-6}).notes
     kept = diagnose(stacking, PMPO, {"beta": "1.05x", "floor": 1e-6})

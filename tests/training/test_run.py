@@ -23,13 +23,13 @@ def run(stacking: Dataset) -> Run:
 
 
 def test_a_finished_run_is_not_repeated(run: Run, tmp_path: Path) -> None:
-    told: list[str] = []
-    with on_progress(lambda stage, *_: told.append(stage)):
+    stages: list[str] = []
+    with on_progress(lambda stage, *_: stages.append(stage)):
         record = train_run(run, tmp_path / "run")
-        assert told
-        told.clear()
+        assert stages
+        stages.clear()
         assert train_run(run, tmp_path / "run") == record == read_record(tmp_path / "run")
-    assert not told
+    assert not stages
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"policy.safetensors", "run.json"}
 
 

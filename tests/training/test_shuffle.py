@@ -31,7 +31,7 @@ def test_shuffled_labels(stacking: Dataset, label: str, imbalance: float | None)
         units = (view.label[first], rows.label[first]) if unit == "episode" else (view.label, rows.label)
         assert sorted(units[0].tolist()) == sorted(units[1].tolist()), "as many accepts and rejects as before"
         if not units[1].all():
-            assert not (units[0] == 0).equal(units[1] == 0), "nor is it told who has a label"
+            assert not (units[0] == 0).equal(units[1] == 0), "having a label carries nothing either"
         if unit == "episode":
             assert view.label.equal(view.label[first][view.episode]), "an episode has one label"
         assert not view.label.equal(rows.label)
@@ -71,12 +71,12 @@ def test_where_all_have_labels_the_draws_are_those_of_before(stacking: Dataset, 
 
 def test_bounds_are_those_of_the_permuted_labels(stacking: Dataset) -> None:
     dataset = stacking.relabelled("success", imbalance=0.3)
-    rows, told = Rows.of(dataset), expected(dataset).metadata
+    rows, control = Rows.of(dataset), expected(dataset).metadata
     drawn = torch.stack([shuffled(rows, "episode", seed).label for seed in range(400)])
-    assert told.labelled_reject_mass == pytest.approx(float((drawn < 0).float().mean()), rel=0.03)
-    assert abs(told.labelled_reject_mass / dataset.metadata.labelled_reject_mass - 1) > 0.03, "failures last longer"
+    assert control.labelled_reject_mass == pytest.approx(float((drawn < 0).float().mean()), rel=0.03)
+    assert abs(control.labelled_reject_mass / dataset.metadata.labelled_reject_mass - 1) > 0.03, "failures last longer"
     share = float((drawn < 0).sum() / (drawn != 0).sum())
-    assert told.reject_share == pytest.approx(share, rel=0.03)
+    assert control.reject_share == pytest.approx(share, rel=0.03)
     counts = dataset.metadata.counts
     overrides = {"updates": 2, "batch": 8, "hidden": [8]}
     trained = train(dataset, "pmpo", overrides=overrides, shuffle_labels=True, device="cpu")

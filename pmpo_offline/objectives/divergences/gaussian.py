@@ -124,7 +124,7 @@ def _log_moment(gap: _Gap, exponent: Exponents) -> Tensor:
 
 def _limit(gap: _Gap, at_end: Tensor) -> Tensor:
     """Return KL(base || other) at an end, zero elsewhere: zero times the gradient of an unused infinity is NaN."""
-    mean, log_std, log_std_other = (present(each, at_end.unsqueeze(-1)) for each in gap)
+    mean, log_std, log_std_other = (present(difference, at_end.unsqueeze(-1)) for difference in gap)
     return _kl(mean * torch.exp(-log_std_other), log_std)
 
 

@@ -57,7 +57,7 @@ def exponents(order: Setting, like: Tensor) -> Exponents:
         both = like.new_full((), order), like.new_full((), 1 - order)
     else:
         raise ValueError(f"the order of a divergence lies in [0, 1], not {order}")
-    return Exponents(*(torch.where(each < _END, 0, each) for each in both))
+    return Exponents(*(torch.where(exponent < _END, 0, exponent) for exponent in both))
 
 
 def quotient(numerator: Tensor, denominator: Tensor, limit: Tensor) -> Tensor:

@@ -97,9 +97,9 @@ class Sampler:
         elif kind == "top":
             self._parts = [Pools([top_rows(dataset, algorithm.top).to(device)])]
         elif kind == "pairs":
-            found = [torch.stack(pairs(each), dim=1) for each in candidates]
-            self._pairs = torch.nn.utils.rnn.pad_sequence(found, batch_first=True)  # (R or 1, P, 3)
-            self._parts = [Pools([torch.arange(len(each), device=device) for each in found])]
+            tables = [torch.stack(pairs(view), dim=1) for view in candidates]
+            self._pairs = torch.nn.utils.rnn.pad_sequence(tables, batch_first=True)  # (R or 1, P, 3)
+            self._parts = [Pools([torch.arange(len(table), device=device) for table in tables])]
         else:
             count = len(candidates[0].state_row) if kind == "candidates" else len(self.rows)
             self._parts = [Pools([torch.arange(count, device=device)])]

@@ -48,7 +48,7 @@ class Stack:
 
     @cached_property
     def objective(self) -> Objective:
-        """What the algorithm minimises."""
+        """The objective that the algorithm minimises."""
         return OBJECTIVES[self.algorithm.objective]
 
     @cached_property
@@ -59,12 +59,12 @@ class Stack:
     @cached_property
     def complete(self) -> list[dict[str, Any]]:
         """The objective's settings, complete."""
-        return [config.settle(self.algorithm, each, self.labelled) for each in self.settings]
+        return [config.settle(self.algorithm, settings, self.labelled) for settings in self.settings]
 
     @cached_property
     def bounds(self) -> list[float | None]:
         """The least stable β of each setting; None where the objective has no bound."""
-        return [config.beta_bound(self.algorithm, each, self.labelled) for each in self.complete]
+        return [config.beta_bound(self.algorithm, settings, self.labelled) for settings in self.complete]
 
     @property
     def labelled(self) -> Dataset:
@@ -74,13 +74,13 @@ class Stack:
     @property
     def runs(self) -> list[tuple[dict[str, Any], int]]:
         """Settings and seed of every run, in the policy's order."""
-        return [(each, seed) for each in self.complete for seed in self.seeds]
+        return [(settings, seed) for settings in self.complete for seed in self.seeds]
 
     @cached_property
     def clone(self) -> Stack | None:
         """The clone of the behaviour that this starts from or is compared with, one a seed; None if it needs none."""
         declared = catalog.algorithm(CLONE, catalog.family(self.dataset.metadata.task))
-        compared = any(each.get("divergence", "behavior") != "behavior" for each in self.complete)
+        compared = any(settings.get("divergence", "behavior") != "behavior" for settings in self.complete)
         if not (compared or self.algorithm.start == "reference" or self.algorithm == declared):
             return None
         same_network = {"components": self.hyper.components, "hidden": self.hyper.hidden, "refresh": 0.0}

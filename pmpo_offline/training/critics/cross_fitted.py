@@ -177,8 +177,8 @@ class Folds:
 
     def spread(self, values: Tensor) -> Tensor:
         """Return the deviations of values (F, N, …) over the rows that each fold's network learns from, (F, 1, …)."""
-        found = [value[pool].std(0, keepdim=True) for value, pool in zip(values, self._others, strict=True)]
-        return torch.stack(found)
+        pools = zip(values, self._others, strict=True)
+        return torch.stack([value[pool].std(0, keepdim=True) for value, pool in pools])
 
 
 @torch.no_grad()
@@ -234,8 +234,8 @@ def first_order(folds: Folds, states: Tensor, action: Tensor, residual: Tensor) 
 
     def loss(index: Tensor) -> Tensor:
         away = (action[index] - mean[stack, index]) / deviation
-        found: Tensor = (slope(states[index]) * away).sum(-1)
-        return (found - residual[stack, index] / unit).square().mean(1)
+        gain: Tensor = (slope(states[index]) * away).sum(-1)
+        return (gain - residual[stack, index] / unit).square().mean(1)
 
     folds.fit(slope, loss)
     return FirstOrder(folds.own(mean), folds.own(evaluate(slope, states) * unit.unsqueeze(-1) / deviation))

@@ -161,7 +161,7 @@ def test_accepts_alone_pull_where_cloning_the_accepts_does(
     torch.testing.assert_close(gradient(joint), gradient(clone) * share)
 
 
-def test_objective_without_its_inputs_is_said(stacking: Dataset, policy: Callable[[int], MixturePolicy]) -> None:
+def test_objective_without_its_inputs_is_refused(stacking: Dataset, policy: Callable[[int], MixturePolicy]) -> None:
     batch = sampler(stacking, "all").batch(0, 8, Learner(policy(0)))
     with pytest.raises(UserError, match=r"minibatches of all rows have no logp_chosen, an input of dpo: set `rows`"):
         check_rows(catalog.algorithm("dpo", "rgb-stacking").model_copy(update={"rows": "all"}))
@@ -170,13 +170,13 @@ def test_objective_without_its_inputs_is_said(stacking: Dataset, policy: Callabl
 
 
 @pytest.mark.parametrize("rows", ["accepted", "balanced", "pairs"])
-def test_nothing_accepted_is_said(stacking: Dataset, rows: str) -> None:
+def test_nothing_accepted_is_refused(stacking: Dataset, rows: str) -> None:
     with pytest.raises(UserError, match="the labels leave this algorithm nothing to learn from"):
         sampler(stacking.relabelled(imbalance=0.0), rows)
 
 
 @pytest.mark.parametrize("rows", ["candidates", "pairs"])
-def test_dataset_without_candidates_is_said(stacking: Dataset, rows: str) -> None:
+def test_dataset_without_candidates_is_refused(stacking: Dataset, rows: str) -> None:
     with pytest.raises(UserError, match="scored candidate actions and the dataset has none"):
         sampler(replace(stacking, candidates=None), rows)
 
@@ -192,6 +192,6 @@ def test_each_run_has_its_own_shuffle(stacking: Dataset, policy: Callable[[int],
     assert torch.isfinite(pairs.logp_chosen).all()  # type: ignore[union-attr]
 
 
-def test_a_batch_too_small_for_both_classes_is_said(stacking: Dataset, policy: Callable[[int], MixturePolicy]) -> None:
+def test_a_batch_too_small_for_both_classes(stacking: Dataset, policy: Callable[[int], MixturePolicy]) -> None:
     with pytest.raises(UserError, match="batch is 1, and a minibatch of balanced rows has 2 parts: raise it"):
         sampler(stacking, "balanced").batch(0, 1, Learner(policy(0)))

@@ -128,13 +128,13 @@ class Interrupted(Exception):
 
 
 class Stop:
-    """Progress that interrupts one stage when it is so far, and remembers what it was told."""
+    """Progress that interrupts one stage when it is so far, and remembers the reports."""
 
     def __init__(self, stage: str = "", at: int = 0) -> None:
-        self.stage, self.at, self.told = stage, at, list[tuple[str, int]]()
+        self.stage, self.at, self.reports = stage, at, list[tuple[str, int]]()
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        self.told.append((stage, done))
+        self.reports.append((stage, done))
         if stage == self.stage and done >= self.at:
             raise Interrupted
 
@@ -166,7 +166,7 @@ def test_interrupted_training_ends_bit_for_bit_alike(
     assert (tmp_path / "cut" / "progress").is_file()
     second = Stop()
     resumed = run("cut", second)
-    assert second.told == [(f"train {name}", 50), (f"train {name}", 75)], "from update 40 on, and no second clone"
+    assert second.reports == [(f"train {name}", 50), (f"train {name}", 75)], "from update 40 on, and no second clone"
     assert weights(resumed.policy).equal(weights(whole.policy))
     assert all(resumed.metrics[key].equal(value) for key, value in whole.metrics.items())
 
@@ -181,11 +181,11 @@ def test_interrupted_clone_goes_on_too(stacking: Dataset, tmp_path: Path) -> Non
         run("cut", Stop("clone the behaviour", 50))
     second = Stop()
     assert weights(run("cut", second)).equal(weights(whole))
-    assert second.told == [("clone the behaviour", 50), ("clone the behaviour", 75)]
+    assert second.reports == [("clone the behaviour", 50), ("clone the behaviour", 75)]
     assert len(list((tmp_path / "cut").iterdir())) == 1, "the clone, and no leftovers"
 
 
-def test_damaged_checkpoint_is_said(stacking: Dataset, tmp_path: Path) -> None:
+def test_damaged_checkpoint_is_refused(stacking: Dataset, tmp_path: Path) -> None:
     (tmp_path / "progress").write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00{}")
     with pytest.raises(PmpoOfflineError, match=r"progress is damaged .*: delete it and run the same command again"):
         train(stacking, "pmpo", overrides=QUICK, checkpoint=tmp_path / "progress", device="cpu")
@@ -360,11 +360,11 @@ def with_action(table: pa.Table, first: float) -> pa.Table:
 
 
 def test_a_finished_training_is_not_repeated_and_gives_way_to_another(stacking: Dataset, tmp_path: Path) -> None:
-    path, told = tmp_path / "progress", Stop()
+    path, listener = tmp_path / "progress", Stop()
     first = train(stacking, **ALONE, overrides=SHORT, checkpoint=path, device="cpu")
-    with on_progress(told):
+    with on_progress(listener):
         again = train(stacking, **ALONE, overrides=SHORT, checkpoint=path, device="cpu")
-    assert not told.told
+    assert not listener.reports
     assert weights(again.policy).equal(weights(first.policy))
     assert all(again.metrics[name].equal(value) for name, value in first.metrics.items())
     other = stacking.relabelled(noise=0.1)

@@ -136,7 +136,7 @@ def test_one_episode_cannot_be_judged_by_others() -> None:
 
 
 def test_progress_counts_every_update() -> None:
-    told: list[tuple[str, int, int]] = []
-    with on_progress(lambda *each: told.append(each)):
+    reports: list[tuple[str, int, int]] = []
+    with on_progress(lambda *each: reports.append(each)):
         fit_critic(MIXED, QUICK.model_copy(update={"updates": 50}), 0)
-    assert told == [("fit the critic", 50 * (i + 1), 200) for i in range(4)]
+    assert reports == [("fit the critic", 50 * (i + 1), 200) for i in range(4)]
