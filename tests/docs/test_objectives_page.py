@@ -51,8 +51,8 @@ def test_the_table_names_every_objective_and_what_it_needs():
     assert set(OURS) == set(table()), "every objective, once"
     for name, (feedback, reference, divergence, *_) in table().items():
         needed = set(OBJECTIVES[name].inputs.values()) - {"logp"}
-        reports = FEEDBACK[feedback] | DIVERGENCE[divergence]
-        assert needed - REFERENCE == reports, name
+        claimed = FEEDBACK[feedback] | DIVERGENCE[divergence]
+        assert needed - REFERENCE == claimed, name
         assert bool(needed & REFERENCE) == (reference == "yes"), name
 
 
@@ -298,11 +298,11 @@ def test_reject_mass_of_the_optimum(alpha: float):
         policy = stability.optimal_policy(
             REFERENCE_LOGP.exp(), accept, reject, alpha=alpha, beta=beta, normalize=normalize
         )
-        reports = {
+        expected = {
             "set": (beta * P_R - (1 - alpha)) / (2 * alpha - 1 + beta),
             "joint": P_R * (beta - (1 - alpha)) / (beta + alpha * p_a - (1 - alpha) * P_R),
         }[normalize]
-        assert policy[2:].sum().item() == pytest.approx(reports)
+        assert policy[2:].sum().item() == pytest.approx(expected)
 
 
 def test_what_a_reject_weighs_above_the_bound():

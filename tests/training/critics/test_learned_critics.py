@@ -79,8 +79,8 @@ def test_iql_values_a_state_by_the_expectile_of_its_actions(expectile: float) ->
     value = found.value(torch.arange(len(rows)).expand(2, -1), rows.action.expand(2, -1, -1)) / (1 - 0.5)
     torch.testing.assert_close(value[:, ~second], torch.full((2, 20), 0.5 * expectile), atol=0.03, rtol=0)
     torch.testing.assert_close(value[:, second], rows.reward[second].expand(2, -1), atol=0.03, rtol=0)
-    reports = found.advantage[:, second] / 2  # episodes of two steps, whose returns span 0 to 1
-    torch.testing.assert_close(reports, (rows.reward[second] - expectile).expand(2, -1), atol=0.03, rtol=0)
+    advantage = found.advantage[:, second] / 2  # episodes of two steps, whose returns span 0 to 1
+    torch.testing.assert_close(advantage, (rows.reward[second] - expectile).expand(2, -1), atol=0.03, rtol=0)
     assert found.advantage[:, ~second].abs().max() < 0.06, "one action only: no better and no worse"
 
 
@@ -91,8 +91,8 @@ def test_what_is_cut_goes_on_and_what_ends_is_over(name: str, terminated: bool, 
     rows = np.zeros((8, 1))
     dataset = recorded(rows, rows, np.ones(8), [1] * 8, [terminated] * 8, rows)
     found, _ = fitted(dataset, declared(name, critic={"discount": 0.8}), 250)
-    reports = found.value(torch.zeros(2, 1, dtype=torch.int64), torch.zeros(2, 1, 1)) / (1 - 0.8)
-    torch.testing.assert_close(reports, torch.full((2, 1), value), atol=0.1, rtol=0)
+    learned = found.value(torch.zeros(2, 1, dtype=torch.int64), torch.zeros(2, 1, 1)) / (1 - 0.8)
+    torch.testing.assert_close(learned, torch.full((2, 1), value), atol=0.1, rtol=0)
 
 
 def test_td3_values_what_the_policy_would_do_next() -> None:
@@ -117,8 +117,8 @@ def test_td3_values_what_the_policy_would_do_next() -> None:
     assert found is not None
     for step in range(300):
         found.learn(torch.arange(61).expand(2, -1), step)
-    reports = found.value(torch.zeros(2, 1, dtype=torch.int64), torch.zeros(2, 1, 1)) / (1 - 0.5)
-    assert reports.flatten().tolist() == pytest.approx([0.5 * 0.4, 0.5 * -1.0], abs=0.05), (
+    learned = found.value(torch.zeros(2, 1, dtype=torch.int64), torch.zeros(2, 1, 1)) / (1 - 0.5)
+    assert learned.flatten().tolist() == pytest.approx([0.5 * 0.4, 0.5 * -1.0], abs=0.05), (
         "clipped as the environment does"
     )
     better = found.advantage[:, 20:].mean(1)  # recorded actions are 0 on average
