@@ -52,8 +52,5 @@ def awr(
     loss = -mean(logp, rows * factor, over=rows)
 
     return loss, detached(
-        loss,
-        logp=mean(logp, rows),
-        mean_weight=mean(factor, rows),
-        clipped_share=mean(exponent >= ceiling, rows),
+        loss, logp=mean(logp, rows), mean_weight=mean(factor, rows), clipped_share=mean(exponent >= ceiling, rows)
     )

@@ -16,12 +16,7 @@ from .rows import Setting, detached, full_precision, mean, per_run, present, row
     variants={"a budget": {"epsilon": 0.2}},
 )
 def mpo(
-    logp: Tensor,
-    score: Tensor,
-    *,
-    temperature: Setting = 1.0,
-    epsilon: Setting = 0.0,
-    weight: Tensor | None = None,
+    logp: Tensor, score: Tensor, *, temperature: Setting = 1.0, epsilon: Setting = 0.0, weight: Tensor | None = None
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Fit the policy to its reference's candidates, reweighted by the exponential of their scores.
 

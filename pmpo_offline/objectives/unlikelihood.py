@@ -16,11 +16,7 @@ _SURE = 1e-6
 
 @declare({"alpha": SHARE})
 def unlikelihood(
-    logp: Tensor,
-    label: Tensor,
-    *,
-    alpha: Setting = 0.5,
-    weight: Tensor | None = None,
+    logp: Tensor, label: Tensor, *, alpha: Setting = 0.5, weight: Tensor | None = None
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Raise the probability of accepts, and lower that of rejects the less the rarer they are.
 

@@ -22,12 +22,7 @@ from .tabular import class_weights
 
 
 def gaussian_beta_min(
-    accepted: Tensor,
-    rejected: Tensor,
-    reference: Tensor,
-    *,
-    alpha: float,
-    normalize: Literal["joint", "set"] = "set",
+    accepted: Tensor, rejected: Tensor, reference: Tensor, *, alpha: float, normalize: Literal["joint", "set"] = "set"
 ) -> float:
     """Return the beta above which PMPO is bounded for a diagonal Gaussian policy; at the bound itself it is not.
 

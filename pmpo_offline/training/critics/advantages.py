@@ -48,12 +48,7 @@ class Advantages:
     @classmethod
     @one_thread()
     def of(
-        cls,
-        dataset: Dataset,
-        critic: CriticSettings,
-        candidates: CandidateSettings | None,
-        seed: int,
-        folder: Path,
+        cls, dataset: Dataset, critic: CriticSettings, candidates: CandidateSettings | None, seed: int, folder: Path
     ) -> Advantages:
         """Estimate a dataset's advantages; its labels do not enter. The clone leaves its checkpoints in `folder`."""
         rows = Rows.of(dataset)
