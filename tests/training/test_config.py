@@ -146,7 +146,11 @@ def test_one_warning_for_all_that_are_below_their_bound(stacking: Dataset) -> No
     collapse = 0.5 * share - 0.5 * (1 - share)
     for betas, shown, ending in (
         ((0.01, 0.4, 2.0), ["β = 0.01 < 0.5", "β = 0.4 < 0.5"], "pushed away without end, and the policy may collapse"),
-        ((collapse + 1e-3,), [f"β = {collapse + 1e-3:g} < 0.5"], "over several accepted ones, the fewer the smaller β"),
+        (
+            (collapse + 1e-3,),
+            [f"β = {collapse + 1e-3:g} < 0.5"],
+            "the fewer the smaller β; a density may still collapse",
+        ),
         ((collapse,), [f"β = {collapse:g} < 0.5"], "and the policy may collapse"),
     ):
         with pytest.warns(UserWarning, match="below its bound the loss has no minimum") as caught:
