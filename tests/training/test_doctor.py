@@ -228,9 +228,7 @@ def test_below_the_bound_the_collapse_threshold_decides(stacking: Dataset) -> No
     collapse = diagnose(stacking, PMPO).collapse
     assert collapse == pytest.approx(stacking.metadata.reject_share - 0.5)  # (1 - alpha) w_r - alpha w_a
     above, below = (diagnose(stacking, PMPO, {"beta": collapse + step}).notes for step in (1e-3, -1e-3))
-    assert any(
-        "above the collapse threshold a policy that can single outcomes out ends over several" in n for n in above
-    )
+    assert any("but above the collapse threshold a policy over a few outcomes ends at several" in n for n in above)
     assert any("pushed away without end, and the policy may collapse" in note for note in below)
     assert diagnose(stacking, PMPO, {"alpha": 1.0}).collapse is None
 

@@ -176,7 +176,7 @@ def train_stack(
     stack: Stack, checkpoint: Path | None = None, references: Path | None = None, device: str | None = None
 ) -> Trained:
     """Train a stack of runs; arguments, errors and warnings are those of `train`."""
-    algorithm = stack.algorithm
+    algorithm, bounds = stack.algorithm, stack.bounds
     if algorithm.critic:
         critic_settings(algorithm)
     check_rows(algorithm)
@@ -196,7 +196,7 @@ def train_stack(
                 raise PmpoOfflineError(f"the clone of the behaviour diverged ({named}): lower learning_rate")
         reference = _repeat(clones, len(stack.settings))
         if stack.is_clone:
-            return Trained(reference, stack.runs, stack.bounds, {}, [False] * reference.runs)
+            return Trained(reference, stack.runs, bounds, {}, [False] * reference.runs)
     policy, metrics = _fit_fresh(stack, checkpoint, place, reference)
     diverged = _diverged(policy, metrics)
     if any(diverged):
@@ -207,7 +207,7 @@ def train_stack(
             )
         more = f" and {len(lost) - 1} more" if lost[1:] else ""
         warnings.warn(f"{algorithm.name}: {lost[0]}{more} of {len(diverged)} runs diverged", stacklevel=3)
-    return Trained(policy, stack.runs, stack.bounds, metrics, diverged)
+    return Trained(policy, stack.runs, bounds, metrics, diverged)
 
 
 def fresh_policy(sampler: Sampler, hyper: config.TrainingSettings) -> MixturePolicy:
