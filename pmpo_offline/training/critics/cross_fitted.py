@@ -68,7 +68,6 @@ class CriticEstimates:
 
 def fit_critic(rows: Rows, settings: CriticSettings, seed: int) -> CriticEstimates:
     """Fit V, then how it differs by action, on a dataset's rows; `UserError` if there is one episode only."""
-    expanded = settings.action_value == "first_order"
     folds = Folds(rows, settings, seed)
     scale = 1 - settings.discount  # brings values to the size of one reward
     mean, std = rows.observation.mean(0), rows.observation.std(0).clamp(min=1e-3)
@@ -91,7 +90,7 @@ def fit_critic(rows: Rows, settings: CriticSettings, seed: int) -> CriticEstimat
     variance = float(whole.var())
     explained = 1 - float((whole - value).square().mean()) / variance if variance else 0.0  # nothing to explain
 
-    if expanded:
+    if settings.action_value == "first_order":
         gained = first_order(folds, states, rows.action, (seen - values) / scale)
 
         def action_value(row: Tensor, action: Tensor) -> Tensor:
