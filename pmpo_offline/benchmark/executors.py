@@ -18,7 +18,7 @@ import torch
 from pmpo_offline.benchmark.results import SCHEMA, Results
 from pmpo_offline.benchmark.suite import Cell, Condition, Job, Settings
 from pmpo_offline.declarations.catalog import SuiteDeclaration
-from pmpo_offline.evaluation.rollouts import check_rewarded, check_simulated, check_versions
+from pmpo_offline.evaluation.rollouts import check_scorable
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError
 from pmpo_offline.runtime.hashing import hash_json
@@ -151,9 +151,7 @@ class Local:
         """Return the settings of a job's rows without scores, by key; `UserError` if they cannot be scored here."""
         missing = {key: settings for key, settings in job.rows.items() if not self.plan.results.path(key).exists()}
         if missing:
-            metadata = job.dataset.metadata
-            check_versions(metadata.id, metadata.references)
-            (check_rewarded if job.is_language else check_simulated)(metadata.id, metadata.task)
+            check_scorable(job.dataset.metadata)
         return missing
 
     def model(self, job: Job) -> str | None:

@@ -135,11 +135,10 @@ def execute(run: Run) -> None:
     samples = -(-episodes // len(held_out_prompts(dataset)))
     sampling = Sampling(samples, prompts=-(-episodes // samples))
     scores = evaluate_language(policy, reference, dataset, sampling).head(episodes)
-    surprise = perplexity(policy, prose())
     with atomic_file(run.scores) as scratch:
         scores.with_row_index("episode").with_columns(
             seed=pl.lit(run.seed),
             layout=pl.format("prompt {}", "prompt_id"),
-            perplexity=pl.lit(surprise and surprise.value, pl.Float64),
+            perplexity=pl.lit(perplexity(policy, prose()), pl.Float64),
             beta_min=pl.lit(trained.bound, pl.Float64),
         ).write_parquet(scratch)

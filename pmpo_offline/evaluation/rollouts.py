@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+from contextlib import suppress
 from typing import Any, TypeVar, cast
 
 import numpy as np
 import polars as pl
 
 from pmpo_offline import tasks
-from pmpo_offline.data import References
+from pmpo_offline.data import Metadata
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.runtime.errors import UserError
 
@@ -25,43 +26,31 @@ def normalized(returns: N, low: N, high: N) -> N:
     return cast(N, 100 * (returns - low) / (high - low))
 
 
-def check_versions(name: str, references: References | None) -> None:
-    """Refuse to compare returns simulated here with references of another version of the simulator.
+def check_scorable(dataset: Metadata) -> None:
+    """Raise `UserError` if policies cannot be scored on a dataset's task here, or not compared with its references.
 
-    Args:
-        name: the dataset, for the message.
-        references: of the dataset; packages that are not installed are ignored.
-
-    Raises:
-        UserError: a package that the references name is installed in another version.
+    An imported dataset's task may have no simulator, or no reward function. Returns of a simulator are compared with
+    references of the same version only; packages that are not installed are ignored.
     """
-    for package, version in (references.versions if references else {}).items():
-        try:
-            installed = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-        if installed != version:
+    for package, version in (dataset.references.versions if dataset.references else {}).items():
+        with suppress(importlib.metadata.PackageNotFoundError):
+            if (installed := importlib.metadata.version(package)) != version:
+                raise UserError(
+                    f"{dataset.id}: its reference scores are of {package} {version}, and returns of the installed "
+                    f"{installed} cannot be compared with them: install {package}=={version}, or build the dataset "
+                    "again with what is installed"
+                )
+    if dataset.kind != "responses":
+        if dataset.task not in tasks.TASKS:
             raise UserError(
-                f"{name}: its reference scores are of {package} {version}, and returns of the installed {installed} "
-                f"cannot be compared with them: install {package}=={version}, or build the dataset again with what is "
-                "installed"
+                f"{dataset.id}: nothing here simulates its task {dataset.task}, and no policy can be scored: train on "
+                "it only"
             )
-
-
-def check_rewarded(name: str, task: str) -> None:
-    """Raise `UserError` if a dataset's task has no reward function, as for imported labels."""
+        return
     from pmpo_offline.tasks import language
 
-    if task not in language.names():
-        raise UserError(f"{name}: its task {task} has no reward function, and nothing can be scored")
-
-
-def check_simulated(name: str, task: str) -> None:
-    """Raise `UserError` if no simulator here plays a dataset's task, as for imports from elsewhere."""
-    if task not in tasks.TASKS:
-        raise UserError(
-            f"{name}: nothing here simulates its task {task}, and no policy can be scored: train on it only"
-        )
+    if dataset.task not in language.names():
+        raise UserError(f"{dataset.id}: its task {dataset.task} has no reward function, and nothing can be scored")
 
 
 def evaluate(policy: MixturePolicy, task: str, *, episodes: int = 100, workers: int | None = None) -> pl.DataFrame:

@@ -99,12 +99,11 @@ def _language(
 
 
 def _control(directory: Path, record: dict[str, Any], dataset: Dataset, options: EvaluationOptions) -> dict[str, Any]:
-    from pmpo_offline.evaluation.rollouts import check_simulated, check_versions, evaluate, normalized
+    from pmpo_offline.evaluation.rollouts import check_scorable, evaluate, normalized
     from pmpo_offline.policies import MixturePolicy
 
-    references, name = dataset.metadata.references, dataset.metadata.id
-    check_versions(name, references)
-    check_simulated(name, record["task"])
+    references = dataset.metadata.references
+    check_scorable(dataset.metadata)
     policy = MixturePolicy.load(directory / record["policy"])
     episodes = options.episodes or 100
     scores = evaluate(policy, record["task"], episodes=episodes, workers=options.workers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -12,7 +13,7 @@ import pytest
 from pmpo_offline.build import build_dataset
 from pmpo_offline.data import References
 from pmpo_offline.declarations import catalog
-from pmpo_offline.evaluation.rollouts import check_versions, normalized
+from pmpo_offline.evaluation.rollouts import check_scorable, normalized
 from pmpo_offline.runtime.errors import UserError
 
 MUJOCO = importlib.metadata.version("mujoco")
@@ -41,10 +42,14 @@ def test_minari_computes_the_same_from_our_files(tmp_path: Path, monkeypatch: py
 
 
 def test_other_versions_are_refused_with_what_to_do() -> None:
-    check_versions("x", None)
-    check_versions("x", References(min=0, max=1, how="", versions={"mujoco": MUJOCO, "d4rl-no-package": "v2"}))
+    def check(versions: dict[str, str] | None) -> None:
+        references = None if versions is None else References(min=0, max=1, how="", versions=versions)
+        check_scorable(SimpleNamespace(id="x", kind="transitions", task="rgb-stacking/proxy", references=references))
+
+    check(None)
+    check({"mujoco": MUJOCO, "d4rl-no-package": "v2"})
     with pytest.raises(UserError, match=rf"^x: .* mujoco 3\.0\.0, .*installed {MUJOCO} .*mujoco==3\.0\.0"):
-        check_versions("x", References(min=0, max=1, how="", versions={"mujoco": "3.0.0"}))
+        check({"mujoco": "3.0.0"})
 
 
 def test_a_task_has_the_references_of_the_installed_simulator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import polars as pl
 
@@ -15,15 +13,6 @@ from pmpo_offline.runtime.random_words import random_words
 from pmpo_offline.tasks.language.sampling import context
 
 SPLIT = "test"
-
-
-class Form(NamedTuple):
-    """How a dataset's completions are cut and ended."""
-
-    tokens: int
-    """The longest completion, its end counted."""
-    ends: bool
-    """Whether an end follows a completion; else it is cut in the middle of a text."""
 
 
 def held_out_prompts(dataset: Dataset, count: int | None = None) -> pl.DataFrame:
@@ -46,21 +35,23 @@ def held_out_responses(dataset: Dataset, count: int | None = None) -> pl.DataFra
     return prompts.select("prompt_id").join(_test_rows(dataset), on="prompt_id", how="left", maintain_order="left")
 
 
-def form(dataset: Dataset, model: LanguageModel) -> Form:
-    """Return how completions are cut and ended: as the build recorded it, else as long as the longest held-out one.
+def completion_form(dataset: Dataset, model: LanguageModel) -> tuple[int, bool]:
+    """Return the longest completion in tokens, its end counted, and whether completions end or are cut in a text.
 
-    A limit that was not recorded is capped at the context that the longest held-out prompt leaves free.
+    As the build recorded it, else as long as the longest held-out one, but at most what the longest held-out prompt
+    leaves free of the context.
     """
     settings = dataset.metadata.provenance.settings
-    ends, tokens = settings.get("ends", True), settings.get("tokens")
+    ends, tokens = bool(settings.get("ends", True)), settings.get("tokens")
     if not isinstance(tokens, int):
         rows, most = _test_rows(dataset), context(model)
         ids = model.tokenizer(rows["completion"].to_list(), add_special_tokens=False)["input_ids"]
-        tokens = max(map(len, ids)) + bool(ends)
+        tokens = max(map(len, ids)) + ends
         if most is not None:
-            prompts = rows["prompt"].unique().to_list()
-            tokens = min(tokens, most - max(len(prompt_tokens(model.tokenizer, prompt)) for prompt in prompts))
-    return Form(max(1, tokens), bool(ends))
+            tokens = min(
+                tokens, most - max(len(prompt_tokens(model.tokenizer, text)) for text in rows["prompt"].unique())
+            )
+    return max(1, tokens), ends
 
 
 def _test_rows(dataset: Dataset) -> pl.DataFrame:

@@ -5,20 +5,18 @@ vLLM, llama.cpp, Ollama and the paid services speak it.
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
+import re
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
+import httpx2
 import torch
 
 from pmpo_offline.evaluation.language.drift import batches, measuring
@@ -33,8 +31,6 @@ BATCH = 8
 """Questions that a local judge reads at once; their answers are kept after each batch."""
 KEY = "PMPO_OFFLINE_JUDGE_KEY"
 """The environment variable that holds the API key. A variable of its own, so that no other service's key goes out."""
-LONGEST_REPLY = 1 << 22
-"""Bytes of a reply that are read."""
 LONGEST_WAIT = 60.0
 """Seconds of a server's Retry-After that are respected."""
 
@@ -105,12 +101,6 @@ class LocalJudge:
         return row, (apart[0], apart[1])
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    # A redirect would carry the key to another server.
-    def redirect_request(self, *_: Any, **__: Any) -> None:
-        return None
-
-
 @dataclass(frozen=True)
 class Limits:
     """How patient a remote judge is."""
@@ -144,12 +134,14 @@ class RemoteJudge:
         options: Mapping[str, Any] | None = None,
         limits: Limits = Limits(),
     ) -> None:
-        self.url, self.options, self.limits = _base(url), dict(options or {}), limits
+        self.url = url.rstrip("/").removesuffix("/chat/completions")
+        self.options, self.limits = dict(options or {}), limits
         self._key = _key()
         self._stopped = threading.Event()
-        # Requests to this machine's own ports bypass any proxy.
-        local = urlsplit(self.url).hostname in ("localhost", "127.0.0.1", "::1")
-        self._opener = urllib.request.build_opener(_NoRedirect, *([urllib.request.ProxyHandler({})] if local else []))
+        headers = {"User-Agent": "pmpo-offline"} | ({"Authorization": f"Bearer {self._key}"} if self._key else {})
+        # Requests to this machine's own ports bypass any proxy. A redirect would carry the key to another server.
+        proxied = _host(self.url) not in ("localhost", "127.0.0.1", "::1")
+        self._client = httpx2.Client(headers=headers, timeout=limits.timeout, trust_env=proxied, follow_redirects=False)
         self.model = model or self._only_model()
         self.name = f"{self.model} at {self.url}"
         self.identity = json.dumps([self.url, self.model, self.options], sort_keys=True)
@@ -164,38 +156,37 @@ class RemoteJudge:
         waiting = iter(enumerate(questions))
         with ThreadPoolExecutor(self.limits.parallel) as pool:
             # Only as many are submitted as run at once, so that a failure or Ctrl-C cancels the rest.
-            asked = {pool.submit(self._ask, each): i for i, each in islice(waiting, self.limits.parallel)}
+            running = {pool.submit(self._complete, each): i for i, each in islice(waiting, self.limits.parallel)}
             try:
-                while asked:
-                    for done in wait(asked, return_when=FIRST_COMPLETED).done:
-                        i = asked.pop(done)
+                while running:
+                    for done in wait(running, return_when=FIRST_COMPLETED).done:
+                        i = running.pop(done)
                         try:
                             yield i, done.result()
                         except PmpoOfflineError as error:
                             failure = failure or error
                         if failure is None:
-                            asked |= {pool.submit(self._ask, each): i for i, each in islice(waiting, 1)}
+                            running |= {pool.submit(self._complete, each): i for i, each in islice(waiting, 1)}
             except BaseException:  # Ctrl-C: requests in flight are not repeated
                 self._stopped.set()
                 raise
         if failure:
             raise failure
 
-    def _ask(self, question: Question) -> str:
+    def _complete(self, question: Question) -> str:
         content = {"model": self.model, "messages": [{"role": "user", "content": question.text}], **self.options}
-        reply = self._request("/chat/completions", json.dumps(content).encode())
+        reply = self._request("POST", "/chat/completions", content)
         try:
             text = reply["choices"][0]["message"]["content"]
         except (KeyError, IndexError, TypeError):
-            raise PmpoOfflineError(
-                f"judge {self.name}: its reply is no chat completion: {self._quote(reply)}"
-            ) from None
+            quoted = self._quote(json.dumps(reply))
+            raise PmpoOfflineError(f"judge {self.name}: its reply is no chat completion: {quoted}") from None
         return text if isinstance(text, str) else ""  # null for a refusal
 
     def _only_model(self) -> str:
-        reply = self._request("/models", None)
+        reply = self._request("GET", "/models")
         try:
-            names = [str(each["id"]) for each in reply["data"]]
+            names = [str(model["id"]) for model in reply["data"]]
         except (KeyError, TypeError):
             raise PmpoOfflineError(f"judge {self.url}: it lists no models: name one with --judge-model") from None
         if len(names) != 1:
@@ -203,39 +194,37 @@ class RemoteJudge:
             raise UserError(f"judge {self.url} has {len(names)} models: name one with --judge-model ({listed})")
         return names[0]
 
-    def _request(self, path: str, body: bytes | None) -> Any:
+    def _request(self, method: str, path: str, content: dict[str, Any] | None = None) -> Any:
         """Return the JSON reply of the server; temporary failures are repeated."""
-        headers = {"Content-Type": "application/json", "User-Agent": "pmpo-offline"}
-        if self._key:
-            headers["Authorization"] = f"Bearer {self._key}"
-        request = urllib.request.Request(self.url + path, body, headers)
         for pause in (*self.limits.waits, None):
+            seconds = pause
             try:
-                with self._opener.open(request, timeout=self.limits.timeout) as response:
-                    return self._parsed(response.read(LONGEST_REPLY))
-            except urllib.error.HTTPError as error:
-                with error:
-                    said = self._quote(error.read(2000).decode(errors="replace"))
-                problem = f"HTTP {error.code} {error.reason}{f': {said}' if said else ''}"
-                passing, asked = error.code in (408, 425, 429) or error.code >= 500, error.headers.get("Retry-After")
-            except (OSError, http.client.HTTPException) as error:
-                reason = getattr(error, "reason", error)
-                problem = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
-                # Connection refused, unknown host: do not retry.
-                passing, asked = isinstance(reason, TimeoutError | ConnectionError | http.client.HTTPException), None
-                passing = passing and not isinstance(reason, ConnectionRefusedError)
-            if not passing or pause is None or self._stopped.is_set():
-                tries = f" ({len(self.limits.waits) + 1} tries)" if passing and self.limits.waits else ""
-                raise PmpoOfflineError(f"judge {self.url}{path}: {problem}{tries}{self._advice(problem)}")
-            self._stopped.wait(min(float(asked), LONGEST_WAIT) if asked and asked.isdigit() else pause)
-        raise AssertionError  # the last turn returns or raises
+                reply = self._client.request(method, self.url + path, json=content)
+            except httpx2.HTTPError as error:
+                problem = re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
+                temporary = not isinstance(error, httpx2.ConnectError)  # connection refused, unknown host
+            else:
+                if reply.is_success:
+                    return self._json(reply)
+                quoted = self._quote(reply.text[:2000])
+                problem = f"HTTP {reply.status_code} {reply.reason_phrase}{f': {quoted}' if quoted else ''}"
+                temporary = reply.status_code in (408, 425, 429) or reply.status_code >= 500
+                if (asked := reply.headers.get("Retry-After", "")).isdigit():
+                    seconds = min(float(asked), LONGEST_WAIT)
+            if not temporary or pause is None or self._stopped.is_set():
+                break
+            self._stopped.wait(seconds)
+        tries = f" ({len(self.limits.waits) + 1} tries)" if temporary and self.limits.waits else ""
+        raise PmpoOfflineError(f"judge {self.url}{path}: {problem}{tries}{self._advice(problem)}")
 
-    def _parsed(self, content: bytes) -> Any:
+    def _json(self, reply: httpx2.Response) -> Any:
         try:
-            return json.loads(content)
+            return reply.json()
         except ValueError:
-            said = self._quote(content.decode(errors="replace"))
-            raise PmpoOfflineError(f"judge {self.url}: its reply is no JSON: {said}; give the URL up to /v1") from None
+            quoted = self._quote(reply.text)
+            raise PmpoOfflineError(
+                f"judge {self.url}: its reply is no JSON: {quoted}; give the URL up to /v1"
+            ) from None
 
     def _advice(self, problem: str) -> str:
         if problem.startswith(("HTTP 401", "HTTP 403")):
@@ -244,22 +233,23 @@ class RemoteJudge:
             return "; give the URL up to /v1, and a model that it has"
         return "" if problem.startswith("HTTP") else "; is the server running?"
 
-    def _quote(self, said: object) -> str:
+    def _quote(self, reply: str) -> str:
         """Return the beginning of a server's reply, on one line and without the key, which some repeat."""
-        text = " ".join((said if isinstance(said, str) else json.dumps(said)).split())
-        if self._key:
-            text = text.replace(self._key, "…")
-        return text[:200]
+        text = " ".join(reply.split())
+        return (text.replace(self._key, "…") if self._key else text)[:200]
 
 
-def _base(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+def _host(url: str) -> str:
+    try:
+        parts = httpx2.URL(url)
+    except httpx2.InvalidURL:
+        parts = httpx2.URL()
+    if parts.scheme not in ("http", "https") or not parts.host:
         raise UserError(f"judge {url}: no URL; write it as in http://localhost:8000/v1")
-    if parts.username or parts.password or parts.query:
+    if parts.userinfo or parts.query:
         # The URL is not repeated: it may hold a key.
-        raise UserError(f"judge at {parts.hostname}: a URL with a name, a key or a query; the key belongs in ${KEY}")
-    return url.rstrip("/").removesuffix("/chat/completions")
+        raise UserError(f"judge at {parts.host}: a URL with a name, a key or a query; the key belongs in ${KEY}")
+    return parts.host
 
 
 def _key() -> str:

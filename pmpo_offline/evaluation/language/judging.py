@@ -1,7 +1,7 @@
 """Verdicts of a judge: which of two responses is better, whether one is good, and how far it agrees with labels.
 
 ```
-two responses ─▶ asked in both orders ─▶ A, then B: the first one wins       B, then A: the second one wins
+two responses ─▶ in both orders      ─▶ A, then B: the first one wins       B, then A: the second one wins
                                          A, A or B, B: decided by position: a tie, counted as a disagreement
                                          anything else in either order: unparsed, and out of the win rate
 ```
@@ -14,12 +14,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
 import polars as pl
 
 from pmpo_offline.data import Dataset
 from pmpo_offline.evaluation.language.held_out import held_out_prompts, held_out_responses
-from pmpo_offline.evaluation.language.questions import Answers, Templates, meaning
+from pmpo_offline.evaluation.language.questions import Answers, Templates
 from pmpo_offline.evaluation.statistics import Interval, bootstrap
 from pmpo_offline.runtime import progress
 
@@ -32,11 +31,6 @@ class Pair(NamedTuple):
     prompt: str
     ours: str
     theirs: str
-
-    @property
-    def equal(self) -> bool:
-        """Whether the texts are equal: no question is needed."""
-        return self.ours.strip() == self.theirs.strip()
 
 
 @dataclass(frozen=True)
@@ -70,68 +64,39 @@ class Comparison:
     """Share of the readable answers that prefer the first response: 0.5 without a position bias."""
 
 
-@dataclass(frozen=True)
-class Verdicts:
-    """Verdicts on single responses."""
-
-    accepted: list[bool | None]
-    """None: neither of the two answers."""
-
-    @property
-    def unparsed(self) -> int:
-        """How many answers could not be read."""
-        return self.accepted.count(None)
-
-    @property
-    def share(self) -> float | None:
-        """The share of accepts among the readable answers."""
-        read = [each for each in self.accepted if each is not None]
-        return sum(read) / len(read) if read else None
-
-    def agreement(self, labels: Sequence[bool]) -> Agreement:
-        """Compare the readable answers with labels of the same responses."""
-        both = [(ours, theirs) for ours, theirs in zip(self.accepted, labels, strict=True) if ours is not None]
-        return agreement([ours for ours, _ in both], [theirs for _, theirs in both])
-
-
 def compare(answers: Answers, templates: Templates, task: str, pairs: Sequence[Pair]) -> Comparison:
-    """Ask which response of each pair is better, in both orders."""
-    asked = [pair for pair in pairs if not pair.equal]
-    questions = [templates.compare(task, pair.prompt, pair.ours, pair.theirs) for pair in asked]
-    questions += [templates.compare(task, pair.prompt, pair.theirs, pair.ours) for pair in asked]
-    said = [
-        meaning(answer, question.answers) for answer, question in zip(answers.ask(questions), questions, strict=True)
-    ]
-    outcomes: dict[int, list[float]] = {}
+    """Compare the responses of each pair in both orders; pairs of equal texts are ties without a question."""
+    equal, differing = [], []
     for pair in pairs:
-        if pair.equal:
-            outcomes.setdefault(pair.group, []).append(0.5)
+        (equal if pair.ours.strip() == pair.theirs.strip() else differing).append(pair)
+    questions = [templates.compare(task, pair.prompt, pair.ours, pair.theirs) for pair in differing]
+    questions += [templates.compare(task, pair.prompt, pair.theirs, pair.ours) for pair in differing]
+    choices = answers.choices(questions)
+    scores = [(pair.group, 0.5) for pair in equal]
     wins = losses = disagreements = 0
-    for pair, before, after in zip(asked, said[: len(asked)], said[len(asked) :], strict=True):
-        if before is None or after is None:
-            continue
-        wins, losses = wins + (before < after), losses + (before > after)
-        disagreements += before == after
-        outcomes.setdefault(pair.group, []).append((1 + after - before) / 2)
-    judged = [float(np.mean(group)) for group in outcomes.values()]
-    readable = [each for each in said if each is not None]
+    for pair, before, after in zip(differing, choices, choices[len(differing) :], strict=False):
+        if before is not None and after is not None:
+            wins += before < after
+            losses += before > after
+            disagreements += before == after
+            scores.append((pair.group, (1 + after - before) / 2))
+    by_prompt = pl.DataFrame(scores, ["prompt", "score"], orient="row").group_by("prompt", maintain_order=True).mean()
+    readable = [choice for choice in choices if choice is not None]
     return Comparison(
-        win_rate=bootstrap([judged], lambda scores: scores.mean(-1)) if judged else None,
+        win_rate=bootstrap([by_prompt["score"]], lambda scores: scores.mean(-1)) if scores else None,
         wins=wins,
         losses=losses,
-        ties=len(pairs) - len(asked) + disagreements,
+        ties=len(equal) + disagreements,
         disagreements=disagreements,
-        unparsed=len(asked) - wins - losses - disagreements,
+        unparsed=len(differing) - wins - losses - disagreements,
         first=readable.count(0) / len(readable) if readable else None,
     )
 
 
-def judge(answers: Answers, templates: Templates, task: str, responses: Sequence[tuple[str, str]]) -> Verdicts:
-    """Ask of each (prompt, response) whether it is good."""
-    questions = [templates.judge(task, prompt, response) for prompt, response in responses]
-    said = answers.ask(questions)
-    read = [meaning(answer, question.answers) for answer, question in zip(said, questions, strict=True)]
-    return Verdicts([None if each is None else each == 0 for each in read])
+def judge(answers: Answers, templates: Templates, task: str, responses: Sequence[tuple[str, str]]) -> pl.Series:
+    """Return whether each (prompt, response) is good, null where the answer could not be read."""
+    choices = answers.choices([templates.judge(task, prompt, response) for prompt, response in responses])
+    return pl.Series([None if choice is None else choice == 0 for choice in choices], dtype=pl.Boolean)
 
 
 def labelled_pairs(responses: pl.DataFrame) -> list[Pair]:
@@ -139,32 +104,30 @@ def labelled_pairs(responses: pl.DataFrame) -> list[Pair]:
 
     One pair a prompt, so that no prompt with many responses outweighs the others; the rows of a dataset are shuffled.
     """
-    found = []
-    for (group,), rows in responses.group_by(["prompt_id"], maintain_order=True):
-        accepts, rejects = (rows.filter(pl.col("label") == label)["completion"] for label in (True, False))
-        if len(accepts) and len(rejects):
-            found.append(Pair(int(str(group)), rows["prompt"][0], accepts[0], rejects[0]))
-    return found
+    first = [pl.col("completion").filter(pl.col("label") == label).first() for label in (True, False)]
+    by_prompt = responses.group_by("prompt_id", maintain_order=True)
+    pairs = by_prompt.agg(pl.col("prompt").first(), ours=first[0], theirs=first[1]).drop_nulls()
+    return [Pair(*row) for row in pairs.iter_rows()]
 
 
-def agreement(ratings: Sequence[bool], others: Sequence[bool]) -> Agreement:
-    """Compare two raters of the same units.
+def agreement(ratings: Sequence[bool | None] | pl.Series, others: Sequence[bool]) -> Agreement:
+    """Compare two raters of the same units, where the first has rated them.
 
     κ = (p_o − p_e) / (1 − p_e) with p_o the share of equal ratings and p_e = a b + (1 − a)(1 − b), where a and b are
     the raters' shares of accepts. Cohen 1960, "A coefficient of agreement for nominal scales".
     """
-    ours, theirs = np.asarray(ratings, np.bool_), np.asarray(others, np.bool_)
-    if not len(ours):
+    rated = pl.DataFrame({"a": ratings, "b": others}, {"a": pl.Boolean, "b": pl.Boolean}).drop_nulls("a")
+    if rated.is_empty():
         return Agreement(0, None, None)
-    equal, a, b = float((ours == theirs).mean()), float(ours.mean()), float(theirs.mean())
+    equal, a, b = rated.select(pl.col("a").eq(pl.col("b")).mean().alias("equal"), pl.col("a", "b").mean()).row(0)
     chance = a * b + (1 - a) * (1 - b)
-    return Agreement(len(ours), equal, (equal - chance) / (1 - chance) if chance < 1 else None)
+    return Agreement(len(rated), equal, (equal - chance) / (1 - chance) if chance < 1 else None)
 
 
 def judging(
     answers: Answers, templates: Templates, dataset: Dataset, ours: pl.DataFrame, theirs: pl.DataFrame
 ) -> dict[str, Any]:
-    """Ask a judge about a policy's samples beside the reference's, and about labelled responses to the same prompts.
+    """Judge a policy's samples beside the reference's, and labelled responses to the same prompts.
 
     Args:
         answers: of the judge.
@@ -190,19 +153,18 @@ def judging(
         good = judge(answers, templates, task, [(p.prompt, p.ours) for p in samples])
     with progress.stage("the reference's samples"):
         before = judge(answers, templates, task, [(p.prompt, p.theirs) for p in samples])
-    singly = [(pair.prompt, text) for pair in known for text in (pair.ours, pair.theirs)]
     with progress.stage("labelled responses"):
         check = compare(answers, templates, task, known)
-        verdicts = judge(answers, templates, task, singly)
-    agreed = verdicts.agreement([True, False] * len(known))
+        verdicts = judge(answers, templates, task, [(p.prompt, text) for p in known for text in (p.ours, p.theirs)])
+    agreed = agreement(verdicts, [True, False] * len(known))
     return {
         "name": answers.judge.name,
         "answers": str(answers.path),
         "samples": {
             **asdict(found),
-            "accepted": good.share,
-            "reference_accepted": before.share,
-            "unparsed_single": good.unparsed + before.unparsed,
+            "accepted": good.mean(),
+            "reference_accepted": before.mean(),
+            "unparsed_single": good.null_count() + before.null_count(),
         },
-        "labels": {"pairs": asdict(check), "single": {**asdict(agreed), "unparsed": verdicts.unparsed}},
+        "labels": {"pairs": asdict(check), "single": {**asdict(agreed), "unparsed": verdicts.null_count()}},
     }

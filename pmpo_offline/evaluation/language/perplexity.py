@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 
 import torch
@@ -28,20 +27,10 @@ BATCH = 8
 """Windows that are read at once."""
 
 
-@dataclass(frozen=True)
-class Perplexity:
-    """Perplexity of a model on a text."""
-
-    value: float
-    """exp(−mean log-probability of a token); infinite beyond what a float holds."""
-    tokens: int
-    """Number of scored tokens; only `bits` compares models of different tokenizers."""
-    bits: float
-    """Bits a character of the text."""
-
-
-def perplexity(model: LanguageModel, text: str, *, window: int = 512, stride: int = 256) -> Perplexity | None:
+def perplexity(model: LanguageModel, text: str, *, window: int = 512, stride: int = 256) -> float | None:
     """Return the perplexity of `text` in overlapping windows, None where the tokenizer cannot write the text.
+
+    It is exp(−mean log-probability of a token), infinite beyond what a float holds.
 
     Args:
         model: a causal language model.
@@ -64,14 +53,12 @@ def perplexity(model: LanguageModel, text: str, *, window: int = 512, stride: in
     total = 0.0
     with measuring(model.model):
         for _, batch in batches(model, list(windows(ids, window, stride)), BATCH, "read held-out text"):
-            found = token_logp(model.model, states(model.model, batch), batch.target)
-            total += float(found.sum(dtype=torch.float64))
-    count = len(ids) - 1
+            logp = token_logp(model.model, states(model.model, batch), batch.target)
+            total += float(logp.sum(dtype=torch.float64))
     try:
-        value = math.exp(-total / count)
+        return math.exp(-total / (len(ids) - 1))
     except OverflowError:  # more than 709 nats a token: the logits have exploded
-        value = math.inf
-    return Perplexity(value, count, -total / math.log(2) / len(text))
+        return math.inf
 
 
 def windows(ids: tuple[int, ...], window: int, stride: int) -> Iterator[Tokens]:
@@ -91,8 +78,6 @@ def prose() -> str:
 
 def _writes(model: LanguageModel, text: str, ids: tuple[int, ...]) -> bool:
     """Return whether the tokens encode the text: small vocabularies replace or drop unknown words."""
-    unknown = model.tokenizer.unk_token_id
-    if unknown is not None and unknown in ids and unknown != model.tokenizer.eos_token_id:
-        return False
+    unknown, end = model.tokenizer.unk_token_id, model.tokenizer.eos_token_id
     # Every tokenizer needs at least a token a word of running text.
-    return len(ids) >= len(text.split())
+    return (unknown in (None, end) or unknown not in ids) and len(ids) >= len(text.split())

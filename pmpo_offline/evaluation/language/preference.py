@@ -19,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 from scipy import stats
 
 from pmpo_offline.data import Dataset
@@ -30,7 +29,7 @@ from pmpo_offline.policies.language.tokens import Tokens
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.tasks.language.sampling import context
 from pmpo_offline.training.language.reference import Reference
-from pmpo_offline.training.language.responses import tokenize_responses
+from pmpo_offline.training.language.responses import TokenizedResponses, tokenize_responses
 
 
 @dataclass(frozen=True)
@@ -71,26 +70,23 @@ def preference(
     """
     frame = held_out_responses(dataset, prompts).filter(pl.col("label").is_not_null())
     labelled = replace(dataset, table=frame.to_arrow())
-    rows = tokenize_responses(labelled, policy.tokenizer, context(policy) or sys.maxsize).tokens
+    responses = tokenize_responses(labelled, policy.tokenizer, context(policy) or sys.maxsize)
+    rows = responses.tokens
     theirs = log_probabilities(reference, rows) if cache is None else _cached(cache, reference, rows)
     # The last digits depend on the other rows of a batch, and must not break ties.
-    reward = np.round(log_probabilities(policy, rows) - theirs, 3)
-    return compare(reward, frame["label"].to_numpy(), frame["prompt_id"].to_numpy())
+    return compare(np.round(log_probabilities(policy, rows) - theirs, 3), responses)
 
 
-def compare(reward: Floats, label: NDArray[np.bool_], group: NDArray[np.integer]) -> Preference:
-    """Compare rewards (n,) of accepts (label True) and rejects, within groups of equal numbers and over all."""
-    right, pairs = 0.0, 0
-    for each in np.unique(group):
-        wins, count = _wins(reward[(group == each) & label], reward[(group == each) & ~label])
-        right, pairs = right + wins, pairs + count
-    accepts, rejects = reward[label], reward[~label]
-    wins, count = _wins(accepts, rejects)
+def compare(reward: Floats, responses: TokenizedResponses) -> Preference:
+    """Compare the rewards (n,) of labelled responses, within prompts and over all."""
+    accepts, rejects = reward[responses.label > 0], reward[responses.label < 0]
+    both = len(accepts) * len(rejects)
+    ours, theirs = reward[responses.pairs].T
     return Preference(
-        accuracy=right / pairs if pairs else None,
-        auc=wins / count if count else None,
-        margin=float(accepts.mean() - rejects.mean()) if count else None,
-        pairs=pairs,
+        accuracy=float((np.sign(ours - theirs) + 1).mean() / 2) if len(ours) else None,
+        auc=float(stats.mannwhitneyu(accepts, rejects, method="asymptotic").statistic) / both if both else None,
+        margin=float(accepts.mean() - rejects.mean()) if both else None,
+        pairs=len(ours),
         accepted=len(accepts),
         rejected=len(rejects),
     )
@@ -100,17 +96,10 @@ def _cached(cache: Path, reference: LanguageModel, rows: Sequence[Tokens]) -> Fl
     """Return the reference's log-probabilities from its cache; if that cannot be written, compute them."""
     try:
         with measuring(reference.model):
-            found = Reference(reference, cache).rows(rows)
+            cached = Reference(reference, cache).rows(rows)
     except UserError:
         raise
     except PmpoOfflineError as error:
         warnings.warn(f"{error}; going on without it", stacklevel=2)
         return log_probabilities(reference, rows)
-    return np.array([float(row.logp.double().sum()) for row in found])
-
-
-def _wins(accepts: Floats, rejects: Floats) -> tuple[float, int]:
-    """Return in how many pairs the accept has the higher reward, ties half (Mann and Whitney's U), of how many."""
-    ranks = stats.rankdata(np.concatenate([accepts, rejects]))
-    count = len(accepts)
-    return float(ranks[:count].sum()) - count * (count + 1) / 2, count * len(rejects)
+    return np.array([float(row.logp.double().sum()) for row in cached])

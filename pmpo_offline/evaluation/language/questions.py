@@ -121,17 +121,20 @@ class Answers:
 
         Answers are kept when a judge fails or the process is interrupted.
         """
-        keys = [self._key(question) for question in questions]
-        missing = {key: each for key, each in zip(keys, questions, strict=True) if key not in self._known}
-        new = list(missing.items())
+        keys = [hash_json([self.judge.identity, question.text, question.answers]) for question in questions]
+        by_key = dict(zip(keys, questions, strict=True))
+        new = [(key, question) for key, question in by_key.items() if key not in self._known]
         answers = self.judge.answer([question for _, question in new]) if new else ()
         for done, (i, answer) in enumerate(answers, 1):
             self._keep(*new[i], answer)
             progress.report("ask the judge", done, len(new))
         return [self._known[key] for key in keys]
 
-    def _key(self, question: Question) -> str:
-        return hash_json([self.judge.identity, question.text, question.answers])
+    def choices(self, questions: Sequence[Question]) -> list[int | None]:
+        """Return the `meaning` of the answers to questions."""
+        return [
+            meaning(answer, question.answers) for answer, question in zip(self.ask(questions), questions, strict=True)
+        ]
 
     def _keep(self, key: str, question: Question, answer: str) -> None:
         record = {"key": key, "judge": self.judge.name, "question": question.text, "answer": answer}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,12 @@ from numpy.typing import NDArray
 
 from pmpo_offline.data import Dataset, LabelRule, References, label
 from pmpo_offline.evaluation.language.drift import distinct, drift, measuring
-from pmpo_offline.evaluation.language.held_out import form, held_out_prompts
+from pmpo_offline.evaluation.language.held_out import completion_form, held_out_prompts
 from pmpo_offline.evaluation.language.judging import judging
 from pmpo_offline.evaluation.language.perplexity import perplexity, prose
 from pmpo_offline.evaluation.language.preference import preference
 from pmpo_offline.evaluation.language.questions import Answers, Judge, Templates
-from pmpo_offline.evaluation.rollouts import check_versions, normalized
+from pmpo_offline.evaluation.rollouts import check_scorable, normalized
 from pmpo_offline.policies.language.model import LanguageModel
 from pmpo_offline.policies.language.tokens import Tokens, prompt_tokens
 from pmpo_offline.runtime import progress
@@ -94,23 +95,19 @@ def report(policy: LanguageModel, reference: LanguageModel, dataset: Dataset, re
     if reward_task(dataset) is None:
         notes.append(f"task {meta.task} has no reward function: no reward, success and normalized score")
     else:
-        check_versions(meta.id, meta.references)
+        check_scorable(meta)
         if meta.references is None:
             notes.append(f"dataset {meta.id} has no reference scores: no normalized score")
-    models = {"policy": policy, "reference": reference}
-    frames = {}
+    measured: dict[str, Any] = {}
+    frames: dict[str, pl.DataFrame] = {}
     request.output.mkdir(parents=True, exist_ok=True)
-    for name, model in models.items():
+    for name, model in {"policy": policy, "reference": reference}.items():
         with progress.stage(name):
             frames[name] = evaluate_language(model, reference, dataset, request.sampling)
-        frames[name].write_parquet(request.output / f"{name}.parquet")
-    found: dict[str, Any] = {name: dict(summary(frame, meta.references)) for name, frame in frames.items()}
-    for name, model in models.items():
-        with progress.stage(name):
-            read = perplexity(model, prose())
-        found[name] |= {"perplexity": None if read is None else read.value}
-        if read is None and name == "reference":
-            notes.append(f"{model.name} has no words for running text: no perplexity")
+            frames[name].write_parquet(request.output / f"{name}.parquet")
+            measured[name] = summary(frames[name], meta.references) | {"perplexity": perplexity(model, prose())}
+    if measured["reference"]["perplexity"] is None:
+        notes.append(f"{reference.name} has no words for running text: no perplexity")
     with progress.stage("labelled responses"):
         implicit = preference(policy, reference, dataset, prompts=request.sampling.prompts, cache=request.cache)
     if not implicit.pairs:
@@ -123,7 +120,7 @@ def report(policy: LanguageModel, reference: LanguageModel, dataset: Dataset, re
     return {
         "prompts": frames["policy"]["prompt_id"].n_unique(),
         "samples": request.sampling.samples,
-        **found,
+        **measured,
         "implicit": asdict(implicit),
         "judge": judged,
         "notes": notes,
@@ -152,27 +149,25 @@ def evaluate_language(
     """
     prompts, samples = held_out_prompts(dataset, sampling.prompts), sampling.samples
     check_held_out(dataset, policy.tokenizer, context(policy))
-    texts = prompts["prompt"].to_list()
-    shape = form(dataset, policy)
+    tokens, ends = completion_form(dataset, policy)
     with measuring(policy.model):
-        drawn = draw(policy, texts, SamplingSpec(samples, shape.tokens, shape.ends, sampling.seed))
-    repeated = [text for text in texts for _ in range(samples)]
+        drawn = draw(policy, prompts["prompt"].to_list(), SamplingSpec(samples, tokens, ends, sampling.seed))
     completions = [text for group in drawn.text for text in group]
-    rows = _rows(policy, texts, drawn)
-    found = drift(policy, reference, rows)
+    rows = prompts[np.repeat(np.arange(len(prompts)), samples)]
+    moved = drift(policy, reference, _rows(policy, prompts["prompt"], drawn))
     task = reward_task(dataset)
-    rewards = None if task is None else np.asarray(task.reward(repeated, completions), np.float64)
-    per_token = np.where(found.length > 0, 1 / np.maximum(found.length, 1), np.nan)
+    rewards = None if task is None else np.asarray(task.reward(rows["prompt"].to_list(), completions), np.float64)
+    per_token = np.where(moved.length > 0, 1 / np.maximum(moved.length, 1), np.nan)
     return pl.DataFrame(
         {
-            "prompt_id": np.repeat(prompts["prompt_id"].to_numpy(), samples),
-            "sample": np.tile(np.arange(samples), len(texts)),
+            "prompt_id": rows["prompt_id"],
+            "sample": np.tile(np.arange(samples), len(prompts)),
             "return": rewards,
             "success": None if rewards is None else accepted(dataset, rewards),
-            "length": found.length,
-            "kl": found.kl,
-            "token_kl": found.divergence * per_token,
-            "reference_logp": found.reference_logp * per_token,
+            "length": moved.length,
+            "kl": moved.kl,
+            "token_kl": moved.divergence * per_token,
+            "reference_logp": moved.reference_logp * per_token,
             "distinct": [distinct([text]) for text in completions],
             "completion": completions,
         },
@@ -206,23 +201,18 @@ def summary(scores: pl.DataFrame, references: References | None) -> dict[str, fl
     reward_error: the standard error of the reward over prompts (samples of one prompt are not independent).
     distinct: different words / words over all samples: compare policies by it for one number of samples only.
     """
-    found: dict[str, float | None] = {name: _mean(scores[column]) for column, name in MEANS.items()}
-    reward = found["reward"]
-    by_prompt = scores.group_by("prompt_id").agg(pl.col("return").mean())["return"]
-    spread = by_prompt.std()
-    found["reward_error"] = float(spread) / math.sqrt(len(by_prompt)) if isinstance(spread, float) else None
+    means = scores.select(pl.col(column).mean().alias(name) for column, name in MEANS.items()).row(0, named=True)
+    spread, reward = scores.group_by("prompt_id").agg(pl.col("return").mean())["return"], means["reward"]
+    error = spread.std()
     comparable = reward is not None and references is not None and references.max != references.min
-    found["normalized"] = normalized(reward, references.min, references.max) if comparable and references else None
-    found["distinct"] = distinct(scores["completion"].to_list())
-    return found
+    return means | {
+        "reward_error": float(error) / math.sqrt(len(spread)) if isinstance(error, float) else None,
+        "normalized": normalized(reward, references.min, references.max) if comparable and references else None,
+        "distinct": distinct(scores["completion"].to_list()),
+    }
 
 
-def _mean(column: pl.Series) -> float | None:
-    mean = column.cast(pl.Float64).mean()
-    return float(mean) if isinstance(mean, float) else None
-
-
-def _rows(model: LanguageModel, prompts: list[str], drawn: Samples) -> list[Tokens]:
+def _rows(model: LanguageModel, prompts: Iterable[str], drawn: Samples) -> list[Tokens]:
     """Return the tokens that were drawn; tokenizing their text again would change some."""
     end = (model.tokenizer.eos_token_id,)
     return [

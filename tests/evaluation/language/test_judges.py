@@ -107,7 +107,7 @@ def test_addresses(server):
         judge(server)
     assert judge(server, model="two").model == "two"
     with pytest.raises(PmpoOfflineError, match=r"404.*up to /v1"):
-        RemoteJudge(server.url.removesuffix("/v1"), "m", limits=Limits(waits=()))._ask(questions(1)[0])
+        RemoteJudge(server.url.removesuffix("/v1"), "m", limits=Limits(waits=()))._complete(questions(1)[0])
     for url in ("localhost:80/v1", "ftp://a/v1", "http:///v1"):
         with pytest.raises(UserError, match="write it as in"):
             RemoteJudge(url)

@@ -83,9 +83,8 @@ def test_single_responses_and_their_labels(tmp_path):
 
     texts = [("p", "good"), ("p", "bad"), ("q", "good one"), ("q", "none")]
     found = judge(Answers(Rule(rule), tmp_path / "a.jsonl"), templates(), "any", texts)
-    assert found.accepted == [True, False, True, None]
-    assert (found.share, found.unparsed) == (2 / 3, 1)
-    assert found.agreement([True, False, False, True]) == agreement([True, False, True], [True, False, False])
+    assert found.to_list() == [True, False, True, None]
+    assert agreement(found, [True, False, False, True]) == agreement([True, False, True], [True, False, False])
 
 
 def test_kappa():

@@ -33,24 +33,20 @@ def by_hand(model, text: str, window: int, stride: int) -> float:
 def test_equals_a_plain_loop(byte_model, window, stride):
     model = byte_model(0)
     found = perplexity(model, TEXT, window=window, stride=stride)
-    assert found.value == pytest.approx(by_hand(model, TEXT, window, stride), rel=1e-4)
-    assert found.tokens == len(TEXT) - 1
-    assert found.bits == pytest.approx(found.tokens * math.log2(found.value) / len(TEXT))
+    assert found == pytest.approx(by_hand(model, TEXT, window, stride), rel=1e-4)
 
 
 def test_a_model_without_opinions_is_as_surprised_as_its_vocabulary_is_large(byte_model):
     model = byte_model(0)
     torch.nn.init.zeros_(model.model.lm_head.weight)
-    assert perplexity(model, TEXT, window=16, stride=8).value == pytest.approx(257)
+    assert perplexity(model, TEXT, window=16, stride=8) == pytest.approx(257)
 
 
 def test_logits_that_exploded_surprise_without_end(byte_model):
     model = byte_model(0)
     with torch.no_grad():
         model.model.lm_head.weight.mul_(1e6)
-    found = perplexity(model, TEXT)
-    assert found.value == math.inf
-    assert math.isfinite(found.bits)
+    assert perplexity(model, TEXT) == math.inf
 
 
 @pytest.mark.parametrize(("length", "window", "stride"), [(1, 4, 2), (2, 4, 2), (4, 4, 2), (5, 4, 3), (50, 7, 2)])
@@ -77,7 +73,7 @@ def test_the_window_is_at_most_the_context(byte_model):
 
 def test_a_vocabulary_that_lacks_the_text(random_model):
     assert perplexity(random_model(0), prose()) is None
-    assert perplexity(random_model(0), "hbcad=dacbh").tokens == 10
+    assert perplexity(random_model(0), "hbcad=dacbh") > 1
 
 
 def test_mistakes(byte_model):

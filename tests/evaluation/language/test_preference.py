@@ -12,6 +12,12 @@ from sklearn.metrics import roc_auc_score
 from pmpo_offline.evaluation.language.preference import Preference, compare, preference
 from pmpo_offline.policies.language.scoring import states, token_logp
 from pmpo_offline.policies.language.tokens import collate, tokenize
+from pmpo_offline.training.language.responses import TokenizedResponses
+
+
+def labelled(label: np.ndarray, prompt: np.ndarray) -> TokenizedResponses:
+    rows = len(label)
+    return TokenizedResponses("test", [((), ())] * rows, np.where(label, 1, -1), np.full(rows, np.nan), prompt)
 
 
 def test_by_hand():
@@ -19,7 +25,7 @@ def test_by_hand():
     label = np.array([True, True, False, False, False, True])
     group = np.array([0, 0, 0, 0, 1, 2])
     # Prompt 0: 2 > 1, 2 > 0, 1 = 1, 1 > 0; prompts 1 and 2 have one class only.
-    found = compare(reward, label, group)
+    found = compare(reward, labelled(label, group))
     assert found.accuracy == 3.5 / 4
     assert found.auc == (2 + 1.5 + 3) / 9  # what 2, 1 and 9 each win against 1, 0 and 5
     assert found.auc == roc_auc_score(label, reward)
@@ -30,13 +36,13 @@ def test_by_hand():
 def test_against_scikit_learn():
     generator = np.random.default_rng(0)
     reward, label = np.round(generator.normal(size=300), 1), generator.random(300) < 0.3  # with ties
-    found = compare(reward, label, np.zeros(300, np.int32))
+    found = compare(reward, labelled(label, np.zeros(300, np.int32)))
     assert found.auc == found.accuracy == pytest.approx(roc_auc_score(label, reward))
-    assert compare(5 * reward, label, np.zeros(300, np.int32)).auc == found.auc  # β says nothing
+    assert compare(5 * reward, labelled(label, np.zeros(300, np.int32))).auc == found.auc  # β says nothing
 
 
 def test_one_class_has_nothing_to_compare():
-    one = compare(np.ones(3), np.ones(3, np.bool_), np.zeros(3, np.int32))
+    one = compare(np.ones(3), labelled(np.ones(3, np.bool_), np.zeros(3, np.int32)))
     assert one == Preference(None, None, None, 0, 3, 0)
 
 

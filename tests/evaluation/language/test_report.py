@@ -9,7 +9,7 @@ from torch import nn
 
 from pmpo_offline.data import load_dataset, write
 from pmpo_offline.evaluation.language import Sampling, evaluate_language
-from pmpo_offline.evaluation.language.held_out import Form, form, held_out_prompts, held_out_responses
+from pmpo_offline.evaluation.language.held_out import completion_form, held_out_prompts, held_out_responses
 from pmpo_offline.evaluation.language.report import SCHEMA, accepted
 from pmpo_offline.policies.language import LanguageModel
 from pmpo_offline.runtime.errors import UserError
@@ -91,9 +91,9 @@ def test_success_follows_the_label_rule(reversals):
 
 def test_how_completions_end(random_model, reversals):
     model = random_model(0)
-    assert form(reversals(), model) == Form(6, True)
-    assert form(reversals(settings={"ends": False, "tokens": 3}), model) == Form(3, False)
-    assert form(reversals(settings={}), model) == Form(6, True)  # five letters and an end
+    assert completion_form(reversals(), model) == (6, True)
+    assert completion_form(reversals(settings={"ends": False, "tokens": 3}), model) == (3, False)
+    assert completion_form(reversals(settings={}), model) == (6, True)  # five letters and an end
     frame = evaluate_language(model, model, reversals(settings={"ends": False, "tokens": 3}))
     assert set(frame["length"]) == {3}
 
@@ -102,8 +102,8 @@ def test_a_long_answer_leaves_the_prompts_their_place(random_model, responses):
     short = random_model(0, max_position_embeddings=12)
     rows = [("abcde=", "edcba" * 4, 1.0, "test"), ("abcde=", "aa", 0.0, "test"), ("abc=", "cba", 1.0, "test")]
     dataset = responses(rows, settings={})
-    assert form(dataset, short) == Form(6, True)  # the longest prompt has six tokens
-    assert form(dataset, random_model(0)) == Form(21, True)
+    assert completion_form(dataset, short) == (6, True)  # the longest prompt has six tokens
+    assert completion_form(dataset, random_model(0)) == (21, True)
     assert evaluate_language(short, short, dataset)["length"].max() <= 6
 
 
