@@ -139,13 +139,13 @@ class Local:
         results = self.plan.results
         if self.plan.fresh:
             for key in (*job.rows, _stack(job.rows)):
-                results.remove(key)
+                results.path(key).unlink(missing_ok=True)
                 results.discard_checkpoint(key)
         for key in job.rows if job.is_language else ():
             recorded = results.model(key)
             if recorded is not None and self.model(job) not in (None, recorded):
                 warnings.warn(f"{job.cell.title}: {job.model} has changed since it was scored: run again", stacklevel=2)
-                results.remove(key)
+                results.path(key).unlink(missing_ok=True)
 
     def missing(self, job: Job) -> Missing:
         """Return the settings of a job's rows without scores, by key; `UserError` if they cannot be scored here."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +30,8 @@ NOTES = (
 TEXT = ("dataset", "algorithm", "settings")
 DESCRIPTION = ("dataset", "accepted", "noise", "seeds")
 """Columns that the terminal puts into a table's title, if all rows agree."""
-DRIFT = ("KL", "words", "its logp", "perplexity")
-"""The columns of language models, in tables that have any."""
+DRIFT = {"KL": "kl", "words": "distinct", "its logp": "reference_logp", "perplexity": "perplexity"}
+"""The columns of language models, in tables that have any, and their keys in rows."""
 DRIFT_NOTES = (
     " For language models 0 is the model that learning starts from and 100 the best of its stored responses to a "
     "prompt. KL: from that model, nats a sample; words: share of different ones in a sample; its logp: nats a token; "
@@ -95,29 +96,37 @@ SECTIONS: Registry[Section] = Registry(
 
 
 def terminal(title: str, rows: Sequence[Row]) -> Iterator[RenderableType]:
-    """Yield what a rich console prints: a table a condition, of language models one of their drift too, and the notes.
+    """Yield what a rich console prints: a table a dataset, of language models one of their drift too, and the notes.
 
     They fit 80 columns: no number is cut, columns of dashes are left out, algorithms with their settings are folded.
+    Several shares or rates of noise are sections of the table; what all rows share is in its title.
     """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
-    for name in dict.fromkeys(condition(row) for row in rows):
-        mine = [row for row in rows if condition(row) == name]
+    for _, group in groupby(rows, lambda row: row["dataset"]):
+        mine = list(group)
         lines = cells(mine)
-        shared = [name for name in DESCRIPTION if len({line[name] for line in lines}) == 1]
-        yield Text(", ".join([title, *(f"{name} {lines[0][name]}" for name in shared)]), style="italic")
-        shown = [name for name in lines[0] if name not in (*TEXT, *shared) and {line[name] for line in lines} != {"–"}]
-        drift = [name for name in shown if name in DRIFT]
-        for names in filter(None, ([name for name in shown if name not in drift], drift)):
+        texts = {name: {line[name] for line in lines} for name in lines[0]}
+        shared = [f"{name} {lines[0][name]}" for name in DESCRIPTION if len(texts[name]) == 1]
+        yield Text(", ".join([title, *shared]), style="italic")
+        several = len({labelling(row) for row in mine}) > 1
+        hidden = {*TEXT, "accepted", "noise", *(["seeds"] if len(texts["seeds"]) == 1 else [])}
+        shown = [name for name in texts if name not in hidden and texts[name] != {"–"}]
+        for names in ([name for name in shown if name not in DRIFT], [name for name in shown if name in DRIFT]):
+            if not names:
+                continue
             grid = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
             grid.add_column("algorithm", overflow="fold", min_width=9)
             for name in names:
-                grid.add_column(
-                    name, justify="right", overflow="fold", min_width=max(len(line[name]) for line in lines)
-                )
+                grid.add_column(name, justify="right", overflow="fold", min_width=max(map(len, texts[name])))
+            heading = None if several else labelling(mine[0])
             for row, line in zip(mine, lines, strict=True):
+                if labelling(row) != heading:
+                    heading = labelling(row)
+                    grid.add_section()
+                    grid.add_row(Text(heading, style="italic"))
                 label = Text(f"{line['algorithm']} {line['settings']}".rstrip())
                 grid.add_row(label, *(line[name] for name in names), style="dim" if row["shuffled"] else None)
             yield grid
@@ -126,14 +135,13 @@ def terminal(title: str, rows: Sequence[Row]) -> Iterator[RenderableType]:
 
 def frame(rows: Sequence[Row]) -> pl.DataFrame:
     """Return the rows as a frame; settings as JSON, the probability of improvement without its interval."""
-    plain = ["dataset", "algo", "settings", "imbalance", "noise", "seeds", "metric", "iqm", "low", "high", "mean"]
-    plain += ["success", "improvement", "beta", "beta_min", "bounded", "share", "episodes", "shuffled"]
-    plain += ["kl", "distinct", "reference_logp", "perplexity", "collapsed"]
+    omitted = {"return", "reference", "training", "versions", "dataset_sha", "key"}
     flat = [
-        {**row, "settings": json.dumps(row["settings"]), "improvement": row["improvement"] and row["improvement"][0]}
+        {name: value for name, value in row.items() if name not in omitted}
+        | {"settings": json.dumps(row["settings"]), "improvement": row["improvement"] and row["improvement"][0]}
         for row in rows
     ]
-    return pl.DataFrame([{name: row[name] for name in plain} for row in flat], infer_schema_length=None)
+    return pl.DataFrame(flat, infer_schema_length=None)
 
 
 def cells(rows: Sequence[Row]) -> list[dict[str, str]]:
@@ -153,22 +161,19 @@ def cells(rows: Sequence[Row]) -> list[dict[str, str]]:
             "success": number(row["success"]),
             "P(better)": number(row["improvement"] and row["improvement"][0]),
             "β ≥ bound": _bound(row),
-            **(dict(zip(DRIFT, _drift(row), strict=True)) if drifts else {}),
+            # A policy that always ends at once writes no words, and some models cannot write prose.
+            **({name: number(row[key]) for name, key in DRIFT.items()} if drifts else {}),
+            **({"KL": f"{number(row['kl'])} !"} if row["collapsed"] else {}),
         }
         for row, settings in zip(rows, varying(rows), strict=True)
     ]
 
 
 def _bound(row: Row) -> str:
-    if row["beta"] is None or row["beta_min"] is None:
+    if row["bounded"] is None:
         return "–"
-    return f"{row['beta']:.3g} {'≥' if row['bounded'] else '<'} {row['beta_min']:.3g}{'' if row['bounded'] else ' !'}"
-
-
-def _drift(row: Row) -> list[str]:
-    # A policy that always ends at once writes no words, and some models cannot write prose.
-    kl, *others = (number(row[name]) for name in ("kl", "distinct", "reference_logp", "perplexity"))
-    return [f"{kl}{' !' if row['collapsed'] else ''}", *others]
+    sign, mark = ("≥", "") if row["bounded"] else ("<", " !")
+    return f"{row['beta']:.3g} {sign} {row['beta_min']:.3g}{mark}"
 
 
 def number(value: float | None) -> str:
@@ -176,27 +181,31 @@ def number(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}" if abs(value) < 1e4 else f"{value:.0e}"
 
 
+def labelling(row: Row) -> str:
+    """Return the accepted share and the noise of a row's labels in a few words."""
+    share = "as collected" if row["imbalance"] is None else f"{row['imbalance']:g} accepted"
+    return share + (f", noise {row['noise']:g}" if row["noise"] else "")
+
+
 def condition(row: Row) -> str:
     """Return the data of a row in a few words."""
-    share = "as collected" if row["imbalance"] is None else f"{row['imbalance']:g} accepted"
-    return f"{row['dataset']}, {share}" + (f", noise {row['noise']:g}" if row["noise"] else "")
+    return f"{row['dataset']}, {labelling(row)}"
 
 
 def varying(rows: Sequence[Row]) -> list[str]:
     """Return, a row, the settings that distinguish it from the other rows of its algorithm on its condition."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    everything = []
     for row in rows:
         sizes = {"seeds": row["seeds"], "episodes": row["episodes"], "data": row["dataset_sha"][:8]}
-        everything.append({**row["settings"], **row["training"], **sizes})
-        groups.setdefault((condition(row), row["algo"]), []).append(everything[-1])
+        groups.setdefault((condition(row), row["algo"]), []).append(row["settings"] | row["training"] | sizes)
+    members = {name: iter(group) for name, group in groups.items()}
     texts = []
-    for row, own in zip(rows, everything, strict=True):
-        others = groups[condition(row), row["algo"]]
-        names = [name for name, value in own.items() if any(other.get(name) != value for other in others)]
-        values = (own[name] for name in names)
-        shown = (f"{value:g}" if isinstance(value, float) else str(value) for value in values)
-        texts.append(" ".join(f"{name}={value}" for name, value in zip(names, shown, strict=True)))
+    for name in ((condition(row), row["algo"]) for row in rows):
+        own = next(members[name])
+        shown = [key for key, value in own.items() if any(other.get(key) != value for other in groups[name])]
+        texts.append(
+            " ".join(f"{key}={own[key]:g}" if isinstance(own[key], float) else f"{key}={own[key]}" for key in shown)
+        )
     return texts
 
 

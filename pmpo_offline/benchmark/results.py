@@ -27,8 +27,9 @@ import contextlib
 import json
 import shutil
 from collections.abc import Iterable
+from dataclasses import astuple
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import polars as pl
 
@@ -106,16 +107,9 @@ class Results:
 
     def write(self, key: str, scores: pl.DataFrame, model: str | None = None) -> None:
         """Write one row's raw scores, whole or absent, with the content hash of the base model, if any."""
-        absent = [pl.lit(None, SCHEMA[name]).alias(name) for name in DRIFT if name not in scores.columns]
-        frame = scores.with_columns(pl.lit(key).alias("key"), *absent).select(
-            pl.col(name).cast(dtype) for name, dtype in SCHEMA.items()
-        )
+        frame = _complete(scores.with_columns(key=pl.lit(key))).cast(dict(SCHEMA))
         with atomic_file(self.path(key)) as scratch:
             frame.write_parquet(scratch, metadata=None if model is None else {_MODEL: model})
-
-    def remove(self, key: str) -> None:
-        """Delete the scores of a key, if any."""
-        self.path(key).unlink(missing_ok=True)
 
     def read(self, keys: Iterable[str] | None = None) -> pl.DataFrame:
         """Return the raw scores of some keys, or all.
@@ -160,11 +154,11 @@ def table(raw: pl.DataFrame) -> list[Row]:
     `beta_min` that no β meets (`bounded` is then false, and null where no bound applies), and the `perplexity` of
     logits that have exploded (tables print inf, and a dash where the tokens cannot write prose).
     """
-    rows: list[Row] = []
-    for _, condition in runs(raw).group_by(CONDITION, maintain_order=True):
-        reference = condition.filter(pl.col("reference") & ~pl.col("shuffled"))
-        for _, arm in condition.group_by("key", maintain_order=True):
-            rows.append(_row(arm, reference))
+    rows = [
+        _row(arm, condition.filter(pl.col("reference") & ~pl.col("shuffled")))
+        for condition in runs(raw).partition_by(CONDITION)
+        for arm in condition.partition_by("key")
+    ]
     return sorted(rows, key=_order)
 
 
@@ -189,11 +183,9 @@ def runs(raw: pl.DataFrame) -> pl.DataFrame:
 def _row(arm: pl.DataFrame, reference: pl.DataFrame) -> Row:
     """Return one row from its runs and the reference's runs on the same data."""
     first = arm.row(0, named=True)
-    interval = bootstrap([arm["score"].to_numpy()])
-    improvement = None
+    interval, improvement = bootstrap([arm["score"]]), None
     if len(reference) and first["key"] not in reference["key"]:
-        better = probability_of_improvement([arm["score"].to_numpy()], [reference["score"].to_numpy()])
-        improvement = [better.estimate, better.low, better.high]
+        improvement = [*astuple(probability_of_improvement([arm["score"]], [reference["score"]]))]
     beta, beta_min = first["beta"], first["beta_min"]
     return {
         "dataset": first["dataset"],
@@ -203,9 +195,7 @@ def _row(arm: pl.DataFrame, reference: pl.DataFrame) -> Row:
         "noise": first["noise"],
         "seeds": len(arm),
         "metric": "return" if first["reference_max"] is None else "normalized_score",
-        "iqm": interval.estimate,
-        "low": interval.low,
-        "high": interval.high,
+        **dict(zip(("iqm", "low", "high"), astuple(interval), strict=True)),
         "mean": arm["score"].mean(),
         "success": arm["success"].mean(),
         "return": arm["return"].mean(),
@@ -227,18 +217,14 @@ def _row(arm: pl.DataFrame, reference: pl.DataFrame) -> Row:
 
 def _drift(arm: pl.DataFrame, reference: pl.DataFrame) -> Row:
     """Return what only language models have, None for the others."""
-
-    def mean(runs: pl.DataFrame, name: str) -> float | None:
-        return cast(float | None, runs[name].mean())
-
-    drift: Row = {name: mean(arm, name) for name in ("kl", "distinct", "reference_logp", "perplexity")}
-    few = _below(drift["distinct"], mean(reference, "distinct"), REPEATING)
-    strange = _below(drift["reference_logp"], mean(reference, "reference_logp"), GARBAGE)
-    return {**drift, "collapsed": None if few is None and strange is None else bool(few or strange)}
-
-
-def _below(value: float | None, usual: float | None, factor: float) -> bool | None:
-    return None if value is None or usual is None else value < factor * usual
+    means = pl.col("kl", "distinct", "reference_logp", "perplexity").mean()
+    drift, usual = (frame.select(means).row(0, named=True) for frame in (arm, reference))
+    below = [
+        drift[name] < factor * usual[name]
+        for name, factor in (("distinct", REPEATING), ("reference_logp", GARBAGE))
+        if drift[name] is not None and usual[name] is not None
+    ]
+    return {**drift, "collapsed": any(below) if below else None}
 
 
 def _order(row: Row) -> tuple[Any, ...]:
@@ -249,12 +235,15 @@ def _order(row: Row) -> tuple[Any, ...]:
 
 def _read(path: Path) -> pl.DataFrame:
     try:
-        frame = pl.read_parquet(path, glob=False)
-        # Files from before language models lack their columns.
-        absent = [pl.lit(None, SCHEMA[name]).alias(name) for name in DRIFT if name not in frame.columns]
-        return frame.with_columns(absent).select(SCHEMA.names())
+        return _complete(pl.read_parquet(path, glob=False))
     except (pl.exceptions.PolarsError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise PmpoOfflineError(
             f"{path}: not readable as raw scores ({reason}); delete it and run bench again"
         ) from None
+
+
+def _complete(scores: pl.DataFrame) -> pl.DataFrame:
+    """Return the columns in their order; those of language models are null where none is, as in older files."""
+    absent = [pl.lit(None, SCHEMA[name]).alias(name) for name in DRIFT if name not in scores.columns]
+    return scores.with_columns(absent).select(SCHEMA.names())
