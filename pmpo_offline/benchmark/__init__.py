@@ -5,6 +5,6 @@ How a cell is trained is in `training`, how its policies are scored in `evaluati
 
 from __future__ import annotations
 
-from .runner import Benchmark, bench, report_on
+from .runner import EXECUTORS, Benchmark, Executor, Local, Plan, bench, report_on
 
-__all__ = ["Benchmark", "bench", "report_on"]
+__all__ = ["EXECUTORS", "Benchmark", "Executor", "Local", "Plan", "bench", "report_on"]

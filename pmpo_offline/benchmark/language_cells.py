@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +21,7 @@ from pathlib import Path
 import polars as pl
 import torch
 
-from pmpo_offline.benchmark.executors import Learn, Missing, Plan
+from pmpo_offline.benchmark.runner import Learn, Missing, Plan
 from pmpo_offline.benchmark.suite import Job, Settings
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError
@@ -65,39 +65,38 @@ def side_by_side(wanted: Sequence[tuple[Job, Missing]], plan: Plan, model: str |
         for seed in range(plan.suite.seeds)
     }
     unfinished = {name: run for name, run in runs.items() if not run.scores.exists()}
+    finish: dict[tuple[str, int], Callable[[], list[str] | None]] = {}
     done = len(runs) - len(unfinished)
+
+    def learn(job: Job, missing: Missing) -> Iterator[tuple[str, pl.DataFrame]]:
+        nonlocal done
+        failure: PmpoOfflineError | None = None
+        for key in missing:
+            mine = [(key, seed) for seed in range(plan.suite.seeds)]
+            try:
+                for name in mine:
+                    if name in finish:
+                        for message in finish[name]() or ():
+                            warnings.warn(message, stacklevel=2)
+                        done += 1
+                    progress.report("training runs", done, len(runs))
+            except PmpoOfflineError as error:  # one setting may diverge where others do not
+                failure = failure or error
+                continue
+            yield key, pl.concat([pl.read_parquet(runs[name].scores, glob=False) for name in mine])
+            plan.results.discard_checkpoint(key)
+        if failure is not None:
+            raise failure
+
     at_once = min(plan.workers or min(AT_ONCE, os.cpu_count() or 1), len(unfinished))
-
-    def learn(finish: Mapping[tuple[str, int], Callable[[], list[str] | None]]) -> Learn:
-        def collect(job: Job, missing: Missing) -> Iterator[tuple[str, pl.DataFrame]]:
-            nonlocal done
-            failure: PmpoOfflineError | None = None
-            for key in missing:
-                mine = [(key, seed) for seed in range(plan.suite.seeds)]
-                try:
-                    for name in mine:
-                        if name in finish:
-                            for message in finish[name]() or ():
-                                warnings.warn(message, stacklevel=2)
-                            done += 1
-                        progress.report("training runs", done, len(runs))
-                except PmpoOfflineError as error:  # one setting may diverge where others do not
-                    failure = failure or error
-                    continue
-                yield key, pl.concat([pl.read_parquet(runs[name].scores, glob=False) for name in mine])
-                plan.results.discard_checkpoint(key)
-            if failure is not None:
-                raise failure
-
-        return collect
-
     if at_once <= 1 or torch.cuda.is_available():
-        yield learn({name: partial(execute, run) for name, run in unfinished.items()})
+        finish |= {name: partial(execute, run) for name, run in unfinished.items()}
+        yield learn
         return
     with processes(at_once, "trained a language model") as submit:
         threads = max(1, (os.cpu_count() or 1) // at_once)
-        tasks = {name: submit(_elsewhere, run, threads) for name, run in unfinished.items()}
-        yield learn({name: task.result for name, task in tasks.items()})
+        finish |= {name: submit(_elsewhere, run, threads).result for name, run in unfinished.items()}
+        yield learn
 
 
 def _elsewhere(run: Run, threads: int) -> list[str]:
@@ -106,7 +105,7 @@ def _elsewhere(run: Run, threads: int) -> list[str]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         execute(run)
-    return [str(each.message) for each in caught if each.category is UserWarning]
+    return [str(warning.message) for warning in caught if warning.category is UserWarning]
 
 
 def execute(run: Run) -> None:

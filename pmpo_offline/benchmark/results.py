@@ -107,7 +107,7 @@ class Results:
 
     def write(self, key: str, scores: pl.DataFrame, model: str | None = None) -> None:
         """Write one row's raw scores, whole or absent, with the content hash of the base model, if any."""
-        frame = _complete(scores.with_columns(key=pl.lit(key))).cast(dict(SCHEMA))
+        frame = _complete(scores.with_columns(key=pl.lit(key))).cast(SCHEMA)
         with atomic_file(self.path(key)) as scratch:
             frame.write_parquet(scratch, metadata=None if model is None else {_MODEL: model})
 

@@ -15,8 +15,7 @@ import pytest
 from helpers.labelled import saved
 
 from pmpo_offline import data
-from pmpo_offline.benchmark import bench, report_on
-from pmpo_offline.benchmark.executors import EXECUTORS, Local, Plan
+from pmpo_offline.benchmark import EXECUTORS, Local, Plan, bench, report_on
 from pmpo_offline.benchmark.results import Results
 from pmpo_offline.benchmark.suite import Condition, Job, expand
 from pmpo_offline.cli.main import run

@@ -66,7 +66,8 @@ class Comparison:
 
 def compare(answers: Answers, templates: Templates, task: str, pairs: Sequence[Pair]) -> Comparison:
     """Compare the responses of each pair in both orders; pairs of equal texts are ties without a question."""
-    equal, differing = [], []
+    equal: list[Pair] = []
+    differing: list[Pair] = []
     for pair in pairs:
         (equal if pair.ours.strip() == pair.theirs.strip() else differing).append(pair)
     questions = [templates.compare(task, pair.prompt, pair.ours, pair.theirs) for pair in differing]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pmpo_offline.benchmark.executors import Local, Plan
+from pmpo_offline.benchmark import Local, Plan
 
 
 class Reversed(Local):
