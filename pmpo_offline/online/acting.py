@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from pmpo_offline.online.replay import CUT_OFF, ENDED, GOES_ON
 from pmpo_offline.policies.behavior import BehaviorPolicy
 from pmpo_offline.runtime.random_words import random_words
-from pmpo_offline.tasks.control import Rules, Simulation, Start
-from pmpo_offline.tasks.simulated import Array, Bools
+from pmpo_offline.tasks.control import Rules, Simulation
+from pmpo_offline.tasks.simulated import Array, Bools, Index
 from pmpo_offline.training.checkpoint import allocate_moments, keep_state
 
 ACTOR = 64
@@ -24,29 +24,28 @@ SMALLEST_SCALE = 1e-2
 """Of an observation: rarely changing components are not blown up."""
 
 
-class InitialStates:
-    """Beginnings drawn once and named by a number, in place of an official environment that draws them by seed.
+def hold(
+    simulation: Simulation, action: Array, index: Index, repeat: int, bonus: Callable[[Array], Array] | None = None
+) -> tuple[Array, Bools, Bools, int]:
+    """Apply actions (m, A) to the episodes `index` for `repeat` control steps, or until an episode is over.
 
-    dm_control takes as long for one beginning as the simulation does for a hundred steps.
-
-    Args:
-        rules: the task.
-        count: how many.
-        chance: draws them, and later which one an episode begins with.
+    Returns:
+        The sums of the rewards, with the bonus of the observations reached, (m,); whether the task has ended the
+        episode, and whether the clock cut it off, (m,); and the control steps taken, of all episodes together.
     """
-
-    def __init__(self, rules: Rules, count: int, chance: torch.Generator) -> None:
-        self._chance = chance
-        self._starts = [rules.begin(int(word)) for word in torch.randint(2**32, (count,), generator=chance)]
-
-    def __call__(self, seed: int) -> Start:
-        """Return a beginning by its number, as `Rules.begin` does by a seed."""
-        return self._starts[seed]
-
-    def draw(self, count: int) -> list[int]:
-        """Return the numbers of `count` beginnings."""
-        drawn: list[int] = torch.randint(len(self._starts), (count,), generator=self._chance).tolist()
-        return drawn
+    reward, running, frames = np.zeros(len(index)), np.arange(len(index)), 0
+    terminated, truncated = np.zeros((2, len(index)), np.bool_)
+    for _ in range(repeat):
+        step = simulation.step(action[running], index[running])
+        terminated[running], truncated[running] = step.terminated, step.truncated
+        reward[running] += step.reward
+        if bonus is not None:
+            reward[running] += bonus(step.observation)
+        frames += len(running)
+        running = running[~step.done]
+        if not len(running):
+            break
+    return reward, terminated, truncated, frames
 
 
 class RunningStats(nn.Module):
@@ -105,9 +104,12 @@ class ActingLearner(nn.Module):
         super().__init__()
         self._frames = torch.tensor(0)
         self._chance = torch.Generator().manual_seed(seed)
-        self._beginnings = InitialStates(rules, beginnings, self._chance)
-        self._simulation = Simulation(replace(rules, begin=self._beginnings), episodes)
-        self._simulation.reset(self._beginnings.draw(episodes))
+        # dm_control takes as long for a beginning as the simulation for a hundred steps: they are drawn once, and
+        # an episode's "seed" is the number of one of them.
+        words = torch.randint(2**32, (beginnings,), generator=self._chance)
+        self._starts = [rules.begin(int(word)) for word in words]
+        self._simulation = Simulation(replace(rules, begin=self._starts.__getitem__), episodes)
+        self._reset(np.ones(episodes, np.bool_))
         self._seen = RunningStats(self._simulation.observation.shape[1])
         keep_state(self, frames=self._frames, **self._simulation.arrays())
 
@@ -144,7 +146,8 @@ class ActingLearner(nn.Module):
     def _reset(self, over: Bools) -> None:
         """Begin the episodes that are over, (n,), again."""
         if len(index := np.flatnonzero(over)):
-            self._simulation.reset(self._beginnings.draw(len(index)), index)
+            drawn = torch.randint(len(self._starts), (len(index),), generator=self._chance)
+            self._simulation.reset(drawn.tolist(), index)
 
 
 def perceptron(sizes: tuple[int, ...], gain: float, chance: torch.Generator) -> nn.Sequential:
@@ -207,14 +210,9 @@ class VectorEnv(nn.Module):
         """
         actions, reward = action.flatten(0, 1).double().numpy(), np.zeros(len(self._end))
         over, going = np.flatnonzero(self._end != GOES_ON), np.flatnonzero(self._end == GOES_ON)
-        for _ in range(self._repeat):
-            step = self._simulation.step(actions[going], going)
-            self._end[going] = np.where(step.terminated, ENDED, np.where(step.truncated, CUT_OFF, GOES_ON))
-            reward[going] += step.reward
-            self._frames += len(going)
-            going = going[~step.done]
-            if not len(going):
-                break
+        reward[going], terminated, truncated, frames = hold(self._simulation, actions[going], going, self._repeat)
+        self._end[going] = np.where(terminated, ENDED, np.where(truncated, CUT_OFF, GOES_ON))
+        self._frames += frames
         if len(over):
             self._begin(over)
             self._end[over] = GOES_ON

@@ -11,6 +11,7 @@ learner ── advance ── advance ── advance ── … ── until `st
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -205,7 +206,8 @@ class _Training:
         learner, record = self._learner, self._record
         stage = f"{self.algo} on {self.task}"
         interval = learner.planned / EVALUATIONS
-        while learner.frames < learner.planned and not self._late(minutes):
+        end = math.inf if minutes is None else self._began + 60 * minutes
+        while learner.frames < learner.planned and time.process_time() <= end:
             before = learner.frames
             learner.advance()
             record.improved(learner.policy(), learner.frames)
@@ -216,9 +218,6 @@ class _Training:
             progress.report(f"{stage}, best {best:.0f}", min(learner.frames, learner.planned), learner.planned)
         self._save()
         return self._finish()
-
-    def _late(self, minutes: float | None) -> bool:
-        return minutes is not None and time.process_time() - self._began > 60 * minutes
 
     def _evaluate(self) -> None:
         learner, record = self._learner, self._record

@@ -14,7 +14,7 @@ import torch
 from pydantic import JsonValue
 from torch import Tensor, nn
 
-from pmpo_offline.online.acting import ACTOR, ActingLearner, RunningStats, perceptron
+from pmpo_offline.online.acting import ACTOR, ActingLearner, RunningStats, hold, perceptron
 from pmpo_offline.tasks.control import Rules
 from pmpo_offline.tasks.simulated import Array, Bools
 from pmpo_offline.training.checkpoint import keep_state
@@ -150,12 +150,16 @@ class PPO(ActingLearner):
         noise = torch.randn(config.decisions, config.episodes, policy.action_dim, generator=self._chance)
         std = np.exp(policy.log_std)
         observations, final = [simulation.observation.copy()], []
-        action, raw = np.empty(noise.shape), np.empty(noise.shape[:2])
+        action, raw, everywhere = np.empty(noise.shape), np.empty(noise.shape[:2]), np.arange(config.episodes)
         sums = np.empty_like(raw)
         terminated, ended = np.zeros((2, *raw.shape), np.bool_)
         for t in range(config.decisions):
             action[t] = policy.mean(simulation.observation) + std * noise[t].numpy()
-            raw[t], terminated[t], ended[t] = self._act(action[t])
+            raw[t], terminated[t], cut_off, frames = hold(
+                simulation, action[t], everywhere, config.repeat, config.bonus
+            )
+            ended[t] = terminated[t] | cut_off
+            self._frames += frames
             final.append(simulation.observation.copy())
             sums[t] = raw[t] + config.discount * self._owed
             self._owed[:] = np.where(ended[t], 0.0, sums[t])
@@ -201,20 +205,3 @@ class PPO(ActingLearner):
                 nn.utils.clip_grad_norm_(self.weights, LARGEST_GRADIENT)
                 self.optimizer.step()
         return {"ratio": (ratio - 1).abs().mean().item(), "critic": error.item()}
-
-    def _act(self, action: Array) -> tuple[Array, Bools, Bools]:
-        """Apply a decision for `PPOConfig.repeat` control steps; return reward, terminated and over, (n,) each."""
-        reward, bonus = np.zeros(len(action)), self.config.bonus
-        terminated, ended = np.zeros((2, len(action)), np.bool_)
-        running = np.arange(len(action))
-        for _ in range(self.config.repeat):
-            step = self._simulation.step(action[running], running)
-            terminated[running], ended[running] = step.terminated, step.done
-            reward[running] += step.reward
-            if bonus is not None:
-                reward[running] += bonus(step.observation)
-            self._frames += len(running)
-            running = running[~step.done]
-            if not len(running):
-                break
-        return reward, terminated, ended

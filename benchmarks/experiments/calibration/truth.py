@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pmpo_offline.data import Dataset, columns
 from pmpo_offline.policies.behavior import BehaviorPolicy
 from pmpo_offline.runtime import progress
-from pmpo_offline.tasks.control import Rules, Simulation, Start, begin_seed
+from pmpo_offline.tasks.control import Rules, Simulation, State, begin_seed
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -48,7 +48,7 @@ class Horizon:
     """Of the noise."""
 
 
-def restore(rules: Rules, dataset: Dataset, row: Index) -> list[Start]:
+def restore(rules: Rules, dataset: Dataset, row: Index) -> list[State]:
     """Return the simulator's states at these rows: their episodes are played once more, with the recorded actions."""
     start, length = (columns.vector(dataset.episodes, name) for name in ("start", "length"))
     seed, action = columns.vector(dataset.episodes, "seed"), columns.matrix(dataset.table, "action")
@@ -57,7 +57,7 @@ def restore(rules: Rules, dataset: Dataset, row: Index) -> list[Start]:
     simulation = Simulation(rules, len(played))
     seen = simulation.reset([begin_seed(int(seed[each])) for each in played])
     observation = columns.matrix(dataset.table, "observation")
-    found: dict[int, Start] = {}
+    found: dict[int, State] = {}
     for t in range(int(length[played].max())):
         going = np.flatnonzero(length[played] > t)
         rows = start[played[going]] + t
@@ -65,14 +65,14 @@ def restore(rules: Rules, dataset: Dataset, row: Index) -> list[Start]:
             if each in row:
                 position, velocity = np.split(simulation.state[place, 1:], [rules.model.nq])
                 target, sensors = simulation.target[place].copy(), simulation.sensors[place].copy()
-                found[int(each)] = Start(position.copy(), velocity.copy(), sensors, target)
+                found[int(each)] = State(position.copy(), velocity.copy(), sensors, target)
         if not np.array_equal(seen[going].astype(np.float32), observation[rows]):
             raise RuntimeError(f"{dataset.metadata.id} was recorded by another simulator: build it again")
         seen[going] = simulation.step(action[rows].astype(np.float64), going).observation
     return [found[int(each)] for each in row]
 
 
-def returns(rules: Rules, acting: Acting, starts: list[Start], first: Array, horizon: Horizon) -> Array:
+def returns(rules: Rules, acting: Acting, starts: list[State], first: Array, horizon: Horizon) -> Array:
     """Play on from S states and return discounted sums of rewards, (S, K + 1, rollouts / 2).
 
     The last of the K + 1 begins with an action of the behaviour's own. A sum is the mean over a noise and its opposite.

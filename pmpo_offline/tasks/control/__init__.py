@@ -3,7 +3,7 @@
 simulation, planar ── dm_suite, gymnasium_v5 (rules) ── task (behaviours)
 """
 
-from pmpo_offline.tasks.control.simulation import Rules, Simulation, Start, State, begin_seed, play
+from pmpo_offline.tasks.control.simulation import Rules, Simulation, State, begin_seed, play
 from pmpo_offline.tasks.control.task import RULES, ControlTask, held_out, rules
 
-__all__ = ["RULES", "ControlTask", "Rules", "Simulation", "Start", "State", "begin_seed", "held_out", "play", "rules"]
+__all__ = ["RULES", "ControlTask", "Rules", "Simulation", "State", "begin_seed", "held_out", "play", "rules"]

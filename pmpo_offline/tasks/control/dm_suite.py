@@ -13,7 +13,7 @@ import mujoco
 import numpy as np
 
 from pmpo_offline.tasks.control.planar import Tree
-from pmpo_offline.tasks.control.simulation import Rules, Start, State, quiet
+from pmpo_offline.tasks.control.simulation import Rules, State, quiet
 from pmpo_offline.tasks.simulated import Array
 
 Slope = Literal["gaussian", "linear", "quadratic"]
@@ -124,33 +124,30 @@ def hopper_hop(model: mujoco.MjModel) -> Pair:
     return observe, reward
 
 
-TASKS: dict[str, Callable[[mujoco.MjModel], Pair]] = {
-    "cartpole-swingup": cartpole_swingup,
-    "cheetah-run": cheetah_run,
-    "walker-walk": walker_walk,
-    "finger-spin": finger_spin,
-    "reacher-easy": reacher_easy,
-    "hopper-hop": hopper_hop,
-}
+_BUILDERS = (cartpole_swingup, cheetah_run, walker_walk, finger_spin, reacher_easy, hopper_hop)
+TASKS: dict[str, Callable[[mujoco.MjModel], Pair]] = {task.__name__.replace("_", "-"): task for task in _BUILDERS}
 """Builders of observation and reward by dm_control's domain and task."""
 
 
 def rules(name: str) -> Rules:
     """Return the rules of `dm_control/<name>`; `KeyError` if the name is not in `TASKS`."""
     random = np.random.RandomState()  # dm_control draws from nothing else
-    environment = _load(name, random)
+    with quiet():
+        from dm_control import suite  # slow to import
+    with quiet():  # importing it sets another receiver of MuJoCo's warnings
+        environment: Any = suite.load(*name.split("-", 1), task_kwargs={"random": random})
     environment.reset()  # this is where a task alters its model
     physics = environment.physics
     model = physics.model.ptr
     observe, reward = TASKS[name](model)
     has_target = name.startswith("reacher")
 
-    def begin(seed: int) -> Start:
+    def begin(seed: int) -> State:
         random.seed(seed)
         environment.reset()
         data = physics.data
         target = physics.named.model.geom_pos["target", :2] if has_target else np.zeros(2)
-        return Start(data.qpos.copy(), data.qvel.copy(), data.sensordata.copy(), np.array(target))
+        return State(data.qpos.copy(), data.qvel.copy(), data.sensordata.copy(), np.array(target))
 
     return Rules(
         id=f"dm_control/{name}",
@@ -161,15 +158,6 @@ def rules(name: str) -> Rules:
         observe=observe,
         reward=reward,
     )
-
-
-def _load(name: str, random: Any) -> Any:
-    """Return dm_control's environment `name`, which draws its beginnings from `random`."""
-    with quiet():
-        from dm_control import suite  # slow to import
-    with quiet():  # importing it sets another receiver of MuJoCo's warnings
-        domain, task = name.split("-", 1)
-        return suite.load(domain, task, task_kwargs={"random": random})
 
 
 def tolerance(
@@ -192,26 +180,12 @@ def tolerance(
         margin: distance, in the units of `x`, at which the value is `at_margin`.
         slope: the form outside the interval.
         at_margin: v, in (0, 1); 0 too where the form is not gaussian.
-
-    Raises:
-        ValueError: if the interval is empty, the margin negative or v outside its range.
     """
-    if not low <= high:
-        raise ValueError(f"no number lies between {low} and {high}: exchange the ends of the interval")
-    if not margin >= 0:
-        raise ValueError(f"margin must not be negative, got {margin}")
-    if not 0 <= at_margin < 1 or (slope == "gaussian" and at_margin == 0):
-        raise ValueError(f"at_margin must be in (0, 1), or 0 with a linear or quadratic slope, got {at_margin}")
     distance = np.maximum(np.maximum(low - x, x - high), 0.0)
     if margin == 0:
         return np.asarray(distance == 0, np.float64)
-    return _sloping(distance / margin, slope, at_margin)
-
-
-def _sloping(d: Array, slope: Slope, v: float) -> Array:
-    """Return the value at `d` >= 0 margins from the interval."""
+    distance /= margin
     if slope == "gaussian":
-        return np.asarray(np.exp(d**2 * np.log(v)))
-    if slope == "linear":
-        return np.asarray(np.maximum(0.0, 1 - d * (1 - v)))
-    return np.asarray(np.maximum(0.0, 1 - d**2 * (1 - v)))
+        return np.asarray(np.exp(distance**2 * np.log(at_margin)))
+    power = 1 if slope == "linear" else 2
+    return np.asarray(np.maximum(0.0, 1 - distance**power * (1 - at_margin)))

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pmpo_offline.tasks.control.simulation import Rules, Start, State, quiet
+from pmpo_offline.tasks.control.simulation import Rules, State, quiet
 from pmpo_offline.tasks.simulated import Array, Bools
 
 
@@ -58,14 +58,12 @@ def rules(name: str) -> Rules:
     runner = TASKS[name]
     with quiet():
         environment: Any = gymnasium.make(runner.official).unwrapped
-    model = environment.model
-    period = environment.dt
-    healthy = runner.healthy
+    period, healthy = environment.dt, runner.healthy
 
-    def begin(seed: int) -> Start:
+    def begin(seed: int) -> State:
         environment.reset(seed=seed)
         data = environment.data
-        return Start(data.qpos.copy(), data.qvel.copy(), data.sensordata.copy(), np.zeros(2))
+        return State(data.qpos.copy(), data.qvel.copy(), data.sensordata.copy(), np.zeros(2))
 
     def observe(now: State) -> Array:
         return np.concatenate([now.qpos[:, 1:], now.qvel.clip(-runner.fastest, runner.fastest)], axis=1)
@@ -75,16 +73,13 @@ def rules(name: str) -> Rules:
         alive = 0.0 if healthy is None else healthy(now).astype(np.float64)
         return np.asarray(velocity + alive - runner.control_cost * np.square(action).sum(axis=1))
 
-    def ended(now: State) -> Bools:
-        return ~healthy(now) if healthy else np.zeros(len(now.qpos), np.bool_)
-
     return Rules(
         id=f"mujoco/{name}",
-        model=model,
+        model=environment.model,
         substeps=environment.frame_skip,
         horizon=gymnasium.spec(runner.official).max_episode_steps or 1000,
         begin=begin,
         observe=observe,
         reward=reward,
-        ended=ended if healthy else None,
+        ended=None if healthy is None else lambda now: ~healthy(now),
     )

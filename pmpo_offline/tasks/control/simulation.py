@@ -31,7 +31,7 @@ _STATE = mujoco.mjtState.mjSTATE_FULLPHYSICS.value
 
 @dataclass(frozen=True)
 class State:
-    """The state of m episodes between two control steps; SI units."""
+    """The state of m episodes between two control steps, or without m that of one at its beginning; SI units."""
 
     qpos: Array
     """Positions of the joints, metres or radians, (m, nq)."""
@@ -44,16 +44,6 @@ class State:
 
 
 @dataclass(frozen=True)
-class Start:
-    """The beginning of an episode."""
-
-    qpos: Array  # (nq,)
-    qvel: Array  # (nv,)
-    sensors: Array  # (nsensordata,)
-    target: Array  # (2,)
-
-
-@dataclass(frozen=True)
 class Rules:
     """Everything that distinguishes one task from another."""
 
@@ -63,7 +53,7 @@ class Rules:
     """Physics steps a control step."""
     horizon: int
     """Control steps an episode."""
-    begin: Callable[[int], Start]
+    begin: Callable[[int], State]
     """Draws the beginning that the official environment draws with this seed."""
     observe: Callable[[State], Array]
     """(m, O)."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import product
 
 from pmpo_offline.runtime.errors import UserError
@@ -35,6 +34,7 @@ _NOUNS = (
     *("cake", "soup", "sandwich", "egg", "tomato", "potato", "lemon", "carrot", "pie", "biscuit"),
 )
 _ADJECTIVES = ("new", "old", "small", "famous", "quiet", "strange")
+_THINGS = tuple(f"{adjective} {noun}" for adjective, noun in product(_ADJECTIVES, _NOUNS))
 _WORDS = ("people", "never", "light", "together", "water", "small")
 _QUESTIONS = (
     "What is a {} for?",
@@ -84,53 +84,14 @@ def fulfils(prompt: str, completion: str) -> bool:
     """
     asked = (_TURN.findall(prompt) or [prompt])[-1].strip()
     answer = completion.strip()
-    for kind in kinds().values():
+    for kind in KINDS.values():
         if match := kind.pattern.fullmatch(asked):
             return bool(_END.search(answer)) and _words(answer) <= _LONGEST and kind.check(answer, match)
     raise UserError(f"language/instructions cannot check an answer to {asked[:80]!r}: it is none of its instructions")
 
 
-@cache
-def kinds() -> dict[str, Instruction]:
-    """Return the kinds of instructions by their names; all have equally many prompts."""
-    return {
-        "short": Instruction(
-            tuple(f"Answer in one short sentence: {question}" for question in _about(_QUESTIONS)),
-            re.compile(r"Answer in one short sentence: .+"),
-            lambda answer, _: _sentences(answer) == 1 and _words(answer) <= _SHORT,
-        ),
-        "word": Instruction(
-            tuple(
-                f'Write a sentence about {_a(noun)} that contains the word "{word}".'
-                for noun, word in product(_NOUNS, _WORDS)
-            ),
-            re.compile(r'Write a sentence about .+ that contains the word "(\w+)"\.'),
-            lambda answer, asked: _sentences(answer) == 1 and _contains(answer, asked[1]),
-        ),
-        "one": Instruction(
-            tuple(f"Describe {_a(thing)} in one sentence of at most twenty words." for thing in _things()),
-            re.compile(r"Describe .+ in one sentence of at most twenty words\."),
-            lambda answer, _: _sentences(answer) == 1 and _words(answer) <= _SHORT,
-        ),
-        "few": Instruction(
-            tuple(f"Say something about {_a(thing)} in a few words." for thing in _things()),
-            re.compile(r"Say something about .+ in a few words\."),
-            lambda answer, _: _words(answer) <= _SHORT,
-        ),
-        "yes-or-no": Instruction(
-            tuple(f"Answer with yes or no: {question}" for question in _about(_YES_OR_NO)),
-            re.compile(r"Answer with yes or no: .+"),
-            lambda answer, _: re.match(r"\W*(yes|no)\b", answer, re.IGNORECASE) is not None,
-        ),
-    }
-
-
 def _about(questions: Sequence[str]) -> Iterator[str]:
     return (question.replace("a {}", _a(noun)) for question, noun in product(questions, _NOUNS))
-
-
-def _things() -> Iterator[str]:
-    return (f"{adjective} {noun}" for adjective, noun in product(_ADJECTIVES, _NOUNS))
 
 
 def _a(thing: str) -> str:
@@ -145,13 +106,44 @@ def _sentences(answer: str) -> int:
     return len(_BETWEEN_SENTENCES.split(answer))
 
 
-def _contains(answer: str, word: str) -> bool:
-    return re.search(rf"\b{re.escape(word)}\b", answer, re.IGNORECASE) is not None
+KINDS = {
+    "short": Instruction(
+        tuple(f"Answer in one short sentence: {question}" for question in _about(_QUESTIONS)),
+        re.compile(r"Answer in one short sentence: .+"),
+        lambda answer, _: _sentences(answer) == 1 and _words(answer) <= _SHORT,
+    ),
+    "word": Instruction(
+        tuple(
+            f'Write a sentence about {_a(noun)} that contains the word "{word}".'
+            for noun, word in product(_NOUNS, _WORDS)
+        ),
+        re.compile(r'Write a sentence about .+ that contains the word "(\w+)"\.'),
+        lambda answer, asked: (
+            _sentences(answer) == 1 and re.search(rf"\b{asked[1]}\b", answer, re.IGNORECASE) is not None
+        ),
+    ),
+    "one": Instruction(
+        tuple(f"Describe {_a(thing)} in one sentence of at most twenty words." for thing in _THINGS),
+        re.compile(r"Describe .+ in one sentence of at most twenty words\."),
+        lambda answer, _: _sentences(answer) == 1 and _words(answer) <= _SHORT,
+    ),
+    "few": Instruction(
+        tuple(f"Say something about {_a(thing)} in a few words." for thing in _THINGS),
+        re.compile(r"Say something about .+ in a few words\."),
+        lambda answer, _: _words(answer) <= _SHORT,
+    ),
+    "yes-or-no": Instruction(
+        tuple(f"Answer with yes or no: {question}" for question in _about(_YES_OR_NO)),
+        re.compile(r"Answer with yes or no: .+"),
+        lambda answer, _: re.match(r"\W*(yes|no)\b", answer, re.IGNORECASE) is not None,
+    ),
+}
+"""The kinds of instructions by name; all have equally many prompts."""
 
-
-def _every_prompt() -> list[str]:
-    return [render(text) for kind in kinds().values() for text in kind.prompts]
-
-
-TASK = LanguageTask("language/instructions", reward, _every_prompt, tokens=40)
+TASK = LanguageTask(
+    "language/instructions",
+    reward,
+    lambda: [render(text) for kind in KINDS.values() for text in kind.prompts],
+    tokens=40,
+)
 """Do what the instruction says, in SmolLM2's chat template."""

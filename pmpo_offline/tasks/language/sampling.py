@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from pmpo_offline.policies.language import LanguageModel
 from pmpo_offline.policies.language.tokens import prompt_tokens
@@ -124,16 +125,12 @@ def _batch(
     """Return the tokens of each row, per_prompt rows a prompt, and whether it ended; `uniform` is (rows, tokens)."""
     device = model.device
     uniform = uniform.to(device)
-    width = max(map(len, prompts))
-    ids = torch.zeros(len(prompts), width, dtype=torch.int64)
-    mask = torch.zeros(len(prompts), width, dtype=torch.int64)
-    for row, prompt in enumerate(prompts):
-        ids[row, width - len(prompt) :] = torch.tensor(prompt)
-        mask[row, width - len(prompt) :] = 1
+    rows = [torch.tensor(prompt, device=device) for prompt in prompts]
+    ids = pad_sequence(rows, batch_first=True, padding_side="left")
+    mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_side="left")
     read = _reader(model)
-    logits, cache = read(ids.to(device), mask.to(device), None)
-    logits = logits.repeat_interleave(per_prompt, 0)
-    mask = mask.to(device).repeat_interleave(per_prompt, 0)
+    logits, cache = read(ids, mask, None)
+    logits, mask = (values.repeat_interleave(per_prompt, 0) for values in (logits, mask))
     cache.batch_repeat_interleave(per_prompt)
 
     drawn: list[list[int]] = [[] for _ in range(len(mask))]

@@ -8,7 +8,6 @@ two fingers) and the basket are in scene.xml.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -77,16 +76,8 @@ class Shape:
 
     def describe(self) -> Array:
         """The six parameters as observed by a policy, scaled to about one."""
-        return np.array(
-            [
-                self.sides / 8,
-                self.half_width / 0.025,
-                self.aspect - 1,
-                self.draft * 10,
-                self.shear * 5,
-                self.half_height / 0.025,
-            ]
-        )
+        widths = [self.sides / 8, self.half_width / 0.025, self.aspect - 1]
+        return np.array([*widths, self.draft * 10, self.shear * 5, self.half_height / 0.025])
 
 
 Triplet = tuple[Shape, Shape, Shape]
@@ -147,15 +138,12 @@ def random_layout(rng: np.random.Generator, triplet: Triplet) -> Layout:
     return Layout(triplet, qpos)
 
 
-def _numbers(values: Iterable[float]) -> str:
-    return " ".join(f"{v:.6f}" for v in values)
-
-
 def scene_xml(triplet: Triplet) -> str:
     """Write the MJCF of a scene with the three objects of `triplet`."""
 
     def mesh(name: str, shape: Shape) -> str:
-        return f'<mesh name="{name}" vertex="{_numbers(shape.vertices().ravel())}"/>'
+        vertices = " ".join(f"{coordinate:.6f}" for coordinate in shape.vertices().flat)
+        return f'<mesh name="{name}" vertex="{vertices}"/>'
 
     # Ten micrometres off centre keep the compiler from storing symmetric bodies in a smaller form: all scenes then have
     # mass matrices of one size, and one scratch structure serves them all (see `Simulation`).
@@ -166,13 +154,12 @@ def scene_xml(triplet: Triplet) -> str:
         )
 
     return (
-        Path(__file__)
-        .with_name("scene.xml")
+        (Path(__file__).parent / "scene.xml")
         .read_text(encoding="utf-8")
         .format(
             timestep=TIMESTEP,
-            meshes="".join(mesh(n, s) for n, s in zip(OBJECTS, triplet, strict=True)),
-            bodies="".join(body(n, c) for n, c in zip(OBJECTS, COLOURS, strict=True)),
+            meshes="".join(map(mesh, OBJECTS, triplet)),
+            bodies="".join(map(body, OBJECTS, COLOURS)),
             contacts="".join(
                 f'<contact name="{a}_{b}" geom1="{a}" geom2="{b}" data="found" num="1"/>' for a, b in TOUCHES
             ),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Self
 
 import numpy as np
 
@@ -45,7 +46,16 @@ _QPOS, _QVEL, _ACT = slice(1, 28), slice(28, 52), slice(52, 58)
 
 
 @dataclass(frozen=True)
-class Geometry:
+class Rows:
+    """Arrays with one row an episode."""
+
+    def take(self, index: Index) -> Self:
+        """Return the rows `index`."""
+        return type(self)(*(getattr(self, field.name)[index] for field in fields(self)))
+
+
+@dataclass(frozen=True)
+class Geometry(Rows):
     """Constants of each episode's objects; leading axes (episodes, objects)."""
 
     parameters: Array  # (n, 3, 6)
@@ -70,10 +80,6 @@ class Geometry:
             top_reach=table([s.half_width * (1 - s.draft) for s in shapes]),
             grasps=table([np.resize(s.grasps(), 4) for s in shapes]),
         )
-
-    def take(self, index: Index) -> Geometry:
-        """Return the rows `index`."""
-        return Geometry(*(getattr(self, f.name)[index] for f in fields(self)))
 
 
 class Scene:

@@ -8,7 +8,7 @@ they reach.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -38,6 +38,7 @@ from pmpo_offline.tasks.stacking.simulation import (
     HORIZON,
     OBSERVATION_DIM,
     TCP_HEIGHT,
+    Rows,
     Scene,
     StackingSimulation,
 )
@@ -66,7 +67,7 @@ class StackingBehavior(Behavior):
 
 
 @dataclass(frozen=True)
-class Script:
+class Script(Rows):
     """The behaviours of n episodes at once; each field of `StackingBehavior` as an array."""
 
     target: NDArray[np.intp]
@@ -79,18 +80,8 @@ class Script:
     @classmethod
     def of(cls, behaviors: list[StackingBehavior]) -> Script:
         """Tabulate one behaviour an episode."""
-        return cls(
-            target=np.array([BLUE if b.target == "blue" else GREEN for b in behaviors]),
-            drop=np.array([b.drop for b in behaviors]),
-            offset=np.array([b.offset for b in behaviors]),
-            knock=np.array([b.knock for b in behaviors]),
-            clings=np.array([b.clings for b in behaviors]),
-            noise=np.array([b.noise for b in behaviors]),
-        )
-
-    def take(self, index: NDArray[np.intp]) -> Script:
-        """Return the rows `index`."""
-        return Script(*(getattr(self, f.name)[index] for f in fields(self)))
+        columns = {name: np.array([getattr(behavior, name) for behavior in behaviors]) for name in cls.__annotations__}
+        return cls(**columns | {"target": np.where(columns["target"] == "blue", BLUE, GREEN)})
 
     def act(self, scene: Scene) -> Array:
         """Return the noise-free actions in n states, (n, 5) in [-1, 1]."""
@@ -135,8 +126,7 @@ class Script:
         wanted = np.clip(3 * (side - 0.004), -0.002, 0.04)
         firm = np.clip(scene.force.min(axis=1) / 3.0, 0, 1)  # let the fingers close before pulling
         free = np.clip((clearance - np.minimum(wanted, 0.03) + 0.012) / 0.01, 0, 1)  # do not run into the target
-        here = np.column_stack([scene.setpoint[:, :3], scene.setpoint[:, 3]])
-        goal = here.copy()
+        goal = scene.setpoint[:, :4].copy()
         goal[:, :2] += gap[:, :2] * free[:, None]
         goal[:, 2] += (wanted - clearance) * firm
         lost = (self.drop > 0) & (side < self.drop) & (clearance > 0.015)

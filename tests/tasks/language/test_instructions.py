@@ -6,7 +6,7 @@ import pytest
 
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.tasks.language import get
-from pmpo_offline.tasks.language.instructions import fulfils, kinds, render
+from pmpo_offline.tasks.language.instructions import KINDS, fulfils, render
 
 TASK = get("language/instructions")
 SHORT = "Answer in one short sentence: What is a lamp for?"
@@ -55,7 +55,7 @@ def test_reward_scores_each_row_by_its_own_prompt():
 
 
 def test_every_prompt_is_of_exactly_one_kind_and_kinds_are_equally_many():
-    found = kinds()
+    found = KINDS
     assert len({len(kind.prompts) for kind in found.values()}) == 1
     for name, kind in found.items():
         for prompt in kind.prompts:
