@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -43,7 +43,7 @@ def write(directory: Path, metadata: Metadata, tables: dict[str, pa.Table]) -> N
         if name == "transitions":
             write_minari(directory, metadata, table, tables["episodes"])
         else:
-            with new_file(directory / f"{name}.hdf5", flat_size(table)) as file:
+            with new_file(directory / f"{name}.hdf5", [table]) as file:
                 write_flat(file, table)
 
 
@@ -56,7 +56,7 @@ def write_minari(directory: Path, metadata: Metadata, steps: pa.Table, episodes:
     (directory / "data").mkdir()
     path = directory / _MINARI_FILE
     # HDF5 takes 5 kB for an episode's group, datasets and attributes.
-    with new_file(path, flat_size(steps) + 8192 * episodes.num_rows) as file:
+    with new_file(path, [steps], 8192 * episodes.num_rows) as file:
         _write_steps(file, steps, episodes)
     widths = {name: steps.schema.field(name).type.list_size for name in ("observation", "action")}
     spaces = {
@@ -96,23 +96,20 @@ def read(directory: Path, metadata: Metadata) -> dict[str, pa.Table]:
 
 
 @contextmanager
-def new_file(path: Path, size: int) -> Iterator[h5py.File]:
-    """Open a new HDF5 file for at most `size` bytes; raises `OSError` at once if they do not fit the disk.
+def new_file(path: Path, tables: Iterable[pa.Table], overhead: int = 0) -> Iterator[h5py.File]:
+    """Open a new HDF5 file for these tables; raises `OSError` at once if they and `overhead` bytes do not fit the disk.
 
     On a full disk HDF5 cannot close its objects, prints an error for each, and crashes at exit.
     """
+    size = overhead
+    for table in tables:  # upper bounds: a byte a label, 64 a text
+        texts = sum(pa.types.is_string(field.type) for field in table.schema)
+        size += table.nbytes + table.num_rows * (8 * len(table.schema) + 64 * texts) + 2**20
     with path.open("wb") as file:
         if hasattr(os, "posix_fallocate"):  # not on macOS
             os.posix_fallocate(file.fileno(), 0, size)
     with h5py.File(path, "w") as file:
         yield file
-
-
-def flat_size(table: pa.Table) -> int:
-    """Return an upper bound of the bytes that a table takes in HDF5."""
-    texts = sum(pa.types.is_string(field.type) for field in table.schema)
-    size: int = table.nbytes + table.num_rows * (8 * len(table.schema) + 64 * texts) + 2**20
-    return size
 
 
 def put(group: h5py.h5g.GroupID, name: str, values: NDArray[Any]) -> None:

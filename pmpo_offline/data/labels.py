@@ -28,21 +28,20 @@ def cut(scores: NDArray[np.floating], rule: LabelRule) -> float:
     A quantile is interpolated linearly between the known (not NaN) scores; it is NaN if none is known. If so many share
     the highest score that it is the quantile, the cut lies between it and the next lower one: nothing exceeds it.
     """
-    if rule.threshold == "sign":
-        return 0.0
-    if rule.threshold == "number" and rule.value is not None:
-        return rule.value
-    if rule.threshold == "quantile" and rule.value is not None:
-        known = np.asarray(scores, np.float64)[~np.isnan(scores)]
-        if not len(known):
-            return math.nan
-        at = float(np.quantile(known, rule.value))
-        lower = known[known < at]
-        if rule.value < 1 and at == known.max() and len(lower):
-            below = float(lower.max())
-            return middle if (middle := (below + at) / 2) < at else below  # neighbouring floats have no middle
-        return at
-    raise UserError(f"label '{rule}' ranks the candidates of a state and has no threshold: use it on candidates")
+    if rule.threshold == "top_bottom":
+        raise UserError(f"label '{rule}' ranks the candidates of a state and has no threshold: use it on candidates")
+    if rule.threshold != "quantile":
+        return rule.value or 0.0  # `sign` has no value
+    known = np.asarray(scores, np.float64)[~np.isnan(scores)]
+    if not len(known):
+        return math.nan
+    quantile = rule.value or 0.0
+    at = float(np.quantile(known, quantile))
+    lower = known[known < at]
+    if quantile < 1 and at == known.max() and len(lower):
+        below = float(lower.max())
+        return middle if (middle := (below + at) / 2) < at else below  # neighbouring floats have no middle
+    return at
 
 
 def label(scores: NDArray[np.floating], rule: LabelRule) -> Labels:
@@ -135,17 +134,14 @@ def _quota(accepts: int, rejects: int, share: float) -> tuple[int, int]:
         quota = (accepts, int(np.floor((1.0 - share) / share * accepts + 0.5)) if share else rejects)
     # Both classes are requested but one rounds to nothing, or the only requested class has no members.
     if (share > 0.0 and quota[0] == 0) or (share < 1.0 and quota[1] == 0):
+        possible = "possible is only 1" if accepts else "possible is only 0" if rejects else "nothing is labelled"
+        if accepts and rejects:
+            possible = f"possible are {1 / (1 + rejects):.4g} to {accepts / (1 + accepts):.4g}, 0 and 1"
         raise UserError(
             f"imbalance {share:g} is impossible with {accepts} accepted and {rejects} rejected units: "
-            f"{_possible(accepts, rejects)}; or change the label rule"
+            f"{possible}; or change the label rule"
         )
     return quota
-
-
-def _possible(accepts: int, rejects: int) -> str:
-    if accepts and rejects:
-        return f"possible are {1 / (1 + rejects):.4g} to {accepts / (1 + accepts):.4g}, 0 and 1"
-    return "possible is only 1" if accepts else "possible is only 0" if rejects else "nothing is labelled"
 
 
 @dataclass(frozen=True)
@@ -255,15 +251,14 @@ def _finished(
     after = balance(before, labelling.imbalance, labelling.seed)
     counts, collected = count_labels(after), count_labels(before)
     labelled = counts["accepted"] + counts["rejected"]
-    imbalance = Imbalance(
-        asked=labelling.imbalance,
-        achieved=counts["accepted"] / labelled if labelled else None,
-        dropped_accepted=collected["accepted"] - counts["accepted"],
-        dropped_rejected=collected["rejected"] - counts["rejected"],
-    )
     rows, rejected = max(1, weight.sum()), weight[after < 0].sum()
     shares = {
-        "imbalance": imbalance,
+        "imbalance": Imbalance(
+            asked=labelling.imbalance,
+            achieved=counts["accepted"] / labelled if labelled else None,
+            dropped_accepted=collected["accepted"] - counts["accepted"],
+            dropped_rejected=collected["rejected"] - counts["rejected"],
+        ),
         "reject_mass": float(weight[before < 0].sum() / rows),
         "labelled_reject_mass": float(rejected / rows),
         "reject_share": float(rejected / max(1, weight[after != 0].sum())),
@@ -272,11 +267,13 @@ def _finished(
 
 
 def _notes(labels: Labels, scores: NDArray[np.floating], rule: LabelRule, threshold: float) -> list[str]:
+    """Return one line if the rule leaves a class empty, or if several scores tie at a quantile."""
     if np.isnan(scores).all():
         return []
-    if empty := [name for name in ("accepted", "rejected") if not count_labels(labels)[name]]:
+    counts = count_labels(labels)
+    if empty := [name for name in ("accepted", "rejected") if not counts[name]]:
         between = f"the scores lie between {np.nanmin(scores):g} and {np.nanmax(scores):g}"
-        return [f"label '{rule}': nothing is {' or '.join(empty)}, {between}: choose another threshold"]
+        return [f"label '{rule}': nothing is {' or '.join(empty)}, {between}: choose another threshold or score"]
     ties = int((scores == threshold).sum()) if rule.threshold == "quantile" and not rule.dead_zone else 0
     at = f"label '{rule}': {ties:,} scores equal the threshold {threshold:g} and are rejected"
     return [f"{at}: choose a lower threshold to accept them"] if ties > 1 else []

@@ -234,7 +234,7 @@ def card(
     """
     counts, imbalance = metadata.counts, metadata.imbalance
     achieved = "nothing labelled" if imbalance.achieved is None else f"{imbalance.achieved:.4g}"
-    asked = "as collected" if imbalance.asked is None else f"{imbalance.asked:g} asked"
+    requested = "as collected" if imbalance.asked is None else f"{imbalance.asked:g} asked"
     dropped = f"{imbalance.dropped_accepted} accepts and {imbalance.dropped_rejected} rejects left unlabelled for it"
     lines = [
         *_front_matter(metadata, data_files),
@@ -249,7 +249,7 @@ def card(
         f"| labels | {counts.accepted:,} accepted, {counts.rejected:,} rejected, {counts.unlabelled:,} unlabelled |",
         f"| label rule | `{metadata.label}` on the score `{metadata.score.name}` |",
         f"| label noise | {metadata.noise:g} of the labels flipped |",
-        f"| accepted share | {achieved} ({asked}; {dropped}) |",
+        f"| accepted share | {achieved} ({requested}; {dropped}) |",
         f"| reject mass P_r before balancing | {metadata.reject_mass:.4g} |",
         f"| seed | {metadata.seed} |",
         f"| licence | {metadata.licence} |",
@@ -273,66 +273,62 @@ def _front_matter(metadata: Metadata, data_files: Mapping[str, str]) -> list[str
 
 def transitions_schema(observation_dim: int, action_dim: int) -> pa.Schema:
     """Return the schema of transitions: one row a step, episodes one after the other."""
-    return _with_features(
-        {
-            "observation": pa.list_(pa.float32(), observation_dim),
-            "action": pa.list_(pa.float32(), action_dim),
-            "reward": pa.float32(),
-            "terminated": pa.bool_(),
-            "truncated": pa.bool_(),
-            "episode": pa.int32(),
-            "step": pa.int32(),
-            "score": pa.float32(),
-            "label": pa.bool_(),
-        }
-    )
+    fields = {
+        "observation": pa.list_(pa.float32(), observation_dim),
+        "action": pa.list_(pa.float32(), action_dim),
+        "reward": pa.float32(),
+        "terminated": pa.bool_(),
+        "truncated": pa.bool_(),
+        "episode": pa.int32(),
+        "step": pa.int32(),
+        "score": pa.float32(),
+        "label": pa.bool_(),
+    }
+    return _with_features(fields)
 
 
 def episodes_schema(observation_dim: int) -> pa.Schema:
     """Return the schema of episodes: `start` and `length` are in rows of transitions."""
-    return _with_features(
-        {
-            "start": pa.int64(),
-            "length": pa.int32(),
-            "return": pa.float64(),
-            "success": pa.bool_(),
-            "terminated": pa.bool_(),
-            "final_observation": pa.list_(pa.float32(), observation_dim),
-            "behavior": pa.string(),
-            "seed": pa.int64(),
-            "score": pa.float64(),
-            "label": pa.bool_(),
-            "split": pa.string(),
-        }
-    )
+    fields = {
+        "start": pa.int64(),
+        "length": pa.int32(),
+        "return": pa.float64(),
+        "success": pa.bool_(),
+        "terminated": pa.bool_(),
+        "final_observation": pa.list_(pa.float32(), observation_dim),
+        "behavior": pa.string(),
+        "seed": pa.int64(),
+        "score": pa.float64(),
+        "label": pa.bool_(),
+        "split": pa.string(),
+    }
+    return _with_features(fields)
 
 
 def candidates_schema(action_dim: int) -> pa.Schema:
     """Return the schema of candidates: sorted by `row`, K consecutive rows a state."""
-    return _with_features(
-        {
-            "row": pa.int64(),
-            "action": pa.list_(pa.float32(), action_dim),
-            "score": pa.float32(),
-            "label": pa.bool_(),
-        }
-    )
+    fields = {
+        "row": pa.int64(),
+        "action": pa.list_(pa.float32(), action_dim),
+        "score": pa.float32(),
+        "label": pa.bool_(),
+    }
+    return _with_features(fields)
 
 
 def responses_schema() -> pa.Schema:
     """Return the schema of responses: one row a completion."""
-    return _with_features(
-        {
-            "prompt": pa.string(),
-            "completion": pa.string(),
-            "score": pa.float32(),
-            "label": pa.bool_(),
-            "prompt_id": pa.int32(),
-            "response_id": pa.int32(),
-            "source": pa.string(),
-            "split": pa.string(),
-        }
-    )
+    fields = {
+        "prompt": pa.string(),
+        "completion": pa.string(),
+        "score": pa.float32(),
+        "label": pa.bool_(),
+        "prompt_id": pa.int32(),
+        "response_id": pa.int32(),
+        "source": pa.string(),
+        "split": pa.string(),
+    }
+    return _with_features(fields)
 
 
 def schemas(tables: dict[str, pa.Table]) -> dict[str, pa.Schema]:

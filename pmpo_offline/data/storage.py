@@ -36,8 +36,8 @@ def home() -> Path:
     return Path(os.environ.get("PMPO_OFFLINE_DATASETS") or "~/.cache/pmpo_offline/datasets").expanduser()
 
 
-def _root(given: Path | None) -> Path:
-    return home() if given is None else given
+def _root(folder: Path | None) -> Path:
+    return home() if folder is None else folder
 
 
 def dataset_path(dataset_id: str, home: Path | None = None) -> Path:
@@ -281,24 +281,16 @@ def _episode_problems(steps: pa.Table, episodes: pa.Table) -> Iterator[str]:
 
 def _label_problems(metadata: Metadata, tables: dict[str, pa.Table]) -> Iterator[str]:
     """Check the counts, the shares, on which the bound on β rests, and that the rows of an episode have its label."""
-    counts, episodes = metadata.counts, tables.get("episodes")
-    main = tables["responses" if metadata.kind == "responses" else "transitions"]
-    if counts.rows != main.num_rows:
-        yield f"dataset.json: {counts.rows} rows, the tables hold {main.num_rows}"
-    if episodes is not None and counts.episodes != episodes.num_rows:
-        yield f"dataset.json: {counts.episodes} episodes, the tables hold {episodes.num_rows}"
-    of_units: list[tuple[str, Counts | CandidateLabels, pa.Table]] = []
-    if metadata.kind != "candidates":
-        of_units.append(("", counts, episodes if metadata.unit == "episode" else main))
-    if "candidates" in tables and metadata.candidates:
-        of_units.append(("candidates ", metadata.candidates, tables["candidates"]))
-    for title, recorded, table in of_units:
-        found = count_labels(columns.labels(table))
-        if any(getattr(recorded, name) != count for name, count in found.items()):
-            listed = f"{recorded.accepted} accepted, {recorded.rejected} rejected, {recorded.unlabelled} unlabelled"
-            yield f"dataset.json: {title}{listed}; the tables hold {', '.join(map(str, found.values()))}"
+    main, episodes = tables["responses" if metadata.kind == "responses" else "transitions"], tables.get("episodes")
+    for name, table in {"rows": main, "episodes": episodes}.items():
+        recorded = getattr(metadata.counts, name)
+        if table is not None and recorded != table.num_rows:
+            yield f"dataset.json: {recorded} {name}, the tables hold {table.num_rows}"
+    if metadata.candidates and "candidates" in tables:
+        yield from _count_problems("candidates ", metadata.candidates, tables["candidates"])
     if metadata.kind == "candidates":
         return
+    yield from _count_problems("", metadata.counts, episodes if metadata.unit == "episode" else main)
     labels = columns.labels(main)
     rejected, labelled = int((labels < 0).sum()), int((labels != 0).sum())
     shares = {"labelled_reject_mass": rejected / len(labels), "reject_share": rejected / max(1, labelled)}
@@ -309,6 +301,13 @@ def _label_problems(metadata: Metadata, tables: dict[str, pa.Table]) -> Iterator
         expected = np.repeat(columns.labels(episodes), columns.vector(episodes, "length"))
         if len(expected) == len(labels) and (expected != labels).any():
             yield "transitions.label: differs from the label of its episode"
+
+
+def _count_problems(title: str, recorded: Counts | CandidateLabels, table: pa.Table) -> Iterator[str]:
+    found = count_labels(columns.labels(table))
+    if any(getattr(recorded, name) != count for name, count in found.items()):
+        listed = f"{recorded.accepted} accepted, {recorded.rejected} rejected, {recorded.unlabelled} unlabelled"
+        yield f"dataset.json: {title}{listed}; the tables hold {', '.join(map(str, found.values()))}"
 
 
 def _own_card(metadata: Metadata, tables: list[str], form: Format) -> str:

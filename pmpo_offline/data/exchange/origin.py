@@ -47,8 +47,8 @@ def origin(folder: Path) -> Origin | None:
 
 def hashes_of(files: Mapping[str, Path]) -> dict[str, str]:
     """Return the sha256 of every file; of many files, that of the list which `sha256sum` prints of them."""
-    each = {name: hash_file(path) for name, path in sorted(files.items())}
-    if len(each) <= _LISTED:
-        return each
-    listed = "".join(f"{digest}  {name}\n" for name, digest in each.items())
-    return {f"list of {len(each)} files": hash_bytes([listed.encode()])}
+    hashes = {name: hash_file(path) for name, path in sorted(files.items())}
+    if len(hashes) <= _LISTED:
+        return hashes
+    listed = "".join(f"{digest}  {name}\n" for name, digest in hashes.items())
+    return {f"list of {len(hashes)} files": hash_bytes([listed.encode()])}

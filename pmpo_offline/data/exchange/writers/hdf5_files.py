@@ -44,12 +44,13 @@ _D4RL = {
 def _write_minari(folder: Path, dataset: Dataset) -> None:
     hdf5.write_minari(folder, dataset.metadata, dataset.table, dataset.episodes)
     if dataset.candidates is not None:
-        with hdf5.new_file(folder / "candidates.hdf5", hdf5.flat_size(dataset.candidates)) as file:
+        with hdf5.new_file(folder / "candidates.hdf5", [dataset.candidates]) as file:
             hdf5.write_flat(file, dataset.candidates)
 
 
 def _write_d4rl(folder: Path, dataset: Dataset) -> None:
-    with hdf5.new_file(folder / f"{_name(dataset)}.hdf5", _size(dataset)) as file:
+    following = columns.matrix(dataset.table, "observation").nbytes
+    with hdf5.new_file(folder / f"{_name(dataset)}.hdf5", [dataset.table, *dataset.others.values()], following) as file:
         for rows, block in blocks(dataset):
             arrays = {name: columns.values(block, column) for name, column in _D4RL.items()}
             if rows.start == 0:
@@ -67,7 +68,7 @@ def _write_d3rlpy(folder: Path, dataset: Dataset) -> None:
     start, terminated = columns.vector(episodes, "start"), columns.vector(episodes, "terminated")
     ends = start + columns.vector(episodes, "length")
     count = len(start)
-    with hdf5.new_file(folder / f"{_name(dataset)}.h5", _size(dataset) + 4096 * count) as file:
+    with hdf5.new_file(folder / f"{_name(dataset)}.h5", [steps, *dataset.others.values()], 4096 * count) as file:
         file.create_dataset("columns", data=[*arrays, "terminated"])
         file.create_dataset("num_episodes", data=count)
         file.create_dataset("version", data="2.1")
@@ -101,39 +102,13 @@ def _name(dataset: Dataset) -> str:
     return dataset.metadata.id.rpartition("/")[2]
 
 
-def _size(dataset: Dataset) -> int:
-    """Return an upper bound of the bytes that the dataset takes in HDF5, next observations included."""
-    width: int = dataset.table.schema.field("observation").type.list_size
-    return sum(map(hdf5.flat_size, [dataset.table, *dataset.others.values()])) + 4 * width * len(dataset)
-
-
-def _load_minari(dataset: Dataset) -> list[str]:
-    return [
-        "# with MINARI_DATASETS_PATH set to the folder that was chosen for the export",
-        f'import minari; dataset = minari.load_dataset("{dataset.metadata.id}")',
-    ]
-
-
-def _load_d4rl(dataset: Dataset) -> list[str]:
-    return [
-        "import h5py",
-        f'with h5py.File("{_name(dataset)}.hdf5") as file:',
-        '    dataset = {name: file[name][()] for name in file if name != "metadata"}',
-    ]
-
-
-def _load_d3rlpy(dataset: Dataset) -> list[str]:
-    return [
-        "from d3rlpy.dataset import InfiniteBuffer, ReplayBuffer",
-        f'with open("{_name(dataset)}.h5", "rb") as file:',
-        "    dataset = ReplayBuffer.load(file, InfiniteBuffer())",
-    ]
-
-
 MINARI = Writer(
     "a Minari directory; labels are `infos/label`",
     _write_minari,
-    _load_minari,
+    lambda dataset: [
+        "# with MINARI_DATASETS_PATH set to the folder that was chosen for the export",
+        f'import minari; dataset = minari.load_dataset("{dataset.metadata.id}")',
+    ],
     "An episode has one observation more than actions: after the last step comes the final observation. `infos/label` "
     "is 1 for accept, -1 for reject and 0 where unlabelled; an absent `infos/score` is NaN.",
     place=lambda directory, dataset: directory / dataset.metadata.id,
@@ -141,7 +116,11 @@ MINARI = Writer(
 D4RL = Writer(
     "one flat HDF5 file in D4RL's layout",
     _write_d4rl,
-    _load_d4rl,
+    lambda dataset: [
+        "import h5py",
+        f'with h5py.File("{_name(dataset)}.hdf5") as file:',
+        '    dataset = {name: file[name][()] for name in file if name != "metadata"}',
+    ],
     "One row a step, in order; `next_observations` is what was observed after it, at the end of an episode too. "
     "`terminals` is the task's end, `timeouts` the horizon's. `labels` is 1 for accept, -1 for reject and 0 where "
     "unlabelled; an absent score is NaN.",
@@ -149,7 +128,11 @@ D4RL = Writer(
 D3RLPY = Writer(
     "the HDF5 file that d3rlpy's `ReplayBuffer.load` opens",
     _write_d3rlpy,
-    _load_d3rlpy,
+    lambda dataset: [
+        "from d3rlpy.dataset import InfiniteBuffer, ReplayBuffer",
+        f'with open("{_name(dataset)}.h5", "rb") as file:',
+        "    dataset = ReplayBuffer.load(file, InfiniteBuffer())",
+    ],
     "Episodes are cut exactly. d3rlpy has no place for final observations (`metadata/episodes/final_observation`): it "
     "takes zeros after a terminated episode and never draws the last step of a truncated one. `labels` is 1 for "
     "accept, -1 for reject and 0 where unlabelled, a row a step; an absent score is NaN.",

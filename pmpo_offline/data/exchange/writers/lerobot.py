@@ -29,11 +29,6 @@ from pmpo_offline.data.exchange.writers import Writer
 from pmpo_offline.data.exchange.writers.parquet import BLOCK, write_tables
 from pmpo_offline.runtime import progress
 
-NOTE = (
-    "A frame a step: what followed it is `next.reward` and `next.done`, the next observation is the next frame's, and "
-    "at the end of an episode `final_observation` in `meta/episodes`. `label` is 1 for accept, -1 for reject and 0 "
-    "where unlabelled; an absent `score` is NaN. Times are steps divided by fps."
-)
 _CHUNK, _FILE_MB = 1000, 100  # files a folder, megabytes a file
 
 
@@ -169,14 +164,16 @@ def _write_tasks(folder: Path, task: str) -> None:
     write_tables(folder / "meta/tasks.parquet", [table.replace_schema_metadata({"pandas": json.dumps(index)})])
 
 
-def loading(dataset: Dataset) -> list[str]:
-    """Return the lines of Python that open it."""
-    return [
+LEROBOT = Writer(
+    "LeRobot's layout 3.0; frames have times (`--fps`)",
+    write,
+    lambda dataset: [
         "from lerobot.datasets.lerobot_dataset import LeRobotDataset",
         f'dataset = LeRobotDataset("{dataset.metadata.id.rpartition("/")[2]}", root="path/of/this/folder")',
-    ]
-
-
-LEROBOT = Writer(
-    "LeRobot's layout 3.0; frames have times (`--fps`)", write, loading, NOTE, kinds=("transitions",), options=("fps",)
+    ],
+    "A frame a step: what followed it is `next.reward` and `next.done`, the next observation is the next frame's, and "
+    "at the end of an episode `final_observation` in `meta/episodes`. `label` is 1 for accept, -1 for reject and 0 "
+    "where unlabelled; an absent `score` is NaN. Times are steps divided by fps.",
+    kinds=("transitions",),
+    options=("fps",),
 )

@@ -22,21 +22,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pmpo_offline.data import Dataset, columns
+from pmpo_offline.data import Dataset, Kind, columns
 from pmpo_offline.data.exchange.writers import Writer
 from pmpo_offline.runtime import progress
 
 BLOCK = 65_536
 """Rows of a block: a few megabytes, whatever the dataset's size."""
 _FILE_SIZE = 2**28
-_STEPS_NOTE = (
-    "One row a step, in order; `next_observation` is what was observed after it, at the end of an episode too. "
-    "`label` is true for accept, false for reject and null where unlabelled; an absent `score` is null."
-)
-_TEXTS_NOTE = (
-    "One row a completion. `label` is true for accept, false for reject, null where unlabelled; an absent `score` is "
-    "null. Rows of one `prompt_id` answer the same prompt; a prompt is of one `split`."
-)
 
 
 def blocks(dataset: Dataset, first: int = 0, end: int | None = None) -> Iterator[tuple[slice, pa.Table]]:
@@ -73,34 +65,30 @@ def rows_a_file(dataset: Dataset, file_size: int = _FILE_SIZE) -> int:
 
 
 def _write_plain(folder: Path, dataset: Dataset) -> None:
-    if dataset.episodes is None:
-        write_tables(folder / "responses.parquet", [dataset.table.replace_schema_metadata(None)])
-        progress.report("write rows", len(dataset), len(dataset))
-        return
-    steps = (block.replace_schema_metadata(None) for _, block in blocks(dataset))
-    write_tables(folder / "transitions.parquet", steps)
-    for name, table in dataset.others.items():
-        write_tables(folder / f"{name}.parquet", [table.replace_schema_metadata(None)])
+    texts = dataset.episodes is None
+    main = [dataset.table] if texts else (block for _, block in blocks(dataset))
+    others = {name: [table] for name, table in dataset.others.items()}
+    for name, tables in {"responses" if texts else "transitions": main, **others}.items():
+        write_tables(folder / f"{name}.parquet", (table.replace_schema_metadata(None) for table in tables))
+    progress.report("write rows", len(dataset), len(dataset))
 
 
 def _write_for_hugging_face(folder: Path, dataset: Dataset) -> None:
-    if dataset.episodes is None:
-        for name, part in splits(dataset.table).items():
-            write_tables(folder / _name(name), [part])
-        progress.report("write rows", len(dataset), len(dataset))
-        return
-    features = json.loads(dataset.table.schema.metadata[b"huggingface"])
-    described = features["info"]["features"]
-    described["next_observation"] = described["observation"]
-    schema = {"huggingface": json.dumps(features)}
-    size = rows_a_file(dataset)
-    count = -(-len(dataset) // size)
-    for index in range(count):
-        found = blocks(dataset, index * size, min((index + 1) * size, len(dataset)))
-        steps = (block.replace_schema_metadata(schema) for _, block in found)
-        write_tables(folder / _name("transitions", index, count), steps)
-    for name, table in dataset.others.items():
+    others = splits(dataset.table) if dataset.episodes is None else dataset.others
+    if dataset.episodes is not None:
+        features = json.loads(dataset.table.schema.metadata[b"huggingface"])
+        described = features["info"]["features"]
+        described["next_observation"] = described["observation"]
+        schema = {"huggingface": json.dumps(features)}
+        size = rows_a_file(dataset)
+        count = -(-len(dataset) // size)
+        for index in range(count):
+            found = blocks(dataset, index * size, min((index + 1) * size, len(dataset)))
+            steps = (block.replace_schema_metadata(schema) for _, block in found)
+            write_tables(folder / _name("transitions", index, count), steps)
+    for name, table in others.items():
         write_tables(folder / _name(name), [table])
+    progress.report("write rows", len(dataset), len(dataset))
 
 
 def _name(table: str, index: int = 0, count: int = 1) -> str:
@@ -129,21 +117,26 @@ def _load_with_hugging_face(dataset: Dataset) -> list[str]:
 
 
 def _note(dataset: Dataset) -> str:
-    return _TEXTS_NOTE if dataset.episodes is None else _STEPS_NOTE
+    if dataset.episodes is None:
+        return (
+            "One row a completion. `label` is true for accept, false for reject, null where unlabelled; an absent "
+            "`score` is null. Rows of one `prompt_id` answer the same prompt; a prompt is of one `split`."
+        )
+    return (
+        "One row a step, in order; `next_observation` is what was observed after it, at the end of an episode too. "
+        "`label` is true for accept, false for reject and null where unlabelled; an absent `score` is null."
+    )
 
 
+_KINDS: tuple[Kind, ...] = ("transitions", "candidates", "responses")
 PARQUET = Writer(
-    "plain Parquet files; the next observation is a column",
-    _write_plain,
-    _load_plain,
-    _note,
-    kinds=("transitions", "candidates", "responses"),
+    "plain Parquet files; the next observation is a column", _write_plain, _load_plain, _note, kinds=_KINDS
 )
 HUGGINGFACE = Writer(
     "Parquet with a card, for `datasets.load_dataset(folder)`",
     _write_for_hugging_face,
     _load_with_hugging_face,
     _note,
-    kinds=("transitions", "candidates", "responses"),
+    kinds=_KINDS,
     data_files=_data_files,
 )

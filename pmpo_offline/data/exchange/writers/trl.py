@@ -23,12 +23,6 @@ from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.random_words import random_words
 
-NOTE = (
-    "`kto` is TRL's unpaired form, `dpo` its paired one, of every accepted with every rejected response of a prompt. "
-    "Unlabelled responses are left out. The trainers append an end to every completion, whether or not the dataset's "
-    "own completions end."
-)
-
 
 def write(folder: Path, dataset: Dataset) -> None:
     """Write both forms, each with one file per split; `UserError` if nothing is labelled."""
@@ -80,20 +74,17 @@ def data_files(dataset: Dataset) -> Mapping[str, str]:
     return found
 
 
-def loading(dataset: Dataset) -> list[str]:
-    """Return the lines of Python that open it."""
-    return [
-        "import datasets",
-        'unpaired = datasets.load_dataset("path/of/this/folder", "kto", split="train")  # for KTOTrainer',
-        'paired = datasets.load_dataset("path/of/this/folder", "dpo", split="train")  # for DPOTrainer',
-    ]
-
-
 TRL = Writer(
     "labelled responses for KTOTrainer, and pairs for DPOTrainer",
     write,
-    loading,
-    NOTE,
+    lambda dataset: [
+        "import datasets",
+        'unpaired = datasets.load_dataset("path/of/this/folder", "kto", split="train")  # for KTOTrainer',
+        'paired = datasets.load_dataset("path/of/this/folder", "dpo", split="train")  # for DPOTrainer',
+    ],
+    "`kto` is TRL's unpaired form, `dpo` its paired one, of every accepted with every rejected response of a prompt. "
+    "Unlabelled responses are left out. The trainers append an end to every completion, whether or not the dataset's "
+    "own completions end.",
     kinds=("responses",),
     data_files=data_files,
     left_out=left_out,
