@@ -87,7 +87,7 @@ def test_a_view_of_a_view_starts_from_the_scores(store: Store) -> None:
     tenth = base.relabelled(imbalance=0.1)
     assert tenth.metadata.imbalance.achieved == pytest.approx(0.1, abs=0.01)
     assert tenth.relabelled(imbalance="collected").table.equals(base.table)
-    assert tenth.relabelled(noise=0.0).table.equals(tenth.table)  # what is not said stays
+    assert tenth.relabelled(noise=0.0).table.equals(tenth.table)  # other settings stay
     assert tenth.relabelled("success").metadata.imbalance.asked == 0.1
 
 
@@ -117,7 +117,7 @@ def test_a_view_changes_neither_the_dataset_nor_its_other_columns(store: Store) 
     assert np.shares_memory(ours, theirs)
 
 
-def test_a_score_that_is_not_stored_says_what_to_build(store: Store) -> None:
+def test_missing_score_is_refused_with_the_build_command(store: Store) -> None:
     base = store(LENGTHS, "return")
     with pytest.raises(UserError, match="stores the score return, not advantage: build one"):
         base.relabelled("advantage:sign")

@@ -55,7 +55,7 @@ def test_a_home_may_itself_be_a_link(store: Store, home: Path) -> None:
     assert data.load_dataset("test/small-v0", home=link).metadata.id == "test/small-v0"
 
 
-def test_standing_datasets_are_listed_and_near_misses_named(store: Store, home: Path) -> None:
+def test_stored_datasets_are_listed_and_near_misses_named(store: Store, home: Path) -> None:
     assert data.stored_ids() == []
     store(id="test/b-v0")
     store(id="test/a-v1")

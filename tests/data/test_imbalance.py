@@ -71,7 +71,7 @@ def test_shares_are_nested(labels: np.ndarray, one: float, other: float, seed: i
 
 
 @given(st.integers(0, 40), st.integers(0, 40), SHARES)
-def test_whatever_is_said_to_be_possible_is(accepts: int, rejects: int, share: float) -> None:
+def test_suggested_shares_are_possible(accepts: int, rejects: int, share: float) -> None:
     labels = units(accepts, rejects)
     try:
         balance(labels, share, seed=0)

@@ -85,11 +85,11 @@ def test_candidates_are_ranked_and_balanced_like_rows() -> None:
     best = np.argsort(np.argsort(-score, axis=1), axis=1) < 2
     assert (best[signs > 0]).all()
     assert (~best[signs < 0]).all()
-    said = done.described["candidates"]
-    assert (said.states, said.per_state, said.rejected, said.accepted) == (25, 4, 50, 17)
-    assert (said.reject_mass, said.reject_share) == (0.5, 50 / 67)
-    assert said.labelled_reject_mass == said.rejected / (said.states * said.per_state)
-    assert said.imbalance.achieved == 17 / 67
+    summary = done.described["candidates"]
+    assert (summary.states, summary.per_state, summary.rejected, summary.accepted) == (25, 4, 50, 17)
+    assert (summary.reject_mass, summary.reject_share) == (0.5, 50 / 67)
+    assert summary.labelled_reject_mass == summary.rejected / (summary.states * summary.per_state)
+    assert summary.imbalance.achieved == 17 / 67
     assert done.described["imbalance"].achieved == pytest.approx(0.25, abs=0.02)
 
 
@@ -132,7 +132,7 @@ def test_responses_are_labelled_by_their_stored_score() -> None:
         data.label_tables(table, None, data.Labelling(data.LabelRule.parse("return")))
 
 
-def test_nothing_labelled_is_said_and_not_divided_by() -> None:
+def test_nothing_labelled_divides_by_nothing() -> None:
     tables = raw_tables([3, 3])
     done = apply(tables, "return:0:1e9")
     assert done.described["imbalance"].achieved is None
@@ -167,7 +167,7 @@ def responses(scores: list[float | None]) -> pa.Table:
 def test_empty_classes_and_ties_are_noted(rule: str, scores: list[float | None], notes: list[str]) -> None:
     parsed = data.LabelRule.parse(rule)
     found = data.label_tables(responses(scores), None, data.Labelling(parsed)).notes
-    assert all(note.startswith(f"label '{parsed}': {due}") for note, due in zip(found, notes, strict=True))
+    assert all(note.startswith(f"label '{parsed}': {expected}") for note, expected in zip(found, notes, strict=True))
 
 
 def test_candidates_that_cannot_be_ranked_are_noted() -> None:

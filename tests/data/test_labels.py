@@ -49,7 +49,7 @@ def test_a_rule_is_written_to_its_last_digit(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("advantag", "did you mean advantage"),
         ("", "unknown score"),
@@ -66,10 +66,10 @@ def test_a_rule_is_written_to_its_last_digit(text: str) -> None:
         ("q_rank:top_bottom:2:0.1", "no dead zone"),
     ],
 )
-def test_a_rule_that_cannot_be_read_says_which_part(text: str, said: str) -> None:
+def test_malformed_rule_names_the_part(text: str, message: str) -> None:
     with pytest.raises(UserError) as error:
         LabelRule.parse(text)
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
@@ -120,7 +120,7 @@ def test_ranks_within_a_state() -> None:
     assert rank(scores, 1).tolist() == [[0, -1, 1, 0], [1, 0, 0, -1]]
 
 
-def test_equal_scores_are_told_apart_only_within_a_class() -> None:
+def test_equal_scores_are_ordered_only_within_a_class() -> None:
     assert rank(np.array([[5.0, 5.0, 5.0, 5.0]]), 2).tolist() == [[0, 0, 0, 0]]
     assert rank(np.array([[9.0, 5.0, 5.0, 1.0]]), 2).tolist() == [[1, 0, 0, -1]]
     assert rank(np.array([[5.0, 5.0, 1.0, 0.0]]), 1).tolist() == [[1, 0, 0, -1]]  # the earlier ranks higher
@@ -131,7 +131,7 @@ def test_unknown_scores_are_not_ranked() -> None:
     assert rank(np.array([[NAN, 1.0, 2.0, 3.0]]), 2).tolist() == [[0, 0, 0, 0]]  # not enough to rank two and two
 
 
-def test_ranking_more_than_there_are_says_how_many_are_possible() -> None:
+def test_ranking_too_many_names_the_largest_k() -> None:
     with pytest.raises(UserError, match="needs 6 candidates per state, there are 4: choose k up to 2"):
         rank(np.zeros((1, 4)), 3)
 

@@ -28,7 +28,7 @@ def test_rows_hold_the_dataset_and_the_next_states(store: Store) -> None:
     candidates = rows.candidates
     assert candidates is not None
     assert candidates.action.shape == (4, 4, 2)
-    # The action of a candidate is (row, place): it must stand with its state and in its order.
+    # The action of a candidate is (row, place): both must match.
     np.testing.assert_array_equal(candidates.action[..., 0].numpy(), candidates.state_row[:, None].expand(4, 4))
     np.testing.assert_array_equal(candidates.action[..., 1].numpy(), np.tile(np.arange(4), (4, 1)))
     np.testing.assert_array_equal(candidates.label.flatten().numpy(), columns.labels(dataset.candidates))
@@ -76,7 +76,7 @@ def test_indices_are_those_of_every_release() -> None:
     assert indices([0], 0, 4, 1000).tolist() == [[416, 484, 546, 340]]
 
 
-def test_nothing_to_draw_from_is_said() -> None:
+def test_nothing_to_draw_from_is_refused() -> None:
     with pytest.raises(UserError, match="no rows to draw from"):
         indices([0], 0, 4, 0)
 

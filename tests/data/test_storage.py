@@ -46,7 +46,7 @@ def everything_in(home: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("form", ["arrow", "hdf5"])
-def test_a_full_disk_leaves_nothing_and_says_so_in_one_line(home: Path, store: Store, form: data.Format) -> None:
+def test_full_disk_leaves_nothing_and_is_one_line(home: Path, store: Store, form: data.Format) -> None:
     writer = run(
         """
         import gymnasium, minari  # what the HDF5 form imports, before no file may grow
@@ -59,10 +59,10 @@ def test_a_full_disk_leaves_nothing_and_says_so_in_one_line(home: Path, store: S
         home / ID,
         form,
     )
-    said, errors = writer.communicate(timeout=120)
+    message, errors = writer.communicate(timeout=120)
     assert errors == ""
     assert writer.returncode == 0
-    assert said == (
+    assert message == (
         f"cannot write {home / ID}: File too large; free some space or set PMPO_OFFLINE_DATASETS to another folder\n"
     )
     assert everything_in(home) == []
@@ -155,7 +155,7 @@ def test_a_reader_keeps_what_it_opened_while_it_is_overwritten(store: Store) -> 
     assert (columns.matrix(old.table, "observation") == before).all()
 
 
-def test_a_standing_dataset_is_not_replaced_unasked(store: Store) -> None:
+def test_stored_dataset_is_replaced_only_with_overwrite(store: Store) -> None:
     store()
     with pytest.raises(UserError, match="exists already: use --overwrite"):
         store()
@@ -170,7 +170,7 @@ def test_what_is_no_dataset_is_never_overwritten(home: Path, make: Make) -> None
     assert treasure.read_text() == "years of work"
 
 
-def test_a_home_without_permission_is_said_in_one_line(home: Path) -> None:
+def test_a_home_without_permission_is_one_line(home: Path) -> None:
     home.mkdir()
     home.chmod(stat.S_IRUSR | stat.S_IXUSR)
     writer = run(
@@ -193,7 +193,7 @@ def test_a_home_without_permission_is_said_in_one_line(home: Path) -> None:
 
 
 @pytest.mark.parametrize("blocked", ["home", "home/test"])
-def test_a_home_that_is_a_file_is_said_in_one_line(home: Path, make: Make, blocked: str) -> None:
+def test_a_home_that_is_a_file_is_one_line(home: Path, make: Make, blocked: str) -> None:
     path = home.parent / blocked
     path.parent.mkdir(exist_ok=True)
     path.write_text("")
@@ -202,7 +202,7 @@ def test_a_home_that_is_a_file_is_said_in_one_line(home: Path, make: Make, block
 
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a file system that refuses new folders")
-def test_a_home_that_refuses_folders_is_said_in_one_line(make: Make) -> None:
+def test_a_home_that_refuses_folders_is_one_line(make: Make) -> None:
     with pytest.raises(PmpoOfflineError, match="cannot write /proc/self/home/test/small-v0") as error:
         data.write(Path("/proc/self/home") / ID, *make())
     assert "\n" not in str(error.value)
@@ -223,8 +223,8 @@ def test_inconsistent_tables_are_not_written(home: Path, make: Make) -> None:
         "lacks the table episodes": {"transitions": steps},
         "has no table films": tables | {"films": steps},
     }  # fmt: skip
-    for said, broken in cases.items():
-        with pytest.raises(PmpoOfflineError, match=said) as error:
+    for message, broken in cases.items():
+        with pytest.raises(PmpoOfflineError, match=message) as error:
             data.write(home / ID, metadata, broken)
         assert "\n" not in str(error.value)
     assert not home.exists()

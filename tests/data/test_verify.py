@@ -1,4 +1,4 @@
-"""What is missing, truncated, edited or of another version is found and said in one line."""
+"""Files that are missing, truncated, edited or of another version are found, in one line each."""
 
 from __future__ import annotations
 
@@ -75,14 +75,14 @@ def test_files_of_the_right_size_and_the_wrong_content_end_in_one_line(store: St
     assert len(data.verify(ID)) == 2
 
 
-def test_another_schema_version_says_what_to_do(store: Store) -> None:
+def test_another_schema_version_is_refused_with_a_remedy(store: Store) -> None:
     rewrite(store().path, lambda content: content.update(schema_version=2, new_field="of the future"))
     assert "has schema version 2, this pmpo-offline reads 1: build it again" in refused(UserError)
     assert len(data.verify(ID)) == 1
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda content: content.pop("counts"), "counts: field required"),
         (lambda content: content.update(kind="films"), ": kind: input"),
@@ -91,11 +91,11 @@ def test_another_schema_version_says_what_to_do(store: Store) -> None:
     ],
 )
 def test_malformed_metadata_names_the_field(
-    store: Store, change: Callable[[dict[str, Any]], object], said: str
+    store: Store, change: Callable[[dict[str, Any]], object], message: str
 ) -> None:
     rewrite(store().path, change)
-    assert said in refused()
-    assert said in data.verify(ID)[0]
+    assert message in refused()
+    assert message in data.verify(ID)[0]
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"3"])
@@ -145,6 +145,6 @@ def test_rows_that_are_out_of_place_are_found(store: Store) -> None:
     assert problems(dataset.metadata, tables | {"candidates": far}) == ["candidates.row: points outside transitions"]
 
 
-def test_verifying_what_does_not_stand_is_a_users_mistake(home: Path) -> None:
+def test_verifying_an_unknown_dataset_is_a_user_error(home: Path) -> None:
     with pytest.raises(UserError, match="unknown dataset"):
         data.verify(ID)

@@ -63,8 +63,8 @@ def assert_aligned(found: Columns, lengths: Sequence[int], only: np.ndarray | No
     """Every column that was found holds what its rows must: all of them, or these."""
     wanted = expected(lengths)
     for name, values in found.items():
-        due = wanted[name] if only is None else wanted[name][only]
-        assert np.array_equal(np.asarray(values), due), f"{name} is not where it belongs"
+        right = wanted[name] if only is None else wanted[name][only]
+        assert np.array_equal(np.asarray(values), right), f"{name} is not where it belongs"
 
 
 def indices(lengths: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:

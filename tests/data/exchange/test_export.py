@@ -31,21 +31,21 @@ def everything_in(folder: Path) -> dict[str, bytes]:
 
 
 @every
-def test_an_export_says_of_what_it_is_and_how_it_is_read(store: Store, tmp_path: Path, to: str) -> None:
+def test_export_describes_its_dataset_and_how_to_load_it(store: Store, tmp_path: Path, to: str) -> None:
     dataset = store([3, 1, 4], "success")
-    told: list[tuple[str, int, int]] = []
-    with on_progress(lambda *each: told.append(each)):
+    reports: list[tuple[str, int, int]] = []
+    with on_progress(lambda *each: reports.append(each)):
         folder = export_dataset(dataset, to, tmp_path / "out")
     about = json.loads((folder / MARKER).read_text())
     assert (about["format"], about["left_out"], about["dataset"]["id"]) == (to, [], "test/small-v0")
     assert "```python" in (folder / "README.md").read_text()
-    assert told[-1][0] == f"export to {to}"
-    assert told[-1][1] == told[-1][2]
+    assert reports[-1][0] == f"export to {to}"
+    assert reports[-1][1] == reports[-1][2]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "out"]  # no scratch is left
 
 
 @every
-def test_an_export_is_replaced_only_when_asked(store: Store, tmp_path: Path, to: str) -> None:
+def test_export_is_replaced_only_with_overwrite(store: Store, tmp_path: Path, to: str) -> None:
     dataset, out = store([3, 1, 4], "success"), tmp_path / "out"
     folder = export_dataset(dataset, to, out)
     before = everything_in(folder)
@@ -67,7 +67,7 @@ def test_what_is_no_export_is_never_overwritten(store: Store, tmp_path: Path, to
     assert everything_in(treasure) == {"thesis.tex": b"years of work"}
 
 
-def test_an_empty_folder_is_in_nobodys_way(store: Store, tmp_path: Path) -> None:
+def test_empty_folder_is_filled(store: Store, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     assert export_dataset(store(), "parquet", tmp_path / "out") == tmp_path / "out"
 
@@ -87,7 +87,7 @@ def test_a_dataset_is_not_exported_over_itself(store: Store, home: Path, form: d
     assert data.verify("test/small-v0") == []
 
 
-def test_a_full_disk_leaves_nothing_and_says_so_in_one_line(store: Store, tmp_path: Path) -> None:
+def test_full_disk_leaves_nothing_and_is_one_line(store: Store, tmp_path: Path) -> None:
     dataset, out = store([50] * 40, "advantage"), tmp_path / "out"
     script = f"""
 import resource, gymnasium, minari
@@ -196,15 +196,15 @@ def test_hugging_face_files_hold_whole_blocks(store: Store) -> None:
     assert parquet.rows_a_file(dataset, 2**28) % 65_536 == 0
 
 
-def test_mistakes_are_said_in_one_line(store: Store, tmp_path: Path, make: Make) -> None:
+def test_mistakes_are_one_line(store: Store, tmp_path: Path, make: Make) -> None:
     dataset = store()
-    for given, said in (
+    for arguments, message in (
         ({"to": "minary"}, "unknown format 'minary': did you mean minari"),
         ({"to": "d4rl", "fps": 10}, "only lerobot has frames"),
         ({"to": "lerobot", "fps": 0}, "only lerobot has frames"),
     ):
-        with pytest.raises(UserError, match=said):
-            export_dataset(dataset, directory=tmp_path / "out", **given)
+        with pytest.raises(UserError, match=message):
+            export_dataset(dataset, directory=tmp_path / "out", **arguments)
     with pytest.raises(UserError, match="unknown dataset 'test/smal-v0': did you mean test/small-v0"):
         export_dataset("test/smal-v0", "d4rl", tmp_path / "out")
     (tmp_path / "file").write_text("")

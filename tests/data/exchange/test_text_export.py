@@ -51,19 +51,19 @@ def scored(home: Path, tmp_path: Path) -> Dataset:
 def test_texts_survive_every_path(home: Path, tmp_path: Path, suffix: str, format: data.Format) -> None:
     """In as each kind of file, stored in each form, out in each format, and in again."""
     first = imported(save(tmp_path / f"rows.{suffix}", unpaired(40, 3)), format=format, test_share=0.4)
-    due = frame(first)
-    assert due["prompt"].to_list() == [prompt(i) for i in range(40) for _ in range(3)]
-    assert due["completion"].to_list() == [completion(i, k) for i in range(40) for k in range(3)]
+    expected = frame(first)
+    assert expected["prompt"].to_list() == [prompt(i) for i in range(40) for _ in range(3)]
+    assert expected["completion"].to_list() == [completion(i, k) for i in range(40) for k in range(3)]
     for to in TEXT_FORMATS:
         folder = export_dataset(first, to, tmp_path / to)
         back = imported(folder / "kto" if to == "trl" else folder, id="test/back-v0", format=format)
-        assert frame(back).equals(due)
+        assert frame(back).equals(expected)
         assert back.metadata.task == first.metadata.task
         assert data.verify("test/back-v0") == []
         if to == "trl":
             pairs = imported(folder / "dpo", id="test/pairs-v0", format=format)
             texts = frame(pairs).select("prompt", "completion", "label", "split").unique()
-            assert texts.sort(texts.columns).equals(due.select(texts.columns).sort(texts.columns))
+            assert texts.sort(texts.columns).equals(expected.select(texts.columns).sort(texts.columns))
 
 
 def test_what_the_build_recorded_comes_back_with_an_export(scored: Dataset, tmp_path: Path, home: Path) -> None:
@@ -85,7 +85,7 @@ def test_what_the_build_recorded_comes_back_with_an_export(scored: Dataset, tmp_
 
 @pytest.mark.filterwarnings("ignore:.*responses dropped")
 @pytest.mark.parametrize("form", ["kto", "dpo"])
-def test_scores_that_a_label_stands_for_are_not_left_behind_unsaid(scored: Dataset, tmp_path: Path, form: str) -> None:
+def test_labels_taken_over_scores_are_warned_of(scored: Dataset, tmp_path: Path, form: str) -> None:
     folder = export_dataset(scored, "trl", tmp_path / "out") / form
     known = dict(zip(scored.table["completion"].to_pylist(), scored.table["score"].to_pylist(), strict=True))
     with pytest.warns(UserWarning, match="the labels were taken.*--score score takes those"):
@@ -110,7 +110,7 @@ def test_trl_gets_labelled_rows_and_all_pairs(scored: Dataset, tmp_path: Path) -
         kto = pl.read_parquet(folder / f"kto/{split}.parquet")
         assert kto.columns[:2] == ["prompt", "completion"]
         assert kto.sort(KEYS).equals(of_split)
-        due = {
+        expected = {
             (accepted["prompt"], accepted["completion"], rejected["completion"])
             for _, same in of_split.group_by("prompt_id")
             for accepted, rejected in itertools.product(
@@ -118,8 +118,8 @@ def test_trl_gets_labelled_rows_and_all_pairs(scored: Dataset, tmp_path: Path) -
             )
         }
         dpo = pl.read_parquet(folder / f"dpo/{split}.parquet")
-        assert len(due) == dpo.height > 20
-        assert set(dpo.select("prompt", "chosen", "rejected").iter_rows()) == due
+        assert len(expected) == dpo.height > 20
+        assert set(dpo.select("prompt", "chosen", "rejected").iter_rows()) == expected
         assert (dpo["score_chosen"] > dpo["score_rejected"]).all()
 
 
@@ -135,8 +135,8 @@ def test_trl_where_there_are_no_pairs_and_no_labels(home: Path, tmp_path: Path) 
 
 
 def test_a_response_is_not_preferred_to_itself(home: Path, tmp_path: Path) -> None:
-    said = [("yes", 1), ("yes", 0), ("no", 0)]
-    rows = [{"prompt": "p", "completion": completion, "label": label} for completion, label in said]
+    responses = [("yes", 1), ("yes", 0), ("no", 0)]
+    rows = [{"prompt": "p", "completion": completion, "label": label} for completion, label in responses]
     folder = export_dataset(imported(jsonl(tmp_path / "rows.jsonl", rows), test_share=0.0), "trl", tmp_path / "out")
     pairs = pl.read_parquet(folder / "dpo/train.parquet").select("prompt", "chosen", "rejected").rows()
     assert pairs == [("p", "yes", "no")]
