@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pmpo_offline.build.collect import build_dataset as build_dataset
     from pmpo_offline.build.options import TextOptions as TextOptions
     from pmpo_offline.build.pipeline import is_built as is_built
+    from pmpo_offline.build.pipeline import require_built as require_built
     from pmpo_offline.build.read import import_dataset as import_dataset
     from pmpo_offline.build.read_text import import_text as import_text
 
@@ -23,7 +24,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "collect": ["DEFAULT", "build_dataset"],
         "options": ["TextOptions"],
-        "pipeline": ["is_built"],
+        "pipeline": ["is_built", "require_built"],
         "read": ["import_dataset"],
         "read_text": ["import_text"],
     },

@@ -13,16 +13,7 @@ from pathlib import Path
 
 from pmpo_offline import data, tasks
 from pmpo_offline.build.options import Changes
-from pmpo_offline.build.pipeline import (
-    Content,
-    Critic,
-    Spec,
-    Target,
-    build,
-    candidates_table,
-    variant,
-    versions,
-)
+from pmpo_offline.build.pipeline import Content, Critic, Spec, Target, build, candidates_table, variant, versions
 from pmpo_offline.data import Dataset, Labelling, LabelRule
 from pmpo_offline.declarations import catalog
 from pmpo_offline.declarations.catalog import DatasetDeclaration
@@ -66,7 +57,7 @@ def build_dataset(
         UserError: something is unknown, malformed or impossible.
         PmpoOfflineError: the disk refuses.
     """
-    root = data.home() if home is None else home
+    root = home or data.home()
     recipe = Recipe.of(catalog.dataset(id), Changes(imbalance, label, noise, episodes, seed))
     return build(recipe.spec(root, workers or os.cpu_count() or 1), Target(root, format, overwrite))
 
@@ -81,8 +72,8 @@ class Recipe:
     @classmethod
     def of(cls, declared: DatasetDeclaration, changes: Changes | None = None) -> Recipe:
         """Apply the changes; `UserError` for what is malformed."""
-        given = {name: value for name, value in vars(changes or Changes()).items() if value is not None}
-        recipe = cls(declared, catalog.revise(declared, "build-dataset", given))
+        wanted = {name: value for name, value in vars(changes or Changes()).items() if value is not None}
+        recipe = cls(declared, catalog.revise(declared, "build-dataset", wanted))
         if recipe.labelling.label == LabelRule.parse(declared.label) and declared.kind != "responses":
             kind = "candidates" if recipe.labelling.label.score == "q_rank" else "transitions"
             if kind != declared.kind:
@@ -104,7 +95,7 @@ class Recipe:
         return variant(self.declared.id, {name: now[name] for name in names if now[name] != usual[name]})
 
     def spec(self, home: Path, workers: int = 1) -> Spec:
-        """Return what the dataset is made of; `UserError` for settings that its task does not know."""
+        """Return what the dataset is made of; `UserError` for settings that its task does not have."""
         if self.changed.kind == "responses":
             from pmpo_offline.build.sample import spec
 
@@ -135,8 +126,6 @@ class Recipe:
             read=partial(_simulate, recipe, candidates, workers),
             raw=raw,
             critic=critic,
-            otherwise="built from another recipe or on other versions of the simulators: add --overwrite to build it "
-            "again, or give the recipe an id of its own",
         )
 
 

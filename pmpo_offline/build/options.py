@@ -6,19 +6,20 @@ every command reads it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from pmpo_offline.runtime.errors import UserError, unknown
 
-IMPORT_OPTIONS = ("label", "imbalance", "noise", "seed")
-"""The fields of `TextOptions` that imports of trajectories have too."""
+
+def _option(explanation: str, default: Any = None, **shown: Any) -> Any:
+    return field(default=default, metadata={"help": explanation, **shown})
 
 
-def _option(help: str, default: Any = None, **shown: Any) -> Any:
-    return field(default=default, metadata={"help": help, **shown})
+_text = partial(_option, rich_help_panel="Texts")
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,9 @@ class Changes:
 
 
 @dataclass(frozen=True)
-class TextOptions:
-    """How texts are imported; None is the default. Lengths are in characters (Unicode code points)."""
+class ImportOptions:
+    """How an import is labelled; None is the default."""
 
-    score: str | None = _option("The column of scores.", metavar="COLUMN", show_default="labels, else score, rating, …")
-    threshold: str | None = _option("Scores above it are accepted: a number or a quantile.", show_default="q0.5")
-    margin: float | None = _option("Scores this near the threshold stay unlabelled.", min=0, show_default="0")
     label: str | None = _option(
         "SCORE[:THRESHOLD[:DEAD_ZONE]], as in success, return:q0.5, advantage:sign; column:7:0.5 for texts.",
         show_default="success where the source tells of both kinds, else return:q0.5; none without rewards; the "
@@ -49,40 +47,54 @@ class TextOptions:
     """For texts `column:THRESHOLD:MARGIN` in one, or `reward[:THRESHOLD[:MARGIN]]`: the task's reward function."""
     imbalance: float | None = _option("Accepted share of the labelled units.", min=0, max=1, show_default="as it comes")
     noise: float | None = _option("Rate of flipped labels.", min=0, max=1, show_default="0")
-    test_share: float | None = _option(
+    seed: int = _option("Seed of noise, imbalance, critics and order.", 0, min=0, max=2**31 - 1)
+
+    def check(self) -> None:
+        """Raise `UserError` for values that are impossible, whatever is imported."""
+        for option in fields(self):
+            value, least, most = getattr(self, option.name), option.metadata.get("min"), option.metadata.get("max")
+            if value is not None and least is not None and not least <= value <= (value if most is None else most):
+                allowed = f"of {least} or more" if most is None else f"between {least} and {most}"
+                raise UserError(f"import: {option.name.replace('_', ' ')} {value:g}: choose a number {allowed}")
+
+
+@dataclass(frozen=True)
+class TextOptions(ImportOptions):
+    """How texts are imported; None is the default. Lengths are in characters (Unicode code points)."""
+
+    score: str | None = _text("The column of scores.", metavar="COLUMN", show_default="labels, else score, rating, …")
+    threshold: str | None = _text("Scores above it are accepted: a number or a quantile.", show_default="q0.5")
+    margin: float | None = _text("Scores this near the threshold stay unlabelled.", min=0, show_default="0")
+    test_share: float | None = _text(
         "Share of the prompts held out, by a hash of their text.",
         min=0,
         max=1,
         show_default="0.1, or the source's own split",
     )
-    template: Path | None = _option(  # noqa: RUF009
+    template: Path | None = _text(  # noqa: RUF009
         "Folder of a model whose chat template writes conversations down.",
         metavar="MODEL",
         show_default="Human:/Assistant: transcripts",
     )
-    seed: int = _option("Seed of noise, imbalance, critics and order.", 0, min=0, max=2**31 - 1)
-    languages: tuple[str, ...] = _option("By the column language.", (), metavar="A,B", show_default="every one")
-    redacted: Literal["keep", "drop"] = _option(
+    languages: tuple[str, ...] = _text("By the column language.", (), metavar="A,B", show_default="every one")
+    redacted: Literal["keep", "drop"] = _text(
         "Conversations in which names were redacted.", "keep", metavar="keep|drop"
     )
-    min_characters: int | None = _option("Shortest completion, in characters.", min=1)
-    max_characters: int | None = _option("Longest completion, in characters.", min=1)
-    max_prompt_characters: int | None = _option("Longest prompt, in characters.", min=1)
-    deduplicate: bool = _option("Keep one of equal responses to equal prompts, spaces aside.", False)
+    min_characters: int | None = _text("Shortest completion, in characters.", min=1)
+    max_characters: int | None = _text("Longest completion, in characters.", min=1)
+    max_prompt_characters: int | None = _text("Longest prompt, in characters.", min=1)
+    deduplicate: bool = _text("Keep one of equal responses to equal prompts, spaces aside.", False)
     """Of repeated responses whose scores contradict each other, none is imported."""
 
     def changed(self) -> dict[str, Any]:
         """Return the options that differ from the defaults, as JSON values."""
-        changed = {}
-        for each in fields(self):
-            value = getattr(self, each.name)
-            if value != each.default:
-                changed[each.name] = list(value) if isinstance(value, tuple) else value
-        return changed | ({"template": str(self.template)} if self.template else {})
+        values = vars(self)
+        changed = {option.name: values[option.name] for option in fields(self) if values[option.name] != option.default}
+        return dict(json.loads(json.dumps(changed, default=str)))
 
     def check(self) -> None:
         """Raise `UserError` for values that are impossible, whatever is imported."""
-        check_ranges(vars(self))
+        super().check()
         if self.redacted not in ("keep", "drop"):
             raise unknown("way to treat redacted conversations", self.redacted, ("keep", "drop"))
         if self.max_characters is not None and (self.min_characters or 0) > self.max_characters:
@@ -91,12 +103,3 @@ class TextOptions:
             )
         if self.label is not None and (self.threshold is not None or self.margin is not None):
             raise UserError("import: --label holds threshold and margin already: leave --threshold and --margin out")
-
-
-def check_ranges(options: Mapping[str, Any]) -> None:
-    """Raise `UserError` for the first of some import options that is outside of its range."""
-    for each in fields(TextOptions):
-        value, least, most = options.get(each.name), each.metadata.get("min"), each.metadata.get("max")
-        if value is not None and least is not None and not least <= value <= (value if most is None else most):
-            allowed = f"of {least} or more" if most is None else f"between {least} and {most}"
-            raise UserError(f"import: {each.name.replace('_', ' ')} {value:g}: choose a number {allowed}")

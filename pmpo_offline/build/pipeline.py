@@ -37,6 +37,11 @@ if TYPE_CHECKING:
     from pmpo_offline.training import Advantages, CandidateSettings, CriticSettings
 
 _SEAL = "sha256"
+_FROM_FILES = "imported from other files or with other settings: add --overwrite to import it again, or give it an --id"
+_FROM_RECIPE = (
+    "built from another recipe or on other versions of the simulators: add --overwrite to build it again, or give the "
+    "recipe an id"
+)
 
 
 @dataclass(frozen=True)
@@ -87,9 +92,7 @@ class Spec:
     score: Mapping[str, JsonValue] = field(default_factory=dict)
     """Settings of what computed the scores."""
     files: Collection[Path] = ()
-    """The source's files, which the dataset must not replace."""
-    otherwise: str = "built from another recipe: add --overwrite to build it again, or give the recipe an id of its own"
-    """End of the refusal where another dataset has this id: what it was made from, and what to do."""
+    """The files of an import, which the dataset must not replace."""
 
 
 @dataclass(frozen=True)
@@ -132,9 +135,15 @@ def is_built(name: str, home: Path | None = None) -> bool:
             return False
         if Path(name).is_dir():
             raise
-        declared = {each.id for each in catalog.datasets()}
+        declared = [declaration.id for declaration in catalog.datasets()]
         raise unknown("dataset", name, {*data.stored_ids(home), *declared}) from None
     return True
+
+
+def require_built(name: str, home: Path | None = None) -> None:
+    """Raise `UserError` unless a dataset, given its id or its path, is built."""
+    if not is_built(name, home):
+        raise UserError(f"dataset {name!r} is declared but not built: run pmpo-offline build-dataset {name}")
 
 
 @contextmanager
@@ -164,12 +173,12 @@ def load_notes(path: Path, *files: Path) -> dict[str, Any] | None:
 
     Raises `PmpoOfflineError` if the notes or one of the files are damaged.
     """
-    if not all(each.exists() for each in (path, *files)):
+    if not all(file.exists() for file in (path, *files)):
         return None
     notes = read_json(path)
     seal = notes.pop(_SEAL, None)
     if seal is not None and seal != _seal(notes, files):
-        names = " or ".join(each.name for each in (*files, path))
+        names = " or ".join(file.name for file in (*files, path))
         raise PmpoOfflineError(
             f"{names} in {path.parent} is damaged (the checksum differs): delete it and run the same command again"
         )
@@ -181,7 +190,7 @@ def _seal(notes: Mapping[str, JsonValue], files: Collection[Path]) -> str:
 
 
 def versions(*names: str) -> dict[str, str]:
-    """Return the installed versions of these packages, for the provenance."""
+    """Return the installed versions of packages, for the provenance."""
     return {name: importlib.metadata.version(name) for name in names}
 
 
@@ -205,10 +214,9 @@ def variant(base: str, changed: Mapping[str, Any]) -> str:
     if not changed:
         return base
     name, _, version = base.rpartition("-")
-    words = [_word(*item) for item in changed.items()]
-    if len(words) == 1 and words[0]:
-        return f"{name}-{words[0]}-{version}"
-    return f"{name}-{hash_json({key: str(value) for key, value in changed.items()})[:8]}-{version}"
+    word = _word(*next(iter(changed.items()))) if len(changed) == 1 else None
+    word = word or hash_json({key: str(value) for key, value in changed.items()})[:8]
+    return f"{name}-{word}-{version}"
 
 
 def _word(name: str, value: Any) -> str | None:
@@ -232,7 +240,7 @@ def _stored(spec: Spec, target: Target) -> Dataset | None:
     found = data.load_dataset(spec.id, home=target.home)
     hashes = found.metadata.provenance.hashes
     if any(hashes.get(name) != value for name, value in {"recipe": spec.digest, **spec.hashes}.items()):
-        raise UserError(f"{spec.id} exists in {found.path}, {spec.otherwise}")
+        raise UserError(f"{spec.id} exists in {found.path}, {_FROM_FILES if spec.files else _FROM_RECIPE} of its own")
     stored = "arrow" if any(name.endswith(".arrow") for name in found.metadata.files) else "hdf5"
     if stored != target.format:
         raise UserError(f"{spec.id} exists as {stored} in {found.path}: add --overwrite to store it as {target.format}")

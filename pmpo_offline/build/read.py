@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from pmpo_offline import data, tasks
-from pmpo_offline.build.options import check_ranges
+from pmpo_offline.build.options import ImportOptions
 from pmpo_offline.build.pipeline import (
     Content,
     Critic,
@@ -79,10 +79,10 @@ def import_dataset(
         UserError: the source cannot be had or represented, or something is unknown, malformed or impossible.
         PmpoOfflineError: the disk refuses.
     """
-    root = data.home() if home is None else home
+    root = home or data.home()
     if id is not None:
         data.dataset_path(id, root)  # refuse a malformed id before anything is read
-    check_ranges({"imbalance": imbalance, "noise": noise, "seed": seed})
+    ImportOptions(label, imbalance, noise, seed).check()
     rule = None if label is None else LabelRule.parse(label)
     found = open_source(str(source))
     of_task, hashes = _task(found, task), found.hashes()
@@ -105,12 +105,8 @@ def import_dataset(
     content = Content(
         table=transitions,
         episodes=ends,
-        settings={
-            "author": found.author,
-            "environment": found.environment and found.environment.id,
-            **recorded.notes,
-        },
-        packages=versions(*dict.fromkeys(("pmpo-offline", "numpy", "torch", *found.packages))),
+        settings={"author": found.author, "environment": found.environment and found.environment.id, **recorded.notes},
+        packages=versions("pmpo-offline", "numpy", "torch", *found.packages),
         references=references,
     )
     spec = Spec(
@@ -125,8 +121,6 @@ def import_dataset(
         raw=raw,
         critic=Critic(settings, candidates, f"judged-{scored}.npz"),
         files=found.files.values(),
-        otherwise="imported from other files or with other settings: add --overwrite to import it again, or give it an "
-        "--id of its own",
     )
     return build(spec, Target(root, format, overwrite))
 

@@ -53,7 +53,7 @@ def import_text(
         PmpoOfflineError: the disk refuses.
     """
     options = options or TextOptions()
-    root = data.home() if home is None else home
+    root = home or data.home()
     if id is not None:
         data.dataset_path(id, root)  # refuse a malformed id before anything is read
     options.check()
@@ -75,8 +75,6 @@ def import_text(
         read=lambda _: texts.read(),
         score={"column": options.score} if options.score else {},
         files=found.files.values(),
-        otherwise="imported from other texts or with other settings: add --overwrite to import it again, or give it an "
-        "--id of its own",
     )
     return build(spec, Target(root, format, overwrite))
 
@@ -169,7 +167,7 @@ class _Texts:
         return Content(
             table=texts,
             settings=settings | {"options": options.changed(), "report": report.content()},
-            packages=versions(*dict.fromkeys(("pmpo-offline", "numpy", *found.packages))),
+            packages=versions("pmpo-offline", "numpy", *found.packages),
             references=found.origin.references if found.origin else None,
         )
 
@@ -180,9 +178,9 @@ class _Texts:
         def read() -> Iterator[tuple[str, Response | Drop]]:
             for row in self.found.rows():
                 report.rows += 1
-                yield from ((row.place, each) for each in self.form.responses(row, reading))
+                yield from ((row.place, response) for response in self.form.responses(row, reading))
 
-        selection = Selection(**{each.name: getattr(self.options, each.name) for each in fields(Selection)})
+        selection = Selection(**{field.name: getattr(self.options, field.name) for field in fields(Selection)})
         kept = select(read(), selection, self.template, report)
         report.labels = reading.meant
         if reading.unused:

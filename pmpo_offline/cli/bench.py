@@ -1,4 +1,4 @@
-"""The command `bench`: train and evaluate the cells of a suite, and print its table."""
+"""The commands bench (train and evaluate the cells of a suite, print the table) and report (compute it again)."""
 
 from __future__ import annotations
 
@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
-from pmpo_offline.cli.console import emit, parse_value, working
-from pmpo_offline.cli.options import Home, Json
+from pmpo_offline.cli.console import Home, Json, parse_value, show, working
 from pmpo_offline.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from pmpo_offline.benchmark import Benchmark
 
 T = TypeVar("T")
-
 
 _option = partial(typer.Option, show_default="the suite's")
 _SETTINGS = typer.Option(
@@ -58,28 +56,42 @@ def bench(
         from pmpo_offline import benchmark
 
         done = benchmark.bench(suite, executor=executor, workers=workers, home=home, **request)
-    show(done, json)
+    _show(done, json)
 
 
-def show(done: Benchmark, as_json: bool) -> None:
+def report(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Output directory of a benchmark.")],
+    json: Json = False,
+) -> None:
+    """Compute the table again from all raw scores in DIR, rewrite report.md, .json and .png there, and print it."""
+    with working():
+        from pmpo_offline.benchmark import report_on
+
+        done = report_on(directory)
+    _show(done, json)
+
+
+def _show(done: Benchmark, as_json: bool) -> None:
     """Print the tables of a benchmark and its failures, which are exit code 1."""
-    if as_json:
-        emit({"rows": done.rows, "raw": str(done.raw), "report": str(done.report), "failures": done.failures})
-    else:
-        from rich.console import Console
-
-        from pmpo_offline.benchmark.report import terminal
-
-        # Piped into a file the tables keep their width instead of being folded at 80 columns.
-        console = Console(width=None if sys.stdout.isatty() else 200)
-        for part in terminal(done.title, done.rows):
-            console.print(part, crop=False)
-        print(f"report: {done.report}")
+    content = {"rows": done.rows, "raw": str(done.raw), "report": str(done.report), "failures": done.failures}
+    show(content, as_json, lambda _: _print(done))
     sys.stdout.flush()  # the table comes first, also where both streams go to one file
     for failure in done.failures:
         print(f"error: {failure}", file=sys.stderr)
     if done.failures:
         raise typer.Exit(1)
+
+
+def _print(done: Benchmark) -> None:
+    from rich.console import Console
+
+    from pmpo_offline.benchmark.report import terminal
+
+    # Piped into a file the tables keep their width instead of being folded at 80 columns.
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    for part in terminal(done.title, done.rows):
+        console.print(part, crop=False)
+    print(f"report: {done.report}")
 
 
 def _list(text: str | None, parse: Callable[[str], T], option: str, values: str) -> list[T] | None:

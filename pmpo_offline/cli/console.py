@@ -1,40 +1,82 @@
-"""Input and output that the commands share: results on stdout, everything else on stderr."""
+"""What commands share: options, progress, and results on stdout; everything else is on stderr."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import json
 import sys
 import time
 import tomllib
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import Field, asdict, fields, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_type_hints
+
+import typer
 
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.files import finite
 from pmpo_offline.runtime.progress import Progress, on_progress
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T")
+R = TypeVar("R")
+Name = Annotated[str, typer.Argument(metavar="ID", help="Id or path of a dataset.")]
+Algo = Annotated[str, typer.Option(help="Name of an algorithm, or its .toml.")]
+Format = Annotated[Literal["arrow", "hdf5"], typer.Option(help="hdf5: a Minari directory, or flat columns.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Home = Annotated[
+    Path | None,
+    typer.Option(
+        help="Where datasets are.", show_default="$PMPO_OFFLINE_DATASETS, else ~/.cache/pmpo_offline/datasets"
+    ),
+]
 SECONDS_BETWEEN_LINES = 10.0
 
 
-@contextlib.contextmanager
-def working() -> Iterator[None]:
-    """Show progress on stderr while something is being done: bars on a terminal, else a line now and then.
+def options_of(model: type[DataclassInstance]) -> Callable[[Callable[..., R]], Callable[..., R]]:
+    """Decorate a command whose parameter `options` is an instance of a dataclass: it gets an option for every field.
 
-    Whatever prints to stdout meanwhile is sent to stderr, because stdout is for the result (`--json`: one object).
+    A field's metadata are keyword arguments of `typer.Option`: help, min, metavar, … A tuple of words is one text with
+    commas.
     """
-    with contextlib.redirect_stdout(sys.stderr):
-        if sys.stderr.isatty():
-            with _bars() as callback, on_progress(callback):
-                yield
-        else:
-            with on_progress(_lines()):
-                yield
+
+    def decorate(command: Callable[..., R]) -> Callable[..., R]:
+        @functools.wraps(command)
+        def filled(**given: Any) -> R:
+            values = {field.name: _value(field, given.pop(field.name)) for field in fields(model)}
+            return command(**given, options=model(**values))
+
+        hints, parameters = get_type_hints(model), []
+        for parameter in inspect.signature(command, eval_str=True).parameters.values():
+            if parameter.name == "options":
+                parameters += [_parameter(field, hints[field.name]) for field in fields(model)]
+            else:
+                parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+        filled.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        filled.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return filled
+
+    return decorate
 
 
-def emit(content: dict[str, Any]) -> None:
-    """Print one JSON object on stdout; numbers that JSON does not know (infinite, not a number) become null."""
-    print(json.dumps(finite(content), allow_nan=False))
+def _parameter(field: Field[Any], kind: Any) -> inspect.Parameter:
+    words = field.default == ()
+    names = [f"--{field.name.replace('_', '-')}"] if isinstance(field.default, bool) else []
+    annotation = Annotated[str | None if words else kind, typer.Option(*names, **field.metadata)]  # type: ignore[valid-type]
+    default = None if words else field.default
+    return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _value(field: Field[Any], given: Any) -> Any:
+    """Return the value of a field, given that of its option."""
+    if field.default == ():
+        return tuple(word for part in (given or "").split(",") if (word := part.strip()))
+    return given
 
 
 def parse_value(text: str) -> Any:
@@ -54,32 +96,28 @@ def assignments(options: list[str] | None, example: str) -> dict[str, Any]:
     """Return the settings of repeated options `--set SETTING=VALUE`; `UserError` if one is malformed or given twice."""
     settings: dict[str, Any] = {}
     for option in options or []:
-        setting, equals, text = option.partition("=")
-        if not (setting and equals and text):
+        setting, equals, value = option.partition("=")
+        if not (setting and equals and value):
             raise UserError(f"--set {option}: write SETTING=VALUE, as in {example}")
         if setting in settings:
             raise UserError(f"--set {option}: {setting} is given twice")
-        settings[setting] = parse_value(text)
+        settings[setting] = parse_value(value)
     return settings
 
 
-def short(value: Any) -> str:
-    """Return a value as people read it: numbers with four digits, a dash for None."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return f"{value:.4g}"
-    return "–" if value is None else str(value)
+@contextlib.contextmanager
+def working() -> Iterator[None]:
+    """Show progress on stderr while something is being done: bars on a terminal, else a line now and then.
 
-
-def print_lines(lines: Mapping[str, Any]) -> None:
-    """Print names and values (strings or rich texts) in two columns on stdout."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table.grid(padding=(0, 2))
-    for name, value in lines.items():
-        table.add_row(name, value)
-    # Piped into a file it is not folded at 80 columns.
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    Whatever prints to stdout meanwhile is sent to stderr, because stdout is for the result (`--json`: one object).
+    """
+    with contextlib.redirect_stdout(sys.stderr):
+        if sys.stderr.isatty():
+            with _bars() as callback, on_progress(callback):
+                yield
+        else:
+            with on_progress(_lines()):
+                yield
 
 
 @contextlib.contextmanager
@@ -104,12 +142,50 @@ def _bars() -> Iterator[Progress]:
 
 
 def _lines() -> Progress:
-    due = 0.0
+    next_line = 0.0
 
     def progress(stage: str, done: int, total: int) -> None:
-        nonlocal due
-        if time.monotonic() >= due:
+        nonlocal next_line
+        if time.monotonic() >= next_line:
             print(f"{stage}: {done}/{total}", file=sys.stderr, flush=True)
-            due = time.monotonic() + SECONDS_BETWEEN_LINES
+            next_line = time.monotonic() + SECONDS_BETWEEN_LINES
 
     return progress
+
+
+def show(content: T, as_json: bool, render: Callable[[T], None]) -> None:
+    """Print the result of a command: one JSON object (infinities and NaN are null), or what `render` prints."""
+    if as_json:
+        plain = asdict(content) if is_dataclass(content) and not isinstance(content, type) else content
+        print(json.dumps(finite(plain), allow_nan=False))
+    else:
+        render(content)
+
+
+def readable(value: Any, digits: int = 4) -> str:
+    """Return a value as people read it: floats with `digits` digits, 1,000, yes and no, a dash for None."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {readable(inner, digits)}" for key, inner in value.items())
+    if value is None or isinstance(value, bool):
+        return {None: "–", True: "yes", False: "no"}[value]
+    return f"{value:.{digits}g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def print_lines(content: Mapping[str, Any]) -> None:
+    """Print names and values in two columns; of mappings, their items below."""
+    rows: list[tuple[str, str]] = []
+    for name, value in content.items():
+        if isinstance(value, Mapping) and value:
+            rows += [(name, ""), *((f"  {key}", readable(inner, digits=6)) for key, inner in value.items())]
+        else:
+            first, *more = readable(value, digits=6).splitlines() or [""]
+            rows += [(name, first), *(("", line) for line in more)]
+    print_columns(rows)
+
+
+def print_columns(rows: Iterable[Sequence[str]]) -> None:
+    """Print rows of texts in columns; colours are for terminals."""
+    rows = list(rows)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        typer.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())

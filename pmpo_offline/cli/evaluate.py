@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from pmpo_offline.cli.console import emit, short, working
-from pmpo_offline.cli.options import Home, Json, options_of
+from pmpo_offline.cli.console import Home, Json, options_of, print_columns, readable, show, working
 from pmpo_offline.evaluation.options import EvaluationOptions
 
 MEASURES = {
@@ -39,53 +37,45 @@ def evaluate(
         from pmpo_offline.evaluation.runs import evaluate_run
 
         found = evaluate_run(run, options, home)
-    if json:
-        emit(found)
-    else:
-        _show(found)
+    show(found, json, _print)
 
 
-def _show(found: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    # Piped into a file it is not folded at 80 columns.
-    console = Console(width=None if sys.stdout.isatty() else 200)
-    settings = ", ".join(f"{name} {short(value)}" for name, value in found["settings"].items())
-    print(f"{found['algorithm']}{f' ({settings})' if settings else ''}, seed {found['seed']}, on {found['dataset']}")
+def _print(found: dict[str, Any]) -> None:
+    settings = f" ({readable(found['settings'])})" if found["settings"] else ""
+    print(f"{found['algorithm']}{settings}, seed {found['seed']}, on {found['dataset']}")
     if found["kind"] != "responses":
-        print(f"{found['episodes']} episodes: return {short(found['return'])} ± {short(found['return_error'])}", end="")
-        print(f", normalized {short(found['normalized'])}, success {short(found['success'])}", end="")
-        print(f", length {short(found['length'])}")
+        scores = {name: readable(found[name]) for name in ("normalized", "success", "length")}
+        score = f"return {readable(found['return'])} ± {readable(found['return_error'])}, {readable(scores)}"
+        print(f"{found['episodes']} episodes: {score}")
         return
-    table = Table("", "policy", f"reference ({found['model']})", box=None, pad_edge=False)
+    rows = [("", "policy", f"reference ({found['model']})")]
     for name, title in MEASURES.items():
-        error = f" ± {short(found['policy']['reward_error'])}" if name == "reward" else ""
-        ours, theirs = (short(found[side][name]) for side in ("policy", "reference"))
-        table.add_row(title, ours + (error if ours != "–" else ""), theirs)
-    console.print(table)
+        ours, theirs = found["policy"][name], found["reference"][name]
+        error = f" ± {readable(found['policy']['reward_error'])}" if name == "reward" and ours is not None else ""
+        rows.append((title, readable(ours) + error, readable(theirs)))
+    print_columns(rows)
     implicit = found["implicit"]
     print(f"{found['prompts']} held-out prompts × {found['samples']}; implicit reward: accuracy ", end="")
-    print(f"{short(implicit['accuracy'])} over {implicit['pairs']} pairs, AUC {short(implicit['auc'])}")
+    print(f"{readable(implicit['accuracy'])} over {implicit['pairs']} pairs, AUC {readable(implicit['auc'])}")
     if found["judge"]:
-        for line in _verdict(found["judge"]):
-            print(line)
+        _print_judge(found["judge"])
     for note in found["notes"]:
-        console.print(Text(f"note: {note}"))
+        print(f"note: {note}")
     print(f"samples: {found['output']}")
 
 
-def _verdict(judge: dict[str, Any]) -> list[str]:
-    samples, labels = judge["samples"], judge["labels"]
-    return [
+def _print_judge(judge: dict[str, Any]) -> None:
+    samples, pairs, single = judge["samples"], judge["labels"]["pairs"], judge["labels"]["single"]
+    print(
         f"judge {judge['name']}: win rate over the reference {_rate(samples)}, position bias "
-        f"{short(samples['first'])} (0.5 is none); good by themselves {short(samples['accepted'])}, the reference's "
-        f"{short(samples['reference_accepted'])} ({samples['unparsed_single']} unreadable)",
-        f"judge against the labels: prefers the accepted response {_rate(labels['pairs'])}; single verdicts: accuracy "
-        f"{short(labels['single']['accuracy'])}, Cohen's kappa {short(labels['single']['kappa'])} of "
-        f"{labels['single']['n']} ({labels['single']['unparsed']} unreadable)",
-    ]
+        f"{readable(samples['first'])} (0.5 is none); good by themselves {readable(samples['accepted'])}, the "
+        f"reference's {readable(samples['reference_accepted'])} ({samples['unparsed_single']} unreadable)"
+    )
+    print(
+        f"judge against the labels: prefers the accepted response {_rate(pairs)}; single verdicts: accuracy "
+        f"{readable(single['accuracy'])}, Cohen's kappa {readable(single['kappa'])} of {single['n']} "
+        f"({single['unparsed']} unreadable)"
+    )
 
 
 def _rate(pairs: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from pmpo_offline import __version__
-from pmpo_offline.cli import behavior, bench, build_dataset, datasets, doctor, evaluate, export, import_, report, train
+from pmpo_offline.cli import bench, datasets, evaluate, train
 from pmpo_offline.runtime.errors import PmpoOfflineError
 
 app = typer.Typer(
@@ -22,22 +22,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("build-dataset")(build_dataset.build_dataset)
+app.command("build-dataset")(datasets.build_dataset)
 app.command("bench")(bench.bench)
 app.command("list")(datasets.list_names)
-app.command("show")(datasets.show)
+app.command("show")(datasets.show_dataset)
 app.command("verify")(datasets.verify)
-app.command("report")(report.report)
-app.command("doctor")(doctor.doctor)
-app.command("import", cls=import_.Command)(import_.import_)
-app.command("export", cls=export.Command)(export.export)
+app.command("report")(bench.report)
+app.command("doctor")(train.doctor)
+app.command("import", cls=datasets.with_epilog(datasets.formats_in))(datasets.import_)
+app.command("export", cls=datasets.with_epilog(datasets.formats_out))(datasets.export)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
-app.command("train-behavior")(behavior.train_behavior)
+app.command("train-behavior")(train.train_behavior)
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         print(f"pmpo-offline {__version__}")
         raise typer.Exit
 

@@ -1,35 +1,45 @@
-"""The command that trains one run: train."""
+"""The commands that train, or tell before whether training can work: train, doctor, train-behavior."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pmpo_offline.cli.console import assignments, emit, print_lines, short, working
-from pmpo_offline.cli.options import Home, Json
+from pmpo_offline.cli.console import Algo, Home, Json, assignments, parse_value, print_lines, readable, show, working
+from pmpo_offline.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from pmpo_offline.online.behavior import BehaviorResult
+    from pmpo_offline.training.doctor import Diagnosis
+    from pmpo_offline.training.run import Run
 
 SHOWN = ("loss", "kl", "rewards/margins", "rewards/accuracies", "logps/chosen", "logps/rejected", "logp", "accept_logp")
 """Metrics that are printed; run.json has all."""
+ALWAYS = ("alpha", "beta", "normalize")
+"""Settings that doctor prints even where they are the objective's defaults."""
+COLOURS = {"bounded": "green", "ready": "green", "at the edge": "yellow", "unbounded": "red", "cannot learn": "red"}
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="SETTING=VALUE",
+        help="Of the objective or of its training, as in beta=0.5 or learning_rate=1e-4; repeatable.",
+    ),
+]
+Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of all random numbers.")]
 
 
 def train(
     name: Annotated[str, typer.Option("--dataset", metavar="ID", help="Id or path of a dataset, or a declared one.")],
-    algo: Annotated[str, typer.Option(help="Name of an algorithm, or its .toml.")] = "pmpo",
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="SETTING=VALUE",
-            help="Of the objective or of its training, as in beta=0.5 or learning_rate=1e-4; repeatable.",
-        ),
-    ] = None,
+    algo: Algo = "pmpo",
+    settings: Settings = None,
     model: Annotated[
         str | None,
         typer.Option(help="A language model: its name, directory or hub id.", show_default="the responses' own"),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of all chance.")] = 0,
+    seed: Seed = 0,
     steps: Annotated[
         int | None, typer.Option("--steps", "--updates", min=1, help="Gradient steps.", show_default="the algorithm's")
     ] = None,
@@ -50,34 +60,134 @@ def train(
         from pmpo_offline.training.run import Run, train_run
 
         dataset = load_dataset(name, home=home) if is_built(name, home) else build_dataset(name, home=home)
-        place = output or _place(dataset.metadata.id, algo, chosen, seed, steps, shuffle_labels)
         run = Run(dataset, algo, chosen, seed, steps, model, shuffle_labels)
+        place = output or _place(run)
         record = train_run(run, place, home)
-    if json:
-        emit({**{key: value for key, value in record.items() if key != "history"}, "output": str(place)})
-    else:
-        _show(record, place)
+    show({key: value for key, value in record.items() if key != "history"} | {"output": str(place)}, json, _print_run)
 
 
-def _place(dataset: str, algo: str, settings: dict[str, Any], seed: int, steps: int | None, shuffled: bool) -> Path:
+def _place(run: Run) -> Path:
     """Return the default directory of a run, named by its settings."""
-    parts = [Path(algo).stem, *(f"{name}={settings[name]}" for name in sorted(settings))]
-    parts += [f"steps={steps}"] * (steps is not None) + ["shuffled"] * shuffled + [f"seed{seed}"]
-    return Path("runs") / dataset.replace("/", "-") / "-".join(parts)
+    parts = [Path(str(run.algorithm)).stem, *(f"{name}={run.settings[name]}" for name in sorted(run.settings))]
+    parts += [f"steps={run.steps}"] * (run.steps is not None) + ["shuffled"] * run.shuffle_labels + [f"seed{run.seed}"]
+    return Path("runs") / run.dataset.metadata.id.replace("/", "-") / "-".join(parts)
 
 
-def _show(record: dict[str, Any], output: Path) -> None:
-    metrics = record["metrics"]
-    beta, bound = record["settings"].get("beta"), None if record["bound"] is None else float(record["bound"])
+def _print_run(record: dict[str, Any]) -> None:
+    beta, bound, training = record["settings"].get("beta"), record["bound"], record["training"]
     lines = {
         "dataset": record["dataset"],
         "algorithm": record["algorithm"] + (" (shuffled labels)" if record["shuffle_labels"] else ""),
-        "settings": ", ".join(f"{name} {short(value)}" for name, value in record["settings"].items()) or "–",
+        "settings": readable(record["settings"]) or "–",
         **({"model": record["model"]} if "model" in record else {}),
         "seed": str(record["seed"]),
-        "steps": f"{record['training'].get('steps', record['training'].get('updates')):,}",
-        **({"β ≥ bound": f"{short(beta)} {'≥' if beta >= bound else '<'} {short(bound)}"} if bound is not None else {}),
-        **{metric: short(metrics[metric]) for metric in SHOWN if metric in metrics},
-        "learned": str(output / record.get("adapter", record.get("policy", ""))),
+        "steps": training.get("steps", training.get("updates")),
     }
-    print_lines(lines)
+    if bound is not None:
+        lines["β ≥ bound"] = f"{readable(beta)} {'≥' if beta >= float(bound) else '<'} {readable(float(bound))}"
+    lines |= {metric: readable(record["metrics"][metric]) for metric in SHOWN if metric in record["metrics"]}
+    print_lines({**lines, "learned": str(Path(record["output"]) / record.get("adapter", record.get("policy", "")))})
+
+
+def doctor(
+    name: Annotated[str, typer.Argument(metavar="DATASET", help="Id or path of a dataset.")],
+    algo: Algo = "pmpo",
+    alpha: Annotated[float | None, typer.Option(help="Weight of the accepts.", show_default="as declared")] = None,
+    beta: Annotated[
+        str | None,
+        typer.Option(help="A number, or a multiple of its bound such as 1.05x.", show_default="as declared"),
+    ] = None,
+    normalize: Annotated[
+        str | None, typer.Option(metavar="joint|set", help="How PMPO averages.", show_default="as declared")
+    ] = None,
+    settings: Settings = None,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Say whether an algorithm's settings suit a dataset: classes, the bound on β, verdict, suggestion."""
+    from pmpo_offline.build import require_built
+    from pmpo_offline.data import load_dataset
+    from pmpo_offline.declarations import catalog
+
+    require_built(name, home)
+    chosen = assignments(settings, "divergence=reverse")
+    options = {"alpha": alpha, "beta": None if beta is None else parse_value(beta), "normalize": normalize}
+    given = {option: value for option, value in options.items() if value is not None}
+    for option in given.keys() & chosen.keys():
+        raise UserError(f"{option} is given by --{option} and by --set: leave one of them out")
+    with working():
+        from pmpo_offline.training.doctor import diagnose
+
+        dataset = load_dataset(name, home=home)
+        found = diagnose(dataset, catalog.algorithm(algo, catalog.family(dataset.metadata.task)), chosen | given)
+    show(found, json, _print_diagnosis)
+
+
+def _print_diagnosis(found: Diagnosis) -> None:
+    from pmpo_offline.declarations import OBJECTIVES
+
+    def known(value: Any, text: str = "{}") -> str | None:
+        return None if value is None else text.format(readable(value))
+
+    usual = OBJECTIVES[found.objective].settings
+    shown = {name: value for name, value in found.settings.items() if name in ALWAYS or value != usual[name]}
+    factor = known(found.factor, ": β is {} times its bound") or ""
+    counts = {"accepted": found.accepted, "rejected": found.rejected, "unlabelled": found.unlabelled}
+    lines = {
+        "dataset": found.dataset,
+        "algorithm": f"{found.algorithm} ({readable(shown)})" if shown else found.algorithm,
+        f"trains on {found.trains_on}": ", ".join(f"{count:,} {name}" for name, count in counts.items()),
+        "accepted share": readable(found.accepted_share),
+        "reject mass": f"{readable(found.reject_mass)} before balancing, {readable(found.labelled_reject_mass)} after",
+        "reject share": known(found.reject_share, "{} of the labelled"),
+        "pairs": known(found.pairs),
+        "w_D / w_U": known(found.weight_ratio, f"{{}}, advised {' to '.join(map(readable, found.weight_range or ()))}"),
+        "β ≥": readable(found.bounds) or None,
+        "β, collapse": known(found.collapse, "at most {}"),
+        "β ≥, flipped labels": known(found.noise_bound),
+        "β >, one Gaussian": known(found.gaussian_bound),
+        "verdict": typer.style(found.verdict + factor, fg=COLOURS[found.verdict]),
+        "suggested β": known(found.suggested_beta),
+        "notes": "\n".join(found.notes) or None,
+    }
+    print_lines({name: value for name, value in lines.items() if value is not None})
+
+
+def train_behavior(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="A control task, as in cheetah-run.")],
+    algo: Annotated[
+        str | None, typer.Option(help="Name of a learner.", show_default="ppo; clone where a script solves the task")
+    ] = None,
+    seed: Seed = 0,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Control steps to train for.", show_default="the learner's")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0, help="Stop after this many, of processor time.", show_default="no limit")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Directory of the policies.", show_default="behaviors/TASK")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh/--resume", help="Start again, or resume.")] = False,
+    json: Json = False,
+) -> None:
+    """Train the policies that collect a control task's datasets: medium, the way there (replay) and expert."""
+    with working():
+        from pmpo_offline.online import behavior
+
+        done = behavior.train_behavior(task, algo, seed=seed, steps=steps, minutes=minutes, output=output, fresh=fresh)
+    show(done, json, _print_behavior)
+
+
+def _print_behavior(done: BehaviorResult) -> None:
+    medium = "not reached" if done.medium is None else f"{done.medium:.1f}"
+    expert = "not measured" if done.expert is None else f"{done.expert:.1f} ± {done.expert_std:.1f}"
+    print(f"{done.task} by {done.algo}, seed {done.seed}: {done.steps:,} of {done.planned:,} control steps")
+    print(f"return: random {done.random:.1f}, medium {medium}, expert {expert}", end="")
+    print(f" (target {done.target:g}), {done.cpu_seconds / 60:.1f} minutes of the processor")
+    if not done.finished:
+        print("stopped early: run the same command again to resume")
+    elif done.medium is None:
+        print(f"no policy was medium, so that none was written: train --fresh for more --steps than {done.planned:,}")
+    if done.medium is not None:
+        print(f"medium, replay and expert.safetensors are in {done.path}")

@@ -102,7 +102,7 @@ def test_help_starts_without_anything_heavy(arguments):
         ),
         (["bench", "--set", "pmpo.beta"], "--set pmpo.beta: write ALGO.SETTING=VALUES"),
         (["bench", "--algos", "pmop"], "unknown algorithm"),
-        (["build-dataset", "--format", "hdf"], "unknown format 'hdf': did you mean hdf5?"),
+        (["build-dataset", "--format", "hdf"], "'hdf' is not one of 'arrow', 'hdf5'"),
         (["show"], "Missing argument 'ID'"),
         (["show", "test/smal-v0"], "unknown dataset 'test/smal-v0': did you mean test/small-v0?"),
         (["verify", "test/smal-v0"], "unknown dataset 'test/smal-v0': did you mean test/small-v0?"),
@@ -245,7 +245,7 @@ def test_stdout_is_for_the_result_alone(command, capsys):
             warnings.warn("be\n careful", stacklevel=1)
             for done in range(1000):
                 progress.report("training", done, 1000)
-        console.emit({"share": float("inf"), "rows": [{"low": float("nan"), "high": 1.5}]})
+        console.show({"share": float("inf"), "rows": [{"low": float("nan"), "high": 1.5}]}, True, print)
 
     with warnings.catch_warnings():
         warnings.simplefilter("always")
