@@ -88,7 +88,8 @@ class Objective:
     exempt: Mapping[str, str] = field(default_factory=dict)
     """Laws that it does not obey, with the reason. The laws of tests/objectives/test_laws.py that can be named:
     "exact stacking" (a run in a stack equals the run alone to the last bit), "rejects sink" (their gradient lowers
-    them), "extreme values" (log-probabilities of 1e30 leave loss and gradient finite, else of 1e15)."""
+    them), "extreme values" (log-probabilities of 1e30 leave loss and gradient finite, else of 1e15), "gradient
+    everywhere" (every labelled row and pair has one: a hinge has none beyond its margin)."""
 
     @property
     def settings(self) -> dict[str, Any]:
