@@ -13,6 +13,7 @@ end-of-sequence token follows a completion, as in TRL.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,8 +78,10 @@ def dataset_of(rows: Iterable[Mapping[str, Any]], tokenizer: PreTrainedTokenizer
                 raise UserError(f"{where}: texts and conversations do not go together: take one form for all rows")
             is_chat = not isinstance(row[column], str)
         is_paired = len(scores) > 1
+        rendering = _rendering(row)
         for column, score in scores.items():
-            found.append((*_texts(row["prompt"], row[column], tokenizer, f"{where}, {column}"), score, number))
+            texts = _texts(row["prompt"], row[column], tokenizer, rendering, f"{where}, {column}")
+            found.append((*texts, score, number))
     if not found:
         raise UserError(f"{name} has no rows")
     return _in_memory(found, name, ends=not is_chat, paired=bool(is_paired))
@@ -87,11 +90,12 @@ def dataset_of(rows: Iterable[Mapping[str, Any]], tokenizer: PreTrainedTokenizer
 def _with_prompt(row: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return a row of two conversations with the messages that both begin with as its prompt; any other as it is."""
     chosen, rejected = row.get("chosen"), row.get("rejected")
-    if row.get("prompt") is not None or not (isinstance(chosen, list) and isinstance(rejected, list)):
-        return row
+    if isinstance(row.get("prompt"), list | tuple) or not (isinstance(chosen, list) and isinstance(rejected, list)):
+        return row  # a text beside conversations repeats what they begin with, as in UltraFeedback
     shared = 0
     while shared < min(len(chosen), len(rejected)) and chosen[shared] == rejected[shared]:
         shared += 1
+    shared -= shared == len(chosen) == len(rejected)  # equal replies are replies
     if not shared:
         return row
     return {**row, "prompt": chosen[:shared], "chosen": chosen[shared:], "rejected": rejected[shared:]}
@@ -113,14 +117,26 @@ def _scores(row: Mapping[str, Any], where: str) -> dict[str, float | None]:
     return {"completion": None if label is None else float(label)}
 
 
-def _texts(prompt: Any, completion: Any, tokenizer: PreTrainedTokenizerBase, where: str) -> tuple[str, str]:
+def _rendering(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a row gives its chat template beside the messages: tools, as JSON too, and its own settings."""
+    tools = row.get("tools")
+    tools = json.loads(tools) if isinstance(tools, str) and tools.strip() else tools
+    return {"tools": tools or None, **(row.get("chat_template_kwargs") or {})}
+
+
+def _texts(
+    prompt: Any, completion: Any, tokenizer: PreTrainedTokenizerBase, rendering: dict[str, Any], where: str
+) -> tuple[str, str]:
     """Return prompt and completion as plain text."""
     if not isinstance(prompt, str):
         if not getattr(tokenizer, "chat_template", None):
             raise UserError(f"{where}: a conversation needs a chat template, and the tokenizer has none: give texts")
+        turns = [turn for turn in completion if isinstance(turn, Mapping)]
+        if not any(turn.get("tool_calls") or str(turn.get("content") or "").strip() for turn in turns):
+            raise UserError(f"{where}: its completion is empty: leave it out")
         try:
-            head = tokenizer.apply_chat_template(list(prompt), tokenize=False, add_generation_prompt=True)
-            whole = tokenizer.apply_chat_template([*prompt, *completion], tokenize=False)
+            head = tokenizer.apply_chat_template(list(prompt), tokenize=False, add_generation_prompt=True, **rendering)
+            whole = tokenizer.apply_chat_template([*prompt, *completion], tokenize=False, **rendering)
         except Exception as error:  # templates are programs of the model's own and raise anything
             raise UserError(f"{where}: the chat template refuses it: {first_line(error)}") from None
         if not whole.startswith(head):

@@ -73,6 +73,10 @@ def test_conversations_without_a_prompt_share_their_first_messages() -> None:
     implied = dataset_of([{"chosen": [asked, good], "rejected": [asked, bad]}], own)
     plain = dataset_of([{"prompt": "ab=", "chosen": "ba", "rejected": "a"}], own)
     assert tokens_of(implied, own).tokens == tokens_of(plain, own).tokens
+    beside = dataset_of([{"prompt": "ab", "chosen": [asked, good], "rejected": [asked, bad]}], own)
+    assert beside.table.equals(implied.table)
+    equal = dataset_of([{"chosen": [asked, good], "rejected": [asked, good]}], own)
+    assert equal.table["completion"].to_pylist() == ["ba</s>"] * 2
     with pytest.raises(UserError, match="row 0, rejected: its completion is empty"):
         dataset_of([{"chosen": [asked, good], "rejected": [asked]}], own)
     with pytest.raises(UserError, match="row 0 has chosen, rejected: it needs prompt"):
@@ -143,3 +147,14 @@ def test_a_conversation_needs_a_template_and_a_prompt_needs_room() -> None:
     cut = tokenize_responses(rows, tokenizer(), 11).tokens[0]
     assert len(cut.completion) == 2
     assert tokenizer().eos_token_id not in cut.completion
+
+
+def test_tools_and_settings_of_a_row_reach_its_template() -> None:
+    own = tokenizer()
+    own.chat_template = "{% if tools %}{{ tools[0]['name'] }}{% endif %}{{ mark }}" + TEMPLATE
+    asked, good = {"role": "user", "content": "ab"}, {"role": "assistant", "content": "ba"}
+    row = {"prompt": [asked], "completion": [good], "label": True, "chat_template_kwargs": {"mark": "!"}}
+    for tools, written in (([{"name": "f"}], "f!ab="), ('[{"name": "f"}]', "f!ab="), (None, "!ab="), ("[]", "!ab=")):
+        assert dataset_of([row | {"tools": tools}], own).table["prompt"].to_pylist() == [written]
+    with pytest.raises(UserError, match="row 0, completion: its completion is empty"):
+        dataset_of([row | {"completion": [{"role": "assistant", "content": " "}]}], own)

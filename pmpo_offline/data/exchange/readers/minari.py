@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import JsonValue
 
 from pmpo_offline.data import Experience
 from pmpo_offline.data.exchange.origin import origin
@@ -144,7 +145,9 @@ def _read(folder: Path, said: dict[str, Any], knows_success: bool) -> Recorded:
             for column, values in zip(columns, vars(content).values(), strict=True):
                 column.append(values)
     progress.report("read episodes", count, count)
-    bounds = [[float(x) if np.isfinite(x) else None for x in bound] for bound in (low, high)]  # as JSON has numbers
+    bounds: list[JsonValue] = [
+        [float(x) if np.isfinite(x) else None for x in bound] for bound in (low, high)
+    ]  # as JSON has numbers
     # Joined and freed one after the other: one column at most is in memory twice.
     experience = Experience(*(np.concatenate(columns.pop(0)) for _ in fields(Experience)))
     return Recorded(experience, {"rewards": True, "success": known, "action_low_high": bounds})
