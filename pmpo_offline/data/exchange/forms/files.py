@@ -14,7 +14,7 @@ import sys
 import textwrap
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -168,11 +168,16 @@ def _csv(source: _File) -> Iterator[Row]:
             "iconv -f latin1 -t utf-8"
         ) from None
     names, *records = _records(text, source)
-    header = [name or "" for name in names]
-    if twice := [name for place, name in enumerate(header) if name in header[:place]]:
-        raise UserError(f"{source.path} has several columns called {twice[0]}: rename them, or leave all but one out")
+    header = _unique([name or "" for name in names], source)
     for number, fields in enumerate(records, 1):
         yield Row(dict(zip(header, fields, strict=True)), f"{source.name}, row {number}")
+
+
+def _unique(names: list[str], source: _File) -> list[str]:
+    """Return the names of columns; `UserError` for two of one name."""
+    if twice := [name for place, name in enumerate(names) if name in names[:place]]:
+        raise UserError(f"{source.path} has several columns called {twice[0]}: rename them, or leave all but one out")
+    return names
 
 
 def _records(text: str, source: _File) -> list[list[str | None]]:
@@ -181,19 +186,15 @@ def _records(text: str, source: _File) -> list[list[str | None]]:
     Fields are separated by what separates the columns' names, and quotes inside quotes are doubled or, as Spark writes
     them, escaped by backslashes.
     """
-    first = text.lstrip("\r\n").partition("\n")[0]
-    separator = max(",;\t", key=first.count)
+    separator = max(",;\t", key=text.lstrip("\r\n").partition("\n")[0].count)
     try:
         return _split(text, separator, source)
     except csv.Error as error:
-        if '\\"' not in text:
-            raise ValueError(error) from None
-        try:
-            return _split(
-                re.sub(r'\\(["\\])', lambda match: {'"': '""'}.get(match[1], match[1]), text), separator, source
-            )
-        except csv.Error:
-            raise ValueError(error) from None
+        unescaped = re.sub(r'\\(["\\])', lambda match: {'"': '""'}.get(match[1], match[1]), text)
+        if '\\"' in text:
+            with suppress(csv.Error):
+                return _split(unescaped, separator, source)
+        raise ValueError(error) from None
 
 
 def _split(text: str, separator: str, source: _File) -> list[list[str | None]]:
@@ -239,11 +240,10 @@ def _arrow(source: _File) -> Iterator[Row]:
 def _batches(source: _File, batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[Row]:
     said = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
     classes = class_names(said.get("info", {}).get("features", {}))
-    number = 0
-    for batch in batches:
-        for values in batch.to_pylist():
-            number += 1
-            yield Row(named(values, classes), f"{source.name}, row {number}")
+    _unique(schema.names, source)
+    rows = (values for batch in batches for values in batch.to_pylist())
+    for number, values in enumerate(rows, 1):
+        yield Row(named(values, classes), f"{source.name}, row {number}")
 
 
 _READERS: Mapping[str, Callable[[_File], Iterator[Row]]] = {

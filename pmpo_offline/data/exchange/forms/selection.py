@@ -82,25 +82,24 @@ class Report:
         self.first.setdefault(reason, place)
 
     def content(self) -> dict[str, JsonValue]:
-        """Return everything, as dataset.json keeps it."""
-        said: dict[str, JsonValue] = {"form": self.form}
-        if self.template:
-            said["template"] = self.template
-        said |= {"rows": self.rows, "responses": self.responses, "kept": self.train + self.test}
-        said |= {"prompts": self.prompts, "train": self.train, "test": self.test}
-        if self.own_split:
-            said["split"] = "as in the source"
-        if self.labels:
-            said["labels"] = dict(self.labels)
-        if self.languages:
-            said["languages"] = dict(self.languages.most_common())
-        if self.redacted:
-            said["redacted"] = self.redacted
-        if self.contradicting:
-            said["contradicting"] = self.contradicting
-        said["dropped"] = dict(self.dropped.most_common())
-        said["first_dropped"] = dict(self.first)
-        return said
+        """Return everything, as dataset.json keeps it; what did not occur is left out."""
+        counts: dict[str, JsonValue] = {"rows": self.rows, "responses": self.responses, "kept": self.train + self.test}
+        counts |= {"prompts": self.prompts, "train": self.train, "test": self.test}
+        found: dict[str, JsonValue] = {
+            "split": "as in the source" if self.own_split else None,
+            "labels": dict(self.labels),
+            "languages": dict(self.languages.most_common()),
+            "redacted": self.redacted,
+            "contradicting": self.contradicting,
+        }
+        return {
+            "form": self.form,
+            **({"template": self.template} if self.template else {}),
+            **counts,
+            **{name: value for name, value in found.items() if value},
+            "dropped": dict(self.dropped.most_common()),
+            "first_dropped": dict(self.first),
+        }
 
 
 class Kept(NamedTuple):
@@ -259,28 +258,27 @@ def _once(found: Iterable[Found], report: Report) -> Iterator[Found]:
 
 def _contradicting(kept: list[Kept]) -> int:
     """Count the responses of which equal ones are both accepted and rejected."""
-    scores: dict[tuple[str, str], Counter[float]] = {}
+    scores: dict[tuple[str, str], list[float]] = {}
     for each in kept:
         if abs(each.response.score) == 1:
-            scores.setdefault((each.prompt, each.completion), Counter())[each.response.score] += 1
-    return sum(counts.total() for counts in scores.values() if len(counts) > 1)
+            scores.setdefault((each.prompt, each.completion), []).append(each.response.score)
+    return sum(len(values) for values in scores.values() if len(set(values)) > 1)
 
 
 def _unrepeated(found: list[Found], report: Report) -> Iterator[Found]:
-    groups: dict[tuple[str, str], list[int]] = {}
-    for index, (_, each) in enumerate(found):
-        key = (" ".join(each.prompt.split()), " ".join(each.completion.split()))
-        groups.setdefault(key, []).append(index)
+    groups: dict[tuple[str, str], list[Found]] = {}
+    for place, kept in found:
+        key = (" ".join(kept.prompt.split()), " ".join(kept.completion.split()))
+        groups.setdefault(key, []).append((place, kept))
     for same in groups.values():
-        known = [index for index in same if not math.isnan(found[index][1].response.score)]
-        scores = {found[index][1].response.score for index in known}
-        keep = (known or same)[0] if len(scores) <= 1 else None
-        for index in same:
-            if index == keep:
-                yield found[index]
+        known = [one for one in same if not math.isnan(one[1].response.score)]
+        agree = len({kept.response.score for _, kept in known}) <= 1
+        first = (known or same)[0]
+        for one in same:
+            if agree and one is first:
+                yield one
             else:
-                why = "duplicate" if keep is not None else "duplicate with a contradicting score"
-                report.drop(why, found[index][0])
+                report.drop("duplicate" if agree else "duplicate with a contradicting score", one[0])
 
 
 def _split(kept: list[Kept], test_share: float | None, report: Report) -> list[str]:
@@ -289,11 +287,12 @@ def _split(kept: list[Kept], test_share: float | None, report: Report) -> list[s
     sides = ["test" if side_of(each.response.prompt) < share else "train" for each in kept]
     if test_share is not None:
         return sides
-    own = [each.response.split for each in kept]
-    report.own_split = {"train", "test"} <= set(own) and not any(each.response.stored for each in kept)
+    report.own_split = {"train", "test"} <= {each.response.split for each in kept} and not any(
+        each.response.stored for each in kept
+    )
     return [
-        each.response.stored[2] if each.response.stored else (own_side if report.own_split else None) or side
-        for each, own_side, side in zip(kept, own, sides, strict=True)
+        each.response.stored[2] if each.response.stored else (each.response.split if report.own_split else None) or side
+        for each, side in zip(kept, sides, strict=True)
     ]
 
 
