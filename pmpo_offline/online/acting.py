@@ -98,7 +98,7 @@ class ActingLearner(nn.Module):
     """(A,)."""
     optimizer: torch.optim.Adam
     weights: list[Tensor]
-    """All that the optimizer moves."""
+    """The weights that the optimizer moves."""
 
     def __init__(self, rules: Rules, seed: int, beginnings: int, episodes: int) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ class ActingLearner(nn.Module):
         """Make the optimizer of weights, whose moments are part of the state."""
         self.weights = list(weights)
         self.optimizer = torch.optim.Adam(self.weights, learning_rate, eps=eps, fused=True)
-        keep_state(self, **{f"moment_{i}": moment for i, moment in enumerate(allocate_moments(self.optimizer))})
+        keep_state(self, moments=allocate_moments(self.optimizer))
 
     def _reset(self, over: Bools) -> None:
         """Begin the episodes that are over, (n,), again."""
@@ -200,7 +200,7 @@ class VectorEnv(nn.Module):
 
     @property
     def end(self) -> Tensor:
-        """Whether each observation is the final one of an episode, as in `replay`, (R, E), uint8."""
+        """GOES_ON, or the reason why this is an episode's final observation, (R, E), uint8; see `replay`."""
         return torch.from_numpy(self._end.copy()).view(self._shape)
 
     def step(self, action: Tensor) -> Tensor:

@@ -55,7 +55,7 @@ TARGETS = {
 }
 """The return that an expert should reach, and by which medium is defined."""
 MEDIUM = 0.4
-"""How far from random to the target a medium policy is."""
+"""Share of the way from random to the target that a medium policy has come."""
 
 
 class Learner(Protocol):
@@ -71,7 +71,7 @@ class Learner(Protocol):
 
     @property
     def settings(self) -> Mapping[str, JsonValue]:
-        """All that the training depends on beside task and seed, as JSON values."""
+        """The settings of the training, complete, as JSON values."""
         ...
 
     def advance(self) -> dict[str, float]:
@@ -238,16 +238,13 @@ class _Training:
 
     def _finish(self) -> BehaviorResult:
         """Measure the kept policies on new episodes and write them once more; return the result."""
-        record = self._record
-        seeds = _seeds("confirming", self.seed, CONFIRMING)
-        kept = {"medium": record.medium, "expert": record.best}
+        seeds, kept = _seeds("confirming", self.seed, CONFIRMING), self._record.kept
         measured = {}
         for number, (name, policy) in enumerate(kept.items()):
             progress.report("measuring medium and expert", number, len(kept))
-            if policy is not None:
-                measured[name] = returns(policy, self._rules, seeds)
+            measured[name] = returns(policy, self._rules, seeds)
         progress.report("measuring medium and expert", len(kept), len(kept))
-        if record.medium is not None:
+        if "medium" in kept:
             self._write(measured)
         return BehaviorResult(
             task=self.task,
@@ -275,12 +272,9 @@ class _Training:
             "mujoco": mujoco.__version__,
             "cpu_seconds": f"{record.cpu_seconds:.0f}",
         }
-        for name, policy in (("medium", record.medium), ("expert", record.best)):
-            if policy is None:
-                continue
+        for name, policy in record.kept.items():
             facts = {**common, **policy.facts}
-            if name in measured:
-                played = measured[name]
+            if (played := measured.get(name)) is not None:
                 facts |= {"return": repr(float(played.mean())), "return_std": repr(float(played.std()))}
                 facts["episodes"] = str(len(played))
             replace(policy, facts=facts).save(self.output / f"{name}.safetensors")

@@ -40,6 +40,12 @@ class BehaviorRecord:
     """Improvements between two snapshots."""
     improvements: int = 0
 
+    @property
+    def kept(self) -> dict[str, BehaviorPolicy]:
+        """The medium and the best policy as `medium` and `expert`, without one that there is not yet."""
+        named = {"medium": self.medium, "expert": self.best}
+        return {name: policy for name, policy in named.items() if policy is not None}
+
     def improved(self, policy: BehaviorPolicy, frames: int) -> None:
         """Remember the policy after one improvement, or the untrained one."""
         if self.medium is None and self.improvements % self.stride == 0:
@@ -73,7 +79,7 @@ class BehaviorRecord:
     ) -> BehaviorPolicy | None:
         """Return the first medium policy since the last evaluation, by bisection; None if not even the last one is."""
         frames, last = int(policy.facts["frames"]), self.curve[-1][0] if self.curve else -1
-        since = [each for each in self.snapshots if last < int(each.facts["frames"]) < frames] + [policy]
+        since = [passed for passed in self.snapshots if last < int(passed.facts["frames"]) < frames] + [policy]
         returned = {}
 
         def scores(index: int) -> float:
@@ -99,8 +105,7 @@ class BehaviorRecord:
 
     def state(self) -> tuple[dict[str, Tensor], str]:
         """Return all of it as tensors and one line of JSON."""
-        named = {f"snapshot{i}": policy for i, policy in enumerate(self.snapshots)}
-        named |= {name: policy for name in ("medium", "best") if (policy := getattr(self, name)) is not None}
+        named = {f"snapshot{i}": policy for i, policy in enumerate(self.snapshots)} | self.kept
         tensors = {
             f"{owner}/{name}": torch.from_numpy(values.copy())
             for owner, policy in named.items()
@@ -119,7 +124,7 @@ class BehaviorRecord:
         }
         record = cls(**{name: content[name] for name in _NUMBERS})
         record.curve = [(int(frames), float(returned)) for frames, returned in record.curve]
-        record.medium, record.best = policies.pop("medium", None), policies.pop("best", None)
+        record.medium, record.best = policies.pop("medium", None), policies.pop("expert", None)
         record.snapshots = list(policies.values())
         return record
 

@@ -100,7 +100,7 @@ class Cloning(ActingLearner):
 
     @property
     def settings(self) -> dict[str, JsonValue]:
-        """All that the training depends on beside task and seed, as JSON values."""
+        """The settings of the training, complete, as JSON values."""
         names = ("EPISODES", "STEPS", "UPDATES", "BATCH", "NEWEST", "LEARNING_RATE", "LAST_RATE", "STD", "AGE")
         return {name.lower(): globals()[name] for name in (*names, "BEGINNINGS")}
 

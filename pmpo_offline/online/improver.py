@@ -148,7 +148,7 @@ class Improver(nn.Module, Generic[P]):
         loss.sum().backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
         if self._duals is not None:
-            self._duals.step()
+            self._duals.optimizer.step()
         with torch.no_grad():
             torch._foreach_lerp_(self._reference_weights, self._weights, self._hyper.refresh)
         return metrics | {"loss": loss.detach()}

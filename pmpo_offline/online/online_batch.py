@@ -27,7 +27,7 @@ class OnlineBatch:
 
     action: Tensor
     """(R, B, K, A), drawn from the reference."""
-    score: Tensor
+    group_score: Tensor
     """(R, B, K)."""
     policy: Mixture
     """The distributions that learn, at the B states."""
@@ -40,14 +40,9 @@ class OnlineBatch:
     step: int
     """Seeds the draws behind divergences that have no closed form."""
 
-    @property
-    def group_score(self) -> Tensor:
-        """(R, B, K)."""
-        return self.score
-
     @cached_property
     def _order(self) -> Tensor:
-        return self.score.argsort(dim=-1, stable=True)  # the worst first
+        return self.group_score.argsort(dim=-1, stable=True)  # the worst first
 
     @cached_property
     def group_logp(self) -> Tensor:
@@ -61,10 +56,10 @@ class OnlineBatch:
     @property
     def label(self) -> Tensor:
         """(R, B K): the better half +1, the worse half -1; 0 where a tie runs across the middle."""
-        half = self.score.shape[-1] // 2
-        ranked = self.score.gather(-1, self._order)
+        half = self.group_score.shape[-1] // 2
+        ranked = self.group_score.gather(-1, self._order)
         rejected, accepted = ranked[..., half - 1 : half], ranked[..., -half].unsqueeze(-1)
-        label = (self.score >= accepted).to(ranked) - (self.score <= rejected).to(ranked)
+        label = (self.group_score >= accepted).to(ranked) - (self.group_score <= rejected).to(ranked)
         return label.flatten(1)
 
     @property
@@ -80,7 +75,7 @@ class OnlineBatch:
     @property
     def advantage(self) -> Tensor:
         """(R, B K): the score less the mean score of the state."""
-        return (self.score - self.score.mean(-1, keepdim=True)).flatten(1)
+        return (self.group_score - self.group_score.mean(-1, keepdim=True)).flatten(1)
 
     @property
     def divergence(self) -> Tensor:
@@ -93,7 +88,7 @@ class OnlineBatch:
         if kind == "behavior":
             return mean(-self.logp, self.label.abs()) if labelled else -self.logp.mean(-1)
         far = from_reference(self.policy, self.reference, kind, self.settings["order"], self.step)
-        return mean(far, self.label.abs().view_as(self.score).sum(-1)) if labelled else far.mean(-1)
+        return mean(far, self.label.abs().view_as(self.group_score).sum(-1)) if labelled else far.mean(-1)
 
     @property
     def policy_kl(self) -> Tensor:
@@ -105,8 +100,7 @@ class OnlineBatch:
         """Return `values` (R, B, K) of the best or worst candidate of every pair, (R, pairs)."""
         n = self.paired
         picked = values.gather(-1, self._order[..., -n:] if best else self._order[..., :n])
-        each = picked.unsqueeze(-1) if best else picked.unsqueeze(-2)
-        return each.expand(*picked.shape, n).flatten(1)
+        return picked.unsqueeze(-1 if best else -2).expand(*picked.shape, n).flatten(1)
 
     @property
     def logp_chosen(self) -> Tensor:

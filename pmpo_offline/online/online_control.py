@@ -76,8 +76,8 @@ class ControlSettings(BaseModel):
     std: float = Field(default=0.8, gt=0)
     """Of the first exploration."""
     pace: float = Field(default=0.03, gt=0)
-    """How fast the deviation learns beside the mean; at 1 every objective but MPO stops exploring long before it can
-    balance a pole."""
+    """Speed at which the deviation learns, relative to the mean: at 1 every objective but MPO stops exploring
+    long before it can balance a pole."""
     outside: float = Field(default=1e-3, ge=0)
     """Cost of a candidate's squared distance from the box of actions, in rewards: all actions beyond a wall do the
     same, and without a cost the mean drifts off where nothing is explored. A large cost narrows the policy instead."""
@@ -128,9 +128,8 @@ class OnlineControl(nn.Module):
         self._acting, self._picking = Draws(seeds, "act"), Draws(seeds, "pick")
         self._center = torch.zeros(len(seeds), 1, observed, dtype=torch.float64)
         self._square = torch.ones(len(seeds), 1, observed, dtype=torch.float64)
-        critic = enumerate([*self._critic_optimizer.tensors, *self._critic.slow_weights])
-        moments = {"center": self._center, "square": self._square}
-        keep_state(self, **moments, **{f"critic_{i}": values for i, values in critic})
+        critic = [*self._critic_optimizer.tensors, *self._critic.slow_weights]
+        keep_state(self, center=self._center, square=self._square, critic=critic)
 
     @property
     def frames(self) -> int:
@@ -139,7 +138,7 @@ class OnlineControl(nn.Module):
 
     @property
     def settings(self) -> dict[str, JsonValue]:
-        """All that the training depends on beside task and seed, as JSON values; not for settings that are tensors."""
+        """The settings of the training, complete, as JSON values; not for settings that are tensors."""
         return {"algorithm": asdict(self._algorithm), "settings": self._settings.model_dump(), "chunk": CHUNK}
 
     def advance(self) -> dict[str, float]:

@@ -40,9 +40,7 @@ class StackedAdam(nn.Module):
         self._average = [torch.zeros_like(weight) for weight in self._weights]
         self._square = [torch.zeros_like(weight) for weight in self._weights]
         self.steps = torch.tensor(0)
-        moments = {"average": self._average, "square": self._square}
-        named = {f"{name}_{i}": value for name, values in moments.items() for i, value in enumerate(values)}
-        keep_state(self, steps=self.steps, **named)
+        keep_state(self, steps=self.steps, average=self._average, square=self._square)
 
     @torch.no_grad()
     def step(self) -> None:
@@ -104,8 +102,8 @@ class Duals(nn.Module):
         # The inverse of the softplus, in a form that does not overflow.
         starts = [value + math.log(-math.expm1(-value)) for value in constraints.start]
         self._raw = [torch.full((runs, 1), start, device=device, requires_grad=True) for start in starts]
-        keep_state(self, **{f"raw_{i}": raw for i, raw in enumerate(self._raw)})
-        self._optimizer = StackedAdam(self._raw, constraints.learning_rate)
+        keep_state(self, raw=self._raw)
+        self.optimizer = StackedAdam(self._raw, constraints.learning_rate)
 
     @property
     def temperature(self) -> Tensor:
@@ -145,7 +143,3 @@ class Duals(nn.Module):
             "mean_kl_over_epsilon": kl_over_epsilon(of_mean, budget.mean),
             "std_kl_over_epsilon": kl_over_epsilon(of_std, budget.std),
         }
-
-    def step(self) -> None:
-        """Move the duals against the gradients that the last loss left."""
-        self._optimizer.step()

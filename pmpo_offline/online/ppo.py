@@ -140,7 +140,7 @@ class PPO(ActingLearner):
 
     @property
     def settings(self) -> dict[str, JsonValue]:
-        """All that the training depends on beside task and seed, as JSON values."""
+        """The settings of the training, complete, as JSON values."""
         bonus = self.config.bonus
         return {**asdict(self.config), "bonus": bonus and bonus.__name__, "beginnings": POOL}
 

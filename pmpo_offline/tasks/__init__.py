@@ -1,4 +1,4 @@
-"""What is to be solved: tasks collect experience and score policies; `language` has prompts and rewards of texts.
+"""Tasks: they collect experience and score policies; `language` has prompts and rewards of texts.
 
 How a dataset is labelled and stored, and how a policy is trained, is not in here. The protocol is in `task`.
 """

@@ -1,4 +1,4 @@
-"""What simulated tasks share: batched physics, the loop that plays episodes, and their collection in parallel.
+"""Simulated tasks: batched physics, the loop that plays episodes, and their collection in parallel.
 
 An episode is a function of its own seed and the recipe: neither its neighbours in a batch nor the number of workers nor
 the chunk it falls into changes a bit of it.

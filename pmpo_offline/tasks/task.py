@@ -1,6 +1,6 @@
 """The protocol that every task implements, and the registry of tasks.
 
-A task knows how to act and to keep score; everything else (storage, labels, training, statistics) knows no task. A
+A task collects experience and scores policies; nothing else (storage, labels, training, statistics) depends on tasks. A
 dataset's declaration names a task (`task = "bandit/sphere"`) and describes the behaviours that it is collected from; a
 policy trained on the dataset is scored by the task again.
 
@@ -23,9 +23,9 @@ or just have its attributes. Here is a bandit in which an action is worth its ne
 
         def collect(self, spec, folder, workers):
             mixture, rng = Drawn.parse(self.id, spec.behaviors), np.random.default_rng(spec.seed)
-            weight = np.array([each.weight for each in mixture])
+            weight = np.array([behavior.weight for behavior in mixture])
             chosen = rng.choice(len(mixture), spec.episodes, p=weight / weight.sum())
-            std = np.array([each.std for each in mixture])[chosen, None]
+            std = np.array([behavior.std for behavior in mixture])[chosen, None]
             action = (std * rng.standard_normal((spec.episodes, self.action_dim))).clip(-1, 1).astype(np.float32)
             reward = self.reward(action)
             nothing = np.zeros((spec.episodes, self.observation_dim), np.float32)
@@ -81,7 +81,7 @@ SEEDS_APART = 1_000_000
 
 @dataclass(frozen=True)
 class CollectionSpec:
-    """What to collect; the experience is a function of it and of the task."""
+    """A collection; the experience is a function of it and of the task."""
 
     behaviors: Sequence[Mapping[str, Any]]
     """The [[behavior]] tables of a dataset's declaration."""
@@ -96,7 +96,7 @@ class CollectionSpec:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How n episodes ended."""
+    """The ends of n episodes."""
 
     returns: NDArray[np.float64]
     """(n,), undiscounted."""
@@ -132,7 +132,7 @@ class Behavior(BaseModel):
         """Return the declared behaviours; `UserError` for a malformed one, and if there is none."""
         if not declared:
             raise UserError(f"task {task} needs at least one [[behavior]] to collect from")
-        return [validated(cls, each, f"task {task}: behavior") for each in declared]
+        return [validated(cls, table, f"task {task}: behavior") for table in declared]
 
 
 class Task(Protocol):

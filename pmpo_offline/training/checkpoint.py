@@ -88,7 +88,8 @@ def allocate_moments(optimizer: torch.optim.Adam | torch.optim.AdamW) -> list[Te
     return [moment for weight in weights for moment in optimizer.state[weight].values()]
 
 
-def keep_state(module: nn.Module, **values: Tensor | NDArray[np.generic]) -> None:
+def keep_state(module: nn.Module, **values: Tensor | NDArray[np.generic] | list[Tensor]) -> None:
     """Add tensors and arrays that change in place to a module's state, so that `load_state_dict` restores them."""
     for name, value in values.items():
-        module.register_buffer(f"kept_{name}", torch.as_tensor(value))
+        for i, part in enumerate(value if isinstance(value, list) else [value]):
+            module.register_buffer(f"kept_{name}_{i}", torch.as_tensor(part))

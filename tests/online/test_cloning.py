@@ -59,7 +59,7 @@ def test_a_restored_learner_goes_on_as_if_nothing_had_happened(monkeypatch: pyte
     uninterrupted, first, second = (Cloning(rules(TASK), 3, 1_000) for _ in range(3))
     assert_resumes(uninterrupted, first, second)
     assert second.frames == 6 * 4 * 8
-    assert len(second.state_dict()["kept_rows"]) == 100
+    assert len(second.state_dict()["kept_rows_0"]) == 100
 
 
 def test_only_what_has_a_script_is_cloned() -> None:

@@ -45,7 +45,7 @@ class State:
 
 @dataclass(frozen=True)
 class Rules:
-    """Everything that distinguishes one task from another."""
+    """The rules of a task: its model, beginnings, observations, rewards and end."""
 
     id: str
     model: mujoco.MjModel

@@ -91,17 +91,17 @@ def weights_file(task: str, policy: str) -> Path:
 def actors(task: str, behaviors: Sequence[ControlBehavior]) -> list[Actor]:
     """Load the behaviours; a replay becomes one actor a policy of its ladder."""
     total = sum(behavior.weight for behavior in behaviors)
-    found: list[Actor] = []
+    cast: list[Actor] = []
     for behavior in behaviors:
         name, share, noise = behavior.name, behavior.weight / total, behavior.noise
         if behavior.policy == "random":
-            found.append(Actor(name, share))
+            cast.append(Actor(name, share))
         elif behavior.policy == "replay":
             ladder = BehaviorPolicy.load_ladder(weights_file(task, "replay"))
-            found += [Actor(f"{name}-{i}", share / len(ladder), policy, noise) for i, policy in enumerate(ladder)]
+            cast += [Actor(f"{name}-{i}", share / len(ladder), policy, noise) for i, policy in enumerate(ladder)]
         else:
-            found.append(Actor(name, share, BehaviorPolicy.load(weights_file(task, behavior.policy)), noise))
-    return found
+            cast.append(Actor(name, share, BehaviorPolicy.load(weights_file(task, behavior.policy)), noise))
+    return cast
 
 
 @cache
@@ -199,14 +199,7 @@ class ControlTask(Task):
 
     def references(self, episodes: int, seed: int, threads: int) -> tuple[Outcome, Outcome]:
         """Play uniformly random actions, 0 of the normalized score, and the shipped expert's mean, 100."""
-        seeds = held_out(episodes, stream=1 + seed)
-        rng = np.random.default_rng(seed)
-        expert = BehaviorPolicy.load(weights_file(self.id, "expert"))
-
-        def random(observation: Array, t: int) -> Array:
-            return rng.uniform(-1, 1, (episodes, self.action_dim))
-
-        def best(observation: Array, t: int) -> Array:
-            return expert.mean(observation)
-
-        return play(self.rules, seeds, random, threads=threads), play(self.rules, seeds, best, threads=threads)
+        seeds, shape = held_out(episodes, stream=1 + seed), (episodes, self.action_dim)
+        rng, expert = np.random.default_rng(seed), BehaviorPolicy.load(weights_file(self.id, "expert"))
+        random = play(self.rules, seeds, lambda *_: rng.uniform(-1, 1, shape), threads=threads)
+        return random, play(self.rules, seeds, lambda observation, _: expert.mean(observation), threads=threads)

@@ -61,7 +61,7 @@ class Instruction:
     prompts: tuple[str, ...]
     pattern: re.Pattern[str]
     check: Callable[[str, re.Match[str]], bool]
-    """(answer, match of the pattern) -> whether the answer does what was asked."""
+    """(answer, match of the pattern) -> whether the answer follows the instruction."""
 
 
 def reward(prompts: Sequence[str], completions: Sequence[str]) -> list[float]:
@@ -82,12 +82,12 @@ def fulfils(prompt: str, completion: str) -> bool:
 
     Raises `UserError` for a prompt with none of these instructions.
     """
-    asked = (_TURN.findall(prompt) or [prompt])[-1].strip()
+    turn = (_TURN.findall(prompt) or [prompt])[-1].strip()
     answer = completion.strip()
     for kind in KINDS.values():
-        if match := kind.pattern.fullmatch(asked):
+        if match := kind.pattern.fullmatch(turn):
             return bool(_END.search(answer)) and _words(answer) <= _LONGEST and kind.check(answer, match)
-    raise UserError(f"language/instructions cannot check an answer to {asked[:80]!r}: it is none of its instructions")
+    raise UserError(f"language/instructions cannot check an answer to {turn[:80]!r}: it is none of its instructions")
 
 
 def _about(questions: Sequence[str]) -> Iterator[str]:
@@ -118,9 +118,7 @@ KINDS = {
             for noun, word in product(_NOUNS, _WORDS)
         ),
         re.compile(r'Write a sentence about .+ that contains the word "(\w+)"\.'),
-        lambda answer, asked: (
-            _sentences(answer) == 1 and re.search(rf"\b{asked[1]}\b", answer, re.IGNORECASE) is not None
-        ),
+        lambda answer, match: _sentences(answer) == 1 and bool(re.search(rf"\b{match[1]}\b", answer, re.IGNORECASE)),
     ),
     "one": Instruction(
         tuple(f"Describe {_a(thing)} in one sentence of at most twenty words." for thing in _THINGS),
@@ -135,7 +133,7 @@ KINDS = {
     "yes-or-no": Instruction(
         tuple(f"Answer with yes or no: {question}" for question in _about(_YES_OR_NO)),
         re.compile(r"Answer with yes or no: .+"),
-        lambda answer, _: re.match(r"\W*(yes|no)\b", answer, re.IGNORECASE) is not None,
+        lambda answer, _: bool(re.match(r"\W*(yes|no)\b", answer, re.IGNORECASE)),
     ),
 }
 """The kinds of instructions by name; all have equally many prompts."""

@@ -50,8 +50,7 @@ def model_directory(name: str, home: Path | None = None) -> Path:
         PmpoOfflineError: the disk refuses.
     """
     if name in OWN:
-        root = data.home() if home is None else home
-        return _made(name, root)
+        return _made(name, home or data.home())
     path = Path(name).expanduser()
     if path.is_dir():
         if not (path / _MARKER).is_file():

@@ -86,17 +86,17 @@ def collect(
     first = sum(map(len, parts))
     opened: LanguageModel | None = None
     for start in range(first, len(prompts), CHUNK):
-        asked = list(prompts[start : start + CHUNK])
-        path = folder / f"responses-{start:07d}-{start + len(asked):07d}.npz"
+        wanted = list(prompts[start : start + CHUNK])
+        path = folder / f"responses-{start:07d}-{start + len(wanted):07d}.npz"
         kept = Responses.load(path) if path.exists() else None
-        if kept is None or kept.prompt.tolist() != asked:  # other prompts: the templates have changed since
+        if kept is None or kept.prompt.tolist() != wanted:  # other prompts: the templates have changed since
             opened = opened or model()
             with progress.on_progress(None):  # reported below, of all prompts
-                drawn = draw(opened, asked, spec, batch=256)
-            kept = Responses(np.array(asked), np.array(drawn.text), np.array(drawn.ended))
+                drawn = draw(opened, wanted, spec, batch=256)
+            kept = Responses(np.array(wanted), np.array(drawn.text), np.array(drawn.ended))
             kept.save(path)
         parts.append(kept)
-        progress.report("sample completions", start + len(asked), len(prompts))
+        progress.report("sample completions", start + len(wanted), len(prompts))
     return Responses.concatenate(parts)
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +48,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class SamplingSpec:
-    """How to sample completions."""
+    """Settings of sampling."""
 
     per_prompt: int
     """Completions of each prompt."""
@@ -88,7 +88,9 @@ def draw(model: LanguageModel, prompts: Sequence[str], spec: SamplingSpec, batch
             mine = drawn[place * per_prompt : (place + 1) * per_prompt]
             result.tokens[i] = [tuple(ids) for ids, _ in mine]
             result.ended[i] = [ended for _, ended in mine]
-            result.text[i] = [_decode(model, ids) for ids in result.tokens[i]]
+            result.text[i] = model.tokenizer.batch_decode(
+                result.tokens[i], skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
         progress.report("sample completions", start + len(chosen), len(order))
     return result
 
@@ -98,7 +100,8 @@ class _Choice:
 
     def __init__(self, model: LanguageModel, ends: bool) -> None:
         self._name = model.name
-        stops = {model.tokenizer.eos_token_id, *_listed(model.model.generation_config.eos_token_id)} - {None}
+        declared = model.model.generation_config.eos_token_id
+        stops = {model.tokenizer.eos_token_id, *(declared if isinstance(declared, list) else [declared])} - {None}
         self.stops = torch.tensor(sorted(stops) if ends else [], dtype=torch.int64, device=model.device)
         # Text cannot hold the other special tokens: read back, it would be other tokens.
         never = {*model.tokenizer.all_special_ids, *stops} - (stops if ends else set())
@@ -164,8 +167,8 @@ def _reader(model: LanguageModel) -> Callable[[Tensor, Tensor, Any], tuple[Tenso
 
     def read(ids: Tensor, mask: Tensor, cache: Any) -> tuple[Tensor, Any]:
         position = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-        given = {"position_ids": position} if "position_ids" in parameters else {}
-        out = network(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **given, **options)
+        positions = {"position_ids": position} if "position_ids" in parameters else {}
+        out = network(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **positions, **options)
         return out.logits[:, -1], out.past_key_values
 
     return read
@@ -195,13 +198,3 @@ def _check_lengths(model: LanguageModel, rows: Sequence[Sequence[int]], tokens: 
             f"{model.name} reads {most} tokens, and a prompt of {longest} with a completion of {tokens} is longer: "
             "leave long prompts out or sample shorter completions"
         )
-
-
-def _decode(model: LanguageModel, ids: Sequence[int]) -> str:
-    text: str = model.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return text
-
-
-def _listed(ids: int | list[int] | None) -> Iterator[int]:
-    if ids is not None:
-        yield from [ids] if isinstance(ids, int) else ids

@@ -89,11 +89,8 @@ def train(steps: int = int(_TRAINING["steps"])) -> LlamaForCausalLM:
     """Return the model, trained from scratch on the corrupted corpus; the global random state does not change."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    ends: dict[str, Any] = {
-        "bos_token_id": None,
-        "eos_token_id": _WORDS.index(_END),
-        "pad_token_id": _WORDS.index(_PAD),
-    }
+    end, pad = _WORDS.index(_END), _WORDS.index(_PAD)
+    ends: dict[str, Any] = {"bos_token_id": None, "eos_token_id": end, "pad_token_id": pad}
     config = LlamaConfig(vocab_size=len(_WORDS), tie_word_embeddings=True, **_SIZE, **ends)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

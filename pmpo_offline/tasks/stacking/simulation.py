@@ -115,24 +115,24 @@ class Scene:
         """Signed turn of the hand to each object's nearest graspable faces, radians, (n, 3)."""
 
     def offset(self, target: int) -> Array:
-        """Vector from the centre of red's bottom face to the centre of `target`'s top face, (n, 3)."""
+        """Return the vector from the centre of red's bottom face to the centre of `target`'s top face, (n, 3)."""
         gap: Array = self.top[:, target] - self.bottom[:, 0]
         return gap
 
     def rests_on(self, target: int) -> Bools:
-        """Whether red touches `target` and lies on its top face within 60 % of that face's half-width, (n,)."""
+        """Return whether red touches `target` and lies on its top face within 60 % of that face's half-width, (n,)."""
         gap = self.offset(target)
         near: Bools = np.linalg.norm(gap[:, :2], axis=1) < 0.6 * self.geometry.top_reach[:, target]
         return near & (np.abs(gap[:, 2]) < 0.006) & self.touching["red", OBJECTS[target]]
 
     @property
     def held(self) -> Bools:
-        """Whether both pads touch red, (n,)."""
+        """(n,): both pads touch red."""
         return self.touching["red", "left_pad"] & self.touching["red", "right_pad"]
 
     @property
     def released(self) -> Bools:
-        """Whether neither pad touches red, (n,)."""
+        """(n,): neither pad touches red."""
         return ~self.touching["red", "left_pad"] & ~self.touching["red", "right_pad"]
 
 

@@ -55,7 +55,7 @@ class StackingBehavior(Behavior):
     noise: float = Field(default=0.0, ge=0)
     """Standard deviation of the autocorrelated action noise, in units of full scale."""
     target: Literal["blue", "green"] = "blue"
-    """What red is stacked on."""
+    """The object that red is stacked on."""
     drop: float = Field(default=0.0, ge=0)
     """Release red while it is still this far (metres) from the target, sideways; 0 never."""
     offset: float = Field(default=0.0, ge=0)
@@ -206,10 +206,7 @@ class StackingTask(Task):
         script = Script.of([StackingBehavior(name="noise-free", weight=1)] * episodes)
         simulation = StackingSimulation(layouts, threads)
 
-        def random(active: Index, t: int) -> Array:
-            return rng.uniform(-1, 1, (episodes, ACTION_DIM))[active]
-
-        def scripted(active: Index, t: int) -> Array:
-            return script.take(active).act(simulation.scene(active))
-
-        return play(StackingSimulation(layouts, threads), random), play(simulation, scripted)
+        random = play(
+            StackingSimulation(layouts, threads), lambda active, t: rng.uniform(-1, 1, (episodes, ACTION_DIM))[active]
+        )
+        return random, play(simulation, lambda active, t: script.take(active).act(simulation.scene(active)))
