@@ -30,6 +30,11 @@ _LISTED = ("dataset", "suite", "algorithm")
 """Kinds that `pmpo-offline list` shows."""
 
 
+def reason_of(error: Exception) -> str:
+    """Return a library's error message on one line, cut to 120 characters; its type where it has none."""
+    return " ".join(str(error).split())[:120] or type(error).__name__
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     """Return the error for an unknown name, with the near misses or, failing those, the known names.
 

@@ -11,7 +11,6 @@ import io
 import json
 import re
 import sys
-import textwrap
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -22,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pmpo_offline.data.exchange.forms.rows import Row
-from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.runtime.errors import UserError, reason_of
 
 KINDS: Mapping[str, tuple[str, ...]] = {
     "Parquet": (".parquet",),
@@ -77,8 +76,7 @@ def rows(path: Path, name: str | None = None) -> Iterator[Row]:
     except UserError:
         raise
     except (OSError, EOFError, ValueError, zlib.error, pa.ArrowException) as error:
-        reason = textwrap.shorten(str(error), 120, placeholder=" …") or type(error).__name__
-        raise UserError(f"{path} cannot be read, it is damaged or no {kind} file: {reason}") from None
+        raise UserError(f"{path} cannot be read, it is damaged or no {kind} file: {reason_of(error)}") from None
 
 
 def class_names(features: Mapping[str, Any]) -> dict[str, list[str]]:

@@ -122,12 +122,12 @@ def select(
     if chosen.deduplicate:
         found = list(_unrepeated(found, report))
     else:
-        report.contradicting = _contradicting([each for _, each in found])
-    for _, each in found:
-        report.redacted += each.response.redacted
-        if each.response.language:
-            report.languages[each.response.language] += 1
-    return [each for _, each in found]
+        report.contradicting = _contradicting([item for _, item in found])
+    for _, item in found:
+        report.redacted += item.response.redacted
+        if item.response.language:
+            report.languages[item.response.language] += 1
+    return [item for _, item in found]
 
 
 def table(kept: list[Kept], test_share: float | None, default_source: str, seed: int, report: Report) -> pa.Table:
@@ -247,21 +247,21 @@ def _kept(response: Response, place: str, chosen: Selection, template: Template,
 def _once(found: Iterable[Found], report: Report) -> Iterator[Found]:
     """Yield each response of a dataset of this package once: pairs repeat the sides that they have in common."""
     known = set()
-    for place, each in found:
-        key = (each.response.stored, each.prompt, each.completion, each.response.score)
-        if each.response.stored and key in known:
+    for place, item in found:
+        key = (item.response.stored, item.prompt, item.completion, item.response.score)
+        if item.response.stored and key in known:
             report.drop("the same response as in another pair", place)
         else:
             known.add(key)
-            yield place, each
+            yield place, item
 
 
 def _contradicting(kept: list[Kept]) -> int:
     """Count the responses of which equal ones are both accepted and rejected."""
     scores: dict[tuple[str, str], list[float]] = {}
-    for each in kept:
-        if abs(each.response.score) == 1:
-            scores.setdefault((each.prompt, each.completion), []).append(each.response.score)
+    for item in kept:
+        if abs(item.response.score) == 1:
+            scores.setdefault((item.prompt, item.completion), []).append(item.response.score)
     return sum(len(values) for values in scores.values() if len(set(values)) > 1)
 
 
@@ -284,29 +284,29 @@ def _unrepeated(found: list[Found], report: Report) -> Iterator[Found]:
 def _split(kept: list[Kept], test_share: float | None, report: Report) -> list[str]:
     """Return the split of each response, and note where it is the source's."""
     share = _TEST_SHARE if test_share is None else test_share
-    sides = ["test" if side_of(each.response.prompt) < share else "train" for each in kept]
+    sides = ["test" if side_of(item.response.prompt) < share else "train" for item in kept]
     if test_share is not None:
         return sides
-    report.own_split = {"train", "test"} <= {each.response.split for each in kept} and not any(
-        each.response.stored for each in kept
+    report.own_split = {"train", "test"} <= {item.response.split for item in kept} and not any(
+        item.response.stored for item in kept
     )
     return [
-        each.response.stored[2] if each.response.stored else (each.response.split if report.own_split else None) or side
-        for each, side in zip(kept, sides, strict=True)
+        item.response.stored[2] if item.response.stored else (item.response.split if report.own_split else None) or side
+        for item, side in zip(kept, sides, strict=True)
     ]
 
 
 def _ids(kept: list[Kept]) -> list[tuple[int, int]]:
     """Return each response's prompt_id and response_id: those it had, else counted in the order of the source."""
-    had = [each.response.stored[:2] for each in kept if each.response.stored]
+    had = [item.response.stored[:2] for item in kept if item.response.stored]
     if len(had) == len(kept) == len(set(had)):
-        prompts = {(stored[0], each.prompt) for stored, each in zip(had, kept, strict=True)}
+        prompts = {(stored[0], item.prompt) for stored, item in zip(had, kept, strict=True)}
         if len(prompts) == len({number for number, _ in prompts}) == len({text for _, text in prompts}):
             return had
     number: dict[str, int] = {}
     answers: Counter[str] = Counter()
     ids = []
-    for each in kept:
-        ids.append((number.setdefault(each.prompt, len(number)), answers[each.prompt]))
-        answers[each.prompt] += 1
+    for item in kept:
+        ids.append((number.setdefault(item.prompt, len(number)), answers[item.prompt]))
+        answers[item.prompt] += 1
     return ids

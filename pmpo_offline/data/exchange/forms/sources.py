@@ -19,7 +19,7 @@ from pmpo_offline.data.exchange.forms.form import Form
 from pmpo_offline.data.exchange.forms.rows import Drop, Reading, Response, Row
 from pmpo_offline.data.exchange.origin import Origin, hashes_of, origin
 from pmpo_offline.runtime import progress
-from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.runtime.errors import UserError, reason_of
 from pmpo_offline.runtime.hashing import hash_bytes
 
 _MB = 2**20
@@ -71,7 +71,7 @@ def is_text(name: str) -> bool:
         return False
     if tables := sorted(path.rglob("*.parquet")):
         return not _holds_steps(tables[0])
-    return any(files.kind_of(each) for each in path.rglob("*"))
+    return any(files.kind_of(file) for file in path.rglob("*"))
 
 
 def open_text(name: str) -> TextSource:
@@ -98,7 +98,7 @@ def _holds_steps(path: Path) -> bool:
 
 def _of_files(path: Path) -> TextSource:
     if path.is_dir():
-        found = {_sound(each.relative_to(path).as_posix()): each for each in files.found_in(path)}
+        found = {_sound(file.relative_to(path).as_posix()): file for file in files.found_in(path)}
     elif files.kind_of(path) and path.is_file():
         found = {_sound(path.name): path}
     else:
@@ -188,9 +188,9 @@ def _loaded(name: str) -> dict[str, Any]:
     try:
         found = datasets.load_dataset(name)
     except Exception as error:  # what the hub's client of today raises: no network, no such id, no access, no data
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise UserError(
-            f"hf:{name} cannot be had ({reason}): check the name and the network, or download its files and give those"
+            f"hf:{name} cannot be had ({reason_of(error)}): check the name and the network, or download its "
+            "files and give those"
         ) from None
     finally:
         logging.disable(before)

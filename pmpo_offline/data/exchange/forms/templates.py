@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pmpo_offline.data.exchange.forms.rows import Drop, Message
-from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.runtime.errors import UserError, reason_of
 from pmpo_offline.runtime.hashing import hash_file
 
 HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
@@ -59,7 +59,7 @@ def of_model(directory: Path) -> Template:
     try:
         tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # every tokenizer has its own way to refuse a damaged file
-        raise UserError(f"--template {directory} holds no tokenizer that can be opened: {_reason(error)}") from None
+        raise UserError(f"--template {directory} holds no tokenizer that can be opened: {reason_of(error)}") from None
     finally:
         logging.set_verbosity(before)
     if not tokenizer.chat_template:
@@ -70,11 +70,7 @@ def of_model(directory: Path) -> Template:
         try:
             return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
         except Exception as error:  # what the template itself raises (roles that must alternate, say)
-            raise Drop(f"the chat template refuses the conversation: {_reason(error)}") from None
+            raise Drop(f"the chat template refuses the conversation: {reason_of(error)}") from None
 
     hashes = {name: hash_file(directory / name) for name in _FILES if (directory / name).is_file()}
     return Template(f"chat template of {directory.name}", prompt, lambda reply: reply, hashes, str(directory))
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__

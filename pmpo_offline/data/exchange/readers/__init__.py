@@ -38,7 +38,7 @@ ARRAYS = (".npz", ".hdf5", ".h5", ".parquet")
 
 def minari_folder(directory: Path) -> Path | None:
     """Return the folder with the metadata of the Minari data set at `directory`, None if there is none."""
-    return next((each for each in (directory / "data", directory) if (each / "metadata.json").is_file()), None)
+    return next((folder for folder in (directory / "data", directory) if (folder / "metadata.json").is_file()), None)
 
 
 def holds_arrays(directory: Path) -> bool:

@@ -104,7 +104,7 @@ def report(rows: Rows, dropped: Mapping[str, NDArray[np.bool_]]) -> dict[str, Js
             "rows": len(rows.observation),
             "episodes": len(rows.last) - alone,
             "episodes_dropped": alone,
-            "dropped": {reason: int(each.sum()) for reason, each in lost.items()},
-            "first_dropped": {reason: f"row {int(each.argmax())}" for reason, each in lost.items()},
+            "dropped": {reason: int(marked.sum()) for reason, marked in lost.items()},
+            "first_dropped": {reason: f"row {int(marked.argmax())}" for reason, marked in lost.items()},
         }
     }

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pmpo_offline.runtime import progress
-from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.runtime.errors import UserError, reason_of
 
 Array = NDArray[Any]
 Kind = Literal["matrix", "actions", "vector", "flags"]
@@ -187,9 +187,8 @@ def _readable(path: Path) -> Iterator[None]:
         *(OSError, ValueError, TypeError, KeyError, EOFError, RuntimeError),
         *(zipfile.BadZipFile, zlib.error, pa.ArrowException),
     ) as error:
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise UserError(
-            f"{path} cannot be read, it is damaged or no {path.suffix} file: {reason}; get it again"
+            f"{path} cannot be read, it is damaged or no {path.suffix} file: {reason_of(error)}; get it again"
         ) from None
 
 

@@ -166,7 +166,7 @@ def _arrays(
             if len(stored) and stored.shape[1:] != leaf.shape and stored[0].size == np.prod(leaf.shape):
                 stored = stored.reshape(len(stored), *leaf.shape)  # Arrow stores rows of numbers
             flat.append(leaf.flatten(stored, here))
-        if len({len(each) for each in flat}) > 1:
+        if len({len(part) for part in flat}) > 1:
             raise UserError(f"{where}: the parts of {name} are of unequal lengths")
         found[name] = flat[0] if len(flat) == 1 else np.concatenate(flat, axis=1)
     reward = floats(_stored(episode, ("rewards",), f"{where}: rewards"), f"{where}: rewards").reshape(-1)

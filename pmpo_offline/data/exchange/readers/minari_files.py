@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from pmpo_offline.data.exchange.readers import minari_folder
 from pmpo_offline.runtime import progress
-from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.runtime.errors import UserError, reason_of
 
 Array = NDArray[Any]
 Keys = tuple[str | int, ...]
@@ -67,10 +67,9 @@ def _download(dataset_id: str) -> None:
     except ValueError as error:  # Minari's own words: no such data set, or of another Minari's
         raise UserError(f"minari:{dataset_id} is not in {minari_home()}: {error}") from None
     except Exception as error:  # what the hub's client of today raises: no network, no answer, no access
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise UserError(
-            f"minari:{dataset_id} is not in {minari_home()} and the hub cannot be reached ({reason}): check the id, or "
-            f"run minari download {dataset_id} where there is a network and set MINARI_DATASETS_PATH to its folder"
+            f"minari:{dataset_id} is not in {minari_home()} and the hub cannot be reached ({reason_of(error)}): check "
+            f"the id, or run minari download {dataset_id} where there is a network and set MINARI_DATASETS_PATH to its folder"
         ) from None
     finally:
         logging.disable(before)
@@ -106,8 +105,7 @@ def open_storage(folder: Path, form: str) -> Iterator[Callable[[int], Episode]]:
         else:
             raise UserError(f"{folder}: data_format {form!r} is unknown here: hdf5, arrow and parquet can be imported")
     except (OSError, RuntimeError, ValueError, pa.ArrowException) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise UserError(f"{folder} cannot be read, it is damaged: {reason}; get the data set again") from None
+        raise UserError(f"{folder} cannot be read, it is damaged: {reason_of(error)}; get the data set again") from None
 
 
 def _from_hdf5(file: h5py.File, index: int) -> Episode:

@@ -47,7 +47,7 @@ def _source(given: Candidate) -> Source:
 
 
 def _read(flat: Flat, name: str) -> Recorded:
-    named = sorted(each for each in flat.names if each.startswith("observation/"))
+    named = sorted(name for name in flat.names if name.startswith("observation/"))
     parts = named if named and "observation" not in flat.names else ["observation"]
     flat.need(*parts, *_VALUES, *_MARKS)
     marks = flat.read(dict.fromkeys(parts, _MATRIX) | _MARKS, SUCCESS)

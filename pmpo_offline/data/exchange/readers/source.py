@@ -113,7 +113,7 @@ def table() -> str:
     """Return the table of the registered readers, as Markdown."""
     lines = ["| reader | what is read | as in |", "|---|---|---|"]
     return "\n".join(
-        [*lines, *(f"| {each.name} | {each.reads} | `import {each.example}` |" for each in READERS.values())]
+        [*lines, *(f"| {reader.name} | {reader.reads} | `import {reader.example}` |" for reader in READERS.values())]
     )
 
 
