@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +21,15 @@ reference = "bc"
 seeds = 2
 episodes = 40
 updates = 60
+"""
+COMMANDS = """
+import contextlib, io, json, sys
+from pmpo_offline.cli.main import run
+for line in sys.stdin:
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = run(json.loads(line))
+    print(json.dumps([code, out.getvalue(), err.getvalue()]), flush=True)
 """
 ANSWERS = [
     {"prompt": f"question {i}", "completion": " yes" if i % 2 else " well, that depends on many things"}
@@ -40,25 +51,29 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("home")
 
 
-@pytest.fixture
-def command(site: Path, home: Path, tmp_path: Path):
-    """Run a command with the example package installed, and return its JSON."""
+@pytest.fixture(scope="module")
+def command(
+    site: Path, home: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., dict[str, Any]]]:
+    """Run a command with the example package installed, and return its JSON; one process serves all of them."""
     root = str(Path(__file__).parents[1])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(site), root]), "PMPO_OFFLINE_DATASETS": str(home)}
+    options: dict[str, Any] = {"env": environment, "cwd": tmp_path_factory.mktemp("work"), "text": True}
+    with subprocess.Popen(
+        [sys.executable, "-c", COMMANDS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, **options
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
 
-    def run(*arguments: str | Path) -> dict[str, object]:
-        done = subprocess.run(
-            [sys.executable, "-m", "pmpo_offline", *map(str, arguments), "--json"],
-            env=environment,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
-        found: dict[str, object] = json.loads(done.stdout)
-        return found
+        def run(*arguments: str | Path) -> dict[str, Any]:
+            print(json.dumps([*map(str, arguments), "--json"]), file=process.stdin, flush=True)
+            code, out, err = json.loads(process.stdout.readline())
+            assert code == 0, err
+            found: dict[str, Any] = json.loads(out)
+            return found
 
-    return run
+        yield run
+        process.stdin.close()
 
 
 def test_task_recipe_objective_algorithm_executor_and_section(command, tmp_path: Path):

@@ -44,18 +44,12 @@ def synchronise() -> None:
         torch.cuda.synchronize()
 
 
+quiet = {"logger_adapter": d3rlpy.logging.NoopAdapterFactory(), "show_progress": False, "save_interval": 1 << 30}
 say(version=d3rlpy.__version__)
 for line in sys.stdin:
     updates = int(line)
     synchronise()
     wall, cpu = time.perf_counter(), time.process_time()
-    cloning.fit(
-        dataset,
-        n_steps=updates,
-        n_steps_per_epoch=updates,
-        logger_adapter=d3rlpy.logging.NoopAdapterFactory(),
-        show_progress=False,
-        save_interval=1 << 30,
-    )
+    cloning.fit(dataset, n_steps=updates, n_steps_per_epoch=updates, **quiet)
     synchronise()
     say(wall=time.perf_counter() - wall, cpu=time.process_time() - cpu)

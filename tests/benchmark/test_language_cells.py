@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from pmpo_offline import data
-from pmpo_offline.benchmark import bench, language_cells
+from pmpo_offline.benchmark import Benchmark, bench, language_cells
 from pmpo_offline.benchmark.results import DRIFT
 from pmpo_offline.declarations import catalog
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
@@ -72,18 +72,23 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return saved(directory, table, None, "reward:0.5", **about).path
 
 
-@pytest.fixture
-def suite(tmp_path: Path, dataset: Path) -> str:
-    path = tmp_path / "small.toml"
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory: pytest.TempPathFactory, dataset: Path) -> str:
+    path = tmp_path_factory.mktemp("suite") / "small.toml"
     path.write_text(SUITE.format(dataset=dataset))
     return str(path)
 
 
-def test_runs_are_scored_with_their_drift_and_not_repeated(tmp_path: Path, suite: str) -> None:
-    stages: list[str] = []
-    options = {"output": tmp_path / "out", "workers": 1, "home": tmp_path / "home"}
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, suite: str) -> tuple[Benchmark, list[str]]:
+    """The suite, run without an interruption, and its stages."""
+    output, stages = tmp_path_factory.mktemp("whole"), []
     with on_progress(lambda stage, done, total: stages.append(stage)):
-        first = bench(suite, **options)
+        return bench(suite, output=output / "out", home=output / "home", workers=1), stages
+
+
+def test_runs_are_scored_with_their_drift_and_not_repeated(suite: str, whole: tuple[Benchmark, list[str]]) -> None:
+    first, stages = whole
     assert not first.failures
     assert [(row["algo"], row["seeds"], row["episodes"]) for row in first.rows] == [
         ("bc", 2, 6),
@@ -101,18 +106,18 @@ def test_runs_are_scored_with_their_drift_and_not_repeated(tmp_path: Path, suite
     layouts = raw.group_by("key", "seed").agg(pl.col("layout").sort_by("episode"))["layout"].to_list()
     assert all(each == layouts[0] for each in layouts), "every run is evaluated on the same held-out prompts"
     assert len(set(layouts[0])) == TESTS - 1, "six samples are two of each of three prompts"
-    assert not (tmp_path / "out" / "checkpoints").exists()
+    assert not (first.output / "checkpoints").exists()
 
     files = {path: path.stat().st_mtime_ns for path in first.raw.iterdir()}
-    assert bench(suite, **options).rows == first.rows
+    home = first.output.parent / "home"
+    assert bench(suite, output=first.output, home=home, workers=1).rows == first.rows
     assert {path: path.stat().st_mtime_ns for path in first.raw.iterdir()} == files
 
 
 def test_interrupted_and_continued_in_two_processes_it_comes_out_the_same(
-    tmp_path: Path, suite: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, suite: str, whole: tuple[Benchmark, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home, output = tmp_path / "home", tmp_path / "interrupted"
-    whole = bench(suite, output=tmp_path / "whole", home=home, workers=1)
     begun: list[int] = []
 
     def execute(run: language_cells.Run) -> None:
@@ -130,7 +135,7 @@ def test_interrupted_and_continued_in_two_processes_it_comes_out_the_same(
     (_,) = output.glob("checkpoints/*/run-*/scores.parquet")
     stages: list[tuple[str, int, int]] = []
     with on_progress(lambda *stage: stages.append(stage)):
-        assert bench(suite, output=output, home=home, workers=2).rows == whole.rows
+        assert bench(suite, output=output, home=home, workers=2).rows == whole[0].rows
     assert ("training runs", 2, 4) in stages, "of four missing runs one was finished"
     assert not (output / "checkpoints").exists()
 

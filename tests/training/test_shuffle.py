@@ -115,15 +115,11 @@ def test_keys_tell_this_control_from_the_one_of_before() -> None:
 
 @pytest.mark.parametrize(
     ("name", "rows", "why"),
-    [
-        ("bc", "all", "bc uses no labels"),
-        ("mpo", "candidates", "mpo uses no labels"),
-        ("awr", "accepted", "awr uses more than labels"),
-    ],
+    [("bc", "all", "no labels"), ("mpo", "candidates", "no labels"), ("awr", "accepted", "more than labels")],
 )
 def test_what_learns_from_more_than_labels_is_no_control(stacking: Dataset, name: str, rows: str, why: str) -> None:
     algorithm = catalog.algorithm(name, "rgb-stacking").model_copy(update={"rows": rows})
-    with pytest.raises(UserError, match=f"{why}, so that shuffling"):
+    with pytest.raises(UserError, match=f"{name} uses {why}, so that shuffling"):
         train(stacking, algorithm, shuffle_labels=True, device="cpu")
 
 

@@ -78,6 +78,7 @@ class Cell:
     task: str
     algo: str
     seeds: tuple[int, ...]
+    """Of the training runs of each arm."""
 
     @property
     def runs(self) -> list[tuple[str, int]]:

@@ -52,7 +52,6 @@ def preference(
     policy: LanguageModel,
     reference: LanguageModel,
     dataset: Dataset,
-    *,
     prompts: int | None = None,
     cache: Path | None = None,
 ) -> Preference:

@@ -249,17 +249,17 @@ def test_a_shuffled_buffer_of_short_episodes_is_told_by_its_unmarked_rows(tmp_pa
     assert "a shuffled replay buffer is no set of episodes" in refusal(hdf5(tmp_path / "buffer.hdf5", arrays))
 
 
+def two_dropped(rows: int, episodes: int, first: dict[str, str]) -> dict[str, Any]:
+    """Return the report of an import that drops two rows, one of them a whole episode, for the reason in `first`."""
+    counts = {"rows": rows, "episodes": episodes, "episodes_dropped": 1}
+    return {**counts, "dropped": dict.fromkeys(first, 2), "first_dropped": first}
+
+
 def test_rows_that_are_dropped_are_counted_and_named(tmp_path: Path) -> None:
     written = experience([4, 1, 6, 3])
     recorded = read(hdf5(tmp_path / "set.hdf5", without(as_d4rl(written), "next_observations")))
     reason = "the last row of an episode that ran out of time: what followed it is not in the file"
-    assert recorded.notes["report"] == {
-        "rows": 14,
-        "episodes": 3,
-        "episodes_dropped": 1,
-        "dropped": {reason: 2},
-        "first_dropped": {reason: "row 4"},
-    }
+    assert recorded.notes["report"] == two_dropped(14, 3, {reason: "row 4"})
     assert "report" not in read(hdf5(tmp_path / "whole.hdf5", as_d4rl(written))).notes
 
 
@@ -425,13 +425,7 @@ def test_rlds_rows_that_are_lost_are_counted(tmp_path: Path) -> None:
     recorded = read(npz(tmp_path / "set.npz", {name: values[keep] for name, values in states.items()}))
     assert recorded.experience.length.tolist() == [3, 1]
     reason = "the last row of an episode without a last step: what followed it is not in the file"
-    assert recorded.notes["report"] == {
-        "rows": 7,
-        "episodes": 2,
-        "episodes_dropped": 1,
-        "dropped": {reason: 2},
-        "first_dropped": {reason: "row 5"},
-    }
+    assert recorded.notes["report"] == two_dropped(7, 2, {reason: "row 5"})
 
 
 def test_large_lists_of_parquet(tmp_path: Path) -> None:

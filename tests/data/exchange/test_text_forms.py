@@ -94,14 +94,17 @@ def test_hh_transcripts_are_split_where_both_come_to_the_last_turn() -> None:
     assert read(row, transcripts=False)[1][0] == (["hello", "hi", "how?"], "like this\n\nand so", 1)
 
 
+ASKED, FURTHER = "\n\nHuman: a\n\nAssistant:", "\n\nHuman: c\n\nAssistant: d"
+
+
 @pytest.mark.parametrize(
     ("chosen", "rejected", "reason"),
     [
-        ("\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant: d", "\n\nHuman: a\n\nAssistant: x", "differ before"),
-        ("\n\nHuman: a\n\nAssistant: b", "\n\nHuman: a\n\nAssistant: x\n\nHuman: c\n\nAssistant: d", "differ before"),
-        ("\n\nHuman: a\n\nAssistant: b", "\n\nHuman: a\n\nAssistant: b", "are equal"),
-        ("\n\nHuman: a", "\n\nHuman: a\n\nAssistant: b", "is no transcript"),
-        (None, "\n\nHuman: a\n\nAssistant: b", "chosen is null"),
+        (ASKED + " b" + FURTHER, ASKED + " x", "differ before"),
+        (ASKED + " b", ASKED + " x" + FURTHER, "differ before"),
+        (ASKED + " b", ASKED + " b", "are equal"),
+        ("\n\nHuman: a", ASKED + " b", "is no transcript"),
+        (None, ASKED + " b", "chosen is null"),
     ],
 )
 def test_hh_transcripts_that_are_no_pair(chosen: str | None, rejected: str, reason: str) -> None:
