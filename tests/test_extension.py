@@ -73,7 +73,7 @@ def command(
             return found
 
         yield run
-        process.stdin.close()
+        process.kill()
 
 
 def test_task_recipe_objective_algorithm_executor_and_section(command, tmp_path: Path):
