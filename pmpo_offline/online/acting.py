@@ -57,10 +57,9 @@ class RunningStats(nn.Module):
 
     def __init__(self, columns: int) -> None:
         super().__init__()
-        self.register_buffer("values", torch.zeros(3, columns, dtype=torch.float64))
-
-    values: Tensor
-    """Count, mean and sum of squared differences, (3, columns)."""
+        self.values = torch.zeros(3, columns, dtype=torch.float64)
+        """Count, mean and sum of squared differences, (3, columns)."""
+        keep_state(self, values=self.values)
 
     def add(self, batch: Array) -> None:
         """Add rows (m, columns)."""
