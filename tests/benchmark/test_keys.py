@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -36,9 +37,17 @@ def committed(folder: str) -> list[dict[str, Any]]:
     return raw.group_by(columns).agg(seeds=pl.col("seed").n_unique(), records=pl.len()).sort("key").to_dicts()
 
 
+recipe = cache(catalog.dataset)
+
+
+@cache
+def algorithm_of(name: str, dataset: str) -> catalog.AlgorithmDeclaration:
+    return catalog.algorithm(name, catalog.family(recipe(dataset).task))
+
+
 def dataset(row: dict[str, Any]) -> SimpleNamespace:
     """Return as much of a row's dataset as its key depends on."""
-    recipe = catalog.dataset(row["dataset"])
+    kind = recipe(row["dataset"]).kind
     references = None
     if row["reference_max"] is not None:
         references = SimpleNamespace(min=row["reference_min"], max=row["reference_max"])
@@ -46,7 +55,7 @@ def dataset(row: dict[str, Any]) -> SimpleNamespace:
     counts = SimpleNamespace(accepted=101_634, rejected=98_365, unlabelled=1 if row["imbalance"] is None else 200_000)
     metadata = SimpleNamespace(
         references=references,
-        kind=recipe.kind,
+        kind=kind,
         counts=counts,
         candidates=None,
         provenance=SimpleNamespace(settings={"model": MODELS.get(row["dataset"])}),
@@ -64,7 +73,7 @@ def test_committed_rows_are_found_under_their_keys(suite: str, monkeypatch: pyte
     for row in rows:
         changes = {"seeds": row["seeds"], "episodes": row["records"] // row["seeds"], "updates": None}
         changes["training"] = json.loads(row["training"])
-        algorithm = catalog.algorithm(row["algo"], catalog.family(catalog.dataset(row["dataset"]).task))
+        algorithm = algorithm_of(row["algo"], row["dataset"])
         if algorithm.family == "rgb-stacking" and not row["shuffled"]:
             # From before stacking had hyperparameters of its own: `bench` would run these again.
             algorithm = algorithm.model_copy(update={"family": "control"})
