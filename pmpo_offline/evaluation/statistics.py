@@ -18,6 +18,8 @@ import numpy.typing as npt
 from scipy import stats
 
 Floats = npt.NDArray[np.float64]
+TAIL = (1 - 0.95) / 2
+"""The share of replicates beyond either end of an interval."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,10 @@ def bootstrap(
     scores: Sequence[npt.ArrayLike],
     statistic: Callable[[Floats], Floats] = iqm,
     *,
-    confidence: float = 0.95,
     replicates: int = 20_000,
     seed: int = 0,
 ) -> Interval:
-    """Return the stratified percentile-bootstrap interval of a statistic of the pooled run scores.
+    """Return the stratified 95 % percentile-bootstrap interval of a statistic of the pooled run scores.
 
     Every replicate draws each task's runs with replacement from that task alone, then pools the tasks.
     `statistic` reduces the last axis. A task with one run has no spread to resample: with single runs everywhere the
@@ -55,14 +56,13 @@ def bootstrap(
     tasks = _tasks(scores)
     generator = np.random.default_rng(seed)
     pooled = np.concatenate([_resample(runs, replicates, generator) for runs in tasks], axis=1)
-    return _interval(float(statistic(np.concatenate(tasks))), statistic(pooled), confidence)
+    return _interval(float(statistic(np.concatenate(tasks))), statistic(pooled))
 
 
 def probability_of_improvement(
     scores: Sequence[npt.ArrayLike],
     baseline: Sequence[npt.ArrayLike],
     *,
-    confidence: float = 0.95,
     replicates: int = 10_000,
     seed: int = 0,
 ) -> Interval:
@@ -79,7 +79,7 @@ def probability_of_improvement(
         estimates.append(_wins(runs, others))
         drawn = _resample(runs, replicates, generator), _resample(others, replicates, generator)
         replicated.append(_wins(*drawn))
-    return _interval(float(np.mean(estimates)), np.mean(replicated, axis=0), confidence)
+    return _interval(float(np.mean(estimates)), np.mean(replicated, axis=0))
 
 
 def _wins(runs: Floats, others: Floats) -> Floats:
@@ -91,9 +91,8 @@ def _resample(runs: Floats, replicates: int, generator: np.random.Generator) -> 
     return runs[generator.integers(len(runs), size=(replicates, len(runs)))]
 
 
-def _interval(estimate: float, replicated: Floats, confidence: float) -> Interval:
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(replicated, [tail, 1 - tail])
+def _interval(estimate: float, replicated: Floats) -> Interval:
+    low, high = np.quantile(replicated, [TAIL, 1 - TAIL])
     return Interval(estimate, float(low), float(high))
 
 

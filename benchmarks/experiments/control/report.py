@@ -19,7 +19,7 @@ import polars as pl
 import typer
 
 from benchmarks.experiments import shared
-from pmpo_offline.benchmark.figures import pooled, run_scores
+from benchmarks.experiments.figures import pooled, run_scores
 from pmpo_offline.benchmark.results import Results
 from pmpo_offline.evaluation.statistics import Floats, iqm
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from benchmarks.experiments import shared
+from benchmarks.experiments.figures import Look, sweep
 from benchmarks.experiments.shared import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED, SKY
-from pmpo_offline.benchmark.figures import Look, sweep
 from pmpo_offline.benchmark.report import number
 from pmpo_offline.benchmark.results import Row
 

@@ -13,6 +13,7 @@ import json
 import re
 import tomllib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from string import Template
 from typing import Annotated, NamedTuple, Protocol
@@ -86,13 +87,13 @@ def templates(path: Path = SHIPPED) -> Templates:
         raise UserError(f"judge's templates {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid TOML: {error}") from None
-    found = validated(Templates, content, str(path))
+    read = validated(Templates, content, str(path))
     try:
-        found.compare("", "", "", "")
-        found.judge("", "", "")
+        read.compare("", "", "", "")
+        read.judge("", "", "")
     except (KeyError, ValueError) as error:
         raise UserError(f"{path}: a question holds the unknown placeholder {error}; write $$ for a dollar") from None
-    return found
+    return read
 
 
 class Judge(Protocol):
@@ -114,7 +115,15 @@ class Answers:
         """Read the answers in `path`, if any; the file is created with the first new one."""
         self.judge = judge
         self.path = path
-        self._known = _read(path)
+        self._known: dict[str, str] = {}
+        try:
+            lines = path.read_bytes().splitlines() if path.exists() else []
+        except OSError as error:
+            raise PmpoOfflineError(f"cannot read {path}: {error.strerror}") from None
+        for line in lines:
+            with suppress(ValueError, KeyError, TypeError):  # a killed writer may have left an unfinished line
+                record = json.loads(line)
+                self._known[str(record["key"])] = str(record["answer"])
 
     def ask(self, questions: Sequence[Question]) -> list[str]:
         """Return the raw answers to questions; only new questions go to the judge.
@@ -156,27 +165,10 @@ def meaning(answer: str, allowed: tuple[str, str]) -> int | None:
     stops around it do not matter, nor does text between <think> and </think>. Nothing is guessed from a sentence that
     mentions an answer.
     """
-    said = re.sub(r"<think>.*?</think>", "", answer, flags=re.DOTALL).strip()
-    lines = said.splitlines()
-    if not lines or "<think>" in said:
+    text = re.sub(r"<think>.*?</think>", "", answer, flags=re.DOTALL).strip()
+    if not text or "<think>" in text:
         return None
-    last = re.sub(r"^\W*(final\s+)?(answer|verdict)\W*[:=]", "", lines[-1], flags=re.IGNORECASE)
-    found = re.sub(r"^[\W_]+|[\W_]+$", "", last).casefold()
-    choices = [each.casefold() for each in allowed]
-    return choices.index(found) if found in choices else None
-
-
-def _read(path: Path) -> dict[str, str]:
-    """Return the answers by key; lines that a killed writer left unfinished are skipped."""
-    known: dict[str, str] = {}
-    try:
-        lines = path.read_bytes().splitlines() if path.exists() else []
-    except OSError as error:
-        raise PmpoOfflineError(f"cannot read {path}: {error.strerror}") from None
-    for line in lines:
-        try:
-            record = json.loads(line)
-            known[str(record["key"])] = str(record["answer"])
-        except (ValueError, KeyError, TypeError):
-            continue
-    return known
+    last = re.sub(r"^\W*(final\s+)?(answer|verdict)\W*[:=]", "", text.splitlines()[-1], flags=re.IGNORECASE)
+    choice = re.sub(r"^[\W_]+|[\W_]+$", "", last).casefold()
+    choices = [option.casefold() for option in allowed]
+    return choices.index(choice) if choice in choices else None

@@ -5,15 +5,18 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 import pytest
+from helpers.raw_scores import raw_scores
 from matplotlib.figure import Figure
 
-from pmpo_offline.benchmark.figures import Look, pooled, run_scores, sweep
+from benchmarks.experiments.figures import Look, pooled, run_scores, sweep
 from pmpo_offline.benchmark.results import table
 from pmpo_offline.evaluation.statistics import bootstrap
 
 
-def test_a_sweep_is_drawn_at_its_settings_and_hollow_where_it_collapsed(scores):
-    rows = table(pl.concat([scores("p", [[60.0]] * 2), scores("q", [[10.0]] * 2, settings='{"beta": 2.0}', beta=2.0)]))
+def test_a_sweep_is_drawn_at_its_settings_and_hollow_where_it_collapsed():
+    rows = table(
+        pl.concat([raw_scores("p", [[60.0]] * 2), raw_scores("q", [[10.0]] * 2, settings='{"beta": 2.0}', beta=2.0)])
+    )
     rows = [{**row, "collapsed": row["beta"] == 2.0} for row in rows]
     axes = Figure().add_subplot()
     sweep(axes, rows, "beta", Look("PMPO", "#0072B2"))
@@ -23,14 +26,14 @@ def test_a_sweep_is_drawn_at_its_settings_and_hollow_where_it_collapsed(scores):
     assert [each.get_markerfacecolor() for each in marks] == ["#0072B2", "white"]
 
 
-def test_runs_are_pooled_within_their_datasets(scores):
+def test_runs_are_pooled_within_their_datasets():
     raw = pl.concat(
         [
-            scores("a", [[10.0], [60.0]], algo="bc"),
-            scores("b", [[35.0], [35.0]], algo="bc", dataset="test/b-v0"),
-            scores("c", [[60.0], [60.0]]),
-            scores("d", [[35.0], [10.0]], dataset="test/b-v0"),
-            scores("e", [[60.0]], algo="dpo"),
+            raw_scores("a", [[10.0], [60.0]], algo="bc"),
+            raw_scores("b", [[35.0], [35.0]], algo="bc", dataset="test/b-v0"),
+            raw_scores("c", [[60.0], [60.0]]),
+            raw_scores("d", [[35.0], [10.0]], dataset="test/b-v0"),
+            raw_scores("e", [[60.0]], algo="dpo"),
         ]
     )
     arms = run_scores(raw, pl.col("algo"))
