@@ -2,8 +2,8 @@
 
 The backbone reads a prompt that several rows share only once. The head, a third of the work for a small model with a
 large vocabulary, runs over the N completion tokens only, and numbers of N tokens times V words are never held at once:
-a head that is not trained passes back one vector of width H per token, computed along with the value, chunk by chunk,
-or, on a CPU, in closed form (`linear_head`). On a CPU padding is not read either (`packing.unpadded`).
+a head that is not trained passes back one vector of width H per token, computed along with the value, chunk by chunk.
+On a CPU padding is not read either (`packing.unpadded`).
 
 A model can be split into a trunk that training does not change, and the layers above it::
 
@@ -13,19 +13,28 @@ A model can be split into a trunk that training does not change, and the layers 
 With LoRA on the top layers alone, the input of these is the same at every step and for every algorithm, so it is
 computed once. Both pieces are the backbone's own forward pass over fewer layers: a shallow copy of the module, which
 shares the weights and hooks of the model itself.
+
+On a CPU the head is evaluated in closed form. With logits W s + b of a state s and p their softmax, the log-probability
+of the word y is concave in s, and
+
+    slope = d log p(y) / ds = W_y - sum_v p_v W_v
+    KL(p || q) = log p(y) - log q(y) - slope · (s_p - s_q),        q the distribution of another state, any y
+
+(the divergence of an exponential family is the gap between its log-partition and the tangent). Both sums over words are
+computed as in flash attention: each part of the words is read once, and the partial sums are rescaled to the largest
+logit so far. That saves the softmax, its derivative and every tensor of width V.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from pmpo_offline.policies.language.linear_head import is_closed, logp_alone, logp_and_slope
 from pmpo_offline.policies.language.packing import is_unpadded, shares_prompts, unpadded
 from pmpo_offline.policies.language.tokens import TokenBatch
 from pmpo_offline.runtime.errors import UserError
@@ -42,6 +51,8 @@ Measure = Callable[..., Tensor]
 CHUNK, CHUNK_ON_GPU = 128, 1024
 """Tokens whose numbers for the whole vocabulary are held at once. On a CPU more are slower: tensors of 25 MB (49,152
 words) are reused, while larger ones are returned to the system each time and allocated again."""
+CLOSED_CHUNK = 32
+"""The size of the closed form's working set, as logits of this many tokens: 6 MB (49,152 words) fit a CPU's cache."""
 
 
 def causal(model: Causal) -> Any:
@@ -164,15 +175,15 @@ def head_log_probs(head: nn.Module, states: Tensor) -> Tensor:
     return torch.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=-1)
 
 
-def token_logp(model: Causal, states: Tensor, target: Tensor, chunk: int | None = None) -> Tensor:
+def token_logp(model: Causal, states: Tensor, target: Tensor) -> Tensor:
     """Return the log-probability of each token, nats, in float32 or wider: (N, H), (N,) -> (N,)."""
     head = causal(model).get_output_embeddings()
     if is_closed(head, states):
         # A fifth less time than below, of which a step on a cached trunk is one half.
         if torch.is_grad_enabled():
-            return logp_and_slope(head, states, target, chunk)[0]
-        return logp_alone(head, states, target, chunk)
-    return per_token(model, states, of_target, target, chunk=chunk)[0]
+            return logp_and_slope(head, states, target)[0]
+        return logp_alone(head, states, target)
+    return per_token(model, states, of_target, target)[0]
 
 
 def of_target(log_p: Tensor, target: Tensor) -> Tensor:
@@ -180,14 +191,7 @@ def of_target(log_p: Tensor, target: Tensor) -> Tensor:
     return log_p.gather(-1, target.unsqueeze(-1)).squeeze(-1).unsqueeze(0)
 
 
-def per_token(
-    model: Causal,
-    states: Tensor,
-    measure: Measure,
-    *along: Tensor,
-    chunk: int | None = None,
-    constants: int = 0,
-) -> Tensor:
+def per_token(model: Causal, states: Tensor, measure: Measure, *along: Tensor, constants: int = 0) -> Tensor:
     """Return values of each token's distribution over the vocabulary, (K, N), differentiable in `states`.
 
     Args:
@@ -195,11 +199,10 @@ def per_token(
         states: (N, H).
         measure: see `Measure`; each token's values depend on its own distribution alone.
         along: tensors (N, ...) that are cut into the same chunks and handed to `measure`; no gradient flows into them.
-        chunk: tokens at once, the bound of the memory; default by the device.
         constants: how many of the values, the last ones, need no gradient: none is computed for them.
     """
     head = causal(model).get_output_embeddings()
-    chunk = chunk or (CHUNK if states.device.type == "cpu" else CHUNK_ON_GPU)
+    chunk = CHUNK if states.device.type == "cpu" else CHUNK_ON_GPU
 
     def value(part: Tensor, *others: Tensor) -> Tensor:
         found = measure(head_log_probs(head, part), *others)
@@ -252,3 +255,78 @@ def check_head(model: Causal) -> None:
         found = None if head is None else head(backbone(model)(input_ids=ids, use_cache=False).last_hidden_state)
     if found is None or not torch.allclose(found, expected, rtol=1e-3, atol=1e-3):
         raise UserError(f"{type(whole).__name__} transforms its logits after the head, which is not supported")
+
+
+def is_closed(head: nn.Module, states: Tensor) -> TypeGuard[nn.Linear]:
+    """Return whether the closed form applies: a plain linear head that is not trained, on a CPU, in full precision.
+
+    The divergence is a small difference of large numbers, of which 16 bits would leave nothing.
+    """
+    return (
+        type(head) is nn.Linear
+        and states.device.type == "cpu"
+        and states.dtype == head.weight.dtype
+        and states.dtype in (torch.float32, torch.float64)
+        and not torch.is_autocast_enabled("cpu")
+        and not any(weight.requires_grad for weight in head.parameters())
+    )
+
+
+def logp_and_slope(head: nn.Linear, states: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Return tokens' log-probabilities, (N,), nats, differentiable in `states`, and their slopes, (N, H), constants.
+
+    Args:
+        head: see `is_closed`.
+        states: (N, H).
+        target: (N,), the tokens.
+    """
+    logp, slope = _Closed.apply(states, target, head)  # type: ignore[no-untyped-call]
+    return logp, slope
+
+
+def logp_alone(head: nn.Linear, states: Tensor, target: Tensor) -> Tensor:
+    """Return the first of `logp_and_slope` for half the work, without a gradient."""
+    return _closed(states.detach(), target, head, slope=False)[0]
+
+
+def kl(logp: Tensor, slope: Tensor, states: Tensor, other_logp: Tensor, other_states: Tensor) -> Tensor:
+    """Return KL(distribution || other) of tokens, nats: (N,).
+
+    `logp` and `slope` belong to the distribution of `states`, `other_logp` to that of `other_states`, for the same
+    tokens.
+    """
+    return logp - other_logp - (slope * (states - other_states)).sum(-1)
+
+
+class _Closed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, target: Tensor, head: nn.Linear) -> tuple[Tensor, Tensor]:
+        logp, slope = _closed(states, target, head)
+        ctx.save_for_backward(slope)
+        ctx.mark_non_differentiable(slope)
+        return logp, slope
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> Any:
+        (slope,) = ctx.saved_tensors
+        return upstream[0].unsqueeze(-1) * slope, None, None
+
+
+@torch.no_grad()
+def _closed(states: Tensor, target: Tensor, head: nn.Linear, *, slope: bool = True) -> tuple[Tensor, Tensor]:
+    tokens, width = states.shape
+    words = max(1, CLOSED_CHUNK * len(head.weight) // max(1, tokens))
+    largest = states.new_full((tokens, 1), -torch.inf)
+    total, mean = states.new_zeros(tokens, 1), states.new_zeros(tokens, width)
+    for first in range(0, len(head.weight), words):
+        part = head.weight[first : first + words]
+        logits = nn.functional.linear(states, part, None if head.bias is None else head.bias[first : first + words])
+        before, largest = largest, torch.maximum(largest, logits.amax(-1, keepdim=True))
+        fade = (before - largest).exp_()
+        weight = logits.sub_(largest).exp_()
+        total.mul_(fade).add_(weight.sum(-1, keepdim=True))
+        if slope:
+            mean.mul_(fade).addmm_(weight, part)
+    own = head.weight[target]
+    logit = (states * own).sum(-1) + (0 if head.bias is None else head.bias[target])
+    return logit - (largest + total.log()).squeeze(-1), own - mean / total

@@ -197,43 +197,22 @@ class ResponseBatch(RowScores):
         return bco_shift(*rows, beta=beta, weight=gather(self.weight))
 
 
+def _half(name: str, half: int) -> property:
+    """Return the property of pairs that is one half of a property of their rows: (P,)."""
+    return property(lambda pairs: getattr(pairs.scores, name).chunk(2)[half])
+
+
 class ResponsePairs:
-    """An accepted beside a rejected response to one prompt: P pairs."""
+    """An accepted beside a rejected response to one prompt: P pairs, and each input (P,); lengths in tokens."""
 
     def __init__(self, responses: TokenizedResponses, index: Indices, weight: Tensor, scorer: Scorer) -> None:
         rows = responses.pairs[index].T.flatten()  # the accepted ones first
         self.scores = RowScores(scorer, [responses.tokens[row] for row in rows.tolist()])
-        self.weight, self._count = weight, len(index)
+        self.weight = weight
 
-    @property
-    def logp_chosen(self) -> Tensor:
-        """(P,)."""
-        return self.scores.logp[: self._count]
-
-    @property
-    def logp_rejected(self) -> Tensor:
-        """(P,)."""
-        return self.scores.logp[self._count :]
-
-    @property
-    def ref_chosen(self) -> Tensor:
-        """(P,)."""
-        return self.scores.ref_logp[: self._count]
-
-    @property
-    def ref_rejected(self) -> Tensor:
-        """(P,)."""
-        return self.scores.ref_logp[self._count :]
-
-    @property
-    def length_chosen(self) -> Tensor:
-        """(P,), tokens."""
-        return self.scores.length[: self._count]
-
-    @property
-    def length_rejected(self) -> Tensor:
-        """(P,), tokens."""
-        return self.scores.length[self._count :]
+    logp_chosen, logp_rejected = _half("logp", 0), _half("logp", 1)
+    ref_chosen, ref_rejected = _half("ref_logp", 0), _half("ref_logp", 1)
+    length_chosen, length_rejected = _half("length", 0), _half("length", 1)
 
 
 class ResponseGroups:

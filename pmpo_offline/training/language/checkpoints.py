@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten, treespec_dumps, treespec_loads
 
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.runtime.files import load_tensors, save_tensors
@@ -95,47 +96,22 @@ def _is_complete(checkpoint: Path) -> bool:
     """Return whether one process can resume from a checkpoint: it was written to its end, and can be read."""
     try:
         json.loads((checkpoint / "trainer_state.json").read_text())  # written last
-        for name in ("adapter_model.safetensors", _OPTIMIZER, _RANDOM.format(0)):
-            load_tensors(checkpoint / name)
-    except (OSError, ValueError, PmpoOfflineError):
+        load_tensors(checkpoint / "adapter_model.safetensors")
+        for name in (_OPTIMIZER, _RANDOM.format(0)):
+            _read(checkpoint / name)
+    except (OSError, ValueError, KeyError, PmpoOfflineError):
         return False
     return True
 
 
 def _write(path: Path, state: Any) -> None:
-    tensors: dict[str, Tensor] = {}
-    rest = json.dumps(_plain(state, tensors))
-    save_tensors(path, tensors, state=rest)
+    leaves, structure = tree_flatten(state)
+    tensors = {str(n): leaf.clone() for n, leaf in enumerate(leaves) if isinstance(leaf, Tensor)}  # none share memory
+    rest = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+    save_tensors(path, tensors, structure=treespec_dumps(structure), leaves=json.dumps(rest))
 
 
 def _read(path: Path) -> Any:
     tensors, facts = load_tensors(path)
-    return _restored(json.loads(facts["state"]), tensors)
-
-
-def _plain(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """Return a state as JSON that preserves what JSON loses (numeric keys, tuples), its tensors moved to `tensors`."""
-    if isinstance(value, Tensor):
-        name = str(len(tensors))
-        tensors[name] = value.clone()  # safetensors refuses tensors that share memory
-        return {"tensor": name}
-    if isinstance(value, dict):
-        return {"dict": [[key, _plain(each, tensors)] for key, each in value.items()]}
-    if isinstance(value, tuple):
-        return {"tuple": [_plain(each, tensors) for each in value]}
-    return [_plain(each, tensors) for each in value] if isinstance(value, list) else value
-
-
-def _restored(value: Any, tensors: dict[str, Tensor]) -> Any:
-    if isinstance(value, list):
-        return [_restored(each, tensors) for each in value]
-    if not isinstance(value, dict):
-        return value
-    ((kind, content),) = value.items()
-    match kind:
-        case "tensor":
-            return tensors[content]
-        case "tuple":
-            return tuple(_restored(each, tensors) for each in content)
-        case _:
-            return {key: _restored(each, tensors) for key, each in content}
+    leaves = [tensors.get(str(n), leaf) for n, leaf in enumerate(json.loads(facts["leaves"]))]
+    return tree_unflatten(leaves, treespec_loads(facts["structure"]))

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from pmpo_offline.objectives import divergences
-from pmpo_offline.policies.language.linear_head import is_closed, kl, logp_and_slope
-from pmpo_offline.policies.language.scoring import Causal, causal, head_log_probs, of_target, per_token
+from pmpo_offline.policies.language import scoring
+from pmpo_offline.policies.language.scoring import Causal
 from pmpo_offline.runtime.errors import unknown
 from pmpo_offline.training.language.reference import ReferenceScores
 
@@ -34,8 +34,6 @@ class TokenDivergence:
     """Of "alpha" and "renyi": near 1 they are like the forward, near 0 like the reverse divergence."""
     constant: bool = False
     """It needs no gradient, which saves a third of the work."""
-    chunk: int | None = None
-    """Tokens whose distributions are held at once; default by the device."""
 
     def __call__(self, model: Causal, states: Tensor, reference: ReferenceScores) -> Tensor:
         """Return the divergence at each token, differentiable in the states of the policy: (N, H) -> (N,)."""
@@ -44,7 +42,7 @@ class TokenDivergence:
             return self._between(log_p, other, reference).unsqueeze(0)
 
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.constant):
-            return per_token(model, states, measure, reference.states, chunk=self.chunk)[0]
+            return scoring.per_token(model, states, measure, reference.states)[0]
 
     def with_logp(
         self, model: Causal, states: Tensor, target: Tensor, reference: ReferenceScores
@@ -57,30 +55,30 @@ class TokenDivergence:
             target: (N,), the tokens.
             reference: at the same tokens; its head is the policy's own if that is not trained.
         """
-        head, chunk = causal(model).get_output_embeddings(), self.chunk
-        if reference.head is head and is_closed(head, states) and reference.states.dtype == states.dtype:
+        head = scoring.causal(model).get_output_embeddings()
+        if reference.head is head and scoring.is_closed(head, states) and reference.states.dtype == states.dtype:
             # A constant reverse divergence reads nothing but the reference's states and log-probabilities, a tenth of a
             # step of KTO less; the forward one needs no tensor of the vocabulary's width, a tenth of a step of PMPO.
             if self.kind == "forward" and not self.constant:
-                logp, _ = logp_and_slope(head, states, target, chunk)
-                known, slope = logp_and_slope(head, reference.states.detach(), target, chunk)
-                return logp, kl(known, slope, reference.states, logp, states)
+                logp, _ = scoring.logp_and_slope(head, states, target)
+                known, slope = scoring.logp_and_slope(head, reference.states.detach(), target)
+                return logp, scoring.kl(known, slope, reference.states, logp, states)
             if self.kind == "reverse" and self.constant:
-                logp, slope = logp_and_slope(head, states, target, chunk)
-                return logp, kl(logp, slope, states, reference.logp, reference.states).detach()
+                logp, slope = scoring.logp_and_slope(head, states, target)
+                return logp, scoring.kl(logp, slope, states, reference.logp, reference.states).detach()
 
         def measure(log_p: Tensor, word: Tensor, other: Tensor) -> Tensor:
-            return torch.cat([of_target(log_p, word), self._between(log_p, other, reference).unsqueeze(0)])
+            return torch.cat([scoring.of_target(log_p, word), self._between(log_p, other, reference).unsqueeze(0)])
 
-        logp, divergence = per_token(
-            model, states, measure, target, reference.states, chunk=chunk, constants=int(self.constant)
+        logp, divergence = scoring.per_token(
+            model, states, measure, target, reference.states, constants=int(self.constant)
         )
         return logp, divergence
 
     def _between(self, policy: Tensor, reference_states: Tensor, reference: ReferenceScores) -> Tensor:
         """Return the divergence at n tokens from the policy's log-probabilities: (n, V), (n, H) -> (n,)."""
         with torch.no_grad():
-            known = head_log_probs(reference.head, reference_states)
+            known = scoring.head_log_probs(reference.head, reference_states)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.constant):
             match self.kind:
                 case "forward":

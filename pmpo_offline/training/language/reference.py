@@ -1,9 +1,11 @@
 """The reference: the model before training, evaluated once per row and read from a cache ever after.
 
-<folder>/<model hash>-<precision>-<versions>/logp/…          log-probabilities of a completion's tokens
-                                             states/…        the last hidden states that predict them, from which every
-                                                             distribution over the vocabulary follows exactly
-                                             trunk-<cut>/…   the hidden states of the whole row that enter layer `cut`
+<folder>/<model hash>-<precision>-<versions>/<hash>.safetensors     of some rows, by the hash of a row's tokens
+
+    <row>.logp           log-probabilities of the completion's tokens
+    <row>.states         the last hidden states that predict them, from which every distribution over the vocabulary
+                         follows exactly
+    <row>.trunk-<cut>    the hidden states of the whole row that enter layer `cut`
 
 A row is found by the hash of its tokens and a model by the hash of its weights, so whatever else a training changes
 (its dataset, algorithm, learning rate, beta, seed, order of rows, batch size), nothing is computed again.
@@ -11,13 +13,14 @@ A row is found by the hash of its tokens and a model by the hash of its weights,
 
 from __future__ import annotations
 
+import copy
 import importlib.metadata
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,19 +29,30 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from pmpo_offline.policies.language.model import LanguageModel
-from pmpo_offline.policies.language.scoring import causal, check_head, check_split, states, token_logp, trunk_states
+from pmpo_offline.policies.language.model import LanguageModel, weights_hash
+from pmpo_offline.policies.language.scoring import (
+    causal,
+    check_head,
+    check_split,
+    states,
+    token_logp,
+    trains_below,
+    trunk_states,
+)
 from pmpo_offline.policies.language.tokens import TokenBatch, Tokens, collate
 from pmpo_offline.runtime import progress
-from pmpo_offline.runtime.errors import PmpoOfflineError
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.runtime.files import atomic_file, file_lock, refusal
 from pmpo_offline.runtime.hashing import hash_bytes, hash_tensors, identity
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 BATCH_TOKENS = 4096
 """Places, padding counted, that go through the model at once."""
 SHARD_BYTES = 64 * 2**20
 """Size of a file: what a killed process has to compute again at most."""
-REVISION = "2"
+REVISION = "3"
 """Raise it whenever the same model and tokens give other numbers, or files another layout."""
 CHECKSUM = "checksum"
 """Entry of a shard's metadata: the hash of its tensors, with their names, types and shapes."""
@@ -51,7 +65,7 @@ class CachedRow(NamedTuple):
     """(T_c,), nats, float32 or wider."""
     states: Tensor
     """(T_c, H), the last hidden states that predict the tokens, in the model's precision."""
-    trunk: Tensor | None
+    trunk: Tensor | None = None
     """(T, H), the hidden states at the T places of `collate([row])` that enter layer `cut`, in the same precision."""
 
 
@@ -91,11 +105,8 @@ class Reference:
         # "2.5.1+cpu" and "2.5.1+cu124" are one version: the cache serves any device.
         versions = {name: importlib.metadata.version(name).partition("+")[0] for name in ("torch", "transformers")}
         owner = {"reference": model.digest, "precision": precision, "revision": REVISION, **versions}
-        place = folder / f"{model.digest[:16]}-{precision}-{identity(**owner)[:8]}"
-        self._shards = [
-            Shards(place / kind, {**owner, "kind": kind})
-            for kind in ("logp", "states", *([f"trunk-{cut}"] if cut else []))
-        ]
+        self._kinds = ("logp", "states", *([f"trunk-{cut}"] if cut else []))
+        self._shards = Shards(folder / f"{model.digest[:16]}-{precision}-{identity(**owner)[:8]}", owner)
 
     def prepare(self, rows: Sequence[Tokens]) -> list[str]:
         """Compute and cache the rows that are not in the cache yet, and return the name of each row in it.
@@ -106,21 +117,25 @@ class Reference:
         """
         names = [_name(row) for row in rows]
         named = dict(zip(names, rows, strict=True))
-        if not all(name in shards for shards in self._shards for name in named):
-            for shards in self._shards:
-                shards.refresh()
-        # Look for every row in every shard, without a short cut, to find all damaged files at once.
-        found = {name: [name in shards for shards in self._shards] for name in named}
-        self._warn_of_damage()
-        if missing := {name: row for name, row in named.items() if not all(found[name])}:
+        if not all(self._is_cached(name) for name in named):
+            self._shards.refresh()
+        missing = {name: row for name, row in named.items() if not self._is_cached(name)}
+        self._shards.warn_of_damage()
+        if missing:
             with self._alone():
                 self._compute(missing)
         return names
 
+    def _keys(self, name: str) -> list[str]:
+        return [f"{name}.{kind}" for kind in self._kinds]
+
+    def _is_cached(self, name: str) -> bool:
+        found = [key in self._shards for key in self._keys(name)]  # no short cut: it finds all damaged files at once
+        return all(found)
+
     def rows(self, rows: Sequence[Tokens]) -> list[CachedRow]:
         """Return the reference's values for each row; as `prepare`. A row may be repeated."""
-        found = [[shards[name] for shards in self._shards] for name in self.prepare(rows)]
-        return [CachedRow(logp, hidden, trunk[0] if trunk else None) for logp, hidden, *trunk in found]
+        return [CachedRow(*(self._shards[key] for key in self._keys(name))) for name in self.prepare(rows)]
 
     def scores(self, rows: Sequence[Tokens], batch: TokenBatch) -> ReferenceScores:
         """Return the reference's values for rows that were collated to `batch`; as `prepare`."""
@@ -161,23 +176,19 @@ class Reference:
         check_head(self._model)
         if self.cut:
             check_split(self._model, self.cut)
-        done, held = 0, 0
-        waiting: list[dict[str, Tensor]] = [{} for _ in self._shards]
+        done, waiting = 0, dict[str, Tensor]()
         for names in _batches(missing):
             for name, values in zip(names, self._split([missing[name] for name in names]), strict=True):
-                for batch, value in zip(waiting, values, strict=True):
-                    batch[name] = value
-                    held += value.nbytes
+                named = zip(self._keys(name), values, strict=True)
+                waiting |= {key: value for key, value in named if key not in self._shards}
             done += len(names)
-            if held > SHARD_BYTES or done == len(missing):
-                for shards, batch in zip(self._shards, waiting, strict=True):
-                    shards.write({name: value for name, value in batch.items() if name not in shards})
-                    batch.clear()
-                held = 0
+            if done == len(missing) or sum(value.nbytes for value in waiting.values()) > SHARD_BYTES:
+                self._shards.write(waiting)
+                waiting = {}
             progress.report("reference model", done, len(missing))
 
     def _split(self, rows: Sequence[Tokens]) -> Iterator[tuple[Tensor, ...]]:
-        """Evaluate rows as one batch and yield each row's tensors, one for each of the shards."""
+        """Evaluate rows as one batch and yield each row's tensors, one of each kind."""
         batch = collate(rows).to(self._model.device)
         found, lengths = self._evaluate(batch), batch.length.tolist()
         parts = (torch.split(each.cpu(), lengths) for each in (found.logp, found.states))
@@ -186,14 +197,68 @@ class Reference:
                 values.append(found.trunk[i, : len(row.prompt + row.completion[:-1])].cpu())
             yield tuple(value.clone() for value in values)  # a slice would keep the whole batch in memory
 
-    def _warn_of_damage(self) -> None:
-        damaged = [each for shards in self._shards for each in shards.damaged]
-        for shards in self._shards:
-            shards.damaged.clear()
-        if damaged:
-            path, reason = damaged[0]
-            others = f" and {len(damaged) - 1} other files" if len(damaged) > 1 else ""
-            warnings.warn(f"{path}{others} cannot be read ({reason}): computing their rows again", stacklevel=4)
+
+def load_reference(
+    policy: LanguageModel, ref_model: PreTrainedModel | None, folder: Path, cut: int, device: torch.device
+) -> Reference:
+    """Return the reference of a policy, and move both to the device.
+
+    Args:
+        policy: as it is before training, with its digest.
+        ref_model: the reference, if it is not that.
+        folder: of the cache.
+        cut: see `Reference`.
+        device: where it is trained.
+
+    Raises:
+        UserError: a cut below which the policy is trained, or at which it cannot be split; as `adapter_reference`.
+    """
+    model = policy.model
+    if ref_model is not None:
+        if cut:
+            raise UserError("below the cut the reference is the policy: leave ref_model out, or set cut to 0")
+        frozen: Any = _placed(ref_model.eval().requires_grad_(False), device)
+        digest = weights_hash(frozen, adapters=True)
+        return Reference(LanguageModel(frozen, policy.tokenizer, "reference", digest), folder)
+    if cut:
+        check_split(model, cut)
+        if trains_below(model, cut):
+            raise UserError(
+                f"weights below layer {cut} are trained, and cut = {cut} caches their output: put the adapter on the "
+                f"layers from {cut} up (layers_to_transform), or set cut to 0"
+            )
+    _placed(model, device)
+    if hasattr(model, "peft_config"):
+        return adapter_reference(policy, folder, cut)
+    # Trained whole: a copy of it as it is now, which its digest describes.
+    return Reference(replace(policy, model=copy.deepcopy(model).eval().requires_grad_(False)), folder)
+
+
+def adapter_reference(policy: LanguageModel, folder: Path, cut: int) -> Reference:
+    """Return the reference of a policy that is an adapter: the same model without it.
+
+    Raises:
+        UserError: without the adapter it is not the model before training: the adapter was trained before, or weights
+            of the model itself are trained too.
+    """
+    weights = list(policy.model.named_parameters())
+    own = [name for name, weight in weights if weight.requires_grad and "lora_" not in name]
+    if own:
+        raise UserError(
+            f"{len(own)} tensors beside the adapter are trained ({own[0]}), so that without the adapter the model is "
+            "no reference: give a ref_model, or leave out modules_to_save and embeddings"
+        )
+    if any(weight.abs().max() > 0 for name, weight in weights if "lora_B" in name):
+        raise UserError(
+            "the adapter has been trained before: give the model that the policy is to stay near as ref_model, or "
+            "merge the adapter (merge_and_unload) and let peft_config put a fresh one on"
+        )
+    return Reference(policy, folder, cut, policy.model.disable_adapter)
+
+
+def _placed(model: Any, device: torch.device) -> Any:
+    """Move a model to a device; one in 8 or 4 bits stays where it was loaded."""
+    return model if getattr(model, "is_quantized", False) else model.to(device)
 
 
 def _batches(rows: dict[str, Tokens]) -> Iterator[list[str]]:
@@ -223,17 +288,8 @@ def _precision(model: Any) -> str:
     return f"{dtype}-{'4bit' if getattr(packed, 'load_in_4bit', False) else '8bit'}"
 
 
-@dataclass
-class _Shard:
-    path: Path
-    opened: Any
-    checksum: str | None
-    is_checked: bool = False
-    """A file is read for its checksum when it is first used."""
-
-
 class Shards:
-    """Tensors of one kind by name, in a folder of safetensors files that several processes add to.
+    """Tensors by name, in a folder of safetensors files that several processes add to.
 
     <folder>/<hash of the names in it>.safetensors     whole or absent; read by memory-mapping
     <folder>/.<hash>.safetensors.<pid>.tmp             left by a killed writer; the next writer removes it
@@ -247,25 +303,24 @@ class Shards:
 
     def __init__(self, folder: Path, owner: Mapping[str, str]) -> None:
         self._folder, self._owner = folder, dict(owner)
-        self.damaged: list[tuple[Path, str]] = []
-        """Files that could not be read, and why; the caller reports and clears them."""
-        self._seen: set[str] = set()
-        self._index: dict[str, _Shard] = {}  # by the names of their tensors
+        self._damaged: list[tuple[Path, str]] = []
+        self._files: dict[Path, Any] = {}
+        self._unchecked: dict[Path, str | None] = {}  # checksums of the files that were not used yet
+        self._index: dict[str, Path] = {}  # by the names of their tensors
 
     def __contains__(self, name: str) -> bool:
         """Return whether the tensor was there at the last `refresh`, and is as it was written."""
-        shard = self._index.get(name)
-        return shard is not None and self._is_intact(shard)
+        return name in self._index and self._is_intact(self._index[name])
 
     def __getitem__(self, name: str) -> Tensor:
         """Return a tensor, memory-mapped; KeyError if there is none."""
-        tensor: Tensor = self._index[name].opened.get_tensor(name)
+        tensor: Tensor = self._files[self._index[name]].get_tensor(name)
         return tensor
 
     def refresh(self) -> None:
         """Open the files that were added since the last call."""
         for path in sorted(self._folder.glob("*.safetensors")) if self._folder.is_dir() else []:
-            if path.name not in self._seen:
+            if path not in self._files:
                 self._open(path)
 
     def write(self, tensors: Mapping[str, Tensor]) -> None:
@@ -290,8 +345,16 @@ class Shards:
             raise PmpoOfflineError(refusal(self._folder, error, "choose another folder for the cache")) from error
         self._open(path)
 
+    def warn_of_damage(self) -> None:
+        """Warn once of all files that could not be read since the last call."""
+        if self._damaged:
+            path, reason = self._damaged[0]
+            others = f" and {len(self._damaged) - 1} other files" if len(self._damaged) > 1 else ""
+            warnings.warn(f"{path}{others} cannot be read ({reason}): computing their rows again", stacklevel=4)
+            self._damaged.clear()
+
     def _open(self, path: Path) -> None:
-        self._seen.add(path.name)
+        self._files[path] = None
         try:
             opened: Any = safe_open(path, framework="pt")
             owner, names = opened.metadata() or {}, opened.keys()
@@ -304,20 +367,20 @@ class Shards:
         if owner != self._owner:
             warnings.warn(f"{path} does not belong to this cache: leaving it alone", stacklevel=4)
             return
-        self._index |= dict.fromkeys(names, _Shard(path, opened, checksum))
+        self._files[path], self._unchecked[path] = opened, checksum
+        self._index |= dict.fromkeys(names, path)
 
-    def _is_intact(self, shard: _Shard) -> bool:
+    def _is_intact(self, path: Path) -> bool:
         """Return whether a file's tensors are as they were written; if not, remove the file and forget them."""
-        if not shard.is_checked:
-            opened = shard.opened
-            if hash_tensors({name: opened.get_tensor(name) for name in opened.keys()}) != shard.checksum:  # noqa: SIM118
-                self._index = {name: each for name, each in self._index.items() if each is not shard}
-                self._discard(shard.path, "its checksum differs")
+        if path in self._unchecked:
+            checksum, opened = self._unchecked.pop(path), self._files[path]
+            if hash_tensors({name: opened.get_tensor(name) for name in opened.keys()}) != checksum:  # noqa: SIM118
+                self._index = {name: place for name, place in self._index.items() if place != path}
+                self._discard(path, "its checksum differs")
                 return False
-            shard.is_checked = True
         return True
 
     def _discard(self, path: Path, reason: str) -> None:
-        self.damaged.append((path, reason))
+        self._damaged.append((path, reason))
         with suppress(OSError):  # a read-only disk keeps it
             path.unlink()

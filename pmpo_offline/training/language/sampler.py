@@ -152,23 +152,19 @@ class Entries:
                 f"{kind}: minibatches of {algorithm.rows} rows have no {missing[0]}, an input of "
                 f"{algorithm.objective}: set `rows` in the algorithm's TOML"
             )
-        self._rows: Indices | None = None  # (entries, K), the rows of each entry, -1 for none; None: an entry is a row
-        if algorithm.rows == "pairs":
-            if not len(responses.pairs):
-                raise UserError(
-                    f"{kind} learns from pairs, and no prompt of {name} has an accepted and a rejected response: take "
-                    "an algorithm that learns from single labels (pmpo), or other labels"
-                )
-            self._rows = responses.pairs
-        elif algorithm.rows == "candidates":
-            if not len(responses.groups):
-                raise UserError(f"{kind} compares scored responses, and no prompt of {name} has two or more of them")
-            self._rows = responses.groups
-        if self._rows is None:
-            self._pools, self._lengths = _strata(responses, algorithm, settings), responses.lengths
+        if algorithm.rows == "pairs" and not len(responses.pairs):
+            raise UserError(
+                f"{kind} learns from pairs, and no prompt of {name} has an accepted and a rejected response: take "
+                "an algorithm that learns from single labels (pmpo), or other labels"
+            )
+        if algorithm.rows == "candidates" and not len(responses.groups):
+            raise UserError(f"{kind} compares scored responses, and no prompt of {name} has two or more of them")
+        if self._kind is ResponseBatch:
+            self._rows = np.arange(len(responses))[:, None]
+            self._pools = _strata(responses, algorithm, settings)
         else:
+            self._rows = responses.pairs if algorithm.rows == "pairs" else responses.groups
             self._pools = [np.arange(len(self._rows))]
-            self._lengths = np.where(self._rows >= 0, responses.lengths[self._rows], 0).max(1)
 
     def __len__(self) -> int:
         """Return the number of entries to draw from."""
@@ -180,7 +176,8 @@ class Entries:
 
     def sampler(self, division: Division, seed: int) -> StratifiedSampler:
         """Return the sampler of these entries."""
-        return StratifiedSampler(self._pools, self._lengths, division, seed, restore=self._restore)
+        lengths = np.where(self._rows >= 0, self.responses.lengths[self._rows], 0).max(1)
+        return StratifiedSampler(self._pools, lengths, division, seed, restore=self._restore)
 
     @property
     def every_row(self) -> Indices:
@@ -189,7 +186,7 @@ class Entries:
 
     def rows(self, entries: Indices) -> Indices:
         """Return the rows of entries, each once."""
-        found = entries if self._rows is None else self._rows[entries]
+        found = self._rows[entries]
         return np.unique(found[found >= 0])
 
     def batch(self, index: Indices, weight: Tensor, scorer: Scorer) -> Batch:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,15 +22,25 @@ from torch import Tensor
 
 from pmpo_offline.data import Dataset, home
 from pmpo_offline.objectives import OBJECTIVES
-from pmpo_offline.policies.language.model import LanguageModel
+from pmpo_offline.policies.language.model import (
+    LanguageModel,
+    add_adapter,
+    complete_tokenizer,
+    fingerprint,
+    first_line,
+    load_tokenizer,
+    load_weights,
+    open_model,
+    weights_hash,
+)
 from pmpo_offline.policies.language.scoring import check_head
 from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.tasks.language.models import model_directory
 from pmpo_offline.training.config import beta_bound, settle, warn_below
 from pmpo_offline.training.language.batches import InputSettings, Scorer, trl_metrics
 from pmpo_offline.training.language.checkpoints import SafeCheckpoints
 from pmpo_offline.training.language.config import PMPOConfig, ResponseConfig
-from pmpo_offline.training.language.models import load_policy, load_reference
-from pmpo_offline.training.language.reference import Reference
+from pmpo_offline.training.language.reference import Reference, load_reference
 from pmpo_offline.training.language.responses import Indices, take_split, tokenize_responses
 from pmpo_offline.training.language.sampler import Division, Entries, MicroBatchLoader
 from pmpo_offline.training.language.trl_data import dataset_of
@@ -268,3 +279,56 @@ def _as_forward(outer: Any, inner: Any, function: Callable[[], T]) -> T:
         return outer()  # type: ignore[no-any-return]
     finally:
         restore()
+
+
+def load_policy(
+    model: str | PreTrainedModel | LanguageModel,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    quantization_config: Any = None,
+    peft_config: PeftConfig | None = None,
+) -> LanguageModel:
+    """Return the model to train, in evaluation mode.
+
+    Args:
+        model: one of ours, one of transformers or peft, a directory, one of our names or a hub id.
+        tokenizer: default the model's own.
+        quantization_config: of transformers, for a model given by its name.
+        peft_config: puts a fresh adapter on it.
+
+    Raises:
+        UserError: no such model, no tokenizer or one without an EOS token, an adapter on an adapter.
+    """
+    found = _open(model, tokenizer, quantization_config)
+    complete_tokenizer(found.tokenizer, found.name)
+    if peft_config is not None:
+        if hasattr(found.model, "peft_config"):
+            raise UserError("the model has an adapter already: leave peft_config out, or merge it (merge_and_unload)")
+        found = replace(found, model=add_adapter(found.model, peft_config))
+    found.model.eval()
+    return found
+
+
+def _open(model: Any, tokenizer: PreTrainedTokenizerBase | None, quantization_config: Any) -> LanguageModel:
+    if quantization_config is not None and not isinstance(model, str):
+        raise UserError("quantization_config is for a model that is given by its name: this one is loaded already")
+    if isinstance(model, LanguageModel):
+        # It may have been trained since it was opened, whatever adapter is on it now.
+        unchanged = model.fingerprint == fingerprint(model.model)
+        digest = model.digest if unchanged else weights_hash(model.model)
+        return replace(model, tokenizer=tokenizer or model.tokenizer, digest=digest)
+    if isinstance(model, str):
+        directory = model_directory(model)
+        if quantization_config is None:
+            opened = open_model(directory, name=model, device="cpu")  # the Trainer places it
+            return replace(opened, tokenizer=tokenizer or opened.tokenizer)
+        try:
+            model = load_weights(directory, quantization_config=quantization_config)
+        except Exception as error:  # transformers' own, bitsandbytes' where there is no GPU
+            raise UserError(f"{directory} cannot be opened in few bits: {first_line(error)}") from None
+    name = str(getattr(model.config, "_name_or_path", "") or type(model).__name__)
+    if tokenizer is None:
+        try:
+            tokenizer = load_tokenizer(model_directory(name))
+        except Exception:  # the hub's, the network's and the tokenizers' own errors
+            raise UserError(f"{name} comes without a tokenizer: give one as processing_class") from None
+    return LanguageModel(model, tokenizer, name, weights_hash(model))

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pmpo_offline.policies.language.linear_head import is_closed, kl, logp_alone, logp_and_slope
+from pmpo_offline.policies.language import scoring
+from pmpo_offline.policies.language.scoring import is_closed, kl, logp_alone, logp_and_slope
 
 WORDS, WIDTH, TOKENS = 37, 6, 11
 
@@ -36,13 +37,14 @@ def gradient(value: Tensor, states: Tensor) -> Tensor:
     return torch.autograd.grad((weight * value).sum(), states)[0]
 
 
-@pytest.mark.parametrize("chunk", [1, 5, None])
-def test_log_probabilities_and_their_slopes(head, said, chunk):
+@pytest.mark.parametrize("chunk", [1, 5, 32])
+def test_log_probabilities_and_their_slopes(head, said, chunk, monkeypatch):
+    monkeypatch.setattr(scoring, "CLOSED_CHUNK", chunk)
     states, _, target = said
-    found, slope = logp_and_slope(head, states, target, chunk)
+    found, slope = logp_and_slope(head, states, target)
     expected = plainly(head, states, target)
     torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(logp_alone(head, states, target, chunk), expected.detach())
+    torch.testing.assert_close(logp_alone(head, states, target), expected.detach())
     assert not slope.requires_grad
     torch.testing.assert_close(slope, torch.autograd.grad(expected.sum(), states, retain_graph=True)[0])
     torch.testing.assert_close(gradient(found, states), gradient(expected, states))
@@ -61,10 +63,11 @@ def test_divergences_both_ways_and_the_gradient_of_the_forward_one(head, said):
     torch.testing.assert_close(gradient(found, states), gradient(forward, states))
 
 
-def test_logits_that_would_overflow_alone(head, said):
+def test_logits_that_would_overflow_alone(head, said, monkeypatch):
+    monkeypatch.setattr(scoring, "CLOSED_CHUNK", 1)
     states, _, target = said
     states = (states * 1e3).detach().requires_grad_()
-    found, _ = logp_and_slope(head, states, target, 1)
+    found, _ = logp_and_slope(head, states, target)
     torch.testing.assert_close(found, plainly(head, states, target))
 
 

@@ -19,6 +19,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from pmpo_offline.policies.language import scoring
 from pmpo_offline.policies.language.scoring import (
     check_head,
     check_split,
@@ -60,8 +61,10 @@ def gradients(model: Any, loss: Tensor) -> dict[str, Tensor]:
 @pytest.mark.parametrize("chunk", [1, 7, 1000])
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("how", ["lora", "head"])
-def test_values_and_gradients_are_those_of_a_plain_pass(llama, rows, dtype, chunk, tied, how):
+def test_values_and_gradients_are_those_of_a_plain_pass(llama, rows, dtype, chunk, tied, how, monkeypatch):
     """With an untrained head, whose gradient is found along the way, and with a trained one."""
+    monkeypatch.setattr(scoring, "CHUNK", chunk)
+    monkeypatch.setattr(scoring, "CLOSED_CHUNK", chunk)
     model = llama(tie_word_embeddings=tied).to(dtype)
     if how == "lora":
         model = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj", "down_proj"]))
@@ -70,7 +73,7 @@ def test_values_and_gradients_are_those_of_a_plain_pass(llama, rows, dtype, chun
                 torch.nn.init.normal_(weight, std=0.3)
     batch = collate(rows)
     expected = [plainly(model, row) for row in rows]
-    found = token_logp(model, states(model, batch), batch.target, chunk=chunk)
+    found = token_logp(model, states(model, batch), batch.target)
     tolerance = {"rtol": 1e-10, "atol": 1e-10} if dtype == torch.float64 else {"rtol": 1e-4, "atol": 1e-5}
     assert found.dtype == dtype
     torch.testing.assert_close(found, torch.cat(expected), **tolerance)
@@ -112,14 +115,15 @@ def test_nothing_to_score(llama):
     assert batch.reduce(found, "sum").tolist() == [0, 0]
 
 
-def test_several_values_a_token_in_one_pass_over_the_vocabulary(llama, rows):
+def test_several_values_a_token_in_one_pass_over_the_vocabulary(llama, rows, monkeypatch):
+    monkeypatch.setattr(scoring, "CHUNK", 4)
     model = get_peft_model(llama().double(), LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
     batch = collate(rows)
 
     def both(log_p: Tensor, target: Tensor) -> Tensor:
         return torch.stack([log_p.gather(-1, target[:, None])[:, 0], -(log_p.exp() * log_p).sum(-1)])
 
-    logp, entropy = per_token(model, states(model, batch), both, batch.target, chunk=4)
+    logp, entropy = per_token(model, states(model, batch), both, batch.target)
     every = log_probs(model, states(model, batch))
     ours = gradients(model, (logp * entropy).sum())
     theirs = gradients(model, both(every, batch.target).prod(0).sum())

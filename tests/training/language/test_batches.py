@@ -22,8 +22,7 @@ from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.tasks.language.tiny import tokenizer
 from pmpo_offline.training.config import settle
 from pmpo_offline.training.language.batches import InputSettings, ResponseBatch, ResponseGroups, ResponsePairs, Scorer
-from pmpo_offline.training.language.models import adapter_reference
-from pmpo_offline.training.language.reference import Reference
+from pmpo_offline.training.language.reference import Reference, adapter_reference
 from pmpo_offline.training.language.responses import TokenizedResponses, take_split, tokenize_responses
 from pmpo_offline.training.language.sampler import Division, Entries
 from pmpo_offline.training.language.trl_data import dataset_of

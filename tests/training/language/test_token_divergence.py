@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from pmpo_offline.objectives import divergences
+from pmpo_offline.policies.language import scoring
 from pmpo_offline.policies.language.scoring import states, token_logp
 from pmpo_offline.policies.language.tokens import Tokens, collate
 from pmpo_offline.runtime.errors import UserError
@@ -64,7 +65,8 @@ def naive(policy: Tensor, reference: Tensor, kind: str, order: float) -> Tensor:
 @pytest.mark.parametrize("chunk", [1, 4, 100])
 @pytest.mark.parametrize("order", [0.3, 0.5])
 @pytest.mark.parametrize("kind", KINDS)
-def test_values_and_gradients_are_the_naive_ones(pair, kind, order, chunk):
+def test_values_and_gradients_are_the_naive_ones(pair, kind, order, chunk, monkeypatch):
+    monkeypatch.setattr(scoring, "CHUNK", chunk)
     model, reference = pair
     weight = torch.linspace(-1, 1, len(BATCH.target), dtype=torch.float64)
 
@@ -74,7 +76,7 @@ def test_values_and_gradients_are_the_naive_ones(pair, kind, order, chunk):
         return [each.grad.clone() for each in model.parameters() if each.requires_grad]
 
     hidden = states(model, BATCH)
-    found = TokenDivergence(kind, order, chunk=chunk)(model, hidden, reference)
+    found = TokenDivergence(kind, order)(model, hidden, reference)
     hidden, head = states(model, BATCH), reference.head
     expected = naive(head(hidden).log_softmax(-1), head(reference.states).log_softmax(-1), kind, order)
     torch.testing.assert_close(found, expected)
@@ -83,9 +85,11 @@ def test_values_and_gradients_are_the_naive_ones(pair, kind, order, chunk):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_together_they_are_what_they_are_apart(pair, kind):
+def test_together_they_are_what_they_are_apart(pair, kind, monkeypatch):
+    monkeypatch.setattr(scoring, "CHUNK", 4)
+    monkeypatch.setattr(scoring, "CLOSED_CHUNK", 4)
     model, reference = pair
-    divergence = TokenDivergence(kind, 0.5, chunk=4)
+    divergence = TokenDivergence(kind, 0.5)
     apart = (
         token_logp(model, states(model, BATCH), BATCH.target),
         divergence(model, states(model, BATCH), reference),
@@ -96,7 +100,9 @@ def test_together_they_are_what_they_are_apart(pair, kind):
 
 @pytest.mark.parametrize("trained", ["lora", "head"])
 @pytest.mark.parametrize("shared", [True, False])
-def test_a_constant_divergence_has_its_value_and_no_gradient(pair, trained, shared):
+def test_a_constant_divergence_has_its_value_and_no_gradient(pair, trained, shared, monkeypatch):
+    monkeypatch.setattr(scoring, "CHUNK", 4)
+    monkeypatch.setattr(scoring, "CLOSED_CHUNK", 4)
     model, reference = pair if trained == "lora" else (llama(), pair[1])
     if not shared:  # the closed form does not apply
         reference = replace(reference, head=copy.deepcopy(reference.head))
@@ -106,7 +112,7 @@ def test_a_constant_divergence_has_its_value_and_no_gradient(pair, trained, shar
         value.sum().backward()
         return [each.grad.clone() for each in model.parameters() if each.grad is not None]
 
-    constant = TokenDivergence("reverse", constant=True, chunk=4)
+    constant = TokenDivergence("reverse", constant=True)
     logp, kl = constant.with_logp(model, states(model, BATCH), BATCH.target, reference)
     assert not constant(model, states(model, BATCH), reference).requires_grad
     torch.testing.assert_close(kl, TokenDivergence("reverse")(model, states(model, BATCH), reference))
@@ -145,14 +151,15 @@ def test_orders_lead_from_one_divergence_to_the_other(pair):
         torch.testing.assert_close(at("renyi", 1.0), at("forward"))
 
 
-def test_of_a_trained_head_both_gradients_come(pair):
+def test_of_a_trained_head_both_gradients_come(pair, monkeypatch):
     """The head learns too, and the reference keeps its own."""
+    monkeypatch.setattr(scoring, "CHUNK", 3)
     _, reference = pair
     model, kept = llama(), llama().lm_head
     with torch.no_grad():
         model.lm_head.weight.add_(0.1 * torch.randn_like(model.lm_head.weight))
     own = replace(reference, head=kept)
-    found = TokenDivergence("forward", chunk=3)(model, states(model, BATCH), own)
+    found = TokenDivergence("forward")(model, states(model, BATCH), own)
     found.sum().backward()
     gradient = model.lm_head.weight.grad.clone()
     model.zero_grad()
@@ -187,11 +194,12 @@ def kept_for_backward(value: Tensor) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("chunk", [2, 5])
-def test_no_more_than_a_chunk_is_as_wide_as_the_vocabulary(pair, chunk):
+def test_no_more_than_a_chunk_is_as_wide_as_the_vocabulary(pair, chunk, monkeypatch):
+    monkeypatch.setattr(scoring, "CHUNK", chunk)
     model, reference = pair
     hidden = states(model, BATCH)
     with Widest(41) as widest:
-        logp, _ = TokenDivergence("renyi", 0.5, chunk=chunk).with_logp(model, hidden, BATCH.target, reference)
+        logp, _ = TokenDivergence("renyi", 0.5).with_logp(model, hidden, BATCH.target, reference)
     assert widest.rows == chunk
     assert sum(each.numel() for each in kept_for_backward(logp)) == 2 * hidden.numel()  # two values of each token
 

@@ -20,7 +20,8 @@ import datasets
 from pmpo_offline.policies.language import LanguageModel, add_lora, open_model, quiet
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.tasks.language.tiny import tokenizer
-from pmpo_offline.training.language import PMPOConfig, PMPOTrainer, ResponseConfig, ResponseTrainer, models
+from pmpo_offline.training.language import PMPOConfig, PMPOTrainer, ResponseConfig, ResponseTrainer
+from pmpo_offline.training.language import trainer as trainers
 
 LORA = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"}
 
@@ -201,7 +202,7 @@ def test_a_model_that_was_trained_and_adapted_by_hand_is_known_by_its_weights(
         return open_model(model_folder, device="cpu")
 
     with monkeypatch.context() as patch:
-        patch.setattr(models, "weights_hash", None)  # not all weights are read if the files are known
+        patch.setattr(trainers, "weights_hash", None)  # not all weights are read if the files are known
         assert first(fresh()) == pytest.approx(0, abs=1e-6)
 
     whole = fresh()
