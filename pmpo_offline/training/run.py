@@ -96,7 +96,6 @@ def train_run(run: Run, output: Path, home: Path | None = None) -> dict[str, Any
 
 
 def _train_control(stack: Stack, output: Path) -> dict[str, Any]:
-    meta, (seed,) = stack.dataset.metadata, stack.seeds
     if record := finished(output, stack.identity):
         return record
     checkpoint, begun = output / "checkpoint.safetensors", output / ".begun"
@@ -104,19 +103,13 @@ def _train_control(stack: Stack, output: Path) -> dict[str, Any]:
     trained = train_stack(stack, checkpoint, output / "references")
     trained.policy.save(output / "policy.safetensors")
     record = {
-        "kind": meta.kind,
-        "dataset": meta.id,
-        "dataset_path": str(stack.dataset.path),
-        "dataset_digest": stack.dataset.content_hash,
-        "task": meta.task,
-        "algorithm": stack.algorithm.name,
-        "objective": stack.algorithm.objective,
+        **source_of(stack.dataset, stack.algorithm),
         "settings": stack.complete[0],
         "training": stack.hyper.model_dump(mode="json"),
-        "seed": seed,
+        "seed": stack.seeds[0],
         "shuffle_labels": stack.shuffled,
         "policy": "policy.safetensors",
-        "bound": bound_text(trained.bounds[0]),
+        "bound": trained.bounds[0],
         "metrics": {name: float(value[0]) for name, value in trained.metrics.items()},
         "identity": stack.identity,
     }
@@ -132,9 +125,26 @@ def read_record(output: Path) -> dict[str, Any] | None:
     return read_json(path, AGAIN) if path.is_file() else None
 
 
+def source_of(dataset: Dataset, algorithm: AlgorithmDeclaration) -> dict[str, Any]:
+    """Return the entries of a record about what was trained on what."""
+    return {
+        "kind": dataset.metadata.kind,
+        "dataset": dataset.metadata.id,
+        "dataset_path": str(dataset.path),
+        "dataset_digest": dataset.content_hash,
+        "task": dataset.metadata.task,
+        "algorithm": algorithm.name,
+        "objective": algorithm.objective,
+    }
+
+
 def write_record(output: Path, record: Mapping[str, Any]) -> dict[str, Any]:
-    """Write and return the record with the hash of what was learned; infinite numbers and NaN become null."""
-    record = {**record, "sha256": _artefact_hash(output, record)}
+    """Write and return the record with the hash of what was learned; infinite numbers and NaN become null.
+
+    A bound of infinity, where no β is enough, becomes "inf": null is left to mean that there is no bound.
+    """
+    bound = {"bound": "inf"} if record.get("bound") == math.inf else {}
+    record = {**record, **bound, "sha256": _artefact_hash(output, record)}
     try:
         write_json(output / NAME, record)
     except OSError as error:
@@ -206,8 +216,3 @@ def labels_of(dataset: Dataset) -> dict[str, Any]:
     meta = dataset.metadata
     share = "collected" if meta.imbalance.asked is None else meta.imbalance.asked
     return {"label": str(meta.label), "imbalance": share, "noise": meta.noise, "seed": meta.seed}
-
-
-def bound_text(bound: float | None) -> float | str | None:
-    """Return a bound on β as JSON can hold it: "inf" where no β is enough, so that null is left to mean no bound."""
-    return "inf" if bound == math.inf else bound

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -18,6 +19,18 @@ from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.policies.language.tokens import Reduction
 from pmpo_offline.runtime.errors import UserError
 
+WITHOUT_EFFECT = {
+    "the reference is always evaluated before the training, and cached": (
+        "precompute_ref_log_probs",
+        "precompute_ref_batch_size",
+    ),
+    "rows are tokenized in this process": ("dataset_num_proc",),
+    "sample from the trained model with `pmpo-offline evaluate`": ("generate_during_eval",),
+    "a completion that is too long is cut at its end": ("truncation_mode",),
+    "padding is not read": ("padding_free", "padding_value", "pad_token", "pad_to_multiple_of", "label_pad_token_id"),
+}
+"""Fields of TRL's configurations by the reason why they change nothing; setting one is a warning."""
+
 
 @dataclass
 class ResponseConfig(TrainingArguments):  # type: ignore[misc]
@@ -27,6 +40,7 @@ class ResponseConfig(TrainingArguments):  # type: ignore[misc]
     launch`. They take the same path through the code as what is tested, but need a GPU and were not run.
     """
 
+    _VALID_DICT_FIELDS = (*TrainingArguments._VALID_DICT_FIELDS, "settings", "model_init_kwargs")
     objective: str = "pmpo"
     """A name in `objectives.OBJECTIVES`."""
     settings: dict[str, Any] | str | None = field(default_factory=dict)
@@ -51,6 +65,28 @@ class ResponseConfig(TrainingArguments):  # type: ignore[misc]
     """Updates per line of the log."""
     logging_nan_inf_filter: bool = False
     """Leave non-finite losses out of the log; with it a collapse would look like success."""
+
+    model_init_kwargs: dict[str, Any] | str | None = None
+    """Options of `from_pretrained`, for a model that is given by its name."""
+    disable_dropout: bool = False
+    """Train without the dropout of the model and its adapter."""
+    # Fields of TRL's configurations that change nothing here (`WITHOUT_EFFECT`).
+    precompute_ref_log_probs: bool = False
+    precompute_ref_batch_size: int | None = None
+    dataset_num_proc: int | None = None
+    generate_during_eval: bool = False
+    truncation_mode: str = "keep_start"
+    padding_free: bool = False
+    padding_value: int | None = None
+    pad_token: str | None = None
+    pad_to_multiple_of: int | None = None
+    label_pad_token_id: int = -100
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for reason, names in WITHOUT_EFFECT.items():
+            if changed := [name for name in names if getattr(self, name) != getattr(ResponseConfig, name)]:
+                warnings.warn(f"{', '.join(changed)} has no effect: {reason}", stacklevel=3)
 
     @property
     def algorithm(self) -> AlgorithmDeclaration:
@@ -115,16 +151,16 @@ class LanguageSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    steps: int = Field(default=100, ge=1)
+    steps: int = Field(default=100, ge=1, serialization_alias="max_steps")
     """Updates."""
     batch: int = Field(default=32, ge=1)
     """Rows, pairs or groups of one prompt per update."""
-    accumulation: int = Field(default=1, ge=1)
+    accumulation: int = Field(default=1, ge=1, serialization_alias="gradient_accumulation_steps")
     """Micro-batches per update, to save memory; the update stays the same."""
     learning_rate: float = Field(default=2e-4, gt=0)
     """Peak of the schedule: linear up over the first tenth of the steps, then half a cosine down to zero."""
     weight_decay: float = Field(default=0.0, ge=0)
-    clip: float = Field(default=1.0, gt=0)
+    clip: float = Field(default=1.0, gt=0, serialization_alias="max_grad_norm")
     """Largest norm of the gradient."""
     reduction: Reduction = "sum"
     """Over the tokens of a response, for log-probabilities and divergences alike."""
@@ -142,5 +178,12 @@ class LanguageSettings(BaseModel):
     """Of the model's weights; the adapter is trained in float32."""
     quantize: Literal["8bit", "4bit"] | None = None
     """Hold the model's weights in 8 or 4 bits, on a GPU."""
-    checkpoint_every: int = Field(default=50, ge=1)
+    checkpoint_every: int = Field(default=50, ge=1, serialization_alias="save_steps")
     """Updates between checkpoints."""
+
+
+PASSED_ON = {
+    *("steps", "accumulation", "learning_rate", "weight_decay", "clip", "checkpoint_every"),
+    *("reduction", "policy_kl", "max_length"),
+}
+"""The settings that are fields of `ResponseConfig`, by their serialization aliases."""

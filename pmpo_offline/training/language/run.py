@@ -29,10 +29,10 @@ from pmpo_offline.tasks.language.sampling import context
 from pmpo_offline.training.checkpoint import training_identity
 from pmpo_offline.training.config import hyperparameters, settle
 from pmpo_offline.training.language.checkpoints import checkpoints_in, last_complete
-from pmpo_offline.training.language.config import LanguageSettings, ResponseConfig
+from pmpo_offline.training.language.config import PASSED_ON, LanguageSettings, ResponseConfig
 from pmpo_offline.training.language.responses import check_held_out, take_split
 from pmpo_offline.training.language.trainer import ResponseTrainer
-from pmpo_offline.training.run import bound_text, claim, finished, labels_of, write_record
+from pmpo_offline.training.run import claim, finished, labels_of, source_of, write_record
 from pmpo_offline.training.shuffle import check_control, identified
 
 _OWNER = "run"
@@ -134,22 +134,38 @@ def train_language(
 
     checkpoints = output / "checkpoints"
     claim(output, checkpoints / _OWNER, run, bool(checkpoints_in(checkpoints)))
-    folders = {"output_dir": str(checkpoints), "reference_cache": str(cache or root / ".reference")}
-    trainer = _trainer(base, algorithm, hyper, rows, **folders, seed=seed, shuffle_labels=shuffle_labels)
+    layers = base.model.config.get_text_config().num_hidden_layers
+    cut = 0 if hyper.lora_layers is None else max(0, layers - hyper.lora_layers)
+    transformers.set_seed(seed)
+    adapted = add_lora(base.model, hyper.lora_rank, hyper.lora_alpha, hyper.lora_targets, cut)
+    args = ResponseConfig(
+        str(checkpoints),
+        objective=algorithm.objective,
+        settings=dict(algorithm.settings),
+        rows=algorithm.rows,
+        shuffle_labels=shuffle_labels,
+        reference_cache=str(cache or root / ".reference"),
+        cut=cut,
+        seed=seed,
+        per_device_train_batch_size=hyper.batch // hyper.accumulation,
+        lr_scheduler_type="cosine",
+        warmup_steps=hyper.steps // 10,
+        logging_steps=max(1, hyper.steps // 20),
+        save_total_limit=1,
+        disable_tqdm=True,
+        **hyper.model_dump(by_alias=True, include=PASSED_ON),
+    )
+    trainer = ResponseTrainer(replace(base, model=adapted), args=args, train_dataset=rows)
+    trainer.remove_callback(transformers.trainer_callback.PrinterCallback)
+    trainer.add_callback(_Monitor(algorithm.name, trainer.settings))
     last = last_complete(checkpoints)
     with quiet():
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     save_adapter(trainer.policy.model, output / "adapter")
     history = [line for line in trainer.state.log_history if "loss" in line]
     record = {
-        "kind": "responses",
-        "dataset": dataset.metadata.id,
-        "dataset_path": str(dataset.path),
-        "dataset_digest": dataset.content_hash,
+        **source_of(dataset, algorithm),
         "labels": labels_of(dataset),
-        "task": dataset.metadata.task,
-        "algorithm": algorithm.name,
-        "objective": algorithm.objective,
         "settings": trainer.settings,
         "training": hyper.model_dump(),
         "seed": seed,
@@ -157,51 +173,14 @@ def train_language(
         "model": name,
         "model_digest": base.digest,
         "adapter": "adapter",
-        "bound": bound_text(trainer.beta_bound),
+        "bound": trainer.beta_bound,
         "metrics": history[-1] if history else {},
         "history": history,
         "identity": run,
     }
-    write_record(output, record)
+    record = write_record(output, record)
     _discard(checkpoints)
     return TrainedLanguage.of(output, record)
-
-
-def _trainer(
-    base: LanguageModel, algorithm: AlgorithmDeclaration, hyper: LanguageSettings, rows: Dataset, **given: Any
-) -> ResponseTrainer:
-    """Return the trainer of a fresh adapter on the base model; `given` are further fields of its configuration."""
-    layers = base.model.config.get_text_config().num_hidden_layers
-    cut = 0 if hyper.lora_layers is None else max(0, layers - hyper.lora_layers)
-    transformers.set_seed(given["seed"])
-    adapted = add_lora(base.model, hyper.lora_rank, hyper.lora_alpha, hyper.lora_targets, cut)
-    args = ResponseConfig(
-        objective=algorithm.objective,
-        settings=dict(algorithm.settings),
-        rows=algorithm.rows,
-        reduction=hyper.reduction,
-        policy_kl=hyper.policy_kl,
-        max_length=hyper.max_length,
-        cut=cut,
-        max_steps=hyper.steps,
-        per_device_train_batch_size=hyper.batch // hyper.accumulation,
-        gradient_accumulation_steps=hyper.accumulation,
-        learning_rate=hyper.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=hyper.steps // 10,
-        weight_decay=hyper.weight_decay,
-        max_grad_norm=hyper.clip,
-        logging_steps=max(1, hyper.steps // 20),
-        save_strategy="steps",
-        save_steps=hyper.checkpoint_every,
-        save_total_limit=1,
-        disable_tqdm=True,
-        **given,
-    )
-    trainer = ResponseTrainer(replace(base, model=adapted), args=args, train_dataset=rows)
-    trainer.remove_callback(transformers.trainer_callback.PrinterCallback)
-    trainer.add_callback(_Monitor(algorithm.name, trainer.settings))
-    return trainer
 
 
 class _Monitor(transformers.TrainerCallback):  # type: ignore[misc]

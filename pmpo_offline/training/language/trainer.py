@@ -8,9 +8,10 @@ computed at the completions' places only.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -108,8 +109,15 @@ class ResponseTrainer(SafeCheckpoints):
         self._config, self._algorithm = args, args.algorithm
         if args.shuffle_labels:
             check_control(self._algorithm, responses=True)
-        self.policy = load_policy(model, processing_class, quantization_config, peft_config)
+        options = dict(args.model_init_kwargs or {})  # type: ignore[arg-type]
+        if quantization_config is not None:
+            options["quantization_config"] = quantization_config
+        self.policy = load_policy(model, processing_class, options, peft_config)
         check_head(self.policy.model)
+        if args.disable_dropout:
+            for part in self.policy.model.modules():
+                if isinstance(part, torch.nn.Dropout):
+                    part.p = 0.0
         if args.gradient_checkpointing and hasattr(self.policy.model, "peft_config"):
             self.policy.model.enable_input_require_grads()
 
@@ -152,7 +160,13 @@ class ResponseTrainer(SafeCheckpoints):
     def _dataset(self, given: Any, split: str) -> Dataset:
         if isinstance(given, Dataset):
             return take_split(given, split)
-        return dataset_of(given, self.policy.tokenizer, split)
+        if split == "train" and not hasattr(given, "__len__") and isinstance(given, Iterable):
+            args = self._config
+            if args.max_steps <= 0:
+                raise UserError("train_dataset has no length: set max_steps, or give rows that can be counted")
+            update = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+            given = itertools.islice(given, args.max_steps * update)
+        return dataset_of(given, self.policy.tokenizer, split, self._context)
 
     def _entries(self, dataset: Dataset, *, shuffle: bool = False) -> Entries:
         responses = tokenize_responses(dataset, self.policy.tokenizer, self._context)
@@ -284,7 +298,7 @@ def _as_forward(outer: Any, inner: Any, function: Callable[[], T]) -> T:
 def load_policy(
     model: str | PreTrainedModel | LanguageModel,
     tokenizer: PreTrainedTokenizerBase | None = None,
-    quantization_config: Any = None,
+    options: Mapping[str, Any] | None = None,
     peft_config: PeftConfig | None = None,
 ) -> LanguageModel:
     """Return the model to train, in evaluation mode.
@@ -292,13 +306,13 @@ def load_policy(
     Args:
         model: one of ours, one of transformers or peft, a directory, one of our names or a hub id.
         tokenizer: default the model's own.
-        quantization_config: of transformers, for a model given by its name.
+        options: of transformers' `from_pretrained`, for a model given by its name.
         peft_config: puts a fresh adapter on it.
 
     Raises:
         UserError: no such model, no tokenizer or one without an EOS token, an adapter on an adapter.
     """
-    found = _open(model, tokenizer, quantization_config)
+    found = _open(model, tokenizer, options or {})
     complete_tokenizer(found.tokenizer, found.name)
     if peft_config is not None:
         if hasattr(found.model, "peft_config"):
@@ -308,9 +322,10 @@ def load_policy(
     return found
 
 
-def _open(model: Any, tokenizer: PreTrainedTokenizerBase | None, quantization_config: Any) -> LanguageModel:
-    if quantization_config is not None and not isinstance(model, str):
-        raise UserError("quantization_config is for a model that is given by its name: this one is loaded already")
+def _open(model: Any, tokenizer: PreTrainedTokenizerBase | None, options: Mapping[str, Any]) -> LanguageModel:
+    if options and not isinstance(model, str):
+        named = "quantization_config" if "quantization_config" in options else "model_init_kwargs"
+        raise UserError(f"{named} is for a model that is given by its name: this one is loaded already")
     if isinstance(model, LanguageModel):
         # It may have been trained since it was opened, whatever adapter is on it now.
         unchanged = model.fingerprint == fingerprint(model.model)
@@ -318,13 +333,13 @@ def _open(model: Any, tokenizer: PreTrainedTokenizerBase | None, quantization_co
         return replace(model, tokenizer=tokenizer or model.tokenizer, digest=digest)
     if isinstance(model, str):
         directory = model_directory(model)
-        if quantization_config is None:
+        if not options:
             opened = open_model(directory, name=model, device="cpu")  # the Trainer places it
             return replace(opened, tokenizer=tokenizer or opened.tokenizer)
         try:
-            model = load_weights(directory, quantization_config=quantization_config)
+            model = load_weights(directory, **options)
         except Exception as error:  # transformers' own, bitsandbytes' where there is no GPU
-            raise UserError(f"{directory} cannot be opened in few bits: {first_line(error)}") from None
+            raise UserError(f"{directory} cannot be opened with {', '.join(options)}: {first_line(error)}") from None
     name = str(getattr(model.config, "_name_or_path", "") or type(model).__name__)
     if tokenizer is None:
         try:

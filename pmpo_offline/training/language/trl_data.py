@@ -7,14 +7,17 @@
                        chosen      rejected          of conversations: the messages that both begin with are the prompt
 
 In the conversational variants the texts are lists of messages, `{"role": ..., "content": ...}`, which the model's chat
-template renders: the prompt with the cue for an answer, the completion with its end. In the plain variants the
-end-of-sequence token follows a completion, as in TRL.
+template renders with the row's `tools` and `chat_template_kwargs`: the prompt with the cue for an answer, the
+completion with its end. A text `prompt` beside two conversations is not read, because they begin with it. In the plain
+variants the end-of-sequence token follows a completion. All this is as in TRL.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +34,7 @@ from pmpo_offline.data import (
     responses_schema,
 )
 from pmpo_offline.policies.language.model import first_line
+from pmpo_offline.policies.language.tokens import prompt_tokens
 from pmpo_offline.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,17 +43,26 @@ if TYPE_CHECKING:
 _RULE = LabelRule.parse("column:0.5")
 
 
-def dataset_of(rows: Iterable[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase, name: str = "data") -> Dataset:
+def dataset_of(
+    rows: Iterable[Mapping[str, Any]],
+    tokenizer: PreTrainedTokenizerBase,
+    name: str = "data",
+    context: int | None = None,
+) -> Dataset:
     """Return the rows as a dataset of responses in memory.
+
+    Rows with an empty prompt or completion, or whose prompt leaves no room for a completion, are left out with a
+    warning that counts them.
 
     Args:
         rows: a `datasets.Dataset`, or a list of dictionaries.
         tokenizer: its chat template renders conversations.
         name: for messages.
+        context: the most tokens of a row, prompt and completion together; None: any number.
 
     Raises:
-        UserError: no rows of columns, missing columns, empty or null texts, labels that are neither Booleans nor 0 or
-            1, conversations for a tokenizer without a template, rows of several forms mixed.
+        UserError: no rows of columns or none that is left, missing columns, null texts, labels that are neither
+            Booleans nor 0 or 1, conversations for a tokenizer without a template, rows of several forms mixed.
     """
     if isinstance(rows, Mapping):
         raise UserError(
@@ -58,7 +71,8 @@ def dataset_of(rows: Iterable[Mapping[str, Any]], tokenizer: PreTrainedTokenizer
     if not isinstance(rows, Iterable):
         raise UserError(f"{name} is a {type(rows).__name__}: give a datasets.Dataset or a list of dictionaries")
     found: list[tuple[str, str, float | None, int]] = []
-    is_paired = is_chat = None
+    dropped: Counter[str] = Counter()
+    paired, chat = set[bool](), set[bool]()
     for number, row in enumerate(rows):
         where = f"{name}: row {number}"
         if not isinstance(row, Mapping):
@@ -68,37 +82,54 @@ def dataset_of(rows: Iterable[Mapping[str, Any]], tokenizer: PreTrainedTokenizer
             )
         row = _with_prompt(row)
         scores = _scores(row, where)
-        if is_paired not in (None, len(scores) > 1):
+        paired.add(len(scores) > 1)
+        if len(paired) > 1:
             raise UserError(f"{where}: rows with a label and pairs do not go together: take one form for all rows")
         for column in ("prompt", *scores):
             if not isinstance(row[column], str | list | tuple):
                 kind = type(row[column]).__name__
                 raise UserError(f"{where}, {column}: a {kind} is neither a text nor a list of messages")
-            if is_chat not in (None, not isinstance(row[column], str)):
-                raise UserError(f"{where}: texts and conversations do not go together: take one form for all rows")
-            is_chat = not isinstance(row[column], str)
-        is_paired = len(scores) > 1
-        rendering = _rendering(row)
-        for column, score in scores.items():
-            texts = _texts(row["prompt"], row[column], tokenizer, rendering, f"{where}, {column}")
-            found.append((*texts, score, number))
+            chat.add(not isinstance(row[column], str))
+        if len(chat) > 1:
+            raise UserError(f"{where}: texts and conversations do not go together: take one form for all rows")
+        if empty := [column for column in ("prompt", *scores) if _is_empty(row[column])]:
+            dropped[f"an empty {empty[0]}"] += 1
+            continue
+        texts = [_texts(row, column, tokenizer, f"{where}, {column}") for column in scores]
+        if context is not None and len(prompt_tokens(tokenizer, texts[0][0])) >= context:
+            dropped[f"a prompt that leaves no room in {context} tokens"] += 1
+            continue
+        found += [(*text, score, number) for text, score in zip(texts, scores.values(), strict=True)]
+    why = ", ".join(f"{count} with {reason}" for reason, count in dropped.items())
     if not found:
-        raise UserError(f"{name} has no rows")
-    return _in_memory(found, name, ends=not is_chat, paired=bool(is_paired))
+        raise UserError(f"{name} has no rows" + (f" that can be used: {why}" if why else ""))
+    if why:
+        warnings.warn(f"{name}: left out {dropped.total()} of {number + 1} rows: {why}", stacklevel=2)
+    return _in_memory(found, name, ends=chat == {False}, paired=paired == {True})
 
 
 def _with_prompt(row: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return a row of two conversations with the messages that both begin with as its prompt; any other as it is."""
     chosen, rejected = row.get("chosen"), row.get("rejected")
     if isinstance(row.get("prompt"), list | tuple) or not (isinstance(chosen, list) and isinstance(rejected, list)):
-        return row  # a text beside conversations repeats what they begin with, as in UltraFeedback
-    shared = 0
-    while shared < min(len(chosen), len(rejected)) and chosen[shared] == rejected[shared]:
+        return row
+    shared, most = 0, min(len(chosen), len(rejected)) - (chosen == rejected)  # of equal ones the last is the completion
+    while shared < most and chosen[shared] == rejected[shared]:
         shared += 1
-    shared -= shared == len(chosen) == len(rejected)  # equal replies are replies
     if not shared:
         return row
     return {**row, "prompt": chosen[:shared], "chosen": chosen[shared:], "rejected": rejected[shared:]}
+
+
+def _is_empty(text: str | Sequence[Any]) -> bool:
+    """Return whether a text is blank, or a conversation holds neither a text nor a tool call."""
+    if isinstance(text, str):
+        return not text.strip()
+    return all(isinstance(each, Mapping) and not _content(each) for each in text)
+
+
+def _content(message: Mapping[str, Any]) -> Any:
+    return str(message.get("content") or "").strip() or message.get("tool_calls")
 
 
 def _scores(row: Mapping[str, Any], where: str) -> dict[str, float | None]:
@@ -117,34 +148,24 @@ def _scores(row: Mapping[str, Any], where: str) -> dict[str, float | None]:
     return {"completion": None if label is None else float(label)}
 
 
-def _rendering(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a row gives its chat template beside the messages: tools, as JSON too, and its own settings."""
+def _texts(row: Mapping[str, Any], column: str, tokenizer: PreTrainedTokenizerBase, where: str) -> tuple[str, str]:
+    """Return the prompt and the completion in a column as plain text."""
+    prompt, completion = row["prompt"], row[column]
+    if isinstance(prompt, str):
+        return prompt, completion
+    if not getattr(tokenizer, "chat_template", None):
+        raise UserError(f"{where}: a conversation needs a chat template, and the tokenizer has none: give texts")
     tools = row.get("tools")
-    tools = json.loads(tools) if isinstance(tools, str) and tools.strip() else tools
-    return {"tools": tools or None, **(row.get("chat_template_kwargs") or {})}
-
-
-def _texts(
-    prompt: Any, completion: Any, tokenizer: PreTrainedTokenizerBase, rendering: dict[str, Any], where: str
-) -> tuple[str, str]:
-    """Return prompt and completion as plain text."""
-    if not isinstance(prompt, str):
-        if not getattr(tokenizer, "chat_template", None):
-            raise UserError(f"{where}: a conversation needs a chat template, and the tokenizer has none: give texts")
-        turns = [turn for turn in completion if isinstance(turn, Mapping)]
-        if not any(turn.get("tool_calls") or str(turn.get("content") or "").strip() for turn in turns):
-            raise UserError(f"{where}: its completion is empty: leave it out")
-        try:
-            head = tokenizer.apply_chat_template(list(prompt), tokenize=False, add_generation_prompt=True, **rendering)
-            whole = tokenizer.apply_chat_template([*prompt, *completion], tokenize=False, **rendering)
-        except Exception as error:  # templates are programs of the model's own and raise anything
-            raise UserError(f"{where}: the chat template refuses it: {first_line(error)}") from None
-        if not whole.startswith(head):
-            raise UserError(f"{where}: the chat template writes the prompt differently once it is answered: give texts")
-        prompt, completion = head, whole[len(head) :]
-    if not prompt.strip() or not completion.strip():
-        raise UserError(f"{where}: its {'completion' if prompt.strip() else 'prompt'} is empty: leave it out")
-    return prompt, completion
+    try:
+        tools = json.loads(tools) if isinstance(tools, str) else tools
+        options = {"tokenize": False, "tools": tools or None, **(row.get("chat_template_kwargs") or {})}
+        head = tokenizer.apply_chat_template(list(prompt), add_generation_prompt=True, **options)
+        whole = tokenizer.apply_chat_template([*prompt, *completion], **options)
+    except Exception as error:  # templates are programs of the model's own and raise anything
+        raise UserError(f"{where}: the chat template refuses it: {first_line(error)}") from None
+    if not whole.startswith(head):
+        raise UserError(f"{where}: the chat template writes the prompt differently once it is answered: give texts")
+    return head, whole[len(head) :]
 
 
 def _in_memory(rows: list[tuple[str, str, float | None, int]], name: str, *, ends: bool, paired: bool) -> Dataset:

@@ -42,10 +42,11 @@ def arguments(kind: type[Any], folder: Path, **changes: Any) -> Any:
 
 
 def pmpo(folder: Path, model: Any = None, rows: Any = None, lora: bool = True, **changes: Any) -> PMPOTrainer:
+    own = labelled_rows()
     trainer = PMPOTrainer(
         model or random_model(),
         args=arguments(PMPOConfig, folder, **changes),
-        train_dataset=datasets.Dataset.from_list(rows or labelled_rows()),
+        train_dataset=rows if isinstance(rows, datasets.IterableDataset) else datasets.Dataset.from_list(rows or own),
         processing_class=tokenizer(),
         peft_config=LoraConfig(**LORA) if lora else None,
     )
@@ -326,7 +327,7 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="learns from pairs"):
         made(args=arguments(ResponseConfig, tmp_path, objective="dpo", rows="pairs"), train_dataset=one_class)
     long = [{"prompt": "a" * 40 + "=", "completion": "a", "label": True}]
-    with pytest.raises(UserError, match="prompt of row 0 has 41 tokens and the context 32"):
+    with pytest.raises(UserError, match="train has no rows .*: 1 with a prompt that leaves no room in 32 tokens"):
         made(train_dataset=long)
     for below in (LoraConfig(**LORA), None):
         with pytest.raises(UserError, match="weights below layer 1 are trained, and cut = 1 caches"):
@@ -347,7 +348,7 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU it can be")
 def test_few_bits_that_cannot_be_are_one_line(tmp_path: Path, model_folder: Path) -> None:
     bits = BitsAndBytesConfig(load_in_4bit=True)
-    with pytest.raises(UserError, match="model cannot be opened in few bits: ") as caught:
+    with pytest.raises(UserError, match="model cannot be opened with quantization_config: ") as caught:
         PMPOTrainer(
             str(model_folder),
             args=arguments(PMPOConfig, tmp_path),
@@ -357,6 +358,40 @@ def test_few_bits_that_cannot_be_are_one_line(tmp_path: Path, model_folder: Path
     assert "\n" not in str(caught.value)
 
 
+def test_an_endless_dataset_is_read_as_far_as_max_steps_reach(tmp_path: Path) -> None:
+    def endless() -> Any:
+        while True:
+            yield from labelled_rows()
+
+    rows = datasets.IterableDataset.from_generator(endless)
+    assert len(trained(pmpo(tmp_path, rows=rows, max_steps=2))) == 2
+    with pytest.raises(UserError, match="train_dataset has no length: set max_steps"):
+        pmpo(tmp_path, rows=rows, max_steps=-1)
+
+
+def test_fields_of_trls_configurations_are_honoured_or_say_why_not(tmp_path: Path, model_folder: Path) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        arguments(PMPOConfig, tmp_path, disable_dropout=True, precompute_ref_log_probs=False, dataset_num_proc=None)
+        assert not [each for each in caught if "no effect" in str(each.message)]
+    with pytest.warns(UserWarning, match="precompute_ref_log_probs has no effect: the reference is always evaluated"):
+        arguments(PMPOConfig, tmp_path, precompute_ref_log_probs=True)
+    with pytest.warns(UserWarning, match="padding_free, padding_value has no effect: padding is not read"):
+        arguments(ResponseConfig, tmp_path, padding_free=True, padding_value=0)
+    rows = datasets.Dataset.from_list(labelled_rows())
+
+    def made(model: Any, **changes: Any) -> PMPOTrainer:
+        lora = LoraConfig(**LORA, lora_dropout=0.5)
+        args = arguments(PMPOConfig, tmp_path, **changes)
+        return PMPOTrainer(model, args=args, train_dataset=rows, processing_class=tokenizer(), peft_config=lora)
+
+    opened = made(str(model_folder), model_init_kwargs={"dtype": "bfloat16"}, disable_dropout=True).model
+    assert next(opened.parameters()).dtype == torch.bfloat16
+    assert {part.p for part in opened.modules() if isinstance(part, torch.nn.Dropout)} == {0.0}
+    with pytest.raises(UserError, match="model_init_kwargs is for a model that is given by its name"):
+        made(random_model(), model_init_kwargs={"dtype": "bfloat16"})
+
+
 def test_the_command_lines_of_transformers_read_the_configuration(tmp_path: Path) -> None:
     line = ["--output_dir", str(tmp_path), "--beta", "1.05x", "--alpha", "0.25", "--use_cpu", "True"]
     (args,) = HfArgumentParser(PMPOConfig).parse_args_into_dataclasses(line)
@@ -364,3 +399,5 @@ def test_the_command_lines_of_transformers_read_the_configuration(tmp_path: Path
     (args,) = HfArgumentParser(PMPOConfig).parse_args_into_dataclasses([*line[:2], "--beta", "0.7"])
     assert args.settings["beta"] == 0.7
     assert json.loads(args.to_json_string())["beta"] in (0.7, "0.7")
+    (args,) = HfArgumentParser(ResponseConfig).parse_args_into_dataclasses([*line[:2], "--settings", '{"beta": 2}'])
+    assert args.settings == {"beta": 2}

@@ -73,11 +73,11 @@ def test_conversations_without_a_prompt_share_their_first_messages() -> None:
     implied = dataset_of([{"chosen": [asked, good], "rejected": [asked, bad]}], own)
     plain = dataset_of([{"prompt": "ab=", "chosen": "ba", "rejected": "a"}], own)
     assert tokens_of(implied, own).tokens == tokens_of(plain, own).tokens
-    beside = dataset_of([{"prompt": "ab", "chosen": [asked, good], "rejected": [asked, bad]}], own)
-    assert beside.table.equals(implied.table)
-    equal = dataset_of([{"chosen": [asked, good], "rejected": [asked, good]}], own)
-    assert equal.table["completion"].to_pylist() == ["ba</s>"] * 2
-    with pytest.raises(UserError, match="row 0, rejected: its completion is empty"):
+    beside_a_text = dataset_of([{"prompt": "ab", "chosen": [asked, good], "rejected": [asked, bad]}], own)
+    assert tokens_of(beside_a_text, own).tokens == tokens_of(plain, own).tokens
+    equal = tokens_of(dataset_of([{"chosen": [asked, good], "rejected": [asked, good]}], own), own)
+    assert equal.tokens[0] == equal.tokens[1] == tokens_of(plain, own).tokens[0]  # as in TRL: the last message differs
+    with pytest.raises(UserError, match="has no rows that can be used: 1 with an empty rejected"):
         dataset_of([{"chosen": [asked, good], "rejected": [asked]}], own)
     with pytest.raises(UserError, match="row 0 has chosen, rejected: it needs prompt"):
         dataset_of([{"chosen": [asked, good], "rejected": [good, bad]}], own)
@@ -113,8 +113,6 @@ def test_a_beginning_that_the_template_writes_is_not_doubled() -> None:
         ({"completion": "a", "label": True}, "it needs prompt, completion and label"),
         ({"prompt": "a=", "chosen": "a"}, "it needs prompt"),
         ({"prompt": "a=", "completion": None, "label": True}, "row 1 has label, prompt"),
-        ({"prompt": "a=", "completion": " ", "label": True}, "row 1, completion: its completion is empty"),
-        ({"prompt": "", "completion": "a", "label": True}, "its prompt is empty"),
         ({"prompt": "a=", "completion": "a", "label": "good"}, "label 'good' is neither a Boolean nor 0 or 1"),
         ({"prompt": "a=", "completion": "a", "label": 0.5}, "label 0.5 is neither"),
         ({"prompt": "a=", "completion": 3, "label": True}, "row 1, completion: a int is neither a text nor a list"),
@@ -135,8 +133,39 @@ def test_what_is_wrong_is_said_in_one_line(row: dict[str, Any], message: str) ->
     assert "\n" not in str(caught.value)
 
 
+def test_tools_and_options_of_a_row_reach_the_template() -> None:
+    own = tokenizer()
+    own.chat_template = "{% if tools %}{{ tools[0]['name'] }}{% endif %}{{ mark }}" + TEMPLATE
+    row = {"prompt": [{"role": "user", "content": "ab"}], "completion": [{"role": "assistant", "content": "ba"}]}
+    for tools in ([{"name": "f"}], '[{"name": "f"}]'):
+        rows = [{**row, "label": True, "tools": tools, "chat_template_kwargs": {"mark": "h"}}]
+        assert dataset_of(rows, own).table["prompt"].to_pylist() == ["fhab="]
+    assert dataset_of([{**row, "label": True, "tools": None}], own).table["prompt"].to_pylist() == ["ab="]
+    with pytest.raises(UserError, match="the chat template refuses it"):
+        dataset_of([{**row, "label": True, "tools": "f"}], own)
+
+
+def test_rows_that_cannot_be_learned_from_are_left_out_and_counted() -> None:
+    good = {"prompt": "a=", "completion": "a", "label": True}
+    rows = [good, {**good, "completion": " "}, {**good, "prompt": ""}, {**good, "prompt": "abcdefgh="}, good]
+    reasons = "1 with an empty completion, 1 with an empty prompt, 1 with a prompt that leaves no room in 9 tokens"
+    with pytest.warns(UserWarning, match=f"mine: left out 3 of 5 rows: {reasons}"):
+        found = dataset_of(rows, tokenizer(), "mine", 9)
+    assert found.table["prompt"].to_pylist() == ["a=", "a="]
+    with pytest.raises(UserError, match="mine has no rows that can be used: 1 with an empty completion"):
+        dataset_of(rows[1:2], tokenizer(), "mine")
+    own = tokenizer()
+    own.chat_template = TEMPLATE
+    row = {"prompt": [{"role": "user", "content": "a"}], "label": True}
+    answers = [{"role": "assistant", "content": text} for text in ("a", "", None)]
+    chats = [{**row, "completion": [answer]} for answer in answers]
+    with pytest.warns(UserWarning, match="left out 2 of 3 rows: 2 with an empty completion"):
+        assert len(dataset_of(chats, own)) == 1
+
+
 def test_a_conversation_needs_a_template_and_a_prompt_needs_room() -> None:
-    chat = {"prompt": [{"role": "user", "content": "a"}], "completion": [], "label": True}
+    chat = {"prompt": [{"role": "user", "content": "a"}], "completion": [{"role": "assistant", "content": "a"}]}
+    chat["label"] = True
     with pytest.raises(UserError, match="needs a chat template"):
         dataset_of([chat], tokenizer())
     with pytest.raises(UserError, match="has no rows"):
@@ -147,14 +176,3 @@ def test_a_conversation_needs_a_template_and_a_prompt_needs_room() -> None:
     cut = tokenize_responses(rows, tokenizer(), 11).tokens[0]
     assert len(cut.completion) == 2
     assert tokenizer().eos_token_id not in cut.completion
-
-
-def test_tools_and_settings_of_a_row_reach_its_template() -> None:
-    own = tokenizer()
-    own.chat_template = "{% if tools %}{{ tools[0]['name'] }}{% endif %}{{ mark }}" + TEMPLATE
-    asked, good = {"role": "user", "content": "ab"}, {"role": "assistant", "content": "ba"}
-    row = {"prompt": [asked], "completion": [good], "label": True, "chat_template_kwargs": {"mark": "!"}}
-    for tools, written in (([{"name": "f"}], "f!ab="), ('[{"name": "f"}]', "f!ab="), (None, "!ab="), ("[]", "!ab=")):
-        assert dataset_of([row | {"tools": tools}], own).table["prompt"].to_pylist() == [written]
-    with pytest.raises(UserError, match="row 0, completion: its completion is empty"):
-        dataset_of([row | {"completion": [{"role": "assistant", "content": " "}]}], own)
