@@ -3,6 +3,7 @@
 <output>/run.json             kind, dataset (its path, a digest of all of it, responses' labelling), task, algorithm,
                               settings, seed, bound, metrics, identity; model and adapter, or policy, and its hash:
                               written last, so that its presence marks a finished run
+<output>/.begun               the identity of a run that is not finished
 <output>/adapter/             of a language model (kind "responses"), as peft writes it
 <output>/policy.safetensors   of a control policy (kind "transitions" or "candidates"; `MixturePolicy.load`)
 """
@@ -26,7 +27,7 @@ from pmpo_offline.runtime.hashing import hash_file, hash_json
 from pmpo_offline.training.config import TrainingSettings, complete
 from pmpo_offline.training.control.trainer import Stack, train_stack
 
-NAME = "run.json"
+NAME, BEGUN = "run.json", ".begun"
 AGAIN = "remove the whole directory and train the run again"
 """The remedy for a damaged record or artefact: without its record a directory is not recognised as a run."""
 
@@ -98,8 +99,8 @@ def train_run(run: Run, output: Path, home: Path | None = None) -> dict[str, Any
 def _train_control(stack: Stack, output: Path) -> dict[str, Any]:
     if record := finished(output, stack.identity):
         return record
-    checkpoint, begun = output / "checkpoint.safetensors", output / ".begun"
-    claim(output, begun, stack.identity, checkpoint.exists())
+    checkpoint = output / "checkpoint.safetensors"
+    claim(output, stack.identity, checkpoint.exists())
     trained = train_stack(stack, checkpoint, output / "references")
     trained.policy.save(output / "policy.safetensors")
     record = {
@@ -115,7 +116,6 @@ def _train_control(stack: Stack, output: Path) -> dict[str, Any]:
     }
     record = write_record(output, record)
     checkpoint.unlink(missing_ok=True)
-    begun.unlink(missing_ok=True)
     return record
 
 
@@ -147,6 +147,7 @@ def write_record(output: Path, record: Mapping[str, Any]) -> dict[str, Any]:
     record = {**record, **bound, "sha256": _artefact_hash(output, record)}
     try:
         write_json(output / NAME, record)
+        (output / BEGUN).unlink(missing_ok=True)
     except OSError as error:
         raise PmpoOfflineError(f"cannot write {output / NAME}: {error.strerror or error}") from None
     return record
@@ -183,19 +184,19 @@ def _artefact_hash(output: Path, record: Mapping[str, Any]) -> str | None:
         return None
 
 
-def claim(output: Path, marker: Path, identity: str, resumable: bool) -> None:
+def claim(output: Path, identity: str, resumable: bool) -> None:
     """Take an empty directory, or one in which a run was begun; no file of anything else is ever overwritten.
 
     Args:
         output: the run's directory.
-        marker: a file in it whose presence says that a run has begun.
-        identity: of the run, which becomes the marker's content.
+        identity: of the run, which the file `.begun` holds until the record is written.
         resumable: whether the run that was begun there has left a checkpoint.
 
     Raises:
         UserError: the directory is something else, holds other files, or another run that can be resumed.
         PmpoOfflineError: the disk refuses.
     """
+    marker = output / BEGUN
     try:
         if resumable and marker.is_file() and marker.read_text(errors="replace") != identity:
             raise UserError(f"{output} holds another run that was stopped: name another --output, or delete it")
@@ -205,7 +206,7 @@ def claim(output: Path, marker: Path, identity: str, resumable: bool) -> None:
             foreign = any(path.is_symlink() or not path.is_dir() for path in output.rglob("*"))
         if foreign:
             raise UserError(f"{output} exists and is no run: name another --output, it will not be overwritten")
-        marker.parent.mkdir(parents=True, exist_ok=True)
+        output.mkdir(parents=True, exist_ok=True)
         marker.write_text(identity)
     except OSError as error:
         raise PmpoOfflineError(f"cannot write {marker}: {error.strerror or error}") from None

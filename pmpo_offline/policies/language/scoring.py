@@ -8,7 +8,7 @@ On a CPU padding is not read either (`packing.unpadded`).
 A model can be split into a trunk that training does not change, and the layers above it::
 
     ids ──▶ embedding ──▶ layers[:cut] ──▶ (B, T, H) ──▶ layers[cut:] ──▶ norm ──▶ (B, T, H)
-            └──────── trunk_states ───┘     cached       └─────── _from_trunk ───┘
+            └──────── trunk_states ───┘     cached       └──────── states ───────┘
 
 With LoRA on the top layers alone, the input of these is the same at every step and for every algorithm, so it is
 computed once. Both pieces are the backbone's own forward pass over fewer layers: a shallow copy of the module, which
@@ -72,7 +72,7 @@ def states(model: Causal, batch: TokenBatch, *, trunk: Tensor | None = None, cut
     Args:
         model: any causal language model.
         batch: B rows of T places.
-        trunk: (B, T, H), `trunk_states` of the same rows; None: computed here.
+        trunk: (B, T, H), `trunk_states` of the same rows; None: computed here. No gradient flows below it.
         cut: the number of layers below `trunk`.
     """
     whole = backbone(model)
@@ -87,7 +87,7 @@ def states(model: Causal, batch: TokenBatch, *, trunk: Tensor | None = None, cut
 
     def read(given: Tensor, **options: Tensor) -> Tensor:
         if trunk is not None:
-            return _from_trunk(model, given, cut, **options)
+            return _run(whole, whole.layers[cut:], whole.norm, inputs_embeds=given, **options)
         hidden: Tensor = whole(input_ids=given, use_cache=False, **options).last_hidden_state
         return hidden
 
@@ -110,20 +110,6 @@ def trunk_states(model: Causal, ids: Tensor, cut: int) -> Tensor:
     whole = backbone(model)
     with torch.no_grad():
         return _run(whole, whole.layers[:cut], nn.Identity(), input_ids=ids)
-
-
-def _from_trunk(model: Causal, trunk: Tensor, cut: int, **options: Tensor) -> Tensor:
-    """Return the last hidden states from those that enter layer `cut`: (B, T, H) -> (B, T, H).
-
-    `options` are further arguments of the backbone: positions and mask.
-
-    Raises:
-        ValueError: a gradient is needed, but weights below the cut are trained, so that cached states become stale.
-    """
-    if torch.is_grad_enabled() and trains_below(model, cut):
-        raise ValueError(f"weights below layer {cut} are trained: their hidden states cannot be cached")
-    whole = backbone(model)
-    return _run(whole, whole.layers[cut:], whole.norm, inputs_embeds=trunk, **options)
 
 
 def _run(whole: nn.Module, layers: Any, norm: Any, **inputs: Any) -> Tensor:

@@ -123,7 +123,7 @@ class RowScores:
         """(N,) each: log-probabilities, and the joint divergence."""
         if self._joint is None:
             return token_logp(self._policy, self._states, self._batch.target), None
-        return self._joint.with_logp(self._policy, self._states, self._batch.target, self._known)
+        return self._joint(self._policy, self._states, self._batch.target, self._known)
 
     @cached_property
     def logp(self) -> Tensor:
@@ -142,8 +142,9 @@ class RowScores:
 
     def row_divergence(self, wanted: TokenDivergence) -> Tensor:
         """Return each row's divergence between reference and policy, (B,)."""
-        joint = self._tokens[1] if wanted == self._joint else None
-        tokens = wanted(self._policy, self._states, self._known) if joint is None else joint
+        tokens = self._tokens[1] if wanted == self._joint else None
+        if tokens is None:
+            _, tokens = wanted(self._policy, self._states, self._batch.target, self._known)
         return self._batch.reduce(tokens, self._settings.reduction)
 
 

@@ -82,26 +82,21 @@ def checkpoints_in(folder: Path) -> list[Path]:
 
 
 def last_complete(folder: Path) -> Path | None:
-    """Return the last complete checkpoint in a folder, None if there is none; incomplete ones are removed."""
+    """Return the last checkpoint that one process can resume from, None if there is none; incomplete ones are removed.
+
+    A complete one was written to its end, and its files can be read.
+    """
     complete = None
     for path in checkpoints_in(folder):
-        if _is_complete(path):
+        try:
+            json.loads((path / "trainer_state.json").read_text())  # written last
+            load_tensors(path / "adapter_model.safetensors")
+            _read(path / _OPTIMIZER)
+            _read(path / _RANDOM.format(0))
             complete = path
-        else:
+        except (OSError, ValueError, KeyError, PmpoOfflineError):
             shutil.rmtree(path, ignore_errors=True)
     return complete
-
-
-def _is_complete(checkpoint: Path) -> bool:
-    """Return whether one process can resume from a checkpoint: it was written to its end, and can be read."""
-    try:
-        json.loads((checkpoint / "trainer_state.json").read_text())  # written last
-        load_tensors(checkpoint / "adapter_model.safetensors")
-        for name in (_OPTIMIZER, _RANDOM.format(0)):
-            _read(checkpoint / name)
-    except (OSError, ValueError, KeyError, PmpoOfflineError):
-        return False
-    return True
 
 
 def _write(path: Path, state: Any) -> None:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from transformers import TrainingArguments
 
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
+from pmpo_offline.objectives import OBJECTIVES
 from pmpo_offline.policies.language.tokens import Reduction
 from pmpo_offline.runtime.errors import UserError
 
@@ -127,11 +128,10 @@ class PMPOConfig(ResponseConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        own = ("alpha", "beta", "normalize", "divergence", "order", "over", "reject_mass", "floor")
         if self.objective != "pmpo":
             raise UserError(f"PMPOConfig is for the objective pmpo: take ResponseConfig for {self.objective}")
         given = self.settings if isinstance(self.settings, dict) else {}
-        chosen = {name: _number(getattr(self, name)) for name in own}
+        chosen = {name: _number(getattr(self, name)) for name in OBJECTIVES["pmpo"].settings}
         self.settings = {**{name: value for name, value in chosen.items() if value is not None}, **given}
 
 

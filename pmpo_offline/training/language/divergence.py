@@ -25,7 +25,7 @@ KINDS = ("forward", "reverse", "alpha", "renyi")
 class TokenDivergence:
     """A divergence between policy and reference at each token, in nats.
 
-    Its methods raise `UserError` for an unknown kind, and `ValueError` for an order outside [0, 1].
+    It raises `UserError` for an unknown kind, and `ValueError` for an order outside [0, 1].
     """
 
     kind: str
@@ -35,16 +35,7 @@ class TokenDivergence:
     constant: bool = False
     """It needs no gradient, which saves a third of the work."""
 
-    def __call__(self, model: Causal, states: Tensor, reference: ReferenceScores) -> Tensor:
-        """Return the divergence at each token, differentiable in the states of the policy: (N, H) -> (N,)."""
-
-        def measure(log_p: Tensor, other: Tensor) -> Tensor:
-            return self._between(log_p, other, reference).unsqueeze(0)
-
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.constant):
-            return scoring.per_token(model, states, measure, reference.states)[0]
-
-    def with_logp(
+    def __call__(
         self, model: Causal, states: Tensor, target: Tensor, reference: ReferenceScores
     ) -> tuple[Tensor, Tensor]:
         """Return the log-probability of each target, (N,), and the divergence, which share the policy's distributions.

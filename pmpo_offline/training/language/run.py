@@ -2,7 +2,7 @@
 
 <output>/checkpoints/     the Trainer's own, while it trains; a stopped run resumes from the last complete one
 <output>/adapter/         the trained adapter, in safetensors
-<output>/run.json         written last (`training.run`)
+<output>/run.json         written last (`training.run`, which also explains `.begun`)
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pmpo_offline import data
 from pmpo_offline.data import Dataset
 from pmpo_offline.declarations import catalog
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
-from pmpo_offline.policies.language.model import LanguageModel, add_lora, load_adapter, open_model, quiet, save_adapter
+from pmpo_offline.policies.language.model import add_lora, open_model, quiet, save_adapter
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.tasks.language.models import model_directory
@@ -34,9 +34,6 @@ from pmpo_offline.training.language.responses import check_held_out, take_split
 from pmpo_offline.training.language.trainer import ResponseTrainer
 from pmpo_offline.training.run import claim, finished, labels_of, source_of, write_record
 from pmpo_offline.training.shuffle import check_control, identified
-
-_OWNER = "run"
-"""File among the checkpoints that holds the identity of their run."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +59,6 @@ class TrainedLanguage:
         bound = None if record["bound"] is None else float(record["bound"])
         names = ("metrics", "history", "settings", "model")
         return cls(output / record["adapter"], bound=bound, **{name: record[name] for name in names})
-
-    def policy(self, base: LanguageModel) -> LanguageModel:
-        """Return the trained policy: the adapter on its model, as `open_model` returns it."""
-        return load_adapter(base, self.adapter)
 
 
 def train_language(
@@ -133,7 +126,7 @@ def train_language(
     check_held_out(dataset, base.tokenizer, context(base))
 
     checkpoints = output / "checkpoints"
-    claim(output, checkpoints / _OWNER, run, bool(checkpoints_in(checkpoints)))
+    claim(output, run, bool(checkpoints_in(checkpoints)))
     layers = base.model.config.get_text_config().num_hidden_layers
     cut = 0 if hyper.lora_layers is None else max(0, layers - hyper.lora_layers)
     transformers.set_seed(seed)
@@ -179,7 +172,10 @@ def train_language(
         "identity": run,
     }
     record = write_record(output, record)
-    _discard(checkpoints)
+    for path in checkpoints_in(checkpoints):
+        shutil.rmtree(path)
+    with suppress(OSError):  # other files are there
+        checkpoints.rmdir()
     return TrainedLanguage.of(output, record)
 
 
@@ -206,12 +202,3 @@ class _Monitor(transformers.TrainerCallback):  # type: ignore[misc]
         raise PmpoOfflineError(
             f"{self._name} diverged: {what} at step {step} with {settings}: raise beta or lower learning_rate"
         )
-
-
-def _discard(checkpoints: Path) -> None:
-    """Remove the checkpoints of a finished run, but no other files in their folder."""
-    for path in checkpoints_in(checkpoints):
-        shutil.rmtree(path)
-    (checkpoints / _OWNER).unlink()
-    with suppress(OSError):
-        checkpoints.rmdir()

@@ -23,17 +23,8 @@ from torch import Tensor
 
 from pmpo_offline.data import Dataset, home
 from pmpo_offline.objectives import OBJECTIVES
-from pmpo_offline.policies.language.model import (
-    LanguageModel,
-    add_adapter,
-    complete_tokenizer,
-    fingerprint,
-    first_line,
-    load_tokenizer,
-    load_weights,
-    open_model,
-    weights_hash,
-)
+from pmpo_offline.policies.language import model as models
+from pmpo_offline.policies.language.model import LanguageModel
 from pmpo_offline.policies.language.scoring import check_head
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.tasks.language.models import model_directory
@@ -143,8 +134,9 @@ class ResponseTrainer(SafeCheckpoints):
         self.reference = self._reference(ref_model)
         """None if nothing is compared."""
         held_out = eval_dataset if isinstance(eval_dataset, dict) else {"": eval_dataset}
-        given = {name: self._dataset(each, "test") for name, each in held_out.items() if each is not None}
-        evaluated = {name: self._entries(each) for name, each in given.items()}
+        evaluated = {
+            name: self._entries(self._dataset(rows, "test")) for name, rows in held_out.items() if rows is not None
+        }
         self._reported: dict[str, list[dict[str, Tensor]]] = defaultdict(list)
         super().__init__(
             model=self.policy.model,
@@ -313,11 +305,11 @@ def load_policy(
         UserError: no such model, no tokenizer or one without an EOS token, an adapter on an adapter.
     """
     found = _open(model, tokenizer, options or {})
-    complete_tokenizer(found.tokenizer, found.name)
+    models.complete_tokenizer(found.tokenizer, found.name)
     if peft_config is not None:
         if hasattr(found.model, "peft_config"):
             raise UserError("the model has an adapter already: leave peft_config out, or merge it (merge_and_unload)")
-        found = replace(found, model=add_adapter(found.model, peft_config))
+        found = replace(found, model=models.add_adapter(found.model, peft_config))
     found.model.eval()
     return found
 
@@ -328,22 +320,24 @@ def _open(model: Any, tokenizer: PreTrainedTokenizerBase | None, options: Mappin
         raise UserError(f"{named} is for a model that is given by its name: this one is loaded already")
     if isinstance(model, LanguageModel):
         # It may have been trained since it was opened, whatever adapter is on it now.
-        unchanged = model.fingerprint == fingerprint(model.model)
-        digest = model.digest if unchanged else weights_hash(model.model)
+        unchanged = model.fingerprint == models.fingerprint(model.model)
+        digest = model.digest if unchanged else models.weights_hash(model.model)
         return replace(model, tokenizer=tokenizer or model.tokenizer, digest=digest)
     if isinstance(model, str):
         directory = model_directory(model)
         if not options:
-            opened = open_model(directory, name=model, device="cpu")  # the Trainer places it
+            opened = models.open_model(directory, name=model, device="cpu")  # the Trainer places it
             return replace(opened, tokenizer=tokenizer or opened.tokenizer)
         try:
-            model = load_weights(directory, **options)
+            model = models.load_weights(directory, **options)
         except Exception as error:  # transformers' own, bitsandbytes' where there is no GPU
-            raise UserError(f"{directory} cannot be opened with {', '.join(options)}: {first_line(error)}") from None
+            raise UserError(
+                f"{directory} cannot be opened with {', '.join(options)}: {models.first_line(error)}"
+            ) from None
     name = str(getattr(model.config, "_name_or_path", "") or type(model).__name__)
     if tokenizer is None:
         try:
-            tokenizer = load_tokenizer(model_directory(name))
+            tokenizer = models.load_tokenizer(model_directory(name))
         except Exception:  # the hub's, the network's and the tokenizers' own errors
             raise UserError(f"{name} comes without a tokenizer: give one as processing_class") from None
-    return LanguageModel(model, tokenizer, name, weights_hash(model))
+    return LanguageModel(model, tokenizer, name, models.weights_hash(model))

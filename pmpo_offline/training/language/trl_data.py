@@ -23,16 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from pmpo_offline.data import (
-    Dataset,
-    Labelling,
-    LabelRule,
-    Metadata,
-    Provenance,
-    ScoreRule,
-    label_tables,
-    responses_schema,
-)
+from pmpo_offline import data
+from pmpo_offline.data import Dataset, LabelRule
 from pmpo_offline.policies.language.model import first_line
 from pmpo_offline.policies.language.tokens import prompt_tokens
 from pmpo_offline.runtime.errors import UserError
@@ -123,13 +115,11 @@ def _with_prompt(row: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _is_empty(text: str | Sequence[Any]) -> bool:
     """Return whether a text is blank, or a conversation holds neither a text nor a tool call."""
-    if isinstance(text, str):
-        return not text.strip()
-    return all(isinstance(each, Mapping) and not _content(each) for each in text)
-
-
-def _content(message: Mapping[str, Any]) -> Any:
-    return str(message.get("content") or "").strip() or message.get("tool_calls")
+    messages = [{"content": text}] if isinstance(text, str) else text
+    return all(
+        isinstance(message, Mapping) and not (str(message.get("content") or "").strip() or message.get("tool_calls"))
+        for message in messages
+    )
 
 
 def _scores(row: Mapping[str, Any], where: str) -> dict[str, float | None]:
@@ -172,7 +162,7 @@ def _in_memory(rows: list[tuple[str, str, float | None, int]], name: str, *, end
     prompts, completions, scores, numbers = zip(*rows, strict=True)
     # In the paired form only the two of a row are a pair; else all answers to one prompt are compared.
     known = {prompt: number for number, prompt in enumerate(dict.fromkeys(prompts))}
-    columns = {
+    columns: dict[str, Any] = {
         "prompt": prompts,
         "completion": completions,
         "score": scores,
@@ -182,15 +172,13 @@ def _in_memory(rows: list[tuple[str, str, float | None, int]], name: str, *, end
         "source": [name] * len(rows),
         "split": ["train"] * len(rows),
     }
-    schema = responses_schema()
-    table = pa.table({field.name: pa.array(columns[field.name], field.type) for field in schema}, schema=schema)
-    labelled = label_tables(table, None, Labelling(_RULE))
-    metadata = Metadata(
+    labelled = data.label_tables(pa.table(columns, schema=data.responses_schema()), None, data.Labelling(_RULE))
+    metadata = data.Metadata(
         id=name,
         task="language/columns",
-        score=ScoreRule(name="column"),
+        score=data.ScoreRule(name="column"),
         label=_RULE,
-        provenance=Provenance(settings={"ends": ends}),
+        provenance=data.Provenance(settings={"ends": ends}),
         **labelled.described,
     )
     return Dataset(metadata, Path(name), labelled.table)

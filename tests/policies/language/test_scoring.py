@@ -198,13 +198,6 @@ def test_gradient_checkpointing_goes_on_working(llama, rows):
     torch.testing.assert_close(*found)
 
 
-def test_what_is_trained_below_the_cut_is_not_cached(llama, rows):
-    model = on_top(llama(num_hidden_layers=LAYERS), 1)
-    batch = collate(rows)
-    with pytest.raises(ValueError, match="weights below layer 2 are trained"):
-        states(model, batch, trunk=trunk_states(model, batch.ids, 2), cut=2)
-
-
 @pytest.mark.parametrize("cut", [-1, 0, 2, 9])
 def test_there_must_be_such_a_layer(llama, cut):
     with pytest.raises(UserError, match=f"LlamaForCausalLM has 2 layers and cannot be cut below layer {cut}"):

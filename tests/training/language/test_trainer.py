@@ -18,10 +18,10 @@ from transformers import BitsAndBytesConfig, HfArgumentParser
 
 import datasets
 from pmpo_offline.policies.language import LanguageModel, add_lora, open_model, quiet
+from pmpo_offline.policies.language import model as models
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.tasks.language.tiny import tokenizer
 from pmpo_offline.training.language import PMPOConfig, PMPOTrainer, ResponseConfig, ResponseTrainer
-from pmpo_offline.training.language import trainer as trainers
 
 LORA = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"}
 
@@ -203,7 +203,7 @@ def test_a_model_that_was_trained_and_adapted_by_hand_is_known_by_its_weights(
         return open_model(model_folder, device="cpu")
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainers, "weights_hash", None)  # not all weights are read if the files are known
+        patch.setattr(models, "weights_hash", None)  # not all weights are read if the files are known
         assert first(fresh()) == pytest.approx(0, abs=1e-6)
 
     whole = fresh()
@@ -327,7 +327,7 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="learns from pairs"):
         made(args=arguments(ResponseConfig, tmp_path, objective="dpo", rows="pairs"), train_dataset=one_class)
     long = [{"prompt": "a" * 40 + "=", "completion": "a", "label": True}]
-    with pytest.raises(UserError, match="train has no rows .*: 1 with a prompt that leaves no room in 32 tokens"):
+    with pytest.raises(UserError, match=r"train has no rows .*: 1 with a prompt that leaves no room in 32 tokens"):
         made(train_dataset=long)
     for below in (LoraConfig(**LORA), None):
         with pytest.raises(UserError, match="weights below layer 1 are trained, and cut = 1 caches"):
