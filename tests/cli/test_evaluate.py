@@ -156,7 +156,7 @@ def test_weights_are_read_once(
     monkeypatch.setattr("pmpo_offline.policies.language.model.open_model", counted)
     answer(capsys, place / "run", "--prompts", "1")
     assert opened == [place / "model"]
-    assert list((home / ".reference").glob("*/*.safetensors")), "what the model says of stored rows is known to the next run"
+    assert list((home / ".reference").glob("*/*.safetensors")), "the next run reads the values of stored rows"
 
 
 def test_a_judge(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
