@@ -189,5 +189,5 @@ def _attend(
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     lengths, masks = _SEQUENCES.get()
-    parts = zip(*(torch.split(each, lengths, dim=2) for each in (query, key, value)), masks, strict=True)
+    parts = zip(*(torch.split(part, lengths, dim=2) for part in (query, key, value)), masks, strict=True)
     return torch.cat([sdpa_attention_forward(module, *part, **options)[0] for part in parts], dim=1), None

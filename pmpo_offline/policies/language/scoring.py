@@ -195,7 +195,7 @@ def per_token(model: Causal, states: Tensor, measure: Measure, *along: Tensor, c
         learned = len(found) - constants
         return torch.cat([found[:learned], found[learned:].detach()]) if constants else found
 
-    parts = list(zip(*(torch.split(each, chunk) for each in (states, *along)), strict=True))
+    parts = list(zip(*(torch.split(tensor, chunk) for tensor in (states, *along)), strict=True))
     if not torch.is_grad_enabled():
         return torch.cat([value(*part) for part in parts], dim=-1)
     if any(weight.requires_grad for weight in head.parameters()):
@@ -215,7 +215,7 @@ class _PerToken(torch.autograd.Function):
             states = states.detach().requires_grad_()
             values = value(states, *along)
             learned = values[: len(values) - constants]
-            slopes = [torch.autograd.grad(each.sum(), states, retain_graph=True)[0] for each in learned]
+            slopes = [torch.autograd.grad(kind.sum(), states, retain_graph=True)[0] for kind in learned]
         ctx.save_for_backward(torch.stack(slopes))
         return values.detach()
 

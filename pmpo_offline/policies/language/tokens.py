@@ -132,7 +132,7 @@ def collate(rows: Sequence[Tokens], pad: int = 0) -> TokenBatch:
     first = torch.tensor([len(row.prompt) - 1 for row in rows])
     before = length.cumsum(0) - length  # completion tokens of all rows above
     place = torch.arange(len(row)) - before[row] + first[row]
-    target = torch.tensor([token for each in rows for token in each.completion], dtype=torch.int64)
+    target = torch.tensor([token for tokens in rows for token in tokens.completion], dtype=torch.int64)
     packing = pack([row.prompt for row in rows], length.tolist())
     return TokenBatch(ids, row, place, target, length, packing)
 

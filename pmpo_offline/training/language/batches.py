@@ -194,7 +194,7 @@ class ResponseBatch(RowScores):
     def reward_shift(self) -> Tensor:
         """(), detached, over the rows of all ranks."""
         gather, beta = self._settings.gather, self._settings.beta
-        rows = (gather(each.detach()) for each in (self.logp, self.ref_logp, self.label))
+        rows = (gather(value.detach()) for value in (self.logp, self.ref_logp, self.label))
         return bco_shift(*rows, beta=beta, weight=gather(self.weight))
 
 

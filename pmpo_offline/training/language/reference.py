@@ -29,16 +29,8 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from pmpo_offline.policies.language import scoring
 from pmpo_offline.policies.language.model import LanguageModel, weights_hash
-from pmpo_offline.policies.language.scoring import (
-    causal,
-    check_head,
-    check_split,
-    states,
-    token_logp,
-    trains_below,
-    trunk_states,
-)
 from pmpo_offline.policies.language.tokens import TokenBatch, Tokens, collate
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
@@ -140,11 +132,10 @@ class Reference:
     def scores(self, rows: Sequence[Tokens], batch: TokenBatch) -> ReferenceScores:
         """Return the reference's values for rows that were collated to `batch`; as `prepare`."""
         found, device = self.rows(rows), batch.ids.device
-        trunk = None
-        if self.cut:
-            trunk = pad_sequence([row.trunk for row in found if row.trunk is not None], batch_first=True).to(device)
-        hidden = torch.cat([row.states for row in found]).to(device)
-        return ReferenceScores(self._head, hidden, torch.cat([row.logp for row in found]).to(device), trunk)
+        trunks = [row.trunk for row in found if row.trunk is not None]
+        trunk = pad_sequence(trunks, batch_first=True).to(device) if trunks else None
+        hidden, logp = (torch.cat([getattr(row, kind) for row in found]).to(device) for kind in ("states", "logp"))
+        return ReferenceScores(self._head, hidden, logp, trunk)
 
     def uncached(self, batch: TokenBatch) -> ReferenceScores:
         """Return the reference's values for a batch without reading or writing the cache."""
@@ -153,7 +144,7 @@ class Reference:
 
     @property
     def _head(self) -> torch.nn.Module:
-        return causal(self._model).get_output_embeddings()  # type: ignore[no-any-return]
+        return scoring.causal(self._model).get_output_embeddings()  # type: ignore[no-any-return]
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -168,14 +159,14 @@ class Reference:
             self._model.train(training)
 
     def _evaluate(self, batch: TokenBatch) -> ReferenceScores:
-        trunk = trunk_states(self._model, batch.ids, self.cut) if self.cut else None
-        hidden = states(self._model, batch, trunk=trunk, cut=self.cut)
-        return ReferenceScores(self._head, hidden, token_logp(self._model, hidden, batch.target), trunk)
+        trunk = scoring.trunk_states(self._model, batch.ids, self.cut) if self.cut else None
+        hidden = scoring.states(self._model, batch, trunk=trunk, cut=self.cut)
+        return ReferenceScores(self._head, hidden, scoring.token_logp(self._model, hidden, batch.target), trunk)
 
     def _compute(self, missing: dict[str, Tokens]) -> None:
-        check_head(self._model)
+        scoring.check_head(self._model)
         if self.cut:
-            check_split(self._model, self.cut)
+            scoring.check_split(self._model, self.cut)
         done, waiting = 0, dict[str, Tensor]()
         for names in _batches(missing):
             for name, values in zip(names, self._split([missing[name] for name in names]), strict=True):
@@ -191,7 +182,7 @@ class Reference:
         """Evaluate rows as one batch and yield each row's tensors, one of each kind."""
         batch = collate(rows).to(self._model.device)
         found, lengths = self._evaluate(batch), batch.length.tolist()
-        parts = (torch.split(each.cpu(), lengths) for each in (found.logp, found.states))
+        parts = (torch.split(values.cpu(), lengths) for values in (found.logp, found.states))
         for i, (row, *values) in enumerate(zip(rows, *parts, strict=True)):
             if found.trunk is not None:
                 values.append(found.trunk[i, : len(row.prompt + row.completion[:-1])].cpu())
@@ -221,8 +212,8 @@ def load_reference(
         digest = weights_hash(frozen, adapters=True)
         return Reference(LanguageModel(frozen, policy.tokenizer, "reference", digest), folder)
     if cut:
-        check_split(model, cut)
-        if trains_below(model, cut):
+        scoring.check_split(model, cut)
+        if scoring.trains_below(model, cut):
             raise UserError(
                 f"weights below layer {cut} are trained, and cut = {cut} caches their output: put the adapter on the "
                 f"layers from {cut} up (layers_to_transform), or set cut to 0"
@@ -280,7 +271,7 @@ def _name(row: Tokens) -> str:
 
 def _precision(model: Any) -> str:
     """Return the precision of the weights in memory, which their files do not determine."""
-    whole = causal(model)
+    whole = scoring.causal(model)
     dtype = str(whole.dtype).removeprefix("torch.")
     packed = getattr(whole.config, "quantization_config", None)
     if packed is None:

@@ -146,14 +146,14 @@ def tokenize_responses(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, con
     for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
         if prompt is None or completion is None:
             raise UserError(f"{name}: row {row} has no {'prompt' if prompt is None else 'completion'}: leave it out")
-        each = tokenize(tokenizer, prompt, completion, ends=ends, longest=longest)
-        room = context - len(each.prompt)
+        head, tail = tokenize(tokenizer, prompt, completion, ends=ends, longest=longest)
+        room = context - len(head)
         if room < 1:
             raise UserError(
-                f"{name}: the prompt of row {row} has {len(each.prompt)} tokens and the context {context}: shorten it, "
-                "leave it out, or raise max_length as far as the model reaches"
+                f"{name}: the prompt of row {row} has {len(head)} tokens and the context {context}: shorten it, leave it "
+                "out, or raise max_length as far as the model reaches"
             )
-        tokens.append(Tokens(each.prompt, each.completion[:room]))
+        tokens.append(Tokens(head, tail[:room]))
         if row % 500 == 499 or row + 1 == len(prompts):
             progress.report("tokenize", row + 1, len(prompts))
     return TokenizedResponses(

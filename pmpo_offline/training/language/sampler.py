@@ -147,7 +147,7 @@ class Entries:
         self._restore = algorithm.rows != "balanced"
         name, kind = responses.name, algorithm.name
         inputs = OBJECTIVES[algorithm.objective].inputs.values()
-        if missing := [each for each in inputs if not hasattr(self._kind, each)]:
+        if missing := [wanted for wanted in inputs if not hasattr(self._kind, wanted)]:
             raise UserError(
                 f"{kind}: minibatches of {algorithm.rows} rows have no {missing[0]}, an input of "
                 f"{algorithm.objective}: set `rows` in the algorithm's TOML"

@@ -191,9 +191,8 @@ class ResponseTrainer(SafeCheckpoints):
         drawn = np.concatenate([sampler.draw(step).flatten() for step in range(min(steps, len(sampler)))])
         self._prepare_reference(entries, entries.rows(drawn))
         held_out = self.eval_dataset.values() if isinstance(self.eval_dataset, dict) else [self.eval_dataset]
-        for each in held_out:
-            if each is not None:
-                self._prepare_reference(each, each.every_row)
+        for evaluated in filter(None, held_out):
+            self._prepare_reference(evaluated, evaluated.every_row)
         return MicroBatchLoader(entries, sampler, args.process_index)
 
     def _prepare_reference(self, entries: Entries, rows: Indices) -> None:
@@ -246,7 +245,7 @@ class ResponseTrainer(SafeCheckpoints):
         loss = next((name for name in logs if name.startswith("eval_") and name.endswith("_loss")), None)
         reported = self._reported.pop("eval" if loss else "train", [])
         if reported:
-            means = {name: torch.stack([each[name] for each in reported]).mean() for name in sorted(reported[0])}
+            means = {name: torch.stack([metrics[name] for metrics in reported]).mean() for name in sorted(reported[0])}
             table = self.accelerator.reduce(torch.stack(list(means.values())), "mean")
             prefix = loss.removesuffix("loss") if loss else ""
             logs.update({f"{prefix}{name}": value for name, value in zip(means, table.tolist(), strict=True)})
