@@ -150,8 +150,8 @@ def tokenize_responses(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, con
         room = context - len(head)
         if room < 1:
             raise UserError(
-                f"{name}: the prompt of row {row} has {len(head)} tokens and the context {context}: shorten it, leave it "
-                "out, or raise max_length as far as the model reaches"
+                f"{name}: the prompt of row {row} has {len(head)} tokens and the context {context}: shorten it, "
+                "leave it out, or raise max_length as far as the model reaches"
             )
         tokens.append(Tokens(head, tail[:room]))
         if row % 500 == 499 or row + 1 == len(prompts):

@@ -122,14 +122,11 @@ class ResponseTrainer(SafeCheckpoints):
             warn_below(self._algorithm, [self.settings], dataset)
         self.input_settings = InputSettings(
             reduction=args.reduction,
-            divergence=self.settings.get("divergence", "behavior"),
-            order=self.settings.get("order", 0.0),
-            over=self.settings.get("over", "all"),
             policy_kl=args.policy_kl,
             needs_policy_kl="policy_kl" in self.objective.inputs.values(),
             context=self._context,
-            beta=self.settings.get("beta", 1.0),
             gather=lambda rows: self.accelerator.gather(rows),
+            **{name: self.settings[name] for name in ("divergence", "order", "over", "beta") if name in self.settings},
         )
         self.reference = self._reference(ref_model)
         """None if nothing is compared."""
