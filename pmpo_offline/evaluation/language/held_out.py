@@ -10,7 +10,6 @@ from pmpo_offline.policies.language.model import LanguageModel
 from pmpo_offline.policies.language.tokens import prompt_tokens
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.random_words import random_words
-from pmpo_offline.tasks.language.sampling import context
 
 SPLIT = "test"
 
@@ -44,7 +43,7 @@ def completion_form(dataset: Dataset, model: LanguageModel) -> tuple[int, bool]:
     settings = dataset.metadata.provenance.settings
     ends, tokens = bool(settings.get("ends", True)), settings.get("tokens")
     if not isinstance(tokens, int):
-        rows, most = _test_rows(dataset), context(model)
+        rows, most = _test_rows(dataset), model.context
         ids = model.tokenizer(rows["completion"].to_list(), add_special_tokens=False)["input_ids"]
         tokens = max(map(len, ids)) + ends
         if most is not None:

@@ -27,7 +27,6 @@ from pmpo_offline.evaluation.language.held_out import held_out_responses
 from pmpo_offline.policies.language.model import LanguageModel
 from pmpo_offline.policies.language.tokens import Tokens
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
-from pmpo_offline.tasks.language.sampling import context
 from pmpo_offline.training.language.reference import Reference
 from pmpo_offline.training.language.responses import TokenizedResponses, tokenize_responses
 
@@ -69,7 +68,7 @@ def preference(
     """
     frame = held_out_responses(dataset, prompts).filter(pl.col("label").is_not_null())
     labelled = replace(dataset, table=frame.to_arrow())
-    responses = tokenize_responses(labelled, policy.tokenizer, context(policy) or sys.maxsize)
+    responses = tokenize_responses(labelled, policy.tokenizer, policy.context or sys.maxsize)
     rows = responses.tokens
     theirs = log_probabilities(reference, rows) if cache is None else _cached(cache, reference, rows)
     # The last digits depend on the other rows of a batch, and must not break ties.

@@ -24,7 +24,6 @@ from pmpo_offline.policies.language.model import LanguageModel
 from pmpo_offline.policies.language.tokens import Tokens, prompt_tokens
 from pmpo_offline.runtime import progress
 from pmpo_offline.tasks.language import LanguageTask, Samples, SamplingSpec, draw, get, names
-from pmpo_offline.tasks.language.sampling import context
 from pmpo_offline.training.language.responses import check_held_out
 
 SCHEMA = pl.Schema(
@@ -148,7 +147,7 @@ def evaluate_language(
         UserError: the dataset holds no held-out responses, or a prompt that is too long for the model.
     """
     prompts, samples = held_out_prompts(dataset, sampling.prompts), sampling.samples
-    check_held_out(dataset, policy.tokenizer, context(policy))
+    check_held_out(dataset, policy.tokenizer, policy.context)
     tokens, ends = completion_form(dataset, policy)
     with measuring(policy.model):
         drawn = draw(policy, prompts["prompt"].to_list(), SamplingSpec(samples, tokens, ends, sampling.seed))

@@ -53,6 +53,12 @@ class LanguageModel:
         device: torch.device = self.model.device
         return device
 
+    @property
+    def context(self) -> int | None:
+        """The most tokens that the model reads, None if there is no limit."""
+        most: int | None = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        return most
+
 
 def open_model(
     directory: Path,

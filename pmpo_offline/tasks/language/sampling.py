@@ -184,14 +184,8 @@ def _keys(prompts: Sequence[str]) -> list[tuple[int, int]]:
     return keys
 
 
-def context(model: LanguageModel) -> int | None:
-    """Return the most tokens that a model reads, None if there is no limit."""
-    most: int | None = getattr(model.model.config.get_text_config(), "max_position_embeddings", None)
-    return most
-
-
 def _check_lengths(model: LanguageModel, rows: Sequence[Sequence[int]], tokens: int) -> None:
-    most = context(model)
+    most = model.context
     longest = max(map(len, rows), default=0)
     if most is not None and longest + tokens > most:
         raise UserError(

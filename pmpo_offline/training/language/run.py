@@ -25,7 +25,6 @@ from pmpo_offline.policies.language.model import add_lora, open_model, quiet, sa
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.tasks.language.models import model_directory
-from pmpo_offline.tasks.language.sampling import context
 from pmpo_offline.training.checkpoint import training_identity
 from pmpo_offline.training.config import hyperparameters, settle
 from pmpo_offline.training.language.checkpoints import checkpoints_in, last_complete
@@ -123,7 +122,7 @@ def train_language(
     )
     if record := finished(output, run):
         return TrainedLanguage.of(output, record)
-    check_held_out(dataset, base.tokenizer, context(base))
+    check_held_out(dataset, base.tokenizer, base.context)
 
     checkpoints = output / "checkpoints"
     claim(output, run, bool(checkpoints_in(checkpoints)))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -164,8 +165,7 @@ class ResponseTrainer(SafeCheckpoints):
     @property
     def _context(self) -> int:
         """The most tokens of a row."""
-        positions: int = self.policy.model.config.get_text_config().max_position_embeddings
-        return min(self._config.max_length or positions, positions)
+        return min(self._config.max_length or sys.maxsize, self.policy.context or sys.maxsize)
 
     def _reference(self, ref_model: PreTrainedModel | None) -> Reference | None:
         args = self._config

@@ -160,7 +160,7 @@ def test_what_was_put_beside_a_begun_run_stays(data: Dataset, model_folder: Path
     with pytest.raises(UserError, match="unknown LoRA target"):
         train(data, model_folder, cache, tmp_path / "run", overrides={"lora_targets": ["q"]})
     mine = tmp_path / "run" / "checkpoints" / "best" / "weights"
-    mine.parent.mkdir()
+    mine.parent.mkdir(parents=True)
     mine.write_text("mine")
     train(data, model_folder, cache, tmp_path / "run", overrides={"steps": 2})
     assert [path for path in mine.parent.parent.rglob("*") if path.is_file()] == [mine]
