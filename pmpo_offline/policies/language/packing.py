@@ -149,6 +149,7 @@ def is_unpadded(backbone: Any, filled: Tensor) -> bool:
         filled.device.type == "cpu"
         and hasattr(backbone, "rotary_emb")
         and config._attn_implementation == "sdpa"
+        and backbone._supports_attention_backend  # attention is called through transformers' `AttentionInterface`
         # Other kinds of layers carry state from one place to the next, or have a limited window.
         and set(getattr(config, "layer_types", None) or ["full_attention"]) == {"full_attention"}
         and getattr(config, "sliding_window", None) is None

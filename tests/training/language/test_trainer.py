@@ -14,7 +14,7 @@ import pytest
 import torch
 from helpers.small_language import labelled_rows, random_model
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import BitsAndBytesConfig, HfArgumentParser
+from transformers import BitsAndBytesConfig, BloomForCausalLM, FalconForCausalLM, HfArgumentParser, MambaForCausalLM
 
 import datasets
 from pmpo_offline.policies.language import LanguageModel, add_lora, open_model, quiet
@@ -367,6 +367,17 @@ def test_an_endless_dataset_is_read_as_far_as_max_steps_reach(tmp_path: Path) ->
     assert len(trained(pmpo(tmp_path, rows=rows, max_steps=2))) == 2
     with pytest.raises(UserError, match="train_dataset has no length: set max_steps"):
         pmpo(tmp_path, rows=rows, max_steps=-1)
+
+
+@pytest.mark.parametrize("kind", [BloomForCausalLM, FalconForCausalLM, MambaForCausalLM])
+def test_models_of_other_kinds_are_trained(tmp_path: Path, kind: Any) -> None:
+    """Without a declared context, without an exchangeable attention, or without any."""
+    torch.manual_seed(0)
+    size = {"hidden_size": 32, "num_hidden_layers": 2, "vocab_size": len(tokenizer())}
+    config = kind.config_class(**size, **({} if kind is MambaForCausalLM else {"num_attention_heads": 2}))
+    history = trained(pmpo(tmp_path, kind(config), lora=False, max_steps=2))
+    assert history[0]["kl"] == pytest.approx(0, abs=1e-6)
+    assert math.isfinite(history[-1]["loss"])
 
 
 def test_fields_of_trls_configurations_are_honoured_or_say_why_not(tmp_path: Path, model_folder: Path) -> None:
