@@ -21,7 +21,7 @@ from pmpo_offline import data
 from pmpo_offline.data import Dataset
 from pmpo_offline.declarations import catalog
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
-from pmpo_offline.policies.language.model import add_lora, open_model, quiet, save_adapter
+from pmpo_offline.policies.language.model import LanguageModel, add_lora, load_adapter, open_model, quiet, save_adapter
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.tasks.language.models import model_directory
@@ -58,6 +58,10 @@ class TrainedLanguage:
         bound = None if record["bound"] is None else float(record["bound"])
         names = ("metrics", "history", "settings", "model")
         return cls(output / record["adapter"], bound=bound, **{name: record[name] for name in names})
+
+    def policy(self, base: LanguageModel) -> LanguageModel:
+        """Return the trained policy: the adapter on its model, as `open_model` returns it."""
+        return load_adapter(base, self.adapter)
 
 
 def train_language(

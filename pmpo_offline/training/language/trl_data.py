@@ -147,7 +147,7 @@ def _texts(row: Mapping[str, Any], column: str, tokenizer: PreTrainedTokenizerBa
         raise UserError(f"{where}: a conversation needs a chat template, and the tokenizer has none: give texts")
     tools = row.get("tools")
     try:
-        tools = json.loads(tools) if isinstance(tools, str) else tools
+        tools = json.loads(tools.strip() or "null") if isinstance(tools, str) else tools
         options = {"tokenize": False, "tools": tools or None, **(row.get("chat_template_kwargs") or {})}
         head = tokenizer.apply_chat_template(list(prompt), add_generation_prompt=True, **options)
         whole = tokenizer.apply_chat_template([*prompt, *completion], **options)

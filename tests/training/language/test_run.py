@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 
 from pmpo_offline.data import Dataset, columns
 from pmpo_offline.evaluation.runs import evaluate_run
-from pmpo_offline.policies.language import load_adapter, open_model
+from pmpo_offline.policies.language import open_model
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.runtime.progress import on_progress
 from pmpo_offline.tasks.language.tiny import tokenizer
@@ -69,7 +69,7 @@ def test_a_run_leaves_an_adapter_and_a_record(
     assert [line["step"] for line in done.history] == list(range(1, 7))
     assert done.metrics == done.history[-1]
     assert all(".layers.1." in name for name in weights(done))  # the top layer alone
-    policy = load_adapter(open_model(model_folder, device="cpu"), done.adapter)
+    policy = done.policy(open_model(model_folder, device="cpu"))
     assert not policy.model.training
 
     monkeypatch.setattr("pmpo_offline.training.language.run.ResponseTrainer", None)  # a finished run is not run again

@@ -140,7 +140,8 @@ def test_tools_and_options_of_a_row_reach_the_template() -> None:
     for tools in ([{"name": "f"}], '[{"name": "f"}]'):
         rows = [{**row, "label": True, "tools": tools, "chat_template_kwargs": {"mark": "h"}}]
         assert dataset_of(rows, own).table["prompt"].to_pylist() == ["fhab="]
-    assert dataset_of([{**row, "label": True, "tools": None}], own).table["prompt"].to_pylist() == ["ab="]
+    for tools in (None, [], "[]", " "):
+        assert dataset_of([{**row, "label": True, "tools": tools}], own).table["prompt"].to_pylist() == ["ab="]
     with pytest.raises(UserError, match="the chat template refuses it"):
         dataset_of([{**row, "label": True, "tools": "f"}], own)
 
