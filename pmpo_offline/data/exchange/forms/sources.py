@@ -97,12 +97,10 @@ def _holds_steps(path: Path) -> bool:
 
 
 def _of_files(path: Path) -> TextSource:
-    if path.is_dir():
-        found = {_sound(file.relative_to(path).as_posix()): file for file in files.found_in(path)}
-    elif files.kind_of(path) and path.is_file():
-        found = {_sound(path.name): path}
-    else:
+    if not path.is_dir() and not (files.kind_of(path) and path.is_file()):
         raise UserError(f"{path}: there is no such file of text")
+    folder, inside = (path, files.found_in(path)) if path.is_dir() else (path.parent, [path])
+    found = {_sound(file.relative_to(folder).as_posix()): file for file in inside}
     name = _sound(path.resolve().name)
     for suffix in sorted((suffix for kind in files.KINDS.values() for suffix in kind), key=len, reverse=True):
         name = name.removesuffix(suffix)

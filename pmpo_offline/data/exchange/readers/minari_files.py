@@ -60,7 +60,9 @@ def _download(dataset_id: str) -> None:
     logging.disable(logging.WARNING)  # the hub's client logs each attempt; the error below names the last one's end
     try:
         if "MINARI_REMOTE" not in os.environ:
-            _reach_hub()
+            from huggingface_hub import constants, get_session
+
+            get_session().head(constants.ENDPOINT)  # fail at once: a download would retry for half a minute
         download_dataset(dataset_id)
     except ImportError as error:
         raise UserError(f"minari:{dataset_id} is not in {minari_home()}, and the hub's client lacks: {error}") from None
@@ -69,17 +71,11 @@ def _download(dataset_id: str) -> None:
     except Exception as error:  # what the hub's client of today raises: no network, no answer, no access
         raise UserError(
             f"minari:{dataset_id} is not in {minari_home()} and the hub cannot be reached ({reason_of(error)}): check "
-            f"the id, or run minari download {dataset_id} where there is a network and set MINARI_DATASETS_PATH to its folder"
+            f"the id, or run minari download {dataset_id} where there is a network and set MINARI_DATASETS_PATH to its "
+            "folder"
         ) from None
     finally:
         logging.disable(before)
-
-
-def _reach_hub() -> None:
-    """Ask once whether the hub answers, and raise what its client raises: a download would retry for half a minute."""
-    from huggingface_hub import constants, get_session
-
-    get_session().head(constants.ENDPOINT)
 
 
 @dataclass(frozen=True)
