@@ -103,8 +103,8 @@ def drift(policy: LanguageModel, reference: LanguageModel, rows: Sequence[Tokens
         for members, collated in batches(policy, rows, batch, "score texts"):
             ours = states(policy.model, collated)
             theirs = ours if reference.model is policy.model else states(reference.model, collated)
-            found = per_token(policy.model, ours, compared, theirs, collated.target).double()
-            for sums, values in zip((logp, reference_logp, divergence), found, strict=True):
+            terms = per_token(policy.model, ours, compared, theirs, collated.target).double()
+            for sums, values in zip((logp, reference_logp, divergence), terms, strict=True):
                 sums[members] = collated.reduce(values, "sum").cpu().numpy()
     return Drift(logp, reference_logp, divergence, np.array([len(row.completion) for row in rows]))
 
@@ -120,5 +120,5 @@ def distinct(texts: Sequence[str]) -> float | None:
     Li et al. 2016, arXiv 1510.03055. Over many texts it falls with their number, so only equal numbers compare; within
     one text it falls where the text repeats itself.
     """
-    found = [word for text in texts for word in words(text)]
-    return len(set(found)) / len(found) if found else None
+    written = [word for text in texts for word in words(text)]
+    return len(set(written)) / len(written) if written else None

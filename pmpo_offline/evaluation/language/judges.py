@@ -156,7 +156,9 @@ class RemoteJudge:
         waiting = iter(enumerate(questions))
         with ThreadPoolExecutor(self.limits.parallel) as pool:
             # Only as many are submitted as run at once, so that a failure or Ctrl-C cancels the rest.
-            running = {pool.submit(self._complete, each): i for i, each in islice(waiting, self.limits.parallel)}
+            running = {
+                pool.submit(self._complete, question): i for i, question in islice(waiting, self.limits.parallel)
+            }
             try:
                 while running:
                     for done in wait(running, return_when=FIRST_COMPLETED).done:
@@ -166,7 +168,7 @@ class RemoteJudge:
                         except PmpoOfflineError as error:
                             failure = failure or error
                         if failure is None:
-                            running |= {pool.submit(self._complete, each): i for i, each in islice(waiting, 1)}
+                            running |= {pool.submit(self._complete, question): i for i, question in islice(waiting, 1)}
             except BaseException:  # Ctrl-C: requests in flight are not repeated
                 self._stopped.set()
                 raise
@@ -209,8 +211,8 @@ class RemoteJudge:
                 quoted = self._quote(reply.text[:2000])
                 problem = f"HTTP {reply.status_code} {reply.reason_phrase}{f': {quoted}' if quoted else ''}"
                 temporary = reply.status_code in (408, 425, 429) or reply.status_code >= 500
-                if (asked := reply.headers.get("Retry-After", "")).isdigit():
-                    seconds = min(float(asked), LONGEST_WAIT)
+                if (retry_after := reply.headers.get("Retry-After", "")).isdigit():
+                    seconds = min(float(retry_after), LONGEST_WAIT)
             if not temporary or pause is None or self._stopped.is_set():
                 break
             self._stopped.wait(seconds)

@@ -150,7 +150,7 @@ def judging(
     ]
     known = labelled_pairs(held_out_responses(dataset, count))
     with progress.stage("samples"):
-        found = compare(answers, templates, task, samples)
+        comparison = compare(answers, templates, task, samples)
         good = judge(answers, templates, task, [(p.prompt, p.ours) for p in samples])
     with progress.stage("the reference's samples"):
         before = judge(answers, templates, task, [(p.prompt, p.theirs) for p in samples])
@@ -162,7 +162,7 @@ def judging(
         "name": answers.judge.name,
         "answers": str(answers.path),
         "samples": {
-            **asdict(found),
+            **asdict(comparison),
             "accepted": good.mean(),
             "reference_accepted": before.mean(),
             "unparsed_single": good.null_count() + before.null_count(),
