@@ -103,8 +103,8 @@ class Sampling:
     def content(self) -> Content:
         """Return the unlabelled table, its rows in random order: readers that take them in order see mixed batches."""
         responses, facts = self.responses()
-        prompts, each = responses.completion.shape
-        prompt, response = np.repeat(np.arange(prompts), each), np.tile(np.arange(each), prompts)
+        prompts, k = responses.completion.shape
+        prompt, response = np.repeat(np.arange(prompts), k), np.tile(np.arange(k), prompts)
         # Test prompts are evenly spread among all, which are in random order, and stay the same if more follow.
         passed = np.floor(self.settings.test * np.arange(prompts + 1) + 1e-9)
         texts, answers = responses.prompt[prompt].tolist(), responses.completion.reshape(-1).tolist()
@@ -150,6 +150,6 @@ class Sampling:
         low, high = float(score.mean(dtype=np.float64)), float(best[np.isfinite(best)].mean())
         if high <= low:
             return None
-        each = self.settings.responses
-        how = f"mean reward of the {each} stored responses of {self.model} to each test prompt"
-        return data.References(min=low, max=high, how=f"{how}, and of the best of {each}")
+        k = self.settings.responses
+        how = f"mean reward of the {k} stored responses of {self.model} to each test prompt, and of the best of {k}"
+        return data.References(min=low, max=high, how=how)

@@ -47,7 +47,11 @@ def atomic_directory(directory: Path, marker: str, what: str, overwrite: bool) -
             yield partial
             for path in [*partial.rglob("*"), partial]:
                 _flush(path)
-            _swap(partial, directory)
+            if directory.exists():
+                directory.rename(_replaced(directory))
+            partial.rename(directory)
+            _flush(directory.parent)
+            shutil.rmtree(_replaced(directory), ignore_errors=True)
         except BaseException:  # Ctrl-C too
             _tidy(directory, partial)
             raise
@@ -186,15 +190,6 @@ def _clear_the_way(directory: Path, marker: str, what: str, overwrite: bool) -> 
         raise UserError(f"{directory} exists and is no {what}: move it away, it will not be overwritten")
     if directory.exists() and not empty and not overwrite:
         raise UserError(f"{directory} exists already: use --overwrite to replace it")
-
-
-def _swap(partial: Path, directory: Path) -> None:
-    replaced = _replaced(directory)
-    if directory.exists():
-        directory.rename(replaced)
-    partial.rename(directory)
-    _flush(directory.parent)
-    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def _flush(path: Path) -> None:

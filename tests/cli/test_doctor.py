@@ -57,9 +57,9 @@ def test_without_settings_the_declared_ones_count(name: str, capsys: pytest.Capt
     assert found["factor"] == pytest.approx(1.05)
     assert answer(capsys, name, "--beta", "0.5x")["verdict"] == "unbounded"
     assert answer(capsys, name, "--beta", ".5")["settings"]["beta"] == 0.5
-    told = answer(capsys, name, "--set", "divergence=reverse", "--set", "beta=2")
-    assert (told["settings"]["divergence"], told["settings"]["beta"]) == ("reverse", 2.0)
-    assert (told["verdict"], told["bound"]) == ("unbounded", None)
+    found = answer(capsys, name, "--set", "divergence=reverse", "--set", "beta=2")
+    assert (found["settings"]["divergence"], found["settings"]["beta"]) == ("reverse", 2.0)
+    assert (found["verdict"], found["bound"]) == ("unbounded", None)
 
 
 def test_a_bound_that_no_number_meets_is_null(name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -201,19 +201,19 @@ def test_what_cannot_be_evaluated(place: Path, tmp_path: Path, capsys: pytest.Ca
 def test_rows_that_were_trained_on_are_not_held_out(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stands = save_dataset(tmp_path / "dataset")
-    run = save_run(tmp_path / "run", stands, place / "model")
+    stored = save_dataset(tmp_path / "dataset")
+    run = save_run(tmp_path / "run", stored, place / "model")
     record = read_record(run)
     assert record is not None
-    write_record(run, {**record, "dataset_digest": open_dataset(stands).content_hash})
+    write_record(run, {**record, "dataset_digest": open_dataset(stored).content_hash})
     assert answer(capsys, run)["prompts"] == 6
-    dataset = open_dataset(stands)
+    dataset = open_dataset(stored)
     split = pa.array(["test"] * len(dataset))
     table = columns.replace(dataset.table, split=split)
-    write(stands, dataset.metadata, {"responses": table}, overwrite=True)
+    write(stored, dataset.metadata, {"responses": table}, overwrite=True)
     message = refusal(capsys, run)
     assert "was trained on other rows than language/test-v0 holds now" in message
-    assert str(stands) in message
+    assert str(stored) in message
 
 
 @pytest.mark.filterwarnings("ignore:.*nothing is rejected")
@@ -249,8 +249,8 @@ def test_options_without_effect_are_named(place: Path, tmp_path: Path, capsys: p
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         assert run(["evaluate", str(place / "run"), *arguments]) == 0
-    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: --")]
-    assert told == [f"warning: --{name} has no effect on {place / 'run'}" for name in ("episodes", "judge-questions")]
+    warned = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: --")]
+    assert warned == [f"warning: --{name} has no effect on {place / 'run'}" for name in ("episodes", "judge-questions")]
 
 
 def test_a_policy_that_diverged(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,10 +19,10 @@ def test_export_prints_the_folder_and_its_files(
     assert run(["export", str(stacking.path), "--to", "d4rl", str(out)]) == 0
     assert str(out) in capsys.readouterr().out
     assert run(["export", str(stacking.path), "--to", "parquet", str(out), "--overwrite", "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert (said["to"], said["path"], said["left_out"]) == ("parquet", str(out), [])
-    assert said["rows"] == len(stacking)
-    assert said["files"] == {path.name: path.stat().st_size for path in out.iterdir()}
+    written = json.loads(capsys.readouterr().out)
+    assert (written["to"], written["path"], written["left_out"]) == ("parquet", str(out), [])
+    assert written["rows"] == len(stacking)
+    assert written["files"] == {path.name: path.stat().st_size for path in out.iterdir()}
 
 
 def test_the_help_lists_every_format(capsys: pytest.CaptureFixture[str]) -> None:
@@ -32,7 +32,7 @@ def test_the_help_lists_every_format(capsys: pytest.CaptureFixture[str]) -> None
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--to", "hugingface"], "error: unknown format 'hugingface': did you mean huggingface?"),
         (["--to", "d4rl", "--fps", "20"], "only lerobot has frames"),
@@ -40,11 +40,11 @@ def test_the_help_lists_every_format(capsys: pytest.CaptureFixture[str]) -> None
     ],
 )
 def test_mistakes_end_with_one_line(
-    stacking: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+    stacking: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     assert run(["export", str(stacking.path), str(tmp_path / "out"), *arguments]) == 2
     errors = capsys.readouterr().err
-    assert said in errors
+    assert message in errors
     assert errors.count("\n") == 1
     assert not (tmp_path / "out").exists()
 

@@ -37,18 +37,18 @@ def test_import_tells_what_became_of_every_row(
     home: Path, transcripts: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["import", str(transcripts), "--test-share", "0.5", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["kind"], told["unit"], told["rows"]) == ("responses", "response", 38)
-    assert (told["accepted"], told["rejected"], told["unlabelled"]) == (19, 19, 0)
-    assert told["dropped"] == {"chosen and rejected are equal": 2}
-    assert told["report"]["form"] == "HH-RLHF transcripts"
-    assert told["report"]["train"] + told["report"]["test"] == told["report"]["kept"] == 38
-    assert told["report"]["labels"] == {"chosen": "accept", "rejected": "reject"}
-    assert run(["import", str(transcripts), "--test-share", "0.5"]) == 0  # stands: told from dataset.json
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["kind"], summary["unit"], summary["rows"]) == ("responses", "response", 38)
+    assert (summary["accepted"], summary["rejected"], summary["unlabelled"]) == (19, 19, 0)
+    assert summary["dropped"] == {"chosen and rejected are equal": 2}
+    assert summary["report"]["form"] == "HH-RLHF transcripts"
+    assert summary["report"]["train"] + summary["report"]["test"] == summary["report"]["kept"] == 38
+    assert summary["report"]["labels"] == {"chosen": "accept", "rejected": "reject"}
+    assert run(["import", str(transcripts), "--test-share", "0.5"]) == 0  # not imported again
     shown = capsys.readouterr().out
     assert "chosen and rejected are equal  2" in shown
     assert "HH-RLHF transcripts" in shown
-    assert run(["verify", told["id"]]) == 0
+    assert run(["verify", summary["id"]]) == 0
 
 
 def test_every_option_reaches_the_import(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -72,17 +72,18 @@ def test_every_option_reaches_the_import(home: Path, tmp_path: Path, capsys: pyt
         "--min-characters 3 --max-characters 10 --max-prompt-characters 25 --imbalance 0.5 --seed 2 --test-share 0"
     )
     assert run(["import", str(path), *arguments.split(), "--format", "hdf5", "--json", "--id", "chat/some-v1"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["id"], told["label"], told["share"], told["seed"]) == ("chat/some-v1", "column:3:0.5", 0.5, 2)
-    assert set(told["dropped"]) == {
+    summary = json.loads(capsys.readouterr().out)
+    labels = {name: summary[name] for name in ("id", "label", "share", "seed")}
+    assert labels == {"id": "chat/some-v1", "label": "column:3:0.5", "share": 0.5, "seed": 2}
+    assert set(summary["dropped"]) == {
         "of another language",
         "redacted",
         "completion shorter than asked for",
         "completion longer than asked for",
     }
-    assert set(told["report"]["languages"]) == {"English", "German"}
-    assert told["report"]["test"] == 0
-    assert "responses.hdf5" in told["files"]
+    assert set(summary["report"]["languages"]) == {"English", "German"}
+    assert summary["report"]["test"] == 0
+    assert "responses.hdf5" in summary["files"]
 
 
 def test_the_way_out_to_trl(home: Path, transcripts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -93,15 +94,15 @@ def test_the_way_out_to_trl(home: Path, transcripts: Path, tmp_path: Path, capsy
     assert run(["import", str(transcripts), "--test-share", "0", "--id", "hh/pairs-v0"]) == 0
     capsys.readouterr()
     assert run(["export", "hh/pairs-v0", "--to", "trl", str(tmp_path / "out"), "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert set(told["files"]) == {"README.md", "pmpo_offline.json", "kto/train.parquet", "dpo/train.parquet"}
-    assert told["left_out"] == []
+    summary = json.loads(capsys.readouterr().out)
+    assert set(summary["files"]) == {"README.md", "pmpo_offline.json", "kto/train.parquet", "dpo/train.parquet"}
+    assert summary["left_out"] == []
     assert run(["export", "hh/pairs-v0", "--to", "minari", str(tmp_path / "no")]) == 2
     assert "hh/pairs-v0 holds responses: choose huggingface, parquet, trl, not minari" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("content", "arguments", "said"),
+    ("content", "arguments", "message"),
     [
         ('{"a": 1}\n', [], "rows.jsonl, line 1: not recognised by the columns a: known are"),
         (
@@ -117,14 +118,14 @@ def test_the_way_out_to_trl(home: Path, transcripts: Path, tmp_path: Path, capsy
     ],
 )
 def test_mistakes_end_with_one_line_and_write_nothing(
-    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, arguments: list[str], said: str
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, arguments: list[str], message: str
 ) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(content)
     assert run(["import", str(path), *arguments]) == 2
-    told = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("read MB")]
-    assert len(told) == 1
-    assert said in told[0]
+    errors = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("read MB")]
+    assert len(errors) == 1
+    assert message in errors[0]
     assert not list(tmp_path.rglob("dataset.json"))
 
 
