@@ -180,7 +180,8 @@ def expand(
     Args:
         suite: to expand.
         families: the family of each of its datasets.
-        algos: run only these, beside the suite's reference and the shuffled controls of those that the suite names.
+        algos: run only these, beside the suite's reference, its filtered clones, and the shuffled controls of those
+            that the suite names.
         sweep: values to try, in every family alike.
 
     Raises:
@@ -207,7 +208,7 @@ def _arms(suite: SuiteDeclaration, family: str, algos: Sequence[str] | None, swe
     def find(name: str) -> AlgorithmDeclaration:
         return catalog.algorithm(name, family)
 
-    chosen = [find(name) for name in algos or suite.algorithms]
+    chosen = [find(name) for name in [*suite.filtered, *(algos or suite.algorithms)]]
     reference = [find(suite.reference)] if suite.reference else []
     algorithms: dict[str, AlgorithmDeclaration] = {}
     for algorithm in (*reference, *chosen):

@@ -79,6 +79,8 @@ class SuiteDeclaration(Declaration):
     algorithms: Annotated[list[str], Field(min_length=1)]
     reference: str | None = None
     """The algorithm that learns without feedback: part of every run, and compared with all others."""
+    filtered: list[str] = []
+    """Clones of filtered data: part of every run, because a method is worth something where it beats them."""
     shuffled: list[str] = []
     """Algorithms that also run on shuffled labels, as a control: equal scores there mean feedback taught nothing."""
     seeds: Count = 5
@@ -98,10 +100,10 @@ class AlgorithmDeclaration(Declaration):
     title: str
     description: str = ""
     objective: str
-    rows: Literal["all", "accepted", "balanced", "top", "candidates", "pairs"]
-    """Rows of a minibatch: all recorded steps, the accepted ones, as many accepted as rejected ones, those of the
-    episodes of the highest returns, states with their candidate actions, or pairs of an accepted and a rejected
-    candidate."""
+    rows: Literal["all", "accepted", "unrejected", "balanced", "top", "candidates", "pairs"]
+    """Rows of a minibatch: all recorded steps, the accepted ones, all but the rejected ones, as many accepted as
+    rejected ones, those of the episodes of the highest returns, states with their candidate actions, or pairs of an
+    accepted and a rejected candidate."""
     top: Annotated[float, Field(gt=0, le=1)] = 0.1
     """Share of the episodes that `rows = "top"` draws from."""
     start: Literal["scratch", "reference"]

@@ -189,7 +189,7 @@ def beta_collapse(algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], 
 def reject_share(dataset: Dataset, rows: str = "all") -> float:
     """Return w_r, the rejects' share of the labelled rows in a batch."""
     share = dataset.metadata.reject_share
-    if rows == "accepted":
+    if rows in ("accepted", "unrejected"):
         return 0.0
     return 0.5 if rows == "balanced" and 0 < share < 1 else share
 
@@ -205,7 +205,7 @@ def reject_mass(settings: Mapping[str, Any], dataset: Dataset, rows: str = "all"
     Batches of accepted or of balanced rows hold labelled rows alone, in shares of their own: so does the divergence.
     """
     metadata = dataset.metadata
-    if settings["over"] == "labelled" or rows in ("accepted", "balanced"):
+    if settings["over"] == "labelled" or rows in ("accepted", "unrejected", "balanced"):
         return reject_share(dataset, rows)
     return metadata.labelled_reject_mass if dataset.has_contexts else metadata.reject_mass
 

@@ -99,7 +99,7 @@ def diagnose(dataset: Dataset, algorithm: AlgorithmDeclaration, settings: Mappin
     notes = _problems(dataset, algorithm, accepted, rejected, pairs)
     if notes:
         facts["verdict"] = "cannot learn"
-    elif "label" in objective.inputs or algorithm.rows in ("accepted", "balanced", "pairs"):
+    elif "label" in objective.inputs or algorithm.rows in ("accepted", "unrejected", "balanced", "pairs"):
         if accepted and not rejected:
             notes.append("accepts only: nothing says what to avoid; BC on accepts is the plain alternative")
         elif rejected and not accepted:
@@ -153,6 +153,7 @@ def _problems(
             by_advantage and not responses and meta.score.name != "advantage"
         ),
         "it imitates accepted rows and there are none": rows == "accepted" and not accepted,
+        "it leaves out rejected rows and there are none": rows == "unrejected" and not rejected,
         f"its minibatches are half accepts, half rejects, and there are no {absent}": (
             rows == "balanced" and not (accepted and rejected)
         ),

@@ -46,7 +46,7 @@ class ResponseConfig(TrainingArguments):  # type: ignore[misc]
     """A name in `objectives.OBJECTIVES`."""
     settings: dict[str, Any] | str | None = field(default_factory=dict)
     """The objective's hyperparameters, over its defaults; β may be a multiple of its bound, as in `"1.05x"`."""
-    rows: Literal["all", "accepted", "balanced", "top", "pairs", "candidates"] = "all"
+    rows: Literal["all", "accepted", "unrejected", "balanced", "top", "pairs", "candidates"] = "all"
     """What a batch consists of: rows in the shares of the data, accepted rows, equally many accepted and rejected rows,
     the best tenth by score; pairs of an accepted and a rejected response to one prompt; groups of scored responses."""
     reduction: Reduction = "sum"

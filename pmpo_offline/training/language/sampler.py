@@ -216,6 +216,8 @@ def _strata(
         return [responses.top(algorithm.top)]
     if algorithm.rows == "accepted":
         return [accepted]
+    if algorithm.rows == "unrejected":
+        return [np.flatnonzero(usable & (responses.label >= 0))]
     if algorithm.rows == "balanced":
         return [accepted, rejected]
     if "label" not in inputs:

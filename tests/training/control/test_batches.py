@@ -58,6 +58,10 @@ def test_what_a_minibatch_is_made_of(stacking: Dataset, policy: Callable[[int], 
         return batch.label
 
     assert (labels("accepted") == 1).all()
+    partly = stacking.relabelled(imbalance=0.2)  # some accepted episodes lose their labels
+    batch = sampler(partly, "unrejected").batch(0, 64, Learner(policy(0)))
+    assert isinstance(batch, RowBatch)
+    assert set(batch.label.unique().tolist()) == {0, 1}
     assert labels("balanced").sum(1).tolist() == [0, 0]
     assert (labels("balanced") != 0).all()
     assert set(labels("all").flatten().tolist()) == {1.0, -1.0}
