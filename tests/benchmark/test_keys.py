@@ -97,5 +97,5 @@ def test_committed_rows_of_bandits_are_found_from_their_dataset(
     found = {
         key for cell in cells for key in Job(suite, cell, whole.relabelled(imbalance=cell.condition.imbalance)).rows
     }
-    assert len(found) == 22
+    assert len(found) == 26
     assert found == {row["key"] for row in rows if row["dataset"] == "bandit/sphere-v0"}
