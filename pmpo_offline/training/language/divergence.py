@@ -64,7 +64,7 @@ class TokenDivergence:
         logp, divergence = scoring.per_token(
             model, states, measure, target, reference.states, constants=int(self.constant)
         )
-        return logp, divergence
+        return logp, divergence.detach() if self.constant else divergence
 
     def _between(self, policy: Tensor, reference_states: Tensor, reference: ReferenceScores) -> Tensor:
         """Return the divergence at n tokens from the policy's log-probabilities: (n, V), (n, H) -> (n,)."""
