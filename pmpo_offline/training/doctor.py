@@ -226,7 +226,7 @@ def _gaussian_bound(dataset: Dataset, values: Mapping[str, Any]) -> float | None
 
 
 def _noise_bound(dataset: Dataset, values: Mapping[str, Any]) -> float | None:
-    """Return the bound relaxed by flipped labels; None where no label is, or where single rows can be told apart."""
+    """Return the bound relaxed by flipped labels; None where no label is, or where a policy can distinguish single rows."""
     meta = dataset.metadata
     if not meta.noise or dataset.has_contexts or values["over"] == "labelled":
         return None

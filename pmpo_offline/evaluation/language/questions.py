@@ -43,7 +43,7 @@ class _Template(BaseModel, frozen=True, extra="forbid"):
     def _differ(cls, answers: tuple[str, str]) -> tuple[str, str]:
         one, other = (answer.casefold() for answer in answers)
         if one.startswith(other) or other.startswith(one):
-            raise ValueError("they cannot be told apart: one begins with the other")
+            raise ValueError("one begins with the other: rename it")
         return answers
 
 

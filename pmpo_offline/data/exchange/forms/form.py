@@ -38,7 +38,7 @@ class Form:
     scored: bool = False
     """Whether its scores are numbers that need a threshold, rather than yes and no."""
     score_columns: tuple[str, ...] = ("{}",)
-    """The columns that `--score NAME` stands for; empty: it is of another form then, or the name is inside a column."""
+    """The columns that `--score NAME` selects; empty: it is of another form then, or the name is inside a column."""
     takes_score: bool = True
     """Whether rows with `--score NAME` can be of this form."""
     also: tuple[str, ...] = ()
