@@ -28,11 +28,11 @@ class Changes:
 
     imbalance: float | None = _option("Accepted share of the labelled units.", min=0, max=1, show_default="as declared")
     label: str | None = _option(
-        "SCORE[:THRESHOLD[:DEAD_ZONE]], as in success, return:q0.5, advantage:sign.", show_default="as declared"
+        "SCORE[:THRESHOLD[:MARGIN]], e.g. success, return:q0.5, advantage:sign.", show_default="as declared"
     )
     noise: float | None = _option("Rate of flipped labels.", min=0, max=1, show_default="as declared")
-    episodes: int | None = _option("Episodes to collect, or prompts to ask.", min=1, show_default="as declared")
-    seed: int | None = _option("Seed of everything random.", min=0, show_default="as declared")
+    episodes: int | None = _option("Episodes to collect, or prompts to answer.", min=1, show_default="as declared")
+    seed: int | None = _option("Seed of all random numbers.", min=0, show_default="as declared")
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,12 @@ class ImportOptions:
     """How an import is labelled; None is the default."""
 
     label: str | None = _option(
-        "SCORE[:THRESHOLD[:DEAD_ZONE]], as in success, return:q0.5, advantage:sign; column:7:0.5 for texts.",
-        show_default="success where the source tells of both kinds, else return:q0.5; none without rewards; the "
-        "labels of texts, else column:q0.5",
+        "SCORE[:THRESHOLD[:MARGIN]], e.g. success, return:q0.5, advantage:sign; column:7:0.5 for texts.",
+        show_default="trajectories: success if some episodes succeed and some fail, else return:q0.5, nothing without "
+        "rewards; texts: their labels, else column:q0.5",
     )
     """For texts `column:THRESHOLD:MARGIN` in one, or `reward[:THRESHOLD[:MARGIN]]`: the task's reward function."""
-    imbalance: float | None = _option("Accepted share of the labelled units.", min=0, max=1, show_default="as it comes")
+    imbalance: float | None = _option("Accepted share of the labelled units.", min=0, max=1, show_default="as imported")
     noise: float | None = _option("Rate of flipped labels.", min=0, max=1, show_default="0")
     seed: int = _option("Seed of noise, imbalance, critics and order.", 0, min=0, max=2**31 - 1)
 
@@ -64,26 +64,30 @@ class TextOptions(ImportOptions):
 
     score: str | None = _text("The column of scores.", metavar="COLUMN", show_default="labels, else score, rating, …")
     threshold: str | None = _text("Scores above it are accepted: a number or a quantile.", show_default="q0.5")
-    margin: float | None = _text("Scores this near the threshold stay unlabelled.", min=0, show_default="0")
+    margin: float | None = _text(
+        "Scores within this distance of the threshold stay unlabelled.", min=0, show_default="0"
+    )
     test_share: float | None = _text(
-        "Share of the prompts held out, by a hash of their text.",
+        "Share of the prompts that are held out, chosen by a hash of their text.",
         min=0,
         max=1,
         show_default="0.1, or the source's own split",
     )
     template: Path | None = _text(  # noqa: RUF009
-        "Folder of a model whose chat template writes conversations down.",
+        "Folder of a model whose chat template formats conversations.",
         metavar="MODEL",
         show_default="Human:/Assistant: transcripts",
     )
-    languages: tuple[str, ...] = _text("By the column language.", (), metavar="A,B", show_default="every one")
+    languages: tuple[str, ...] = _text(
+        "Keep these languages, by the column language.", (), metavar="A,B", show_default="all"
+    )
     redacted: Literal["keep", "drop"] = _text(
-        "Conversations in which names were redacted.", "keep", metavar="keep|drop"
+        "What to do with conversations in which names were redacted.", "keep", metavar="keep|drop"
     )
     min_characters: int | None = _text("Shortest completion, in characters.", min=1)
     max_characters: int | None = _text("Longest completion, in characters.", min=1)
     max_prompt_characters: int | None = _text("Longest prompt, in characters.", min=1)
-    deduplicate: bool = _text("Keep one of equal responses to equal prompts, spaces aside.", False)
+    deduplicate: bool = _text("Keep the first of equal responses to equal prompts, ignoring white space.", False)
     """Of repeated responses whose scores contradict each other, none is imported."""
 
     def changed(self) -> dict[str, Any]:

@@ -158,7 +158,9 @@ class _Texts:
         if texts["score"].null_count == texts.num_rows:
             warnings.warn("no response has a label or a score: nothing is labelled", stacklevel=3)
         if options.test_share != 0 and not report.test:
-            warnings.warn(f"no prompt fell to the split test, of {report.prompts:,}", stacklevel=3)
+            warnings.warn(
+                f"none of the {report.prompts:,} prompts is in the test split: --test-share sets its size", stacklevel=3
+            )
         # Training reads which model the prompts are written for, and that completions end.
         exported = found.origin.settings if found.origin else {}
         settings = {"ends": True} | {name: exported[name] for name in ("model", "ends", "tokens") if name in exported}

@@ -20,26 +20,30 @@ T = TypeVar("T")
 
 _option = partial(typer.Option, show_default="the suite's")
 _SETTINGS = typer.Option(
-    "--set", metavar="ALGO.SETTING=VALUES", help="Values to try, as in pmpo.beta=0.5,1,2; repeatable."
+    "--set", metavar="ALGO.SETTING=VALUES", help="Values to try, e.g. pmpo.beta=0.5,1,2; repeatable."
 )
 _FRESH = typer.Option("--fresh/--resume", help="Run everything again, or only what is missing.")
-_WORKERS = "Threads of the simulator and of torch; processes, where it collects or trains language models."
+_WORKERS = "Threads of the simulator and of torch; worker processes for collecting data and training language models."
 
 
 def bench(
     suite: Annotated[str, typer.Argument(metavar="SUITE", help="Name of a suite, or its .toml.")] = "quick",
-    algos: Annotated[str | None, _option(help="Only these, as in pmpo,dpo.")] = None,
+    algos: Annotated[str | None, _option(help="Algorithms to run, e.g. pmpo,dpo.")] = None,
     datasets: Annotated[str | None, _option(help="Ids or paths, separated by commas.")] = None,
-    imbalance: Annotated[str | None, _option(help="Accepted shares, as in 0.1,0.5,collected.")] = None,
-    noise: Annotated[str | None, _option(help="Rates of flipped labels, as in 0,0.2.")] = None,
-    seeds: Annotated[int | None, _option(help="Training runs a row.", min=1)] = None,
-    episodes: Annotated[int | None, _option(help="Evaluation episodes a run.", min=1)] = None,
-    updates: Annotated[int | None, _option(help="Gradient steps a run.", show_default="the algorithm's", min=1)] = None,
+    imbalance: Annotated[str | None, _option(help="Accepted shares, e.g. 0.1,0.5,collected.")] = None,
+    noise: Annotated[str | None, _option(help="Rates of flipped labels, e.g. 0,0.2.")] = None,
+    seeds: Annotated[int | None, _option(help="Training runs (seeds) per row of the table.", min=1)] = None,
+    episodes: Annotated[int | None, _option(help="Evaluation episodes per run.", min=1)] = None,
+    updates: Annotated[
+        int | None, _option(help="Gradient steps per run.", show_default="the algorithm's", min=1)
+    ] = None,
     settings: Annotated[list[str] | None, _SETTINGS] = None,
     output: Annotated[Path | None, _option(help="Directory of results.", show_default="results/SUITE")] = None,
     fresh: Annotated[bool, _FRESH] = False,
-    executor: Annotated[str, _option(help="What runs the cells.", show_default=True, metavar="NAME")] = "local",
-    workers: Annotated[int | None, _option(help=_WORKERS, show_default="one a core", min=1)] = None,
+    executor: Annotated[
+        str, _option(help="What runs the cells of the suite.", show_default=True, metavar="NAME")
+    ] = "local",
+    workers: Annotated[int | None, _option(help=_WORKERS, show_default="one per core", min=1)] = None,
     home: Home = None,
     json: Json = False,
 ) -> None:
@@ -63,7 +67,7 @@ def report(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Output directory of a benchmark.")],
     json: Json = False,
 ) -> None:
-    """Compute the table again from all raw scores in DIR, rewrite report.md, .json and .png there, and print it."""
+    """Recompute the table from the raw scores in DIR, rewrite report.md, .json and .png there, and print it."""
     with working():
         from pmpo_offline.benchmark import report_on
 

@@ -27,13 +27,14 @@ T = TypeVar("T")
 R = TypeVar("R")
 Name = Annotated[str, typer.Argument(metavar="ID", help="Id or path of a dataset.")]
 Algo = Annotated[str, typer.Option(help="Name of an algorithm, or its .toml.")]
-Format = Annotated[Literal["arrow", "hdf5"], typer.Option(help="hdf5: a Minari directory, or flat columns.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Format = Annotated[
+    Literal["arrow", "hdf5"],
+    typer.Option(help="How it is stored: Arrow files, or HDF5 (a Minari directory or flat columns)."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Home = Annotated[
     Path | None,
-    typer.Option(
-        help="Where datasets are.", show_default="$PMPO_OFFLINE_DATASETS, else ~/.cache/pmpo_offline/datasets"
-    ),
+    typer.Option(help="Directory of datasets; $PMPO_OFFLINE_DATASETS sets it too.", show_default="in ~/.cache"),
 ]
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -163,11 +164,13 @@ def show(content: T, as_json: bool, render: Callable[[T], None]) -> None:
 
 
 def readable(value: Any, digits: int = 4) -> str:
-    """Return a value as people read it: floats with `digits` digits, 1,000, yes and no, a dash for None."""
-    if isinstance(value, Mapping):
+    """Return a value as people read it: `digits` digits of a float, 1,000, yes and no, a dash for None and nothing."""
+    if isinstance(value, Mapping) and value:
         return ", ".join(f"{key} {readable(inner, digits)}" for key, inner in value.items())
-    if value is None or isinstance(value, bool):
-        return {None: "–", True: "yes", False: "no"}[value]
+    if value is None or value == {}:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return f"{value:.{digits}g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 

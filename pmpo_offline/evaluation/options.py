@@ -15,21 +15,21 @@ def _option(explanation: str, default: str, **more: Any) -> Any:
 class EvaluationOptions:
     """How much of a run is measured; None is the default."""
 
-    samples: int | None = _option("Completions a prompt, of a language model.", "1", min=1)
-    prompts: int | None = _option("Held-out prompts, of a language model; 0: all.", "100", min=0)
-    episodes: int | None = _option("Episodes, of a control policy.", "100", min=1)
-    seed: int | None = _option("Of a language model's sampling.", "0", min=0, max=2**31 - 1)
+    samples: int | None = _option("Language models: completions per prompt.", "1", min=1)
+    prompts: int | None = _option("Language models: held-out prompts; 0 is all.", "100", min=0)
+    episodes: int | None = _option("Control: episodes to play.", "100", min=1)
+    seed: int | None = _option("Language models: seed of the sampling.", "0", min=0, max=2**31 - 1)
     judge: str | None = _option(
         "A language model that judges samples: a name, a directory, or the URL of an OpenAI-compatible server up to "
         "/v1 (its key in $PMPO_OFFLINE_JUDGE_KEY).",
         "none",
         metavar="MODEL|URL",
     )
-    judge_model: str | None = _option("Which of the models behind the URL.", "the only one")
+    judge_model: str | None = _option("Which of the models that the URL serves.", "the only one")
     judge_questions: Path | None = _option(  # noqa: RUF009
-        "Questions to the judge.", "the shipped ones", metavar="TOML"
+        "File of questions to the judge.", "the shipped ones", metavar="TOML"
     )
-    workers: int | None = _option("Threads of the simulator.", "one a core", min=1)
+    workers: int | None = _option("Control: threads of the simulator.", "one per core", min=1)
 
     def without_effect(self, kind: str) -> list[str]:
         """Return the options that are given and do nothing for a run of this kind, as the command spells them."""

@@ -236,8 +236,8 @@ def no_minimum(*, collapses: bool) -> str:
     if collapses:
         return "the loss has no minimum: rejects are pushed away without end, and the policy may collapse"
     return (
-        "the loss has no minimum, but above the collapse threshold a policy over a few outcomes ends at several "
-        "accepted ones, the fewer the smaller β; a density may still collapse"
+        "the loss has no minimum; above the collapse threshold a policy over a few outcomes still settles on "
+        "several accepted ones (fewer for a smaller β), but a continuous policy may collapse"
     )
 
 

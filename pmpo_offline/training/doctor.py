@@ -103,7 +103,7 @@ def diagnose(dataset: Dataset, algorithm: AlgorithmDeclaration, settings: Mappin
         if accepted and not rejected:
             notes.append("accepts only: nothing says what to avoid; BC on accepts is the plain alternative")
         elif rejected and not accepted:
-            notes.append("rejects only: everything else is imitated, and the divergence is all that holds the policy")
+            notes.append("rejects only: the policy stays near everything else, and only the divergence holds it there")
     if objective.bound is not None and facts["verdict"] == "ready":
         facts |= _stability(dataset, algorithm, chosen)
         notes += _advice(facts, accepted, rejected)
@@ -226,7 +226,7 @@ def _gaussian_bound(dataset: Dataset, values: Mapping[str, Any]) -> float | None
 
 
 def _noise_bound(dataset: Dataset, values: Mapping[str, Any]) -> float | None:
-    """Return the bound relaxed by flipped labels; None where no label is, or where a policy can distinguish single rows."""
+    """Return the bound relaxed by flipped labels; None where none is flipped or single rows can be told apart."""
     meta = dataset.metadata
     if not meta.noise or dataset.has_contexts or values["over"] == "labelled":
         return None
@@ -250,16 +250,17 @@ def _advice(facts: Mapping[str, Any], accepted: int, rejected: int) -> list[str]
     if values["floor"]:
         sentences.append("with a floor under the rejects every β is bounded")
         if rejected and values["beta"] == 0:
-            sentences.append("at β = 0 nothing keeps the policy near its reference while it leaves the rejects")
+            sentences.append("at β = 0 nothing keeps the policy near its reference as it moves away from the rejects")
     elif not bound:
         sentences.append("no reject is pushed away: every β is bounded")
     elif math.isinf(bound):
         sentences.append(f"no β bounds the loss: the {values['divergence']} divergence does not hold rejects back")
     elif verdict == "unbounded":
-        sentences.append(f"below its bound {config.no_minimum(collapses=values['beta'] <= facts['collapse'])}")
+        sentences.append(f"β is below its bound: {config.no_minimum(collapses=values['beta'] <= facts['collapse'])}")
     elif verdict == "at the edge":
         sentences.append(
-            "at the bound the optimal policy gives rejects nothing, and noise decides whether they stabilise"
+            "at the bound the optimal policy gives rejects no probability, and minibatch noise decides whether "
+            "training is stable"
         )
     elif (factor := facts["factor"]) > 1.3:
         sentences.append(
@@ -271,7 +272,7 @@ def _advice(facts: Mapping[str, Any], accepted: int, rejected: int) -> list[str]
         )
     if (noise_bound := facts.get("noise_bound")) is not None:
         sentences.append(
-            f"labels are flipped at a known rate: where outcomes come with both, β ≥ {noise_bound:.4g} will do"
+            f"labels are flipped at a known rate: where outcomes have both labels, β ≥ {noise_bound:.4g} is enough"
         )
     if (gaussian := facts.get("gaussian_bound")) is not None:
         side = "bounded" if values["beta"] > gaussian else "unbounded"

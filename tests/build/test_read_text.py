@@ -415,7 +415,7 @@ def test_why_a_csv_cannot_be_parsed_is_a_whole_sentence(home: Path, tmp_path: Pa
 
 def test_a_test_split_without_prompts_is_said(home: Path, tmp_path: Path) -> None:
     row = {"prompt": "p", "completion": "c", "label": True}
-    with pytest.warns(UserWarning, match=r"^no prompt fell to the split test, of 1$"):
+    with pytest.warns(UserWarning, match=r"^none of the 1 prompts is in the test split: --test-share sets its size$"):
         import_text(jsonl(tmp_path / "rows.jsonl", [row]), options=TextOptions(test_share=1e-9))
 
 

@@ -149,7 +149,7 @@ def test_one_warning_for_all_that_are_below_their_bound(stacking: Dataset) -> No
         (
             (collapse + 1e-3,),
             [f"β = {collapse + 1e-3:g} < 0.5"],
-            "the fewer the smaller β; a density may still collapse",
+            "(fewer for a smaller β), but a continuous policy may collapse",
         ),
         ((collapse,), [f"β = {collapse:g} < 0.5"], "and the policy may collapse"),
     ):

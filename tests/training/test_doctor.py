@@ -211,7 +211,7 @@ def test_flipped_labels_relax_the_bound_of_a_policy_without_contexts(bandit: Dat
         found = diagnose(noisy, algorithm, {"normalize": "set"})
         assert found.noise_bound == pytest.approx(by_hand)
         assert found.noise_bound < found.bounds["set"]
-        assert any(f"β ≥ {by_hand:.4g} will do" in note for note in found.notes)
+        assert any(f"β ≥ {by_hand:.4g} is enough" in note for note in found.notes)
     assert diagnose(bandit, algorithm).noise_bound is None, "no label was flipped"
     assert diagnose(stacking.relabelled(noise=0.2), PMPO).noise_bound is None, "single rows can be told apart"
 
@@ -228,13 +228,13 @@ def test_below_the_bound_the_collapse_threshold_decides(stacking: Dataset) -> No
     collapse = diagnose(stacking, PMPO).collapse
     assert collapse == pytest.approx(stacking.metadata.reject_share - 0.5)  # (1 - alpha) w_r - alpha w_a
     above, below = (diagnose(stacking, PMPO, {"beta": collapse + step}).notes for step in (1e-3, -1e-3))
-    assert any("but above the collapse threshold a policy over a few outcomes ends at several" in n for n in above)
+    assert any("above the collapse threshold a policy over a few outcomes still settles on several" in n for n in above)
     assert any("pushed away without end, and the policy may collapse" in note for note in below)
     assert diagnose(stacking, PMPO, {"alpha": 1.0}).collapse is None
 
 
 def test_a_floor_without_a_divergence_is_refused(stacking: Dataset) -> None:
-    note = "at β = 0 nothing keeps the policy near its reference while it leaves the rejects"
+    note = "at β = 0 nothing keeps the policy near its reference as it moves away from the rejects"
     assert note in diagnose(stacking, PMPO, {"beta": 0.0, "floor": 1e-6}).notes
     kept = diagnose(stacking, PMPO, {"beta": "1.05x", "floor": 1e-6})
     assert note not in kept.notes

@@ -91,7 +91,11 @@ class Sampler:
         views = [shuffled(self.rows, dataset.metadata.unit, seed) for seed in seeds] if shuffle else [self.rows]
         self.label = torch.stack([view.label for view in views])  # (R or 1, N)
         candidates = [view.candidates for view in views if view.candidates is not None]
-        parts = {"accepted": [(1,)], "unrejected": [(0, 1)], "balanced": [(1,), (-1,)]}
+        parts: dict[str, list[tuple[int, ...]]] = {
+            "accepted": [(1,)],
+            "unrejected": [(0, 1)],
+            "balanced": [(1,), (-1,)],
+        }
         if kind in parts:
             chosen = [[torch.isin(view.label, view.label.new_tensor(signs)) for view in views] for signs in parts[kind]]
             self._parts = [Pools([torch.nonzero(rows).squeeze(1) for rows in part]) for part in chosen]
