@@ -29,10 +29,13 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import astuple
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 
+from pmpo_offline.data.columns import hash_tables
 from pmpo_offline.evaluation.rollouts import normalized
 from pmpo_offline.evaluation.statistics import bootstrap, probability_of_improvement
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
@@ -85,6 +88,8 @@ GARBAGE = 2.0
 _EPISODE = ("seed", "episode", "layout", "return", "success", "length", *DRIFT)
 _MODEL = "base model"
 """Metadata of a file of raw scores: the content hash of the model that training started from."""
+_SEAL = "sha256"
+"""Metadata of a file of raw scores: a hash of all its columns. Older files have none."""
 
 
 class Results:
@@ -101,15 +106,16 @@ class Results:
 
     def model(self, key: str) -> str | None:
         """Return the content hash of the model that a key's scores started from; None if they do not record one."""
-        with contextlib.suppress(pl.exceptions.PolarsError, OSError):  # damage is reported by `read`
-            return pl.read_parquet_metadata(self.path(key)).get(_MODEL)
+        with contextlib.suppress(pa.ArrowException, OSError):  # damage is reported by `read`
+            return _facts(pq.read_metadata(self.path(key))).get(_MODEL)
         return None
 
     def write(self, key: str, scores: pl.DataFrame, model: str | None = None) -> None:
         """Write one row's raw scores, whole or absent, with the content hash of the base model, if any."""
         frame = _complete(scores.with_columns(key=pl.lit(key))).cast(SCHEMA)
         with atomic_file(self.path(key)) as scratch:
-            frame.write_parquet(scratch, metadata=None if model is None else {_MODEL: model})
+            facts = {_SEAL: _seal(frame), **({} if model is None else {_MODEL: model})}
+            frame.write_parquet(scratch, metadata=facts)
 
     def read(self, keys: Iterable[str] | None = None) -> pl.DataFrame:
         """Return the raw scores of some keys, or all.
@@ -235,12 +241,35 @@ def _order(row: Row) -> tuple[Any, ...]:
 
 def _read(path: Path) -> pl.DataFrame:
     try:
-        return _complete(pl.read_parquet(path, glob=False))
-    except (pl.exceptions.PolarsError, OSError) as error:
+        # Not by Polars, which can end the whole process on a damaged file.
+        with pq.ParquetFile(path) as file:
+            frame, seal = cast(pl.DataFrame, pl.from_arrow(file.read())), _facts(file.metadata).get(_SEAL)
+        if seal not in (None, _seal(frame)):
+            raise OSError("its checksum is wrong")
+        return _complete(frame)
+    except (
+        pl.exceptions.PolarsError,
+        pl.exceptions.PanicException,
+        pa.ArrowException,
+        OSError,
+        ValueError,
+        TypeError,
+    ) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise PmpoOfflineError(
             f"{path}: not readable as raw scores ({reason}); delete it and run bench again"
         ) from None
+
+
+def _facts(metadata: pq.FileMetaData) -> dict[str, str]:
+    return {
+        name.decode(errors="replace"): value.decode(errors="replace")
+        for name, value in (metadata.metadata or {}).items()
+    }
+
+
+def _seal(scores: pl.DataFrame) -> str:
+    return hash_tables({"scores": scores.to_arrow()})
 
 
 def _complete(scores: pl.DataFrame) -> pl.DataFrame:

@@ -11,7 +11,7 @@ from pmpo_offline import data
 from pmpo_offline.data import Dataset, load_dataset
 from pmpo_offline.evaluation.options import EvaluationOptions
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
-from pmpo_offline.training.run import AGAIN, NAME, read_record
+from pmpo_offline.training.run import AGAIN, NAME, check_artefact, read_record
 
 
 def evaluate_run(directory: Path, options: EvaluationOptions | None = None, home: Path | None = None) -> dict[str, Any]:
@@ -28,6 +28,7 @@ def evaluate_run(directory: Path, options: EvaluationOptions | None = None, home
 
     Raises:
         UserError: no finished run, or a dataset or model that is missing or has changed.
+        PmpoOfflineError: what was trained is damaged.
     """
     options, record = options or EvaluationOptions(), read_record(directory)
     if record is None:
@@ -35,6 +36,8 @@ def evaluate_run(directory: Path, options: EvaluationOptions | None = None, home
         raise UserError(f"{directory}: {what}; name the output directory of a `pmpo-offline train`")
     try:
         facts = {name: record[name] for name in ("kind", "dataset", "task", "algorithm", "settings", "seed")}
+        if "sha256" in record:  # runs of earlier versions do not record it
+            check_artefact(directory, record)
         dataset = _dataset(directory, record, home)
         if record["kind"] != "responses" and options.judge is not None:
             raise UserError(f"{directory} holds a control policy, which has no texts to judge: leave --judge out")

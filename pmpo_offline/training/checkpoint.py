@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from pmpo_offline import __version__
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.runtime.files import load_tensors, save_tensors
-from pmpo_offline.runtime.hashing import hash_tensors, identity
+from pmpo_offline.runtime.hashing import hash_json, hash_tensors, identity
 
+_SEAL = "seal"
+"""The fact that is a hash of all other facts."""
 REVISION = 1
 """Raise it with every change of the code after which a training comes out differently: old checkpoints are refused."""
 
@@ -51,8 +53,8 @@ class Checkpoint:
             finished: whether the training is done, so that another one may replace it.
             facts: strings by name.
         """
-        own = {"identity": self.identity, "finished": str(finished), "checksum": hash_tensors(tensors)}
-        save_tensors(self.path, tensors, **facts, **own)
+        own = {**facts, "identity": self.identity, "finished": str(finished), "checksum": hash_tensors(tensors)}
+        save_tensors(self.path, tensors, **own, **{_SEAL: hash_json(own)})
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, str]] | None:
         """Return the tensors and facts that this training saved last, None if it has to start from the beginning.
@@ -64,11 +66,13 @@ class Checkpoint:
         if not self.path.exists():
             return None
         tensors, facts = load_tensors(self.path)
-        if facts.get("identity") != self.identity:
-            if facts.get("finished") == "True":
+        seal = facts.pop(_SEAL, None)  # older files have none
+        damaged = seal not in (None, hash_json(facts)) or not facts.keys() >= {"identity", "finished", "checksum"}
+        if not damaged and facts["identity"] != self.identity:
+            if facts["finished"] == "True":
                 return None
             raise UserError(f"{self.path} is the checkpoint of another training: {self.remedy}")
-        if facts["checksum"] != hash_tensors(tensors):
+        if damaged or facts["checksum"] != hash_tensors(tensors):
             raise PmpoOfflineError(f"{self.path} is damaged (its checksum is wrong): delete it and start again")
         return tensors, facts
 

@@ -165,9 +165,14 @@ def finished(output: Path, identity: str) -> dict[str, Any] | None:
         return None
     if record.get("identity") != identity:
         raise UserError(f"{output} holds another run: name another --output, or delete it")
+    check_artefact(output, record)
+    return record
+
+
+def check_artefact(output: Path, record: Mapping[str, Any]) -> None:
+    """Raise `PmpoOfflineError` if the policy or adapter is not the one that was recorded."""
     if _artefact_hash(output, record) != record.get("sha256"):
         raise PmpoOfflineError(f"{_artefact(output, record)} is not what was trained: {AGAIN}")
-    return record
 
 
 def _artefact(output: Path, record: Mapping[str, Any]) -> Path:

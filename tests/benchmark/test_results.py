@@ -55,6 +55,21 @@ def test_damaged_scores_are_named_in_one_line(tmp_path, scores):
     assert "\n" not in str(error.value)
 
 
+def test_a_flipped_byte_in_scores_is_noticed_or_changes_nothing(tmp_path, scores):
+    results = Results(tmp_path)
+    results.write("k", scores("k", [[1.0, 2.0], [3.0, 4.0]]).drop("key"))
+    content, frame, noticed = results.path("k").read_bytes(), results.read(), 0
+    for place in range(4, len(content), 61):
+        flipped = bytearray(content)
+        flipped[place] ^= 1
+        results.path("k").write_bytes(flipped)
+        try:
+            assert results.read().equals(frame)
+        except PmpoOfflineError:
+            noticed += 1
+    assert noticed
+
+
 def test_checkpoints_are_discarded_in_whatever_files_they_lie(tmp_path):
     results = Results(tmp_path)
     results.checkpoint("a").mkdir()

@@ -122,3 +122,13 @@ def test_a_damaged_or_missing_file_is_one_line_with_a_remedy(tmp_path: Path, con
     with pytest.raises(PmpoOfflineError, match=r"some\.json is damaged \(.*\): delete it") as caught:
         read_json(path, "delete it")
     assert "\n" not in str(caught.value)
+
+
+def test_damaged_headers_of_arrays_are_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "arrays.npz"
+    save_arrays(path, {"x": np.arange(30_000, dtype=np.float32)})
+    content = path.read_bytes()
+    for old, new in ((b"(30000,)", b"(10000,)"), (b"'<f4'", b"'<i4'"), (b"{'descr'", b"z'descr'")):
+        path.write_bytes(content.replace(old, new))
+        with pytest.raises(PmpoOfflineError, match=r"arrays\.npz is damaged .*: delete it"):
+            load_arrays(path, ["x"])

@@ -10,6 +10,7 @@ import pytest
 
 from pmpo_offline import on_progress
 from pmpo_offline.data import Dataset
+from pmpo_offline.evaluation.runs import evaluate_run
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.training import checkpoint
 from pmpo_offline.training.run import Run, read_record, train_run
@@ -74,6 +75,8 @@ def test_a_run_is_finished_only_with_what_it_learned(run: Run, tmp_path: Path, d
         policy.unlink()
     with pytest.raises(PmpoOfflineError, match=r"policy\.safetensors is not what was trained: remove the whole"):
         train_run(run, tmp_path / "run")
+    with pytest.raises(PmpoOfflineError, match=r"policy\.safetensors is not what was trained: remove the whole"):
+        evaluate_run(tmp_path / "run")
 
 
 def test_a_stopped_run_is_resumed_by_itself_alone(run: Run, tmp_path: Path) -> None:

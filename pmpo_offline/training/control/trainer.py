@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,14 @@ def train(
         raise UserError(f"dataset {dataset.metadata.id} holds responses: train a language model with train_language")
     if isinstance(algorithm, str):
         algorithm = catalog.algorithm(algorithm, catalog.family(dataset.metadata.task))
+    if not len(seeds) or not len(settings):
+        raise UserError(f"nothing to train: {'settings' if len(seeds) else 'seeds'} are empty, give one or more")
+    try:
+        seeds = [index(seed) for seed in seeds]
+    except TypeError:
+        raise UserError(f"seeds are integers, not {list(seeds)}") from None
+    if odd := [seed for seed in seeds if not 0 <= seed < 2**63]:
+        raise UserError(f"seeds are integers from 0 to 2**63 - 1, not {odd[0]}")
     return train_stack(
         Stack(dataset, algorithm, seeds, settings, overrides or {}, shuffle_labels), checkpoint, references, device
     )

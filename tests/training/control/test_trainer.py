@@ -431,3 +431,27 @@ def test_weights_that_are_not_finite_are_noticed_at_the_end(stacking: Dataset, m
     monkeypatch.setattr(Sampler, "batch", spoil)
     with pytest.raises(PmpoOfflineError, match=r"pmpo diverged \(seed 0, .*\): its weights are not finite"):
         train(stacking, "pmpo", overrides=QUICK, device="cpu")
+
+
+@pytest.mark.parametrize(("old", "new"), [(b'"step":"', b'"stfp":"'), (b'"finished":"False"', b'"finished":"Galse"')])
+def test_damaged_facts_of_a_checkpoint_are_noticed(stacking: Dataset, tmp_path: Path, old: bytes, new: bytes) -> None:
+    path = tmp_path / "progress"
+    half_way(stacking, path)
+    path.write_bytes(path.read_bytes().replace(old, new))
+    with pytest.raises(PmpoOfflineError, match=r"damaged \(its checksum is wrong\): delete it"):
+        train(stacking, **ALONE, overrides=SHORT, checkpoint=path, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"seeds": []}, "seeds are empty"),
+        ({"settings": []}, "settings are empty"),
+        ({"seeds": [0.5]}, "seeds are integers, not"),
+        ({"seeds": [-1]}, "seeds are integers from 0"),
+        ({"seeds": [2**70]}, "seeds are integers from 0"),
+    ],
+)
+def test_seeds_and_settings_are_checked(stacking: Dataset, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        train(stacking, "pmpo", **arguments)
