@@ -47,7 +47,7 @@ class Benchmark:
 
     @property
     def raw(self) -> Path:
-        """The directory of Parquet files with one record an evaluation episode."""
+        """The directory of Parquet files with one record per evaluation episode."""
         return Results(self.output).raw
 
     @property
@@ -94,7 +94,7 @@ def bench(
         fresh: remove the scores of this benchmark in `output` and run it all again.
         executor: what runs the cells, one of `EXECUTORS`.
         workers: threads of the simulator and of torch, and processes where a dataset is collected or language models
-            are trained; default, one a core (of language models four at most, each holds the model).
+            are trained; default, one per core (of language models four at most, each holds the model).
         home: where datasets are; default `$PMPO_OFFLINE_DATASETS`, else the user's cache.
 
     Raises:

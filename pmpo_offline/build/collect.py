@@ -1,4 +1,4 @@
-"""Build what is declared: recipes, and the source that simulates them.
+"""Build declared datasets: from a recipe to a `Spec`, and the source that simulates it.
 
 Recipes of kind "responses" are sampled from a language model instead (`sample`).
 """
@@ -44,12 +44,12 @@ def build_dataset(
     Args:
         id: a declared id, or the path of a recipe's `.toml`.
         imbalance: accepted share of the labelled units in [0, 1]; None as declared.
-        label: `SCORE[:THRESHOLD[:DEAD_ZONE]]`, see `data.labels`; None as declared.
+        label: `SCORE[:THRESHOLD[:MARGIN]]`, see `data.labels`; None as declared.
         noise: rate of flipped labels; None as declared.
         format: "arrow", or "hdf5" (a Minari directory).
         episodes: episodes to collect, or prompts to ask; None as declared.
         seed: of everything random; None as declared.
-        workers: processes that simulate; default one a core. The content does not depend on it.
+        workers: processes that simulate; default one per core. The content does not depend on it.
         overwrite: build again what is built.
         home: where datasets are; default `data.home()`.
 

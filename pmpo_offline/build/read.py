@@ -65,7 +65,7 @@ def import_dataset(
     Args:
         source: `minari:ID`, or the path of a Minari folder, a D4RL .hdf5, an OGBench .npz, or RLDS steps.
         id: of the dataset; default `<format>/<its own name>`, with a word for every setting that is not the default.
-        label: `SCORE[:THRESHOLD[:DEAD_ZONE]]`; default success where the source tells it and both kinds occur, else
+        label: `SCORE[:THRESHOLD[:MARGIN]]`; default success where the source tells it and both kinds occur, else
             `return:q0.5`; without rewards nothing is labelled.
         imbalance: accepted share of the labelled units in [0, 1]; None as it comes.
         noise: rate of flipped labels.

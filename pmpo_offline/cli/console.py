@@ -1,4 +1,4 @@
-"""What commands share: options, progress, and results on stdout; everything else is on stderr."""
+"""What all commands share: options, progress on stderr, and results on stdout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The application, and how it ends: 0 done, 1 failed, 2 the user's mistake, 130 interrupted; one line says which."""
+"""The command-line application and its exit codes: 0 done, 1 failed, 2 a mistake of the user, 130 interrupted."""
 
 from __future__ import annotations
 

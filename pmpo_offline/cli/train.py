@@ -1,4 +1,4 @@
-"""The commands that train, or tell before whether training can work: train, doctor, train-behavior."""
+"""The commands train, doctor (check settings before training) and train-behavior."""
 
 from __future__ import annotations
 

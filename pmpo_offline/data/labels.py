@@ -45,7 +45,7 @@ def cut(scores: NDArray[np.floating], rule: LabelRule) -> float:
 
 
 def label(scores: NDArray[np.floating], rule: LabelRule) -> Labels:
-    """Label `scores` (n,): +1 above the cut, −1 below or at it, 0 where NaN or within the dead zone.
+    """Label `scores` (n,): +1 above the cut, −1 below or at it, 0 where NaN or within the margin.
 
     A score exactly at the cut is rejected; under `sign` it is 0. Numbers are compared in the scores' precision, so that
     the float32 score 0.1 does not exceed a threshold of 0.1.

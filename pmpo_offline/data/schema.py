@@ -11,7 +11,7 @@
 Every field is nullable and no integer is narrower than 32 bits: Hugging Face's reader silently drops the features of a
 schema that declares otherwise. Only `score` and `label` ever hold nulls.
 
-A label rule is written `SCORE[:THRESHOLD[:DEAD_ZONE]]`:
+A label rule is written `SCORE[:THRESHOLD[:MARGIN]]`:
 
     advantage            accept above 0, reject below, leave exactly 0 unlabelled    (advantage:sign)
     success              accept the successful episodes                              (success:0.5)
@@ -56,11 +56,11 @@ class LabelRule(_Frozen):
     value: float | None = None
     """The number, the quantile in [0, 1], or the k of `top_bottom`; None for `sign`."""
     dead_zone: float = 0.0
-    """Scores at most this far from the threshold stay unlabelled (score units, 0 or more)."""
+    """MARGIN: scores at most this far from the threshold stay unlabelled (score units, 0 or more)."""
 
     @classmethod
     def parse(cls, text: str) -> LabelRule:
-        """Read `SCORE[:THRESHOLD[:DEAD_ZONE]]`; raises `UserError` that names the part it cannot read."""
+        """Read `SCORE[:THRESHOLD[:MARGIN]]`; raises `UserError` that names the part it cannot read."""
         score, _, rest = text.strip().partition(":")
         if score not in get_args(ScoreName):
             raise unknown("score", score, get_args(ScoreName))
@@ -74,11 +74,11 @@ class LabelRule(_Frozen):
         dead_zone = _number(others.pop(0), text) if others else 0.0
         ranks, whole = threshold == "top_bottom", value is not None and value >= 1 and value == int(value)
         mistakes = {
-            "nothing may follow the dead zone; write SCORE:THRESHOLD:DEAD_ZONE": bool(others),
+            "nothing may follow the margin; write SCORE:THRESHOLD:MARGIN": bool(others),
             "top_bottom:k goes with q_rank, and q_rank with nothing else": ranks != (score == "q_rank"),
-            "top_bottom takes a whole number of 1 or more and no dead zone": ranks and (dead_zone != 0 or not whole),
+            "top_bottom takes a whole number of 1 or more and no margin": ranks and (dead_zone != 0 or not whole),
             "a quantile lies between q0 and q1": threshold == "quantile" and not 0.0 <= (value or 0.0) <= 1.0,
-            "a dead zone is 0 or more": dead_zone < 0,
+            "a margin is 0 or more": dead_zone < 0,
         }
         if found := [mistake for mistake, is_made in mistakes.items() if is_made]:
             raise UserError(f"label {text!r}: {found[0]}")

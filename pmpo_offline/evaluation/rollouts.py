@@ -60,7 +60,7 @@ def evaluate(policy: MixturePolicy, task: str, *, episodes: int = 100, workers: 
         policy: R stacked policies.
         task: the task's id, as in a dataset's metadata.
         episodes: layouts, the same ones for every run and every policy.
-        workers: native threads that simulate; default one a core.
+        workers: native threads that simulate; default one per core.
 
     Returns:
         One row a run and episode: run, episode (int32), return (float64), success (bool), length (int32), layout (str).

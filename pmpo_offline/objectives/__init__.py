@@ -1,4 +1,4 @@
-"""Objectives: pure loss functions of tensors, one a file, the same for bandits, control and language models.
+"""Objectives: pure loss functions of tensors, one per file, the same for bandits, control and language models.
 
 >>> import torch
 >>> logp, label = torch.tensor([-1.0, -2.0, -4.0]), torch.tensor([1.0, 1.0, -1.0])

@@ -1,4 +1,4 @@
-"""TD3+BC: climb a learned value, held to the recorded actions."""
+"""TD3+BC: maximise a learned value while staying near the recorded actions."""
 
 from __future__ import annotations
 

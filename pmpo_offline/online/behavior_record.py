@@ -1,4 +1,4 @@
-"""The policies that are kept of a training: those on the way to the medium one, that one, and the best."""
+"""The policies kept from a training: those on the way to medium, the medium one, and the best."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Policy improvement while data comes in: draw candidates from a slowly moving reference, rank them, learn, repeat.
+"""Online policy improvement: draw candidates from a slowly moving reference, rank them, learn, repeat.
 
 ```
 reference ── K actions a state ── scorer ── ranked: the better half accepted, the other rejected ── objective ──▶ policy

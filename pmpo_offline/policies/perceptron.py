@@ -1,4 +1,4 @@
-"""One Gaussian a state whose mean is a small tanh network, and whose deviation is the same everywhere.
+"""Gaussian policies: the mean is a small tanh network, the standard deviation is the same in every state.
 
 It has the form of the behaviours that ship with the package, so that what was learned online can be saved as one.
 """

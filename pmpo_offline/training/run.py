@@ -1,4 +1,4 @@
-"""One training run in a directory of its own: settings resolved once, the directory claimed by its identity, a record.
+"""One training run in its own directory: resolve its settings, check what is there already, train, write run.json.
 
 <output>/run.json             kind, dataset (its path, a digest of all of it, responses' labelling), task, algorithm,
                               settings, seed, bound, metrics, identity; model and adapter, or policy, and its hash:

@@ -57,13 +57,13 @@ def test_a_rule_is_written_to_its_last_digit(text: str) -> None:
         ("return:q1.5", "between q0 and q1"),
         ("return:q", "neither a number, a quantile"),
         ("return:nan", "neither a number"),
-        ("return:1:2:3", "nothing may follow the dead zone"),
-        ("return:1:-2", "a dead zone is 0 or more"),
+        ("return:1:2:3", "nothing may follow the margin"),
+        ("return:1:-2", "a margin is 0 or more"),
         ("return:top_bottom:2", "goes with q_rank"),
         ("q_rank:0.5", "goes with q_rank"),
         ("q_rank:top_bottom:1.5", "a whole number"),
         ("q_rank:top_bottom:0", "a whole number"),
-        ("q_rank:top_bottom:2:0.1", "no dead zone"),
+        ("q_rank:top_bottom:2:0.1", "no margin"),
     ],
 )
 def test_malformed_rule_names_the_part(text: str, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Perplexity on prose that is in no dataset: whether a policy still writes the language that it started from.
+"""Perplexity on prose that is in no dataset: whether a policy still models the language of its reference.
 
     window 6, stride 3     tokens 0 1 2 3 4 5 6 7 8 9
     first row              reads  0 1 2 3 4              scores 1 2 3 4 5

@@ -1,4 +1,4 @@
-"""Read fewer places than a padded batch has: prompts only once, and no padding.
+"""Packed batches: shared prompts are encoded only once, and there is no padding.
 
 Packing puts the completions of one prompt into one sequence::
 

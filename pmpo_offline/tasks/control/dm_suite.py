@@ -1,4 +1,4 @@
-"""The tasks of dm_control's suite: models and beginnings are its own, observations and rewards are computed in batches.
+"""The tasks of dm_control's suite: models and initial states are dm_control's, the rest is batched.
 
 Observations are dm_control's, flattened in its order. Every reward is exact: velocities and positions are those after
 the action. Each task is a function that builds both.

@@ -1,4 +1,4 @@
-"""Gymnasium's HalfCheetah, Hopper and Walker2d, version 5: models and beginnings are its own, the rest is batched.
+"""Gymnasium's HalfCheetah, Hopper and Walker2d, version 5: its models and initial states, the rest is batched.
 
 They share one form: observed are all positions but the horizontal one, and the velocities; the reward is the distance
 covered a second, plus 1 while healthy, less a cost of control; being unhealthy ends the episode.

@@ -1,4 +1,4 @@
-"""Say something nice: templated openings of sentences, continued, and scored by a sentiment lexicon (VADER)."""
+"""The sentiment task: continue templated beginnings of sentences; a sentiment lexicon (VADER) is the reward."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Language models: any objective on accept/reject responses, by a LoRA adapter or whole."""
+"""Language models: any objective on accept/reject responses, training a LoRA adapter or all weights."""
 
 from __future__ import annotations
 
