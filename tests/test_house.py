@@ -1,4 +1,4 @@
-"""The layout of the package: its rooms, the floors they are on, and what may import what."""
+"""The layout of the package: its subpackages ("rooms"), the layers ("floors") they are on, and what may import what."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ def train_language(
     complete = settle(algorithm, {}, rows)
     name = model or dataset.metadata.provenance.settings.get("model")
     if not isinstance(name, str):
-        raise UserError(f"dataset {dataset.metadata.id} names no model: choose the one to train with --model")
+        raise UserError(f"dataset {dataset.metadata.id} names no model: pass the model to train as --model")
     root = data.home() if home is None else home
     base = open_model(model_directory(name, root), name=name, dtype=hyper.dtype, quantize=hyper.quantize)
     run = training_identity(

@@ -227,7 +227,7 @@ class Reading:
         if word not in _LABELS or (word == "-1" and not signed):
             known = "true, false, 1, 0, -1, up, down or null" if signed else "true, false, 1, 0 or null"
             raise row.error(
-                f"expected {known} in column {name}, found {short(value)} (words as good, yes, bad, no are read too; "
+                f"expected {known} in column {name}, found {short(value)} (words such as good or bad are read too; "
                 "columns of numbers: --score COLUMN)"
             )
         self.meant[word] = _MEANINGS[_LABELS[word]]
