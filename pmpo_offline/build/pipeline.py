@@ -118,8 +118,11 @@ def build(spec: Spec, target: Target) -> Dataset:
     if not target.overwrite and (found := _stored(spec, target)):
         return found
     with raw_folder(target.home, spec.raw) as folder:
+        # Another process may have built it while this one waited for the folder.
+        if spec.raw and not target.overwrite and (found := _stored(spec, target)):
+            return found
         metadata, tables = _labelled(spec, spec.read(folder), folder)
-    data.write(directory, metadata, tables, form=target.format, overwrite=target.overwrite)
+        data.write(directory, metadata, tables, form=target.format, overwrite=target.overwrite)
     return data.load_dataset(spec.id, home=target.home)
 
 

@@ -33,7 +33,7 @@ Share = Annotated[
     Discriminator(lambda value: "word" if value == "collected" else "share"),
 ]
 """An accepted share; "collected": the share before balancing; None: the dataset's own."""
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, lt=2**31)]
 
 
 class Declaration(BaseModel):
