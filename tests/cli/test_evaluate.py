@@ -257,6 +257,8 @@ def test_a_policy_that_diverged(place: Path, tmp_path: Path, capsys: pytest.Capt
     run = save_run(tmp_path / "run", place / "dataset", place / "model")
     path = run / "adapter" / "adapter_model.safetensors"
     save_file({name: torch.full_like(value, torch.nan) for name, value in load_file(path).items()}, path)
+    assert "is not what was trained" in refusal(capsys, run, code=1)
+    write_record(run, json.loads((run / "run.json").read_text()))  # as if it had been trained to this
     assert "probabilities of the next token are not numbers" in refusal(capsys, run, code=1)
 
 
