@@ -27,7 +27,7 @@ class TrainingSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     updates: int = Field(default=3000, ge=1)
-    batch: int = Field(default=256, ge=1)
+    batch: int = Field(default=256, ge=1, le=2**24)
     """Rows, states or pairs an update and run."""
     learning_rate: float = Field(default=2e-3, gt=0)
     """Peak of a one-cycle schedule: linear up over the first tenth, cosine down to zero."""
@@ -36,7 +36,7 @@ class TrainingSettings(BaseModel):
     """Largest gradient norm of a run."""
     averaging: float = Field(default=0.999, ge=0, lt=1)
     """Decay of the running average of the weights, which is what is evaluated."""
-    components: int = Field(default=5, ge=1)
+    components: int = Field(default=5, ge=1, le=1024)
     hidden: tuple[int, ...] = (256, 256, 256)
     refresh: float = Field(default=0.0, ge=0, lt=1)
     """Share of the way that the reference moves towards the policy every update; 0: it is frozen."""

@@ -146,3 +146,10 @@ print(*(name for name in ("datasets", "transformers", "mujoco") if name in sys.m
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stderr.splitlines()[-1] == ""
+
+
+def test_an_empty_source_is_not_the_current_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["import", ""]) == 2
+    assert (
+        capsys.readouterr().err == "error: import: the source is empty: name a file, a folder, minari:ID or hf:NAME\n"
+    )

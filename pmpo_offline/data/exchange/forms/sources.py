@@ -58,12 +58,13 @@ def is_text(name: str) -> bool:
     from pmpo_offline.data.exchange.readers import READERS, holds_arrays
     from pmpo_offline.data.exchange.readers.source import Candidate
 
+    given = Candidate(name)
     if name == _REVIEWS or name.startswith("hf:"):
         return True
     added = [READERS[key] for key in READERS if READERS.source(key) != "pmpo-offline"]
-    if any(reader.recognises(Candidate(name)) for reader in added):  # its files may end as texts do
+    if any(reader.recognises(given) for reader in added):  # its files may end as texts do
         return False
-    path = Path(name).expanduser()
+    path = given.path
     if not path.is_dir():
         kind = files.kind_of(path)
         return kind is not None and not (kind == "Parquet" and (not path.is_file() or _holds_steps(path)))

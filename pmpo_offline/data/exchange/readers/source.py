@@ -70,6 +70,8 @@ class Candidate:
     """What `import` was given, as readers see it before they recognise it."""
 
     def __init__(self, name: str) -> None:
+        if not name.strip():
+            raise UserError("import: the source is empty: name a file, a folder, minari:ID or hf:NAME")
         self.name = name
         """A path, or a name in a reader's own scheme: "minari:mujoco/hopper/medium-v0"."""
         self.path = Path(name).expanduser()
