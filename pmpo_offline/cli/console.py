@@ -8,7 +8,6 @@ import inspect
 import json
 import sys
 import time
-import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import Field, asdict, fields, is_dataclass
 from pathlib import Path
@@ -82,6 +81,8 @@ def _value(field: Field[Any], given: Any) -> Any:
 
 def parse_value(text: str) -> Any:
     """Return a number or a truth value as TOML or people write it (.5), else the text itself."""
+    import tomllib  # here, so that --help does not import it
+
     text = text.strip()
     with contextlib.suppress(tomllib.TOMLDecodeError):
         parsed = tomllib.loads(f"value = {text}")["value"]

@@ -15,7 +15,6 @@ import json
 import math
 import os
 import shutil
-import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -112,6 +111,8 @@ def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
 
 def load_arrays(path: Path, names: Iterable[str]) -> dict[str, Any]:
     """Read the arrays of these names; `PmpoOfflineError` if the file is damaged or lacks one."""
+    import zipfile
+
     import numpy as np
 
     try:
