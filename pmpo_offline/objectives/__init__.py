@@ -1,5 +1,7 @@
 """Objectives: pure loss functions of tensors, one per file, the same for bandits, control and language models.
 
+They are in folders by the feedback that they learn from: `labels`, `pairs`, `rewards`; `bc` needs none.
+
 >>> import torch
 >>> logp, label = torch.tensor([-1.0, -2.0, -4.0]), torch.tensor([1.0, 1.0, -1.0])
 >>> loss, metrics = pmpo(logp, label, kl=torch.tensor(0.5), alpha=0.5, beta=1.0, normalize="joint")
@@ -10,31 +12,31 @@ tensor(0.3333)
 from __future__ import annotations
 
 from . import divergences as divergences
-from . import duals as duals
 from . import stability as stability
-from .awr import awr as awr
 from .bc import bc as bc
-from .bc_accepts import bc_accepts as bc_accepts
-from .bco import bco as bco
-from .bco import bco_shift as bco_shift
-from .crr import binary_crr as binary_crr
-from .dpo import dpo as dpo
-from .expectile import expectile_loss as expectile_loss
-from .ipo import ipo as ipo
-from .ipo import ipo_length_normalized as ipo_length_normalized
-from .kto import kto as kto
-from .kto import kto_reference_point as kto_reference_point
-from .kto import kto_weight_range as kto_weight_range
-from .mpo import mpo as mpo
-from .nca import nca as nca
+from .labels.bc_accepts import bc_accepts as bc_accepts
+from .labels.bco import bco as bco
+from .labels.bco import bco_shift as bco_shift
+from .labels.kto import kto as kto
+from .labels.kto import kto_reference_point as kto_reference_point
+from .labels.kto import kto_weight_range as kto_weight_range
+from .labels.pmpo import pmpo as pmpo
+from .labels.unlikelihood import unlikelihood as unlikelihood
 from .objective import Interval as Interval
 from .objective import Objective as Objective
 from .objective import Words as Words
 from .objective import declaration as declaration
 from .objective import declare as declare
-from .pmpo import pmpo as pmpo
-from .td3_bc import td3_bc as td3_bc
-from .unlikelihood import unlikelihood as unlikelihood
+from .pairs.dpo import dpo as dpo
+from .pairs.ipo import ipo as ipo
+from .pairs.ipo import ipo_length_normalized as ipo_length_normalized
+from .pairs.nca import nca as nca
+from .rewards import duals as duals
+from .rewards.awr import awr as awr
+from .rewards.crr import binary_crr as binary_crr
+from .rewards.expectile import expectile_loss as expectile_loss
+from .rewards.mpo import mpo as mpo
+from .rewards.td3_bc import td3_bc as td3_bc
 
 OBJECTIVES = {
     loss.__name__: declaration(loss)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from pmpo_offline.objectives.divergences import gaussian_kl_decoupled
-from pmpo_offline.objectives.duals import kl_over_epsilon, temperature_loss, trust_region
+from pmpo_offline.objectives.rewards.duals import kl_over_epsilon, temperature_loss, trust_region
 from pmpo_offline.objectives.rows import Setting
 from pmpo_offline.policies import Mixture
 from pmpo_offline.training.checkpoint import keep_state

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .rows import detached, mean, present
+from ..rows import detached, mean, present
 
 
 def log_ratio(logp: Tensor, ref_logp: Tensor, weight: Tensor) -> Tensor:

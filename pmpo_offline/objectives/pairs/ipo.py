@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .objective import POSITIVE, declaration, declare
-from .pairs import log_ratio, pair_metrics
-from .rows import Setting, full_precision, mean, per_run, row_weight
+from ..objective import POSITIVE, declaration, declare
+from ..rows import Setting, full_precision, mean, per_run, row_weight
+from .ratios import log_ratio, pair_metrics
 
 
 @declare({"beta": POSITIVE}, exempt={"extreme values": "it squares the margin, and float32 ends at 1e38"})

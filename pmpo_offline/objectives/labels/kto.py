@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, sigmoid
 
-from .objective import NOT_NEGATIVE, POSITIVE, declare
-from .rows import Setting, classes, detached, full_precision, mean, per_run, present, reduced, row_weight
+from ..objective import NOT_NEGATIVE, POSITIVE, declare
+from ..rows import Setting, classes, detached, full_precision, mean, per_run, present, reduced, row_weight
 
 
 @declare(

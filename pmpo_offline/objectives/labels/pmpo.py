@@ -7,9 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .objective import NOT_NEGATIVE, SHARE, Interval, Words, declare
-from .rows import Setting, classes, detached, full_precision, mean, per_run, present, reduced, row_weight, scale
-from .stability import beta_min
+from ..objective import NOT_NEGATIVE, SHARE, Interval, Words, declare
+from ..rows import Setting, classes, detached, full_precision, mean, per_run, present, reduced, row_weight, scale
+from ..stability import beta_min
 
 
 @declare(

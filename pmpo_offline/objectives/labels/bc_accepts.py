@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .objective import declare
-from .rows import classes, detached, full_precision, mean, row_weight
+from ..objective import declare
+from ..rows import classes, detached, full_precision, mean, row_weight
 
 
 @declare(exempt={"rejects sink": "it learns from accepts alone"})

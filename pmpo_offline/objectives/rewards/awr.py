@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .objective import POSITIVE, declare
-from .rows import Setting, detached, full_precision, mean, per_run, present, row_weight
+from ..objective import POSITIVE, declare
+from ..rows import Setting, detached, full_precision, mean, per_run, present, row_weight
 
 
 @declare({"temperature": POSITIVE, "max_weight": POSITIVE})

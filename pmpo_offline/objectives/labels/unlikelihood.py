@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from .objective import SHARE, declare
-from .rows import Setting, classes, detached, full_precision, mean, scale
+from ..objective import SHARE, declare
+from ..rows import Setting, classes, detached, full_precision, mean, scale
 
 _SURE = 1e-6
 """Below -log p = 1e-6 the penalty continues as its tangent: 1 - p is lost to rounding there, in float32 first."""

@@ -19,7 +19,7 @@ import math
 import torch
 from torch import Tensor
 
-from .rows import Setting, full_precision, mean, per_run, present, row_weight, scale
+from ..rows import Setting, full_precision, mean, per_run, present, row_weight, scale
 
 _STEPS = 24
 """Of the root search, a fixed number so that nothing waits for a comparison. Scores that are not made to be difficult

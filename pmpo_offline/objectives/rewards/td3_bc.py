@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .objective import NOT_NEGATIVE, declare
-from .rows import Setting, detached, full_precision, mean, per_run, row_weight
+from ..objective import NOT_NEGATIVE, declare
+from ..rows import Setting, detached, full_precision, mean, per_run, row_weight
 
 
 @declare({"alpha": NOT_NEGATIVE}, families=("control",))

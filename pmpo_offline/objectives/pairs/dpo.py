@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from .objective import POSITIVE, declare
-from .pairs import log_ratio, pair_metrics
-from .rows import Setting, full_precision, mean, per_run, row_weight
+from ..objective import POSITIVE, declare
+from ..rows import Setting, full_precision, mean, per_run, row_weight
+from .ratios import log_ratio, pair_metrics
 
 
 @declare({"beta": POSITIVE})

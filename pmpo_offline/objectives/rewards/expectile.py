@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .rows import Setting, full_precision, mean, per_run
+from ..rows import Setting, full_precision, mean, per_run
 
 
 def expectile_loss(value: Tensor, target: Tensor, expectile: Setting = 0.7) -> Tensor:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pmpo_offline.objectives.divergences import gaussian_kl_decoupled
-from pmpo_offline.objectives.duals import kl_over_epsilon, state_temperature, temperature_loss, trust_region
+from pmpo_offline.objectives.rewards.duals import kl_over_epsilon, state_temperature, temperature_loss, trust_region
 
 LN2, LN3 = math.log(2), math.log(3)
 

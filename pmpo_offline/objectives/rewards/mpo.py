@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..objective import NOT_NEGATIVE, POSITIVE, declare
+from ..rows import Setting, detached, full_precision, mean, per_run, present, row_weight
 from .duals import candidates, state_temperature
-from .objective import NOT_NEGATIVE, POSITIVE, declare
-from .rows import Setting, detached, full_precision, mean, per_run, present, row_weight
 
 
 @declare(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .objective import declare
-from .rows import detached, full_precision, mean, row_weight
+from ..objective import declare
+from ..rows import detached, full_precision, mean, row_weight
 
 
 @declare()

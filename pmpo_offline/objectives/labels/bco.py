@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from .objective import POSITIVE, declare
-from .rows import Setting, classes, detached, full_precision, mean, per_run, present
+from ..objective import POSITIVE, declare
+from ..rows import Setting, classes, detached, full_precision, mean, per_run, present
 
 
 @declare({"beta": POSITIVE}, optional={"shift": "reward_shift"})

@@ -1,0 +1,1 @@
+"""Objectives that learn from single outcomes, each accepted or rejected; one function a file."""

@@ -1,0 +1,1 @@
+"""Objectives that learn from advantages, scored candidates or learned values, and the duals of MPO."""
