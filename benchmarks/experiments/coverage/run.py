@@ -1,0 +1,186 @@
+"""Who must be labelled? Coverage of rejects × coverage of accepts × noise on stacking, learners beside two filters.
+
+    python -m benchmarks.experiments.coverage.run
+
+Follows benchmarks/results/coverage/protocol.md: tunes each learned arm at one cell, freezes the settings, and runs all
+cells, draw by draw. Stops and resumes; writes raw.parquet and tuning.json to benchmarks/results/coverage/.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import polars as pl
+import torch
+import typer
+
+from benchmarks.experiments import shared
+from benchmarks.experiments.labellings import Labelled, Run, diverged, pick, resumable, train
+from pmpo_offline.build import build_dataset
+from pmpo_offline.data import columns
+from pmpo_offline.declarations import catalog
+from pmpo_offline.objectives import stability
+from pmpo_offline.policies import MixturePolicy
+from pmpo_offline.tasks.simulated import play_policy
+from pmpo_offline.tasks.stacking.scene import Layout, random_layout, random_triplet
+from pmpo_offline.tasks.stacking.simulation import StackingSimulation
+from pmpo_offline.tasks.stacking.task import held_out_layouts
+
+FAMILY, DATASET = "rgb-stacking", "rgb-stacking/proxy-v0"
+REJECTS, ACCEPTS, NOISE = (1.0, 0.95, 0.8, 0.5), (1.0, 0.125), (0.0, 0.05, 0.1)
+CENTRE = {"rejects": 0.95, "accepts": 0.125, "noise": 0.05}
+DRAWS, TUNING_DRAWS = (0, 1, 2), (100, 101)
+LAYOUTS, TUNING_LAYOUTS = 60, 8_800_000_000
+UPDATES, HIDDEN = 2000, (128, 128, 128)
+_STRENGTHS = [{"beta": beta, "rate": rate} for beta in (0.03, 0.1, 0.3, 1.0) for rate in (1e-4, 5e-4)]
+_MULTIPLES = (1.0, 1.05, 1.2, 2.0)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A learner, and the settings among which it is tuned."""
+
+    algorithm: str
+    grid: Sequence[Mapping[str, float]] = ({},)
+    unlabelled_is_good: bool = False
+
+
+ARMS = {
+    "bc": Arm("bc"),
+    "bc-accepted": Arm("bc-accepted"),
+    "bc-unrejected": Arm("bc-unrejected"),
+    "PMPO AR": Arm("pmpo", [{"alpha": a, "multiple": m} for a in (0.5, 0.8) for m in _MULTIPLES]),
+    "PMPO R": Arm("reject-bc", [{"multiple": m, "rate": rate} for m in _MULTIPLES for rate in (1e-3, 2e-3)]),
+    "KTO": Arm("kto", _STRENGTHS),
+    "BCO": Arm("bco", _STRENGTHS),
+    "KTO, unlabelled = good": Arm("kto", _STRENGTHS, unlabelled_is_good=True),
+}
+FILTERS = ("bc-accepted", "bc-unrejected")
+
+
+class Experiment:
+    """The data, and the making of one chunk of runs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.dataset = build_dataset(DATASET)
+        self._success = columns.vector(self.dataset.episodes, "success").astype(bool)
+        self._length = columns.vector(self.dataset.episodes, "length")
+        self._clones: dict[tuple[int, ...], MixturePolicy] = {}
+
+    def label(self, draw: int, rejects: float, accepts: float, noise: float) -> Labelled:
+        """Return the labels of a cell: those of one draw are nested in coverage and in noise."""
+        generator = np.random.default_rng([draw, 11])
+        asked, mistaken = generator.random((2, len(self._success)))
+        label = np.where(self._success, 1, -1) * (asked < np.where(self._success, accepts, rejects))
+        label = np.where(mistaken < noise, -label, label)
+        return Labelled(torch.from_numpy(np.repeat(label, self._length)).float())
+
+    def clone(self, seeds: tuple[int, ...]) -> MixturePolicy:
+        """Return the reference of KTO and BCO, one a seed; half of all updates go into it."""
+        if seeds not in self._clones:
+            every = Labelled(torch.ones(len(self.dataset)))
+            runs = [Run(every, seed) for seed in seeds]
+            declared = catalog.algorithm("bc", FAMILY)
+            self._clones[seeds] = train(self.dataset, declared, runs, updates=UPDATES // 2, hidden=HIDDEN)
+        return self._clones[seeds]
+
+    def make(
+        self, arm: str, draws: list[int], cells: list[dict[str, float]], setting: dict[str, float]
+    ) -> pl.DataFrame:
+        """Train and score an arm with one setting in some cells and draws; one row a run."""
+        found, algorithm = ARMS[arm], catalog.algorithm(ARMS[arm].algorithm, FAMILY)
+        runs = []
+        for draw, cell in itertools.product(draws, cells):
+            labelled = self.label(draw, **cell)
+            if found.unlabelled_is_good:
+                labelled = Labelled(torch.where(labelled.label == 0, 1.0, labelled.label))
+            settings = {name: value for name, value in setting.items() if name not in ("multiple", "rate")}
+            if "multiple" in setting:
+                alpha = {**algorithm.settings, **settings}["alpha"]
+                settings["beta"] = setting["multiple"] * stability.beta_min(
+                    alpha, labelled.masses["reject_mass"], "joint", reject_share=labelled.masses["reject_share"]
+                )
+            runs.append(Run(labelled, draw, settings))
+        training: dict[str, Any] = {"updates": UPDATES, "hidden": HIDDEN}
+        if "rate" in setting:
+            training["learning_rate"] = setting["rate"]
+        reference = None
+        if algorithm.start == "reference":
+            reference = pick(self.clone(tuple(draws)), [draws.index(run.seed) for run in runs])
+            training["updates"] = UPDATES // 2
+        policy = train(self.dataset, algorithm, runs, reference, **training)
+        tuning = draws[0] in TUNING_DRAWS
+        named = [{"arm": arm, "draw": draw, **cell} for draw, cell in itertools.product(draws, cells)]
+        betas = [run.settings.get("beta") for run in runs]
+        return pl.DataFrame(named).with_columns(
+            score(policy, tuning=tuning), setting=pl.lit(json.dumps(setting)), beta=pl.Series(betas, dtype=pl.Float64)
+        )
+
+    def tune(self) -> dict[str, list[dict[str, Any]]]:
+        """Return each arm's settings, the best first, with their mean success at the centre cell."""
+        chunks = [
+            {"arm": arm, "draws": list(TUNING_DRAWS), "cells": [CENTRE], "setting": dict(setting)}
+            for arm, found in ARMS.items()
+            for setting in found.grid
+        ]
+        raw = resumable(self.folder, chunks, self.make)
+        mean = raw.group_by("arm", "setting", maintain_order=True).agg(pl.col("success").mean())
+        ranked = {
+            arm: mean.filter(pl.col("arm") == arm).sort("success", descending=True, maintain_order=True) for arm in ARMS
+        }
+        return {
+            arm: [{**row, "setting": json.loads(row["setting"])} for row in rows.drop("arm").to_dicts()]
+            for arm, rows in ranked.items()
+        }
+
+    def chunks(self, tuned: Mapping[str, Sequence[Mapping[str, Any]]], draw: int) -> Iterator[dict[str, Any]]:
+        """Yield the chunks of one draw: the runs of an arm at one coverage of rejects are a stack."""
+        for arm, rejects in itertools.product(ARMS, REJECTS):
+            cells = [{"rejects": rejects, "accepts": a, "noise": e} for a in ACCEPTS for e in NOISE]
+            if arm == "bc":  # learns without labels
+                cells = [CENTRE]
+            yield {"arm": arm, "draws": [draw], "cells": cells, "setting": tuned[arm][0]["setting"]}
+
+
+def score(policy: MixturePolicy, *, tuning: bool) -> list[pl.Series]:
+    """Return success and mean return of each run on the held-out layouts, or on those for tuning."""
+    layouts: list[Layout]
+    if tuning:
+        generators = [np.random.default_rng(TUNING_LAYOUTS + i) for i in range(LAYOUTS)]
+        layouts = [random_layout(generator, random_triplet(generator)) for generator in generators]
+    else:
+        layouts, _ = held_out_layouts(LAYOUTS)
+    outcome = play_policy(StackingSimulation(layouts * policy.runs, 1), policy)
+    by_run = outcome.success.reshape(policy.runs, -1).mean(1), outcome.returns.reshape(policy.runs, -1).mean(1)
+    return [
+        pl.Series("success", by_run[0]),
+        pl.Series("return", by_run[1]),
+        pl.Series("diverged", diverged(policy)),
+    ]
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Where to write.")] = shared.RESULTS / "coverage",
+    parts: Annotated[Path, typer.Option(help="Folder of finished parts, to resume from.")] = Path("coverage-parts"),
+    draws: Annotated[int, typer.Option(min=1, max=len(DRAWS), help="Label draws to run.")] = len(DRAWS),
+) -> None:
+    """Tune, run every cell and write the raw scores."""
+    experiment = Experiment(parts)
+    tuned = experiment.tune()
+    (out / "tuning.json").write_text(json.dumps(tuned, indent=1) + "\n")
+    frames = []
+    for draw in DRAWS[:draws]:
+        chunks = list({json.dumps(chunk): chunk for chunk in experiment.chunks(tuned, draw)}.values())
+        frames.append(resumable(parts, chunks, experiment.make))
+        shared.save(pl.concat(frames), out / "raw.parquet")
+
+
+if __name__ == "__main__":
+    shared.script(main)

@@ -1,0 +1,207 @@
+"""Train one algorithm on many labellings of the same rows, stacked: what sweeps over labels have in common.
+
+`training.train` stacks seeds and settings on one labelled dataset. A sweep over coverage, noise or imbalance has a
+labelling a cell, and stacking these too makes it several times as cheap: every run brings labels and rows of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+from torch import Tensor
+
+from benchmarks.experiments import shared
+from pmpo_offline.data import Dataset
+from pmpo_offline.declarations.catalog import AlgorithmDeclaration
+from pmpo_offline.objectives.bco import bco_shift
+from pmpo_offline.policies import MixturePolicy
+from pmpo_offline.runtime.errors import PmpoOfflineError
+from pmpo_offline.runtime.hashing import hash_json
+from pmpo_offline.training.control.batches import Batch, CandidateBatch, Learner, PairBatch, Pools, RowBatch, Sampler
+from pmpo_offline.training.control.trainer import Stack, fit, fresh_policy
+
+CPU = torch.device("cpu")
+ROWS: dict[str, tuple[tuple[int, ...], ...]] = {
+    "all": ((-1, 0, 1),),
+    "accepted": ((1,),),
+    "unrejected": ((0, 1),),
+    "balanced": ((1,), (-1,)),
+    "pairs": ((1,), (-1,)),
+    "candidates": ((-1, 0, 1),),
+}
+"""The labels in each equal part of a minibatch, by an algorithm's `rows`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """The labels of one run."""
+
+    label: Tensor
+    """(N,) float32: +1 accepted, -1 rejected, 0 unlabelled."""
+    collected: Tensor | None = None
+    """(N,) bool: rows that are in the data at all; None: every one."""
+
+    def rows(self, signs: Sequence[int]) -> Tensor:
+        """Return the collected rows with one of these labels, (L,) int64."""
+        found = torch.isin(self.label, self.label.new_tensor(signs))
+        return torch.nonzero(found if self.collected is None else found & self.collected).squeeze(1)
+
+    @property
+    def masses(self) -> dict[str, float]:
+        """P_r of all rows, and w_r of the labelled ones, as `stability.beta_min` takes them."""
+        count = len(self.label) if self.collected is None else int(self.collected.sum())
+        rejects, accepts = len(self.rows([-1])), len(self.rows([1]))
+        return {"reject_mass": rejects / count, "reject_share": rejects / max(1, rejects + accepts)}
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One training run of an algorithm; runs of one stack may differ in all of this."""
+
+    labelled: Labelled
+    seed: int
+    settings: Mapping[str, float] = field(default_factory=dict)
+    """Numbers of the objective, over those that the algorithm declares."""
+
+    def can(self, algorithm: AlgorithmDeclaration) -> bool:
+        """Return whether every part of a minibatch has rows to draw from."""
+        return all(len(self.labelled.rows(signs)) for signs in ROWS[algorithm.rows])
+
+
+class LabelledSampler(Sampler):
+    """Minibatches of runs with labels of their own.
+
+    Where no observation differs, every accepted action pairs with every rejected one, and any four rows are
+    candidates of one state: `rows` = "pairs" and "candidates" are made from the labelled rows themselves.
+    """
+
+    def __init__(self, dataset: Dataset, algorithm: AlgorithmDeclaration, runs: Sequence[Run]) -> None:
+        seeds = [run.seed for run in runs]
+        super().__init__(dataset, algorithm.model_copy(update={"rows": "all"}), seeds, shuffle=False, device=CPU)
+        self._kind = algorithm.rows
+        self.shift = torch.zeros(len(runs))
+        self.label = torch.stack([run.labelled.label for run in runs])
+        self._parts = [Pools([run.labelled.rows(signs) for run in runs]) for signs in ROWS[algorithm.rows]]
+
+    def batch(self, step: int, size: int, learner: Learner) -> RowBatch | CandidateBatch | PairBatch:
+        """Return the minibatch of update `step`, `size` rows a run."""
+        share = size // len(self._parts)
+        index = torch.cat([part.draw(self.seeds, step, share) for part in self._parts], dim=1)
+        batch = _Shifted(self, index, step, learner)
+        if self._kind == "pairs":
+            return _Pairs(batch, learner)  # type: ignore[return-value]
+        if self._kind == "candidates":
+            return _Groups(batch, self.rows.reward[index], learner)  # type: ignore[return-value]
+        return batch
+
+
+class _Shifted(RowBatch):
+    """A minibatch whose shift for BCO is a running mean, as its authors and TRL have it, not that of this batch alone.
+
+    With the shift of one batch accepts and rejects may run away together, and the shift with them.
+    """
+
+    _source: LabelledSampler
+
+    @property
+    def reward_shift(self) -> Tensor:
+        """(R,): half way between the mean rewards of both classes, averaged over about a hundred batches."""
+        here = bco_shift(self.logp, self.ref_logp, self.label, beta=self._learner.settings["beta"])
+        self._source.shift = torch.lerp(self._source.shift, here, 0.01)
+        return self._source.shift
+
+
+class _Pairs(Batch):
+    """A minibatch of accepted rows, then as many rejected ones, as pairs."""
+
+    def __init__(self, batch: RowBatch, learner: Learner) -> None:
+        self.logp_chosen, self.logp_rejected = batch.logp.chunk(2, dim=-1)
+        self.ref_chosen, self.ref_rejected = batch.ref_logp.chunk(2, dim=-1)
+
+
+class _Groups(Batch):
+    """A minibatch in groups of four candidates, with their rewards."""
+
+    def __init__(self, batch: RowBatch, reward: Tensor, learner: Learner) -> None:
+        self.group_logp = batch.logp.unflatten(-1, (-1, 4))
+        self.group_score = reward.unflatten(-1, (-1, 4))
+
+
+def pick(policy: MixturePolicy, runs: Sequence[int]) -> MixturePolicy:
+    """Return the policies of some runs, in this order and with repetitions, without gradients."""
+    copy, index = deepcopy(policy), torch.tensor(runs)
+    copy.runs = len(runs)
+    for parameter in copy.parameters():
+        parameter.data = parameter.data[index]
+    return copy.requires_grad_(False)
+
+
+def train(
+    dataset: Dataset,
+    algorithm: AlgorithmDeclaration,
+    runs: Sequence[Run],
+    reference: MixturePolicy | None = None,
+    **training: Any,
+) -> MixturePolicy:
+    """Train runs as one stack; one that diverged has weights that are not finite.
+
+    Args:
+        dataset: whose rows all runs share; its own labels are not read.
+        algorithm: its objective, rows, start and hyperparameters.
+        runs: labels, seed and settings of each.
+        reference: one policy a run, where the algorithm needs it.
+        training: hyperparameters in place of the algorithm's.
+    """
+    sampler = LabelledSampler(dataset, algorithm, runs)
+    stack = Stack(dataset, algorithm, (0,), [run.settings for run in runs], training)
+    if stack.objective.optional:  # what the loss would take from one minibatch alone
+        vars(stack)["objective"] = replace(
+            stack.objective, inputs={**stack.objective.inputs, **stack.objective.optional}
+        )
+    policy = fresh_policy(sampler, stack.hyper)
+    if reference is not None and algorithm.start == "reference":
+        policy.load_state_dict(reference.state_dict())
+        policy.requires_grad_(True)
+    try:
+        fit(stack, sampler, policy, reference)
+    except PmpoOfflineError:  # every run diverged
+        for parameter in policy.parameters():
+            parameter.data.fill_(float("nan"))
+    return policy.eval().requires_grad_(False)
+
+
+def diverged(policy: MixturePolicy) -> list[bool]:
+    """Return for every run whether one of its weights is not finite."""
+    finite = [weight.isfinite().flatten(1).all(1) for weight in policy.parameters()]
+    return (~torch.stack(finite).all(0)).tolist()
+
+
+def resumable(folder: Path, chunks: Iterable[Mapping[str, Any]], make: Callable[..., pl.DataFrame]) -> pl.DataFrame:
+    """Return `make(**chunk)` of every chunk, one above the other; those in the folder are not made again.
+
+    Args:
+        folder: of one file a chunk, named by the hash of its arguments.
+        chunks: arguments, which are JSON values.
+        make: returns the rows of a chunk; the processor's seconds that it took are shared among them, `cpu_seconds`.
+    """
+
+    def parts() -> Iterator[pl.DataFrame]:
+        for chunk in chunks:
+            path = folder / f"{hash_json(dict(chunk))[:16]}.parquet"
+            if not path.exists():
+                start = time.process_time()
+                rows = make(**chunk)
+                spent = time.process_time() - start
+                shared.save(rows.with_columns(cpu_seconds=pl.lit(spent / max(1, len(rows)))), path)
+                print(f"{time.strftime('%H:%M:%S')} {spent:6.1f} s {json.dumps(chunk)[:150]}", flush=True)
+            yield pl.read_parquet(path)
+
+    return pl.concat(parts(), how="diagonal_relaxed")
