@@ -152,7 +152,7 @@ def cells(rows: Sequence[Row]) -> list[dict[str, str]]:
             "dataset": row["dataset"],
             "algorithm": row["algo"],
             "settings": settings,
-            "accepted": number(row["share"]),
+            "accepted": number(row["share"]) + (" (rows)" if row["balance"] == "rows" else ""),
             "noise": f"{row['noise']:g}",
             "seeds": str(row["seeds"]),
             "IQM": f"{row['iqm']:.1f}",
@@ -184,6 +184,7 @@ def number(value: float | None) -> str:
 def labelling(row: Row) -> str:
     """Return the accepted share and the noise of a row's labels in a few words."""
     share = "as collected" if row["imbalance"] is None else f"{row['imbalance']:g} accepted"
+    share += " by dropping rows" if row["balance"] == "rows" else ""
     return share + (f", noise {row['noise']:g}" if row["noise"] else "")
 
 

@@ -50,10 +50,12 @@ SCHEMA = pl.Schema(
         "settings": pl.String,  # JSON, complete
         "training": pl.String,  # JSON, complete but for the trainer's own defaults
         "imbalance": pl.Float64,  # accepted share that the labels were balanced to; null: as collected
+        "balance": pl.String,  # what was dropped for that: labels or rows
         "share": pl.Float64,  # accepted share of the labelled units; null: nothing is labelled
         "noise": pl.Float64,
         "shuffled": pl.Boolean,
         "reference": pl.Boolean,  # the suite's algorithm to compare with
+        "filtered": pl.Boolean,  # one of the suite's clones of filtered data
         "seed": pl.Int32,
         "episode": pl.Int32,
         "layout": pl.String,
@@ -73,6 +75,10 @@ SCHEMA = pl.Schema(
     }
 )
 
+FILTERED = ("bc-accepted", "bc-unrejected")
+"""The filtered clones by name, for older scores, which do not say whether they are of one."""
+_LATER = {"balance": pl.lit("labels"), "filtered": pl.col("algo").is_in(FILTERED)}
+"""Columns that older files lack."""
 DRIFT = ("kl", "token_kl", "reference_logp", "distinct", "perplexity")
 """The columns that only language models have."""
 
@@ -80,7 +86,7 @@ DRIFT = ("kl", "token_kl", "reference_logp", "distinct", "perplexity")
 Row = dict[str, Any]
 """A row of the table; its keys are documented in `table`."""
 CONTROL = " (shuffled)"
-CONDITION = ["dataset", "dataset_sha", "imbalance", "noise"]
+CONDITION = ["dataset", "dataset_sha", "imbalance", "balance", "noise"]
 REPEATING = 0.5
 """A policy with less than this share of the reference row's different words repeats a few of them."""
 GARBAGE = 2.0
@@ -151,9 +157,9 @@ class Results:
 def table(raw: pl.DataFrame) -> list[Row]:
     """Return the rows of the table, each condition's reference first, then by algorithm and settings.
 
-    Keys of a row: `dataset, algo, settings, imbalance, noise, seeds, metric, iqm, low, high, mean`, and beside them
-    `share` (accepted share achieved), `success`, `return`, `episodes` (a run), `shuffled`, `reference`, `improvement`
-    (`[estimate, low, high]` of the probability that a run beats one of the reference; None without a reference),
+    Keys of a row: `dataset, algo, settings, imbalance, balance, noise, seeds, metric, iqm, low, high, mean`, and beside
+    them `share` (accepted share achieved), `success`, `return`, `episodes` (a run), `shuffled`, `reference`,
+    `improvement` (`[estimate, low, high]` of the probability that a run beats one of the reference; None without a reference),
     `beta`, `beta_min`, `bounded` (None where no bound applies), `training`, `dataset_sha`, `versions`, `key`; and
     `kl`, `distinct`, `reference_logp`, `perplexity`, `collapsed` (None for what is no language model; the last also
     without a reference to compare with). Two may be infinite, which report.json and `--json` write as null: a
@@ -198,6 +204,7 @@ def _row(arm: pl.DataFrame, reference: pl.DataFrame) -> Row:
         "algo": first["algo"] + (CONTROL if first["shuffled"] else ""),
         "settings": json.loads(first["settings"]),
         "imbalance": first["imbalance"],
+        "balance": first["balance"],
         "noise": first["noise"],
         "seeds": len(arm),
         "metric": "return" if first["reference_max"] is None else "normalized_score",
@@ -234,7 +241,7 @@ def _drift(arm: pl.DataFrame, reference: pl.DataFrame) -> Row:
 
 
 def _order(row: Row) -> tuple[Any, ...]:
-    condition = row["dataset"], row["imbalance"] is None, row["imbalance"] or 0.0, row["noise"]
+    condition = row["dataset"], row["imbalance"] is None, row["imbalance"] or 0.0, row["balance"], row["noise"]
     # Numbers sort as numbers; a setting that is a name in one row is a name in every row of its algorithm.
     return (*condition, not row["reference"], row["algo"], [*row["settings"].values()], row["key"])
 
@@ -273,6 +280,7 @@ def _seal(scores: pl.DataFrame) -> str:
 
 
 def _complete(scores: pl.DataFrame) -> pl.DataFrame:
-    """Return the columns in their order; those of language models are null where none is, as in older files."""
-    absent = [pl.lit(None, SCHEMA[name]).alias(name) for name in DRIFT if name not in scores.columns]
+    """Return the columns in their order, with those that older files lack; drift is null but for language models."""
+    absent = {name: pl.lit(None, SCHEMA[name]) for name in DRIFT} | _LATER
+    absent = [column.alias(name) for name, column in absent.items() if name not in scores.columns]
     return scores.with_columns(absent).select(SCHEMA.names())

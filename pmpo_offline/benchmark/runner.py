@@ -25,7 +25,7 @@ from pmpo_offline.benchmark.suite import Cell, Condition, Job, Settings, Sweep, 
 from pmpo_offline.build import build_dataset, is_built
 from pmpo_offline.data import Dataset
 from pmpo_offline.declarations import catalog
-from pmpo_offline.declarations.catalog import Share, SuiteDeclaration
+from pmpo_offline.declarations.catalog import Balance, Share, SuiteDeclaration
 from pmpo_offline.evaluation.rollouts import check_scorable
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError
@@ -66,6 +66,7 @@ def bench(
     algos: Sequence[str] | None = None,
     datasets: Sequence[str] | None = None,
     imbalance: Sequence[Share] | None = None,
+    balance: Sequence[Balance] | None = None,
     noise: Sequence[float] | None = None,
     seeds: int | None = None,
     episodes: int | None = None,
@@ -85,6 +86,7 @@ def bench(
         datasets: ids or paths of datasets, in place of the suite's.
         imbalance: accepted shares, "collected" for labels without a balance, None for those that the dataset has; in
             place of the suite's.
+        balance: what is dropped for a share, "labels" or "rows", in place of the suite's.
         noise: rates of flipped labels, in place of the suite's.
         seeds: training runs a row; their seeds are 0, 1, ….
         episodes: evaluation episodes a run, or responses that a language model samples.
@@ -101,7 +103,7 @@ def bench(
         UserError: something in the request is unknown, malformed or impossible.
         PmpoOfflineError: no cell could be trained.
     """
-    replaced: dict[str, Any] = {"datasets": datasets, "imbalance": imbalance, "noise": noise}
+    replaced: dict[str, Any] = {"datasets": datasets, "imbalance": imbalance, "balance": balance, "noise": noise}
     replaced |= {"seeds": seeds, "episodes": episodes, "updates": updates}
     changes = {name: value for name, value in replaced.items() if value is not None}
     declared = catalog.revise(catalog.suite(suite), "bench", changes)
@@ -228,10 +230,14 @@ class Local:
     def open(self, condition: Condition) -> Dataset:
         """Return a condition's dataset: a stored one with other labels in memory, or one that is built."""
         name, imbalance, noise, home = condition.dataset, condition.imbalance, condition.noise, self.plan.home
+        # The dataset's own share, or none, is left as it is.
+        balance = condition.balance if isinstance(imbalance, float) else None
         if is_built(name, home):
-            return data.load_dataset(name, imbalance=imbalance, noise=noise, home=home)
+            return data.load_dataset(name, imbalance=imbalance, balance=balance, noise=noise, home=home)
         share = None if imbalance == "collected" else imbalance
-        dataset = build_dataset(name, imbalance=share, noise=noise, home=home, workers=self.plan.workers)
+        dataset = build_dataset(
+            name, imbalance=share, balance=balance, noise=noise, home=home, workers=self.plan.workers
+        )
         # A recipe may declare a share of its own, which can only be undone afterwards.
         return dataset.relabelled(imbalance="collected") if imbalance == "collected" else dataset
 

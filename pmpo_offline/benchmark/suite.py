@@ -1,9 +1,9 @@
 """Expand a suite into the cells that are trained, and a cell with its dataset into the keys of its rows.
 
 ```
-suite ─ datasets × imbalance × noise ─┬─ algorithm ──────── settings × seeds
-       (one opened dataset each)      ├─ algorithm ──────── settings × seeds      a cell: one stack of runs
-                                      └─ shuffled control ─ settings × seeds
+suite ─ datasets × imbalance × balance × noise ─┬─ algorithm ──────── settings × seeds
+       (one opened dataset each)                ├─ algorithm ──────── settings × seeds      a cell: one stack of runs
+                                                └─ shuffled control ─ settings × seeds
 ```
 A dataset's family decides which hyperparameters an algorithm takes there, so that one suite may hold several families.
 """
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from pmpo_offline import __version__
 from pmpo_offline.declarations import OBJECTIVES, catalog
-from pmpo_offline.declarations.catalog import AlgorithmDeclaration, Share, SuiteDeclaration
+from pmpo_offline.declarations.catalog import AlgorithmDeclaration, Balance, Share, SuiteDeclaration
 from pmpo_offline.objectives import Words
 from pmpo_offline.runtime.errors import UserError, unknown
 from pmpo_offline.runtime.hashing import hash_json
@@ -44,11 +44,19 @@ class Condition:
     """Accepted share; "collected": without a balance; None: as the dataset has it."""
     noise: float | None
     """Rate of flipped labels; None: as the dataset has it."""
+    balance: Balance = "labels"
+    """What is dropped for the accepted share."""
+
+    @classmethod
+    def of(cls, dataset: str, imbalance: Share, balance: Balance, noise: float | None) -> Condition:
+        """Return a condition; without a share of its own nothing is dropped for it."""
+        return cls(dataset, imbalance, noise, balance if isinstance(imbalance, float) else "labels")
 
     @property
     def title(self) -> str:
         """The data in a few words."""
         share, noise = self.imbalance, f", noise {self.noise:g}" if self.noise else ""
+        noise = f" by rows{noise}" if self.balance == "rows" else noise
         if share is None:
             return f"{self.dataset}{noise}"
         return f"{self.dataset} {'as collected' if share == 'collected' else f'at {share:g}'}{noise}"
@@ -126,10 +134,12 @@ class Job:
             "settings": json.dumps(settings),
             "training": json.dumps(self.training),
             "imbalance": metadata.imbalance.asked,
+            "balance": metadata.imbalance.balance,
             "share": metadata.imbalance.achieved,
             "noise": metadata.noise,
             "shuffled": self.cell.shuffled,
             "reference": self.cell.reference,
+            "filtered": self.cell.algorithm.name in self.suite.filtered,
             "reference_min": None if references is None else references.min,
             "reference_max": None if references is None else references.max,
             "beta": settings.get("beta"),
@@ -190,10 +200,10 @@ def expand(
             uses no labels, or two algorithms of one name.
     """
     arms = {family: _arms(suite, family, algos, sweep or {}) for family in dict.fromkeys(families.values())}
-    grid = itertools.product(suite.datasets, suite.imbalance, suite.noise)
+    grid = itertools.product(suite.datasets, suite.imbalance, suite.balance, suite.noise)
     return [
         Cell(condition, *arm)
-        for condition in dict.fromkeys(Condition(*values) for values in grid)  # duplicates run once
+        for condition in dict.fromkeys(Condition.of(*values) for values in grid)  # duplicates run once
         for arm in arms[families[condition.dataset]]
     ]
 

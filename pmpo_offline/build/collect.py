@@ -30,6 +30,7 @@ def build_dataset(
     id: str = DEFAULT,
     *,
     imbalance: float | None = None,
+    balance: data.Balance | None = None,
     label: str | None = None,
     noise: float | None = None,
     format: data.Format = "arrow",
@@ -44,6 +45,8 @@ def build_dataset(
     Args:
         id: a declared id, or the path of a recipe's `.toml`.
         imbalance: accepted share of the labelled units in [0, 1]; None as declared.
+        balance: what is dropped for it, "labels" (the rows stay, unlabelled) or "rows" (as if nothing else had been
+            collected: episodes vanish whole); None as declared.
         label: `SCORE[:THRESHOLD[:MARGIN]]`, see `data.labels`; None as declared.
         noise: rate of flipped labels; None as declared.
         format: "arrow", or "hdf5" (a Minari directory).
@@ -58,7 +61,7 @@ def build_dataset(
         PmpoOfflineError: the disk refuses.
     """
     root = home or data.home()
-    recipe = Recipe.of(catalog.dataset(id), Changes(imbalance, label, noise, episodes, seed))
+    recipe = Recipe.of(catalog.dataset(id), Changes(imbalance, balance, label, noise, episodes, seed))
     return build(recipe.spec(root, workers or os.cpu_count() or 1), Target(root, format, overwrite))
 
 
@@ -84,14 +87,15 @@ class Recipe:
     def labelling(self) -> Labelling:
         """The rule, noise, balance and seed of the labels."""
         changed = self.changed
-        return Labelling(LabelRule.parse(changed.label), changed.imbalance, changed.noise, changed.seed)
+        rule = LabelRule.parse(changed.label)
+        return Labelling(rule, changed.imbalance, changed.noise, changed.seed, changed.balance)
 
     @property
     def id(self) -> str:
         """The declared id, or with changes another: readable for one change, else with their hash."""
         rules = {"label": LabelRule.parse(self.declared.label)}
         usual, now = vars(self.declared) | rules, vars(self.changed) | {"label": self.labelling.label}
-        names = ("episodes", "seed", "label", "imbalance", "noise")
+        names = ("episodes", "seed", "label", "imbalance", "balance", "noise")
         return variant(self.declared.id, {name: now[name] for name in names if now[name] != usual[name]})
 
     def spec(self, home: Path, workers: int = 1) -> Spec:
@@ -114,7 +118,7 @@ class Recipe:
         raw = hash_json([recorded, "+".join(simulators.values()), *sources.values()])[:16]
         scored = [settings.model_dump(), candidates and candidates.model_dump()]
         critic = Critic(settings, candidates, f"judged-{hash_json(scored)[:16]}.npz")
-        labels = [str(labelling.label), labelling.imbalance, labelling.noise]
+        labels = [str(labelling.label), *labelling.shares]
         return Spec(
             id=self.id,
             task=recipe.task,

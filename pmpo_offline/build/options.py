@@ -19,6 +19,7 @@ def _option(explanation: str, default: Any = None, **shown: Any) -> Any:
     return field(default=default, metadata={"help": explanation, **shown})
 
 
+_LABELS_OR_ROWS = "labels (the rows stay, unlabelled), or rows (as if nothing else had been collected)"
 _text = partial(_option, rich_help_panel="Texts")
 
 
@@ -27,6 +28,9 @@ class Changes:
     """What a build changes of a declared recipe; None: as declared."""
 
     imbalance: float | None = _option("Accepted share of the labelled units.", min=0, max=1, show_default="as declared")
+    balance: Literal["labels", "rows"] | None = _option(
+        f"What is dropped for the share: {_LABELS_OR_ROWS}.", metavar="labels|rows", show_default="as declared"
+    )
     label: str | None = _option(
         "SCORE[:THRESHOLD[:MARGIN]], e.g. success, return:q0.5, advantage:sign.", show_default="as declared"
     )
@@ -48,11 +52,16 @@ class ImportOptions:
     imbalance: float | None = _option("Accepted share of the labelled units.", min=0, max=1, show_default="as imported")
     noise: float | None = _option("Rate of flipped labels.", min=0, max=1, show_default="0")
     seed: int = _option("Seed of noise, imbalance, critics and order.", 0, min=0, max=2**31 - 1)
+    balance: Literal["labels", "rows"] = _option(
+        f"What is dropped for the share: {_LABELS_OR_ROWS}.", "labels", metavar="labels|rows"
+    )
 
     def check(self) -> None:
         """Raise `UserError` for values that are impossible, whatever is imported."""
         for option in fields(self):
             value, least, most = getattr(self, option.name), option.metadata.get("min"), option.metadata.get("max")
+            if option.name == "balance" and value not in ("labels", "rows"):
+                raise unknown("balance", value, ("labels", "rows"))
             if value is not None and least is not None and not least <= value <= (value if most is None else most):
                 allowed = f"of {least} or more" if most is None else f"between {least} and {most}"
                 raise UserError(f"import: {option.name.replace('_', ' ')} {value:g}: choose a number {allowed}")

@@ -217,7 +217,10 @@ def variant(base: str, changed: Mapping[str, Any]) -> str:
     if not changed:
         return base
     name, _, version = base.rpartition("-")
-    word = _word(*next(iter(changed.items()))) if len(changed) == 1 else None
+    named = {key: value for key, value in changed.items() if key != "balance"}
+    word = _word(*next(iter(named.items()))) if len(named) == 1 else None
+    if word and changed.get("balance") == "rows":  # accept10 → accept10rows
+        word = f"{word}rows" if "imbalance" in named else None
     word = word or hash_json({key: str(value) for key, value in changed.items()})[:8]
     return f"{name}-{word}-{version}"
 

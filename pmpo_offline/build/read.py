@@ -53,6 +53,7 @@ def import_dataset(
     id: str | None = None,
     label: str | None = None,
     imbalance: float | None = None,
+    balance: data.Balance = "labels",
     noise: float | None = None,
     task: str | None = None,
     seed: int = 0,
@@ -68,6 +69,7 @@ def import_dataset(
         label: `SCORE[:THRESHOLD[:MARGIN]]`; default success where the source tells it and both kinds occur, else
             `return:q0.5`; without rewards nothing is labelled.
         imbalance: accepted share of the labelled units in [0, 1]; None as it comes.
+        balance: what is dropped for it: "labels", or "rows" with their episodes.
         noise: rate of flipped labels.
         task: the task here that it is of; default the source's, else the name of its own environment.
         seed: of noise, imbalance and critics.
@@ -82,7 +84,7 @@ def import_dataset(
     root = home or data.home()
     if id is not None:
         data.dataset_path(id, root)  # refuse a malformed id before anything is read
-    ImportOptions(label, imbalance, noise, seed).check()
+    ImportOptions(label, imbalance, noise, seed, balance).check()
     rule = None if label is None else LabelRule.parse(label)
     found = open_source(str(source))
     of_task, hashes = _task(found, task), found.hashes()
@@ -91,7 +93,7 @@ def import_dataset(
         recorded = _recorded(found, folder)
     _check_task(found, recorded.experience, of_task)
     usual = Labelling(_default_label(recorded))
-    labelling = Labelling(rule or usual.label, imbalance, noise or 0.0, seed)
+    labelling = Labelling(rule or usual.label, imbalance, noise or 0.0, seed, balance)
     _check_label(found, recorded, labelling.label, usual.label)
     _warn(recorded)
     changed = {key: value for key, value in vars(labelling).items() if value != vars(usual)[key]}
@@ -99,7 +101,7 @@ def import_dataset(
     # The episodes do not depend on the seed, and the critics do.
     scored = hash_json([settings.model_dump(), candidates and candidates.model_dump(), seed])[:16]
     references = _references(found, of_task)
-    labels = [str(labelling.label), imbalance, labelling.noise, seed]
+    labels = [str(labelling.label), *labelling.shares, seed]
     made_of = [_READERS, found.format, hashes, of_task, references and references.model_dump(), *labels, scored]
     transitions, ends = recorded.experience.tables()
     content = Content(

@@ -60,7 +60,8 @@ def import_text(
     template = TRANSCRIPT if options.template is None else of_model(options.template.expanduser())
     found = open_text(str(source))
     form = _form(found, options.score)
-    labelling = Labelling(_rule(form, options), options.imbalance, options.noise or 0.0, options.seed)
+    rule = _rule(form, options)
+    labelling = Labelling(rule, options.imbalance, options.noise or 0.0, options.seed, options.balance)
     texts = _Texts(found, form, template, options, _task(found, task), labelling.label)
     changed, hashes = options.changed(), found.hashes()
     made_of = [_READERS, form.name, texts.task, hashes, template.hashes, str(labelling.label), changed]
@@ -120,7 +121,7 @@ def _task(found: TextSource, wanted: str | None) -> str:
 
 def _id(found: TextSource, form: Form, changed: dict[str, Any]) -> str:
     """Return the default id: the form, the source's own name as far as ids allow, and a word for what was changed."""
-    readable = {key: value for key, value in changed.items() if key in ("imbalance", "noise", "seed")}
+    readable = {key: value for key, value in changed.items() if key in ("imbalance", "balance", "noise", "seed")}
     rest = {key: value for key, value in changed.items() if key not in readable}  # may hold what ids may not
     return variant(f"{form.space}/{name_parts(found.name)[-1]}", readable | ({"": hash_json(rest)[:8]} if rest else {}))
 

@@ -36,7 +36,7 @@ def spec(recipe: Recipe, home: Path) -> Spec:
         id=recipe.id,
         task=sampling.task.id,
         labelling=labelling,
-        digest=hash_json([*scored, str(labelling.label), labelling.imbalance, labelling.noise]),
+        digest=hash_json([*scored, str(labelling.label), *labelling.shares]),
         hashes={"responses": sampling.raw},
         source=f"sampled from {sampling.model} by pmpo-offline, task {sampling.task.id}",
         licence=recipe.declared.licence,

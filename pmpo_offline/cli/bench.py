@@ -31,6 +31,7 @@ def bench(
     algos: Annotated[str | None, _option(help="Algorithms to run, e.g. pmpo,dpo.")] = None,
     datasets: Annotated[str | None, _option(help="Ids or paths, separated by commas.")] = None,
     imbalance: Annotated[str | None, _option(help="Accepted shares, e.g. 0.1,0.5,collected.")] = None,
+    balance: Annotated[str | None, _option(help="What is dropped for a share: labels, rows, or labels,rows.")] = None,
     noise: Annotated[str | None, _option(help="Rates of flipped labels, e.g. 0,0.2.")] = None,
     seeds: Annotated[int | None, _option(help="Training runs (seeds) per row of the table.", min=1)] = None,
     episodes: Annotated[int | None, _option(help="Evaluation episodes per run.", min=1)] = None,
@@ -52,6 +53,7 @@ def bench(
         "algos": _list(algos, str, "--algos", "names"),
         "datasets": _list(datasets, str, "--datasets", "ids or paths"),
         "imbalance": _list(imbalance, _share, "--imbalance", "numbers from 0 to 1, or collected"),
+        "balance": _list(balance, str, "--balance", "labels or rows"),
         "noise": _list(noise, float, "--noise", "numbers from 0 to 1"),
         "settings": _sweep(settings or []),
     }

@@ -16,6 +16,7 @@ from .labels import Labelling as Labelling
 from .labels import label as label
 from .labels import label_tables as label_tables
 from .labels import rank as rank
+from .schema import Balance as Balance
 from .schema import Counts as Counts
 from .schema import Imbalance as Imbalance
 from .schema import Kind as Kind

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from pmpo_offline.data import columns
 from pmpo_offline.data.labels import Labelling, label_tables
-from pmpo_offline.data.schema import LabelRule, Metadata, ScoreRule
+from pmpo_offline.data.schema import Balance, LabelRule, Metadata, ScoreRule
 from pmpo_offline.data.storage import file_problems, read_metadata, read_tables, resolve, schema_problems
-from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, unknown
 from pmpo_offline.runtime.hashing import hash_bytes
 from pmpo_offline.runtime.random_words import random_words
 
@@ -87,13 +87,16 @@ class Dataset:
         imbalance: Share | None = None,
         noise: float | None = None,
         seed: int | None = None,
+        balance: Balance | None = None,
     ) -> Dataset:
         """Return this dataset with other labels, equal row for row to one built with these settings.
 
         None keeps the dataset's own setting; imbalance="collected" undoes a balance. `return` and `success` come from
         the episodes, `return_to_go` and `reward` from the rewards; an advantage only if it is the stored score.
+        balance="rows" leaves out the rows of the units that exceed the share; "labels" only their labels.
 
-        Raises `UserError` for a score that is not stored and a share that is impossible.
+        Raises `UserError` for a score that is not stored, a share that is impossible, and other labels of a dataset
+        without the rows that were dropped for its share.
         """
         meta = self.metadata
         rule = meta.label if label is None else label if isinstance(label, LabelRule) else LabelRule.parse(label)
@@ -110,12 +113,28 @@ class Dataset:
             share = None
         noise = meta.noise if noise is None else noise
         seed = meta.seed if seed is None else seed
-        done = label_tables(self.table, self.episodes, Labelling(rule, share, noise, seed), self.candidates)
+        labelling = Labelling(rule, share, noise, seed, self._balance(share, balance))
+        if meta.imbalance.drops_rows:
+            if labelling == Labelling(meta.label, meta.imbalance.asked, meta.noise, meta.seed, "rows"):
+                return self
+            raise UserError(
+                f"dataset {meta.id} lacks the rows that were dropped for its accepted share: give other labels to the "
+                "dataset that has them all"
+            )
+        done = label_tables(self.table, self.episodes, labelling, self.candidates)
         score = meta.score if meta.score.name == rule.score else ScoreRule(name=rule.score)
         if rule != meta.label:  # a build has warned of its own rule
             done.warn(meta.id)
         changed = {"label": rule, "score": score, "noise": noise, "seed": seed} | done.described
         return Dataset(meta.model_copy(update=changed), self.path, done.table, done.episodes, done.candidates)
+
+    def _balance(self, share: float | None, balance: Balance | None) -> Balance:
+        """Return what is dropped for this share, given what was asked for; None: as in this dataset."""
+        if balance is None:
+            return "labels" if share is None else self.metadata.imbalance.balance
+        if balance not in get_args(Balance):
+            raise unknown("balance", balance, get_args(Balance))
+        return balance
 
     @property
     def others(self) -> dict[str, pa.Table]:
@@ -190,6 +209,7 @@ def load_dataset(
     imbalance: Share | None = None,
     label: str | LabelRule | None = None,
     noise: float | None = None,
+    balance: Balance | None = None,
     home: Path | None = None,
 ) -> Dataset:
     """Open a dataset by its id (in `home`, default `data.home()`) or its path; other labels are given in memory.
@@ -198,9 +218,9 @@ def load_dataset(
     cannot serve; `PmpoOfflineError` for missing, truncated or malformed files.
     """
     dataset = open_dataset(resolve(id_or_path, home))
-    if imbalance is None and label is None and noise is None:
+    if imbalance is None and label is None and noise is None and balance is None:
         return dataset
-    return dataset.relabelled(label, imbalance, noise)
+    return dataset.relabelled(label, imbalance, noise, balance=balance)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pmpo_offline.data import columns
+from pmpo_offline.data import columns, dropping
 from pmpo_offline.data.columns import Labels
-from pmpo_offline.data.schema import CandidateLabels, Counts, Imbalance, LabelRule
+from pmpo_offline.data.schema import Balance, CandidateLabels, Counts, Imbalance, LabelRule
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.random_words import random_words, uniforms
 
@@ -154,6 +154,18 @@ class Labelling:
     noise: float = 0.0
     """Rate at which labels are flipped."""
     seed: int = 0
+    balance: Balance = "labels"
+    """What the units that exceed the share lose: their labels, or their rows too."""
+
+    @property
+    def shares(self) -> tuple[float | str | None, ...]:
+        """What hashes hold of share and noise; "rows" only where it applies, so that all others stay the same."""
+        return self.imbalance, self.noise, *(("rows",) if self.balance == "rows" else ())
+
+    def __post_init__(self) -> None:
+        """Raise `UserError` if rows are to be dropped for no share."""
+        if self.balance == "rows" and self.imbalance is None:
+            raise UserError("balance rows: no accepted share is given that rows could be dropped for: add an imbalance")
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,50 +201,65 @@ def label_tables(
     `return` and `success` are read from `episodes`, `return_to_go` (undiscounted) and a transition's `reward` from the
     rewards; for every other rule the column `score` must already hold the scores. Labels of episodes are given to all
     their rows; with labels of steps, `episodes` has none. Candidates are ranked within their state (`top_bottom` with
-    half of K, or the k of a `q_rank` rule, which labels candidates only), with the same noise, share and seed.
+    half of K, or the k of a `q_rank` rule, which labels candidates only), with the same noise, share and seed; those of
+    rows that are dropped go with them, and of the others only labels are dropped.
 
     Raises `UserError` for a rule that these tables cannot serve and for an impossible share.
     """
     rule = labelling.label
-    notes: list[str] = []
-    ranked: CandidateLabels | None = None
-    if candidates is not None:
-        states, width = columns.states_and_width(candidates)
-        k = int(rule.value or 1) if rule.score == "q_rank" else width // 2
-        scores = columns.vector(candidates, "score")
-        labels = rank(scores.reshape(states, width), k).reshape(-1)
-        if not labels.any() and not np.isnan(scores).all():
-            notes.append(f"no candidate is labelled: nowhere do the best {k} scores of a state exceed the worst {k}")
-        labels, counts, shares = _finished(labels, labelling, np.ones(len(labels), np.int64))
-        candidates = columns.replace(candidates, score=scores, label=labels)
-        ranked = CandidateLabels(states=states, per_state=width, **counts, **shares)
     unit = "response" if episodes is None else rule.unit
-    threshold: float | None = None
-    if rule.score == "q_rank":
-        if ranked is None:
-            raise UserError(
-                f"label '{rule}' ranks candidate actions and there are none: declare [candidates] in the recipe"
-            )
-        table, episodes = _unlabelled(table), _unlabelled(episodes)  # counts and shares are those of the candidates
-    else:
+    threshold, main, notes = None, None, list[str]()
+    if rule.score != "q_rank":
         scores = _scores(table, episodes, rule)
-        weight = columns.vector(episodes, "length") if unit == "episode" else np.ones(len(scores), np.int64)
         labels, threshold = label(scores, rule), cut(scores, rule)
         notes += _notes(labels, scores, rule, threshold)
-        labels, counts, shares = _finished(labels, labelling, weight)
-        table = columns.replace(table, score=np.repeat(scores, weight), label=np.repeat(labels, weight))
+        weight = columns.vector(episodes, "length") if unit == "episode" else np.ones(len(scores), np.int64)
+        if labelling.balance == "rows":
+            dropping.check_droppable(episodes, unit)
+        main = _balanced(labels, labelling, weight, dropping.held_out(table if episodes is None else episodes))
+        table = columns.replace(table, score=np.repeat(scores, weight), label=np.repeat(main.labels, weight))
         if episodes is not None:
             by_episode = unit == "episode"
-            episodes = columns.replace(episodes, score=scores, label=labels) if by_episode else _unlabelled(episodes)
+            episodes = (
+                columns.replace(episodes, score=scores, label=main.labels) if by_episode else _unlabelled(episodes)
+            )
+        if not main.kept.all():
+            table, episodes, candidates = dropping.without(table, episodes, candidates, main.kept)
+    elif candidates is None:
+        raise UserError(
+            f"label '{rule}' ranks candidate actions and there are none: declare [candidates] in the recipe"
+        )
+    elif labelling.balance == "rows":
+        raise UserError(f"balance rows: label '{rule}' is of candidates, of which every state needs all: drop labels")
+    else:
+        table, episodes = _unlabelled(table), _unlabelled(episodes)  # counts and shares are those of the candidates
+    ranked: CandidateLabels | None = None
+    if candidates is not None:
+        candidates, ranked, note = _ranked(candidates, labelling)
+        notes += note
+    counted = main.counts if main else {name: getattr(ranked, name) for name in ("accepted", "rejected", "unlabelled")}
     described = {
-        "kind": "responses" if episodes is None else "candidates" if rule.score == "q_rank" else "transitions",
+        "kind": "responses" if episodes is None else "transitions" if main else "candidates",
         "unit": unit,
         "threshold": None if threshold is None or math.isnan(threshold) else threshold,
-        "counts": Counts(rows=table.num_rows, episodes=0 if episodes is None else episodes.num_rows, **counts),
+        "counts": Counts(rows=table.num_rows, episodes=0 if episodes is None else episodes.num_rows, **counted),
         "candidates": ranked,
-        **shares,
+        **(main.shares if main else {name: getattr(ranked, name) for name in _SHARES}),
     }
     return LabelledTables(table, episodes, candidates, described, notes)
+
+
+def _ranked(candidates: pa.Table, labelling: Labelling) -> tuple[pa.Table, CandidateLabels, list[str]]:
+    """Rank candidates within their states, flip and balance their labels; return them, their shares, and notes."""
+    states, width = columns.states_and_width(candidates)
+    k = int(labelling.label.value or 1) if labelling.label.score == "q_rank" else width // 2
+    scores = columns.vector(candidates, "score")
+    labels, notes = rank(scores.reshape(states, width), k).reshape(-1), []
+    if not labels.any() and not np.isnan(scores).all():
+        notes.append(f"no candidate is labelled: nowhere do the best {k} scores of a state exceed the worst {k}")
+    done = _balanced(labels, replace(labelling, balance="labels"), np.ones(len(labels), np.int64))
+    candidates = columns.replace(candidates, score=scores, label=done.labels)
+    return candidates, CandidateLabels(states=states, per_state=width, **done.counts, **done.shares), notes
 
 
 def count_labels(labels: Labels) -> dict[str, int]:
@@ -240,30 +267,51 @@ def count_labels(labels: Labels) -> dict[str, int]:
     return {name: int((labels == sign).sum()) for name, sign in (("accepted", 1), ("rejected", -1), ("unlabelled", 0))}
 
 
-def _finished(
-    labels: Labels, labelling: Labelling, weight: NDArray[np.integer]
-) -> tuple[Labels, dict[str, int], dict[str, Any]]:
+_SHARES = ("imbalance", "reject_mass", "labelled_reject_mass", "reject_share")
+
+
+@dataclass(frozen=True, eq=False)
+class _Balanced:
+    """Labels of units after noise and balance."""
+
+    labels: Labels
+    kept: NDArray[np.bool_]
+    """Which units stay; the others lose their rows too."""
+    counts: dict[str, int]
+    """Of the kept units, by label."""
+    shares: dict[str, Any]
+    """The fields `_SHARES` of the metadata; a unit of n rows weighs n in shares of the rows."""
+
+
+def _balanced(
+    labels: Labels, labelling: Labelling, weight: NDArray[np.integer], held_out: NDArray[np.bool_] | None = None
+) -> _Balanced:
     """Apply noise, then balance, so that the share is that of the labels which a learner sees.
 
-    Returns the labels, their counts in units, and their shares; a unit of n rows weighs n in shares of the rows.
+    Where rows are dropped, the remaining ones count as all that was collected. Held-out units only lose their labels.
     """
     before = flip(labels, labelling.noise, labelling.seed)
     after = balance(before, labelling.imbalance, labelling.seed)
-    counts, collected = count_labels(after), count_labels(before)
+    collected, kept = before, np.ones(len(labels), np.bool_)
+    if labelling.balance == "rows":
+        collected, kept = after, (after == before) | (False if held_out is None else held_out)
+    weight = weight * kept
+    counts, flipped = count_labels(after[kept]), count_labels(before)
     labelled = counts["accepted"] + counts["rejected"]
     rows, rejected = max(1, weight.sum()), weight[after < 0].sum()
     shares = {
         "imbalance": Imbalance(
             asked=labelling.imbalance,
             achieved=counts["accepted"] / labelled if labelled else None,
-            dropped_accepted=collected["accepted"] - counts["accepted"],
-            dropped_rejected=collected["rejected"] - counts["rejected"],
+            dropped_accepted=flipped["accepted"] - counts["accepted"],
+            dropped_rejected=flipped["rejected"] - counts["rejected"],
+            balance=labelling.balance,
         ),
-        "reject_mass": float(weight[before < 0].sum() / rows),
+        "reject_mass": float(weight[collected < 0].sum() / rows),
         "labelled_reject_mass": float(rejected / rows),
         "reject_share": float(rejected / max(1, weight[after != 0].sum())),
     }
-    return after, counts, shares
+    return _Balanced(after, kept, counts, shares)
 
 
 def _notes(labels: Labels, scores: NDArray[np.floating], rule: LabelRule, threshold: float) -> list[str]:

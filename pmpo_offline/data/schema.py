@@ -37,6 +37,8 @@ SCHEMA_VERSION = 1
 Kind = Literal["transitions", "candidates", "responses"]
 ScoreName = Literal["return", "return_to_go", "advantage", "q_rank", "success", "reward", "column"]
 Unit = Literal["step", "episode", "response"]
+Balance = Literal["labels", "rows"]
+"""What is dropped of the too frequent class to reach an accepted share: labels (rows stay, unlabelled), or rows."""
 
 # All others: sign.
 _DEFAULT_THRESHOLDS = {"success": "0.5", "return": "q0.5", "return_to_go": "q0.5", "q_rank": "top_bottom:2"}
@@ -121,13 +123,31 @@ class ScoreRule(_Frozen):
 
 
 class Imbalance(_Frozen):
-    """The accepted share of the labelled units: requested (None: as collected), achieved, and its cost in labels."""
+    """The accepted share of the labelled units: requested (None: as collected), achieved, and its cost in units."""
 
     asked: float | None = None
     achieved: float | None = None
     """None where nothing is labelled."""
     dropped_accepted: int = 0
     dropped_rejected: int = 0
+    # Left out of dataset.json where only labels are dropped, which is all that earlier versions can read.
+    balance: Balance = Field(default="labels", exclude_if=lambda balance: balance == "labels")
+    """What these units lost: their labels, or their rows too (but for held-out ones)."""
+
+    @property
+    def drops_rows(self) -> bool:
+        """Whether units were dropped with their rows."""
+        return self.balance == "rows"
+
+    @property
+    def hidden_accepted(self) -> int:
+        """Accepted units whose rows are there without their label."""
+        return 0 if self.drops_rows else self.dropped_accepted
+
+    @property
+    def hidden_rejected(self) -> int:
+        """Rejected units whose rows are there without their label."""
+        return 0 if self.drops_rows else self.dropped_rejected
 
 
 class Counts(_Frozen):
@@ -235,7 +255,8 @@ def card(
     counts, imbalance = metadata.counts, metadata.imbalance
     achieved = "nothing labelled" if imbalance.achieved is None else f"{imbalance.achieved:.4g}"
     requested = "as collected" if imbalance.asked is None else f"{imbalance.asked:g} asked"
-    dropped = f"{imbalance.dropped_accepted} accepts and {imbalance.dropped_rejected} rejects left unlabelled for it"
+    lost = "dropped with their rows" if imbalance.drops_rows else "left unlabelled"
+    dropped = f"{imbalance.dropped_accepted} accepts and {imbalance.dropped_rejected} rejects {lost} for it"
     lines = [
         *_front_matter(metadata, data_files),
         f"# {metadata.id}",

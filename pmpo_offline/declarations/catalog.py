@@ -33,6 +33,8 @@ Share = Annotated[
     Discriminator(lambda value: "word" if value == "collected" else "share"),
 ]
 """An accepted share; "collected": the share before balancing; None: the dataset's own."""
+Balance = Literal["labels", "rows"]
+"""What is dropped to reach an accepted share: labels (the rows stay, unlabelled), or labelled units with their rows."""
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 
 
@@ -57,6 +59,7 @@ class DatasetDeclaration(Declaration):
     label: str
     imbalance: Rate | None = None
     """Accepted share of the labelled units; None: as collected."""
+    balance: Balance = "labels"
     noise: Rate = 0.0
     critic: dict[str, Any] = {}
     candidates: dict[str, Any] = {}
@@ -66,7 +69,7 @@ class DatasetDeclaration(Declaration):
 
 
 class SuiteDeclaration(Declaration):
-    """A grid of training runs that makes one table: datasets × imbalance × noise × algorithms × seeds."""
+    """A grid of training runs that makes one table: datasets × imbalance × balance × noise × algorithms × seeds."""
 
     name: str
     title: str
@@ -74,6 +77,7 @@ class SuiteDeclaration(Declaration):
     datasets: Annotated[list[str], Field(min_length=1)]
     """Of one family of tasks or of several: every algorithm is declared for each of them."""
     imbalance: Annotated[list[Share], Field(min_length=1)] = [None]
+    balance: Annotated[list[Balance], Field(min_length=1)] = ["labels"]
     noise: Annotated[list[Rate | None], Field(min_length=1)] = [None]
     """Rates of flipped labels; None: the dataset's own."""
     algorithms: Annotated[list[str], Field(min_length=1)]

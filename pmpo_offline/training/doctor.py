@@ -238,7 +238,7 @@ def _noise_bound(dataset: Dataset, values: Mapping[str, Any]) -> float | None:
         values["normalize"],
         meta.reject_share,
         noise=min(meta.noise, 0.5),
-        accept_mass=float(accepts + meta.imbalance.dropped_accepted) / len(dataset),
+        accept_mass=float(accepts + meta.imbalance.hidden_accepted) / len(dataset),
     )
     return bound * float(values["reject_mass"])
 

@@ -221,4 +221,5 @@ def labels_of(dataset: Dataset) -> dict[str, Any]:
     """Return the arguments of `Dataset.relabelled` that give the stored rows the labels of this dataset."""
     meta = dataset.metadata
     share = "collected" if meta.imbalance.asked is None else meta.imbalance.asked
-    return {"label": str(meta.label), "imbalance": share, "noise": meta.noise, "seed": meta.seed}
+    labels = {"label": str(meta.label), "imbalance": share, "noise": meta.noise, "seed": meta.seed}
+    return {**labels, **({"balance": "rows"} if meta.imbalance.drops_rows else {})}

@@ -55,7 +55,7 @@ def expected(dataset: Dataset) -> Dataset:
     if dataset.metadata.unit != "episode":
         return dataset
     masses = {
-        "reject_mass": (counts.rejected + dataset.metadata.imbalance.dropped_rejected) / max(1, counts.episodes),
+        "reject_mass": (counts.rejected + dataset.metadata.imbalance.hidden_rejected) / max(1, counts.episodes),
         "labelled_reject_mass": counts.rejected / max(1, counts.episodes),
         "reject_share": counts.rejected / max(1, counts.accepted + counts.rejected),
     }

@@ -17,11 +17,11 @@ def test_raw_scores_come_back_as_they_were_written(tmp_path, scores):
     assert [path.name for path in results.raw.iterdir()] == ["k.parquet"]
 
 
-def test_scores_of_before_there_were_language_models_still_read(tmp_path, scores):
+def test_scores_of_earlier_versions_still_read(tmp_path, scores):
     results = Results(tmp_path)
     frame = scores("k", [[1.0, 2.0]])
     results.raw.mkdir()
-    frame.drop(DRIFT).write_parquet(results.path("k"))
+    frame.drop(*DRIFT, "balance", "filtered").write_parquet(results.path("k"))
     assert results.read(["k"]).equals(frame)
 
 

@@ -187,6 +187,15 @@ def test_share_that_is_impossible_does_not_stop_the_others(tmp_path, suite, data
         bench(suite, algos=[clone], imbalance=[0.001], output=tmp_path / "none", workers=1)
 
 
+def test_a_share_reached_by_dropping_rows_is_a_section_of_its_own(tmp_path, suite, dataset):
+    clone = str(tmp_path / "rgb-stacking" / "clone.toml")
+    shares = {"imbalance": [0.5], "balance": ["labels", "rows"]}
+    done = bench(suite, algos=[clone], **shares, output=tmp_path / "out", workers=1)
+    assert [(row["balance"], row["share"]) for row in done.rows] == [("labels", 0.5), ("rows", 0.5)]
+    assert len({row["dataset_sha"] for row in done.rows}) == 2
+    assert "0.50 (rows)" in done.report.read_text()
+
+
 def test_labels_as_the_dataset_has_them_and_as_collected(tmp_path, suite, dataset):
     whole = data.load_dataset(dataset)
     balanced = whole.relabelled(imbalance=0.5)

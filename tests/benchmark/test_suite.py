@@ -36,6 +36,18 @@ def test_cells_on_equal_data_are_neighbours(suite):
     assert names(cells) == ONE_CONDITION * 2
 
 
+def test_a_share_is_reached_in_both_ways_where_there_is_one(suite):
+    both = suite.model_copy(update={"balance": ["labels", "rows"], "imbalance": [0.1, "collected", None]})
+    conditions = dict.fromkeys(cell.condition for cell in expand(both, FAMILIES))
+    assert [(each.imbalance, each.balance) for each in conditions] == [
+        (0.1, "labels"),
+        (0.1, "rows"),
+        ("collected", "labels"),
+        (None, "labels"),
+    ]
+    assert "test/line-v0 at 0.1 by rows" in [each.title for each in conditions]
+
+
 def test_chosen_algorithms_keep_the_reference_and_their_control(suite, declare):
     assert names(expand(suite, FAMILIES, algos=suite.shuffled)) == ONE_CONDITION * 2
     assert names(expand(suite, FAMILIES, algos=[declare("pairs", "dpo")]))[:2] == [

@@ -50,6 +50,8 @@ def assert_equal(one: Dataset, other: Dataset) -> None:
         ({"imbalance": 0.1}, "test/stacking-accept10-v0"),
         ({"imbalance": 0.0}, "test/stacking-accept0-v0"),
         ({"imbalance": 1.0}, "test/stacking-accept100-v0"),
+        ({"imbalance": 0.1, "balance": "labels"}, "test/stacking-accept10-v0"),
+        ({"imbalance": 0.1, "balance": "rows"}, "test/stacking-accept10rows-v0"),
         ({"label": "advantage"}, "test/stacking-advantage-v0"),
         ({"label": "advantage:sign"}, "test/stacking-advantage-v0"),
         ({"label": "return_to_go"}, "test/stacking-return-to-go-v0"),
@@ -70,6 +72,8 @@ def test_ids_one_can_read(recipe: Path, changes: dict, id: str) -> None:
 def test_ids_of_what_cannot_be_said_in_a_word(recipe: Path) -> None:
     changes = [
         {"imbalance": 0.1, "noise": 0.1},
+        {"imbalance": 0.1, "noise": 0.1, "balance": "rows"},
+        {"imbalance": 0.125, "balance": "rows"},
         {"imbalance": 0.1, "noise": 0.2},
         {"imbalance": 0.125},
         {"label": "return:q0.7"},
@@ -221,6 +225,18 @@ def test_hdf5_has_equal_content_and_overwrite_changes_the_form(
         build_dataset(str(recipe), **settings)
 
 
+def test_a_share_reached_by_dropping_rows(recipe: Path, stacking: Dataset, stacking_home: Path) -> None:
+    built = build_dataset(str(recipe), imbalance=0.5, balance="rows", home=stacking_home)
+    assert built.metadata.id == "test/stacking-accept50rows-v0"
+    assert data.verify(built.metadata.id, stacking_home) == []
+    assert_equal(built, stacking.relabelled(imbalance=0.5, balance="rows"))
+    assert built.episodes is not None
+    assert built.episodes.num_rows == built.metadata.counts.accepted + built.metadata.counts.rejected < 20
+    kept = changed(recipe, imbalance=0.5)
+    assert kept.digest != changed(recipe, imbalance=0.5, balance="rows").digest
+    assert kept.raw == changed(recipe, imbalance=0.5, balance="rows").raw, "the same experience"
+
+
 def test_build_warns_of_an_empty_class(recipe: Path, stacking: Dataset, stacking_home: Path) -> None:
     with pytest.warns(UserWarning, match=r"dataset test/.*: label 'return:99': nothing is accepted.*another threshold"):
         build_dataset(str(recipe), label="return:99", home=stacking_home)
@@ -240,6 +256,8 @@ def test_impossible_share_leaves_nothing(recipe: Path, stacking: Dataset, stacki
         ({"imbalance": 1.5}, "build-dataset: imbalance: "),
         ({"label": "succes"}, "succes"),
         ({"noise": -0.1}, "build-dataset: noise: "),
+        ({"imbalance": 0.1, "balance": "row"}, "build-dataset: balance: "),
+        ({"balance": "rows"}, "balance rows: no accepted share"),
         ({"episodes": 0}, "build-dataset: episodes: "),
     ],
     ids=str,

@@ -87,7 +87,10 @@ def test_help_starts_without_anything_heavy(arguments):
     [
         (["bnch"], "No such command 'bnch'. Did you mean 'bench'?"),
         (["bench", "--algoz", "x"], "No such option: --algoz (Possible options: --algos)"),
-        (["build-dataset", "--imbalanc", "0.1"], "No such option: --imbalanc (Possible options: --imbalance"),
+        (
+            ["build-dataset", "--imbalanc", "0.1"],
+            "No such option: --imbalanc (Possible options: --balance, --imbalance",
+        ),
         (["bench", "quik"], "unknown suite 'quik': did you mean quick?"),
         (["bench", "--seeds", "five"], "Invalid value for '--seeds'"),
         (["bench", "--seeds"], "Option '--seeds' requires an argument (see pmpo-offline bench --help)"),
