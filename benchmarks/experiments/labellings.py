@@ -21,7 +21,7 @@ from torch import Tensor
 from benchmarks.experiments import shared
 from pmpo_offline.data import Dataset
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
-from pmpo_offline.objectives.bco import bco_shift
+from pmpo_offline.objectives import bco_shift
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.runtime.errors import PmpoOfflineError
 from pmpo_offline.runtime.hashing import hash_json
@@ -163,9 +163,8 @@ def train(
     sampler = LabelledSampler(dataset, algorithm, runs)
     stack = Stack(dataset, algorithm, (0,), [run.settings for run in runs], training)
     if stack.objective.optional:  # what the loss would take from one minibatch alone
-        vars(stack)["objective"] = replace(
-            stack.objective, inputs={**stack.objective.inputs, **stack.objective.optional}
-        )
+        inputs = {**stack.objective.inputs, **stack.objective.optional}
+        vars(stack)["objective"] = replace(stack.objective, inputs=inputs, optional={})
     policy = fresh_policy(sampler, stack.hyper)
     if reference is not None and algorithm.start == "reference":
         policy.load_state_dict(reference.state_dict())
