@@ -25,6 +25,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pmpo_offline.data import columns
+from pmpo_offline.data.opening import open_hdf5
 from pmpo_offline.data.schema import Metadata, candidates_schema, episodes_schema, responses_schema, transitions_schema
 from pmpo_offline.runtime import progress
 
@@ -86,12 +87,17 @@ def read(directory: Path, metadata: Metadata) -> dict[str, pa.Table]:
     """Read tables equal to those of the Arrow form; raises `KeyError` or `ValueError` for a file of other content."""
     tables = {}
     for name in ("episodes", "candidates", "responses"):
-        if f"{name}.hdf5" in metadata.files:
-            with h5py.File(directory / f"{name}.hdf5") as file:
+        if info := metadata.files.get(f"{name}.hdf5"):
+            with open_hdf5(directory / f"{name}.hdf5", info.sha256) as file:
                 tables[name] = _read_flat(file, name)
-    if _MINARI_FILE in metadata.files:
-        with h5py.File(directory / _MINARI_FILE) as file:
-            tables["transitions"] = _read_steps(file, columns.vector(tables["episodes"], "length").astype(np.int64))
+    if info := metadata.files.get(_MINARI_FILE):
+        lengths = columns.vector(tables["episodes"], "length").astype(np.int64)
+        if lengths.min(initial=1) < 1 or lengths.sum() * 4 > info.bytes:  # before memory is allocated for the rows
+            raise ValueError(
+                f"the lengths of the episodes sum to {lengths.sum():,}, for which {_MINARI_FILE} is too small"
+            )
+        with open_hdf5(directory / _MINARI_FILE, info.sha256) as file:
+            tables["transitions"] = _read_steps(file, lengths)
     return tables
 
 

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from pmpo_offline.data import columns, hdf5
 from pmpo_offline.data.labels import count_labels
+from pmpo_offline.data.opening import read_arrow
 from pmpo_offline.data.schema import SCHEMA_VERSION, CandidateLabels, Counts, FileInfo, Kind, Metadata, card, schemas
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, unknown, validated
 from pmpo_offline.runtime.files import atomic_directory, refusal
@@ -185,9 +186,8 @@ def read_tables(directory: Path, metadata: Metadata) -> dict[str, pa.Table]:
     try:
         if not names:
             return hdf5.read(directory, metadata)
-        # The reader keeps the map alive, and each table its reader's buffers: no handle needs closing here.
-        return {name: pa.ipc.open_file(pa.memory_map(str(directory / f"{name}.arrow"))).read_all() for name in names}
-    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+        return {name: read_arrow(directory / f"{name}.arrow") for name in names}
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, pa.ArrowException) as error:
         line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise PmpoOfflineError(f"{directory} cannot be read: {line}; build it again with --overwrite") from error
 

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pmpo_offline.data.exchange.forms.rows import Row
+from pmpo_offline.data.opening import open_parquet
 from pmpo_offline.runtime.errors import UserError, reason_of
 
 KINDS: Mapping[str, tuple[str, ...]] = {
@@ -221,7 +221,7 @@ def _split(text: str, separator: str, source: _File) -> list[list[str | None]]:
 
 
 def _parquet(source: _File) -> Iterator[Row]:
-    with pq.ParquetFile(source.path) as file:
+    with open_parquet(source.path) as file:
         yield from _batches(source, file.iter_batches(_BATCH), file.schema_arrow)
 
 
@@ -232,6 +232,7 @@ def _arrow(source: _File) -> Iterator[Row]:
         except pa.ArrowInvalid:  # Hugging Face's own files are streams
             file.seek(0)
             table = pa.ipc.open_stream(file).read_all()
+        table.validate(full=True)
         yield from _batches(source, iter(table.to_batches(_BATCH)), table.schema)
 
 

@@ -19,11 +19,12 @@ import h5py
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pmpo_offline.data.opening import open_hdf5, open_parquet
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError, reason_of
+from pmpo_offline.runtime.files import array_names, load_array
 
 Array = NDArray[Any]
 Kind = Literal["matrix", "actions", "vector", "flags"]
@@ -163,12 +164,12 @@ def open_flat(path: Path) -> Flat:
         if path.suffix == ".npz":
             if not zipfile.is_zipfile(path):
                 raise ValueError("it is no archive of arrays")
-            with np.load(path, allow_pickle=False) as file:
-                return Flat(path, frozenset(file.files), partial(_from_npz, path))
+            return Flat(path, frozenset(array_names(path)), partial(load_array, path))
         if path.suffix == ".parquet":
-            return Flat(path, frozenset(pq.read_schema(path).names), partial(_from_parquet, path))
+            with open_parquet(path) as table:
+                return Flat(path, frozenset(table.schema_arrow.names), partial(_from_parquet, path))
         names: set[str] = set()
-        with h5py.File(path) as file:
+        with open_hdf5(path) as file:
             file.visititems(lambda name, item: names.add(name) if isinstance(item, h5py.Dataset) else None)
             return Flat(path, frozenset(names), partial(_from_hdf5, path), dict(file.attrs))
 
@@ -192,14 +193,8 @@ def _readable(path: Path) -> Iterator[None]:
         ) from None
 
 
-def _from_npz(path: Path, name: str) -> Array:
-    with np.load(path, allow_pickle=False) as file:
-        values: Array = file[name]
-        return values
-
-
 def _from_hdf5(path: Path, name: str) -> Array:
-    with h5py.File(path) as file:
+    with open_hdf5(path) as file:
         stored = file[name]
         if stored.dtype == np.float64:
             stored = stored.astype(np.float32)  # on its way from the disk: never twice the memory
@@ -209,7 +204,10 @@ def _from_hdf5(path: Path, name: str) -> Array:
 
 def _from_parquet(path: Path, name: str) -> Array:
     """Return a column as an array, nulls as NaN; `ValueError` for lists of unequal lengths."""
-    column = pl.read_parquet(path, columns=[name]).to_series()
+    with open_parquet(path) as file:  # not by Polars, which can end the whole process on a damaged file
+        stored = file.read(columns=[name])
+    stored.validate(full=True)
+    column = pl.DataFrame(pl.from_arrow(stored)).to_series()
     if column.dtype == pl.List:
         lengths = column.list.len().fill_null(strategy="forward").fill_null(strategy="backward").to_numpy()
         if (lengths != lengths[:1]).any():

@@ -19,6 +19,7 @@ import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
 from pmpo_offline.data.exchange.readers import minari_folder
+from pmpo_offline.data.opening import open_hdf5
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError, reason_of
 
@@ -94,7 +95,7 @@ def open_storage(folder: Path, form: str) -> Iterator[Callable[[int], Episode]]:
     """Yield what returns the episode of an index; `UserError` for files that are damaged or of an unknown form."""
     try:
         if form == "hdf5":
-            with h5py.File(folder / "main_data.hdf5") as file:
+            with open_hdf5(folder / "main_data.hdf5") as file:
                 yield lambda index: _from_hdf5(file, index)
         elif form in ("arrow", "parquet"):
             yield lambda index: _from_arrow(folder, form, index)
