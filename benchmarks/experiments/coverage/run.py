@@ -33,7 +33,7 @@ from pmpo_offline.tasks.stacking.simulation import StackingSimulation
 from pmpo_offline.tasks.stacking.task import held_out_layouts
 
 FAMILY, DATASET = "rgb-stacking", "rgb-stacking/proxy-v0"
-REJECTS, ACCEPTS, NOISE = (1.0, 0.95, 0.8, 0.5), (1.0, 0.125), (0.0, 0.05, 0.1)
+REJECTS, ACCEPTS, NOISE = (1.0, 0.95, 0.8, 0.5), (1.0, 0.125), (0.0, 0.1)
 CENTRE = {"rejects": 0.95, "accepts": 0.125, "noise": 0.05}
 DRAWS, TUNING_DRAWS = (0, 1, 2), (100, 101)
 LAYOUTS, TUNING_LAYOUTS = 60, 8_800_000_000
@@ -92,43 +92,45 @@ class Experiment:
         return self._clones[seeds]
 
     def make(
-        self, arm: str, draws: list[int], cells: list[dict[str, float]], setting: dict[str, float]
+        self, arm: str, draws: list[int], cells: list[dict[str, float]], settings: list[dict[str, float]]
     ) -> pl.DataFrame:
-        """Train and score an arm with one setting in some cells and draws; one row a run."""
+        """Train and score an arm in some cells and draws with some settings of one rate; one row a run."""
         found, algorithm = ARMS[arm], catalog.algorithm(ARMS[arm].algorithm, FAMILY)
-        runs = []
-        for draw, cell in itertools.product(draws, cells):
+        runs, named = [], []
+        for setting, draw, cell in itertools.product(settings, draws, cells):
             labelled = self.label(draw, **cell)
             if found.unlabelled_is_good:
                 labelled = Labelled(torch.where(labelled.label == 0, 1.0, labelled.label))
-            settings = {name: value for name, value in setting.items() if name not in ("multiple", "rate")}
+            values = {name: value for name, value in setting.items() if name not in ("multiple", "rate")}
             if "multiple" in setting:
-                alpha = {**algorithm.settings, **settings}["alpha"]
-                settings["beta"] = setting["multiple"] * stability.beta_min(
+                alpha = {**algorithm.settings, **values}["alpha"]
+                values["beta"] = setting["multiple"] * stability.beta_min(
                     alpha, labelled.masses["reject_mass"], "joint", reject_share=labelled.masses["reject_share"]
                 )
-            runs.append(Run(labelled, draw, settings))
+            runs.append(Run(labelled, draw, values))
+            named.append({"arm": arm, "draw": draw, **cell, "setting": json.dumps(setting), "beta": values.get("beta")})
         training: dict[str, Any] = {"updates": UPDATES, "hidden": HIDDEN}
-        if "rate" in setting:
-            training["learning_rate"] = setting["rate"]
+        if "rate" in settings[0]:
+            training["learning_rate"] = settings[0]["rate"]
         reference = None
         if algorithm.start == "reference":
             reference = pick(self.clone(tuple(draws)), [draws.index(run.seed) for run in runs])
             training["updates"] = UPDATES // 2
         policy = train(self.dataset, algorithm, runs, reference, **training)
-        tuning = draws[0] in TUNING_DRAWS
-        named = [{"arm": arm, "draw": draw, **cell} for draw, cell in itertools.product(draws, cells)]
-        betas = [run.settings.get("beta") for run in runs]
-        return pl.DataFrame(named).with_columns(
-            score(policy, tuning=tuning), setting=pl.lit(json.dumps(setting)), beta=pl.Series(betas, dtype=pl.Float64)
+        return pl.DataFrame(named, schema_overrides={"beta": pl.Float64}).with_columns(
+            score(policy, tuning=draws[0] in TUNING_DRAWS)
         )
 
     def tune(self) -> dict[str, list[dict[str, Any]]]:
         """Return each arm's settings, the best first, with their mean success at the centre cell."""
+        stacks: dict[tuple[str, float | None], list[Mapping[str, float]]] = {}
+        for arm, found in ARMS.items():
+            for setting in found.grid:
+                stacks.setdefault((arm, setting.get("rate")), []).append(setting)
         chunks = [
-            {"arm": arm, "draws": list(TUNING_DRAWS), "cells": [CENTRE], "setting": dict(setting)}
-            for arm, found in ARMS.items()
-            for setting in found.grid
+            {"arm": arm, "draws": list(TUNING_DRAWS), "cells": [CENTRE], "settings": settings}
+            for (arm, _), settings in stacks.items()
+            if len(ARMS[arm].grid) > 1
         ]
         raw = resumable(self.folder, chunks, self.make)
         mean = raw.group_by("arm", "setting", maintain_order=True).agg(pl.col("success").mean())
@@ -141,12 +143,15 @@ class Experiment:
         }
 
     def chunks(self, tuned: Mapping[str, Sequence[Mapping[str, Any]]], draw: int) -> Iterator[dict[str, Any]]:
-        """Yield the chunks of one draw: the runs of an arm at one coverage of rejects are a stack."""
-        for arm, rejects in itertools.product(ARMS, REJECTS):
-            cells = [{"rejects": rejects, "accepts": a, "noise": e} for a in ACCEPTS for e in NOISE]
-            if arm == "bc":  # learns without labels
-                cells = [CENTRE]
-            yield {"arm": arm, "draws": [draw], "cells": cells, "setting": tuned[arm][0]["setting"]}
+        """Yield the chunks of one draw: the runs of an arm at half of the coverages of rejects are a stack."""
+        for arm in ARMS:
+            settings = [tuned[arm][0]["setting"] if tuned[arm] else {}]
+            for rejects in (REJECTS[:2], REJECTS[2:]) if arm != "bc" else ():
+                cells = [
+                    {"rejects": r, "accepts": a, "noise": e} for r, a, e in itertools.product(rejects, ACCEPTS, NOISE)
+                ]
+                yield {"arm": arm, "draws": [draw], "cells": cells, "settings": settings}
+        yield {"arm": "bc", "draws": [draw], "cells": [CENTRE], "settings": [{}]}  # learns without labels
 
 
 def score(policy: MixturePolicy, *, tuning: bool) -> list[pl.Series]:
@@ -177,8 +182,7 @@ def main(
     (out / "tuning.json").write_text(json.dumps(tuned, indent=1) + "\n")
     frames = []
     for draw in DRAWS[:draws]:
-        chunks = list({json.dumps(chunk): chunk for chunk in experiment.chunks(tuned, draw)}.values())
-        frames.append(resumable(parts, chunks, experiment.make))
+        frames.append(resumable(parts, experiment.chunks(tuned, draw), experiment.make))
         shared.save(pl.concat(frames), out / "raw.parquet")
 
 
