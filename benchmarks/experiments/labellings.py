@@ -14,17 +14,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
 
 from benchmarks.experiments import shared
 from pmpo_offline.data import Dataset
+from pmpo_offline.data.columns import Labels
+from pmpo_offline.data.labels import balance, flip
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.objectives import bco_shift
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.runtime.errors import PmpoOfflineError
 from pmpo_offline.runtime.hashing import hash_json
+from pmpo_offline.runtime.random_words import uniforms
 from pmpo_offline.training.control.batches import Batch, CandidateBatch, Learner, PairBatch, Pools, RowBatch, Sampler
 from pmpo_offline.training.control.trainer import Stack, fit, fresh_policy
 
@@ -48,6 +52,8 @@ class Labelled:
     """(N,) float32: +1 accepted, -1 rejected, 0 unlabelled."""
     collected: Tensor | None = None
     """(N,) bool: rows that are in the data at all; None: every one."""
+    produced: float | None = None
+    """The rejects' share of the collected rows before labels were dropped, where a policy cannot tell rows apart."""
 
     def rows(self, signs: Sequence[int]) -> Tensor:
         """Return the collected rows with one of these labels, (L,) int64."""
@@ -59,7 +65,34 @@ class Labelled:
         """P_r of all rows, and w_r of the labelled ones, as `stability.beta_min` takes them."""
         count = len(self.label) if self.collected is None else int(self.collected.sum())
         rejects, accepts = len(self.rows([-1])), len(self.rows([1]))
-        return {"reject_mass": rejects / count, "reject_share": rejects / max(1, rejects + accepts)}
+        mass = rejects / count if self.produced is None else self.produced
+        return {"reject_mass": mass, "reject_share": rejects / max(1, rejects + accepts)}
+
+
+def imbalanced(
+    truth: Labels, lengths: Labels | None, seed: int, *, share: float | None, kind: str, coverage: float, flips: float
+) -> Labelled:
+    """Flip labels, bring their accepted share to `share`, then keep only a part of them.
+
+    Args:
+        truth: (U,) +1 and -1, the right label of every unit.
+        lengths: (U,) rows of each unit; None: units are rows of one state, which a policy cannot tell apart.
+        seed: of the draw; those of one seed are nested in flips, in share and in coverage.
+        share: accepted share of the labels; None: as they are.
+        kind: how it is reached. "labels": surplus labels are dropped and their rows stay, unlabelled. "rows": the
+            surplus rows are dropped, as if nothing else had been collected.
+        coverage: share of the labels that are kept; the rows of the others stay, unlabelled.
+        flips: rate of wrong labels.
+    """
+    flipped = flip(truth, flips, seed)
+    balanced = balance(flipped, share, seed)
+    known = balanced * (uniforms(len(truth), seed, "coverage") < coverage)
+    there = np.ones(len(truth), bool) if kind == "labels" else balanced != 0
+    produced = float((flipped[there] < 0).mean())
+    if lengths is None:
+        return Labelled(torch.from_numpy(known).float(), torch.from_numpy(there), produced)
+    rows = (torch.from_numpy(np.repeat(each, lengths)) for each in (known, there))
+    return Labelled(next(rows).float(), next(rows))
 
 
 @dataclass(frozen=True, eq=False)

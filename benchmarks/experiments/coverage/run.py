@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,11 +20,10 @@ import torch
 import typer
 
 from benchmarks.experiments import shared
+from benchmarks.experiments.arms import Arm, ranked, stacks
 from benchmarks.experiments.labellings import Labelled, Run, diverged, pick, resumable, train
 from pmpo_offline.build import build_dataset
 from pmpo_offline.data import columns
-from pmpo_offline.declarations import catalog
-from pmpo_offline.objectives import stability
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.tasks.simulated import play_policy
 from pmpo_offline.tasks.stacking.scene import Layout, random_layout, random_triplet
@@ -42,15 +40,6 @@ _STRENGTHS = [{"beta": beta, "rate": rate} for beta in (0.03, 0.1, 0.3, 1.0) for
 _MULTIPLES = (1.0, 1.05, 1.2, 2.0)
 
 
-@dataclass(frozen=True)
-class Arm:
-    """A learner, and the settings among which it is tuned."""
-
-    algorithm: str
-    grid: Sequence[Mapping[str, float]] = ({},)
-    unlabelled_is_good: bool = False
-
-
 ARMS = {
     "bc": Arm("bc"),
     "bc-accepted": Arm("bc-accepted"),
@@ -61,7 +50,6 @@ ARMS = {
     "BCO": Arm("bco", _STRENGTHS),
     "KTO, unlabelled = good": Arm("kto", _STRENGTHS, unlabelled_is_good=True),
 }
-FILTERS = ("bc-accepted", "bc-unrejected")
 
 
 class Experiment:
@@ -87,7 +75,7 @@ class Experiment:
         if seeds not in self._clones:
             every = Labelled(torch.ones(len(self.dataset)))
             runs = [Run(every, seed) for seed in seeds]
-            declared = catalog.algorithm("bc", FAMILY)
+            declared = ARMS["bc"].declared(FAMILY)
             self._clones[seeds] = train(self.dataset, declared, runs, updates=UPDATES // 2, hidden=HIDDEN)
         return self._clones[seeds]
 
@@ -95,20 +83,12 @@ class Experiment:
         self, arm: str, draws: list[int], cells: list[dict[str, float]], settings: list[dict[str, float]]
     ) -> pl.DataFrame:
         """Train and score an arm in some cells and draws with some settings of one rate; one row a run."""
-        found, algorithm = ARMS[arm], catalog.algorithm(ARMS[arm].algorithm, FAMILY)
+        algorithm = ARMS[arm].declared(FAMILY)
         runs, named = [], []
         for setting, draw, cell in itertools.product(settings, draws, cells):
-            labelled = self.label(draw, **cell)
-            if found.unlabelled_is_good:
-                labelled = Labelled(torch.where(labelled.label == 0, 1.0, labelled.label))
-            values = {name: value for name, value in setting.items() if name not in ("multiple", "rate")}
-            if "multiple" in setting:
-                alpha = {**algorithm.settings, **values}["alpha"]
-                values["beta"] = setting["multiple"] * stability.beta_min(
-                    alpha, labelled.masses["reject_mass"], "joint", reject_share=labelled.masses["reject_share"]
-                )
-            runs.append(Run(labelled, draw, values))
-            named.append({"arm": arm, "draw": draw, **cell, "setting": json.dumps(setting), "beta": values.get("beta")})
+            runs.append(ARMS[arm].run(FAMILY, self.label(draw, **cell), draw, setting))
+            beta = runs[-1].settings.get("beta")
+            named.append({"arm": arm, "draw": draw, **cell, "setting": json.dumps(setting), "beta": beta})
         training: dict[str, Any] = {"updates": UPDATES, "hidden": HIDDEN}
         if "rate" in settings[0]:
             training["learning_rate"] = settings[0]["rate"]
@@ -123,29 +103,18 @@ class Experiment:
 
     def tune(self) -> dict[str, list[dict[str, Any]]]:
         """Return each arm's settings, the best first, with their mean success at the centre cell."""
-        stacks: dict[tuple[str, float | None], list[Mapping[str, float]]] = {}
-        for arm, found in ARMS.items():
-            for setting in found.grid:
-                stacks.setdefault((arm, setting.get("rate")), []).append(setting)
         chunks = [
             {"arm": arm, "draws": list(TUNING_DRAWS), "cells": [CENTRE], "settings": settings}
-            for (arm, _), settings in stacks.items()
-            if len(ARMS[arm].grid) > 1
+            for arm, found in ARMS.items()
+            for settings in stacks(found.grid)
+            if len(found.grid) > 1
         ]
-        raw = resumable(self.folder, chunks, self.make)
-        mean = raw.group_by("arm", "setting", maintain_order=True).agg(pl.col("success").mean())
-        ranked = {
-            arm: mean.filter(pl.col("arm") == arm).sort("success", descending=True, maintain_order=True) for arm in ARMS
-        }
-        return {
-            arm: [{**row, "setting": json.loads(row["setting"])} for row in rows.drop("arm").to_dicts()]
-            for arm, rows in ranked.items()
-        }
+        return ranked(resumable(self.folder, chunks, self.make), "success")
 
     def chunks(self, tuned: Mapping[str, Sequence[Mapping[str, Any]]], draw: int) -> Iterator[dict[str, Any]]:
         """Yield the chunks of one draw: the runs of an arm at half of the coverages of rejects are a stack."""
         for arm in ARMS:
-            settings = [tuned[arm][0]["setting"] if tuned[arm] else {}]
+            settings = [tuned[arm][0]["setting"] if arm in tuned else {}]
             for rejects in (REJECTS[:2], REJECTS[2:]) if arm != "bc" else ():
                 cells = [
                     {"rejects": r, "accepts": a, "noise": e} for r, a, e in itertools.product(rejects, ACCEPTS, NOISE)
