@@ -75,13 +75,14 @@ def learn(
 
 def clone(function: str, runs: Sequence[Run], **training: Any) -> MixturePolicy:
     """Clone the rows of each run, whatever their labels."""
-    return train(dataset(function), ARMS["bc"].declared(FAMILY), runs, batch=BATCH, **training)
+    plain = [Run(run.labelled, run.seed) for run in runs]
+    return train(dataset(function), ARMS["bc"].declared(FAMILY), plain, batch=BATCH, **training)
 
 
 def _clones(function: str, runs: Sequence[Run], components: int) -> MixturePolicy:
     """Return the clone of each run's rows; runs of one seed that have every row share one."""
     keys = [(run.seed, -1 if _complete(run) else place) for place, run in enumerate(runs)]
-    first = {key: run for key, run in reversed(list(zip(keys, runs, strict=True)))}
+    first = dict(reversed(list(zip(keys, runs, strict=True))))
     made = clone(function, list(first.values()), updates=UPDATES // 2, components=components)
     places = {key: place for place, key in enumerate(first)}
     return pick(made, [places[key] for key in keys])

@@ -26,7 +26,7 @@ from pmpo_offline.data.labels import balance, flip
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.objectives import bco_shift
 from pmpo_offline.policies import MixturePolicy
-from pmpo_offline.runtime.errors import PmpoOfflineError
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.runtime.hashing import hash_json
 from pmpo_offline.runtime.random_words import uniforms
 from pmpo_offline.training.control.batches import Batch, CandidateBatch, Learner, PairBatch, Pools, RowBatch, Sampler
@@ -204,6 +204,8 @@ def train(
         policy.requires_grad_(True)
     try:
         fit(stack, sampler, policy, reference)
+    except UserError:
+        raise
     except PmpoOfflineError:  # every run diverged
         for parameter in policy.parameters():
             parameter.data.fill_(float("nan"))
