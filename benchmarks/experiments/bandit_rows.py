@@ -24,7 +24,7 @@ UPDATES, BATCH = 200, 128
 """Of every run, a clone that it starts from included; rows of a minibatch."""
 ACTIONS = 200
 """Drawn of every policy, whose mean reward is its score."""
-_STRENGTHS = [{"beta": beta, "rate": rate} for beta in (0.3, 1.0, 3.0, 10.0) for rate in (0.01, 0.03)]
+_STRENGTHS = [{"beta": beta, "rate": rate} for beta in (0.1, 0.3, 1.0, 3.0) for rate in (0.01, 0.03)]
 
 ARMS = {
     "bc": Arm("bc"),
