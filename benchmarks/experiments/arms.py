@@ -14,6 +14,7 @@ from benchmarks.experiments.labellings import Labelled, Run
 from pmpo_offline.declarations import catalog
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.objectives import stability
+from pmpo_offline.training.config import MEASURED
 
 Setting = Mapping[str, Any]
 """Settings of an objective, but `multiple`, β in multiples of its bound for a run's labels, and `rate`, of learning."""
@@ -40,6 +41,8 @@ class Arm:
             label = torch.where(labelled.label == 0, 1.0, labelled.label)
             labelled = Labelled(label, labelled.collected, labelled.produced)
         values = {name: value for name, value in setting.items() if name not in ("multiple", "rate")}
+        if values.get("reject_mass") == MEASURED:
+            values["reject_mass"] = labelled.masses["reject_mass"]
         if "multiple" in setting:
             complete = {"normalize": "joint", **self.declared(family).settings, **values}
             bound = stability.beta_min(
@@ -48,7 +51,7 @@ class Arm:
                 complete["normalize"],
                 reject_share=labelled.masses["reject_share"],
             )
-            values["beta"] = setting["multiple"] * bound
+            values["beta"] = setting["multiple"] * bound * values.get("reject_mass", 1.0)
         return Run(labelled, seed, values)
 
 

@@ -190,7 +190,7 @@ def train(
         dataset: whose rows all runs share; its own labels are not read.
         algorithm: its objective, rows, start and hyperparameters.
         runs: labels, seed and settings of each.
-        reference: one policy a run, where the algorithm needs it.
+        reference: one policy a run, to start from and to compare with; None: from scratch.
         training: hyperparameters in place of the algorithm's.
     """
     sampler = LabelledSampler(dataset, algorithm, runs)
@@ -199,7 +199,7 @@ def train(
         inputs = {**stack.objective.inputs, **stack.objective.optional}
         vars(stack)["objective"] = replace(stack.objective, inputs=inputs, optional={})
     policy = fresh_policy(sampler, stack.hyper)
-    if reference is not None and algorithm.start == "reference":
+    if reference is not None:
         policy.load_state_dict(reference.state_dict())
         policy.requires_grad_(True)
     try:

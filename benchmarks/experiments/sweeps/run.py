@@ -1,0 +1,183 @@
+"""Sweeps on bandits: β over three decades, α, normalisations under imbalance, few labels, poor references, flips.
+
+    python -m benchmarks.experiments.sweeps.run
+
+Learned arms take the settings that `benchmarks.experiments.imbalance` tuned. Stops and resumes; writes bandits.parquet
+to benchmarks/results/sweeps/.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import polars as pl
+import torch
+import typer
+
+from benchmarks.experiments import shared
+from benchmarks.experiments.bandit_rows import ARMS, FAMILY, UPDATES, clone, dataset, labelled, learn, scores
+from benchmarks.experiments.labellings import Labelled, Run, pick, resumable
+from pmpo_offline.data import columns
+from pmpo_offline.objectives import stability
+
+FUNCTIONS = ("sphere", "rosenbrock", "schwefel")
+MULTIPLES = tuple(round(10 ** (k / 4), 4) for k in range(-8, 5))
+"""β in multiples of its bound: three decades."""
+ALPHAS = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95)
+FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
+SHARES = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
+BETAS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
+WEIGHTS: dict[str, dict[str, Any]] = {
+    "joint": {"normalize": "joint"},
+    "set": {"normalize": "set"},
+    "set, weight from the data": {"normalize": "set", "reject_mass": "dataset"},
+}
+"""The derived weight divides β by the share of rejects in the data."""
+REFERENCES = ("all", "worst half", "worst quarter", "wrong mode", "noise")
+CLEAN = {"share": None, "kind": "labels", "coverage": 1.0, "flips": 0.0}
+Chunk = dict[str, Any]
+
+
+def chunks(seeds: int, tuned: Mapping[str, Mapping[str, Any]]) -> Iterator[Chunk]:
+    """Yield the chunks of all sweeps; see `make` for their keys."""
+    draws = list(range(seeds))
+    for function, components, arm in itertools.product(FUNCTIONS, (5, 1), ("PMPO AR", "PMPO R")):
+        grid = [{**CLEAN, "share": share} for share in (0.1, 0.5, 0.9)]
+        settings = [{"multiple": multiple} for multiple in MULTIPLES]
+        yield {"sweep": "beta", "function": function, "arm": arm, "seeds": draws, "grid": grid, "settings": settings,
+               "training": {"components": components}}  # fmt: skip
+    for function, normalize in itertools.product(FUNCTIONS[1:], ("joint", "set")):
+        grid = [{**CLEAN, "share": share} for share in (0.1, 0.5, 0.9)]
+        settings = [{"multiple": m, "alpha": a, "normalize": normalize} for m in (0.5, 1.05) for a in ALPHAS]
+        yield {"sweep": "alpha", "function": function, "arm": "PMPO AR", "seeds": draws, "grid": grid,
+               "settings": settings}  # fmt: skip
+    for function, weight, kind in itertools.product(FUNCTIONS[1:], WEIGHTS, ("labels", "rows")):
+        grid = [{**CLEAN, "share": share, "kind": kind} for share in SHARES]
+        settings = [{**WEIGHTS[weight], "beta": beta} for beta in BETAS]
+        yield {"sweep": "weight", "function": function, "arm": "PMPO AR", "seeds": draws, "grid": grid,
+               "settings": settings}  # fmt: skip
+    for function, arm in itertools.product(FUNCTIONS[1:], ARMS):
+        grid = [{**CLEAN, "coverage": fraction} for fraction in FRACTIONS]
+        yield {"sweep": "labels", "function": function, "arm": arm, "seeds": draws, "grid": grid,
+               "settings": [tuned[function].get(arm, {})]}  # fmt: skip
+    for function, (arm, setting), reference in itertools.product(FUNCTIONS[1:], _compared(), REFERENCES):
+        yield {"sweep": "references", "function": function, "arm": arm, "seeds": draws, "grid": [CLEAN],
+               "settings": [setting], "reference": reference}  # fmt: skip
+
+
+def _compared() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the arms, with settings, that start from a reference and stay near it."""
+    for arm, multiple in itertools.product(("PMPO AR", "PMPO R"), (0.5, 1.05)):
+        yield arm, {"multiple": multiple, "divergence": "forward"}
+    for arm in ("KTO", "BCO"):
+        yield arm, {"beta": 1.0, "rate": 0.03}
+
+
+def make(
+    sweep: str,
+    function: str,
+    arm: str,
+    seeds: list[int],
+    grid: list[dict[str, Any]],
+    settings: list[dict[str, Any]],
+    training: dict[str, Any] | None = None,
+    reference: str | None = None,
+) -> pl.DataFrame:
+    """Train and score an arm in cells with settings of one rate; one row a run.
+
+    Args:
+        sweep: the name of the sweep.
+        function: the bandit.
+        arm: the learner.
+        seeds: of draws and training alike.
+        grid: cells, as `imbalanced` takes them.
+        settings: of the arm, equal in all but numbers.
+        training: hyperparameters in place of the declared ones.
+        reference: the quality of the policy to start from, one of REFERENCES; None: what the arm declares.
+    """
+    runs, named = [], []
+    for cell, seed in itertools.product(grid, seeds):
+        labels = labelled(function, seed, cell)
+        limits = _thresholds(function, labels) if sweep == "beta" else {}
+        for setting in settings:
+            run = ARMS[arm].run(FAMILY, labels, seed, setting)
+            if not run.can(ARMS[arm].declared(FAMILY)):
+                continue
+            runs.append(run)
+            named.append(
+                {"sweep": sweep, "function": function, "arm": arm, "seed": seed, "setting": json.dumps(setting)}
+                | {**cell, "beta": run.settings.get("beta"), **labels.masses, **(training or {}), **limits}
+                | {"from": reference}
+            )
+    hyper = dict(training or {})
+    if "rate" in settings[0]:
+        hyper["learning_rate"] = settings[0]["rate"]
+    start = None
+    if reference is not None:
+        start = pick(_reference(function, reference, tuple(seeds)), [seeds.index(run.seed) for run in runs])
+    policy = learn(function, arm, runs, start, **hyper)
+    return pl.DataFrame(named, schema_overrides={"beta": pl.Float64, "from": pl.String}).hstack(
+        scores(function, policy)
+    )
+
+
+@cache
+def _reference(function: str, name: str, seeds: tuple[int, ...]) -> Any:
+    """Clone the rows of a reference's quality."""
+    reward = torch.from_numpy(np.array(columns.vector(dataset(function).table, "reward")))
+    behavior = np.array(dataset(function).episodes.column("behavior").to_pylist())  # type: ignore[union-attr]
+    rows = {
+        "all": torch.ones(len(reward), dtype=torch.bool),
+        "worst half": reward <= reward.quantile(0.5),
+        "worst quarter": reward <= reward.quantile(0.25),
+        "wrong mode": torch.from_numpy(behavior == "opposite"),
+        "noise": torch.from_numpy(behavior == "anywhere"),
+    }[name]
+    every = Labelled(torch.ones(len(reward)), rows)
+    return clone(function, [Run(every, seed) for seed in seeds], updates=UPDATES)
+
+
+def _thresholds(function: str, labels: Labelled) -> dict[str, float]:
+    """Return the bound for a Gaussian and the threshold of collapse, as multiples of the bound over outcomes."""
+    found = {}
+    action = torch.from_numpy(np.array(columns.matrix(dataset(function).table, "action"))).double()
+    for arm, alpha in (("AR", 0.5), ("R", 0.0)):
+        share, mass = labels.masses["reject_share"], labels.masses["reject_mass"]
+        bound = stability.beta_min(alpha, mass, "joint", reject_share=share)
+        gaussian = stability.gaussian_beta_min(
+            action[labels.rows([1])], action[labels.rows([-1])], action, alpha=alpha, normalize="joint"
+        )
+        found[f"gaussian {arm}"] = gaussian / bound
+        found[f"collapse {arm}"] = stability.beta_collapse(alpha, share, "joint") / bound
+    return found
+
+
+def tuned_settings(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the settings that the map of imbalance tuned, by function and arm."""
+    return {
+        function: {
+            arm: rows[0]["setting"]
+            for arm, rows in json.loads((folder / f"tuning-{function}.json").read_text()).items()
+        }
+        for function in FUNCTIONS[1:]
+    }
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Where to write.")] = shared.RESULTS / "sweeps",
+    parts: Annotated[Path, typer.Option(help="Folder of finished parts, to resume from.")] = Path("sweeps-parts"),
+    seeds: Annotated[int, typer.Option(min=2, help="Runs of each setting.")] = 10,
+) -> None:
+    """Run every sweep and write the raw scores."""
+    tuned = tuned_settings(shared.RESULTS / "imbalance")
+    shared.save(resumable(parts, chunks(seeds, tuned), make), out / "bandits.parquet")
+
+
+if __name__ == "__main__":
+    shared.script(main)
