@@ -146,6 +146,7 @@ def main(
     draws: Annotated[int, typer.Option(min=1, max=len(DRAWS), help="Label draws to run.")] = len(DRAWS),
 ) -> None:
     """Tune, run every cell and write the raw scores."""
+    out.mkdir(parents=True, exist_ok=True)
     experiment = Experiment(parts)
     tuned = experiment.tune()
     (out / "tuning.json").write_text(json.dumps(tuned, indent=1) + "\n")

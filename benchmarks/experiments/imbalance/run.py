@@ -53,6 +53,7 @@ def main(
     seeds: Annotated[int, typer.Option(min=2, help="Runs a cell: label draw and training seed both differ.")] = SEEDS,
 ) -> None:
     """Tune, run every cell and write the raw scores."""
+    out.mkdir(parents=True, exist_ok=True)
     for function in functions.split(","):
         raw = resumable(parts, tuning(function), cells)
         tuned = ranked(raw, "score")
