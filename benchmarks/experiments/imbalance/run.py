@@ -27,8 +27,12 @@ CENTRE = {"share": 0.25, "kind": "labels", "coverage": 0.5, "flips": 0.1}
 SEEDS, TUNING_SEEDS = 10, range(100, 105)
 
 
-def tuning(function: str) -> Iterator[dict[str, Any]]:
-    """Yield the chunks that tune every arm at the centre cell."""
+def tune(parts: Path, function: str) -> dict[str, list[dict[str, Any]]]:
+    """Return each learned arm's settings on a bandit with their mean scores at the centre cell, the best first."""
+    return ranked(resumable(parts, _tuning(function), cells), "score")
+
+
+def _tuning(function: str) -> Iterator[dict[str, Any]]:
     for arm, found in ARMS.items():
         for settings in stacks(found.grid):
             if len(found.grid) > 1:
@@ -55,8 +59,7 @@ def main(
     """Tune, run every cell and write the raw scores."""
     out.mkdir(parents=True, exist_ok=True)
     for function in functions.split(","):
-        raw = resumable(parts, tuning(function), cells)
-        tuned = ranked(raw, "score")
+        tuned = tune(parts, function)
         (out / f"tuning-{function}.json").write_text(json.dumps(tuned, indent=1) + "\n")
         shared.save(resumable(parts, whole(function, tuned, seeds), cells), out / f"{function}.parquet")
 

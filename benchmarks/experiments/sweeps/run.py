@@ -2,7 +2,7 @@
 
     python -m benchmarks.experiments.sweeps.run
 
-Learned arms take the settings that `benchmarks.experiments.imbalance` tuned. Stops and resumes; writes bandits.parquet
+Learned arms take the settings that are tuned as for `benchmarks.experiments.imbalance`. Stops and resumes; writes bandits.parquet
 to benchmarks/results/sweeps/.
 """
 
@@ -22,11 +22,12 @@ import typer
 
 from benchmarks.experiments import shared
 from benchmarks.experiments.bandit_rows import ARMS, FAMILY, UPDATES, clone, dataset, labelled, learn, scores
+from benchmarks.experiments.imbalance.run import tune
 from benchmarks.experiments.labellings import Labelled, Run, pick, resumable
 from pmpo_offline.data import columns
 from pmpo_offline.objectives import stability
 
-FUNCTIONS = ("sphere", "rosenbrock", "schwefel")
+FUNCTIONS = ("rosenbrock", "schwefel", "sphere")
 MULTIPLES = tuple(round(10 ** (k / 4), 4) for k in range(-8, 5))
 """β in multiples of its bound: three decades."""
 ALPHAS = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95)
@@ -44,29 +45,29 @@ CLEAN = {"share": None, "kind": "labels", "coverage": 1.0, "flips": 0.0}
 Chunk = dict[str, Any]
 
 
-def chunks(seeds: int, tuned: Mapping[str, Mapping[str, Any]]) -> Iterator[Chunk]:
-    """Yield the chunks of all sweeps; see `make` for their keys."""
+def chunks(seeds: int, function: str, tuned: Mapping[str, Any]) -> Iterator[Chunk]:
+    """Yield the chunks of all sweeps on a bandit; see `make` for their keys."""
     draws = list(range(seeds))
-    for function, components, arm in itertools.product(FUNCTIONS, (5, 1), ("PMPO AR", "PMPO R")):
+    for components, arm in itertools.product((5, 1), ("PMPO AR", "PMPO R")):
         grid = [{**CLEAN, "share": share} for share in (0.1, 0.5, 0.9)]
         settings = [{"multiple": multiple} for multiple in MULTIPLES]
         yield {"sweep": "beta", "function": function, "arm": arm, "seeds": draws, "grid": grid, "settings": settings,
                "training": {"components": components}}  # fmt: skip
-    for function, normalize in itertools.product(FUNCTIONS[1:], ("joint", "set")):
+    for normalize in ("joint", "set"):
         grid = [{**CLEAN, "share": share} for share in (0.1, 0.5, 0.9)]
         settings = [{"multiple": m, "alpha": a, "normalize": normalize} for m in (0.5, 1.05) for a in ALPHAS]
         yield {"sweep": "alpha", "function": function, "arm": "PMPO AR", "seeds": draws, "grid": grid,
                "settings": settings}  # fmt: skip
-    for function, weight, kind in itertools.product(FUNCTIONS[1:], WEIGHTS, ("labels", "rows")):
+    for weight, kind in itertools.product(WEIGHTS, ("labels", "rows")):
         grid = [{**CLEAN, "share": share, "kind": kind} for share in SHARES]
         settings = [{**WEIGHTS[weight], "beta": beta} for beta in BETAS]
         yield {"sweep": "weight", "function": function, "arm": "PMPO AR", "seeds": draws, "grid": grid,
                "settings": settings}  # fmt: skip
-    for function, arm in itertools.product(FUNCTIONS[1:], ARMS):
+    for arm in ARMS:
         grid = [{**CLEAN, "coverage": fraction} for fraction in FRACTIONS]
         yield {"sweep": "labels", "function": function, "arm": arm, "seeds": draws, "grid": grid,
-               "settings": [tuned[function].get(arm, {})]}  # fmt: skip
-    for function, (arm, setting), reference in itertools.product(FUNCTIONS[1:], _compared(), REFERENCES):
+               "settings": [tuned.get(arm, {})]}  # fmt: skip
+    for (arm, setting), reference in itertools.product(_compared(), REFERENCES):
         yield {"sweep": "references", "function": function, "arm": arm, "seeds": draws, "grid": [CLEAN],
                "settings": [setting], "reference": reference}  # fmt: skip
 
@@ -158,25 +159,20 @@ def _thresholds(function: str, labels: Labelled) -> dict[str, float]:
     return found
 
 
-def tuned_settings(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return the settings that the map of imbalance tuned, by function and arm."""
-    return {
-        function: {
-            arm: rows[0]["setting"]
-            for arm, rows in json.loads((folder / f"tuning-{function}.json").read_text()).items()
-        }
-        for function in FUNCTIONS[1:]
-    }
-
-
 def main(
     out: Annotated[Path, typer.Option(help="Where to write.")] = shared.RESULTS / "sweeps",
     parts: Annotated[Path, typer.Option(help="Folder of finished parts, to resume from.")] = Path("sweeps-parts"),
+    functions: Annotated[str, typer.Option(help="Bandits, comma-separated.")] = ",".join(FUNCTIONS),
     seeds: Annotated[int, typer.Option(min=2, help="Runs of each setting.")] = 10,
 ) -> None:
     """Run every sweep and write the raw scores."""
-    tuned = tuned_settings(shared.RESULTS / "imbalance")
-    shared.save(resumable(parts, chunks(seeds, tuned), make), out / "bandits.parquet")
+    out.mkdir(parents=True, exist_ok=True)
+    frames = []
+    for function in functions.split(","):
+        tuned = tune(parts, function)
+        chosen = {arm: rows[0]["setting"] for arm, rows in tuned.items()}
+        frames.append(resumable(parts, chunks(seeds, function, chosen), make))
+        shared.save(pl.concat(frames, how="diagonal_relaxed"), out / "bandits.parquet")
 
 
 if __name__ == "__main__":
