@@ -2,8 +2,8 @@
 
     python -m benchmarks.experiments.sweeps.run
 
-Learned arms take the settings that are tuned as for `benchmarks.experiments.imbalance`. Stops and resumes; writes bandits.parquet
-to benchmarks/results/sweeps/.
+Learned arms take the settings that are tuned as for `benchmarks.experiments.imbalance`. Stops and resumes; writes
+bandits.parquet to benchmarks/results/sweeps/.
 """
 
 from __future__ import annotations

@@ -1,0 +1,307 @@
+"""The page of the sweeps on bandits, from their raw scores.
+
+python -m benchmarks.experiments.sweeps.report
+"""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import polars as pl
+import typer
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy import stats
+
+from benchmarks.experiments import shared
+from benchmarks.experiments.arms import FILTERS
+from benchmarks.experiments.bandit_rows import ARMS
+from benchmarks.experiments.shared import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY
+from benchmarks.experiments.sweeps.run import BETAS, FRACTIONS, SHARES, WEIGHTS
+from pmpo_offline.evaluation.statistics import Interval
+
+LOOKS = {
+    "bc-accepted": (GREY, "--"),
+    "bc-unrejected": (BLACK, "--"),
+    "bc": (GREY, ":"),
+    "PMPO AR": (BLUE, "-"),
+    "PMPO R": (RED, "-"),
+    "KTO": (GREEN, "-"),
+    "KTO, unlabelled = good": (GREEN, ":"),
+    "BCO": (ORANGE, "-"),
+    "DPO": (PURPLE, "-"),
+    "MPO*": (SKY, "-"),
+}
+SHARE_COLOURS = {0.1: BLUE, 0.5: ORANGE, 0.9: GREEN}
+LEAST = -60.0
+"""Scores below this, of policies that ran away, are drawn there."""
+
+
+def main(folder: Annotated[Path, typer.Option(help="Of bandits.parquet.")] = shared.RESULTS / "sweeps") -> None:
+    """Write report.md and the pictures."""
+    raw = pl.read_parquet(folder / "bandits.parquet")
+    raw = raw.with_columns(
+        pl.col("setting").str.json_path_match(f"$.{name}").cast(pl.Float64, strict=False).alias(name)
+        for name in ("multiple", "alpha")
+    ).with_columns(pl.col("setting").str.json_path_match("$.normalize").alias("normalize"))
+    sweeps = {str(name): part for (name,), part in raw.group_by("sweep")}
+    beta_picture(sweeps["beta"]).savefig(folder / "beta.png", dpi=120)
+    alpha_picture(sweeps["alpha"]).savefig(folder / "alpha.png", dpi=120)
+    weights = fixed_beta(sweeps["weight"])
+    weight_picture(weights).savefig(folder / "weight.png", dpi=120)
+    labels_picture(sweeps["labels"]).savefig(folder / "labels.png", dpi=120)
+    text = [
+        "# Sweeps on bandits",
+        "[findings](../../../docs/findings.md). Scores: 0 a random action, 100 the best one; ten runs a point, in each "
+        "of which the label draw and the training seed differ; t intervals over runs.",
+        "## β over three decades\n\n![Score against β](beta.png)",
+        "\n".join(beta_table(sweeps["beta"])),
+        "## α and the normalisation\n\n![Score against alpha](alpha.png)",
+        "\n".join(alpha_table(sweeps["alpha"])),
+        "## One β for every imbalance\n\nβ is chosen at an accepted share of one half, on runs 5 to 9, and kept for "
+        "all shares; scores are of runs 0 to 4. α = ½.\n\n![Score against share](weight.png)",
+        "\n".join(weight_table(weights)),
+        "## Few labels\n\nThe labels of a random part of the rows are kept (half of them accepts), all rows stay.\n\n"
+        "![Score against labels](labels.png)",
+        "\n".join(labels_table(sweeps["labels"])),
+        "## Poor references\n\nThe divergence is to a clone of the rows named, from which training also starts (so for "
+        "KTO and BCO); all labels are there.",
+        "\n".join(references_table(sweeps["references"], sweeps["labels"])),
+        f"{len(raw):,} runs in {raw['cpu_seconds'].sum() / 3600:.2f} CPU-hours. " + shared.hardware("torch"),
+    ]
+    (folder / "report.md").write_text("\n\n".join(text) + "\n", encoding="utf-8")
+
+
+def interval(values: pl.Series) -> Interval:
+    """Return the mean with its 95 % t interval."""
+    mean, error = float(values.mean()), float(values.std()) / len(values) ** 0.5  # type: ignore[arg-type]
+    half = float(stats.t.ppf(0.975, len(values) - 1)) * error
+    return Interval(mean, mean - half, mean + half)
+
+
+def curve(axes: Axes, part: pl.DataFrame, x: str, colour: str, style: str = "-", label: str | None = None) -> None:
+    """Draw the mean score against a column, with its interval as a band."""
+    places, found = [], []
+    for (place,), runs in part.sort(x).group_by(x, maintain_order=True):
+        places.append(float(place))  # type: ignore[arg-type]
+        found.append(interval(runs["score"].clip(LEAST, None)))
+    axes.plot(places, [each.estimate for each in found], style, color=colour, marker=".", markersize=4, label=label)
+    axes.fill_between(places, [i.low for i in found], [i.high for i in found], color=colour, alpha=0.15, linewidth=0)
+
+
+def beta_picture(raw: pl.DataFrame) -> Figure:
+    """Return score against β in multiples of the bound over outcomes, with the other two thresholds."""
+    functions = raw["function"].unique(maintain_order=True).to_list()
+    columns = list(itertools.product((5, 1), ("PMPO AR", "PMPO R")))
+    figure = Figure(figsize=(12, 2.6 * len(functions) + 0.8), layout="constrained")
+    grid = figure.subplots(len(functions), len(columns), sharex=True, sharey=True, squeeze=False)
+    for axes_row, function in zip(grid, functions, strict=True):
+        for axes, (components, arm) in zip(axes_row, columns, strict=True):
+            part = raw.filter(
+                (pl.col("function") == function) & (pl.col("components") == components) & (pl.col("arm") == arm)
+            )
+            axes.axvline(1, color="black", linewidth=1.2, label="bound over outcomes")
+            for share, colour in SHARE_COLOURS.items():
+                mine = part.filter(pl.col("share") == share)
+                curve(axes, mine, "multiple", colour, label=f"{100 * share:g} % accepted")
+                for kind, style in (("gaussian", ":"), ("collapse", "--")):
+                    at = float(mine[f"{kind} {arm.split()[-1]}"].mean())  # type: ignore[arg-type]
+                    if at > 0:
+                        label = {"gaussian": "bound for a Gaussian", "collapse": "collapse of a table"}[kind]
+                        axes.axvline(
+                            at, color=colour, linestyle=style, linewidth=1, label=f"{label}, {100 * share:g} %"
+                        )
+            axes.set_xscale("log")
+            axes.set_ylim(LEAST - 5, 102)
+            shared.bare(axes)
+            axes.set_title(f"{function}, {'five Gaussians' if components == 5 else 'one Gaussian'}, {arm}", fontsize=9)
+    figure.supxlabel("β in multiples of the bound over outcomes", fontsize=9)
+    figure.supylabel(f"score (below {LEAST:g}: drawn there)", fontsize=9)
+    shared.legend_below(figure, 4)
+    return figure
+
+
+def beta_table(raw: pl.DataFrame) -> list[str]:
+    """Return, a curve a line, the thresholds and what was observed."""
+    lines = []
+    keys = ("function", "components", "arm", "share")
+    for (function, components, arm, share), part in raw.sort(*keys).group_by(*keys, maintain_order=True):
+        mean = part.group_by("multiple").agg(pl.col("score").mean()).sort("multiple")
+        best = mean.sort("score", descending=True).row(0)
+        lost = mean.filter(pl.col("score") < 0)["multiple"].max()
+        kind = str(arm).split()[-1]
+        runs = part.filter(pl.col("multiple") == best[0])["score"]
+        at_bound = part.filter(pl.col("multiple") == 1)["score"]
+        lines.append(
+            [
+                f"{function}, {'five Gaussians' if components == 5 else 'one'}, {arm}, {100 * float(share):g} %",  # type: ignore[arg-type]
+                f"{float(part[f'gaussian {kind}'].mean()):.2f}",  # type: ignore[arg-type]
+                f"{float(part[f'collapse {kind}'].mean()):.2f}",  # type: ignore[arg-type]
+                "–" if lost is None else f"{lost:.2g}",
+                f"{best[0]:.2g}",
+                shared.spread(interval(runs), 0),
+                shared.spread(interval(at_bound), 0),
+            ]
+        )
+    head = ("curve", "Gaussian bound", "collapse", "largest β below random", "best β", "score there", "score at 1")
+    return ["All β in multiples of the bound over outcomes.", "", *shared.table(head, lines, "lr")]
+
+
+def alpha_picture(raw: pl.DataFrame) -> Figure:
+    """Return score against α, a panel a bandit and multiple."""
+    columns = list(itertools.product(raw["function"].unique(maintain_order=True).to_list(), (0.5, 1.05)))
+    figure = Figure(figsize=(3.4 * len(columns) + 0.5, 3.6), layout="constrained")
+    for axes, (function, multiple) in zip(figure.subplots(1, len(columns), sharey=True), columns, strict=True):
+        for (share, colour), (normalize, style) in itertools.product(
+            SHARE_COLOURS.items(), (("joint", "-"), ("set", ":"))
+        ):
+            part = raw.filter(
+                (pl.col("function") == function) & (pl.col("multiple") == multiple) & (pl.col("share") == share)
+                & (pl.col("normalize") == normalize)
+            )  # fmt: skip
+            curve(axes, part, "alpha", colour, style, f"{100 * share:g} % accepted, {normalize}")
+        axes.set_title(f"{function}, β = {multiple:g} × its bound", fontsize=9)
+        axes.set_ylim(LEAST - 5, 102)
+        axes.set_xlabel("α")
+        shared.bare(axes)
+    figure.axes[0].set_ylabel("score")
+    shared.legend_below(figure, 3)
+    return figure
+
+
+def alpha_table(raw: pl.DataFrame) -> list[str]:
+    """Return the best α of every curve beside one half."""
+    lines = []
+    keys = ("function", "multiple", "share", "normalize")
+    for (function, multiple, share, normalize), part in raw.sort(*keys).group_by(*keys, maintain_order=True):
+        mean = part.group_by("alpha").agg(pl.col("score").mean()).sort("score", descending=True)
+        best = mean["alpha"][0]
+        runs = [interval(part.filter(pl.col("alpha") == a)["score"]) for a in (0.5, best)]
+        name = f"{function}, {multiple:g} × bound, {100 * float(share):g} %, {normalize}"  # type: ignore[arg-type]
+        lines.append([name, shared.spread(runs[0], 0), f"{best:g}", shared.spread(runs[1], 0)])
+    return shared.table(("curve", "score at α = ½", "best α", "score there"), lines, "lr")
+
+
+def fixed_beta(raw: pl.DataFrame) -> pl.DataFrame:
+    """Return runs 0 to 4 at the β that did best at a share of one half in runs 5 to 9; `oracle`: the best for each."""
+    named = raw.with_columns(
+        weight=pl.when(pl.col("setting").str.contains("reject_mass"))
+        .then(pl.lit(list(WEIGHTS)[2]))
+        .when(pl.col("setting").str.contains('"set"'))
+        .then(pl.lit("set"))
+        .otherwise(pl.lit("joint")),
+        asked=pl.col("setting").str.json_path_match("$.beta").cast(pl.Float64),
+    )
+    by = ("function", "kind", "weight")
+    tried = named.filter((pl.col("seed") >= 5) & (pl.col("share") == 0.5))
+    mean = tried.group_by(*by, "asked").agg(pl.col("score").mean()).sort("score", descending=True)
+    chosen = mean.group_by(*by, maintain_order=True).first().select(*by, chosen="asked")
+    kept = named.filter(pl.col("seed") < 5).join(chosen, on=list(by))
+    best = kept.group_by(*by, "share", "asked").agg(pl.col("score").mean())
+    best = best.group_by(*by, "share").agg(oracle=pl.col("score").max())
+    return kept.filter(pl.col("asked") == pl.col("chosen")).join(best, on=[*by, "share"])
+
+
+def weight_picture(table: pl.DataFrame) -> Figure:
+    """Return score against share for each normalisation, at its one β."""
+    columns = table.select("function", "kind").unique(maintain_order=True).sort("function", "kind").rows()
+    figure = Figure(figsize=(3.4 * len(columns) + 0.5, 3.6), layout="constrained")
+    grid = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
+    for axes, (function, kind) in zip(grid, columns, strict=True):
+        for weight, colour in zip(WEIGHTS, (BLUE, ORANGE, GREEN), strict=True):
+            part = table.filter(
+                (pl.col("function") == function) & (pl.col("kind") == kind) & (pl.col("weight") == weight)
+            )
+            curve(axes, part, "share", colour, label=weight)
+        axes.set_title(f"{function}, imbalance by {kind}", fontsize=9)
+        axes.set_ylim(LEAST - 5, 102)
+        axes.set_xlabel("accepted share of the labels")
+        shared.bare(axes)
+    grid[0].set_ylabel("score at the one β")
+    shared.legend_below(figure, 3)
+    return figure
+
+
+def weight_table(table: pl.DataFrame) -> list[str]:
+    """Return the scores at the one β, and what the best β of each share would give."""
+    lines = []
+    keys = ("function", "kind", "weight")
+    for (function, kind, weight), part in table.sort(*keys).group_by(*keys, maintain_order=True):
+        cells = [f"{function}, by {kind}, {weight}", f"{part['chosen'][0]:g}"]
+        for share in SHARES:
+            runs = part.filter(pl.col("share") == share)
+            cells.append(f"{runs['score'].mean():.0f} / {runs['oracle'][0]:.0f}")
+        lost = part.group_by("share").agg(gap=pl.col("oracle").first() - pl.col("score").mean())["gap"].mean()
+        lines.append([*cells, f"{lost:.0f}"])
+    head = ("curve", "β", *(f"{100 * share:g} %" for share in SHARES), "mean loss")
+    tried = ", ".join(f"{beta:g}" for beta in BETAS)
+    note = f"Score at the one β / at the best of {tried} for that share; the mean of the difference."
+    return [note, "", *shared.table(head, lines, "lr")]
+
+
+def labels_picture(raw: pl.DataFrame) -> Figure:
+    """Return score against the share of rows that keep their labels."""
+    functions = raw["function"].unique(maintain_order=True).to_list()
+    figure = Figure(figsize=(4.6 * len(functions) + 0.5, 4), layout="constrained")
+    for axes, function in zip(figure.subplots(1, len(functions), squeeze=False)[0], functions, strict=True):
+        for arm, (colour, style) in LOOKS.items():
+            part = raw.filter((pl.col("function") == function) & (pl.col("arm") == arm))
+            curve(axes, part, "coverage", colour, style, arm)
+        axes.set_xscale("log")
+        axes.set_xticks(FRACTIONS, [f"{100 * each:g}" for each in FRACTIONS])
+        axes.set_xlabel("labels, % of 20,000 rows")
+        axes.set_ylim(LEAST - 5, 102)
+        axes.set_title(function, fontsize=10)
+        shared.bare(axes)
+    figure.axes[0].set_ylabel("score")
+    shared.legend_below(figure, 5)
+    return figure
+
+
+def labels_table(raw: pl.DataFrame) -> list[str]:
+    """Return the score at every number of labels, and the area under the curve over the logarithm of it."""
+    lines = []
+    for function, arm in itertools.product(raw["function"].unique(maintain_order=True).to_list(), ARMS):
+        part = raw.filter((pl.col("function") == function) & (pl.col("arm") == arm))
+        cells = [f"{function}, {arm}"]
+        for fraction in FRACTIONS:
+            cells.append(shared.spread(interval(part.filter(pl.col("coverage") == fraction)["score"]), 0))
+        lines.append([*cells, shared.spread(interval(areas(part)), 0)])
+    return shared.table(("learner", *(f"{100 * f:g} %" for f in FRACTIONS), "area"), lines, "lr")
+
+
+def areas(part: pl.DataFrame) -> pl.Series:
+    """Return each run's mean score over the logarithm of the number of labels."""
+    wide = part.sort("coverage").group_by("seed", maintain_order=True).agg("coverage", "score")
+    return pl.Series(
+        [
+            float(np.trapezoid(score, np.log(coverage)) / np.log(coverage[-1] / coverage[0]))
+            for coverage, score in zip(wide["coverage"].to_list(), wide["score"].to_list(), strict=True)
+        ]
+    )
+
+
+def references_table(raw: pl.DataFrame, labels: pl.DataFrame) -> list[str]:
+    """Return the score of every arm by the reference it starts from; the filters need none."""
+    references = raw["from"].unique(maintain_order=True).to_list()
+    lines = []
+    keys = ("function", "arm", "setting")
+    for (function, arm, setting), part in raw.group_by(*keys, maintain_order=True):
+        multiple = pl.Series([str(setting)]).str.json_path_match("$.multiple")[0]
+        name = f"{function}, {arm}" + (f", {multiple} × bound" if multiple else "")
+        scores = [part.filter(pl.col("from") == each)["score"] for each in references]
+        lines.append([name, *(shared.spread(interval(each), 0) for each in scores)])
+    for function, arm in itertools.product(raw["function"].unique(maintain_order=True).to_list(), FILTERS):
+        full = labels.filter((pl.col("function") == function) & (pl.col("arm") == arm) & (pl.col("coverage") == 1.0))
+        if len(full):
+            lines.append(
+                [f"{function}, {arm}", shared.spread(interval(full["score"]), 0), *["same"] * (len(references) - 1)]
+            )
+    return shared.table(("learner", *map(str, references)), lines, "lr")
+
+
+if __name__ == "__main__":
+    shared.script(main)
