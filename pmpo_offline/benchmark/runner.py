@@ -233,7 +233,7 @@ class Local:
         # The dataset's own share, or none, is left as it is.
         balance = condition.balance if isinstance(imbalance, float) else None
         if is_built(name, home):
-            return data.load_dataset(name, imbalance=imbalance, balance=balance, noise=noise, home=home)
+            return data.load_dataset(name, imbalance=imbalance, balance=balance, noise=noise, verify=True, home=home)
         share = None if imbalance == "collected" else imbalance
         dataset = build_dataset(
             name, imbalance=share, balance=balance, noise=noise, home=home, workers=self.plan.workers

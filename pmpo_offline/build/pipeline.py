@@ -122,7 +122,13 @@ def build(spec: Spec, target: Target) -> Dataset:
         if spec.raw and not target.overwrite and (found := _stored(spec, target)):
             return found
         metadata, tables = _labelled(spec, spec.read(folder), folder)
-        data.write(directory, metadata, tables, form=target.format, overwrite=target.overwrite)
+        try:
+            data.write(directory, metadata, tables, form=target.format, overwrite=target.overwrite)
+        except UserError:
+            # Another process may have built it from the same source meanwhile.
+            if not target.overwrite and (found := _stored(spec, target)):
+                return found
+            raise
     return data.load_dataset(spec.id, home=target.home)
 
 

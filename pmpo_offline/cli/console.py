@@ -84,7 +84,7 @@ def parse_value(text: str) -> Any:
     import tomllib  # here, so that --help does not import it
 
     text = text.strip()
-    with contextlib.suppress(tomllib.TOMLDecodeError):
+    with contextlib.suppress(tomllib.TOMLDecodeError, RecursionError):
         parsed = tomllib.loads(f"value = {text}")["value"]
         if isinstance(parsed, bool | int | float):
             return parsed

@@ -218,7 +218,10 @@ def verify(name: Name, home: Home = None, json: Json = False) -> None:
     require_built(name, home)
     with working():
         problems = data.verify(name, home)
-    show({"ok": not problems, "problems": problems}, json, lambda _: print("\n".join(problems) or f"{name}: sound"))
+    sealed = data.is_sealed(data.resolve(name, home))
+    sound = f"{name}: sound" + ("" if sealed else " (dataset.json itself has no hash: an earlier version wrote it)")
+    found = {"ok": not problems, "problems": problems, "sealed": sealed}
+    show(found, json, lambda _: print("\n".join(problems) or sound))
     if problems:
         raise typer.Exit(1)
 

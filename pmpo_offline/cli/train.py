@@ -63,7 +63,8 @@ def train(
         from pmpo_offline.data import load_dataset
         from pmpo_offline.training.run import Run, train_run
 
-        dataset = load_dataset(name, home=home) if is_built(name, home) else build_dataset(name, home=home)
+        built = is_built(name, home)
+        dataset = load_dataset(name, verify=True, home=home) if built else build_dataset(name, home=home)
         run = Run(dataset, algo, chosen, seed, steps, model, shuffle_labels)
         place = output or _place(run)
         record = train_run(run, place, home)

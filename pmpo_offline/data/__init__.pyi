@@ -34,6 +34,7 @@ from .schema import transitions_schema as transitions_schema
 from .storage import Format as Format
 from .storage import dataset_path as dataset_path
 from .storage import home as home
+from .storage import is_sealed as is_sealed
 from .storage import is_stored as is_stored
 from .storage import read_metadata as read_metadata
 from .storage import resolve as resolve

@@ -7,7 +7,7 @@ score is NaN, so that arithmetic needs no masks.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -118,6 +118,22 @@ def hash_tables(tables: Mapping[str, pa.Table]) -> str:
                     yield json.dumps(flat.tolist()).encode() if flat.dtype == object else flat.tobytes()
 
     return hash_bytes(content())
+
+
+def same_memory(tables: Mapping[str, pa.Table], others: Mapping[str, pa.Table], but: Collection[str]) -> bool:
+    """Return whether tables have the same columns in the same memory, `but` for some columns which may differ."""
+
+    def places(table: pa.Table) -> dict[str, list[Any]]:
+        return {
+            name: [
+                (chunk.offset, len(chunk), [buffer and buffer.address for buffer in chunk.buffers()])
+                for chunk in table.column(name).chunks
+            ]
+            for name in table.column_names
+            if name not in but
+        }
+
+    return tables.keys() == others.keys() and all(places(tables[name]) == places(others[name]) for name in tables)
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -14,9 +14,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pmpo_offline.data import columns
+from pmpo_offline.data.checks import schema_problems
+from pmpo_offline.data.columns import hash_tables
 from pmpo_offline.data.labels import Labelling, label_tables
 from pmpo_offline.data.schema import Balance, LabelRule, Metadata, ScoreRule
-from pmpo_offline.data.storage import file_problems, read_metadata, read_tables, resolve, schema_problems
+from pmpo_offline.data.storage import file_problems, read_metadata, read_tables, resolve
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, unknown
 from pmpo_offline.runtime.hashing import hash_bytes
 from pmpo_offline.runtime.random_words import random_words
@@ -32,6 +34,7 @@ _BLOCK = 64
 """Steps drawn at once, to pay for the start of a random stream and the copy to the device once."""
 _STORED = ("action", "reward", "terminated", "truncated", "score", "label")
 """Columns that `Rows` holds as they are stored."""
+_LABELS = ["score", "label"]
 _HASHED = ("prompt", "completion", "score", "label", "prompt_id", "split")
 
 
@@ -45,6 +48,8 @@ class Dataset:
     """Transitions, or responses."""
     episodes: pa.Table | None = None
     candidates: pa.Table | None = None
+    stored: Mapping[str, pa.Table] = field(default_factory=dict, repr=False)
+    """The tables as they were opened at `path`: of their rows, `metadata.files` has the hashes."""
 
     def __len__(self) -> int:
         """Return the number of rows of `table`."""
@@ -126,7 +131,13 @@ class Dataset:
         if rule != meta.label:  # a build has warned of its own rule
             done.warn(meta.id)
         changed = {"label": rule, "score": score, "noise": noise, "seed": seed} | done.described
-        return Dataset(meta.model_copy(update=changed), self.path, done.table, done.episodes, done.candidates)
+        return replace(
+            self,
+            metadata=meta.model_copy(update=changed),
+            table=done.table,
+            episodes=done.episodes,
+            candidates=done.candidates,
+        )
 
     def _balance(self, share: float | None, balance: Balance | None) -> Balance:
         """Return what is dropped for this share, given what was asked for; None: as in this dataset."""
@@ -157,16 +168,20 @@ class Dataset:
         A dataset that was built at an accepted share and one that was relabelled in memory have the same fingerprint:
         what was learned from one holds for the other.
         """
-        return columns.hash_tables({"table": self.table, **self.others})
+        return hash_tables({"table": self.table, **self.others})
 
     @cached_property
     def content_hash(self) -> str:
         """Hash of all rows, by which a run records what it was trained on; rows that are held out are included.
 
         For responses it covers the columns and how they are read (`ends`, `tokens`), the same in both forms; for
-        transitions and candidates the stored files, so that labels given in memory do not change it.
+        transitions and candidates the stored files, so that labels given in memory do not change it, or all columns
+        but scores and labels, if they are not those of the files.
         """
         parts: list[Any] = sorted((name, info.sha256) for name, info in self.metadata.files.items())
+        tables = {"transitions": self.table, **self.others}
+        if self.metadata.kind != "responses" and not columns.same_memory(tables, self.stored, but=_LABELS):
+            parts = [hash_tables({name: table.drop_columns(_LABELS) for name, table in tables.items()})]
         if self.metadata.kind == "responses":
             settings = self.metadata.provenance.settings
             content = (self.table.column(name).to_pylist() for name in _HASHED)
@@ -191,16 +206,19 @@ class Dataset:
         return last, columns.matrix(self.episodes, "final_observation")
 
 
-def open_dataset(directory: Path) -> Dataset:
-    """Open the dataset in `directory`, checking its schema version, the sizes of its files and its columns."""
+def open_dataset(directory: Path, *, verify: bool = False) -> Dataset:
+    """Open the dataset in `directory`, checking its schema version, the sizes of its files and its columns.
+
+    With `verify`, the hash of every file too.
+    """
     metadata = read_metadata(directory)
-    if wrong := file_problems(directory, metadata):
+    if wrong := file_problems(directory, metadata, hashes=verify):
         raise PmpoOfflineError(f"{directory} is damaged: {wrong[0]}; build it again with --overwrite")
     tables = read_tables(directory, metadata)
     if wrong := schema_problems(metadata, tables):
         raise PmpoOfflineError(f"{directory} is damaged: {wrong[0]}; run verify on it")
     main = tables["responses" if metadata.kind == "responses" else "transitions"]
-    return Dataset(metadata, directory, main, tables.get("episodes"), tables.get("candidates"))
+    return Dataset(metadata, directory, main, tables.get("episodes"), tables.get("candidates"), stored=tables)
 
 
 def load_dataset(
@@ -210,14 +228,18 @@ def load_dataset(
     label: str | LabelRule | None = None,
     noise: float | None = None,
     balance: Balance | None = None,
+    verify: bool = False,
     home: Path | None = None,
 ) -> Dataset:
     """Open a dataset by its id (in `home`, default `data.home()`) or its path; other labels are given in memory.
 
+    `verify` compares every file with the hash that was recorded when it was written, as training and benchmarks do: a
+    change in place that keeps a file's size is found by nothing else.
+
     Raises `UserError` for an unknown dataset (with near misses), another schema version, and labels that the dataset
     cannot serve; `PmpoOfflineError` for missing, truncated or malformed files.
     """
-    dataset = open_dataset(resolve(id_or_path, home))
+    dataset = open_dataset(resolve(id_or_path, home), verify=verify)
     if imbalance is None and label is None and noise is None and balance is None:
         return dataset
     return dataset.relabelled(label, imbalance, noise, balance=balance)

@@ -6,26 +6,27 @@ HDF5 form is `data.hdf5`.
 
 from __future__ import annotations
 
-import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import pyarrow as pa
 
 from pmpo_offline.data import columns, hdf5
-from pmpo_offline.data.labels import count_labels
+from pmpo_offline.data.checks import derived_problems, problems
 from pmpo_offline.data.opening import read_arrow
-from pmpo_offline.data.schema import SCHEMA_VERSION, CandidateLabels, Counts, FileInfo, Kind, Metadata, card, schemas
-from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, unknown, validated
-from pmpo_offline.runtime.files import atomic_directory, refusal
+from pmpo_offline.data.schema import SCHEMA_VERSION, FileInfo, Metadata, card, schemas
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, reason_of, unknown, validated
+from pmpo_offline.runtime.files import atomic_directory, from_json, moved_aside, recover, refusal
 from pmpo_offline.runtime.hashing import hash_file
 
 METADATA_FILE = "dataset.json"
+SEAL_FILE = "dataset.json.sha256"
+"""The hash of dataset.json, as `sha256sum --check` reads it; datasets of earlier versions have none."""
 Format = Literal["arrow", "hdf5"]
+_EDITED = "edited after it was written (its sha256 differs)"
 
 # Minari's rule (a namespace of two characters or more, a version at the end), with the namespace made compulsory and
 # every part made to begin with a letter or digit, so that no id is hidden, absolute or escapes its home.
@@ -63,6 +64,7 @@ def resolve(id_or_path: str | Path, home: Path | None = None) -> Path:
     if _ID.fullmatch(name) and is_stored(name, home):
         return dataset_path(name, home)
     path = Path(id_or_path).expanduser()
+    recover(path)
     if (path / METADATA_FILE).is_file():
         return path
     if path.is_dir():
@@ -72,7 +74,9 @@ def resolve(id_or_path: str | Path, home: Path | None = None) -> Path:
 
 def is_stored(dataset_id: str, home: Path | None = None) -> bool:
     """Return whether there is a dataset of this id; `UserError` for a malformed id or one that escapes."""
-    return (dataset_path(dataset_id, home) / METADATA_FILE).is_file()
+    path = dataset_path(dataset_id, home)
+    recover(path)
+    return (path / METADATA_FILE).is_file()
 
 
 def stored_ids(home: Path | None = None) -> list[str]:
@@ -80,6 +84,9 @@ def stored_ids(home: Path | None = None) -> list[str]:
     root = _root(home)
     found = []
     for folder, subfolders, files in os.walk(root):
+        for name in moved_aside(subfolders):
+            recover(Path(folder, name))
+            subfolders += [name] if Path(folder, name).is_dir() else []
         if METADATA_FILE in files:
             found.append(Path(folder).relative_to(root).as_posix())
             subfolders.clear()
@@ -127,7 +134,7 @@ def _cast(tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
 
 
 def _fill(partial: Path, metadata: Metadata, tables: dict[str, pa.Table], form: Format) -> Metadata:
-    """Write every file; dataset.json comes last and lists the others."""
+    """Write every file; dataset.json lists the others, and its own hash lies beside it."""
     if form == "hdf5":
         hdf5.write(partial, metadata, tables)
     else:
@@ -142,6 +149,7 @@ def _fill(partial: Path, metadata: Metadata, tables: dict[str, pa.Table], form: 
     }
     written = metadata.model_copy(update={"files": files})
     (partial / METADATA_FILE).write_text(written.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    (partial / SEAL_FILE).write_text(f"{hash_file(partial / METADATA_FILE)}  {METADATA_FILE}\n", encoding="utf-8")
     return written
 
 
@@ -149,7 +157,7 @@ def read_metadata(directory: Path) -> Metadata:
     """Read dataset.json; one line for what is missing, malformed or of another schema version."""
     path = directory / METADATA_FILE
     try:
-        content = json.loads(path.read_bytes())
+        content = from_json(path.read_bytes())
         version = content["schema_version"]
     except OSError as error:
         raise PmpoOfflineError(f"cannot read {path}: {error.strerror}") from error
@@ -167,7 +175,10 @@ def read_metadata(directory: Path) -> Metadata:
 
 
 def file_problems(directory: Path, metadata: Metadata, *, hashes: bool = False) -> list[str]:
-    """Return one line for every file that is missing, not of its recorded size or, if `hashes`, of other content."""
+    """Return one line for every file that is missing, not of its recorded size or, if `hashes`, of other content.
+
+    dataset.json is always compared with its hash, where it has one.
+    """
     found = []
     for name, info in metadata.files.items():
         path = directory / name
@@ -176,8 +187,16 @@ def file_problems(directory: Path, metadata: Metadata, *, hashes: bool = False) 
         elif (size := path.stat().st_size) != info.bytes:
             found.append(f"{name}: {size} bytes instead of {info.bytes}")
         elif hashes and hash_file(path) != info.sha256:
-            found.append(f"{name}: edited after it was written (its sha256 differs)")
+            found.append(f"{name}: {_EDITED}")
+    if is_sealed(directory):
+        seal = (directory / SEAL_FILE).read_text(encoding="utf-8", errors="replace").partition(" ")[0]
+        found += [f"{METADATA_FILE}: {_EDITED}"] if hash_file(directory / METADATA_FILE) != seal else []
     return found
+
+
+def is_sealed(directory: Path) -> bool:
+    """Return whether a dataset has the hash of its dataset.json, so that edits of it are found."""
+    return (directory / SEAL_FILE).is_file()
 
 
 def read_tables(directory: Path, metadata: Metadata) -> dict[str, pa.Table]:
@@ -193,121 +212,27 @@ def read_tables(directory: Path, metadata: Metadata) -> dict[str, pa.Table]:
 
 
 def verify(id_or_path: str | Path, home: Path | None = None) -> list[str]:
-    """Return one line for every problem of a dataset: the hash of every file, and what its tables must agree on.
+    """Return one line for every problem of a dataset: hashes, buffers, tables that disagree, labels that do not follow.
 
-    An empty list is a sound dataset. Raises `UserError` where there is no such dataset.
+    Labels and all that dataset.json says of them are derived from the scores again. An empty list is a sound dataset.
+    Raises `UserError` where there is no such dataset.
     """
     directory = resolve(id_or_path, home)
     try:
         metadata = read_metadata(directory)
         found = file_problems(directory, metadata, hashes=True)
-        return found or problems(metadata, read_tables(directory, metadata))
+        if found:
+            return found
+        tables = read_tables(directory, metadata)
+        for table in tables.values():
+            table.validate(full=True)
+        return problems(metadata, tables) or list(derived_problems(metadata, tables))
+    except pa.ArrowException as error:
+        return [f"{directory} is damaged: {reason_of(error)}"]
     except PmpoOfflineError as error:
         return [str(error)]
     except OSError as error:
         return [f"{directory} cannot be read: {error}"]
-
-
-_TABLES: dict[Kind, tuple[set[str], set[str]]] = {
-    "transitions": ({"transitions", "episodes"}, {"candidates"}),
-    "candidates": ({"transitions", "episodes", "candidates"}, set()),
-    "responses": ({"responses"}, set()),
-}
-"""Tables that a dataset of each kind must have, and may have."""
-
-
-def problems(metadata: Metadata, tables: dict[str, pa.Table]) -> list[str]:
-    """Return one line for every contradiction, the most basic first; an empty list is a sound dataset."""
-    return schema_problems(metadata, tables) or [*_content_problems(tables), *_label_problems(metadata, tables)]
-
-
-def schema_problems(metadata: Metadata, tables: dict[str, pa.Table]) -> list[str]:
-    """Return one line for every table that is missing, too many, empty or of another schema, without reading rows."""
-    required, optional = _TABLES[metadata.kind]
-    if missing := required - set(tables):
-        return [f"kind {metadata.kind!r} lacks the table {', '.join(sorted(missing))}"]
-    if excess := set(tables) - required - optional:
-        return [f"kind {metadata.kind!r} has no table {', '.join(sorted(excess))}"]
-    try:
-        expected = schemas(tables)
-    except (KeyError, AttributeError):
-        return ["transitions: observation and action must be fixed-size lists of float32"]
-    found = []
-    for name, schema in expected.items():
-        if not tables[name].schema.equals(schema):
-            types = {field.name: field.type for field in tables[name].schema}
-            wrong = [field.name for field in schema if types.get(field.name) != field.type]
-            found.append(f"{name}: columns {', '.join(wrong) or 'are out of order or too many'} differ from the schema")
-        elif not tables[name].num_rows:
-            found.append(f"{name}: no rows")
-    return found
-
-
-def _content_problems(tables: dict[str, pa.Table]) -> Iterator[str]:
-    """Check that every value is there and finite, that episodes tile the rows, and that candidates belong to rows."""
-    for name, table in tables.items():
-        for field in table.schema:
-            if field.name not in ("score", "label") and table.column(field.name).null_count:
-                yield f"{name}.{field.name}: holds nulls"
-            elif pa.types.is_fixed_size_list(field.type) and not np.isfinite(columns.matrix(table, field.name)).all():
-                yield f"{name}.{field.name}: holds NaN or infinite values"
-    if "episodes" in tables:
-        yield from _episode_problems(tables["transitions"], tables["episodes"])
-    if "candidates" in tables:
-        row = columns.vector(tables["candidates"], "row")
-        try:
-            columns.states_and_width(tables["candidates"])
-            if row[0] < 0 or row[-1] >= tables["transitions"].num_rows:
-                yield "candidates.row: points outside transitions"
-        except UserError as error:
-            yield str(error)
-
-
-def _episode_problems(steps: pa.Table, episodes: pa.Table) -> Iterator[str]:
-    start, length = columns.vector(episodes, "start"), columns.vector(episodes, "length").astype(np.int64)
-    if (length < 1).any() or length.sum() != steps.num_rows or (start != np.cumsum(length) - length).any():
-        yield f"episodes: start and length do not tile the {steps.num_rows} rows of transitions"
-        return
-    episode = np.repeat(np.arange(episodes.num_rows), length)
-    if (columns.vector(steps, "episode") != episode).any():
-        yield "transitions.episode: differs from the episodes of start and length"
-    if (columns.vector(steps, "step") != np.arange(steps.num_rows) - start[episode]).any():
-        yield "transitions.step: does not count each episode's rows from 0"
-    ends = columns.vector(steps, "terminated") | columns.vector(steps, "truncated")
-    ends[start + length - 1] = False
-    if ends.any():
-        yield f"transitions: row {int(ends.argmax())} is terminated or truncated before the end of its episode"
-
-
-def _label_problems(metadata: Metadata, tables: dict[str, pa.Table]) -> Iterator[str]:
-    """Check the counts, the shares, on which the bound on β rests, and that the rows of an episode have its label."""
-    main, episodes = tables["responses" if metadata.kind == "responses" else "transitions"], tables.get("episodes")
-    for name, table in {"rows": main, "episodes": episodes}.items():
-        recorded = getattr(metadata.counts, name)
-        if table is not None and recorded != table.num_rows:
-            yield f"dataset.json: {recorded} {name}, the tables hold {table.num_rows}"
-    if metadata.candidates and "candidates" in tables:
-        yield from _count_problems("candidates ", metadata.candidates, tables["candidates"])
-    if metadata.kind == "candidates":
-        return
-    yield from _count_problems("", metadata.counts, episodes if metadata.unit == "episode" else main)
-    labels = columns.labels(main)
-    rejected, labelled = int((labels < 0).sum()), int((labels != 0).sum())
-    shares = {"labelled_reject_mass": rejected / len(labels), "reject_share": rejected / max(1, labelled)}
-    for name, value in shares.items():
-        if not np.isclose(getattr(metadata, name), value, rtol=0, atol=1e-9):
-            yield f"dataset.json: {name} {getattr(metadata, name):g}, the tables give {value:g}"
-    if metadata.unit == "episode":
-        expected = np.repeat(columns.labels(episodes), columns.vector(episodes, "length"))
-        if len(expected) == len(labels) and (expected != labels).any():
-            yield "transitions.label: differs from the label of its episode"
-
-
-def _count_problems(title: str, recorded: Counts | CandidateLabels, table: pa.Table) -> Iterator[str]:
-    found = count_labels(columns.labels(table))
-    if any(getattr(recorded, name) != count for name, count in found.items()):
-        listed = f"{recorded.accepted} accepted, {recorded.rejected} rejected, {recorded.unlabelled} unlabelled"
-        yield f"dataset.json: {title}{listed}; the tables hold {', '.join(map(str, found.values()))}"
 
 
 def _own_card(metadata: Metadata, tables: list[str], form: Format) -> str:

@@ -55,7 +55,7 @@ def evaluate_run(directory: Path, options: EvaluationOptions | None = None, home
 def _dataset(directory: Path, record: dict[str, Any], home: Path | None) -> Dataset:
     path, name = Path(record["dataset_path"]), record["dataset"]
     try:
-        dataset = load_dataset(path if path.is_dir() else name, home=home)
+        dataset = load_dataset(path if path.is_dir() else name, verify=True, home=home)
     except UserError as error:
         raise UserError(
             f"{directory} was trained on {name}, which is not at {path} ({error}); a dataset that is nowhere on disk "

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from pmpo_offline.policies.network import StackedLinear, stacked_mlp
-from pmpo_offline.runtime.errors import PmpoOfflineError
-from pmpo_offline.runtime.files import load_tensors, save_tensors
+from pmpo_offline.runtime.errors import PmpoOfflineError, reason_of
+from pmpo_offline.runtime.files import from_json, load_tensors, save_tensors
 
 _HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
 _FORMAT = "pmpo-offline mixture policy 1"
@@ -148,15 +148,24 @@ class MixturePolicy(nn.Module):
         tensors, facts = load_tensors(path)
         if facts.get("format") != _FORMAT:
             raise PmpoOfflineError(f"{path} is no policy of pmpo-offline: expected the policy.safetensors of a run")
-        shape = json.loads(facts["shape"])
-        policy = cls(
-            [0] * shape["runs"],
-            torch.zeros_like(tensors["observation_mean"]),
-            torch.ones_like(tensors["observation_std"]),
-            shape["action_dim"],
-            components=shape["components"],
-            hidden=shape["hidden"],
-            std_range=tuple(shape["std_range"]),
-        )
-        policy.load_state_dict(tensors)
+        try:
+            shape = from_json(facts["shape"])
+            layers = range(0, 2 * len(shape["hidden"]) + 1, 2)
+            stored = [tensors[f"network.{layer}.weight"].shape for layer in layers]
+            outputs = shape["components"] * (1 + 2 * shape["action_dim"])
+            # Before memory is allocated for what the fact says.
+            if [size[0::2] for size in stored] != [(shape["runs"], width) for width in (*shape["hidden"], outputs)]:
+                raise ValueError("its tensors are of other shapes than it says")
+            policy = cls(
+                [0] * shape["runs"],
+                torch.zeros_like(tensors["observation_mean"]),
+                torch.ones_like(tensors["observation_std"]),
+                shape["action_dim"],
+                components=shape["components"],
+                hidden=shape["hidden"],
+                std_range=tuple(shape["std_range"]),
+            )
+            policy.load_state_dict(tensors)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise PmpoOfflineError(f"{path} is damaged ({reason_of(error)}): train it again") from None
         return policy.eval()

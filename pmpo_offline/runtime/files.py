@@ -15,8 +15,9 @@ import json
 import math
 import os
 import shutil
+import stat
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,7 +48,10 @@ def atomic_directory(directory: Path, marker: str, what: str, overwrite: bool) -
         try:
             partial.mkdir()
             yield partial
+            mode = _mode_of_new_files(partial)
             for path in [*partial.rglob("*"), partial]:
+                if path.is_file():
+                    path.chmod(mode)
                 _flush(path)
             if directory.exists():
                 directory.rename(_replaced(directory))
@@ -57,6 +61,21 @@ def atomic_directory(directory: Path, marker: str, what: str, overwrite: bool) -
         except BaseException:  # Ctrl-C too
             _tidy(directory, partial)
             raise
+
+
+def recover(directory: Path) -> None:
+    """Bring back a folder that a writer had moved aside to replace it and was killed; wait for a writer at work."""
+    if directory.exists() or not (replaced := _replaced(directory)).exists():
+        return
+    with suppress(OSError), file_lock(directory.parent):
+        if not directory.exists():
+            replaced.rename(directory)
+
+
+def moved_aside(names: Collection[str]) -> list[str]:
+    """Return the names of folders for `recover` among the names in their parent."""
+    kept = [name.removeprefix(".").removesuffix(".replaced") for name in names if name.endswith(".replaced")]
+    return [name for name in kept if name not in names]
 
 
 @contextmanager
@@ -70,11 +89,23 @@ def atomic_file(path: Path) -> Iterator[Path]:
     # Another ending than the file's, because `glob("*.parquet")` finds hidden files.
     scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        mode = _mode_of_new_files(path.parent)
         yield scratch
+        scratch.chmod(mode)
         _flush(scratch)
         scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def _mode_of_new_files(folder: Path) -> int:
+    """Return the permissions that the umask gives a new file: some libraries write files that only we may read."""
+    probe = folder / f".mode.{os.getpid()}.tmp"
+    probe.touch()
+    try:
+        return stat.S_IMODE(probe.stat().st_mode)
+    finally:
+        probe.unlink()
 
 
 def finite(value: Any) -> Any:
@@ -95,12 +126,20 @@ def write_json(path: Path, content: Any, indent: int = 1) -> None:
 def read_json(path: Path, remedy: str = _AGAIN) -> dict[str, Any]:
     """Read a JSON object; `PmpoOfflineError` with `remedy` at its end if there is none or the file is damaged."""
     try:
-        content = json.loads(path.read_bytes())
+        content = from_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise _damaged(path, error, remedy) from None
     if not isinstance(content, dict):
         raise _damaged(path, "it holds no JSON object", remedy)
     return content
+
+
+def from_json(content: bytes | str) -> Any:
+    """Parse JSON; `ValueError` if it is malformed or nested too deeply for Python's parser."""
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
@@ -182,15 +221,19 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], **facts: str) -> Non
         raise PmpoOfflineError(f"cannot write {path}: {error}") from None
 
 
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read what `save_tensors` wrote; `PmpoOfflineError` if the file is damaged."""
+def load_tensors(path: Path, names: Collection[str] = ()) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read what `save_tensors` wrote; `PmpoOfflineError` if the file is damaged or lacks a tensor of these names."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            facts = dict(file.metadata() or {})
     except (OSError, SafetensorError) as error:
         raise _damaged(path, error) from None
+    if missing := sorted(set(names) - set(tensors)):
+        raise _damaged(path, f"it lacks {', '.join(missing)}")
+    return tensors, facts
 
 
 def _damaged(path: Path, reason: object, remedy: str = _AGAIN) -> PmpoOfflineError:

@@ -1,6 +1,6 @@
 """One training run in its own directory: resolve its settings, check what is there already, train, write run.json.
 
-<output>/run.json             kind, dataset (its path, a digest of all of it, responses' labelling), task, algorithm,
+<output>/run.json             kind, dataset (its path, a digest of all of it, its labelling), task, algorithm,
                               settings, seed, bound, metrics, identity; model and adapter, or policy, and its hash:
                               written last, so that its presence marks a finished run
 <output>/.begun               the identity of a run that is not finished
@@ -130,8 +130,9 @@ def source_of(dataset: Dataset, algorithm: AlgorithmDeclaration) -> dict[str, An
     return {
         "kind": dataset.metadata.kind,
         "dataset": dataset.metadata.id,
-        "dataset_path": str(dataset.path),
+        "dataset_path": str(dataset.path.absolute()),
         "dataset_digest": dataset.content_hash,
+        "labels": labels_of(dataset),
         "task": dataset.metadata.task,
         "algorithm": algorithm.name,
         "objective": algorithm.objective,

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from helpers.encoded import Store
+from helpers.encoded import Store, rewrite
 
 from pmpo_offline import data
 from pmpo_offline.data.exchange.readers import open_source
@@ -67,10 +67,8 @@ def test_a_dataset_that_reaches_outside_itself_is_refused(store: Store, tmp_path
         del file["return"]
         (tmp_path / "secret").write_bytes(bytes(8 * count))
         file.create_dataset("return", (count,), "f8", external=[(str(tmp_path / "secret"), 0, 8 * count)])
-    changed = data.read_metadata(path).model_dump(mode="json")
     size, sha256 = (path / "episodes.hdf5").stat().st_size, hash_file(path / "episodes.hdf5")
-    changed["files"]["episodes.hdf5"] = {"bytes": size, "sha256": sha256}
-    (path / "dataset.json").write_text(data.Metadata.model_validate(changed).model_dump_json())
+    rewrite(path, lambda content: content["files"]["episodes.hdf5"].update(bytes=size, sha256=sha256))
     with pytest.raises(PmpoOfflineError, match="/return lies in another file"):
         data.load_dataset(ID)
 
@@ -112,9 +110,7 @@ def test_lengths_that_the_file_is_too_small_for_allocate_nothing(store: Store) -
     path = store(format="hdf5").path
     with h5py.File(path / "episodes.hdf5", "a") as file:
         file["length"][0] = 2_000_000_000
-    changed = data.read_metadata(path).model_dump(mode="json")
-    changed["files"]["episodes.hdf5"]["sha256"] = hash_file(path / "episodes.hdf5")
-    (path / "dataset.json").write_text(data.Metadata.model_validate(changed).model_dump_json())
+    rewrite(path, lambda content: content["files"]["episodes.hdf5"].update(sha256=hash_file(path / "episodes.hdf5")))
     with pytest.raises(PmpoOfflineError, match=r"lengths of the episodes sum to 2,000,000,\d+, for which"):
         data.load_dataset(ID)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import stat
 import subprocess
@@ -104,9 +105,13 @@ def test_a_killed_writer_leaves_nothing_visible_and_the_next_one_tidies(
 
 def test_a_writer_killed_between_the_two_renames_of_an_overwrite_loses_nothing(home: Path, store: Store) -> None:
     path = store().path
+    for came_back in (data.stored_ids, lambda: data.load_dataset(ID), lambda: data.load_dataset(path)):
+        path.rename(path.with_name(".small-v0.replaced"))
+        assert came_back()
+        assert path.is_dir()
     path.rename(path.with_name(".small-v0.replaced"))
     with pytest.raises(UserError, match="exists already"):
-        store()  # the old dataset came back to its place
+        store()
     assert data.verify(ID) == []
     assert len(store([1, 2], overwrite=True)) == 3
 
@@ -159,6 +164,16 @@ def test_stored_dataset_is_replaced_only_with_overwrite(store: Store) -> None:
     store()
     with pytest.raises(UserError, match="exists already: use --overwrite"):
         store()
+
+
+def test_files_have_the_permissions_that_the_umask_gives(home: Path, store: Store) -> None:
+    before = os.umask(0o002)
+    try:
+        path = store(format="hdf5").path
+    finally:
+        os.umask(before)
+    modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.rglob("*") if file.is_file()}
+    assert set(modes.values()) == {0o664}, modes
 
 
 def test_what_is_no_dataset_is_never_overwritten(home: Path, make: Make) -> None:

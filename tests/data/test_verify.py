@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from helpers.encoded import Store
+from helpers.encoded import Store, rewrite
 
 from pmpo_offline import data
 from pmpo_offline.data import columns
@@ -23,12 +25,6 @@ FILES = {
     "hdf5": ["data/main_data.hdf5", "data/metadata.json", "episodes.hdf5", "candidates.hdf5", "README.md"],
 }
 CASES = [(form, name) for form, names in FILES.items() for name in names]
-
-
-def rewrite(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    content = json.loads((path / "dataset.json").read_text())
-    change(content)
-    (path / "dataset.json").write_text(json.dumps(content))
 
 
 def refused(kind: type[Exception] = PmpoOfflineError) -> str:
@@ -143,6 +139,94 @@ def test_rows_that_are_out_of_place_are_found(store: Store) -> None:
     ]
     far = columns.replace(dataset.candidates, row=pa.array(columns.vector(dataset.candidates, "row") + 8))
     assert problems(dataset.metadata, tables | {"candidates": far}) == ["candidates.row: points outside transitions"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"references": {"min": 0.0, "max": 9.0, "how": "made up", "versions": {}}},
+        {"licence": "MIT"},
+        {"seed": 7},
+        {"noise": 0.25},
+        {"task": "bandit/sphere"},
+    ],
+)
+def test_an_edited_dataset_json_is_found_and_not_opened(store: Store, change: dict[str, Any]) -> None:
+    path = store().path / "dataset.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    assert data.verify(ID) == ["dataset.json: edited after it was written (its sha256 differs)"]
+    assert "dataset.json: edited after it was written" in refused()
+
+
+def test_the_hash_of_dataset_json_is_one_that_sha256sum_checks_and_older_datasets_do_without(store: Store) -> None:
+    path = store().path
+    subprocess.run(["sha256sum", "--check", "--quiet", "dataset.json.sha256"], cwd=path, check=True)
+    assert data.is_sealed(path)
+    (path / "dataset.json.sha256").unlink()
+    assert not data.is_sealed(path)
+    assert data.verify(ID) == []
+    assert len(data.load_dataset(ID)) == 17
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda content: content.update(threshold=-3.0), "threshold -3, the tables give "),
+        (lambda content: content.update(reject_mass=0.125), "reject_mass 0.125, the tables give "),
+        (
+            lambda content: content["imbalance"].update(dropped_accepted=5),
+            "imbalance.dropped_accepted 5, the tables give",
+        ),
+        (lambda content: content["imbalance"].update(achieved=0.3), "imbalance.achieved 0.3, the tables give 0.5"),
+        (lambda content: content.update(noise=1.0), "transitions.label: differs from what label return:q0.5, noise"),
+        (lambda content: content["label"].update(value=0.9), "transitions.label: differs from what label return:q0.9"),
+        (
+            lambda content: content.update(references={"min": 1.0, "max": 1.0, "how": "", "versions": {}}),
+            "references from 1 to 1",
+        ),
+    ],
+)
+def test_what_the_scores_determine_is_derived_again(
+    store: Store, change: Callable[[dict[str, Any]], object], problem: str
+) -> None:
+    rewrite(store().path, change)
+    assert any(problem in line for line in data.verify(ID))
+
+
+@pytest.mark.parametrize("form", ["arrow", "hdf5"])
+@pytest.mark.parametrize(
+    "settings",
+    [{"noise": 0.3, "imbalance": 0.25, "seed": 3}, {"label": "advantage"}, {"label": "q_rank"}],
+)
+def test_datasets_of_every_labelling_are_sound(store: Store, form: data.Format, settings: dict[str, Any]) -> None:
+    store([20] * 8, candidates=4, format=form, **settings)
+    assert data.verify(ID) == []
+
+
+def test_a_change_in_place_is_found_where_the_content_matters(store: Store) -> None:
+    dataset = store()
+    path = dataset.path / "transitions.arrow"
+    content = path.read_bytes()
+    reward = columns.vector(dataset.table, "reward").tobytes()
+    assert content.count(reward) == 1
+    path.write_bytes(content.replace(reward, reward[::-1]))
+    assert len(data.load_dataset(ID)) == 17
+    with pytest.raises(PmpoOfflineError, match=r"transitions\.arrow: edited after it was written"):
+        data.load_dataset(ID, verify=True)
+
+
+def test_the_content_hash_is_of_the_rows_in_memory(store: Store) -> None:
+    dataset = store([3, 1, 4], candidates=4)
+    assert dataset.relabelled("success", noise=1.0).content_hash == dataset.content_hash
+    other = columns.replace(dataset.table, reward=-columns.vector(dataset.table, "reward"))
+    hashes = [
+        replace(dataset, table=other).content_hash,
+        replace(dataset, candidates=None).content_hash,
+        replace(dataset, table=other).relabelled("success").content_hash,
+        dataset.content_hash,
+    ]
+    assert len(set(hashes)) == 3
+    assert hashes[0] == hashes[2]
 
 
 def test_verifying_an_unknown_dataset_is_a_user_error(home: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ import pyarrow as pa
 from helpers.labelled import Tables, labelled
 from pmpo_offline import data
 from pmpo_offline.data import columns
+from pmpo_offline.runtime.hashing import hash_file
 
 Make = Callable[..., tuple[data.Metadata, Tables]]
 Store = Callable[..., data.Dataset]
@@ -102,3 +105,11 @@ def make(
         id=id,
         references=references,
     )
+
+
+def rewrite(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change the dataset.json of the dataset at `path`, and its hash, as somebody who knows of it would."""
+    content = json.loads((path / "dataset.json").read_text())
+    change(content)
+    (path / "dataset.json").write_text(json.dumps(content))
+    (path / "dataset.json.sha256").write_text(f"{hash_file(path / 'dataset.json')}  dataset.json\n")

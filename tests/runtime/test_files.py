@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import stat
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.runtime.files import (
@@ -18,8 +22,10 @@ from pmpo_offline.runtime.files import (
     file_lock,
     finite,
     load_arrays,
+    load_tensors,
     read_json,
     save_arrays,
+    save_tensors,
     write_json,
 )
 
@@ -132,3 +138,52 @@ def test_damaged_headers_of_arrays_are_noticed(tmp_path: Path) -> None:
         path.write_bytes(content.replace(old, new))
         with pytest.raises(PmpoOfflineError, match=r"arrays\.npz is damaged .*: delete it"):
             load_arrays(path, ["x"])
+
+
+def test_tensors_are_readable_as_the_umask_says_and_a_missing_one_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    before = os.umask(0o022)
+    try:
+        save_tensors(path, {"x": torch.zeros(2)})
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    with pytest.raises(PmpoOfflineError, match=r"a\.safetensors is damaged \(it lacks y\)"):
+        load_tensors(path, ["x", "y"])
+
+
+def test_json_that_is_nested_too_deeply_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(b'{"a":' + b"[" * 200_000 + b"]" * 200_000 + b"}")
+    with pytest.raises(PmpoOfflineError, match="nested too deeply"):
+        read_json(tmp_path / "a.json")
+
+
+def test_an_array_that_declares_more_than_is_stored_allocates_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "arrays.npz"
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (68719476736,), }"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(64))
+        archive.writestr("y.npy", b"")
+    with pytest.raises(PmpoOfflineError, match="x declares 274,877,906,944 bytes, and 64 are stored"):
+        load_arrays(path, ["x"])
+    for name in ("y", "z"):
+        with pytest.raises(PmpoOfflineError, match="is damaged"):
+            load_arrays(path, [name])
+
+
+def test_arrays_of_every_kind_come_back(tmp_path: Path) -> None:
+    kinds = {
+        "empty": np.zeros((0, 3), np.float32),
+        "number": np.array(3.5),
+        "columns": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+        "big endian": np.arange(4, dtype=">i8"),
+        "words": np.array(["", "é"]),
+        "none": np.array([], "<U1"),
+    }
+    save_arrays(tmp_path / "a.npz", kinds)
+    np.savez_compressed(tmp_path / "b.npz", **kinds)
+    for file in ("a.npz", "b.npz"):
+        for name, found in load_arrays(tmp_path / file, kinds).items():
+            assert found.dtype == kinds[name].dtype
+            assert np.array_equal(found, kinds[name])
+            assert found.shape == kinds[name].shape

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from pydantic import ValidationError
 
 from pmpo_offline.data.schema import References
 from pmpo_offline.data.storage import METADATA_FILE
+from pmpo_offline.runtime.files import from_json
 from pmpo_offline.runtime.hashing import hash_bytes, hash_file
 
 MARKER = "pmpo_offline.json"
@@ -36,7 +36,7 @@ def origin(folder: Path) -> Origin | None:
     try:
         path = folder / MARKER
         exported = path.is_file()
-        content = json.loads((path if exported else folder / METADATA_FILE).read_bytes())
+        content = from_json((path if exported else folder / METADATA_FILE).read_bytes())
         metadata = content["dataset"] if exported else content
         references = metadata["references"]
         scores = None if references is None else References.model_validate(references)

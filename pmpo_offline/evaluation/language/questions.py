@@ -22,6 +22,7 @@ from pydantic import BaseModel, Field, field_validator
 
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, validated
+from pmpo_offline.runtime.files import from_json
 from pmpo_offline.runtime.hashing import hash_json
 
 SHIPPED = Path(__file__).with_name("judge.toml")
@@ -122,7 +123,7 @@ class Answers:
             raise PmpoOfflineError(f"cannot read {path}: {error.strerror}") from None
         for line in lines:
             with suppress(ValueError, KeyError, TypeError):  # a killed writer may have left an unfinished line
-                record = json.loads(line)
+                record = from_json(line)
                 self._known[str(record["key"])] = str(record["answer"])
 
     def ask(self, questions: Sequence[Question]) -> list[str]:

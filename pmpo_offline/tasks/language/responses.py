@@ -20,7 +20,7 @@ from pmpo_offline.declarations import catalog
 from pmpo_offline.policies.language import LanguageModel
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError
-from pmpo_offline.runtime.files import load_arrays, save_arrays
+from pmpo_offline.runtime.files import from_json, load_arrays, save_arrays
 from pmpo_offline.tasks.language.sampling import SamplingSpec, draw
 
 CHUNK = 64
@@ -133,7 +133,7 @@ def read_shipped(path: Path) -> tuple[Responses, dict[str, str]]:
     """Read a shipped file; `PmpoOfflineError` if it is damaged."""
     try:
         table = pq.read_table(path)
-        facts: dict[str, str] = json.loads(table.schema.metadata[_FACTS])
+        facts: dict[str, str] = from_json(table.schema.metadata[_FACTS])
         per_prompt = int(facts.pop("per_prompt"))
         prompt, completion = (np.array(table[name].to_pylist()) for name in ("prompt", "completion"))
         ended = table["ended"].to_numpy()

@@ -31,7 +31,7 @@ from pmpo_offline.training.language.checkpoints import checkpoints_in, last_comp
 from pmpo_offline.training.language.config import PASSED_ON, LanguageSettings, ResponseConfig
 from pmpo_offline.training.language.responses import check_held_out, take_split
 from pmpo_offline.training.language.trainer import ResponseTrainer
-from pmpo_offline.training.run import claim, finished, labels_of, source_of, write_record
+from pmpo_offline.training.run import claim, finished, source_of, write_record
 from pmpo_offline.training.shuffle import check_control, identified
 
 
@@ -161,7 +161,6 @@ def train_language(
     history = [line for line in trainer.state.log_history if "loss" in line]
     record = {
         **source_of(dataset, algorithm),
-        "labels": labels_of(dataset),
         "settings": trainer.settings,
         "training": hyper.model_dump(),
         "seed": seed,

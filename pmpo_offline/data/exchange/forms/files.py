@@ -22,6 +22,7 @@ import pyarrow as pa
 from pmpo_offline.data.exchange.forms.rows import Row
 from pmpo_offline.data.opening import open_parquet
 from pmpo_offline.runtime.errors import UserError, reason_of
+from pmpo_offline.runtime.files import from_json
 
 KINDS: Mapping[str, tuple[str, ...]] = {
     "Parquet": (".parquet",),
@@ -237,7 +238,7 @@ def _arrow(source: _File) -> Iterator[Row]:
 
 
 def _batches(source: _File, batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[Row]:
-    said = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    said = from_json((schema.metadata or {}).get(b"huggingface", b"{}"))
     classes = class_names(said.get("info", {}).get("features", {}))
     _unique(schema.names, source)
     rows = (values for batch in batches for values in batch.to_pylist())

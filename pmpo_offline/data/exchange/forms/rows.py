@@ -125,7 +125,7 @@ class Row(NamedTuple):
     def _parsed(self, name: str, text: str) -> Any:
         try:
             return json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             pass
         try:
             return ast.literal_eval(text.strip())

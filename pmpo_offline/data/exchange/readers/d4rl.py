@@ -13,7 +13,6 @@ infos and metadata are ignored.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,7 @@ from pmpo_offline.data.exchange.readers.flat import SUCCESS, Flat, Kind
 from pmpo_offline.data.exchange.readers.source import Candidate, Environment, Reader, Recorded, Source
 from pmpo_offline.data.schema import References
 from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.runtime.files import from_json
 
 _NEEDED: dict[str, Kind] = {
     "observations": "matrix",
@@ -75,7 +75,7 @@ def _recorded_references(flat: Flat) -> References | None:
         return None
     how = f"of {said.get('id', 'the dataset')}, from which {flat.path.name} was exported"
     try:
-        versions = json.loads(said.get("ref_versions", "{}"))
+        versions = from_json(said.get("ref_versions", "{}"))
         return References(
             min=float(said["ref_min_score"]), max=float(said["ref_max_score"]), how=how, versions=versions
         )

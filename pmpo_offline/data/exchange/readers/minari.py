@@ -11,7 +11,6 @@ observation of an episode is its final observation. `success`, an attribute of t
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
@@ -32,6 +31,7 @@ from pmpo_offline.data.exchange.readers.spaces import Leaf, leaves
 from pmpo_offline.data.schema import References
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.runtime.files import from_json
 
 _NEEDED = ("observation_space", "action_space", "total_episodes", "data_format")
 
@@ -72,7 +72,7 @@ def _source(given: Candidate) -> Source:
 def _metadata(folder: Path) -> dict[str, Any]:
     path = folder / METADATA
     try:
-        said = json.loads(path.read_bytes())
+        said = from_json(path.read_bytes())
         if not isinstance(said, dict):
             raise ValueError("it holds no JSON object")
     except (OSError, ValueError) as error:
@@ -93,7 +93,7 @@ def _references(said: dict[str, Any], name: str) -> References | None:
 def _environment(spec: Any) -> Environment | None:
     """Return what the specification says; the environment is never made."""
     try:
-        said = json.loads(spec)
+        said = from_json(spec)
         plain = not said.get("kwargs") and not said.get("additional_wrappers")
         return Environment(str(said["id"]), plain, said.get("max_episode_steps"))
     except (TypeError, ValueError, KeyError, AttributeError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -22,6 +21,7 @@ from pmpo_offline.data.exchange.readers import minari_folder
 from pmpo_offline.data.opening import open_hdf5
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError, reason_of
+from pmpo_offline.runtime.files import from_json
 
 Array = NDArray[Any]
 Keys = tuple[str | int, ...]
@@ -144,5 +144,5 @@ def _from_arrow(folder: Path, form: str, index: int) -> Episode:
         return values if path[0] in ("observations", "infos") else values[:-1]
 
     said = place / METADATA
-    attributes = json.loads(said.read_bytes()) if said.is_file() else {}
+    attributes = from_json(said.read_bytes()) if said.is_file() else {}
     return Episode(f"episode {index}", array, attributes.get)

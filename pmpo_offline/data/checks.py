@@ -1,0 +1,160 @@
+"""What the tables of a dataset must agree on, with one another and with dataset.json; a line for each contradiction."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pmpo_offline.data import columns
+from pmpo_offline.data.labels import Labelling, count_labels, label_tables
+from pmpo_offline.data.schema import CandidateLabels, Counts, Kind, Metadata, schemas
+from pmpo_offline.runtime.errors import UserError
+
+_TABLES: dict[Kind, tuple[set[str], set[str]]] = {
+    "transitions": ({"transitions", "episodes"}, {"candidates"}),
+    "candidates": ({"transitions", "episodes", "candidates"}, set()),
+    "responses": ({"responses"}, set()),
+}
+"""Tables that a dataset of each kind must have, and may have."""
+
+
+def problems(metadata: Metadata, tables: dict[str, pa.Table]) -> list[str]:
+    """Return one line for every contradiction, the most basic first; an empty list is a sound dataset."""
+    return schema_problems(metadata, tables) or [*_content_problems(tables), *_label_problems(metadata, tables)]
+
+
+def schema_problems(metadata: Metadata, tables: dict[str, pa.Table]) -> list[str]:
+    """Return one line for every table that is missing, too many, empty or of another schema, without reading rows."""
+    required, optional = _TABLES[metadata.kind]
+    if missing := required - set(tables):
+        return [f"kind {metadata.kind!r} lacks the table {', '.join(sorted(missing))}"]
+    if excess := set(tables) - required - optional:
+        return [f"kind {metadata.kind!r} has no table {', '.join(sorted(excess))}"]
+    try:
+        expected = schemas(tables)
+    except (KeyError, AttributeError):
+        return ["transitions: observation and action must be fixed-size lists of float32"]
+    found = []
+    for name, schema in expected.items():
+        if not tables[name].schema.equals(schema):
+            types = {field.name: field.type for field in tables[name].schema}
+            wrong = [field.name for field in schema if types.get(field.name) != field.type]
+            found.append(f"{name}: columns {', '.join(wrong) or 'are out of order or too many'} differ from the schema")
+        elif not tables[name].num_rows:
+            found.append(f"{name}: no rows")
+    return found
+
+
+def _content_problems(tables: dict[str, pa.Table]) -> Iterator[str]:
+    """Check that every value is there and finite, that episodes tile the rows, and that candidates belong to rows."""
+    for name, table in tables.items():
+        for field in table.schema:
+            if field.name not in ("score", "label") and table.column(field.name).null_count:
+                yield f"{name}.{field.name}: holds nulls"
+            elif pa.types.is_fixed_size_list(field.type) and not np.isfinite(columns.matrix(table, field.name)).all():
+                yield f"{name}.{field.name}: holds NaN or infinite values"
+    if "episodes" in tables:
+        yield from _episode_problems(tables["transitions"], tables["episodes"])
+    if "candidates" in tables:
+        row = columns.vector(tables["candidates"], "row")
+        try:
+            columns.states_and_width(tables["candidates"])
+            if row[0] < 0 or row[-1] >= tables["transitions"].num_rows:
+                yield "candidates.row: points outside transitions"
+        except UserError as error:
+            yield str(error)
+
+
+def _episode_problems(steps: pa.Table, episodes: pa.Table) -> Iterator[str]:
+    start, length = columns.vector(episodes, "start"), columns.vector(episodes, "length").astype(np.int64)
+    if (length < 1).any() or length.sum() != steps.num_rows or (start != np.cumsum(length) - length).any():
+        yield f"episodes: start and length do not tile the {steps.num_rows} rows of transitions"
+        return
+    episode = np.repeat(np.arange(episodes.num_rows), length)
+    if (columns.vector(steps, "episode") != episode).any():
+        yield "transitions.episode: differs from the episodes of start and length"
+    if (columns.vector(steps, "step") != np.arange(steps.num_rows) - start[episode]).any():
+        yield "transitions.step: does not count each episode's rows from 0"
+    ends = columns.vector(steps, "terminated") | columns.vector(steps, "truncated")
+    ends[start + length - 1] = False
+    if ends.any():
+        yield f"transitions: row {int(ends.argmax())} is terminated or truncated before the end of its episode"
+
+
+def _label_problems(metadata: Metadata, tables: dict[str, pa.Table]) -> Iterator[str]:
+    """Check the counts, the shares, on which the bound on β rests, and that the rows of an episode have its label."""
+    main, episodes = tables["responses" if metadata.kind == "responses" else "transitions"], tables.get("episodes")
+    for name, table in {"rows": main, "episodes": episodes}.items():
+        recorded = getattr(metadata.counts, name)
+        if table is not None and recorded != table.num_rows:
+            yield f"dataset.json: {recorded} {name}, the tables hold {table.num_rows}"
+    if metadata.candidates and "candidates" in tables:
+        yield from _count_problems("candidates ", metadata.candidates, tables["candidates"])
+    if metadata.kind == "candidates":
+        return
+    yield from _count_problems("", metadata.counts, episodes if metadata.unit == "episode" else main)
+    labels = columns.labels(main)
+    rejected, labelled = int((labels < 0).sum()), int((labels != 0).sum())
+    shares = {"labelled_reject_mass": rejected / len(labels), "reject_share": rejected / max(1, labelled)}
+    for name, value in shares.items():
+        if not np.isclose(getattr(metadata, name), value, rtol=0, atol=1e-9):
+            yield f"dataset.json: {name} {getattr(metadata, name):g}, the tables give {value:g}"
+    if metadata.unit == "episode":
+        expected = np.repeat(columns.labels(episodes), columns.vector(episodes, "length"))
+        if len(expected) == len(labels) and (expected != labels).any():
+            yield "transitions.label: differs from the label of its episode"
+
+
+def _count_problems(title: str, recorded: Counts | CandidateLabels, table: pa.Table) -> Iterator[str]:
+    found = count_labels(columns.labels(table))
+    if any(getattr(recorded, name) != count for name, count in found.items()):
+        listed = f"{recorded.accepted} accepted, {recorded.rejected} rejected, {recorded.unlabelled} unlabelled"
+        yield f"dataset.json: {title}{listed}; the tables hold {', '.join(map(str, found.values()))}"
+
+
+def derived_problems(metadata: Metadata, tables: Mapping[str, pa.Table]) -> Iterator[str]:
+    """Derive the labels, and what dataset.json says of them, from the scores again; yield one line for each difference.
+
+    Beyond `problems`, which every dataset passes before it is written. Rows that were dropped for a share are not there
+    to derive its labels from.
+    """
+    if metadata.references and not metadata.references.min < metadata.references.max < math.inf:
+        yield f"dataset.json: references from {metadata.references.min:g} to {metadata.references.max:g}"
+    main, episodes = tables.get("responses", tables.get("transitions")), tables.get("episodes")
+    if episodes is not None:
+        rewards = columns.vector(main, "reward").astype(np.float64)
+        sums = np.add.reduceat(rewards, columns.vector(episodes, "start"))
+        if not np.allclose(columns.vector(episodes, "return"), sums, rtol=1e-6, atol=1e-6):
+            yield "episodes.return: differs from the sum of the rewards"
+    if metadata.imbalance.drops_rows:
+        return
+    labelling = Labelling(metadata.label, metadata.imbalance.asked, metadata.noise, metadata.seed)
+    try:
+        done = label_tables(main, episodes, labelling, tables.get("candidates"))
+    except UserError as error:
+        yield f"dataset.json: its labels cannot be derived again: {error}"
+        return
+    for name, table in done.tables.items():
+        if (columns.labels(table) != columns.labels(tables[name])).any():
+            yield f"{name}.label: differs from what label {metadata.label}, noise, balance and seed make of the scores"
+    for name, value in done.described.items():
+        yield from _differences(f"dataset.json: {name}", _plain(getattr(metadata, name)), _plain(value))
+
+
+def _plain(value: Any) -> Any:
+    return value.model_dump() if hasattr(value, "model_dump") else value
+
+
+def _differences(where: str, recorded: Any, derived: Any) -> Iterator[str]:
+    if isinstance(recorded, dict) and isinstance(derived, dict):
+        for name in recorded:
+            yield from _differences(f"{where}.{name}", recorded[name], derived[name])
+    elif isinstance(recorded, float) and isinstance(derived, float):
+        if not math.isclose(recorded, derived, rel_tol=1e-9, abs_tol=1e-9):
+            yield f"{where} {recorded:g}, the tables give {derived:g}"
+    elif recorded != derived:
+        yield f"{where} {recorded}, the tables give {derived}"
