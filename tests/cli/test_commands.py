@@ -166,7 +166,7 @@ def test_show_states_counts_shares_and_bounds(built, capsys, by_path):
     # (1 - alpha) w_r / P_r with w_r = P_r for "joint", 1 for "set".
     assert shown["beta_min"]["accept_reject"] == pytest.approx({"joint": 0.5, "set": 0.5 / 0.75})
     assert shown["beta_min"]["reject"] == pytest.approx({"joint": 1.0, "set": 1 / 0.75})
-    assert shown["files"].keys() == {path.name for path in built.iterdir()} - {"dataset.json"}
+    assert shown["files"].keys() == {path.name for path in built.iterdir()} - {"dataset.json", "dataset.json.sha256"}
 
 
 def test_show_for_people(built, capsys):
@@ -181,7 +181,7 @@ def test_show_for_people(built, capsys):
 
 def test_verify_finds_an_edited_file(built, capsys):
     assert run(["verify", "test/small-v0", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"ok": True, "problems": []}
+    assert json.loads(capsys.readouterr().out) == {"ok": True, "problems": [], "sealed": True}
     path = built / "transitions.arrow"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
