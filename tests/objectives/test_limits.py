@@ -22,6 +22,9 @@ LABELS = {
     "each at its own rate": (LABELLED * GOOD, LABELLED * BAD),
     "accepts dropped": (0.1 * GOOD, BAD),
     "flipped": (0.8 * GOOD + 0.2 * BAD, 0.2 * GOOD + 0.8 * BAD),
+    "flipped, then accepts dropped": (0.3 * (0.8 * GOOD + 0.2 * BAD), 0.2 * GOOD + 0.8 * BAD),
+    "weighted": (3 * GOOD * LABELLED, (1 + LABELLED) * BAD),  # a row's weight counts like that many rows
+    "rejects alone": (0 * GOOD, BAD),
 }
 
 
@@ -51,20 +54,60 @@ def test_training_ends_at_the_limit_policy(labels: str, normalize: str):
         torch.testing.assert_close(ascent(coefficient), limit_policy(coefficient), atol=1e-4, rtol=0)
 
 
+def support(policy: Tensor) -> int:
+    return int((policy > 1e-6).sum())
+
+
 @pytest.mark.parametrize("normalize", ["joint", "set"])
-def test_below_the_second_threshold_one_outcome_is_left_and_above_it_ever_more(normalize: str):
-    accept, reject = LABELS["all labelled"]
+@pytest.mark.parametrize("labels", LABELS)
+def test_below_the_second_threshold_one_outcome_is_left_and_above_it_ever_more(labels: str, normalize: str):
+    accept, reject = LABELS[labels]
     threshold = beta_collapse(0.2, shares(accept, reject), normalize)
-    assert 0 < threshold < beta_min(0.2, float(REFERENCE @ reject), normalize)
+    assert threshold > 0
 
-    def support(beta: float) -> int:
-        end = ascent(coefficients(REFERENCE, accept, reject, alpha=0.2, beta=beta, normalize=normalize))
-        return int((end > 1e-6).sum())
+    def end(beta: float) -> Tensor:
+        return ascent(coefficients(REFERENCE, accept, reject, alpha=0.2, beta=beta, normalize=normalize), 5_000)
 
-    assert support(0.9 * threshold) == 1
-    supports = [support(threshold + above) for above in (0.02, 0.1, 0.2, 0.4)]
+    assert support(end(0.9 * threshold)) == 1
+    supports = [support(end(threshold + above)) for above in (0.02, 0.1, 0.2, 0.4)]
     assert supports == sorted(supports)
     assert supports[-1] > 3
+
+
+@pytest.mark.parametrize("normalize", ["joint", "set"])
+def test_the_three_regimes(normalize: str):
+    """Between the thresholds rejected outcomes vanish and several accepted ones are left; above both, all are left."""
+    accept, reject = LABELS["all labelled"]
+    bound = beta_min(0.2, float(REFERENCE @ reject), normalize)
+    threshold = beta_collapse(0.2, shares(accept, reject), normalize)
+    assert 0 < threshold < bound
+    between, above = (
+        ascent(coefficients(REFERENCE, accept, reject, alpha=0.2, beta=beta, normalize=normalize), 5_000)
+        for beta in (0.3 * threshold + 0.7 * bound, 1.1 * bound)
+    )
+    assert support(between * BAD) == 0
+    assert 3 < support(between) < support(above) == K
+
+
+def test_the_sum_of_the_coefficients_is_what_weighted_rows_give():
+    """The loss itself, with weights: its gradient on the logits is C pi(y) - c(y)."""
+    weights = 1 + 2 * torch.rand(64, generator=CHANCE, dtype=torch.float64)
+    outcome = torch.randint(K, (64,), generator=CHANCE)
+    label = torch.where(torch.rand(64, generator=CHANCE, dtype=torch.float64) < 0.4, 1.0, -1.0)
+    for normalize in ("joint", "set"):
+        logits = REFERENCE.log().requires_grad_()
+        logp = logits.log_softmax(-1)
+        kl = -(REFERENCE * logp).sum()
+        settings = {"alpha": 0.3, "beta": 0.7, "normalize": normalize}
+        loss, _ = pmpo(logp[outcome], label, kl, weight=weights, **settings)
+        (gradient,) = torch.autograd.grad(loss, logits)
+        amounts = [torch.zeros(K).double().index_add(0, outcome, weights * (label == sign)) for sign in (1.0, -1.0)]
+        coefficient = coefficients(REFERENCE, *(amount / REFERENCE for amount in amounts), **settings)
+        torch.testing.assert_close(gradient, coefficient.sum() * REFERENCE - coefficient)
+        share = float(amounts[1].sum() / weights.sum())
+        w_accept, w_reject = (1, 1) if normalize == "set" else (1 - share, share)
+        assert float(coefficient.sum()) == pytest.approx(0.7 + 0.3 * w_accept - 0.7 * w_reject)
+        assert beta_collapse(0.3, share, normalize) == pytest.approx(max(0.0, 0.7 - float(coefficient.sum())))
 
 
 def test_above_the_bound_the_limit_is_the_minimum():
@@ -80,7 +123,8 @@ def test_by_hand():
     torch.testing.assert_close(limit, torch.tensor([0.4 / 0.6, 0.2 / 0.6, 0.0], dtype=torch.float64))
     assert beta_collapse(0.5, 0.719, "joint") == pytest.approx(0.219)  # P_r - alpha
     assert beta_collapse(0.5, 0.719, "set") == 0  # 1 - 2 alpha
-    assert beta_collapse(0.0, 1.0, "set", accepts=False) == 1  # rejects alone
+    assert beta_collapse(0.0, 1.0, "set") == beta_collapse(0.0, 1.0, "joint") == 1  # rejects alone
+    assert beta_collapse(0.2, 1.0, "set") == 0.8  # without accepts alpha pulls nothing
     assert beta_collapse(0.5, 0.0) == 0  # nothing is pushed away
     with pytest.raises(ValueError, match="collapses"):
         limit_policy(torch.tensor([0.5, -0.6]))

@@ -9,7 +9,8 @@ normalisation gives each class ("set": 1 and 1; "joint": its share of the labell
 is bounded if and only if no coefficient is negative, and then the optimal policy is proportional to the coefficients
 (`beta_min`, `optimal_policy`). Below the bound there is no minimum, yet as long as the coefficients have a positive
 sum gradient ascent on logits ends at a policy over several outcomes (`beta_collapse`, `limit_policy`). A Gaussian
-cannot single outcomes out: for it only their moments under c count (`gaussian_beta_min`, `gaussian_optimum`).
+cannot single outcomes out: for it only their moments under c count (`gaussian_beta_min`, `gaussian_optimum`). In small
+minibatches a class may be absent, which lowers its w and with it both thresholds (`Minibatch`).
 
 All of it is about the forward divergence KL(pi_ref || pi), which grows as -log pi(y) where pi(y) vanishes. The reverse
 one and the alpha- and Renyi divergences below order 1 stay finite there: with any of these *no* beta bounds the loss
@@ -20,8 +21,10 @@ from __future__ import annotations
 
 from .gaussian import gaussian_beta_min as gaussian_beta_min
 from .gaussian import gaussian_optimum as gaussian_optimum
+from .minibatch import Minibatch as Minibatch
 from .tabular import beta_collapse as beta_collapse
 from .tabular import beta_min as beta_min
 from .tabular import coefficients as coefficients
 from .tabular import limit_policy as limit_policy
 from .tabular import optimal_policy as optimal_policy
+from .tabular import remaining_noise as remaining_noise

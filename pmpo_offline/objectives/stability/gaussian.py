@@ -18,11 +18,18 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from .minibatch import Minibatch
 from .tabular import class_weights
 
 
 def gaussian_beta_min(
-    accepted: Tensor, rejected: Tensor, reference: Tensor, *, alpha: float, normalize: Literal["joint", "set"] = "set"
+    accepted: Tensor,
+    rejected: Tensor,
+    reference: Tensor,
+    *,
+    alpha: float,
+    normalize: Literal["joint", "set"] = "set",
+    minibatch: Minibatch | None = None,
 ) -> float:
     """Return the beta above which PMPO is bounded for a diagonal Gaussian policy; at the bound itself it is not.
 
@@ -40,6 +47,7 @@ def gaussian_beta_min(
         reference: `(N, D)`, outcomes of the reference, N at least 1.
         alpha: weight of the accepts, in [0, 1].
         normalize: as in `pmpo`.
+        minibatch: as in `beta_min`.
 
     Returns:
         The bound; 0 without rejects in the loss, and wherever else any beta above 0 will do; infinite where no beta
@@ -48,7 +56,7 @@ def gaussian_beta_min(
     Raises:
         ValueError: an alpha outside [0, 1], no outcome of the reference, or another `normalize`.
     """
-    a, r = _coefficients(accepted, rejected, alpha, normalize)
+    a, r = _coefficients(accepted, rejected, alpha, normalize, minibatch)
     if not len(reference):
         raise ValueError("the bound needs outcomes of the reference, (N, D) with N at least 1")
     if r == 0:
@@ -103,11 +111,13 @@ def gaussian_optimum(
     raise ValueError(f"PMPO has no minimum at alpha={alpha}, beta={beta}: raise beta (see gaussian_beta_min)")
 
 
-def _coefficients(accepted: Tensor, rejected: Tensor, alpha: float, normalize: str) -> tuple[float, float]:
+def _coefficients(
+    accepted: Tensor, rejected: Tensor, alpha: float, normalize: str, minibatch: Minibatch | None = None
+) -> tuple[float, float]:
     """Return a and r; a class without outcomes has no say. ValueError for an alpha that is none."""
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha lies in [0, 1], not {alpha}")
-    w_accept, w_reject = class_weights(normalize, len(accepted), len(rejected))
+    w_accept, w_reject = class_weights(normalize, len(accepted), len(rejected), minibatch)
     return alpha * w_accept * bool(len(accepted)), (1 - alpha) * w_reject * bool(len(rejected))
 
 

@@ -11,6 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from .minibatch import Minibatch
+
 
 def beta_min(
     alpha: float,
@@ -20,6 +22,7 @@ def beta_min(
     *,
     noise: float = 0.0,
     accept_mass: float | None = None,
+    minibatch: Minibatch | None = None,
 ) -> float:
     """Return the smallest beta that bounds PMPO: `(1 - alpha) w_r / P_r` where labels are clean.
 
@@ -39,10 +42,12 @@ def beta_min(
         reject_share: w_r for "joint", the rejects' share of the labelled rows, *after* balancing (default:
             `reject_mass`, every row labelled and nothing balanced). Zero: no rejects are left, any beta will do.
         noise: rate at which labels were flipped, at most 1/2. For outcomes that come with both labels; a policy that
-            can tell every row from the others sees each with one label, clean or not: leave it at 0, and P_r is the
-            one before balancing.
+            can tell every row from the others sees each with one label, clean or not: leave it at 0. Over all rows,
+            P_r and P_a are those before balancing, noise included. Over the labelled rows alone (`reject_mass` =
+            `reject_share`), where one class lost labels more than the other, it is `remaining_noise`.
         accept_mass: P_a, the same of the accepts, before any of their labels were dropped to balance: that leaves rho_a
-            as it was. Noise included, as in `reject_mass` (default: `1 - reject_mass`, all that is not rejected).
+            as it was (default: `1 - reject_mass`, all that is not rejected).
+        minibatch: in which a class may be absent; None: the whole data, or stratified minibatches.
 
     Returns:
         The bound; 0 without rejects in the loss; infinite for rejects that the reference never produces.
@@ -55,7 +60,7 @@ def beta_min(
     _check_shares(alpha=alpha, reject_mass=reject_mass, reject_share=reject_share, accept_mass=accept_mass)
     if not 0 <= noise <= 0.5:
         raise ValueError(f"noise lies in [0, 1/2], not {noise}: beyond it the labels say the opposite")
-    w_accept, w_reject = class_weights(normalize, 1 - reject_share, reject_share)
+    w_accept, w_reject = class_weights(normalize, 1 - reject_share, reject_share, minibatch)
     push = (1 - alpha) * w_reject * (1 - noise)
     if push == 0 or reject_share == 0:
         return 0.0
@@ -63,29 +68,52 @@ def beta_min(
     return max(0.0, push / reject_mass - pull) if reject_mass else math.inf
 
 
+def remaining_noise(noise: float, kept: float) -> float:
+    """Return the share of accepts among the labels that an outcome which should be rejected has left.
+
+    Flips give it accepts at the rate `noise`. If the accepts keep k_a and the rejects k_r of their labels afterwards, at
+    random, the outcome has `noise k_a` and `(1 - noise) k_r` left. A divergence over the labelled rows holds it by what is
+    left, so that `beta_min` with this rate in place of `noise` is exact again::
+
+        beta >= (1 - alpha) w_r (1 - u) / r - alpha w_a u / (1 - r),    r the rejects' share of the labels left
+
+    Args:
+        noise: rate at which labels were flipped, in [0, 1/2].
+        kept: k_a / k_r, 0 or more.
+    """
+    return noise * kept / (noise * kept + 1 - noise)
+
+
 def beta_collapse(
-    alpha: float, reject_share: float, normalize: Literal["joint", "set"] = "set", *, accepts: bool = True
+    alpha: float,
+    reject_share: float,
+    normalize: Literal["joint", "set"] = "set",
+    *,
+    minibatch: Minibatch | None = None,
 ) -> float:
     """Return the beta at or below which training a softmax over outcomes collapses onto a single one of them.
 
     The gradient on the logits is `c(y) - C pi(y)` with `C = sum c(y) = beta + alpha w_a - (1 - alpha) w_r`. As long as
     C is positive, ascent ends at a policy over several outcomes even if the loss has no minimum (`limit_policy`); at
-    C <= 0 nothing holds a logit that leads, and ever fewer outcomes are left. With every row labelled and "joint" this
-    is the threshold of off-policy REINFORCE with the baseline V = 1 - alpha - beta (Arnal et al., AsymRE,
+    C <= 0 nothing holds a logit that leads, and ever fewer outcomes are left. Each class's part of the sum is its weight
+    whatever outcomes its labels lie on, so that labels which are missing, dropped or flipped change it only through the
+    rejects' share, and so do weights of the rows: the share is then one of weights. With every row labelled and "joint"
+    this is the threshold of off-policy REINFORCE with the baseline V = 1 - alpha - beta (Arnal et al., AsymRE,
     arXiv 2506.20520): V < P_a, that is beta > P_r - alpha.
 
     Args:
         alpha: weight of the accepts, in [0, 1].
-        reject_share: w_r for "joint", the rejects' share of the labelled rows; for "set" only whether there are any.
+        reject_share: w_r for "joint", the rejects' share of the labelled rows, after balancing and noise; "set" depends
+            only on whether both classes are there.
         normalize: as in `pmpo`, whose default is "joint".
-        accepts: whether anything is accepted; only "set" depends on it.
+        minibatch: as in `beta_min`.
 
     Raises:
         ValueError: an argument outside [0, 1], or another `normalize`.
     """
     _check_shares(alpha=alpha, reject_share=reject_share)
-    w_accept, w_reject = class_weights(normalize, 1 - reject_share, reject_share)
-    pull = alpha * w_accept if accepts else 0.0
+    w_accept, w_reject = class_weights(normalize, 1 - reject_share, reject_share, minibatch)
+    pull = alpha * w_accept if reject_share < 1 else 0.0
     return max(0.0, (1 - alpha) * w_reject - pull) if reject_share else 0.0
 
 
@@ -125,11 +153,16 @@ def coefficients(
     alpha: float,
     beta: float,
     normalize: Literal["joint", "set"] = "set",
+    rows: int | None = None,
 ) -> Tensor:
-    """Return c(y) of K outcomes, the weights of -log pi(y) in PMPO's loss; arguments as in `optimal_policy`."""
+    """Return c(y) of K outcomes, the weights of -log pi(y) in PMPO's loss; arguments as in `optimal_policy`.
+
+    In minibatches of so many `rows`, drawn at random, they are the expected weights (`Minibatch`).
+    """
     accepted, rejected = reference * accept, reference * reject
     p_accept, p_reject = float(accepted.sum()), float(rejected.sum())
-    w_accept, w_reject = class_weights(normalize, p_accept, p_reject)
+    minibatch = None if rows is None else Minibatch(rows, p_accept + p_reject)
+    w_accept, w_reject = class_weights(normalize, p_accept, p_reject, minibatch)
     coefficient = beta * reference
     if p_accept:
         coefficient = coefficient + alpha * w_accept * accepted / p_accept
@@ -169,18 +202,23 @@ def optimal_policy(
     return coefficient / coefficient.sum()
 
 
-def class_weights(normalize: str, accepts: float, rejects: float) -> tuple[float, float]:
+def class_weights(
+    normalize: str, accepts: float, rejects: float, minibatch: Minibatch | None = None
+) -> tuple[float, float]:
     """Return (w_a, w_r), the weights of the classes in `pmpo`, from their amounts among the labelled rows.
 
     Raises:
         ValueError: another `normalize`.
     """
-    if normalize == "set":
-        return 1.0, 1.0
-    if normalize == "joint":
-        labelled = (accepts + rejects) or 1.0
-        return accepts / labelled, rejects / labelled
-    raise ValueError(f'normalize is "joint" or "set", not {normalize!r}')
+    if normalize not in ("joint", "set"):
+        raise ValueError(f'normalize is "joint" or "set", not {normalize!r}')
+    labelled = (accepts + rejects) or 1.0
+    shares = accepts / labelled, rejects / labelled
+    weights = (1.0, 1.0) if normalize == "set" else shares
+    if minibatch is None:
+        return weights
+    present = minibatch.factors(normalize, shares[1])
+    return weights[0] * present[0], weights[1] * present[1]
 
 
 def _check_shares(**shares: float) -> None:
