@@ -24,7 +24,8 @@ Section = Callable[[pl.DataFrame, Sequence[Row]], str]
 NOTES = (
     "Scores: {metrics}. IQM: interquartile mean over training runs, with its 95 % bootstrap interval over runs "
     "(one run has none). P(better): probability that a run beats one of the reference on the same data. "
-    "β ≥ bound: below it (marked !) the loss has no minimum for a policy that can single outcomes out. "
+    "β ≥ bound: below it (marked !) the loss has no minimum for a policy that can single outcomes out, and lower still "
+    "(marked !!) such a policy collapses onto one of them. "
     "Shuffled labels are the control: whatever does as well there has learned nothing from feedback."
 )
 TEXT = ("dataset", "algorithm", "settings")
@@ -32,6 +33,10 @@ DESCRIPTION = ("dataset", "accepted", "noise", "seeds")
 """Columns that the terminal puts into a table's title, if all rows agree."""
 DRIFT = {"KL": "kl", "words": "distinct", "its logp": "reference_logp", "perplexity": "perplexity"}
 """The columns of language models, in tables that have any, and their keys in rows."""
+DIVERGED = (
+    " Marked † is an algorithm of which a run diverged: its actions went beyond ten times the recorded ones, which the "
+    "simulator clips, or its loss beyond a million nats; raw/ has both."
+)
 DRIFT_NOTES = (
     " For language models 0 is the model that learning starts from and 100 the best of its stored responses to a "
     "prompt. KL: from that model, nats a sample; words: share of different ones in a sample; its logp: nats a token; "
@@ -74,6 +79,7 @@ def table_section(_: pl.DataFrame, rows: Sequence[Row]) -> str:
 def notes_section(_: pl.DataFrame, rows: Sequence[Row]) -> str:
     """Return what the columns mean."""
     notes = NOTES.format(metrics="; ".join(METRICS[metric] for metric in sorted({row["metric"] for row in rows})))
+    notes += DIVERGED if any(row["diverged"] for row in rows) else ""
     return notes + (DRIFT_NOTES if any(row["kl"] is not None for row in rows) else "")
 
 
@@ -150,7 +156,7 @@ def cells(rows: Sequence[Row]) -> list[dict[str, str]]:
     return [
         {
             "dataset": row["dataset"],
-            "algorithm": row["algo"],
+            "algorithm": row["algo"] + (" †" if row["diverged"] else ""),
             "settings": settings,
             "accepted": number(row["share"]) + (" (rows)" if row["balance"] == "rows" else ""),
             "noise": f"{row['noise']:g}",
@@ -172,7 +178,7 @@ def cells(rows: Sequence[Row]) -> list[dict[str, str]]:
 def _bound(row: Row) -> str:
     if row["bounded"] is None:
         return "–"
-    sign, mark = ("≥", "") if row["bounded"] else ("<", " !")
+    sign, mark = ("≥", "") if row["bounded"] else ("<", " !!" if row["regime"] == "collapse" else " !")
     return f"{row['beta']:.3g} {sign} {row['beta_min']:.3g}{mark}"
 
 

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import shutil
 from collections.abc import Iterable
 from dataclasses import astuple
@@ -38,8 +39,10 @@ import pyarrow.parquet as pq
 from pmpo_offline.data.columns import hash_tables
 from pmpo_offline.evaluation.rollouts import normalized
 from pmpo_offline.evaluation.statistics import bootstrap, probability_of_improvement
+from pmpo_offline.objectives.stability import Regime, regime
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.runtime.files import atomic_file
+from pmpo_offline.training.config import has_diverged
 
 SCHEMA = pl.Schema(
     {
@@ -71,14 +74,19 @@ SCHEMA = pl.Schema(
         "reference_max": pl.Float64,  # 100; null where the dataset has no references
         "beta": pl.Float64,
         "beta_min": pl.Float64,  # the loss is bounded from here; null where the objective has no such bound
+        "beta_collapse": pl.Float64,  # a policy over outcomes collapses down from here; null where that is not known
+        "reach": pl.Float64,  # of a control run: its largest mean action at the end, over the largest recorded one
+        "loss": pl.Float64,  # of a control run: its last one
         "versions": pl.String,  # JSON
     }
 )
 
 FILTERED = ("bc-accepted", "bc-unrejected")
 """The filtered clones by name, for older scores, which do not say whether they are of one."""
-_LATER = {"balance": pl.lit("labels"), "filtered": pl.col("algo").is_in(FILTERED)}
+_LATER = {"balance": pl.lit("labels"), "filtered": pl.col("algo").is_in(FILTERED), "beta_collapse": pl.lit(None)}
 """Columns that older files lack."""
+TRAINING = ("reach", "loss")
+"""The columns that only control has: what the training of a run ended with."""
 DRIFT = ("kl", "token_kl", "reference_logp", "distinct", "perplexity")
 """The columns that only language models have."""
 
@@ -91,7 +99,7 @@ REPEATING = 0.5
 """A policy with less than this share of the reference row's different words repeats a few of them."""
 GARBAGE = 2.0
 """A policy has left the language if its texts cost the reference model more than this multiple of its own nats."""
-_EPISODE = ("seed", "episode", "layout", "return", "success", "length", *DRIFT)
+_EPISODE = ("seed", "episode", "layout", "return", "success", "length", *DRIFT, *TRAINING)
 _MODEL = "base model"
 """Metadata of a file of raw scores: the content hash of the model that training started from."""
 _SEAL = "sha256"
@@ -159,8 +167,9 @@ def table(raw: pl.DataFrame) -> list[Row]:
 
     Keys of a row: `dataset, algo, settings, imbalance, balance, noise, seeds, metric, iqm, low, high, mean`, and beside
     them `share` (accepted share achieved), `success`, `return`, `episodes` (a run), `shuffled`, `reference`,
-    `improvement` (`[estimate, low, high]` of the probability that a run beats one of the reference; None without a reference),
-    `beta`, `beta_min`, `bounded` (None where no bound applies), `training`, `dataset_sha`, `versions`, `key`; and
+    `improvement` (`[estimate, low, high]` of the probability that a run beats one of the reference; None without one),
+    `beta`, `beta_min`, `bounded` (None where no bound applies), `regime` (`stability.Regime`, None where it is not
+    known), `diverged` (runs whose actions or loss left all bounds), `training`, `dataset_sha`, `versions`, `key`;
     `kl`, `distinct`, `reference_logp`, `perplexity`, `collapsed` (None for what is no language model; the last also
     without a reference to compare with). Two may be infinite, which report.json and `--json` write as null: a
     `beta_min` that no β meets (`bounded` is then false, and null where no bound applies), and the `perplexity` of
@@ -187,6 +196,7 @@ def runs(raw: pl.DataFrame) -> pl.DataFrame:
             pl.col("score", "return", "success", "distinct", "reference_logp", "perplexity").mean(),
             # A sample without a token has no divergence a token, and a log-ratio of 0.
             (pl.col("token_kl") * pl.col("length")).fill_null(pl.col("kl")).mean().alias("kl"),
+            pl.col(TRAINING).first(),
             episodes=pl.len(),
         )
     )
@@ -216,6 +226,8 @@ def _row(arm: pl.DataFrame, reference: pl.DataFrame) -> Row:
         "beta": beta,
         "beta_min": beta_min,
         "bounded": None if beta is None or beta_min is None else beta >= beta_min,
+        "regime": _regime(beta, beta_min, first["beta_collapse"]),
+        "diverged": sum(has_diverged(*ended) for ended in arm.select(TRAINING).iter_rows()),
         "share": first["share"],
         "episodes": first["episodes"],
         "shuffled": first["shuffled"],
@@ -226,6 +238,13 @@ def _row(arm: pl.DataFrame, reference: pl.DataFrame) -> Row:
         "key": first["key"],
         **_drift(arm, reference),
     }
+
+
+def _regime(beta: float | None, bound: float | None, collapse: float | None) -> Regime | None:
+    """Return the regime of β; None where no bound applies, and below it in older files, which lack the threshold."""
+    if beta is None or bound is None or (collapse is None and beta < bound < math.inf):
+        return None
+    return regime(beta, bound, collapse)
 
 
 def _drift(arm: pl.DataFrame, reference: pl.DataFrame) -> Row:
@@ -281,6 +300,6 @@ def _seal(scores: pl.DataFrame) -> str:
 
 def _complete(scores: pl.DataFrame) -> pl.DataFrame:
     """Return the columns in their order, with those that older files lack; drift is null but for language models."""
-    absent = {name: pl.lit(None, SCHEMA[name]) for name in DRIFT} | _LATER
-    absent = [column.alias(name) for name, column in absent.items() if name not in scores.columns]
+    later = {name: pl.lit(None) for name in (*DRIFT, *TRAINING)} | _LATER
+    absent = [column.cast(SCHEMA[name]).alias(name) for name, column in later.items() if name not in scores.columns]
     return scores.with_columns(absent).select(SCHEMA.names())

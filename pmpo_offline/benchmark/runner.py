@@ -20,7 +20,7 @@ import torch
 
 from pmpo_offline import data
 from pmpo_offline.benchmark import report
-from pmpo_offline.benchmark.results import SCHEMA, Results, Row, table
+from pmpo_offline.benchmark.results import SCHEMA, TRAINING, Results, Row, table
 from pmpo_offline.benchmark.suite import Cell, Condition, Job, Settings, Sweep, expand
 from pmpo_offline.build import build_dataset, is_built
 from pmpo_offline.data import Dataset
@@ -322,6 +322,8 @@ def learn_control(job: Job, missing: Missing, plan: Plan) -> Iterator[tuple[str,
         scores = evaluate(trained.policy, task, episodes=episodes, workers=plan.workers)
     # Run order: for each setting, for each seed.
     scores = scores.with_columns(row=pl.col("run") // len(seeds), seed=pl.col("run") % len(seeds))
+    ended = {name: trained.metrics[name].tolist() for name in TRAINING if name in trained.metrics}
+    scores = scores.with_columns(pl.Series(name, ended[name], pl.Float64).gather(scores["run"]) for name in ended)
     diverged = []
     for row, name in enumerate(missing):
         if any(trained.diverged[row * len(seeds) :][: len(seeds)]):

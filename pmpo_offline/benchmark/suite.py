@@ -24,7 +24,7 @@ from pmpo_offline.declarations.catalog import AlgorithmDeclaration, Balance, Sha
 from pmpo_offline.objectives import Words
 from pmpo_offline.runtime.errors import UserError, unknown
 from pmpo_offline.runtime.hashing import hash_json
-from pmpo_offline.training.config import complete, settle
+from pmpo_offline.training.config import beta_collapse, complete, rows_drawn, settle
 from pmpo_offline.training.shuffle import check_control, expected, identified
 
 if TYPE_CHECKING:
@@ -90,15 +90,24 @@ class Job:
     @cached_property
     def rows(self) -> dict[str, Settings]:
         """The complete settings of the cell's rows by key; `UserError` for settings that are impossible here."""
-        learned_from = self.dataset
+        algorithm, settings = self.cell.algorithm, self.cell.settings
+        complete = (settle(algorithm, each, self.learned_from, self.rows_drawn) for each in settings)
+        return {self.key(settings): settings for settings in complete}
+
+    @cached_property
+    def learned_from(self) -> Dataset:
+        """The dataset whose labels the bounds on β are of: those that are trained on, shuffled ones on average."""
+        dataset = self.dataset
         if self.is_language:
             from pmpo_offline.training.language.responses import take_split
 
-            learned_from = take_split(self.dataset, "train")  # the bounds are those of its labels alone
-        if self.cell.shuffled:
-            learned_from = expected(learned_from)
-        complete = (settle(self.cell.algorithm, settings, learned_from) for settings in self.cell.settings)
-        return {self.key(settings): settings for settings in complete}
+            dataset = take_split(dataset, "train")
+        return expected(dataset) if self.cell.shuffled else dataset
+
+    @property
+    def rows_drawn(self) -> int | None:
+        """Rows of a minibatch, as `config.rows_drawn`."""
+        return rows_drawn(self.cell.algorithm, self.overrides, self.dataset)
 
     def key(self, settings: Settings) -> str:
         """Return the key of a row: a short hash of everything that its scores depend on."""
@@ -143,6 +152,7 @@ class Job:
             "reference_min": None if references is None else references.min,
             "reference_max": None if references is None else references.max,
             "beta": settings.get("beta"),
+            "beta_collapse": beta_collapse(self.cell.algorithm, settings, self.learned_from, self.rows_drawn),
             "versions": json.dumps(self.versions),
         }
 

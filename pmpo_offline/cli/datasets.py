@@ -271,9 +271,20 @@ def _bounds(reject_mass: float, reject_share: float) -> dict[str, dict[str, floa
     }
 
 
+LEGEND = {
+    "reject_mass": "rejected rows of all rows, before balancing (P_r)",
+    "labelled_reject_mass": "the same after balancing",
+    "reject_share": "rejected rows of the labelled ones (w_r)",
+    "beta_min": "least β with a minimum where rows look alike: from reject_mass",
+    "beta_min_rows": "where each row has its own state: from labelled_reject_mass",
+}
+"""Of numbers that differ in what they are shares of; `train`, `bench` and `doctor` choose the one that applies."""
+
+
 def _print_summary(summary: dict[str, Any]) -> None:
     sizes = {name: f"{info['bytes']:,} bytes" for name, info in summary.get("files", {}).items()}
-    print_lines({**summary, **({"files": sizes} if sizes else {})})  # hashes are for programs
+    # Hashes are for programs.
+    print_lines({**summary, **({"files": sizes} if sizes else {}), **({"legend": LEGEND} if summary["built"] else {})})
 
 
 def formats_in() -> list[str]:

@@ -19,7 +19,8 @@ SHOWN = ("loss", "kl", "rewards/margins", "rewards/accuracies", "logps/chosen", 
 """Metrics that are printed; run.json has all."""
 ALWAYS = ("alpha", "beta", "normalize")
 """Settings that doctor prints even where they are the objective's defaults."""
-COLOURS = {"bounded": "green", "ready": "green", "at the edge": "yellow", "unbounded": "red", "cannot learn": "red"}
+COLOURS = {"bounded": "green", "ready": "green", "at the edge": "yellow", "no minimum": "yellow"}
+"""Of verdicts; all others are red."""
 Settings = Annotated[
     list[str] | None,
     typer.Option(
@@ -91,6 +92,12 @@ def _print_run(record: dict[str, Any]) -> None:
     if bound is not None:
         lines["β ≥ bound"] = f"{readable(beta)} {'≥' if beta >= float(bound) else '<'} {readable(float(bound))}"
     lines |= {metric: readable(record["metrics"][metric]) for metric in SHOWN if metric in record["metrics"]}
+    if record.get("diverged"):
+        metrics = record["metrics"]
+        left = (
+            f"mean actions up to {readable(metrics['reach'])} times the recorded ones, loss {readable(metrics['loss'])}"
+        )
+        lines["diverged"] = typer.style(f"{left}: this policy is of no use", fg="red")
     print_lines({**lines, "learned": str(Path(record["output"]) / record.get("adapter", record.get("policy", "")))})
 
 
@@ -149,7 +156,8 @@ def _print_diagnosis(found: Diagnosis) -> None:
         "algorithm": f"{found.algorithm} ({readable(shown)})" if shown else found.algorithm,
         f"trains on {found.trains_on}": ", ".join(f"{count:,} {name}" for name, count in counts.items()),
         "accepted share": readable(found.accepted_share),
-        "reject mass": f"{readable(found.reject_mass)} before balancing, {readable(found.labelled_reject_mass)} after",
+        "reject mass": f"{readable(found.reject_mass)} of all before balancing, "
+        f"{readable(found.labelled_reject_mass)} after",
         "reject share": known(found.reject_share, "{} of the labelled"),
         "pairs": known(found.pairs),
         "w_D / w_U": known(found.weight_ratio, f"{{}}, advised {' to '.join(map(readable, found.weight_range or ()))}"),
@@ -157,8 +165,9 @@ def _print_diagnosis(found: Diagnosis) -> None:
         "collapse at β ≤": known(found.collapse),
         "β ≥, flipped labels": known(found.noise_bound),
         "β >, one Gaussian": known(found.gaussian_bound),
-        "verdict": typer.style(found.verdict + factor, fg=COLOURS[found.verdict]),
+        "verdict": typer.style(found.verdict + factor, fg=COLOURS.get(found.verdict, "red")),
         "suggested β": known(found.suggested_beta),
+        "suggested α, β": known(found.suggested),
         "notes": "\n".join(found.notes) or None,
     }
     print_lines({name: value for name, value in lines.items() if value is not None})

@@ -7,6 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pmpo_offline import data
 from pmpo_offline.data import Dataset, load_dataset
 from pmpo_offline.evaluation.options import EvaluationOptions
@@ -23,12 +25,13 @@ def evaluate_run(directory: Path, options: EvaluationOptions | None = None, home
         home: where datasets and models are.
 
     Returns:
-        What the run is (`run`, `kind`, `dataset`, `task`, `algorithm`, `settings`, `seed`), and for a language model
+        What the run is (`run`, `kind`, `dataset`, `task`, `algorithm`, `settings`, `seed`), whether its training
+        `diverged` (there is a warning, too), and for a language model
         `language.report.report`, for control the means of return, success and length, and `normalized`.
 
     Raises:
         UserError: no finished run, or a dataset or model that is missing or has changed.
-        PmpoOfflineError: what was trained is damaged.
+        PmpoOfflineError: what was trained is damaged, or its returns are not numbers.
     """
     options, record = options or EvaluationOptions(), read_record(directory)
     if record is None:
@@ -41,6 +44,10 @@ def evaluate_run(directory: Path, options: EvaluationOptions | None = None, home
         dataset = _dataset(directory, record, home)
         if record["kind"] != "responses" and options.judge is not None:
             raise UserError(f"{directory} holds a control policy, which has no texts to judge: leave --judge out")
+        if diverged := bool(record.get("diverged")):  # runs of earlier versions do not record it
+            warnings.warn(
+                f"{directory} diverged in training: its scores mean little ({NAME} has how far)", stacklevel=2
+            )
         for name in options.without_effect(record["kind"]):
             warnings.warn(f"{name} has no effect on {directory}", stacklevel=2)
         if record["kind"] == "responses":
@@ -49,7 +56,7 @@ def evaluate_run(directory: Path, options: EvaluationOptions | None = None, home
             measured = _control(directory, record, dataset, options)
     except KeyError as error:
         raise PmpoOfflineError(f"{directory / NAME} is damaged: it has no {error}: {AGAIN}") from None
-    return {"run": str(directory), **facts, **measured}
+    return {"run": str(directory), **facts, "diverged": diverged, **measured}
 
 
 def _dataset(directory: Path, record: dict[str, Any], home: Path | None) -> Dataset:
@@ -111,6 +118,8 @@ def _control(directory: Path, record: dict[str, Any], dataset: Dataset, options:
     episodes = options.episodes or 100
     scores = evaluate(policy, record["task"], episodes=episodes, workers=options.workers)
     returns, success, length = (scores[column].to_numpy() for column in ("return", "success", "length"))
+    if lost := int((~np.isfinite(returns)).sum()):
+        raise PmpoOfflineError(f"{directory}: {lost} of {episodes} returns are not numbers: the policy is of no use")
     reward = float(returns.mean())
     return {
         "episodes": episodes,

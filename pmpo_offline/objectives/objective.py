@@ -82,7 +82,7 @@ class Objective:
     families: tuple[str, ...] = ("control", "language")
     """Data that have its inputs: "control", transitions and candidates; "language", responses."""
     bound: Callable[..., float] | None = None
-    """The least stable beta from `alpha`, `reject_mass`, `normalize`, `reject_share`; None where no bound applies."""
+    """The least stable beta from `alpha`, `reject_mass`, `normalize`, `reject_share`, `minibatch`; or None."""
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Settings with which something else is computed, by title: the laws are checked with each of them, too."""
     exempt: Mapping[str, str] = field(default_factory=dict)

@@ -43,12 +43,34 @@ class TrainingSettings(BaseModel):
     checkpoint_every: int = Field(default=500, ge=1)
 
 
+FARTHEST = 10.0
+"""Largest mean action, in units of the largest recorded one, of a control policy that still does what the data do."""
+LARGEST_LOSS = 1e6
+"""In nats. With means within the recorded range and the least deviation, .05, an action has at most 803 a dimension."""
+
 S = TypeVar("S", bound=BaseModel)
 
 
 def hyperparameters(algorithm: AlgorithmDeclaration, overrides: Mapping[str, Any], kind: type[S]) -> S:
     """Return an algorithm's training hyperparameters; `UserError` for one that is unknown or malformed."""
     return validated(kind, {**algorithm.training, **overrides}, f"training of {algorithm.name}", key="setting")
+
+
+def divide(
+    algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], kind: type[BaseModel]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Divide settings into those of the objective and those of the training; `UserError` for one that is neither."""
+    own, training = set(complete(algorithm, {})), set(kind.model_fields)
+    if odd := set(settings) - own - training:
+        raise unknown(f"setting of {algorithm.name}", min(odd), own | training)
+    return {k: v for k, v in settings.items() if k in own}, {k: v for k, v in settings.items() if k not in own}
+
+
+def rows_drawn(algorithm: AlgorithmDeclaration, overrides: Mapping[str, Any], dataset: Dataset) -> int | None:
+    """Return how many rows a minibatch draws at random; None of responses, whose minibatches hold every class."""
+    if dataset.metadata.kind == "responses":
+        return None
+    return hyperparameters(algorithm, overrides, TrainingSettings).batch
 
 
 def complete(algorithm: AlgorithmDeclaration, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,11 +112,14 @@ def check_family(algorithm: AlgorithmDeclaration, dataset: Dataset) -> None:
         )
 
 
-def settle(algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:
+def settle(
+    algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], dataset: Dataset, rows: int | None = None
+) -> dict[str, Any]:
     """Complete an objective's settings for a dataset.
 
     β given as a multiple of its bound (`"1.05x"`) becomes a number, and a temperature given in deviations of the
-    dataset's advantages (`"1sd"`), whose scale is the rewards'.
+    dataset's advantages (`"1sd"`), whose scale is the rewards'. The bound is that of minibatches of so many `rows`
+    (`beta_bound`).
 
     Raises `UserError` as `complete` and `check_family` do, and for a bound that no β meets.
     """
@@ -113,7 +138,7 @@ def settle(algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], dataset
     factor = _multiple(values.get("beta"))
     if factor is not None:
         # A floor bounds the loss at every β; a multiple of that bound, zero, would switch the divergence off.
-        bound = beta_bound(algorithm, {**values, "floor": 0.0} if "floor" in values else values, dataset)
+        bound = beta_bound(algorithm, {**values, "floor": 0.0} if "floor" in values else values, dataset, rows)
         if bound is None or math.isinf(bound):
             why = (
                 "its reference produces no rejects"
@@ -149,13 +174,17 @@ def _multiple(value: Any, unit: str = "x") -> float | None:
     return factor if 0 <= factor < math.inf else None
 
 
-def beta_bound(algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], dataset: Dataset) -> float | None:
+def beta_bound(
+    algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], dataset: Dataset, rows: int | None = None
+) -> float | None:
     """Return the least β at which these settings are bounded on this dataset, None if the objective has no bound.
 
     Args:
         algorithm: names the objective.
         settings: complete (`training.settings.complete`).
         dataset: whose labels are counted.
+        rows: of a minibatch, drawn at random (`rows_drawn`): where labels are rare it lacks a class now and then, which
+            lowers the bound (`objectives.stability.Minibatch`). None: the bound on the whole data.
 
     Raises:
         UserError: `rows` of the algorithm are chosen by score, whose labels are not counted.
@@ -172,6 +201,7 @@ def beta_bound(algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], dat
         reject_mass=reject_mass(settings, dataset, algorithm.rows),
         normalize=settings["normalize"],
         reject_share=reject_share(dataset, algorithm.rows),
+        minibatch=minibatch(algorithm, settings, dataset, rows),
     )
     if not is_forward(settings):
         # The others stay finite where the policy gives a rejected outcome no probability: they hold nothing back.
@@ -179,11 +209,34 @@ def beta_bound(algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], dat
     return least * float(settings["reject_mass"])
 
 
-def beta_collapse(algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], dataset: Dataset) -> float:
-    """Return the β at or below which a policy over outcomes collapses onto few of them; settings as in `beta_bound`."""
-    share = reject_share(dataset, algorithm.rows)
-    least = stability.beta_collapse(settings["alpha"], share, settings["normalize"], accepts=share < 1)
+def beta_collapse(
+    algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], dataset: Dataset, rows: int | None = None
+) -> float | None:
+    """Return the β at or below which a policy over outcomes collapses onto one; arguments as in `beta_bound`.
+
+    None where there is no such threshold: without a bound, or with a divergence that does not hold rejects back.
+    """
+    bound = beta_bound(algorithm, settings, dataset, rows)
+    if not bound or math.isinf(bound):
+        return None
+    least = stability.beta_collapse(
+        settings["alpha"],
+        reject_share(dataset, algorithm.rows),
+        settings["normalize"],
+        minibatch=minibatch(algorithm, settings, dataset, rows),
+    )
     return least * float(settings["reject_mass"])
+
+
+def minibatch(
+    algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], dataset: Dataset, rows: int | None
+) -> stability.Minibatch | None:
+    """Return the minibatch of so many rows; None where each holds every class."""
+    share = dataset.metadata.reject_share
+    if rows is None or algorithm.rows != "all" or not share:
+        return None
+    # Rejected rows of all rows, over rejected rows of labelled rows.
+    return stability.Minibatch(rows, min(1.0, dataset.metadata.labelled_reject_mass / share), settings["over"])
 
 
 def reject_share(dataset: Dataset, rows: str = "all") -> float:
@@ -216,6 +269,18 @@ def is_forward(settings: Mapping[str, Any]) -> bool:
     return kind in ("behavior", "forward") or (kind != "reverse" and order == 1)
 
 
+def has_diverged(reach: float | None, loss: float | None) -> bool:
+    """Return whether a run's actions or its loss left all bounds, even if they are finite; None: not measured.
+
+    Evaluation clips actions, so that such a policy still gets a score: that of pressing every lever to its end.
+
+    Args:
+        reach: the largest mean action in units of the largest recorded one.
+        loss: the last one, nats.
+    """
+    return not ((reach is None or reach <= FARTHEST) and (loss is None or abs(loss) <= LARGEST_LOSS))
+
+
 def stack_settings(settings: Sequence[Mapping[str, Any]], seeds: int, device: torch.device) -> dict[str, Any]:
     """Turn settings that differ in numbers into (R, 1) tensors; equal ones stay; words are a `UserError`."""
     stacked: dict[str, Any] = {}
@@ -231,26 +296,35 @@ def stack_settings(settings: Sequence[Mapping[str, Any]], seeds: int, device: to
     return stacked
 
 
-def no_minimum(*, collapses: bool) -> str:
-    """Return what training ends at below the bound on β: `collapses` at or below `beta_collapse`, too."""
-    if collapses:
+def consequence(beta: float, bound: float, collapse: float | None) -> str:
+    """Return what training ends at with a β below its bound."""
+    if collapse is None or math.isinf(bound):
         return "the loss has no minimum: rejects are pushed away without end, and the policy may collapse"
+    if beta <= collapse:
+        return (
+            f"the loss has no minimum, and at {collapse:.3g} or less a policy over a few outcomes collapses onto one "
+            "of them"
+        )
     return (
-        "the loss has no minimum; above the collapse threshold a policy over a few outcomes still settles on "
-        "several accepted ones (fewer for a smaller β), but a continuous policy may collapse"
+        f"the loss has no minimum; above {collapse:.3g} a policy over a few outcomes still settles on several accepted "
+        "ones, but a continuous policy may run away where it sees rejects alone"
     )
 
 
 def warn_below(
-    algorithm: AlgorithmDeclaration, settings: Sequence[Mapping[str, Any]], dataset: Dataset, stacklevel: int = 3
+    algorithm: AlgorithmDeclaration,
+    settings: Sequence[Mapping[str, Any]],
+    dataset: Dataset,
+    rows: int | None = None,
+    stacklevel: int = 3,
 ) -> None:
-    """Warn once of every β below its bound on a dataset, and of a collapse if any is low enough for that."""
-    listed, collapses = [], False
+    """Warn once of every β below its bound on a dataset, with what the lowest of them leads to."""
+    listed, worst = [], (math.inf, "")
     for values in settings:
-        bound = beta_bound(algorithm, values, dataset)
+        bound = beta_bound(algorithm, values, dataset, rows)
         if bound and values["beta"] < bound:
             listed.append(f"β = {values['beta']:g} < {bound:.3g}")
-            collapses |= math.isinf(bound) or values["beta"] <= beta_collapse(algorithm, values, dataset)
+            collapse = beta_collapse(algorithm, values, dataset, rows)
+            worst = min(worst, (values["beta"] / bound, consequence(values["beta"], bound, collapse)))
     if listed:
-        tail = no_minimum(collapses=collapses)
-        warnings.warn(f"{algorithm.name}: {', '.join(listed)}: below its bound {tail}", stacklevel=stacklevel)
+        warnings.warn(f"{algorithm.name}: {', '.join(listed)}: below its bound {worst[1]}", stacklevel=stacklevel)

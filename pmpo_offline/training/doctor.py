@@ -17,12 +17,13 @@ from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.objectives import kto_weight_range, stability
 from pmpo_offline.training import config
 from pmpo_offline.training.language.responses import take_split
+from pmpo_offline.training.suggestion import noise_bound, suggest, suggest_beta
 
-MARGIN = 1.05
-"""β over its bound that is suggested: the nearer, the less a reject is imitated (benchmarks/results/README.md)."""
 EDGE = 0.02
 """Within this share of the bound, the noise of minibatches decides whether a run is stable."""
-Verdict = Literal["bounded", "at the edge", "unbounded", "ready", "cannot learn"]
+Verdict = Literal["bounded", "at the edge", "no minimum", "collapse", "unbounded", "ready", "cannot learn"]
+"""With a bound on β the regime (`objectives.stability.Regime`) unless β is at the bound itself, else whether there is
+anything to learn from."""
 
 
 @dataclass(frozen=True)
@@ -50,17 +51,22 @@ class Diagnosis:
     """w_r, of the labelled ones."""
     verdict: Verdict
     bound: float | None = None
-    """The least stable β, infinite where none is."""
+    """The least stable β in the minibatches of the training, infinite where none is."""
     bounds: dict[str, float] = field(default_factory=dict)
     """The same under each normalisation."""
     factor: float | None = None
     """β / bound."""
+    minibatch_factor: float | None = None
+    """The bound over that on the whole data; below 1 where labels are so rare that minibatches lack a class."""
     suggested_beta: float | None = None
+    """A little above the bound at the given α; above the relaxed one where labels are flipped."""
+    suggested: dict[str, float] | None = None
+    """α and β that follow from the labels (`training.suggestion`), where not every row has one."""
     noise_bound: float | None = None
     """The least stable β where labels are flipped at the dataset's rate, and the observation never changes."""
     collapse: float | None = None
-    """The β at or below which a policy over outcomes collapses; between it and the bound training ends at a policy over
-    several outcomes although the loss has no minimum (`objectives.stability.limit_policy`)."""
+    """The β at or below which a policy over outcomes collapses onto one; between it and the bound training ends at a
+    policy over several outcomes although the loss has no minimum (`objectives.stability.limit_policy`)."""
     gaussian_bound: float | None = None
     """The least stable β of one diagonal Gaussian, where the observation never changes."""
     pairs: int | None = None
@@ -79,16 +85,21 @@ def diagnose(dataset: Dataset, algorithm: AlgorithmDeclaration, settings: Mappin
     Args:
         dataset: labelled transitions, candidates or responses; of these the split "train" counts, as in training.
         algorithm: as declared.
-        settings: the objective's hyperparameters, over the declared ones; β may be a multiple of its bound.
+        settings: the hyperparameters of the objective, over the declared ones, and on transitions of the training, of
+            which `batch` counts; β may be a multiple of its bound.
 
     Raises:
         UserError: an unknown setting, a value that is not allowed, inputs that the dataset or the rows do not have, or
             responses without a training split.
     """
+    own, overrides = dict(settings or {}), dict[str, Any]()
     if dataset.metadata.kind == "responses":
         dataset = take_split(dataset, "train")
-    chosen = config.complete(algorithm, settings or {})
+    else:
+        own, overrides = config.divide(algorithm, own, config.TrainingSettings)
+    chosen = config.complete(algorithm, own)
     config.check_family(algorithm, dataset)
+    rows = config.rows_drawn(algorithm, overrides, dataset)
     objective, meta = OBJECTIVES[algorithm.objective], dataset.metadata
     by_candidates = algorithm.rows in ("candidates", "pairs") and dataset.candidates is not None
     label = columns.labels(dataset.candidates if by_candidates else dataset.table)
@@ -105,7 +116,7 @@ def diagnose(dataset: Dataset, algorithm: AlgorithmDeclaration, settings: Mappin
         elif rejected and not accepted:
             notes.append("rejects only: the policy stays near everything else, and only the divergence holds it there")
     if objective.bound is not None and facts["verdict"] == "ready":
-        facts |= _stability(dataset, algorithm, chosen)
+        facts |= _stability(dataset, algorithm, chosen, rows)
         notes += _advice(facts, accepted, rejected)
     if objective.name == "kto" and accepted and rejected:
         both = (1, 1) if algorithm.rows == "balanced" else (accepted, rejected)
@@ -185,34 +196,39 @@ def _incomparable(dataset: Dataset) -> str | None:
     return None
 
 
-def _stability(dataset: Dataset, algorithm: AlgorithmDeclaration, chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the bounds, and the verdict on β."""
+def _stability(
+    dataset: Dataset, algorithm: AlgorithmDeclaration, chosen: Mapping[str, Any], rows: int | None
+) -> dict[str, Any]:
+    """Return the thresholds, and the verdict on β."""
     if chosen["reject_mass"] == config.MEASURED and not config.reject_mass(chosen, dataset, algorithm.rows):
         chosen = {**chosen, "reject_mass": 1.0}  # without rejects in a batch there is nothing to divide by
     # With a number for β, only `reject_mass` is left to be measured.
     values, beta = config.settle(algorithm, {**chosen, "beta": 1.0}, dataset), chosen["beta"]
     bounds = {
-        way: config.beta_bound(algorithm, {**values, "normalize": way}, dataset) or 0.0 for way in ("joint", "set")
+        way: config.beta_bound(algorithm, {**values, "normalize": way}, dataset, rows) or 0.0
+        for way in ("joint", "set")
     }
     bound = bounds[values["normalize"]]
     if isinstance(beta, str):
-        beta = None if math.isinf(bound) else config.settle(algorithm, chosen, dataset)["beta"]
+        beta = None if math.isinf(bound) else config.settle(algorithm, chosen, dataset, rows)["beta"]
     values["beta"] = beta
     facts = {"settings": values, "bound": bound, "bounds": bounds, "verdict": "unbounded" if bound else "bounded"}
     if 0 < bound < math.inf:
-        factor = beta / bound
-        facts["verdict"] = "at the edge" if abs(factor - 1) <= EDGE else "bounded" if factor > 1 else "unbounded"
+        factor, collapse = beta / bound, config.beta_collapse(algorithm, values, dataset, rows)
+        facts["verdict"] = "at the edge" if abs(factor - 1) <= EDGE else stability.regime(beta, bound, collapse)
         facts |= {
             "factor": factor,
-            "suggested_beta": MARGIN * bound,
-            "collapse": config.beta_collapse(algorithm, values, dataset),
-            "gaussian_bound": _gaussian_bound(dataset, values),
-            "noise_bound": _noise_bound(dataset, values),
+            "minibatch_factor": bound / (config.beta_bound(algorithm, values, dataset) or bound),
+            "suggested_beta": suggest_beta(dataset, algorithm, values, rows),
+            "suggested": suggest(dataset, algorithm, values, rows),
+            "collapse": collapse,
+            "gaussian_bound": _gaussian_bound(dataset, values, config.minibatch(algorithm, values, dataset, rows)),
+            "noise_bound": noise_bound(dataset, algorithm, values, rows),
         }
     return facts
 
 
-def _gaussian_bound(dataset: Dataset, values: Mapping[str, Any]) -> float | None:
+def _gaussian_bound(dataset: Dataset, values: Mapping[str, Any], minibatch: stability.Minibatch | None) -> float | None:
     """Return the bound by the moments of the actions, None where the policy has contexts to tell apart."""
     if dataset.has_contexts:
         return None
@@ -220,25 +236,7 @@ def _gaussian_bound(dataset: Dataset, values: Mapping[str, Any]) -> float | None
     accepted, rejected = (action[torch.tensor(np.flatnonzero(np.sign(label) == sign))] for sign in (1, -1))
     reference = torch.cat([accepted, rejected]) if values["over"] == "labelled" else action
     bound = stability.gaussian_beta_min(
-        accepted, rejected, reference, alpha=values["alpha"], normalize=values["normalize"]
-    )
-    return bound * float(values["reject_mass"])
-
-
-def _noise_bound(dataset: Dataset, values: Mapping[str, Any]) -> float | None:
-    """Return the bound relaxed by flipped labels; None where none is flipped or single rows can be told apart."""
-    meta = dataset.metadata
-    if not meta.noise or dataset.has_contexts or values["over"] == "labelled":
-        return None
-    accepts = (columns.labels(dataset.table) > 0).sum()
-    # A row an episode, or a label a row: what was dropped is counted in rows either way.
-    bound = stability.beta_min(
-        values["alpha"],
-        meta.reject_mass,
-        values["normalize"],
-        meta.reject_share,
-        noise=min(meta.noise, 0.5),
-        accept_mass=float(accepts + meta.imbalance.hidden_accepted) / len(dataset),
+        accepted, rejected, reference, alpha=values["alpha"], normalize=values["normalize"], minibatch=minibatch
     )
     return bound * float(values["reject_mass"])
 
@@ -255,8 +253,9 @@ def _advice(facts: Mapping[str, Any], accepted: int, rejected: int) -> list[str]
         sentences.append("no reject is pushed away: every β is bounded")
     elif math.isinf(bound):
         sentences.append(f"no β bounds the loss: the {values['divergence']} divergence does not hold rejects back")
-    elif verdict == "unbounded":
-        sentences.append(f"β is below its bound: {config.no_minimum(collapses=values['beta'] <= facts['collapse'])}")
+    elif verdict in ("no minimum", "collapse"):
+        why = config.consequence(values["beta"], bound, facts["collapse"])
+        sentences.append(f"β is below its bound: {why}")
     elif verdict == "at the edge":
         sentences.append(
             "at the bound the optimal policy gives rejects no probability, and minibatch noise decides whether "
@@ -266,13 +265,18 @@ def _advice(facts: Mapping[str, Any], accepted: int, rejected: int) -> list[str]
         sentences.append(
             f"a reject still weighs {1 - 1 / factor:.2f} of an unlabelled row: labels matter more near the bound"
         )
+    if (factor := facts.get("minibatch_factor")) is not None and factor < 0.999:
+        sentences.append(
+            f"labels are so rare that minibatches lack them: the bound is {factor:.3g} of the {bound / factor:.4g} of "
+            "the whole data, and a larger batch raises it"
+        )
     if 0 < bound < math.inf and values["divergence"] != "behavior":
         sentences.append(
             "a network that tells single rows apart needs more than this bound, see benchmarks/results/stability"
         )
-    if (noise_bound := facts.get("noise_bound")) is not None:
+    if (relaxed := facts.get("noise_bound")) is not None:
         sentences.append(
-            f"labels are flipped at a known rate: where outcomes have both labels, β ≥ {noise_bound:.4g} is enough"
+            f"labels are flipped at a known rate: where outcomes have both labels, β ≥ {relaxed:.4g} is enough"
         )
     if (gaussian := facts.get("gaussian_bound")) is not None:
         side = "bounded" if values["beta"] > gaussian else "unbounded"

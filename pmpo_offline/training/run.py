@@ -21,10 +21,10 @@ from pydantic import BaseModel
 from pmpo_offline.data import Dataset
 from pmpo_offline.declarations import catalog
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
-from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, unknown
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.runtime.files import read_json, write_json
 from pmpo_offline.runtime.hashing import hash_file, hash_json
-from pmpo_offline.training.config import TrainingSettings, complete
+from pmpo_offline.training.config import TrainingSettings, divide
 from pmpo_offline.training.control.trainer import Stack, train_stack
 
 NAME, BEGUN = "run.json", ".begun"
@@ -70,11 +70,7 @@ def train_run(run: Run, output: Path, home: Path | None = None) -> dict[str, Any
         from pmpo_offline.training.language import LanguageSettings, train_language
 
         kind = LanguageSettings
-    own, training = set(complete(algorithm, {})), set(kind.model_fields)
-    if odd := set(run.settings) - own - training:
-        raise unknown(f"setting of {algorithm.name}", min(odd), own | training)
-    settings = {name: value for name, value in run.settings.items() if name in own}
-    overrides = {name: value for name, value in run.settings.items() if name not in own}
+    settings, overrides = divide(algorithm, run.settings, kind)
     if run.steps is not None:
         overrides["steps" if responses else "updates"] = run.steps
     if responses:
@@ -112,6 +108,7 @@ def _train_control(stack: Stack, output: Path) -> dict[str, Any]:
         "policy": "policy.safetensors",
         "bound": trained.bounds[0],
         "metrics": {name: float(value[0]) for name, value in trained.metrics.items()},
+        "diverged": trained.strayed[0],
         "identity": stack.identity,
     }
     record = write_record(output, record)

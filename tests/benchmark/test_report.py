@@ -1,4 +1,5 @@
 import json
+import math
 from io import StringIO
 
 import polars as pl
@@ -54,10 +55,28 @@ def test_table_does_not_depend_on_the_order_of_the_records(raw):
     assert table(raw.sample(fraction=1.0, shuffle=True, seed=1)) == table(raw)
 
 
-def test_beta_below_its_bound_is_flagged(scores):
-    rows = table(scores("p", [[1.0]] * 2, beta=0.4))
-    assert rows[0]["bounded"] is False
-    assert "0.4 < 0.65 !" in markdown(rows)
+@pytest.mark.parametrize(
+    ("beta", "collapse", "regime", "cell"),
+    [
+        (0.7, 0.1, "bounded", "| 0.7 ≥ 0.65 |"),
+        (0.4, 0.1, "no minimum", "| 0.4 < 0.65 ! |"),
+        (0.1, 0.1, "collapse", "| 0.1 < 0.65 !! |"),
+        (0.4, None, None, "| 0.4 < 0.65 ! |"),  # older scores
+    ],
+)
+def test_the_regime_of_beta_is_marked(scores, beta, collapse, regime, cell):
+    rows = table(scores("p", [[1.0]] * 2, beta=beta, beta_collapse=collapse))
+    assert (rows[0]["bounded"], rows[0]["regime"]) == (beta >= 0.65, regime)
+    assert cell in markdown(rows)
+
+
+@pytest.mark.parametrize(
+    ("reach", "loss", "diverged"), [(3.0, -50.0, 0), (300.0, -50.0, 2), (1.0, -5e10, 2), (math.nan, 0.0, 2)]
+)
+def test_runs_that_left_all_bounds_are_marked(scores, reach, loss, diverged):
+    rows = table(scores("p", [[1.0]] * 2, reach=reach, loss=loss))
+    assert rows[0]["diverged"] == diverged
+    assert ("| pmpo † |" in markdown(rows)) is ("Marked † is" in markdown(rows)) is bool(diverged)
 
 
 def test_without_references_the_metric_is_the_return(scores):

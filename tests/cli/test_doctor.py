@@ -55,7 +55,7 @@ def test_without_settings_the_declared_ones_count(name: str, capsys: pytest.Capt
     found = answer(capsys, name)
     assert (found["algorithm"], found["verdict"]) == ("pmpo", "bounded")
     assert found["factor"] == pytest.approx(1.05)
-    assert answer(capsys, name, "--beta", "0.5x")["verdict"] == "unbounded"
+    assert answer(capsys, name, "--beta", "0.5x")["verdict"] == "no minimum"
     assert answer(capsys, name, "--beta", ".5")["settings"]["beta"] == 0.5
     found = answer(capsys, name, "--set", "divergence=reverse", "--set", "beta=2")
     assert (found["settings"]["divergence"], found["settings"]["beta"]) == ("reverse", 2.0)
@@ -75,7 +75,7 @@ def test_for_people(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["doctor", name, "--alpha", "0", "--beta", "0.1"]) == 0
     out = capsys.readouterr().out
     assert "verdict" in out
-    assert "unbounded: β is 0.067 times its bound" in out
+    assert "collapse: β is 0.067 times its bound" in out
     assert "suggested β" in out
     assert run(["doctor", name, "--algo", "dpo"]) == 0
     assert "pairs" in capsys.readouterr().out

@@ -27,6 +27,9 @@ def raw_scores(key: str, returns: list[list[float]], **columns: object) -> pl.Da
         "reference_max": 60.0,
         "beta": 1.0,
         "beta_min": 0.65,
+        "beta_collapse": 0.1,
+        "reach": 1.0,
+        "loss": 0.5,
         "versions": '{"pmpo-offline": "0.1.0"}',
     } | columns
     records = [

@@ -145,13 +145,17 @@ def test_one_warning_for_all_that_are_below_their_bound(stacking: Dataset) -> No
     assert 0.5 < share < 0.9
     collapse = 0.5 * share - 0.5 * (1 - share)
     for betas, shown, ending in (
-        ((0.01, 0.4, 2.0), ["β = 0.01 < 0.5", "β = 0.4 < 0.5"], "pushed away without end, and the policy may collapse"),
+        ((0.01, 0.4, 2.0), ["β = 0.01 < 0.5", "β = 0.4 < 0.5"], "collapses onto one of them"),
         (
             (collapse + 1e-3,),
             [f"β = {collapse + 1e-3:g} < 0.5"],
-            "(fewer for a smaller β), but a continuous policy may collapse",
+            "but a continuous policy may run away where it sees rejects alone",
         ),
-        ((collapse,), [f"β = {collapse:g} < 0.5"], "and the policy may collapse"),
+        (
+            (collapse,),
+            [f"β = {collapse:g} < 0.5"],
+            f"at {collapse:.3g} or less a policy over a few outcomes collapses onto one of them",
+        ),
     ):
         with pytest.warns(UserWarning, match="below its bound the loss has no minimum") as caught:
             warn_below(PMPO, [settle(PMPO, {"beta": beta}, stacking) for beta in betas], stacking)

@@ -6,6 +6,7 @@ import math
 import warnings
 from dataclasses import replace
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import torch
@@ -21,6 +22,21 @@ from pmpo_offline.training.doctor import Diagnosis, diagnose
 from pmpo_offline.training.language.trl_data import dataset_of
 
 PMPO = catalog.algorithm("pmpo", "rgb-stacking")
+
+
+def with_labels(dataset: Dataset, label: columns.Labels) -> Dataset:
+    """Return the dataset with other labels of its rows, which count as collected."""
+    rows, rejected, labelled = len(label), int((label < 0).sum()), int((label != 0).sum())
+    counts = {"accepted": labelled - rejected, "rejected": rejected, "unlabelled": rows - labelled}
+    changed = {
+        "unit": "step",
+        "counts": dataset.metadata.counts.model_copy(update=counts),
+        "reject_mass": rejected / rows,
+        "labelled_reject_mass": rejected / rows,
+        "reject_share": rejected / labelled,
+    }
+    metadata = dataset.metadata.model_copy(update=changed)
+    return replace(dataset, metadata=metadata, table=columns.replace(dataset.table, label=label))
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +65,7 @@ def test_bounds_of_a_dataset_by_hand(stacking: Dataset, share: float, alpha: flo
 
 
 @pytest.mark.parametrize(
-    ("beta", "verdict"), [("0.5x", "unbounded"), ("1x", "at the edge"), ("1.05x", "bounded"), ("2x", "bounded")]
+    ("beta", "verdict"), [("0.5x", "no minimum"), ("1x", "at the edge"), ("1.05x", "bounded"), ("2x", "bounded")]
 )
 @pytest.mark.parametrize("normalize", ["joint", "set"])
 def test_verdict_on_both_sides_of_the_bound(stacking: Dataset, beta: str, verdict: str, normalize: str) -> None:
@@ -67,7 +83,7 @@ def test_the_trainer_warns_where_the_doctor_does(stacking: Dataset) -> None:
             warnings.simplefilter("always")
             done = train(stacking, "pmpo", settings=[{"beta": beta}], overrides=quick, device="cpu")
         found = diagnose(stacking, PMPO, {"beta": beta})
-        assert bool(caught) is warned is (found.verdict == "unbounded")
+        assert bool(caught) is warned is (found.verdict == "no minimum")
         assert done.bounds == [found.bound]
         assert done.runs[0][0] == found.settings
 
@@ -218,7 +234,7 @@ def test_flipped_labels_relax_the_bound_of_a_policy_without_contexts(bandit: Dat
 
 def test_the_edge_and_what_a_reject_still_weighs(stacking: Dataset) -> None:
     assert diagnose(stacking, PMPO, {"beta": "1.03x"}).verdict == "bounded"
-    assert diagnose(stacking, PMPO, {"beta": "0.97x"}).verdict == "unbounded"
+    assert diagnose(stacking, PMPO, {"beta": "0.97x"}).verdict == "no minimum"
     assert diagnose(stacking, PMPO, {"beta": "0.99x"}).verdict == "at the edge"
     assert any("a reject still weighs 0.50 of" in note for note in diagnose(stacking, PMPO, {"beta": "2x"}).notes)
     assert not any("still weighs" in note for note in diagnose(stacking, PMPO, {"beta": "1.2x"}).notes)
@@ -227,10 +243,32 @@ def test_the_edge_and_what_a_reject_still_weighs(stacking: Dataset) -> None:
 def test_below_the_bound_the_collapse_threshold_decides(stacking: Dataset) -> None:
     collapse = diagnose(stacking, PMPO).collapse
     assert collapse == pytest.approx(stacking.metadata.reject_share - 0.5)  # (1 - alpha) w_r - alpha w_a
-    above, below = (diagnose(stacking, PMPO, {"beta": collapse + step}).notes for step in (1e-3, -1e-3))
-    assert any("above the collapse threshold a policy over a few outcomes still settles on several" in n for n in above)
-    assert any("pushed away without end, and the policy may collapse" in note for note in below)
+    above, below = (diagnose(stacking, PMPO, {"beta": collapse + step}) for step in (1e-3, -1e-3))
+    assert (above.verdict, below.verdict) == ("no minimum", "collapse")
+    assert any("a policy over a few outcomes still settles on several accepted ones" in note for note in above.notes)
+    assert any("a policy over a few outcomes collapses onto one of them" in note for note in below.notes)
     assert diagnose(stacking, PMPO, {"alpha": 1.0}).collapse is None
+    assert diagnose(stacking, PMPO, {"divergence": "reverse", "beta": 9}).collapse is None
+
+
+def test_rare_labels_lower_the_thresholds_by_the_chance_that_a_minibatch_has_one(stacking: Dataset) -> None:
+    label = columns.labels(stacking.table)
+    kept = np.where(np.arange(len(label)) % 50 == 0, label, 0)
+    rare = with_labels(stacking, kept)
+    share = (kept != 0).mean()
+    for rows in (8, 64):
+        present = 1 - (1 - share) ** rows
+        assert present < 0.8
+        found = diagnose(rare, PMPO, {"batch": rows})
+        assert found.bound == pytest.approx(present * 0.5 / share)  # (1 - alpha) w_r / P_r
+        assert found.minibatch_factor == pytest.approx(present)
+        assert found.collapse == pytest.approx(present * max(0.0, rare.metadata.reject_share - 0.5))
+        assert found.factor == pytest.approx(1.05), "a multiple is one of the bound in these minibatches"
+        assert any(f"the bound is {present:.3g} of the" in note for note in found.notes)
+        quick = {"updates": 1, "batch": rows, "hidden": [4], "components": 1}
+        trained = train(rare, "pmpo", overrides=quick, device="cpu")
+        assert (trained.bounds[0], trained.runs[0][0]["beta"]) == (found.bound, found.settings["beta"])
+    assert diagnose(stacking, PMPO).minibatch_factor == 1
 
 
 def test_a_floor_without_a_divergence_is_refused(stacking: Dataset) -> None:

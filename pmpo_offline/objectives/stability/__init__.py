@@ -22,9 +22,11 @@ from __future__ import annotations
 from .gaussian import gaussian_beta_min as gaussian_beta_min
 from .gaussian import gaussian_optimum as gaussian_optimum
 from .minibatch import Minibatch as Minibatch
+from .tabular import Regime as Regime
 from .tabular import beta_collapse as beta_collapse
 from .tabular import beta_min as beta_min
 from .tabular import coefficients as coefficients
 from .tabular import limit_policy as limit_policy
 from .tabular import optimal_policy as optimal_policy
+from .tabular import regime as regime
 from .tabular import remaining_noise as remaining_noise

@@ -6,9 +6,9 @@ condition ::
 
     E[average] = P(n > 0) E_class[log pi(y|x)],    P(n > 0) = 1 - (1 - p)^B
 
-in minibatches of B rows, drawn at random with replacement, of which a share p is of the class. Stochastic gradients thus
-follow, in expectation, a loss with the class's weight w multiplied by P(n > 0); the divergence over all rows is never
-absent and keeps its beta. What is averaged over, and so may be absent, depends on the normalisation:
+in minibatches of B rows, drawn at random with replacement, of which a share p is of the class. Stochastic gradients
+thus follow, in expectation, a loss with the class's weight w multiplied by P(n > 0); the divergence over all rows is
+never absent and keeps its beta. What is averaged over, and so may be absent, depends on the normalisation:
 
 - "joint" divides both sums by the count of labelled rows: w_a and w_r are multiplied by P(any label), and with them the
   bound and the collapse threshold. A divergence over the labelled rows is absent together with them: nothing changes.

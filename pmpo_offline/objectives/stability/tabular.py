@@ -13,6 +13,10 @@ from torch import Tensor
 
 from .minibatch import Minibatch
 
+Regime = Literal["bounded", "no minimum", "collapse", "unbounded"]
+"""The loss has a minimum; it has none, yet training ends at a policy over several outcomes (`limit_policy`); it ends on
+one of them; no beta bounds the loss, and nothing more is known."""
+
 
 def beta_min(
     alpha: float,
@@ -71,9 +75,9 @@ def beta_min(
 def remaining_noise(noise: float, kept: float) -> float:
     """Return the share of accepts among the labels that an outcome which should be rejected has left.
 
-    Flips give it accepts at the rate `noise`. If the accepts keep k_a and the rejects k_r of their labels afterwards, at
-    random, the outcome has `noise k_a` and `(1 - noise) k_r` left. A divergence over the labelled rows holds it by what is
-    left, so that `beta_min` with this rate in place of `noise` is exact again::
+    Flips give it accepts at the rate `noise`. If the accepts then keep k_a and the rejects k_r of their labels, at
+    random, the outcome has `noise k_a` and `(1 - noise) k_r` left. A divergence over the labelled rows holds it by what
+    is left, so that `beta_min` with this rate in place of `noise` is exact again::
 
         beta >= (1 - alpha) w_r (1 - u) / r - alpha w_a u / (1 - r),    r the rejects' share of the labels left
 
@@ -95,10 +99,10 @@ def beta_collapse(
 
     The gradient on the logits is `c(y) - C pi(y)` with `C = sum c(y) = beta + alpha w_a - (1 - alpha) w_r`. As long as
     C is positive, ascent ends at a policy over several outcomes even if the loss has no minimum (`limit_policy`); at
-    C <= 0 nothing holds a logit that leads, and ever fewer outcomes are left. Each class's part of the sum is its weight
-    whatever outcomes its labels lie on, so that labels which are missing, dropped or flipped change it only through the
-    rejects' share, and so do weights of the rows: the share is then one of weights. With every row labelled and "joint"
-    this is the threshold of off-policy REINFORCE with the baseline V = 1 - alpha - beta (Arnal et al., AsymRE,
+    C <= 0 nothing holds a logit that leads, and ever fewer outcomes are left. A class's part of the sum is its weight
+    whatever outcomes its labels lie on, so that labels which are missing, dropped or flipped change it only through
+    the rejects' share; of weighted rows that is a share of the weights. With every row labelled and "joint" this is
+    the threshold of off-policy REINFORCE with the baseline V = 1 - alpha - beta (Arnal et al., AsymRE,
     arXiv 2506.20520): V < P_a, that is beta > P_r - alpha.
 
     Args:
@@ -115,6 +119,21 @@ def beta_collapse(
     w_accept, w_reject = class_weights(normalize, 1 - reject_share, reject_share, minibatch)
     pull = alpha * w_accept if reject_share < 1 else 0.0
     return max(0.0, (1 - alpha) * w_reject - pull) if reject_share else 0.0
+
+
+def regime(beta: float, bound: float, collapse: float | None) -> Regime:
+    """Return where a policy over outcomes ends at this beta: see `Regime`.
+
+    Args:
+        beta: of the loss.
+        bound: `beta_min`, infinite where the divergence does not hold rejects back.
+        collapse: `beta_collapse`; None: not known, which is taken as below it.
+    """
+    if beta >= bound:
+        return "bounded"
+    if math.isinf(bound):
+        return "unbounded"
+    return "no minimum" if collapse is not None and beta > collapse else "collapse"
 
 
 def limit_policy(coefficient: Tensor) -> Tensor:

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 _MANY = 1 << 62  # a population so large that its remainder by a pool's size is uniform for all purposes
 
+_PLAYED = 0.01
+"""Least weight of a mixture component whose mean counts as an action of the policy."""
+
 
 @dataclass(frozen=True)
 class Learner:
@@ -135,6 +138,14 @@ class Batch:
     @cached_property
     def _distribution(self) -> Mixture:
         return self._learner.policy(self._observation)  # type: ignore[no-any-return]
+
+    @property
+    def reach(self) -> Tensor:
+        """(R,): the largest mean of an action, of components that are played; not a number where one is not."""
+        with torch.no_grad():
+            size = self._distribution.mean.abs().amax(-1)
+            played = self._distribution.log_weight > math.log(_PLAYED)
+            return torch.where(played | ~size.isfinite(), size, 0).flatten(1).amax(1)
 
     @cached_property
     def _reference_distribution(self) -> Mixture:

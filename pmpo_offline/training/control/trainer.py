@@ -60,12 +60,17 @@ class Stack:
     @cached_property
     def complete(self) -> list[dict[str, Any]]:
         """The objective's settings, complete."""
-        return [config.settle(self.algorithm, settings, self.labelled) for settings in self.settings]
+        return [config.settle(self.algorithm, each, self.labelled, self.hyper.batch) for each in self.settings]
 
     @cached_property
     def bounds(self) -> list[float | None]:
         """The least stable β of each setting; None where the objective has no bound."""
-        return [config.beta_bound(self.algorithm, settings, self.labelled) for settings in self.complete]
+        return [config.beta_bound(self.algorithm, each, self.labelled, self.hyper.batch) for each in self.complete]
+
+    @cached_property
+    def collapses(self) -> list[float | None]:
+        """The β at or below which a policy over outcomes collapses, as `bounds`."""
+        return [config.beta_collapse(self.algorithm, each, self.labelled, self.hyper.batch) for each in self.complete]
 
     @property
     def labelled(self) -> Dataset:
@@ -126,9 +131,18 @@ class Trained:
     bounds: list[float | None]
     """The least stable β of each setting on this dataset; None where the objective has no bound."""
     metrics: dict[str, Tensor]
-    """The objective's metrics on the last minibatch, (R,) each, and its `loss`."""
+    """The objective's metrics on the last minibatch, (R,) each, its `loss`, and the policy's `reach` (`Batch`) in units
+    of the largest recorded action."""
     diverged: list[bool]
     """True for a run whose loss or weights are not finite: its policy is of no use."""
+
+    @property
+    def strayed(self) -> list[bool]:
+        """True for another run whose actions or loss left all bounds (`config.has_diverged`): scores mean little."""
+        if "reach" not in self.metrics:  # of a checkpoint from before it was measured
+            return [False] * self.policy.runs
+        measured = zip(self.metrics["reach"].tolist(), self.metrics["loss"].tolist(), self.diverged, strict=True)
+        return [not lost and config.has_diverged(reach, loss) for reach, loss, lost in measured]
 
 
 def train(
@@ -191,7 +205,7 @@ def train_stack(
     check_rows(algorithm)
     if stack.shuffled:
         check_control(algorithm, responses=False)
-    config.warn_below(algorithm, stack.complete, stack.labelled, stacklevel=4)
+    config.warn_below(algorithm, stack.complete, stack.labelled, stack.hyper.batch, stacklevel=4)
 
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     reference = None
@@ -205,7 +219,8 @@ def train_stack(
                 raise PmpoOfflineError(f"the clone of the behaviour diverged ({named}): lower learning_rate")
         reference = _repeat(clones, len(stack.settings))
         if stack.is_clone:
-            return Trained(reference, stack.runs, bounds, {}, [False] * reference.runs)
+            metrics = {name: value.repeat(len(stack.settings)) for name, value in metrics.items()}
+            return Trained(reference, stack.runs, bounds, metrics, [False] * reference.runs)
     policy, metrics = _fit_fresh(stack, checkpoint, place, reference)
     diverged = _diverged(policy, metrics)
     if any(diverged):
@@ -216,7 +231,24 @@ def train_stack(
             )
         more = f" and {len(lost) - 1} more" if lost[1:] else ""
         warnings.warn(f"{algorithm.name}: {lost[0]}{more} of {len(diverged)} runs diverged", stacklevel=3)
-    return Trained(policy, stack.runs, bounds, metrics, diverged)
+    trained = Trained(policy, stack.runs, bounds, metrics, diverged)
+    if any(trained.strayed):
+        warnings.warn(f"{algorithm.name} diverged: {_strayed(stack, trained)}", stacklevel=3)
+    return trained
+
+
+def _strayed(stack: Stack, trained: Trained) -> str:
+    """Return which runs left all bounds, how far, and what to do about it."""
+    lost = [run for run, bad in enumerate(trained.strayed) if bad]
+    worst = max(lost, key=lambda run: float(trained.metrics["reach"][run]))
+    reach, loss = (float(trained.metrics[name][worst]) for name in ("reach", "loss"))
+    bound, beta = trained.bounds[worst // len(stack.seeds)], stack.runs[worst][0].get("beta")
+    below = bound is not None and beta is not None and beta < bound
+    remedy = f"raise β, whose bound is {bound:.3g}" if below else "lower learning_rate"
+    return (
+        f"{len(lost)} of {len(trained.runs)} runs left all bounds ({stack.named(worst)}: mean actions up to "
+        f"{reach:,.0f} times the recorded ones, loss {loss:.3g}): {remedy}"
+    )
 
 
 def fresh_policy(sampler: Sampler, hyper: config.TrainingSettings) -> MixturePolicy:
@@ -279,6 +311,7 @@ def fit(
     optimizer = torch.optim.AdamW(weights, lr=hyper.learning_rate, weight_decay=hyper.weight_decay, fused=True)
     critic = make_critic(algorithm, sampler.rows, sampler.seeds, policy) if algorithm.critic else None
     learner = Learner(policy, reference, settings, critic)
+    largest = sampler.rows.action.abs().max().clamp(min=1e-6)
     state = [*weights, *average, *allocate_moments(optimizer), *moving, *(critic.tensors if critic else [])]
     start, metrics = _resume(checkpoint, state, average) if checkpoint else (0, {})
     for step in range(start, hyper.updates):
@@ -290,7 +323,7 @@ def fit(
         # Always after the last one, so that there are metrics to return wherever a resumed run began.
         if critic is None or step % critic.delay == 0 or step == hyper.updates - 1:
             loss, metrics = objective(inputs(batch, objective.inputs), **settings)
-            metrics = metrics | {"loss": loss.detach()}
+            metrics = metrics | {"loss": loss.detach(), "reach": batch.reach / largest}
             for weight in weights:
                 weight.grad = None  # zero_grad() does the same and keeps books, at a hundredth of the update's time
             loss.sum().backward()  # type: ignore[no-untyped-call]

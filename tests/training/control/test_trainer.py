@@ -19,7 +19,7 @@ from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.objectives import OBJECTIVES
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
-from pmpo_offline.training import Trained, beta_bound, settle, train
+from pmpo_offline.training import Trained, beta_bound, config, settle, train
 from pmpo_offline.training import checkpoint as checkpoints
 from pmpo_offline.training.control.batches import Learner, Sampler
 from pmpo_offline.training.run import Run, train_run
@@ -455,3 +455,18 @@ def test_damaged_facts_of_a_checkpoint_are_noticed(stacking: Dataset, tmp_path: 
 def test_seeds_and_settings_are_checked(stacking: Dataset, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         train(stacking, "pmpo", **arguments)
+
+
+def test_a_run_whose_actions_leave_all_bounds_is_marked_and_said(stacking: Dataset) -> None:
+    """Without a divergence rejects push the means away without end; the other run stays among the data."""
+    settings = [{"alpha": 0.0, "beta": 0.0}, {"alpha": 0.0, "beta": 2.0}]
+    quick = QUICK | {"components": 1, "updates": 150, "learning_rate": 0.02}
+    with pytest.warns(UserWarning, match=r"pmpo diverged: 1 of 2 runs left all bounds \(seed 0, .*raise β") as caught:
+        trained = train(stacking, "pmpo", settings=settings, overrides=quick, device="cpu")
+    assert len([w for w in caught if "left all bounds" in str(w.message)]) == 1
+    assert (trained.diverged, trained.strayed) == ([False, False], [True, False])
+    reach = trained.metrics["reach"]
+    assert reach[0] > config.FARTHEST > 2 > reach[1]
+    observation = columns.matrix(stacking.table, "observation")[:64]
+    played = trained.policy(torch.tensor(observation).expand(2, -1, -1)).mode().abs().amax((1, 2))
+    assert played[0] > config.FARTHEST

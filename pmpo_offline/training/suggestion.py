@@ -1,0 +1,134 @@
+"""α and β from the data: what an unlabelled row is worth, and the threshold that coverage, noise and minibatches make.
+
+With the divergence on the recorded rows every row is imitated with a weight. Per row, with the class weights divided by
+the rows of the class, `a = w_a / n_a` and `r = w_r / n_r`, an accepted row weighs `β / N + α a`, an unlabelled one
+`β / N`, a rejected one `β / N - (1 - α) r`. Weights that a row deserves, in units of an accepted one:
+
+    rejected      ρ = 0, or -e / (1 - e) where a share e of the labels is flipped and outcomes carry both labels: then
+                  the weights are the unbiased estimate of the clean label (Natarajan et al., *Learning with noisy
+                  labels*, NeurIPS 2013), and flipped labels cancel
+    unlabelled    γ = g (1 + ρ), with g the share of the unlabelled rows that are good; 1 + ρ = (1 - 2e) / (1 - e)
+
+have one solution::
+
+    α / (1 - α) = (r / a) (1 - γ) / (γ - ρ),    β = the threshold at this α
+
+of which "joint" (r = a) without noise is the plainest: α = 1 - g. So unlabelled rows count as accepts where labels were
+dropped from successes alone (α = 0, rejects do the work), and for nothing where they were dropped from failures alone.
+g is estimated from the labels before balancing: those that were dropped are counted, rows that never had one are taken
+to be as good as the labelled ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from pmpo_offline.data import Dataset, columns
+from pmpo_offline.declarations.catalog import AlgorithmDeclaration
+from pmpo_offline.objectives import stability
+from pmpo_offline.objectives.stability.tabular import class_weights
+from pmpo_offline.training import config
+
+MARGIN = 1.05
+"""β over its threshold that is suggested: the nearer, the less a reject is imitated (benchmarks/results/README.md)."""
+
+
+def suggest_beta(
+    dataset: Dataset, algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], rows: int | None = None
+) -> float | None:
+    """Return β a little above its threshold at these settings; None where there is no threshold above 0.
+
+    The arguments are those of `config.beta_bound`.
+    """
+    bound = config.beta_bound(algorithm, settings, dataset, rows)
+    if not bound or not np.isfinite(bound):
+        return None
+    relaxed = noise_bound(dataset, algorithm, settings, rows)
+    return MARGIN * (relaxed or bound)
+
+
+def suggest(
+    dataset: Dataset, algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], rows: int | None = None
+) -> dict[str, float] | None:
+    """Return α and β that follow from the labels; None where rejects have no part or every row has a label.
+
+    Where every row has a label, only the sum of α and β matters for "joint", and the declared α is as good as another.
+    The arguments are those of `config.beta_bound`.
+    """
+    meta = dataset.metadata
+    counts, balance = meta.counts, meta.imbalance
+    if not counts.unlabelled or algorithm.rows != "all" or suggest_beta(dataset, algorithm, settings, rows) is None:
+        return None
+    dropped = (balance.dropped_accepted, balance.dropped_rejected) if balance.balance == "labels" else (0, 0)
+    accepts, rejects = counts.accepted + dropped[0], counts.rejected + dropped[1]
+    noise = min(meta.noise, 0.45)  # near one half the labels say nothing
+    aliased = noise > 0 and not dataset.has_contexts
+    if not accepts:
+        alpha = 0.0  # nothing says that an unlabelled row is any worse than an accepted one
+    else:
+        share = accepts / (accepts + rejects)
+        good = min(1.0, max(0.0, (share - noise) / (1 - 2 * noise)))  # of the clean labels
+        of_accepts, of_rejects = good * (1 - noise) / share, good * noise / (1 - share) if rejects else 0.0
+        never = counts.unlabelled - sum(dropped)
+        unlabelled = (dropped[0] * of_accepts + dropped[1] * of_rejects + never * good) / counts.unlabelled
+        reject = -noise / (1 - noise) if aliased else 0.0
+        worth = unlabelled * (1 + reject) if aliased else min(1.0, unlabelled / of_accepts)
+        odds = _weight_ratio(dataset, algorithm, settings, rows) * (1 - worth) / max(worth - reject, 1e-9)
+        alpha = float(np.clip(odds / (1 + odds), 0, 1))
+    beta = suggest_beta(dataset, algorithm, {**settings, "alpha": alpha}, rows)
+    return {"alpha": alpha, "beta": beta or 0.0}
+
+
+def _weight_ratio(
+    dataset: Dataset, algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], rows: int | None
+) -> float:
+    """Return r / a: how much more a rejected row is pushed than an accepted one, but for α."""
+    share = config.reject_share(dataset, algorithm.rows)
+    if not 0 < share < 1:
+        return 1.0
+    minibatch = config.minibatch(algorithm, settings, dataset, rows)
+    accept, reject = class_weights(settings["normalize"], 1 - share, share, minibatch)
+    return (reject / share) / (accept / (1 - share))
+
+
+def noise_bound(
+    dataset: Dataset, algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], rows: int | None = None
+) -> float | None:
+    """Return the bound relaxed by flipped labels; None where none is flipped or single rows can be told apart.
+
+    Also None where it is not known: labels flipped, then rows dropped for a balance, and others never labelled; or so
+    many rejects dropped that an outcome which should be rejected is mostly accepted. The arguments are those of
+    `config.beta_bound`.
+    """
+    meta, balance = dataset.metadata, dataset.metadata.imbalance
+    if not meta.noise or dataset.has_contexts or algorithm.rows != "all" or settings["floor"]:
+        return None
+    noise = min(meta.noise, 1 - meta.noise)  # beyond one half the other outcomes are the ones that are pushed away
+    minibatch = config.minibatch(algorithm, settings, dataset, rows)
+    accepted, rejected = meta.counts.accepted, meta.counts.rejected
+    if settings["over"] == "labelled" or balance.balance == "rows":
+        if settings["over"] != "labelled" and meta.counts.unlabelled:
+            return None
+        if not accepted or not rejected:
+            return None
+        kept = accepted / (accepted + balance.dropped_accepted) * (rejected + balance.dropped_rejected) / rejected
+        noise, mass, accept_mass = stability.remaining_noise(noise, kept), meta.reject_share, 1 - meta.reject_share
+        if noise > 0.5:
+            return None
+    else:
+        # A row an episode, or a label a row: what was dropped is counted in rows either way.
+        accepts = int((columns.labels(dataset.table) > 0).sum()) + balance.dropped_accepted
+        mass, accept_mass = meta.reject_mass, accepts / len(dataset)
+    bound = stability.beta_min(
+        settings["alpha"],
+        mass,
+        settings["normalize"],
+        meta.reject_share,
+        noise=noise,
+        accept_mass=accept_mass,
+        minibatch=minibatch,
+    )
+    return bound * float(settings["reject_mass"])
