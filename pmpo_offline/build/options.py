@@ -72,6 +72,18 @@ class TextOptions(ImportOptions):
     """How texts are imported; None is the default. Lengths are in characters (Unicode code points)."""
 
     score: str | None = _text("The column of scores.", metavar="COLUMN", show_default="labels, else score, rating, …")
+    columns: tuple[str, ...] = _text(
+        "What columns of other names mean: prompt=question,completion=output,label=kto_tag.",
+        (),
+        metavar="MEANING=COLUMN,…",
+        show_default="by their names",
+    )
+    accept: tuple[str, ...] = _text(
+        "Values of the labels (or of --score) that mean accept; all others mean reject.",
+        (),
+        metavar="VALUE,…",
+        show_default="true, 1, yes, up, good, …",
+    )
     threshold: str | None = _text("Scores above it are accepted: a number or a quantile.", show_default="q0.5")
     margin: float | None = _text(
         "Scores within this distance of the threshold stay unlabelled.", min=0, show_default="0"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,14 @@ from pmpo_offline import data
 from pmpo_offline.build.options import TextOptions
 from pmpo_offline.build.pipeline import Content, Spec, Target, build, name_parts, rewards, variant, versions
 from pmpo_offline.data import Dataset, Labelling, LabelRule
-from pmpo_offline.data.exchange.forms import Drop, Form, Reading, Response, TextSource, form_of, open_text
+from pmpo_offline.data.exchange.forms import Drop, Form, Reading, Response, Row, TextSource, columns, form_of, open_text
+from pmpo_offline.data.exchange.forms.feedback import word_of
 from pmpo_offline.data.exchange.forms.selection import Report, Selection, select, table
 from pmpo_offline.data.exchange.forms.templates import TRANSCRIPT, Template, of_model
 from pmpo_offline.runtime.errors import UserError, unknown
 from pmpo_offline.runtime.hashing import hash_json
 
-_READERS = 2
+_READERS = 3
 """Revision of the readers: raise it when they change what they make of a file."""
 
 
@@ -59,10 +60,10 @@ def import_text(
     options.check()
     template = TRANSCRIPT if options.template is None else of_model(options.template.expanduser())
     found = open_text(str(source))
-    form = _form(found, options.score)
+    form, names = _form(found, options)
     rule = _rule(form, options)
     labelling = Labelling(rule, options.imbalance, options.noise or 0.0, options.seed, options.balance)
-    texts = _Texts(found, form, template, options, _task(found, task), labelling.label)
+    texts = _Texts(found, form, names, template, options, _task(found, task), labelling.label)
     changed, hashes = options.changed(), found.hashes()
     made_of = [_READERS, form.name, texts.task, hashes, template.hashes, str(labelling.label), changed]
     spec = Spec(
@@ -80,14 +81,16 @@ def import_text(
     return build(spec, Target(root, format, overwrite))
 
 
-def _form(found: TextSource, score: str | None) -> Form:
-    """Return the form of a source's rows, recognised by the first one."""
+def _form(found: TextSource, options: TextOptions) -> tuple[Form, Mapping[str, str | None]]:
+    """Return the form of a source's rows and the new names of its columns, recognised by the first row."""
     first = next(found.rows(), None)
     if first is None:
         raise UserError(f"{found.name} holds no rows")
-    if found.form and score:
-        raise UserError(f"{found.name} has labels and no column of scores: leave --score out")
-    return found.form or form_of(first, score)
+    if found.form and (given := [name for name in ("score", "columns", "accept") if getattr(options, name)]):
+        raise UserError(f"{found.name} has labels and no column of scores: leave --{given[0]} out")
+    asked = columns.parse(options.columns)
+    names = columns.renaming(first, asked)
+    return found.form or form_of(columns.renamed(first, names), options.score), names
 
 
 def _rule(form: Form, options: TextOptions) -> LabelRule:
@@ -97,9 +100,10 @@ def _rule(form: Form, options: TextOptions) -> LabelRule:
         if rule.score not in ("column", "reward"):
             raise UserError(f"label '{rule}': texts are scored by column, or by reward with --task")
         return rule
-    if form.scored:
+    if form.scored and not options.accept:
         margin = "" if options.margin is None else f":{options.margin!r}"
-        return LabelRule.parse(f"column:{options.threshold or 'q0.5'}{margin}")
+        usual = form.threshold if options.score is None else "q0.5"
+        return LabelRule.parse(f"column:{options.threshold or usual}{margin}")
     if options.threshold is not None or options.margin is not None:
         raise UserError(
             f"the feedback is yes or no ({form.name}) and a threshold is for scores: name their column with --score"
@@ -132,6 +136,8 @@ class _Texts:
 
     found: TextSource
     form: Form
+    names: Mapping[str, str | None]
+    """The new names of columns, by those in the source."""
     template: Template
     options: TextOptions
     task: str
@@ -176,16 +182,21 @@ class _Texts:
 
     def _selected(self, report: Report) -> pa.Table:
         """Return the unlabelled table of the responses that are kept."""
-        reading = Reading(self.options.score, transcripts=self.template is TRANSCRIPT)
+        reading = Reading(self.options.score, self.template is TRANSCRIPT, self.options.accept)
+
+        def rows() -> Iterator[Row]:
+            for report.rows, row in enumerate(self.found.rows(), 1):
+                yield columns.renamed(row, self.names)
 
         def read() -> Iterator[tuple[str, Response | Drop]]:
-            for row in self.found.rows():
-                report.rows += 1
+            for row in self.form.join(rows()):
                 yield from ((row.place, response) for response in self.form.responses(row, reading))
 
         selection = Selection(**{field.name: getattr(self.options, field.name) for field in fields(Selection)})
         kept = select(read(), selection, self.template, report)
         report.labels = reading.meant
+        if never := [value for value in self.options.accept if word_of(value) not in reading.meant]:
+            raise UserError(f"--accept {never[0]}: no row holds it, they hold {', '.join(list(reading.meant)[:12])}")
         if reading.unused:
             warnings.warn(
                 f"the labels were taken, and are the scores too; the file also holds numbers: --score {reading.unused} "

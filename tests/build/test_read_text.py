@@ -22,7 +22,7 @@ from pmpo_offline import data
 from pmpo_offline.build import TextOptions, import_text
 from pmpo_offline.data import Dataset
 from pmpo_offline.data.exchange.forms import is_text
-from pmpo_offline.data.exchange.forms.selection import side_of
+from pmpo_offline.data.exchange.forms.split import side_of
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 
 
@@ -382,7 +382,11 @@ ROW = b'{"prompt": "p", "completion": "c", "label": 1}\n'
         ("a.json", b"[" * 100_000, "nested too deeply"),
         ("a.json", b'[{"prompt": 1}', "not valid JSON"),
         ("a.csv", b'prompt,completion,label\np,c,1\np,c,1,"2,3\n', "is damaged or no CSV file"),
-        ("a.csv", b"prompt,completion,label\np,c,maybe\n", "a.csv, row 1: expected true, false, 1, 0 or null in"),
+        (
+            "a.csv",
+            b"prompt,completion,label\np,c,maybe\n",
+            "a.csv, row 1: expected true, false, 1, 0, -1, up, down or null in",
+        ),
         ("a.csv", b"\n\n", "a.csv is empty"),
         ("a.csv", b"prompt,completion,label,label\np,c,1,0\n", "a.csv has several columns called label: rename them"),
         ("a.parquet", b"PAR1 and no more", "is damaged or no Parquet file"),

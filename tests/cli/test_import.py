@@ -104,11 +104,11 @@ def test_the_way_out_to_trl(home: Path, transcripts: Path, tmp_path: Path, capsy
 @pytest.mark.parametrize(
     ("content", "arguments", "message"),
     [
-        ('{"a": 1}\n', [], "rows.jsonl, line 1: not recognised by the columns a: known are"),
+        ('{"a": 1}\n', [], "rows.jsonl, line 1: not recognised by the columns a: say what they mean"),
         (
             '{"prompt": "p", "completion": "c", "label": 3}\n',
             [],
-            "line 1: expected true, false, 1, 0 or null in",
+            "line 1: expected true, false, 1, 0, -1, up, down or null in",
         ),
         ('{"prompt": "p", "completion": null, "label": 1}\n', [], "nothing is left to import: 1 responses dropped"),
         ("{oops\n", [], "rows.jsonl, line 1, character 1: not valid JSON"),

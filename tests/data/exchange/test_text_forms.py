@@ -20,7 +20,7 @@ def read(*rows: dict[str, Any], score: str | None = None, transcripts: bool = Tr
     """The form's name, and of every response (prompt, completion, score), of what is dropped the reason."""
     numbered = [Row(values, f"rows, line {number}") for number, values in enumerate(rows, 1)]
     form, reading = form_of(numbered[0], score), Reading(score, transcripts)
-    found = [each for row in numbered for each in form.responses(row, reading)]
+    found = [each for row in form.join(numbered) for each in form.responses(row, reading)]
     return form.name, [_short(each) for each in found]
 
 
@@ -48,11 +48,11 @@ def test_unpaired() -> None:
     assert read(conversational)[1] == [(["one", "two", "three"], "four", -1)]
 
 
-@pytest.mark.parametrize("label", ["maybe", 2, 0.5, -1, [True], "so so"])
+@pytest.mark.parametrize("label", ["maybe", 2, 0.5, [True], "so so"])
 def test_labels_that_are_neither_boolean_nor_0_or_1(label: Any) -> None:
     good = {"prompt": "p", "completion": "c", "label": True}
     told = refusal(good, good | {"label": label})
-    assert told.startswith("rows, line 2: expected true, false, 1, 0 or null in column label, found ")
+    assert told.startswith("rows, line 2: expected true, false, 1, 0, -1, up, down or null in column label, found ")
 
 
 def test_paired() -> None:
@@ -201,10 +201,10 @@ def test_texts_that_cannot_be_kept_are_counted(text: str | None, reason: str) ->
 
 def test_columns_that_make_no_form() -> None:
     told = refusal({"text": "a", "label": 1})
-    assert told.startswith("rows, line 1: not recognised by the columns label, text: known are ")
-    assert "prompt/instruction/question, chosen, rejected" in told
+    assert told.startswith("rows, line 1: not recognised by the columns label, text: say what they mean")
+    assert "--columns prompt=" in told
     assert "not recognised" in refusal({"prompt": "a", "completion": "b"})
-    assert "not recognised" in refusal({"conversation": []})
+    assert "not recognised" in refusal({"conversation": [], "verdict": "fine"})
     assert "there is no column stars: it holds completion, label, prompt" in refusal(
         {"prompt": "a", "completion": "b", "label": 1}, score="stars"
     )
@@ -223,7 +223,7 @@ def test_forms_are_not_mixed() -> None:
 @pytest.mark.parametrize("name", FORMS)
 def test_the_example_of_every_form_is_of_that_form(name: str) -> None:
     form: Form = FORMS[name]
-    found, responses = read(dict(form.example))
+    found, responses = read(*map(dict, form.examples))
     assert found == form.name
     assert responses
     assert all(len(each) == 3 for each in responses), "a response each, no drops"
@@ -242,9 +242,7 @@ def test_input_goes_on_from_the_instruction() -> None:
     assert "expected text in input" in refusal(whole | {"input": {"a": 1}})
     pair = {"instruction": "Say", "input": "yes", "chosen": "yes", "rejected": "no"}
     assert read(pair)[1][0][0] == "Say\nyes"
-    assert "column input says something that chosen, rejected do not" in refusal(
-        {"input": "q", "chosen": "a b", "rejected": "a c"}
-    )
+    assert read({"input": "q", "chosen": "a b", "rejected": "a c"})[1][0][0] == "q"  # as in distilabel's Orca pairs
 
 
 def test_question_is_a_prompt_and_two_prompts_are_refused() -> None:
@@ -342,7 +340,7 @@ def test_a_text_beside_a_conversation_is_one_turn() -> None:
 def test_words_are_labels() -> None:
     rows = [{"prompt": "p", "completion": name, "label": name} for name in ("accept", "neg", "1", "Good")]
     assert [each[2] for each in read(*rows)[1]] == [1, -1, 1, 1]
-    assert "line 1: expected true, false, 1, 0 or null" in refusal(rows[0] | {"label": "other"})
+    assert "line 1: expected true, false, 1, 0, -1" in refusal(rows[0] | {"label": "other"})
 
 
 def test_a_turn_that_cannot_be_kept_costs_itself_and_those_after_it() -> None:

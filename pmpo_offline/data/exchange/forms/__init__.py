@@ -13,12 +13,12 @@ import lazy_loader
 from pmpo_offline.runtime.registry import Registry
 
 if TYPE_CHECKING:
+    from pmpo_offline.data.exchange.forms.feedback import Reading as Reading
     from pmpo_offline.data.exchange.forms.form import Form as Form
     from pmpo_offline.data.exchange.forms.form import form_of as form_of
-    from pmpo_offline.data.exchange.forms.rows import Drop as Drop
-    from pmpo_offline.data.exchange.forms.rows import Reading as Reading
-    from pmpo_offline.data.exchange.forms.rows import Response as Response
-    from pmpo_offline.data.exchange.forms.rows import Row as Row
+    from pmpo_offline.data.exchange.forms.response import Response as Response
+    from pmpo_offline.data.exchange.forms.row import Drop as Drop
+    from pmpo_offline.data.exchange.forms.row import Row as Row
     from pmpo_offline.data.exchange.forms.sources import TextSource as TextSource
     from pmpo_offline.data.exchange.forms.sources import is_text as is_text
     from pmpo_offline.data.exchange.forms.sources import open_text as open_text
@@ -28,15 +28,28 @@ FORMS: Registry[Form] = Registry(
     "text form",
     "pmpo_offline.forms",
     {
+        "pmpo-offline": f"{_HERE}.unpaired:OWN",
+        "pku-saferlhf": f"{_HERE}.compared:SAFE",
+        "shp": f"{_HERE}.compared:SHP",
+        "helpsteer3": f"{_HERE}.compared:HELPSTEER3",
+        "helpsteer2": f"{_HERE}.compared:HELPSTEER2",
+        "arena": f"{_HERE}.compared:ARENA",
+        "arena-lists": f"{_HERE}.compared:ARENA_LISTS",
+        "voted": f"{_HERE}.compared:VOTED",
         "hh-rlhf": f"{_HERE}.pairs:TRANSCRIPTS",
         "trl-paired": f"{_HERE}.pairs:PAIRED",
         "trl-paired-implied": f"{_HERE}.pairs:IMPLIED",
+        "trl-stepwise": f"{_HERE}.unpaired:STEPWISE",
         "scored-lists": f"{_HERE}.unpaired:SEVERAL",
-        "lmsys": f"{_HERE}.unpaired:LMSYS",
-        "thumbs": f"{_HERE}.unpaired:THUMBS_LOG",
-        "pmpo-offline": f"{_HERE}.unpaired:OWN",
+        "oasst": f"{_HERE}.trees:MESSAGES",
+        "oasst-trees": f"{_HERE}.trees:TREES",
+        "lmsys": f"{_HERE}.chats:LMSYS",
+        "wildfb": f"{_HERE}.chats:SATISFACTION",
+        "thumbs-on-turns": f"{_HERE}.chats:ON_TURNS",
+        "thumbs": f"{_HERE}.chats:THUMBS_LOG",
         "trl-unpaired": f"{_HERE}.unpaired:UNPAIRED",
         "scored-rows": f"{_HERE}.unpaired:SCORED",
+        "chats": f"{_HERE}.chats:UNRATED",
     },
 )
 """In the order in which they are tried."""
@@ -44,8 +57,10 @@ FORMS: Registry[Form] = Registry(
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "feedback": ["Reading"],
         "form": ["Form", "form_of"],
-        "rows": ["Drop", "Reading", "Response", "Row"],
+        "response": ["Response"],
+        "row": ["Drop", "Row"],
         "sources": ["TextSource", "is_text", "open_text"],
     },
 )

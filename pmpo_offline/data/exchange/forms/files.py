@@ -1,25 +1,25 @@
 """Rows of text from files: JSON lines, JSON, CSV, Parquet and Arrow, read one after the other.
 
-Nothing is unpickled and no code of a data set is run. Texts are UTF-8, or UTF-16 or -32 as their first bytes say.
+Nothing is unpickled and no code of a data set is run. Texts are UTF-8, or UTF-16 or -32 as their first bytes say, and
+may be compressed.
 """
 
 from __future__ import annotations
 
-import csv
-import gzip
 import io
 import json
-import re
-import sys
+import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from pmpo_offline.data.exchange.forms.rows import Row
+from pmpo_offline.data.exchange.forms.csv_files import records
+from pmpo_offline.data.exchange.forms.response import split_named
+from pmpo_offline.data.exchange.forms.row import Row
 from pmpo_offline.data.opening import open_parquet
 from pmpo_offline.runtime.errors import UserError, reason_of
 from pmpo_offline.runtime.files import from_json
@@ -27,12 +27,15 @@ from pmpo_offline.runtime.files import from_json
 KINDS: Mapping[str, tuple[str, ...]] = {
     "Parquet": (".parquet",),
     "Arrow": (".arrow",),
-    "JSON lines": (".jsonl", ".jsonl.gz"),
+    "JSON lines": (".jsonl", ".ndjson"),
     "CSV": (".csv", ".tsv"),
-    "JSON": (".json", ".json.gz"),
+    "JSON": (".json",),
 }
 """Last comes what also describes data of the other kinds (dataset_info.json, state.json)."""
+PACKED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
+"""Endings of compressed texts."""
 _BATCH = 1024
+_MOST_FILES = 20_000
 
 
 class _File(NamedTuple):
@@ -43,16 +46,38 @@ class _File(NamedTuple):
 
 def kind_of(path: Path) -> str | None:
     """Return the kind of a file by its name, None for other files."""
-    name = path.name.lower()
-    return next((kind for kind, suffixes in KINDS.items() if name.endswith(suffixes)), None)
+    name, packed = path.name.lower(), False
+    for ending in PACKED:
+        if name.endswith(ending):
+            name, packed = name.removesuffix(ending), True
+    kind = next((kind for kind, suffixes in KINDS.items() if name.endswith(suffixes)), None)
+    return None if packed and kind in ("Parquet", "Arrow") else kind
+
+
+def stem_of(name: str) -> str:
+    """Return a file's name without the endings that say what it is."""
+    endings = sorted((ending for endings in (*KINDS.values(), PACKED) for ending in endings), key=len)
+    for ending in (*PACKED, *endings):
+        name = name.removesuffix(ending)
+    return name
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Yield the visible files in a folder and below; `UserError` where there are far more than a data set has."""
+    seen = 0
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        seen += len(folders) + len(names)
+        if seen > _MOST_FILES:
+            raise UserError(f"{folder} holds more than {_MOST_FILES:,} files: give the folder of one data set")
+        yield from (Path(place, name) for name in sorted(names) if not name.startswith("."))
 
 
 def found_in(folder: Path) -> list[Path]:
     """Return the files of text in a folder and below, sorted; `UserError` if there are none, or of several kinds."""
     by_kind: dict[str, list[Path]] = {}
-    for path in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if not hidden and path.is_file() and (kind := kind_of(path)):
+    for path in sorted(files_below(folder)):
+        if (kind := kind_of(path)) and path.is_file():
             by_kind.setdefault(kind, []).append(path)
     described = by_kind.pop("JSON", None)
     if not by_kind:
@@ -69,7 +94,7 @@ def rows(path: Path, name: str | None = None) -> Iterator[Row]:
     """Yield the rows of a file, called `name` in messages; `UserError` where it is missing, empty or damaged."""
     kind = kind_of(path)
     if kind is None or not path.is_file():
-        raise UserError(f"{path}: there is no such file of text")
+        raise UserError(f"{path} {'is no file' if path.exists() else 'does not exist'}")
     if not path.stat().st_size:
         raise UserError(f"{path} is empty")
     try:
@@ -110,25 +135,52 @@ def _json_lines(source: _File) -> Iterator[Row]:
 
 
 def _json(source: _File) -> Iterator[Row]:
-    """Yield the items of one list; or the lines, because JSON lines are often called .json."""
+    """Yield the items of one list, or of those in an object; or the lines: JSON lines are often called .json."""
     with _opened(source.path) as file:
         encoding = _encoding(file)
-        if file.peek(_BATCH).decode(encoding, "ignore").lstrip()[:1] != "[":
+        if encoding == "utf-8-sig" and _is_line(file.readline()) and file.read(1):
             yield from _json_lines(source)
             return
+    with _opened(source.path) as file:
         content = file.read()
-        items = _parsed(content if encoding == "utf-8-sig" else content.decode(encoding), source.name)
-    for number, item in enumerate(items, 1):
-        place = f"{source.name}, item {number}"
-        yield _record(item, place)
+    try:
+        whole = _parsed(content if encoding == "utf-8-sig" else content.decode(encoding), source.name)
+    except UserError:
+        if content.decode(encoding, "ignore").lstrip()[:1] == "[":
+            raise
+        yield from _json_lines(source)
+        return
+    lists = {"": whole if isinstance(whole, list) else [whole]}
+    if isinstance(whole, dict) and all(isinstance(items, list) and _holds_rows(name) for name, items in whole.items()):
+        lists = whole
+    for name, items in lists.items():
+        for number, item in enumerate(items, 1):
+            row = _record(item, f"{source.name}, {f'{name} ' if name else ''}item {number}")
+            yield row._replace(split=split_named(name)) if len(lists) > 1 else row
+
+
+def _is_line(line: bytes) -> bool:
+    """Return whether a line is an object of its own."""
+    try:
+        return isinstance(json.loads(line.decode("utf-8-sig")), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _holds_rows(name: str) -> bool:
+    """Return whether a list of this name in an object is one of rows."""
+    return name in ("data", "rows", "examples", "records", "instances") or split_named(name) is not None
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[io.BufferedReader]:
     """Open a file that may be compressed."""
-    with path.open("rb") as stored:
-        packed = path.name.lower().endswith(".gz")
-        yield io.BufferedReader(cast(io.RawIOBase, gzip.GzipFile(fileobj=stored))) if packed else stored
+    if packed := PACKED.get(path.suffix.lower()):
+        with pa.input_stream(str(path), compression=packed) as stream:
+            yield io.BufferedReader(stream)
+        return
+    with path.open("rb") as file:
+        yield file
 
 
 def _encoding(file: io.BufferedReader) -> str:
@@ -139,13 +191,24 @@ def _encoding(file: io.BufferedReader) -> str:
 
 def _parsed(content: bytes | str, place: str) -> Any:
     try:
-        return json.loads(content if isinstance(content, str) else content.decode("utf-8-sig"))
+        text = content if isinstance(content, str) else content.decode("utf-8-sig")
+        return json.loads(text, object_pairs_hook=_object)
     except UnicodeDecodeError:
         raise UserError(f"{place}: not valid UTF-8: convert the file, as in iconv -f latin1 -t utf-8") from None
     except RecursionError:
         raise UserError(f"{place}: nested too deeply") from None
     except json.JSONDecodeError as error:
         raise UserError(f"{place}, character {error.pos}: not valid JSON: {error.msg}") from None
+    except KeyError as error:
+        raise UserError(f"{place}: holds two values called {error.args[0]}: leave one of them out") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise KeyError(next(name for name in names if names.count(name) > 1))
+    return found
 
 
 def _record(value: Any, place: str) -> Row:
@@ -155,7 +218,7 @@ def _record(value: Any, place: str) -> Row:
 
 
 def _csv(source: _File) -> Iterator[Row]:
-    with source.path.open("rb") as file:
+    with _opened(source.path) as file:
         encoding = _encoding(file)
         content = file.read()
     try:
@@ -166,9 +229,9 @@ def _csv(source: _File) -> Iterator[Row]:
             f"{source.name}, line {line}: not valid {encoding.upper().removesuffix('-SIG')}: convert the file, as in "
             "iconv -f latin1 -t utf-8"
         ) from None
-    names, *records = _records(text, source)
+    names, *found = records(text, source.name)
     header = _unique([name or "" for name in names], source)
-    for number, fields in enumerate(records, 1):
+    for number, fields in enumerate(found, 1):
         yield Row(dict(zip(header, fields, strict=True)), f"{source.name}, row {number}")
 
 
@@ -177,48 +240,6 @@ def _unique(names: list[str], source: _File) -> list[str]:
     if twice := [name for place, name in enumerate(names) if name in names[:place]]:
         raise UserError(f"{source.path} has several columns called {twice[0]}: rename them, or leave all but one out")
     return names
-
-
-def _records(text: str, source: _File) -> list[list[str | None]]:
-    """Return the header and the records of a CSV, an empty field as None; `UserError` that names the first bad one.
-
-    Fields are separated by what separates the columns' names, and quotes inside quotes are doubled or, as Spark writes
-    them, escaped by backslashes.
-    """
-    separator = max(",;\t", key=text.lstrip("\r\n").partition("\n")[0].count)
-    try:
-        return _split(text, separator, source)
-    except csv.Error as error:
-        unescaped = re.sub(r'\\(["\\])', lambda match: {'"': '""'}.get(match[1], match[1]), text)
-        if '\\"' in text:
-            with suppress(csv.Error):
-                return _split(unescaped, separator, source)
-        raise ValueError(error) from None
-
-
-def _split(text: str, separator: str, source: _File) -> list[list[str | None]]:
-    found: list[list[str | None]] = []
-    limit = csv.field_size_limit(sys.maxsize)
-    records = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    try:
-        for record in records:
-            if not record:
-                continue
-            if found and len(record) != len(found[0]):
-                raise UserError(
-                    f"{source.name}, row {len(found)} (up to line {records.line_num}) has {len(record)} fields, and "
-                    f"the header {len(found[0])}"
-                )
-            found.append([field or None for field in record])
-    except csv.Error as error:
-        what = {"unexpected end of data": "a quote that is never closed"}.get(str(error), str(error))
-        what = "text after a closing quote" if "expected after" in what else what
-        raise csv.Error(f"row {len(found)}, up to line {records.line_num}, has {what}") from None
-    finally:
-        csv.field_size_limit(limit)
-    if not found:
-        raise UserError(f"{source.path} is empty")
-    return found
 
 
 def _parquet(source: _File) -> Iterator[Row]:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pmpo_offline.data.exchange.forms import FORMS, rows
-from pmpo_offline.data.exchange.forms.rows import Drop, Reading, Response, Row
+from pmpo_offline.data.exchange.forms import FORMS, columns
+from pmpo_offline.data.exchange.forms.columns import LABELS, first_of
+from pmpo_offline.data.exchange.forms.feedback import Reading
+from pmpo_offline.data.exchange.forms.response import Response
+from pmpo_offline.data.exchange.forms.row import Drop, Row, filled, is_list
 
-_OF_PROMPTS = {*rows.PROMPTS, *rows.ADDED, *rows.SYSTEM, *rows.HISTORY}
-_TEXTS = {*_OF_PROMPTS, *rows.COMPLETIONS, "completions", "messages", "conversation"}
-_MEANINGFUL = [*sorted(_TEXTS), *rows.THUMBS]
+_OF_PROMPTS = {*columns.PROMPTS, *columns.ADDED, *columns.SYSTEM, *columns.HISTORY}
+_REFERENCES = {"answer", "reply"}
+"""Often what is correct, rather than what was answered."""
+_TEXTS = {*_OF_PROMPTS, *columns.COMPLETIONS, *columns.CHATS, "completions"} - _REFERENCES
+_MEANINGFUL = [*sorted(_TEXTS), *LABELS, columns.THUMBS_DOWN]
 """Columns that no form passes over: it reads them, or refuses rows in which they say something else than it reads."""
 _LISTED = 12
 
@@ -29,16 +34,20 @@ class Form:
     """What every row has; "prompt|instruction" is one column under the first of these names that is there."""
     read: Callable[[Row, Reading], Iterator[Response | Drop]]
     """Yield the responses of a row, or why there is none."""
-    example: Mapping[str, Any]
-    """A row of this form, for the tests and the docs."""
+    example: Mapping[str, Any] | tuple[Mapping[str, Any], ...]
+    """A row of this form, or a few, for the tests and the docs."""
     meaning: str
     """What a response is and what its score is, for the docs."""
+    card: str = ""
+    """Where the schema is documented, or the data sets that have it, for the docs."""
     feedback: str | None = None
     """The column of labels or scores, as one of `columns`; None: they are inside the others, or are implied."""
     scored: bool = False
     """Whether its scores are numbers that need a threshold, rather than yes and no."""
+    threshold: str = "q0.5"
+    """The threshold of such scores where none is given."""
     score_columns: tuple[str, ...] = ("{}",)
-    """The columns that `--score NAME` selects; empty: it is of another form then, or the name is inside a column."""
+    """The columns that `--score NAME` selects; empty: it is of another form then, or `read` finds the column."""
     takes_score: bool = True
     """Whether rows with `--score NAME` can be of this form."""
     also: tuple[str, ...] = ()
@@ -47,8 +56,15 @@ class Form:
     """Responses that are lost with a row that is dropped whole."""
     test: Callable[[Row], bool] = lambda row: True
     """What else its first row must pass."""
+    join: Callable[[Iterable[Row]], Iterator[Row]] = iter
+    """Make the rows that `read` takes of the source's rows, where those are parts (messages of a tree, say)."""
     names: tuple[str, ...] = ()
     """The names that `columns` have in the source; empty until a first row was seen."""
+
+    @property
+    def examples(self) -> tuple[Mapping[str, Any], ...]:
+        """The rows of the example."""
+        return (self.example,) if isinstance(self.example, Mapping) else self.example
 
     @property
     def described(self) -> str:
@@ -61,33 +77,30 @@ class Form:
         Raises `UserError` if it is of this one but for the column of scores that is named.
         """
         needs = [*self.columns, *([self.feedback] if self.feedback and score is None else [])]
-        names = [_named(row, need) for need in needs]
+        names = [first_of(row, need.split("|")) for need in needs]
         if None in names or not self.test(row) or not (score is None or self.takes_score):
             return None
         given = [] if score is None else [column.format(score) for column in self.score_columns]
         for column in given:
             _require(row, column)
-        return replace(
-            self,
-            columns=(*needs, *given),
-            names=(*filter(None, names), *given),
-            scored=self.scored or score is not None,
-        )
+        scored = self.scored or score is not None
+        if self.join is not iter:  # its rows have other columns
+            return replace(self, columns=(), scored=scored)
+        return replace(self, columns=(*needs, *given), names=(*filter(None, names), *given), scored=scored)
 
     def responses(self, row: Row, reading: Reading) -> Iterator[Response | Drop]:
         """Yield the responses of a row; `UserError` for one of another form, or with a column that is not read."""
         names = self.names or self.columns
         if missing := [name for name in names if name not in row.values]:
-            held = ", ".join(list(row.values)[:_LISTED])
             raise row.error(
-                f"lacks {', '.join(missing)}, which the rows before have ({self.name}): it holds {held}; "
+                f"lacks {', '.join(missing)}, which the rows before have ({self.name}): it holds {_held(row)}; "
                 "import files of one form at a time"
             )
         for column, name in zip(self.columns, names, strict=True):
-            if (found := _named(row, column)) != name:
+            if (found := first_of(row, column.split("|"))) != name:
                 raise row.error(f"holds a column {found}, and the rows before hold {name}: leave one of them out")
         self._refuse_unread(row, set(names), reading)
-        offered = next((name for name in rows.NOT_TEXT if rows.filled(row.values.get(name))), None)
+        offered = next((name for name in columns.NOT_TEXT if filled(row.values.get(name))), None)
         unstored = Drop(f"column {offered} is used, which a text has no place for")
         try:
             for response in self.read(row, reading):
@@ -97,15 +110,15 @@ class Form:
 
     def _refuse_unread(self, row: Row, names: set[str], reading: Reading) -> None:
         reads = names | set(self.also)
-        if reads & set(rows.PROMPTS):
+        if reads & set(columns.PROMPTS):
             reads |= _OF_PROMPTS
-        if self.feedback == "|".join(rows.THUMBS) or reading.score:
-            reads |= set(rows.THUMBS)
+        if self.feedback == "|".join(LABELS) or reading.score:
+            reads |= {*LABELS, columns.THUMBS_DOWN}
         for name in _MEANINGFUL:
-            if name in reads or not rows.filled(row.values.get(name)):
+            if name in reads or not filled(row.values.get(name)):
                 continue
             read = set().union(*(_contents(row, other) for other in reads if other in row.values))
-            if name in rows.THUMBS or not _contents(row, name) <= read:
+            if name in LABELS or not _contents(row, name) <= read:
                 raise row.error(
                     f"column {name} says something that {', '.join(sorted(names))} do not ({self.name}): "
                     "merge it into one of them, or leave it out"
@@ -122,25 +135,23 @@ def form_of(row: Row, score: str | None) -> Form:
             return bound
     if score:
         _require(row, score)
-    known = "; ".join(form.described for form in FORMS.values())
     raise row.error(
-        f"not recognised by the columns {', '.join(sorted(row.values)[:_LISTED]) or '(none)'}: known are {known} "
-        "(another column of scores is named with --score)"
+        f"not recognised by the columns {', '.join(sorted(row.values)[:_LISTED]) or '(none)'}: say what they mean, as "
+        "in --columns prompt=question,completion=output,label=verdict, or see the forms in pmpo-offline import --help"
     )
 
 
 def table() -> str:
     """Return the table of the registered forms, as Markdown, and a row of each as it is in a file."""
-    lines = ["| form | columns | a response is; its score |", "|---|---|---|"]
+    lines = ["| form | columns | a response is; its score | as in |", "|---|---|---|---|"]
     for form in FORMS.values():
-        lines.append(f"| {form.name} | `{form.described}` | {form.meaning} |")
-    examples = [json.dumps(form.example, ensure_ascii=False) for form in FORMS.values()]
+        lines.append(f"| {form.name} | `{form.described}` | {form.meaning} | {form.card} |")
+    examples = [json.dumps(row, ensure_ascii=False) for form in FORMS.values() for row in form.examples]
     return "\n".join([*lines, "", "```json", *examples, "```"])
 
 
-def _named(row: Row, column: str) -> str | None:
-    """Return the first of the names "prompt|instruction" of a column that the row has."""
-    return next((name for name in column.split("|") if name in row.values), None)
+def _held(row: Row) -> str:
+    return ", ".join(list(row.values)[:_LISTED])
 
 
 def _require(row: Row, column: str) -> None:
@@ -151,6 +162,9 @@ def _require(row: Row, column: str) -> None:
 def _contents(row: Row, name: str) -> set[str]:
     """Return the texts that a column holds: one, or those of a conversation's turns."""
     value = row.value(name)
-    if rows.is_list(value):
-        return {str(turn.get("content")).strip() if isinstance(turn, Mapping) else str(turn) for turn in value}
+    if is_list(value):
+        return {
+            str(turn.get("content", turn.get("value"))).strip() if isinstance(turn, Mapping) else str(turn)
+            for turn in value
+        }
     return {str(value).strip()}

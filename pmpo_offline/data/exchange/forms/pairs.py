@@ -1,4 +1,4 @@
-"""Forms with two responses a row: TRL's pairs, their prompt stated or implied, and HH-RLHF's transcripts."""
+"""Forms with a chosen and a rejected response a row: TRL's pairs, and HH-RLHF's transcripts."""
 
 from __future__ import annotations
 
@@ -7,33 +7,44 @@ from collections.abc import Iterator
 from itertools import takewhile
 from typing import Any
 
-from pmpo_offline.data.exchange.forms import rows
+from pmpo_offline.data.exchange.forms import columns
+from pmpo_offline.data.exchange.forms.conversation import (
+    answered,
+    conversation,
+    framed,
+    prompt_of,
+    refuse_unsaid,
+)
+from pmpo_offline.data.exchange.forms.feedback import Reading
 from pmpo_offline.data.exchange.forms.form import Form
-from pmpo_offline.data.exchange.forms.rows import Drop, Message, Prompt, Reading, Response, Row
+from pmpo_offline.data.exchange.forms.response import Message, Prompt, Response, about, stored
+from pmpo_offline.data.exchange.forms.row import Drop, Row, is_list
 from pmpo_offline.data.exchange.forms.templates import ASSISTANT, HUMAN
 
 _SIDES = {"chosen": 1.0, "rejected": -1.0}
+_NAMES = {side: (side, f"{side}_response") for side in _SIDES}
+_TIES = ("tie", "ties")
 
 
 def of_paired(row: Row, reading: Reading) -> Iterator[Response | Drop]:
     """Yield the chosen response as accepted and the rejected one as rejected: `prompt, chosen, rejected`.
 
-    Without a prompt, or where `chosen` and `rejected` are whole conversations and the prompt but text, the prompt is
-    what both begin with. A column of scores NAME is `NAME_chosen` and `NAME_rejected`.
+    Without a prompt, or where `chosen` and `rejected` are whole conversations, the prompt is what both begin with. A
+    column of scores NAME is `NAME_chosen` and `NAME_rejected`, or `chosen_NAME` and `rejected_NAME`.
     """
-    sides = {name: row.value(name) for name in _SIDES}
-    prompts = [name for name in rows.PROMPTS if name in row.values]
-    whole = any(rows.is_list(side) and (len(side) > 1 or not prompts) for side in sides.values())
-    if whole and not (prompts and rows.is_list(row.value(prompts[0]))):
-        prompt, sides = _implied_turns(row)
-    elif prompts:
-        prompt = rows.prompt_of(row)
+    names = {side: row.first(both) for side, both in _NAMES.items()}
+    sides = {side: row.value(name) for side, name in names.items()}
+    prompt_column = columns.first_of(row, columns.PROMPTS)
+    if any(is_list(side) and (len(side) > 1 or not prompt_column) for side in sides.values()):
+        prompt, sides = _implied_turns(row, names)
+    elif prompt_column:
+        prompt = prompt_of(row)
         if isinstance(prompt, str) and all(
             isinstance(side, str) and side.startswith(prompt) for side in sides.values()
         ):
             raise Drop("chosen and rejected repeat the prompt")
     else:
-        prompt, sides = _implied_text(row)
+        prompt, sides = _implied_text(row, names)
     yield from _both(row, reading, prompt, sides)
 
 
@@ -63,19 +74,19 @@ def parsed(transcript: str) -> tuple[Message, ...]:
     return tuple(Message(roles[mark], text.removeprefix(" ")) for mark, text in turns)
 
 
-def _implied_turns(row: Row) -> tuple[Prompt, dict[str, Any]]:
-    (history, chosen), (other, rejected) = (rows.conversation(row, name) for name in _SIDES)
+def _implied_turns(row: Row, names: dict[str, str]) -> tuple[Prompt, dict[str, Any]]:
+    (history, chosen), (other, rejected) = (conversation(row, name) for name in names.values())
     if history != other:
         raise Drop("the conversations differ before the last turn")
-    stated = (*rows.PROMPTS, *rows.ADDED, *rows.HISTORY)
+    stated = (*columns.PROMPTS, *columns.ADDED, *columns.HISTORY)
     problem = "column {} is no turn of the conversations in chosen and rejected: leave it out"
-    rows.refuse_unsaid(row, stated, history, problem)
-    return rows.framed(row, history), {"chosen": chosen, "rejected": rejected}
+    refuse_unsaid(row, stated, history, problem)
+    return framed(row, history), {"chosen": chosen, "rejected": rejected}
 
 
-def _implied_text(row: Row) -> tuple[Prompt, dict[str, Any]]:
+def _implied_text(row: Row, names: dict[str, str]) -> tuple[Prompt, dict[str, Any]]:
     """Split two texts at the last blank of what both begin with, which is the prompt: no word is cut in two."""
-    texts = {name: row.text(name) for name in _SIDES}
+    texts = {side: row.text(name) for side, name in names.items()}
     shared = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(*texts.values(), strict=False))))
     end = max((place for place in range(shared) if texts["chosen"][place].isspace()), default=0)
     prompt = texts["chosen"][:end]
@@ -85,25 +96,34 @@ def _implied_text(row: Row) -> tuple[Prompt, dict[str, Any]]:
 
 
 def _both(row: Row, reading: Reading, prompt: Prompt, sides: dict[str, Any]) -> Iterator[Response | Drop]:
-    prompt, texts = rows.answered(row, reading, prompt, sides)
+    prompt, texts = answered(row, reading, prompt, sides)
     if texts["chosen"] == texts["rejected"]:
         raise Drop("chosen and rejected are equal")
-    known: dict[str, Any] = rows.about(row)
+    if str(row.values.get("status")).lower() in _TIES:  # of distilabel: neither was preferred
+        raise Drop("chosen and rejected are a tie")
+    known: dict[str, Any] = about(row)
     for name, text in texts.items():
-        score = row.number(f"{reading.score}_{name}") if reading.score else _SIDES[name]
+        score = reading.number(row, _score(row, reading.score, name)) if reading.score else _SIDES[name]
         reading.pass_over({"score": row.values.get(f"score_{name}")})
-        known["stored"] = rows.stored(row, f"response_id_{name}")
+        known["stored"] = stored(row, f"response_id_{name}")
         yield text if isinstance(text, Drop) else Response(prompt, text, score, **known)
     if not reading.score:
         reading.meant |= {"chosen": "accept", "rejected": "reject"}
 
 
+def _score(row: Row, name: str, side: str) -> str:
+    """Return the column of one side's scores that `--score NAME` selects."""
+    names = [f"{name}_{side}", f"{side}_{name}", f"{side}-{name}"]
+    if not (found := columns.first_of(row, names)):
+        raise row.error(f"there is no column {' or '.join(names[:2])}: it holds {', '.join(sorted(row.values)[:12])}")
+    return found
+
+
 def _is_transcript(row: Row) -> bool:
     text = row.values["chosen"]
-    return not set(rows.PROMPTS) & row.values.keys() and isinstance(text, str) and text.startswith(HUMAN)
+    return not set(columns.PROMPTS) & row.values.keys() and isinstance(text, str) and text.startswith(HUMAN)
 
 
-_SCORES = tuple(f"{{}}_{side}" for side in _SIDES)
 TRANSCRIPTS = Form(
     name="HH-RLHF transcripts",
     space="hh-rlhf",
@@ -114,27 +134,30 @@ TRANSCRIPTS = Form(
         "rejected": f"{HUMAN} Name a prime.{ASSISTANT} Nine.",
     },
     meaning="the last turn of each side, all before is the prompt and must be equal; chosen: accept, rejected: reject",
-    score_columns=_SCORES,
+    card="Anthropic/hh-rlhf",
+    score_columns=(),
     responses_a_row=2,
     test=_is_transcript,
 )
 PAIRED = Form(
     name="TRL paired",
     space="trl",
-    columns=("|".join(rows.PROMPTS), "chosen", "rejected"),
+    columns=("|".join(columns.PROMPTS), *("|".join(names) for names in _NAMES.values())),
     read=of_paired,
     example={"prompt": "Name a prime.", "chosen": "Seven.", "rejected": "Nine."},
     meaning="each side; chosen: accept, rejected: reject",
-    score_columns=_SCORES,
+    card="TRL's dataset formats; HuggingFaceH4/ultrafeedback_binarized, Intel/orca_dpo_pairs, LLaMA-Factory",
+    score_columns=(),
     responses_a_row=2,
 )
 IMPLIED = Form(
     name="TRL paired, prompt implied",
     space="trl",
-    columns=("chosen", "rejected"),
+    columns=PAIRED.columns[1:],
     read=of_paired,
     example={"chosen": "A prime is seven.", "rejected": "A prime is nine."},
     meaning="each side after what both begin with, which is the prompt; chosen: accept, rejected: reject",
-    score_columns=_SCORES,
+    card="TRL's dataset formats; argilla/dpo-mix-7k",
+    score_columns=(),
     responses_a_row=2,
 )

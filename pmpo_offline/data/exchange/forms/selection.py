@@ -8,23 +8,22 @@ responses ── language, redaction ── template ── lengths ── dupli
 from __future__ import annotations
 
 import math
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import takewhile
 from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from pydantic import JsonValue
 
-from pmpo_offline.data.exchange.forms.rows import Drop, Message, Prompt, Response, caught
-from pmpo_offline.data.exchange.forms.templates import Template, transcript
+from pmpo_offline.data.exchange.forms.conversation import caught
+from pmpo_offline.data.exchange.forms.response import Response
+from pmpo_offline.data.exchange.forms.row import Drop
+from pmpo_offline.data.exchange.forms.split import side_of
+from pmpo_offline.data.exchange.forms.templates import Template
 from pmpo_offline.data.schema import responses_schema
 from pmpo_offline.runtime.errors import UserError
-from pmpo_offline.runtime.hashing import hash_bytes
 from pmpo_offline.runtime.random_words import random_words
 
 _TEST_SHARE = 0.1
@@ -156,61 +155,6 @@ def table(kept: list[Kept], test_share: float | None, default_source: str, seed:
     return pa.table(content, schema=responses_schema())
 
 
-def side_of(prompt: Prompt) -> float:
-    """Return a number in [0, 1) that the split goes by: a function of a prompt's text alone.
-
-    Spaces, case and the ways to compose a letter are ignored. Of a conversation only what comes before the first answer
-    counts, so that it stays on one side whole: a list of turns or a text in one of the usual markups (`Human:`,
-    `User:`, ChatML, `[INST]`, …), whichever template writes it. A greeting before the user's first turn is no answer.
-    The test prompts at one share are among those at a larger one.
-    """
-    text = _opening(prompt) if isinstance(prompt, str) else _first_turns(prompt)
-    return int(hash_bytes([text.encode()])[:12], 16) * 2.0**-48
-
-
-def _normal(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-
-
-def _first_turns(turns: tuple[Message, ...]) -> str:
-    """Return the system's and the user's turns before the first answer, as a transcript has them."""
-    start = next((place for place, turn in enumerate(turns) if turn.role == "user"), len(turns))
-    before = [turn for turn in turns[:start] if turn.role == "system"]
-    opening = [*before, *takewhile(lambda turn: turn.role != "assistant", turns[start:])]
-    written = _normal(transcript(opening))
-    return written if start == len(turns) else written.removesuffix("assistant:")
-
-
-_TRANSCRIPTS = (
-    (r"(?:^|\n)[ \t]*Human:", r"\n[ \t]*Assistant:"),
-    (r"\bHuman:", r"\bAssistant:"),
-)
-_MARKUPS = (
-    (r"<\|im_start\|>\s*user\b", r"<\|im_start\|>\s*assistant\b"),
-    (r"<\|start_header_id\|>\s*user\b", r"<\|start_header_id\|>\s*assistant\s*<\|end_header_id\|>"),
-    (r"<start_of_turn>\s*user\b", r"<start_of_turn>\s*model\b"),
-    (r"<\|user\|>", r"<\|assistant\|>"),
-    (r"\[INST\]", r"\[/INST\]"),
-    (r"(?:^|\n)[ \t#]*User:", r"\n[ \t#]*(?:Assistant|Bot|AI):"),
-    (r"\bUSER:", r"\bASSISTANT:"),
-)
-"""How conversations are written in one text: what begins a turn of the user, and what begins the assistant's."""
-
-
-def _opening(text: str) -> str:
-    """Return what comes before the first answer; a mark after which the assistant is to answer belongs to it."""
-    for user, assistant in (*_TRANSCRIPTS, *_MARKUPS):
-        question = re.search(user, text, re.IGNORECASE)
-        answer = question and re.compile(assistant, re.IGNORECASE).search(text, question.end())
-        if not answer:
-            continue
-        if (user, assistant) in _TRANSCRIPTS:  # as the turns of a conversation have it
-            return _normal(text[: answer.start()]) + " "
-        is_open = re.search(rf"{assistant}\s*$", text, re.IGNORECASE)
-        return _normal(text[: answer.end() if is_open else answer.start()])
-    return _normal(text)
-
-
 def _fitting(
     read: Iterable[tuple[str, Response | Drop]], chosen: Selection, template: Template, report: Report
 ) -> Iterator[Found]:
@@ -284,7 +228,7 @@ def _unrepeated(found: list[Found], report: Report) -> Iterator[Found]:
 def _split(kept: list[Kept], test_share: float | None, report: Report) -> list[str]:
     """Return the split of each response, and note where it is the source's."""
     share = _TEST_SHARE if test_share is None else test_share
-    sides = ["test" if side_of(item.response.prompt) < share else "train" for item in kept]
+    sides = ["test" if side_of(item.response.opening or item.response.prompt) < share else "train" for item in kept]
     if test_share is not None:
         return sides
     report.own_split = {"train", "test"} <= {item.response.split for item in kept} and not any(

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pmpo_offline.data.exchange.forms import files, rows
+from pmpo_offline.data.exchange.forms import files
+from pmpo_offline.data.exchange.forms.feedback import Reading
 from pmpo_offline.data.exchange.forms.form import Form
-from pmpo_offline.data.exchange.forms.rows import Drop, Reading, Response, Row
+from pmpo_offline.data.exchange.forms.response import Response, about, split_named
+from pmpo_offline.data.exchange.forms.row import Drop, Row
 from pmpo_offline.data.exchange.origin import Origin, hashes_of, origin
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError, reason_of
@@ -70,9 +72,10 @@ def is_text(name: str) -> bool:
         return kind is not None and not (kind == "Parquet" and (not path.is_file() or _holds_steps(path)))
     if holds_arrays(path):
         return False
-    if tables := sorted(path.rglob("*.parquet")):
+    kinds = {file: kind for file in files.files_below(path) if (kind := files.kind_of(file))}
+    if tables := sorted(file for file, kind in kinds.items() if kind == "Parquet"):
         return not _holds_steps(tables[0])
-    return any(files.kind_of(file) for file in path.rglob("*"))
+    return bool(kinds)
 
 
 def open_text(name: str) -> TextSource:
@@ -102,11 +105,8 @@ def _of_files(path: Path) -> TextSource:
         raise UserError(f"{path}: there is no such file of text")
     folder, inside = (path, files.found_in(path)) if path.is_dir() else (path.parent, [path])
     found = {_sound(file.relative_to(folder).as_posix()): file for file in inside}
-    name = _sound(path.resolve().name)
-    for suffix in sorted((suffix for kind in files.KINDS.values() for suffix in kind), key=len, reverse=True):
-        name = name.removesuffix(suffix)
     return TextSource(
-        name=name,
+        name=_sound(files.stem_of(path.resolve().name)),
         rows=lambda: _rows(found, _splits(found) if path.is_dir() else {}),
         hashes=lambda: hashes_of(found),
         files=found,
@@ -123,7 +123,7 @@ def _sound(name: str) -> str:
 
 def _splits(names: Mapping[str, Any]) -> dict[str, str]:
     """Return the splits of parts by their names; empty unless some are to learn from and some held out."""
-    found = {name: split for name in names if (split := rows.split_named(name))}
+    found = {name: split for name in names if (split := split_named(name))}
     return found if {"train", "test"} <= set(found.values()) else {}
 
 
@@ -240,7 +240,7 @@ def _of_review(row: Row, reading: Reading) -> Iterator[Response | Drop]:
     if not opening:
         raise Drop(f"review of {_OPENING} words or fewer")
     end = opening.end()
-    yield Response(text[:end], text[end:], reading.label(row, "label"), **rows.about(row))
+    yield Response(text[:end], text[end:], reading.label(row, "label"), **about(row))
 
 
 _REVIEW = Form(

@@ -1,0 +1,204 @@
+"""Forms that hold a conversation a row, with feedback on its last turn, on each turn, or on none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pmpo_offline.data.exchange.forms import columns
+from pmpo_offline.data.exchange.forms.columns import ABOUT, CHATS, LABELS, SCORES, SYSTEM, first_of
+from pmpo_offline.data.exchange.forms.conversation import (
+    after_history,
+    caught,
+    conversation,
+    framed,
+    role_of,
+    turn,
+    unanswerable,
+)
+from pmpo_offline.data.exchange.forms.feedback import Reading
+from pmpo_offline.data.exchange.forms.form import Form
+from pmpo_offline.data.exchange.forms.response import Message, Response, about
+from pmpo_offline.data.exchange.forms.row import Drop, Row, filled, is_list, short
+
+_ON_TURNS = (*LABELS, "rating", "score")
+"""Keys of the feedback on a turn."""
+_BESIDE = {*ABOUT, *SYSTEM, "id", "conversation_id", "conversation_hash", "turn", "title", "dataset", "tools"}
+"""Columns that are no feedback."""
+
+
+def of_messages(row: Row, reading: Reading) -> Iterator[Response | Drop]:
+    """Yield the assistant's last turn, with everything before it as the prompt; the score is that of the row."""
+    yield _last(row, reading, reading.number(row, reading.score) if reading.score else reading.feedback(row))
+
+
+def of_satisfaction(row: Row, reading: Reading) -> Iterator[Response | Drop]:
+    """Yield the assistant's last turn with a level of satisfaction, which is a number in `label`."""
+    yield _last(row, reading, reading.number(row, reading.score or "label"))
+
+
+def of_lmsys(row: Row, reading: Reading) -> Iterator[Response | Drop]:
+    """Yield every turn of the assistant in `conversation`, with its history as the prompt.
+
+    The score is −1 where the turn's own moderation is flagged and +1 where it is not; a column that is named holds one
+    number a conversation, which all its turns get, or one a message. Whether names were redacted says nothing of a
+    response: it never touches the score. A turn that cannot be stored costs its own response and those after it.
+    """
+    messages = _messages(row, "conversation")
+    count = len(messages)
+    yield from _turns(
+        row, messages, _numbers(row, reading, count) if reading.score else _moderated(row, reading, count)
+    )
+
+
+def of_turns(row: Row, reading: Reading) -> Iterator[Response | Drop]:
+    """Yield every turn of the assistant with the feedback that the turn itself holds."""
+    messages = _messages(row, row.first(CHATS))
+    yield from _turns(row, messages, [_on_turn(row, reading, message) for message in messages])
+
+
+def of_unlabelled(row: Row, reading: Reading) -> Iterator[Response | Drop]:
+    """Yield every turn of the assistant, unlabelled."""
+    messages = _messages(row, row.first(CHATS))
+    reading.meant["no feedback"] = "unlabelled"
+    yield from _turns(row, messages, [math.nan] * len(messages))
+
+
+def _last(row: Row, reading: Reading, score: float) -> Response:
+    reading.pass_over({name: row.values.get(name) for name in SCORES})
+    history, reply = conversation(row, row.first(CHATS))
+    return Response(framed(row, after_history(row, history)), reply, score, **about(row))
+
+
+def _messages(row: Row, name: str) -> Any:
+    messages = row.value(name)
+    if not filled(messages):
+        raise Drop(f"{name} is {'null' if messages is None else 'empty'}")
+    if not is_list(messages):
+        raise row.error(f"expected a list of messages in column {name}, found {short(messages)}")
+    return messages
+
+
+def _turns(row: Row, messages: Any, scores: list[float]) -> Iterator[Response | Drop]:
+    name = row.first(CHATS)
+    history: list[Message] = []
+    broken: list[Drop] = []
+    answers = 0
+    for value, score in zip(messages, scores, strict=True):
+        said = caught(turn, row, value, name)
+        is_answer = role_of(value) == "assistant"
+        answers += is_answer
+        if isinstance(said, Drop):
+            broken.append(said)
+        if broken or isinstance(said, Drop):
+            if is_answer:
+                yield broken[0]
+            continue
+        if is_answer:
+            wrong = unanswerable(history, name)
+            yield wrong or Response(framed(row, tuple(history)), said.content, score, **about(row))
+        history.append(said)
+    if not answers:
+        raise Drop(f"{name} has no assistant's turn")
+
+
+def _moderated(row: Row, reading: Reading, count: int) -> list[float]:
+    """Return the messages' scores by their own moderation; NaN where there is none for each of them."""
+    found = row.listed("openai_moderation") if filled(row.values.get("openai_moderation")) else None
+    if found is None or len(found) != count:
+        reading.meant["no moderation"] = "unlabelled"
+        return [math.nan] * count
+    flags = [moderation.get("flagged") if isinstance(moderation, Mapping) else None for moderation in found]
+    if wrong := [flag for flag in flags if not (flag is None or isinstance(flag, bool))]:
+        raise row.error(f"expected true or false as flagged in column openai_moderation, found {short(wrong[0])}")
+    reading.meant |= {"not flagged": "accept", "flagged": "reject"}
+    return [math.nan if flag is None else -1.0 if flag else 1.0 for flag in flags]
+
+
+def _numbers(row: Row, reading: Reading, count: int) -> list[float]:
+    """Return the messages' scores of a column: one number for all of them, or one a message."""
+    name = str(reading.score)
+    value: Any = row.values.get(name)
+    if not is_list(value):
+        return [reading.number(row, name)] * count
+    if len(value) != count:
+        raise row.error(f"expected a number a message in column {name}, found {len(value)} for {count} messages")
+    return [reading.number(Row({name: number}, row.place), name) for number in value]
+
+
+def _on_turn(row: Row, reading: Reading, message: Any) -> float:
+    if not isinstance(message, Mapping) or role_of(message) != "assistant":
+        return math.nan
+    key = next((key for key in _ON_TURNS if key in message), None)
+    return math.nan if key is None else reading.label(Row(message, row.place), key)
+
+
+def _rates_turns(row: Row) -> bool:
+    messages = row.value(row.first(CHATS))
+    mappings = [message for message in messages if isinstance(message, Mapping)] if is_list(messages) else []
+    return any(key in message for message in mappings for key in _ON_TURNS) and not first_of(row, LABELS)
+
+
+def _rates_nothing(row: Row) -> bool:
+    return row.values.keys() <= {*_BESIDE, *CHATS} and is_list(row.value(row.first(CHATS)))
+
+
+_CHAT = [{"role": "user", "content": "Name a prime."}, {"role": "assistant", "content": "Seven."}]
+LMSYS = Form(
+    name="LMSYS-Chat-1M conversations",
+    space="lmsys",
+    columns=("conversation",),
+    read=of_lmsys,
+    example={"conversation": _CHAT, "openai_moderation": [{"flagged": False}, {"flagged": False}]},
+    meaning="each turn of the assistant, with its history as the prompt; its own moderation: flagged is reject",
+    card="lmsys/lmsys-chat-1m, allenai/WildChat-1M",
+    feedback="openai_moderation",
+)
+SATISFACTION = Form(
+    name="WildFB",
+    space="wildfb",
+    columns=("messages", "user_feedback", "label"),
+    read=of_satisfaction,
+    example={"history": [], "messages": _CHAT, "user_feedback": "Thanks!", "label": 4},
+    meaning="the assistant's last turn, after `history`; 3, 4: accept; 1, 2: reject",
+    card="THU-KEG/WildFB",
+    scored=True,
+    threshold="2.5",
+    also=columns.HISTORY,
+)
+ON_TURNS = Form(
+    name="conversations with feedback on turns",
+    space="thumbs",
+    columns=("|".join(CHATS),),
+    read=of_turns,
+    example={"messages": [_CHAT[0], {**_CHAT[1], "feedback": {"rating": "thumbsUp"}}]},
+    meaning="each turn of the assistant; its own `feedback`, `thumbs`, `rating`, …, as a label",
+    card="exports of LibreChat and similar chat front ends",
+    takes_score=False,
+    also=SYSTEM,
+    test=_rates_turns,
+)
+THUMBS_LOG = Form(
+    name="messages with feedback",
+    space="thumbs",
+    columns=("|".join(CHATS),),
+    read=of_messages,
+    example={"messages": _CHAT, "thumbs": "up"},
+    meaning="the assistant's last turn; its label as of a TRL unpaired row",
+    card="ms-swift; LLaMA-Factory's `kto_tag`",
+    feedback="|".join(LABELS),
+    also=(*SYSTEM, *columns.HISTORY),
+)
+UNRATED = Form(
+    name="conversations without feedback",
+    space="chats",
+    columns=("|".join(CHATS),),
+    read=of_unlabelled,
+    example={"conversations": [{"from": "human", "value": "Name a prime."}, {"from": "gpt", "value": "Seven."}]},
+    meaning="each turn of the assistant, unlabelled; `--label reward` scores it",
+    card="ShareGPT; nothing but ids, a title and the like may be beside them",
+    takes_score=False,
+    also=SYSTEM,
+    test=_rates_nothing,
+)

@@ -1,0 +1,192 @@
+"""Prompts, completions and conversations, as the columns of a row state them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from pmpo_offline.data.exchange.forms.columns import ADDED, HISTORY, NOT_TEXT, PROMPTS, SYSTEM
+from pmpo_offline.data.exchange.forms.feedback import Reading
+from pmpo_offline.data.exchange.forms.response import Message, Prompt
+from pmpo_offline.data.exchange.forms.row import TURNS, Drop, Row, filled, is_list, is_turn, short
+
+T = TypeVar("T")
+_ROLES = {
+    **dict.fromkeys(("system", "developer"), "system"),
+    **dict.fromkeys(("user", "human", "prompter"), "user"),
+    **dict.fromkeys(("assistant", "gpt", "model", "bot", "chatgpt", "bard"), "assistant"),
+}
+
+
+def caught(read: Callable[..., T], *arguments: Any) -> T | Drop:
+    """Return what a function returns, or the `Drop` that it raises."""
+    try:
+        return read(*arguments)
+    except Drop as drop:
+        return drop
+
+
+def answered(
+    row: Row, reading: Reading, prompt: Prompt, completions: Mapping[str, Any]
+) -> tuple[Prompt, dict[str, str | Drop]]:
+    """Return the prompt and these completions by name, each as it is stored or with the reason why it cannot be.
+
+    A completion is a text, or the one turn of the assistant; if either it or the prompt is a conversation, a text is
+    one turn.
+    """
+    texts = {name: caught(completion_of, row, value, name) for name, value in completions.items()}
+    chat = any(map(is_list, [prompt, *completions.values()]))
+    reading.steady(row, chat)
+    return (Message("user", prompt),) if chat and isinstance(prompt, str) else prompt, texts
+
+
+def prompt_of(row: Row) -> Prompt:
+    """Return the prompt, text or turns that end with the user's; raises `Drop` where there is none.
+
+    `input` continues an `instruction`; `system` and `history` make a conversation of it.
+    """
+    name = row.first(PROMPTS)
+    value = row.value(name)
+    if is_list(value):
+        said = turns(row, value, "prompt")
+        if wrong := unanswerable(said, "prompt"):
+            raise wrong
+    else:
+        said = (Message("user", _continued(row, value)),)
+    competing = [other for other in PROMPTS if other != name and (is_list(value) or other not in ADDED)]
+    others = [*competing, *(ADDED if is_list(value) else ())]
+    refuse_unsaid(row, others, said, f"columns {name} and {{}} hold different prompts: leave one of them out")
+    conversation = framed(row, (*_history(row), *said))
+    return conversation if is_list(value) or len(conversation) > 1 else said[0].content
+
+
+def refuse_unsaid(row: Row, names: Iterable[str], said: Sequence[Message], problem: str) -> None:
+    """Raise `UserError` with the problem for the first column that holds something else than these turns."""
+    for name in names:
+        value = row.value(name)
+        parts = [each.get("content", each.get("value")) for each in value] if _is_chat(value) else [value]
+        if filled(value) and not all(any(_holds(turn.content, part) for turn in said) for part in parts):
+            raise row.error(problem.format(name))
+
+
+def completion_of(row: Row, value: Any, what: str) -> str:
+    """Return a completion, text or the one turn of the assistant; raises `Drop` where there is none."""
+    if not is_list(value):
+        return row.checked(value, what)
+    found = turns(row, value, what)
+    if [turn.role for turn in found] != ["assistant"]:
+        raise Drop(f"{what} is not one turn")
+    return found[0].content
+
+
+def framed(row: Row, conversation: tuple[Message, ...]) -> tuple[Message, ...]:
+    """Return a conversation after the row's system message, if there is one."""
+    name = next((name for name in SYSTEM if filled(row.values.get(name))), None)
+    if name is None:
+        return conversation
+    system = row.text(name)
+    if conversation[0].role != "system":
+        return (Message("system", system), *conversation)
+    if conversation[0].content != system:
+        raise row.error(f"column {name} and the conversation's own system message differ: leave one of them out")
+    return conversation
+
+
+def turns(row: Row, value: Sequence[Any], what: str) -> tuple[Message, ...]:
+    """Return a list of turns as messages; raises `Drop` for turns that cannot be stored, `UserError` for others."""
+    if not value:
+        raise Drop(f"{what} is empty")
+    return tuple(turn(row, message, what) for message in value)
+
+
+def turn(row: Row, value: Any, what: str) -> Message:
+    """Return one {role, content} as a message; raises as `turns` does."""
+    if not is_turn(value):
+        raise row.error(f"expected a message with role and content in {what}, found {short(value)}")
+    role_key, content_key = next(keys for keys in TURNS if set(keys) <= value.keys())
+    role = role_of(value)
+    if role is None:
+        raise Drop(f"{what} has a turn of role {short(value[role_key])}")
+    if used := next((name for name in NOT_TEXT if filled(value.get(name))), None):
+        raise Drop(f"{what} has {used}, which a text has no place for")
+    return Message(role, row.checked(_joined(value[content_key], what), f"{what}'s content"))
+
+
+def role_of(value: Mapping[str, Any]) -> str | None:
+    """Return the role of a turn: system, user or assistant; None for others."""
+    return _ROLES.get(str(value.get("role", value.get("from"))).lower())
+
+
+def conversation(row: Row, name: str) -> tuple[tuple[Message, ...], str]:
+    """Return the history and the assistant's last turn of a column of conversations; raises as `turns` does."""
+    value = row.value(name)
+    if value is None:
+        raise Drop(f"{name} is null")
+    if not is_list(value):
+        raise row.error(f"expected a list of messages with role and content in column {name}, found {short(value)}")
+    *history, last = turns(row, value, name)
+    if last.role != "assistant":
+        raise Drop(f"{name} does not end with the assistant's turn")
+    if wrong := unanswerable(history, name):
+        raise wrong
+    return tuple(history), last.content
+
+
+def after_history(row: Row, said: tuple[Message, ...]) -> tuple[Message, ...]:
+    """Return turns after those of a column `history`, unless they begin with them."""
+    earlier = _history(row)
+    return said if said[: len(earlier)] == earlier else (*earlier, *said)
+
+
+def unanswerable(history: Sequence[Message], what: str) -> Drop | None:
+    """Return why a history is no prompt, None where the next turn is the assistant's."""
+    if not history or history[-1].role == "assistant":
+        return Drop(f"{what} has an assistant's turn that answers no other turn")
+    return None
+
+
+def _is_chat(value: Any) -> bool:
+    return is_list(value) and all(map(is_turn, value))
+
+
+def _joined(content: Any, what: str) -> Any:
+    """Return the text of a list of parts, as chat interfaces write content: `[{"type": "text", "text": …}]`."""
+    if not is_list(content) or not content or not all(isinstance(part, Mapping) and "type" in part for part in content):
+        return content
+    if other := next(
+        (part["type"] for part in content if part["type"] not in ("text", "input_text", "output_text")), None
+    ):
+        raise Drop(f"{what} has {other}, which a text has no place for")
+    texts = [part.get("text") for part in content]
+    return "\n".join(texts) if all(isinstance(text, str) for text in texts) else content
+
+
+def _continued(row: Row, value: Any) -> str:
+    """Return a plain prompt with what its added columns hold, unless it holds that already."""
+    for name in ADDED:
+        more = row.values.get(name)
+        if not filled(more) or more is value:
+            continue
+        text = row.checked(more, name)
+        if not filled(value):
+            value = text
+        elif isinstance(value, str) and not _holds(value, text):
+            value = f"{value}\n{text}"
+    return row.checked(value, "prompt")
+
+
+def _holds(text: str, part: Any) -> bool:
+    """Return whether a prompt holds another text in lines of its own, as templates write it."""
+    return isinstance(part, str) and f"\n{part.strip()}\n" in f"\n{text.strip()}\n"
+
+
+def _history(row: Row) -> tuple[Message, ...]:
+    """Return the earlier turns of a column `history`: messages, or pairs of a question and its answer."""
+    name = next((name for name in HISTORY if filled(row.values.get(name))), None)
+    if name is None:
+        return ()
+    value = row.listed(name) or ()
+    if all(is_list(pair) and len(pair) == 2 for pair in value):
+        roles = ("user", "assistant")
+        value = [{"role": role, "content": text} for pair in value for role, text in zip(roles, pair, strict=True)]
+    return turns(row, value, name)

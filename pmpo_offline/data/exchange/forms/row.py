@@ -1,0 +1,161 @@
+"""One record of a file, and the values that its cells hold: texts, numbers, lists, conversations."""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pmpo_offline.runtime.errors import UserError
+
+_LARGEST = 3.4e38  # of float32
+TURNS = (("role", "content"), ("from", "value"))
+"""Keys of a conversation's turn: as TRL and as ShareGPT call them."""
+_MESSAGES = re.compile(
+    r"""\s*(\[\s*)?\{\s*["'](role["']\s*:.*["']content|content["']\s*:.*["']role"""
+    r"""|from["']\s*:\s*["'](human|gpt|system)["'].*["']value)["']\s*:.*[]}]\s*""",
+    re.DOTALL,
+)
+"""A text that is a conversation, written as JSON or as a Python literal."""
+
+
+class Drop(Exception):
+    """Something that cannot become a response, and why: a form raises it for a whole row, or yields it."""
+
+    def __init__(self, reason: str, responses: int = 1) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.responses = responses
+
+
+class Row(NamedTuple):
+    """One record of a file."""
+
+    values: Mapping[str, Any]
+    place: str
+    """The file and the line or row, for messages: "train.jsonl, line 7"."""
+    split: str | None = None
+    """The split of the source that it is from, "train" or "test"; None where the source has none."""
+
+    def error(self, what: str) -> UserError:
+        """Return the error that names the row, and says `what`."""
+        return UserError(f"{self.place}: {what}")
+
+    def value(self, name: str) -> Any:
+        """Return a column's value, a conversation as a list of turns however it is written.
+
+        It may be one turn, text that holds JSON or a Python literal, or a list for each key of a turn, as Hugging
+        Face's `Sequence` stores it.
+        """
+        value = self.values.get(name)
+        if isinstance(value, Mapping):
+            return [value] if is_turn(value) and not _is_transposed(value) else _transposed(value)
+        if not isinstance(value, str) or not _MESSAGES.fullmatch(value):
+            return value
+        found = self._parsed(name, value)
+        turns = found if isinstance(found, list) else [found]
+        return turns if all(map(is_turn, turns)) else value
+
+    def listed(self, name: str) -> Sequence[Any] | None:
+        """Return a column's list, also where a text holds it as JSON or a Python literal; None for null."""
+        value = self.value(name)
+        if isinstance(value, str):
+            value = self._parsed(name, value)
+        if value is None:
+            return None
+        if not is_list(value):
+            raise self.error(f"expected a list in column {name}, found {short(value)}")
+        return tuple(value)
+
+    def _parsed(self, name: str, text: str) -> Any:
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError):
+            pass
+        try:
+            return ast.literal_eval(text.strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            raise self.error(
+                f"expected a list as JSON or a Python literal in column {name}, found {short(text)}"
+            ) from None
+
+    def number(self, name: str) -> float:
+        """Return a finite number, NaN for null and for empty text; `UserError` for anything else."""
+        value = self.values.get(name)
+        if value is None or value == "":
+            return math.nan
+        try:
+            number = float(value) if isinstance(value, (int, float, str)) else math.inf
+        except (ValueError, OverflowError):
+            number = math.inf
+        if abs(number) > _LARGEST:
+            raise self.error(f"expected a number in column {name}, found {short(value)} (leave it null if unknown)")
+        return number
+
+    def text(self, name: str) -> str:
+        """Return a text that can be stored; raises `Drop` for null and blank ones, `UserError` for what is no text."""
+        return self.checked(self.values.get(name), name)
+
+    def checked(self, value: Any, what: str) -> str:
+        """Return a value that must be a text that can be stored; raises as `text` does."""
+        if value is None:
+            raise Drop(f"{what} is null")
+        if isinstance(value, (bytes, bytearray)):
+            raise self.error(f"expected text in {what}, found bytes: decode the column and import again")
+        if not isinstance(value, str):
+            raise self.error(f"expected text in {what}, found {short(value)}")
+        if blemish := blemish_of(value):
+            raise Drop(f"{what} {blemish}")
+        return value
+
+    def first(self, names: Sequence[str]) -> str:
+        """Return the first of these columns that the row has."""
+        return next(name for name in names if name in self.values)
+
+
+def is_list(value: Any) -> bool:
+    """Return whether a value is a list, as conversations are."""
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray))
+
+
+def is_turn(value: Any) -> bool:
+    """Return whether a value has the keys of a conversation's turn."""
+    return isinstance(value, Mapping) and any(keys <= value.keys() for keys in map(set, TURNS))
+
+
+def filled(value: Any) -> bool:
+    """Return whether a value says anything: it is neither null nor empty, nor a text for either."""
+    if isinstance(value, str):
+        return value.strip() not in ("", "[]", "{}", "null", "None")
+    return value is not None and not (isinstance(value, float) and math.isnan(value)) and value not in ([], (), {})
+
+
+def short(value: Any) -> str:
+    """Return a value for a message, in 40 characters at most."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 40 else f"{text[:37]}…"
+
+
+def blemish_of(text: str) -> str | None:
+    """Return why a text cannot be stored, None for a sound one."""
+    if not text or text.isspace():
+        return "is empty"
+    if "\0" in text:  # HDF5 ends a string there
+        return "holds a NUL character"
+    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+        return "is no valid Unicode"
+    return None
+
+
+def _is_transposed(value: Mapping[str, Any]) -> bool:
+    return bool(value) and all(map(is_list, value.values()))
+
+
+def _transposed(value: Mapping[str, Any]) -> Any:
+    """Return the items of `{key: list}`, the value itself where the lists are not of one length."""
+    if not _is_transposed(value) or len({len(column) for column in value.values()}) > 1:
+        return value
+    return [dict(zip(value, items, strict=True)) for items in zip(*value.values(), strict=True)]

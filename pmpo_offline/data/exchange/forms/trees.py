@@ -1,0 +1,120 @@
+"""Messages that name the one they reply to: every path from a prompt to an assistant's reply is a response."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from pmpo_offline.data.exchange.forms.conversation import conversation
+from pmpo_offline.data.exchange.forms.feedback import Reading
+from pmpo_offline.data.exchange.forms.form import Form
+from pmpo_offline.data.exchange.forms.response import Response, about
+from pmpo_offline.data.exchange.forms.row import Drop, Row
+
+
+def paths(rows: Iterable[Row]) -> Iterator[Row]:
+    """Yield a row for each assistant's message: its columns, and all turns from the prompt to it as `messages`.
+
+    A parent may come after its replies. Trees may also be nested, a message holding its `replies`.
+    """
+    found = [message for row in rows for message in _flattened(row, row.values.get("prompt", row.values))]
+    by_id = {row.values.get("message_id"): row for row in found}
+    for row in found:
+        if row.values.get("role") != "assistant":
+            continue
+        path = [row]
+        while path and (parent := path[-1].values.get("parent_id")) is not None:
+            above = by_id.get(parent)
+            path = [] if above is None or above in path else [*path, above]
+        turns = [{"role": said.values.get("role"), "content": said.values.get("text")} for said in reversed(path)]
+        yield row._replace(values={**row.values, "messages": turns})
+
+
+def of_path(row: Row, reading: Reading) -> Iterator[Response | Drop]:
+    """Yield the reply of a path: the best of its siblings is accepted, the others are rejected."""
+    values = row.values
+    if values.get("deleted"):
+        raise Drop("the message was deleted")
+    if not values["messages"]:
+        raise Drop("the message that it replies to is not in the file")
+    history, reply = conversation(row, "messages")
+    yield Response(history, reply, _score(row, reading), **about(row))
+
+
+def _score(row: Row, reading: Reading) -> float:
+    if reading.score:
+        named = _labels(row.values.get("labels"))
+        if reading.score not in row.values and reading.score in named:
+            return reading.number(Row(named, row.place), reading.score)
+        if reading.score not in row.values and named:
+            raise row.error(f"there is no column or label {reading.score}: labels are {', '.join(named)}")
+        return reading.number(row, reading.score)
+    if row.values.get("review_result") is False:
+        reading.meant["review_result false"] = "reject"
+        return -1.0
+    rank = row.number("rank") if "rank" in row.values else math.nan
+    reading.meant |= {"rank 0": "accept", "other ranks": "reject", "no rank": "unlabelled"}
+    return rank if math.isnan(rank) else 1.0 if rank == 0 else -1.0
+
+
+def _labels(value: Any) -> Mapping[str, Any]:
+    """Return OASST's labels by name: lists of names and values, or an object for each name."""
+    if not isinstance(value, Mapping):
+        return {}
+    names, values = value.get("name"), value.get("value")
+    if names is not None and values is not None:
+        return dict(zip(names, values, strict=False))
+    return {name: each["value"] for name, each in value.items() if isinstance(each, Mapping) and "value" in each}
+
+
+def _flattened(row: Row, message: Any) -> Iterator[Row]:
+    pending = [(message, message.get("parent_id") if isinstance(message, Mapping) else None)]
+    while pending:
+        said, parent = pending.pop()
+        if not isinstance(said, Mapping):
+            raise row.error("expected a message with its replies")
+        yield row._replace(values={**{name: said[name] for name in said if name != "replies"}, "parent_id": parent})
+        pending += [(reply, said.get("message_id")) for reply in reversed(said.get("replies") or ())]
+
+
+_EXAMPLE = (
+    {"message_id": "a", "parent_id": None, "role": "prompter", "text": "Name a prime.", "lang": "en", "rank": None},
+    {"message_id": "b", "parent_id": "a", "role": "assistant", "text": "Seven.", "lang": "en", "rank": 0},
+    {"message_id": "c", "parent_id": "a", "role": "assistant", "text": "Nine.", "lang": "en", "rank": 1},
+)
+_MEANING = (
+    "each reply of the assistant, after all that it follows; rank 0 of its siblings: accept, others: reject, no rank: "
+    "unlabelled; `review_result` false: reject; `--score quality` takes a number of `labels`"
+)
+MESSAGES = Form(
+    name="OASST messages",
+    space="oasst",
+    columns=("message_id", "parent_id", "role", "text"),
+    read=of_path,
+    example=_EXAMPLE,
+    meaning=_MEANING,
+    card="OpenAssistant/oasst1 and oasst2",
+    score_columns=(),
+    join=paths,
+    also=("messages",),
+)
+TREES = Form(
+    name="OASST trees",
+    space="oasst",
+    columns=("message_tree_id", "prompt"),
+    read=of_path,
+    example={
+        "message_tree_id": "a",
+        "prompt": {
+            **{"message_id": "a", "role": "prompter", "text": "Name a prime."},
+            "replies": [{"message_id": "b", "role": "assistant", "text": "Seven.", "rank": 0, "replies": []}],
+        },
+    },
+    meaning="as of OASST messages",
+    card="OpenAssistant/oasst2, *_trees.jsonl.gz",
+    score_columns=(),
+    test=lambda row: isinstance(row.values["prompt"], Mapping),
+    join=paths,
+    also=("messages",),
+)
