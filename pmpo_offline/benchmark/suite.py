@@ -129,7 +129,7 @@ class Job:
             "seeds": self.suite.seeds,
             "episodes": self.suite.episodes,
             "versions": self.versions,
-            **({"model": self.model} if self.is_language else {}),
+            **({"model": self.model} if self.is_language else OBJECTIVES[self.cell.algorithm.objective].version),
         }
 
     def constants(self, settings: Settings) -> dict[str, Any]:
@@ -261,7 +261,7 @@ def _stacks(algorithm: AlgorithmDeclaration, sweep: Mapping[str, Sequence[Any]])
     for combination in itertools.product(*sweep.values()):
         settings = complete(algorithm, dict(zip(sweep, combination, strict=True)))
         allowed = OBJECTIVES[algorithm.objective].allowed
-        words = {name: value for name, value in settings.items() if isinstance(allowed[name], Words)}
+        words = {name: value for name, value in settings.items() if isinstance(allowed.get(name), Words)}
         stack = stacks.setdefault(repr(sorted(words.items())), [])
         if settings not in stack:
             stack.append(settings)

@@ -14,19 +14,28 @@ from __future__ import annotations
 from . import divergences as divergences
 from . import stability as stability
 from .bc import bc as bc
+from .labels.aot import aot_unpaired as aot_unpaired
+from .labels.apo_zero import apo_zero_unpaired as apo_zero_unpaired
+from .labels.asymre import asymre as asymre
 from .labels.bc_accepts import bc_accepts as bc_accepts
 from .labels.bco import bco as bco
 from .labels.bco import bco_shift as bco_shift
 from .labels.kto import kto as kto
 from .labels.kto import kto_reference_point as kto_reference_point
 from .labels.kto import kto_weight_range as kto_weight_range
+from .labels.npo import npo as npo
 from .labels.pmpo import pmpo as pmpo
+from .labels.sppo import sppo_unpaired as sppo_unpaired
+from .labels.topr import topr as topr
 from .labels.unlikelihood import unlikelihood as unlikelihood
+from .labels.weighted_reinforce import weighted_reinforce as weighted_reinforce
+from .noise import debias as debias
 from .objective import Interval as Interval
 from .objective import Objective as Objective
 from .objective import Words as Words
 from .objective import declaration as declaration
 from .objective import declare as declare
+from .pairs.apo_down import apo_down as apo_down
 from .pairs.dpo import dpo as dpo
 from .pairs.ipo import ipo as ipo
 from .pairs.ipo import ipo_length_normalized as ipo_length_normalized
@@ -43,6 +52,7 @@ OBJECTIVES = {
     for loss in (
         *(pmpo, bc, bc_accepts, binary_crr, awr, unlikelihood, mpo),
         *(dpo, ipo, ipo_length_normalized, nca, kto, bco, td3_bc),
+        *(asymre, topr, npo, weighted_reinforce, apo_zero_unpaired, sppo_unpaired, aot_unpaired, apo_down),
     )
 }
 """Every objective by name."""

@@ -9,8 +9,12 @@ from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any, ParamSpec
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from .noise import debias
+from .vocabulary import row_dimension
 
 P = ParamSpec("P")
 Loss = tuple[Tensor, dict[str, Tensor]]
@@ -31,6 +35,8 @@ class Interval:
         return self.low <= value <= self.high and not (self.open and value == self.low)
 
     def __str__(self) -> str:
+        if self.low == -math.inf:
+            return f"a number of {self.high:g} or less"
         if math.isfinite(self.high):
             return f"a number {'above' if self.open else 'from'} {self.low:g} to {self.high:g}"
         return f"a number above {self.low:g}" if self.open else f"a number of {self.low:g} or more"
@@ -46,25 +52,15 @@ class Words(tuple[str, ...]):
 
 
 POSITIVE, NOT_NEGATIVE, SHARE = Interval(0, open=True), Interval(0), Interval(0, 1)
+NOISE: Mapping[str, Interval | Words] = {"flip_rate": Interval(0, 0.499), "accept_share": SHARE}
+"""The settings that every objective of labels has beside its own (`noise`)."""
 
 
 @dataclass(frozen=True)
 class Objective:
     """A loss with the tensors that it needs and the hyperparameters that it offers.
 
-    The vocabulary of inputs, `(*runs, B)` unless said otherwise, B rows, P pairs, K candidates a state:
-
-    - `logp`, `ref_logp`: log-probability of each row's outcome under the policy and under the reference
-    - `label`: +1 accept, -1 reject, 0 unlabelled
-    - `advantage`: how much better the row's outcome was than the policy's average one, in the reward's units
-    - `divergence`: `(*runs,)`, how far the policy is from its reference, as the caller's settings say (`caller`)
-    - `policy_value`: what a critic makes of the policy's own action, with its gradient; `distance`: the mean squared
-      difference of that action from the recorded one
-    - `policy_kl`: `(*runs,)`, KL(pi || pi_ref), detached and at least 0
-    - `group_logp`, `group_score`: `(*runs, B, K)`, of the candidates of each state
-    - `logp_chosen`, `logp_rejected`, `ref_chosen`, `ref_rejected`: `(*runs, P)`, of each pair's two outcomes
-    - `length_chosen`, `length_rejected`: `(*runs, P)`, how many tokens or steps each pair's two outcomes have, from 1
-    - `reward_shift`: `(*runs,)`, half way between the mean rewards of both classes (`bco_shift`), detached
+    The names of inputs are those of `vocabulary`.
     """
 
     name: str
@@ -79,6 +75,8 @@ class Objective:
     """Settings by which the caller computes the inputs, with their defaults; the loss never sees them."""
     optional: Mapping[str, str] = field(default_factory=dict)
     """Like `inputs`, those that the loss computes from its rows where they are absent: for callers that see more."""
+    running: Mapping[str, str] = field(default_factory=dict)
+    """Optional inputs that a training loop fills with the running mean of a metric over its earlier updates."""
     families: tuple[str, ...] = ("control", "language")
     """Data that have its inputs: "control", transitions and candidates; "language", responses."""
     bound: Callable[..., float] | None = None
@@ -87,9 +85,17 @@ class Objective:
     """Settings with which something else is computed, by title: the laws are checked with each of them, too."""
     exempt: Mapping[str, str] = field(default_factory=dict)
     """Laws that it does not obey, with the reason. The laws of tests/objectives/test_laws.py that can be named:
-    "exact stacking" (a run in a stack equals the run alone to the last bit), "rejects sink" (their gradient lowers
-    them), "extreme values" (log-probabilities of 1e30 leave loss and gradient finite, else of 1e15), "gradient
-    everywhere" (every labelled row and pair has one: a hinge has none beyond its margin)."""
+    "exact stacking" (a run in a stack equals the run alone to the last bit), "accepts rise" and "rejects sink" (their
+    gradient raises and lowers them), "one class teaches" (without the other class), "extreme values" (log-probabilities
+    of 1e30 leave loss and gradient finite, else of 1e15), "gradient everywhere" (every labelled row and pair has one: a
+    hinge has none beyond its margin), "flipped labels" (the loss can be de-biased, `noise`)."""
+    revision: int = 0
+    """Raise it with every change after which training comes out differently: older results are then not its own."""
+
+    @property
+    def version(self) -> dict[str, int]:
+        """What its revision adds to the identity of a training or a result: nothing to those of the first."""
+        return {"objective_revision": self.revision} if self.revision else {}
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -102,36 +108,86 @@ class Objective:
         own = {p.name: p.default for p in parameters if p.name not in self.inputs and p.default is not None}
         return {**own, **self.caller}
 
-    def __call__(self, inputs: Mapping[str, Tensor], **settings: Any) -> Loss:
+    @property
+    def noise(self) -> Mapping[str, Interval | Words]:
+        """The settings by which flipped labels are accounted for, with their ranges; none for other objectives.
+
+        They are not among `settings`: an objective without them is the objective itself.
+        """
+        return NOISE if "label" in self.inputs.values() and "flipped labels" not in self.exempt else {}
+
+    def __call__(self, inputs: Mapping[str, Tensor], weight: Tensor | None = None, **settings: Any) -> Loss:
         """Return the loss and its metrics, picking what it needs from `inputs` by the names of the vocabulary.
 
-        The caller's settings may be given with the others and change nothing here.
+        The caller's settings may be given with the others and change nothing here. With `flip_rate`, and `accept_share`
+        for balanced batches, the loss is the estimate of `noise.debias` of what it would be on the true labels.
         """
-        own = {name: value for name, value in settings.items() if name not in self.caller}
+        own = {name: value for name, value in settings.items() if name not in self.caller and name not in NOISE}
+        names = {*self.inputs.values(), *self.optional.values()}
+        inputs = {name: value for name, value in inputs.items() if name in names}
+        if "flip_rate" in settings:
+            if not self.noise:
+                why = self.exempt.get("flipped labels", "it learns from no labels")
+                raise ValueError(f"{self.name} has no flip_rate: {why}")
+            inputs, weight = debias(inputs, weight, settings["flip_rate"], settings.get("accept_share"))
         needed = {parameter: inputs[name] for parameter, name in self.inputs.items()}
         extra = {parameter: inputs[name] for parameter, name in self.optional.items() if name in inputs}
-        return self.loss(**needed, **extra, **own)
+        return self.loss(**needed, **extra, **own, **({} if weight is None else {"weight": weight}))
 
     def check(self, arguments: Mapping[str, Any]) -> None:
-        """Raise `ValueError` for arguments of the loss that are no labels, or no values of a hyperparameter.
+        """Raise `ValueError` for arguments of the loss that are no labels, weights, rows or values of a setting.
 
-        Numbers are checked, and labels in the host's memory; other tensors are not read.
+        Tensors on a device are not read; of these only the shapes are checked.
         """
-        label = arguments.get("label")
-        if isinstance(label, Tensor) and label.dtype != torch.bool and not label.is_cuda:
-            if not label.is_floating_point() and (label == 0).any() and not (label < 0).any():
-                raise ValueError(
-                    "integer labels of 0 and no -1 are ambiguous, because 0 means unlabelled: give Boolean labels, "
-                    "True for accept, or floats of -1, 0 and +1"
-                )
-            if ((label != 0) & (label.abs() != 1)).any():
-                raise ValueError(
-                    "label is -1 (reject), 0 (unlabelled) or +1 (accept), or Boolean: it holds other values"
-                )
+        names = {**self.inputs, **self.optional, "weight": "weight"}
+        given = {name: value for name, value in arguments.items() if name in names and isinstance(value, Tensor)}
+        _check_rows({name: value for name, value in given.items() if row_dimension(names[name]) is not None}, names)
+        if "label" in given and not given["label"].is_cuda:
+            _check_labels(given["label"])
+        if "weight" in given and not given["weight"].is_cuda:
+            weight = given["weight"]
+            if not (weight.isfinite() & (weight >= 0)).all():
+                raise ValueError("weight is a finite number of 0 or more for each row: it holds other values")
         for name, allowed in self.allowed.items():
             value = arguments.get(name)
-            if isinstance(value, int | float | str) and value not in allowed:
-                raise ValueError(f"{name} is {allowed}, not {value!r}")
+            for each in _values(value):
+                if each not in allowed:
+                    raise ValueError(f"{name} is {allowed}, not {each!r}")
+
+
+def _check_rows(tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> None:
+    """Raise `ValueError` unless all tensors have as many rows: one alone would be repeated in silence."""
+    sizes = {}
+    for name, value in tensors.items():
+        dimension = row_dimension(names[name]) or -1
+        if value.dim() < -dimension:
+            raise ValueError(f"{name} has no dimension of rows: its shape is {tuple(value.shape)}")
+        sizes[name] = value.shape[dimension]
+    first = next(iter(sizes), "")
+    for name, size in sizes.items():
+        if size != sizes[first]:
+            raise ValueError(f"{name} has {size} rows and {first} has {sizes[first]}: give one value for each row")
+
+
+def _check_labels(label: Tensor) -> None:
+    if label.dtype == torch.bool:
+        return
+    if not label.is_floating_point() and (label == 0).any() and not (label < 0).any():
+        raise ValueError(
+            "integer labels of 0 and no -1 are ambiguous, because 0 means unlabelled: give Boolean labels, "
+            "True for accept, or floats of -1, 0 and +1"
+        )
+    if ((label != 0) & (label.abs() != 1)).any():
+        raise ValueError("label is -1 (reject), 0 (unlabelled) or +1 (accept), or Boolean: it holds other values")
+
+
+def _values(setting: Any) -> list[Any]:
+    """Return the values of a setting that can be read without waiting for a device."""
+    if isinstance(setting, Tensor):
+        return [] if setting.is_cuda else setting.detach().flatten().tolist()
+    if isinstance(setting, np.generic):
+        return [setting.item()]
+    return [setting] if isinstance(setting, int | float | str) else []
 
 
 def declare(

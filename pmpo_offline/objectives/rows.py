@@ -41,10 +41,12 @@ def present(value: Tensor, weight: Tensor) -> Tensor:
 def mean(value: Tensor, weight: Tensor, over: Tensor | None = None) -> Tensor:
     """Return `sum(weight * value) / sum(over)` over the last dimension; zero where there is nothing to average.
 
-    `over` (default: `weight`) holds the weights of the rows that are counted.
+    `over` (default: `weight`) holds the weights of the rows that are counted. Some may be negative (`noise`); where
+    their sum is not positive there is nothing either.
     """
     count = (weight if over is None else over).sum(-1)
-    return (weight * present(value, weight)).sum(-1) / torch.where(count != 0, count, 1)
+    total = (weight * present(value, weight)).sum(-1) / torch.where(count > 0, count, 1)
+    return torch.where(count > 0, total, 0)
 
 
 def per_run(setting: Setting, like: Tensor) -> Tensor:

@@ -11,14 +11,16 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from pmpo_offline.data import Dataset, columns
+from pmpo_offline.data import Dataset, columns, flips
 from pmpo_offline.declarations import OBJECTIVES
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.objectives import Interval, stability
 from pmpo_offline.runtime.errors import UserError, unknown, validated
 
 MEASURED = "dataset"
-"""In place of a number for `reject_mass`: the dataset's own."""
+"""In place of a number for `reject_mass` or `flip_rate`: the dataset's own."""
+ESTIMATED = "estimated"
+"""In place of a number for `flip_rate`: what the labels themselves say (`data.flips`)."""
 
 
 class TrainingSettings(BaseModel):
@@ -82,9 +84,12 @@ def complete(algorithm: AlgorithmDeclaration, settings: Mapping[str, Any]) -> di
         raise unknown(f"objective in algorithm {algorithm.name}:", algorithm.objective, OBJECTIVES)
     objective = OBJECTIVES[algorithm.objective]
     values = {**objective.settings, **algorithm.settings, **settings}
-    if odd := set(values) - set(objective.settings):
-        raise unknown(f"setting of {algorithm.name}", min(odd), objective.settings)
-    for name, allowed in objective.allowed.items():
+    known = {**objective.allowed, **objective.noise}
+    if odd := set(values) - set(known):
+        raise unknown(f"setting of {algorithm.name}", min(odd), known)
+    for name, allowed in known.items():
+        if name not in values:  # one of the noise's
+            continue
         value = values[name]
         if value in allowed:
             values[name] = float(value) if isinstance(allowed, Interval) else value  # people write 2 for 2.0
@@ -92,12 +97,17 @@ def complete(algorithm: AlgorithmDeclaration, settings: Mapping[str, Any]) -> di
         hint, fits = "", False
         if name == "beta" and objective.bound is not None:
             hint, fits = ', or a multiple of its bound such as "1.05x"', _multiple(value) is not None
+        elif name == "flip_rate":
+            words = f'"{MEASURED}" (the rate that it was built with) or "{ESTIMATED}"'
+            hint, fits = f", or {words}", value in (MEASURED, ESTIMATED)
         elif name == "reject_mass":
             hint, fits = f', or "{MEASURED}"', value == MEASURED
         elif name == "temperature" and "advantage" in objective.inputs.values():
             hint, fits = ', or a multiple of the advantages\' deviation such as "1sd"', bool(_multiple(value, "sd"))
         if not fits:
             raise UserError(f"{algorithm.name}.{name} is {allowed}{hint}, not {value!r}")
+    if values.get("flip_rate") == 0:  # the objective itself, by the same name
+        del values["flip_rate"]
     return values
 
 
@@ -132,6 +142,8 @@ def settle(
                 f"{algorithm.name}.reject_mass: nothing is rejected in {dataset.metadata.id}: give a number"
             )
         values["reject_mass"] = mass
+    if "flip_rate" in values:
+        values |= _flips(algorithm, values["flip_rate"], dataset)
     deviations = _multiple(values.get("temperature"), "sd")
     if deviations is not None:
         values["temperature"] = deviations * _deviation(algorithm, dataset)
@@ -148,6 +160,26 @@ def settle(
             raise UserError(f"{algorithm.name} is unbounded on {dataset.metadata.id} at every β: {why}")
         values["beta"] = factor * bound
     return values
+
+
+def _flips(algorithm: AlgorithmDeclaration, rate: float | str, dataset: Dataset) -> dict[str, float]:
+    """Return the settings by which flipped labels are accounted for, as numbers.
+
+    Raises `UserError` for minibatches that are chosen by the observed labels, and for classes that flips alone explain.
+    """
+    if algorithm.rows not in ("all", "balanced"):
+        raise UserError(
+            f'{algorithm.name}.flip_rate: minibatches of {algorithm.rows} rows leave labels out: set rows = "all"'
+        )
+    if isinstance(rate, str):
+        rate = dataset.metadata.noise if rate == MEASURED else flips.estimate(dataset).rate
+    share = 1 - dataset.metadata.reject_share
+    if not rate < share < 1 - rate:
+        raise UserError(
+            f"{algorithm.name}.flip_rate: {share:.3g} of the labels of {dataset.metadata.id} are accepts, and flips at "
+            f"a rate of {rate:.3g} would make as many of one class alone: lower the rate"
+        )
+    return {"flip_rate": rate} | ({"accept_share": share} if algorithm.rows == "balanced" else {})
 
 
 def _deviation(algorithm: AlgorithmDeclaration, dataset: Dataset) -> float:
@@ -196,8 +228,11 @@ def beta_bound(
         raise UserError(f'{algorithm.name} has a bound on β, which is not known for rows = "top": set rows = "all"')
     if settings["floor"]:
         return 0.0  # the reject term has a least value of its own
-    least = bound(
-        settings["alpha"],
+    alpha, factor = settings["alpha"], 1.0
+    if "flip_rate" in settings:
+        alpha, factor = 0.0, _debiased_reject(settings, reject_share(dataset, algorithm.rows))
+    least = factor * bound(
+        alpha,
         reject_mass=reject_mass(settings, dataset, algorithm.rows),
         normalize=settings["normalize"],
         reject_share=reject_share(dataset, algorithm.rows),
@@ -207,6 +242,19 @@ def beta_bound(
         # The others stay finite where the policy gives a rejected outcome no probability: they hold nothing back.
         return math.inf if least else 0.0
     return least * float(settings["reject_mass"])
+
+
+def _debiased_reject(settings: Mapping[str, Any], share: float) -> float:
+    """Return what the label terms take from an observed reject, in units of its weight at alpha = 0 without noise.
+
+    De-biased it counts as a reject of (1 - e) / (1 - 2e) and as an accept of -e / (1 - 2e). The bound is then that of a
+    policy that can single the recorded rows out; one that cannot sees the true labels on average, and less would do.
+    """
+    alpha, rate = settings["alpha"], settings["flip_rate"]
+    if settings["normalize"] == "joint":
+        return float(((1 - alpha) * (1 - rate) + alpha * rate) / (1 - 2 * rate))
+    true = (share - rate) / (1 - 2 * rate)  # "set": each class is divided by its own estimated count
+    return float(((1 - alpha) * (1 - rate) / true + alpha * rate / (1 - true)) * share / (1 - 2 * rate))
 
 
 def beta_collapse(
@@ -284,8 +332,9 @@ def has_diverged(reach: float | None, loss: float | None) -> bool:
 def stack_settings(settings: Sequence[Mapping[str, Any]], seeds: int, device: torch.device) -> dict[str, Any]:
     """Turn settings that differ in numbers into (R, 1) tensors; equal ones stay; words are a `UserError`."""
     stacked: dict[str, Any] = {}
-    for name, first in settings[0].items():
-        values = [complete[name] for complete in settings]
+    for name in dict.fromkeys(name for complete in settings for name in complete):
+        values = [complete.get(name, 0.0) for complete in settings]  # only a flip_rate of zero is left out
+        first = values[0]
         if all(value == first for value in values):
             stacked[name] = first
         elif any(isinstance(value, str) for value in values):

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from ..objective import POSITIVE, declare
-from ..rows import Setting, classes, detached, full_precision, mean, per_run, present
+from ..rows import Setting, classes, full_precision, mean, per_run
+from .classes import class_metrics, log_ratio
 
 
-@declare({"beta": POSITIVE}, optional={"shift": "reward_shift"})
+@declare(
+    {"beta": POSITIVE},
+    optional={"shift": "reward_shift"},
+    running={"reward_shift": "batch_shift"},
+    revision=1,  # before, every minibatch had a shift of its own
+)
 def bco(
     logp: Tensor,
     ref_logp: Tensor,
@@ -39,12 +46,14 @@ def bco(
         label: `(*runs, B)`, +1 accept, -1 reject, 0 unlabelled; or bool, True accept, False reject.
         beta: inverse temperature, above 0. A number or `(*runs, 1)`.
         shift: `(*runs,)`, in the units of beta r; no gradient flows through it. The authors keep a running mean over
-            batches, which the caller may do with the metrics; `bco_shift` is that of other rows. None: from this batch.
+            batches, as our training loops do with the metric `batch_shift`: a shift of the batch's own runs along with
+            the rewards, and lets both classes run away together. `bco_shift` is that of other rows. None: this batch's.
         weight: `(*runs, B)`, at least 0: the averages are weighted.
 
     Returns:
         The loss `(*runs,)`, and detached metrics `(*runs,)`: `accept_logp` and `reject_logp`, `accept_reward` and
-        `reject_reward` (means of beta r; 0 where the class is absent), `shift` (the one used).
+        `reject_reward` (means of beta r; 0 where the class is absent), `shift` (the one used), `batch_shift` (of these
+        rows). A reject of log-probability -inf costs nothing; an accept costs infinity, with a finite gradient.
 
     Raises:
         ValueError: a shift that still has a dimension of rows, or a hyperparameter of another shape.
@@ -53,24 +62,17 @@ def bco(
     accepted, rejected = classes(label, logp, weight)
     beta = per_run(beta, logp)
 
-    reward = beta * present(logp - ref_logp, accepted + rejected)
-    accept_reward, reject_reward = mean(reward, accepted), mean(reward, rejected)
+    reward = beta * log_ratio(logp, ref_logp, accepted + rejected)
+    batch_shift = _half_way(reward.detach(), accepted, rejected)
     if shift is None:
-        shift = _half_way(reward, accepted, rejected)
+        shift = batch_shift
     elif shift.dim() >= logp.dim():
         raise ValueError(f"shift is one number a run, (*runs,), not {tuple(shift.shape)}: average it over the rows")
     shift = full_precision(shift).detach()
     gain = reward - shift.unsqueeze(-1)
     loss = -mean(logsigmoid(gain), accepted) - mean(logsigmoid(-gain), rejected)
 
-    return loss, detached(
-        loss,
-        accept_logp=mean(logp, accepted),
-        reject_logp=mean(logp, rejected),
-        accept_reward=accept_reward,
-        reject_reward=reject_reward,
-        shift=shift,
-    )
+    return loss, class_metrics(loss, logp, reward, (accepted, rejected), shift=shift, batch_shift=batch_shift)
 
 
 def bco_shift(
@@ -82,10 +84,14 @@ def bco_shift(
     """
     logp = full_precision(logp).detach()
     accepted, rejected = classes(label, logp, weight)
-    return _half_way(per_run(beta, logp) * present(logp - ref_logp, accepted + rejected), accepted, rejected)
+    return _half_way(per_run(beta, logp) * log_ratio(logp, ref_logp, accepted + rejected), accepted, rejected)
 
 
 def _half_way(reward: Tensor, accepted: Tensor, rejected: Tensor) -> Tensor:
-    """Return the mean of both classes' means, or the mean of the one that is there: (*runs, B) -> (*runs,)."""
+    """Return the mean of both classes' means, or the mean of the one that is there: (*runs, B) -> (*runs,).
+
+    Rows of infinite reward are left out: an outcome that the policy no longer gives would move the shift to infinity.
+    """
+    accepted, rejected = (torch.where(reward.isfinite(), rows, 0) for rows in (accepted, rejected))
     kinds = (accepted != 0).any(-1).to(reward.dtype) + (rejected != 0).any(-1).to(reward.dtype)
     return (mean(reward, accepted) + mean(reward, rejected)) / kinds.clamp(min=1)

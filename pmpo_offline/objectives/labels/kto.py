@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor, sigmoid
 
 from ..objective import NOT_NEGATIVE, POSITIVE, declare
-from ..rows import Setting, classes, detached, full_precision, mean, per_run, present, reduced, row_weight
+from ..rows import Setting, classes, full_precision, mean, per_run, reduced, row_weight
+from .classes import class_metrics, log_ratio
 
 
 @declare(
@@ -59,20 +60,13 @@ def kto(
     beta = per_run(beta, logp)
     desirable_weight, undesirable_weight = per_run(desirable_weight, logp), per_run(undesirable_weight, logp)
 
-    reward = present(logp - ref_logp, labelled)
+    reward = log_ratio(logp, ref_logp, labelled)
     gain = beta * (reward - kl.unsqueeze(-1))
     desirable = mean(desirable_weight * sigmoid(-gain), accepted, over=labelled)
     undesirable = mean(undesirable_weight * sigmoid(gain), rejected, over=labelled)
     loss = desirable + undesirable
 
-    return loss, detached(
-        loss,
-        accept_logp=mean(logp, accepted),
-        reject_logp=mean(logp, rejected),
-        accept_reward=mean(beta * reward, accepted),
-        reject_reward=mean(beta * reward, rejected),
-        kl=kl,
-    )
+    return loss, class_metrics(loss, logp, beta * reward, (accepted, rejected), kl=kl)
 
 
 def kto_reference_point(logp_mismatched: Tensor, ref_mismatched: Tensor, weight: Tensor | None = None) -> Tensor:

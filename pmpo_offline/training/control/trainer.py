@@ -112,6 +112,7 @@ class Stack:
             training=self.hyper.model_dump(),
             shuffled=self.shuffled,
             reference=self.clone.identity if self.clone and not self.is_clone else None,
+            **self.objective.version,
         )
 
     def named(self, run: int) -> str:
@@ -312,7 +313,10 @@ def fit(
     critic = make_critic(algorithm, sampler.rows, sampler.seeds, policy) if algorithm.critic else None
     learner = Learner(policy, reference, settings, critic)
     largest = sampler.rows.action.abs().max().clamp(min=1e-6)
+    wanted = set(objective.running) & set(objective.optional.values())
+    running = {name: weights[0].new_zeros(policy.runs) for name in sorted(wanted)}
     state = [*weights, *average, *allocate_moments(optimizer), *moving, *(critic.tensors if critic else [])]
+    state += running.values()
     start, metrics = _resume(checkpoint, state, average) if checkpoint else (0, {})
     for step in range(start, hyper.updates):
         for group in optimizer.param_groups:
@@ -322,7 +326,10 @@ def fit(
             critic.learn(batch.index, step)
         # Always after the last one, so that there are metrics to return wherever a resumed run began.
         if critic is None or step % critic.delay == 0 or step == hyper.updates - 1:
-            loss, metrics = objective(inputs(batch, objective.inputs), **settings)
+            read = {name: value.clone() for name, value in running.items()}
+            loss, metrics = objective(inputs(batch, objective.inputs) | read, **settings)
+            for name, value in running.items():
+                value.lerp_(metrics[objective.running[name]], 1 / (step + 1))
             metrics = metrics | {"loss": loss.detach(), "reach": batch.reach / largest}
             for weight in weights:
                 weight.grad = None  # zero_grad() does the same and keeps books, at a hundredth of the update's time

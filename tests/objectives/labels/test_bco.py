@@ -107,3 +107,20 @@ def test_the_optimum_is_the_log_odds_of_the_classes():
 def test_an_unreduced_shift_is_refused():
     with pytest.raises(ValueError, match=r"average it over the rows"):
         bco(REF, REF, LABEL, shift=torch.zeros(3))
+
+
+def test_it_is_finite_where_the_policy_gives_an_outcome_no_more():
+    """A reject at -inf is done with; an accept costs infinity, but nothing is NaN, the shift least of all."""
+    logp = torch.tensor([-1.0, -math.inf, -2.0], requires_grad=True)
+    loss, metrics = bco(logp, REF, torch.tensor([1.0, -1.0, -1.0]), beta=1.0)
+    loss.backward()
+    assert loss.isfinite()
+    assert logp.grad.isfinite().all()
+    assert logp.grad[1] == 0
+    assert metrics["shift"].item() == pytest.approx(0.5)  # (0 + 1) / 2: of the rows that have a reward
+    lost = torch.tensor([-math.inf, -1.0, -3.0], requires_grad=True)
+    loss, metrics = bco(lost, REF, LABEL, beta=1.0)
+    loss.backward()
+    assert loss == math.inf
+    assert lost.grad.tolist() == pytest.approx([-1.0, 0.5, 0.0])
+    assert metrics["shift"].isfinite()

@@ -1,0 +1,37 @@
+"""What objectives of single labels share: log-ratios against the reference and the metrics of both classes."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..rows import detached, mean, present
+
+
+def log_ratio(logp: Tensor, ref_logp: Tensor, weight: Tensor) -> Tensor:
+    """Return r = log pi - log pi_ref `(*runs, B)`, zero on the rows of weight zero, whatever they hold."""
+    return present(logp - ref_logp, weight)
+
+
+def class_metrics(
+    loss: Tensor, logp: Tensor, reward: Tensor, classes: tuple[Tensor, Tensor], **more: Tensor
+) -> dict[str, Tensor]:
+    """Return the metrics of both classes, detached, in the shape of the loss `(*runs,)`.
+
+    `accept_logp` and `reject_logp`, `accept_reward` and `reject_reward`: means, 0 where the class is absent.
+
+    Args:
+        loss: `(*runs,)`.
+        logp: `(*runs, B)`.
+        reward: `(*runs, B)`, in the units of the objective, finite on unlabelled rows.
+        classes: the weights of the accepted and of the rejected rows, `(*runs, B)` each.
+        more: other metrics, added as they are.
+    """
+    accepted, rejected = classes
+    return detached(
+        loss,
+        accept_logp=mean(logp, accepted),
+        reject_logp=mean(logp, rejected),
+        accept_reward=mean(reward, accepted),
+        reject_reward=mean(reward, rejected),
+        **more,
+    )
