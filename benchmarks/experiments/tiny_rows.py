@@ -1,0 +1,131 @@
+"""The tiny language of the stability experiment as sweeps over labels use it: strings to reverse, a sampled corpus.
+
+All learners start from the reference that sampled the responses, and are scored by the probability of the right
+response to unseen prompts: 0 is that of the reference, 100 is certainty.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import polars as pl
+import torch
+from torch import Tensor
+
+from benchmarks.experiments.arms import Arm, Setting
+from benchmarks.experiments.labellings import ROWS, Run, imbalanced
+from benchmarks.experiments.stability.language import (
+    BATCH,
+    HELD_OUT,
+    LENGTH,
+    LETTERS,
+    PROMPT,
+    PROMPTS,
+    RESPONSES,
+    SHOWN,
+    WIDTH,
+    answered,
+    reference,
+    responses,
+    strings,
+)
+from benchmarks.experiments.stability.sequence import SequencePolicy
+from pmpo_offline.declarations import OBJECTIVES
+from pmpo_offline.objectives import bco_shift, divergences
+from pmpo_offline.training.config import stack_settings
+from pmpo_offline.training.control.batches import Pools
+
+FAMILY, UPDATES = "bandit", 200
+_STRENGTHS = [{"beta": beta, "rate": rate} for beta in (0.03, 0.1, 0.3, 1.0) for rate in (1e-3, 3e-3)]
+ARMS = {
+    "bc-accepted": Arm("bc-accepted"),
+    "bc-unrejected": Arm("bc-unrejected"),
+    "PMPO AR": Arm("pmpo", [{"multiple": m, "alpha": a} for m in (1.05, 0.25, 0.5, 2.0) for a in (0.5, 0.8)]),
+    "PMPO R": Arm("reject-bc", [{"multiple": m, "rate": rate} for m in (1.05, 0.5, 0.8, 2.0) for rate in (1e-3, 3e-3)]),
+    "KTO": Arm("kto", _STRENGTHS),
+    "BCO": Arm("bco", _STRENGTHS),
+}
+"""Declared as for bandits: without a network to tell rows apart; only objective and rows are read from there."""
+
+
+@cache
+def corpus() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return tokens (N, LENGTH), labels (N,), the reference's log-probabilities of each response and of each token."""
+    tokens, label = responses(strings()[:PROMPTS], RESPONSES)
+    log_reference = _next(reference(), tokens)[0]
+    chosen = log_reference.gather(-1, tokens[:, PROMPT:, None]).squeeze(-1)
+    return tokens, label, chosen.sum(-1), log_reference
+
+
+def _next(policy: SequencePolicy, tokens: Tensor) -> Tensor:
+    found: Tensor = policy(tokens[..., :-1])
+    return found[..., PROMPT - 1 :, :]
+
+
+def learn(name: str, runs: Sequence[Run], rate: float = 3e-3) -> SequencePolicy:
+    """Train an arm from the reference, all runs stacked, by Adam with a one-cycle rate."""
+    tokens, _, ref_logp, log_reference = corpus()
+    algorithm = ARMS[name].declared(FAMILY)
+    objective = OBJECTIVES[algorithm.objective]
+    complete = [{**objective.settings, **algorithm.settings, **run.settings} for run in runs]
+    settings = stack_settings(complete, 1, torch.device("cpu"))
+    policy = SequencePolicy([0] * len(runs), LETTERS + 2, LENGTH - 1, width=WIDTH)
+    for weight, start in zip(policy.parameters(), reference().parameters(), strict=True):
+        weight.data.copy_(start)
+    labels = torch.stack([run.labelled.label for run in runs])
+    parts = [Pools([run.labelled.rows(signs) for run in runs]) for signs in ROWS[algorithm.rows]]
+    seeds, shift = [run.seed for run in runs], torch.zeros(len(runs))
+    optimizer = torch.optim.Adam(policy.parameters(), lr=rate, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=UPDATES)
+    for step in range(UPDATES):
+        row = torch.cat([part.draw(seeds, step, BATCH // len(parts)) for part in parts], dim=1)
+        log_policy = _next(policy, tokens[row])
+        logp = log_policy.gather(-1, tokens[row][..., PROMPT:].unsqueeze(-1)).squeeze(-1).sum(-1)
+        batch = {"logp": logp, "ref_logp": ref_logp[row], "label": labels.gather(1, row), "divergence": -logp.mean(-1)}
+        if "policy_kl" in objective.inputs.values():
+            kl = divergences.categorical_kl(log_policy.detach(), log_reference[row]).sum(-1).mean(-1)
+            batch["policy_kl"] = kl
+        if "shift" in objective.optional:
+            shift = torch.lerp(shift, bco_shift(logp, ref_logp[row], batch["label"], beta=settings["beta"]), 0.01)
+            batch["reward_shift"] = shift
+        optimizer.zero_grad()
+        objective(batch, **settings)[0].sum().backward()
+        optimizer.step()
+        schedule.step()
+    return policy
+
+
+@torch.no_grad()
+def scores(policy: SequencePolicy) -> pl.DataFrame:
+    """Return the normalized score of every run, and whether it diverged."""
+    unseen = answered(strings()[-HELD_OUT:][:SHOWN])
+    right, start = (each.log_prob(unseen, PROMPT).exp().mean(-1) for each in (policy, reference()))
+    score = 100 * (right - start) / (1 - start)
+    return pl.DataFrame({"score": score.double().numpy(), "diverged": (~score.isfinite()).tolist()})
+
+
+def cells(
+    function: str, name: str, grid: Sequence[Mapping[str, Any]], seeds: Sequence[int], settings: Sequence[Setting]
+) -> pl.DataFrame:
+    """Train and score an arm in cells, with settings of one rate; one row a run; see `bandit_rows.cells`."""
+    arm, runs, named = ARMS[name], [], []
+    truth = corpus()[1].numpy().astype("int8")
+    for cell, seed in itertools.product(grid, seeds):
+        labels = imbalanced(truth, None, seed, **cell)
+        for setting in settings:
+            run = arm.run(FAMILY, labels, seed, setting)
+            if not run.can(arm.declared(FAMILY)) or (name == "PMPO R" and not run.labelled.masses["reject_share"]):
+                continue
+            runs.append(run)
+            named.append(
+                {"function": function, "arm": name, "seed": seed, "setting": json.dumps(setting), **cell}
+                | {"beta": run.settings.get("beta"), **run.labelled.masses}
+            )
+    if not runs:
+        return pl.DataFrame()
+    frame = pl.DataFrame(named, schema_overrides={"beta": pl.Float64})
+    return frame.hstack(scores(learn(name, runs, **{key: settings[0][key] for key in ("rate",) if key in settings[0]})))
