@@ -6,6 +6,7 @@ python -m benchmarks.experiments.sweeps.report
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -48,7 +49,9 @@ def main(folder: Annotated[Path, typer.Option(help="Of bandits.parquet.")] = sha
         for name in ("multiple", "alpha")
     ).with_columns(pl.col("setting").str.json_path_match("$.normalize").alias("normalize"))
     sweeps = {str(name): part for (name,), part in raw.group_by("sweep")}
-    beta_picture(sweeps["beta"]).savefig(folder / "beta.png", dpi=120)
+    full = sweeps["labels"].filter((pl.col("arm") == "bc-accepted") & (pl.col("coverage") == 1.0))
+    filtered = {str(name): float(rows["score"].mean()) for (name,), rows in full.group_by("function")}  # type: ignore[arg-type]
+    beta_picture(sweeps["beta"], filtered).savefig(folder / "beta.png", dpi=120)
     alpha_picture(sweeps["alpha"]).savefig(folder / "alpha.png", dpi=120)
     weights = fixed_beta(sweeps["weight"])
     weight_picture(weights).savefig(folder / "weight.png", dpi=120)
@@ -92,33 +95,35 @@ def curve(axes: Axes, part: pl.DataFrame, x: str, colour: str, style: str = "-",
     axes.fill_between(places, [i.low for i in found], [i.high for i in found], color=colour, alpha=0.15, linewidth=0)
 
 
-def beta_picture(raw: pl.DataFrame) -> Figure:
+def beta_picture(raw: pl.DataFrame, filtered: Mapping[str, float]) -> Figure:
     """Return score against β in multiples of the bound over outcomes, with the other two thresholds."""
     functions = raw["function"].unique(maintain_order=True).to_list()
     columns = list(itertools.product((5, 1), ("PMPO AR", "PMPO R")))
-    figure = Figure(figsize=(12, 2.6 * len(functions) + 0.8), layout="constrained")
+    figure = Figure(figsize=(12, 2.6 * len(functions) + 0.9), layout="constrained")
     grid = figure.subplots(len(functions), len(columns), sharex=True, sharey=True, squeeze=False)
     for axes_row, function in zip(grid, functions, strict=True):
         for axes, (components, arm) in zip(axes_row, columns, strict=True):
             part = raw.filter(
                 (pl.col("function") == function) & (pl.col("components") == components) & (pl.col("arm") == arm)
             )
-            axes.axvline(1, color="black", linewidth=1.2, label="bound over outcomes")
+            axes.axvline(1, color=BLACK, linewidth=1.2, label="bound over outcomes")
+            axes.axhline(filtered[function], color=GREY, linewidth=1, label="clone of the accepts")
             for share, colour in SHARE_COLOURS.items():
                 mine = part.filter(pl.col("share") == share)
                 curve(axes, mine, "multiple", colour, label=f"{100 * share:g} % accepted")
                 for kind, style in (("gaussian", ":"), ("collapse", "--")):
-                    at = float(mine[f"{kind} {arm.split()[-1]}"].mean())  # type: ignore[arg-type]
-                    if at > 0:
-                        label = {"gaussian": "bound for a Gaussian", "collapse": "collapse of a table"}[kind]
-                        axes.axvline(
-                            at, color=colour, linestyle=style, linewidth=1, label=f"{label}, {100 * share:g} %"
-                        )
+                    axes.axvline(
+                        max(float(mine[f"{kind} {arm.split()[-1]}"].mean()), 1e-3),  # type: ignore[arg-type]
+                        color=colour, linestyle=style, linewidth=1.2,
+                    )  # fmt: skip
+            axes.plot([], [], ":", color=BLACK, label="bound for a Gaussian (none: 0)")
+            axes.plot([], [], "--", color=BLACK, label="collapse of a table (none: 0)")
             axes.set_xscale("log")
-            axes.set_ylim(LEAST - 5, 102)
+            axes.set(ylim=(LEAST - 5, 102), xlim=(0.8 * min(raw["multiple"]), 1.25 * max(raw["multiple"])))
             shared.bare(axes)
             axes.set_title(f"{function}, {'five Gaussians' if components == 5 else 'one Gaussian'}, {arm}", fontsize=9)
-    figure.supxlabel("β in multiples of the bound over outcomes", fontsize=9)
+    for axes in grid[-1]:
+        axes.set_xlabel("β / bound over outcomes", fontsize=9)
     figure.supylabel(f"score (below {LEAST:g}: drawn there)", fontsize=9)
     shared.legend_below(figure, 4)
     return figure
@@ -186,7 +191,10 @@ def alpha_table(raw: pl.DataFrame) -> list[str]:
 
 
 def fixed_beta(raw: pl.DataFrame) -> pl.DataFrame:
-    """Return runs 0 to 4 at the β that did best at a share of one half in runs 5 to 9; `oracle`: the best for each."""
+    """Return runs 0 to 4 at the β that did best at a share of one half in runs 5 to 9.
+
+    `oracle` is the best mean of any normalisation and β for the share.
+    """
     named = raw.with_columns(
         weight=pl.when(pl.col("setting").str.contains("reject_mass"))
         .then(pl.lit(list(WEIGHTS)[2]))
@@ -201,8 +209,8 @@ def fixed_beta(raw: pl.DataFrame) -> pl.DataFrame:
     chosen = mean.group_by(*by, maintain_order=True).first().select(*by, chosen="asked")
     kept = named.filter(pl.col("seed") < 5).join(chosen, on=list(by))
     best = kept.group_by(*by, "share", "asked").agg(pl.col("score").mean())
-    best = best.group_by(*by, "share").agg(oracle=pl.col("score").max())
-    return kept.filter(pl.col("asked") == pl.col("chosen")).join(best, on=[*by, "share"])
+    best = best.group_by("function", "kind", "share").agg(oracle=pl.col("score").max())
+    return kept.filter(pl.col("asked") == pl.col("chosen")).join(best, on=["function", "kind", "share"])
 
 
 def weight_picture(table: pl.DataFrame) -> Figure:
@@ -215,7 +223,7 @@ def weight_picture(table: pl.DataFrame) -> Figure:
             part = table.filter(
                 (pl.col("function") == function) & (pl.col("kind") == kind) & (pl.col("weight") == weight)
             )
-            curve(axes, part, "share", colour, label=weight)
+            curve(axes, part, "share", colour, "--" if weight == "set" else "-", weight)
         axes.set_title(f"{function}, imbalance by {kind}", fontsize=9)
         axes.set_ylim(LEAST - 5, 102)
         axes.set_xlabel("accepted share of the labels")
@@ -226,26 +234,27 @@ def weight_picture(table: pl.DataFrame) -> Figure:
 
 
 def weight_table(table: pl.DataFrame) -> list[str]:
-    """Return the scores at the one β, and what the best β of each share would give."""
+    """Return the scores at the one β, and their mean over shares."""
     lines = []
-    keys = ("function", "kind", "weight")
-    for (function, kind, weight), part in table.sort(*keys).group_by(*keys, maintain_order=True):
-        cells = [f"{function}, by {kind}, {weight}", f"{part['chosen'][0]:g}"]
-        for share in SHARES:
-            runs = part.filter(pl.col("share") == share)
-            cells.append(f"{runs['score'].mean():.0f} / {runs['oracle'][0]:.0f}")
-        lost = part.group_by("share").agg(gap=pl.col("oracle").first() - pl.col("score").mean())["gap"].mean()
-        lines.append([*cells, f"{lost:.0f}"])
-    head = ("curve", "β", *(f"{100 * share:g} %" for share in SHARES), "mean loss")
+    for (function, kind), both in table.sort("function", "kind").group_by("function", "kind", maintain_order=True):
+        for weight in WEIGHTS:
+            part = both.filter(pl.col("weight") == weight)
+            cells = [f"{function}, by {kind}, {weight}", f"{part['chosen'][0]:g}"]
+            cells += [f"{part.filter(pl.col('share') == share)['score'].mean():.0f}" for share in SHARES]
+            mean = part.group_by("seed").agg(pl.col("score").mean()).sort("seed")["score"]
+            lines.append([*cells, shared.spread(interval(mean), 0)])
+        oracle = both.group_by("share").agg(pl.col("oracle").first()).sort("share")["oracle"]
+        best = [f"{value:.0f}" for value in oracle]
+        lines.append([f"{function}, by {kind}, the best of all for each share", "–", *best, f"{oracle.mean():.0f}"])
+    head = ("normalisation", "β", *(f"{100 * share:g} %" for share in SHARES), "mean over shares")
     tried = ", ".join(f"{beta:g}" for beta in BETAS)
-    note = f"Score at the one β / at the best of {tried} for that share; the mean of the difference."
-    return [note, "", *shared.table(head, lines, "lr")]
+    return [f"β tried: {tried}.", "", *shared.table(head, lines, "lr")]
 
 
 def labels_picture(raw: pl.DataFrame) -> Figure:
     """Return score against the share of rows that keep their labels."""
     functions = raw["function"].unique(maintain_order=True).to_list()
-    figure = Figure(figsize=(4.6 * len(functions) + 0.5, 4), layout="constrained")
+    figure = Figure(figsize=(max(8.0, 4.6 * len(functions)), 4.4), layout="constrained")
     for axes, function in zip(figure.subplots(1, len(functions), squeeze=False)[0], functions, strict=True):
         for arm, (colour, style) in LOOKS.items():
             part = raw.filter((pl.col("function") == function) & (pl.col("arm") == arm))
@@ -253,7 +262,7 @@ def labels_picture(raw: pl.DataFrame) -> Figure:
         axes.set_xscale("log")
         axes.set_xticks(FRACTIONS, [f"{100 * each:g}" for each in FRACTIONS])
         axes.set_xlabel("labels, % of 20,000 rows")
-        axes.set_ylim(LEAST - 5, 102)
+        axes.set_ylim(0, 102)
         axes.set_title(function, fontsize=10)
         shared.bare(axes)
     figure.axes[0].set_ylabel("score")
