@@ -42,7 +42,7 @@ def main(folder: Annotated[Path, typer.Option(help="Of the raw scores.")] = shar
         "# The map on bandits\n\n[findings](../../../docs/findings.md)\n\n"
         "Margins are over the better of the two filtered clones, in normalized points (0 a random action, 100 the best "
         "one). Ten runs a cell, in each of which the label draw and the training seed differ; paired t intervals, "
-        "corrected for the 180 cells of a learner. Imbalance by *labels*: surplus labels are dropped and their rows "
+        "corrected for the 120 cells of a learner. Imbalance by *labels*: surplus labels are dropped and their rows "
         "stay, unlabelled. By *rows*: the surplus rows are dropped.\n\n"
     )
     made = f"Made in {spent / 3600:.2f} CPU-hours. " + shared.hardware("torch")

@@ -22,7 +22,7 @@ from benchmarks.experiments.bandit_rows import ARMS, cells
 from benchmarks.experiments.labellings import resumable
 
 SHARES = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
-COVERAGE, FLIPS, KINDS = (1.0, 0.5, 0.1), (0.0, 0.1, 0.3), ("labels", "rows")
+COVERAGE, FLIPS, KINDS = (1.0, 0.1), (0.0, 0.1, 0.3), ("labels", "rows")
 CENTRE = {"share": 0.25, "kind": "labels", "coverage": 0.5, "flips": 0.1}
 SEEDS, TUNING_SEEDS = 10, range(100, 105)
 
