@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 from scipy import stats
 
 from benchmarks.experiments.arms import FILTERS
+from pmpo_offline.evaluation.statistics import Interval
 
 Verdict = Literal["wins", "loses", ""]
 
@@ -61,6 +63,14 @@ def margins(raw: pl.DataFrame, design: Design, *, correct: bool = True, level: f
             row = {"arm": arm, **dict(zip(design.cell, values, strict=True)), "runs": len(rows)}
             found.append({**row, **_margin(rows, design, tail, spread)})
     return pl.DataFrame(found, infer_schema_length=None)
+
+
+def t_interval(values: npt.ArrayLike, level: float = 0.95) -> Interval:
+    """Return the mean of at least two values with its t interval."""
+    known = np.asarray(values, np.float64)
+    mean, error = float(known.mean()), float(known.std(ddof=1)) / len(known) ** 0.5
+    half = float(stats.t.ppf((1 + level) / 2, len(known) - 1)) * error
+    return Interval(mean, mean - half, mean + half)
 
 
 def _differences(rows: pl.DataFrame, score: str, name: str) -> np.ndarray:

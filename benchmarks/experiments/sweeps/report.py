@@ -15,14 +15,13 @@ import polars as pl
 import typer
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy import stats
 
 from benchmarks.experiments import shared
 from benchmarks.experiments.arms import FILTERS
 from benchmarks.experiments.bandit_rows import ARMS
+from benchmarks.experiments.margins import t_interval
 from benchmarks.experiments.shared import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY
 from benchmarks.experiments.sweeps.run import BETAS, FRACTIONS, SHARES, WEIGHTS
-from pmpo_offline.evaluation.statistics import Interval
 
 LOOKS = {
     "bc-accepted": (GREY, "--"),
@@ -78,19 +77,12 @@ def main(folder: Annotated[Path, typer.Option(help="Of bandits.parquet.")] = sha
     (folder / "report.md").write_text("\n\n".join(text) + "\n", encoding="utf-8")
 
 
-def interval(values: pl.Series) -> Interval:
-    """Return the mean with its 95 % t interval."""
-    mean, error = float(values.mean()), float(values.std()) / len(values) ** 0.5  # type: ignore[arg-type]
-    half = float(stats.t.ppf(0.975, len(values) - 1)) * error
-    return Interval(mean, mean - half, mean + half)
-
-
 def curve(axes: Axes, part: pl.DataFrame, x: str, colour: str, style: str = "-", label: str | None = None) -> None:
     """Draw the mean score against a column, with its interval as a band."""
     places, found = [], []
     for (place,), runs in part.sort(x).group_by(x, maintain_order=True):
         places.append(float(place))  # type: ignore[arg-type]
-        found.append(interval(runs["score"].clip(LEAST, None)))
+        found.append(t_interval(runs["score"].clip(LEAST, None)))
     axes.plot(places, [each.estimate for each in found], style, color=colour, marker=".", markersize=4, label=label)
     axes.fill_between(places, [i.low for i in found], [i.high for i in found], color=colour, alpha=0.15, linewidth=0)
 
@@ -147,8 +139,8 @@ def beta_table(raw: pl.DataFrame) -> list[str]:
                 f"{float(part[f'collapse {kind}'].mean()):.2f}",  # type: ignore[arg-type]
                 "–" if lost is None else f"{lost:.2g}",
                 f"{best[0]:.2g}",
-                shared.spread(interval(runs), 0),
-                shared.spread(interval(at_bound), 0),
+                shared.spread(t_interval(runs), 0),
+                shared.spread(t_interval(at_bound), 0),
             ]
         )
     head = ("curve", "Gaussian bound", "collapse", "largest β below random", "best β", "score there", "score at 1")
@@ -184,7 +176,7 @@ def alpha_table(raw: pl.DataFrame) -> list[str]:
     for (function, multiple, share, normalize), part in raw.sort(*keys).group_by(*keys, maintain_order=True):
         mean = part.group_by("alpha").agg(pl.col("score").mean()).sort("score", descending=True)
         best = mean["alpha"][0]
-        runs = [interval(part.filter(pl.col("alpha") == a)["score"]) for a in (0.5, best)]
+        runs = [t_interval(part.filter(pl.col("alpha") == a)["score"]) for a in (0.5, best)]
         name = f"{function}, {multiple:g} × bound, {100 * float(share):g} %, {normalize}"  # type: ignore[arg-type]
         lines.append([name, shared.spread(runs[0], 0), f"{best:g}", shared.spread(runs[1], 0)])
     return shared.table(("curve", "score at α = ½", "best α", "score there"), lines, "lr")
@@ -242,7 +234,7 @@ def weight_table(table: pl.DataFrame) -> list[str]:
             cells = [f"{function}, by {kind}, {weight}", f"{part['chosen'][0]:g}"]
             cells += [f"{part.filter(pl.col('share') == share)['score'].mean():.0f}" for share in SHARES]
             mean = part.group_by("seed").agg(pl.col("score").mean()).sort("seed")["score"]
-            lines.append([*cells, shared.spread(interval(mean), 0)])
+            lines.append([*cells, shared.spread(t_interval(mean), 0)])
         oracle = both.group_by("share").agg(pl.col("oracle").first()).sort("share")["oracle"]
         best = [f"{value:.0f}" for value in oracle]
         lines.append([f"{function}, by {kind}, the best of all for each share", "–", *best, f"{oracle.mean():.0f}"])
@@ -277,8 +269,8 @@ def labels_table(raw: pl.DataFrame) -> list[str]:
         part = raw.filter((pl.col("function") == function) & (pl.col("arm") == arm))
         cells = [f"{function}, {arm}"]
         for fraction in FRACTIONS:
-            cells.append(shared.spread(interval(part.filter(pl.col("coverage") == fraction)["score"]), 0))
-        lines.append([*cells, shared.spread(interval(areas(part)), 0)])
+            cells.append(shared.spread(t_interval(part.filter(pl.col("coverage") == fraction)["score"]), 0))
+        lines.append([*cells, shared.spread(t_interval(areas(part)), 0)])
     return shared.table(("learner", *(f"{100 * f:g} %" for f in FRACTIONS), "area"), lines, "lr")
 
 
@@ -302,12 +294,12 @@ def references_table(raw: pl.DataFrame, labels: pl.DataFrame) -> list[str]:
         multiple = pl.Series([str(setting)]).str.json_path_match("$.multiple")[0]
         name = f"{function}, {arm}" + (f", {multiple} × bound" if multiple else "")
         scores = [part.filter(pl.col("from") == each)["score"] for each in references]
-        lines.append([name, *(shared.spread(interval(each), 0) for each in scores)])
+        lines.append([name, *(shared.spread(t_interval(each), 0) for each in scores)])
     for function, arm in itertools.product(raw["function"].unique(maintain_order=True).to_list(), FILTERS):
         full = labels.filter((pl.col("function") == function) & (pl.col("arm") == arm) & (pl.col("coverage") == 1.0))
         if len(full):
             lines.append(
-                [f"{function}, {arm}", shared.spread(interval(full["score"]), 0), *["same"] * (len(references) - 1)]
+                [f"{function}, {arm}", shared.spread(t_interval(full["score"]), 0), *["same"] * (len(references) - 1)]
             )
     return shared.table(("learner", *map(str, references)), lines, "lr")
 
