@@ -114,8 +114,8 @@ def main(results: Annotated[Path, typer.Option(help="Where raw/ and findings.md 
         "## Gains over a clone of the accepts",
         "",
         "Mean difference of the mean scores, with 95 % t intervals over the nine *datasets* of a group: what would "
-        "hold for another task. Not corrected for the number of learners; bold excludes 0. Every step is labelled, so that "
-        "a clone of all but the rejects is the clone of the accepts.",
+        "hold for another task. Not corrected for the number of learners; bold excludes 0. Every step is labelled, so "
+        "that a clone of all but the rejects is the clone of the accepts.",
         "",
         *gains(arms),
         "",

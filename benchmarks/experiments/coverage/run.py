@@ -3,7 +3,8 @@
     python -m benchmarks.experiments.coverage.run
 
 Follows benchmarks/results/coverage/protocol.md: tunes each learned arm at one cell, freezes the settings, and runs all
-cells, draw by draw. Stops and resumes; writes raw.parquet and tuning.json to benchmarks/results/coverage/.
+cells, draw by draw, those with nearly all rejects labelled first. Stops and resumes; writes raw.parquet and tuning.json
+to benchmarks/results/coverage/.
 """
 
 from __future__ import annotations
@@ -111,16 +112,16 @@ class Experiment:
         ]
         return ranked(resumable(self.folder, chunks, self.make), "success")
 
-    def chunks(self, tuned: Mapping[str, Sequence[Mapping[str, Any]]], draw: int) -> Iterator[dict[str, Any]]:
-        """Yield the chunks of one draw: the runs of an arm at half of the coverages of rejects are a stack."""
+    def chunks(
+        self, tuned: Mapping[str, Sequence[Mapping[str, Any]]], half: int, draw: int
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the chunks of one draw at the first or second half of the coverages of rejects: an arm is a stack."""
+        grid = itertools.product(REJECTS[2 * half : 2 * half + 2], ACCEPTS, NOISE)
+        cells = [{"rejects": r, "accepts": a, "noise": e} for r, a, e in grid]
         for arm in ARMS:
-            settings = [tuned[arm][0]["setting"] if arm in tuned else {}]
-            for rejects in (REJECTS[:2], REJECTS[2:]) if arm != "bc" else ():
-                cells = [
-                    {"rejects": r, "accepts": a, "noise": e} for r, a, e in itertools.product(rejects, ACCEPTS, NOISE)
-                ]
-                yield {"arm": arm, "draws": [draw], "cells": cells, "settings": settings}
-        yield {"arm": "bc", "draws": [draw], "cells": [CENTRE], "settings": [{}]}  # learns without labels
+            where = [CENTRE] if arm == "bc" else cells  # it learns without labels
+            setting = tuned[arm][0]["setting"] if arm in tuned else {}
+            yield {"arm": arm, "draws": [draw], "cells": where, "settings": [setting]}
 
 
 def score(policy: MixturePolicy, *, tuning: bool) -> list[pl.Series]:
@@ -143,17 +144,17 @@ def score(policy: MixturePolicy, *, tuning: bool) -> list[pl.Series]:
 def main(
     out: Annotated[Path, typer.Option(help="Where to write.")] = shared.RESULTS / "coverage",
     parts: Annotated[Path, typer.Option(help="Folder of finished parts, to resume from.")] = Path("coverage-parts"),
-    draws: Annotated[int, typer.Option(min=1, max=len(DRAWS), help="Label draws to run.")] = len(DRAWS),
+    blocks: Annotated[int, typer.Option(min=1, max=2 * len(DRAWS), help="How many of the blocks to run.")] = 6,
 ) -> None:
-    """Tune, run every cell and write the raw scores."""
+    """Tune, run every cell and write the raw scores, a block of cells and a draw at a time."""
     out.mkdir(parents=True, exist_ok=True)
     experiment = Experiment(parts)
     tuned = experiment.tune()
     (out / "tuning.json").write_text(json.dumps(tuned, indent=1) + "\n")
     frames = []
-    for draw in DRAWS[:draws]:
-        frames.append(resumable(parts, experiment.chunks(tuned, draw), experiment.make))
-        shared.save(pl.concat(frames), out / "raw.parquet")
+    for half, draw in list(itertools.product((0, 1), DRAWS))[:blocks]:
+        frames.append(resumable(parts, experiment.chunks(tuned, half, draw), experiment.make))
+        shared.save(pl.concat(frames).unique(maintain_order=True), out / "raw.parquet")
 
 
 if __name__ == "__main__":
