@@ -48,7 +48,6 @@ ARMS = {
     "PMPO AR": Arm("pmpo", [{"alpha": a, "multiple": m} for a in (0.5, 0.8) for m in _MULTIPLES]),
     "PMPO R": Arm("reject-bc", [{"multiple": m, "rate": rate} for m in _MULTIPLES for rate in (1e-3, 2e-3)]),
     "KTO": Arm("kto", _STRENGTHS),
-    "BCO": Arm("bco", _STRENGTHS),
     "KTO, unlabelled = good": Arm("kto", _STRENGTHS, unlabelled_is_good=True),
 }
 
@@ -72,7 +71,7 @@ class Experiment:
         return Labelled(torch.from_numpy(np.repeat(label, self._length)).float())
 
     def clone(self, seeds: tuple[int, ...]) -> MixturePolicy:
-        """Return the reference of KTO and BCO, one a seed; half of all updates go into it."""
+        """Return the reference of KTO, one a seed; half of all updates go into it."""
         if seeds not in self._clones:
             every = Labelled(torch.ones(len(self.dataset)))
             runs = [Run(every, seed) for seed in seeds]

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
+import polars as pl
 import typer
 
 from benchmarks.experiments import shared
@@ -42,9 +43,11 @@ def _tuning(function: str) -> Iterator[dict[str, Any]]:
                 }  # fmt: skip
 
 
-def whole(function: str, tuned: dict[str, list[dict[str, Any]]], seeds: int) -> Iterator[dict[str, Any]]:
-    """Yield the chunks of the map: all shares of an arm at one kind, coverage and rate of flips are a stack."""
-    for arm, kind, coverage, flips in itertools.product(ARMS, KINDS, COVERAGE, FLIPS):
+def block(
+    function: str, tuned: dict[str, list[dict[str, Any]]], coverage: float, seeds: int
+) -> Iterator[dict[str, Any]]:
+    """Yield the chunks of one coverage: all shares of an arm at one kind and rate of flips are a stack."""
+    for arm, kind, flips in itertools.product(ARMS, KINDS, FLIPS):
         grid = [{"share": share, "kind": kind, "coverage": coverage, "flips": flips} for share in SHARES]
         setting = tuned[arm][0]["setting"] if arm in tuned else {}
         yield {"function": function, "name": arm, "grid": grid, "seeds": list(range(seeds)), "settings": [setting]}
@@ -56,12 +59,15 @@ def main(
     functions: Annotated[str, typer.Option(help="Bandits, comma-separated.")] = "rosenbrock,schwefel",
     seeds: Annotated[int, typer.Option(min=2, help="Runs a cell: label draw and training seed both differ.")] = SEEDS,
 ) -> None:
-    """Tune, run every cell and write the raw scores."""
+    """Tune, run every cell and write the raw scores, after each coverage of a bandit."""
     out.mkdir(parents=True, exist_ok=True)
     for function in functions.split(","):
         tuned = tune(parts, function)
         (out / f"tuning-{function}.json").write_text(json.dumps(tuned, indent=1) + "\n")
-        shared.save(resumable(parts, whole(function, tuned, seeds), cells), out / f"{function}.parquet")
+        frames = []
+        for coverage in COVERAGE:
+            frames.append(resumable(parts, block(function, tuned, coverage, seeds), cells))
+            shared.save(pl.concat(frames, how="diagonal_relaxed"), out / f"{function}.parquet")
 
 
 if __name__ == "__main__":
