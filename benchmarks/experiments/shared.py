@@ -10,6 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pmpo_offline.runtime.machine import processor as processor
+
 if TYPE_CHECKING:
     import polars as pl
     from matplotlib.axes import Axes
@@ -23,14 +25,6 @@ RESULTS = ROOT / "benchmarks" / "results"
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 BLUE, RED, GREEN, ORANGE, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9"
 BLACK, GREY = "#222222", "#777777"
-
-
-def processor() -> str:
-    """Return the name of the processor."""
-    listed = Path("/proc/cpuinfo")
-    lines = listed.read_text().splitlines() if listed.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def machine(*packages: str, **more: Any) -> dict[str, Any]:

@@ -23,11 +23,14 @@ import torch
 
 from pmpo_offline.benchmark.runner import Learn, Missing, Plan
 from pmpo_offline.benchmark.suite import Job, Settings
+from pmpo_offline.data import Dataset
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError
 from pmpo_offline.runtime.files import atomic_file
 from pmpo_offline.runtime.processes import processes
 
+SHOWN = 12
+"""Held-out prompts of a run whose answers are kept for the report."""
 AT_ONCE = 4
 """Processes by default: each holds a model, and what its training needs."""
 
@@ -135,9 +138,26 @@ def execute(run: Run) -> None:
     sampling = Sampling(samples, prompts=-(-episodes // samples))
     scores = evaluate_language(policy, reference, dataset, sampling).head(episodes)
     with atomic_file(run.scores) as scratch:
-        scores.with_row_index("episode").with_columns(
+        scores.with_row_index("episode").join(
+            stored_answers(dataset), on="prompt_id", how="left", maintain_order="left"
+        ).with_columns(
+            learned=pl.when(pl.col("episode") < SHOWN).then("completion"),
             seed=pl.lit(run.seed),
             layout=pl.format("prompt {}", "prompt_id"),
             perplexity=pl.lit(perplexity(policy, prose()), pl.Float64),
             beta_min=pl.lit(trained.bound, pl.Float64),
         ).write_parquet(scratch)
+
+
+def stored_answers(dataset: Dataset) -> pl.DataFrame:
+    """Return each held-out prompt with its first accepted and its first rejected stored answer, null if none."""
+    from pmpo_offline.evaluation.language.held_out import held_out_responses
+
+    def first(accepted: bool) -> pl.Expr:
+        return pl.col("completion").filter(pl.col("label") == accepted).first()
+
+    return (
+        held_out_responses(dataset)
+        .group_by("prompt_id", maintain_order=True)
+        .agg(pl.col("prompt").first(), accepted=first(True), rejected=first(False))
+    )

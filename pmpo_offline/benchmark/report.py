@@ -1,10 +1,11 @@
-"""The report of a table: Markdown in sections, JSON, a frame, a picture, and tables for the terminal."""
+"""The report of a table: Markdown in sections, JSON, a frame, a picture. `html` makes a page of the same sections."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +17,28 @@ from pmpo_offline.runtime.registry import Registry
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from rich.console import RenderableType
 
-Section = Callable[[pl.DataFrame, Sequence[Row]], str]
-"""Returns a part of report.md from the raw scores and the rows of the table; empty text is left out."""
+
+Drawing = dict[str, Any]
+"""A Vega-Lite specification with its data, such as `altair.Chart(…).to_dict()`."""
+
+
+@dataclass(frozen=True)
+class Charts:
+    """A section of the HTML page alone: charts with a title and a text above them."""
+
+    title: str
+    text: str
+    """Markdown."""
+    draw: Callable[[pl.DataFrame, Sequence[Row]], Sequence[Drawing]]
+    """Returns charts; a section without any is left out."""
+
+
+Section = Callable[[pl.DataFrame, Sequence[Row]], str] | Charts
+"""A part of the report, made from the raw scores and the rows of the table.
+
+A function returns Markdown, which report.md and the HTML page show; empty text is left out.
+"""
 
 NOTES = (
     "Scores: {metrics}. IQM: interquartile mean over training runs, with its 95 % bootstrap interval over runs "
@@ -29,8 +48,6 @@ NOTES = (
     "Shuffled labels are the control: whatever does as well there has learned nothing from feedback."
 )
 TEXT = ("dataset", "algorithm", "settings")
-DESCRIPTION = ("dataset", "accepted", "noise", "seeds")
-"""Columns that the terminal puts into a table's title, if all rows agree."""
 DRIFT = {"KL": "kl", "words": "distinct", "its logp": "reference_logp", "perplexity": "perplexity"}
 """The columns of language models, in tables that have any, and their keys in rows."""
 DIVERGED = (
@@ -54,16 +71,23 @@ def write(output: Path, title: str, raw: pl.DataFrame, rows: Sequence[Row]) -> N
 
     In JSON an infinite number is null: `results.table` says which null means what.
     """
-    write_json(output / "report.json", {"rows": list(rows), "raw": "raw"})
+    write_json(output / "report.json", {"title": title, "rows": list(rows), "raw": "raw"})
     with atomic_file(output / "report.md") as scratch:
         scratch.write_text(markdown(title, raw, rows), encoding="utf-8")
     with atomic_file(output / "report.png") as scratch:
         intervals(title, rows).savefig(scratch, format="png", dpi=150)
 
 
+def title(output: Path) -> str | None:
+    """Return the title of the report in a directory, None without one."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return str(json.loads((output / "report.json").read_bytes())["title"])
+    return None
+
+
 def markdown(title: str, raw: pl.DataFrame, rows: Sequence[Row]) -> str:
     """Return report.md: the title, and the sections in the order of their registry."""
-    texts = (section(raw, rows) for section in SECTIONS.values())
+    texts = (section(raw, rows) for section in SECTIONS.values() if not isinstance(section, Charts))
     return "\n\n".join([f"# {title}", *filter(None, texts)]) + "\n"
 
 
@@ -94,49 +118,27 @@ def versions_section(_: pl.DataFrame, rows: Sequence[Row]) -> str:
     return f"Made with {'; '.join(sorted(made))}."
 
 
+CHARTS = {
+    "scores": "charts:SCORES",
+    "aggregates": "comparisons:AGGREGATES",
+    "improvement": "comparisons:IMPROVEMENT",
+    "ranks": "comparisons:RANKS",
+    "grid": "charts:GRID",
+    "updates": "charts:UPDATES",
+    "drift": "charts:DRIFT",
+    "stability": "charts:STABILITY",
+}
 SECTIONS: Registry[Section] = Registry(
     "report section",
     "pmpo_offline.report_sections",
-    {"table": table_section, "notes": notes_section, "figure": figure_section, "versions": versions_section},
+    {
+        "table": table_section,
+        "notes": notes_section,
+        "figure": figure_section,
+        "versions": versions_section,
+        **{name: f"pmpo_offline.benchmark.html.{place}" for name, place in CHARTS.items()},
+    },
 )
-
-
-def terminal(title: str, rows: Sequence[Row]) -> Iterator[RenderableType]:
-    """Yield what a rich console prints: a table a dataset, of language models one of their drift too, and the notes.
-
-    They fit 80 columns: no number is cut, columns of dashes are left out, algorithms with their settings are folded.
-    Several shares or rates of noise are sections of the table; what all rows share is in its title.
-    """
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-    from rich.text import Text
-
-    for _, group in groupby(rows, lambda row: row["dataset"]):
-        mine = list(group)
-        lines = cells(mine)
-        texts = {name: {line[name] for line in lines} for name in lines[0]}
-        shared = [f"{name} {lines[0][name]}" for name in DESCRIPTION if len(texts[name]) == 1]
-        yield Text(", ".join([title, *shared]), style="italic")
-        several = len({labelling(row) for row in mine}) > 1
-        hidden = {*TEXT, "accepted", "noise", *(["seeds"] if len(texts["seeds"]) == 1 else [])}
-        shown = [name for name in texts if name not in hidden and texts[name] != {"–"}]
-        for names in ([name for name in shown if name not in DRIFT], [name for name in shown if name in DRIFT]):
-            if not names:
-                continue
-            grid = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-            grid.add_column("algorithm", overflow="fold", min_width=9)
-            for name in names:
-                grid.add_column(name, justify="right", overflow="fold", min_width=max(map(len, texts[name])))
-            heading = None if several else labelling(mine[0])
-            for row, line in zip(mine, lines, strict=True):
-                if labelling(row) != heading:
-                    heading = labelling(row)
-                    grid.add_section()
-                    grid.add_row(Text(heading, style="italic"))
-                label = Text(f"{line['algorithm']} {line['settings']}".rstrip())
-                grid.add_row(label, *(line[name] for name in names), style="dim" if row["shuffled"] else None)
-            yield grid
-    yield Text(notes_section(pl.DataFrame(), rows), style="dim")
 
 
 def frame(rows: Sequence[Row]) -> pl.DataFrame:

@@ -4,6 +4,7 @@
 <output>/raw/<key>.parquet     one row of the table, a record an evaluation episode; whole or absent
 <output>/checkpoints/<key>…    a cell in training; removed once its scores are written
 <output>/references/           reference policies that cells share
+<output>/answers/<key>.parquet what language models answered to the first held-out prompts, beside stored answers
 <output>/report.{md,json,png}  computed from raw/ alone
 ```
 A key is the hash of everything that determines the scores (`suite.Job.determinants`).
@@ -42,6 +43,7 @@ from pmpo_offline.evaluation.statistics import bootstrap, probability_of_improve
 from pmpo_offline.objectives.stability import Regime, regime
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.runtime.files import atomic_file
+from pmpo_offline.runtime.machine import hardware
 from pmpo_offline.training.config import has_diverged
 
 SCHEMA = pl.Schema(
@@ -102,6 +104,10 @@ GARBAGE = 2.0
 _EPISODE = ("seed", "episode", "layout", "return", "success", "length", *DRIFT, *TRAINING)
 _MODEL = "base model"
 """Metadata of a file of raw scores: the content hash of the model that training started from."""
+_HARDWARE = "hardware"
+"""Metadata of a file of raw scores: the machine that computed them."""
+ANSWERS = ("seed", "prompt", "accepted", "rejected", "learned")
+"""Columns of answers: a held-out prompt, the stored answers that were accepted and rejected, and what a run wrote."""
 _SEAL = "sha256"
 """Metadata of a file of raw scores: a hash of all its columns. Older files have none."""
 
@@ -126,10 +132,29 @@ class Results:
 
     def write(self, key: str, scores: pl.DataFrame, model: str | None = None) -> None:
         """Write one row's raw scores, whole or absent, with the content hash of the base model, if any."""
+        if {*ANSWERS} <= {*scores.columns}:
+            with atomic_file(self.answers_path(key)) as scratch:
+                scores.select(ANSWERS).filter(pl.col("learned").is_not_null()).write_parquet(scratch)
         frame = _complete(scores.with_columns(key=pl.lit(key))).cast(SCHEMA)
         with atomic_file(self.path(key)) as scratch:
-            facts = {_SEAL: _seal(frame), **({} if model is None else {_MODEL: model})}
+            facts = {_SEAL: _seal(frame), _HARDWARE: hardware(), **({} if model is None else {_MODEL: model})}
             frame.write_parquet(scratch, metadata=facts)
+
+    def answers_path(self, key: str) -> Path:
+        """Return the file of the answers of a key's language models; controls have none."""
+        return self.output / "answers" / f"{key}.parquet"
+
+    def answers(self, key: str) -> pl.DataFrame | None:
+        """Return the answers of a key's language models (`ANSWERS`), None without any or of a damaged file."""
+        try:
+            return pl.DataFrame(pl.from_arrow(pq.read_table(self.answers_path(key), columns=[*ANSWERS])))
+        except (pa.ArrowException, OSError, ValueError, KeyError):
+            return None
+
+    def machines(self) -> list[str]:
+        """Return the machines that computed the raw scores; older files do not record theirs."""
+        found = {_facts(pq.read_metadata(path)).get(_HARDWARE) for path in sorted(self.raw.glob("*.parquet"))}
+        return sorted(filter(None, found))
 
     def read(self, keys: Iterable[str] | None = None) -> pl.DataFrame:
         """Return the raw scores of some keys, or all.
@@ -167,7 +192,8 @@ def table(raw: pl.DataFrame) -> list[Row]:
 
     Keys of a row: `dataset, algo, settings, imbalance, balance, noise, seeds, metric, iqm, low, high, mean`, and beside
     them `share` (accepted share achieved), `success`, `return`, `episodes` (a run), `shuffled`, `reference`,
-    `improvement` (`[estimate, low, high]` of the probability that a run beats one of the reference; None without one),
+    `filtered`, `improvement` (`[estimate, low, high]` of the probability that a run beats one of the reference; None
+    without one),
     `beta`, `beta_min`, `bounded` (None where no bound applies), `regime` (`stability.Regime`, None where it is not
     known), `diverged` (runs whose actions or loss left all bounds), `training`, `dataset_sha`, `versions`, `key`;
     `kl`, `distinct`, `reference_logp`, `perplexity`, `collapsed` (None for what is no language model; the last also
@@ -232,6 +258,7 @@ def _row(arm: pl.DataFrame, reference: pl.DataFrame) -> Row:
         "episodes": first["episodes"],
         "shuffled": first["shuffled"],
         "reference": first["reference"],
+        "filtered": first["filtered"],
         "training": json.loads(first["training"]),
         "versions": json.loads(first["versions"]),
         "dataset_sha": first["dataset_sha"],

@@ -19,7 +19,7 @@ import polars as pl
 import torch
 
 from pmpo_offline import data
-from pmpo_offline.benchmark import report
+from pmpo_offline.benchmark import provenance, report
 from pmpo_offline.benchmark.results import SCHEMA, TRAINING, Results, Row, table
 from pmpo_offline.benchmark.suite import Cell, Condition, Job, Settings, Sweep, expand
 from pmpo_offline.build import build_dataset, is_built
@@ -111,16 +111,20 @@ def bench(
     cells = expand(declared, families, algos=algos, sweep=settings)
     results = Results(Path("results") / declared.name if output is None else Path(output))
     keys, failures = EXECUTORS[executor](Plan(declared, cells, results, fresh, workers, home)).run()
+    chosen = {} if algos is None else {"algos": algos}
+    provenance.record(results.output, provenance.command(suite, chosen | changes, settings))
     return _publish(results, declared.title, keys, failures)
 
 
 def report_on(output: str | Path) -> Benchmark:
     """Compute the table again from all raw scores in a directory, whatever their suite, and rewrite it there.
 
+    Its title is that of the report that is there, if any.
+
     Raises `UserError` where there are none.
     """
     results = Results(Path(output))
-    return _publish(results, f"Results in {results.output.resolve().name}", None, [])
+    return _publish(results, report.title(results.output) or f"Results in {results.output.resolve().name}", None, [])
 
 
 def _family(dataset: str, home: Path | None) -> str:

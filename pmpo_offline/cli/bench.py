@@ -1,4 +1,4 @@
-"""The commands bench (train and evaluate the cells of a suite, print the table) and report (compute it again)."""
+"""The command bench: train and evaluate the cells of a suite, print the table."""
 
 from __future__ import annotations
 
@@ -62,25 +62,13 @@ def bench(
         from pmpo_offline import benchmark
 
         done = benchmark.bench(suite, executor=executor, workers=workers, home=home, **request)
-    _show(done, json)
+    show_benchmark(done, json)
 
 
-def report(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Output directory of a benchmark.")],
-    json: Json = False,
-) -> None:
-    """Recompute the table from the raw scores in DIR, rewrite report.md, .json and .png there, and print it."""
-    with working():
-        from pmpo_offline.benchmark import report_on
-
-        done = report_on(directory)
-    _show(done, json)
-
-
-def _show(done: Benchmark, as_json: bool) -> None:
-    """Print the tables of a benchmark and its failures, which are exit code 1."""
+def show_benchmark(done: Benchmark, as_json: bool, text: str | None = None) -> None:
+    """Print the tables of a benchmark, or a text in their place, and its failures, which are exit code 1."""
     content = {"rows": done.rows, "raw": str(done.raw), "report": str(done.report), "failures": done.failures}
-    show(content, as_json, lambda _: _print(done))
+    show(content, as_json, lambda _: _print(done) if text is None else print(text, end=""))
     sys.stdout.flush()  # the table comes first, also where both streams go to one file
     for failure in done.failures:
         print(f"error: {failure}", file=sys.stderr)
@@ -91,11 +79,11 @@ def _show(done: Benchmark, as_json: bool) -> None:
 def _print(done: Benchmark) -> None:
     from rich.console import Console
 
-    from pmpo_offline.benchmark.report import terminal
+    from pmpo_offline.benchmark.terminal import tables
 
     # Piped into a file the tables keep their width instead of being folded at 80 columns.
     console = Console(width=None if sys.stdout.isatty() else 200)
-    for part in terminal(done.title, done.rows):
+    for part in tables(done.title, done.rows):
         console.print(part, crop=False)
     print(f"report: {done.report}")
 

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from pmpo_offline import __version__
-from pmpo_offline.cli import bench, datasets, evaluate, train
+from pmpo_offline.cli import bench, datasets, evaluate, report, train
 from pmpo_offline.runtime.errors import PmpoOfflineError
 
 app = typer.Typer(
@@ -27,7 +27,7 @@ app.command("bench")(bench.bench)
 app.command("list")(datasets.list_names)
 app.command("show")(datasets.show_dataset)
 app.command("verify")(datasets.verify)
-app.command("report")(bench.report)
+app.command("report")(report.report)
 app.command("doctor")(train.doctor)
 app.command("import", cls=datasets.with_epilog(datasets.formats_in))(datasets.import_)
 app.command("export", cls=datasets.with_epilog(datasets.formats_out))(datasets.export)

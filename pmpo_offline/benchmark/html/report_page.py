@@ -1,0 +1,150 @@
+"""The page of a benchmark: headline, table, charts, and for every number its runs and their episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import altair as alt
+import polars as pl
+
+from pmpo_offline.benchmark import report
+from pmpo_offline.benchmark.html import page, style
+from pmpo_offline.benchmark.html.headline import headline
+from pmpo_offline.benchmark.html.runs import details
+from pmpo_offline.benchmark.methods import methods, role
+from pmpo_offline.benchmark.report import SECTIONS, Charts, condition, labelling
+from pmpo_offline.benchmark.results import Row
+from pmpo_offline.runtime import progress
+
+MOST_BYTES = 2_000_000
+"""A page is no larger where listing fewer episodes can achieve it; it says how many of each run it lists."""
+OWN = ("table", "figure", "versions")
+"""Sections of report.md that the page shows in its own way."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """How results were made, beside what the raw scores say."""
+
+    commands: Sequence[str] = ()
+    hardware: Sequence[str] = ()
+    answers: Mapping[str, Any] = field(default_factory=dict)
+    """Prompts with their answers, by key of a row and number of a run."""
+
+
+def report_page(title: str, raw: pl.DataFrame, rows: Sequence[Row], made: Made = Made()) -> str:
+    """Return the page of a table as one HTML document."""
+    sections = list(_sections(raw, rows))
+    columns = _columns(rows)
+    context: dict[str, Any] = {
+        "title": title,
+        "headline": headline(raw, rows),
+        "shared": _shared(rows),
+        "tiles": _tiles(raw, rows),
+        "columns": columns,
+        "lines": _lines(rows, columns),
+        "filters": _filters(rows),
+        "notes": page.Section("notes", "", report.notes_section(raw, rows)),
+        "made": made,
+        "versions": report.versions_section(raw, rows),
+        "datasets": _datasets(rows),
+    }
+    most = max(row["episodes"] for row in rows)
+    while True:
+        data = {
+            "rows": details(raw, rows, most, made.answers),
+            "episode_chart": episode_chart(),
+            "listed": most,
+        }
+        text = page.render("report.html.j2", sections, data, **context)
+        if (size := len(text.encode())) <= MOST_BYTES or most <= 1:
+            return text
+        most = max(1, int(most * 0.8 * MOST_BYTES / size))
+
+
+def _sections(raw: pl.DataFrame, rows: Sequence[Row]) -> Sequence[page.Section]:
+    made = []
+    for number, (name, section) in enumerate(SECTIONS.items()):
+        progress.report("sections of the page", number, len(SECTIONS))
+        if isinstance(section, Charts):
+            charts = section.draw(raw, rows)
+            made += [page.Section(name, section.title, section.text, charts)] if charts else []
+        elif name not in (*OWN, "notes") and (text := section(raw, rows)):
+            made.append(page.Section(name, name.replace("_", " ").capitalize(), text))
+    return made
+
+
+def _tiles(raw: pl.DataFrame, rows: Sequence[Row]) -> list[tuple[str, str]]:
+    counts = {
+        "methods": len({name for name, row in zip(methods(rows), rows, strict=True) if not row["shuffled"]}),
+        "conditions": len({condition(row) for row in rows}),
+        "training runs": sum(row["seeds"] for row in rows),
+        "evaluation episodes": len(raw),
+    }
+    return [(f"{count:,}", name) for name, count in counts.items()]
+
+
+def _shared(rows: Sequence[Row]) -> str:
+    """Return what all rows of the table have in common."""
+    parts = [{row["dataset"] for row in rows}, {labelling(row) for row in rows}]
+    parts += [
+        {f"{row[each]} {name}" for row in rows}
+        for each, name in (("seeds", "runs a row"), ("episodes", "episodes a run"))
+    ]
+    return ", ".join(part for values in parts if len(values) == 1 for part in values)
+
+
+def _columns(rows: Sequence[Row]) -> list[str]:
+    """Return the table's columns: no column of dashes, and none of what all rows share but numbers."""
+    cells = report.cells(rows)
+    shown = ["method"]
+    shown += ["dataset"] if len({row["dataset"] for row in rows}) > 1 else []
+    shown += ["labels"] if len({labelling(row) for row in rows}) > 1 else []
+    shown += ["seeds"] if len({row["seeds"] for row in rows}) > 1 else []
+    hidden = {*report.TEXT, "accepted", "noise", "seeds"}
+    return shown + [name for name in cells[0] if name not in hidden and any(line[name] != "–" for line in cells)]
+
+
+def _lines(rows: Sequence[Row], columns: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the table's rows: their role, and the texts of the cells."""
+    return [
+        {
+            "role": role(row),
+            "dataset": row["dataset"],
+            "labels": labelling(row),
+            "cells": [({"method": name, "labels": labelling(row)} | line)[column] for column in columns],
+        }
+        for row, name, line in zip(rows, methods(rows), report.cells(rows), strict=True)
+    ]
+
+
+def _filters(rows: Sequence[Row]) -> dict[str, list[str]]:
+    """Return the values that the table can be restricted to, of columns with several."""
+    values = {
+        "dataset": list(dict.fromkeys(row["dataset"] for row in rows)),
+        "labels": list(dict.fromkeys(map(labelling, rows))),
+    }
+    return {name: options for name, options in values.items() if len(options) > 1}
+
+
+def _datasets(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
+    """Return each dataset with its labels and its hash."""
+    return list(dict.fromkeys((row["dataset"], labelling(row), row["dataset_sha"]) for row in rows))
+
+
+def episode_chart() -> report.Drawing:
+    """Return the chart of a run's episodes; the page fills in the data set `episodes`."""
+    base = style.chart("episodes").encode(y=alt.Y("return:Q", title="return"))
+    points = base.mark_circle(size=46, opacity=0.8).encode(
+        x=alt.X("episode:Q", title="evaluation episode", axis=alt.Axis(tickMinStep=1)),
+        tooltip=["episode:Q", "layout:N", alt.Tooltip("return:Q", format=".4~g"), "success:N"],
+        color=alt.Color(
+            "success:N",
+            scale=alt.Scale(domain=["yes", "no", "–"], range=[style.BLUE, style.RED, style.GREY]),
+            legend=style.legend("success", columns=3),
+        ),
+    )
+    mean = base.mark_rule(strokeDash=[4, 3], color=style.AMBER).encode(y="mean(return):Q")
+    return style.drawn(alt.layer(points, mean), 220)

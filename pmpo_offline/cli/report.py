@@ -1,0 +1,58 @@
+"""The commands on results: report (the table again, and in other forms) and submit (to the leaderboard)."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pmpo_offline.cli.bench import show_benchmark
+from pmpo_offline.cli.console import Json, working
+from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.runtime.files import atomic_file
+
+STDOUT = Path("-")
+_form = partial(typer.Option, metavar="FILE|-", show_default=False)
+
+
+def report(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Output directory of a benchmark.")],
+    html: Annotated[Path | None, _form(help="Write one self-contained page: table, charts, runs, episodes.")] = None,
+    markdown: Annotated[Path | None, _form(help="Write the report in Markdown.")] = None,
+    latex: Annotated[Path | None, _form(help="Write the table in LaTeX (booktabs).")] = None,
+    csv: Annotated[Path | None, _form(help="Write the table as CSV, every number in full.")] = None,
+    scores: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write the run scores by method, runs × tasks, as rliable takes them (.npz or .json)."
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Recompute the table from the raw scores in DIR, rewrite report.md, .json and .png there, and print it."""
+    targets = {"html": html, "markdown": markdown, "latex": latex, "csv": csv}
+    printed = [name for name, target in targets.items() if target == STDOUT]
+    if len(printed) + json > 1:
+        raise UserError(f"--{printed[0]} - prints the report: leave {'--json' if json else '--' + printed[1]} out")
+    texts: dict[str, str] = {}
+    with working():
+        from pmpo_offline.benchmark import exports, report_on
+        from pmpo_offline.benchmark.results import Results
+
+        done = report_on(directory)
+        raw = Results(directory).read()
+        for name, target in targets.items():
+            if target is not None:
+                texts[name] = exports.FORMS[name](done, raw)
+                if target != STDOUT:
+                    _write(target, texts[name])
+        if scores is not None:
+            exports.write_scores(scores, raw, done.rows)
+    show_benchmark(done, json, texts[printed[0]] if printed else None)
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_file(path) as scratch:
+        scratch.write_text(text, encoding="utf-8")

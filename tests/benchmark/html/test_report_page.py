@@ -1,0 +1,169 @@
+"""The page of a benchmark in a real browser."""
+
+from __future__ import annotations
+
+import re
+
+import polars as pl
+import pytest
+from helpers.raw_scores import raw_scores
+
+from pmpo_offline.benchmark.html import report_page as module
+from pmpo_offline.benchmark.html.report_page import MOST_BYTES, Made, report_page
+from pmpo_offline.benchmark.results import table
+from pmpo_offline.runtime.hashing import hash_json
+
+HOSTILE = "</script><img src=x onerror=alert(1)><script>alert(2)</script>"
+ALGORITHMS = {"bc": 35.0, "bc-accepted": 45.0, "pmpo": 50.0, "dpo": 30.0}
+ANSWER = {"prompt": f"Say {HOSTILE}", "accepted": "<b>yes</b>", "rejected": None, "learned": HOSTILE}
+
+
+def suite() -> pl.DataFrame:
+    """Four algorithms and a control at two shares, three runs each; and one whose name is hostile."""
+    parts = []
+    for share in (0.1, 0.5):
+        for name, score in {**ALGORITHMS, HOSTILE: 20.0}.items():
+            runs = [[score + run + episode for episode in range(4)] for run in range(3)]
+            plain = {} if name == "pmpo" else {"beta": None, "beta_min": None, "settings": "{}"}
+            about = {"algo": name, "imbalance": share, "dataset_sha": str(share)[-1] * 64, **plain}
+            about |= {"reference": name == "bc", "filtered": name == "bc-accepted"}
+            parts.append(raw_scores(f"{name}{share}", runs, **about))
+    control = raw_scores("control", [[12.0, 14.0]] * 3, shuffled=True, dataset_sha="1" * 64)
+    return pl.concat([*parts, control])
+
+
+@pytest.fixture(scope="module")
+def html() -> str:
+    raw = suite()
+    rows = table(raw)
+    answers = {"pmpo0.1": [[ANSWER]] * 3}
+    return report_page(f"A title {HOSTILE}", raw, rows, Made(["pmpo-offline bench test"], ["A machine"], answers))
+
+
+def test_table_sorts_and_filters(html, opened):
+    page = opened(html)
+    names, scores = ("#table tbody tr:not([hidden]) " + cell for cell in ("th", "td:nth-child(3)"))
+    assert page.locator(names).count() == 11
+    page.click("#table thead button:has-text('IQM')")
+    falling = [float(text) for text in page.locator(scores).all_inner_texts()]
+    assert falling == sorted(falling, reverse=True)
+    page.click("#table thead button:has-text('IQM')")
+    assert [float(text) for text in page.locator(scores).all_inner_texts()] == falling[::-1]
+    page.uncheck("[data-role=control]")
+    assert page.locator(names).count() == 10
+    page.select_option("[data-filter=labels]", "0.5 accepted")
+    assert page.locator(names).count() == 5
+    page.fill("[type=search]", "DPO")
+    assert page.locator(names).all_inner_texts() == ["dpo"]
+    assert page.locator(".filters output").inner_text() == "1 of 11"
+    page.fill("[type=search]", "nothing like it")
+    assert page.locator(names).count() == 0
+
+
+def test_a_number_opens_its_runs_and_a_run_its_episodes(html, opened):
+    page = opened(html)
+    page.click("#table tbody button:text-is('pmpo') >> nth=0")
+    dialog = page.locator("dialog")
+    assert "rgb" not in dialog.inner_text()
+    assert "raw/pmpo0.1.parquet" in dialog.locator(".facts").inner_text()
+    # Returns of 10 and 60 score 0 and 100: those of run 0 average 51.5.
+    assert dialog.locator(".runs tbody tr").all_inner_texts()[0].split() == ["seed", "0", "83", "51.5", "0.75"]
+    dialog.locator(".runs button").nth(2).click()
+    assert dialog.locator(".run").inner_text() == "Episodes of seed 2"
+    dialog.locator(".episodes path[aria-roledescription=circle]").first.wait_for(state="attached")
+    assert dialog.locator(".episodes path[aria-roledescription=circle]").count() == 4
+    assert dialog.locator(".answers h4").inner_text() == ANSWER["prompt"]
+    sides = dialog.locator(".answers .side > div").all_inner_texts()
+    assert sides == ["accepted\n<b>yes</b>", f"learned\n{HOSTILE}"]
+    page.keyboard.press("Escape")
+    assert not dialog.is_visible()
+
+
+def test_a_mark_of_a_chart_opens_its_row(html, opened):
+    page = opened(html)
+    page.locator("#scores path[aria-roledescription=tick]").first.click()
+    assert page.locator("#row-title").inner_text() == "pmpo"
+
+
+def test_hostile_names_and_answers_stay_text(html, opened):
+    page = opened(html)
+    page.locator("#table tbody button").nth(4).click()
+    assert page.locator("h1").inner_text() == f"A title {HOSTILE}"
+    assert page.locator("img").count() == 0
+    assert HOSTILE in page.locator("#table tbody").inner_text()
+    assert page.locator("script").count() == html.count("<script nonce=") + 1  # Vega's, which the page's own adds
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_readable_on_a_telephone_and_in_the_dark(html, opened, scheme):
+    page = opened(html, width=400, color_scheme=scheme)
+    assert page.evaluate("document.documentElement.scrollWidth") == 400
+    page.locator("#table tbody button").first.click()
+    assert page.evaluate("document.querySelector('dialog').scrollWidth") <= 400
+    ink, paper = (page.evaluate(f"getComputedStyle(document.body).{name}") for name in ("color", "backgroundColor"))
+    brightness = [sum(map(int, re.findall(r"\d+", each))) for each in (ink, paper)]
+    assert (brightness[0] > brightness[1]) == (scheme == "dark")
+    assert abs(brightness[0] - brightness[1]) > 450
+    # Axes and their labels take the page's colour.
+    assert page.evaluate("getComputedStyle(document.querySelector('#scores .role-axis-label text')).fill") == ink
+
+
+def test_prints_what_the_screen_shows_without_its_controls(html, opened):
+    page = opened(html, color_scheme="dark")
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert not page.locator(".filters").is_visible()
+    assert not page.locator("nav").is_visible()
+    assert page.locator("#table tbody tr").count() == 11
+    assert page.pdf()[:5] == b"%PDF-"
+
+
+def test_sections_are_those_of_the_results(html, opened):
+    page = opened(html)
+    assert page.locator("main section").evaluate_all("all => all.map(each => each.id)") == [
+        *("table", "scores", "aggregates", "improvement", "ranks", "grid", "made")
+    ]
+    for section in page.locator("section:has(figure)").all():
+        assert section.locator("svg.marks").count() == section.locator("figure").count()
+    made = page.locator("#made").inner_text()
+    assert "pmpo-offline bench test" in made
+    assert "A machine" in made
+    assert "1" * 64 in made
+
+
+def test_a_thousand_rows_are_below_the_limit_and_still_sort(opened):
+    four = suite().filter(~pl.col("shuffled"), pl.col("imbalance") == 0.1, pl.col("algo") != HOSTILE)
+    raw = four.join(
+        pl.DataFrame({"number": range(250), "dataset": [f"test/line{n}-v0" for n in range(250)]}), how="cross"
+    )
+    noise = pl.int_range(pl.len()).hash(seed=1) % 10_000 / 1_000
+    raw = raw.with_columns(
+        pl.col("return") + noise, pl.col("dataset_right").alias("dataset"), key=pl.format("{}-{}", "key", "number")
+    ).drop("number", "dataset_right")
+    own = {row["key"]: row for row in table(four)}
+    rows = [
+        own[key.rpartition("-")[0]] | {"dataset": dataset, "key": key}
+        for key, dataset in raw.select("key", "dataset").unique(maintain_order=True).rows()
+    ]
+    text = report_page("Many", raw, rows)
+    assert len(rows) == 1000
+    assert len(text.encode()) <= MOST_BYTES
+    page = opened(text)
+    page.click("#table thead button:has-text('IQM')")
+    assert page.locator("#table tbody tr").count() == 1000
+    page.locator("#table tbody button").first.click()
+    assert page.locator(".listed").inner_text().startswith("4 episodes")
+
+
+def test_above_the_limit_fewer_episodes_are_listed_and_the_page_says_so(opened, monkeypatch):
+    returns = [[float(int(hash_json([run, episode])[:6], 16)) for episode in range(3000)] for run in range(9)]
+    raw = raw_scores("pmpo", returns)
+    rows = table(raw)
+    most = len(report_page("T", raw, rows)) - 20_000
+    monkeypatch.setattr(module, "MOST_BYTES", most)
+    text = report_page("T", raw, rows)
+    assert len(text) <= most
+    page = opened(text)
+    page.locator("#table tbody button").first.click()
+    (listed,) = re.findall(r"The first (\d+) of 3000 episodes", page.locator(".listed").inner_text())
+    assert page.locator(".episodes path[aria-roledescription=circle]").count() == int(listed)
