@@ -193,9 +193,9 @@ def table(raw: pl.DataFrame) -> list[Row]:
     Keys of a row: `dataset, algo, settings, imbalance, balance, noise, seeds, metric, iqm, low, high, mean`, and beside
     them `share` (accepted share achieved), `success`, `return`, `episodes` (a run), `shuffled`, `reference`,
     `filtered`, `improvement` (`[estimate, low, high]` of the probability that a run beats one of the reference; None
-    without one),
-    `beta`, `beta_min`, `bounded` (None where no bound applies), `regime` (`stability.Regime`, None where it is not
-    known), `diverged` (runs whose actions or loss left all bounds), `training`, `dataset_sha`, `versions`, `key`;
+    without one), `beta`, `beta_min`, `beta_collapse`, `bounded` (None where no bound applies), `regime`
+    (`stability.Regime`, None where it is not known), `diverged` (runs whose actions or loss left all bounds),
+    `training`, `dataset_sha`, `versions`, `key`; and
     `kl`, `distinct`, `reference_logp`, `perplexity`, `collapsed` (None for what is no language model; the last also
     without a reference to compare with). Two may be infinite, which report.json and `--json` write as null: a
     `beta_min` that no β meets (`bounded` is then false, and null where no bound applies), and the `perplexity` of
@@ -251,6 +251,7 @@ def _row(arm: pl.DataFrame, reference: pl.DataFrame) -> Row:
         "improvement": improvement,
         "beta": beta,
         "beta_min": beta_min,
+        "beta_collapse": first["beta_collapse"],
         "bounded": None if beta is None or beta_min is None else beta >= beta_min,
         "regime": _regime(beta, beta_min, first["beta_collapse"]),
         "diverged": sum(has_diverged(*ended) for ended in arm.select(TRAINING).iter_rows()),

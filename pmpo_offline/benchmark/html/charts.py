@@ -208,7 +208,7 @@ def stability(raw: pl.DataFrame, rows: Sequence[Row]) -> list[Drawing]:
         common = {"condition": condition(row), "algorithm": row["algo"], "method": name, "key": row["key"]}
         factor = {"factor": row["beta"] / bound, "beta": row["beta"], "bound": bound}
         values += [common | factor | {"score": float(score)} for score in by_key[row["key"]]]
-        if row.get("beta_collapse"):
+        if row["beta_collapse"]:
             thresholds.append({"condition": condition(row), "at": row["beta_collapse"] / bound})
     if len({each["factor"] for each in values}) < 3:
         return []

@@ -114,10 +114,14 @@ def _lines(rows: Sequence[Row], columns: Sequence[str]) -> list[dict[str, Any]]:
             "role": role(row),
             "dataset": row["dataset"],
             "labels": labelling(row),
-            "cells": [({"method": name, "labels": labelling(row)} | line)[column] for column in columns],
+            "cells": [(line | {"method": _method(line), "labels": labelling(row)})[column] for column in columns],
         }
-        for row, name, line in zip(rows, methods(rows), report.cells(rows), strict=True)
+        for row, line in zip(rows, report.cells(rows), strict=True)
     ]
+
+
+def _method(line: dict[str, str]) -> str:
+    return f"{line['algorithm']} {line['settings']}".rstrip()
 
 
 def _filters(rows: Sequence[Row]) -> dict[str, list[str]]:

@@ -12,7 +12,10 @@ from pmpo_offline.benchmark.methods import methods
 from pmpo_offline.benchmark.report import labelling
 from pmpo_offline.benchmark.results import Row, runs
 
-MEASURES = {"score": 1, "return": 3, "success": 2, "kl": 2, "distinct": 2, "reference_logp": 2, "perplexity": 1}
+MEASURES = {
+    **{"score": 1, "return": 3, "success": 2, "reach": 2, "loss": 3},
+    **{"kl": 2, "distinct": 2, "reference_logp": 2, "perplexity": 1},
+}
 """Columns of a run, and how many decimals are shown."""
 DIGITS = 4
 """Significant digits of an episode's return."""
