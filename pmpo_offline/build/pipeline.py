@@ -68,6 +68,8 @@ class Content:
     candidates: pa.Table | None = None
     """Candidate actions with their true values, where a task knows them."""
     references: data.References | None = None
+    exported: data.Metadata | None = None
+    """The dataset of this package whose export was read: the tables have its labels, which are kept."""
 
 
 @dataclass(frozen=True)
@@ -261,6 +263,8 @@ def _stored(spec: Spec, target: Target) -> Dataset | None:
 
 def _labelled(spec: Spec, content: Content, folder: Path) -> tuple[data.Metadata, dict[str, pa.Table]]:
     """Score the content where the labels need critics, label and balance it; return what `data.write` stores."""
+    if content.exported:
+        return _restored(spec, content, content.exported)
     critic = spec.critic
     estimated: dict[str, Any] = {}
     by_advantage = spec.labelling.label.score == "advantage"
@@ -274,6 +278,34 @@ def _labelled(spec: Spec, content: Content, folder: Path) -> tuple[data.Metadata
             content = replace(content, table=scored)
             spec = replace(spec, score=estimated)
     return _described(spec, replace(content, settings={**content.settings, **estimated}))
+
+
+def _restored(spec: Spec, content: Content, was: data.Metadata) -> tuple[data.Metadata, dict[str, pa.Table]]:
+    """Return an exported dataset as it was, under another id and with the export among its sources.
+
+    Of an export that left rows out, counts and shares are those of the rows that are there. Where rows are missing or in
+    another order, noise and balance cannot be derived again, and the metadata say so. Raises `UserError` if the tables
+    contradict the metadata.
+    """
+    main = "responses" if content.episodes is None else "transitions"
+    tables = {main: content.table, "episodes": content.episodes, "candidates": content.candidates}
+    found = {name: table for name, table in tables.items() if table is not None}
+    if main == "responses" and content.table.num_rows < was.counts.rows:
+        was = was.model_copy(update=data.recounted(content.table, was))
+    if wrong := data.problems(was, found):
+        raise UserError(f"{spec.source} was changed after its export: {wrong[0]}; label it anew with --label")
+    exported = {
+        "id": was.id,
+        "recipe": was.provenance.hashes.get("recipe"),
+        "derivable": not any(data.derived_problems(was, found)),
+    }
+    provenance = data.Provenance(
+        sources=[*was.provenance.sources, spec.source],
+        hashes={**was.provenance.hashes, **spec.hashes, "recipe": spec.digest},
+        packages={**was.provenance.packages, **content.packages},
+        settings={**was.provenance.settings, **content.settings, "exported": exported},
+    )
+    return was.model_copy(update={"id": spec.id, "provenance": provenance, "files": {}}), found
 
 
 def _estimates(spec: Spec, critic: Critic, content: Content, folder: Path) -> Advantages:

@@ -17,7 +17,7 @@ from pmpo_offline.build.pipeline import Content, Spec, Target, build, name_parts
 from pmpo_offline.data import Dataset, Labelling, LabelRule
 from pmpo_offline.data.exchange.forms import Drop, Form, Reading, Response, Row, TextSource, columns, form_of, open_text
 from pmpo_offline.data.exchange.forms.feedback import word_of
-from pmpo_offline.data.exchange.forms.selection import Report, Selection, select, table
+from pmpo_offline.data.exchange.forms.selection import Report, Selection, restored, select, table
 from pmpo_offline.data.exchange.forms.templates import TRANSCRIPT, Template, of_model
 from pmpo_offline.runtime.errors import UserError, unknown
 from pmpo_offline.runtime.hashing import hash_json
@@ -146,7 +146,7 @@ class _Texts:
     def read(self) -> Content:
         """Read, select and split the texts; `UserError` where nothing is left. Warns of what was dropped."""
         found, options, report = self.found, self.options, Report(self.form.name)
-        texts = self._selected(report)
+        texts, exported = self._selected(report)
         if self.label.score == "reward":
             texts = self._rewarded(texts)
         if dropped := sum(report.dropped.values()):
@@ -162,15 +162,15 @@ class _Texts:
                 "--deduplicate leaves them out, and a column that tells them apart may be called system or context",
                 stacklevel=3,
             )
-        if texts["score"].null_count == texts.num_rows:
+        if texts["score"].null_count == texts.num_rows and not exported:
             warnings.warn("no response has a label or a score: nothing is labelled", stacklevel=3)
         if options.test_share != 0 and not report.test:
             warnings.warn(
                 f"none of the {report.prompts:,} prompts is in the test split: --test-share sets its size", stacklevel=3
             )
         # Training reads which model the prompts are written for, and that completions end.
-        exported = found.origin.settings if found.origin else {}
-        settings = {"ends": True} | {name: exported[name] for name in ("model", "ends", "tokens") if name in exported}
+        known = found.origin.settings if found.origin else {}
+        settings = {"ends": True} | {name: known[name] for name in ("model", "ends", "tokens") if name in known}
         if self.template.model:
             settings["model"] = self.template.model
         return Content(
@@ -178,10 +178,11 @@ class _Texts:
             settings=settings | {"options": options.changed(), "report": report.content()},
             packages=versions("pmpo-offline", "numpy", *found.packages),
             references=found.origin.references if found.origin else None,
+            exported=exported,
         )
 
-    def _selected(self, report: Report) -> pa.Table:
-        """Return the unlabelled table of the responses that are kept."""
+    def _selected(self, report: Report) -> tuple[pa.Table, data.Metadata | None]:
+        """Return the table of the responses that are kept, unlabelled; or labelled, with its metadata, of an export."""
         reading = Reading(self.options.score, self.template is TRANSCRIPT, self.options.accept)
 
         def rows() -> Iterator[Row]:
@@ -194,10 +195,11 @@ class _Texts:
 
         selection = Selection(**{field.name: getattr(self.options, field.name) for field in fields(Selection)})
         kept = select(read(), selection, self.template, report)
+        whole = None if self.options.changed() or not all(item.response.stored for item in kept) else self._exported
         report.labels = reading.meant
         if never := [value for value in self.options.accept if word_of(value) not in reading.meant]:
             raise UserError(f"--accept {never[0]}: no row holds it, they hold {', '.join(list(reading.meant)[:12])}")
-        if reading.unused:
+        if reading.unused and not whole:
             warnings.warn(
                 f"the labels were taken, and are the scores too; the file also holds numbers: --score {reading.unused} "
                 "takes those instead, and labels by --threshold",
@@ -210,7 +212,16 @@ class _Texts:
                 f"{self.found.name}: nothing is left to import: {first[1]} responses dropped, as {first[0]}{more}"
                 f", first at {report.first.get(first[0], 'no row')}"
             )
-        return table(kept, self.options.test_share, self.found.name, self.options.seed, report)
+        if whole:
+            kept = [restored(item) for item in kept]
+        seed = None if whole else self.options.seed
+        return table(kept, self.options.test_share, self.found.name, seed, report), whole
+
+    @property
+    def _exported(self) -> data.Metadata | None:
+        """The metadata of the dataset that the source was exported from, where it keeps that dataset's task."""
+        found = self.found.origin and self.found.origin.metadata
+        return found if found and found.kind == "responses" and found.task == self.task else None
 
     def _rewarded(self, texts: pa.Table) -> pa.Table:
         """Return the responses with the scores of their task's reward function."""

@@ -1,6 +1,8 @@
 from . import columns as columns
 from . import hdf5 as hdf5
 from . import storage as storage
+from .checks import derived_problems as derived_problems
+from .checks import problems as problems
 from .columns import Experience as Experience
 from .columns import Labels as Labels
 from .dataset import Candidates as Candidates
@@ -16,6 +18,7 @@ from .labels import Labelling as Labelling
 from .labels import label as label
 from .labels import label_tables as label_tables
 from .labels import rank as rank
+from .labels import recounted as recounted
 from .schema import Balance as Balance
 from .schema import Counts as Counts
 from .schema import Imbalance as Imbalance

@@ -119,8 +119,8 @@ def _count_problems(title: str, recorded: Counts | CandidateLabels, table: pa.Ta
 def derived_problems(metadata: Metadata, tables: Mapping[str, pa.Table]) -> Iterator[str]:
     """Derive the labels, and what dataset.json says of them, from the scores again; yield one line for each difference.
 
-    Beyond `problems`, which every dataset passes before it is written. Rows that were dropped for a share are not there
-    to derive its labels from.
+    Beyond `problems`, which every dataset passes before it is written. Rows that were dropped for a share, or left out by
+    an export, are not there to derive its labels from.
     """
     if metadata.references and not metadata.references.min < metadata.references.max < math.inf:
         yield f"dataset.json: references from {metadata.references.min:g} to {metadata.references.max:g}"
@@ -130,7 +130,8 @@ def derived_problems(metadata: Metadata, tables: Mapping[str, pa.Table]) -> Iter
         sums = np.add.reduceat(rewards, columns.vector(episodes, "start"))
         if not np.allclose(columns.vector(episodes, "return"), sums, rtol=1e-6, atol=1e-6):
             yield "episodes.return: differs from the sum of the rewards"
-    if metadata.imbalance.drops_rows:
+    exported = metadata.provenance.settings.get("exported")
+    if metadata.imbalance.drops_rows or (isinstance(exported, dict) and exported.get("derivable") is False):
         return
     labelling = Labelling(metadata.label, metadata.imbalance.asked, metadata.noise, metadata.seed)
     try:

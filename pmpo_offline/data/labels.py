@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pmpo_offline.data import columns, dropping
 from pmpo_offline.data.columns import Labels
-from pmpo_offline.data.schema import Balance, CandidateLabels, Counts, Imbalance, LabelRule
+from pmpo_offline.data.schema import Balance, CandidateLabels, Counts, Imbalance, LabelRule, Metadata
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.random_words import random_words, uniforms
 
@@ -265,6 +265,20 @@ def _ranked(candidates: pa.Table, labelling: Labelling) -> tuple[pa.Table, Candi
 def count_labels(labels: Labels) -> dict[str, int]:
     """Return the numbers of accepted, rejected and unlabelled units."""
     return {name: int((labels == sign).sum()) for name, sign in (("accepted", 1), ("rejected", -1), ("unlabelled", 0))}
+
+
+def recounted(responses: pa.Table, was: Metadata) -> dict[str, Any]:
+    """Return the fields of `Metadata` that follow from labels, for responses that are part of a dataset's."""
+    counts = count_labels(columns.labels(responses))
+    labelled, rejected, rows = counts["accepted"] + counts["rejected"], counts["rejected"], responses.num_rows
+    achieved = counts["accepted"] / labelled if labelled else None
+    return {
+        "counts": Counts(rows=rows, episodes=0, **counts),
+        "imbalance": was.imbalance.model_copy(update={"achieved": achieved}),
+        "reject_mass": rejected / rows,
+        "labelled_reject_mass": rejected / rows,
+        "reject_share": rejected / max(1, labelled),
+    }
 
 
 _SHARES = ("imbalance", "reject_mass", "labelled_reject_mass", "reject_share")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from pmpo_offline.data.schema import References
+from pmpo_offline.data.schema import Metadata, References
 from pmpo_offline.data.storage import METADATA_FILE
 from pmpo_offline.runtime.files import from_json
 from pmpo_offline.runtime.hashing import hash_bytes, hash_file
@@ -29,6 +30,10 @@ class Origin:
     references: References | None
     settings: Mapping[str, Any]
     """The build settings in its provenance."""
+    format: str | None = None
+    """What it was exported to; None for a dataset itself."""
+    metadata: Metadata | None = None
+    """All that was known of it; None where it was exported by another version that said something else."""
 
 
 def origin(folder: Path) -> Origin | None:
@@ -40,7 +45,11 @@ def origin(folder: Path) -> Origin | None:
         metadata = content["dataset"] if exported else content
         references = metadata["references"]
         scores = None if references is None else References.model_validate(references)
-        return Origin(str(metadata["task"]), scores, dict(metadata["provenance"]["settings"]))
+        whole = None
+        with suppress(ValidationError):
+            whole = Metadata.model_validate({**metadata, "files": {}})
+        settings = dict(metadata["provenance"]["settings"])
+        return Origin(str(metadata["task"]), scores, settings, content["format"] if exported else None, whole)
     except (OSError, ValueError, KeyError, TypeError, ValidationError):
         return None
 

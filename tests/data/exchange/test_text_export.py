@@ -83,21 +83,66 @@ def test_what_the_build_recorded_comes_back_with_an_export(scored: Dataset, tmp_
     assert frame(scores).equals(frame(scored))
 
 
-@pytest.mark.filterwarnings("ignore:.*responses dropped")
-@pytest.mark.parametrize("form", ["kto", "dpo"])
-def test_labels_taken_over_scores_are_warned_of(scored: Dataset, tmp_path: Path, form: str) -> None:
-    folder = export_dataset(scored, "trl", tmp_path / "out") / form
-    known = dict(zip(scored.table["completion"].to_pylist(), scored.table["score"].to_pylist(), strict=True))
-    with pytest.warns(UserWarning, match="the labels were taken.*--score score takes those"):
-        labels = import_text(folder, id="test/labels-v0").table
-    assert labels["score"].to_pylist() == [1.0 if each else -1.0 for each in labels["label"].to_pylist()]
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        options = TextOptions(score="score", threshold="5", margin=1.0)
-        scores = import_text(folder, id="test/scores-v0", options=options).table
-    assert not [each for each in caught if "labels were taken" in str(each.message)]
-    assert scores["score"].to_pylist() == [known[text] for text in scores["completion"].to_pylist()]
-    assert scores["label"].to_pylist() == labels["label"].to_pylist()
+LABELLINGS: dict[str, dict[str, Any]] = {
+    "labels of the source": {},
+    "half of the scores": {"threshold": "q0.5"},
+    "a dead zone": {"threshold": "5", "margin": 1.0},
+    "a share of labels": {"threshold": "5", "imbalance": 0.2},
+    "a share of rows": {"threshold": "5", "imbalance": 0.2, "balance": "rows"},
+    "noise": {"threshold": "5", "noise": 0.3, "seed": 7},
+}
+
+
+@pytest.mark.parametrize("labelling", LABELLINGS)
+def test_exports_come_back_whole(home: Path, tmp_path: Path, labelling: str) -> None:
+    """With labels that no score tells any more, with scores that no label tells, and with all that was recorded."""
+    scores = [np.random.default_rng(i).integers(1, 10, 4).tolist() for i in range(30)]
+    rows = unpaired(30, 4) if labelling == "labels of the source" else list(map(ultrafeedback, range(30), scores))
+    first = imported(jsonl(tmp_path / "rows.jsonl", rows), test_share=0.5, **LABELLINGS[labelling])
+    everything, was = frame(first), first.metadata
+    labelled = everything.filter(pl.col("label").is_not_null())
+    for to, part, expected in (
+        ("parquet", "", everything),
+        ("huggingface", "", everything),
+        ("trl", "", labelled),
+        ("trl", "kto", labelled),
+        ("trl", "dpo", None),
+    ):
+        folder = export_dataset(first, to, tmp_path / to, overwrite=True)
+        back = imported(folder / part, id="test/back-v0")
+        found = frame(back)
+        if expected is None:  # the responses that have a rival
+            expected = labelled.join(found, on=KEYS, how="semi")
+            sides = labelled.group_by("prompt_id").agg(pl.col("label").n_unique().alias("sides"))
+            assert expected.height == labelled.join(sides.filter(pl.col("sides") == 2), on="prompt_id").height > 0
+        assert found.equals(expected)
+        now = back.metadata
+        assert data.verify("test/back-v0") == []
+        assert (now.label, now.threshold, now.noise, now.seed) == (was.label, was.threshold, was.noise, was.seed)
+        assert (now.score, now.task, now.references) == (was.score, was.task, was.references)
+        assert now.provenance.sources[:-1] == was.provenance.sources
+        assert (
+            was.provenance.hashes.items() - {("recipe", was.provenance.hashes["recipe"])}
+            <= now.provenance.hashes.items()
+        )
+        assert now.imbalance.asked == was.imbalance.asked
+        if len(found) == len(everything):
+            own = {"id", "provenance", "files"}
+            assert now.model_dump(exclude=own) == was.model_dump(exclude=own)
+            assert to != "parquet" or back.table.equals(first.table)
+        else:
+            assert now.counts.accepted == int(found["label"].sum())
+            assert now.reject_share == pytest.approx(1 - float(found["label"].mean()))
+
+
+def test_an_export_that_was_edited_is_not_taken_for_the_dataset(scored: Dataset, tmp_path: Path) -> None:
+    folder = export_dataset(scored, "parquet", tmp_path / "out")
+    edited = pl.read_parquet(folder / "responses.parquet").with_columns(label=~pl.col("label"))
+    edited.write_parquet(folder / "responses.parquet")
+    with pytest.raises(UserError, match="was changed after its export: .*; label it anew with --label"):
+        imported(folder, id="test/back-v0")
+    again = imported(folder, id="test/back-v0", label="column")
+    assert again.metadata.counts.accepted == int(edited["label"].sum())
 
 
 def test_trl_gets_labelled_rows_and_all_pairs(scored: Dataset, tmp_path: Path) -> None:

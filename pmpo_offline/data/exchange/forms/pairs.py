@@ -105,7 +105,8 @@ def _both(row: Row, reading: Reading, prompt: Prompt, sides: dict[str, Any]) -> 
     for name, text in texts.items():
         score = reading.number(row, _score(row, reading.score, name)) if reading.score else _SIDES[name]
         reading.pass_over({"score": row.values.get(f"score_{name}")})
-        known["stored"] = stored(row, f"response_id_{name}")
+        known["stored"] = stored(row, name)
+        known["source"] = row.values.get(f"source_{name}", known["source"])
         yield text if isinstance(text, Drop) else Response(prompt, text, score, **known)
     if not reading.score:
         reading.meant |= {"chosen": "accept", "rejected": "reject"}

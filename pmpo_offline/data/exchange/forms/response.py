@@ -25,6 +25,17 @@ Prompt = str | tuple[Message, ...]
 """Text, taken as it is, or the turns of a conversation, which a template renders."""
 
 
+class Stored(NamedTuple):
+    """What a response was in the dataset of this package that its row was exported from."""
+
+    prompt_id: int
+    response_id: int
+    split: str
+    label: bool | None
+    """None where the row does not tell."""
+    score: float | None
+
+
 class Response(NamedTuple):
     """A completion of a prompt, with its score."""
 
@@ -39,8 +50,8 @@ class Response(NamedTuple):
     redacted: bool = False
     split: str | None = None
     """"train" or "test", where the source has splits of its own."""
-    stored: tuple[int, int, str] | None = None
-    """`prompt_id`, `response_id` and `split`, where the source is a dataset of this package."""
+    stored: Stored | None = None
+    """Where the source is a dataset of this package."""
     opening: str | None = None
     """What the split goes by where the prompt holds parts of answers."""
 
@@ -63,18 +74,30 @@ def split_named(name: object) -> str | None:
     return found[-1] if found else None
 
 
-def stored(row: Row, response_id: str) -> tuple[int, int, str] | None:
-    """Return the place that a response had in a dataset of this package, None where the row does not tell."""
-    split = row.values.get("split")
-    if split not in ("train", "test") or not {"prompt_id", response_id} <= row.values.keys():
+def stored(row: Row, side: str = "") -> Stored | None:
+    """Return what a response was in a dataset of this package, None where the row does not tell.
+
+    `side` is "chosen" or "rejected", which the columns of a pair end in and their labels are.
+    """
+    values, end = row.values, f"_{side}" if side else ""
+    split, names = values.get("split"), ("prompt_id", f"response_id{end}")
+    if split not in ("train", "test") or not set(names) <= values.keys():
         return None
     try:
-        ids = [float(row.values[name]) for name in ("prompt_id", response_id)]
+        ids = [float(values[name]) for name in names]
     except (TypeError, ValueError):  # H4's prompt_id is a hash
         return None
     if not all(0 <= value < 2**31 and value.is_integer() for value in ids):
         return None
-    return int(ids[0]), int(ids[1]), str(split)
+    label = side == "chosen" if side else values.get("label")
+    score = values.get(f"score{end}")
+    return Stored(
+        prompt_id=int(ids[0]),
+        response_id=int(ids[1]),
+        split=str(split),
+        label=label if isinstance(label, bool) else None,
+        score=float(score) if isinstance(score, int | float) else None,
+    )
 
 
 def _name(row: Row, column: str) -> str:

@@ -129,15 +129,26 @@ def select(
     return [item for _, item in found]
 
 
-def table(kept: list[Kept], test_share: float | None, default_source: str, seed: int, report: Report) -> pa.Table:
-    """Return the table of responses in seeded random order, unlabelled.
+def restored(item: Kept) -> Kept:
+    """Return a response of an export with the score that it had, rather than one that its label says."""
+    stored = item.response.stored
+    score = math.nan if stored is None or stored.score is None else stored.score
+    return item._replace(response=item.response._replace(score=score))
 
-    A `test_share` of the prompts is split off by a hash of their text (`side_of`); None keeps the splits of a
+
+def table(
+    kept: list[Kept], test_share: float | None, default_source: str, seed: int | None, report: Report
+) -> pa.Table:
+    """Return the table of responses, with the labels that an export of this package says.
+
+    Rows are in seeded random order, or without a seed as they come. A `test_share` of the prompts is split off by a hash of their text (`side_of`); None keeps the splits of a
     dataset of this package and of a source with held-out rows, and means 0.1 for others.
     """
     ids = _ids(kept)
     split = _split(kept, test_share, report)
-    order = np.argsort(random_words(len(kept), seed, "responses"), kind="stable").tolist()
+    order = list(range(len(kept)))
+    if seed is not None:
+        order = np.argsort(random_words(len(kept), seed, "responses"), kind="stable").tolist()
     report.prompts = len({prompt for prompt, _ in ids})
     report.test = split.count("test")
     report.train = len(split) - report.test
@@ -146,7 +157,7 @@ def table(kept: list[Kept], test_share: float | None, default_source: str, seed:
         "prompt": [kept[i].prompt for i in order],
         "completion": [kept[i].completion for i in order],
         "score": pa.array(scores, pa.float32(), mask=np.isnan(np.asarray(scores))),
-        "label": pa.nulls(len(order), pa.bool_()),
+        "label": pa.array([stored.label if (stored := kept[i].response.stored) else None for i in order], pa.bool_()),
         "prompt_id": pa.array([ids[i][0] for i in order], pa.int32()),
         "response_id": pa.array([ids[i][1] for i in order], pa.int32()),
         "source": [kept[i].response.source or default_source for i in order],
@@ -235,7 +246,9 @@ def _split(kept: list[Kept], test_share: float | None, report: Report) -> list[s
         item.response.stored for item in kept
     )
     return [
-        item.response.stored[2] if item.response.stored else (item.response.split if report.own_split else None) or side
+        item.response.stored.split
+        if item.response.stored
+        else (item.response.split if report.own_split else None) or side
         for item, side in zip(kept, sides, strict=True)
     ]
 

@@ -101,18 +101,22 @@ def _holds_steps(path: Path) -> bool:
 
 
 def _of_files(path: Path) -> TextSource:
+    name = _sound(files.stem_of(path.resolve().name))
     if not path.is_dir() and not (files.kind_of(path) and path.is_file()):
         raise UserError(f"{path}: there is no such file of text")
+    # The folder that was exported, or one of those inside it.
+    came_from = next(filter(None, map(origin, [path, path.parent, path.parent.parent])), None)
+    if came_from and came_from.format == "trl" and (path / "kto").is_dir():
+        path = path / "kto"  # which holds every response of the pairs beside it
     folder, inside = (path, files.found_in(path)) if path.is_dir() else (path.parent, [path])
     found = {_sound(file.relative_to(folder).as_posix()): file for file in inside}
     return TextSource(
-        name=_sound(files.stem_of(path.resolve().name)),
+        name=name,
         rows=lambda: _rows(found, _splits(found) if path.is_dir() else {}),
         hashes=lambda: hashes_of(found),
         files=found,
         packages=("pyarrow", "polars"),
-        # The folder that was exported, or one of those inside it.
-        origin=next(filter(None, map(origin, [path, path.parent, path.parent.parent])), None),
+        origin=came_from,
     )
 
 

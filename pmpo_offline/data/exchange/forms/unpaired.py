@@ -41,7 +41,7 @@ def of_own(row: Row, reading: Reading) -> Iterator[Response | Drop]:
     """Yield the response of a row that an export of this package wrote, at its own place."""
     score = reading.number(row, reading.score) if reading.score else reading.label(row, "label")
     reading.pass_over({"score": row.values.get("score")})
-    yield _response(row, reading, score)._replace(stored=stored(row, "response_id"))
+    yield _response(row, reading, score)._replace(stored=stored(row))
 
 
 def of_several(row: Row, reading: Reading) -> Iterator[Response | Drop]:

@@ -3,7 +3,7 @@
 kto/train.parquet, kto/test.parquet    prompt, completion, label: the labelled responses (a null label ends KTOTrainer
                                        with an error of torch's), and beside them score, ids, source and split
 dpo/train.parquet, dpo/test.parquet    prompt, chosen, rejected: every accepted response with every rejected one of its
-                                       prompt, and their scores and response_ids
+                                       prompt, and their scores, response_ids and sources
 
 Rows are shuffled: KTOTrainer reads them in their order, and would otherwise get minibatches of one class.
 """
@@ -47,12 +47,22 @@ def both_forms(dataset: Dataset) -> dict[str, pl.DataFrame]:
             pl.col("completion").alias(side),
             pl.col("score").alias(f"score_{side}"),
             pl.col("response_id").alias(f"response_id_{side}"),
+            pl.col("source").alias(f"source_{side}"),
         )
         for side, accepted in (("chosen", True), ("rejected", False))
     )
     pairs = chosen.join(rejected, on=same, maintain_order="left_right")
     pairs = pairs.filter(pl.col("chosen") != pl.col("rejected"))  # labelled one way and the other: no preference
-    order = ("prompt", "chosen", "rejected", "score_chosen", "score_rejected", pl.col("^.*_id.*$"), "split")
+    order = (
+        "prompt",
+        "chosen",
+        "rejected",
+        "score_chosen",
+        "score_rejected",
+        pl.col("^.*_id.*$"),
+        pl.col("^source_.*$"),
+        "split",
+    )
     return {"kto": rows, "dpo": pairs.select(*order)}
 
 
