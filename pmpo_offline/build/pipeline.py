@@ -283,9 +283,9 @@ def _labelled(spec: Spec, content: Content, folder: Path) -> tuple[data.Metadata
 def _restored(spec: Spec, content: Content, was: data.Metadata) -> tuple[data.Metadata, dict[str, pa.Table]]:
     """Return an exported dataset as it was, under another id and with the export among its sources.
 
-    Of an export that left rows out, counts and shares are those of the rows that are there. Where rows are missing or in
-    another order, noise and balance cannot be derived again, and the metadata say so. Raises `UserError` if the tables
-    contradict the metadata.
+    Of an export that left rows out, counts and shares are those of the rows that are there. Where rows are missing or
+    in another order, noise and balance cannot be derived again, and the metadata say so. Raises `UserError` if the
+    tables contradict the metadata.
     """
     main = "responses" if content.episodes is None else "transitions"
     tables = {main: content.table, "episodes": content.episodes, "candidates": content.candidates}

@@ -141,8 +141,9 @@ def table(
 ) -> pa.Table:
     """Return the table of responses, with the labels that an export of this package says.
 
-    Rows are in seeded random order, or without a seed as they come. A `test_share` of the prompts is split off by a hash of their text (`side_of`); None keeps the splits of a
-    dataset of this package and of a source with held-out rows, and means 0.1 for others.
+    Rows are in seeded random order, or without a seed as they come. A `test_share` of the prompts is split off by a
+    hash of their text (`side_of`); None keeps the splits of a dataset of this package and of a source with held-out
+    rows, and means 0.1 for others.
     """
     ids = _ids(kept)
     split = _split(kept, test_share, report)

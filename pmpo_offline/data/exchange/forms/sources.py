@@ -101,9 +101,9 @@ def _holds_steps(path: Path) -> bool:
 
 
 def _of_files(path: Path) -> TextSource:
-    name = _sound(files.stem_of(path.resolve().name))
     if not path.is_dir() and not (files.kind_of(path) and path.is_file()):
         raise UserError(f"{path}: there is no such file of text")
+    name = _sound(files.stem_of(path.resolve().name))
     # The folder that was exported, or one of those inside it.
     came_from = next(filter(None, map(origin, [path, path.parent, path.parent.parent])), None)
     if came_from and came_from.format == "trl" and (path / "kto").is_dir():
