@@ -6,7 +6,7 @@ python -m benchmarks.experiments.sweeps.report
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +21,10 @@ from benchmarks.experiments.arms import FILTERS
 from benchmarks.experiments.bandit_rows import ARMS
 from benchmarks.experiments.margins import t_interval
 from benchmarks.experiments.shared import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY
+from benchmarks.experiments.stability.experiment import verdicts
+from benchmarks.experiments.stability.run import COMMITTED as STABILITY
 from benchmarks.experiments.sweeps.run import BETAS, FRACTIONS, SHARES, WEIGHTS
+from pmpo_offline.objectives import stability
 
 LOOKS = {
     "bc-accepted": (GREY, "--"),
@@ -61,6 +64,9 @@ def main(folder: Annotated[Path, typer.Option(help="Of bandits.parquet.")] = sha
         "of which the label draw and the training seed differ; t intervals over runs.",
         "## β over three decades\n\n![Score against β](beta.png)",
         "\n".join(beta_table(sweeps["beta"])),
+        "### The same thresholds in the [stability](../stability/README.md) experiment\n\nIts committed runs, β in "
+        "multiples of each arm's bound; ranges over its five seeds, which in the bandit are five problems. “–”: none.",
+        "\n".join(harm_table()),
         "## α and the normalisation\n\n![Score against alpha](alpha.png)",
         "\n".join(alpha_table(sweeps["alpha"])),
         "## One β for every imbalance\n\nβ is chosen at an accepted share of one half, on runs 5 to 9, and kept for "
@@ -145,6 +151,35 @@ def beta_table(raw: pl.DataFrame) -> list[str]:
         )
     head = ("curve", "Gaussian bound", "collapse", "largest β below random", "best β", "score there", "score at 1")
     return ["All β in multiples of the bound over outcomes.", "", *shared.table(head, lines, "lr")]
+
+
+def harm_table() -> list[str]:
+    """Return the thresholds of the stability experiment's arms beside the largest β that did harm there."""
+    raw = pl.concat([pl.read_parquet(path) for path in sorted((STABILITY / "raw").glob("*.parquet"))], how="diagonal")
+    lines = []
+    for (_,), runs in verdicts(raw).group_by("arm", maintain_order=True):
+        arm = runs.row(0, named=True)
+        if arm["domain"] == "gaussian":  # its bound is that of moments, and there is no table to collapse
+            collapse: list[float] = []
+        else:
+            collapse = [
+                stability.beta_collapse(arm["alpha"], mass, arm["normalize"]) / bound
+                for mass, bound in runs.select("reject_mass", "bound").unique().iter_rows()
+            ]
+        harmed = [seed["multiple"].max() for _, seed in runs.filter("harmed").group_by("seed")]
+        best = runs.group_by("multiple").agg(pl.col("reward").mean()).sort("reward", descending=True).row(0)
+        feedback = "rejects" if arm["alpha"] == 0 else "both"
+        name = ", ".join(filter(None, (arm["domain"], feedback, arm["normalize"], arm["divergence"], arm["variant"])))
+        lines.append([name, _range(collapse), _range(harmed), f"{best[0]:.2g}", f"{best[1]:.2f}"])
+    head = ("arm", "collapse", "largest β with less reward than the reference", "best β", "reward there")
+    return shared.table(head, lines, "lr")
+
+
+def _range(values: Sequence[float]) -> str:
+    if not values:
+        return "–"
+    low, high = f"{min(values):.2g}", f"{max(values):.2g}"
+    return low if low == high else f"{low} – {high}"
 
 
 def alpha_picture(raw: pl.DataFrame) -> Figure:
