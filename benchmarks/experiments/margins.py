@@ -36,13 +36,13 @@ class Design:
     """Pool the variance of a paired difference over all cells of an arm and filter: for two or three units."""
 
 
-def margins(raw: pl.DataFrame, design: Design, *, correct: bool = True, level: float = 0.95) -> pl.DataFrame:
+def margins(raw: pl.DataFrame, design: Design, *, comparisons: int | None = None, level: float = 0.95) -> pl.DataFrame:
     """Return one row a cell and arm: its mean score, the better filter's, and the margin with its interval.
 
     Args:
         raw: one row a run, with `arm`, the design's columns and both filters; diverged runs count as they scored.
         design: of the experiment.
-        correct: Bonferroni over the cells of each arm.
+        comparisons: that Bonferroni's correction is for; None: the cells of an arm.
         level: of the intervals before the correction.
 
     Returns:
@@ -57,7 +57,7 @@ def margins(raw: pl.DataFrame, design: Design, *, correct: bool = True, level: f
     found: list[dict[str, object]] = []
     for (arm,), mine in paired.group_by("arm", maintain_order=True):
         cells = list(mine.sort(*design.cell, design.unit).group_by(*design.cell, maintain_order=True))
-        tail = (1 - level) / 2 / (len(cells) if correct else 1)
+        tail = (1 - level) / 2 / (len(cells) if comparisons is None else comparisons)
         spread = {name: _pooled([rows for _, rows in cells], design.score, name) for name in FILTERS}
         for values, rows in cells:
             row = {"arm": arm, **dict(zip(design.cell, values, strict=True)), "runs": len(rows)}

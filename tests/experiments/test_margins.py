@@ -55,7 +55,7 @@ def test_the_correction_widens_by_the_number_of_cells():
     both = pl.concat([runs(scores), runs(scores, noise=0.1)])
     corrected = row(margins(both, DESIGN), "pmpo")
     assert corrected["low"] < alone["low"]
-    assert row(margins(both, DESIGN, correct=False), "pmpo")["low"] == pytest.approx(alone["low"])
+    assert row(margins(both, DESIGN, comparisons=1), "pmpo")["low"] == pytest.approx(alone["low"])
 
 
 def test_a_pooled_variance_is_that_of_all_cells():
@@ -63,7 +63,7 @@ def test_a_pooled_variance_is_that_of_all_cells():
     raw = pl.concat(
         [runs({"pmpo": quiet, "bc-accepted": [4.0] * 3}), runs({"pmpo": loud, "bc-accepted": [4.0] * 3}, noise=0.1)]
     )
-    pooled = margins(raw, Design(cell=("noise",), unit="draw", score="score", pooled=True), correct=False)
+    pooled = margins(raw, Design(cell=("noise",), unit="draw", score="score", pooled=True), comparisons=1)
     deviation = ((0 + 9 + 9) / 4) ** 0.5  # two cells of two degrees of freedom
     width = stats.t.ppf(0.975, 4) * deviation / 3**0.5
     assert pooled.filter(pl.col("arm") == "pmpo")["low"].to_list() == pytest.approx([1 - width, 1 - width])

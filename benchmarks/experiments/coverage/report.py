@@ -40,7 +40,7 @@ def page(raw: pl.DataFrame, table: pl.DataFrame, tuned: Mapping[str, Sequence[Ma
     """Return the tables."""
     labelled = raw.filter(pl.col("arm") != "bc")
     clone = raw.filter(pl.col("arm") == "bc")["success"]
-    plain = margins(labelled, Design(cell=CELL, unit="draw", score="success"), correct=False)
+    plain = margins(labelled, Design(cell=CELL, unit="draw", score="success"), comparisons=1)
     draws = raw["draw"].n_unique()
     lost = raw.filter(pl.col("diverged"))
     text = [
