@@ -48,7 +48,7 @@ ARMS = {
     "PMPO AR": Arm("pmpo", [{"alpha": a, "multiple": m} for a in (0.5, 0.8) for m in _MULTIPLES]),
     "PMPO R": Arm("reject-bc", [{"multiple": m, "rate": rate} for m in _MULTIPLES for rate in (1e-3, 2e-3)]),
     "KTO": Arm("kto", _STRENGTHS),
-    "KTO, unlabelled = good": Arm("kto", _STRENGTHS, unlabelled_is_good=True),
+    "KTO, unlabelled = good": Arm("kto", unlabelled_is_good=True),
 }
 
 
@@ -119,7 +119,8 @@ class Experiment:
         cells = [{"rejects": r, "accepts": a, "noise": e} for r, a, e in grid]
         for arm in ARMS:
             where = [CENTRE] if arm == "bc" else cells  # it learns without labels
-            setting = tuned[arm][0]["setting"] if arm in tuned else {}
+            like = arm.partition(",")[0]  # both KTOs take the setting of the first
+            setting = tuned[like][0]["setting"] if like in tuned else {}
             yield {"arm": arm, "draws": [draw], "cells": where, "settings": [setting]}
 
 

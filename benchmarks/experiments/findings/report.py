@@ -33,8 +33,8 @@ def main(results: Annotated[Path, typer.Option(help="The committed results.")] =
         "# Margins over the better filtered clone",
         "[findings](../../docs/findings.md). From the raw scores of suites that hold a filtered clone: normalized "
         "points, paired by training seed, with t intervals corrected for the rows of a suite. Bold: wins; italic: "
-        "loses. The suites have one label draw each. Where `bc-unrejected` was not run every row is labelled and it is the "
-        "clone of the accepts. Control is on [its own page](control/README.md), where tasks vary.",
+        "loses. The suites have one label draw each. Where `bc-unrejected` was not run every row is labelled and it is "
+        "the clone of the accepts. Control is on [its own page](control/README.md), where tasks vary.",
     ]
     for name, title in SUITES.items():
         text += [f"## {title} ([{name}]({name}/report.md))", "\n".join(table(runs(Results(results / name).read(None))))]
