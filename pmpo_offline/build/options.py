@@ -55,6 +55,16 @@ class ImportOptions:
     balance: Literal["labels", "rows"] = _option(
         f"What is dropped for the share: {_LABELS_OR_ROWS}.", "labels", metavar="labels|rows"
     )
+    score: str | None = _option(
+        "The column of scores or labels, e.g. adv_ind of robot episodes.",
+        metavar="COLUMN",
+        show_default="trajectories: label or adv_ind; texts: labels, else score, rating, …",
+    )
+    labels: Path | None = _option(  # noqa: RUF009
+        "Labels or scores of robot episodes: a .csv, .jsonl or .parquet file with a column episode and one more.",
+        metavar="FILE",
+        show_default="none",
+    )
 
     def check(self) -> None:
         """Raise `UserError` for values that are impossible, whatever is imported."""
@@ -71,7 +81,6 @@ class ImportOptions:
 class TextOptions(ImportOptions):
     """How texts are imported; None is the default. Lengths are in characters (Unicode code points)."""
 
-    score: str | None = _text("The column of scores.", metavar="COLUMN", show_default="labels, else score, rating, …")
     columns: tuple[str, ...] = _text(
         "What columns of other names mean: prompt=question,completion=output,label=kto_tag.",
         (),

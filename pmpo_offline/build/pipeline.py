@@ -292,6 +292,8 @@ def _restored(spec: Spec, content: Content, was: data.Metadata) -> tuple[data.Me
     found = {name: table for name, table in tables.items() if table is not None}
     if main == "responses" and content.table.num_rows < was.counts.rows:
         was = was.model_copy(update=data.recounted(content.table, was))
+    if was.kind == "transitions" and content.candidates is None:  # an export that has no place for them
+        was = was.model_copy(update={"candidates": None})
     if wrong := data.problems(was, found):
         raise UserError(f"{spec.source} was changed after its export: {wrong[0]}; label it anew with --label")
     exported = {

@@ -8,9 +8,12 @@ reference scores or none.
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+from pydantic import JsonValue
 
 from pmpo_offline import data, tasks
 from pmpo_offline.build.options import ImportOptions
@@ -28,22 +31,20 @@ from pmpo_offline.build.pipeline import (
     versions,
 )
 from pmpo_offline.data import Dataset, Experience, Labelling, LabelRule
-from pmpo_offline.data.exchange.readers import Recorded, Source, open_source
+from pmpo_offline.data.exchange.readers import Exported, Recorded, Source, open_source
+from pmpo_offline.data.exchange.readers.feedback import feedback_of_file
+from pmpo_offline.data.minari_metadata import ENVIRONMENTS
 from pmpo_offline.declarations import catalog
+from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError, unknown
-from pmpo_offline.runtime.hashing import hash_json
+from pmpo_offline.runtime.files import load_arrays, save_arrays
+from pmpo_offline.runtime.hashing import hash_file, hash_json
 from pmpo_offline.training import CandidateSettings, CriticSettings
 
-ENVIRONMENTS = {
-    "HalfCheetah-v5": "mujoco/halfcheetah",
-    "Hopper-v5": "mujoco/hopper",
-    "Walker2d-v5": "mujoco/walker2d",
-}
-"""The task here that an environment of another library is, to the version."""
 _HORIZON = 1000
 _REACH = 1.0001
 """Largest action: 1, rounded to float32 and back."""
-_READERS = 2
+_READERS = 3
 """Revision of readers and critics: raise it when they change what they make of a file."""
 
 
@@ -55,6 +56,8 @@ def import_dataset(
     imbalance: float | None = None,
     balance: data.Balance = "labels",
     noise: float | None = None,
+    score: str | None = None,
+    labels: Path | None = None,
     task: str | None = None,
     seed: int = 0,
     format: data.Format = "arrow",
@@ -64,13 +67,18 @@ def import_dataset(
     """Import a data set of another library, or open it if it was imported with the same content and settings.
 
     Args:
-        source: `minari:ID`, or the path of a Minari folder, a D4RL .hdf5, an OGBench .npz, or RLDS steps.
+        source: `minari:ID`, or the path of a file or a folder in one of the forms of `data.exchange.readers`. An
+            export of this package comes back with its labels, unless others are asked for.
         id: of the dataset; default `<format>/<its own name>`, with a word for every setting that is not the default.
-        label: `SCORE[:THRESHOLD[:MARGIN]]`; default success where the source tells it and both kinds occur, else
-            `return:q0.5`; without rewards nothing is labelled.
+        label: `SCORE[:THRESHOLD[:MARGIN]]`; default `column` where the source has labels or `score` or `labels` is
+            given, else success where the source tells it and both kinds occur, else `return:q0.5`; without rewards
+            nothing is labelled.
         imbalance: accepted share of the labelled units in [0, 1]; None as it comes.
         balance: what is dropped for it: "labels", or "rows" with their episodes.
         noise: rate of flipped labels.
+        score: name of the column of labels or scores; its values are split by `label`, default `column:q0.5` (of labels
+            `column`).
+        labels: a .csv, .jsonl or .parquet file with the labels or scores of episodes.
         task: the task here that it is of; default the source's, else the name of its own environment.
         seed: of noise, imbalance and critics.
         format: "arrow", or "hdf5" (a Minari directory).
@@ -84,26 +92,79 @@ def import_dataset(
     root = home or data.home()
     if id is not None:
         data.dataset_path(id, root)  # refuse a malformed id before anything is read
-    ImportOptions(label, imbalance, noise, seed, balance).check()
+    options = ImportOptions(label, imbalance, noise, seed, balance, score, labels)
+    options.check()
     rule = None if label is None else LabelRule.parse(label)
     found = open_source(str(source))
-    of_task, hashes = _task(found, task), found.hashes()
-    raw = hash_json([_READERS, found.format, found.name, hashes])[:16]
-    with raw_folder(root, raw) as folder:
-        recorded = _recorded(found, folder)
-    _check_task(found, recorded.experience, of_task)
-    usual = Labelling(_default_label(recorded))
-    labelling = Labelling(rule or usual.label, imbalance, noise or 0.0, seed, balance)
+    if found.exported and task is None and options == ImportOptions():
+        spec = _as_exported(found, found.exported)
+    else:
+        spec = _labelled_anew(found, options, rule, _task(found, task), root)
+    return build(replace(spec, id=id) if id else spec, Target(root, format, overwrite))
+
+
+def _as_exported(found: Source, exported: Exported) -> Spec:
+    """Return the dataset of this package that a source is an export of, with its own labels and candidates."""
+    metadata, hashes = exported.metadata, found.hashes()
+
+    def read(_: Path) -> Content:
+        progress.report("read tables", 0, 1)
+        tables = exported.tables()
+        progress.report("read tables", 1, 1)
+        return Content(
+            table=tables["transitions"],
+            settings={},
+            packages=versions("pmpo-offline", *found.packages),
+            episodes=tables["episodes"],
+            candidates=tables.get("candidates"),
+            exported=metadata,
+        )
+
+    return Spec(
+        id="/".join([found.format, *name_parts(found.name)]),
+        task=metadata.task,
+        labelling=Labelling(metadata.label, seed=metadata.seed),
+        digest=hash_json([_READERS, found.format, "as exported", hashes]),
+        hashes=hashes,
+        source=f"{found.format}: {found.name}",
+        licence=metadata.licence,
+        read=read,
+        files=found.files.values(),
+    )
+
+
+def _labelled_anew(found: Source, options: ImportOptions, rule: LabelRule | None, task: str, home: Path) -> Spec:
+    """Return the dataset that is made of a source's episodes with these labels; reads them."""
+    hashes = found.hashes()
+    if options.score and not found.takes_column:
+        raise UserError(f"--score {options.score}: a {found.format} source has no columns of scores")
+    raw = hash_json([_READERS, found.format, found.name, hashes, *([options.score] if options.score else [])])[:16]
+    with raw_folder(home, raw) as folder:
+        recorded = _recorded(found, options.score, folder)
+    if options.labels:
+        recorded, hashes = (
+            _with_labels(recorded, options.labels),
+            {**hashes, options.labels.name: hash_file(options.labels)},
+        )
+    _check_task(found, recorded.experience, task)
+    usual = Labelling(_default_label(found, recorded))
+    labelling = Labelling(rule or usual.label, options.imbalance, options.noise or 0.0, options.seed, options.balance)
+    if (options.score or options.labels) and labelling.label.score != "column":
+        raise UserError(
+            f"label '{labelling.label}' does not use --score or --labels: leave them out, or label by column"
+        )
     _check_label(found, recorded, labelling.label, usual.label)
     _warn(recorded)
+    named = {"score": options.score, "labels": options.labels and options.labels.stem}
     changed = {key: value for key, value in vars(labelling).items() if value != vars(usual)[key]}
+    changed |= {key: value for key, value in named.items() if value}
     settings, candidates = CriticSettings(), CandidateSettings() if labelling.label.score == "q_rank" else None
     # The episodes do not depend on the seed, and the critics do.
-    scored = hash_json([settings.model_dump(), candidates and candidates.model_dump(), seed])[:16]
-    references = _references(found, of_task)
-    labels = [str(labelling.label), *labelling.shares, seed]
-    made_of = [_READERS, found.format, hashes, of_task, references and references.model_dump(), *labels, scored]
-    transitions, ends = recorded.experience.tables()
+    scored = hash_json([settings.model_dump(), candidates and candidates.model_dump(), options.seed])[:16]
+    references = _references(found, task)
+    labels = [str(labelling.label), *labelling.shares, options.seed, options.score]
+    made_of = [_READERS, found.format, hashes, task, references and references.model_dump(), *labels, scored]
+    transitions, ends = _tables(recorded)
     content = Content(
         table=transitions,
         episodes=ends,
@@ -111,9 +172,10 @@ def import_dataset(
         packages=versions("pmpo-offline", "numpy", "torch", *found.packages),
         references=references,
     )
-    spec = Spec(
-        id=id or variant("/".join([found.format, *name_parts(found.name)]), changed),
-        task=of_task,
+    by_column = labelling.label.score == "column"
+    return Spec(
+        id=variant("/".join([found.format, *name_parts(found.name)]), changed),
+        task=task,
         labelling=labelling,
         digest=hash_json(made_of),
         hashes=hashes,
@@ -122,9 +184,36 @@ def import_dataset(
         read=lambda _: content,
         raw=raw,
         critic=Critic(settings, candidates, f"judged-{scored}.npz"),
-        files=found.files.values(),
+        score={"column": _feedback(recorded)["column"]} if by_column else {},
+        files=[*found.files.values(), *([options.labels] if options.labels else [])],
     )
-    return build(spec, Target(root, format, overwrite))
+
+
+def _feedback(recorded: Recorded) -> dict[str, JsonValue]:
+    """Return the note of the source's feedback, empty where there is none."""
+    note = recorded.notes.get("feedback")
+    return note if recorded.feedback is not None and isinstance(note, dict) else {}
+
+
+def _with_labels(recorded: Recorded, path: Path) -> Recorded:
+    """Return the episodes with the feedback of a file that names them."""
+    count = len(recorded.experience.length)
+    numbers = np.arange(count) if recorded.numbers is None else recorded.numbers
+    values, note = feedback_of_file(path.expanduser(), numbers)
+    if unnamed := int(np.isnan(values).sum()):
+        warnings.warn(
+            f"--labels {path} says nothing of {unnamed} of {count} episodes: they stay unlabelled", stacklevel=3
+        )
+    return replace(recorded, feedback=values, notes={**recorded.notes, "feedback": note})
+
+
+def _tables(recorded: Recorded) -> tuple[pa.Table, pa.Table]:
+    """Return the transitions and the episodes, the source's feedback as the scores of either."""
+    steps, episodes = recorded.experience.tables()
+    note = _feedback(recorded)
+    if note.get("of") == "episode":
+        return steps, data.columns.replace(episodes, score=recorded.feedback)
+    return (data.columns.replace(steps, score=recorded.feedback) if note else steps), episodes
 
 
 def _warn(recorded: Recorded) -> None:
@@ -133,23 +222,32 @@ def _warn(recorded: Recorded) -> None:
         warnings.warn(
             f"{count} episodes end unmarked, where next_observations is not the next row's observation: right if time "
             "ran out there, wrong if rows were shuffled or left out",
-            stacklevel=3,
+            stacklevel=4,
         )
     report = recorded.notes.get("report")
     if isinstance(report, dict) and isinstance(dropped := report["dropped"], dict):
         reasons = "; ".join(f"{count} rows: {reason}" for reason, count in dropped.items())
-        warnings.warn(f"dropped {reasons} (show has the report)", stacklevel=3)
+        warnings.warn(f"dropped {reasons} (show has the report)", stacklevel=4)
+    if isinstance(images := recorded.notes.get("images"), dict):
+        warnings.warn(
+            f"left out {', '.join(images)}: learners here read vectors of numbers; where the files are is in the "
+            "dataset's provenance.settings.images",
+            stacklevel=4,
+        )
 
 
-def _recorded(found: Source, folder: Path) -> Recorded:
-    """Return the episodes, from `folder` where they were read before."""
-    notes, path = folder / "notes.json", folder / "experience.npz"
-    if (known := load_notes(notes, path)) is not None:
-        return Recorded(Experience.load(path), known)
-    recorded = found.read()
+def _recorded(found: Source, column: str | None, folder: Path) -> Recorded:
+    """Return the episodes and the feedback in a column, from `folder` where they were read before."""
+    notes, path, beside = folder / "notes.json", folder / "experience.npz", folder / "feedback.npz"
+    if (known := load_notes(notes, path, beside)) is not None:
+        arrays = load_arrays(beside, ["feedback", "numbers"])
+        return Recorded(Experience.load(path), known, *(each if len(each) else None for each in arrays.values()))
+    recorded = (found.exported or found).read() if column is None else found.read(column)
     notes.unlink(missing_ok=True)
     recorded.experience.save(path)
-    save_notes(notes, recorded.notes, path)
+    kept = {"feedback": recorded.feedback, "numbers": recorded.numbers}
+    save_arrays(beside, {name: np.empty(0) if values is None else values for name, values in kept.items()})
+    save_notes(notes, recorded.notes, path, beside)
     return recorded
 
 
@@ -205,7 +303,11 @@ def _check_task(found: Source, experience: Experience, name: str) -> None:
         raise UserError(f"{found.name}: actions reach {reach:g}, and those of task {name} lie within -1 and 1")
 
 
-def _default_label(recorded: Recorded) -> LabelRule:
+def _default_label(found: Source, recorded: Recorded) -> LabelRule:
+    if note := _feedback(recorded):
+        if found.exported and found.exported.metadata.label.score == "column":
+            return found.exported.metadata.label
+        return LabelRule.parse("column" if note["labels"] else "column:q0.5")
     success = recorded.experience.success
     if recorded.notes["success"] and success.any() and not success.all():
         return LabelRule.parse("success")
@@ -215,7 +317,12 @@ def _default_label(recorded: Recorded) -> LabelRule:
 def _check_label(found: Source, recorded: Recorded, rule: LabelRule, default: LabelRule) -> None:
     """Raise `UserError` for labels that do not follow from what the source holds."""
     if rule.score == "column":
-        raise UserError("an import has no column of scores: label it by return, return_to_go, reward or advantage")
+        if not _feedback(recorded):
+            raise UserError(
+                f"{found.name} has no column of labels: name one with --score, or give the episodes' labels in a file "
+                "with --labels"
+            )
+        return
     if rule.score == "success" and not recorded.notes["success"]:
         raise UserError(f"{found.name} does not say which episodes succeeded: label it by {default}")
     if rule.score != "success" and not recorded.notes["rewards"]:

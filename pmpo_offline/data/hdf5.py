@@ -3,7 +3,8 @@
 data/metadata.json       for Minari, made from dataset.json
 data/main_data.hdf5      episode_<i>/  observations (T+1, O): the last one is final_observation
                                        actions (T, A), rewards, terminations, truncations (T,)
-                                       infos/score (T,): NaN where absent, infos/label (T,): +1, −1, 0 unlabelled
+                                       infos/score (T+1,): NaN where absent, infos/label (T+1,): +1, −1, 0 unlabelled;
+                                       as Minari has it, the first info is the reset's, which has neither
                                        attributes: id, total_steps, return, success, behavior, seed, score, label …
 episodes.hdf5            the columns of episodes, one dataset a column: matrices (N, width), text as UTF-8 strings,
 candidates.hdf5          score NaN where absent, label +1, −1, 0 unlabelled; the same for candidates and responses
@@ -30,9 +31,8 @@ from pmpo_offline.data.schema import Metadata, candidates_schema, episodes_schem
 from pmpo_offline.runtime import progress
 
 _MINARI_FILE = "data/main_data.hdf5"
-_MINARI_VERSION = "0.5.3"  # of the format: readers from 0.5.3 on list it as supported
 _STEPS = {"actions": "action", "rewards": "reward", "terminations": "terminated", "truncations": "truncated"}
-_STEPS |= {"infos/score": "score", "infos/label": "label"}
+_INFOS = {"infos/score": "score", "infos/label": "label"}
 _TEXT = h5py.string_dtype("utf-8")
 _PLAIN = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
 _PLAIN.set_obj_track_times(False)  # equal content is equal bytes, whenever it is written
@@ -50,36 +50,14 @@ def write(directory: Path, metadata: Metadata, tables: dict[str, pa.Table]) -> N
 
 def write_minari(directory: Path, metadata: Metadata, steps: pa.Table, episodes: pa.Table) -> None:
     """Write the transitions as the Minari dataset `directory`."""
-    # Minari and Gymnasium take a second to import and only this form needs them.
-    from gymnasium.spaces import Box
-    from minari.serialization import serialize_space
+    from pmpo_offline.data.minari_metadata import minari_metadata  # Gymnasium takes a second to import
 
     (directory / "data").mkdir()
     path = directory / _MINARI_FILE
     # HDF5 takes 5 kB for an episode's group, datasets and attributes.
     with new_file(path, [steps], 8192 * episodes.num_rows) as file:
         _write_steps(file, steps, episodes)
-    widths = {name: steps.schema.field(name).type.list_size for name in ("observation", "action")}
-    spaces = {
-        f"{name}_space": serialize_space(Box(-np.inf, np.inf, (width,), np.float32)) for name, width in widths.items()
-    }
-    references = metadata.references
-    scores = {"ref_min_score": references.min, "ref_max_score": references.max} if references else {}
-    described = {
-        "dataset_id": metadata.id,
-        "minari_version": _MINARI_VERSION,
-        "data_format": "hdf5",
-        "jpeg_encoding": False,
-        "total_episodes": metadata.counts.episodes,
-        "total_steps": metadata.counts.rows,
-        "dataset_size": path.stat().st_size / 2**20,
-        **spaces,
-        **scores,
-        "author": ["pmpo-offline"],
-        "algorithm_name": "mixture of behaviours, see the episodes' attribute behavior",
-        "description": f"{metadata.task}: accept/reject labels by {metadata.label} (infos/label: 1, -1, 0 unlabelled)",
-        "licence": metadata.licence,
-    }
+    described = minari_metadata(metadata, steps) | {"dataset_size": path.stat().st_size / 2**20}
     (directory / "data/metadata.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
 
 
@@ -137,6 +115,10 @@ def _space(shape: tuple[int, ...]) -> h5py.h5s.SpaceID:
 def _write_steps(file: h5py.File, steps: pa.Table, episodes: pa.Table) -> None:
     observations, finals = columns.matrix(steps, "observation"), columns.matrix(episodes, "final_observation")
     arrays = {name: columns.values(steps, column) for name, column in _STEPS.items()}
+    infos = {name: columns.values(steps, column) for name, column in _INFOS.items()}
+    resets = {
+        name: np.array([np.nan if values.dtype.kind == "f" else 0], values.dtype) for name, values in infos.items()
+    }
     count = episodes.num_rows
     for index, attributes in enumerate(episodes.drop_columns("final_observation").to_pylist()):
         start, length = attributes.pop("start"), attributes.pop("length")
@@ -144,9 +126,10 @@ def _write_steps(file: h5py.File, steps: pa.Table, episodes: pa.Table) -> None:
         group = h5py.h5g.create(file.id, f"episode_{index}".encode())
         put(group, "observations", np.concatenate([observations[rows], finals[index : index + 1]]))
         for name, values in arrays.items():
-            if name == "infos/score":
-                h5py.h5g.create(group, b"infos")
             put(group, name, values[rows])
+        h5py.h5g.create(group, b"infos")
+        for name, values in infos.items():
+            put(group, name, np.concatenate([resets[name], values[rows]]))
         for name, value in {"id": index, "total_steps": length, **attributes}.items():
             if value is not None:
                 _put_attribute(group, name, value)
@@ -167,17 +150,24 @@ def _read_steps(file: h5py.File, lengths: NDArray[np.int64]) -> pa.Table:
     width = first["observations"].shape[1]
     states = np.empty((rows + count, width), np.float32)  # T+1 an episode
     stored = {name: np.empty((rows, *first[name].shape[1:]), first[name].dtype) for name in _STEPS}
+    infos = {name: np.empty(rows + count, first[name].dtype) for name in _INFOS}
+    # Without an info of the reset in what was written before it had one.
+    reset = len(first["infos/label"]) - len(first["actions"])
     for index, (start, length) in enumerate(zip(starts.tolist(), lengths.tolist(), strict=True)):
         group = file[f"episode_{index}"].id
         _read_into(states[start + index : start + index + length + 1], group, "observations")
         for name, values in stored.items():
             _read_into(values[start : start + length], group, name)
+        for name, values in infos.items():
+            _read_into(values[start + index + 1 - reset : start + index + 1 + length], group, name)
     episode = np.repeat(np.arange(count), lengths)
+    at = starts + np.arange(count)  # of each episode's reset, among T+1 rows an episode
     arrays = {
-        "observation": np.delete(states, starts + lengths + np.arange(count), axis=0),
+        "observation": np.delete(states, at + lengths, axis=0),
         "episode": episode,
         "step": np.arange(rows) - starts[episode],
         **{column: stored[name] for name, column in _STEPS.items()},
+        **{column: np.delete(infos[name], at) for name, column in _INFOS.items()},
     }
     return columns.table_of(arrays, transitions_schema(width, first["actions"].shape[1]))
 

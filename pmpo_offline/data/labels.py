@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pmpo_offline.data import columns, dropping
 from pmpo_offline.data.columns import Labels
-from pmpo_offline.data.schema import Balance, CandidateLabels, Counts, Imbalance, LabelRule, Metadata
+from pmpo_offline.data.schema import Balance, CandidateLabels, Counts, Imbalance, LabelRule, Metadata, Unit
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.random_words import random_words, uniforms
 
@@ -199,15 +199,16 @@ def label_tables(
     """Score and label the units of `table` (transitions, or responses if `episodes` is None).
 
     `return` and `success` are read from `episodes`, `return_to_go` (undiscounted) and a transition's `reward` from the
-    rewards; for every other rule the column `score` must already hold the scores. Labels of episodes are given to all
-    their rows; with labels of steps, `episodes` has none. Candidates are ranked within their state (`top_bottom` with
-    half of K, or the k of a `q_rank` rule, which labels candidates only), with the same noise, share and seed; those of
-    rows that are dropped go with them, and of the others only labels are dropped.
+    rewards; for every other rule the column `score` must already hold the scores, that of `episodes` if a source
+    scored whole episodes. Labels of episodes are given to all their rows; with labels of steps, `episodes` has none.
+    Candidates are ranked within their state (`top_bottom` with half of K, or the k of a `q_rank` rule, which labels
+    candidates only), with the same noise, share and seed; those of rows that are dropped go with them, and of the
+    others only labels are dropped.
 
     Raises `UserError` for a rule that these tables cannot serve and for an impossible share.
     """
     rule = labelling.label
-    unit = "response" if episodes is None else rule.unit
+    unit = "response" if episodes is None else _unit(episodes, rule)
     threshold, main, notes = None, None, list[str]()
     if rule.score != "q_rank":
         scores = _scores(table, episodes, rule)
@@ -341,6 +342,13 @@ def _notes(labels: Labels, scores: NDArray[np.floating], rule: LabelRule, thresh
     return [f"{at}: choose a lower threshold to accept them"] if ties > 1 else []
 
 
+def _unit(episodes: pa.Table, rule: LabelRule) -> Unit:
+    """Return the unit of a label; a source's own scores (`column`) are of episodes where these have any."""
+    if rule.score == "column":
+        return "step" if episodes["score"].null_count == episodes.num_rows else "episode"
+    return rule.unit
+
+
 def _scores(table: pa.Table, episodes: pa.Table | None, rule: LabelRule) -> NDArray[np.floating]:
     """Return the scores of the units, float32 for stored columns and float64 for what is computed here."""
     if episodes is None:
@@ -349,6 +357,8 @@ def _scores(table: pa.Table, episodes: pa.Table | None, rule: LabelRule) -> NDAr
         return columns.vector(table, "score")
     if rule.score in ("return", "success"):
         return columns.vector(episodes, rule.score).astype(np.float64)
+    if _unit(episodes, rule) == "episode":
+        return columns.vector(episodes, "score")
     if rule.score == "return_to_go":
         rewards = columns.vector(table, "reward").astype(np.float64)
         ends = (columns.vector(episodes, "start") + columns.vector(episodes, "length"))[:-1]

@@ -341,7 +341,7 @@ def test_a_source_is_never_replaced_by_its_import(home: Path, tmp_path: Path, mo
         ({"noise": -0.1}, "import: noise -0.1: choose a number between 0 and 1"),
         ({"seed": -1}, "import: seed -1"),
         ({"label": "retrun"}, "unknown score 'retrun': did you mean return"),
-        ({"label": "column"}, "an import has no column of scores"),
+        ({"label": "column"}, "set has no column of labels: name one with --score"),
         ({"label": "return:1e9", "imbalance": 0.5}, "imbalance 0.5 is impossible with 0 accepted and 2 rejected"),
     ],
     ids=str,
@@ -359,7 +359,9 @@ def test_a_damaged_record_of_what_was_read_is_said(home: Path, tmp_path: Path) -
     import_dataset(path)
     (record,) = (home / ".raw").rglob("experience.npz")
     record.write_bytes(record.read_bytes()[:100])
-    with pytest.raises(PmpoOfflineError, match=r"experience\.npz or notes\.json in .* is damaged .*: delete it"):
+    with pytest.raises(
+        PmpoOfflineError, match=r"experience\.npz or feedback\.npz or notes\.json in .* is damaged .*: delete it"
+    ):
         import_dataset(path, overwrite=True)
     record.unlink()
     assert import_dataset(path, overwrite=True)
@@ -385,7 +387,7 @@ def test_the_command_prints_one_object(home: Path, tmp_path: Path, capsys: pytes
     ("arguments", "line"),
     [
         (["import", "minari:nothing"], "error: minari:nothing is no Minari id: write minari:namespace/name-vN"),
-        (["import", "none.hdf5"], "error: none.hdf5: there is no such file or folder; known are minari:ID"),
+        (["import", "none.hdf5"], "error: none.hdf5: there is no such file or folder; known are minari, lerobot"),
         (["import", "x", "--format", "zip"], "error: Invalid value for '--format': "),
     ],
 )

@@ -157,8 +157,8 @@ def test_stock_minari_opens_the_hdf5_form(
         assert (episode.actions == columns.matrix(table, "action")[rows]).all()
         for theirs, ours in (("rewards", "reward"), ("terminations", "terminated"), ("truncations", "truncated")):
             assert (getattr(episode, theirs) == columns.vector(table, ours)[rows]).all()
-        assert (episode.infos["label"] == columns.labels(table)[rows]).all()
-        assert (episode.infos["score"] == columns.vector(table, "score")[rows]).all()
+        assert (episode.infos["label"][1:] == columns.labels(table)[rows]).all()
+        assert (episode.infos["score"][1:] == columns.vector(table, "score")[rows]).all()
     attributes = list(loaded.storage.get_episode_metadata(range(4)))
     assert [each["seed"] for each in attributes] == [1000, 1001, 1002, 1003]
     assert [bool(each["label"]) for each in attributes] == [bool(each["success"]) for each in attributes] == success

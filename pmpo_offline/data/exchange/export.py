@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 from pmpo_offline.data import Dataset, load_dataset
-from pmpo_offline.data.exchange.origin import MARKER
+from pmpo_offline.data.exchange.exported import described
+from pmpo_offline.data.exchange.origin import MARKER, files_in
 from pmpo_offline.data.exchange.writers import WRITERS
 from pmpo_offline.data.schema import card
 from pmpo_offline.runtime import progress
@@ -48,8 +49,7 @@ def export_dataset(
     folder = writer.place(Path(directory).expanduser().absolute(), opened)
     if folder.resolve().is_relative_to(opened.path.resolve()):
         raise UserError(f"{folder} is the dataset's own folder: export to another one")
-    described = metadata.model_dump(mode="json", exclude={"files"})
-    about = {"format": to, "left_out": left_out(opened, to), "dataset": described}
+    about = {"format": to, "left_out": left_out(opened, to), "dataset": json.loads(described(metadata))}
     note = writer.note if isinstance(writer.note, str) else writer.note(opened)
     try:
         with atomic_directory(folder, MARKER, "export of pmpo-offline", overwrite) as partial:
@@ -57,6 +57,7 @@ def export_dataset(
                 writer.write(partial, opened, **({} if fps is None else {"fps": fps}))
             page = card(metadata, writer.data_files(opened), writer.loading(opened), note)
             (partial / "README.md").write_text(page, encoding="utf-8")
+            about["files"] = {name: info.model_dump() for name, info in files_in(partial).items()}
             (partial / MARKER).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise PmpoOfflineError(refusal(folder, error, "export to another folder")) from error

@@ -10,14 +10,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pmpo_offline.data.schema import Metadata, References
-from pmpo_offline.data.storage import METADATA_FILE
+from pmpo_offline.data.schema import FileInfo, Metadata, References
+from pmpo_offline.data.storage import METADATA_FILE, SEAL_FILE
 from pmpo_offline.runtime.files import from_json
 from pmpo_offline.runtime.hashing import hash_bytes, hash_file
 
 MARKER = "pmpo_offline.json"
 """File that describes an export, and marks the folder as one that may be overwritten."""
 
+_ABOUT = (MARKER, METADATA_FILE, SEAL_FILE, "README.md")
 _LISTED = 100
 """Up to this number of files, the metadata lists each file's hash."""
 
@@ -52,6 +53,29 @@ def origin(folder: Path) -> Origin | None:
         return Origin(str(metadata["task"]), scores, settings, content["format"] if exported else None, whole)
     except (OSError, ValueError, KeyError, TypeError, ValidationError):
         return None
+
+
+def files_in(folder: Path) -> dict[str, FileInfo]:
+    """Return the files of data in the folder of an export or a dataset: all but its marker, page and hidden files."""
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        name: FileInfo(sha256=hash_file(path), bytes=path.stat().st_size)
+        for name, path in files.items()
+        if name not in _ABOUT and not any(part.startswith(".") for part in name.split("/"))
+    }
+
+
+def unchanged(folder: Path) -> dict[str, Any] | None:
+    """Return the metadata of a dataset whose export, or which itself, is in `folder`, unchanged; None for all else."""
+    try:
+        exported = (folder / MARKER).is_file()
+        content = from_json((folder / (MARKER if exported else METADATA_FILE)).read_bytes())
+        files = {name: info for name, info in content["files"].items() if name not in _ABOUT}
+        if files == {name: info.model_dump() for name, info in files_in(folder).items()}:
+            return {**(content["dataset"] if exported else content), "files": files}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass
+    return None
 
 
 def hashes_of(files: Mapping[str, Path]) -> dict[str, str]:

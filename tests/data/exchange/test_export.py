@@ -127,7 +127,7 @@ def test_ctrl_c_leaves_what_stood(store: Store, tmp_path: Path) -> None:
 def test_labels_in_memory_are_what_is_exported(store: Store, tmp_path: Path) -> None:
     dataset = store([5] * 20, "return", imbalance=0.1).relabelled(imbalance="collected")
     folder = export_dataset(dataset, "parquet", tmp_path / "out")
-    labels = pl.read_parquet(folder / "transitions.parquet")["label"]
+    labels = pl.read_parquet(folder / "transitions")["label"]
     assert labels.to_list() == dataset.table["label"].to_pylist()
     assert json.loads((folder / MARKER).read_text())["dataset"]["imbalance"]["asked"] is None
 
@@ -139,7 +139,7 @@ def test_candidates_go_where_there_is_a_place_for_them(store: Store, tmp_path: P
     assert left_out(dataset, to) == (["candidates"] if to == "lerobot" else [])
     labels = columns.labels(dataset.candidates)
     if to in ("parquet", "huggingface"):
-        path = next(folder.rglob("candidates*.parquet"))
+        path = next(folder.glob("candidates/*.parquet"))
         assert pl.read_parquet(path)["label"].to_list() == dataset.candidates["label"].to_pylist()
     elif to != "lerobot":
         path = folder / "candidates.hdf5" if to == "minari" else next(folder.glob("*.h*5"))

@@ -210,7 +210,7 @@ def changed(name: str, values: Any) -> Arrays:
             },
             "holds no step: every episode is a single state",
         ),
-        ({"a": np.zeros(3)}, "set.hdf5 is not recognised by its arrays, a: known are minari:ID"),
+        ({"a": np.zeros(3)}, "set.hdf5 is not recognised by its arrays, a: known are minari, lerobot"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -269,7 +269,7 @@ def test_rows_that_are_dropped_are_counted_and_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", ["hdf5", "npz", "parquet"])
 def test_missing_empty_and_damaged_files(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"set.{suffix}"
-    assert "there is no such file or folder; known are minari:ID" in refusal(path)
+    assert "there is no such file or folder; known are minari, lerobot" in refusal(path)
     path.touch()
     assert refusal(path) == f"{path} is empty"
     path.write_bytes(b"not at all" * 100)
@@ -311,7 +311,7 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
 
 
 def test_folders_and_names_that_are_neither(tmp_path: Path) -> None:
-    assert "holds no Minari data set and no files of arrays; known are minari:ID" in refusal(tmp_path)
+    assert "holds no Minari data set and no files of arrays; known are minari, lerobot" in refusal(tmp_path)
     assert "gcs: is no place to import from" in refusal("gcs:bucket/set")
     hdf5(tmp_path / "main_data.hdf5", {"episode_0/observations": np.zeros((2, 3))})
     assert "is the inside of a Minari data set" in refusal(tmp_path / "main_data.hdf5")

@@ -15,6 +15,7 @@ from pmpo_offline.runtime.registry import Registry
 
 if TYPE_CHECKING:
     from pmpo_offline.data.exchange.readers.source import Environment as Environment
+    from pmpo_offline.data.exchange.readers.source import Exported as Exported
     from pmpo_offline.data.exchange.readers.source import Reader as Reader
     from pmpo_offline.data.exchange.readers.source import Recorded as Recorded
     from pmpo_offline.data.exchange.readers.source import Source as Source
@@ -26,6 +27,11 @@ READERS: Registry[Reader] = Registry(
     "pmpo_offline.readers",
     {
         "minari": f"{_HERE}.minari:MINARI",
+        "lerobot": f"{_HERE}.lerobot:LEROBOT",
+        "folders": f"{_HERE}.folders:FOLDERS",
+        "robomimic": f"{_HERE}.robomimic:ROBOMIMIC",
+        "d3rlpy": f"{_HERE}.d3rlpy:D3RLPY",
+        "parquet": f"{_HERE}.parquet:PARQUET",
         "rlds": f"{_HERE}.rlds:RLDS",
         "ogbench": f"{_HERE}.ogbench:OGBENCH",
         "d4rl": f"{_HERE}.d4rl:D4RL",
@@ -42,12 +48,14 @@ def minari_folder(directory: Path) -> Path | None:
 
 
 def holds_arrays(directory: Path) -> bool:
-    """Return whether a folder holds trajectories for certain: a Minari data set, or files that are never texts."""
-    if minari_folder(directory):
-        return True
-    return any(next(directory.glob(f"*{ending}"), None) for ending in ARRAYS if ending != ".parquet")
+    """Return whether a folder holds trajectories for certain: a data set of them, or files that are never texts."""
+    whole = ("metadata.json", "data/metadata.json", "meta/info.json", "transitions/*.parquet")
+    inside = ("data/metadata.json", "meta/info.json")
+    arrays = tuple(f"*{ending}" for ending in ARRAYS if ending != ".parquet")
+    patterns = (*whole, *arrays, *(f"*/{pattern}" for pattern in (*inside, *arrays)))
+    return any(next(directory.glob(pattern), None) for pattern in patterns)
 
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__, submod_attrs={"source": ["Environment", "Reader", "Recorded", "Source", "open_source"]}
+    __name__, submod_attrs={"source": ["Environment", "Exported", "Reader", "Recorded", "Source", "open_source"]}
 )

@@ -17,11 +17,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import JsonValue
 
 from pmpo_offline.data.exchange import d4rl_scores
-from pmpo_offline.data.exchange.readers.episodes import Rows, cut, report
+from pmpo_offline.data.exchange.exported import found_in, tables
+from pmpo_offline.data.exchange.readers.episodes import Rows, recorded, report
 from pmpo_offline.data.exchange.readers.flat import SUCCESS, Flat, Kind
-from pmpo_offline.data.exchange.readers.source import Candidate, Environment, Reader, Recorded, Source
+from pmpo_offline.data.exchange.readers.source import Candidate, Environment, Exported, Reader, Recorded, Source
 from pmpo_offline.data.schema import References
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.files import from_json
@@ -59,8 +61,10 @@ def _source(given: Candidate) -> Source:
         format="d4rl",
         name=name,
         files={flat.path.name: flat.path},
-        read=lambda: _read(flat, name),
+        read=lambda column=None: _read(flat, name, column),
         packages=("h5py",),
+        takes_column=True,
+        exported=_exported(flat, name),
         task=str(said["task"]) if ours else None,
         environment=Environment(environment) if environment else None,
         references=_recorded_references(flat) if ours else d4rl_scores.references(name),
@@ -85,7 +89,14 @@ def _recorded_references(flat: Flat) -> References | None:
         ) from None
 
 
-def _read(flat: Flat, name: str) -> Recorded:
+def _exported(flat: Flat, name: str) -> Exported | None:
+    """Return the dataset of this package that the file is an export of."""
+    if (metadata := found_in(flat, flat.path)) is None:
+        return None
+    return Exported(metadata, lambda: tables(flat, _read(flat, name).experience, flat["scores"], flat["labels"]))
+
+
+def _read(flat: Flat, name: str, column: str | None = None) -> Recorded:
     flat.need(*_NEEDED)
     if not {"timeouts", "next_observations"} & flat.names:
         raise UserError(
@@ -118,15 +129,15 @@ def _read(flat: Flat, name: str) -> Recorded:
         following=following,
         success=success,
     )
-    experience = cut(rows, str(flat.path), name)
-    notes = {
+    notes: dict[str, JsonValue] = {
         "rewards": True,
         "success": success is not None,
-        "rows_without_successor_dropped": count - len(experience.reward),
+        "rows_without_successor_dropped": int(rows.bare.sum()),
         "episodes_ended_by_next_observations": unmarked,
         "final_observation_of_terminated": "next_observations" if following is not None else "the last observation",
     }
-    return Recorded(experience, notes | report(rows, {_LOST: rows.bare}))
+    notes |= report(rows, {_LOST: rows.bare})
+    return recorded(rows, str(flat.path), name, notes, flat.feedback(column))
 
 
 def _seams(observation: NDArray[np.float32], following: NDArray[np.float32], path: Path) -> NDArray[np.bool_]:

@@ -22,15 +22,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from pmpo_offline.data import Experience
+from pmpo_offline.data.exchange.readers.feedback import feedback_of_steps
+from pmpo_offline.data.exchange.readers.source import Recorded
 from pmpo_offline.runtime.errors import UserError
 
 UNKNOWN_SEED = -1
+Column = tuple[str, NDArray[Any]] | None
+"""The name and the values (M,) of a column of feedback."""
 NO_STEP = "a state without a step, of an episode of one row"
 
 
@@ -68,8 +73,7 @@ def cut(rows: Rows, where: str, behavior: str) -> Experience:
         raise UserError(f"{where} holds no step: every episode is a single state")
     steps = (rows.observation, rows.action, rows.reward)
     if rows.bare[last].any():
-        step = np.ones(len(rows.observation), np.bool_)
-        step[last[rows.bare[last]]] = False
+        step = steps_of(rows)
         steps = (rows.observation[step], rows.action[step], rows.reward[step])
     episodes = int(kept.sum())
     solved = np.zeros(len(last), np.bool_) if rows.success is None else np.logical_or.reduceat(rows.success, first)
@@ -83,6 +87,30 @@ def cut(rows: Rows, where: str, behavior: str) -> Experience:
         behavior=np.full(episodes, behavior),
         seed=np.full(episodes, UNKNOWN_SEED, np.int64),
     )
+
+
+def steps_of(rows: Rows) -> NDArray[np.bool_]:
+    """Return the rows (M,) that are steps."""
+    step = np.ones(len(rows.observation), np.bool_)
+    last = rows.last
+    step[last[rows.bare[last]]] = False
+    return step
+
+
+def recorded(rows: Rows, where: str, behavior: str, notes: Mapping[str, JsonValue], column: Column = None) -> Recorded:
+    """Return the episodes with the source's number of each, and the feedback in a column of the rows if there is one.
+
+    `notes` are those of `Recorded` but for the feedback's.
+    """
+    experience = cut(rows, where, behavior)
+    numbers = np.flatnonzero(np.diff(rows.last, prepend=-1) > rows.bare[rows.last])
+    if column is None:
+        return Recorded(experience, notes, numbers=numbers)
+    name, values = column
+    if len(values) != len(rows.observation):
+        raise UserError(f"{where}: {name} has {len(values)} rows and observations {len(rows.observation)}")
+    found, note = feedback_of_steps(name, values[steps_of(rows)], experience.length, where)
+    return Recorded(experience, {**notes, "feedback": note}, found, numbers)
 
 
 def single_states(rows: Rows) -> NDArray[np.bool_]:

@@ -27,6 +27,8 @@ from pmpo_offline.runtime.errors import UserError, reason_of
 from pmpo_offline.runtime.files import array_names, load_array
 
 Array = NDArray[Any]
+LABELS = ("label", "labels", "infos/label", "infos/labels", "adv_ind")
+"""Columns that are labels wherever they are: ours, and RECAP's indicator of the advantage (positive, negative)."""
 Kind = Literal["matrix", "actions", "vector", "flags"]
 """How an array is checked, and what it is read as: (M, n) or (M,) float32, or (M,) Booleans."""
 Kinds = Mapping[str, Kind]
@@ -44,6 +46,8 @@ class Flat:
     """Return one array as it is stored."""
     attributes: Mapping[str, Any] = field(default_factory=dict)
     """Of an HDF5 file."""
+    examined: tuple[int, int, int] | None = None
+    """Inode, size and time of an HDF5 file when `open_hdf5` found it sound, which takes long with many arrays."""
 
     def need(self, *names: str) -> None:
         """Raise `UserError` that names every array which is missing."""
@@ -55,7 +59,7 @@ class Flat:
     def __getitem__(self, name: str) -> Array:
         """Return one array; `UserError` where the file is damaged."""
         self.need(name)
-        with _readable(self.path):
+        with readable(self.path):
             return self.load(name)
 
     def read(
@@ -88,6 +92,11 @@ class Flat:
             raise UserError(f"{self.path}: {first} holds no rows")
         return found
 
+    def feedback(self, column: str | None) -> tuple[str, Array] | None:
+        """Return the name and the values of a column of feedback: the one that is named, else one of labels, if any."""
+        name = column or next((name for name in LABELS if name in self.names), None)
+        return None if name is None else (name, self[name])
+
     def solved(self, arrays: Mapping[str, Array]) -> NDArray[np.bool_] | None:
         """Return the rows (M,) at which the task was solved, None if no array says so; `UserError` if two differ."""
         names = [name for name in SUCCESS if name in arrays]
@@ -95,6 +104,21 @@ class Flat:
             if (arrays[name] != arrays[names[0]]).any():
                 raise UserError(f"{self.path}: {names[0]} and {name} contradict each other: leave one of them out")
         return arrays[names[0]] if names else None
+
+
+def checked(arrays: Mapping[str, Array], kinds: Kinds, where: object) -> dict[str, Array]:
+    """Return arrays that were read already as their kinds; `UserError` for one that is not of its kind."""
+    return {name: _READ[kind](arrays[name], f"{where}: {name}") for name, kind in kinds.items()}
+
+
+@contextmanager
+def opened(flat: Flat) -> Iterator[h5py.File]:
+    """Open an HDF5 file that is read in many parts; `UserError` where it is damaged, or changed since."""
+    with readable(flat.path):
+        if _stamp(flat.path) != flat.examined:
+            raise ValueError("it changed while it was read")
+        with h5py.File(flat.path, "r") as file:
+            yield file
 
 
 def floats(values: Array, where: str) -> NDArray[np.float32]:
@@ -160,7 +184,7 @@ def open_flat(path: Path) -> Flat:
     """Open a file of named arrays; `UserError` for one that is empty or damaged."""
     if not path.stat().st_size:
         raise UserError(f"{path} is empty")
-    with _readable(path):
+    with readable(path):
         if path.suffix == ".npz":
             if not zipfile.is_zipfile(path):
                 raise ValueError("it is no archive of arrays")
@@ -169,9 +193,10 @@ def open_flat(path: Path) -> Flat:
             with open_parquet(path) as table:
                 return Flat(path, frozenset(table.schema_arrow.names), partial(_from_parquet, path))
         names: set[str] = set()
+        examined = _stamp(path)
         with open_hdf5(path) as file:
             file.visititems(lambda name, item: names.add(name) if isinstance(item, h5py.Dataset) else None)
-            return Flat(path, frozenset(names), partial(_from_hdf5, path), dict(file.attrs))
+            return Flat(path, frozenset(names), partial(_from_hdf5, path, examined), dict(file.attrs), examined)
 
 
 def joined(shards: Sequence[Flat], folder: Path) -> Flat:
@@ -181,7 +206,8 @@ def joined(shards: Sequence[Flat], folder: Path) -> Flat:
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def readable(path: Path) -> Iterator[None]:
+    """Turn what libraries raise for a damaged file into `UserError`."""
     try:
         yield
     except (
@@ -193,10 +219,18 @@ def _readable(path: Path) -> Iterator[None]:
         ) from None
 
 
-def _from_hdf5(path: Path, name: str) -> Array:
-    with open_hdf5(path) as file:
+def _stamp(path: Path) -> tuple[int, int, int]:
+    """Return what changes with a file."""
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _from_hdf5(path: Path, examined: tuple[int, int, int], name: str) -> Array:
+    if _stamp(path) != examined:
+        raise ValueError("it changed while it was read")
+    with h5py.File(path, "r") as file:
         stored = file[name]
-        if stored.dtype == np.float64:
+        if stored.dtype == np.float64 and not name.startswith("metadata/"):
             stored = stored.astype(np.float32)  # on its way from the disk: never twice the memory
         values: Array = np.asarray(stored[()])
         return values

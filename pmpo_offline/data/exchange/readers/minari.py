@@ -6,7 +6,8 @@ Arrow     <i>/*.arrow (or *.parquet), a folder each of T+1 rows, the last one pa
 Both are read here and not through Minari, which takes an Arrow episode of more than 32,767 steps for several and gives
 wrong rows (as of 0.5.4), and would make the environment that the metadata name, which runs what they say. The last
 observation of an episode is its final observation. `success`, an attribute of the episodes or an info of their steps
-(not of the reset before them), is taken over, as are the attributes `behavior` and `seed`; other infos are ignored.
+(not of the reset before them), is taken over, as are the attributes `behavior` and `seed`, and the info `label`, or the
+one that is named, as feedback; other infos are ignored.
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
-from pmpo_offline.data import Experience
-from pmpo_offline.data.exchange.origin import origin
+from pmpo_offline.data import Experience, hdf5
+from pmpo_offline.data.exchange.exported import metadata_of
+from pmpo_offline.data.exchange.origin import origin, unchanged
 from pmpo_offline.data.exchange.readers import minari_folder
 from pmpo_offline.data.exchange.readers.episodes import UNKNOWN_SEED
+from pmpo_offline.data.exchange.readers.feedback import feedback_of_steps
 from pmpo_offline.data.exchange.readers.flat import flags, floats
 from pmpo_offline.data.exchange.readers.minari_files import METADATA, Episode, find, open_storage
-from pmpo_offline.data.exchange.readers.source import Candidate, Environment, Reader, Recorded, Source
+from pmpo_offline.data.exchange.readers.source import Candidate, Environment, Exported, Reader, Recorded, Source
 from pmpo_offline.data.exchange.readers.spaces import Leaf, leaves
 from pmpo_offline.data.schema import References
 from pmpo_offline.runtime import progress
@@ -46,8 +49,8 @@ def _is_minari(given: Candidate) -> bool:
 def _source(given: Candidate) -> Source:
     """Return the data set as a source; `UserError` where its metadata are damaged or say too little.
 
-    An export of this package says in a file of its own which task it is of, how its references were measured, and
-    whether it knows which episodes succeeded.
+    An export of this package has in a file of its own what it is, and comes back with its labels unless something was
+    changed in it.
     """
     is_id = given.name.startswith(_SCHEME)
     folder = find(given.name.removeprefix(_SCHEME)) if is_id else minari_folder(given.path) or given.path
@@ -59,7 +62,9 @@ def _source(given: Candidate) -> Source:
         format="minari",
         name=name,
         files={path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()},
-        read=lambda: _read(folder, said, knows_success),
+        read=lambda column=None: _read(folder, said, knows_success, column),
+        takes_column=True,
+        exported=_exported(folder.parent) if ours else None,
         packages=("minari", "gymnasium", "h5py", "pyarrow"),
         task=ours.task if ours else None,
         environment=_environment(said.get("env_spec")),
@@ -67,6 +72,14 @@ def _source(given: Candidate) -> Source:
         licence=str(said.get("licence") or said.get("license") or "unknown"),
         author=_names(said.get("author")),
     )
+
+
+def _exported(folder: Path) -> Exported | None:
+    """Return the dataset of this package whose unchanged export is in `folder`."""
+    if (content := unchanged(folder)) is None:
+        return None
+    metadata = metadata_of(content, folder)
+    return Exported(metadata, lambda: hdf5.read(folder, metadata))
 
 
 def _metadata(folder: Path) -> dict[str, Any]:
@@ -113,13 +126,14 @@ def _space(said: dict[str, Any], key: str, folder: Path, *, acts: bool = False) 
     return leaves(space, key, acts=acts)
 
 
-def _read(folder: Path, said: dict[str, Any], knows_success: bool) -> Recorded:
+def _read(folder: Path, said: dict[str, Any], knows_success: bool, name: str | None) -> Recorded:
     seen, acted = _space(said, "observation_space", folder), _space(said, "action_space", folder, acts=True)
     low, high = (np.concatenate([getattr(leaf, name) for leaf in acted]) for name in ("low", "high"))
     count = said["total_episodes"]
     if not isinstance(count, int) or count < 1:
         raise UserError(f"{folder}: total_episodes is {count!r}: it holds no episodes")
     columns: list[list[Any]] = [[] for _ in fields(Experience)]
+    feedback: list[NDArray[Any]] = []
     known = knows_success
     with open_storage(folder, str(said["data_format"])) as episode_of:
         for index in range(count):
@@ -130,6 +144,7 @@ def _read(folder: Path, said: dict[str, Any], knows_success: bool) -> Recorded:
             observation, action, reward = _arrays(episode, seen, acted, where)
             _check_within(action, low, high, f"{where}: actions")
             success = _success(episode, len(reward), where)
+            feedback += _feedback(episode, len(reward), name, where)
             known &= success is not None
             content = Experience(
                 observation=observation[:-1],
@@ -150,7 +165,22 @@ def _read(folder: Path, said: dict[str, Any], knows_success: bool) -> Recorded:
     ]  # as JSON has numbers
     # Joined and freed one after the other: one column at most is in memory twice.
     experience = Experience(*(np.concatenate(columns.pop(0)) for _ in fields(Experience)))
-    return Recorded(experience, {"rewards": True, "success": known, "action_low_high": bounds})
+    notes: dict[str, JsonValue] = {"rewards": True, "success": known, "action_low_high": bounds}
+    if len(feedback) != count:
+        return Recorded(experience, notes)
+    info = f"infos/{(name or 'label').removeprefix('infos/')}"
+    found, note = feedback_of_steps(info, np.concatenate(feedback), experience.length, folder)
+    return Recorded(experience, {**notes, "feedback": note}, found)
+
+
+def _feedback(episode: Episode, steps: int, name: str | None, where: str) -> list[NDArray[Any]]:
+    """Return the info (T,) that is feedback, in a list that is empty where there is none and none is named."""
+    try:
+        return [episode.array(("infos", *(name or "label").removeprefix("infos/").split("/")))[-steps:]]
+    except KeyError:
+        if name:
+            raise UserError(f"{where} has no info {name.removeprefix('infos/')}: choose another --score") from None
+        return []
 
 
 def _arrays(

@@ -13,10 +13,12 @@ success says so), and terminated where its last step's mask is.
 from __future__ import annotations
 
 import numpy as np
+from pydantic import JsonValue
 
-from pmpo_offline.data.exchange.readers.episodes import NO_STEP, Rows, cut, report, single_states
+from pmpo_offline.data.exchange.exported import ABOUT, Tables, found_in, tables
+from pmpo_offline.data.exchange.readers.episodes import NO_STEP, Rows, recorded, report, single_states, steps_of
 from pmpo_offline.data.exchange.readers.flat import SUCCESS, Flat, Kinds
-from pmpo_offline.data.exchange.readers.source import Candidate, Environment, Reader, Recorded, Source
+from pmpo_offline.data.exchange.readers.source import Candidate, Environment, Exported, Reader, Recorded, Source
 
 _MARKS: Kinds = {"observations": "matrix", "terminals": "flags"}
 _OPTIONAL: Kinds = {"valids": "flags", "masks": "flags", "next_observations": "matrix", **SUCCESS}
@@ -26,7 +28,7 @@ def _is_ogbench(given: Candidate) -> bool:
     """Return whether the arrays are OGBench's, which has rewards only with masks or valids: others' are D4RL's."""
     if given.path.suffix != ".npz" or not given.has("terminals") or given.has("timeouts"):
         return False
-    return not given.has("rewards") or given.has("masks") or given.has("valids")
+    return not given.has("rewards") or any(given.has(name) for name in ("masks", "valids", ABOUT))
 
 
 def _source(given: Candidate) -> Source:
@@ -34,18 +36,33 @@ def _source(given: Candidate) -> Source:
     flat = given.flat
     name = flat.path.stem
     *parts, version = name.removesuffix("-val").split("-")
+    ours = ABOUT in flat.names
     named = len(parts) > 1 and version[:1] == "v" and version[1:].isdigit()
     return Source(
         format="ogbench",
         name=name,
         files={flat.path.name: flat.path},
-        read=lambda: _read(flat, name),
+        read=lambda column=None: _read(flat, name, column),
         packages=("numpy",),
-        environment=Environment(f"ogbench/{'-'.join(parts[:-1])}-{version}") if named else None,
+        takes_column=True,
+        exported=_exported(flat, name),
+        environment=Environment(f"ogbench/{'-'.join(parts[:-1])}-{version}") if named and not ours else None,
     )
 
 
-def _read(flat: Flat, name: str) -> Recorded:
+def _exported(flat: Flat, name: str) -> Exported | None:
+    """Return the dataset of this package that the file is an export of."""
+    if (metadata := found_in(flat, flat.path)) is None:
+        return None
+
+    def found() -> Tables:
+        step = flat["terminals"] == 0
+        return tables(flat, _read(flat, name).experience, flat["scores"][step], flat["labels"][step])
+
+    return Exported(metadata, found)
+
+
+def _read(flat: Flat, name: str, column: str | None = None) -> Recorded:
     flat.need("observations", "actions", "terminals")
     marks = flat.read(_MARKS, _OPTIONAL)
     count = len(marks["observations"])
@@ -66,13 +83,13 @@ def _read(flat: Flat, name: str) -> Recorded:
         following=following,
         success=solved & ~(bare & end) if success is None else success,
     )
-    experience = cut(rows, str(flat.path), name)
-    notes = {
+    notes: dict[str, JsonValue] = {
         "rewards": "rewards" in values,
         "success": "masks" in marks or success is not None,
-        "rows_that_are_final_states": count - len(experience.reward),
+        "rows_that_are_final_states": int((~steps_of(rows)).sum()),
+        **report(rows, {NO_STEP: single_states(rows)}),
     }
-    return Recorded(experience, notes | report(rows, {NO_STEP: single_states(rows)}))
+    return recorded(rows, str(flat.path), name, notes, flat.feedback(column))
 
 
 OGBENCH = Reader(

@@ -18,8 +18,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import JsonValue
 
-from pmpo_offline.data.exchange.readers.episodes import NO_STEP, Rows, cut, report, single_states
+from pmpo_offline.data.exchange.readers.episodes import NO_STEP, Rows, recorded, report, single_states, steps_of
 from pmpo_offline.data.exchange.readers.flat import SUCCESS, Flat, Kind
 from pmpo_offline.data.exchange.readers.source import Candidate, Reader, Recorded, Source
 from pmpo_offline.runtime.errors import UserError
@@ -41,12 +42,13 @@ def _source(given: Candidate) -> Source:
         format="rlds",
         name=name,
         files={path.name: path for path in given.files},
-        read=lambda: _read(flat, name),
+        read=lambda column=None: _read(flat, name, column),
+        takes_column=True,
         packages=("numpy", "h5py", "pyarrow"),
     )
 
 
-def _read(flat: Flat, name: str) -> Recorded:
+def _read(flat: Flat, name: str, column: str | None = None) -> Recorded:
     named = sorted(name for name in flat.names if name.startswith("observation/"))
     parts = named if named and "observation" not in flat.names else ["observation"]
     flat.need(*parts, *_VALUES, *_MARKS)
@@ -62,15 +64,15 @@ def _read(flat: Flat, name: str) -> Recorded:
         bare=np.ones(len(end), np.bool_),
         success=flat.solved(marks),
     )
-    experience = cut(rows, str(flat.path), name)
     broken = end & ~marks["is_last"]
-    notes = {
+    notes: dict[str, JsonValue] = {
         "rewards": True,
         "success": rows.success is not None,
-        "rows_that_are_final_states": len(end) - len(experience.reward),
+        "rows_that_are_final_states": int((~steps_of(rows)).sum()),
         "episodes_without_a_last_step": int(broken.sum()),
+        **report(rows, {_LOST: broken, NO_STEP: single_states(rows) & ~broken}),
     }
-    return Recorded(experience, notes | report(rows, {_LOST: broken, NO_STEP: single_states(rows) & ~broken}))
+    return recorded(rows, str(flat.path), name, notes, flat.feedback(column))
 
 
 def _ends(

@@ -7,13 +7,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 from pydantic import JsonValue
 
-from pmpo_offline.data import Experience
+from pmpo_offline.data import Experience, columns
+from pmpo_offline.data.exchange.exported import experience_of
 from pmpo_offline.data.exchange.origin import hashes_of
 from pmpo_offline.data.exchange.readers import ARRAYS, READERS
 from pmpo_offline.data.exchange.readers.flat import Flat, joined, open_flat
-from pmpo_offline.data.schema import References
+from pmpo_offline.data.schema import Metadata, References
 from pmpo_offline.runtime.errors import UserError
 
 
@@ -36,7 +40,33 @@ class Recorded:
     experience: Experience
     notes: Mapping[str, JsonValue]
     """`rewards`, `success`: whether the source has any (False: the columns hold 0 and false); what replaces unknown
-    final observations; the action space's bounds; `report`, if rows were dropped: how many, why, and the first one."""
+    final observations; the action space's bounds; `report`, if rows were dropped: how many, why, and the first one;
+    `feedback`: its column, whether it is of steps or episodes (`of`), and whether it holds labels (`labels`)."""
+    feedback: NDArray[np.float32] | None = None
+    """(N,) or (E,) labels +1 and −1, or scores; NaN where there is none."""
+    numbers: NDArray[np.int64] | None = None
+    """(E,) the number of each episode in the source, by which a file of labels names it; None: in order from 0."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A dataset of this package that comes back from its export."""
+
+    metadata: Metadata
+    tables: Callable[[], Mapping[str, pa.Table]]
+    """Return its tables, labels and scores included."""
+
+    def read(self) -> Recorded:
+        """Return its episodes, for other labels."""
+        settings = self.metadata.provenance.settings
+        known = {name: settings.get(name) is not False for name in ("rewards", "success")}
+        found, rule = self.tables(), self.metadata.label
+        if rule.score != "column":
+            return Recorded(experience_of(found), {**settings, **known})
+        table = found["episodes" if self.metadata.unit == "episode" else "transitions"]
+        note: JsonValue = {"column": "score", "of": self.metadata.unit, "labels": rule.threshold == "sign"}
+        scores = columns.vector(table, "score").astype(np.float32)
+        return Recorded(experience_of(found), {**settings, **known, "feedback": note}, scores)
 
 
 @dataclass(frozen=True)
@@ -49,8 +79,9 @@ class Source:
     """What it is called there; may be made of anything."""
     files: Mapping[str, Path]
     """Every file that is read, by a short name."""
-    read: Callable[[], Recorded]
-    """Read all of it; `UserError` where the content is not what the format says."""
+    read: Callable[..., Recorded]
+    """Read all of it, with the feedback in a column if its name is an argument; `UserError` where the content is not
+    what the format says."""
     packages: tuple[str, ...]
     """Whose versions matter to how it is read."""
     task: str | None = None
@@ -60,6 +91,10 @@ class Source:
     references: References | None = None
     licence: str = "unknown"
     author: str = "unknown"
+    takes_column: bool = False
+    """Whether `read` takes the name of a column of feedback."""
+    exported: Exported | None = None
+    """The dataset of this package whose export it is."""
 
     def hashes(self) -> dict[str, str]:
         """Return the sha256 of every file; of many files, that of the list which `sha256sum` prints of them."""
@@ -128,7 +163,7 @@ def open_source(name: str) -> Source:
     for reader in READERS.values():
         if reader.recognises(given):
             return reader.open(given)
-    known = f"known are {'; '.join(reader.reads for reader in READERS.values())}; and texts"
+    known = f"known are {', '.join(READERS)} and texts, which import --help describes"
     if not given.path.exists():
         scheme, colon, _ = name.partition(":")
         unknown = f"{scheme}: is no place to import from; " if colon and scheme.isalnum() else ""

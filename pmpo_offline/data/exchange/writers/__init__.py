@@ -45,6 +45,8 @@ WRITERS: Registry[Writer] = Registry(
         "minari": f"{_HERE}.hdf5_files:MINARI",
         "d4rl": f"{_HERE}.hdf5_files:D4RL",
         "d3rlpy": f"{_HERE}.hdf5_files:D3RLPY",
+        "robomimic": f"{_HERE}.robomimic:ROBOMIMIC",
+        "ogbench": f"{_HERE}.ogbench:OGBENCH",
         "lerobot": f"{_HERE}.lerobot:LEROBOT",
         "huggingface": f"{_HERE}.parquet:HUGGINGFACE",
         "parquet": f"{_HERE}.parquet:PARQUET",

@@ -4,13 +4,13 @@ D4RL, one flat file with a row a step:
 observations, next_observations (N, O)   actions (N, A)   rewards (N,)
 terminals (N,)  the task ended the episode                timeouts (N,)  the horizon cut it
 scores (N,)     NaN where absent                          labels (N,)    +1, −1, 0 unlabelled
-metadata/…      episodes and candidates, one dataset a column
+metadata/…      episodes and candidates, one dataset a column, and what the dataset is (see `exported`)
 
 d3rlpy, the file that its own `ReplayBuffer.load` opens (the dump of version 2.1):
 columns, num_episodes, version            d3rlpy reads them first
 observations_<e> (T, O)   actions_<e> (T, A)   rewards_<e> (T, 1)   terminated_<e> ()      episode e, cut exactly
 scores, labels (N,)       a row a step, all episodes in order; d3rlpy ignores them
-metadata/…                episodes, with the final observations, and candidates
+metadata/…                as in D4RL's; the episodes have the final observations
 
 d3rlpy has no place for an episode's final observation: it takes zeros after a terminated episode, and never draws the
 last step of a truncated one (nor a truncated episode of one step at all). All other steps it reads as they are.
@@ -25,6 +25,7 @@ import h5py
 import numpy as np
 
 from pmpo_offline.data import Dataset, columns, hdf5
+from pmpo_offline.data.exchange.exported import about
 from pmpo_offline.data.exchange.writers import Writer
 from pmpo_offline.data.exchange.writers.parquet import blocks
 from pmpo_offline.runtime import progress
@@ -42,15 +43,14 @@ _D4RL = {
 
 
 def _write_minari(folder: Path, dataset: Dataset) -> None:
-    hdf5.write_minari(folder, dataset.metadata, dataset.table, dataset.episodes)
-    if dataset.candidates is not None:
-        with hdf5.new_file(folder / "candidates.hdf5", [dataset.candidates]) as file:
-            hdf5.write_flat(file, dataset.candidates)
+    hdf5.write(folder, dataset.metadata, {"transitions": dataset.table, **dataset.others})
 
 
 def _write_d4rl(folder: Path, dataset: Dataset) -> None:
     following = columns.matrix(dataset.table, "observation").nbytes
-    with hdf5.new_file(folder / f"{_name(dataset)}.hdf5", [dataset.table, *dataset.others.values()], following) as file:
+    with hdf5.new_file(
+        folder / f"{file_name(dataset)}.hdf5", [dataset.table, *dataset.others.values()], following
+    ) as file:
         for rows, block in blocks(dataset):
             arrays = {name: columns.values(block, column) for name, column in _D4RL.items()}
             if rows.start == 0:
@@ -58,7 +58,7 @@ def _write_d4rl(folder: Path, dataset: Dataset) -> None:
                     file.create_dataset(name, (len(dataset), *values.shape[1:]), values.dtype)
             for name, values in arrays.items():
                 file[name][rows] = values
-        _write_about(file, dataset)
+        write_about(file, dataset)
 
 
 def _write_d3rlpy(folder: Path, dataset: Dataset) -> None:
@@ -68,7 +68,7 @@ def _write_d3rlpy(folder: Path, dataset: Dataset) -> None:
     start, terminated = columns.vector(episodes, "start"), columns.vector(episodes, "terminated")
     ends = start + columns.vector(episodes, "length")
     count = len(start)
-    with hdf5.new_file(folder / f"{_name(dataset)}.h5", [steps, *dataset.others.values()], 4096 * count) as file:
+    with hdf5.new_file(folder / f"{file_name(dataset)}.h5", [steps, *dataset.others.values()], 4096 * count) as file:
         file.create_dataset("columns", data=[*arrays, "terminated"])
         file.create_dataset("num_episodes", data=count)
         file.create_dataset("version", data="2.1")
@@ -80,16 +80,19 @@ def _write_d3rlpy(folder: Path, dataset: Dataset) -> None:
                 progress.report("write rows", index + 1, count)
         hdf5.put(file.id, "scores", columns.vector(steps, "score"))
         hdf5.put(file.id, "labels", columns.labels(steps))
-        _write_about(file, dataset)
+        write_about(file, dataset)
 
 
-def _write_about(file: h5py.File, dataset: Dataset) -> None:
-    """Write the groups `metadata/episodes` and `metadata/candidates`, and attributes that describe the dataset.
+def write_about(file: h5py.File, dataset: Dataset) -> None:
+    """Write what the dataset is, its episodes and its candidates, in the group `metadata`, and a few attributes.
 
     D4RL's readers expect a row a step in every dataset of a file, except in those with "metadata" in their names.
     """
-    for name, table in dataset.others.items():
-        hdf5.write_flat(file.create_group(f"metadata/{name}"), table)
+    for name, values in about(dataset):
+        if values.dtype == object:
+            file.create_dataset(name, data=values, dtype=h5py.string_dtype("utf-8"))
+        else:
+            file[name] = values
     metadata = dataset.metadata
     attributes = {"id": metadata.id, "task": metadata.task, "label": str(metadata.label), "licence": metadata.licence}
     file.attrs.update(attributes)
@@ -98,7 +101,8 @@ def _write_about(file: h5py.File, dataset: Dataset) -> None:
         file.attrs.update({"ref_min_score": references.min, "ref_max_score": references.max, "ref_versions": versions})
 
 
-def _name(dataset: Dataset) -> str:
+def file_name(dataset: Dataset) -> str:
+    """Return the name of an export's file, without its ending."""
     return dataset.metadata.id.rpartition("/")[2]
 
 
@@ -109,8 +113,9 @@ MINARI = Writer(
         "# with MINARI_DATASETS_PATH set to the folder that was chosen for the export",
         f'import minari; dataset = minari.load_dataset("{dataset.metadata.id}")',
     ],
-    "An episode has one observation more than actions: after the last step comes the final observation. `infos/label` "
-    "is 1 for accept, -1 for reject and 0 where unlabelled; an absent `infos/score` is NaN.",
+    "An episode has one observation more than actions: after the last step comes the final observation. So it is with "
+    "infos: entry t + 1 belongs to step t, and entry 0 to the reset. `infos/label` is 1 for accept, -1 for reject and "
+    "0 where unlabelled; an absent `infos/score` is NaN.",
     place=lambda directory, dataset: directory / dataset.metadata.id,
 )
 D4RL = Writer(
@@ -118,7 +123,7 @@ D4RL = Writer(
     _write_d4rl,
     lambda dataset: [
         "import h5py",
-        f'with h5py.File("{_name(dataset)}.hdf5") as file:',
+        f'with h5py.File("{file_name(dataset)}.hdf5") as file:',
         '    dataset = {name: file[name][()] for name in file if name != "metadata"}',
     ],
     "One row a step, in order; `next_observations` is what was observed after it, at the end of an episode too. "
@@ -130,7 +135,7 @@ D3RLPY = Writer(
     _write_d3rlpy,
     lambda dataset: [
         "from d3rlpy.dataset import InfiniteBuffer, ReplayBuffer",
-        f'with open("{_name(dataset)}.h5", "rb") as file:',
+        f'with open("{file_name(dataset)}.h5", "rb") as file:',
         "    dataset = ReplayBuffer.load(file, InfiniteBuffer())",
     ],
     "Episodes are cut exactly. d3rlpy has no place for final observations (`metadata/episodes/final_observation`): it "

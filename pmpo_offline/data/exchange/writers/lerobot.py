@@ -4,12 +4,12 @@ meta/info.json                                 features, counts, fps, where the 
 meta/stats.json                                least, greatest, mean, deviation and count of each feature
 meta/tasks.parquet                             one task, with index 0
 meta/episodes/chunk-000/file-000.parquet       rows and file of each episode, its statistics; beside LeRobot's columns
-                                               ours: final_observation, return, success, behavior, seed, score, label
+                                               the rest of ours: final_observation, return, success, behavior, …
 data/chunk-000/file-000.parquet                one row a frame, files of some 100 MB cut between episodes
 
 A frame holds what was seen, what was done, and what followed: observation.state, action, next.reward, next.done,
-next.success (the episode's, on its last frame), score (NaN where absent) and label (+1, −1, 0 unlabelled). LeRobot has
-no frame after the last action: what was observed then is the episode's final_observation.
+next.success (the episode's, on its last frame, where it is known), score (NaN where absent) and label (+1, −1,
+0 unlabelled). LeRobot has no frame after the last action: what was observed then is the episode's final_observation.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pmpo_offline.data import Dataset, columns
+from pmpo_offline.data.exchange.exported import knows_success
 from pmpo_offline.data.exchange.writers import Writer
 from pmpo_offline.data.exchange.writers.parquet import BLOCK, write_tables
 from pmpo_offline.runtime import progress
@@ -65,7 +66,7 @@ def _files(end: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
 
 
 def _frames(dataset: Dataset, first: int, end: int, fps: int) -> Iterator[pa.Table]:
-    success = columns.vector(dataset.episodes, "success")
+    success, known = columns.vector(dataset.episodes, "success"), knows_success(dataset.metadata)
     for start in range(first, end, BLOCK):
         steps = dataset.table.slice(start, min(BLOCK, end - start))
         step, episode = columns.vector(steps, "step"), columns.vector(steps, "episode")
@@ -76,7 +77,7 @@ def _frames(dataset: Dataset, first: int, end: int, fps: int) -> Iterator[pa.Tab
                 "action": _vectors(columns.matrix(steps, "action")),
                 "next.reward": columns.vector(steps, "reward"),
                 "next.done": done,
-                "next.success": done & success[episode],
+                **({"next.success": done & success[episode]} if known else {}),
                 "score": columns.vector(steps, "score"),
                 "label": columns.labels(steps).astype(np.int64),
                 "timestamp": (step / fps).astype(np.float32),
@@ -111,7 +112,8 @@ def _episodes(dataset: Dataset, file: NDArray[np.int64], stats: dict[str, dict[s
     episodes = dataset.others["episodes"]
     start, length = columns.vector(episodes, "start"), columns.vector(episodes, "length").astype(np.int64)
     here = np.zeros(len(start), np.int64)
-    ours = ("final_observation", "return", "success", "terminated", "behavior", "seed", "score", "label")
+    if not knows_success(dataset.metadata):
+        episodes = columns.replace(episodes, success=pa.nulls(episodes.num_rows, pa.bool_()))
     content = {
         "episode_index": np.arange(len(start)),
         "tasks": pa.array([[dataset.metadata.task]] * len(start)),
@@ -122,7 +124,7 @@ def _episodes(dataset: Dataset, file: NDArray[np.int64], stats: dict[str, dict[s
         "dataset_to_index": start + length,
         "meta/episodes/chunk_index": here,
         "meta/episodes/file_index": here,
-        **{name: episodes.column(name) for name in ours},
+        **{name: episodes.column(name) for name in episodes.column_names if name not in ("start", "length")},
     }
     for name, kinds in stats.items():
         content |= {f"stats/{name}/{kind}": pa.array(list(values)) for kind, values in kinds.items()}
@@ -175,5 +177,6 @@ LEROBOT = Writer(
     "at the end of an episode `final_observation` in `meta/episodes`. `label` is 1 for accept, -1 for reject and 0 "
     "where unlabelled; an absent `score` is NaN. Times are steps divided by fps.",
     kinds=("transitions",),
+    data_files=lambda dataset: {"default": "data/*/*.parquet", "episodes": "meta/episodes/*/*.parquet"},
     options=("fps",),
 )

@@ -1,13 +1,15 @@
 """To Parquet: plain files for polars, DuckDB and pandas, or a folder for `datasets.load_dataset` and for the hub.
 
-    parquet        transitions.parquet     the columns of `data.schema`, and `next_observation` on every row
-                   episodes.parquet        the columns of `data.schema`; likewise candidates.parquet if there are any
-                   responses.parquet       of texts: all rows of both splits
-    huggingface    README.md               the card; its front matter names the files of each configuration
-                   data/transitions-00000-of-00003.parquet    files of some 256 MB; likewise episodes and candidates
+    parquet        transitions/part-00000.parquet    the columns of `data.schema`, and `next_observation` on every row
+                   episodes/part-00000.parquet       the columns of `data.schema`; likewise candidates if there are any
+                   responses.parquet                 of texts: all rows of both splits
+    huggingface    README.md                         the card; its front matter names the files of each configuration
+                   transitions/train-00000-of-00003.parquet   likewise episodes and candidates
                    data/train-00000-of-00001.parquet          of texts: one file per split, labelled rows or not
 
-For Hugging Face every file's schema carries the features, so that lists keep their lengths.
+A table is a folder of its own, in files of some 256 MB, because Ray, Dask, Spark, DuckDB and pyarrow read a folder as
+one table. For Hugging Face every file's schema carries the features, so that lists keep their lengths. Where nothing
+is known of success, the episodes' column `success` is null.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pmpo_offline.data import Dataset, Kind, columns
+from pmpo_offline.data.exchange.exported import knows_success
 from pmpo_offline.data.exchange.writers import Writer
 from pmpo_offline.runtime import progress
 
@@ -64,50 +67,57 @@ def rows_a_file(dataset: Dataset, file_size: int = _FILE_SIZE) -> int:
     return max(1, file_size // row // BLOCK) * BLOCK
 
 
+def _parts(dataset: Dataset, metadata: Mapping[str, str] | None) -> Iterator[tuple[str, int, int, Iterator[pa.Table]]]:
+    """Yield (table, index, count, blocks) of every file of a dataset of transitions, with this metadata in the schema.
+
+    Of tables other than transitions the schema keeps its own, unless `metadata` is None.
+    """
+    size = rows_a_file(dataset)
+    count = -(-len(dataset) // size)
+    for index in range(count):
+        found = blocks(dataset, index * size, min((index + 1) * size, len(dataset)))
+        yield "transitions", index, count, (block.replace_schema_metadata(metadata) for _, block in found)
+    for name, table in dataset.others.items():
+        if name == "episodes" and not knows_success(dataset.metadata):
+            table = columns.replace(table, success=pa.nulls(table.num_rows, pa.bool_()))
+        yield name, 0, 1, iter([table if metadata else table.replace_schema_metadata(None)])
+
+
 def _write_plain(folder: Path, dataset: Dataset) -> None:
-    texts = dataset.episodes is None
-    main = [dataset.table] if texts else (block for _, block in blocks(dataset))
-    others = {name: [table] for name, table in dataset.others.items()}
-    for name, tables in {"responses" if texts else "transitions": main, **others}.items():
-        write_tables(folder / f"{name}.parquet", (table.replace_schema_metadata(None) for table in tables))
+    if dataset.episodes is None:
+        write_tables(folder / "responses.parquet", [dataset.table.replace_schema_metadata(None)])
+    else:
+        for name, index, _, tables in _parts(dataset, None):
+            write_tables(folder / name / f"part-{index:05d}.parquet", tables)
     progress.report("write rows", len(dataset), len(dataset))
 
 
 def _write_for_hugging_face(folder: Path, dataset: Dataset) -> None:
-    others = splits(dataset.table) if dataset.episodes is None else dataset.others
-    if dataset.episodes is not None:
+    if dataset.episodes is None:
+        for name, table in splits(dataset.table).items():
+            write_tables(folder / f"data/{name}-00000-of-00001.parquet", [table])
+    else:
         features = json.loads(dataset.table.schema.metadata[b"huggingface"])
         described = features["info"]["features"]
         described["next_observation"] = described["observation"]
-        schema = {"huggingface": json.dumps(features)}
-        size = rows_a_file(dataset)
-        count = -(-len(dataset) // size)
-        for index in range(count):
-            found = blocks(dataset, index * size, min((index + 1) * size, len(dataset)))
-            steps = (block.replace_schema_metadata(schema) for _, block in found)
-            write_tables(folder / _name("transitions", index, count), steps)
-    for name, table in others.items():
-        write_tables(folder / _name(name), [table])
+        for name, index, count, tables in _parts(dataset, {"huggingface": json.dumps(features)}):
+            write_tables(folder / name / f"train-{index:05d}-of-{count:05d}.parquet", tables)
     progress.report("write rows", len(dataset), len(dataset))
-
-
-def _name(table: str, index: int = 0, count: int = 1) -> str:
-    return f"data/{table}-{index:05d}-of-{count:05d}.parquet"
 
 
 def _data_files(dataset: Dataset) -> Mapping[str, str]:
     if dataset.episodes is None:
         parts = [f"{{split: {name}, path: data/{name}-*.parquet}}" for name in splits(dataset.table)]
         return {"responses": f"[{', '.join(parts)}]"}
-    return {name: f"data/{name}-*.parquet" for name in ("transitions", *dataset.others)}
+    return {name: f"{name}/*.parquet" for name in ("transitions", *dataset.others)}
 
 
 def _load_plain(dataset: Dataset) -> list[str]:
     if dataset.episodes is None:
         return ['import polars; polars.scan_parquet("responses.parquet")']
     return [
-        'import polars; transitions = polars.scan_parquet("transitions.parquet")',
-        "import duckdb; duckdb.sql(\"select label, avg(reward) from 'transitions.parquet' group by label\")",
+        'import polars; transitions = polars.scan_parquet("transitions")',
+        "import duckdb; duckdb.sql(\"select label, avg(reward) from 'transitions/*.parquet' group by label\")",
     ]
 
 

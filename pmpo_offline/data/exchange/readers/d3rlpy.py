@@ -1,0 +1,118 @@
+"""d3rlpy's ReplayBuffer as its own `dump` writes it (version 2.1), a group of arrays an episode in one .h5 file.
+
+columns, num_episodes, version
+observations_<e> (T, O), actions_<e> (T, A), rewards_<e> (T, 1)     episode e; the observations of several sensors are
+terminated_<e> ()                                                   observations_<e>_<i>, joined in order
+
+d3rlpy has no place for the observation after an episode's last step: after a termination nothing is valued there and
+the last observation takes its place; of an episode that ran out of time the last step is dropped, as d3rlpy itself
+never draws it. Exports of this package have the final observations, and lose nothing.
+"""
+
+from __future__ import annotations
+
+from itertools import count, takewhile
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import JsonValue
+
+from pmpo_offline.data.exchange.exported import Tables, found_in, tables
+from pmpo_offline.data.exchange.readers.episodes import Rows, recorded, report
+from pmpo_offline.data.exchange.readers.flat import Flat, Kind, checked, opened
+from pmpo_offline.data.exchange.readers.source import Candidate, Exported, Reader, Recorded, Source
+from pmpo_offline.runtime import progress
+from pmpo_offline.runtime.errors import UserError
+
+_KINDS: dict[str, Kind] = {"observations": "matrix", "actions": "actions", "rewards": "vector"}
+_LOST = "the last row of an episode that ran out of time: what followed it is not in the file"
+
+
+def _is_d3rlpy(given: Candidate) -> bool:
+    return len(given.files) == 1 and given.path.suffix in (".h5", ".hdf5") and given.has("num_episodes", "columns")
+
+
+def _source(given: Candidate) -> Source:
+    flat = given.flat
+    name = flat.path.stem
+    exported = _exported(flat, name)
+    return Source(
+        format="d3rlpy",
+        name=name,
+        files={flat.path.name: flat.path},
+        read=lambda column=None: _read(flat, name, column),
+        packages=("h5py",),
+        task=exported.metadata.task if exported else None,
+        takes_column=True,
+        exported=exported,
+    )
+
+
+def _exported(flat: Flat, name: str) -> Exported | None:
+    """Return the dataset of this package that the file is an export of."""
+    if (metadata := found_in(flat, flat.path)) is None:
+        return None
+
+    def found() -> Tables:
+        rows = _rows(flat)
+        whole = Rows(**{**vars(rows), "bare": np.zeros(len(rows.reward), np.bool_)})
+        experience = recorded(whole, str(flat.path), name, {}).experience
+        return tables(flat, experience, flat["scores"], flat["labels"])
+
+    return Exported(metadata, found)
+
+
+def _read(flat: Flat, name: str, column: str | None) -> Recorded:
+    rows = _rows(flat)
+    notes: dict[str, JsonValue] = {
+        "rewards": True,
+        "success": False,
+        "final_observation_of_terminated": "the last observation",
+        **report(rows, {_LOST: rows.bare}),
+    }
+    return recorded(rows, str(flat.path), name, notes, flat.feedback(column))
+
+
+def _rows(flat: Flat) -> Rows:
+    parts: dict[str, list[NDArray[Any]]] = {name: [] for name in _KINDS}
+    with opened(flat) as file:
+        episodes = int(file["num_episodes"][()])
+        terminated = np.zeros(episodes, np.bool_)
+        for index in range(episodes):
+            if index % 64 == 0:
+                progress.report("read episodes", index, episodes)
+            for name, found in parts.items():
+                found.append(_part(file, f"{name}_{index}"))
+            terminated[index] = bool(file[f"terminated_{index}"][()])
+    progress.report("read episodes", episodes, episodes)
+    arrays = checked({name: np.concatenate(found) for name, found in parts.items()}, _KINDS, flat.path)
+    last = np.cumsum([len(found) for found in parts["actions"]]) - 1
+    end, terminal = np.zeros((2, len(arrays["rewards"])), np.bool_)
+    end[last], terminal[last] = True, terminated
+    return Rows(
+        arrays["observations"], arrays["actions"], arrays["rewards"], end=end, terminal=terminal, bare=end & ~terminal
+    )
+
+
+def _part(file: h5py.File, name: str) -> NDArray[Any]:
+    """Return an array of an episode; observations of several sensors are joined."""
+    if name in file:
+        values: NDArray[Any] = file[name][()]
+        return values
+    sensors = [file[f"{name}_{place}"][()] for place in takewhile(lambda place: f"{name}_{place}" in file, count())]
+    if not sensors:
+        raise UserError(f"{file.filename} lacks {name}: it is incomplete, write it again")
+    if images := [sensor.shape for sensor in sensors if sensor.ndim != 2]:
+        raise UserError(f"{file.filename}: {name} has a sensor of shape {images[0]}, and images are not supported")
+    return np.concatenate(sensors, axis=1)
+
+
+D3RLPY = Reader(
+    name="d3rlpy",
+    reads="the .h5 that d3rlpy's `ReplayBuffer.dump` writes",
+    recognises=_is_d3rlpy,
+    open=_source,
+    example="cartpole.h5",
+)

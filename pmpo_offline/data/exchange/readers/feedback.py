@@ -1,0 +1,139 @@
+"""Labels and scores that a source brings: in a column of its steps, or in a file that names its episodes.
+
+true, 1, accept, success, positive, …   accepted          numbers of any other kind are scores, which a threshold splits
+false, reject, failure, negative, …     rejected          (`--label column:T`); a column of 1, −1 and 0 holds labels,
+null, NaN, ""                           unlabelled        where 0 is unlabelled; one of 1 and 0 holds labels as well
+
+A column that has one value in each episode labels the episodes, any other one the steps.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from pydantic import JsonValue
+
+from pmpo_offline.data.exchange.forms import feedback as texts
+from pmpo_offline.data.exchange.readers.flat import readable
+from pmpo_offline.runtime.errors import UserError
+
+_ACCEPTS = "accept accepted accepts success successes successful succeeded positive positives good expert"
+_REJECTS = "reject rejected rejects fail failed failure failures negative negatives bad"
+_FOLDERS = {**dict.fromkeys(_ACCEPTS.split(), 1.0), **dict.fromkeys(_REJECTS.split(), -1.0)}
+"""What a word in the name of a folder says of its episodes; fewer than in a column, for `right` may be an arm."""
+WORDS: Mapping[str, float] = {**texts.WORDS, **_FOLDERS, **dict.fromkeys(("", "unlabelled", "unlabeled"), np.nan)}
+"""What a text in a column says of an episode or a step: +1 accept, −1 reject, NaN neither."""
+Values = NDArray[np.float32]
+
+
+def parsed(values: NDArray[Any], where: str) -> tuple[Values, bool]:
+    """Return a column's values (n,), NaN where there is none, and whether they are labels, +1 and −1.
+
+    Raises `UserError` for a value that is neither a number nor one of `WORDS`.
+    """
+    flat = values.reshape(len(values), -1)
+    if flat.shape[1] != 1:
+        raise UserError(f"{where}: expected one value a row, found shape {values.shape}")
+    column = flat[:, 0]
+    if column.dtype.kind == "b":
+        return np.where(column, 1, -1).astype(np.float32), True
+    if column.dtype.kind in "iuf":
+        return _numbers(column.astype(np.float32))
+    texts = ["" if value is None else value.decode() if isinstance(value, bytes) else str(value) for value in column]
+    words = [text.strip().lower() for text in texts]
+    unknown = next((row for row, word in enumerate(words) if word not in WORDS), None)
+    if unknown is None:
+        return np.array([WORDS[word] for word in words], np.float32), True
+    try:
+        return _numbers(np.array([float(word or "nan") for word in words], np.float32))
+    except ValueError:
+        raise UserError(
+            f"{where}: expected a number or a label such as accept, reject, success or failure, found "
+            f"{texts[unknown]!r} in row {unknown}"
+        ) from None
+
+
+def _numbers(values: Values) -> tuple[Values, bool]:
+    kinds = set(np.unique(values[~np.isnan(values)]).tolist())
+    if kinds <= {0.0, 1.0}:
+        return np.where(values == 0, np.float32(-1), values), True
+    if kinds <= {-1.0, 0.0, 1.0}:
+        return np.where(values == 0, np.float32(np.nan), values), True
+    return values, False
+
+
+def feedback_of_steps(
+    column: str, values: NDArray[Any], length: NDArray[np.int64], where: object
+) -> tuple[Values, JsonValue]:
+    """Return the feedback in a column of the steps (N,), one value an episode if that is what it holds, and its note.
+
+    The note says which column it is, whether it is of steps or episodes, and whether its values are labels.
+    """
+    found, are_labels = parsed(values, f"{where}: {column}")
+    start = np.cumsum(length) - length
+    first = np.repeat(found[start], length)
+    by_episode = bool(((found == first) | (np.isnan(found) & np.isnan(first))).all())
+    note: JsonValue = {"column": column, "of": "episode" if by_episode else "step", "labels": are_labels}
+    return found[start] if by_episode else found, note
+
+
+def feedback_of_file(path: Path, numbers: NDArray[np.int64]) -> tuple[Values, JsonValue]:
+    """Return the feedback (E,) in a .csv, .jsonl or .parquet file, and its note.
+
+    A row has the column `episode`, the number of an episode in the source or a name that ends with it (demo_7), and
+    one more column, whatever it is called. `numbers` (E,) are those of the episodes that were read.
+
+    Raises `UserError` for a file that cannot be read, an episode that is not there, and one that is named twice with
+    different values.
+    """
+    readers: dict[str, Callable[[Path], pl.DataFrame]] = {
+        ".csv": pl.read_csv,
+        ".jsonl": pl.read_ndjson,
+        ".parquet": pl.read_parquet,
+    }
+    if not path.is_file() or path.suffix not in readers:
+        raise UserError(f"--labels {path}: expected a file that ends in {', '.join(readers)}")
+    with readable(path):
+        table = readers[path.suffix](path)
+    others = [name for name in table.columns if name != "episode"]
+    if "episode" not in table.columns or len(others) != 1:
+        raise UserError(
+            f"--labels {path}: expected a column episode and one of labels or scores, found {', '.join(table.columns)}"
+        )
+    named = [_number(name, path) for name in table["episode"].to_list()]
+    values, are_labels = parsed(table[others[0]].to_numpy(), f"--labels {path}: {others[0]}")
+    found: dict[int, float] = {}
+    for number, value in zip(named, values.tolist(), strict=True):
+        if number in found and not np.array_equal(found[number], value, equal_nan=True):
+            raise UserError(f"--labels {path}: episode {number} has two values, {found[number]:g} and {value:g}")
+        found[number] = value
+    if absent := sorted(set(found) - set(numbers.tolist())):
+        raise UserError(
+            f"--labels {path}: episode {absent[0]} is not in the source, which has {len(numbers)} episodes, "
+            f"{numbers[0]} to {numbers[-1]}"
+        )
+    note: JsonValue = {"column": f"{path.name}: {others[0]}", "of": "episode", "labels": are_labels}
+    return np.array([found.get(number, np.nan) for number in numbers.tolist()], np.float32), note
+
+
+def _number(name: Any, path: Path) -> int:
+    """Return the number at the end of an episode's name; `UserError` if there is none."""
+    if not (digits := re.search(r"\d+$", str(name).strip())):
+        raise UserError(f"--labels {path}: expected an episode's number or a name that ends with it, found {name!r}")
+    return int(digits[0])
+
+
+def meaning_of(folder: str) -> float | None:
+    """Return +1 or −1 for a folder's name such as accepts, failure-data or Success_v2; None if it says neither or both.
+
+    The words of the name are looked up one by one.
+    """
+    words: Sequence[str] = re.split(r"[^a-z]+", folder.lower())
+    found = {_FOLDERS[word] for word in words if word in _FOLDERS}
+    return found.pop() if len(found) == 1 else None

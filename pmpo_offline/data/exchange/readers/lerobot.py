@@ -1,0 +1,298 @@
+"""LeRobot's data sets, versions 2.0 to 3.0: a folder with meta/info.json and frames in data/**.parquet.
+
+observation.state and other numbers under observation.   joined in the order of info.json; or `state`
+action (or `actions`), episode_index, frame_index
+next.reward (or `reward`), next.done, next.success       where given
+meta/tasks, meta/episodes (.jsonl, or .parquet in 3.0)   the task is the behaviour where there are several
+
+A frame has no successor of its own: it is the next frame of the episode. What followed the last frame is in the data
+only where `next.done` is true in the last two frames, as lerobot-eval writes them: the last one is the final
+observation, and its action repeats the one before. Of all other episodes the last frame is dropped, but for those that
+ended there by success (`next.success`, or `next.done` if there is no column of success), where nothing is valued after
+it. Images and videos are left out; where their files are is noted.
+
+Labels may be in any column of the frames or the episodes (`--score adv_ind`, RECAP's indicator of the advantage, or
+`reward_label`); success is `next.success` in any frame.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import JsonValue
+
+from pmpo_offline.data import Experience, columns
+from pmpo_offline.data.exchange.exported import Tables, metadata_of
+from pmpo_offline.data.exchange.origin import unchanged
+from pmpo_offline.data.exchange.readers.episodes import Rows, recorded, report
+from pmpo_offline.data.exchange.readers.flat import LABELS, Kind, checked, readable
+from pmpo_offline.data.exchange.readers.source import Candidate, Exported, Reader, Recorded, Source
+from pmpo_offline.data.opening import open_parquet
+from pmpo_offline.data.schema import episodes_schema
+from pmpo_offline.runtime import progress
+from pmpo_offline.runtime.errors import UserError, unknown
+
+_INFO = "meta/info.json"
+_LOST = "the last frame of an episode: what followed it is not in the data"
+_ACTIONS, _REWARDS, _STATES = ("action", "actions"), ("next.reward", "reward"), ("state", "states")
+_OURS = {"index", "task_index", "timestamp", "episode_index", "frame_index"}
+Features = Mapping[str, Mapping[str, Any]]
+
+
+def _is_lerobot(given: Candidate) -> bool:
+    return (given.path / _INFO).is_file()
+
+
+def _source(given: Candidate) -> Source:
+    folder = given.path
+    info = _info(folder)
+    exported = _exported(folder)
+    name = exported.metadata.id if exported else folder.absolute().name
+    files = sorted([*folder.glob("data/**/*.parquet"), *(path for path in folder.glob("meta/**/*") if path.is_file())])
+    return Source(
+        format="lerobot",
+        name=name,
+        files={path.relative_to(folder).as_posix(): path for path in files},
+        read=lambda column=None: _read(folder, info, column),
+        packages=("pyarrow", "polars"),
+        task=exported.metadata.task if exported else None,
+        takes_column=True,
+        exported=exported,
+    )
+
+
+def _info(folder: Path) -> dict[str, Any]:
+    try:
+        info = json.loads((folder / _INFO).read_bytes())
+        version = str(info["codebase_version"])
+        if not isinstance(info["features"], dict):
+            raise ValueError("features is no object")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder / _INFO} cannot be read: {error}; get the data set again") from None
+    if version.partition(".")[0] not in ("v2", "v3"):
+        raise UserError(
+            f"{folder} is of LeRobot's version {version}: convert it to v2.1 or v3.0 with lerobot's scripts"
+        )
+    return dict(info)
+
+
+def _exported(folder: Path) -> Exported | None:
+    """Return the dataset of this package whose unchanged export is in `folder`."""
+    if (content := unchanged(folder)) is None:
+        return None
+    return Exported(metadata_of(content, folder), lambda: _tables(folder))
+
+
+def _tables(folder: Path) -> Tables:
+    """Return the tables of an export of this package; the episodes have what frames have no place for."""
+    names = ["observation.state", "action", "next.reward", "score", "label"]
+    frames, episodes = _frames(folder, names), _episodes(folder)
+    observation = _numbers(frames, "observation.state")
+    schema = episodes_schema(observation.shape[1])
+    stored = {name: episodes[name].to_arrow() for name in schema.names if name in episodes.columns}
+    if episodes["success"].null_count():  # nothing is known of it
+        stored["success"] = pa.array(np.zeros(len(episodes), np.bool_))
+    stored |= {"start": episodes["dataset_from_index"].to_arrow(), "length": episodes["length"].to_arrow()}
+    table = pa.table({name: stored[name].cast(schema.field(name).type) for name in schema.names}, schema=schema)
+    length = columns.vector(table, "length").astype(np.int64)
+    experience = Experience(
+        observation=observation,
+        action=_numbers(frames, "action"),
+        reward=frames["next.reward"].to_numpy(),
+        length=length,
+        success=columns.vector(table, "success"),
+        terminated=columns.vector(table, "terminated"),
+        seed=columns.vector(table, "seed"),
+        final_observation=columns.matrix(table, "final_observation"),
+        behavior=np.array(table["behavior"].to_pylist()),
+    )
+    steps, _ = experience.tables()
+    steps = columns.replace(steps, score=frames["score"].to_numpy(), label=frames["label"].to_numpy())
+    return {"transitions": steps, "episodes": table}
+
+
+def _frames(folder: Path, names: list[str]) -> pl.DataFrame:
+    """Return these columns of all frames, by episode and frame."""
+    found, paths = [], sorted(folder.glob("data/**/*.parquet"))
+    if not paths:
+        raise UserError(f"{folder} holds no frames in data/: get the data set again")
+    for index, path in enumerate(paths):
+        if index % 64 == 0:
+            progress.report("read files", index, len(paths))
+        with readable(path), open_parquet(path) as file:
+            table = file.read(columns=[*names, "episode_index", "frame_index"])
+        if missing := [name for name in names if name not in table.column_names]:
+            raise UserError(f"{path} lacks {', '.join(missing)}, which meta/info.json names")
+        found.append(pl.DataFrame(pl.from_arrow(table)))
+    progress.report("read files", len(paths), len(paths))
+    with readable(folder):
+        return pl.concat(found).sort("episode_index", "frame_index")
+
+
+def _episodes(folder: Path) -> pl.DataFrame:
+    """Return meta/episodes, a row an episode, without statistics."""
+    lines, tables = folder / "meta/episodes.jsonl", sorted(folder.glob("meta/episodes/**/*.parquet"))
+    if not tables and not lines.is_file():
+        raise UserError(f"{folder} lacks meta/episodes: get the data set again")
+    if not tables:
+        with readable(lines):
+            return pl.read_ndjson(lines).sort("episode_index")
+    found = []
+    for path in tables:
+        with readable(path), open_parquet(path) as file:
+            wanted = [name for name in file.schema_arrow.names if not name.startswith("stats/")]
+            found.append(pl.DataFrame(pl.from_arrow(file.read(columns=wanted))))
+    return pl.concat(found, how="vertical_relaxed").sort("episode_index")
+
+
+def _numbers(frames: pl.DataFrame, name: str) -> NDArray[Any]:
+    """Return a column of lists or numbers as (M, n)."""
+    column = frames[name]
+    if isinstance(column.dtype, pl.List):
+        lengths = column.list.len().unique().to_list()
+        if len(lengths) != 1:
+            raise UserError(f"the lists of {name} are of unequal lengths: {', '.join(map(str, sorted(lengths)))}")
+        column = column.list.to_array(lengths[0])
+    values: NDArray[Any] = column.to_numpy()
+    return values.reshape(len(values), -1)
+
+
+def _read(folder: Path, info: dict[str, Any], column: str | None) -> Recorded:
+    features: Features = info["features"]
+    observed = _observations(features, folder)
+    action, reward = (next((name for name in names if name in features), None) for names in (_ACTIONS, _REWARDS))
+    if action is None:
+        raise UserError(f"{folder} lacks action: it has {', '.join(features)}")
+    ends = [name for name in ("next.done", "next.success") if name in features]
+    column = column or next((name for name in LABELS if name in features), None)
+    of_frame = [column] if column and column in features else []
+    frames = _frames(
+        folder, list(dict.fromkeys([*observed, action, *([reward] if reward else []), *ends, "task_index", *of_frame]))
+    )
+    number = frames["episode_index"].to_numpy()
+    end = np.append(number[1:] != number[:-1], True)
+    done, solved = (_flags(frames, name) for name in ("next.done", "next.success"))
+    rows, notes = _rows(
+        frames, {"observed": observed, "action": [action], "reward": [reward] if reward else []}, end, folder
+    )
+    padded = end & done & np.append(False, done[:-1]) & np.append(False, ~end[:-1])
+    early = done & ~end & ~np.append(padded[1:], False)
+    if early.any():
+        at = int(early.argmax())
+        raise UserError(
+            f"{folder}: next.done is true in frame {int(frames['frame_index'][at])} of episode {int(number[at])}, "
+            "which goes on after it: cut the episode there and import again"
+        )
+    ended = solved if "next.success" in ends else done
+    at_last_step = np.where(padded, np.append(False, ended[:-1]), ended)
+    rows = replace(
+        rows,
+        terminal=at_last_step,
+        bare=end & (padded | ~at_last_step),
+        success=solved & ~padded if "next.success" in ends else None,
+    )
+    notes |= {"success": "next.success" in ends, "fps": info.get("fps"), **report(rows, {_LOST: rows.bare & ~padded})}
+    feedback = None if column is None else (column, _feedback(folder, frames, column))
+    read = recorded(rows, str(folder), folder.absolute().name, notes, feedback)
+    return _described(read, folder, number[end], frames["task_index"].to_numpy()[end])
+
+
+def _observations(features: Features, folder: Path) -> list[str]:
+    """Return the features that are numbers of an observation, in order; `UserError` if there are only images."""
+    names = [name for name, feature in features.items() if not _is_image(feature) and feature.get("dtype") != "string"]
+    found = [name for name in names if name.startswith("observation")] or [name for name in _STATES if name in names]
+    if not found:
+        held = (
+            "images only" if any(map(_is_image, features.values())) else f"no observation among {', '.join(features)}"
+        )
+        raise UserError(f"{folder} has {held}: learners here read vectors of numbers, add observation.state")
+    return found
+
+
+def _is_image(feature: Mapping[str, Any]) -> bool:
+    return feature.get("dtype") in ("image", "video")
+
+
+def _flags(frames: pl.DataFrame, name: str) -> NDArray[np.bool_]:
+    if name not in frames.columns:
+        return np.zeros(len(frames), np.bool_)
+    return np.asarray(_numbers(frames, name)[:, 0] != 0)
+
+
+def _rows(
+    frames: pl.DataFrame, names: Mapping[str, list[str]], end: NDArray[np.bool_], folder: Path
+) -> tuple[Rows, dict[str, JsonValue]]:
+    """Return the frames as rows without their ends, and notes of what they hold."""
+    parts = {name: _numbers(frames, name) for name in names["observed"]}
+    kinds: dict[str, Kind] = {"observation": "matrix", "action": "actions", "reward": "vector"}
+    arrays = {
+        "observation": np.concatenate(list(parts.values()), axis=1),
+        "action": _numbers(frames, names["action"][0]),
+        "reward": _numbers(frames, names["reward"][0]) if names["reward"] else np.zeros(len(frames)),
+    }
+    found = checked(arrays, kinds, folder)
+    nothing = np.zeros(len(end), np.bool_)
+    rows = Rows(found["observation"], found["action"], found["reward"], end=end, terminal=nothing, bare=nothing)
+    widths: dict[str, JsonValue] = {name: values.shape[1] for name, values in parts.items()}
+    return rows, {"rewards": bool(names["reward"]), "observation_parts": widths}
+
+
+def _feedback(folder: Path, frames: pl.DataFrame, column: str) -> NDArray[Any]:
+    """Return the values (M,) of a column of the frames, or of the episodes."""
+    if column in frames.columns:
+        values = frames[column]
+        return _numbers(frames, column) if isinstance(values.dtype, pl.List | pl.Array) else values.to_numpy()
+    episodes = _episodes(folder)
+    if column not in episodes.columns:
+        raise unknown("column", column, {*frames.columns, *episodes.columns} - _OURS)
+    place = np.searchsorted(episodes["episode_index"].to_numpy(), frames["episode_index"].to_numpy())
+    return episodes[column].to_numpy()[place]
+
+
+def _described(read: Recorded, folder: Path, numbers: NDArray[np.int64], tasks: NDArray[np.int64]) -> Recorded:
+    """Return the episodes with their numbers, the notes on images, and the tasks as behaviours if there are several."""
+    kept = np.arange(len(numbers)) if read.numbers is None else read.numbers
+    info = _info(folder)
+    notes, experience = dict(read.notes), read.experience
+    if images := [name for name, feature in info["features"].items() if _is_image(feature)]:
+        paths = {"video": info.get("video_path"), "image": "images/{image_key}/episode-{episode_index:06d}"}
+        notes["images"] = {name: paths[info["features"][name]["dtype"]] for name in images}
+    if named := _tasks(folder):
+        counts = {text: int((tasks[kept] == index).sum()) for index, text in named.items()}
+        notes["tasks"] = {text: count for text, count in counts.items() if count}
+        if len(set(tasks[kept].tolist())) > 1:
+            behavior = np.array([named.get(index, str(index)) for index in tasks[kept].tolist()])
+            experience = replace(experience, behavior=behavior)
+    return replace(read, experience=experience, notes=notes, numbers=numbers[kept])
+
+
+def _tasks(folder: Path) -> dict[int, str]:
+    """Return the tasks by their index; pandas stores the text as the index of the table."""
+    lines, table = folder / "meta/tasks.jsonl", folder / "meta/tasks.parquet"
+    if lines.is_file():
+        with readable(lines):
+            found = pl.read_ndjson(lines)
+    elif table.is_file():
+        with readable(table), open_parquet(table) as file:
+            found = pl.DataFrame(pl.from_arrow(file.read()))
+    else:
+        return {}
+    text = next((name for name in found.columns if name != "task_index"), None)
+    return dict(zip(found["task_index"].to_list(), map(str, found[text].to_list()), strict=True)) if text else {}
+
+
+LEROBOT = Reader(
+    name="lerobot",
+    reads="LeRobot's folder, v2 and v3 (states and actions; --score COLUMN: labels such as adv_ind)",
+    recognises=_is_lerobot,
+    open=_source,
+    example="so101_pick_place --score adv_ind",
+)

@@ -1,0 +1,243 @@
+"""robomimic's HDF5: `data/demo_<i>` for every episode, `mask/<name>` for groups of them (its docs, v0.1 to v0.5).
+
+data/demo_<i>/  obs/<name> (T, n)       joined in alphabetical order; images (T, h, w, c) are left out
+                next_obs/<name> (T, n)  the last row is the final observation; without it the last step of an episode is
+                                        dropped, but for one with a reward in its last step, which is taken as ended
+                actions (T, A), rewards, dones (T,)
+mask/<name>     names of episodes: those with a name such as better or okay_2 are the behaviours; train, valid and
+                20_percent are no behaviours. Any mask may be the feedback (`--score mask/good`): its episodes are
+                accepted, the others rejected
+
+Rewards of robosuite's tasks are 1 where the task is solved: an episode with such a step is a success, unless env_args
+say that rewards are shaped (`reward_shaping`), which leaves success unknown unless all rewards are 0 and 1. `dones`
+marks the end of a recording as well as success (`done_mode`), so that an episode is terminated where its last step is
+done and, if success is known, solved. MG (machine-generated) and Can-Paired have this layout.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import JsonValue
+
+from pmpo_offline.data.exchange.exported import Tables, found_in, tables
+from pmpo_offline.data.exchange.readers.episodes import Rows, recorded, report
+from pmpo_offline.data.exchange.readers.flat import LABELS, Flat, Kind, checked, opened
+from pmpo_offline.data.exchange.readers.source import Candidate, Environment, Exported, Reader, Recorded, Source
+from pmpo_offline.runtime import progress
+from pmpo_offline.runtime.errors import UserError, unknown
+
+_DEMO = re.compile(r"data/demo_(\d+)/actions")
+_MASK = "mask/"
+_SPLITS = re.compile(r"(train|valid|test)|.*_(train|valid|test)|\d+_percent(_.*)?")
+"""Masks that are no behaviours."""
+_KINDS: dict[str, Kind] = {"actions": "actions", "rewards": "vector", "dones": "vector"}
+_LOST = "the last row of an episode without next_obs: what followed it is not in the file"
+
+
+def _is_robomimic(given: Candidate) -> bool:
+    if len(given.files) != 1 or given.path.suffix not in (".hdf5", ".h5"):
+        return False
+    return any(_DEMO.fullmatch(name) for name in given.flat.names)
+
+
+def _source(given: Candidate) -> Source:
+    flat = given.flat
+    name = flat.path.stem
+    exported = _exported(flat, name)
+    environment = None if exported else _environment(flat)
+    return Source(
+        format="robomimic",
+        name=name,
+        files={flat.path.name: flat.path},
+        read=lambda column=None: _read(flat, name, column),
+        packages=("h5py",),
+        task=exported.metadata.task if exported else None,
+        environment=Environment(f"robosuite/{environment['env_name']}") if environment else None,
+        takes_column=True,
+        exported=exported,
+    )
+
+
+def _exported(flat: Flat, name: str) -> Exported | None:
+    """Return the dataset of this package that the file is an export of."""
+    if (metadata := found_in(flat, flat.path)) is None:
+        return None
+
+    def found() -> Tables:
+        demos = _demos(flat, ("scores", "labels"))
+        experience = recorded(demos.rows(success=None), str(flat.path), name, {}).experience
+        return tables(flat, experience, demos.arrays["scores"], demos.arrays["labels"])
+
+    return Exported(metadata, found)
+
+
+def _environment(flat: Flat) -> Mapping[str, Any] | None:
+    """Return env_args, the environment that the episodes were recorded in; None where the file does not say."""
+    with opened(flat) as file:
+        try:
+            said = json.loads(file["data"].attrs["env_args"])
+        except (KeyError, ValueError, TypeError):
+            return None
+    return said if isinstance(said, dict) and said.get("env_name") else None
+
+
+@dataclass(frozen=True)
+class _Demos:
+    """Every episode's arrays, joined."""
+
+    arrays: dict[str, NDArray[Any]]
+    """obs, and the final observations in next_obs (E, O) if any; actions, rewards, dones, and what was asked."""
+    length: NDArray[np.int64]
+    numbers: NDArray[np.int64]
+    """(E,) those in the names of the episodes."""
+    parts: dict[str, int]
+    """Width of each observation, in the order in which they are joined."""
+    images: list[str]
+
+    @property
+    def last(self) -> NDArray[np.int64]:
+        """The last row of each episode."""
+        return np.cumsum(self.length) - 1
+
+    def rows(self, success: NDArray[np.bool_] | None) -> Rows:
+        """Return the rows, given at which ones (M,) the task was solved, None if that is unknown."""
+        end = np.zeros(len(self.arrays["rewards"]), np.bool_)
+        end[self.last] = True
+        solved = end
+        if success is not None:
+            start = self.last + 1 - self.length
+            solved = np.repeat(np.logical_or.reduceat(success, start), self.length)
+        terminal = end & (self.arrays["dones"] != 0) & solved
+        following = self.arrays.get("next_obs")
+        whole = None
+        if following is not None:
+            whole = np.zeros_like(self.arrays["obs"])
+            whole[self.last] = following
+        bare = end & ~terminal if following is None else np.zeros(len(end), np.bool_)
+        return Rows(
+            self.arrays["obs"],
+            self.arrays["actions"],
+            self.arrays["rewards"],
+            end=end,
+            terminal=terminal,
+            bare=bare,
+            following=whole,
+            success=success,
+        )
+
+
+def _demos(flat: Flat, more: tuple[str, ...] = ()) -> _Demos:
+    """Read all episodes in the order of their numbers, with `more` arrays of a value a step."""
+    numbers = sorted(int(found[1]) for name in flat.names if (found := _DEMO.fullmatch(name)))
+    first = f"data/demo_{numbers[0]}"
+    names = sorted(name.removeprefix(f"{first}/obs/") for name in flat.names if name.startswith(f"{first}/obs/"))
+    if not names:
+        raise UserError(
+            f"{flat.path} holds no observations: extract them from the states with robomimic's "
+            "dataset_states_to_obs.py, and import what it writes"
+        )
+    parts: dict[str, list[NDArray[Any]]] = {name: [] for name in ("obs", "next_obs", *_KINDS, *more)}
+    with opened(flat) as file:
+        shapes = {name: file[f"{first}/obs/{name}"].shape for name in names}
+        widths = {name: int(np.prod(shape[1:])) for name, shape in shapes.items() if len(shape) <= 2}
+        if not widths:
+            raise UserError(f"{flat.path} holds images only: learners here read vectors of numbers")
+        has_next = f"{first}/next_obs/{next(iter(widths))}" in flat.names
+        for index, number in enumerate(numbers):
+            if index % 64 == 0:
+                progress.report("read episodes", index, len(numbers))
+            demo = file[f"data/demo_{number}"]
+            for name, values in parts.items():
+                if name == "obs" or (name == "next_obs" and has_next):
+                    values.append(_joined(demo, name, widths, slice(None) if name == "obs" else slice(-1, None)))
+                elif name in demo and name != "next_obs":
+                    values.append(demo[name][()])
+                elif name in ("rewards", "dones"):
+                    raise UserError(
+                        f"{flat.path}: demo_{number} lacks {name}: write them with robomimic's dataset_states_to_obs.py"
+                    )
+                elif name != "next_obs":
+                    raise unknown("column", name, [*demo, *(key for key in flat.names if key.startswith(_MASK))])
+    progress.report("read episodes", len(numbers), len(numbers))
+    joined = {name: np.concatenate(values) for name, values in parts.items() if values}
+    matrices: dict[str, Kind] = {name: "matrix" for name in ("obs", "next_obs") if name in joined}
+    joined |= checked(joined, {**matrices, **_KINDS}, flat.path)
+    length = np.array([len(values) for values in parts["actions"]])
+    for name in ("obs", "rewards", "dones", *more):
+        if (wrong := np.array([len(values) for values in parts[name]]) != length).any():
+            number = numbers[int(wrong.argmax())]
+            raise UserError(f"{flat.path}: demo_{number} has other numbers of {name} and actions")
+    images = [name for name in names if name not in widths]
+    return _Demos(joined, length, np.array(numbers), widths, images)
+
+
+def _joined(demo: h5py.Group, name: str, widths: Mapping[str, int], rows: slice) -> NDArray[Any]:
+    found = [np.asarray(demo[name][part][rows]) for part in widths]
+    return np.concatenate([part.reshape(len(part), -1) for part in found], axis=1)
+
+
+def _read(flat: Flat, name: str, column: str | None) -> Recorded:
+    step_labels = next((label for label in LABELS if any(each.endswith(f"/{label}") for each in flat.names)), None)
+    wanted = step_labels if column is None else column
+    by_mask = bool(wanted) and str(wanted).startswith(_MASK)
+    demos = _demos(flat, (wanted,) if wanted and not by_mask else ())
+    rewards = demos.arrays["rewards"]
+    shaped = (_environment(flat) or {}).get("env_kwargs", {}).get("reward_shaping")
+    is_sign = bool(np.isin(rewards, (0, 1)).all())
+    known = is_sign and (shaped is False or bool(rewards.any()))
+    rows = demos.rows(rewards == 1 if known else None)
+    members = dict(_masks(flat, demos.numbers))
+    feedback = None
+    if by_mask:
+        if wanted not in members:
+            raise unknown("mask", str(wanted), members)
+        feedback = (str(wanted), np.repeat(members[str(wanted)], demos.length))
+    elif wanted:
+        feedback = (wanted, demos.arrays[wanted])
+    notes: dict[str, JsonValue] = {
+        "rewards": True,
+        "success": known,
+        "observation_parts": dict(demos.parts),
+        "masks": {mask: int(inside.sum()) for mask, inside in members.items()},
+        **({"images": {image: f"data/demo_*/obs/{image}" for image in demos.images}} if demos.images else {}),
+        **report(rows, {_LOST: rows.bare}),
+    }
+    read = recorded(rows, str(flat.path), name, notes, feedback)
+    kept = np.arange(len(demos.numbers)) if read.numbers is None else read.numbers
+    return _with_behaviors(read, members, kept, demos.numbers)
+
+
+def _masks(flat: Flat, numbers: NDArray[np.int64]) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    """Yield (mask/<name>, (E,) Booleans) of every mask."""
+    for mask in sorted(name for name in flat.names if name.startswith(_MASK)):
+        named = [demo.decode() if isinstance(demo, bytes) else str(demo) for demo in flat[mask].tolist()]
+        yield mask, np.isin(numbers, [int(demo.rpartition("_")[2]) for demo in named])
+
+
+def _with_behaviors(
+    read: Recorded, members: Mapping[str, NDArray[np.bool_]], kept: NDArray[np.int64], numbers: NDArray[np.int64]
+) -> Recorded:
+    """Return the episodes with the masks that each is in as its behaviour, and the number in its name."""
+    behaviors = {mask.removeprefix(_MASK): inside for mask, inside in members.items()}
+    behaviors = {mask: inside for mask, inside in behaviors.items() if not _SPLITS.fullmatch(mask)}
+    usual = read.experience.behavior
+    named = ["+".join(mask for mask, inside in behaviors.items() if inside[index]) for index in kept.tolist()]
+    behavior = np.array([name or str(usual[place]) for place, name in enumerate(named)])
+    return replace(read, experience=replace(read.experience, behavior=behavior), numbers=numbers[kept])
+
+
+ROBOMIMIC = Reader(
+    name="robomimic",
+    reads="robomimic's .hdf5 (data/demo_0/obs, actions, rewards, dones; masks are behaviours)",
+    recognises=_is_robomimic,
+    open=_source,
+    example="low_dim_v15.hdf5",
+)

@@ -1,0 +1,387 @@
+"""LeRobot, robomimic and d3rlpy: every value at its step, what ends an episode, success, behaviours and labels."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from helpers.aligned import experience
+from helpers.foreign import as_d4rl, assert_same, found, hdf5, minari_set, read
+from helpers.robots import d3rlpy, frames_of, lerobot, robomimic
+
+from pmpo_offline import data
+from pmpo_offline.build.read import import_dataset
+from pmpo_offline.data import columns
+from pmpo_offline.data.exchange.forms import is_text
+from pmpo_offline.runtime.errors import UserError
+
+LENGTHS = [3, 1, 4, 2]
+VERSIONS = ["v2.1", "v3.0"]
+both = pytest.mark.parametrize("version", VERSIONS)
+pytestmark = pytest.mark.filterwarnings("ignore:.*actions reach", "ignore:dropped", "ignore:left out")
+
+
+def last_rows(lengths: list[int] = LENGTHS) -> np.ndarray:
+    return np.cumsum(lengths) - 1
+
+
+def at_last(flags: list[bool]) -> np.ndarray:
+    """Steps (N,), true in the last one of the episodes with a flag."""
+    steps = np.zeros(sum(LENGTHS), bool)
+    steps[last_rows()] = flags
+    return steps
+
+
+def refusal(path: Path, column: str | None = None) -> str:
+    with pytest.raises(UserError) as caught:
+        found(path).read(*([column] if column else []))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def accepted(dataset: data.Dataset) -> list[int]:
+    return columns.labels(dataset.episodes).tolist()
+
+
+# LeRobot
+
+
+@both
+def test_lerobot_as_its_own_evaluation_writes_it(tmp_path: Path, version: str) -> None:
+    """The last frame holds the final observation and repeats the rest; an episode is over by success or by time."""
+    written = experience(LENGTHS)
+    solved = at_last([True, False, False, True])
+    frames = frames_of(written, {"next.done": at_last([True] * 4), "next.success": solved}, padded=True)
+    recorded = read(lerobot(tmp_path / "set", frames, version))
+    assert_same(recorded.experience, written)
+    assert recorded.experience.success.tolist() == [True, False, False, True]
+    assert recorded.notes["success"] is True
+    assert "report" not in recorded.notes
+
+
+@both
+def test_lerobot_recordings_have_no_final_observation(tmp_path: Path, version: str) -> None:
+    """Of an episode that was not solved the last frame is a state; of a solved one nothing is valued after it."""
+    written = experience(LENGTHS)
+    solved = at_last([True, False, False, True])
+    path = lerobot(tmp_path / "set", frames_of(written, {"next.success": solved}), version)
+    recorded = read(path)
+    got, keep = recorded.experience, np.delete(np.arange(10), [3, 7])
+    for name in ("observation", "action", "reward"):
+        assert np.array_equal(getattr(got, name), getattr(written, name)[keep]), name
+    assert got.length.tolist() == [3, 3, 2]
+    assert got.terminated.tolist() == [True, False, True]
+    assert np.array_equal(got.final_observation, written.observation[[2, 7, 9]])
+    assert recorded.numbers is not None
+    assert recorded.numbers.tolist() == [0, 2, 3]
+    report = recorded.notes["report"]
+    assert isinstance(report, dict)
+    assert report["dropped"] == {"the last frame of an episode: what followed it is not in the data": 2}
+
+
+def test_lerobot_without_marks(tmp_path: Path) -> None:
+    written = experience(LENGTHS)
+    frames = frames_of(written)
+    del frames["next.reward"]
+    recorded = read(lerobot(tmp_path / "set", frames))
+    assert recorded.experience.length.tolist() == [2, 3, 1]
+    assert not recorded.experience.terminated.any()
+    assert (recorded.notes["rewards"], recorded.notes["success"]) == (False, False)
+    done = read(lerobot(tmp_path / "done", frames_of(written, {"next.done": at_last([True, True, False, True])})))
+    assert done.experience.length.tolist() == [3, 1, 3, 2]
+    assert done.experience.terminated.tolist() == [True, True, False, True]
+
+
+def test_lerobot_names_what_it_leaves_out_and_the_order_of_the_rest(tmp_path: Path) -> None:
+    written = experience(LENGTHS)
+    frames = frames_of(written, {"observation.environment_state": written.observation[:, :1] * 2})
+    frames["task_index"] = np.array([0, 0, 0, 1, 1, 1, 1, 1, 1, 1])
+    recorded = read(lerobot(tmp_path / "set", frames, tasks=("stack", "push")))
+    assert recorded.notes["observation_parts"] == {"observation.state": 3, "observation.environment_state": 1}
+    assert recorded.experience.observation.shape[1] == 4
+    assert recorded.notes["images"] == {
+        "observation.images.top": "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
+    }
+    assert recorded.notes["tasks"] == {"stack": 1, "push": 2}
+    assert recorded.experience.behavior.tolist() == ["stack", "push", "push"]
+    assert recorded.notes["fps"] == 20
+
+
+@both
+def test_lerobot_labels_of_recap(tmp_path: Path, version: str) -> None:
+    """Flat names, and labels a frame: positive and negative."""
+    written = experience(LENGTHS)
+    words = np.array(["positive", "negative"] * 5)
+    frames = frames_of(written, {"adv_ind": words, "reward_label": np.linspace(-1, 0, 10)})
+    renamed = {"observation.state": "state", "action": "actions", "next.reward": "reward"}
+    path = lerobot(tmp_path / "set", {renamed.get(name, name): each for name, each in frames.items()}, version)
+    dataset = import_dataset(path, home=tmp_path / "home")
+    kept = np.delete(np.arange(10), last_rows())
+    assert columns.labels(dataset.table).tolist() == [1 if words[row] == "positive" else -1 for row in kept]
+    said = dataset.metadata
+    assert (str(said.label), said.unit, said.score.settings) == ("column:sign", "step", {"column": "adv_ind"})
+    scored = import_dataset(path, score="reward_label", label="column:-0.5", home=tmp_path / "home")
+    assert columns.labels(scored.table).tolist() == [1 if row > 4 else -1 for row in kept]
+    assert scored.metadata.id == "lerobot/set-0e0ef2fb-v0" or scored.metadata.id.startswith("lerobot/set-")
+
+
+@both
+def test_lerobot_labels_of_episodes(tmp_path: Path, version: str) -> None:
+    path = lerobot(tmp_path / "set", frames_of(experience(LENGTHS)), version, verdict=["good", "good", "bad", None])
+    dataset = import_dataset(path, score="verdict", home=tmp_path / "home")
+    assert (accepted(dataset), dataset.metadata.unit) == ([1, -1, 0], "episode")
+    assert "unknown column 'verdikt': did you mean verdict" in refusal(path, "verdikt")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"next.done": np.arange(10) == 4}, "next.done is true in frame 0 of episode 2, which goes on after it"),
+        ({"action": np.arange(10)}, "action is of whole numbers (int64)"),
+        ({"observation.state": np.full((10, 3), np.nan)}, "observation holds NaN or infinite values, first in row 0"),
+    ],
+    ids=str,
+)
+def test_lerobot_data_that_cannot_be_read(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    assert message in refusal(lerobot(tmp_path / "set", frames_of(experience(LENGTHS)) | change))
+
+
+def test_lerobot_folders_that_cannot_be_read(tmp_path: Path) -> None:
+    path = lerobot(tmp_path / "set", frames_of(experience(LENGTHS)))
+    info = json.loads((path / "meta/info.json").read_text())
+
+    def with_info(**changes: Any) -> str:
+        (path / "meta/info.json").write_text(json.dumps({**info, **changes}))
+        return refusal(path)
+
+    assert "is of LeRobot's version v1.6: convert it" in with_info(codebase_version="v1.6")
+    without = {name: each for name, each in info["features"].items() if not name.startswith("observation.s")}
+    assert "has images only: learners here read vectors of numbers" in with_info(features=without)
+    (file, *_) = path.glob("data/*/*.parquet")
+    (path / "meta/info.json").write_text(json.dumps(info))
+    file.write_bytes(file.read_bytes()[:100])
+    assert "cannot be read, it is damaged" in refusal(path)
+    (path / "meta/info.json").write_text("{")
+    assert "info.json cannot be read" in refusal(path)
+
+
+# robomimic
+
+
+def sparse(lengths: list[int] = LENGTHS) -> data.Experience:
+    """Rewards of 1 in the last step of the first and the last episode, which end there."""
+    written = experience(lengths)
+    reward = np.zeros(len(written.reward), np.float32)
+    solved = np.arange(len(lengths)) % 3 == 0
+    reward[np.cumsum(lengths) - 1] = solved
+    return data.Experience(**{**vars(written), "reward": reward, "success": solved, "terminated": solved})
+
+
+LIFT = {"env_name": "Lift", "type": 1, "env_kwargs": {"reward_shaping": False}, "env_version": "1.5.1"}
+
+
+def test_robomimic_reads_every_value(tmp_path: Path) -> None:
+    written = sparse()
+    masks = {
+        "train": [0, 1],
+        "better": [0, 3],
+        "okay": [1],
+        "20_percent": [0],
+        "okay_operator_1": [1],
+        "better_train": [0],
+    }
+    path = robomimic(tmp_path / "low_dim_v15.hdf5", written, masks=masks, env=LIFT)
+    recorded = read(path)
+    assert_same(recorded.experience, written)
+    assert recorded.experience.success.tolist() == [True, False, False, True]
+    assert recorded.experience.behavior.tolist() == ["better", "okay+okay_operator_1", "low_dim_v15", "better"]
+    assert recorded.notes["observation_parts"] == {"object": 2, "robot0_eef": 1}
+    source = found(path)
+    assert source.environment is not None
+    assert source.environment.id == "robosuite/Lift"
+
+
+def test_robomimic_machine_generated_layout(tmp_path: Path) -> None:
+    """MG: episodes of one length without next_obs, most of them failures, `dones` 0 throughout."""
+    written = sparse([5] * 12)
+    path = robomimic(tmp_path / "mg.hdf5", written, next_obs=False, env=LIFT, dones=np.zeros(60, int))
+    recorded = read(path)
+    assert recorded.experience.length.tolist() == [4] * 12
+    assert not recorded.experience.terminated.any()
+    assert recorded.experience.success.tolist() == written.success.tolist()  # the reward of a dropped row still counts
+
+
+def test_robomimic_paired_layout(tmp_path: Path) -> None:
+    """Can-Paired: the good and the bad half are told by success, or by a mask."""
+    written = sparse([2] * 9)
+    path = robomimic(tmp_path / "paired.hdf5", written, masks={"good": [0, 3, 6], "bad": [1, 2, 4, 5, 7, 8]}, env=LIFT)
+    dataset = import_dataset(path, home=tmp_path / "home")
+    assert (str(dataset.metadata.label), accepted(dataset)) == ("success:0.5", [1, -1, -1] * 3)
+    masked = import_dataset(path, score="mask/bad", home=tmp_path / "home")
+    assert accepted(masked) == [-1, 1, 1] * 3
+    assert "unknown mask 'mask/goood': did you mean mask/good" in refusal(path, "mask/goood")
+    assert dataset.metadata.task == "robosuite/Lift"
+
+
+def test_robomimic_success_is_unknown_with_shaped_rewards(tmp_path: Path) -> None:
+    written = experience(LENGTHS)
+    shaped = {**LIFT, "env_kwargs": {"reward_shaping": True}}
+    recorded = read(robomimic(tmp_path / "dense.hdf5", written, env=shaped))
+    assert recorded.notes["success"] is False
+    assert recorded.experience.terminated.all()  # as `dones` says
+    nothing = data.Experience(**{**vars(written), "reward": np.zeros(10, np.float32)})
+    assert read(robomimic(tmp_path / "silent.hdf5", nothing)).notes["success"] is False
+    assert read(robomimic(tmp_path / "failed.hdf5", nothing, env=LIFT)).notes["success"] is True
+
+
+def test_robomimic_images_labels_and_what_is_missing(tmp_path: Path) -> None:
+    written = sparse()
+    path = robomimic(tmp_path / "set.hdf5", written, image=True, labels=np.array([1, -1] * 5, np.int8))
+    dataset = import_dataset(path, home=tmp_path / "home")
+    assert dataset.metadata.provenance.settings["images"] == {"agentview_image": "data/demo_*/obs/agentview_image"}
+    assert columns.labels(dataset.table).tolist() == [1, -1] * 5
+    with h5py.File(path, "a") as file:
+        del file["data/demo_2/rewards"]
+    assert "demo_2 lacks rewards" in refusal(path)
+    with h5py.File(path, "a") as file:
+        for demo in file["data"].values():
+            del demo["obs"]
+    assert "holds no observations: extract them from the states" in refusal(path)
+
+
+# d3rlpy
+
+
+def test_d3rlpy_loses_what_its_file_lacks_and_nothing_else(tmp_path: Path) -> None:
+    written = experience(LENGTHS)
+    recorded = read(d3rlpy(tmp_path / "buffer.h5", written))
+    keep = np.delete(np.arange(10), last_rows()[~written.terminated])
+    for name in ("observation", "action", "reward"):
+        assert np.array_equal(getattr(recorded.experience, name), getattr(written, name)[keep]), name
+    assert recorded.experience.length.tolist() == [3, 3, 2]
+    assert recorded.experience.terminated.tolist() == [True, False, True]
+    report = recorded.notes["report"]
+    assert isinstance(report, dict)
+    assert (report["rows"], report["episodes_dropped"]) == (10, 1)
+
+
+def test_d3rlpy_sensors_are_joined_and_images_refused(tmp_path: Path) -> None:
+    path = d3rlpy(tmp_path / "buffer.h5", experience([2, 2]))
+    with h5py.File(path, "a") as file:
+        for index in range(2):
+            values = file[f"observations_{index}"][()]
+            del file[f"observations_{index}"]
+            file[f"observations_{index}_0"], file[f"observations_{index}_1"] = values[:, :2], values[:, 2:]
+    assert np.array_equal(read(path).experience.observation[0], experience([2, 2]).observation[0])
+    with h5py.File(path, "a") as file:
+        del file["observations_0_1"], file["actions_1"]
+    assert "lacks actions_1: it is incomplete" in refusal(path)
+    with h5py.File(path, "a") as file:
+        file["observations_0_1"] = np.zeros((2, 8, 8, 3), np.uint8)
+    assert "observations_0 has a sensor of shape (2, 8, 8, 3), and images are not supported" in refusal(path)
+
+
+# Labels that a person gave
+
+
+def side_file(path: Path, rows: list[tuple[Any, Any]]) -> Path:
+    path.write_text("episode,verdict\n" + "".join(f"{episode},{verdict}\n" for episode, verdict in rows))
+    return path
+
+
+def test_labels_of_a_file_beside_the_episodes(tmp_path: Path) -> None:
+    path = hdf5(tmp_path / "set.hdf5", as_d4rl(experience(LENGTHS)))
+    labels = side_file(tmp_path / "reviewed.csv", [(3, "reject"), ("demo_0", "accept"), (2, "")])
+    with pytest.warns(UserWarning, match="says nothing of 2 of 4 episodes"):
+        dataset = import_dataset(path, labels=labels, home=tmp_path / "home")
+    assert (accepted(dataset), dataset.metadata.unit) == ([1, 0, 0, -1], "episode")
+    assert dataset.metadata.id == "d4rl/set-labelsreviewed-v0"
+    assert labels.name in dataset.metadata.provenance.hashes
+    side_file(labels, [(0, 2.5), (1, 4), (2, 1), (3, 5)])
+    scored = import_dataset(path, labels=labels, label="column:3", overwrite=True, id="t2/x-v0", home=tmp_path / "home")
+    assert accepted(scored) == [-1, 1, -1, 1]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([(7, "accept")], "episode 7 is not in the source, which has 4 episodes, 0 to 3"),
+        ([(1, "accept"), ("e1", "reject")], "episode 1 has two values, 1 and -1"),
+        ([("first", "accept")], "expected an episode's number or a name that ends with it, found 'first'"),
+        ([(0, "meh")], "expected a number or a label such as accept, reject, success or failure, found 'meh' in row 0"),
+    ],
+    ids=str,
+)
+def test_files_of_labels_that_cannot_be_read(tmp_path: Path, rows: list[tuple[Any, Any]], message: str) -> None:
+    path = hdf5(tmp_path / "set.hdf5", as_d4rl(experience(LENGTHS)))
+    with pytest.raises(UserError, match=message):
+        import_dataset(path, labels=side_file(tmp_path / "reviewed.csv", rows), home=tmp_path / "home")
+
+
+def test_numbers_in_a_file_of_labels_are_those_of_the_source(tmp_path: Path) -> None:
+    """Also where an episode vanished because it has no step."""
+    arrays = as_d4rl(experience(LENGTHS))
+    del arrays["next_observations"]
+    path = hdf5(tmp_path / "set.hdf5", arrays)
+    labels = side_file(tmp_path / "reviewed.csv", [(0, "accept"), (2, "reject"), (3, "accept")])
+    assert accepted(import_dataset(path, labels=labels, home=tmp_path / "home")) == [1, -1, 1]
+
+
+@pytest.mark.parametrize("form", ["hdf5", "lerobot", "files"])
+def test_folders_that_a_person_sorted(tmp_path: Path, form: str) -> None:
+    root = tmp_path / "reviewed"
+    for name, lengths in (("expert-data", [3, 2]), ("failure-data", [4]), ("unlabelled", [2])):
+        written = experience(lengths)
+        (root / name).mkdir(parents=True)
+        if form == "lerobot":
+            (root / name).rmdir()
+            lerobot(root / name, frames_of(written, {"next.done": at_lasts(lengths)}, padded=True))
+        elif form == "hdf5":
+            hdf5(root / name / "set.hdf5", as_d4rl(written))
+        else:
+            for index in range(2 if name == "expert-data" else 1):
+                hdf5(root / name / f"{index}.hdf5", as_d4rl(experience(lengths[index : index + 1])))
+    dataset = import_dataset(root, home=tmp_path / "home")
+    assert (accepted(dataset), dataset.metadata.unit) == ([1, 1, -1, 0], "episode")
+    assert columns.vector(dataset.episodes, "length").tolist() == [3, 2, 4, 2]
+    folders = dataset.metadata.provenance.settings["folders"]
+    assert isinstance(folders, dict)
+    assert sorted(str(value).split(",")[0] for value in folders.values()).count("reject") == 1
+    assert not is_text(str(root))
+
+
+def at_lasts(lengths: list[int]) -> np.ndarray:
+    steps = np.zeros(sum(lengths), bool)
+    steps[np.cumsum(lengths) - 1] = True
+    return steps
+
+
+def test_folders_that_say_neither_or_both_are_refused(tmp_path: Path) -> None:
+    for name in ("accepts", "success-or-failure"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        hdf5(tmp_path / "set" / name / "a.hdf5", as_d4rl(experience([2])))
+    assert "success-or-failure: the name says neither accept nor reject (or both)" in refusal(tmp_path / "set")
+    (tmp_path / "set/success-or-failure").rename(tmp_path / "set/right_arm")
+    assert "right_arm: the name says neither" in refusal(tmp_path / "set")
+
+
+def test_columns_of_rlds_and_minari_are_feedback_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+
+    def infos(index: int, length: int) -> dict[str, np.ndarray]:
+        return {"rating": np.append(np.nan, np.full(length, index + 1.0)), "label": np.arange(length + 1) % 2 * 2 - 1}
+
+    name = minari_set(experience(LENGTHS), infos=infos)
+    steps = import_dataset(name, home=tmp_path / "home")
+    assert (str(steps.metadata.label), steps.metadata.unit) == ("column:sign", "step")
+    assert columns.labels(steps.table).tolist() == [1, -1, 1, 1, 1, -1, 1, -1, 1, -1]
+    rated = import_dataset(name, score="rating", label="column:2", home=tmp_path / "home")
+    assert (accepted(rated), rated.metadata.unit) == ([-1, -1, 1, 1], "episode")
+    with pytest.raises(UserError, match="episode_0 has no info stars: choose another --score"):
+        import_dataset(name, score="stars", home=tmp_path / "home")
+    with pytest.raises(UserError, match=r"label 'success:0\.5' does not use --score or --labels"):
+        import_dataset(name, score="rating", label="success", home=tmp_path / "home")
