@@ -20,12 +20,17 @@ from .labels.asymre import asymre as asymre
 from .labels.bc_accepts import bc_accepts as bc_accepts
 from .labels.bco import bco as bco
 from .labels.bco import bco_shift as bco_shift
+from .labels.conditional import conditional as conditional
+from .labels.d2o import d2o as d2o
+from .labels.dro import dro as dro
+from .labels.dro import rpo as rpo
 from .labels.kto import kto as kto
 from .labels.kto import kto_reference_point as kto_reference_point
 from .labels.kto import kto_weight_range as kto_weight_range
 from .labels.npo import npo as npo
 from .labels.pmpo import pmpo as pmpo
 from .labels.sppo import sppo_unpaired as sppo_unpaired
+from .labels.sspo import sspo as sspo
 from .labels.topr import topr as topr
 from .labels.unlikelihood import unlikelihood as unlikelihood
 from .labels.weighted_reinforce import weighted_reinforce as weighted_reinforce
@@ -53,6 +58,7 @@ OBJECTIVES = {
         *(pmpo, bc, bc_accepts, binary_crr, awr, unlikelihood, mpo),
         *(dpo, ipo, ipo_length_normalized, nca, kto, bco, td3_bc),
         *(asymre, topr, npo, weighted_reinforce, apo_zero_unpaired, sppo_unpaired, aot_unpaired, apo_down),
+        *(conditional, sspo, d2o, dro, rpo),
     )
 }
 """Every objective by name."""

@@ -86,9 +86,10 @@ class Objective:
     exempt: Mapping[str, str] = field(default_factory=dict)
     """Laws that it does not obey, with the reason. The laws of tests/objectives/test_laws.py that can be named:
     "exact stacking" (a run in a stack equals the run alone to the last bit), "accepts rise" and "rejects sink" (their
-    gradient raises and lowers them), "one class teaches" (without the other class), "extreme values" (log-probabilities
-    of 1e30 leave loss and gradient finite, else of 1e15), "gradient everywhere" (every labelled row and pair has one: a
-    hinge has none beyond its margin), "flipped labels" (the loss can be de-biased, `noise`)."""
+    gradient raises and lowers them), "one class teaches" (without the other class), "unlabelled rows" (teach nothing),
+    "extreme values" (log-probabilities of 1e30 leave loss and gradient finite, else of 1e15), "gradient everywhere"
+    (every labelled row and pair has one: a hinge has none beyond its margin), "flipped labels" (the loss can be
+    de-biased, `noise`)."""
     revision: int = 0
     """Raise it with every change after which training comes out differently: older results are then not its own."""
 

@@ -85,6 +85,7 @@ class MixturePolicy(nn.Module):
         components: K.
         hidden: widths of the hidden layers.
         std_range: smallest and largest standard deviation; a floor keeps the density of clipped actions finite.
+        conditional: whether a label is an input beside the observation.
     """
 
     observation_mean: Tensor
@@ -100,14 +101,16 @@ class MixturePolicy(nn.Module):
         components: int = 5,
         hidden: Sequence[int] = (256, 256, 256),
         std_range: tuple[float, float] = (0.05, 1.0),
+        conditional: bool = False,
     ) -> None:
         super().__init__()
+        self.conditional = conditional
         self.runs, self.action_dim, self.components = len(seeds), action_dim, components
         self.log_std_range = (math.log(std_range[0]), math.log(std_range[1]))
         self.register_buffer("observation_mean", observation_mean.clone())
         self.register_buffer("observation_std", observation_std.clamp(min=1e-3))
         outputs = components * (1 + 2 * action_dim)
-        self.network: nn.Sequential = stacked_mlp(seeds, len(observation_mean), hidden, outputs)
+        self.network: nn.Sequential = stacked_mlp(seeds, len(observation_mean) + conditional, hidden, outputs)
         with torch.no_grad():  # spread the means, or all components learn the same mode
             bias: Tensor = self.network[-1].bias  # type: ignore[assignment]
             for run, seed in enumerate(seeds):
@@ -116,9 +119,17 @@ class MixturePolicy(nn.Module):
                     torch.randn(components * action_dim, generator=generator) * 0.5
                 )
 
-    def forward(self, observation: Tensor) -> Mixture:
-        """Return the action distributions at observations (R, B, O)."""
+    def forward(self, observation: Tensor, label: Tensor | None = None) -> Mixture:
+        """Return the action distributions at observations (R, B, O).
+
+        Args:
+            observation: raw, as it was recorded.
+            label: (R, B) of a conditional policy: +1 accept, -1 reject, 0 hidden. None: all +1, which is how it acts.
+        """
         x = ((observation - self.observation_mean) / self.observation_std).clamp(-10, 10)
+        if self.conditional:
+            shown = torch.ones_like(x[..., 0]) if label is None else label.to(x)
+            x = torch.cat([x, shown.unsqueeze(-1)], dim=-1)
         head = self.network(x)
         k, a = self.components, self.action_dim
         shape = (*head.shape[:-1], k, a)
@@ -139,6 +150,7 @@ class MixturePolicy(nn.Module):
             "components": self.components,
             "hidden": [layer.weight.shape[-1] for layer in layers[:-1]],
             "std_range": [math.exp(bound) for bound in self.log_std_range],
+            **({"conditional": True} if self.conditional else {}),
         }
         save_tensors(path, self.state_dict(), format=_FORMAT, shape=json.dumps(shape))
 
@@ -164,6 +176,7 @@ class MixturePolicy(nn.Module):
                 components=shape["components"],
                 hidden=shape["hidden"],
                 std_range=tuple(shape["std_range"]),
+                conditional=shape.get("conditional", False),
             )
             policy.load_state_dict(tensors)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:

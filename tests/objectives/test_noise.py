@@ -43,6 +43,7 @@ def population(inputs: dict[str, Tensor], rate: float) -> tuple[dict[str, Tensor
         name: torch.cat([value, value], -2 if value.dim() == 2 else -1) for name, value in inputs.items() if value.dim()
     }
     rows["label"] = torch.cat([inputs["label"], -inputs["label"]])
+    rows["accept_rate"] = rate + (1 - 2 * rate) * rows["accept_rate"]  # as it is observed
     labelled = inputs["label"] != 0
     weight = torch.cat([torch.where(labelled, 1 - rate, 1.0), torch.where(labelled, rate, 0.0)])
     return {**inputs, **rows}, weight

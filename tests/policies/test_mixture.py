@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
@@ -155,3 +157,21 @@ def test_normalises_by_the_data_and_bounds_the_deviations() -> None:
 def test_constant_columns_do_not_divide_by_zero() -> None:
     constant = MixturePolicy([0], torch.ones(O), torch.zeros(O), A, hidden=(8,))
     assert torch.isfinite(constant(torch.full((1, 2, O), 1.1)).mean).all()
+
+
+def test_a_conditional_policy_reads_the_label_and_acts_on_accept(tmp_path: Path) -> None:
+    made = policy([0, 1], conditional=True)
+    observation = torch.randn(2, B, O)
+    accept, reject, hidden = (made(observation, torch.full((2, B), sign)).mean for sign in (1.0, -1.0, 0.0))
+    torch.testing.assert_close(made(observation).mean, accept, rtol=0, atol=0)
+    assert not accept.equal(reject)
+    assert not accept.equal(hidden)
+    made.save(tmp_path / "policy.safetensors")
+    loaded = MixturePolicy.load(tmp_path / "policy.safetensors")
+    assert loaded.conditional
+    torch.testing.assert_close(loaded(observation).mean, accept, rtol=0, atol=0)
+
+
+def test_others_ignore_a_label() -> None:
+    made, observation = policy([0]), torch.randn(1, B, O)
+    torch.testing.assert_close(made(observation, torch.zeros(1, B)).mean, made(observation).mean, rtol=0, atol=0)

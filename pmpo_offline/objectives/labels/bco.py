@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from ..objective import POSITIVE, declare
 from ..rows import Setting, classes, full_precision, mean, per_run
-from .classes import class_metrics, log_ratio
+from .classes import class_metrics, half_way, log_ratio
 
 
 @declare(
@@ -63,7 +62,7 @@ def bco(
     beta = per_run(beta, logp)
 
     reward = beta * log_ratio(logp, ref_logp, accepted + rejected)
-    batch_shift = _half_way(reward.detach(), accepted, rejected)
+    batch_shift = half_way(reward.detach(), accepted, rejected)
     if shift is None:
         shift = batch_shift
     elif shift.dim() >= logp.dim():
@@ -84,14 +83,4 @@ def bco_shift(
     """
     logp = full_precision(logp).detach()
     accepted, rejected = classes(label, logp, weight)
-    return _half_way(per_run(beta, logp) * log_ratio(logp, ref_logp, accepted + rejected), accepted, rejected)
-
-
-def _half_way(reward: Tensor, accepted: Tensor, rejected: Tensor) -> Tensor:
-    """Return the mean of both classes' means, or the mean of the one that is there: (*runs, B) -> (*runs,).
-
-    Rows of infinite reward are left out: an outcome that the policy no longer gives would move the shift to infinity.
-    """
-    accepted, rejected = (torch.where(reward.isfinite(), rows, 0) for rows in (accepted, rejected))
-    kinds = (accepted != 0).any(-1).to(reward.dtype) + (rejected != 0).any(-1).to(reward.dtype)
-    return (mean(reward, accepted) + mean(reward, rejected)) / kinds.clamp(min=1)
+    return half_way(per_run(beta, logp) * log_ratio(logp, ref_logp, accepted + rejected), accepted, rejected)

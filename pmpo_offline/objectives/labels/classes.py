@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ..rows import detached, mean, present
@@ -35,3 +36,13 @@ def class_metrics(
         reject_reward=mean(reward, rejected),
         **more,
     )
+
+
+def half_way(reward: Tensor, accepted: Tensor, rejected: Tensor) -> Tensor:
+    """Return the mean of both classes' means, or the mean of the one that is there: (*runs, B) -> (*runs,).
+
+    Rows of infinite reward are left out: an outcome that the policy no longer gives would move it to infinity.
+    """
+    accepted, rejected = (torch.where(reward.isfinite(), rows, 0) for rows in (accepted, rejected))
+    kinds = (accepted != 0).any(-1).to(reward.dtype) + (rejected != 0).any(-1).to(reward.dtype)
+    return (mean(reward, accepted) + mean(reward, rejected)) / kinds.clamp(min=1)

@@ -20,15 +20,17 @@ from torch.nn.functional import embedding  # a gather of whole rows, several tim
 from pmpo_offline.data import Candidates, Dataset, Rows, columns, indices, pairs
 from pmpo_offline.declarations import OBJECTIVES
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
-from pmpo_offline.objectives.rows import mean
+from pmpo_offline.objectives.rows import mean, per_run
 from pmpo_offline.policies import Mixture, MixturePolicy
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.training.control.divergence import draw, from_reference
 from pmpo_offline.training.shuffle import shuffled
 
 if TYPE_CHECKING:
-    from pmpo_offline.training.critics.reward_critics import Critic
+    from pmpo_offline.training.critics.critic import Critic
 
+_OWN = 4
+"""Actions that are drawn from the policy itself for each row, where an objective compares with them."""
 _MANY = 1 << 62  # a population so large that its remainder by a pool's size is uniform for all purposes
 
 _PLAYED = 0.01
@@ -87,7 +89,7 @@ class Sampler:
     ) -> None:
         kind = algorithm.rows
         self.rows, self._kind, self.seeds = Rows.of(dataset, device), kind, seeds
-        self.score = dataset.metadata.score.name
+        self.score, self.has_contexts = dataset.metadata.score.name, dataset.has_contexts
         if kind in ("candidates", "pairs") and self.rows.candidates is None:
             raise UserError("this algorithm learns from scored candidate actions and the dataset has none")
         # Runs of equal seed share one permutation; without shuffling all runs share the labels as they are.
@@ -137,7 +139,9 @@ class Batch:
 
     @cached_property
     def _distribution(self) -> Mixture:
-        return self._learner.policy(self._observation)  # type: ignore[no-any-return]
+        policy = self._learner.policy
+        hidden = self._observation.new_zeros(self._observation.shape[:-1]) if policy.conditional else None
+        return policy(self._observation, hidden)  # type: ignore[no-any-return]
 
     @property
     def reach(self) -> Tensor:
@@ -177,6 +181,55 @@ class RowBatch(Batch):
     def ref_logp(self) -> Tensor:
         """(R, B)."""
         return self._reference_distribution.log_prob(embedding(self.index, self._rows.action))
+
+    @property
+    def conditional_logp(self) -> Tensor:
+        """(R, B)."""
+        shown: Mixture = self._learner.policy(self._observation, self.label)
+        return shown.log_prob(embedding(self.index, self._rows.action))
+
+    @property
+    def accept_rate(self) -> Tensor:
+        """(R, B), of all labelled rows; `UserError` where contexts differ, because no two rows share one."""
+        if self._source.has_contexts:
+            raise UserError(
+                "this objective compares the labels of one context, and every state was recorded once: take an "
+                "algorithm whose value is learned (dro)"
+            )
+        label = self._source.label
+        rate = mean((label > 0).to(self._observation), label.abs().to(self._observation))
+        return rate.unsqueeze(-1).expand(self.index.shape)
+
+    @property
+    def state_value(self) -> Tensor:
+        """(R, B)."""
+        if self._learner.critic is None:
+            raise UserError("this objective needs a value of the labels: declare a [critic] in the algorithm's TOML")
+        return self._learner.critic.state_value
+
+    @cached_property
+    def _own(self) -> Tensor:
+        """(R, B, K, A): actions drawn from the policy."""
+        distribution = self._distribution  # with its graph: others need the gradient
+        with torch.no_grad():
+            generator = torch.Generator().manual_seed(self._step)
+            return torch.stack(draw(distribution, _OWN, generator), dim=-2)
+
+    @property
+    def own_logp(self) -> Tensor:
+        """(R, B, K)."""
+        return self._distribution.log_prob(self._own)
+
+    @property
+    def own_ref_logp(self) -> Tensor:
+        """(R, B, K)."""
+        return self._reference_distribution.log_prob(self._own)
+
+    @property
+    def log_reward(self) -> Tensor:
+        """(R, B), detached: the log-ratio to the reference, times the objective's temperature."""
+        ratio = (self.logp - self.ref_logp).detach()
+        return ratio * per_run(self._learner.settings["temperature"], ratio)
 
     @property
     def advantage(self) -> Tensor:

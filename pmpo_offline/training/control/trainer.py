@@ -252,8 +252,11 @@ def _strayed(stack: Stack, trained: Trained) -> str:
     )
 
 
-def fresh_policy(sampler: Sampler, hyper: config.TrainingSettings) -> MixturePolicy:
-    """Return untrained policies, one a run, that normalise by the data's own statistics."""
+def fresh_policy(sampler: Sampler, hyper: config.TrainingSettings, *, conditional: bool = False) -> MixturePolicy:
+    """Return untrained policies, one a run, that normalise by the data's own statistics.
+
+    `conditional` ones take labels as inputs.
+    """
     observation = sampler.rows.observation
     policy = MixturePolicy(
         sampler.seeds,
@@ -262,6 +265,7 @@ def fresh_policy(sampler: Sampler, hyper: config.TrainingSettings) -> MixturePol
         sampler.rows.action.shape[1],
         components=hyper.components,
         hidden=hyper.hidden,
+        conditional=conditional,
     )
     return policy.to(observation.device)
 
@@ -275,7 +279,12 @@ def _fit_fresh(
     sampler = Sampler(dataset, algorithm, seeds, shuffle=stack.shuffled, device=device)
     if "label" in stack.objective.inputs.values() and not sampler.rows.label.any():
         raise UserError(f"{algorithm.name} learns from labelled rows and {dataset.metadata.id} has none")
-    policy = fresh_policy(sampler, stack.hyper)
+    conditional = "conditional_logp" in stack.objective.inputs.values()
+    if conditional and algorithm.start == "reference":
+        raise UserError(
+            f'{algorithm.name}: a policy with labels as inputs cannot start from a clone: start = "scratch"'
+        )
+    policy = fresh_policy(sampler, stack.hyper, conditional=conditional)
     if reference is not None and algorithm.start == "reference":
         policy.load_state_dict(reference.state_dict())
     metrics = fit(stack, sampler, policy, reference, Checkpoint(path, stack.identity) if path else None)
@@ -323,7 +332,7 @@ def fit(
             group["lr"] = learning_rate(step, hyper)
         batch = sampler.batch(step, hyper.batch, learner)
         if critic is not None and isinstance(batch, RowBatch):
-            critic.learn(batch.index, step)
+            critic.learn(batch, step)
         # Always after the last one, so that there are metrics to return wherever a resumed run began.
         if critic is None or step % critic.delay == 0 or step == hyper.updates - 1:
             read = {name: value.clone() for name, value in running.items()}

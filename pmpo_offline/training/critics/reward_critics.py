@@ -2,14 +2,14 @@
 
 iql   values of recorded actions only, the better ones by an expectile; its policy is the objective `awr`
 td3   values of what the policy itself would do next; the policy's side is the objective `td3_bc`
+dro   the soft value of each state's labels (`label_value`); the policy's side is the objective `dro`
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from copy import deepcopy
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -21,7 +21,12 @@ from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.objectives import expectile_loss
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.runtime.errors import UserError, unknown, validated
+from pmpo_offline.training.critics.critic import Critic
 from pmpo_offline.training.critics.double_q import Adam, DoubleQ, value_net
+from pmpo_offline.training.critics.label_value import LabelValue, LabelValueSettings
+
+if TYPE_CHECKING:
+    from pmpo_offline.training.control.batches import RowBatch
 
 
 class RewardCriticSettings(BaseModel):
@@ -55,17 +60,12 @@ class TwinDelayedSettings(RewardCriticSettings):
     """Updates of the critic to one of the policy."""
 
 
-class Critic(ABC):
+class RewardCritic(Critic):
     """Double Q of each run, which learns from the rows of each minibatch before the policy does.
 
     States are normalised by column, as the policies do. Rewards are multiplied by 1 - discount, which brings values to
     the size of one reward. Values start at that of the average reward: target networks would need long to reach it.
     """
-
-    delay = 1
-    """Its updates to one of the policy."""
-    tensors: list[Tensor]
-    """All that a checkpoint has to hold; writing into these restores the critic."""
 
     def __init__(self, settings: RewardCriticSettings, rows: Rows, seeds: Sequence[int]) -> None:
         mean, std = rows.observation.mean(0), rows.observation.std(0, correction=min(1, len(rows) - 1)).clamp(min=1e-3)
@@ -93,17 +93,8 @@ class Critic(ABC):
         """Return Q of actions (R, B, A) at the rows of `index`, (R, B), with a gradient for the actions alone."""
         return self._q.value(self.state(index), action)
 
-    @property
-    @abstractmethod
-    def advantage(self) -> Tensor:
-        """Advantages of the recorded actions of the last minibatch, in the rewards' own units, (R, B)."""
 
-    @abstractmethod
-    def learn(self, index: Tensor, step: int) -> None:
-        """Learn from the rows of `index`, (R, B), in update `step`."""
-
-
-class ExpectileCritic(Critic):
+class ExpectileCritic(RewardCritic):
     """V and double Q.
 
     Kostrikov et al., *Offline reinforcement learning with implicit Q-learning*, arXiv 2110.06169: V by the expectile
@@ -131,8 +122,9 @@ class ExpectileCritic(Critic):
         """Q - V, in units of `_unit`, before the last update, (R, B)."""
         return self._gain / self._scale * self._unit
 
-    def learn(self, index: Tensor, step: int) -> None:
-        """Update V and Q on the rows of `index`, (R, B)."""
+    def learn(self, batch: RowBatch, step: int) -> None:
+        """Update V and Q on the rows of a minibatch."""
+        index = batch.index
         state, action = self.state(index), embedding(index, self._rows.action)
         target = self._q.least(state, action)
         with torch.no_grad():
@@ -146,7 +138,7 @@ class ExpectileCritic(Critic):
         self._gain = target - value.detach()
 
 
-class TwinDelayedCritic(Critic):
+class TwinDelayedCritic(RewardCritic):
     """Double Q, and a target copy of the policy.
 
     Fujimoto et al., *Addressing function approximation error in actor-critic methods*, arXiv 1802.09477, Algorithm 1: Q
@@ -171,9 +163,9 @@ class TwinDelayedCritic(Critic):
             better = self.value(self._index, embedding(self._index, self._rows.action)) - self.value(self._index, own)
         return better / self._scale
 
-    def learn(self, index: Tensor, step: int) -> None:
-        """Update Q on the rows of `index`, (R, B); `step` seeds the noise, which all runs share."""
-        settings = self._settings
+    def learn(self, batch: RowBatch, step: int) -> None:
+        """Update Q on the rows of a minibatch; `step` seeds the noise, which all runs share."""
+        settings, index = self._settings, batch.index
         with torch.no_grad():
             next_action = self._target_policy(embedding(self._rows.next_row[index], self._rows.states)).mode()
             normal = torch.randn(next_action.shape[1:], generator=torch.Generator().manual_seed(step))
@@ -189,13 +181,15 @@ class TwinDelayedCritic(Critic):
         self._index = index
 
 
-_SETTINGS: dict[str, type[ExpectileSettings | TwinDelayedSettings]] = {
+AnySettings = ExpectileSettings | TwinDelayedSettings | LabelValueSettings
+_SETTINGS: dict[str, type[AnySettings]] = {
     "iql": ExpectileSettings,
     "td3": TwinDelayedSettings,
+    "dro": LabelValueSettings,
 }
 
 
-def critic_settings(algorithm: AlgorithmDeclaration) -> ExpectileSettings | TwinDelayedSettings:
+def critic_settings(algorithm: AlgorithmDeclaration) -> AnySettings:
     """Return the settings of an algorithm's critic; `UserError` for malformed ones."""
     if algorithm.rows in ("candidates", "pairs"):
         raise UserError(
@@ -213,4 +207,6 @@ def make_critic(algorithm: AlgorithmDeclaration, rows: Rows, seeds: Sequence[int
     settings = critic_settings(algorithm)
     if isinstance(settings, ExpectileSettings):
         return ExpectileCritic(settings, rows, seeds)
+    if isinstance(settings, LabelValueSettings):
+        return LabelValue(settings, rows, seeds)
     return TwinDelayedCritic(settings, rows, seeds, policy)

@@ -166,6 +166,11 @@ class ResponseBatch(RowScores):
         return torch.from_numpy(self._responses.advantage[self._index]).to(self.weight)
 
     @property
+    def accept_rate(self) -> Tensor:
+        """(B,)."""
+        return torch.from_numpy(self._responses.accept_rate[self._index]).to(self.weight)
+
+    @property
     def divergence(self) -> Tensor:
         """(), over all rows or the labelled ones."""
         settings = self._settings

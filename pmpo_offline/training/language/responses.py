@@ -74,6 +74,12 @@ class TokenizedResponses:
         return advantage
 
     @cached_property
+    def accept_rate(self) -> NDArray[np.float32]:
+        """(R,), the accepted share of the labelled responses to each row's prompt; 0 where there are none."""
+        accepts, labelled = (np.bincount(self.prompt, weights=rows) for rows in (self.label > 0, self.label != 0))
+        return (accepts / np.maximum(labelled, 1))[self.prompt].astype(np.float32)
+
+    @cached_property
     def _by_prompt(self) -> list[Indices]:
         order = np.argsort(self.prompt, kind="stable")
         ends = np.flatnonzero(np.diff(self.prompt[order])) + 1

@@ -222,8 +222,10 @@ def _strata(
         return [accepted, rejected]
     if "label" not in inputs:
         return [np.flatnonzero(usable)]
-    # Rows without a label matter only to a divergence over all rows.
-    return [accepted, rejected, *([unlabelled] if "divergence" in inputs and settings["over"] == "all" else [])]
+    # Rows without a label matter only to a divergence over all rows, and to an objective that labels them itself.
+    uses_all = "divergence" in inputs and settings["over"] == "all"
+    uses_all |= "unlabelled rows" in OBJECTIVES[algorithm.objective].exempt
+    return [accepted, rejected, *([unlabelled] if uses_all else [])]
 
 
 class MicroBatchLoader(DataLoader[int]):

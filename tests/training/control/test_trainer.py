@@ -25,7 +25,7 @@ from pmpo_offline.training.control.batches import Learner, Sampler
 from pmpo_offline.training.run import Run, train_run
 
 QUICK: dict[str, Any] = {"updates": 12, "batch": 32, "hidden": [16], "components": 3}
-LEARNERS = ["pmpo", "dpo", "kto", "mpo"]
+LEARNERS = ["pmpo", "dpo", "kto", "mpo", "bco", "dro", "conditional"]
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,7 @@ def fitted(dataset: Dataset, algorithm: AlgorithmDeclaration, updates: int) -> t
     assert found is not None
     index = torch.arange(len(rows)).expand(2, -1)
     for step in range(updates):
-        found.learn(index, step)
+        found.learn(SimpleNamespace(index=index), step)
     return found, rows
 
 
@@ -116,7 +117,7 @@ def test_td3_values_what_the_policy_would_do_next() -> None:
     found = make_critic(algorithm, rows, (0, 1), policy)
     assert found is not None
     for step in range(300):
-        found.learn(torch.arange(61).expand(2, -1), step)
+        found.learn(SimpleNamespace(index=torch.arange(61).expand(2, -1)), step)
     learned = found.value(torch.zeros(2, 1, dtype=torch.int64), torch.zeros(2, 1, 1)) / (1 - 0.5)
     assert learned.flatten().tolist() == pytest.approx([0.5 * 0.4, 0.5 * -1.0], abs=0.05), (
         "clipped as the environment does"
