@@ -166,6 +166,13 @@ class _Texts:
             )
         if texts["score"].null_count == texts.num_rows and not exported:
             warnings.warn("no response has a label or a score: nothing is labelled", stacklevel=3)
+        if report.in_both:
+            warnings.warn(
+                f"{report.in_both:,} prompts are in both of the source's splits: --test-share 0.1 splits by prompts",
+                stacklevel=3,
+            )
+        if self.template.model and not report.template:
+            warnings.warn(f"--template {self.template.model} has no effect: no text is a conversation", stacklevel=3)
         if options.test_share != 0 and not report.test:
             warnings.warn(
                 f"none of the {report.prompts:,} prompts is in the test split: --test-share sets its size", stacklevel=3
@@ -203,8 +210,8 @@ class _Texts:
             raise UserError(f"--accept {never[0]}: no row holds it, they hold {', '.join(list(reading.meant)[:12])}")
         if reading.unused and not whole:
             warnings.warn(
-                f"the labels were taken, and are the scores too; the file also holds numbers: --score {reading.unused} "
-                "takes those instead, and labels by --threshold",
+                f"{'other scores' if self.form.scored else 'the labels'} were taken, and the file also holds numbers: "
+                f"--score {reading.unused} takes those instead, and labels by --threshold",
                 stacklevel=3,
             )
         if not kept:

@@ -13,7 +13,7 @@ from pmpo_offline.data.exchange.forms.row import Row
 from pmpo_offline.runtime.errors import UserError, unknown
 
 PROMPTS = ("prompt", "instruction", "question", "query", "user_message", "conversations", "input")
-ADDED = ("input", "context", "passage", "document")
+ADDED = ("input", "context", "passage", "document", "article", "background")
 """Columns that continue the prompt, as in Alpaca's form."""
 SYSTEM = ("system", "system_prompt", "system_message")
 HISTORY = ("history", "chat_history")

@@ -35,7 +35,7 @@ KINDS: Mapping[str, tuple[str, ...]] = {
 PACKED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 """Endings of compressed texts."""
 _BATCH = 1024
-_MOST_FILES = 20_000
+MOST_FILES = 20_000
 
 
 class _File(NamedTuple):
@@ -68,8 +68,8 @@ def files_below(folder: Path) -> Iterator[Path]:
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         seen += len(folders) + len(names)
-        if seen > _MOST_FILES:
-            raise UserError(f"{folder} holds more than {_MOST_FILES:,} files: give the folder of one data set")
+        if seen > MOST_FILES:
+            raise UserError(f"{folder} holds more than {MOST_FILES:,} files: give the folder of one data set")
         yield from (Path(place, name) for name in sorted(names) if not name.startswith("."))
 
 
@@ -107,19 +107,26 @@ def rows(path: Path, name: str | None = None) -> Iterator[Row]:
 
 def class_names(features: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return the names of the classes of each column that Hugging Face's features call a `ClassLabel`."""
-    return {
-        column: [str(name) for name in said["names"]]
-        for column, said in features.items()
-        if isinstance(said, Mapping) and said.get("_type") == "ClassLabel" and said.get("names")
-    }
+    found = {}
+    for column, said in features.items():
+        inner = said[0] if isinstance(said, list) and said else said
+        inner = inner.get("feature", inner) if isinstance(inner, Mapping) else inner  # of a list
+        if isinstance(inner, Mapping) and inner.get("_type") == "ClassLabel" and inner.get("names"):
+            found[column] = [str(name) for name in inner["names"]]
+    return found
 
 
 def named(values: dict[str, Any], classes: Mapping[str, list[str]]) -> dict[str, Any]:
     """Return a row's values with the names of classes in place of their numbers; −1 is none."""
+
+    def name_of(number: Any, names: list[str]) -> Any:
+        if not isinstance(number, int) or isinstance(number, bool):
+            return number
+        return names[number] if 0 <= number < len(names) else None
+
     for column, names in classes.items():
-        number = values.get(column)
-        if isinstance(number, int) and not isinstance(number, bool):
-            values[column] = names[number] if 0 <= number < len(names) else None
+        value = values.get(column)
+        values[column] = [name_of(one, names) for one in value] if isinstance(value, list) else name_of(value, names)
     return values
 
 

@@ -67,9 +67,14 @@ class Form:
         return (self.example,) if isinstance(self.example, Mapping) else self.example
 
     @property
+    def shown(self) -> str:
+        """The example as JSON lines."""
+        return "\n".join(json.dumps(row, ensure_ascii=False) for row in self.examples)
+
+    @property
     def described(self) -> str:
-        """The columns that rows of this form have, for the help and the errors."""
-        return ", ".join(filter(None, (*self.columns, self.feedback))).replace("|", "/")
+        """The columns that rows of this form have, for the help and the docs, each by the first of its names."""
+        return ", ".join(column.split("|")[0] for column in (*self.columns, self.feedback) if column)
 
     def bound(self, row: Row, score: str | None) -> Form | None:
         """Return the form with the columns that this first row has, None if the row is of another form.
@@ -146,8 +151,24 @@ def table() -> str:
     lines = ["| form | columns | a response is; its score | as in |", "|---|---|---|---|"]
     for form in FORMS.values():
         lines.append(f"| {form.name} | `{form.described}` | {form.meaning} | {form.card} |")
-    examples = [json.dumps(row, ensure_ascii=False) for form in FORMS.values() for row in form.examples]
-    return "\n".join([*lines, "", "```json", *examples, "```"])
+    return "\n".join([*lines, "", "```json", *(form.shown for form in FORMS.values()), "```", "", *_names()])
+
+
+def _names() -> list[str]:
+    """Return the table of what columns may be called, as Markdown."""
+    names = {
+        "prompt": columns.PROMPTS,
+        "continues the prompt": columns.ADDED,
+        "system message": columns.SYSTEM,
+        "earlier turns": columns.HISTORY,
+        "completion": columns.COMPLETIONS,
+        "list of completions": columns.LISTS,
+        "conversation": columns.CHATS,
+        "label": (*LABELS, columns.THUMBS_DOWN),
+        "score": columns.SCORES,
+    }
+    lines = [f"| {meaning} | {', '.join(f'`{name}`' for name in called)} |" for meaning, called in names.items()]
+    return ["| meaning | names of columns, the first of which counts |", "|---|---|", *lines]
 
 
 def _held(row: Row) -> str:

@@ -50,7 +50,7 @@ def of_paired(row: Row, reading: Reading) -> Iterator[Response | Drop]:
 
 def of_transcripts(row: Row, reading: Reading) -> Iterator[Response | Drop]:
     """Yield the last turns of two transcripts "\\n\\nHuman: … \\n\\nAssistant: …" that are equal up to there."""
-    chosen, rejected = (row.text(name) for name in _SIDES)
+    chosen, rejected = (f"\n\n{row.text(name).lstrip()}" for name in _SIDES)
     end = chosen.rfind(ASSISTANT) + len(ASSISTANT)
     shared, replies = chosen[:end], {"chosen": chosen[end:], "rejected": rejected[end:]}
     if end < len(ASSISTANT) or not shared.startswith(HUMAN):
@@ -122,7 +122,11 @@ def _score(row: Row, name: str, side: str) -> str:
 
 def _is_transcript(row: Row) -> bool:
     text = row.values["chosen"]
-    return not set(columns.PROMPTS) & row.values.keys() and isinstance(text, str) and text.startswith(HUMAN)
+    return not set(columns.PROMPTS) & row.values.keys() and _is_begun(text)
+
+
+def _is_begun(text: Any) -> bool:
+    return isinstance(text, str) and text.lstrip().startswith(HUMAN.strip()) and ASSISTANT in text
 
 
 TRANSCRIPTS = Form(

@@ -47,7 +47,8 @@ class Response(NamedTuple):
     """Who wrote it, where the source tells."""
     language: str | None = None
     """None where the source never tells, empty where it does not tell here."""
-    redacted: bool = False
+    redacted: bool | None = None
+    """Whether names were replaced; None where the source never tells."""
     split: str | None = None
     """"train" or "test", where the source has splits of its own."""
     stored: Stored | None = None
@@ -63,7 +64,7 @@ def about(row: Row) -> dict[str, Any]:
     return {
         "source": named.get("model") or named.get("source") or None,
         "language": named.get("language", named.get("lang")),
-        "redacted": str(values.get("redacted")).lower() in ("true", "1"),
+        "redacted": str(values["redacted"]).lower() in ("true", "1") if "redacted" in values else None,
         "split": row.split or split_named(values.get("split")),
     }
 

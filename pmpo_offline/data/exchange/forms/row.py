@@ -15,11 +15,12 @@ _LARGEST = 3.4e38  # of float32
 TURNS = (("role", "content"), ("from", "value"))
 """Keys of a conversation's turn: as TRL and as ShareGPT call them."""
 _MESSAGES = re.compile(
-    r"""\s*(\[\s*)?\{\s*["'](role["']\s*:.*["']content|content["']\s*:.*["']role"""
-    r"""|from["']\s*:\s*["'](human|gpt|system)["'].*["']value)["']\s*:.*[]}]\s*""",
+    r"""\s*"?(\[\s*\{\s*\\?["'](role|content|from)\\?["']\s*:\s*\\?["']"""
+    r"""|\{\s*["'](role["']\s*:.*["']content|content["']\s*:.*["']role"""
+    r"""|from["']\s*:\s*["'](human|gpt|system)["'].*["']value)["']\s*:.*\}\s*$)""",
     re.DOTALL,
 )
-"""A text that is a conversation, written as JSON or as a Python literal."""
+"""What a text begins with that is a conversation, or all of one turn, as JSON or as a Python literal."""
 
 
 class Drop(Exception):
@@ -53,9 +54,11 @@ class Row(NamedTuple):
         value = self.values.get(name)
         if isinstance(value, Mapping):
             return [value] if is_turn(value) and not _is_transposed(value) else _transposed(value)
-        if not isinstance(value, str) or not _MESSAGES.fullmatch(value):
+        if not isinstance(value, str) or not _MESSAGES.match(value):
             return value
         found = self._parsed(name, value)
+        if isinstance(found, str):  # encoded twice
+            found = self._parsed(name, found)
         turns = found if isinstance(found, list) else [found]
         return turns if all(map(is_turn, turns)) else value
 
@@ -87,6 +90,8 @@ class Row(NamedTuple):
         value = self.values.get(name)
         if value is None or value == "":
             return math.nan
+        if isinstance(value, str):
+            value = {"true": 1, "false": 0}.get(value.strip().lower(), value)
         try:
             number = float(value) if isinstance(value, (int, float, str)) else math.inf
         except (ValueError, OverflowError):

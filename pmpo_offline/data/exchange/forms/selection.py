@@ -71,6 +71,8 @@ class Report:
     """Kept responses of which an equal one, to an equal prompt, is accepted and another rejected."""
     own_split: bool = False
     """Whether the split is the source's."""
+    in_both: int = 0
+    """Prompts that the source has in both of its splits."""
     prompts: int = 0
     train: int = 0
     test: int = 0
@@ -90,6 +92,7 @@ class Report:
             "languages": dict(self.languages.most_common()),
             "redacted": self.redacted,
             "contradicting": self.contradicting,
+            "prompts_in_both_splits": self.in_both,
         }
         return {
             "form": self.form,
@@ -123,7 +126,7 @@ def select(
     else:
         report.contradicting = _contradicting([item for _, item in found])
     for _, item in found:
-        report.redacted += item.response.redacted
+        report.redacted += bool(item.response.redacted)
         if item.response.language:
             report.languages[item.response.language] += 1
     return [item for _, item in found]
@@ -185,6 +188,8 @@ def _kept(response: Response, place: str, chosen: Selection, template: Template,
         raise UserError(f"{place}: no column language tells which one it is: leave --languages out")
     if chosen.languages and (response.language or "").casefold() not in map(str.casefold, chosen.languages):
         raise Drop("of another language")
+    if chosen.redacted == "drop" and response.redacted is None:
+        raise UserError(f"{place}: no column redacted tells whether names were replaced: leave --redacted out")
     if chosen.redacted == "drop" and response.redacted:
         raise Drop("redacted")
     prompt, completion = response.prompt, response.completion
@@ -246,12 +251,13 @@ def _split(kept: list[Kept], test_share: float | None, report: Report) -> list[s
     report.own_split = {"train", "test"} <= {item.response.split for item in kept} and not any(
         item.response.stored for item in kept
     )
-    return [
-        item.response.stored.split
-        if item.response.stored
-        else (item.response.split if report.own_split else None) or side
-        for item, side in zip(kept, sides, strict=True)
-    ]
+    split = []
+    for item, side in zip(kept, sides, strict=True):
+        own = item.response.split if report.own_split else None
+        split.append(item.response.stored.split if item.response.stored else own or side)
+    parts = {name: {item.prompt for item, one in zip(kept, split, strict=True) if one == name} for name in set(split)}
+    report.in_both = len(parts.get("train", set()) & parts.get("test", set()))
+    return split
 
 
 def _ids(kept: list[Kept]) -> list[tuple[int, int]]:

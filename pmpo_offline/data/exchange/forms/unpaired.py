@@ -34,7 +34,9 @@ def of_unpaired(row: Row, reading: Reading) -> Iterator[Response | Drop]:
 
 def of_scored(row: Row, reading: Reading) -> Iterator[Response | Drop]:
     """Yield the response of a row with a score."""
-    yield _response(row, reading, reading.number(row, reading.score or row.first(SCORES)))
+    name = reading.score or row.first(SCORES)
+    reading.pass_over({other: row.values.get(other) for other in SCORES if other != name})
+    yield _response(row, reading, reading.number(row, name))
 
 
 def of_own(row: Row, reading: Reading) -> Iterator[Response | Drop]:
