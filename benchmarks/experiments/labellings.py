@@ -130,9 +130,9 @@ class LabelledSampler(Sampler):
         index = torch.cat([part.draw(self.seeds, step, share) for part in self._parts], dim=1)
         batch = _Shifted(self, index, step, learner)
         if self._kind == "pairs":
-            return _Pairs(batch, learner)  # type: ignore[return-value]
+            return _Pairs(batch)  # type: ignore[return-value]
         if self._kind == "candidates":
-            return _Groups(batch, self.rows.reward[index], learner)  # type: ignore[return-value]
+            return _Groups(batch, self.rows.reward[index])  # type: ignore[return-value]
         return batch
 
 
@@ -155,7 +155,8 @@ class _Shifted(RowBatch):
 class _Pairs(Batch):
     """A minibatch of accepted rows, then as many rejected ones, as pairs."""
 
-    def __init__(self, batch: RowBatch, learner: Learner) -> None:
+    def __init__(self, batch: RowBatch) -> None:
+        self._distribution = batch._distribution
         self.logp_chosen, self.logp_rejected = batch.logp.chunk(2, dim=-1)
         self.ref_chosen, self.ref_rejected = batch.ref_logp.chunk(2, dim=-1)
 
@@ -163,7 +164,8 @@ class _Pairs(Batch):
 class _Groups(Batch):
     """A minibatch in groups of four candidates, with their rewards."""
 
-    def __init__(self, batch: RowBatch, reward: Tensor, learner: Learner) -> None:
+    def __init__(self, batch: RowBatch, reward: Tensor) -> None:
+        self._distribution = batch._distribution
         self.group_logp = batch.logp.unflatten(-1, (-1, 4))
         self.group_score = reward.unflatten(-1, (-1, 4))
 

@@ -130,8 +130,10 @@ def report_on(output: str | Path) -> Benchmark:
 def _family(dataset: str, home: Path | None) -> str:
     """Return the family of a dataset; a mistyped name is refused here, before hours of training."""
     if is_built(dataset, home):
-        return catalog.family(data.read_metadata(data.resolve(dataset, home)).task)
-    return catalog.family(catalog.dataset(dataset).task)
+        built = data.read_metadata(data.resolve(dataset, home))
+        return catalog.family(built.task, by_step=built.label.by_step)
+    recipe = catalog.dataset(dataset)
+    return catalog.family(recipe.task, by_step=data.LabelRule.parse(recipe.label).by_step)
 
 
 def _publish(results: Results, title: str, keys: Sequence[str] | None, failures: list[str]) -> Benchmark:

@@ -125,7 +125,6 @@ def doctor(
     """Check an algorithm's settings against a dataset before training: class counts, the bound on β, a verdict."""
     from pmpo_offline.build import require_built
     from pmpo_offline.data import load_dataset
-    from pmpo_offline.declarations import catalog
 
     require_built(name, home)
     chosen = assignments(settings, "divergence=reverse")
@@ -134,10 +133,11 @@ def doctor(
     for option in given.keys() & chosen.keys():
         raise UserError(f"{option} is given by --{option} and by --set: leave one of them out")
     with working():
+        from pmpo_offline.training.config import algorithm_for
         from pmpo_offline.training.doctor import diagnose
 
         dataset = load_dataset(name, home=home)
-        found = diagnose(dataset, catalog.algorithm(algo, catalog.family(dataset.metadata.task)), chosen | given)
+        found = diagnose(dataset, algorithm_for(algo, dataset), chosen | given)
     show(found, json, _print_diagnosis)
 
 

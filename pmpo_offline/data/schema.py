@@ -93,6 +93,11 @@ class LabelRule(_Frozen):
         return ":".join([self.score, threshold[self.threshold], *([_exact(self.dead_zone)] if self.dead_zone else [])])
 
     @property
+    def by_step(self) -> bool:
+        """Whether every single step gets a label that is computed, so that accepts and rejects lie side by side."""
+        return self.unit != "episode" and self.score != "column"
+
+    @property
     def unit(self) -> Unit:
         """The unit of a label in a dataset of transitions; with responses it is always a response."""
         if self.score == "q_rank":

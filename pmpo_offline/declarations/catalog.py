@@ -120,6 +120,8 @@ class AlgorithmDeclaration(Declaration):
 
 
 D = TypeVar("D", bound=Declaration)
+EPISODES = "episodes"
+"""The family of control tasks whose labels are of whole episodes, or given by people."""
 
 
 def root(kind: Literal["datasets", "benchmarks", "baselines"]) -> Path:
@@ -158,10 +160,15 @@ def families() -> list[str]:
     return sorted({path.parent.name for folder in _folders("algorithms") for path in folder.glob("*/*.toml")})
 
 
-def family(task: str) -> str:
-    """Return the family of a task: its namespace where algorithms are declared for that, else "control"."""
+def family(task: str, *, by_step: bool = True) -> str:
+    """Return the family of a dataset's hyperparameters: its task's namespace, where algorithms are declared for that.
+
+    Of any other task "control" if labels were computed for every step (`by_step`, as from advantages), else "episodes":
+    a label of a whole episode, or that a person gave, makes long stretches of rejects with no accept near them, from
+    which a policy runs away unless β is above its bound. What is not declared for "episodes" is as for "control".
+    """
     namespace = task.partition("/")[0]
-    return namespace if namespace in families() else "control"
+    return namespace if namespace in families() else "control" if by_step else EPISODES
 
 
 def datasets() -> list[DatasetDeclaration]:
@@ -242,7 +249,8 @@ def _suite_files() -> dict[str, Path]:
 
 def _algorithm_files(family: str) -> dict[str, Path]:
     paths = [path for folder in _folders("algorithms") for path in (folder / family).glob("*.toml")]
-    return _by_name("algorithm", [(path.stem, path) for path in paths])
+    own = _by_name("algorithm", [(path.stem, path) for path in paths])
+    return {**_algorithm_files("control"), **own} if family == EPISODES else own
 
 
 def _by_name(kind: str, found: list[tuple[str, Path]]) -> dict[str, Path]:

@@ -12,7 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from pmpo_offline.data import Dataset, columns, flips
-from pmpo_offline.declarations import OBJECTIVES
+from pmpo_offline.declarations import OBJECTIVES, catalog
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.objectives import Interval, stability
 from pmpo_offline.runtime.errors import UserError, unknown, validated
@@ -109,6 +109,12 @@ def complete(algorithm: AlgorithmDeclaration, settings: Mapping[str, Any]) -> di
     if values.get("flip_rate") == 0:  # the objective itself, by the same name
         del values["flip_rate"]
     return values
+
+
+def algorithm_for(name: str, dataset: Dataset) -> AlgorithmDeclaration:
+    """Return the algorithm of this name, or of this .toml, with the hyperparameters that fit a dataset's labels."""
+    meta = dataset.metadata
+    return catalog.algorithm(name, catalog.family(meta.task, by_step=meta.label.by_step))
 
 
 def check_family(algorithm: AlgorithmDeclaration, dataset: Dataset) -> None:
@@ -267,9 +273,10 @@ def beta_collapse(
     bound = beta_bound(algorithm, settings, dataset, rows)
     if not bound or math.isinf(bound):
         return None
+    share, rate = reject_share(dataset, algorithm.rows), settings.get("flip_rate", 0.0)
     least = stability.beta_collapse(
         settings["alpha"],
-        reject_share(dataset, algorithm.rows),
+        min(1.0, max(0.0, (share - rate) / (1 - 2 * rate))),  # de-biased labels have the true share
         settings["normalize"],
         minibatch=minibatch(algorithm, settings, dataset, rows),
     )

@@ -19,12 +19,11 @@ from typing import Any
 from pydantic import BaseModel
 
 from pmpo_offline.data import Dataset
-from pmpo_offline.declarations import catalog
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.runtime.files import read_json, write_json
 from pmpo_offline.runtime.hashing import hash_file, hash_json
-from pmpo_offline.training.config import TrainingSettings, divide
+from pmpo_offline.training.config import TrainingSettings, algorithm_for, divide
 from pmpo_offline.training.control.trainer import Stack, train_stack
 
 NAME, BEGUN = "run.json", ".begun"
@@ -64,7 +63,7 @@ def train_run(run: Run, output: Path, home: Path | None = None) -> dict[str, Any
     """
     dataset, algorithm = run.dataset, run.algorithm
     if isinstance(algorithm, str):
-        algorithm = catalog.algorithm(algorithm, catalog.family(dataset.metadata.task))
+        algorithm = algorithm_for(algorithm, dataset)
     kind: type[BaseModel] = TrainingSettings
     if responses := dataset.metadata.kind == "responses":
         from pmpo_offline.training.language import LanguageSettings, train_language

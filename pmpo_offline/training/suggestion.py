@@ -53,14 +53,16 @@ def suggest_beta(
 def suggest(
     dataset: Dataset, algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], rows: int | None = None
 ) -> dict[str, float] | None:
-    """Return α and β that follow from the labels; None where rejects have no part or every row has a label.
+    """Return α and β that follow from the labels; None without rejects, with flips corrected, or all rows labelled.
 
     Where every row has a label, only the sum of α and β matters for "joint", and the declared α is as good as another.
     The arguments are those of `config.beta_bound`.
     """
     meta = dataset.metadata
     counts, balance = meta.counts, meta.imbalance
-    if not counts.unlabelled or algorithm.rows != "all" or suggest_beta(dataset, algorithm, settings, rows) is None:
+    if not counts.unlabelled or algorithm.rows != "all" or "flip_rate" in settings:
+        return None
+    if suggest_beta(dataset, algorithm, settings, rows) is None:
         return None
     dropped = (balance.dropped_accepted, balance.dropped_rejected) if balance.balance == "labels" else (0, 0)
     accepts, rejects = counts.accepted + dropped[0], counts.rejected + dropped[1]
@@ -105,6 +107,8 @@ def noise_bound(
     """
     meta, balance = dataset.metadata, dataset.metadata.imbalance
     if not meta.noise or dataset.has_contexts or algorithm.rows != "all" or settings["floor"]:
+        return None
+    if "flip_rate" in settings:  # the objective itself corrects for flips
         return None
     noise = min(meta.noise, 1 - meta.noise)  # beyond one half the other outcomes are the ones that are pushed away
     minibatch = config.minibatch(algorithm, settings, dataset, rows)

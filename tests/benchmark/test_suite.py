@@ -147,5 +147,5 @@ def test_algorithms_take_the_hyperparameters_of_each_datasets_family():
 def test_algorithm_that_one_familys_datasets_do_not_have_is_refused():
     families = {"bandit/sphere-v0": "bandit", "test/line-v0": "control"}
     both = SuiteDeclaration(name="s", title="S", datasets=[*families], algorithms=["bc", "iql"])
-    with pytest.raises(UserError, match="algorithm iql is declared for control and not for bandit: leave it"):
+    with pytest.raises(UserError, match="algorithm iql is declared for control, episodes and not for bandit: leave it"):
         expand(both, families)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pmpo_offline.data import Dataset, columns
-from pmpo_offline.declarations import OBJECTIVES, catalog
+from pmpo_offline.declarations import OBJECTIVES
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.objectives import Objective
 from pmpo_offline.policies import MixturePolicy
@@ -85,7 +85,7 @@ class Stack:
     @cached_property
     def clone(self) -> Stack | None:
         """The clone of the behaviour that this starts from or is compared with, one a seed; None if it needs none."""
-        declared = catalog.algorithm(CLONE, catalog.family(self.dataset.metadata.task))
+        declared = config.algorithm_for(CLONE, self.dataset)
         compared = any(settings.get("divergence", "behavior") != "behavior" for settings in self.complete)
         if not (compared or self.algorithm.start == "reference" or self.algorithm == declared):
             return None
@@ -182,7 +182,7 @@ def train(
     if dataset.metadata.kind == "responses":
         raise UserError(f"dataset {dataset.metadata.id} holds responses: train a language model with train_language")
     if isinstance(algorithm, str):
-        algorithm = catalog.algorithm(algorithm, catalog.family(dataset.metadata.task))
+        algorithm = config.algorithm_for(algorithm, dataset)
     if not len(seeds) or not len(settings):
         raise UserError(f"nothing to train: {'settings' if len(seeds) else 'seeds'} are empty, give one or more")
     try:

@@ -19,14 +19,13 @@ import transformers
 
 from pmpo_offline import data
 from pmpo_offline.data import Dataset
-from pmpo_offline.declarations import catalog
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.policies.language.model import LanguageModel, add_lora, load_adapter, open_model, quiet, save_adapter
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.tasks.language.models import model_directory
 from pmpo_offline.training.checkpoint import training_identity
-from pmpo_offline.training.config import hyperparameters, settle
+from pmpo_offline.training.config import algorithm_for, hyperparameters, settle
 from pmpo_offline.training.language.checkpoints import checkpoints_in, last_complete
 from pmpo_offline.training.language.config import PASSED_ON, LanguageSettings, ResponseConfig
 from pmpo_offline.training.language.responses import check_held_out, take_split
@@ -98,7 +97,7 @@ def train_language(
         PmpoOfflineError: the loss or the weights are not finite any more.
     """
     if isinstance(algorithm, str):
-        algorithm = catalog.algorithm(algorithm, catalog.family(dataset.metadata.task))
+        algorithm = algorithm_for(algorithm, dataset)
     if algorithm.start != "reference":
         raise UserError(f'{algorithm.name}: a language model starts as its own reference: set start = "reference"')
     if shuffle_labels:
