@@ -15,6 +15,7 @@ from typer.core import TyperCommand
 from pmpo_offline.build.options import Changes, ImportOptions, TextOptions
 from pmpo_offline.cli.console import Format, Home, Json, Name, options_of, print_lines, show, working
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
+from pmpo_offline.runtime.files import atomic_file
 
 if TYPE_CHECKING:
     from pmpo_offline.data import Dataset
@@ -196,7 +197,15 @@ def _print_names(content: dict[str, list[dict[str, Any]]]) -> None:
                 print(f"  {entry.get('id') or entry['name']}{mark}  {entry.get('title', '')}{origin}".rstrip())
 
 
-def show_dataset(name: Name, home: Home = None, json: Json = False) -> None:
+def show_dataset(
+    name: Name,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write one self-contained page: charts, episodes, responses, card."),
+    ] = None,
+    home: Home = None,
+    json: Json = False,
+) -> None:
     """Show a dataset's counts, labels, bounds on β, files, references and path."""
     from pmpo_offline.build import is_built
     from pmpo_offline.data import load_dataset
@@ -204,7 +213,15 @@ def show_dataset(name: Name, home: Home = None, json: Json = False) -> None:
 
     if is_built(name, home):
         with working():
-            summary = _summary(load_dataset(name, home=home))
+            dataset = load_dataset(name, home=home)
+            summary = _summary(dataset)
+            if html is not None:
+                from pmpo_offline.benchmark.html.dataset_page import dataset_page
+
+                with atomic_file(html) as scratch:
+                    scratch.write_text(dataset_page(dataset), encoding="utf-8")
+    elif html is not None:
+        raise UserError(f"{name} is not built, and a page shows its rows: pmpo-offline build-dataset {name}")
     else:
         summary = {"built": False, **catalog.dataset(name).model_dump(exclude={"behavior", "critic", "candidates"})}
     show(summary, json, _print_summary)

@@ -1,0 +1,90 @@
+"""The page of a dataset in a real browser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from helpers.encoded import make
+from helpers.labelled import saved
+
+from pmpo_offline import data
+from pmpo_offline.benchmark.html.dataset_charts import behaviors, episodes, scores
+from pmpo_offline.benchmark.html.dataset_page import MOST_RESPONSES, dataset_page
+
+HOSTILE = "</script><img src=x onerror=alert(1)>"
+
+
+CHANGED = "before => [...document.querySelectorAll('#episodes .role-mark text')].at(-1).textContent != before"
+
+
+def stored(folder: Path, *lengths: int) -> data.Dataset:
+    """Store and open episodes of these lengths."""
+    data.write(folder / "steps", *make(lengths, "return:q0.5"))
+    return data.open_dataset(folder / "steps")
+
+
+@pytest.fixture
+def answers(tmp_path: Path) -> data.Dataset:
+    count = 3 * MOST_RESPONSES
+    table = pa.table(
+        {
+            "prompt": [f"Say {HOSTILE} {i}" for i in range(count)],
+            "completion": [f"<b>{i}</b> {HOSTILE}" for i in range(count)],
+            "score": pa.array([float(i % 4) for i in range(count)], pa.float32()),
+            "label": pa.nulls(count, pa.bool_()),
+            "prompt_id": pa.array(range(count), pa.int32()),
+            "response_id": pa.array([0] * count, pa.int32()),
+            "source": ["made up"] * count,
+            "split": ["train"] * count,
+        }
+    ).cast(data.responses_schema())
+    return saved(tmp_path / "answers", table, None, "reward:1.5", task="language/tiny")
+
+
+def test_responses_are_filtered_and_stay_text(answers, opened):
+    page = opened(dataset_page(answers), width=400)
+    assert page.evaluate("document.documentElement.scrollWidth") == 400
+    assert page.locator("img").count() == 0
+    shown = page.locator(".responses article:not([hidden])")
+    assert shown.count() == MOST_RESPONSES
+    assert HOSTILE in shown.first.inner_text()
+    page.select_option("[data-filter=label]", "rejected")
+    assert {text.split()[0] for text in page.locator(".responses article:not([hidden]) b").all_inner_texts()} == {
+        "rejected"
+    }
+    page.fill("[type=search]", "<b>0</b>")
+    assert shown.count() == 1
+    assert page.locator("#doctor tbody tr").count() > 5
+    assert "sha256" in page.locator("#files").inner_text()
+
+
+def test_episodes_can_be_stepped_through(tmp_path, opened):
+    dataset = stored(tmp_path, 40, 30, 50)
+    page = opened(dataset_page(dataset), color_scheme="dark")
+    assert page.locator("section:has(figure)").evaluate_all("all => all.map(each => each.id)") == [
+        *("scores", "behaviors", "episodes")
+    ]
+    slider, value = page.locator("#episodes input[type=range]"), page.locator("#episodes .role-mark text").last
+    assert slider.get_attribute("max") == "49"
+    before = value.text_content()
+    slider.fill("20")
+    page.wait_for_function(CHANGED, arg=before)
+    page.select_option("#episodes select >> nth=1", "action")
+    page.wait_for_function("document.querySelector('#episodes .role-legend').textContent.includes('action 0')")
+
+
+def test_charts_count_every_unit(tmp_path):
+    dataset = stored(tmp_path, 4, 3, 5)
+    histogram, bars = scores(dataset)
+    counts = dataset.metadata.counts
+    assert sum(each["count"] for each in histogram["datasets"]["values"]) == 3
+    assert {each["label"]: each["count"] for each in bars["datasets"]["counts"]} == {
+        **{"accepted": counts.accepted, "rejected": counts.rejected}
+    }
+    returns = behaviors(dataset)[0]["datasets"]["values"]
+    assert [each["length"] for each in returns] == [4, 3, 5]
+    (steps,) = episodes(dataset)
+    rewards = [each for each in steps["datasets"]["values"] if each["series"] == "reward"]
+    assert len(rewards) == len(dataset)
