@@ -1,7 +1,8 @@
 """The HDF5 form: transitions as a Minari directory that stock Minari opens, the other tables as flat row-aligned files.
 
 data/metadata.json       for Minari, made from dataset.json
-data/main_data.hdf5      episode_<i>/  observations (T+1, O): the last one is final_observation
+data/main_data.hdf5      episode_<i>/  observations (T+1, O): the last one is final_observation; float64 of
+                                       Gymnasium's environments, as their spaces have it, else float32
                                        actions (T, A), rewards, terminations, truncations (T,)
                                        infos/score (T+1,): NaN where absent, infos/label (T+1,): +1, −1, 0 unlabelled;
                                        as Minari has it, the first info is the reset's, which has neither
@@ -26,6 +27,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pmpo_offline.data import columns
+from pmpo_offline.data.minari_metadata import minari_metadata, observation_type
 from pmpo_offline.data.opening import open_hdf5
 from pmpo_offline.data.schema import Metadata, candidates_schema, episodes_schema, responses_schema, transitions_schema
 from pmpo_offline.runtime import progress
@@ -50,13 +52,13 @@ def write(directory: Path, metadata: Metadata, tables: dict[str, pa.Table]) -> N
 
 def write_minari(directory: Path, metadata: Metadata, steps: pa.Table, episodes: pa.Table) -> None:
     """Write the transitions as the Minari dataset `directory`."""
-    from pmpo_offline.data.minari_metadata import minari_metadata  # Gymnasium takes a second to import
-
     (directory / "data").mkdir()
     path = directory / _MINARI_FILE
     # HDF5 takes 5 kB for an episode's group, datasets and attributes.
-    with new_file(path, [steps], 8192 * episodes.num_rows) as file:
-        _write_steps(file, steps, episodes)
+    kind = observation_type(metadata.task)
+    observations = columns.matrix(steps, "observation").nbytes
+    with new_file(path, [steps], 8192 * episodes.num_rows + observations) as file:
+        _write_steps(file, steps, episodes, kind)
     described = minari_metadata(metadata, steps) | {"dataset_size": path.stat().st_size / 2**20}
     (directory / "data/metadata.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
 
@@ -112,7 +114,8 @@ def _space(shape: tuple[int, ...]) -> h5py.h5s.SpaceID:
     return h5py.h5s.create_simple(shape)
 
 
-def _write_steps(file: h5py.File, steps: pa.Table, episodes: pa.Table) -> None:
+def _write_steps(file: h5py.File, steps: pa.Table, episodes: pa.Table, kind: type[np.floating]) -> None:
+    """Write a group an episode, with observations of this type."""
     observations, finals = columns.matrix(steps, "observation"), columns.matrix(episodes, "final_observation")
     arrays = {name: columns.values(steps, column) for name, column in _STEPS.items()}
     infos = {name: columns.values(steps, column) for name, column in _INFOS.items()}
@@ -124,7 +127,7 @@ def _write_steps(file: h5py.File, steps: pa.Table, episodes: pa.Table) -> None:
         start, length = attributes.pop("start"), attributes.pop("length")
         rows = slice(start, start + length)
         group = h5py.h5g.create(file.id, f"episode_{index}".encode())
-        put(group, "observations", np.concatenate([observations[rows], finals[index : index + 1]]))
+        put(group, "observations", np.concatenate([observations[rows], finals[index : index + 1]], dtype=kind))
         for name, values in arrays.items():
             put(group, name, values[rows])
         h5py.h5g.create(group, b"infos")

@@ -24,6 +24,11 @@ ENVIRONMENTS = {
 _VERSION = "0.5.3"  # of the format: readers from 0.5.3 on list it as supported
 
 
+def observation_type(task: str) -> type[np.floating]:
+    """Return the type that Minari expects of a task's observations: that of Gymnasium's environments, else float32."""
+    return np.float64 if task in ENVIRONMENTS.values() else np.float32
+
+
 def minari_metadata(metadata: Metadata, steps: pa.Table) -> dict[str, Any]:
     """Return the content of metadata.json but for the size; `steps` are the transitions."""
     from gymnasium.spaces import Box
@@ -31,8 +36,7 @@ def minari_metadata(metadata: Metadata, steps: pa.Table) -> dict[str, Any]:
 
     environment = {task: name for name, task in ENVIRONMENTS.items()}.get(metadata.task)
     observation, action = (columns.matrix(steps, name) for name in ("observation", "action"))
-    # Observations are stored as float32, which a space of float64, as Gymnasium's environments have it, contains.
-    seen = Box(-np.inf, np.inf, observation.shape[1:], np.float64 if environment else np.float32)
+    seen = Box(-np.inf, np.inf, observation.shape[1:], observation_type(metadata.task))
     low, high = _bounds(metadata, action)
     acted = Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
     references = metadata.references
