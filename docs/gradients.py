@@ -147,11 +147,11 @@ def pmpo(path: Path) -> None:
         curves.one(floored[:, 1], REJECTED, ":", "rejected, β = 0, floor")
 
 
-def bc(path: Path) -> None:
+def bc(path: Path, loss: Callable[[Tensor], Loss] = objectives.bc) -> None:
     """Draw cloning: every row alike."""
     r = axis(-10, 10)
     with picture(path, x=LOG_RATIO, y=PUSH) as axes:
-        pushes = push(objectives.bc, (r + REF_LOGP).unsqueeze(-1).expand(-1, 2))
+        pushes = push(loss, (r + REF_LOGP).unsqueeze(-1).expand(-1, 2))
         curves = Curves(axes, r)
         curves.one(pushes[:, 0], ACCEPTED, "-", "accepted")
         curves.one(pushes[:, 1], REJECTED, "--", "rejected, the same")
@@ -189,6 +189,59 @@ def bco(path: Path) -> None:
         return objectives.bco(logp, ref, LABEL, beta=beta, shift=shift)
 
     rows_picture(path, {f"β = {beta:g}": partial(loss, beta=beta) for beta in (1.0, 0.1)})
+
+
+def ratio_picture(path: Path, name: str, values: tuple[float, ...] = (1.0, 0.1), setting: str = "beta") -> None:
+    """Draw an objective of single labels that compares with the reference, at several values of one setting."""
+    symbol = {"beta": "β", "temperature": "T"}.get(setting, setting)
+    ones = {"policy_kl": torch.zeros(POINTS), "reward_shift": torch.zeros(POINTS), "label": LABEL}
+
+    def loss(logp: Tensor, value: float) -> Loss:
+        ref, half = torch.full_like(logp, REF_LOGP), torch.full_like(logp, 0.5)
+        own = torch.full((*logp.shape, 1), REF_LOGP, dtype=logp.dtype)  # at the reference
+        rows = {"ref_logp": ref, "accept_rate": half, "state_value": half, "own_logp": own, "own_ref_logp": own}
+        return OBJECTIVES[name]({"logp": logp, **rows, **ones}, **{setting: value})
+
+    rows_picture(path, {f"{symbol} = {value:g}": partial(loss, value=value) for value in values})
+
+
+def aot(path: Path) -> None:
+    """Draw AOT against the margin of one accepted and one rejected row: DPO's shape, without a pair."""
+    margin = axis(-10, 10)
+    logp = torch.stack([REF_LOGP + margin / 2, REF_LOGP - margin / 2], dim=-1)
+
+    def loss(logp: Tensor, beta: float) -> Loss:
+        return objectives.aot_unpaired(logp, torch.full_like(logp, REF_LOGP), LABEL.expand_as(logp), beta=beta)
+
+    with picture(path, x="margin r(accepted) − r(rejected)", y=PUSH) as axes:
+        for style, beta in zip(STYLES, (1.0, 0.1), strict=False):
+            Curves(axes, margin).both(push(partial(loss, beta=beta), logp), style, f"β = {beta:g}")
+
+
+def label_picture(path: Path, loss: Callable[[Tensor, Tensor], Loss]) -> None:
+    """Draw an objective of single labels without settings that matter to its shape."""
+    rows_picture(path, {"": lambda logp: loss(logp, LABEL.expand_as(logp))})
+
+
+def sspo(path: Path) -> None:
+    """Draw SSPO's two terms: a labelled row as BCO has it, and an unlabelled one on either side of the threshold."""
+
+    def loss(logp: Tensor, *, labelled: bool) -> Loss:
+        label = LABEL.expand_as(logp) if labelled else torch.zeros_like(logp)
+        ref = torch.full_like(logp, REF_LOGP)
+        return objectives.sspo(logp, ref, label, beta=1.0, shift=torch.zeros(POINTS))
+
+    r = axis(-10, 10)
+    logp = (r + REF_LOGP).unsqueeze(-1).expand(-1, 2)
+    with picture(path, x=LOG_RATIO, y=PUSH) as axes:
+        curves = Curves(axes, r)
+        curves.both(push(partial(loss, labelled=True), logp), "-")
+        curves.one(push(partial(loss, labelled=False), logp)[:, 0], NEITHER, "--", "unlabelled")
+
+
+def topr(path: Path) -> None:
+    """Draw TOPR: flat on accepts, the truncated ratio on rejects."""
+    label_picture(path, lambda logp, label: objectives.topr(logp, torch.full_like(logp, REF_LOGP), label))
 
 
 def binary_crr(path: Path) -> None:
@@ -298,6 +351,19 @@ PICTURES: dict[str, Callable[[Path], None]] = {
     "kto": kto,
     "bco": bco,
     "td3_bc": td3_bc,
+    "asymre": partial(label_picture, loss=objectives.asymre),
+    "topr": topr,
+    "npo": partial(ratio_picture, name="npo"),
+    "weighted_reinforce": partial(label_picture, loss=objectives.weighted_reinforce),
+    "apo_zero_unpaired": partial(ratio_picture, name="apo_zero_unpaired"),
+    "sppo_unpaired": partial(ratio_picture, name="sppo_unpaired", values=(1.0, 0.2)),
+    "aot_unpaired": aot,
+    "conditional": partial(bc, loss=lambda logp: objectives.conditional(logp, logp, LABEL.expand_as(logp))),
+    "sspo": sspo,
+    "d2o": partial(ratio_picture, name="d2o"),
+    "dro": partial(ratio_picture, name="dro", values=(1.0, 0.3), setting="temperature"),
+    "rpo": partial(ratio_picture, name="rpo", values=(1.0, 0.3), setting="temperature"),
+    "apo_down": partial(pairs_picture, name="apo_down"),
     "divergences": divergence_picture,
     "bound": bound_picture,
 }

@@ -21,13 +21,19 @@ FEEDBACK = {
     "pairs": {"logp_chosen", "logp_rejected"},
     "pairs, lengths": {"logp_chosen", "logp_rejected", "length_chosen", "length_rejected"},
     "a learned value": {"policy_value", "distance"},
+    "labels, also as an input": {"label", "conditional_logp"},
+    "labels of one context": {"label", "accept_rate"},
+    "labels, a learned value": {"label", "state_value"},
+    "labels, own outcomes": {"label", "own_logp"},
 }
 OURS = (
     *("pmpo", "bc", "bc_accepts", "binary_crr", "awr", "unlikelihood", "mpo"),
     *("dpo", "ipo", "ipo_length_normalized", "nca", "kto", "bco", "td3_bc"),
+    *("apo_down", "apo_zero_unpaired", "sspo", "sppo_unpaired", "dro", "rpo", "aot_unpaired", "asymre"),
+    *("weighted_reinforce", "topr", "npo", "d2o", "conditional"),
 )
 """The objectives that the page compares; others may be declared without a place on it."""
-REFERENCE = {"ref_logp", "ref_chosen", "ref_rejected"}
+REFERENCE = {"ref_logp", "ref_chosen", "ref_rejected", "own_ref_logp"}
 DIVERGENCE = {"–": set(), "any": {"divergence"}, "KL(π‖π_ref)": {"policy_kl"}}
 
 # A policy over four outcomes, the first two of which are accepted.
@@ -44,7 +50,7 @@ def table() -> dict[str, list[str]]:
     """The rows of the page's table by objective, their cells without footnotes."""
     section = PAGE.split("## The table")[1].split("\n## ")[0]
     rows = re.findall(r"^\| \[`(\w+)`\]\(#\w+\) \| (.+) \|$", section, flags=re.MULTILINE)
-    return {name: [re.sub("[¹²³⁴⁵]", "", cell).strip() for cell in cells.split(" | ")] for name, cells in rows}
+    return {name: [re.sub("[¹²³⁴⁵⁶]", "", cell).strip() for cell in cells.split(" | ")] for name, cells in rows}
 
 
 def test_the_table_names_every_objective_and_what_it_needs():
@@ -69,6 +75,10 @@ def one_class(name: str, sign: float, logp: Tensor) -> Tensor:
         "group_logp": logp.unsqueeze(1),
         "group_score": torch.full_like(logp, sign).unsqueeze(1),
         "policy_value": torch.full_like(logp, sign),
+        "conditional_logp": logp,
+        "accept_rate": torch.full_like(logp, sign).clamp(min=0),
+        "state_value": torch.full_like(logp, 0.5),
+        **dict.fromkeys(("own_logp", "own_ref_logp"), ref.unsqueeze(-1)),
         "distance": -logp,  # of a Gaussian of one deviation, up to a factor and a constant
         **dict.fromkeys(FEEDBACK["pairs, lengths"] | {"ref_chosen", "ref_rejected"}, pairs),
     }
@@ -91,6 +101,10 @@ def verify(statement: str, push: Tensor) -> None:
         assert not push.any()
         return
     verb, _, how = statement.partition("them")
+    if verb == "draws ":
+        assert push[0] > 0.01
+        assert push[-1] < -0.01
+        return
     up = {"clones": True, "raises": True, "lowers": False}[verb.strip()]
     assert ((push > 0) == up).logical_or(push.abs() < 1e-9).all()
     assert push.abs().max() > 0.01
@@ -116,8 +130,12 @@ def test_bounded_is_what_the_table_says(name: str):
     least = min(one_class(name, sign, logp).min().item() for sign in (1.0, -1.0))
     if statement.startswith("yes"):
         assert least >= (-OBJECTIVES[name].settings["alpha"] if "from −α" in statement else 0)
+    elif statement.startswith("if V ≤ 0"):
+        for baseline, bounded in ((-0.1, True), (0.0, True), (0.1, False)):
+            loss, _ = objectives.asymre(logp, -torch.ones_like(logp), baseline=baseline, relative_to="zero")
+            assert (loss.min() >= 0) == bounded
     else:
-        assert statement.startswith("if β ≥ bound")
+        assert statement.startswith("if β ≥ bound") or statement == "no"
         assert least < -1e5
 
 
@@ -146,6 +164,8 @@ ADVANTAGE = torch.tensor([2.0, 0.5, -0.5, -1.0], dtype=torch.float64)
         ("binary_crr", shares(0.1, 0.2, 0, 0)),
         ("awr", shares(*(torch.tensor([0.1, 0.2, 0.3, 0.4]) * ADVANTAGE.exp()).tolist())),
         ("unlikelihood", shares(0.1, 0.2, 0, 0)),
+        ("topr", shares(0.1, 0.2, 0, 0)),
+        ("conditional", shares(0.1, 0.2, 0.3, 0.4)),
         ("mpo", ADVANTAGE.log_softmax(-1)),
     ],
 )
@@ -154,6 +174,8 @@ def test_the_minimum_over_policies(name: str, claimed: Tensor):
     rows = REFERENCE_LOGP.exp().expand_as(logp)
     inputs = {
         "logp": logp,
+        "conditional_logp": logp,
+        "ref_logp": REFERENCE_LOGP.expand_as(logp),
         "label": LABEL.expand_as(logp),
         "advantage": ADVANTAGE.expand_as(logp),
         "divergence": -(rows * logp).sum(-1),
@@ -175,6 +197,12 @@ def test_the_minimum_over_policies(name: str, claimed: Tensor):
         ("nca", math.log(2), -1e3),
         ("kto", 1e3, -1e3),
         ("bco", 1e3, -1e3),
+        ("apo_zero_unpaired", 1e3, -1e3),
+        ("sspo", 1e3, -1e3),
+        ("aot_unpaired", 1e3, -1e3),
+        ("sppo_unpaired", 0.5, -0.5),  # 1/(2 beta) at beta = 1
+        ("rpo", 1 - math.log(0.5 + 0.5 * math.e), -math.log(0.5 + 0.5 * math.e)),  # R - V at T = 1
+        ("dro", 0.5, -0.5),
     ],
 )
 def test_the_minimum_over_log_ratios(name: str, accepted: float, rejected: float):
@@ -186,8 +214,9 @@ def test_the_minimum_over_log_ratios(name: str, accepted: float, rejected: float
         **{"logp": r, "ref_logp": torch.zeros_like(r), "label": LABEL[1:3].expand_as(r), "policy_kl": zero[:, 0]},
         **{"logp_chosen": r[:, :1], "logp_rejected": r[:, 1:], "ref_chosen": zero, "ref_rejected": zero},
         **{"length_chosen": zero + 8, "length_rejected": zero + 4},
+        **dict.fromkeys(("accept_rate", "state_value"), torch.full_like(r, 0.5)),
     }
-    loss, _ = OBJECTIVES[name](inputs, beta=1.0)
+    loss, _ = OBJECTIVES[name](inputs, **({"beta": 1.0} if "beta" in OBJECTIVES[name].settings else {}))
     assert (loss[1:] > loss[0] - 1e-9).all()
 
 
