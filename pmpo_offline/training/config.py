@@ -308,14 +308,30 @@ def reject_mass(settings: Mapping[str, Any], dataset: Dataset, rows: str = "all"
     It is taken before balancing where the policy must treat the rejects whose labels were dropped like the labelled
     ones, because it sees no context to tell them apart by. Elsewhere every state was recorded once and a network can
     tell them apart: then only the labelled ones count, and at the smaller bound it collapses
-    (benchmarks/results/README.md).
+    (benchmarks/results/README.md). Rejects that never had a label are estimated likewise (`labelled_at_first`).
 
     Batches of accepted or of balanced rows hold labelled rows alone, in shares of their own: so does the divergence.
     """
     metadata = dataset.metadata
     if settings["over"] == "labelled" or rows in ("accepted", "unrejected", "balanced"):
         return reject_share(dataset, rows)
-    return metadata.labelled_reject_mass if dataset.has_contexts else metadata.reject_mass
+    if dataset.has_contexts:
+        return metadata.labelled_reject_mass
+    return min(1.0, metadata.reject_mass / labelled_at_first(dataset))
+
+
+def labelled_at_first(dataset: Dataset) -> float:
+    """Return the share of the units that had a label before balancing, of those that could have had one.
+
+    Without a margin labels are taken to be missing at random: an outcome then is accepted or rejected as often among
+    the unlabelled units. A margin leaves outcomes of their own without a label, and every one counts as labelled.
+    """
+    meta = dataset.metadata
+    counts, balance = meta.counts, meta.imbalance
+    dropped = balance.dropped_accepted + balance.dropped_rejected if balance.balance == "labels" else 0
+    units = counts.accepted + counts.rejected + counts.unlabelled
+    labelled = counts.accepted + counts.rejected + dropped
+    return 1.0 if meta.label.dead_zone or not labelled else labelled / units
 
 
 def is_forward(settings: Mapping[str, Any]) -> bool:

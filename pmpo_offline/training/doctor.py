@@ -118,6 +118,11 @@ def diagnose(dataset: Dataset, algorithm: AlgorithmDeclaration, settings: Mappin
     if objective.bound is not None and facts["verdict"] == "ready":
         facts |= _stability(dataset, algorithm, chosen, rows)
         notes += _advice(facts, accepted, rejected)
+    if objective.name in ("kto", "bco") and meta.kind != "responses" and not meta.label.by_step:
+        notes.append(
+            "rejects are whole episodes: where it sees nothing else only the log-ratio to the clone holds the policy, and "
+            "pushed too far it takes the accepts along (watch `reach`, lower learning_rate); compare with bc-accepted"
+        )
     if objective.name == "kto" and accepted and rejected:
         both = (1, 1) if algorithm.rows == "balanced" else (accepted, rejected)
         desirable, undesirable = chosen["desirable_weight"], chosen["undesirable_weight"]

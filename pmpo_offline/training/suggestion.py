@@ -125,7 +125,8 @@ def noise_bound(
     else:
         # A row an episode, or a label a row: what was dropped is counted in rows either way.
         accepts = int((columns.labels(dataset.table) > 0).sum()) + balance.dropped_accepted
-        mass, accept_mass = meta.reject_mass, accepts / len(dataset)
+        mass = config.reject_mass(settings, dataset)
+        accept_mass = min(1.0 - mass, accepts / len(dataset) / config.labelled_at_first(dataset))
     bound = stability.beta_min(
         settings["alpha"],
         mass,
