@@ -120,8 +120,8 @@ def diagnose(dataset: Dataset, algorithm: AlgorithmDeclaration, settings: Mappin
         notes += _advice(facts, accepted, rejected)
     if objective.name in ("kto", "bco") and meta.kind != "responses" and not meta.label.by_step:
         notes.append(
-            "rejects are whole episodes: where it sees nothing else only the log-ratio to the clone holds the policy, and "
-            "pushed too far it takes the accepts along (watch `reach`, lower learning_rate); compare with bc-accepted"
+            "rejects are whole episodes: where there is nothing else the log-ratio to the clone alone holds the policy, "
+            "and pushed far it takes the accepts along (watch `reach`, lower learning_rate); compare with bc-accepted"
         )
     if objective.name == "kto" and accepted and rejected:
         both = (1, 1) if algorithm.rows == "balanced" else (accepted, rejected)

@@ -111,7 +111,7 @@ def test_flips_between_outcomes_that_look_alike_lower_the_suggestion(stacking: D
     good = (1 - share - noise) / (1 - 2 * noise)
     found = suggest(dataset, PMPO, settings(dataset))
     assert found is not None
-    # α = (1 - γ) / (1 - ρ) with ρ = -e / (1 - e), γ = g (1 - 2e) / (1 - e); β + α = 1 - e where labels are missing at random
+    # α = (1 - γ) / (1 - ρ) with ρ = -e / (1 - e), γ = g (1 - 2e) / (1 - e); β + α = 1 - e: missing at random
     assert found["alpha"] == pytest.approx(1 - noise - good * (1 - 2 * noise))
     assert found["beta"] / MARGIN + found["alpha"] == pytest.approx(1 - noise, rel=0.02)
     assert suggest_beta(dataset, PMPO, settings(dataset)) == pytest.approx(
