@@ -10,7 +10,7 @@ import polars as pl
 
 from pmpo_offline.benchmark.report import error_bar
 from pmpo_offline.benchmark.results import Row, runs
-from pmpo_offline.evaluation.statistics import Floats, Interval, bootstrap, probability_of_improvement
+from pmpo_offline.evaluation.statistics import Floats, Interval, interval, probability_of_improvement
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -86,7 +86,7 @@ def pooled(arms: Arms, datasets: Collection[str], baselines: Sequence[str] = ())
 
     return {
         name: Pooled(
-            bootstrap(scores(name)),
+            interval(scores(name)),
             {other: probability_of_improvement(scores(name), scores(other)) for other in baselines if other != name},
         )
         for name, mine in arms.items()

@@ -41,8 +41,8 @@ A function returns Markdown, which report.md and the HTML page show; empty text 
 """
 
 NOTES = (
-    "Scores: {metrics}. IQM: interquartile mean over training runs, with its 95 % bootstrap interval over runs "
-    "(one run has none). P(better): probability that a run beats one of the reference on the same data. "
+    "Scores: {metrics}. IQM: interquartile mean over training runs, with its 95 % t interval (one run has none). "
+    "{compared}* is a difference of IQMs that is significant at 5 %, corrected for the number of rows (Holm). "
     "β ≥ bound: below it (marked !) the loss has no minimum for a policy that can single outcomes out, and lower still "
     "(marked !!) such a policy collapses onto one of them. "
     "Shuffled labels are the control: whatever does as well there has learned nothing from feedback."
@@ -60,6 +60,8 @@ DRIFT_NOTES = (
     "perplexity: on held-out prose. "
     "Marked ! is a policy that collapsed: less than half of the reference row's words, or twice its nats."
 )
+COMPARED = "P(>{against}): probability that a run beats one of {meaning} on the same data, which is marked {against}; "
+SIGNIFICANT = 0.05
 METRICS = {
     "normalized_score": "normalized, 0 = random policy, 100 = the expert reference",
     "return": "returns, because the dataset has no reference scores to normalize with",
@@ -102,7 +104,10 @@ def table_section(_: pl.DataFrame, rows: Sequence[Row]) -> str:
 
 def notes_section(_: pl.DataFrame, rows: Sequence[Row]) -> str:
     """Return what the columns mean."""
-    notes = NOTES.format(metrics="; ".join(METRICS[metric] for metric in sorted({row["metric"] for row in rows})))
+    metrics = "; ".join(METRICS[metric] for metric in sorted({row["metric"] for row in rows}))
+    against = _against(rows)
+    meaning = "the better filtered clone" if against == "filter" else f"the reference {against} (no filtered clone ran)"
+    notes = NOTES.format(metrics=metrics, compared=COMPARED.format(against=against, meaning=meaning) if against else "")
     notes += DIVERGED if any(row["diverged"] for row in rows) else ""
     return notes + (DRIFT_NOTES if any(row["kl"] is not None for row in rows) else "")
 
@@ -143,7 +148,7 @@ SECTIONS: Registry[Section] = Registry(
 
 def frame(rows: Sequence[Row]) -> pl.DataFrame:
     """Return the rows as a frame; settings as JSON, the probability of improvement without its interval."""
-    omitted = {"return", "reference", "training", "versions", "dataset_sha", "key"}
+    omitted = {"return", "reference", "filtered", "margin", "training", "versions", "dataset_sha", "key"}
     flat = [
         {name: value for name, value in row.items() if name not in omitted}
         | {"settings": json.dumps(row["settings"]), "improvement": row["improvement"] and row["improvement"][0]}
@@ -154,7 +159,7 @@ def frame(rows: Sequence[Row]) -> pl.DataFrame:
 
 def cells(rows: Sequence[Row]) -> list[dict[str, str]]:
     """Return the text of the table's cells, a dictionary a row, by column in their order."""
-    drifts = any(row["kl"] is not None for row in rows)
+    drifts, against = any(row["kl"] is not None for row in rows), _against(rows)
     return [
         {
             "dataset": row["dataset"],
@@ -164,10 +169,10 @@ def cells(rows: Sequence[Row]) -> list[dict[str, str]]:
             "noise": f"{row['noise']:g}",
             "seeds": str(row["seeds"]),
             "IQM": f"{row['iqm']:.1f}",
-            "95 % interval": f"{row['low']:.1f} – {row['high']:.1f}" if row["seeds"] > 1 else "–",
+            "95 % interval": f"{_end(row['low'])} – {_end(row['high'])}" if row["seeds"] > 1 else "–",
             "mean": f"{row['mean']:.1f}",
             "success": number(row["success"]),
-            "P(better)": number(row["improvement"] and row["improvement"][0]),
+            f"P(>{against})" if against else "P(better)": _improvement(row),
             "β ≥ bound": _bound(row),
             # A policy that always ends at once writes no words, and some models cannot write prose.
             **({name: number(row[key]) for name, key in DRIFT.items()} if drifts else {}),
@@ -175,6 +180,23 @@ def cells(rows: Sequence[Row]) -> list[dict[str, str]]:
         }
         for row, settings in zip(rows, varying(rows), strict=True)
     ]
+
+
+def _against(rows: Sequence[Row]) -> str:
+    """Return the word for what rows are compared with: "filter", the reference's name, or nothing."""
+    filtered = any(row["filtered"] for row in rows)
+    return "filter" if filtered else next((row["algo"] for row in rows if row["reference"]), "")
+
+
+def _improvement(row: Row) -> str:
+    """Return the probability of improvement, with a star where the difference is significant."""
+    if row["improvement"] is None:
+        return "filter" if row["filtered"] else row["algo"] if row["reference"] else "–"
+    return number(row["improvement"][0]) + (" *" if row["p_value"] < SIGNIFICANT else "")
+
+
+def _end(value: float) -> str:
+    return f"{value:.1f}" if abs(value) < 1e3 else f"{value:.0f}"
 
 
 def _bound(row: Row) -> str:

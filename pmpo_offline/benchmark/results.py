@@ -11,7 +11,8 @@ A key is the hash of everything that determines the scores (`suite.Job.determina
 
 A run's score is the mean over its evaluation episodes of 100 (return − min) / (max − min), with the dataset's reference
 returns; without references it is the mean return itself, and `metric` says so. Rows state the interquartile mean over
-runs with its 95 % bootstrap interval (see `evaluation.statistics`).
+runs with its 95 % interval (see `evaluation.statistics`), and compare it with the better of the filtered clones of the
+same data, because a method is worth something where it beats that.
 
 Language models can earn reward with useless texts, so their rows also state the drift from the reference model, as
 means over samples (`evaluation.language.drift`), and whether they collapsed:
@@ -28,8 +29,8 @@ import contextlib
 import json
 import math
 import shutil
-from collections.abc import Iterable
-from dataclasses import astuple
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -39,7 +40,7 @@ import pyarrow.parquet as pq
 
 from pmpo_offline.data.columns import hash_tables
 from pmpo_offline.evaluation.rollouts import normalized
-from pmpo_offline.evaluation.statistics import bootstrap, probability_of_improvement
+from pmpo_offline.evaluation.statistics import Estimate, estimate, holm, probability_of_improvement
 from pmpo_offline.objectives.stability import Regime, regime
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.runtime.files import atomic_file
@@ -192,21 +193,49 @@ def table(raw: pl.DataFrame) -> list[Row]:
 
     Keys of a row: `dataset, algo, settings, imbalance, balance, noise, seeds, metric, iqm, low, high, mean`, and beside
     them `share` (accepted share achieved), `success`, `return`, `episodes` (a run), `shuffled`, `reference`,
-    `filtered`, `improvement` (`[estimate, low, high]` of the probability that a run beats one of the reference; None
-    without one), `beta`, `beta_min`, `beta_collapse`, `bounded` (None where no bound applies), `regime`
-    (`stability.Regime`, None where it is not known), `diverged` (runs whose actions or loss left all bounds),
-    `training`, `dataset_sha`, `versions`, `key`; and
-    `kl`, `distinct`, `reference_logp`, `perplexity`, `collapsed` (None for what is no language model; the last also
-    without a reference to compare with). Two may be infinite, which report.json and `--json` write as null: a
-    `beta_min` that no β meets (`bounded` is then false, and null where no bound applies), and the `perplexity` of
-    logits that have exploded (tables print inf, and a dash where the tokens cannot write prose).
+    `filtered`; `compared` (the name of what a row is compared with: of the filtered clones of its data the one of the
+    higher IQM, else the reference; None for that row itself and where neither is), `improvement` (`[estimate, low,
+    high]` of the probability that a run beats one of that), `margin` (the same of the difference of their IQMs) and
+    `p_value` (of no difference, corrected for the number of rows); `beta`, `beta_min`, `beta_collapse`, `bounded` (None where
+    no bound applies), `regime` (`stability.Regime`, None where it is not known), `diverged` (runs whose actions or loss left all
+    bounds), `training`, `dataset_sha`, `versions`, `key`; and `kl`, `distinct`, `reference_logp`, `perplexity`,
+    `collapsed` (None for what is no language model; the last also without a reference to compare with). Two may be
+    infinite, which report.json and `--json` write as null: a `beta_min` that no β meets (`bounded` is then false, and
+    null where no bound applies), and the `perplexity` of logits that have exploded (tables print inf, and a dash where
+    the tokens cannot write prose).
     """
-    rows = [
-        _row(arm, condition.filter(pl.col("reference") & ~pl.col("shuffled")))
-        for condition in runs(raw).partition_by(CONDITION)
-        for arm in condition.partition_by("key")
-    ]
+    rows = []
+    for condition in runs(raw).partition_by(CONDITION):
+        arms = [Arm(arm, estimate([arm["score"]])) for arm in condition.partition_by("key", maintain_order=True)]
+        reference = condition.filter(pl.col("reference") & ~pl.col("shuffled"))
+        against = _against(arms)
+        rows += [_row(arm, against) | _drift(arm.runs, reference) for arm in arms]
+    compared = [row for row in rows if row["p_value"] is not None]
+    for row, corrected in zip(compared, holm([row["p_value"] for row in compared]), strict=True):
+        row["p_value"] = corrected
     return sorted(rows, key=_order)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """The runs of one row of the table."""
+
+    runs: pl.DataFrame
+    iqm: Estimate
+
+    @property
+    def first(self) -> dict[str, Any]:
+        """The first of the runs: what is equal in all of them."""
+        return self.runs.row(0, named=True)
+
+
+def _against(arms: Sequence[Arm]) -> Arm | None:
+    """Return what the rows of a condition are compared with: the better filtered clone, else the reference, if any."""
+    plain = [arm for arm in arms if not arm.first["shuffled"]]
+    filtered = [arm for arm in plain if arm.first["filtered"]]
+    return max(
+        filtered or [arm for arm in plain if arm.first["reference"]], key=lambda arm: arm.iqm.value, default=None
+    )
 
 
 def runs(raw: pl.DataFrame) -> pl.DataFrame:
@@ -228,12 +257,18 @@ def runs(raw: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _row(arm: pl.DataFrame, reference: pl.DataFrame) -> Row:
-    """Return one row from its runs and the reference's runs on the same data."""
-    first = arm.row(0, named=True)
-    interval, improvement = bootstrap([arm["score"]]), None
-    if len(reference) and first["key"] not in reference["key"]:
-        improvement = [*astuple(probability_of_improvement([arm["score"]], [reference["score"]]))]
+def _row(arm: Arm, against: Arm | None) -> Row:
+    """Return one row from its runs and those of what it is compared with."""
+    first, scores = arm.first, arm.runs["score"]
+    compared: Row = dict.fromkeys(("compared", "improvement", "margin", "p_value"))
+    if against is not None and against is not arm:
+        margin = arm.iqm - against.iqm
+        compared = {
+            "compared": against.first["algo"],
+            "improvement": [*astuple(probability_of_improvement([scores], [against.runs["score"]]))],
+            "margin": [*astuple(margin.interval)],
+            "p_value": margin.p_value,
+        }
     beta, beta_min = first["beta"], first["beta_min"]
     return {
         "dataset": first["dataset"],
@@ -242,19 +277,19 @@ def _row(arm: pl.DataFrame, reference: pl.DataFrame) -> Row:
         "imbalance": first["imbalance"],
         "balance": first["balance"],
         "noise": first["noise"],
-        "seeds": len(arm),
+        "seeds": len(scores),
         "metric": "return" if first["reference_max"] is None else "normalized_score",
-        **dict(zip(("iqm", "low", "high"), astuple(interval), strict=True)),
-        "mean": arm["score"].mean(),
-        "success": arm["success"].mean(),
-        "return": arm["return"].mean(),
-        "improvement": improvement,
+        **dict(zip(("iqm", "low", "high"), astuple(arm.iqm.interval), strict=True)),
+        "mean": scores.mean(),
+        "success": arm.runs["success"].mean(),
+        "return": arm.runs["return"].mean(),
+        **compared,
         "beta": beta,
         "beta_min": beta_min,
         "beta_collapse": first["beta_collapse"],
         "bounded": None if beta is None or beta_min is None else beta >= beta_min,
         "regime": _regime(beta, beta_min, first["beta_collapse"]),
-        "diverged": sum(has_diverged(*ended) for ended in arm.select(TRAINING).iter_rows()),
+        "diverged": sum(has_diverged(*ended) for ended in arm.runs.select(TRAINING).iter_rows()),
         "share": first["share"],
         "episodes": first["episodes"],
         "shuffled": first["shuffled"],
@@ -264,7 +299,6 @@ def _row(arm: pl.DataFrame, reference: pl.DataFrame) -> Row:
         "versions": json.loads(first["versions"]),
         "dataset_sha": first["dataset_sha"],
         "key": first["key"],
-        **_drift(arm, reference),
     }
 
 

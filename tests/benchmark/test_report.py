@@ -8,7 +8,7 @@ from rich.console import Console
 
 from pmpo_offline.benchmark import report, report_on, terminal
 from pmpo_offline.benchmark.results import Results, table
-from pmpo_offline.evaluation.statistics import bootstrap
+from pmpo_offline.evaluation.statistics import interval as interval_of
 
 
 def markdown(rows) -> str:
@@ -26,7 +26,7 @@ def raw(scores) -> pl.DataFrame:
 def test_row_by_hand(raw):
     # Normalized with 10 → 0 and 60 → 100, the runs score 100, 50, 25, 75, 150: the middle three average 75.
     row = table(raw)[1]
-    interval = bootstrap([[100.0, 50.0, 25.0, 75.0, 150.0]])
+    interval = interval_of([[100.0, 50.0, 25.0, 75.0, 150.0]])
     assert {name: row[name] for name in ("dataset", "algo", "imbalance", "noise", "seeds", "metric", "episodes")} == {
         "dataset": "test/line-v0",
         "algo": "pmpo",
@@ -41,6 +41,34 @@ def test_row_by_hand(raw):
     assert (row["beta"], row["beta_min"], row["bounded"]) == (1.0, 0.65, True)
     # Against five runs of 50: three above, one tie, one below.
     assert row["improvement"][0] == pytest.approx(3.5 / 5)
+
+
+def test_rows_are_compared_with_the_better_filtered_clone(raw, scores):
+    accepted = scores("a", [[40.0], [45.0], [50.0]], algo="bc-accepted", filtered=True)
+    unrejected = scores("u", [[55.0], [60.0], [58.0]], algo="bc-unrejected", filtered=True)
+    shuffled = scores("us", [[85.0]] * 3, algo="bc-unrejected", filtered=True, shuffled=True)
+    rows = {row["algo"]: row for row in table(pl.concat([raw, accepted, unrejected, shuffled]))}
+    assert rows["bc-unrejected"]["compared"] is rows["bc-unrejected"]["improvement"] is None
+    others = [row for name, row in rows.items() if name != "bc-unrejected"]
+    assert {row["compared"] for row in others} == {"bc-unrejected"}
+    # bc is 50 in all runs; the clone is 90, 100 and 96, 95.33 on average with t of 2 degrees of freedom.
+    bc = rows["bc"]
+    assert bc["improvement"] == [0.0, 0.0, pytest.approx(0.6, abs=0.2)]
+    assert bc["margin"][0] == pytest.approx(50 - 286 / 3)
+    assert bc["margin"][2] == pytest.approx(50 - 286 / 3 + 4.303 * 5.033 / 3**0.5, abs=0.3)
+    assert rows["pmpo"]["p_value"] > 0.05 > bc["p_value"] > 0
+    text = markdown([*rows.values()])
+    assert "P(>filter)" in text
+    assert "one of the better filtered clone on the same data" in text
+    assert "| 0.00 * |" in text
+
+
+def test_without_filtered_clones_the_table_says_what_it_compares_with(raw):
+    rows = table(raw)
+    assert [row["compared"] for row in rows] == [None, "bc", "bc"]
+    text = markdown(rows)
+    assert "P(>bc)" in text
+    assert "the reference bc (no filtered clone ran)" in text
 
 
 def test_reference_comes_first_and_the_control_is_marked(raw):

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.experiments.figures import Look, pooled, run_scores, sweep
 from pmpo_offline.benchmark.results import table
-from pmpo_offline.evaluation.statistics import bootstrap
+from pmpo_offline.evaluation.statistics import interval
 
 
 def test_a_sweep_is_drawn_at_its_settings_and_hollow_where_it_collapsed():
@@ -41,6 +41,6 @@ def test_runs_are_pooled_within_their_datasets():
     found = pooled(arms, ["test/line-v0", "test/b-v0"], ["bc"])
     assert found.keys() == {"bc", "pmpo"}, "dpo has no runs on one of the datasets"
     assert found["bc"].better == {}
-    assert found["pmpo"].iqm == bootstrap([[50.0, 0.0], [100.0, 100.0]])
+    assert found["pmpo"].iqm == interval([[50.0, 0.0], [100.0, 100.0]])
     assert found["pmpo"].better["bc"].estimate == pytest.approx((0.75 + 0.25) / 2)
     assert pooled(arms, ["test/line-v0"])["dpo"].iqm.estimate == 100.0

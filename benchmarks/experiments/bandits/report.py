@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from benchmarks.experiments import shared
 from benchmarks.experiments.shared import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY
-from pmpo_offline.evaluation.statistics import Interval, bootstrap
+from pmpo_offline.evaluation.statistics import Interval, interval
 from pmpo_offline.tasks.bandit import FUNCTIONS
 
 FLOOR = 1e-8
@@ -78,7 +78,7 @@ class Report:
         seeds, last = max(row["seeds"] for row in rows), self.raw["step"].max()
         parts = [
             f"## Numbers\n\nInterquartile means over {seeds} runs of log10 regret, shown as regrets (0 the best "
-            "action, 1 a random one) with their 95 % bootstrap intervals. Bold: no other interval lies wholly below.",
+            "action, 1 a random one) with their 95 % intervals. Bold: no other interval lies wholly below.",
             f"Regret of the policy's samples after {last} steps ({4 * last} samples):",
             _table(rows, self.arms, "final_regret_of_samples"),
             f"Regret of its mean action after {last} steps:",
@@ -116,15 +116,15 @@ def summary(raw: pl.DataFrame, arms: Sequence[str]) -> list[dict[str, Any]]:
                 "seeds": len(final),
                 "diverged": int(final["regret_of_samples"].is_nan().sum()),
                 "deviation": final["deviation"].median(),
-                **{name: _regret(bootstrap([values.to_numpy()])) for name, values in measured.items()},
+                **{name: _regret(interval([values.to_numpy()])) for name, values in measured.items()},
             }
         )
     functions = list(dict.fromkeys(raw["function"]))
     return sorted(rows, key=lambda row: (functions.index(row["function"]), row["dimensions"], arms.index(row["arm"])))
 
 
-def _regret(interval: Interval) -> list[float]:
-    return [10**value for value in (interval.estimate, interval.low, interval.high)]
+def _regret(found: Interval) -> list[float]:
+    return [10**value for value in (found.estimate, found.low, found.high)]
 
 
 def figure(raw: pl.DataFrame, arms: Sequence[str], column: str, title: str) -> Figure:
@@ -158,7 +158,7 @@ def _curves(axes: Axes, problem: pl.DataFrame, arms: Sequence[str], column: str)
         runs = problem.filter(arm=arm).with_columns(log=log_regret(column)).sort("step", "seed")
         steps = runs["step"].unique(maintain_order=True).to_numpy()
         values = runs["log"].to_numpy().reshape(len(steps), -1)
-        curve = np.array([_regret(bootstrap([each], replicates=400)) for each in values])
+        curve = np.array([_regret(interval([each], replicates=400)) for each in values])
         colour, dashes = LINES[arm]
         axes.plot(4 * steps, curve[:, 0], color=colour, linestyle=dashes, linewidth=2, label=arm)
         axes.fill_between(4 * steps, curve[:, 1], curve[:, 2], color=colour, alpha=0.18, linewidth=0)

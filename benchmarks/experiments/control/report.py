@@ -105,7 +105,7 @@ def main(results: Annotated[Path, typer.Option(help="Where raw/ and findings.md 
     page = [
         "## Groups of datasets",
         "",
-        f"IQMs over the runs ({runs} a dataset) of all datasets of a group, with 95 % bootstrap intervals over runs; "
+        f"IQMs over the runs ({runs} a dataset) of all datasets of a group, with 95 % intervals over runs; "
         "then how likely a run beats one of `bc`, or of `bc-accepted`, on the same data. Stars: learns from rewards, "
         "sees no labels.",
         "",

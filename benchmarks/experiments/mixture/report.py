@@ -18,7 +18,7 @@ from torch import Tensor
 
 from benchmarks.experiments import shared
 from benchmarks.experiments.shared import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED
-from pmpo_offline.evaluation.statistics import Interval, bootstrap
+from pmpo_offline.evaluation import statistics
 from pmpo_offline.policies import Mixture
 from pmpo_offline.tasks.bandit import BAD, GMM, GOOD
 
@@ -58,7 +58,7 @@ def write(out: Path, frame: pl.DataFrame, action: Tensor, shown: Shown) -> None:
     densities(action, shown).savefig(out / "densities.png", dpi=110)
     text = [
         "# EM on accepts beside PMPO with rejects, on bandit/gmm-v0",
-        f"Interquartile means over {frame['seed'].n_unique()} runs with 95 % bootstrap intervals. `islands`: how many "
+        f"Interquartile means over {frame['seed'].n_unique()} runs with 95 % intervals. `islands`: how many "
         "of the four good discs hold more than 2 % of the policy's actions each. Raw scores are in raw.parquet; "
         "`python -m benchmarks.experiments.mixture.run` writes all of it. README.md describes the learners and what "
         "follows from it.",
@@ -89,8 +89,8 @@ def write(out: Path, frame: pl.DataFrame, action: Tensor, shown: Shown) -> None:
     (out / "report.md").write_text("\n\n".join(text) + "\n", encoding="utf-8")
 
 
-def interval(runs: pl.DataFrame, name: str) -> Interval:
-    return bootstrap([runs[name].to_numpy()], replicates=2000)
+def interval(runs: pl.DataFrame, name: str) -> statistics.Interval:
+    return statistics.interval([runs[name].to_numpy()], replicates=2000)
 
 
 def shown_interval(runs: pl.DataFrame, name: str) -> str:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.experiments import shared
 from benchmarks.experiments.shared import BLACK, BLUE, GREEN, GREY, PURPLE, RED, SKY
-from pmpo_offline.evaluation.statistics import Interval, bootstrap
+from pmpo_offline.evaluation.statistics import Interval, interval
 
 LINES = {  # colour, and dashes that tell lines apart in grey
     "PMPO both": (BLUE, "-"),
@@ -85,7 +85,7 @@ def markdown(runs: pl.DataFrame, floors: Mapping[str, float]) -> str:
     seeds = " or ".join(map(str, counts))
     return "\n".join(
         [
-            f"## Numbers\n\nReturns of 1,000 steps, {seeds} training runs an arm: means over runs with 95 % bootstrap "
+            f"## Numbers\n\nReturns of 1,000 steps, {seeds} training runs an arm: means over runs with 95 % "
             f"intervals over runs. *Last*: mean of a run's last {LAST} evaluations; *curve*: of all of them. Every "
             "evaluation plays the policy's mean at every control step of ten episodes, the same for all runs; raw "
             "returns, one row an episode, are in `raw/*.parquet`, a run's means in `scores.csv`.\n",
@@ -106,4 +106,4 @@ def _scores(runs: pl.DataFrame) -> list[str]:
 
 
 def _interval(values: np.ndarray) -> Interval:
-    return bootstrap([values], lambda scores: scores.mean(-1), replicates=2000)
+    return interval([values], lambda scores: scores.mean(-1), replicates=2000)

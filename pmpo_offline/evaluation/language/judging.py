@@ -19,7 +19,7 @@ import polars as pl
 from pmpo_offline.data import Dataset
 from pmpo_offline.evaluation.language.held_out import held_out_prompts, held_out_responses
 from pmpo_offline.evaluation.language.questions import Answers, Templates
-from pmpo_offline.evaluation.statistics import Interval, bootstrap
+from pmpo_offline.evaluation.statistics import Interval, interval
 from pmpo_offline.runtime import progress
 
 
@@ -84,7 +84,7 @@ def compare(answers: Answers, templates: Templates, task: str, pairs: Sequence[P
     by_prompt = pl.DataFrame(scores, ["prompt", "score"], orient="row").group_by("prompt", maintain_order=True).mean()
     readable = [choice for choice in choices if choice is not None]
     return Comparison(
-        win_rate=bootstrap([by_prompt["score"]], lambda scores: scores.mean(-1)) if scores else None,
+        win_rate=interval([by_prompt["score"]], lambda scores: scores.mean(-1)) if scores else None,
         wins=wins,
         losses=losses,
         ties=len(equal) + disagreements,
