@@ -16,7 +16,7 @@ from pmpo_offline.benchmark.methods import shared
 from pmpo_offline.benchmark.report import Charts, Drawing
 from pmpo_offline.benchmark.results import Row
 from pmpo_offline.evaluation import aggregates
-from pmpo_offline.evaluation.statistics import bootstrap, probability_of_improvement
+from pmpo_offline.evaluation.statistics import interval, probability_of_improvement
 
 MOST_NUMBERS = 12
 """Methods up to which the cells of a matrix show their numbers."""
@@ -36,7 +36,7 @@ def aggregated(raw: pl.DataFrame, rows: Sequence[Row]) -> list[Drawing]:
     names = list(compared)
     charts: list[Drawing] = []
     for statistic, function in aggregates.STATISTICS.items():
-        intervals = {name: bootstrap(tasks, function, replicates=REPLICATES) for name, tasks in compared.items()}
+        intervals = {name: interval(tasks, function, replicates=REPLICATES) for name, tasks in compared.items()}
         values = [
             {"method": name, "value": interval.estimate, "low": interval.low, "high": interval.high}
             for name, interval in intervals.items()
@@ -92,7 +92,7 @@ def improvement(raw: pl.DataFrame, rows: Sequence[Row]) -> list[Drawing]:
     names = list(compared)
     values = []
     for ours, theirs in combinations(names, 2):
-        interval = probability_of_improvement(compared[ours], compared[theirs], replicates=200)
+        interval = probability_of_improvement(compared[ours], compared[theirs])
         estimate, low, high = astuple(interval)
         values += [
             {"ours": ours, "theirs": theirs, "probability": estimate, "low": low, "high": high},
