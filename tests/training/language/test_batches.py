@@ -221,6 +221,12 @@ def test_advantages_compare_the_responses_to_one_prompt(responses: TokenizedResp
             assert np.isnan(responses.advantage[rows]).all()
 
 
+def test_accept_rates_are_those_of_the_labelled_responses_to_one_prompt(responses: TokenizedResponses) -> None:
+    for row, prompt in enumerate(responses.prompt):
+        labels = responses.label[responses.prompt == prompt]
+        assert responses.accept_rate[row] == pytest.approx((labels > 0).sum() / max(1, (labels != 0).sum()))
+
+
 def gradient(
     policy: Any, entries: Entries, reference: Reference, algorithm: Any, accumulation: int, ranks: int
 ) -> Tensor:
@@ -253,6 +259,11 @@ def train_dataset() -> Any:
         declared("pmpo", divergence="reverse", over="labelled"),
         declared("pmpo", alpha=0.0, divergence="behavior"),
         declared("unlikelihood"),
+        declared("asymre"),
+        declared("topr"),
+        declared("npo", retain=1.0),
+        declared("rpo"),
+        declared("sppo_unpaired", "balanced"),
         declared("bc_accepts"),
         declared("bc_accepts", "accepted"),
         declared("bc"),
@@ -297,6 +308,8 @@ def test_without_labels_to_serve_rows_are_left_out(responses: TokenizedResponses
     assert len(Entries(responses, declared("pmpo"), values)) == len(responses)
     assert len(Entries(responses, declared("pmpo"), {**values, "over": "labelled"})) == labelled
     assert len(Entries(responses, declared("kto", "balanced"), {})) == labelled
+    assert len(Entries(responses, declared("topr"), {})) == labelled
+    assert len(Entries(responses, declared("sspo"), {})) == len(responses), "it labels them itself"
     assert len(Entries(responses, declared("bc"), {})) == len(responses)
     best = Entries(responses, declared("bc", "top").model_copy(update={"top": 0.5}), {})
     assert len(best) == round(0.5 * labelled)  # rows without a label have no score here

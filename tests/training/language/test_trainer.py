@@ -258,6 +258,10 @@ def test_below_the_bound_it_warns_once_with_numbers_and_trains(tmp_path: Path) -
         ("awr", "all"),
         ("bc", "all"),
         ("bc_accepts", "accepted"),
+        ("topr", "all"),
+        ("rpo", "all"),
+        ("sspo", "all"),
+        ("aot_unpaired", "balanced"),
     ],
 )
 def test_any_objective_trains(tmp_path: Path, objective: str, rows: Any) -> None:
