@@ -83,7 +83,7 @@ def _print(done: Benchmark) -> None:
 
     # Piped into a file the tables keep their width instead of being folded at 80 columns.
     console = Console(width=None if sys.stdout.isatty() else 200)
-    for part in tables(done.title, done.rows):
+    for part in tables(done.title, done.rows, console.width):
         console.print(part, crop=False)
     print(f"report: {done.report}")
 

@@ -7,7 +7,6 @@ import functools
 import inspect
 import json
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import Field, asdict, fields, is_dataclass
 from pathlib import Path
@@ -15,9 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_type_hin
 
 import typer
 
+from pmpo_offline.cli import progress
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.files import finite
-from pmpo_offline.runtime.progress import Progress, on_progress
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -35,7 +34,6 @@ Home = Annotated[
     Path | None,
     typer.Option(help="Directory of datasets; $PMPO_OFFLINE_DATASETS sets it too.", show_default="in ~/.cache"),
 ]
-SECONDS_BETWEEN_LINES = 10.0
 
 
 def options_of(model: type[DataclassInstance]) -> Callable[[Callable[..., R]], Callable[..., R]]:
@@ -109,50 +107,12 @@ def assignments(options: list[str] | None, example: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def working() -> Iterator[None]:
-    """Show progress on stderr while something is being done: bars on a terminal, else a line now and then.
+    """Show progress on stderr while something is being done: one line on a terminal, else a line now and then.
 
     Whatever prints to stdout meanwhile is sent to stderr, because stdout is for the result (`--json`: one object).
     """
-    with contextlib.redirect_stdout(sys.stderr):
-        if sys.stderr.isatty():
-            with _bars() as callback, on_progress(callback):
-                yield
-        else:
-            with on_progress(_lines()):
-                yield
-
-
-@contextlib.contextmanager
-def _bars() -> Iterator[Progress]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
-
-    description = TextColumn("{task.description}", markup=False)
-    columns = (description, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
-        tasks = {}
-
-        def progress(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=total)
-            bars.update(tasks[stage], completed=done, total=total)
-            if done >= total:
-                bars.remove_task(tasks.pop(stage))
-
-        yield progress
-
-
-def _lines() -> Progress:
-    next_line = 0.0
-
-    def progress(stage: str, done: int, total: int) -> None:
-        nonlocal next_line
-        if time.monotonic() >= next_line:
-            print(f"{stage}: {done}/{total}", file=sys.stderr, flush=True)
-            next_line = time.monotonic() + SECONDS_BETWEEN_LINES
-
-    return progress
+    with contextlib.redirect_stdout(sys.stderr), progress.shown():
+        yield
 
 
 def show(content: T, as_json: bool, render: Callable[[T], None]) -> None:

@@ -133,7 +133,8 @@ def episodes(dataset: Dataset) -> list[Drawing]:
     names = []
     for index in evenly(len(lengths), SHOWN):
         start, length = int(starts[index]), int(lengths[index])
-        names.append(f"{index} ({behaviors[index]}, {LABELS[int(signs[index])]}, {length} steps)")
+        label = [LABELS[int(signs[index])]] if dataset.metadata.unit == "episode" else []
+        names.append(f"{index} ({', '.join([str(behaviors[index]), *label, f'{length} steps'])})")
         rows = start + evenly(length, POINTS)
         part = dataset.table.take(rows)
         series = {"reward": {"reward": columns.vector(part, "reward")}}

@@ -1,0 +1,90 @@
+"""Progress on stderr in one line: a bar on a terminal, in a log file a line now and then, ever more rarely."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from pmpo_offline.runtime.progress import Progress, on_progress
+
+BAR = 12
+"""Width of the bar."""
+FIRST, LONGEST = 10.0, 600.0
+"""Seconds until the second line of a log and at most between two; every wait is twice the one before."""
+
+
+class Stages:
+    """The stages that are under way, of which one line shows the first (the whole) and the last reported (the part)."""
+
+    def __init__(self) -> None:
+        self._active: dict[str, tuple[int, int]] = {}
+
+    def update(self, stage: str, done: int, total: int) -> str:
+        """Take a report in; return what to show: the stage, behind the whole where it is a part of one."""
+        whole = next((name for name in self._active if name != stage), None)
+        text = stage
+        if whole is not None and list(self._active)[0] == whole:
+            finished, of = self._active[whole]
+            text = f"{whole} {finished}/{of} · {stage}"
+        self._active[stage] = (done, total)
+        if done >= total:
+            del self._active[stage]
+        return text
+
+
+@contextmanager
+def shown() -> Iterator[None]:
+    """Show the progress that is reported inside the block."""
+    if sys.stderr.isatty():
+        with _bar() as callback, on_progress(callback):
+            yield
+    else:
+        with on_progress(lines()):
+            yield
+
+
+@contextmanager
+def _bar() -> Iterator[Progress]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(BAR),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+        line, stages = bars.add_task("", total=1), Stages()
+
+        def progress(stage: str, done: int, total: int) -> None:
+            # The text gives way where the terminal is narrow, so that there is one line whatever its width.
+            room = bars.console.width - BAR - len(f"{total}/{total} 0:00:00") - 3
+            bars.update(line, description=cut(stages.update(stage, done, total), room), completed=done, total=total)
+
+        yield progress
+
+
+def cut(text: str, width: int) -> str:
+    """Return a text of at most this width, without its middle if it is longer: whole and part are at the ends."""
+    if len(text) <= width:
+        return text
+    end = max(0, (width - 1) // 2)
+    return f"{text[: max(0, width - 1 - end)]}…{text[len(text) - end :]}"
+
+
+def lines(clock: Callable[[], float] = time.monotonic) -> Progress:
+    """Return a callback that prints the first report to stderr, and later ones after ever longer waits."""
+    stages, wait, due = Stages(), FIRST, clock()
+
+    def progress(stage: str, done: int, total: int) -> None:
+        nonlocal wait, due
+        text = stages.update(stage, done, total)
+        if clock() >= due:
+            print(f"{text}: {done}/{total}", file=sys.stderr, flush=True)
+            due, wait = clock() + wait, min(2 * wait, LONGEST)
+
+    return progress
