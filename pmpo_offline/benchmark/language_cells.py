@@ -65,7 +65,7 @@ def side_by_side(wanted: Sequence[tuple[Job, Missing]], plan: Plan, model: str |
         (key, seed): Run(job, settings, seed, plan.results.checkpoint(key + suffix) / f"run-{seed}", plan.home)
         for job, missing in wanted
         for key, settings in missing.items()
-        for seed in range(plan.suite.seeds)
+        for seed in job.seeds
     }
     unfinished = {name: run for name, run in runs.items() if not run.scores.exists()}
     finish: dict[tuple[str, int], Callable[[], list[str] | None]] = {}
@@ -75,7 +75,7 @@ def side_by_side(wanted: Sequence[tuple[Job, Missing]], plan: Plan, model: str |
         nonlocal done
         failure: PmpoOfflineError | None = None
         for key in missing:
-            mine = [(key, seed) for seed in range(plan.suite.seeds)]
+            mine = [(key, seed) for seed in job.seeds]
             try:
                 for name in mine:
                     if name in finish:

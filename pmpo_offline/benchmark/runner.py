@@ -312,7 +312,7 @@ def learn_control(job: Job, missing: Missing, plan: Plan) -> Iterator[tuple[str,
     from pmpo_offline.evaluation import evaluate
     from pmpo_offline.training import train
 
-    results, seeds, stack = plan.results, range(plan.suite.seeds), _stack(missing)
+    results, seeds, stack = plan.results, job.seeds, _stack(missing)
     with progress.stage(job.cell.title):
         trained = train(
             job.dataset,
@@ -324,10 +324,11 @@ def learn_control(job: Job, missing: Missing, plan: Plan) -> Iterator[tuple[str,
             shuffle_labels=job.cell.shuffled,
             overrides=job.overrides,
         )
-        task, episodes = job.dataset.metadata.task, plan.suite.episodes
-        scores = evaluate(trained.policy, task, episodes=episodes, workers=plan.workers)
+        task, first = job.dataset.metadata.task, plan.suite.first_episode
+        scores = evaluate(trained.policy, task, episodes=first + plan.suite.episodes, workers=plan.workers)
+        scores = scores.filter(pl.col("episode") >= first)
     # Run order: for each setting, for each seed.
-    scores = scores.with_columns(row=pl.col("run") // len(seeds), seed=pl.col("run") % len(seeds))
+    scores = scores.with_columns(row=pl.col("run") // len(seeds), seed=seeds.start + pl.col("run") % len(seeds))
     ended = {name: trained.metrics[name].tolist() for name in TRAINING if name in trained.metrics}
     scores = scores.with_columns(pl.Series(name, ended[name], pl.Float64).gather(scores["run"]) for name in ended)
     diverged = []

@@ -128,6 +128,9 @@ class Job:
             "shuffled": self.cell.shuffled and identified(self.dataset.metadata, self.cell.algorithm.rows),
             "seeds": self.suite.seeds,
             "episodes": self.suite.episodes,
+            # Only where they are not from the beginning, so that all other keys stay the same.
+            **({"first_seed": self.suite.first_seed} if self.suite.first_seed else {}),
+            **({"first_episode": self.suite.first_episode} if self.suite.first_episode else {}),
             "versions": self.versions,
             **({"model": self.model} if self.is_language else OBJECTIVES[self.cell.algorithm.objective].version),
         }
@@ -155,6 +158,11 @@ class Job:
             "beta_collapse": beta_collapse(self.cell.algorithm, settings, self.learned_from, self.rows_drawn),
             "versions": json.dumps(self.versions),
         }
+
+    @property
+    def seeds(self) -> range:
+        """The seeds of the training runs."""
+        return range(self.suite.first_seed, self.suite.first_seed + self.suite.seeds)
 
     @property
     def is_language(self) -> bool:

@@ -88,6 +88,42 @@ def _print(done: Benchmark) -> None:
     print(f"report: {done.report}")
 
 
+def tune(
+    suite: Annotated[str, typer.Argument(metavar="SUITE", help="Name of a suite, or its .toml.")],
+    output: Annotated[Path | None, _option(help="Directory of results.", show_default="results/tune-SUITE")] = None,
+    executor: Annotated[
+        str, _option(help="What runs the cells of the suite.", show_default=True, metavar="NAME")
+    ] = "local",
+    workers: Annotated[int | None, _option(help=_WORKERS, show_default="one per core", min=1)] = None,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Choose every learner's hyperparameters: as many settings for each, on data and seeds that no table uses."""
+    with working():
+        from pmpo_offline.benchmark.tune import tune as choose
+
+        found = choose(suite, output=output, executor=executor, workers=workers, home=home)
+    content = [
+        {
+            "family": each.algorithm.family,
+            "learner": each.algorithm.name,
+            "chosen": each.settings[each.best],
+            "score": each.scores[each.best],
+            "best_of": each.budget,
+        }
+        for each in found
+    ]
+    show({"learners": content}, json, lambda shown: _print_tuned(shown["learners"]))
+
+
+def _print_tuned(learners: list[dict[str, Any]]) -> None:
+    for each in learners:
+        setting = " ".join(f"{key}={value}" for key, value in each["chosen"].items())
+        print(
+            f"{each['family']}/{each['learner']:<15} {each['score']:6.1f} (any one {each['best_of'][0]:.1f})  {setting}"
+        )
+
+
 def _list(text: str | None, parse: Callable[[str], T], option: str, values: str) -> list[T] | None:
     if text is None:
         return None

@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 app.command("build-dataset")(datasets.build_dataset)
 app.command("bench")(bench.bench)
+app.command("tune")(bench.tune)
 app.command("list")(datasets.list_names)
 app.command("show")(datasets.show_dataset)
 app.command("verify")(datasets.verify)

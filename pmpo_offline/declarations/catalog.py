@@ -88,12 +88,50 @@ class SuiteDeclaration(Declaration):
     shuffled: list[str] = []
     """Algorithms that also run on shuffled labels, as a control: equal scores there mean feedback taught nothing."""
     seeds: Count = 5
+    first_seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """The seeds of the training runs are this one and those that follow it."""
     episodes: Count = 100
     """Evaluation episodes a training run; of a language model, sampled responses."""
+    first_episode: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """How many of the held-out episodes are left out before these; language models have no such order of prompts."""
     updates: Count | None = None
     """Gradient steps, where the suite overrides what the algorithms declare."""
     training: dict[str, Any] = {}
     """More of the trainer's hyperparameters, where the suite overrides what the algorithms declare."""
+
+
+class TuningRange(Declaration):
+    """The settings of one learner among which it is tuned."""
+
+    source: str
+    """Where the range is from."""
+    settings: list[dict[str, bool | int | float | str]]
+    """Of the objective, or of the trainer if the objective has none of the name."""
+
+
+class TuningDeclaration(Declaration):
+    """The rule by which every learner gets its hyperparameters: the same number of settings, on data of their own."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    settings: Count
+    """Settings a learner, equal for all."""
+    seeds: Count
+    """Training runs a setting."""
+    first_seed: Count
+    data_seed: Count
+    """Seed of the datasets that are tuned on, in place of the recipes' own."""
+
+    def of(self, algorithm: AlgorithmDeclaration) -> TuningRange:
+        """Return a learner's range; `UserError` where none is declared or it has another number of settings."""
+        ranges = (self.model_extra or {}).get(algorithm.family, {})
+        where = f"baselines/tuning.toml [{algorithm.family}.{algorithm.name}]"
+        if algorithm.name not in ranges:
+            raise UserError(f"{where}: no range is declared: add {self.settings} settings with their source")
+        found = validated(TuningRange, ranges[algorithm.name], where)
+        if len(found.settings) != self.settings:
+            raise UserError(f"{where}: {len(found.settings)} settings where every learner has {self.settings}")
+        return found
 
 
 class AlgorithmDeclaration(Declaration):
@@ -184,6 +222,12 @@ def suites() -> list[SuiteDeclaration]:
 def algorithms(family: str = "control") -> list[AlgorithmDeclaration]:
     """Return every algorithm declared for a family of tasks, sorted by name."""
     return [_read(path, AlgorithmDeclaration) for _, path in sorted(_algorithm_files(family).items())]
+
+
+def tuning() -> TuningDeclaration:
+    """Return the rule of `tune` with the range of every learner; `UserError` if it is malformed."""
+    path = root("baselines") / "tuning.toml"
+    return validated(TuningDeclaration, _toml(path), str(path))
 
 
 def is_declared(name: str) -> bool:

@@ -1,0 +1,77 @@
+"""One rule for hyperparameters: equal budgets, on data that no table uses."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from pmpo_offline.benchmark.tune import Tuned, tune
+from pmpo_offline.cli.main import run
+from pmpo_offline.declarations import catalog
+from pmpo_offline.runtime.errors import UserError
+
+SUITE = """
+title = "Small"
+datasets = ["bandit/sphere-v0"]
+imbalance = [0.5]
+algorithms = ["pmpo"]
+filtered = ["bc-accepted"]
+updates = 20
+episodes = 20
+"""
+
+
+def tuned(scores: list[float]) -> Tuned:
+    return Tuned(catalog.algorithm("pmpo", "bandit"), [{"beta": float(i)} for i in range(len(scores))], scores)
+
+
+def test_the_expected_best_of_k_by_hand() -> None:
+    # Of 1, 2, 4: one is 7/3 on average; of two, 2 is the best once and 4 twice.
+    assert tuned([4.0, 1.0, 2.0]).budget == pytest.approx([7 / 3, 10 / 3, 4.0])
+    assert tuned([4.0, -math.inf, 2.0]).budget == pytest.approx([8 / 3, 10 / 3, 4.0]), "as bad as the worst"
+
+
+def test_the_best_setting_is_chosen_and_the_first_of_equals() -> None:
+    assert tuned([1.0, 3.0, 3.0]).chosen.settings["beta"] == 1.0
+
+
+def test_every_learner_of_the_bandit_has_as_many_settings() -> None:
+    rule, suite = catalog.tuning(), catalog.suite("bandit")
+    for name in (suite.reference, *suite.filtered, *suite.algorithms):
+        assert name is not None
+        assert len(rule.of(catalog.algorithm(name, "bandit")).settings) == rule.settings
+    with pytest.raises(UserError, match=r"\[bandit.topr\]: no range is declared: add 6 settings"):
+        rule.of(catalog.algorithm("topr", "bandit"))
+
+
+def test_tuning_uses_other_data_seeds_and_episodes_and_is_not_repeated(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "small.toml").write_text(SUITE)
+    request = {"output": tmp_path / "out", "home": tmp_path / "home", "workers": 1}
+    found = tune(str(tmp_path / "small.toml"), **request)
+    raw = pl.concat([pl.read_parquet(path) for path in (tmp_path / "out" / "raw").iterdir()])
+    assert set(raw["dataset"]) == {"bandit/sphere-seed7919-v0"}
+    assert set(raw["seed"]) == {1000, 1001, 1002}
+    assert set(raw["episode"]) == {*range(20, 40)}
+    assert {each.algorithm.name for each in found} == {"pmpo", "bc-accepted"}
+    assert all(len(each.scores) == 6 and max(each.scores) > -math.inf for each in found)
+    assert "best of 6" in (tmp_path / "out" / "tune.md").read_text()
+    for each in found:
+        written = catalog.algorithm(
+            str(tmp_path / "out" / "chosen" / "bandit" / f"{each.algorithm.name}.toml"), "bandit"
+        )
+        assert written == each.chosen
+
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "raw").iterdir()}
+    arguments = ["tune", str(tmp_path / "small.toml"), "--output", str(tmp_path / "out"), "--workers", "1", "--json"]
+    assert run([*arguments, "--home", str(tmp_path / "home")]) == 0
+    shown = json.loads(capsys.readouterr().out)["learners"]
+    assert [(each["learner"], each["score"]) for each in shown] == [
+        (each.algorithm.name, pytest.approx(max(each.scores))) for each in found
+    ]
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "raw").iterdir()} == files
