@@ -138,6 +138,7 @@ def test_votes_of_the_arena(winner: str | None, scores: tuple[float, float]) -> 
         ("conversation_a has image, which a text has no place for", 2)
     ]
     assert "expected one of model_a" in refusal(row | {"winner": "gpt-4"})
+    assert "lacks a column prompt" in refusal(row | {"conversation_a": "plain text", "conversation_b": "text"})
 
 
 def test_votes_of_the_arena_as_lists() -> None:
@@ -176,6 +177,9 @@ def test_wildfb() -> None:
     assert read(before)[1] == [(["o", "p", "q"], "a", 1)]
     assert read(before | {"messages": said("o", "p", "q", "a")})[1] == [(["o", "p", "q"], "a", 1)]
     assert [each[2] for each in read(row, before, accept=("3", "4"))[1]] == [1, -1]
+    assert "expected 1, 2, 3 or 4 in column label, found 0" in refusal(row | {"label": 0})
+    log = {"messages": said("q", "a"), "user_feedback": "Thanks!", "label": 1}  # a thumb, beside what was said
+    assert read(log)[1] == [(["q"], "a", 1)]
 
 
 def test_shp() -> None:
@@ -294,6 +298,8 @@ def test_thumbs_of_chat_front_ends(thumbs: dict[str, Any], score: float | None) 
     turns = {"messages": [U("q"), A("a") | {"feedback": next(iter(thumbs.values()))}, U("r"), A("b")]}
     if len(thumbs) == 1:
         assert read(turns)[1] == [(["q"], "a", score), (["q", "a", "r"], "b", None)]
+    asked = [U("q") | {"feedback": "up"}, A("a")]
+    assert "feedback is on a turn of role 'user'" in refusal({"messages": asked})
     assert "are both set" in refusal({"question": "q", "answer": "a", "thumbs_up": 1, "thumbs_down": 1})
 
 
@@ -310,6 +316,9 @@ def test_columns_of_other_names() -> None:
     ]
     assert "there is no column x: it holds q, text" in refusal(row, asked="prompt=x")
     assert "unknown meaning of a column 'promt': did you mean prompt" in refusal(row, asked="promt=q")
+    assert "several columns called label: rename Label" in refusal(
+        {"prompt": "p", "completion": "c", "label": 1, "Label": 0}
+    )
     assert "write MEANING=COLUMN" in refusal(row, asked="prompt")
     assert "names a column or a meaning twice" in refusal(row, asked="prompt=q,completion=q")
 

@@ -1,4 +1,4 @@
-"""Kinds of input that are easily read wrongly in silence: the right labels of several of each kind, or why there are none.
+"""Kinds of input that are easily read wrongly in silence: the right labels for several of each, or why there are none.
 
 A case is a file, the options of its import, and what is right: the label of every completion, or a part of the error.
 """

@@ -34,8 +34,11 @@ def of_messages(row: Row, reading: Reading) -> Iterator[Response | Drop]:
 
 
 def of_satisfaction(row: Row, reading: Reading) -> Iterator[Response | Drop]:
-    """Yield the assistant's last turn with a level of satisfaction, which is a number in `label`."""
-    yield _last(row, reading, reading.number(row, reading.score or "label"))
+    """Yield the assistant's last turn with a level of satisfaction from 1 to 4, which is in `label`."""
+    score = reading.number(row, reading.score or "label")
+    if not (reading.score or reading.accept or math.isnan(score) or score in (1, 2, 3, 4)):
+        raise row.error(f"expected 1, 2, 3 or 4 in column label, found {short(row.values['label'])}")
+    yield _last(row, reading, score)
 
 
 def of_lmsys(row: Row, reading: Reading) -> Iterator[Response | Drop]:
@@ -128,10 +131,12 @@ def _numbers(row: Row, reading: Reading, count: int) -> list[float]:
 
 
 def _on_turn(row: Row, reading: Reading, message: Any) -> float:
-    if not isinstance(message, Mapping) or role_of(message) != "assistant":
+    key = next((key for key in _ON_TURNS if filled(message.get(key))), None) if isinstance(message, Mapping) else None
+    if key is None:
         return math.nan
-    key = next((key for key in _ON_TURNS if key in message), None)
-    return math.nan if key is None else reading.label(Row(message, row.place), key)
+    if role_of(message) != "assistant":
+        raise row.error(f"{key} is on a turn of role {short(message.get('role', message.get('from')))}: whose is it?")
+    return reading.label(Row(message, row.place), key)
 
 
 def _rates_turns(row: Row) -> bool:
@@ -158,9 +163,9 @@ LMSYS = Form(
 SATISFACTION = Form(
     name="WildFB",
     space="wildfb",
-    columns=("messages", "user_feedback", "label"),
+    columns=("history", "text", "messages", "user_feedback", "label"),
     read=of_satisfaction,
-    example={"history": [], "messages": _CHAT, "user_feedback": "Thanks!", "label": 4},
+    example={"history": [], "text": "…", "messages": _CHAT, "user_feedback": "Thanks!", "label": 4},
     meaning="the assistant's last turn, after `history`; 3, 4: accept; 1, 2: reject",
     card="THU-KEG/WildFB",
     scored=True,

@@ -64,10 +64,14 @@ def renaming(first: Row, asked: Mapping[str, str]) -> dict[str, str | None]:
             raise first.error(f"--columns: there is no column {name}: it holds {', '.join(list(first.values)[:12])}")
         same = next((names for names in _SAME if meaning in names), (meaning,))
         names |= {other: None for other in same if other not in (ADDED if meaning in PROMPTS else ())}
-    taken = set(asked) | set(first.values)
     for name in first.values:
-        if name not in _KNOWN and (usual := _snake(name)) in _KNOWN and usual not in taken:
-            names[name] = usual
+        if name in _KNOWN or name in asked.values() or (usual := _snake(name)) not in _KNOWN or usual in asked:
+            continue
+        if usual in first.values or usual in names.values():
+            raise first.error(
+                f"holds several columns called {usual}: rename {name}, or say what it means with --columns"
+            )
+        names[name] = usual
     return {**names, **{name: meaning for meaning, name in asked.items()}}
 
 

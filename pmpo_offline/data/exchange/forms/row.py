@@ -117,8 +117,11 @@ class Row(NamedTuple):
         return value
 
     def first(self, names: Sequence[str]) -> str:
-        """Return the first of these columns that the row has."""
-        return next(name for name in names if name in self.values)
+        """Return the first of these columns that the row has; `UserError` if it has none."""
+        for name in names:
+            if name in self.values:
+                return name
+        raise self.error(f"lacks a column {names[0]}: it holds {', '.join(list(self.values)[:12])}")
 
 
 def is_list(value: Any) -> bool:

@@ -20,6 +20,7 @@ from pmpo_offline.data.exchange.forms.feedback import Reading
 from pmpo_offline.data.exchange.forms.form import Form
 from pmpo_offline.data.exchange.forms.response import Response, about, stored
 from pmpo_offline.data.exchange.forms.row import Drop, Row, is_list
+from pmpo_offline.runtime.errors import UserError
 
 _PROMPT, _COMPLETION, _LIST = "|".join(PROMPTS), "|".join(COMPLETIONS), "|".join(LISTS)
 _PARALLEL = ("scores", "ratings", "rating", "rewards", "labels", "ranks")
@@ -136,7 +137,7 @@ def _holds_list(row: Row) -> bool:
     """Return whether alternatives have scores inside or beside them."""
     try:
         items = row.listed(row.first(LISTS)) or [{}]
-    except Exception:  # no list: the form that reads it says so
+    except UserError:  # no list: reading it says so
         return True
     return isinstance(items[0], Mapping) or columns.first_of(row, _PARALLEL) is not None
 
