@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -127,7 +128,7 @@ def tune(
 def varied(
     algorithm: AlgorithmDeclaration, setting: Mapping[str, Any], name: str | None = None
 ) -> AlgorithmDeclaration:
-    """Return the algorithm with a setting: of its objective, or of its trainer if the objective has none of the name."""
+    """Return the algorithm with a setting: of its objective, or of its trainer if that has none of the name."""
     known = OBJECTIVES[algorithm.objective].settings
     ours = {key: value for key, value in setting.items() if key in known}
     training = {key: value for key, value in setting.items() if key not in known}
@@ -151,9 +152,9 @@ def page(title: str, found: Sequence[Tuned], rule: TuningDeclaration) -> str:
     ]
     rows = [header, ["---"] * 3 + ["---:"] * (rule.settings + 1), *lines]
     text = (
-        f"{rule.settings} settings of every learner (baselines/tuning.toml), {rule.seeds} training runs each, on datasets "
-        f"of seed {rule.data_seed}, training seeds from {rule.first_seed}, and held-out episodes that no table uses. "
-        "Chosen: the highest mean score over all conditions. *Best of k*: the expected score of the best of k of these "
+        f"{rule.settings} settings of every learner (baselines/tuning.toml), {rule.seeds} training runs each, on "
+        f"datasets of seed {rule.data_seed}, training seeds from {rule.first_seed}, and held-out episodes that no table "
+        "uses. Chosen: the highest mean score over all conditions. *Best of k*: the expected score of the best of k of these "
         "settings, which tells what tuning was worth. `chosen/` holds the learners as files for `bench --algos`."
     )
     return "\n".join([f"# {title}, tuned", "", text, "", *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"
@@ -171,12 +172,8 @@ def _scored(
     scores: dict[tuple[str, str], list[float]] = {}
     for row in rows:
         scores.setdefault((families[row["dataset"]], row["algo"]), []).append(row["mean"])
-    conditions: dict[str, int] = {}
-    learners: dict[tuple[str, str], AlgorithmDeclaration] = {}
-    for cell in arms:
-        learners[cell.algorithm.family, cell.algorithm.name] = cell.algorithm
-    for family, condition in {(cell.algorithm.family, cell.condition) for cell in arms}:
-        conditions[family] = conditions.get(family, 0) + 1
+    learners = {(cell.algorithm.family, cell.algorithm.name): cell.algorithm for cell in arms}
+    conditions = Counter(family for family, _ in {(cell.algorithm.family, cell.condition) for cell in arms})
     found = []
     for (family, name), algorithm in learners.items():
         settings = rule.of(algorithm).settings
