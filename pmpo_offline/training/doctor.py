@@ -120,7 +120,7 @@ def diagnose(dataset: Dataset, algorithm: AlgorithmDeclaration, settings: Mappin
         notes += _advice(facts, accepted, rejected)
     if objective.name in ("kto", "bco") and meta.kind != "responses" and not meta.label.by_step:
         notes.append(
-            "rejects are whole episodes: where there is nothing else the log-ratio to the clone alone holds the policy, "
+            "rejects are whole episodes: where it sees nothing else the log-ratio to the clone alone holds it back, "
             "and pushed far it takes the accepts along (watch `reach`, lower learning_rate); compare with bc-accepted"
         )
     if objective.name == "kto" and accepted and rejected:
