@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,26 @@ def test_a_control_policy_is_trained_kept_and_not_trained_again(
     assert (tmp_path / "run" / "policy.safetensors").stat().st_mtime_ns == before
     assert run(["train", *arguments, "--seed", "1"]) == 2
     assert "holds another run" in capsys.readouterr().err
+
+
+def test_a_run_that_left_all_bounds_is_said_and_marked_when_it_is_evaluated(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (directory,) = (home / "bandit").iterdir()
+    output = str(tmp_path / "run")
+    arguments = ["--dataset", str(directory), "--algo", "kto", "--updates", "30", "--set", "learning_rate=1e3"]
+    assert run(["train", *arguments, "--output", output]) == 0
+    out, err = capsys.readouterr()
+    assert "warning: kto diverged: 1 of 1 runs left all bounds" in err
+    assert re.search(r"^diverged +mean actions up to .* this policy is of no use$", out, re.MULTILINE)
+    assert run(["evaluate", output, "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["diverged"] is True
+    assert "diverged in training: its scores mean little" in err
+    # A loss or weights that are not finite are no run at all.
+    assert run(["train", *arguments[:-1], "learning_rate=1e9", "--output", f"{output}-2"]) == 1
+    assert "is not finite" in capsys.readouterr().err
+    assert not (tmp_path / "run-2" / "run.json").exists()
 
 
 def test_nobody_elses_policy_is_overwritten(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -134,13 +134,11 @@ def picture(frame: pl.DataFrame) -> Figure:
         axes[0, column].set_title(panel, fontsize=10)
         axes[1, column].set_xlabel("β")
         axes[1, column].set_yscale("log")
-        top = axes[1, column].get_ylim()[1]
-        for low, high, text in (
-            (0, collapse, "collapse"),
-            (collapse, bound, "good limit"),
-            (bound, 2 * bound, "minimum"),
-        ):
-            axes[1, column].text((low + high) / 2, top * 0.8, text, ha="center", va="top", fontsize=8)
+        names = ((0, collapse, "collapse"), (collapse, bound, "good limit"), (bound, 2 * bound, "minimum"))
+        for low, high, text in names:
+            place = axes[0, column]
+            across = place.get_xaxis_transform()
+            place.text((low + high) / 2, 0.06, text, ha="center", fontsize=8, transform=across)
     shared.legend_below(drawn, 2)
     return drawn
 
