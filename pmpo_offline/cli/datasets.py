@@ -300,8 +300,10 @@ LEGEND = {
 
 def _print_summary(summary: dict[str, Any]) -> None:
     sizes = {name: f"{info['bytes']:,} bytes" for name, info in summary.get("files", {}).items()}
-    # Hashes are for programs.
-    print_lines({**summary, **({"files": sizes} if sizes else {}), **({"legend": LEGEND} if summary["built"] else {})})
+    print_lines({**summary, **({"files": sizes} if sizes else {})})  # hashes are for programs
+    if summary["built"]:
+        print()
+        print_lines(LEGEND)
 
 
 def formats_in() -> list[str]:

@@ -161,7 +161,7 @@ def _print_diagnosis(found: Diagnosis) -> None:
         "reject share": known(found.reject_share, "{} of the labelled"),
         "pairs": known(found.pairs),
         "w_D / w_U": known(found.weight_ratio, f"{{}}, advised {' to '.join(map(readable, found.weight_range or ()))}"),
-        "β ≥": readable(found.bounds) or None,
+        "β ≥": readable(found.bounds) if found.bounds else None,
         "collapse at β ≤": known(found.collapse),
         "β ≥, flipped labels": known(found.noise_bound),
         "β >, one Gaussian": known(found.gaussian_bound),

@@ -281,7 +281,8 @@ def _advice(facts: Mapping[str, Any], accepted: int, rejected: int) -> list[str]
         )
     if (relaxed := facts.get("noise_bound")) is not None:
         sentences.append(
-            f"labels are flipped at a known rate: where outcomes have both labels, β ≥ {relaxed:.4g} is enough"
+            f"labels are flipped at a known rate: where outcomes have both labels, β ≥ {relaxed:.4g} is enough, "
+            "and the suggestion goes by that"
         )
     if (gaussian := facts.get("gaussian_bound")) is not None:
         side = "bounded" if values["beta"] > gaussian else "unbounded"

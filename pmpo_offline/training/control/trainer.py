@@ -339,7 +339,7 @@ def fit(
             loss, metrics = objective(inputs(batch, objective.inputs) | read, **settings)
             for name, value in running.items():
                 value.lerp_(metrics[objective.running[name]], 1 / (step + 1))
-            metrics = metrics | {"loss": loss.detach(), "reach": batch.reach / largest}
+            metrics = metrics | {"loss": loss.detach()}
             for weight in weights:
                 weight.grad = None  # zero_grad() does the same and keeps books, at a hundredth of the update's time
             loss.sum().backward()  # type: ignore[no-untyped-call]
@@ -351,6 +351,8 @@ def fit(
             torch._foreach_lerp_(moving, [weight.detach() for weight in weights], hyper.refresh)
         done = step + 1
         if done % _REPORTED == 0 or done == hyper.updates:
+            if metrics:
+                metrics["reach"] = batch.reach / largest
             if metrics and not metrics["loss"].isfinite().any():
                 raise PmpoOfflineError(
                     f"{algorithm.name} diverged: the loss of {'every run' if policy.runs > 1 else 'the run'} "
