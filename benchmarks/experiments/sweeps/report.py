@@ -23,7 +23,7 @@ from benchmarks.experiments.margins import t_interval
 from benchmarks.experiments.shared import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY
 from benchmarks.experiments.stability.experiment import verdicts
 from benchmarks.experiments.stability.run import COMMITTED as STABILITY
-from benchmarks.experiments.sweeps.run import BETAS, FRACTIONS, SHARES, WEIGHTS
+from benchmarks.experiments.sweeps.run import BETAS, FRACTIONS, RATES, SHARES, WEIGHTS
 from pmpo_offline.objectives import stability
 
 LOOKS = {
@@ -58,6 +58,7 @@ def main(folder: Annotated[Path, typer.Option(help="Of bandits.parquet.")] = sha
     weights = fixed_beta(sweeps["weight"])
     weight_picture(weights).savefig(folder / "weight.png", dpi=120)
     labels_picture(sweeps["labels"]).savefig(folder / "labels.png", dpi=120)
+    flips_picture(sweeps["flips"]).savefig(folder / "flips.png", dpi=120)
     text = [
         "# Sweeps on bandits",
         "[findings](../../../docs/findings.md). Scores: 0 a random action, 100 the best one; ten runs a point, in each "
@@ -75,6 +76,10 @@ def main(folder: Annotated[Path, typer.Option(help="Of bandits.parquet.")] = sha
         "## Few labels\n\nThe labels of a random part of the rows are kept (half of them accepts), all rows stay.\n\n"
         "![Score against labels](labels.png)",
         "\n".join(labels_table(sweeps["labels"])),
+        "## Wrong labels\n\nEach label is flipped at this rate (half of them accepts, all rows labelled); β is that "
+        "for true labels. De-biased: `flip_rate` is given, each label counts as its opposite with a negative weight.\n\n"
+        "![Score against wrong labels](flips.png)",
+        "\n".join(flips_table(sweeps["flips"])),
         "## Poor references\n\nThe divergence is to a clone of the rows named, from which training also starts (so for "
         "KTO and BCO); all labels are there.",
         "\n".join(references_table(sweeps["references"], sweeps["labels"])),
@@ -318,6 +323,52 @@ def areas(part: pl.DataFrame) -> pl.Series:
             for coverage, score in zip(wide["coverage"].to_list(), wide["score"].to_list(), strict=True)
         ]
     )
+
+
+def flips_table(raw: pl.DataFrame) -> list[str]:
+    """Return the score at every rate of wrong labels, of the labels as they are and de-biased."""
+    plain = pl.col("setting").str.replace(', "flip_rate": [0-9.]+', "")
+    named = raw.with_columns(plain=plain, debiased=pl.col("setting").str.contains("flip_rate"))
+    lines = []
+    keys = ("function", "arm", "plain")
+    for (function, arm, setting), part in named.group_by(*keys, maintain_order=True):
+        for debiased in sorted(part["debiased"].unique()):
+            mine = part.filter(pl.col("debiased") == debiased)
+            cells = [part.filter(pl.col("flips") == 0)["score"]] if debiased else []  # of no flips it is the same
+            cells += [mine.filter(pl.col("flips") == rate)["score"] for rate in RATES[1 if debiased else 0 :]]
+            shown = str(setting).strip("{}").replace('"', "").replace("beta: ", "β ").replace("normalize: ", "")
+            name = ", ".join(filter(None, (str(function), str(arm), shown, "de-biased" if debiased else "")))
+            lines.append([name, *(shared.spread(t_interval(each), 0) for each in cells)])
+    return shared.table(("learner", *(f"{100 * rate:g} % flipped" for rate in RATES)), lines, "lr")
+
+
+def flips_picture(raw: pl.DataFrame) -> Figure:
+    """Return score against the rate of wrong labels; solid lines are de-biased."""
+    functions = raw["function"].unique(maintain_order=True).to_list()
+    figure = Figure(figsize=(max(8.0, 4.6 * len(functions)), 4.4), layout="constrained")
+    drawn = {
+        "PMPO AR": ('"set"', BLUE), "PMPO R": ("beta", RED), "KTO": ("beta", GREEN), "BCO": ("beta", ORANGE),
+        "bc-accepted": ("", GREY),
+    }  # fmt: skip
+    for axes, function in zip(figure.subplots(1, len(functions), squeeze=False)[0], functions, strict=True):
+        for arm, (holds, colour) in drawn.items():
+            part = raw.filter((pl.col("function") == function) & (pl.col("arm") == arm))
+            part = part.filter(pl.col("setting").str.contains(holds, literal=True))
+            if arm == "PMPO AR":
+                part = part.filter(pl.col("setting").str.contains('"beta": 0.5,', literal=True))
+            known = pl.col("setting").str.contains("flip_rate")
+            name = {"PMPO AR": "PMPO AR, set, half of its bound", "bc-accepted": "both filtered clones"}.get(arm, arm)
+            curve(axes, part.filter(~known), "flips", colour, "--", name)
+            if part.filter(known).height:
+                curve(axes, part.filter(known | (pl.col("flips") == 0)), "flips", colour, "-", f"{name}, de-biased")
+        axes.set_xticks(RATES, [f"{100 * rate:g}" for rate in RATES])
+        axes.set_xlabel("wrong labels, %")
+        axes.set_ylim(0, 102)
+        axes.set_title(function, fontsize=10)
+        shared.bare(axes)
+    figure.axes[0].set_ylabel("score")
+    shared.legend_below(figure, 2)
+    return figure
 
 
 def references_table(raw: pl.DataFrame, labels: pl.DataFrame) -> list[str]:

@@ -21,6 +21,7 @@ import torch
 import typer
 
 from benchmarks.experiments import shared
+from benchmarks.experiments.arms import FILTERS
 from benchmarks.experiments.bandit_rows import ARMS, FAMILY, UPDATES, clone, dataset, labelled, learn, scores
 from benchmarks.experiments.imbalance.run import tune
 from benchmarks.experiments.labellings import Labelled, Run, pick, resumable
@@ -40,6 +41,8 @@ WEIGHTS: dict[str, dict[str, Any]] = {
     "set, weight from the data": {"normalize": "set", "reject_mass": "dataset"},
 }
 """The derived weight divides β by the share of rejects in the data."""
+RATES = (0.0, 0.1, 0.2, 0.3)
+"""Of flipped labels."""
 REFERENCES = ("all", "worst half", "worst quarter", "wrong mode", "noise")
 CLEAN = {"share": None, "kind": "labels", "coverage": 1.0, "flips": 0.0}
 Chunk = dict[str, Any]
@@ -70,6 +73,23 @@ def chunks(seeds: int, function: str, tuned: Mapping[str, Any]) -> Iterator[Chun
     for (arm, setting), reference in itertools.product(_compared(), REFERENCES):
         yield {"sweep": "references", "function": function, "arm": arm, "seeds": draws, "grid": [CLEAN],
                "settings": [setting], "reference": reference}  # fmt: skip
+    for (arm, setting), rate in itertools.product(_noisy(tuned), RATES):
+        known = {"flip_rate": rate} if rate and arm not in FILTERS else {}
+        for settings in [{**setting}] + ([{**setting, **known}] if known else []):
+            yield {"sweep": "flips", "function": function, "arm": arm, "seeds": draws,
+                   "grid": [{**CLEAN, "flips": rate}], "settings": [settings]}  # fmt: skip
+
+
+def _noisy(tuned: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the arms, with settings, that learn from flipped labels; β is that for true ones."""
+    for arm in FILTERS:
+        yield arm, {}
+    for beta in (0.5, 1.05):
+        yield "PMPO AR", {"beta": beta, "normalize": "set"}
+        yield "PMPO AR", {"beta": beta / 2, "normalize": "joint"}
+    yield "PMPO R", {"beta": 1.05}
+    for arm in ("KTO", "BCO"):
+        yield arm, dict(tuned[arm])
 
 
 def _compared() -> Iterator[tuple[str, dict[str, Any]]]:
