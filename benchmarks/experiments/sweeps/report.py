@@ -77,7 +77,8 @@ def main(folder: Annotated[Path, typer.Option(help="Of bandits.parquet.")] = sha
         "![Score against labels](labels.png)",
         "\n".join(labels_table(sweeps["labels"])),
         "## Wrong labels\n\nEach label is flipped at this rate (half of them accepts, all rows labelled); β is that "
-        "for true labels. De-biased: `flip_rate` is given, each label counts as its opposite with a negative weight.\n\n"
+        "for true labels. De-biased: `flip_rate` is given; each label also counts as its opposite, with a negative "
+        "weight.\n\n"
         "![Score against wrong labels](flips.png)",
         "\n".join(flips_table(sweeps["flips"])),
         "## Poor references\n\nThe divergence is to a clone of the rows named, from which training also starts (so for "
