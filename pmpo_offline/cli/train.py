@@ -148,7 +148,7 @@ def _print_diagnosis(found: Diagnosis) -> None:
         return None if value is None else text.format(readable(value))
 
     usual = OBJECTIVES[found.objective].settings
-    shown = {name: value for name, value in found.settings.items() if name in ALWAYS or value != usual[name]}
+    shown = {name: value for name, value in found.settings.items() if name in ALWAYS or value != usual.get(name)}
     factor = known(found.factor, ": β is {} times its bound") or ""
     counts = {"accepted": found.accepted, "rejected": found.rejected, "unlabelled": found.unlabelled}
     lines = {

@@ -63,6 +63,7 @@ def divide(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Divide settings into those of the objective and those of the training; `UserError` for one that is neither."""
     own, training = set(complete(algorithm, {})), set(kind.model_fields)
+    own |= set(OBJECTIVES[algorithm.objective].noise)
     if odd := set(settings) - own - training:
         raise unknown(f"setting of {algorithm.name}", min(odd), own | training)
     return {k: v for k, v in settings.items() if k in own}, {k: v for k, v in settings.items() if k not in own}
@@ -356,8 +357,9 @@ def stack_settings(settings: Sequence[Mapping[str, Any]], seeds: int, device: to
     """Turn settings that differ in numbers into (R, 1) tensors; equal ones stay; words are a `UserError`."""
     stacked: dict[str, Any] = {}
     for name in dict.fromkeys(name for complete in settings for name in complete):
-        values = [complete.get(name, 0.0) for complete in settings]  # only a flip_rate of zero is left out
-        first = values[0]
+        first = next(complete[name] for complete in settings if name in complete)
+        absent = 0.0 if name == "flip_rate" else first  # a flip rate of zero is left out, and what belongs to it
+        values = [complete.get(name, absent) for complete in settings]
         if all(value == first for value in values):
             stacked[name] = first
         elif any(isinstance(value, str) for value in values):

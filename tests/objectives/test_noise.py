@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pmpo_offline.objectives import OBJECTIVES, asymre, debias, pmpo
+from pmpo_offline.objectives import OBJECTIVES, debias, pmpo
 from tests.objectives.test_laws import CASES, Case, sample
 
 ROBUST = {name: case for name, case in CASES.items() if case.objective.noise}
@@ -81,6 +81,15 @@ def test_half_of_the_accepts_and_a_linear_objective_only_scale():
     torch.testing.assert_close(robust * (1 - 0.4), plain)
 
 
+@pytest.mark.parametrize("name", ["kto", "apo_zero_unpaired"])
+def test_a_loss_whose_labels_add_up_to_a_constant_is_only_scaled(name: str):
+    """loss(y) + loss(-y) = 1 on every row: ((1 - e) loss - e (1 - loss)) / (1 - 2e)."""
+    inputs, objective = sample(), OBJECTIVES[name]
+    plain, _ = objective(inputs)
+    assert (plain + objective({**inputs, "label": -inputs["label"]})[0]).item() == pytest.approx(1)
+    assert objective(inputs, flip_rate=0.2)[0].item() == pytest.approx((plain.item() - 0.2) / 0.6)
+
+
 def test_a_rate_a_run():
     inputs = sample(3)
     together, _ = OBJECTIVES["kto"](inputs, flip_rate=torch.tensor([[0.0], [0.1], [0.3]]).double())
@@ -125,4 +134,3 @@ def test_objectives_without_means_over_labels_have_no_such_option(name: str):
 def test_it_is_no_setting():
     """So that runs without it have the keys that they had."""
     assert "flip_rate" not in OBJECTIVES["pmpo"].settings
-    assert asymre.__name__ == "asymre"
