@@ -34,6 +34,7 @@ NOT_TEXT = (
 """Columns, and keys of a conversation's turns, whose rows are dropped where they are used."""
 ABOUT = ("model", "source", "language", "lang", "redacted", "split")
 _SAME = (PROMPTS, COMPLETIONS, LABELS, SCORES, SYSTEM, HISTORY, CHATS)
+_USUAL = (*(same[0] for same in _SAME), "chosen", "rejected", "source", "language", "split")
 _KNOWN = {
     *ADDED,
     *LISTS,
@@ -59,7 +60,7 @@ def renaming(first: Row, asked: Mapping[str, str]) -> dict[str, str | None]:
     names: dict[str, str | None] = {}
     for meaning, name in asked.items():
         if meaning not in _KNOWN:
-            raise unknown("meaning of a column", meaning, _KNOWN)
+            raise unknown("meaning of a column", meaning, _USUAL)
         if name not in first.values and not _at(first.values, name)[0]:
             raise first.error(f"--columns: there is no column {name}: it holds {', '.join(list(first.values)[:12])}")
         same = next((names for names in _SAME if meaning in names), (meaning,))
