@@ -249,6 +249,47 @@ def test_a_shuffled_buffer_of_short_episodes_is_told_by_its_unmarked_rows(tmp_pa
     assert "a shuffled replay buffer is no set of episodes" in refusal(hdf5(tmp_path / "buffer.hdf5", arrays))
 
 
+def test_a_vector_environment_that_resets_itself_has_no_final_observations(tmp_path: Path) -> None:
+    """Its next observation of an episode's last row is the next episode's first: no learner may bootstrap from it."""
+    written = experience([4, 3, 6, 3])
+    arrays = as_d4rl(written)
+    last = np.cumsum(written.length) - 1
+    arrays["next_observations"] = arrays["next_observations"].copy()
+    arrays["next_observations"][last[:-1]] = written.observation[last[:-1] + 1]
+    got = read(hdf5(tmp_path / "vector.hdf5", arrays))
+    assert got.experience.length.tolist() == [4, 2, 5, 3]  # the first and the last were ended by the task
+    ran_out = ~got.experience.terminated
+    assert np.array_equal(got.experience.final_observation[ran_out], written.observation[last[[1, 2]]])
+    assert got.notes["rows_without_successor_dropped"] == 2
+    report = got.notes["report"]
+    assert isinstance(report, dict)
+    reason = "the last row of an episode that ran out of time: next_observations has the next episode's first"
+    assert report["dropped"] == {reason: 2}
+    still = {**arrays, "observations": arrays["observations"] * 0, "next_observations": arrays["observations"] * 0}
+    assert read(hdf5(tmp_path / "still.hdf5", still)).experience.length.tolist() == [4, 3, 6, 3]
+
+
+@pytest.mark.parametrize(("kind", "other"), [("f8", "f4"), ("f4", "f8"), ("f4", "f2"), ("f2", "f2")])
+def test_precisions_of_observations_may_differ(tmp_path: Path, kind: str, other: str) -> None:
+    rng = np.random.default_rng(1)
+    states = np.split(rng.normal(scale=30, size=(62, 3)), 2)
+    written = experience([30, 30])
+    arrays = as_d4rl(written) | {
+        "observations": np.concatenate([each[:-1] for each in states]).astype(kind),
+        "next_observations": np.concatenate([each[1:] for each in states]).astype(other),
+    }
+    assert read(hdf5(tmp_path / "set.hdf5", arrays)).experience.length.tolist() == [30, 30]
+    del arrays["timeouts"]
+    assert read(hdf5(tmp_path / "unmarked.hdf5", arrays)).experience.length.tolist() == [30, 30]
+
+
+def test_a_row_that_is_terminal_and_timeout_was_ended_by_the_task(tmp_path: Path) -> None:
+    written = experience([3, 1, 4])
+    arrays = as_d4rl(written)
+    arrays["timeouts"] = arrays["timeouts"] | arrays["terminals"]
+    assert_same(read(hdf5(tmp_path / "set.hdf5", arrays)).experience, written)
+
+
 def two_dropped(rows: int, episodes: int, first: dict[str, str]) -> dict[str, Any]:
     """Return the report of an import that drops two rows, one of them a whole episode, for the reason in `first`."""
     counts = {"rows": rows, "episodes": episodes, "episodes_dropped": 1}

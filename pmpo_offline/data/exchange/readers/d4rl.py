@@ -3,7 +3,9 @@
 observations (M, O), actions (M, A), rewards (M,), terminals (M,): the task ended the episode
 timeouts (M,)             time ran out
 next_observations (M, O)  where given, it decides: each episode's final observation comes from it, and a row whose
-                          successor is not the row after it ends an episode, marked or not (as IQL's reader has it)
+                          successor is not the row after it ends an episode, marked or not (as IQL's reader has it);
+                          where all that ran out of time have the next episode's first observation there, as a vector
+                          environment that resets itself records it, what followed is lost as without them
 infos/success (M,)        where given, an episode that was solved at any step is a success; or is_success
 
 timeouts may be missing where there are next_observations. Without those, the last row of an episode that ran out of
@@ -38,6 +40,7 @@ _OPTIONAL: dict[str, Kind] = {"timeouts": "flags", "next_observations": "matrix"
 _LICENCE = "CC-BY-4.0"  # of D4RL's data sets
 _OURS = {"id", "task", "label", "licence"}
 """Attributes that all exports of this package have."""
+_RESET = "the last row of an episode that ran out of time: next_observations has the next episode's first"
 _LOST = "the last row of an episode that ran out of time: what followed it is not in the file"
 
 
@@ -119,13 +122,19 @@ def _read(flat: Flat, name: str, column: str | None = None) -> Recorded:
         )
     end[-1] = True
     success = flat.solved(arrays)
+    bare, reason = np.zeros(count, np.bool_), _RESET
+    if following is None:
+        bare, reason = end & ~terminal, _LOST
+    elif _resets_itself(observation, following, marked & ~terminal):
+        bare = end & ~terminal
+        following = np.where(bare[:, None], observation, following)
     rows = Rows(
         observation,
         arrays["actions"],
         arrays["rewards"],
         end=end,
         terminal=terminal,
-        bare=end & ~terminal if following is None else np.zeros(count, np.bool_),
+        bare=bare,
         following=following,
         success=success,
     )
@@ -136,7 +145,7 @@ def _read(flat: Flat, name: str, column: str | None = None) -> Recorded:
         "episodes_ended_by_next_observations": unmarked,
         "final_observation_of_terminated": "next_observations" if following is not None else "the last observation",
     }
-    notes |= report(rows, {_LOST: rows.bare})
+    notes |= report(rows, {reason: rows.bare})
     return recorded(rows, str(flat.path), name, notes, flat.feedback(column))
 
 
@@ -154,6 +163,17 @@ def _seams(observation: NDArray[np.float32], following: NDArray[np.float32], pat
         after = observation[rows.start + 1 : rows.stop + 1]
         seams[rows] = ~np.isclose(following[rows], after, rtol=close, atol=1e-6).all(axis=1)
     return seams
+
+
+def _resets_itself(observation: NDArray[np.float32], following: NDArray[np.float32], cut: NDArray[np.bool_]) -> bool:
+    """Return whether what follows the rows (M,) where time ran out is the next row's observation, and no state of theirs.
+
+    Of episodes whose observation never changes nothing can be told.
+    """
+    rows = np.flatnonzero(cut[:-1])
+    same = (following[rows] == observation[rows + 1]).all(axis=1)
+    moved = (following[rows] != observation[rows]).any(axis=1)
+    return bool(len(rows)) and bool((same & moved).all())
 
 
 def _is_half(values: NDArray[np.float32]) -> bool:
