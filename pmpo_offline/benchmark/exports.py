@@ -11,11 +11,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from pmpo_offline.benchmark import provenance, report
+from pmpo_offline.benchmark import report
 from pmpo_offline.benchmark.html.report_page import Made, report_page
+from pmpo_offline.benchmark.leaderboard import Leaderboard, listed
 from pmpo_offline.benchmark.methods import methods, shared
-from pmpo_offline.benchmark.results import Results, Row
-from pmpo_offline.benchmark.runner import Benchmark
+from pmpo_offline.benchmark.results import Row
+from pmpo_offline.benchmark.runner import Benchmark, results_in
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.files import save_arrays, write_json
 
@@ -39,13 +40,14 @@ LATEX = str.maketrans(
 
 def html(done: Benchmark, raw: pl.DataFrame) -> str:
     """Return the page of a benchmark, with what its folder says about how it was made."""
-    results = Results(done.output)
+    results = results_in(done.output)
     answers = {}
     for row in done.rows:
         if (stored := results.answers(row["key"])) is not None:
             groups = stored.partition_by("seed", maintain_order=True)
             answers[row["key"]] = [group.drop("seed").to_dicts() for group in groups]
-    made = Made(provenance.commands(done.output), results.machines(), answers)
+    entries = listed(results) if isinstance(results, Leaderboard) else ""
+    made = Made(results.commands(), results.machines(), answers, entries)
     return report_page(done.title, raw, done.rows, made)
 
 

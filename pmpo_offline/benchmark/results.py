@@ -29,7 +29,7 @@ import contextlib
 import json
 import math
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -38,6 +38,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pmpo_offline.benchmark import provenance
 from pmpo_offline.data.columns import hash_tables
 from pmpo_offline.evaluation.rollouts import normalized
 from pmpo_offline.evaluation.statistics import Estimate, estimate, holm, probability_of_improvement
@@ -136,10 +137,7 @@ class Results:
         if {*ANSWERS} <= {*scores.columns}:
             with atomic_file(self.answers_path(key)) as scratch:
                 scores.select(ANSWERS).filter(pl.col("learned").is_not_null()).write_parquet(scratch)
-        frame = _complete(scores.with_columns(key=pl.lit(key))).cast(SCHEMA)
-        with atomic_file(self.path(key)) as scratch:
-            facts = {_SEAL: _seal(frame), _HARDWARE: hardware(), **({} if model is None else {_MODEL: model})}
-            frame.write_parquet(scratch, metadata=facts)
+        write_scores(self.path(key), scores.with_columns(key=pl.lit(key)), {} if model is None else {_MODEL: model})
 
     def answers_path(self, key: str) -> Path:
         """Return the file of the answers of a key's language models; controls have none."""
@@ -151,6 +149,10 @@ class Results:
             return pl.DataFrame(pl.from_arrow(pq.read_table(self.answers_path(key), columns=[*ANSWERS])))
         except (pa.ArrowException, OSError, ValueError, KeyError):
             return None
+
+    def commands(self) -> list[str]:
+        """Return the commands that wrote into the folder; older folders do not record them."""
+        return provenance.commands(self.output)
 
     def machines(self) -> list[str]:
         """Return the machines that computed the raw scores; older files do not record theirs."""
@@ -168,7 +170,7 @@ class Results:
         paths = sorted(self.raw.glob("*.parquet")) if keys is None else [self.path(key) for key in dict.fromkeys(keys)]
         if not paths:
             raise UserError(f"{self.output}: no raw scores here; name the output directory of a `pmpo-offline bench`")
-        return pl.concat([_read(path) for path in paths])
+        return pl.concat([read_scores(path) for path in paths])
 
     def checkpoint(self, key: str) -> Path:
         """Return where a cell may keep what it needs to continue after an interruption."""
@@ -327,7 +329,15 @@ def _order(row: Row) -> tuple[Any, ...]:
     return (*condition, not row["reference"], row["algo"], [*row["settings"].values()], row["key"])
 
 
-def _read(path: Path) -> pl.DataFrame:
+def write_scores(path: Path, scores: pl.DataFrame, facts: Mapping[str, str] | None = None) -> None:
+    """Write raw scores, whole or absent, with their checksum, this machine and other facts about them."""
+    frame = _complete(scores).cast(SCHEMA)
+    with atomic_file(path) as scratch:
+        frame.write_parquet(scratch, metadata={_SEAL: _seal(frame), _HARDWARE: hardware(), **(facts or {})})
+
+
+def read_scores(path: Path) -> pl.DataFrame:
+    """Read a file of raw scores; `PmpoOfflineError` if it is damaged."""
     try:
         # Not by Polars, which can end the whole process on a damaged file.
         with pq.ParquetFile(path) as file:

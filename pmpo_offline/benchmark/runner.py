@@ -20,6 +20,7 @@ import torch
 
 from pmpo_offline import data
 from pmpo_offline.benchmark import provenance, report
+from pmpo_offline.benchmark.leaderboard import Leaderboard, is_leaderboard
 from pmpo_offline.benchmark.results import SCHEMA, TRAINING, Results, Row, table
 from pmpo_offline.benchmark.suite import Cell, Condition, Job, Settings, Sweep, expand
 from pmpo_offline.build import build_dataset, is_built
@@ -123,8 +124,13 @@ def report_on(output: str | Path) -> Benchmark:
 
     Raises `UserError` where there are none.
     """
-    results = Results(Path(output))
+    results = results_in(Path(output))
     return _publish(results, report.title(results.output) or f"Results in {results.output.resolve().name}", None, [])
+
+
+def results_in(folder: Path) -> Results:
+    """Return the raw scores of a folder: of a benchmark, or of all submissions to a leaderboard."""
+    return Leaderboard(folder) if is_leaderboard(folder) else Results(folder)
 
 
 def _family(dataset: str, home: Path | None) -> str:

@@ -23,11 +23,11 @@ NARROWEST = 9
 
 
 def tables(title: str, rows: Sequence[Row], width: int) -> Iterator[RenderableType]:
-    """Yield what a rich console prints: the tables of each dataset, of language models one of their drift too, and notes.
+    """Yield what a rich console prints: the tables of each dataset, of language models one of their drift too, notes.
 
     No number is cut: columns that do not fit beside each other follow in a further table below. Columns of dashes are
-    left out, algorithms with their settings are folded. Several shares or rates of noise are sections of the table; what
-    all rows share is in its title.
+    left out, algorithms with their settings are folded. Several shares or rates of noise are sections of the table;
+    what all rows share is in its title.
 
     Args:
         title: of the benchmark.
@@ -50,8 +50,7 @@ def tables(title: str, rows: Sequence[Row], width: int) -> Iterator[RenderableTy
 
 def _fitting(names: Sequence[str], lines: Sequence[dict[str, str]], width: int) -> Iterator[list[str]]:
     """Yield the columns in groups that fit the width beside the algorithms; a single one is never left out."""
-    longest = max(len(f"{line['algorithm']} {line['settings']}".rstrip()) for line in lines)
-    room = width - min(longest, NARROWEST) - 3
+    room = width - NARROWEST - 4
     group: list[str] = []
     left = room
     for name in names:

@@ -23,9 +23,8 @@ class Stages:
 
     def update(self, stage: str, done: int, total: int) -> str:
         """Take a report in; return what to show: the stage, behind the whole where it is a part of one."""
-        whole = next((name for name in self._active if name != stage), None)
-        text = stage
-        if whole is not None and list(self._active)[0] == whole:
+        whole, text = next(iter(self._active), stage), stage
+        if whole != stage:
             finished, of = self._active[whole]
             text = f"{whole} {finished}/{of} · {stage}"
         self._active[stage] = (done, total)

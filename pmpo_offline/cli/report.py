@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pmpo_offline.cli.bench import show_benchmark
-from pmpo_offline.cli.console import Json, working
+from pmpo_offline.cli.console import Home, Json, show, working
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.files import atomic_file
 
@@ -39,10 +39,10 @@ def report(
     texts: dict[str, str] = {}
     with working():
         from pmpo_offline.benchmark import exports, report_on
-        from pmpo_offline.benchmark.results import Results
+        from pmpo_offline.benchmark.runner import results_in
 
         done = report_on(directory)
-        raw = Results(directory).read()
+        raw = results_in(directory).read()
         for name, target in targets.items():
             if target is not None:
                 texts[name] = exports.FORMS[name](done, raw)
@@ -56,3 +56,25 @@ def report(
 def _write(path: Path, text: str) -> None:
     with atomic_file(path) as scratch:
         scratch.write_text(text, encoding="utf-8")
+
+
+def submit(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Output directory of a benchmark.")],
+    name: Annotated[str, typer.Option(help="Name of the submission: its method, say.")],
+    by: Annotated[str, typer.Option(help="Who submits it.")] = "",
+    link: Annotated[str, typer.Option(help="Where more is to be read: a paper, a repository.")] = "",
+    leaderboard: Annotated[
+        Path, typer.Option(metavar="DIR", help="The leaderboard, in a clone of the repository.")
+    ] = Path("benchmarks/leaderboard"),
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Check results (data, versions, runs, control) and add them to the leaderboard, as files of a pull request."""
+    if not leaderboard.is_dir():
+        raise UserError(f"{leaderboard}: no such folder; run this in a clone of the repository, or give --leaderboard")
+    with working():
+        from pmpo_offline.benchmark import leaderboard as board
+
+        folder = board.submit(directory, leaderboard, name, {"by": by, "link": link}, home)
+    content = {"path": str(folder), "files": sorted(path.name for path in folder.iterdir())}
+    show(content, json, lambda _: print(f"{folder}: commit it, and open a pull request"))

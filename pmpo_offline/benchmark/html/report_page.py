@@ -32,11 +32,14 @@ class Made:
     hardware: Sequence[str] = ()
     answers: Mapping[str, Any] = field(default_factory=dict)
     """Prompts with their answers, by key of a row and number of a run."""
+    entries: str = ""
+    """Markdown: the submissions of a leaderboard."""
 
 
 def report_page(title: str, raw: pl.DataFrame, rows: Sequence[Row], made: Made = Made()) -> str:
     """Return the page of a table as one HTML document."""
-    sections = list(_sections(raw, rows))
+    entries = [page.Section("entries", "Submissions", made.entries)] if made.entries else []
+    sections = [*entries, *_sections(raw, rows)]
     columns = _columns(rows)
     context: dict[str, Any] = {
         "title": title,
