@@ -66,8 +66,10 @@ def margins(raw: pl.DataFrame, design: Design, *, comparisons: int | None = None
 
 
 def t_interval(values: npt.ArrayLike, level: float = 0.95) -> Interval:
-    """Return the mean of at least two values with its t interval."""
+    """Return the mean with its t interval, which is unbounded for a single value."""
     known = np.asarray(values, np.float64)
+    if len(known) < 2:
+        return Interval(float(known.mean()), -np.inf, np.inf)
     mean, error = float(known.mean()), float(known.std(ddof=1)) / len(known) ** 0.5
     half = float(stats.t.ppf((1 + level) / 2, len(known) - 1)) * error
     return Interval(mean, mean - half, mean + half)

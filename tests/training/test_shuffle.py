@@ -78,7 +78,7 @@ def test_bounds_are_those_of_the_permuted_labels(stacking: Dataset) -> None:
     share = float((drawn < 0).sum() / (drawn != 0).sum())
     assert control.reject_share == pytest.approx(share, rel=0.03)
     counts = dataset.metadata.counts
-    overrides = {"updates": 2, "batch": 8, "hidden": [8]}
+    overrides = {"updates": 2, "batch": 64, "hidden": [8]}  # large enough that no minibatch lacks a class
     trained = train(dataset, "pmpo", overrides=overrides, shuffle_labels=True, device="cpu")
     bound = 0.5 * counts.episodes / (counts.accepted + counts.rejected)  # (1 - α) w_r / P_r, counted in episodes
     assert trained.bounds == [pytest.approx(bound)]
