@@ -153,9 +153,10 @@ def page(title: str, found: Sequence[Tuned], rule: TuningDeclaration) -> str:
     rows = [header, ["---"] * 3 + ["---:"] * (rule.settings + 1), *lines]
     text = (
         f"{rule.settings} settings of every learner (baselines/tuning.toml), {rule.seeds} training runs each, on "
-        f"datasets of seed {rule.data_seed}, training seeds from {rule.first_seed}, and held-out episodes that no table "
-        "uses. Chosen: the highest mean score over all conditions. *Best of k*: the expected score of the best of k of these "
-        "settings, which tells what tuning was worth. `chosen/` holds the learners as files for `bench --algos`."
+        f"datasets of seed {rule.data_seed}, training seeds from {rule.first_seed}, and held-out episodes that no "
+        "table uses. Chosen: the highest mean score over all conditions. *Best of k*: the expected score of the best "
+        "of k of these settings, which tells what tuning was worth. `chosen/` holds the learners as files for "
+        "`bench --algos`."
     )
     return "\n".join([f"# {title}, tuned", "", text, "", *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"
 

@@ -142,10 +142,10 @@ class AlgorithmDeclaration(Declaration):
     title: str
     description: str = ""
     objective: str
-    rows: Literal["all", "accepted", "unrejected", "balanced", "top", "candidates", "pairs"]
+    rows: Literal["all", "accepted", "unrejected", "balanced", "top", "candidates", "pairs", "label_pairs"]
     """Rows of a minibatch: all recorded steps, the accepted ones, all but the rejected ones, as many accepted as
-    rejected ones, those of the episodes of the highest returns, states with their candidate actions, or pairs of an
-    accepted and a rejected candidate."""
+    rejected ones, those of the episodes of the highest returns, states with their candidate actions, pairs of an
+    accepted and a rejected candidate, or pairs of an accepted and a rejected step where all steps have one context."""
     top: Annotated[float, Field(gt=0, le=1)] = 0.1
     """Share of the episodes that `rows = "top"` draws from."""
     start: Literal["scratch", "reference"]

@@ -110,7 +110,13 @@ def diagnose(dataset: Dataset, algorithm: AlgorithmDeclaration, settings: Mappin
     notes = _problems(dataset, algorithm, accepted, rejected, pairs)
     if notes:
         facts["verdict"] = "cannot learn"
-    elif "label" in objective.inputs or algorithm.rows in ("accepted", "unrejected", "balanced", "pairs"):
+    elif "label" in objective.inputs or algorithm.rows in (
+        "accepted",
+        "unrejected",
+        "balanced",
+        "pairs",
+        "label_pairs",
+    ):
         if accepted and not rejected:
             notes.append("accepts only: nothing says what to avoid; BC on accepts is the plain alternative")
         elif rejected and not accepted:
@@ -171,7 +177,7 @@ def _problems(
         "it imitates accepted rows and there are none": rows == "accepted" and not accepted,
         "it leaves out rejected rows and there are none": rows == "unrejected" and not rejected,
         f"its minibatches are half accepts, half rejects, and there are no {absent}": (
-            rows == "balanced" and not (accepted and rejected)
+            rows in ("balanced", "label_pairs") and not (accepted and rejected)
         ),
         f"no row is labelled{elsewhere}": rows == "all" and "label" in inputs and not accepted + rejected,
     }

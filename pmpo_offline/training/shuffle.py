@@ -89,7 +89,7 @@ def check_control(algorithm: AlgorithmDeclaration, *, responses: bool) -> None:
     """
     known = algorithm.objective in OBJECTIVES  # an unknown one is another mistake
     inputs = set(OBJECTIVES[algorithm.objective].inputs.values()) if known else {"label"}
-    labels = algorithm.rows in ("accepted", "unrejected", "balanced", "pairs") or "label" in inputs
+    labels = algorithm.rows in ("accepted", "unrejected", "balanced", "pairs", "label_pairs") or "label" in inputs
     scores = algorithm.rows == "top" or bool(inputs & _SCORES)
     if not labels and not (responses and scores):
         also = " and no scores" if responses else ""

@@ -52,7 +52,7 @@ def test_a_clone_repeats_the_behaviour(dataset: Dataset, folder: Path):
     assert returned(dataset, "bc", folder) == pytest.approx(recorded, abs=0.15)
 
 
-@pytest.mark.parametrize("algorithm", ["accept", "reject-bc", "pmpo", "dpo", "kto", "mpo"])
+@pytest.mark.parametrize("algorithm", ["accept", "reject-bc", "pmpo", "dpo", "dpo-labels", "kto", "mpo"])
 def test_feedback_beats_cloning(dataset: Dataset, folder: Path, algorithm: str):
     assert returned(dataset, algorithm, folder) > returned(dataset, "bc", folder) + 0.1
 

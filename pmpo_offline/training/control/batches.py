@@ -100,7 +100,13 @@ class Sampler:
             "accepted": [(1,)],
             "unrejected": [(0, 1)],
             "balanced": [(1,), (-1,)],
+            "label_pairs": [(1,), (-1,)],
         }
+        if kind == "label_pairs" and dataset.has_contexts:
+            raise UserError(
+                "pairs of labelled steps need one context, and here observations differ, so that an accept is not "
+                'better than a reject of another state: set rows = "pairs", of candidates, in the TOML'
+            )
         if kind in parts:
             chosen = [[torch.isin(view.label, view.label.new_tensor(signs)) for view in views] for signs in parts[kind]]
             self._parts = [Pools([torch.nonzero(rows).squeeze(1) for rows in part]) for part in chosen]
@@ -128,7 +134,8 @@ class Sampler:
         if candidates is not None and self._kind == "pairs":
             pair = self._pairs.expand(len(index), -1, -1).gather(1, index.unsqueeze(-1).expand(-1, -1, 3))
             return PairBatch(self.rows, candidates, pair, learner)
-        return RowBatch(self, index, step, learner)
+        kind = LabelPairBatch if self._kind == "label_pairs" else RowBatch
+        return kind(self, index, step, learner)
 
 
 class Batch:
@@ -348,6 +355,33 @@ class PairBatch(Batch):
         return self._ref[..., 1]
 
 
+class LabelPairBatch(RowBatch):
+    """Accepted beside rejected recorded steps of one context: the first half of the rows with the second, (R, B / 2).
+
+    Both are drawn independently: every accepted step is as often with every rejected one.
+    """
+
+    @property
+    def logp_chosen(self) -> Tensor:
+        """(R, P)."""
+        return self.logp.chunk(2, dim=1)[0]
+
+    @property
+    def logp_rejected(self) -> Tensor:
+        """(R, P)."""
+        return self.logp.chunk(2, dim=1)[1]
+
+    @property
+    def ref_chosen(self) -> Tensor:
+        """(R, P)."""
+        return self.ref_logp.chunk(2, dim=1)[0]
+
+    @property
+    def ref_rejected(self) -> Tensor:
+        """(R, P)."""
+        return self.ref_logp.chunk(2, dim=1)[1]
+
+
 def inputs(batch: object, names: Mapping[str, str]) -> dict[str, Tensor]:
     """Return the tensors that an objective declares, by their names in the vocabulary."""
     return {name: getattr(batch, name) for name in names.values()}
@@ -355,7 +389,8 @@ def inputs(batch: object, names: Mapping[str, str]) -> dict[str, Tensor]:
 
 def check_rows(algorithm: AlgorithmDeclaration) -> None:
     """Raise `UserError` if minibatches of the algorithm's rows lack an input of its objective."""
-    batch: type[Batch] = {"candidates": CandidateBatch, "pairs": PairBatch}.get(algorithm.rows, RowBatch)
+    kinds: dict[str, type[Batch]] = {"candidates": CandidateBatch, "pairs": PairBatch, "label_pairs": LabelPairBatch}
+    batch = kinds.get(algorithm.rows, RowBatch)
     for name in OBJECTIVES[algorithm.objective].inputs.values():
         if not hasattr(batch, name):
             raise UserError(

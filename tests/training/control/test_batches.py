@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from pmpo_offline.build import build_dataset
 from pmpo_offline.data import Dataset, Rows
 from pmpo_offline.declarations import catalog
 from pmpo_offline.objectives import OBJECTIVES
@@ -199,3 +201,24 @@ def test_each_run_has_its_own_shuffle(stacking: Dataset, policy: Callable[[int],
 def test_a_batch_too_small_for_both_classes(stacking: Dataset, policy: Callable[[int], MixturePolicy]) -> None:
     with pytest.raises(UserError, match="batch is 1, and a minibatch of balanced rows has 2 parts: raise it"):
         sampler(stacking, "balanced").batch(0, 1, Learner(policy(0)))
+
+
+def test_pairs_of_labelled_steps_are_accepts_beside_rejects(tmp_path: Path) -> None:
+    bandit = build_dataset("bandit/sphere-v0", episodes=200, home=tmp_path)
+    algorithm = catalog.algorithm("dpo-labels", "bandit")
+    drawn = Sampler(bandit, algorithm, SEEDS, shuffle=False, device=CPU)
+    observation = drawn.rows.observation
+    policy = MixturePolicy(SEEDS, observation.mean(0), observation.std(0), drawn.rows.action.shape[1], components=2)
+    batch = drawn.batch(0, 64, Learner(policy, policy))
+    assert isinstance(batch, RowBatch)
+    assert (batch.label[:, :32] == 1).all()
+    assert (batch.label[:, 32:] == -1).all()
+    found = inputs(batch, OBJECTIVES["dpo"].inputs)
+    assert found["logp_chosen"].equal(batch.logp[:, :32])
+    assert found["logp_rejected"].equal(batch.logp[:, 32:])
+    assert found["ref_rejected"].shape == (2, 32)
+
+
+def test_steps_of_different_states_are_no_pairs(stacking: Dataset) -> None:
+    with pytest.raises(UserError, match="pairs of labelled steps need one context"):
+        sampler(stacking, "label_pairs")
