@@ -2,7 +2,7 @@
 
 A checkpoint is the Trainer's folder, with the adapter as peft writes it. In place of `optimizer.pt`, `scheduler.pt`,
 `scaler.pt` and `rng_state.pth` there are safetensors files of the same stems: tensors by number, and all the rest as
-JSON in their metadata. Optimizer state that FSDP or DeepSpeed has sharded is left to these.
+JSON in their metadata. checksums.json, written last, has the hash of every file. Optimizer state that FSDP or DeepSpeed has sharded is left to these.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ import transformers
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten, treespec_dumps, treespec_loads
 
-from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
-from pmpo_offline.runtime.files import load_tensors, save_tensors
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, reason_of
+from pmpo_offline.runtime.files import load_tensors, read_json, save_tensors, write_json
+from pmpo_offline.runtime.hashing import hash_file
 
 _OPTIMIZER, _SCALER, _RANDOM = "optimizer.safetensors", "scaler.safetensors", "rng_state_{}.safetensors"
+_SEAL = "checksums.json"
 _FOLDER = re.compile(r"checkpoint-(\d+)")
 
 
@@ -32,6 +35,11 @@ class SafeCheckpoints(transformers.Trainer):  # type: ignore[misc]
         super()._save(output_dir, state_dict)
         # The Trainer's arguments, pickled; ours are in the run's record.
         Path(output_dir or self.args.output_dir, "training_args.bin").unlink(missing_ok=True)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        if self.args.should_save:
+            seal(Path(self.args.output_dir, f"checkpoint-{self.state.global_step}"))
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if self._sharded:
@@ -84,19 +92,30 @@ def checkpoints_in(folder: Path) -> list[Path]:
 def last_complete(folder: Path) -> Path | None:
     """Return the last checkpoint that one process can resume from, None if there is none; incomplete ones are removed.
 
-    A complete one was written to its end, and its files can be read.
+    A complete one was written to its end, and its files are as they were written; a warning says which were not.
     """
     complete = None
     for path in checkpoints_in(folder):
+        if not (path / _SEAL).is_file():
+            shutil.rmtree(path, ignore_errors=True)
+            continue
         try:
-            json.loads((path / "trainer_state.json").read_text())  # written last
-            load_tensors(path / "adapter_model.safetensors")
-            _read(path / _OPTIMIZER)
-            _read(path / _RANDOM.format(0))
+            checksums = read_json(path / _SEAL)
+            if not checksums.keys() >= {_OPTIMIZER, _RANDOM.format(0), "adapter_model.safetensors"}:
+                raise OSError("its list of checksums is damaged")
+            if changed := [name for name, value in checksums.items() if hash_file(path / Path(name).name) != value]:
+                raise OSError(f"the checksum of {changed[0]} differs")
             complete = path
-        except (OSError, ValueError, KeyError, PmpoOfflineError):
+        except (OSError, PmpoOfflineError) as error:
+            warnings.warn(f"{path} is damaged ({reason_of(error)}) and removed: it cannot be resumed from", stacklevel=2)
             shutil.rmtree(path, ignore_errors=True)
     return complete
+
+
+def seal(checkpoint: Path) -> None:
+    """Write the checksums of a checkpoint's files: the last file of a complete checkpoint."""
+    files = sorted(path for path in checkpoint.iterdir() if path.is_file() and path.name != _SEAL)
+    write_json(checkpoint / _SEAL, {path.name: hash_file(path) for path in files})
 
 
 def _write(path: Path, state: Any) -> None:
