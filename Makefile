@@ -5,7 +5,7 @@ BIN := .venv/bin
 
 PEERS := .venv-peers
 
-.PHONY: demo test peers smollm2 lint clean
+.PHONY: demo test fuzz peers smollm2 lint clean
 
 demo: .venv/installed
 	$(BIN)/pmpo-offline build-dataset --imbalance 0.1
@@ -13,6 +13,10 @@ demo: .venv/installed
 
 test: .venv/installed .venv/smollm2 .venv/chromium
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# 50,000 damaged files for everything that reads files: about 20 minutes of one core.
+fuzz: .venv/installed
+	$(BIN)/python tests/fuzz/run.py --inputs 50000
 
 peers: $(PEERS)/installed
 	$(PEERS)/bin/python -m pytest baselines/peers

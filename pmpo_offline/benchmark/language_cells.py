@@ -21,12 +21,12 @@ from pathlib import Path
 import polars as pl
 import torch
 
+from pmpo_offline.benchmark.results import read_sealed, write_sealed
 from pmpo_offline.benchmark.runner import Learn, Missing, Plan
 from pmpo_offline.benchmark.suite import Job, Settings
 from pmpo_offline.data import Dataset
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError
-from pmpo_offline.runtime.files import atomic_file
 from pmpo_offline.runtime.processes import processes
 
 SHOWN = 12
@@ -86,7 +86,7 @@ def side_by_side(wanted: Sequence[tuple[Job, Missing]], plan: Plan, model: str |
             except PmpoOfflineError as error:  # one setting may diverge where others do not
                 failure = failure or error
                 continue
-            yield key, pl.concat([pl.read_parquet(runs[name].scores, glob=False) for name in mine])
+            yield key, pl.concat([read_sealed(runs[name].scores) for name in mine])
             plan.results.discard_checkpoint(key)
         if failure is not None:
             raise failure
@@ -137,16 +137,16 @@ def execute(run: Run) -> None:
     samples = -(-episodes // len(held_out_prompts(dataset)))
     sampling = Sampling(samples, prompts=-(-episodes // samples))
     scores = evaluate_language(policy, reference, dataset, sampling).head(episodes)
-    with atomic_file(run.scores) as scratch:
-        scores.with_row_index("episode").join(
-            stored_answers(dataset), on="prompt_id", how="left", maintain_order="left"
-        ).with_columns(
-            learned=pl.when(pl.col("episode") < SHOWN).then("completion"),
-            seed=pl.lit(run.seed),
-            layout=pl.format("prompt {}", "prompt_id"),
-            perplexity=pl.lit(perplexity(policy, prose()), pl.Float64),
-            beta_min=pl.lit(trained.bound, pl.Float64),
-        ).write_parquet(scratch)
+    answers = stored_answers(dataset)
+    scores = scores.with_row_index("episode").join(answers, on="prompt_id", how="left", maintain_order="left")
+    scores = scores.with_columns(
+        learned=pl.when(pl.col("episode") < SHOWN).then("completion"),
+        seed=pl.lit(run.seed),
+        layout=pl.format("prompt {}", "prompt_id"),
+        perplexity=pl.lit(perplexity(policy, prose()), pl.Float64),
+        beta_min=pl.lit(trained.bound, pl.Float64),
+    )
+    write_sealed(run.scores, scores, {})
 
 
 def stored_answers(dataset: Dataset) -> pl.DataFrame:

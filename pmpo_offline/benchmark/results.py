@@ -26,10 +26,11 @@ means over samples (`evaluation.language.drift`), and whether they collapsed:
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import math
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -40,11 +41,12 @@ import pyarrow.parquet as pq
 
 from pmpo_offline.benchmark import provenance
 from pmpo_offline.data.columns import hash_tables
+from pmpo_offline.data.opening import open_parquet
 from pmpo_offline.evaluation.rollouts import normalized
 from pmpo_offline.evaluation.statistics import Estimate, estimate, holm, probability_of_improvement
 from pmpo_offline.objectives.stability import Regime, regime
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
-from pmpo_offline.runtime.files import atomic_file
+from pmpo_offline.runtime.files import atomic_file, from_json
 from pmpo_offline.runtime.machine import hardware
 from pmpo_offline.training.config import has_diverged
 
@@ -331,20 +333,49 @@ def _order(row: Row) -> tuple[Any, ...]:
 
 def write_scores(path: Path, scores: pl.DataFrame, facts: Mapping[str, str] | None = None) -> None:
     """Write raw scores, whole or absent, with their checksum, this machine and other facts about them."""
-    frame = _complete(scores).cast(SCHEMA)
+    write_sealed(path, _complete(scores).cast(SCHEMA), {_HARDWARE: hardware(), **(facts or {})})
+
+
+def write_sealed(path: Path, scores: pl.DataFrame, facts: Mapping[str, str]) -> None:
+    """Write scores with facts and a checksum, whole or absent; `OSError` if the disk refuses."""
+    content = io.BytesIO()  # Polars' own errors of a full disk are no OSError
+    scores.write_parquet(content, metadata={_SEAL: _seal(scores), **facts})
     with atomic_file(path) as scratch:
-        frame.write_parquet(scratch, metadata={_SEAL: _seal(frame), _HARDWARE: hardware(), **(facts or {})})
+        scratch.write_bytes(content.getbuffer())
+
+
+def read_sealed(path: Path) -> pl.DataFrame:
+    """Read what `write_sealed` wrote; `PmpoOfflineError` if it is damaged. Older files have no checksum."""
+    with _readable(path):
+        return _unsealed(path)
 
 
 def read_scores(path: Path) -> pl.DataFrame:
     """Read a file of raw scores; `PmpoOfflineError` if it is damaged."""
+    with _readable(path):
+        scores = _complete(_unsealed(path))
+        for column in ("settings", "training", "versions"):
+            for text in scores[column].unique():
+                if not isinstance(from_json(text), dict):
+                    raise ValueError(f"{column} holds {text[:40]!r}")
+        return scores
+
+
+def _unsealed(path: Path) -> pl.DataFrame:
+    # Not by Polars, which can end the whole process on a damaged file.
+    with open_parquet(path) as file:
+        stored, seal = file.read(), _facts(file.metadata).get(_SEAL)
+    stored.validate(full=True)
+    scores = cast(pl.DataFrame, pl.from_arrow(stored))
+    if seal not in (None, _seal(scores)):
+        raise OSError("its checksum is wrong")
+    return scores
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
     try:
-        # Not by Polars, which can end the whole process on a damaged file.
-        with pq.ParquetFile(path) as file:
-            frame, seal = cast(pl.DataFrame, pl.from_arrow(file.read())), _facts(file.metadata).get(_SEAL)
-        if seal not in (None, _seal(frame)):
-            raise OSError("its checksum is wrong")
-        return _complete(frame)
+        yield
     except (
         pl.exceptions.PolarsError,
         pl.exceptions.PanicException,

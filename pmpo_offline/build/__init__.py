@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from pmpo_offline.build.cleaning import Leftover as Leftover
+    from pmpo_offline.build.cleaning import clean as clean
     from pmpo_offline.build.collect import DEFAULT as DEFAULT
     from pmpo_offline.build.collect import build_dataset as build_dataset
     from pmpo_offline.build.options import TextOptions as TextOptions
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "cleaning": ["Leftover", "clean"],
         "collect": ["DEFAULT", "build_dataset"],
         "options": ["TextOptions"],
         "pipeline": ["is_built", "require_built"],

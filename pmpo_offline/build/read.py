@@ -82,7 +82,7 @@ def import_dataset(
         task: the task here that it is of; default the source's, else the name of its own environment.
         seed: of noise, imbalance and critics.
         format: "arrow", or "hdf5" (a Minari directory).
-        overwrite: import again what is imported.
+        overwrite: read the source again, and replace an earlier import.
         home: where datasets are; default `data.home()`.
 
     Raises:
@@ -95,12 +95,12 @@ def import_dataset(
     options = ImportOptions(label, imbalance, noise, seed, balance, score, labels)
     options.check()
     rule = None if label is None else LabelRule.parse(label)
-    found = open_source(str(source))
+    found, target = open_source(str(source)), Target(root, format, overwrite)
     if found.exported and task is None and options == ImportOptions():
         spec = _as_exported(found, found.exported)
     else:
-        spec = _labelled_anew(found, options, rule, _task(found, task), root)
-    return build(replace(spec, id=id) if id else spec, Target(root, format, overwrite))
+        spec = _labelled_anew(found, options, rule, _task(found, task), target)
+    return build(replace(spec, id=id) if id else spec, target)
 
 
 def _as_exported(found: Source, exported: Exported) -> Spec:
@@ -133,14 +133,14 @@ def _as_exported(found: Source, exported: Exported) -> Spec:
     )
 
 
-def _labelled_anew(found: Source, options: ImportOptions, rule: LabelRule | None, task: str, home: Path) -> Spec:
+def _labelled_anew(found: Source, options: ImportOptions, rule: LabelRule | None, task: str, target: Target) -> Spec:
     """Return the dataset that is made of a source's episodes with these labels; reads them."""
     hashes = found.hashes()
     if options.score and not found.takes_column:
         raise UserError(f"--score {options.score}: a {found.format} source has no columns of scores")
     raw = hash_json([_READERS, found.format, found.name, hashes, *([options.score] if options.score else [])])[:16]
-    with raw_folder(home, raw) as folder:
-        recorded = _recorded(found, options.score, folder)
+    with raw_folder(target.home, raw) as folder:
+        recorded = _recorded(found, options.score, folder, target.overwrite)
     if options.labels:
         recorded, hashes = (
             _with_labels(recorded, options.labels),
@@ -168,7 +168,12 @@ def _labelled_anew(found: Source, options: ImportOptions, rule: LabelRule | None
     content = Content(
         table=transitions,
         episodes=ends,
-        settings={"author": found.author, "environment": found.environment and found.environment.id, **recorded.notes},
+        settings={
+            "author": found.author,
+            "environment": found.environment and found.environment.id,
+            "raw": raw,
+            **recorded.notes,
+        },
         packages=versions("pmpo-offline", "numpy", "torch", *found.packages),
         references=references,
     )
@@ -236,10 +241,10 @@ def _warn(recorded: Recorded) -> None:
         )
 
 
-def _recorded(found: Source, column: str | None, folder: Path) -> Recorded:
-    """Return the episodes and the feedback in a column, from `folder` where they were read before."""
+def _recorded(found: Source, column: str | None, folder: Path, again: bool) -> Recorded:
+    """Return the episodes and the feedback in a column, from `folder` where they were read before, unless `again`."""
     notes, path, beside = folder / "notes.json", folder / "experience.npz", folder / "feedback.npz"
-    if (known := load_notes(notes, path, beside)) is not None:
+    if not again and (known := load_notes(notes, path, beside)) is not None:
         arrays = load_arrays(beside, ["feedback", "numbers"])
         return Recorded(Experience.load(path), known, *(each if len(each) else None for each in arrays.values()))
     recorded = (found.exported or found).read() if column is None else found.read(column)

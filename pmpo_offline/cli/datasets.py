@@ -243,6 +243,32 @@ def verify(name: Name, home: Home = None, json: Json = False) -> None:
         raise typer.Exit(1)
 
 
+def clean(
+    folders: Annotated[
+        list[Path] | None, typer.Argument(metavar="FOLDER", help="Results and runs to clean too.", show_default=False)
+    ] = None,
+    home: Home = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be removed.")] = False,
+    json: Json = False,
+) -> None:
+    """Remove what killed processes left, and raw content that no dataset is made of any more."""
+    from pmpo_offline import build
+
+    with working():
+        found = build.clean(folders or [], home=home, dry_run=dry_run)
+    left = [{"path": str(item.path), "what": item.what, "bytes": item.bytes} for item in found]
+    total = sum(item.bytes for item in found)
+    show({"removed": not dry_run, "bytes": total, "leftovers": left}, json, _print_leftovers)
+
+
+def _print_leftovers(content: dict[str, Any]) -> None:
+    for left in content["leftovers"]:
+        print(f"{left['bytes']:>16,} bytes  {left['path']}: {left['what']}")
+    count = len(content["leftovers"])
+    done = "removed" if content["removed"] else "to remove (leave --dry-run out)"
+    print(f"{content['bytes']:>16,} bytes  {count} {done}" if count else "nothing to remove")
+
+
 def _summary(dataset: Dataset) -> dict[str, Any]:
     """Return what the commands show of a dataset."""
     meta = dataset.metadata

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, NoReturn, cast
 
 import typer
 from typer.core import TyperGroup
 
 from pmpo_offline import __version__
-from pmpo_offline.cli import bench, datasets, evaluate, report, train
+from pmpo_offline.cli import bench, datasets, evaluate, plain, report, train
 from pmpo_offline.runtime.errors import PmpoOfflineError
+from pmpo_offline.runtime.files import refusal
 
 app = typer.Typer(
     name="pmpo-offline",
@@ -28,6 +32,7 @@ app.command("tune")(bench.tune)
 app.command("list")(datasets.list_names)
 app.command("show")(datasets.show_dataset)
 app.command("verify")(datasets.verify)
+app.command("clean")(datasets.clean)
 app.command("report")(report.report)
 app.command("submit")(report.submit)
 app.command("doctor")(train.doctor)
@@ -63,6 +68,9 @@ def main() -> NoReturn:
 def run(arguments: Sequence[str]) -> int:
     """Run one command; return its exit code."""
     warnings.showwarning = _show_warning
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=plain.HANDLER)
     group = cast(TyperGroup, typer.main.get_command(app))
     try:
         code = group.main(args=list(arguments) or ["--help"], prog_name="pmpo-offline", standalone_mode=False)
@@ -78,8 +86,12 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         return _hang_up()
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM):
+            return _fail(refusal(Path(error.filename or "the results"), error, "run the same command elsewhere"), 1)
         where = f": {error.filename}" if error.filename else ""
         return _fail(f"{error.strerror or error}{where}", 1)
+    except MemoryError:
+        return _fail("not enough memory: free some, or lower --workers, seeds or settings at once", 1)
     except Exception as error:
         # Typer's own errors (unknown option, missing value), whose class depends on Typer's version. They suggest near
         # misses themselves; anything else is a defect of ours and deserves its traceback.

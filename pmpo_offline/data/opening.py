@@ -13,6 +13,7 @@ import resource
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import h5py
@@ -41,10 +42,11 @@ def open_hdf5(path: Path, sha256: str | None = None) -> Iterator[h5py.File]:
         OSError: it cannot be read.
         ValueError: it is not of this hash, reaches outside itself, declares more than it holds, or breaks the library.
     """
-    if not stat.S_ISREG(path.stat().st_mode):
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
         raise OSError(f"{path} is no file")
     if sha256 is None:
-        _examine_in_child(path)
+        _examine_in_child(path, (found.st_ino, found.st_size, found.st_mtime_ns))
     elif hash_file(path) != sha256:
         raise ValueError(f"{path.name}: edited after it was written (its sha256 differs)")
     with h5py.File(path, "r") as file:
@@ -97,10 +99,12 @@ def _read_attributes(item: h5py.h5d.ObjectID) -> None:
         h5py.h5a.open(item, index=index)
 
 
-def _examine_in_child(path: Path) -> None:
+@lru_cache(maxsize=256)
+def _examine_in_child(path: Path, version: tuple[int, ...]) -> None:
     """Examine a file in a child process, which is killed if it takes far longer than any sound file needs.
 
-    The child is forked, which takes milliseconds; h5py holds its own lock meanwhile.
+    A sound file is examined once: its arrays are read one after another. The child is forked, which takes milliseconds;
+    h5py holds its own lock meanwhile.
     """
     ours, theirs = os.pipe()
     child = os.fork()

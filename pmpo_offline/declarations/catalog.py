@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import tomllib
+import warnings
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -298,12 +299,14 @@ def _algorithm_files(family: str) -> dict[str, Path]:
 
 
 def _by_name(kind: str, found: list[tuple[str, Path]]) -> dict[str, Path]:
-    """Return the files by name; `UserError` if two packages use one name."""
+    """Return the files by name, of two files of one name the first, with a warning."""
     files: dict[str, Path] = {}
     for name, path in found:
-        if name in files:
-            raise UserError(f"{path}: the {kind} {name} exists already, in {files[name]}: rename it")
-        files[name] = path
+        if files.setdefault(name, path) != path:
+            warnings.warn(
+                f"{path}: the {kind} {name} exists already, in {files[name]}: this one is left out, rename it",
+                stacklevel=2,
+            )
     return files
 
 

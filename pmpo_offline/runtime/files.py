@@ -241,16 +241,22 @@ def _damaged(path: Path, reason: object, remedy: str = _AGAIN) -> PmpoOfflineErr
 
 
 @contextmanager
-def file_lock(folder: Path) -> Iterator[None]:
+def file_lock(folder: Path, *, wait: bool = True) -> Iterator[None]:
     """Hold the lock of a folder; the kernel releases it when the holder dies.
+
+    Without `wait`, raises `BlockingIOError` if another process holds it.
 
     The folder itself is locked, by flock: a library such as filelock needs a lock file, which would be left in the
     folder, counted as content, and impossible in one that is read-only.
     """
     handle = os.open(folder, os.O_RDONLY)
     try:
-        with suppress(OSError):  # some network file systems have no locks; renames keep even unlocked writers whole
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise
+        except OSError:
+            pass  # some network file systems have no locks; renames keep even unlocked writers whole
         yield
     finally:
         os.close(handle)

@@ -29,6 +29,7 @@ def processes(count: int, work: str) -> Iterator[Submit]:
     # Fresh interpreters, because threads of torch do not survive a fork.
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
+    others = set(multiprocessing.active_children())
     with ours, theirs, ProcessPoolExecutor(count, context, _follow, (theirs,)) as pool:
 
         def submit(function: Callable[..., Any], *arguments: Any) -> Future[Any]:
@@ -44,6 +45,8 @@ def processes(count: int, work: str) -> Iterator[Submit]:
             ) from None
         except BaseException:
             ours.close()
+            for worker in set(multiprocessing.active_children()) - others:  # which may be too busy to notice
+                worker.kill()
             raise
 
 

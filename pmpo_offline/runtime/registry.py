@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import warnings
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Generic, TypeVar, cast
@@ -28,11 +29,16 @@ class Registry(Mapping[str, T], Generic[T]):
 
     @cached_property
     def _added(self) -> dict[str, importlib.metadata.EntryPoint]:
+        """Entries of other packages; of one name only the first, ours before all, and a warning for the others."""
         added: dict[str, importlib.metadata.EntryPoint] = {}
         for point in importlib.metadata.entry_points(group=self.group):
-            if point.name in self._own or point.name in added:
-                raise UserError(f"{_package(point)} adds the {self.kind} {point.name}, which exists already: rename it")
-            added[point.name] = point
+            other = "pmpo-offline" if point.name in self._own else _package(added.setdefault(point.name, point))
+            if point is not added.get(point.name):
+                warnings.warn(
+                    f"{_package(point)} adds the {self.kind} {point.name}, which {other} has already: it is left out, "
+                    "rename it or uninstall one of the two",
+                    stacklevel=2,
+                )
         return added
 
     def source(self, name: str) -> str:

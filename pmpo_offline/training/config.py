@@ -23,12 +23,16 @@ ESTIMATED = "estimated"
 """In place of a number for `flip_rate`: what the labels themselves say (`data.flips`)."""
 
 
+LARGEST = 1e9
+"""Of any setting: losses are computed in float32, and what is larger is a slip of the pen."""
+
+
 class TrainingSettings(BaseModel):
     """The trainer's hyperparameters, equal for all runs of a cell."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    updates: int = Field(default=3000, ge=1)
+    updates: int = Field(default=3000, ge=1, le=10**9)
     batch: int = Field(default=256, ge=1, le=2**24)
     """Rows, states or pairs an update and run."""
     learning_rate: float = Field(default=2e-3, gt=0)
@@ -92,7 +96,7 @@ def complete(algorithm: AlgorithmDeclaration, settings: Mapping[str, Any]) -> di
         if name not in values:  # one of the noise's
             continue
         value = values[name]
-        if value in allowed:
+        if value in allowed and (isinstance(value, str) or abs(value) <= LARGEST):
             values[name] = float(value) if isinstance(allowed, Interval) else value  # people write 2 for 2.0
             continue
         hint, fits = "", False
@@ -106,7 +110,8 @@ def complete(algorithm: AlgorithmDeclaration, settings: Mapping[str, Any]) -> di
         elif name == "temperature" and "advantage" in objective.inputs.values():
             hint, fits = ', or a multiple of the advantages\' deviation such as "1sd"', bool(_multiple(value, "sd"))
         if not fits:
-            raise UserError(f"{algorithm.name}.{name} is {allowed}{hint}, not {value!r}")
+            most = f", {LARGEST:g} at most" if value in allowed else ""
+            raise UserError(f"{algorithm.name}.{name} is {allowed}{most}{hint}, not {value!r}")
     if values.get("flip_rate") == 0:  # the objective itself, by the same name
         del values["flip_rate"]
     return values
@@ -210,7 +215,7 @@ def _multiple(value: Any, unit: str = "x") -> float | None:
         factor = float(value.removesuffix(unit))
     except ValueError:
         return None
-    return factor if 0 <= factor < math.inf else None
+    return factor if 0 <= factor <= LARGEST else None
 
 
 def beta_bound(

@@ -138,10 +138,12 @@ def test_other_packages_declare_algorithms_and_datasets(package):
     assert catalog.is_declared("theirs/some-v0")
 
 
-def test_a_name_that_two_packages_declare_is_refused(package):
+def test_of_a_name_that_two_packages_declare_ours_is_taken_with_a_warning(package):
+    ours = catalog.algorithm("pmpo", "control")
     write(package / "algorithms" / "control" / "pmpo.toml", ALGORITHM)
-    with pytest.raises(UserError, match=r"the algorithm pmpo exists already, in .*pmpo\.toml: rename it"):
-        catalog.algorithm("bc", "control")
+    with pytest.warns(UserWarning, match=r"the algorithm pmpo exists already, in .*pmpo\.toml: this one is left out"):
+        assert catalog.algorithm("pmpo", "control") == ours
     write(package / "datasets" / "proxy.toml", RECIPE.replace("theirs/some-v0", "rgb-stacking/proxy-v0"))
-    with pytest.raises(UserError, match="the dataset rgb-stacking/proxy-v0 exists already"):
-        catalog.datasets()
+    with pytest.warns(UserWarning, match="the dataset rgb-stacking/proxy-v0 exists already"):
+        titles = {declaration.id: declaration.title for declaration in catalog.datasets()}
+    assert titles["rgb-stacking/proxy-v0"] != "Theirs"

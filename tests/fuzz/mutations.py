@@ -1,4 +1,4 @@
-"""Damage to the content of a file, from a seed: flipped bits, cut, repeated and exchanged parts, wrong numbers and texts."""
+"""Damage to the content of a file, from a seed: flipped bits, parts cut, repeated or moved, wrong numbers and texts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,21 @@ from random import Random
 
 NUMBERS = (0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1, 2**36, 2**63 - 1, 2**64 - 1, 2_000_000_000)
 WORDS = (
-    *(b"", b"null", b"true", b"{}", b"[]", b'""', b"-1", b"0", b"1e999", b"NaN", b"Infinity", b"9" * 400, b"2147483648"),
+    *(
+        b"",
+        b"null",
+        b"true",
+        b"{}",
+        b"[]",
+        b'""',
+        b"-1",
+        b"0",
+        b"1e999",
+        b"NaN",
+        b"Infinity",
+        b"9" * 400,
+        b"2147483648",
+    ),
     *(b"\xff\xfe", b"\xed\xa0\x80", b"\x00", b"\r\n", b'"', b",", b"[" * 2_000, b'{"a":' * 2_000, b"../../etc/passwd"),
     *(b"\xce\xb2", b"A" * 70_000, b"%s%n", b"'", b"\\u0000", b"\\ud800"),
 )

@@ -56,11 +56,11 @@ def supervise(options: argparse.Namespace) -> int:
     while position < end:
         arguments = ["--worker", f"--seed={options.seed}", f"--from={position}", f"--inputs={end - position}"]
         arguments += [f"--target={options.target}"] if options.target else []
-        with tempfile.TemporaryDirectory(prefix="fuzz-") as scratch:
+        with tempfile.TemporaryDirectory(prefix="fuzz-") as scratch, Path(scratch, "stderr").open("wb") as log:
             worker = subprocess.Popen(
                 [sys.executable, str(HERE), *arguments],
                 stdout=subprocess.PIPE,
-                stderr=Path(scratch, "stderr").open("wb"),
+                stderr=log,
                 text=True,
                 env={**os.environ, "TMPDIR": scratch, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
             )
@@ -150,7 +150,6 @@ def work(options: argparse.Namespace, answers: TextIO) -> None:
 def attempt(target: object, sound: Path, folder: Path, seed: str) -> tuple[str, str]:
     """Damage one file of a target and read it; return "read", "refused" or "failure", and why."""
     from fuzz.mutations import mutated
-
     from pmpo_offline.runtime.errors import PmpoOfflineError
 
     shutil.rmtree(folder, ignore_errors=True)
@@ -165,8 +164,15 @@ def attempt(target: object, sound: Path, folder: Path, seed: str) -> tuple[str, 
         return ("refused", "") if "\n" not in str(error) else ("failure", f"several lines: {error}")
     except BaseException as error:
         where = traceback.extract_tb(error.__traceback__)
-        ours = [f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in where if "pmpo_offline/" in frame.filename]
-        return "failure", f"{path.name}: {type(error).__name__}: {str(error)[:100]!r} in {' < '.join(reversed(ours[-4:]))}"
+        ours = [
+            f"{frame.filename.rpartition('/')[2]}:{frame.lineno}"
+            for frame in where
+            if "pmpo_offline/" in frame.filename
+        ]
+        return (
+            "failure",
+            f"{path.name}: {type(error).__name__}: {str(error)[:100]!r} in {' < '.join(reversed(ours[-4:]))}",
+        )
     return "read", ""
 
 

@@ -60,6 +60,10 @@ def _stored(folder: Path, **settings: object) -> None:
     data.write(folder / ID, *make(LENGTHS, candidates=4, **settings), form=form)
 
 
+def _stored_hdf5(folder: Path) -> None:
+    _stored(folder, format="hdf5")
+
+
 def _responses(folder: Path, form: data.Format = "arrow") -> None:
     rows = pa.table({**RESPONSES, "label": pa.nulls(20, pa.bool_())}).select(data.responses_schema().names)
     rule = data.LabelRule.parse("column")
@@ -161,7 +165,9 @@ def _policy(folder: Path) -> None:
 
 
 def _behavior(folder: Path) -> None:
-    shutil.copy(next((catalog.root("datasets") / "behaviors").glob("**/medium.safetensors")), folder / "medium.safetensors")
+    shutil.copy(
+        next((catalog.root("datasets") / "behaviors").glob("**/medium.safetensors")), folder / "medium.safetensors"
+    )
 
 
 def _run(folder: Path) -> None:
@@ -249,10 +255,7 @@ def _rows(name: str) -> Callable[[Path], object]:
 def _flat(name: str) -> Callable[[Path], object]:
     def write(folder: Path) -> None:
         written = experience(LENGTHS)
-        if name.startswith("rlds"):
-            arrays = foreign.as_states(written)
-        else:
-            arrays = foreign.as_d4rl(written)
+        arrays = foreign.as_states(written) if name.startswith("rlds") else foreign.as_d4rl(written)
         if name.endswith(".hdf5"):
             foreign.hdf5(folder / name, arrays)
         elif name.endswith(".npz"):
@@ -277,8 +280,10 @@ TARGETS: dict[str, Target] = {
     "dataset.json, healed": Target(_stored, _opened, f"{ID}/dataset.json", _resealed),
     "responses": Target(_responses, _opened, f"{ID}/*"),
     "responses, healed": Target(_responses, _opened, f"{ID}/*.arrow", _healed),
-    "dataset in HDF5": Target(lambda folder: _stored(folder, format="hdf5"), _opened, f"{ID}/**/*"),
-    "dataset in HDF5, healed": Target(lambda folder: _stored(folder, format="hdf5"), _opened, f"{ID}/**/*.hdf5", _healed),
+    "dataset in HDF5": Target(_stored_hdf5, _opened, f"{ID}/**/*"),
+    "dataset in HDF5, healed": Target(
+        lambda folder: _stored(folder, format="hdf5"), _opened, f"{ID}/**/*.hdf5", _healed
+    ),
     "responses in HDF5, healed": Target(
         lambda folder: _responses(folder, "hdf5"), _opened, f"{ID}/responses.hdf5", _healed
     ),

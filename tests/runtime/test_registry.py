@@ -43,10 +43,16 @@ def test_an_unknown_name_is_a_user_error_with_near_misses(added: list[EntryPoint
         registry()["thre"]
 
 
-def test_a_name_is_added_once(added: list[EntryPoint]) -> None:
-    added.append(EntryPoint("pi", "math:e", GROUP))
-    with pytest.raises(UserError, match="math:e adds the number pi, which exists already: rename it"):
-        list(registry())
+def test_a_second_entry_of_a_name_is_left_out_with_a_warning(added: list[EntryPoint]) -> None:
+    added += [EntryPoint("pi", "math:e", GROUP), EntryPoint("e", "math:e", GROUP), EntryPoint("e", "math:tau", GROUP)]
+    numbers = registry()
+    with pytest.warns(UserWarning, match="has already: it is left out") as caught:
+        assert list(numbers) == ["two", "pi", "e"]
+    assert [str(warning.message).partition(":")[2].partition(":")[0] for warning in caught] == [
+        "e adds the number pi, which pmpo-offline has already",
+        "tau adds the number e, which math",
+    ]
+    assert (numbers["pi"], numbers["e"]) == (math.pi, math.e)
 
 
 def test_a_package_that_fails_to_load_is_named(added: list[EntryPoint]) -> None:

@@ -78,6 +78,11 @@ def unchanged(folder: Path) -> dict[str, Any] | None:
     return None
 
 
+def sound_name(name: str) -> str:
+    """Return a file's name without the bytes that are no UTF-8, which file systems allow and JSON does not."""
+    return name.encode("utf-8", "replace").decode()
+
+
 def hashes_of(files: Mapping[str, Path]) -> dict[str, str]:
     """Return the sha256 of every file; of many files, that of the list which `sha256sum` prints of them."""
     hashes = {name: hash_file(path) for name, path in sorted(files.items())}

@@ -2,7 +2,8 @@
 
 A checkpoint is the Trainer's folder, with the adapter as peft writes it. In place of `optimizer.pt`, `scheduler.pt`,
 `scaler.pt` and `rng_state.pth` there are safetensors files of the same stems: tensors by number, and all the rest as
-JSON in their metadata. checksums.json, written last, has the hash of every file. Optimizer state that FSDP or DeepSpeed has sharded is left to these.
+JSON in their metadata. checksums.json, written last, has the hash of every file. Optimizer state that FSDP or
+DeepSpeed has sharded is left to these.
 """
 
 from __future__ import annotations
@@ -107,7 +108,9 @@ def last_complete(folder: Path) -> Path | None:
                 raise OSError(f"the checksum of {changed[0]} differs")
             complete = path
         except (OSError, PmpoOfflineError) as error:
-            warnings.warn(f"{path} is damaged ({reason_of(error)}) and removed: it cannot be resumed from", stacklevel=2)
+            warnings.warn(
+                f"{path} is damaged ({reason_of(error)}) and removed: it cannot be resumed from", stacklevel=2
+            )
             shutil.rmtree(path, ignore_errors=True)
     return complete
 

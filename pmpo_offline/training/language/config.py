@@ -151,7 +151,7 @@ class LanguageSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    steps: int = Field(default=100, ge=1, serialization_alias="max_steps")
+    steps: int = Field(default=100, ge=1, le=10**9, serialization_alias="max_steps")
     """Updates."""
     batch: int = Field(default=32, ge=1)
     """Rows, pairs or groups of one prompt per update."""

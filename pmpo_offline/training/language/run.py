@@ -164,7 +164,7 @@ def train_language(
         "training": hyper.model_dump(),
         "seed": seed,
         "shuffle_labels": shuffle_labels,
-        "model": name,
+        "model": str(Path(name).absolute()) if Path(name).is_dir() else name,
         "model_digest": base.digest,
         "adapter": "adapter",
         "bound": trainer.beta_bound,

@@ -19,7 +19,7 @@ from pmpo_offline.data.exchange.forms.feedback import Reading
 from pmpo_offline.data.exchange.forms.form import Form
 from pmpo_offline.data.exchange.forms.response import Response, about, split_named
 from pmpo_offline.data.exchange.forms.row import Drop, Row
-from pmpo_offline.data.exchange.origin import Origin, hashes_of, origin
+from pmpo_offline.data.exchange.origin import Origin, hashes_of, origin, sound_name
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError, reason_of
 from pmpo_offline.runtime.hashing import hash_bytes
@@ -103,13 +103,13 @@ def _holds_steps(path: Path) -> bool:
 def _of_files(path: Path) -> TextSource:
     if not path.is_dir() and not (files.kind_of(path) and path.is_file()):
         raise UserError(f"{path}: there is no such file of text")
-    name = _sound(files.stem_of(path.resolve().name))
+    name = sound_name(files.stem_of(path.resolve().name))
     # The folder that was exported, or one of those inside it.
     came_from = next(filter(None, map(origin, [path, path.parent, path.parent.parent])), None)
     if came_from and came_from.format == "trl" and (path / "kto").is_dir():
         path = path / "kto"  # which holds every response of the pairs beside it
     folder, inside = (path, files.found_in(path)) if path.is_dir() else (path.parent, [path])
-    found = {_sound(file.relative_to(folder).as_posix()): file for file in inside}
+    found = {sound_name(file.relative_to(folder).as_posix()): file for file in inside}
     return TextSource(
         name=name,
         rows=lambda: _rows(found, _splits(found) if path.is_dir() else {}),
@@ -118,11 +118,6 @@ def _of_files(path: Path) -> TextSource:
         packages=("pyarrow", "polars"),
         origin=came_from,
     )
-
-
-def _sound(name: str) -> str:
-    """Return a file's name without the bytes that are no UTF-8, which file systems allow and JSON does not."""
-    return name.encode("utf-8", "replace").decode()
 
 
 def _splits(names: Mapping[str, Any]) -> dict[str, str]:

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from pmpo_offline.data import Experience
+from pmpo_offline.data.exchange.origin import sound_name
 from pmpo_offline.data.exchange.readers.feedback import feedback_of_steps
 from pmpo_offline.data.exchange.readers.source import Recorded
 from pmpo_offline.runtime.errors import UserError
@@ -84,7 +85,7 @@ def cut(rows: Rows, where: str, behavior: str) -> Experience:
         success=solved[kept],
         terminated=rows.terminal[last][kept],
         final_observation=final[last][kept],
-        behavior=np.full(episodes, behavior),
+        behavior=np.full(episodes, sound_name(behavior)),
         seed=np.full(episodes, UNKNOWN_SEED, np.int64),
     )
 

@@ -14,7 +14,7 @@ from pydantic import JsonValue
 
 from pmpo_offline.data import Experience, columns
 from pmpo_offline.data.exchange.exported import experience_of
-from pmpo_offline.data.exchange.origin import hashes_of
+from pmpo_offline.data.exchange.origin import hashes_of, sound_name
 from pmpo_offline.data.exchange.readers import ARRAYS, READERS
 from pmpo_offline.data.exchange.readers.flat import Flat, joined, open_flat
 from pmpo_offline.data.schema import Metadata, References
@@ -99,6 +99,12 @@ class Source:
     def hashes(self) -> dict[str, str]:
         """Return the sha256 of every file; of many files, that of the list which `sha256sum` prints of them."""
         return hashes_of(self.files)
+
+    def __post_init__(self) -> None:
+        # File systems allow bytes in names that are no UTF-8, which JSON has no place for.
+        sound = {sound_name(name): path for name, path in self.files.items()}
+        object.__setattr__(self, "name", sound_name(self.name))
+        object.__setattr__(self, "files", sound)
 
 
 class Candidate:

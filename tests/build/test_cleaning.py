@@ -1,0 +1,47 @@
+"""What is removed by `clean`, and what is not."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from helpers import foreign
+from helpers.aligned import experience
+
+from pmpo_offline import data
+from pmpo_offline.build import build_dataset, clean, import_dataset
+from pmpo_offline.runtime.files import file_lock
+
+
+def test_leftovers_and_orphans_are_removed_and_all_else_is_kept(tmp_path: Path) -> None:
+    home, results = tmp_path / "home", tmp_path / "results"
+    build_dataset("bandit/sphere-v0", episodes=50, workers=1, home=home)
+    source = foreign.npz(tmp_path / "cube-single-play-v0.npz", foreign.as_d4rl(experience([3, 4])))
+    imported = import_dataset(source, home=home)
+    before = sorted(home.rglob("*"))
+    assert clean(home=home) == []
+    partial, orphan, scratch = home / "bandit/.other-v0.partial", home / ".raw/0123456789abcdef", results / "raw"
+    for folder in (partial, orphan, scratch):
+        folder.mkdir(parents=True)
+        (folder / "x").write_bytes(bytes(100))
+    old, new = scratch / f".a.parquet.{2**22 + 1}.tmp", scratch / f".b.parquet.{2**22 + 1}.tmp"
+    for path in (old, new):
+        path.write_bytes(bytes(7))
+    os.utime(old, (time.time() - 7200,) * 2)
+    found = clean([results], home=home, dry_run=True)
+    assert {left.path: left.bytes for left in found} == {partial: 100, orphan: 100, old: 7}
+    assert partial.exists()
+    with file_lock(partial.parent), file_lock(orphan):  # somebody writes there
+        assert [left.path for left in clean([results], home=home, dry_run=True)] == [old]
+    assert clean([results], home=home) == found
+    assert sorted(home.rglob("*")) == before
+    assert sorted(path.name for path in scratch.iterdir()) == [new.name, "x"]
+    assert data.verify(imported.metadata.id, home) == []
+
+
+def test_a_dataset_between_two_renames_is_brought_back(tmp_path: Path) -> None:
+    dataset = build_dataset("bandit/sphere-v0", episodes=50, workers=1, home=tmp_path)
+    dataset.path.rename(dataset.path.with_name(f".{dataset.path.name}.replaced"))
+    assert clean(home=tmp_path) == []
+    assert data.verify(dataset.path) == []

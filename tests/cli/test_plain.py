@@ -1,0 +1,32 @@
+"""Output where not every character can be shown."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import foreign
+from helpers.aligned import experience
+
+from pmpo_offline.cli import plain
+
+
+def test_what_cannot_be_encoded_is_written_out() -> None:
+    assert "β ≥ 0.5 ─ é \udcff".encode("ascii", plain.HANDLER) == b"beta >= 0.5 - \\xe9 \\udcff"
+    assert "é β".encode("latin-1", plain.HANDLER) == b"\xe9 beta"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_a_name_that_is_no_utf_8_is_imported_on_any_terminal(tmp_path: Path, encoding: str) -> None:
+    path = foreign.npz(tmp_path / "hop.npz", foreign.as_d4rl(experience([3, 4, 2])))
+    odd = os.fsencode(tmp_path) + b"/hop\xff.npz"
+    path.rename(os.fsdecode(odd))
+    command = [sys.executable, "-m", "pmpo_offline", "import", odd, "--home", str(tmp_path / "home")]
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run(command, capture_output=True, env=environment, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert b"Traceback" not in done.stderr
+    assert (b"beta" if encoding == "ascii" else "β".encode()) in done.stdout
