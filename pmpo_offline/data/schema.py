@@ -241,9 +241,16 @@ class Metadata(_Frozen):
     @field_validator("files")
     @classmethod
     def _inside(cls, files: dict[str, FileInfo]) -> dict[str, FileInfo]:
-        if outside := [name for name in files if name.startswith("/") or ".." in name.split("/")]:
-            raise ValueError(f"{outside[0]} is no file of the dataset's own folder")
+        if outside := [name for name in files if not _is_inside(name)]:
+            raise ValueError(f"{outside[0][:80]!r} is no file of the dataset's own folder")
         return files
+
+
+def _is_inside(name: str) -> bool:
+    """Return whether a name is a file's in the folder or below, on any file system."""
+    encoded = name.encode("utf-8", "replace")
+    plain = encoded.decode() == name and name.isprintable() and not name.startswith("/")
+    return plain and ".." not in name.split("/") and all(0 < len(part) < 256 for part in encoded.split(b"/"))
 
 
 def card(
