@@ -46,6 +46,11 @@ def schema_problems(metadata: Metadata, tables: dict[str, pa.Table]) -> list[str
             found.append(f"{name}: columns {', '.join(wrong) or 'are out of order or too many'} differ from the schema")
         elif not tables[name].num_rows:
             found.append(f"{name}: no rows")
+        else:
+            columns_of = [field.name for field in schema if field.name not in ("score", "label")]
+            found += [
+                f"{name}.{column}: holds nulls" for column in columns_of if tables[name].column(column).null_count
+            ]
     return found
 
 
@@ -53,10 +58,13 @@ def _content_problems(tables: dict[str, pa.Table]) -> Iterator[str]:
     """Check that every value is there and finite, that episodes tile the rows, and that candidates belong to rows."""
     for name, table in tables.items():
         for field in table.schema:
-            if field.name not in ("score", "label") and table.column(field.name).null_count:
-                yield f"{name}.{field.name}: holds nulls"
-            elif pa.types.is_fixed_size_list(field.type) and not np.isfinite(columns.matrix(table, field.name)).all():
+            if pa.types.is_fixed_size_list(field.type) and not np.isfinite(columns.matrix(table, field.name)).all():
                 yield f"{name}.{field.name}: holds NaN or infinite values"
+    yield from place_problems(tables)
+
+
+def place_problems(tables: Mapping[str, pa.Table]) -> Iterator[str]:
+    """Check that episodes tile the rows and that candidates belong to rows: what everything else indexes by."""
     if "episodes" in tables:
         yield from _episode_problems(tables["transitions"], tables["episodes"])
     if "candidates" in tables:

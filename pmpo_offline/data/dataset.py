@@ -14,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pmpo_offline.data import columns
-from pmpo_offline.data.checks import schema_problems
+from pmpo_offline.data.checks import place_problems, schema_problems
 from pmpo_offline.data.columns import hash_tables
 from pmpo_offline.data.labels import Labelling, label_tables
 from pmpo_offline.data.schema import Balance, LabelRule, Metadata, ScoreRule
@@ -196,6 +196,8 @@ class Dataset:
                 f"dataset {self.metadata.id} holds responses, not transitions: train a language model on it, "
                 "or read its .table"
             )
+        if wrong := next(place_problems({"transitions": self.table, **self.others}), None):
+            raise PmpoOfflineError(f"dataset {self.metadata.id} is damaged: {wrong}; build it again with --overwrite")
         arrays = {name: columns.values(self.table, name) for name in self.table.column_names}
         return arrays | {"label": arrays["label"].astype(np.float32)}
 

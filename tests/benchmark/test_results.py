@@ -1,7 +1,11 @@
+from pathlib import Path
+
+import numpy as np
 import polars as pl
 import pytest
+from helpers.raw_scores import raw_scores
 
-from pmpo_offline.benchmark.results import DRIFT, Results
+from pmpo_offline.benchmark.results import DRIFT, Results, read_sealed, write_sealed
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 
 
@@ -89,3 +93,24 @@ def test_scores_record_the_model_that_they_started_from(tmp_path, scores):
     results.write("k", frame.drop("key"), model="abc")
     assert results.model("k") == "abc"
     assert results.read().equals(frame)
+
+
+def test_scores_of_a_single_run_have_a_checksum(tmp_path: Path) -> None:
+    path = tmp_path / "scores.parquet"
+    write_sealed(path, pl.DataFrame({"return": [1.5, 2.5], "prompt": ["a", "b"]}), {})
+    assert read_sealed(path)["return"].to_list() == [1.5, 2.5]
+    content = bytearray(path.read_bytes())
+    at = content.index(np.float64(1.5).tobytes())
+    content[at + 6] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(PmpoOfflineError, match=r"scores\.parquet: not readable as raw scores"):
+        read_sealed(path)
+
+
+def test_settings_that_are_no_json_are_named(tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    raw_scores("a" * 16, [[1.0]], settings="{").write_parquet(tmp_path / "x.parquet")
+    results.raw.mkdir()
+    (tmp_path / "x.parquet").rename(results.path("a" * 16))
+    with pytest.raises(PmpoOfflineError, match="not readable as raw scores"):
+        results.read()

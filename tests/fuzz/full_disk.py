@@ -103,7 +103,7 @@ def fill(scene: Scene, points: int) -> list[tuple[int, str]]:
 
 
 def _problem(said: str) -> str:
-    """Return what was wrong with the first run, on the full disk, or the second, with room; nothing if all was right."""
+    """Return what was wrong with the run on the full disk, or the one with room; nothing if all was right."""
     first, _, rest = said.partition("--- ")
     code, _, rest = rest.partition("\n")
     again = rest.rpartition("--- ")[2].strip()

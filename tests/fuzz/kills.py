@@ -3,7 +3,7 @@
     python tests/fuzz/kills.py [--kills 300] [--seed 0] [--signal KILL|INT]
 
 After each kill nothing half-written may be visible: every dataset that is listed is sound, every raw score is readable.
-After the last one the command is run to its end and must leave the same datasets, scores and policies as the undisturbed
+After the last one the command is run to its end and must leave the same datasets, scores and policies as an undisturbed
 run. A failure is anything else, a traceback, or a command that does not end.
 """
 

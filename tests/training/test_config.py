@@ -283,3 +283,14 @@ def test_each_run_is_clipped_by_its_own_norm() -> None:
     norms = torch.cat([weight.grad.flatten(1) for weight in (wide, narrow)], dim=1).norm(dim=1)
     assert norms[0] == pytest.approx(2.0, rel=1e-5)
     assert wide.grad[1].equal(before[1]), "a run within the limit is left as it is, whatever runs beside it"
+
+
+@pytest.mark.parametrize("beta", ["1e300x", 1e12, "-1x"])
+def test_settings_that_no_loss_can_be_computed_with_are_refused(beta: float | str) -> None:
+    with pytest.raises(UserError, match=r"pmpo\.beta is a number"):
+        complete(catalog.algorithm("pmpo"), {"beta": beta})
+
+
+def test_a_number_of_updates_that_never_ends_is_refused() -> None:
+    with pytest.raises(UserError, match=r"updates.*less than or equal to 1000000000"):
+        hyperparameters(catalog.algorithm("pmpo"), {"updates": 10**12}, TrainingSettings)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, unknown
@@ -179,8 +180,8 @@ def save_adapter(model: PeftModel, directory: Path) -> None:
         with atomic_directory(directory, ADAPTER[0], "adapter", overwrite=True) as partial, quiet():
             # Not the embeddings: nothing here changes them, and peft would ask the hub whether they were.
             model.save_pretrained(str(partial), safe_serialization=True, save_embedding_layers=False)
-    except OSError as error:
-        raise PmpoOfflineError(f"cannot write {directory}: {error.strerror or error}") from None
+    except (OSError, SafetensorError) as error:
+        raise PmpoOfflineError(f"cannot write {directory}: {getattr(error, 'strerror', None) or error}") from None
 
 
 def load_adapter(base: LanguageModel, directory: Path, *, trainable: bool = False) -> LanguageModel:

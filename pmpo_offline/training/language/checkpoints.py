@@ -108,9 +108,7 @@ def last_complete(folder: Path) -> Path | None:
                 raise OSError(f"the checksum of {changed[0]} differs")
             complete = path
         except (OSError, PmpoOfflineError) as error:
-            warnings.warn(
-                f"{path} is damaged ({reason_of(error)}) and removed: it cannot be resumed from", stacklevel=2
-            )
+            warnings.warn(f"{path} is damaged ({reason_of(error)}): removed, not resumed from", stacklevel=2)
             shutil.rmtree(path, ignore_errors=True)
     return complete
 

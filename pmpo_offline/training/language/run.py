@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import transformers
+from safetensors import SafetensorError
 
 from pmpo_offline import data
 from pmpo_offline.data import Dataset
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.policies.language.model import LanguageModel, add_lora, load_adapter, open_model, quiet, save_adapter
 from pmpo_offline.runtime import progress
-from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, reason_of
 from pmpo_offline.tasks.language.models import model_directory
 from pmpo_offline.training.checkpoint import training_identity
 from pmpo_offline.training.config import algorithm_for, hyperparameters, settle
@@ -154,8 +155,13 @@ def train_language(
     trainer.remove_callback(transformers.trainer_callback.PrinterCallback)
     trainer.add_callback(_Monitor(algorithm.name, trainer.settings))
     last = last_complete(checkpoints)
-    with quiet():
-        trainer.train(resume_from_checkpoint=str(last) if last else None)
+    try:
+        with quiet():
+            trainer.train(resume_from_checkpoint=str(last) if last else None)
+    except SafetensorError as error:  # which a full disk is to it
+        raise PmpoOfflineError(
+            f"cannot write {checkpoints}: {reason_of(error)}; free some space and run the same command again"
+        ) from None
     save_adapter(trainer.policy.model, output / "adapter")
     history = [line for line in trainer.state.log_history if "loss" in line]
     record = {

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -188,15 +188,20 @@ def open_flat(path: Path) -> Flat:
         if path.suffix == ".npz":
             if not zipfile.is_zipfile(path):
                 raise ValueError("it is no archive of arrays")
-            return Flat(path, frozenset(array_names(path)), partial(load_array, path))
+            return Flat(path, _printable(array_names(path)), partial(load_array, path))
         if path.suffix == ".parquet":
             with open_parquet(path) as table:
-                return Flat(path, frozenset(table.schema_arrow.names), partial(_from_parquet, path))
+                return Flat(path, _printable(table.schema_arrow.names), partial(_from_parquet, path))
         names: set[str] = set()
         examined = _stamp(path)
         with open_hdf5(path) as file:
             file.visititems(lambda name, item: names.add(name) if isinstance(item, h5py.Dataset) else None)
-            return Flat(path, frozenset(names), partial(_from_hdf5, path, examined), dict(file.attrs), examined)
+            return Flat(path, _printable(names), partial(_from_hdf5, path, examined), dict(file.attrs), examined)
+
+
+def _printable(names: Iterable[str]) -> frozenset[str]:
+    """Return the names that a message can show on its line; damaged ones are no array's."""
+    return frozenset(name for name in names if name.isprintable())
 
 
 def joined(shards: Sequence[Flat], folder: Path) -> Flat:
