@@ -134,16 +134,16 @@ def _examine_in_child(path: Path, version: tuple[int, ...]) -> None:
 def read_arrow(path: Path) -> pa.Table:
     """Map an Arrow file into memory and return its table, whose buffers are as long as its rows need.
 
-    Raises `pa.ArrowException` or `OSError` for a damaged file. The values themselves are not read, but for the offsets
+    Raises `pa.ArrowException`, `ValueError` or `OSError` for a damaged file. The values themselves are not read, but for the offsets
     of texts: a wrong one would end the process.
     """
     # The reader keeps the map alive, and each table its reader's buffers: no handle needs closing here.
     table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
     table.validate()
-    for field in table.schema:
-        if pa.types.is_string(field.type):
-            for chunk in table.column(field.name).chunks:
-                _check_offsets(chunk, field.name)
+    for name, kind in zip(table.schema.names, table.schema.types, strict=True):  # names are decoded here
+        if pa.types.is_string(kind):
+            for chunk in table.column(name).chunks:
+                _check_offsets(chunk, name)
     return table
 
 

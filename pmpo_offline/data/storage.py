@@ -227,7 +227,7 @@ def verify(id_or_path: str | Path, home: Path | None = None) -> list[str]:
         for table in tables.values():
             table.validate(full=True)
         return problems(metadata, tables) or list(derived_problems(metadata, tables))
-    except pa.ArrowException as error:
+    except (pa.ArrowException, ValueError) as error:
         return [f"{directory} is damaged: {reason_of(error)}"]
     except PmpoOfflineError as error:
         return [str(error)]

@@ -89,8 +89,8 @@ def _follow(
         counts.setdefault(name or "start", Counter())["failure"] += 1
         failures.append(f"input {current} ({name or 'start'}): {why}")
         print(failures[-1], file=sys.stderr, flush=True)
-        if begun and (scratch / "input").is_dir():
-            shutil.copytree(scratch / "input", Path("fuzz-failures") / str(current), dirs_exist_ok=True)
+        if worker.poll() is not None and (scratch / "input").is_dir():
+            _keep(scratch / "input", current)
 
     while True:
         if not waiting.select(SECONDS if begun else 10 * SECONDS):
@@ -144,7 +144,13 @@ def work(options: argparse.Namespace, answers: TextIO) -> None:
         target = TARGETS[name]
         print(json.dumps({"begin": number, "target": name}), file=answers, flush=True)
         outcome, why = attempt(target, sound[name], place / "input", f"{options.seed}:{number}")
+        if outcome == "failure":
+            _keep(place / "input", number)
         print(json.dumps({"outcome": outcome, "why": why}), file=answers, flush=True)
+
+
+def _keep(folder: Path, number: int) -> None:
+    shutil.copytree(folder, Path("fuzz-failures") / str(number), dirs_exist_ok=True)
 
 
 def attempt(target: object, sound: Path, folder: Path, seed: str) -> tuple[str, str]:
