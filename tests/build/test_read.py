@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from helpers.aligned import experience
 from helpers.foreign import as_d4rl, as_states, hdf5, minari_set, npz
 
 from pmpo_offline import data
+from pmpo_offline.build.pipeline import save_notes
 from pmpo_offline.build.read import ENVIRONMENTS, import_dataset
-from pmpo_offline.data import Dataset, columns
+from pmpo_offline.data import Dataset, Experience, columns
 from pmpo_offline.declarations import catalog
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.runtime.hashing import hash_file
@@ -362,9 +364,25 @@ def test_a_damaged_record_of_what_was_read_is_said(home: Path, tmp_path: Path) -
     with pytest.raises(
         PmpoOfflineError, match=r"experience\.npz or feedback\.npz or notes\.json in .* is damaged .*: delete it"
     ):
-        import_dataset(path, overwrite=True)
-    record.unlink()
-    assert import_dataset(path, overwrite=True)
+        import_dataset(path, label="reward")
+    assert len(import_dataset(path, overwrite=True)) == 5
+    assert len(import_dataset(path, label="reward")) == 5
+
+
+def test_overwriting_reads_the_source_again_whatever_is_cached(home: Path, tmp_path: Path) -> None:
+    path = hdf5(tmp_path / "set.hdf5", as_d4rl(bounded([3, 2])))
+    first = import_dataset(path)
+    (notes,) = (home / ".raw").rglob("notes.json")
+    recorded, feedback = notes.with_name("experience.npz"), notes.with_name("feedback.npz")
+    planted = replace(Experience.load(recorded), reward=np.full(5, 9.0, np.float32))
+    planted.save(recorded)
+    content = json.loads(notes.read_text())
+    save_notes(
+        notes, {name: content[name] for name in content if name != "sha256"}, recorded, feedback
+    )  # with the right checksum
+    again = import_dataset(path, overwrite=True)
+    assert again.fingerprint == first.fingerprint
+    assert again.table["reward"].to_pylist() != [9.0] * 5
 
 
 # The command
