@@ -99,10 +99,9 @@ def test_scores_of_a_single_run_have_a_checksum(tmp_path: Path) -> None:
     path = tmp_path / "scores.parquet"
     write_sealed(path, pl.DataFrame({"return": [1.5, 2.5], "prompt": ["a", "b"]}), {})
     assert read_sealed(path)["return"].to_list() == [1.5, 2.5]
-    content = bytearray(path.read_bytes())
-    at = content.index(np.float64(1.5).tobytes())
-    content[at + 6] ^= 1
-    path.write_bytes(content)
+    content, flipped = path.read_bytes(), np.float64(1.75).tobytes()
+    assert np.float64(1.5).tobytes() in content
+    path.write_bytes(content.replace(np.float64(1.5).tobytes(), flipped))
     with pytest.raises(PmpoOfflineError, match=r"scores\.parquet: not readable as raw scores"):
         read_sealed(path)
 

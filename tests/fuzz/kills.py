@@ -86,6 +86,7 @@ def main() -> int:
             hits, problems = play(scene, often, rng, getattr(signal, f"SIG{options.signal}"))
             landed, counts[name] = landed + hits, counts[name] + hits
             failures += [f"{name}: {problem}" for problem in problems]
+            print(*problems, sep="\n", end="\n" * bool(problems), file=sys.stderr)
             print(f"{landed} kills, {len(failures)} failures", file=sys.stderr, flush=True)
     print("\n".join(f"{name:<24} {count:>4} kills" for name, count in counts.items()))
     print(f"{'all':<24} {landed:>4} kills by SIG{options.signal}, {len(failures)} failures, seed {options.seed}")
