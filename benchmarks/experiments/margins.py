@@ -12,7 +12,7 @@ import polars as pl
 from scipy import stats
 
 from benchmarks.experiments.arms import FILTERS
-from pmpo_offline.evaluation.statistics import Interval
+from pmpo_offline.evaluation.statistics import Estimate, Interval
 
 Verdict = Literal["wins", "loses", ""]
 
@@ -65,14 +65,12 @@ def margins(raw: pl.DataFrame, design: Design, *, comparisons: int | None = None
     return pl.DataFrame(found, infer_schema_length=None)
 
 
-def t_interval(values: npt.ArrayLike, level: float = 0.95) -> Interval:
-    """Return the mean with its t interval, which is unbounded for a single value."""
+def t_interval(values: npt.ArrayLike) -> Interval:
+    """Return the mean with its 95 % t interval, which is unbounded for a single value."""
     known = np.asarray(values, np.float64)
     if len(known) < 2:
         return Interval(float(known.mean()), -np.inf, np.inf)
-    mean, error = float(known.mean()), float(known.std(ddof=1)) / len(known) ** 0.5
-    half = float(stats.t.ppf((1 + level) / 2, len(known) - 1)) * error
-    return Interval(mean, mean - half, mean + half)
+    return Estimate(float(known.mean()), float(known.std(ddof=1)) / len(known) ** 0.5, len(known) - 1).interval
 
 
 def _differences(rows: pl.DataFrame, score: str, name: str) -> np.ndarray:
