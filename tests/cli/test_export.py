@@ -22,7 +22,9 @@ def test_export_prints_the_folder_and_its_files(
     written = json.loads(capsys.readouterr().out)
     assert (written["to"], written["path"], written["left_out"]) == ("parquet", str(out), [])
     assert written["rows"] == len(stacking)
-    assert written["files"] == {path.name: path.stat().st_size for path in out.iterdir()}
+    assert written["files"] == {
+        path.relative_to(out).as_posix(): path.stat().st_size for path in out.rglob("*") if path.is_file()
+    }
 
 
 def test_the_help_lists_every_format(capsys: pytest.CaptureFixture[str]) -> None:
