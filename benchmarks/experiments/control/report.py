@@ -71,7 +71,10 @@ def gains(arms: dict[str, dict[str, Floats]]) -> list[str]:
             continue
         cells = [_starred(name)]
         for group in ("records", "medium"):
-            datasets = sorted(filter(GROUPS[group], arms["bc-accepted"]))
+            datasets = sorted(filter(GROUPS[group], arms["bc-accepted"].keys() & arms[name].keys()))
+            if not datasets:
+                cells += ["–", "–"]
+                continue
             gain = t_interval([arms[name][each].mean() - arms["bc-accepted"][each].mean() for each in datasets])
             text = f"{gain.estimate:+.1f}"
             cells += [f"**{text}**" if gain.low > 0 or gain.high < 0 else text, f"{gain.low:+.1f} – {gain.high:+.1f}"]
