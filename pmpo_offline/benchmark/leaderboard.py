@@ -18,7 +18,7 @@ from typing import Any
 
 import polars as pl
 
-from pmpo_offline.benchmark.results import CONDITION, Results, read_scores, write_scores
+from pmpo_offline.benchmark.results import CONDITION, HARDWARE, Results, read_scores, write_scores
 from pmpo_offline.build import is_built
 from pmpo_offline.data import load_dataset
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
@@ -99,7 +99,8 @@ def submit(output: Path, leaderboard: Path, name: str, about: dict[str, str], ho
         raise UserError(f"{output} cannot be submitted: {'; '.join(found[:3])}{more}")
     target = leaderboard / f"{now:%Y-%m-%d}-{name}"
     with atomic_directory(target, ENTRY, "submission", overwrite=False) as folder:
-        write_scores(folder / SCORES, scores)
+        # Of the machines that ran it, not of the one that submits it.
+        write_scores(folder / SCORES, scores, {HARDWARE: "; ".join(results.machines())})
         rows = scores.select("algo", "shuffled").unique(maintain_order=True).sort("algo", "shuffled")
         entry = {
             "name": name,

@@ -130,6 +130,7 @@ CHARTS = {
     "ranks": "comparisons:RANKS",
     "grid": "charts:GRID",
     "updates": "charts:UPDATES",
+    "tuning": "charts:TUNING",
     "drift": "charts:DRIFT",
     "stability": "charts:STABILITY",
 }

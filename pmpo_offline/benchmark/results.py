@@ -108,7 +108,7 @@ GARBAGE = 2.0
 _EPISODE = ("seed", "episode", "layout", "return", "success", "length", *DRIFT, *TRAINING)
 _MODEL = "base model"
 """Metadata of a file of raw scores: the content hash of the model that training started from."""
-_HARDWARE = "hardware"
+HARDWARE = "hardware"
 """Metadata of a file of raw scores: the machine that computed them."""
 ANSWERS = ("seed", "prompt", "accepted", "rejected", "learned")
 """Columns of answers: a held-out prompt, the stored answers that were accepted and rejected, and what a run wrote."""
@@ -158,7 +158,7 @@ class Results:
 
     def machines(self) -> list[str]:
         """Return the machines that computed the raw scores; older files do not record theirs."""
-        found = {_facts(pq.read_metadata(path)).get(_HARDWARE) for path in sorted(self.raw.glob("*.parquet"))}
+        found = {_facts(pq.read_metadata(path)).get(HARDWARE) for path in sorted(self.raw.glob("*.parquet"))}
         return sorted(filter(None, found))
 
     def read(self, keys: Iterable[str] | None = None) -> pl.DataFrame:
@@ -333,7 +333,7 @@ def _order(row: Row) -> tuple[Any, ...]:
 
 def write_scores(path: Path, scores: pl.DataFrame, facts: Mapping[str, str] | None = None) -> None:
     """Write raw scores, whole or absent, with their checksum, this machine and other facts about them."""
-    write_sealed(path, _complete(scores).cast(SCHEMA), {_HARDWARE: hardware(), **(facts or {})})
+    write_sealed(path, _complete(scores).cast(SCHEMA), {HARDWARE: hardware(), **(facts or {})})
 
 
 def write_sealed(path: Path, scores: pl.DataFrame, facts: Mapping[str, str]) -> None:

@@ -29,7 +29,7 @@ from pmpo_offline.runtime.errors import PmpoOfflineError
 from pmpo_offline.runtime.files import atomic_file
 from pmpo_offline.training.config import complete
 
-_TRIAL = " #"
+TRIAL = " #"
 """Between the name of an algorithm and the number of its setting, from 1."""
 
 
@@ -59,13 +59,17 @@ class Tuned:
         Of n ascending scores the i-th is the best of k in C(i − 1, k − 1) of C(n, k) draws. Settings that diverged
         count as the worst of the others.
         """
-        known = [score for score in self.scores if score > -math.inf]
-        ascending = sorted(max(score, min(known, default=score)) for score in self.scores)
-        n = len(ascending)
-        return [
-            sum(math.comb(i, k - 1) * score for i, score in enumerate(ascending)) / math.comb(n, k)
-            for k in range(1, n + 1)
-        ]
+        return best_of(self.scores)
+
+
+def best_of(scores: Sequence[float]) -> list[float]:
+    """Return the expected score of the best of k settings, see `Tuned.budget`; −inf is one that diverged."""
+    known = [score for score in scores if score > -math.inf]
+    ascending = sorted(max(score, min(known, default=score)) for score in scores)
+    n = len(ascending)
+    return [
+        sum(math.comb(i, k - 1) * score for i, score in enumerate(ascending)) / math.comb(n, k) for k in range(1, n + 1)
+    ]
 
 
 def tune(
@@ -110,7 +114,7 @@ def tune(
         )
         for cell in arms
         for number, setting in enumerate(ranges[cell.algorithm.family, cell.algorithm.name].settings, 1)
-        for named in [varied(cell.algorithm, setting, f"{cell.algorithm.name}{_TRIAL}{number}")]
+        for named in [varied(cell.algorithm, setting, f"{cell.algorithm.name}{TRIAL}{number}")]
     ]
     results = Results(folder)
     keys, failures = EXECUTORS[executor](Plan(here, cells, results, workers=workers, home=home)).run()
@@ -178,7 +182,7 @@ def _scored(
     found = []
     for (family, name), algorithm in learners.items():
         settings = rule.of(algorithm).settings
-        each = [scores.get((family, f"{name}{_TRIAL}{number}"), []) for number in range(1, len(settings) + 1)]
+        each = [scores.get((family, f"{name}{TRIAL}{number}"), []) for number in range(1, len(settings) + 1)]
         means = [sum(mine) / len(mine) if len(mine) == conditions[family] else -math.inf for mine in each]
         found.append(Tuned(algorithm, [dict(setting) for setting in settings], means))
     return found

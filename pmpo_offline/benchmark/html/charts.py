@@ -155,6 +155,38 @@ def updates(_: pl.DataFrame, rows: Sequence[Row]) -> list[Drawing]:
     return [style.drawn(alt.layer(*layers).add_params(chosen), 300, values=values)]
 
 
+def tuning(_: pl.DataFrame, rows: Sequence[Row]) -> list[Drawing]:
+    """The expected score of the best of k settings, of learners that `tune` tried with several."""
+    import altair as alt
+
+    from pmpo_offline.benchmark.html import style
+    from pmpo_offline.benchmark.tune import TRIAL, best_of
+
+    trials: dict[str, dict[str, list[float]]] = {}
+    for row in rows:
+        learner, trial, number = row["algo"].partition(TRIAL)
+        if trial:
+            trials.setdefault(learner, {}).setdefault(number, []).append(float(row["mean"]))
+    values = [
+        {"method": learner, "settings": budget, "score": score}
+        for learner, scores in trials.items()
+        for budget, score in enumerate(best_of([float(np.mean(each)) for each in scores.values()]), 1)
+    ]
+    if not values:
+        return []
+    lines = (
+        style.chart("values")
+        .mark_line(point=alt.OverlayMarkDef(size=40), strokeWidth=2)
+        .encode(
+            x=alt.X("settings:Q", title="settings tried", axis=alt.Axis(tickMinStep=1)),
+            y=alt.Y("score:Q", title=f"expected {_metric(rows)} of the best", scale=alt.Scale(zero=False)),
+            color=alt.Color("method:N", scale=style.methods(list(trials)), legend=style.legend()),
+            tooltip=["method:N", "settings:Q", *style.numbers("score")],
+        )
+    )
+    return [style.drawn(lines, 300, values=values)]
+
+
 def drift(_: pl.DataFrame, rows: Sequence[Row]) -> list[Drawing]:
     """Score against divergence from the model that training started from; collapsed policies are crosses."""
     import altair as alt
@@ -254,6 +286,11 @@ GRID = Charts(
     grid,
 )
 UPDATES = Charts("Score against updates", "Interquartile mean with its interval.", updates)
+TUNING = Charts(
+    "Score against tuning budget",
+    "What to expect of the best of so many settings, drawn from the learner's range without replacement.",
+    tuning,
+)
 DRIFT = Charts(
     "Reward against divergence",
     "How far a language model moved for its score; crosses: collapsed, it repeats words or left the language.",
