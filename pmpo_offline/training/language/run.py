@@ -101,6 +101,9 @@ def train_language(
         algorithm = algorithm_for(algorithm, dataset)
     if algorithm.start != "reference":
         raise UserError(f'{algorithm.name}: a language model starts as its own reference: set start = "reference"')
+    rows_of = algorithm.rows
+    if rows_of == "label_pairs":
+        raise UserError(f'{algorithm.name}: responses of one prompt are paired by their labels: set rows = "pairs"')
     if shuffle_labels:
         check_control(algorithm, responses=True)
     hyper = hyperparameters(algorithm, overrides or {}, LanguageSettings)
@@ -138,7 +141,7 @@ def train_language(
         str(checkpoints),
         objective=algorithm.objective,
         settings=dict(algorithm.settings),
-        rows=algorithm.rows,
+        rows=rows_of,
         shuffle_labels=shuffle_labels,
         reference_cache=str(cache or root / ".reference"),
         cut=cut,
