@@ -40,7 +40,7 @@ def test_the_coverage_page_marks_what_wins_and_loses(runs):
     assert ["**+0.2" in line or "**+0.1" in line for line in lines] == ["| 0 |" in line for line in lines]
     assert all("*-0.3" in line or "*-0.2" in line for line in lines if "| 0.1 |" in line)
     assert "α 0.5, β / bound 1" in page
-    assert len(coverage.picture(table).axes[0].texts) == 16 * (len(ARMS) - 1) + 8 + 4
+    assert len(coverage.picture(table).axes[0].texts) == 16 * (len(ARMS) - 1) + 8 + 4 + 3
 
 
 def test_one_beta_is_chosen_on_other_runs_than_are_scored():

@@ -102,7 +102,7 @@ def picture(table: pl.DataFrame) -> Figure:
     """Return every arm's success in every cell, coloured by its margin over the better filter."""
     cells = table.select(CELL).unique().sort(*CELL, descending=[True, True, False])
     order = [*FILTERS, *LEARNED]
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    figure = Figure(figsize=(2.6 + 0.54 * len(cells), 4.2), layout="constrained")
     axes = figure.subplots()
     norm, where = TwoSlopeNorm(0, -0.6, 0.6), {values: x for x, values in enumerate(cells.iter_rows())}
     for row in table.iter_rows(named=True):
@@ -124,15 +124,14 @@ def picture(table: pl.DataFrame) -> Figure:
     names = [f"{100 * n:g}" for *_, n in cells.iter_rows()]
     axes.set_xticks(range(len(cells)), names)
     axes.tick_params(length=0)
-    axes.set_xlabel(
-        "% of the labels flipped; below, % of successes labelled; below, % of failures labelled", labelpad=34
-    )
+    for row, label in ((0.22, "labels flipped, %"), (0.7, "successes labelled, %"), (1.2, "failures labelled, %")):
+        axes.text(-0.7, len(order) - 0.5 + row, label, ha="right", va="center", fontsize=9)
     for x, (rejects, accepts, _) in enumerate(cells.iter_rows()):
         if x % 2 == 0:
-            axes.text(x + 0.5, len(order) + 0.25, f"{100 * accepts:g}", ha="center", va="top", fontsize=9)
+            axes.text(x + 0.5, len(order) + 0.2, f"{100 * accepts:g}", ha="center", va="center", fontsize=9)
         if x % 4 == 0:
             axes.text(
-                x + 1.5, len(order) + 0.75, f"{100 * rejects:g}", ha="center", va="top", fontsize=9, weight="bold"
+                x + 1.5, len(order) + 0.7, f"{100 * rejects:g}", ha="center", va="center", fontsize=9, weight="bold"
             )
             axes.axvline(x - 0.5, color="black", linewidth=1)
     axes.set_title(

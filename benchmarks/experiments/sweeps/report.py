@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from benchmarks.experiments import shared
 from benchmarks.experiments.arms import FILTERS
 from benchmarks.experiments.bandit_rows import ARMS
-from benchmarks.experiments.margins import t_interval
+from benchmarks.experiments.margins import Design, margins, t_interval
 from benchmarks.experiments.shared import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY
 from benchmarks.experiments.stability.experiment import verdicts
 from benchmarks.experiments.stability.run import COMMITTED as STABILITY
@@ -76,6 +76,9 @@ def main(folder: Annotated[Path, typer.Option(help="Of bandits.parquet.")] = sha
         "## Few labels\n\nThe labels of a random part of the rows are kept (half of them accepts), all rows stay.\n\n"
         "![Score against labels](labels.png)",
         "\n".join(labels_table(sweeps["labels"])),
+        "Margins over the better filtered clone, paired, corrected for the cells of a learner (bold: wins, italic: "
+        "loses):",
+        "\n".join(margins_table(sweeps["labels"], "coverage")),
         "## Wrong labels\n\nEach label is flipped at this rate (half of them accepts, all rows labelled); β is that "
         "for true labels. De-biased: `flip_rate` is given; each label also counts as its opposite, with a negative "
         "weight.\n\n"
@@ -313,6 +316,23 @@ def labels_table(raw: pl.DataFrame) -> list[str]:
             cells.append(shared.spread(t_interval(part.filter(pl.col("coverage") == fraction)["score"]), 0))
         lines.append([*cells, shared.spread(t_interval(areas(part)), 0)])
     return shared.table(("learner", *(f"{100 * f:g} %" for f in FRACTIONS), "area"), lines, "lr")
+
+
+def margins_table(raw: pl.DataFrame, cell: str) -> list[str]:
+    """Return the margin of every learner over the better filtered clone, by a column of the sweep."""
+    found = margins(raw, Design(cell=("function", cell), unit="seed", score="score"))
+    places = sorted(raw[cell].unique())
+    lines = []
+    for (function, arm), rows in found.group_by("function", "arm", maintain_order=True):
+        if arm in (*FILTERS, "bc"):
+            continue
+        by_place = {row[cell]: row for row in rows.iter_rows(named=True)}
+        cells = []
+        for row in (by_place[place] for place in places):
+            mark = {"wins": "**", "loses": "*"}.get(row["verdict"], "")
+            cells.append(f"{mark}{row['margin']:+.0f} ({row['low']:+.0f} – {row['high']:+.0f}){mark}")
+        lines.append([f"{function}, {arm}", *cells])
+    return shared.table(("learner", *(f"{100 * place:g} %" for place in places)), sorted(lines), "lr")
 
 
 def areas(part: pl.DataFrame) -> pl.Series:
