@@ -7,7 +7,6 @@ Every export has its metadata in a file beside it (`origin.MARKER`); a single fi
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
@@ -18,7 +17,8 @@ from numpy.typing import NDArray
 
 from pmpo_offline.data import Dataset, Experience, columns
 from pmpo_offline.data.schema import Metadata, candidates_schema, episodes_schema
-from pmpo_offline.runtime.errors import UserError, validated
+from pmpo_offline.runtime.errors import UserError, reason_of, validated
+from pmpo_offline.runtime.files import from_json
 
 ABOUT = "metadata/dataset"
 """The array that holds the metadata of the dataset as JSON."""
@@ -59,7 +59,11 @@ def found_in(arrays: Arrays, where: object) -> Metadata | None:
     """Return the metadata in a file of arrays, None if it is no export of this package."""
     if ABOUT not in arrays.names:
         return None
-    return metadata_of(json.loads(_texts(arrays[ABOUT].reshape(1))[0].as_py()), where)
+    try:
+        content = from_json(_texts(arrays[ABOUT].reshape(1))[0].as_py())
+    except ValueError as error:
+        raise UserError(f"{where} is damaged: {ABOUT} cannot be read ({reason_of(error)}); export it again") from None
+    return metadata_of(content, where)
 
 
 def tables(arrays: Arrays, experience: Experience, score: NDArray[Any], label: NDArray[Any]) -> Tables:
@@ -112,4 +116,7 @@ def knows_success(metadata: Metadata) -> bool:
 
 
 def _texts(values: NDArray[Any]) -> pa.Array:
-    return pa.array([value.decode() if isinstance(value, bytes) else str(value) for value in values.tolist()])
+    try:
+        return pa.array([value.decode() if isinstance(value, bytes) else str(value) for value in values.tolist()])
+    except UnicodeDecodeError:
+        raise UserError("the file holds texts that are no UTF-8: it is damaged, export it again") from None
