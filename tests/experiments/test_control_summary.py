@@ -17,6 +17,7 @@ def raw(
 ) -> pl.DataFrame:
     """Return two runs of one episode each on references 100 and 300."""
     constants = {"algo": algo, "dataset": dataset, "beta": beta, "beta_min": beta and 0.5, "shuffled": shuffled}
+    constants |= dict.fromkeys(("settings", "training", "versions"), "{}")
     rows = [
         {**constants, "seed": seed, "return": value, "reference_min": 100.0, "reference_max": 300.0}
         for seed, value in enumerate(returns)

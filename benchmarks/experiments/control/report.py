@@ -67,14 +67,11 @@ def gains(arms: dict[str, dict[str, Floats]]) -> list[str]:
     header = ["", *(title for group in ("records", "medium") for title in (group, "95 %"))]
     lines = []
     for name in arms:
-        if name in BASELINES:
+        if name in BASELINES or arms[name].keys() != arms["bc-accepted"].keys():
             continue
         cells = [_starred(name)]
         for group in ("records", "medium"):
-            datasets = sorted(filter(GROUPS[group], arms["bc-accepted"].keys() & arms[name].keys()))
-            if not datasets:
-                cells += ["–", "–"]
-                continue
+            datasets = sorted(filter(GROUPS[group], arms["bc-accepted"]))
             gain = t_interval([arms[name][each].mean() - arms["bc-accepted"][each].mean() for each in datasets])
             text = f"{gain.estimate:+.1f}"
             cells += [f"**{text}**" if gain.low > 0 or gain.high < 0 else text, f"{gain.low:+.1f} – {gain.high:+.1f}"]
