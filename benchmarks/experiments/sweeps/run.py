@@ -44,6 +44,7 @@ WEIGHTS: dict[str, dict[str, Any]] = {
 RATES = (0.0, 0.1, 0.2, 0.3)
 """Of flipped labels."""
 REFERENCES = ("all", "worst half", "worst quarter", "wrong mode", "noise")
+SWEEPS = ("beta", "alpha", "weight", "labels", "references", "flips")
 CLEAN = {"share": None, "kind": "labels", "coverage": 1.0, "flips": 0.0}
 Chunk = dict[str, Any]
 
@@ -184,14 +185,17 @@ def main(
     parts: Annotated[Path, typer.Option(help="Folder of finished parts, to resume from.")] = Path("sweeps-parts"),
     functions: Annotated[str, typer.Option(help="Bandits, comma-separated.")] = ",".join(FUNCTIONS),
     seeds: Annotated[int, typer.Option(min=2, help="Runs of each setting.")] = 10,
+    only: Annotated[str, typer.Option(help="Sweeps to run on the last bandit, comma-separated.")] = ",".join(SWEEPS),
 ) -> None:
-    """Run every sweep and write the raw scores."""
+    """Run the sweeps, all of them but on the last bandit, and write the raw scores."""
     out.mkdir(parents=True, exist_ok=True)
     frames = []
     for function in functions.split(","):
         tuned = tune(parts, function)
         chosen = {arm: rows[0]["setting"] for arm, rows in tuned.items()}
-        frames.append(resumable(parts, chunks(seeds, function, chosen), make))
+        wanted = only.split(",") if function == functions.split(",")[-1] else SWEEPS
+        asked = (chunk for chunk in chunks(seeds, function, chosen) if chunk["sweep"] in wanted)
+        frames.append(resumable(parts, asked, make))
         shared.save(pl.concat(frames, how="diagonal_relaxed"), out / "bandits.parquet")
 
 
