@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks.experiments.coverage import report as coverage
 from benchmarks.experiments.coverage.run import ACCEPTS, ARMS, NOISE, REJECTS
+from benchmarks.experiments.imbalance import report as imbalance
 from benchmarks.experiments.sweeps import report as sweeps
 
 
@@ -60,3 +61,22 @@ def test_one_beta_is_chosen_on_other_runs_than_are_scored():
 def test_the_area_is_the_mean_over_the_logarithm_of_the_labels():
     part = pl.DataFrame({"seed": [0, 0, 0], "coverage": [1.0, 0.01, 0.1], "score": [80.0, 0.0, 40.0]})
     assert sweeps.areas(part).to_list() == pytest.approx([40.0])
+
+
+def test_the_map_counts_the_cells_that_each_learner_wins_and_loses():
+    generator = np.random.default_rng(0)
+    rows = []
+    for kind, share, flips, seed in itertools.product(("labels", "rows"), (0.1, 0.9), (0.0, 0.1), range(4)):
+        gains = {"bc-accepted": -5.0, "bc-unrejected": 0.0, "KTO": 20.0 if kind == "rows" else -20.0}
+        for arm, gain in gains.items():
+            score = 50 + gain + 0.1 * generator.normal()
+            cell = {"arm": arm, "kind": kind, "coverage": 1.0, "flips": flips, "share": share, "seed": seed}
+            rows.append({**cell, "score": score, "diverged": False})
+    raw = pl.DataFrame(rows)
+    table = imbalance.margins(raw, imbalance.DESIGN)
+    text = imbalance.section("name", raw, table, {"KTO": [{"setting": {"beta": 1.0}, "score": 1.0}]})
+    assert "| KTO | beta: 1.0 | 0 / 2 of 2 | 0 / 2 of 2 | 2 / 0 of 2 | 2 / 0 of 2 |" in text
+    grid = imbalance.picture(table, "Name").axes[:2]
+    shown = [np.ma.filled(axes.images[0].get_array(), np.nan) for axes in grid]
+    assert (shown[0] < 0).all()
+    assert (shown[1] > 0).all()
