@@ -41,8 +41,8 @@ def main(folder: Annotated[Path, typer.Option(help="Of the raw scores.")] = shar
         "Margins are over the better of the two filtered clones, in normalized points (0 a random action, or the model "
         "before training; 100 the best). In each run of a cell the label draw and the training seed both differ; "
         "paired t intervals, corrected for the cells of a learner. Imbalance by *labels*: surplus labels are dropped "
-        "and their rows stay, unlabelled. By *rows*: the surplus rows are dropped. Every learner has one setting, chosen "
-        "at 25 % accepted by labels, half of the labels kept, 10 % flipped.\n\n"
+        "and their rows stay, unlabelled. By *rows*: the surplus rows are dropped. Every learner has one setting, "
+        "chosen at 25 % accepted by labels, half of the labels kept, 10 % flipped.\n\n"
     )
     made = f"Made in {spent / 3600:.2f} CPU-hours. " + shared.hardware("torch")
     (folder / "report.md").write_text(text + "\n\n".join(parts) + f"\n\n{made}\n", encoding="utf-8")
