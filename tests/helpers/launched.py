@@ -20,7 +20,7 @@ LEARNERS = (("pmpo", "all"), ("kto", "balanced"), ("bco", "balanced"))
 
 
 def history(folder: Path, objective: str, rows: str, batch: int, accumulation: int) -> list[dict[str, float]]:
-    """Train on twelve rows an update, and return the log."""
+    """Train on twelve rows an update, evaluate, and return the log with the evaluation in each line."""
     torch.set_num_threads(1)
     args = ResponseConfig(
         output_dir=str(folder / "out"),
@@ -41,13 +41,15 @@ def history(folder: Path, objective: str, rows: str, batch: int, accumulation: i
         random_model(),
         args=args,
         train_dataset=labelled_rows(),
+        eval_dataset=labelled_rows(5),
         processing_class=tokenizer(),
         peft_config=LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"),
     )
     with quiet():
         trainer.train()
+        evaluated = trainer.evaluate()
     ranks = trainer.args.world_size
-    return [{**line, "ranks": ranks} for line in trainer.state.log_history if "loss" in line]
+    return [{**line, **evaluated, "ranks": ranks} for line in trainer.state.log_history if "loss" in line]
 
 
 if __name__ == "__main__":

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pmpo_offline.objectives import bco_shift, kto_reference_point
 from pmpo_offline.policies.language.scoring import states, token_logp
 from pmpo_offline.policies.language.tokens import Reduction, Tokens, collate
+from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.training.language.divergence import TokenDivergence
 from pmpo_offline.training.language.reference import Reference, ReferenceScores
@@ -62,14 +64,25 @@ class InputSettings:
     """Joins the rows (B,) of all ranks."""
 
     @property
-    def joint(self) -> TokenDivergence | None:
-        """The divergence that is computed in one pass over the head with the log-probabilities."""
-        if self.divergence != "behavior":
-            return TokenDivergence(self.divergence, self.order)
-        return _REVERSE if self.needs_policy_kl and self.policy_kl == "exact" else None
+    def divergences(self) -> list[TokenDivergence]:
+        """Between reference and policy, those that are needed; the first comes along with the log-probabilities."""
+        own = [] if self.divergence == "behavior" else [TokenDivergence(self.divergence, self.order)]
+        return own + ([_REVERSE] if self.needs_policy_kl and self.policy_kl == "exact" else [])
 
 
 _REVERSE = TokenDivergence("reverse", constant=True)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """How rows that are too many for one forward pass are scored, without a graph."""
+
+    size: int
+    """The most rows of a part."""
+    rank: int = 0
+    ranks: int = 1
+    sum: Callable[[Tensor], Tensor] = lambda value: value
+    """Adds the tensors of all ranks."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +92,16 @@ class Scorer:
     policy: Any
     reference: Reference | None
     settings: InputSettings
+    parts: Parts | None = None
+    """None: rows are scored in one pass, with a graph."""
+
+    def score(
+        self, rows: Sequence[Tokens], divergences: Sequence[TokenDivergence] = (), *, cached: bool = True
+    ) -> RowScores | PartScores:
+        """Return the scores of rows; the arguments are those of `RowScores`."""
+        if self.parts is None:
+            return RowScores(self, rows, divergences, cached=cached)
+        return PartScores(self, rows, divergences, cached=cached)
 
 
 class RowScores:
@@ -87,21 +110,21 @@ class RowScores:
     Args:
         scorer: the models.
         rows: B of them.
-        joint: a divergence that is computed along with the log-probabilities.
+        divergences: the first is computed along with the log-probabilities.
         cached: read the reference's values from its cache, and add missing ones to it.
     """
 
     def __init__(
-        self, scorer: Scorer, rows: Sequence[Tokens], joint: TokenDivergence | None = None, *, cached: bool = True
+        self,
+        scorer: Scorer,
+        rows: Sequence[Tokens],
+        divergences: Sequence[TokenDivergence] = (),
+        *,
+        cached: bool = True,
     ) -> None:
         self._scorer, self._policy, self._settings = scorer, scorer.policy, scorer.settings
-        self._rows, self._joint, self._cached = rows, joint, cached
+        self._rows, self._joint, self._cached = rows, next(iter(divergences), None), cached
         self._batch = collate(rows).to(next(scorer.policy.parameters()).device)
-
-    @property
-    def is_compared(self) -> bool:
-        """Whether there is a reference."""
-        return self._scorer.reference is not None
 
     @cached_property
     def _states(self) -> Tensor:
@@ -148,12 +171,82 @@ class RowScores:
         return self._batch.reduce(tokens, self._settings.reduction)
 
 
-class ResponseBatch(RowScores):
+class PartScores:
+    """`RowScores` of any number of rows, of which each rank scores a share, part by part; nothing has a gradient."""
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        rows: Sequence[Tokens],
+        divergences: Sequence[TokenDivergence] = (),
+        *,
+        cached: bool = True,
+    ) -> None:
+        self._scorer, self._rows, self._divergences, self._cached = scorer, rows, list(divergences), cached
+        self._length = torch.tensor([len(row.completion) for row in rows])
+
+    @cached_property
+    @torch.no_grad()
+    def _table(self) -> Tensor:
+        """(2 + divergences, B): log-probabilities of policy and reference, and each divergence."""
+        scorer, parts = self._scorer, self._scorer.parts or Parts(len(self._rows))
+        longest = np.argsort([-len(row.prompt) - len(row.completion) for row in self._rows], kind="stable")
+        count = -(-len(longest) // (parts.size * parts.ranks))
+        table = torch.zeros(2 + len(self._divergences), len(longest))
+        for number, share in enumerate(np.array_split(longest, count * parts.ranks)[parts.rank :: parts.ranks]):
+            # A sharded model's ranks call it equally often: one without a row of its own repeats another's.
+            read = share if len(share) else longest[:1]
+            scores = RowScores(scorer, [self._rows[row] for row in read], self._divergences, cached=self._cached)
+            compared = scores.logp if scorer.reference is None else scores.ref_logp
+            values = [scores.logp, compared, *(scores.row_divergence(wanted) for wanted in self._divergences)]
+            table = table.to(values[0])  # its device and precision
+            table[:, torch.from_numpy(share).to(table.device)] = torch.stack(values)[:, : len(share)]
+            progress.report("evaluate", number + 1, count)
+        return parts.sum(table)
+
+    @property
+    def logp(self) -> Tensor:
+        """(B,)."""
+        return self._table[0]
+
+    @property
+    def ref_logp(self) -> Tensor:
+        """(B,)."""
+        return self._table[1]
+
+    @property
+    def length(self) -> Tensor:
+        """(B,), tokens, at least 1."""
+        return self._length.clamp(min=1).to(self._table.device)
+
+    def row_divergence(self, wanted: TokenDivergence) -> Tensor:
+        """Return each row's divergence, one of those that were asked for: (B,)."""
+        return self._table[2 + self._divergences.index(wanted)]
+
+
+class ResponseBatch:
     """Single responses: B rows."""
 
     def __init__(self, responses: TokenizedResponses, index: Indices, weight: Tensor, scorer: Scorer) -> None:
-        super().__init__(scorer, [responses.tokens[row] for row in index.tolist()], scorer.settings.joint)
+        self._scorer, self._settings = scorer, scorer.settings
+        self._rows = [responses.tokens[row] for row in index.tolist()]
+        self.scores = scorer.score(self._rows, scorer.settings.divergences)
         self._responses, self._index, self.weight = responses, index, weight
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether there is a reference."""
+        return self._scorer.reference is not None
+
+    @property
+    def logp(self) -> Tensor:
+        """(B,)."""
+        return self.scores.logp
+
+    @property
+    def ref_logp(self) -> Tensor:
+        """(B,)."""
+        return self.scores.ref_logp
 
     @cached_property
     def label(self) -> Tensor:
@@ -177,14 +270,14 @@ class ResponseBatch(RowScores):
         counted = torch.where(self.label != 0, self.weight, 0) if settings.over == "labelled" else self.weight
         if settings.divergence == "behavior":
             return _mean(-self.logp, counted)
-        return _mean(self.row_divergence(TokenDivergence(settings.divergence, settings.order)), counted)
+        return _mean(self.scores.row_divergence(TokenDivergence(settings.divergence, settings.order)), counted)
 
     @property
     def policy_kl(self) -> Tensor:
         """(), detached, at least 0, over the rows of all ranks."""
         gather, context = self._settings.gather, self._settings.context
         if self._settings.policy_kl == "exact":
-            kl = self.row_divergence(_REVERSE).detach()
+            kl = self.scores.row_divergence(_REVERSE).detach()
             return _mean(gather(kl), gather(self.weight)).clamp(min=0)
         with torch.no_grad():
             neighbours = [self._rows[-1], *self._rows[:-1]]
@@ -192,7 +285,7 @@ class ResponseBatch(RowScores):
                 Tokens(a.prompt, b.completion[: context and context - len(a.prompt)])
                 for a, b in zip(self._rows, neighbours, strict=True)
             ]
-            other = RowScores(self._scorer, crossed, cached=False)  # every batch crosses other rows
+            other = self._scorer.score(crossed, cached=False)  # every batch crosses other rows
             return kto_reference_point(gather(other.logp), gather(other.ref_logp), gather(self.weight))
 
     @property
@@ -213,7 +306,7 @@ class ResponsePairs:
 
     def __init__(self, responses: TokenizedResponses, index: Indices, weight: Tensor, scorer: Scorer) -> None:
         rows = responses.pairs[index].T.flatten()  # the accepted ones first
-        self.scores = RowScores(scorer, [responses.tokens[row] for row in rows.tolist()])
+        self.scores = scorer.score([responses.tokens[row] for row in rows.tolist()])
         self.weight = weight
 
     logp_chosen, logp_rejected = _half("logp", 0), _half("logp", 1)
@@ -228,7 +321,7 @@ class ResponseGroups:
         groups = responses.groups[index]
         rows = groups[groups >= 0]
         self._filled = torch.from_numpy(groups >= 0).to(weight.device)
-        self.scores = RowScores(scorer, [responses.tokens[row] for row in rows.tolist()])
+        self.scores = scorer.score([responses.tokens[row] for row in rows.tolist()])
         self.weight, self._score = weight, torch.from_numpy(responses.score[rows]).to(weight)
 
     @cached_property
@@ -270,8 +363,14 @@ def trl_metrics(batch: Batch, metrics: dict[str, Tensor]) -> dict[str, Tensor]:
                 named.setdefault("rewards/rejected", ratio[rejected].mean())
             if not absent:
                 named["rewards/margins"] = named["rewards/chosen"] - named["rewards/rejected"]
-                named["rewards/accuracies"] = (ratio[accepted][:, None] > ratio[rejected]).float().mean()
+                named["rewards/accuracies"] = _ordered(ratio[accepted], ratio[rejected])
     return named
+
+
+def _ordered(accepted: Tensor, rejected: Tensor) -> Tensor:
+    """Return the share of pairs in which the accepted reward is larger, (), from (A,) and (R,); NaN is never."""
+    smaller = torch.searchsorted(rejected.sort().values, accepted.contiguous())
+    return torch.where(accepted.isnan(), 0, smaller).float().mean() / len(rejected)
 
 
 def _mean(value: Tensor, weight: Tensor) -> Tensor:

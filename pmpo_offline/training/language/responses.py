@@ -35,6 +35,8 @@ class TokenizedResponses:
     """(R,), NaN where absent."""
     prompt: Indices
     """(R,): rows of equal number answer the same prompt, and are compared with one another."""
+    paired: bool = False
+    """Whether every two rows are one row of a dataset of pairs."""
 
     def __len__(self) -> int:
         """Return R."""
@@ -168,6 +170,7 @@ def tokenize_responses(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, con
         columns.labels(table),
         columns.vector(table, "score").astype(np.float32),
         columns.vector(table, "prompt_id").astype(np.int64),
+        bool(settings.get("paired", False)),
     )
 
 

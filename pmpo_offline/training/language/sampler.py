@@ -9,18 +9,23 @@ micro-batches so that each holds the same number of every class::
 
 Constant counts make the mean over micro-batches of a class's mean the class's mean over the update, and likewise every
 ratio of weighted sums. A class whose share of a batch would be too small, or zero, is drawn more often and weighs less
-(`weight`): the weighted shares are those of the dataset whatever the size of the batch.
+(`weight`): the weighted shares are those of the dataset whatever the size of the batch. A batch smaller than the number
+of classes is enlarged to one entry of each.
+
+An epoch is as many updates as it takes to draw as many entries as there are. A class that has fewer places than its
+share goes on with its pass in the next epoch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
@@ -59,21 +64,16 @@ class StratifiedSampler:
             stratum has the same number of entries in a batch.
 
     Raises:
-        UserError: nothing to draw from, or a batch too small to hold every stratum.
+        UserError: nothing to draw from.
     """
 
     def __init__(
         self, pools: Sequence[Indices], lengths: Indices, division: Division, seed: int, *, restore: bool = True
     ) -> None:
-        self._pools, batch = [pool for pool in pools if len(pool)], division.batch
+        self._pools = [pool for pool in pools if len(pool)]
         if not self._pools:
             raise UserError("the labels leave this algorithm nothing to learn from: no such rows or pairs are labelled")
-        if batch < len(self._pools):
-            raise UserError(
-                f"a micro-batch of {batch} has no room for all {len(self._pools)} classes of rows: raise the batch or "
-                "lower the accumulation"
-            )
-        sizes = [len(pool) for pool in self._pools]
+        sizes, batch = [len(pool) for pool in self._pools], max(division.batch, len(self._pools))
         self.counts = allocate(sizes, batch) if restore else [batch // len(sizes)] * len(sizes)
         self._lengths, self._seed, self.division = lengths, seed, division
         self.weight = np.ones(sum(self.counts), np.float32)
@@ -83,7 +83,13 @@ class StratifiedSampler:
             self.weight = np.repeat(share, self.counts).astype(np.float32)
 
     def __len__(self) -> int:
-        """Return the number of updates after which every entry was drawn at least once."""
+        """Return the number of updates in an epoch."""
+        drawn = self.division.batch * self.division.accumulation * self.division.ranks
+        return -(-sum(map(len, self._pools)) // drawn)
+
+    @property
+    def first_pass(self) -> int:
+        """The number of updates after which every entry was drawn at least once."""
         whole = self.division.accumulation * self.division.ranks
         return max(-(-len(pool) // (count * whole)) for pool, count in zip(self._pools, self.counts, strict=True))
 
@@ -175,9 +181,20 @@ class Entries:
         return entry
 
     def sampler(self, division: Division, seed: int) -> StratifiedSampler:
-        """Return the sampler of these entries."""
+        """Return the sampler of these entries.
+
+        The batch of the division counts rows of the dataset: of pairs of which both responses are entries, two each.
+        """
+        if self.responses.paired and self._kind is ResponseBatch and len(self) > len(self.responses) // 2:
+            division = replace(division, batch=2 * division.batch)
         lengths = np.where(self._rows >= 0, self.responses.lengths[self._rows], 0).max(1)
         return StratifiedSampler(self._pools, lengths, division, seed, restore=self._restore)
+
+    def whole(self) -> tuple[Indices, NDArray[np.float32]]:
+        """Return all entries, (n,), and their weights, whose mean is one: the strata's shares are as in training."""
+        pools = [pool for pool in self._pools if len(pool)]
+        share = [1.0 if self._restore else len(self) / len(pools) / len(pool) for pool in pools]
+        return np.concatenate(pools), np.repeat(np.array(share, np.float32), [len(pool) for pool in pools])
 
     @property
     def every_row(self) -> Indices:
@@ -243,6 +260,16 @@ class MicroBatchLoader(DataLoader[int]):
     def set_epoch(self, epoch: int) -> None:
         """Go to the updates of an epoch, counted from 0."""
         self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
+
+
+class WholeLoader(DataLoader[int]):
+    """Yields all entries at once, on every rank: an evaluation scores them in parts (`batches.Parts`)."""
+
+    def __init__(self, entries: Entries) -> None:
+        index, weight = (torch.from_numpy(values) for values in entries.whole())
+        whole = {"index": index, "weight": weight, "entries": entries}
+        every: Any = [range(len(entries))]
+        super().__init__(entries, batch_sampler=every, collate_fn=lambda _: whole)
 
 
 class _MicroBatches(Sampler[list[int]]):

@@ -30,12 +30,12 @@ from pmpo_offline.policies.language.scoring import check_head
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.tasks.language.models import model_directory
 from pmpo_offline.training.config import beta_bound, settle, warn_below
-from pmpo_offline.training.language.batches import InputSettings, Scorer, trl_metrics
+from pmpo_offline.training.language.batches import InputSettings, Parts, Scorer, trl_metrics
 from pmpo_offline.training.language.checkpoints import SafeCheckpoints
 from pmpo_offline.training.language.config import PMPOConfig, ResponseConfig
 from pmpo_offline.training.language.reference import Reference, load_reference
 from pmpo_offline.training.language.responses import Indices, take_split, tokenize_responses
-from pmpo_offline.training.language.sampler import Division, Entries, MicroBatchLoader
+from pmpo_offline.training.language.sampler import Division, Entries, MicroBatchLoader, WholeLoader
 from pmpo_offline.training.language.trl_data import dataset_of
 from pmpo_offline.training.shuffle import check_control
 
@@ -185,7 +185,7 @@ class ResponseTrainer(SafeCheckpoints):
         sampler = entries.sampler(division, args.seed)
         steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * len(sampler))
         # Before the model is wrapped or sharded, and the rows for evaluation too.
-        drawn = np.concatenate([sampler.draw(step).flatten() for step in range(min(steps, len(sampler)))])
+        drawn = np.concatenate([sampler.draw(step).flatten() for step in range(min(steps, sampler.first_pass))])
         self._prepare_reference(entries, entries.rows(drawn))
         held_out = self.eval_dataset.values() if isinstance(self.eval_dataset, dict) else [self.eval_dataset]
         for evaluated in filter(None, held_out):
@@ -201,25 +201,29 @@ class ResponseTrainer(SafeCheckpoints):
         self.accelerator.wait_for_everyone()
         self.reference.prepare(tokens)  # the others' share is read or, without a shared disk, computed
 
-    def get_eval_dataloader(self, eval_dataset: Any = None) -> MicroBatchLoader:
-        """Return the rows once; the last batches are filled up with rows of another pass."""
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> WholeLoader:
+        """Return a loader of one batch, all rows, so that no size of a batch changes the loss or a metric."""
         given = self.eval_dataset if eval_dataset is None else eval_dataset
         if isinstance(given, str):
             given = self.eval_dataset[given]
         entries = given if isinstance(given, Entries) else self._entries(self._dataset(given, "test"))
         self._prepare_reference(entries, entries.every_row)
-        division = Division(self.args.per_device_eval_batch_size, ranks=self.args.world_size)
-        return MicroBatchLoader(entries, entries.sampler(division, self.args.seed), self.args.process_index)
+        return WholeLoader(entries)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Return the loss of a micro-batch, a mean over its entries."""
-        policy = self.accelerator.unwrap_model(model)
+        """Return the loss of a micro-batch, a mean over its entries; without a gradient it is computed in parts."""
+        policy, args = self.accelerator.unwrap_model(model), self.args
+        parts = None
+        if not torch.is_grad_enabled():
+            size, rank = args.per_device_eval_batch_size, args.process_index
+            parts = Parts(size, rank, args.world_size, lambda table: self.accelerator.reduce(table, "sum"))
+        scorer = Scorer(policy, self.reference, self.input_settings, parts)
 
         def loss() -> tuple[Tensor, dict[str, Tensor]]:
             index, weight = inputs["index"].cpu().numpy(), inputs["weight"]
-            batch = inputs["entries"].batch(index, weight, Scorer(policy, self.reference, self.input_settings))
+            batch = inputs["entries"].batch(index, weight, scorer)
             names = (*self.objective.inputs.values(), *self.objective.optional.values())
             read = {name: getattr(batch, name) for name in names}
             value, metrics = self.objective(read, weight=weight, **self.settings)

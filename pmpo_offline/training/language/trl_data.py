@@ -178,7 +178,7 @@ def _in_memory(rows: list[tuple[str, str, float | None, int]], name: str, *, end
         task="language/columns",
         score=data.ScoreRule(name="column"),
         label=_RULE,
-        provenance=data.Provenance(settings={"ends": ends}),
+        provenance=data.Provenance(settings={"ends": ends, "paired": paired}),
         **labelled.described,
     )
     return Dataset(metadata, Path(name), labelled.table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -93,8 +94,24 @@ def test_without_restoring_classes_are_equally_many_and_weigh_one() -> None:
     assert (sampler.weight == 1).all()
 
 
-def test_nothing_to_draw_from_and_a_batch_without_room_are_said() -> None:
+def test_a_batch_smaller_than_the_classes_is_enlarged_and_the_weights_restore_the_shares() -> None:
+    for restore in (True, False):
+        sampler = sampler_of(pools(60, 30, 6), Division(1), restore=restore)
+        assert sampler.counts == [1, 1, 1]
+        assert sampler.weight.tolist() == pytest.approx([60 / 32, 30 / 32, 6 / 32] if restore else [1, 1, 1])
+        assert len(sampler) == 96
+
+
+@given(st.lists(st.integers(1, 200), min_size=1, max_size=3), st.integers(1, 16), st.integers(1, 3))
+def test_an_epoch_draws_as_many_entries_as_there_are_and_the_first_pass_all(
+    sizes: list[int], batch: int, accumulation: int
+) -> None:
+    sampler = sampler_of(pools(*sizes), Division(batch, accumulation))
+    assert len(sampler) == math.ceil(sum(sizes) / (batch * accumulation))
+    drawn = np.concatenate([sampler.draw(step).flatten() for step in range(sampler.first_pass)])
+    assert set(drawn) == set(range(sum(sizes)))
+
+
+def test_nothing_to_draw_from_is_said() -> None:
     with pytest.raises(UserError, match="nothing to learn from"):
         sampler_of(pools(0, 0), Division(8))
-    with pytest.raises(UserError, match="no room for all 3 classes"):
-        sampler_of(pools(5, 5, 5), Division(2))

@@ -22,6 +22,7 @@ from pmpo_offline.policies.language import model as models
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.tasks.language.tiny import tokenizer
 from pmpo_offline.training.language import PMPOConfig, PMPOTrainer, ResponseConfig, ResponseTrainer
+from pmpo_offline.training.language.batches import Scorer
 
 LORA = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"}
 
@@ -280,6 +281,83 @@ def test_any_objective_trains(tmp_path: Path, objective: str, rows: Any) -> None
     if trainer.reference is not None and "rewards/accuracies" in history[0]:
         assert history[-1]["rewards/accuracies"] > 0.5
     assert trainer.evaluate()["eval_seen_loss"] < untrained["eval_seen_loss"]
+
+
+@pytest.mark.parametrize(
+    ("form", "objective", "rows"),
+    [
+        ("unpaired", "pmpo", "all"),
+        ("paired", "pmpo", "all"),
+        ("paired", "dpo", "pairs"),
+        ("paired", "bc_accepts", "accepted"),
+    ],
+)
+def test_an_epoch_has_as_many_updates_as_in_trl(tmp_path: Path, form: str, objective: str, rows: Any) -> None:
+    if form == "paired":
+        data = [{"prompt": f"{'abcdefgh'[n % 8]}=", "chosen": "ab", "rejected": "ba"} for n in range(96)]
+    else:
+        data = [{"prompt": "ab=", "completion": "ba", "label": [True, False, True, None][n % 4]} for n in range(96)]
+    args = arguments(
+        ResponseConfig,
+        tmp_path,
+        **{"objective": objective, "rows": rows, "max_steps": -1, "num_train_epochs": 1, "logging_steps": 50},
+        per_device_train_batch_size=8,
+    )
+    trainer = ResponseTrainer(random_model(), args=args, train_dataset=data, processing_class=tokenizer())
+    trained(trainer)
+    assert trainer.state.global_step == 12
+    assert trainer.state.epoch == 1
+
+
+def test_a_batch_of_one_row_trains(tmp_path: Path) -> None:
+    history = trained(pmpo(tmp_path, per_device_train_batch_size=1, max_steps=2))
+    assert all(math.isfinite(line["loss"]) for line in history)
+    assert {"logps/chosen", "logps/rejected"} <= set(history[0])  # a row of each class
+
+
+@pytest.mark.parametrize(
+    ("objective", "rows", "changes"),
+    [
+        ("pmpo", "all", {"settings": {"divergence": "forward"}}),
+        ("pmpo", "all", {"settings": {"divergence": "renyi", "order": 0.3, "over": "labelled"}, "reduction": "mean"}),
+        ("kto", "balanced", {}),
+        ("kto", "all", {"policy_kl": "mismatched"}),
+        ("bco", "all", {}),
+        ("dpo", "pairs", {}),
+        ("mpo", "candidates", {}),
+        ("bc", "all", {}),
+    ],
+)
+def test_an_evaluation_is_of_all_rows_whatever_the_size_of_its_batch(
+    tmp_path: Path, objective: str, rows: Any, changes: dict[str, Any]
+) -> None:
+    timed = {"eval_runtime", "eval_samples_per_second", "eval_steps_per_second", "eval_model_preparation_time"}
+    found = []
+    for batch in (1, 7, 100):
+        args = arguments(
+            ResponseConfig, tmp_path, objective=objective, rows=rows, per_device_eval_batch_size=batch, **changes
+        )
+        trainer = ResponseTrainer(
+            random_model(),
+            random_model(1),
+            args,
+            train_dataset=labelled_rows(),
+            eval_dataset=labelled_rows(5),
+            processing_class=tokenizer(),
+            peft_config=LoraConfig(**LORA),
+        )
+        found.append({name: value for name, value in trainer.evaluate().items() if name not in timed})
+    assert len(found[0]) > 2 or objective == "mpo"
+    for other in found[1:]:
+        assert other == pytest.approx(found[0], abs=1e-5)
+    entries = trainer.eval_dataset
+    index, weight = entries.whole()
+    whole = entries.batch(
+        index, torch.from_numpy(weight), Scorer(trainer.model, trainer.reference, trainer.input_settings)
+    )
+    names = (*trainer.objective.inputs.values(), *trainer.objective.optional.values())
+    loss, _ = trainer.objective({name: getattr(whole, name) for name in names}, whole.weight, **trainer.settings)
+    assert found[0]["eval_loss"] == pytest.approx(float(loss.detach()), abs=1e-5)  # in one pass
 
 
 def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path: Path) -> None:

@@ -11,7 +11,16 @@ from pathlib import Path
 import pytest
 from helpers.launched import LEARNERS, history
 
-NAMES = ("loss", "grad_norm", "logps/chosen", "logps/rejected", "rewards/chosen", "rewards/rejected")
+NAMES = (
+    "loss",
+    "grad_norm",
+    "logps/chosen",
+    "logps/rejected",
+    "rewards/chosen",
+    "rewards/rejected",
+    "eval_loss",
+    "eval_logps/chosen",
+)
 
 
 def test_two_processes_have_the_losses_of_one(tmp_path: Path) -> None:
