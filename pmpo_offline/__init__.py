@@ -1,40 +1,20 @@
-"""pmpo-offline: datasets and an offline benchmark for learning from accept/reject feedback."""
+"""Datasets and an offline benchmark for learning from accept/reject feedback.
 
-from __future__ import annotations
+    from pmpo_offline import build_dataset, doctor, evaluate, train
 
-from typing import TYPE_CHECKING
+    dataset = build_dataset("bandit/sphere-v0", imbalance=0.1)
+    doctor(dataset, "pmpo")                          # can it learn, is β above its bound?
+    trained = train(dataset, "pmpo", seeds=range(5))
+    evaluate(trained.policy, "bandit/sphere")        # a polars frame of returns
+
+Datasets: `list_datasets`, `show`, `build_dataset`, `import_dataset`, `import_text`, `load_dataset`, `verify`,
+`export_dataset`. Training: `doctor`, `train`, `load_policy`, `train_language`, `PMPOTrainer`. Scores: `evaluate`,
+`bench`. Progress: `progress_bar`, `on_progress`. Losses: `objectives`.
+"""
 
 import lazy_loader
 
-if TYPE_CHECKING:
-    from pmpo_offline.benchmark import bench as bench
-    from pmpo_offline.build import TextOptions as TextOptions
-    from pmpo_offline.build import build_dataset as build_dataset
-    from pmpo_offline.build import import_dataset as import_dataset
-    from pmpo_offline.build import import_text as import_text
-    from pmpo_offline.data import load_dataset as load_dataset
-    from pmpo_offline.data.exchange import export_dataset as export_dataset
-    from pmpo_offline.evaluation import evaluate as evaluate
-    from pmpo_offline.runtime.progress import on_progress as on_progress
-    from pmpo_offline.training import train as train
-    from pmpo_offline.training.language import PMPOConfig as PMPOConfig
-    from pmpo_offline.training.language import PMPOTrainer as PMPOTrainer
-    from pmpo_offline.training.language import train_language as train_language
+__version__ = "0.2.0"
 
-__version__ = "0.1.0"
-
-# Torch and MuJoCo take a second to import: names are imported on first use, so that the command line starts fast.
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submodules={"objectives"},
-    submod_attrs={
-        "benchmark": ["bench"],
-        "build": ["TextOptions", "build_dataset", "import_dataset", "import_text"],
-        "data": ["load_dataset"],
-        "data.exchange": ["export_dataset"],
-        "evaluation": ["evaluate"],
-        "runtime.progress": ["on_progress"],
-        "training": ["train"],
-        "training.language": ["PMPOConfig", "PMPOTrainer", "train_language"],
-    },
-)
+# Names are imported on first use, as `__init__.pyi` lists them: torch and MuJoCo take seconds to import.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

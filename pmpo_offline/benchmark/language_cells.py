@@ -43,7 +43,7 @@ class Run:
     settings: Settings
     seed: int
     folder: Path
-    home: Path | None
+    home: str | Path | None
 
     @property
     def scores(self) -> Path:

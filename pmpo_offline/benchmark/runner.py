@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from html import escape
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
@@ -46,6 +47,13 @@ class Benchmark:
     """One line for each cell or condition that could not be run, such as DPO where nothing is accepted, and for each
     row with returns that are not numbers."""
 
+    def __repr__(self) -> str:
+        failed = f", {len(self.failures)} failures" if self.failures else ""
+        return f"Benchmark({self.title}: {len(self.rows)} rows{failed}, in {self.output})"
+
+    def _repr_html_(self) -> str:
+        return f"<p><b>{escape(self.title)}</b></p>{self.table()._repr_html_()}"
+
     @property
     def raw(self) -> Path:
         """The directory of Parquet files with one record per evaluation episode."""
@@ -64,8 +72,8 @@ class Benchmark:
 def bench(
     suite: str = "quick",
     *,
-    algos: Sequence[str] | None = None,
-    datasets: Sequence[str] | None = None,
+    algos: Sequence[str] | str | None = None,
+    datasets: Sequence[str] | str | None = None,
     imbalance: Sequence[Share] | None = None,
     balance: Sequence[Balance] | None = None,
     noise: Sequence[float] | None = None,
@@ -77,13 +85,13 @@ def bench(
     fresh: bool = False,
     executor: str = "local",
     workers: int | None = None,
-    home: Path | None = None,
+    home: str | Path | None = None,
 ) -> Benchmark:
     """Run a suite and return its table; what is already in `output` is not run again.
 
     Args:
         suite: its name, or the path of a suite's `.toml`.
-        algos: run only these (and the suite's reference, and the shuffled controls among these).
+        algos: run only these (or this; and the suite's reference, and the shuffled controls among these).
         datasets: ids or paths of datasets, in place of the suite's.
         imbalance: accepted shares, "collected" for labels without a balance, None for those that the dataset has; in
             place of the suite's.
@@ -104,6 +112,8 @@ def bench(
         UserError: something in the request is unknown, malformed or impossible.
         PmpoOfflineError: no cell could be trained.
     """
+    algos = [algos] if isinstance(algos, str) else algos
+    datasets = [datasets] if isinstance(datasets, str) else datasets
     replaced: dict[str, Any] = {"datasets": datasets, "imbalance": imbalance, "balance": balance, "noise": noise}
     replaced |= {"seeds": seeds, "episodes": episodes, "updates": updates}
     changes = {name: value for name, value in replaced.items() if value is not None}
@@ -133,7 +143,7 @@ def results_in(folder: Path) -> Results:
     return Leaderboard(folder) if is_leaderboard(folder) else Results(folder)
 
 
-def _family(dataset: str, home: Path | None) -> str:
+def _family(dataset: str, home: str | Path | None) -> str:
     """Return the family of a dataset; a mistyped name is refused here, before hours of training."""
     if is_built(dataset, home):
         built = data.read_metadata(data.resolve(dataset, home))
@@ -174,7 +184,7 @@ class Plan:
     fresh: bool = False
     """Remove the scores of these cells first."""
     workers: int | None = None
-    home: Path | None = None
+    home: str | Path | None = None
 
 
 class Executor(Protocol):

@@ -78,7 +78,7 @@ def tune(
     output: str | Path | None = None,
     executor: str = "local",
     workers: int | None = None,
-    home: Path | None = None,
+    home: str | Path | None = None,
 ) -> list[Tuned]:
     """Try every learner's settings on the suite's conditions; what is already in `output` is not run again.
 

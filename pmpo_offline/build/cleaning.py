@@ -30,7 +30,7 @@ class Leftover:
     bytes: int
 
 
-def clean(folders: Sequence[Path] = (), *, home: Path | None = None, dry_run: bool = False) -> list[Leftover]:
+def clean(folders: Sequence[Path] = (), *, home: str | Path | None = None, dry_run: bool = False) -> list[Leftover]:
     """Remove what killed processes left, and raw content without a dataset; return it, the largest first.
 
     Args:
@@ -40,7 +40,7 @@ def clean(folders: Sequence[Path] = (), *, home: Path | None = None, dry_run: bo
 
     Raises `PmpoOfflineError` if something cannot be removed.
     """
-    root = home or data.home()
+    root = data.home(home)
     found = [*_orphans(root), *(left for folder in dict.fromkeys([root, *folders]) for left in _unfinished(folder))]
     for left in found if not dry_run else ():
         try:

@@ -38,7 +38,7 @@ def build_dataset(
     seed: int | None = None,
     workers: int | None = None,
     overwrite: bool = False,
-    home: Path | None = None,
+    home: str | Path | None = None,
 ) -> Dataset:
     """Build a declared dataset, or open it if it is built with the same settings.
 
@@ -60,7 +60,7 @@ def build_dataset(
         UserError: something is unknown, malformed or impossible.
         PmpoOfflineError: the disk refuses.
     """
-    root = home or data.home()
+    root = data.home(home)
     recipe = Recipe.of(catalog.dataset(id), Changes(imbalance, balance, label, noise, episodes, seed))
     return build(recipe.spec(root, workers or os.cpu_count() or 1), Target(root, format, overwrite))
 

@@ -134,7 +134,7 @@ def build(spec: Spec, target: Target) -> Dataset:
     return data.load_dataset(spec.id, home=target.home)
 
 
-def is_built(name: str, home: Path | None = None) -> bool:
+def is_built(name: str, home: str | Path | None = None) -> bool:
     """Return whether a dataset, given its id or its path, is built (True) or only declared (False).
 
     Raises `UserError`, with the near misses among both, if it is neither.
@@ -151,7 +151,7 @@ def is_built(name: str, home: Path | None = None) -> bool:
     return True
 
 
-def require_built(name: str, home: Path | None = None) -> None:
+def require_built(name: str, home: str | Path | None = None) -> None:
     """Raise `UserError` unless a dataset, given its id or its path, is built."""
     if not is_built(name, home):
         raise UserError(f"dataset {name!r} is declared but not built: run pmpo-offline build-dataset {name}")

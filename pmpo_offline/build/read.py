@@ -62,7 +62,7 @@ def import_dataset(
     seed: int = 0,
     format: data.Format = "arrow",
     overwrite: bool = False,
-    home: Path | None = None,
+    home: str | Path | None = None,
 ) -> Dataset:
     """Import a data set of another library, or open it if it was imported with the same content and settings.
 
@@ -89,7 +89,7 @@ def import_dataset(
         UserError: the source cannot be had or represented, or something is unknown, malformed or impossible.
         PmpoOfflineError: the disk refuses.
     """
-    root = home or data.home()
+    root = data.home(home)
     if id is not None:
         data.dataset_path(id, root)  # refuse a malformed id before anything is read
     options = ImportOptions(label, imbalance, noise, seed, balance, score, labels)

@@ -34,7 +34,7 @@ def import_text(
     options: TextOptions | None = None,
     format: data.Format = "arrow",
     overwrite: bool = False,
-    home: Path | None = None,
+    home: str | Path | None = None,
 ) -> Dataset:
     """Import texts with feedback, or open them if they were imported with the same content and settings.
 
@@ -54,7 +54,7 @@ def import_text(
         PmpoOfflineError: the disk refuses.
     """
     options = options or TextOptions()
-    root = home or data.home()
+    root = data.home(home)
     if id is not None:
         data.dataset_path(id, root)  # refuse a malformed id before anything is read
     options.check()

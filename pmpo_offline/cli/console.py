@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_type_hin
 
 import typer
 
-from pmpo_offline.cli import progress
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.files import finite
+from pmpo_offline.runtime.progress_bar import progress_bar
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -111,7 +111,7 @@ def working() -> Iterator[None]:
 
     Whatever prints to stdout meanwhile is sent to stderr, because stdout is for the result (`--json`: one object).
     """
-    with contextlib.redirect_stdout(sys.stderr), progress.shown():
+    with contextlib.redirect_stdout(sys.stderr), progress_bar():
         yield
 
 

@@ -14,11 +14,10 @@ from typer.core import TyperCommand
 
 from pmpo_offline.build.options import Changes, ImportOptions, TextOptions
 from pmpo_offline.cli.console import Format, Home, Json, Name, options_of, print_lines, show, working
-from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
+from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.files import atomic_file
 
 if TYPE_CHECKING:
-    from pmpo_offline.data import Dataset
     from pmpo_offline.runtime.registry import Registry
 
 DEFAULT = "rgb-stacking/proxy-v0"
@@ -53,7 +52,7 @@ def build_dataset(
         from pmpo_offline import build
 
         stored: dict[str, Any] = {"format": format, "workers": workers, "overwrite": overwrite, "home": home}
-        summary = _summary(build.build_dataset(name, **vars(options), **stored))
+        summary = build.show(build.build_dataset(name, **vars(options), **stored))
     show(summary, json, _print_summary)
 
 
@@ -82,18 +81,18 @@ def import_(
     """Import a dataset of another library, label it and store it; opens an earlier import of the same source."""
     stored: dict[str, Any] = {"id": id, "task": task, "format": format, "home": home, "overwrite": overwrite}
     with working():
-        from pmpo_offline.build import import_dataset, import_text
+        from pmpo_offline import build
         from pmpo_offline.data.exchange.forms import is_text
 
         if is_text(source):
-            dataset = import_text(source, options=options, **stored)
+            dataset = build.import_text(source, options=options, **stored)
         else:
             shared = {field.name: getattr(options, field.name) for field in fields(ImportOptions)}
             wrong = [name for name in options.changed() if name not in shared]
             if wrong and Path(source).expanduser().exists():
                 raise UserError(f"{source} holds trajectories, and --{wrong[0].replace('_', '-')} is for texts")
-            dataset = import_dataset(source, **shared, **stored)
-        summary = _summary(dataset)
+            dataset = build.import_dataset(source, **shared, **stored)
+        summary = build.show(dataset)
     show(summary, json, _print_summary)
 
 
@@ -145,16 +144,11 @@ def _print_export(written: dict[str, Any]) -> None:
 
 def list_names(home: Home = None, json: Json = False) -> None:
     """List datasets, suites, algorithms, tasks, objectives and formats, with the package of every extension."""
-    from pmpo_offline.data import stored_ids
+    from pmpo_offline.build import list_datasets
     from pmpo_offline.declarations import catalog
 
-    declared = {declaration.id: declaration.title for declaration in catalog.datasets()}
-    built = stored_ids(home)
     content: dict[str, list[dict[str, Any]]] = {
-        "datasets": [
-            {"id": name, "built": name in built, "title": declared[name] if name in declared else _labels(name, home)}
-            for name in sorted({*declared, *built})
-        ],
+        "datasets": list_datasets(home).to_dicts(),
         "suites": [{"name": suite.name, "title": suite.title} for suite in catalog.suites()],
         "algorithms": [
             {
@@ -172,19 +166,6 @@ def list_names(home: Home = None, json: Json = False) -> None:
         registry: Registry[object] = getattr(importlib.import_module(module), attribute)
         content[kind] = [{"name": name, "package": registry.source(name)} for name in registry]
     show(content, json, _print_names)
-
-
-def _labels(name: str, home: Path | None) -> str:
-    """Describe in a few words the labels of a dataset that is not declared."""
-    from pmpo_offline.data import read_metadata, resolve
-
-    try:
-        metadata = read_metadata(resolve(name, home))
-    except PmpoOfflineError:
-        return "damaged, see verify"
-    share = metadata.imbalance.achieved
-    words = [str(metadata.label), "nothing labelled" if share is None else f"{share:.4g} accepted"]
-    return ", ".join(words + ([f"noise {metadata.noise:g}"] if metadata.noise else []))
 
 
 def _print_names(content: dict[str, list[dict[str, Any]]]) -> None:
@@ -207,23 +188,18 @@ def show_dataset(
     json: Json = False,
 ) -> None:
     """Show a dataset's counts, labels, bounds on β, files, references and path."""
-    from pmpo_offline.build import is_built
-    from pmpo_offline.data import load_dataset
-    from pmpo_offline.declarations import catalog
+    from pmpo_offline import build
 
-    if is_built(name, home):
-        with working():
-            dataset = load_dataset(name, home=home)
-            summary = _summary(dataset)
-            if html is not None:
-                from pmpo_offline.benchmark.html.dataset_page import dataset_page
+    with working():
+        summary = build.show(name, home)
+        if html is not None:
+            if not summary["built"]:
+                raise UserError(f"{name} is not built, and a page shows its rows: pmpo-offline build-dataset {name}")
+            from pmpo_offline.benchmark.html.dataset_page import dataset_page
+            from pmpo_offline.data import load_dataset
 
-                with atomic_file(html) as scratch:
-                    scratch.write_text(dataset_page(dataset), encoding="utf-8")
-    elif html is not None:
-        raise UserError(f"{name} is not built, and a page shows its rows: pmpo-offline build-dataset {name}")
-    else:
-        summary = {"built": False, **catalog.dataset(name).model_dump(exclude={"behavior", "critic", "candidates"})}
+            with atomic_file(html) as scratch:
+                scratch.write_text(dataset_page(load_dataset(name, home=home)), encoding="utf-8")
     show(summary, json, _print_summary)
 
 
@@ -267,51 +243,6 @@ def _print_leftovers(content: dict[str, Any]) -> None:
     count = len(content["leftovers"])
     done = "removed" if content["removed"] else "to remove (leave --dry-run out)"
     print(f"{content['bytes']:>16,} bytes  {count} {done}" if count else "nothing to remove")
-
-
-def _summary(dataset: Dataset) -> dict[str, Any]:
-    """Return what the commands show of a dataset."""
-    meta = dataset.metadata
-    content = meta.model_dump(exclude={"counts", "provenance"})
-    imported = meta.provenance.settings.get("report")  # what became of an import's rows
-    report = dict(imported) if isinstance(imported, dict) else {}
-    return {
-        "id": meta.id,
-        "path": str(dataset.path),
-        "built": True,
-        **{name: content[name] for name in ("kind", "task", "unit")},
-        "rows": meta.counts.rows,
-        "episodes": meta.counts.episodes,
-        "score": meta.score.name,
-        "label": str(meta.label),
-        **{name: content[name] for name in ("threshold", "noise")},
-        "accepted": meta.counts.accepted,
-        "rejected": meta.counts.rejected,
-        "unlabelled": meta.counts.unlabelled,
-        "share": meta.imbalance.achieved,
-        **{name: content[name] for name in ("imbalance", "reject_mass", "labelled_reject_mass", "reject_share")},
-        "beta_min": _bounds(meta.reject_mass, meta.reject_share),
-        "beta_min_rows": _bounds(meta.labelled_reject_mass, meta.reject_share),
-        **{name: content[name] for name in ("candidates", "references", "seed", "licence")},
-        "bytes": sum(info.bytes for info in meta.files.values()),
-        "files": content["files"],
-        **({"dropped": report.pop("dropped", {}), "report": report} if report else {}),
-    }
-
-
-def _bounds(reject_mass: float, reject_share: float) -> dict[str, dict[str, float]]:
-    """Return the smallest bounded β of PMPO on accepts and rejects (α = ½) and on rejects alone (α = 0).
-
-    With the reject mass before balancing it is the bound of a policy that cannot tell labelled rejects from those whose
-    label was dropped; with the mass after it (`beta_min_rows`), of one that can. `bench` goes by the
-    second, but for datasets whose observation never changes (`training.config.reject_mass`).
-    """
-    from pmpo_offline.objectives.stability import beta_min
-
-    return {
-        feedback: {way: beta_min(alpha, reject_mass, way, reject_share) for way in ("joint", "set")}
-        for feedback, alpha in {"accept_reject": 0.5, "reject": 0.0}.items()
-    }
 
 
 LEGEND = {

@@ -62,6 +62,9 @@ class Dataset:
             f"{counts.accepted:,} accepted, {counts.rejected:,} rejected, {counts.unlabelled:,} unlabelled)"
         )
 
+    def _repr_html_(self) -> str:
+        return self.metadata._repr_html_()
+
     def sample(self, n: int, generator: Generator | None = None) -> dict[str, Tensor]:
         """Return `n` transitions drawn uniformly with replacement, as tensors of n rows.
 
@@ -231,7 +234,7 @@ def load_dataset(
     noise: float | None = None,
     balance: Balance | None = None,
     verify: bool = False,
-    home: Path | None = None,
+    home: str | Path | None = None,
 ) -> Dataset:
     """Open a dataset by its id (in `home`, default `data.home()`) or its path; other labels are given in memory.
 

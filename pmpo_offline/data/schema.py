@@ -32,6 +32,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 
 from pmpo_offline.runtime.errors import UserError, unknown
+from pmpo_offline.runtime.notebook import html_table
 
 SCHEMA_VERSION = 1
 Kind = Literal["transitions", "candidates", "responses"]
@@ -237,6 +238,27 @@ class Metadata(_Frozen):
     licence: str = "Apache-2.0"
     files: dict[str, FileInfo] = {}
     """Every file but dataset.json itself; `storage.write` fills it in."""
+
+    def __repr__(self) -> str:
+        return f"Metadata({self.id}: {self.kind}, task {self.task}, label {self.label})"
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        counts = self.counts
+        facts = {
+            "task": self.task,
+            "rows": counts.rows,
+            "episodes": counts.episodes,
+            "label": f"{self.label}, one a {self.unit}",
+            "accepted": counts.accepted,
+            "rejected": counts.rejected,
+            "unlabelled": counts.unlabelled,
+            "accepted share": self.imbalance.achieved,
+            "reject mass": self.reject_mass,
+            "licence": self.licence,
+        }
+        return html_table(f"{self.id} ({self.kind})", facts)
 
     @field_validator("files")
     @classmethod

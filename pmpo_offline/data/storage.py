@@ -33,16 +33,18 @@ _EDITED = "edited after it was written (its sha256 differs)"
 _ID = re.compile(r"(?=..+/)(?:[A-Za-z0-9][-\w]*/)+[A-Za-z0-9][-\w]*-v\d+", re.ASCII)
 
 
-def home() -> Path:
-    """Return the folder of all datasets: `$PMPO_OFFLINE_DATASETS`, by default `~/.cache/pmpo_offline/datasets`."""
+def home(folder: str | Path | None = None) -> Path:
+    """Return `folder`, or the one of all datasets: `$PMPO_OFFLINE_DATASETS`, else `~/.cache/pmpo_offline/datasets`."""
+    if folder is not None:
+        return Path(folder).expanduser()
     return Path(os.environ.get("PMPO_OFFLINE_DATASETS") or "~/.cache/pmpo_offline/datasets").expanduser()
 
 
-def _root(folder: Path | None) -> Path:
-    return home() if folder is None else folder
+def _root(folder: str | Path | None) -> Path:
+    return home(folder)  # for functions with a parameter of that name
 
 
-def dataset_path(dataset_id: str, home: Path | None = None) -> Path:
+def dataset_path(dataset_id: str, home: str | Path | None = None) -> Path:
     """Return the directory of an id, whether or not it exists; `UserError` for a malformed id or one that escapes."""
     root = _root(home)
     if not _ID.fullmatch(dataset_id):
@@ -55,7 +57,7 @@ def dataset_path(dataset_id: str, home: Path | None = None) -> Path:
     return path
 
 
-def resolve(id_or_path: str | Path, home: Path | None = None) -> Path:
+def resolve(id_or_path: str | Path, home: str | Path | None = None) -> Path:
     """Return the directory of a stored dataset, given its id or its path; an id wins over a path of the same name.
 
     Raises `UserError` with the near misses among the stored ids.
@@ -69,17 +71,18 @@ def resolve(id_or_path: str | Path, home: Path | None = None) -> Path:
         return path
     if path.is_dir():
         raise UserError(f"{name} holds no {METADATA_FILE}: give the folder of a dataset, or an id")
-    raise unknown("dataset", name, stored_ids(home))
+    error = unknown("dataset", name, stored_ids(home))
+    raise UserError(f"{error}; declared ones (list_datasets) are built first, by build_dataset(id)")
 
 
-def is_stored(dataset_id: str, home: Path | None = None) -> bool:
+def is_stored(dataset_id: str, home: str | Path | None = None) -> bool:
     """Return whether there is a dataset of this id; `UserError` for a malformed id or one that escapes."""
     path = dataset_path(dataset_id, home)
     recover(path)
     return (path / METADATA_FILE).is_file()
 
 
-def stored_ids(home: Path | None = None) -> list[str]:
+def stored_ids(home: str | Path | None = None) -> list[str]:
     """Return the ids of the datasets in a home, sorted."""
     root = _root(home)
     found = []
@@ -211,7 +214,7 @@ def read_tables(directory: Path, metadata: Metadata) -> dict[str, pa.Table]:
         raise PmpoOfflineError(f"{directory} cannot be read: {line}; build it again with --overwrite") from error
 
 
-def verify(id_or_path: str | Path, home: Path | None = None) -> list[str]:
+def verify(id_or_path: str | Path, home: str | Path | None = None) -> list[str]:
     """Return one line for every problem of a dataset: hashes, buffers, tables that disagree, labels that do not follow.
 
     Labels and all that dataset.json says of them are derived from the scores again. An empty list is a sound dataset.

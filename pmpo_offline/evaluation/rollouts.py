@@ -7,13 +7,16 @@ import os
 from contextlib import suppress
 from typing import Any, TypeVar, cast
 
+import gymnasium
 import numpy as np
 import polars as pl
 
 from pmpo_offline import tasks
 from pmpo_offline.data import Metadata
-from pmpo_offline.policies import MixturePolicy
-from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.policies import Act, FunctionPolicy, Policy
+from pmpo_offline.runtime.errors import UserError, unknown
+from pmpo_offline.tasks import Task
+from pmpo_offline.tasks.environment import Environment, EnvironmentTask
 
 N = TypeVar("N", bound=Any)
 
@@ -53,20 +56,32 @@ def check_scorable(dataset: Metadata) -> None:
         raise UserError(f"{dataset.id}: its task {dataset.task} has no reward function, and nothing can be scored")
 
 
-def evaluate(policy: MixturePolicy, task: str, *, episodes: int = 100, workers: int | None = None) -> pl.DataFrame:
-    """Score a stacked policy on the task's held-out layouts.
+def evaluate(
+    policy: Policy | Act, task: str | Task | Environment, *, episodes: int = 100, workers: int | None = None
+) -> pl.DataFrame:
+    """Score a policy on held-out episodes of a task.
 
     Args:
-        policy: R stacked policies.
-        task: the task's id, as in a dataset's metadata.
+        policy: R stacked policies (`train(…).policy`, `load_policy`), or a function from observations (n, O) to actions
+            (n, A), which is one run.
+        task: the task's id, as in a dataset's metadata; a task; or a Gymnasium environment, or its registered id, as in
+            "Pendulum-v1" (`module:Name-v0` imports the module first).
         episodes: layouts, the same ones for every run and every policy.
         workers: native threads that simulate; default one per core.
 
     Returns:
         One row a run and episode: run, episode (int32), return (float64), success (bool), length (int32), layout (str).
+
+    Raises `UserError` for an unknown task, and for a policy whose actions have another shape than the task's.
     """
     threads = workers or os.cpu_count() or 1
-    outcome, layouts = tasks.get(task).score(policy, episodes, threads)
+    played = _task(task)
+    if not isinstance(policy, Policy):
+        if not callable(policy):
+            kind = type(policy).__name__
+            raise UserError(f"expected a policy or a function from observations (n, O) to actions (n, A), not {kind}")
+        policy = FunctionPolicy(policy, played.action_dim)
+    outcome, layouts = played.score(policy, episodes, threads)
     return pl.DataFrame(
         {
             "run": np.repeat(np.arange(policy.runs, dtype=np.int32), episodes),
@@ -77,3 +92,13 @@ def evaluate(policy: MixturePolicy, task: str, *, episodes: int = 100, workers: 
             "layout": layouts * policy.runs,
         }
     )
+
+
+def _task(given: str | Task | Environment) -> Task:
+    if not isinstance(given, str):
+        return EnvironmentTask(given) if isinstance(given, gymnasium.Env) else given
+    if given in tasks.TASKS or given.startswith(tuple(f"{name.partition('/')[0]}/" for name in tasks.TASKS)):
+        return tasks.get(given)
+    if given in gymnasium.registry or ":" in given:
+        return EnvironmentTask(given)
+    raise UserError(f"{unknown('task', given, tasks.TASKS)}; or pass a Gymnasium environment, or its registered id")

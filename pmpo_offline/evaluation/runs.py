@@ -16,7 +16,9 @@ from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.training.run import AGAIN, NAME, check_artefact, read_record
 
 
-def evaluate_run(directory: Path, options: EvaluationOptions | None = None, home: Path | None = None) -> dict[str, Any]:
+def evaluate_run(
+    directory: Path, options: EvaluationOptions | None = None, home: str | Path | None = None
+) -> dict[str, Any]:
     """Evaluate a finished run.
 
     Args:
@@ -59,7 +61,7 @@ def evaluate_run(directory: Path, options: EvaluationOptions | None = None, home
     return {"run": str(directory), **facts, "diverged": diverged, **measured}
 
 
-def _dataset(directory: Path, record: dict[str, Any], home: Path | None) -> Dataset:
+def _dataset(directory: Path, record: dict[str, Any], home: str | Path | None) -> Dataset:
     path, name = Path(record["dataset_path"]), record["dataset"]
     try:
         dataset = load_dataset(path if path.is_dir() else name, verify=True, home=home)
@@ -83,7 +85,7 @@ def _dataset(directory: Path, record: dict[str, Any], home: Path | None) -> Data
 
 
 def _language(
-    directory: Path, record: dict[str, Any], dataset: Dataset, options: EvaluationOptions, home: Path | None
+    directory: Path, record: dict[str, Any], dataset: Dataset, options: EvaluationOptions, home: str | Path | None
 ) -> dict[str, Any]:
     from pmpo_offline.evaluation.language.judges import open_judge
     from pmpo_offline.evaluation.language.questions import SHIPPED, templates
@@ -103,7 +105,7 @@ def _language(
     policy = load_adapter(reference, directory / record["adapter"])
     prompts = 100 if options.prompts is None else options.prompts or None
     sampling = Sampling(options.samples or 1, prompts, options.seed or 0)
-    cache = (data.home() if home is None else home) / ".reference"
+    cache = data.home(home) / ".reference"
     request = ReportRequest(directory / "evaluation", sampling, judge, cache)
     return {"model": name, "output": str(request.output), **report(policy, reference, dataset, request)}
 

@@ -3,6 +3,10 @@
 Nothing here knows a dataset, a task or an objective.
 """
 
+from pmpo_offline.policies.function import Act, FunctionPolicy
 from pmpo_offline.policies.mixture import Mixture, MixturePolicy
 
-__all__ = ["Mixture", "MixturePolicy"]
+Policy = MixturePolicy | FunctionPolicy
+"""What a task scores."""
+
+__all__ = ["Act", "FunctionPolicy", "Mixture", "MixturePolicy", "Policy"]

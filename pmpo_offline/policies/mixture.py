@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from pmpo_offline.policies.network import StackedLinear, stacked_mlp
-from pmpo_offline.runtime.errors import PmpoOfflineError, reason_of
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, reason_of
 from pmpo_offline.runtime.files import from_json, load_tensors, save_tensors
 
 _HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
@@ -141,7 +144,37 @@ class MixturePolicy(nn.Module):
             log_std=low + (high - low) * torch.sigmoid(deviation.reshape(shape)),
         )
 
-    def save(self, path: Path) -> None:
+    def predict(self, observation: ArrayLike) -> NDArray[np.float32]:
+        """Return what the policy does: the mean of the likeliest component, in the units of the recorded actions.
+
+        Args:
+            observation: (O,) one, or (B, O) many.
+
+        Returns:
+            (A,) or (B, A); of several runs (R, A) or (R, B, A) (`select` takes one of them). Actions are not clipped.
+
+        Raises `UserError` for observations of another width.
+        """
+        seen, width = np.asarray(observation, np.float32), len(self.observation_mean)
+        if seen.ndim not in (1, 2) or seen.shape[-1] != width:
+            raise UserError(f"observations have shape {seen.shape}: expected ({width},) for one or (n, {width}) for n")
+        batch = torch.from_numpy(np.atleast_2d(seen)).to(self.observation_mean.device)
+        with torch.no_grad():
+            action = self(batch.expand(self.runs, *batch.shape)).mode()
+        if seen.ndim == 1:
+            action = action[:, 0]
+        chosen: NDArray[np.float32] = (action if self.runs > 1 else action[0]).cpu().numpy()
+        return chosen
+
+    def select(self, run: int) -> Self:
+        """Return one of the R runs as a policy of its own, a copy."""
+        one = deepcopy(self)
+        one.runs = 1
+        for parameter in one.parameters():
+            parameter.data = parameter.data[range(self.runs)[run], None].clone()
+        return one
+
+    def save(self, path: str | Path) -> None:
         """Write the R policies to a file; `PmpoOfflineError` if the disk refuses."""
         layers = [layer for layer in self.network if isinstance(layer, StackedLinear)]
         shape = {
@@ -152,12 +185,12 @@ class MixturePolicy(nn.Module):
             "std_range": [math.exp(bound) for bound in self.log_std_range],
             **({"conditional": True} if self.conditional else {}),
         }
-        save_tensors(path, self.state_dict(), format=_FORMAT, shape=json.dumps(shape))
+        save_tensors(Path(path), self.state_dict(), format=_FORMAT, shape=json.dumps(shape))
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, path: str | Path) -> Self:
         """Read what `save` wrote; `PmpoOfflineError` if the file is damaged or holds something else."""
-        tensors, facts = load_tensors(path)
+        tensors, facts = load_tensors(Path(path))
         if facts.get("format") != _FORMAT:
             raise PmpoOfflineError(f"{path} is no policy of pmpo-offline: expected the policy.safetensors of a run")
         try:

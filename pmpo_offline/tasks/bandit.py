@@ -37,7 +37,7 @@ from pydantic import Field
 from torch import Tensor
 
 from pmpo_offline.data import Experience
-from pmpo_offline.policies import MixturePolicy
+from pmpo_offline.policies import Policy
 from pmpo_offline.runtime import progress
 from pmpo_offline.tasks.task import Behavior, CollectionSpec, Outcome, ScoredCandidates, Task
 
@@ -191,7 +191,7 @@ class BanditTask(Task):
         score = -self._regret(action)
         return ScoredCandidates(np.arange(shape[0]), action.reshape(*shape, self.action_dim), score.reshape(shape))
 
-    def score(self, policy: MixturePolicy, episodes: int, threads: int) -> tuple[Outcome, list[str]]:
+    def score(self, policy: Policy, episodes: int, threads: int) -> tuple[Outcome, list[str]]:
         """Draw `episodes` actions of every stacked policy and return their rewards, run by run, (runs * episodes,).
 
         Unlike in tasks of many steps the whole distribution is what was learned, so its spread counts. The random

@@ -25,7 +25,7 @@ from pmpo_offline.runtime.processes import processes
 from pmpo_offline.tasks.task import SEEDS_APART, CollectionSpec, Outcome
 
 if TYPE_CHECKING:
-    from pmpo_offline.policies import MixturePolicy
+    from pmpo_offline.policies import Policy
 
 Array = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -143,7 +143,7 @@ def play(episodes: Episodes, choose: Choose, watch: Watch | None = None) -> Outc
     return Outcome(returns, length, terminated & episodes.success_ends)
 
 
-def play_policy(episodes: Episodes, policy: MixturePolicy) -> Outcome:
+def play_policy(episodes: Episodes, policy: Policy) -> Outcome:
     """Play the episodes, run by run, with R stacked policies: R times the same beginnings.
 
     Every step a component of the mixture is drawn and its mean played: the choices are the policy's own, the jitter

@@ -73,7 +73,7 @@ from pmpo_offline.runtime.errors import UserError, validated
 from pmpo_offline.runtime.registry import Registry
 
 if TYPE_CHECKING:
-    from pmpo_offline.policies import MixturePolicy
+    from pmpo_offline.policies import Policy
 
 SEEDS_APART = 1_000_000
 """Seeds of episodes that a dataset's seed has to itself."""
@@ -179,7 +179,7 @@ class Task(Protocol):
         """
         return None
 
-    def score(self, policy: MixturePolicy, episodes: int, threads: int) -> tuple[Outcome, list[str]]:
+    def score(self, policy: Policy, episodes: int, threads: int) -> tuple[Outcome, list[str]]:
         """Play held-out episodes with each of R stacked policies, the same ones for every policy.
 
         A policy that diverged (its actions are NaN) is scored too, not refused.

@@ -8,3 +8,5 @@ from .critics.advantages import CandidateSettings as CandidateSettings
 from .critics.cross_fitted import CriticEstimates as CriticEstimates
 from .critics.cross_fitted import CriticSettings as CriticSettings
 from .critics.cross_fitted import fit_critic as fit_critic
+from .doctor import doctor as doctor
+from .run import load_policy as load_policy

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -15,8 +16,10 @@ from pmpo_offline.data import Dataset, columns
 from pmpo_offline.declarations import OBJECTIVES
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.objectives import kto_weight_range, stability
+from pmpo_offline.runtime.notebook import html_table
 from pmpo_offline.training import config
 from pmpo_offline.training.language.responses import take_split
+from pmpo_offline.training.opened import opened
 from pmpo_offline.training.suggestion import noise_bound, suggest, suggest_beta
 
 EDGE = 0.02
@@ -78,13 +81,26 @@ class Diagnosis:
     notes: list[str] = field(default_factory=list)
     """Further advice, a sentence each; the first is the reason where the verdict is that it cannot learn."""
 
+    def __repr__(self) -> str:
+        factor = "" if self.factor is None else f", β is {self.factor:.3g} times its bound"
+        return f"Diagnosis({self.algorithm} on {self.dataset}: {self.verdict}{factor})"
 
-def diagnose(dataset: Dataset, algorithm: AlgorithmDeclaration, settings: Mapping[str, Any] | None = None) -> Diagnosis:
+    def _repr_html_(self) -> str:
+        known = {name: value for name, value in vars(self).items() if value not in (None, [], {})}
+        return html_table(f"{self.algorithm} on {self.dataset}: {self.verdict}", known)
+
+
+def diagnose(
+    dataset: Dataset | str | Path,
+    algorithm: AlgorithmDeclaration | str = "pmpo",
+    settings: Mapping[str, Any] | None = None,
+) -> Diagnosis:
     """Return whether an algorithm can learn from a dataset and, if its objective has a bound, whether β is above it.
 
     Args:
-        dataset: labelled transitions, candidates or responses; of these the split "train" counts, as in training.
-        algorithm: as declared.
+        dataset: labelled transitions, candidates or responses (of these the split "train" counts, as in training), or
+            the id or path of a stored dataset.
+        algorithm: as declared, its name in the family of the dataset's task, or its `.toml`.
         settings: the hyperparameters of the objective, over the declared ones, and on transitions of the training, of
             which `batch` counts; β may be a multiple of its bound.
 
@@ -92,6 +108,9 @@ def diagnose(dataset: Dataset, algorithm: AlgorithmDeclaration, settings: Mappin
         UserError: an unknown setting, a value that is not allowed, inputs that the dataset or the rows do not have, or
             responses without a training split.
     """
+    dataset = opened(dataset)
+    if isinstance(algorithm, str):
+        algorithm = config.algorithm_for(algorithm, dataset)
     own, overrides = dict(settings or {}), dict[str, Any]()
     if dataset.metadata.kind == "responses":
         dataset = take_split(dataset, "train")
@@ -151,6 +170,10 @@ def diagnose(dataset: Dataset, algorithm: AlgorithmDeclaration, settings: Mappin
         notes=notes,
         **facts,
     )
+
+
+doctor = diagnose
+"""Under the name of the command."""
 
 
 def _problems(

@@ -20,6 +20,7 @@ from pydantic import BaseModel
 
 from pmpo_offline.data import Dataset
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
+from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.runtime.files import read_json, write_json
 from pmpo_offline.runtime.hashing import hash_file, hash_json
@@ -113,6 +114,29 @@ def _train_control(stack: Stack, output: Path) -> dict[str, Any]:
     record = write_record(output, record)
     checkpoint.unlink(missing_ok=True)
     return record
+
+
+def load_policy(run: str | Path) -> MixturePolicy:
+    """Return the policy of a finished run of control, given its directory, or of a `policy.safetensors`.
+
+    Raises:
+        UserError: there is no finished run, or it trained a language model.
+        PmpoOfflineError: the record or the policy is damaged.
+    """
+    directory = Path(run).expanduser()
+    if directory.is_file():
+        return MixturePolicy.load(directory)
+    record = read_record(directory)
+    if record is None:
+        what = f"there is no {NAME} in it" if directory.is_dir() else "no such directory"
+        raise UserError(f"{directory}: {what}; give the output directory of a finished training")
+    if "adapter" in record:
+        adapter = directory / str(record["adapter"])
+        raise UserError(
+            f"{directory} holds an adapter: peft.AutoPeftModelForCausalLM.from_pretrained({str(adapter)!r})"
+        )
+    check_artefact(directory, record)
+    return MixturePolicy.load(directory / str(record["policy"]))
 
 
 def read_record(output: Path) -> dict[str, Any] | None:

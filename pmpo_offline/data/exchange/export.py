@@ -22,7 +22,7 @@ def export_dataset(
     overwrite: bool = False,
     *,
     fps: int | None = None,
-    home: Path | None = None,
+    home: str | Path | None = None,
 ) -> Path:
     """Write a dataset in another library's format and return the folder: `directory`, or `directory/<id>` for minari.
 

@@ -35,7 +35,7 @@ LONGEST_WAIT = 60.0
 """Seconds of a server's Retry-After that are respected."""
 
 
-def open_judge(name: str, model: str | None, options: Mapping[str, Any], home: Path | None) -> Judge:
+def open_judge(name: str, model: str | None, options: Mapping[str, Any], home: str | Path | None) -> Judge:
     """Return the judge of this name, a URL or what `model_directory` finds; the errors are theirs.
 
     Args:

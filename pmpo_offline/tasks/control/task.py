@@ -19,7 +19,7 @@ from pydantic import Field
 
 from pmpo_offline.data import Experience
 from pmpo_offline.declarations import catalog
-from pmpo_offline.policies import MixturePolicy
+from pmpo_offline.policies import Policy
 from pmpo_offline.policies.behavior import BehaviorPolicy
 from pmpo_offline.runtime.errors import UserError, unknown
 from pmpo_offline.runtime.hashing import hash_file
@@ -192,7 +192,7 @@ class ControlTask(Task):
         actors(self.id, behaviors)  # so that missing weights are reported here, not by a process
         return simulated.collect(partial(record, self.id, behaviors), spec, folder, workers, CHUNK)
 
-    def score(self, policy: MixturePolicy, episodes: int, threads: int) -> tuple[Outcome, list[str]]:
+    def score(self, policy: Policy, episodes: int, threads: int) -> tuple[Outcome, list[str]]:
         """Play held-out beginnings with every stacked policy; outcomes are run by run, (runs * episodes,)."""
         simulation = begin(self.rules, held_out(episodes) * policy.runs, threads)
         return play_policy(simulation, policy), [self.id] * episodes

@@ -38,7 +38,7 @@ _FOREIGN = ("quantization_config", "model_type", "transformers_version", "_name_
 """Keys of the configuration about the file it came from, and those that its class has by itself."""
 
 
-def model_directory(name: str, home: Path | None = None) -> Path:
+def model_directory(name: str, home: str | Path | None = None) -> Path:
     """Return the transformers directory of a model; one of ours is made on first use.
 
     Args:
@@ -50,7 +50,7 @@ def model_directory(name: str, home: Path | None = None) -> Path:
         PmpoOfflineError: the disk refuses.
     """
     if name in OWN:
-        return _made(name, home or data.home())
+        return _made(name, data.home(home))
     path = Path(name).expanduser()
     if path.is_dir():
         if not (path / _MARKER).is_file():

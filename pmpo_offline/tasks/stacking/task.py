@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from pmpo_offline.data import Experience
-from pmpo_offline.policies import MixturePolicy
+from pmpo_offline.policies import Policy
 from pmpo_offline.tasks import simulated
 from pmpo_offline.tasks.simulated import Index, play, play_policy
 from pmpo_offline.tasks.stacking.scene import (
@@ -194,7 +194,7 @@ class StackingTask(Task):
         behaviors = tuple(StackingBehavior.parse(self.id, spec.behaviors))
         return simulated.collect(partial(record, behaviors), spec, folder, workers)
 
-    def score(self, policy: MixturePolicy, episodes: int, threads: int) -> tuple[Outcome, list[str]]:
+    def score(self, policy: Policy, episodes: int, threads: int) -> tuple[Outcome, list[str]]:
         """Play the held-out layouts with every stacked policy; outcomes are run by run, (runs * episodes,)."""
         layouts, names = held_out_layouts(episodes)
         return play_policy(StackingSimulation(layouts * policy.runs, threads), policy), names

@@ -22,10 +22,12 @@ from pmpo_offline.objectives import Objective
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
+from pmpo_offline.runtime.notebook import html_table
 from pmpo_offline.training import config
 from pmpo_offline.training.checkpoint import Checkpoint, allocate_moments, training_identity
 from pmpo_offline.training.control.batches import Learner, RowBatch, Sampler, check_rows, inputs
 from pmpo_offline.training.critics.reward_critics import critic_settings, make_critic
+from pmpo_offline.training.opened import opened
 from pmpo_offline.training.shuffle import check_control, expected
 
 CLONE = "bc"
@@ -137,6 +139,21 @@ class Trained:
     diverged: list[bool]
     """True for a run whose loss or weights are not finite: its policy is of no use."""
 
+    def __repr__(self) -> str:
+        settings = len(self.bounds)
+        lost = sum(self.diverged) + sum(self.strayed)
+        return (
+            f"Trained({len(self.runs)} runs: settings {settings}, seeds {len(self.runs) // settings}, diverged {lost})"
+        )
+
+    def _repr_html_(self) -> str:
+        lost = [bad or far for bad, far in zip(self.diverged, self.strayed, strict=True)]
+        facts = {
+            f"run {run}": {"seed": seed, **settings, "loss": float(self.metrics["loss"][run]), "diverged": lost[run]}
+            for run, (settings, seed) in enumerate(self.runs[:20])
+        }
+        return html_table(repr(self), facts)
+
     @property
     def strayed(self) -> list[bool]:
         """True for another run whose actions or loss left all bounds (`config.has_diverged`): scores mean little."""
@@ -147,13 +164,13 @@ class Trained:
 
 
 def train(
-    dataset: Dataset,
+    dataset: Dataset | str | Path,
     algorithm: AlgorithmDeclaration | str,
     *,
-    seeds: Sequence[int] = (0,),
-    settings: Sequence[Mapping[str, Any]] = ({},),
-    checkpoint: Path | None = None,
-    references: Path | None = None,
+    seeds: Sequence[int] | int = (0,),
+    settings: Mapping[str, Any] | Sequence[Mapping[str, Any]] = ({},),
+    checkpoint: str | Path | None = None,
+    references: str | Path | None = None,
     shuffle_labels: bool = False,
     overrides: Mapping[str, Any] | None = None,
     device: str | None = None,
@@ -161,10 +178,11 @@ def train(
     """Train every combination of `settings` and `seeds`, stacked. Runs that diverge are marked, with a warning.
 
     Args:
-        dataset: labelled transitions.
-        algorithm: a declared algorithm, or its name in the family of the dataset's task.
-        seeds: one training run each.
-        settings: the objective's hyperparameters, over those that the algorithm declares; they may differ in numbers.
+        dataset: labelled transitions, or the id or path of a stored dataset.
+        algorithm: a declared algorithm, its name in the family of the dataset's task, or its `.toml`.
+        seeds: one training run each; a number is one seed.
+        settings: the objective's hyperparameters, over those that the algorithm declares: one mapping, or several,
+            which may differ in numbers.
         checkpoint: file for checkpoints: a training that was stopped resumes from it and ends bit for bit the same, a
             finished one is not repeated. The file of another finished training is replaced.
         references: a folder of clones that algorithms share, with checkpoints of its own; without it they are trained
@@ -179,10 +197,13 @@ def train(
             of another unfinished training: of other data, labels, seeds, settings, or versions.
         PmpoOfflineError: every run diverged, or a file is damaged.
     """
+    dataset = opened(dataset)
     if dataset.metadata.kind == "responses":
         raise UserError(f"dataset {dataset.metadata.id} holds responses: train a language model with train_language")
     if isinstance(algorithm, str):
         algorithm = config.algorithm_for(algorithm, dataset)
+    seeds = [seeds] if isinstance(seeds, int) else seeds
+    settings = [settings] if isinstance(settings, Mapping) else settings
     if not len(seeds) or not len(settings):
         raise UserError(f"nothing to train: {'settings' if len(seeds) else 'seeds'} are empty, give one or more")
     try:
@@ -191,9 +212,9 @@ def train(
         raise UserError(f"seeds are integers, not {list(seeds)}") from None
     if odd := [seed for seed in seeds if not 0 <= seed < 2**63]:
         raise UserError(f"seeds are integers from 0 to 2**63 - 1, not {odd[0]}")
-    return train_stack(
-        Stack(dataset, algorithm, seeds, settings, overrides or {}, shuffle_labels), checkpoint, references, device
-    )
+    stack = Stack(dataset, algorithm, seeds, settings, overrides or {}, shuffle_labels)
+    kept = None if checkpoint is None else Path(checkpoint)
+    return train_stack(stack, kept, None if references is None else Path(references), device)
 
 
 def train_stack(

@@ -24,6 +24,7 @@ from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.policies.language.model import LanguageModel, add_lora, load_adapter, open_model, quiet, save_adapter
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, reason_of
+from pmpo_offline.runtime.notebook import html_table
 from pmpo_offline.tasks.language.models import model_directory
 from pmpo_offline.training.checkpoint import training_identity
 from pmpo_offline.training.config import algorithm_for, hyperparameters, settle
@@ -31,6 +32,7 @@ from pmpo_offline.training.language.checkpoints import checkpoints_in, last_comp
 from pmpo_offline.training.language.config import PASSED_ON, LanguageSettings, ResponseConfig
 from pmpo_offline.training.language.responses import check_held_out, take_split
 from pmpo_offline.training.language.trainer import ResponseTrainer
+from pmpo_offline.training.opened import opened
 from pmpo_offline.training.run import claim, finished, source_of, write_record
 from pmpo_offline.training.shuffle import check_control, identified
 
@@ -52,6 +54,15 @@ class TrainedLanguage:
     model: str
     """Name of the model that the adapter belongs to."""
 
+    def __repr__(self) -> str:
+        loss = self.metrics.get("loss")
+        ended = "" if loss is None else f"loss {loss:.4g}, "
+        return f"TrainedLanguage({self.model}, {ended}adapter {str(self.adapter)!r})"
+
+    def _repr_html_(self) -> str:
+        facts = {"adapter": self.adapter, "model": self.model, "bound": self.bound}
+        return html_table(repr(self), {**facts, "settings": self.settings, "metrics": self.metrics})
+
     @classmethod
     def of(cls, output: Path, record: Mapping[str, Any]) -> TrainedLanguage:
         """Return the run of a record."""
@@ -65,22 +76,22 @@ class TrainedLanguage:
 
 
 def train_language(
-    dataset: Dataset,
+    dataset: Dataset | str | Path,
     algorithm: AlgorithmDeclaration | str,
     *,
     settings: Mapping[str, Any] | None = None,
     seed: int = 0,
-    output: Path,
+    output: str | Path,
     model: str | None = None,
-    cache: Path | None = None,
-    home: Path | None = None,
+    cache: str | Path | None = None,
+    home: str | Path | None = None,
     shuffle_labels: bool = False,
     overrides: Mapping[str, Any] | None = None,
 ) -> TrainedLanguage:
     """Train a LoRA adapter on the train split of a dataset.
 
     Args:
-        dataset: labelled responses.
+        dataset: labelled responses, or the id or path of a stored dataset.
         algorithm: a declared algorithm, or its name in the family of the dataset's task.
         settings: the objective's hyperparameters, over those that the algorithm declares.
         seed: of the adapter's initial weights and of the order of the rows.
@@ -97,6 +108,7 @@ def train_language(
             needs), another run in `output`, or anything else.
         PmpoOfflineError: the loss or the weights are not finite any more.
     """
+    dataset, output = opened(dataset, home), Path(output)
     if isinstance(algorithm, str):
         algorithm = algorithm_for(algorithm, dataset)
     if algorithm.start != "reference":
@@ -115,7 +127,7 @@ def train_language(
     name = model or dataset.metadata.provenance.settings.get("model")
     if not isinstance(name, str):
         raise UserError(f"dataset {dataset.metadata.id} names no model: pass the model to train as --model")
-    root = data.home() if home is None else home
+    root = data.home(home)
     base = open_model(model_directory(name, root), name=name, dtype=hyper.dtype, quantize=hyper.quantize)
     run = training_identity(
         *("transformers", "peft"),

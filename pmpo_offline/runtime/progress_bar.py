@@ -1,4 +1,4 @@
-"""Progress on stderr in one line: a bar on a terminal, in a log file a line now and then, ever more rarely."""
+"""Progress in one line: a bar on a terminal and in a notebook, in a log file a line now and then, ever more rarely."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from html import escape
 
 from pmpo_offline.runtime.progress import Progress, on_progress
 
@@ -34,14 +35,44 @@ class Stages:
 
 
 @contextmanager
-def shown() -> Iterator[None]:
-    """Show the progress that is reported inside the block."""
-    if sys.stderr.isatty():
+def progress_bar() -> Iterator[None]:
+    """Show the progress of all that is done inside the block: below a notebook's cell, else on stderr."""
+    if _in_notebook():
+        with _element() as callback, on_progress(callback):
+            yield
+    elif sys.stderr.isatty():
         with _bar() as callback, on_progress(callback):
             yield
     else:
         with on_progress(lines()):
             yield
+
+
+def _in_notebook() -> bool:
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return hasattr(shell, "kernel")
+
+
+@contextmanager
+def _element() -> Iterator[Progress]:
+    """Show an HTML element that is changed in place, which needs no widgets."""
+    from IPython import display
+
+    stages, due = Stages(), 0.0
+    handle = display.display(display.HTML(""), display_id=True)  # type: ignore[no-untyped-call]
+
+    def progress(stage: str, done: int, total: int) -> None:
+        nonlocal due
+        text = escape(stages.update(stage, done, total))
+        if (now := time.monotonic()) >= due or done >= total:
+            bar = f'<progress value="{done}" max="{max(total, 1)}"></progress> {text}: {done}/{total}'
+            handle.update(display.HTML(bar))  # type: ignore[no-untyped-call]
+            due = now + 0.1
+
+    try:
+        yield progress
+    finally:
+        handle.update(display.HTML(""))  # type: ignore[no-untyped-call]
 
 
 @contextmanager

@@ -1,0 +1,96 @@
+"""The datasets that there are, declared and built, and what is known of one of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+
+from pmpo_offline.build.pipeline import is_built
+from pmpo_offline.data import Dataset, load_dataset, read_metadata, resolve, stored_ids
+from pmpo_offline.declarations import catalog
+from pmpo_offline.runtime.errors import PmpoOfflineError
+from pmpo_offline.runtime.notebook import Facts
+
+
+def list_datasets(home: str | Path | None = None) -> pl.DataFrame:
+    """Return every dataset that is declared or built, one a row: id, built, title (or what its labels are)."""
+    declared = {declaration.id: declaration.title for declaration in catalog.datasets()}
+    built = stored_ids(home)
+    names = sorted({*declared, *built})
+    titles = [declared[name] if name in declared else _labels(name, home) for name in names]
+    return pl.DataFrame(
+        {"id": names, "built": [name in built for name in names], "title": titles},
+        schema={"id": pl.String, "built": pl.Boolean, "title": pl.String},
+    )
+
+
+def show(dataset: Dataset | str | Path, home: str | Path | None = None) -> Facts:
+    """Return what is known of a dataset, given itself, its id or its path; of one that is not built, its recipe.
+
+    Raises `UserError`, with the near misses, if there is none.
+    """
+    if isinstance(dataset, Dataset):
+        return summary_of(dataset)
+    if is_built(str(dataset), home):
+        return summary_of(load_dataset(dataset, home=home))
+    recipe = catalog.dataset(str(dataset)).model_dump(exclude={"behavior", "critic", "candidates"})
+    return Facts({"built": False, **recipe})
+
+
+def summary_of(dataset: Dataset) -> Facts:
+    """Return counts, labels, bounds on β, files and references of a dataset, as `show` and `--json` do."""
+    meta = dataset.metadata
+    content = meta.model_dump(exclude={"counts", "provenance"})
+    imported = meta.provenance.settings.get("report")  # what became of an import's rows
+    report = dict(imported) if isinstance(imported, dict) else {}
+    return Facts(
+        {
+            "id": meta.id,
+            "path": str(dataset.path),
+            "built": True,
+            **{name: content[name] for name in ("kind", "task", "unit")},
+            "rows": meta.counts.rows,
+            "episodes": meta.counts.episodes,
+            "score": meta.score.name,
+            "label": str(meta.label),
+            **{name: content[name] for name in ("threshold", "noise")},
+            "accepted": meta.counts.accepted,
+            "rejected": meta.counts.rejected,
+            "unlabelled": meta.counts.unlabelled,
+            "share": meta.imbalance.achieved,
+            **{name: content[name] for name in ("imbalance", "reject_mass", "labelled_reject_mass", "reject_share")},
+            "beta_min": _bounds(meta.reject_mass, meta.reject_share),
+            "beta_min_rows": _bounds(meta.labelled_reject_mass, meta.reject_share),
+            **{name: content[name] for name in ("candidates", "references", "seed", "licence")},
+            "bytes": sum(info.bytes for info in meta.files.values()),
+            "files": content["files"],
+            **({"dropped": report.pop("dropped", {}), "report": report} if report else {}),
+        }
+    )
+
+
+def _bounds(reject_mass: float, reject_share: float) -> dict[str, dict[str, float]]:
+    """Return the smallest bounded β of PMPO on accepts and rejects (α = ½) and on rejects alone (α = 0).
+
+    With the reject mass before balancing it is the bound of a policy that cannot tell labelled rejects from those whose
+    label was dropped; with the mass after it (`beta_min_rows`), of one that can. `bench` goes by the
+    second, but for datasets whose observation never changes (`training.config.reject_mass`).
+    """
+    from pmpo_offline.objectives.stability import beta_min
+
+    return {
+        feedback: {way: beta_min(alpha, reject_mass, way, reject_share) for way in ("joint", "set")}
+        for feedback, alpha in {"accept_reject": 0.5, "reject": 0.0}.items()
+    }
+
+
+def _labels(name: str, home: str | Path | None) -> str:
+    """Describe in a few words the labels of a dataset that is not declared."""
+    try:
+        metadata = read_metadata(resolve(name, home))
+    except PmpoOfflineError:
+        return "damaged, see verify"
+    share = metadata.imbalance.achieved
+    words = [str(metadata.label), "nothing labelled" if share is None else f"{share:.4g} accepted"]
+    return ", ".join(words + ([f"noise {metadata.noise:g}"] if metadata.noise else []))
