@@ -85,7 +85,9 @@ def _table(table: pl.DataFrame) -> list[str]:
     cell = [name for name in CELL if name in table.columns]
     lines = []
     filters = [name for name in FILTERS if name in table["arm"].to_list()]
-    for values, rows in table.group_by(*cell, maintain_order=True):
+    for values, rows in table.sort(*cell, descending=[True, True, False][: len(cell)]).group_by(
+        *cell, maintain_order=True
+    ):
         by_arm = {row["arm"]: row for row in rows.iter_rows(named=True)}
         shown = [f"{by_arm[name]['mean']:.2f}" for name in filters]
         lines.append([*(f"{value:g}" for value in values), *shown, *(_margin(by_arm[arm]) for arm in LEARNED)])
@@ -134,9 +136,7 @@ def picture(table: pl.DataFrame) -> Figure:
                 x + 1.5, len(order) + 0.7, f"{100 * rejects:g}", ha="center", va="center", fontsize=9, weight="bold"
             )
             axes.axvline(x - 0.5, color="black", linewidth=1)
-    axes.set_title(
-        "Success, coloured by the margin over the better of the two filtered clones (blue: above it)", fontsize=10
-    )
+    axes.set_title("Success; blue: above the better filtered clone, red: below it", fontsize=10)
     return figure
 
 
