@@ -9,3 +9,10 @@ from .pipeline import is_built as is_built
 from .pipeline import require_built as require_built
 from .read import import_dataset as import_dataset
 from .read_text import import_text as import_text
+from .verbs import Place as Place
+from .verbs import combine_datasets as combine_datasets
+from .verbs import delete_dataset as delete_dataset
+from .verbs import filter_dataset as filter_dataset
+from .verbs import relabel_dataset as relabel_dataset
+from .verbs import rename_dataset as rename_dataset
+from .verbs import split_dataset as split_dataset

@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from pmpo_offline import __version__
-from pmpo_offline.cli import bench, datasets, evaluate, plain, report, train
+from pmpo_offline.cli import bench, datasets, evaluate, plain, report, train, verbs
 from pmpo_offline.runtime.errors import PmpoOfflineError
 from pmpo_offline.runtime.files import refusal
 
@@ -38,6 +38,12 @@ app.command("submit")(report.submit)
 app.command("doctor")(train.doctor)
 app.command("import", cls=datasets.with_epilog(datasets.formats_in))(datasets.import_)
 app.command("export", cls=datasets.with_epilog(datasets.formats_out))(datasets.export)
+app.command("filter")(verbs.filter_)
+app.command("split")(verbs.split)
+app.command("combine")(verbs.combine)
+app.command("relabel")(verbs.relabel)
+app.command("rename")(verbs.rename)
+app.command("delete")(verbs.delete)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("train-behavior")(train.train_behavior)

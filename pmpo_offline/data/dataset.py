@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -24,8 +24,11 @@ from pmpo_offline.runtime.hashing import hash_bytes
 from pmpo_offline.runtime.random_words import random_words
 
 if TYPE_CHECKING:  # torch takes a second to import: what only lists and verifies datasets does without
+    import polars
     import torch
     from torch import Generator, Tensor
+
+    from pmpo_offline.data.views import Episode, TorchRows
 
 Share = float | Literal["collected"]
 """An accepted share, or the share of the labels as collected."""
@@ -141,6 +144,41 @@ class Dataset:
             episodes=done.episodes,
             candidates=done.candidates,
         )
+
+    def filter(self, where: str) -> Dataset:
+        """Return the episodes (or responses) for which a polars SQL expression over their columns is true.
+
+        As in `dataset.filter("return > 300 and behavior = 'expert'")`; errors are those of `derived.filtered`.
+        """
+        from pmpo_offline.data.derived import filtered
+
+        return filtered(self, where)
+
+    def split(self, shares: Mapping[str, float], seed: int = 0) -> dict[str, Dataset]:
+        """Return disjoint random parts, e.g. of shares {"train": 0.9, "test": 0.1}; see `derived.split`."""
+        from pmpo_offline.data.derived import split
+
+        return split(self, shares, seed)
+
+    def episodes_iter(self) -> Iterator[Episode]:
+        """Yield the episodes in their order, with the names that Minari's have; `UserError` for responses."""
+        from pmpo_offline.data.views import episodes_of
+
+        return episodes_of(self)
+
+    def to_torch(self) -> TorchRows:
+        """Return the rows as a torch dataset, for `torch.utils.data.DataLoader`."""
+        from pmpo_offline.data.views import TorchRows
+
+        return TorchRows(self)
+
+    def to_polars(self) -> polars.DataFrame:
+        """Return the rows as a polars table, without a copy where polars can share Arrow's memory."""
+        import polars
+
+        frame = polars.from_arrow(self.table)
+        assert isinstance(frame, polars.DataFrame)  # a table, never a series
+        return frame
 
     def _balance(self, share: float | None, balance: Balance | None) -> Balance:
         """Return what is dropped for this share, given what was asked for; None: as in this dataset."""

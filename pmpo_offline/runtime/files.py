@@ -63,6 +63,17 @@ def atomic_directory(directory: Path, marker: str, what: str, overwrite: bool) -
             raise
 
 
+def remove_directory(directory: Path) -> None:
+    """Remove a folder at once: what is left where this is interrupted is a partial folder; `OSError` if refused."""
+    partial = directory.with_name(f".{directory.name}.partial")
+    with file_lock(directory.parent):
+        if partial.exists():
+            shutil.rmtree(partial)
+        directory.rename(partial)
+        _flush(directory.parent)
+        shutil.rmtree(partial)
+
+
 def recover(directory: Path) -> None:
     """Bring back a folder that a writer had moved aside to replace it and was killed; wait for a writer at work."""
     if directory.exists() or not (replaced := _replaced(directory)).exists():
