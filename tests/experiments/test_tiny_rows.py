@@ -1,0 +1,39 @@
+"""The tiny language with labels of its own: a small reference, a few prompts."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+
+from benchmarks.experiments import tiny_rows
+from benchmarks.experiments.stability import language
+
+CLEAN = {"share": None, "kind": "labels", "coverage": 1.0, "flips": 0.0}
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    reference = functools.cache(functools.partial(language.reference.__wrapped__, updates=30, batch=16))
+    for module in (language, tiny_rows):
+        monkeypatch.setattr(module, "reference", reference)
+    monkeypatch.setattr(tiny_rows, "PROMPTS", 64)
+    monkeypatch.setattr(tiny_rows, "corpus", functools.cache(tiny_rows.corpus.__wrapped__))
+
+
+def test_learners_start_at_the_reference_which_scores_zero(monkeypatch):
+    monkeypatch.setattr(tiny_rows, "UPDATES", 4)
+    for name in tiny_rows.ARMS:
+        setting = {**tiny_rows.ARMS[name].grid[0], "rate": 1e-9}
+        found = tiny_rows.cells("language", name, [CLEAN], [0, 1], [setting])
+        assert found["score"].abs().max() < 1e-3, name
+
+
+def test_cloning_the_accepts_raises_them(monkeypatch):
+    monkeypatch.setattr(tiny_rows, "UPDATES", 30)
+    found = tiny_rows.cells("language", "bc-accepted", [CLEAN], [0], [{}])
+    tokens, label, before, _ = tiny_rows.corpus()
+    run = tiny_rows.ARMS["bc-accepted"].run("bandit", tiny_rows.imbalanced(label.numpy(), None, 0, **CLEAN), 0, {})
+    after = tiny_rows.learn("bc-accepted", [run]).log_prob(tokens, language.PROMPT)[0]
+    assert (after - before)[label > 0].mean() > (after - before)[label < 0].mean()
+    assert found["reject_share"][0] == pytest.approx(float((label < 0).float().mean()))
