@@ -13,11 +13,6 @@ Kept = NDArray[np.bool_]
 """Whether each unit stays: (episodes,), or (responses,)."""
 
 
-def held_out(table: pa.Table) -> Kept:
-    """Return which units of `table` (episodes or responses) are of the split "test": evaluation needs them all."""
-    return np.asarray(table.column("split").to_numpy(zero_copy_only=False) == "test")
-
-
 def check_droppable(episodes: pa.Table | None, unit: str) -> None:
     """Raise `UserError` if dropping units of this kind would cut episodes into pieces."""
     if episodes is not None and unit == "step" and (columns.vector(episodes, "length") != 1).any():

@@ -217,7 +217,7 @@ def label_tables(
         weight = columns.vector(episodes, "length") if unit == "episode" else np.ones(len(scores), np.int64)
         if labelling.balance == "rows":
             dropping.check_droppable(episodes, unit)
-        main = _balanced(labels, labelling, weight, dropping.held_out(table if episodes is None else episodes))
+        main = _balanced(labels, labelling, weight, _held_out(table if episodes is None else episodes))
         table = columns.replace(table, score=np.repeat(scores, weight), label=np.repeat(main.labels, weight))
         if episodes is not None:
             by_episode = unit == "episode"
@@ -248,6 +248,11 @@ def label_tables(
         **(main.shares if main else {name: getattr(ranked, name) for name in _SHARES}),
     }
     return LabelledTables(table, episodes, candidates, described, notes)
+
+
+def _held_out(units: pa.Table) -> NDArray[np.bool_]:
+    """Return which episodes or responses are of the split "test": evaluation needs them all."""
+    return np.asarray(units.column("split").to_numpy(zero_copy_only=False) == "test")
 
 
 def _ranked(candidates: pa.Table, labelling: Labelling) -> tuple[pa.Table, CandidateLabels, list[str]]:

@@ -22,7 +22,7 @@ from pmpo_offline import data
 from pmpo_offline.build import TextOptions, import_text
 from pmpo_offline.data import Dataset
 from pmpo_offline.data.exchange.forms import is_text
-from pmpo_offline.data.exchange.forms.split import side_of
+from pmpo_offline.data.exchange.forms.conversation import side_of
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 
 

@@ -17,8 +17,8 @@ from pmpo_offline.build.options import TextOptions
 from pmpo_offline.build.read_text import import_text
 from pmpo_offline.data import Dataset
 from pmpo_offline.data.exchange.export import export_dataset
-from pmpo_offline.data.exchange.forms.response import Message
-from pmpo_offline.data.exchange.forms.split import side_of
+from pmpo_offline.data.exchange.forms.conversation import side_of
+from pmpo_offline.data.exchange.forms.row import Message
 from pmpo_offline.runtime.errors import UserError
 
 LABELLED = [("p1", 'an " odd one', "1"), ("p2", "fine", "0"), ("p3", 'another " one', "1"), ("p4", "ok", "0")]

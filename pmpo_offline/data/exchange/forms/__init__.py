@@ -13,11 +13,11 @@ import lazy_loader
 from pmpo_offline.runtime.registry import Registry
 
 if TYPE_CHECKING:
-    from pmpo_offline.data.exchange.forms.feedback import Reading as Reading
+    from pmpo_offline.data.exchange.forms.columns import Reading as Reading
     from pmpo_offline.data.exchange.forms.form import Form as Form
     from pmpo_offline.data.exchange.forms.form import form_of as form_of
-    from pmpo_offline.data.exchange.forms.response import Response as Response
     from pmpo_offline.data.exchange.forms.row import Drop as Drop
+    from pmpo_offline.data.exchange.forms.row import Response as Response
     from pmpo_offline.data.exchange.forms.row import Row as Row
     from pmpo_offline.data.exchange.forms.sources import TextSource as TextSource
     from pmpo_offline.data.exchange.forms.sources import is_text as is_text
@@ -57,10 +57,9 @@ FORMS: Registry[Form] = Registry(
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "feedback": ["Reading"],
+        "columns": ["Reading"],
         "form": ["Form", "form_of"],
-        "response": ["Response"],
-        "row": ["Drop", "Row"],
+        "row": ["Drop", "Response", "Row"],
         "sources": ["TextSource", "is_text", "open_text"],
     },
 )

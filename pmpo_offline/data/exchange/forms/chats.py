@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pmpo_offline.data.exchange.forms import columns
-from pmpo_offline.data.exchange.forms.columns import ABOUT, CHATS, LABELS, SCORES, SYSTEM, first_of
+from pmpo_offline.data.exchange.forms.columns import ABOUT, CHATS, LABELS, SCORES, SYSTEM, Reading, first_of
 from pmpo_offline.data.exchange.forms.conversation import (
     after_history,
     caught,
@@ -17,10 +17,8 @@ from pmpo_offline.data.exchange.forms.conversation import (
     turn,
     unanswerable,
 )
-from pmpo_offline.data.exchange.forms.feedback import Reading
 from pmpo_offline.data.exchange.forms.form import Form
-from pmpo_offline.data.exchange.forms.response import Message, Response, about
-from pmpo_offline.data.exchange.forms.row import Drop, Row, filled, is_list, short
+from pmpo_offline.data.exchange.forms.row import Drop, Message, Response, Row, about, filled, is_list, short
 
 _ON_TURNS = (*LABELS, "rating", "score")
 """Keys of the feedback on a turn."""

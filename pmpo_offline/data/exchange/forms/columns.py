@@ -1,15 +1,17 @@
-"""Names of columns and what they mean: of several in one tuple, the first that a row has counts.
+"""What columns, labels and scores mean: of several names in one tuple, the first that a row has counts.
 
 Names are compared without regard to case and to how words are joined: `thumbsUp`, `Thumbs Up` and `thumbs_up` are one.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from pmpo_offline.data.exchange.forms.row import Row
+from pmpo_offline.data.exchange.forms.row import Row, short
 from pmpo_offline.runtime.errors import UserError, unknown
 
 PROMPTS = ("prompt", "instruction", "question", "query", "user_message", "conversations", "input")
@@ -45,6 +47,25 @@ _KNOWN = {
     "rejected",
     *(name for same in _SAME for name in same),
 }
+
+_ACCEPTS = (
+    "true 1 t y yes up thumbsup thumbs_up thumb_up upvote upvoted 👍 like liked accept accepted approve approved "
+    "chosen desirable good great helpful pos positive preferred correct right pass passed safe success satisfied"
+)
+_REJECTS = (
+    "false 0 -1 f n no down thumbsdown thumbs_down thumb_down downvote downvoted 👎 dislike disliked reject rejected "
+    "disapproved undesirable bad unhelpful neg negative dispreferred incorrect wrong fail failed unsafe failure "
+    "unsatisfied dissatisfied"
+)
+_NEITHER = "null none nan n/a na neutral unknown unrated skip skipped"
+WORDS: Mapping[str, float] = {
+    **dict.fromkeys(_ACCEPTS.split(), 1.0),
+    **dict.fromkeys(_REJECTS.split(), -1.0),
+    **dict.fromkeys(_NEITHER.split(), math.nan),
+}
+"""Scores of what labels are called; NaN is unlabelled."""
+_INSIDE = ("rating", "thumb", "thumbs", "label", "value", "score", "type")
+"""Keys of feedback that is an object."""
 
 
 def renaming(first: Row, asked: Mapping[str, str]) -> dict[str, str | None]:
@@ -116,3 +137,95 @@ def _at(values: Mapping[str, Any], path: str) -> tuple[bool, Any]:
             return False, None
         found = found[name]
     return True, found
+
+
+@dataclass
+class Reading:
+    """How a source is read, and what was met on the way."""
+
+    score: str | None = None
+    """The column of scores; None: what the form says itself."""
+    transcripts: bool = True
+    """Whether conversations become `Human:/Assistant:` transcripts, so that such texts need not be taken apart."""
+    accept: tuple[str, ...] = ()
+    """The values of the column of labels (or of `score`) that mean accept, all others meaning reject; empty: words."""
+    meant: dict[str, str] = field(default_factory=dict)
+    """The labels that were met, and what they were taken for."""
+    conversational: bool | None = None
+    """Whether the texts are conversations; None before the first row."""
+    list_score: str | None = None
+    """The column of scores in lists of completions, once it was met: their scales are not mixed."""
+    unused: str | None = None
+    """What `--score` calls the first numbers beside the labels that are not used, if there are any."""
+
+    def pass_over(self, scores: Mapping[str, Any]) -> None:
+        """Note scores that are not taken, by what `--score` calls them, where they say more than their label."""
+        if self.score is None and self.unused is None:
+            self.unused = next((name for name, value in scores.items() if value not in (None, "", 1, 0, -1)), None)
+
+    def steady(self, row: Row, conversational: bool) -> None:
+        """Raise `UserError` where plain texts and conversations are mixed."""
+        if self.conversational is None:
+            self.conversational = conversational
+        if self.conversational != conversational:
+            kinds = {True: "a conversation", False: "plain text"}
+            raise row.error(
+                f"found {kinds[conversational]}, and the rows before hold {kinds[self.conversational]}: "
+                "import files of one form at a time"
+            )
+
+    def number(self, row: Row, name: str) -> float:
+        """Return a column's score: its number, with the other sign for a rank; the label where `accept` is given."""
+        if self.accept:
+            return self.label(row, name)
+        return -row.number(name) if name in RANKS else row.number(name)
+
+    def feedback(self, row: Row) -> float:
+        """Return the label of the row; `UserError` if two columns of labels contradict each other."""
+        name, *others = [name for name in LABELS if name in row.values]
+        value = self.label(row, name)
+        for other in others:
+            if not self.accept and not math.isnan(value) and WORDS.get(word_of(row.values[other]), value) == -value:
+                raise row.error(f"columns {name} and {other} contradict each other: leave one of them out")
+        if THUMBS_DOWN not in row.values:
+            return value
+        down = self.label(row, THUMBS_DOWN)
+        if value == down == 1:
+            raise row.error(f"columns {name} and {THUMBS_DOWN} are both set: leave one of them out")
+        return value if value == 1 else -1.0 if down == 1 else math.nan
+
+    def label(self, row: Row, name: str) -> float:
+        """Return +1 for true, 1 and words as up, good, yes; −1 for false, 0, −1, down, bad, no, …; NaN for null.
+
+        Where −1 occurs, 0 could be a reject or no opinion, and a column that holds both is refused, as is every value
+        of no known meaning: `UserError`.
+        """
+        value = row.values.get(name)
+        if isinstance(value, Mapping):
+            value = next((value[key] for key in _INSIDE if key in value), value)
+        if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+            self.meant["null"] = "unlabelled"
+            return math.nan
+        word = word_of(value)
+        if self.accept:
+            label = 1.0 if word in map(word_of, self.accept) else -1.0
+        elif word in WORDS:
+            label = WORDS[word]
+        else:
+            raise row.error(
+                f"expected true, false, 1, 0, -1, up, down or null in column {name}, found {short(value)} (words such "
+                "as good or bad are read too; others: --accept VALUE; columns of numbers: --score COLUMN)"
+            )
+        self.meant[word] = {1.0: "accept", -1.0: "reject"}.get(label, "unlabelled")
+        if {"0", "-1"} <= self.meant.keys() and not self.accept:
+            raise row.error(f"column {name} holds both 0 and -1: write null where there was no opinion")
+        return label
+
+
+def word_of(value: Any) -> str:
+    """Return a label without case, white space, signs of emoji and the like: "Thumbs Up" is thumbs_up, 1.0 is 1."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    word = re.sub("[\ufe0f\U0001f3fb-\U0001f3ff]", "", str(value)).strip().strip(":").lower().removeprefix("+")
+    word = re.sub(r"(?<=\w)[ -](?=\w)", "_", word)
+    return {"1.0": "1", "0.0": "0", "-1.0": "-1", "−1": "-1"}.get(word, word)

@@ -18,8 +18,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from pmpo_offline.data.exchange.forms.csv_files import records
-from pmpo_offline.data.exchange.forms.response import split_named
-from pmpo_offline.data.exchange.forms.row import Row
+from pmpo_offline.data.exchange.forms.row import Row, split_named
 from pmpo_offline.data.opening import open_parquet
 from pmpo_offline.runtime.errors import UserError, reason_of
 from pmpo_offline.runtime.files import from_json

@@ -8,10 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pmpo_offline.data.exchange.forms import FORMS, columns
-from pmpo_offline.data.exchange.forms.columns import LABELS, first_of
-from pmpo_offline.data.exchange.forms.feedback import Reading
-from pmpo_offline.data.exchange.forms.response import Response
-from pmpo_offline.data.exchange.forms.row import Drop, Row, filled, is_list
+from pmpo_offline.data.exchange.forms.columns import LABELS, Reading, first_of
+from pmpo_offline.data.exchange.forms.row import Drop, Response, Row, filled, is_list
 
 _OF_PROMPTS = {*columns.PROMPTS, *columns.ADDED, *columns.SYSTEM, *columns.HISTORY}
 _REFERENCES = {"answer", "reply"}

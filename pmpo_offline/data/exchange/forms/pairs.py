@@ -8,6 +8,7 @@ from itertools import takewhile
 from typing import Any
 
 from pmpo_offline.data.exchange.forms import columns
+from pmpo_offline.data.exchange.forms.columns import Reading
 from pmpo_offline.data.exchange.forms.conversation import (
     answered,
     conversation,
@@ -15,10 +16,8 @@ from pmpo_offline.data.exchange.forms.conversation import (
     prompt_of,
     refuse_unsaid,
 )
-from pmpo_offline.data.exchange.forms.feedback import Reading
 from pmpo_offline.data.exchange.forms.form import Form
-from pmpo_offline.data.exchange.forms.response import Message, Prompt, Response, about, stored
-from pmpo_offline.data.exchange.forms.row import Drop, Row, is_list
+from pmpo_offline.data.exchange.forms.row import Drop, Message, Prompt, Response, Row, about, is_list, stored
 from pmpo_offline.data.exchange.forms.templates import ASSISTANT, HUMAN
 
 _SIDES = {"chosen": 1.0, "rejected": -1.0}

@@ -17,10 +17,8 @@ import numpy as np
 import pyarrow as pa
 from pydantic import JsonValue
 
-from pmpo_offline.data.exchange.forms.conversation import caught
-from pmpo_offline.data.exchange.forms.response import Response
-from pmpo_offline.data.exchange.forms.row import Drop
-from pmpo_offline.data.exchange.forms.split import side_of
+from pmpo_offline.data.exchange.forms.conversation import caught, side_of
+from pmpo_offline.data.exchange.forms.row import Drop, Response
 from pmpo_offline.data.exchange.forms.templates import Template
 from pmpo_offline.data.schema import responses_schema
 from pmpo_offline.runtime.errors import UserError

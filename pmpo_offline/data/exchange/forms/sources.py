@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from pmpo_offline.data.exchange.forms import files
-from pmpo_offline.data.exchange.forms.feedback import Reading
+from pmpo_offline.data.exchange.forms.columns import Reading
 from pmpo_offline.data.exchange.forms.form import Form
-from pmpo_offline.data.exchange.forms.response import Response, about, split_named
-from pmpo_offline.data.exchange.forms.row import Drop, Row
+from pmpo_offline.data.exchange.forms.row import Drop, Response, Row, about, split_named
 from pmpo_offline.data.exchange.origin import Origin, hashes_of, origin, sound_name
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError, reason_of
@@ -58,15 +57,19 @@ class TextSource:
 def is_text(name: str) -> bool:
     """Return whether a name is one of texts, rather than of trajectories (or of nothing)."""
     from pmpo_offline.data.exchange.readers import READERS, holds_arrays
-    from pmpo_offline.data.exchange.readers.source import Candidate
 
-    given = Candidate(name)
+    if not name.strip():
+        return False
     if name == _REVIEWS or name.startswith("hf:"):
         return True
     added = [READERS[key] for key in READERS if READERS.source(key) != "pmpo-offline"]
-    if any(reader.recognises(given) for reader in added):  # its files may end as texts do
-        return False
-    path = given.path
+    if added:
+        from pmpo_offline.data.exchange.readers.source import Candidate
+
+        given = Candidate(name)
+        if any(reader.recognises(given) for reader in added):  # its files may end as texts do
+            return False
+    path = Path(name).expanduser()
     if not path.is_dir():
         kind = files.kind_of(path)
         return kind is not None and not (kind == "Parquet" and (not path.is_file() or _holds_steps(path)))

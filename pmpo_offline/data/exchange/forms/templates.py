@@ -10,8 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pmpo_offline.data.exchange.forms.response import Message
-from pmpo_offline.data.exchange.forms.row import Drop
+from pmpo_offline.data.exchange.forms.row import Drop, Message
 from pmpo_offline.runtime.errors import UserError, reason_of
 from pmpo_offline.runtime.hashing import hash_file
 

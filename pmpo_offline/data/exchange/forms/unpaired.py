@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pmpo_offline.data.exchange.forms import columns
-from pmpo_offline.data.exchange.forms.columns import COMPLETIONS, LABELS, LIST_SCORES, LISTS, PROMPTS, SCORES
+from pmpo_offline.data.exchange.forms.columns import COMPLETIONS, LABELS, LIST_SCORES, LISTS, PROMPTS, SCORES, Reading
 from pmpo_offline.data.exchange.forms.conversation import (
     answered,
     caught,
@@ -16,10 +16,8 @@ from pmpo_offline.data.exchange.forms.conversation import (
     prompt_of,
     refuse_unsaid,
 )
-from pmpo_offline.data.exchange.forms.feedback import Reading
 from pmpo_offline.data.exchange.forms.form import Form
-from pmpo_offline.data.exchange.forms.response import Response, about, stored
-from pmpo_offline.data.exchange.forms.row import Drop, Row, is_list
+from pmpo_offline.data.exchange.forms.row import Drop, Response, Row, about, is_list, stored
 from pmpo_offline.runtime.errors import UserError
 
 _PROMPT, _COMPLETION, _LIST = "|".join(PROMPTS), "|".join(COMPLETIONS), "|".join(LISTS)

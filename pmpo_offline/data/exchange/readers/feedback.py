@@ -19,7 +19,7 @@ import polars as pl
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
-from pmpo_offline.data.exchange.forms import feedback as texts
+from pmpo_offline.data.exchange.forms import columns as texts
 from pmpo_offline.data.exchange.readers.flat import readable
 from pmpo_offline.runtime.errors import UserError
 
