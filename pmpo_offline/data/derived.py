@@ -20,7 +20,7 @@ from polars.exceptions import PolarsError
 
 from pmpo_offline.data import columns, dropping
 from pmpo_offline.data.dataset import Dataset
-from pmpo_offline.data.labels import Labelling, label_tables
+from pmpo_offline.data.labels import Labelling, held_out, label_tables
 from pmpo_offline.data.schema import LabelRule, Metadata
 from pmpo_offline.runtime.errors import UserError, reason_of
 from pmpo_offline.runtime.random_words import random_words
@@ -226,8 +226,8 @@ def _concatenated(datasets: Sequence[Dataset]) -> tuple[pa.Table, pa.Table | Non
 def _renumbered(responses: pa.Table) -> pa.Table:
     """Return responses with an id for every different prompt; `UserError` for prompts in both splits."""
     prompt = _codes(responses["prompt"])
-    held_out = dropping.held_out(responses)
-    both = np.intersect1d(prompt[held_out], prompt[~held_out])
+    tested = held_out(responses)
+    both = np.intersect1d(prompt[tested], prompt[~tested])
     if len(both):
         raise UserError(
             f"{len(both):,} prompts are held out in one dataset and in the train split of another: "

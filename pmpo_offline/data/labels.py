@@ -217,7 +217,7 @@ def label_tables(
         weight = columns.vector(episodes, "length") if unit == "episode" else np.ones(len(scores), np.int64)
         if labelling.balance == "rows":
             dropping.check_droppable(episodes, unit)
-        main = _balanced(labels, labelling, weight, _held_out(table if episodes is None else episodes))
+        main = _balanced(labels, labelling, weight, held_out(table if episodes is None else episodes))
         table = columns.replace(table, score=np.repeat(scores, weight), label=np.repeat(main.labels, weight))
         if episodes is not None:
             by_episode = unit == "episode"
@@ -250,7 +250,7 @@ def label_tables(
     return LabelledTables(table, episodes, candidates, described, notes)
 
 
-def _held_out(units: pa.Table) -> NDArray[np.bool_]:
+def held_out(units: pa.Table) -> NDArray[np.bool_]:
     """Return which episodes or responses are of the split "test": evaluation needs them all."""
     return np.asarray(units.column("split").to_numpy(zero_copy_only=False) == "test")
 
