@@ -5,6 +5,8 @@ How a cell is trained is in `training`, how its policies are scored in `evaluati
 
 from __future__ import annotations
 
-from .runner import EXECUTORS, Benchmark, Executor, Local, Plan, bench, report_on
+from .executors import EXECUTORS, Executor, Local, Outcome
+from .plan import Plan, Unit
+from .runner import Benchmark, bench, report_on
 
-__all__ = ["EXECUTORS", "Benchmark", "Executor", "Local", "Plan", "bench", "report_on"]
+__all__ = ["EXECUTORS", "Benchmark", "Executor", "Local", "Outcome", "Plan", "Unit", "bench", "report_on"]

@@ -1,4 +1,4 @@
-"""Train and evaluate language models: several runs side by side, each in a process of its own.
+"""Train and evaluate the language models of a row, run by run.
 
 ```
 <output>/checkpoints/<key>-<model>/run-<seed>/     a training's files, and `scores.parquet` once it is evaluated
@@ -10,34 +10,26 @@ runs of a killed benchmark are not repeated.
 
 from __future__ import annotations
 
-import os
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import polars as pl
-import torch
 
+from pmpo_offline.benchmark.plan import Missing, Unit
 from pmpo_offline.benchmark.results import read_sealed, write_sealed
-from pmpo_offline.benchmark.runner import Learn, Missing, Plan
 from pmpo_offline.benchmark.suite import Job, Settings
 from pmpo_offline.data import Dataset
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError
-from pmpo_offline.runtime.processes import processes
 
 SHOWN = 12
 """Held-out prompts of a run whose answers are kept for the report."""
-AT_ONCE = 4
-"""Processes by default: each holds a model, and what its training needs."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training run with its evaluation, as it is sent to another process."""
+    """One training run with its evaluation."""
 
     job: Job
     settings: Settings
@@ -51,64 +43,29 @@ class Run:
         return self.folder / "scores.parquet"
 
 
-@contextmanager
-def side_by_side(wanted: Sequence[tuple[Job, Missing]], plan: Plan, model: str | None) -> Iterator[Learn]:
-    """Start all missing runs of a condition at once, and yield the function that collects a job's scores.
+def learn_language(job: Job, unit: Unit, rows: Missing) -> Iterator[tuple[str, pl.DataFrame]]:
+    """Train and evaluate the runs of each row, one after another; yield the raw scores of each row with its key.
 
-    Args:
-        wanted: the jobs with their missing rows.
-        plan: its `workers` are processes; default one a core and `AT_ONCE` at most. One, or a GPU: this process alone.
-        model: content hash of the model that training starts from; None if it is unknown.
+    One setting may diverge where others do not: the others are run, then the first error is raised.
     """
-    suffix = "" if model is None else f"-{model[:16]}"
-    runs = {
-        (key, seed): Run(job, settings, seed, plan.results.checkpoint(key + suffix) / f"run-{seed}", plan.home)
-        for job, missing in wanted
-        for key, settings in missing.items()
-        for seed in job.seeds
-    }
-    unfinished = {name: run for name, run in runs.items() if not run.scores.exists()}
-    finish: dict[tuple[str, int], Callable[[], list[str] | None]] = {}
-    done = len(runs) - len(unfinished)
-
-    def learn(job: Job, missing: Missing) -> Iterator[tuple[str, pl.DataFrame]]:
-        nonlocal done
-        failure: PmpoOfflineError | None = None
-        for key in missing:
-            mine = [(key, seed) for seed in job.seeds]
-            try:
-                for name in mine:
-                    if name in finish:
-                        for message in finish[name]() or ():
-                            warnings.warn(message, stacklevel=2)
-                        done += 1
-                    progress.report("training runs", done, len(runs))
-            except PmpoOfflineError as error:  # one setting may diverge where others do not
-                failure = failure or error
-                continue
-            yield key, pl.concat([read_sealed(runs[name].scores) for name in mine])
-            plan.results.discard_checkpoint(key)
-        if failure is not None:
-            raise failure
-
-    at_once = min(plan.workers or min(AT_ONCE, os.cpu_count() or 1), len(unfinished))
-    if at_once <= 1 or torch.cuda.is_available():
-        finish |= {name: partial(execute, run) for name, run in unfinished.items()}
-        yield learn
-        return
-    with processes(at_once, "trained a language model") as submit:
-        threads = max(1, (os.cpu_count() or 1) // at_once)
-        finish |= {name: submit(_elsewhere, run, threads).result for name, run in unfinished.items()}
-        yield learn
-
-
-def _elsewhere(run: Run, threads: int) -> list[str]:
-    """Execute a run in a worker process; return its warnings, which the caller repeats."""
-    torch.set_num_threads(threads)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        execute(run)
-    return [str(warning.message) for warning in caught if warning.category is UserWarning]
+    failure: PmpoOfflineError | None = None
+    suffix = "" if unit.model is None else f"-{unit.model[:16]}"
+    for key, settings in rows.items():
+        folder = unit.results.checkpoint(key + suffix)
+        runs = [Run(job, settings, seed, folder / f"run-{seed}", unit.home) for seed in job.seeds]
+        try:
+            for done, run in enumerate(runs):
+                progress.report(f"{job.cell.title}: training runs", done, len(runs))
+                if not run.scores.exists():
+                    execute(run)
+            progress.report(f"{job.cell.title}: training runs", len(runs), len(runs))
+        except PmpoOfflineError as error:
+            failure = failure or error
+            continue
+        yield key, pl.concat([read_sealed(run.scores) for run in runs])
+        unit.results.discard_checkpoint(key)
+    if failure is not None:
+        raise failure
 
 
 def execute(run: Run) -> None:

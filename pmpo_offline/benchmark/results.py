@@ -2,6 +2,7 @@
 
 ```
 <output>/raw/<key>.parquet     one row of the table, a record an evaluation episode; whole or absent
+<output>/failed/<key>.json     the error of a row that could not be trained or evaluated; removed once it has scores
 <output>/checkpoints/<key>…    a cell in training; removed once its scores are written
 <output>/references/           reference policies that cells share
 <output>/answers/<key>.parquet what language models answered to the first held-out prompts, beside stored answers
@@ -29,7 +30,9 @@ import contextlib
 import io
 import json
 import math
+import platform
 import shutil
+import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -45,8 +48,8 @@ from pmpo_offline.data.opening import open_parquet
 from pmpo_offline.evaluation.rollouts import normalized
 from pmpo_offline.evaluation.statistics import Estimate, estimate, holm, probability_of_improvement
 from pmpo_offline.objectives.stability import Regime, regime
-from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
-from pmpo_offline.runtime.files import atomic_file, from_json
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, reason_of
+from pmpo_offline.runtime.files import atomic_file, claim, from_json, read_json, write_json
 from pmpo_offline.runtime.machine import hardware
 from pmpo_offline.training.config import has_diverged
 
@@ -116,6 +119,19 @@ _SEAL = "sha256"
 """Metadata of a file of raw scores: a hash of all its columns. Older files have none."""
 
 
+@dataclass(frozen=True)
+class Failure:
+    """Why a row of the table has no scores."""
+
+    title: str
+    error: str
+    is_request: bool
+    """Whether it was a `UserError`: what was asked for is impossible."""
+
+    def __str__(self) -> str:
+        return f"{self.title}: {self.error}"
+
+
 class Results:
     """The raw scores in an output directory."""
 
@@ -140,6 +156,49 @@ class Results:
             with atomic_file(self.answers_path(key)) as scratch:
                 scores.select(ANSWERS).filter(pl.col("learned").is_not_null()).write_parquet(scratch)
         write_scores(self.path(key), scores.with_columns(key=pl.lit(key)), {} if model is None else {_MODEL: model})
+        self.discard_failure(key)
+
+    def fail(self, key: str, title: str, error: Exception) -> None:
+        """Record that a row could not be trained or evaluated; whole or absent."""
+        ours = isinstance(error, PmpoOfflineError)
+        content = {
+            "title": title,
+            "error": str(error) if ours else f"{type(error).__name__}: {reason_of(error)}",
+            "request": isinstance(error, UserError),
+            "traceback": None if ours else traceback.format_exception(error),
+            "host": platform.node(),
+        }
+        write_json(self._failed(key), content)
+
+    def failure(self, key: str) -> Failure | None:
+        """Return why a row has no scores; None if it has, or was not run yet."""
+        path = self._failed(key)
+        if self.path(key).exists() or not path.exists():
+            return None
+        content = read_json(path)
+        return Failure(content["title"], content["error"], content["request"])
+
+    def failures(self) -> list[Failure]:
+        """Return all recorded failures of rows without scores."""
+        found = [self.failure(path.stem) for path in sorted((self.output / "failed").glob("*.json"))]
+        return [failure for failure in found if failure is not None]
+
+    def discard_failure(self, key: str) -> None:
+        """Forget a failure: the row is to be run again, or has scores."""
+        self._failed(key).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # other failures may still be there
+            self._failed(key).parent.rmdir()
+
+    def _failed(self, key: str) -> Path:
+        return self.output / "failed" / f"{key}.json"
+
+    def is_settled(self, key: str) -> bool:
+        """Return whether a row has scores or has failed."""
+        return self.path(key).exists() or self._failed(key).exists()
+
+    def files(self, key: str) -> list[Path]:
+        """Return the files that hold what is known of a row, those that exist."""
+        return [path for path in (self.path(key), self.answers_path(key), self._failed(key)) if path.exists()]
 
     def answers_path(self, key: str) -> Path:
         """Return the file of the answers of a key's language models; controls have none."""
@@ -179,6 +238,14 @@ class Results:
         path = self.output / "checkpoints" / key
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
+
+    @contextlib.contextmanager
+    def claim(self, name: str, *, wait: bool) -> Iterator[bool]:
+        """Hold the right to train some rows, as `files.claim`: several benchmarks may write into one folder."""
+        with claim(self.checkpoint(name), wait=wait) as held:
+            yield held
+        with contextlib.suppress(OSError):  # others may be at work
+            (self.output / "checkpoints").rmdir()
 
     def discard_checkpoint(self, key: str) -> None:
         """Remove everything that a cell kept: it is finished, or to be started again."""

@@ -18,8 +18,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pmpo_offline.benchmark.executors import execute
+from pmpo_offline.benchmark.plan import Plan
 from pmpo_offline.benchmark.results import Results, Row, table
-from pmpo_offline.benchmark.runner import EXECUTORS, Plan
 from pmpo_offline.benchmark.suite import Cell, expand
 from pmpo_offline.build import build_dataset
 from pmpo_offline.data import LabelRule
@@ -117,7 +118,7 @@ def tune(
         for named in [varied(cell.algorithm, setting, f"{cell.algorithm.name}{TRIAL}{number}")]
     ]
     results = Results(folder)
-    keys, failures = EXECUTORS[executor](Plan(here, cells, results, workers=workers, home=home)).run()
+    keys, failures = execute(Plan(here, cells, results, workers=workers, home=home), executor)
     by_family = {drawn[recipe]: family for recipe, family in families.items()}
     found = _scored(table(results.read(keys)), by_family, arms, rule)
     for each in found:

@@ -23,7 +23,10 @@ _SETTINGS = typer.Option(
     "--set", metavar="ALGO.SETTING=VALUES", help="Values to try, e.g. pmpo.beta=0.5,1,2; repeatable."
 )
 _FRESH = typer.Option("--fresh/--resume", help="Run everything again, or only what is missing.")
-_WORKERS = "Threads of the simulator and of torch; worker processes for collecting data and training language models."
+_SHARD = typer.Option(metavar="I/N", help="Run the I-th of N parts of the suite.", show_default=False)
+_EXECUTOR = typer.Option(help="Where cells run: local, ray, submitit, or a package's own.", metavar="NAME")
+_RETRY = typer.Option("--retry-failed", help="Run again what failed; its errors are in failed/ of the results.")
+_WORKERS = "Processes at once (tasks, jobs), with a thread each."
 
 
 def bench(
@@ -41,9 +44,9 @@ def bench(
     settings: Annotated[list[str] | None, _SETTINGS] = None,
     output: Annotated[Path | None, _option(help="Directory of results.", show_default="results/SUITE")] = None,
     fresh: Annotated[bool, _FRESH] = False,
-    executor: Annotated[
-        str, _option(help="What runs the cells of the suite.", show_default=True, metavar="NAME")
-    ] = "local",
+    retry_failed: Annotated[bool, _RETRY] = False,
+    shard: Annotated[str | None, _SHARD] = None,
+    executor: Annotated[str, _EXECUTOR] = "local",
     workers: Annotated[int | None, _option(help=_WORKERS, show_default="one per core", min=1)] = None,
     home: Home = None,
     json: Json = False,
@@ -58,11 +61,19 @@ def bench(
         "settings": _sweep(settings or []),
     }
     request |= {"seeds": seeds, "episodes": episodes, "updates": updates, "output": output, "fresh": fresh}
+    request |= {"retry_failed": retry_failed, "shard": None if shard is None else _shard(shard)}
     with working():
         from pmpo_offline import benchmark
 
         done = benchmark.bench(suite, executor=executor, workers=workers, home=home, **request)
     show_benchmark(done, json)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    number, slash, count = text.partition("/")
+    if not (slash and number.isdecimal() and count.isdecimal()):
+        raise UserError(f"--shard {text}: write I/N, as in 2/4")
+    return int(number), int(count)
 
 
 def show_benchmark(done: Benchmark, as_json: bool, text: str | None = None) -> None:
@@ -73,6 +84,8 @@ def show_benchmark(done: Benchmark, as_json: bool, text: str | None = None) -> N
     for failure in done.failures:
         print(f"error: {failure}", file=sys.stderr)
     if done.failures:
+        if done.has_recorded_failures:
+            print("What failed is not run again, except by bench --retry-failed.", file=sys.stderr)
         raise typer.Exit(1)
 
 
@@ -91,9 +104,7 @@ def _print(done: Benchmark) -> None:
 def tune(
     suite: Annotated[str, typer.Argument(metavar="SUITE", help="Name of a suite, or its .toml.")],
     output: Annotated[Path | None, _option(help="Directory of results.", show_default="results/tune-SUITE")] = None,
-    executor: Annotated[
-        str, _option(help="What runs the cells of the suite.", show_default=True, metavar="NAME")
-    ] = "local",
+    executor: Annotated[str, _EXECUTOR] = "local",
     workers: Annotated[int | None, _option(help=_WORKERS, show_default="one per core", min=1)] = None,
     home: Home = None,
     json: Json = False,

@@ -29,7 +29,7 @@ REGISTRIES = {
     "readers": "pmpo_offline.data.exchange.readers:READERS",
     "forms": "pmpo_offline.data.exchange.forms:FORMS",
     "writers": "pmpo_offline.data.exchange.writers:WRITERS",
-    "executors": "pmpo_offline.benchmark.runner:EXECUTORS",
+    "executors": "pmpo_offline.benchmark.executors:EXECUTORS",
     "report sections": "pmpo_offline.benchmark.report:SECTIONS",
 }
 """What other packages may add to, beside datasets and algorithms."""

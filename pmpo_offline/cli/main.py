@@ -68,6 +68,9 @@ def main() -> NoReturn:
     """Run the command line and exit."""
     # Nothing here renders, and looking for a display takes a process, which Ctrl-C ends with a traceback of its own.
     os.environ.setdefault("MUJOCO_GL", "disable")
+    # Threads of torch sleep while they wait for each other: on a machine that others use too, two spinning ones took 3
+    # times the processor time and 5 to 8 times as long. Read when torch is imported, by child processes too.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     sys.exit(run(sys.argv[1:]))
 
 

@@ -14,6 +14,7 @@ import fcntl
 import json
 import math
 import os
+import platform
 import shutil
 import stat
 import zlib
@@ -98,7 +99,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Another ending than the file's, because `glob("*.parquet")` finds hidden files.
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    scratch = path.with_name(f".{path.name}.{_writer()}.tmp")
     try:
         mode = _mode_of_new_files(path.parent)
         yield scratch
@@ -111,12 +112,17 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 def _mode_of_new_files(folder: Path) -> int:
     """Return the permissions that the umask gives a new file: some libraries write files that only we may read."""
-    probe = folder / f".mode.{os.getpid()}.tmp"
+    probe = folder / f".mode.{_writer()}.tmp"
     probe.touch()
     try:
         return stat.S_IMODE(probe.stat().st_mode)
     finally:
         probe.unlink()
+
+
+def _writer() -> str:
+    """Return a name of this process among those of all machines that share the folder."""
+    return f"{platform.node()}-{os.getpid()}"
 
 
 def finite(value: Any) -> Any:
@@ -269,6 +275,36 @@ def file_lock(folder: Path, *, wait: bool = True) -> Iterator[None]:
         except OSError:
             pass  # some network file systems have no locks; renames keep even unlocked writers whole
         yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def claim(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold the right to make `path`, which other processes may want to make too; yield whether it is held.
+
+    If another process holds it, wait for that to end, or yield False without `wait`. Then look again whether `path` is
+    there. A hidden folder beside it is locked, and removed at the end; the kernel releases what a killed process held.
+    """
+    lock = path.with_name(f".{path.name}.claim")
+    handle = None
+    while handle is None:
+        with suppress(FileNotFoundError):  # its holder may remove it between these two calls
+            lock.mkdir(parents=True, exist_ok=True)
+            handle = os.open(lock, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        except OSError:  # as in `file_lock`
+            pass
+        try:
+            yield True
+        finally:
+            with suppress(OSError):
+                lock.rmdir()
     finally:
         os.close(handle)
 

@@ -15,7 +15,8 @@ import pytest
 from helpers.labelled import saved
 
 from pmpo_offline import data
-from pmpo_offline.benchmark import EXECUTORS, Local, Plan, bench, report_on
+from pmpo_offline.benchmark import EXECUTORS, Local, bench, report_on
+from pmpo_offline.benchmark.plan import open_condition
 from pmpo_offline.benchmark.results import Results
 from pmpo_offline.benchmark.suite import Condition, Job, expand
 from pmpo_offline.cli.main import run
@@ -196,27 +197,26 @@ def test_a_share_reached_by_dropping_rows_is_a_section_of_its_own(tmp_path, suit
     assert "0.50 (rows)" in done.report.read_text()
 
 
-def test_labels_as_the_dataset_has_them_and_as_collected(tmp_path, suite, dataset):
+def test_labels_as_the_dataset_has_them_and_as_collected(tmp_path, dataset):
     whole = data.load_dataset(dataset)
     balanced = whole.relabelled(imbalance=0.5)
     tables = {"transitions": balanced.table, "episodes": balanced.episodes}
     path = tmp_path / "balanced"
     data.write(path, balanced.metadata, tables)
 
-    executor = Local(Plan(catalog.suite(suite), [], Results(tmp_path), workers=1))
     for share, expected in ((None, balanced), ("collected", whole)):
-        found = executor.open(Condition(str(path), share, None))
+        found = open_condition(Condition(str(path), share, None))
         assert found.episodes.equals(expected.episodes)
         assert found.metadata.imbalance.asked == expected.metadata.imbalance.asked
 
 
-def test_balance_that_a_recipe_declares_is_kept_or_undone(tmp_path, suite, recipe, stacking, stacking_home):
+def test_balance_that_a_recipe_declares_is_kept_or_undone(tmp_path, recipe, stacking, stacking_home):
     balanced = tmp_path / "balanced.toml"
     text = recipe.read_text().replace(stacking.metadata.id, "test/balanced-v0")
     balanced.write_text(f"imbalance = 0.5\n{text}")
-    executor = Local(Plan(catalog.suite(suite), [], Results(tmp_path), workers=1, home=stacking_home))
-    assert executor.open(Condition(str(balanced), None, None)).metadata.imbalance.asked == 0.5
-    found = executor.open(Condition(str(balanced), "collected", None))
+    found = open_condition(Condition(str(balanced), None, None), stacking_home, workers=1)
+    assert found.metadata.imbalance.asked == 0.5
+    found = open_condition(Condition(str(balanced), "collected", None), stacking_home, workers=1)
     assert found.metadata.imbalance.asked is None
     assert found.episodes.equals(stacking.episodes)
 
@@ -229,7 +229,7 @@ def test_a_cell_that_failed_is_reported_after_the_table(tmp_path, suite, dataset
         patched.setattr(sys, "stdout", out)
         patched.setattr(sys, "stderr", err)
         assert run([*arguments, "--workers", "1"]) == 1
-    *_, report, failure = log.read_text().splitlines()
+    *_, report, failure, _ = log.read_text().splitlines()
     assert report.startswith("report: ")
     assert failure.startswith(f"error: bc-accepted, {dataset} at 0: the labels leave this algorithm nothing to learn")
 
@@ -245,17 +245,15 @@ def test_a_suite_sets_the_trainer_s_hyperparameters(suite, dataset):
 
 
 def test_cells_run_by_the_executor_that_is_named(tmp_path, suite, monkeypatch):
-    plans = []
+    ran = []
 
-    class Elsewhere:
-        def __init__(self, plan: Plan) -> None:
-            plans.append(plan)
-
-        def run(self) -> tuple[list[str], list[str]]:
-            return Local(plans[0]).run()
+    class Elsewhere(Local):
+        def run(self, units):
+            ran.extend(units)
+            return super().run(units)
 
     monkeypatch.setitem(EXECUTORS._loaded, "elsewhere", Elsewhere)
-    assert len(bench(suite, output=tmp_path / "out", workers=1, executor="elsewhere").rows) == len(plans[0].cells) == 3
+    assert len(bench(suite, output=tmp_path / "out", workers=1, executor="elsewhere").rows) == len(ran) == 3
     with pytest.raises(UserError, match="unknown executor 'locale': did you mean local"):
         bench(suite, output=tmp_path / "out", executor="locale")
 

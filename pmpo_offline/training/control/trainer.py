@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,6 +23,7 @@ from pmpo_offline.objectives import Objective
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
+from pmpo_offline.runtime.files import claim
 from pmpo_offline.runtime.notebook import html_table
 from pmpo_offline.training import config
 from pmpo_offline.training.checkpoint import Checkpoint, allocate_moments, training_identity
@@ -233,7 +235,8 @@ def train_stack(
     reference = None
     if stack.clone:
         path = references / f"clone-{stack.clone.identity[:16]}.safetensors" if references else None
-        with progress.stage(lambda _: "clone the behaviour"):
+        # Other processes that need the same clone wait for it and read it.
+        with progress.stage(lambda _: "clone the behaviour"), claim(path) if path else nullcontext():
             clones, metrics = _fit_fresh(stack.clone, path or (checkpoint if stack.is_clone else None), place)
         for run, bad in enumerate(_diverged(clones, metrics)):
             if bad:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 
-from pmpo_offline.benchmark import Local, Plan
+from pmpo_offline.benchmark import Local, Outcome, Unit
 
 
 class Reversed(Local):
     """Runs the last cell first."""
 
-    def __init__(self, plan: Plan) -> None:
-        super().__init__(replace(plan, cells=plan.cells[::-1]))
+    def run(self, units: Sequence[Unit]) -> Iterator[Outcome]:
+        """Run the units, as `Executor.run`."""
+        return super().run(units[::-1])

@@ -1,0 +1,11 @@
+"""Where the units of a benchmark run: processes of this machine, a Ray cluster, Slurm.
+
+An executor starts processes that call `work.run`; what was run, it does not say: the store of results says it.
+"""
+
+from __future__ import annotations
+
+from .executor import EXECUTORS, Executor, Outcome, execute
+from .local import Local
+
+__all__ = ["EXECUTORS", "Executor", "Local", "Outcome", "execute"]

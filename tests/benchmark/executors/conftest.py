@@ -1,0 +1,47 @@
+"""A small bandit suite: ten cells of a second, on a dataset of 400 actions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pmpo_offline.benchmark import Benchmark, bench
+from pmpo_offline.build import build_dataset
+
+SUITE = """
+title = "Small bandits"
+datasets = ["{dataset}"]
+imbalance = [0.2, 0.5]
+algorithms = ["bc", "accept", "pmpo"]
+reference = "bc"
+filtered = ["bc-accepted"]
+shuffled = ["pmpo"]
+seeds = 2
+episodes = 10
+updates = 30
+"""
+
+
+@dataclass(frozen=True)
+class Small:
+    """The suite's file, the home of its dataset, and its table when run in this process alone."""
+
+    path: Path
+    home: Path
+    whole: Benchmark
+
+    def bench(self, output: Path, **options: Any) -> Benchmark:
+        return bench(str(self.path), output=output, home=self.home, **options)
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
+    folder = tmp_path_factory.mktemp("small")
+    home = folder / "home"
+    built = build_dataset("bandit/sphere-v0", episodes=400, home=home, workers=1)
+    path = folder / "small-bandits.toml"
+    path.write_text(SUITE.format(dataset=built.metadata.id))
+    return Small(path, home, bench(str(path), output=folder / "whole", home=home, workers=1))

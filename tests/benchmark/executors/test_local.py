@@ -1,0 +1,158 @@
+"""Processes side by side, failures, two benchmarks in one folder, shards."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from pmpo_offline.benchmark import report_on, work
+from pmpo_offline.benchmark.results import Results
+from pmpo_offline.benchmark.runner import part
+from pmpo_offline.cli.main import run
+from pmpo_offline.declarations import catalog
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
+
+CELLS = 10
+
+
+def children(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for path in tasks for child in path.read_text().split()]
+
+
+def test_a_killed_process_loses_nothing_and_two_give_the_table_of_one(tmp_path: Path, small) -> None:
+    output, before = tmp_path / "out", set(children(os.getpid()))
+    killed: list[int] = []
+
+    def kill_one() -> None:
+        while not list(output.glob("raw/*.parquet")):
+            time.sleep(0.02)
+        # The youngest child is a worker; multiprocessing's resource tracker is older than all of them.
+        killed.append(max(set(children(os.getpid())) - before))
+        os.kill(killed[0], signal.SIGKILL)
+
+    thread = threading.Thread(target=kill_one, daemon=True)
+    thread.start()
+    done = small.bench(output, workers=2)
+    thread.join()
+    assert killed
+    assert not done.failures
+    assert done.rows == small.whole.rows
+    assert {path.name for path in output.iterdir()} >= {"raw", "references"}
+    assert not (output / "checkpoints").exists()
+    assert not list(output.rglob("*.tmp"))
+    assert not list(output.rglob("*.claim"))
+
+
+def test_what_fails_is_recorded_and_run_again_when_asked(
+    tmp_path: Path, small, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    learn, tried = work.learn_control, []
+
+    def fails(job, unit, rows):
+        tried.append(job.cell.title)
+        if job.cell.algorithm.name == "pmpo" and not job.cell.shuffled:
+            raise MemoryError("no room for\nthe gradients")
+        return learn(job, unit, rows)
+
+    command = ["bench", str(small.path), "--output", str(tmp_path), "--home", str(small.home), "--workers", "1"]
+    monkeypatch.setattr(work, "learn_control", fails)
+    assert run(command) == 1
+    assert len(tried) == CELLS
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 2
+    assert all(line.startswith("error: pmpo, ") for line in lines)
+    assert all(line.endswith(": MemoryError: no room for the gradients") for line in lines)
+    recorded = [json.loads(path.read_text()) for path in (tmp_path / "failed").iterdir()]
+    assert len(recorded) == 2
+    assert all("raise MemoryError" in "".join(each["traceback"]) for each in recorded)
+
+    monkeypatch.undo()
+    again = small.bench(tmp_path, workers=1)
+    assert len(again.failures) == len(report_on(tmp_path).failures) == 2, "not run again, and not forgotten"
+    assert len(again.rows) == CELLS - 2
+    retried = small.bench(tmp_path, workers=1, retry_failed=True)
+    assert not retried.failures
+    assert retried.rows == small.whole.rows
+    assert not (tmp_path / "failed").exists()
+
+
+def test_a_benchmark_without_any_score_raises_what_was_recorded(
+    tmp_path: Path, small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(job, unit, rows):
+        raise UserError("not like this")
+
+    monkeypatch.setattr(work, "learn_control", fails)
+    with pytest.raises(UserError, match="not like this"):
+        small.bench(tmp_path, workers=1)
+    monkeypatch.undo()
+    with pytest.raises(UserError, match="not like this"):
+        small.bench(tmp_path, workers=1)
+
+
+def test_two_benchmarks_share_one_folder_and_the_work(tmp_path: Path, small, monkeypatch: pytest.MonkeyPatch) -> None:
+    learn, ran = work.learn_control, []
+
+    def counted(job, unit, rows):
+        ran.append(job.cell.title)
+        return learn(job, unit, rows)
+
+    monkeypatch.setattr(work, "learn_control", counted)
+    done = []
+    threads = [threading.Thread(target=lambda: done.append(small.bench(tmp_path, workers=1))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(ran) == len(set(ran)) == CELLS, "each cell once"
+    assert [each.rows for each in done] == [small.whole.rows] * 2
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_shards_of_several_machines_merge_into_the_table(tmp_path: Path, small) -> None:
+    merged = tmp_path / "merged"
+    for number in (1, 2, 3):
+        output = tmp_path / f"shard-{number}"
+        command = ["bench", str(small.path), "--shard", f"{number}/3", "--output", str(output), "--workers", "1"]
+        assert run([*command, "--home", str(small.home)]) == 0
+        shutil.copytree(output, merged, dirs_exist_ok=True)
+    assert len(list((tmp_path / "shard-1" / "raw").iterdir())) < CELLS
+    assert report_on(merged).rows == small.whole.rows
+    assert report_on(merged).title == "Small bandits"
+    assert Results(merged).commands() == Results(small.whole.output).commands()
+
+
+def test_shards_are_disjoint_and_complete() -> None:
+    cells = list(range(10))
+    for count in range(1, 11):
+        assert [cell for number in range(count) for cell in part(cells, number + 1, count)] == cells
+    for wrong in ((0, 2), (3, 2), (1, 11)):
+        with pytest.raises(UserError, match="shard"):
+            part(cells, *wrong)
+
+
+def test_another_dataset_of_the_same_name_is_refused(tmp_path: Path, small) -> None:
+    """What a node finds in its folder is compared with what the benchmark was planned on."""
+    from dataclasses import replace
+
+    from pmpo_offline.benchmark import Plan
+    from pmpo_offline.benchmark.plan import prepare
+    from pmpo_offline.benchmark.suite import expand
+
+    suite = catalog.suite(str(small.path))
+    cells = expand(suite, dict.fromkeys(suite.datasets, "bandit"))[:1]
+    (unit,) = prepare(Plan(suite, cells, Results(tmp_path), home=small.home)).units
+    work.run([replace(unit, dataset_sha="0" * 64)])
+    (failure,) = Results(tmp_path).failures()
+    assert "is another dataset on this machine" in str(failure)
+    assert failure.is_request
+    with pytest.raises(PmpoOfflineError):
+        raise PmpoOfflineError(failure.error)
