@@ -39,7 +39,7 @@ class RayTasks:
         with _cluster(self.workers):
             resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
             has_gpu = resources.get("GPU", 0) >= 1
-            task = ray.remote(run_bundle).options(num_cpus=1, max_retries=RETRIES)
+            task = ray.remote(num_cpus=1, max_retries=RETRIES)(run_bundle)
             pending: dict[Any, list[Unit]] = {}
             for bundle in bundles(units, max(1, int(resources.get("CPU", 1)))):
                 gpus = 1 if has_gpu and bundle[0].is_language else 0
