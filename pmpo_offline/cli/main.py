@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from pmpo_offline import __version__
-from pmpo_offline.cli import bench, datasets, evaluate, plain, report, train, verbs
+from pmpo_offline.cli import bench, datasets, evaluate, hub, plain, report, train, verbs
 from pmpo_offline.runtime.errors import PmpoOfflineError
 from pmpo_offline.runtime.files import refusal
 
@@ -44,6 +44,8 @@ app.command("combine")(verbs.combine)
 app.command("relabel")(verbs.relabel)
 app.command("rename")(verbs.rename)
 app.command("delete")(verbs.delete)
+app.command("push")(hub.push)
+app.command("pull")(hub.pull)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("train-behavior")(train.train_behavior)

@@ -316,7 +316,10 @@ def card(
 
 def _front_matter(metadata: Metadata, data_files: Mapping[str, str]) -> list[str]:
     quote = json.dumps  # a JSON string is a YAML string
-    lines = ["---", f"license: {quote(metadata.licence.lower())}", f"pretty_name: {quote(metadata.id)}"]
+    licence = [f"license: {quote(metadata.licence.lower())}"]
+    if " " in metadata.licence:  # several, for which the hub has no identifier
+        licence = ["license: other", f"license_name: {quote(metadata.licence)}"]
+    lines = ["---", *licence, f"pretty_name: {quote(metadata.id)}"]
     lines += ["tags:", "- pmpo-offline", "- accept-reject-feedback", "- offline-reinforcement-learning"]
     if data_files:
         lines.append("configs:")
