@@ -191,7 +191,7 @@ def algorithm(name: str, family: str = "control") -> AlgorithmDeclaration:
             f"algorithm {name} is declared for {', '.join(elsewhere)} and not for {family}: leave it out there, or "
             f"take one of {', '.join(sorted(files))}"
         )
-    return _find("algorithm", name, files, AlgorithmDeclaration)
+    return _find("algorithm", name, files, AlgorithmDeclaration, family)
 
 
 def families() -> list[str]:
@@ -310,22 +310,23 @@ def _by_name(kind: str, found: list[tuple[str, Path]]) -> dict[str, Path]:
     return files
 
 
-def _find(kind: str, name: str, files: dict[str, Path], model: type[D]) -> D:
+def _find(kind: str, name: str, files: dict[str, Path], model: type[D], family: str | None = None) -> D:
     if name in files:
         return _read(files[name], model)
     if name.endswith(".toml"):
         if not Path(name).is_file():
             raise UserError(f"{kind} {name}: there is no such file")
-        return _read(Path(name), model)
+        return _read(Path(name), model, family)
     raise unknown(kind, name, files)
 
 
-def _read(path: Path, model: type[D]) -> D:
+def _read(path: Path, model: type[D], family: str | None = None) -> D:
+    """Read a declaration; an algorithm's family is that of its folder, of a user's own file the one asked for."""
     content = _toml(path)
     # A name repeated inside the file could contradict the file's own, so it is not a key there.
     implied = {"name": path.stem} if "name" in model.model_fields else {}
     if model is AlgorithmDeclaration:
-        implied["family"] = path.parent.name
+        implied["family"] = family or path.parent.name
     if repeated := sorted(implied.keys() & content.keys()):
         raise UserError(f"{path}: {repeated[0]}: comes from the file's place and cannot be set; remove it")
     return validated(model, {**content, **implied}, str(path))

@@ -29,10 +29,16 @@ class EvaluationOptions:
     judge_questions: Path | None = _option(  # noqa: RUF009
         "File of questions to the judge.", "the shipped ones", metavar="TOML"
     )
+    environment: str | None = _option(
+        "Control: a registered Gymnasium environment to play in, of whatever task the run is; module:Name-v0 imports the "
+        "module first.",
+        "the task's simulator",
+        metavar="NAME",
+    )
     workers: int | None = _option("Control: threads of the simulator.", "one per core", min=1)
 
     def without_effect(self, kind: str) -> list[str]:
         """Return the options that are given and do nothing for a run of this kind, as the command spells them."""
-        idle = ["episodes", "workers"] if kind == "responses" else ["samples", "prompts", "seed"]
+        idle = ["episodes", "environment", "workers"] if kind == "responses" else ["samples", "prompts", "seed"]
         idle += [] if self.judge else ["judge_model", "judge_questions"]
         return [f"--{name.replace('_', '-')}" for name in idle if getattr(self, name) is not None]

@@ -46,8 +46,8 @@ def check_scorable(dataset: Metadata) -> None:
     if dataset.kind != "responses":
         if dataset.task not in tasks.TASKS:
             raise UserError(
-                f"{dataset.id}: nothing here simulates its task {dataset.task}, and no policy can be scored: train on "
-                "it only"
+                f"{dataset.id}: nothing here simulates its task {dataset.task}, and no policy can be scored without "
+                "one: evaluate takes an --environment of Gymnasium"
             )
         return
     from pmpo_offline.tasks import language

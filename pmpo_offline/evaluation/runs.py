@@ -114,11 +114,12 @@ def _control(directory: Path, record: dict[str, Any], dataset: Dataset, options:
     from pmpo_offline.evaluation.rollouts import check_scorable, evaluate, normalized
     from pmpo_offline.policies import MixturePolicy
 
-    references = dataset.metadata.references
-    check_scorable(dataset.metadata)
+    references = None if options.environment else dataset.metadata.references
+    if options.environment is None:
+        check_scorable(dataset.metadata)
     policy = MixturePolicy.load(directory / record["policy"])
     episodes = options.episodes or 100
-    scores = evaluate(policy, record["task"], episodes=episodes, workers=options.workers)
+    scores = evaluate(policy, options.environment or record["task"], episodes=episodes, workers=options.workers)
     returns, success, length = (scores[column].to_numpy() for column in ("return", "success", "length"))
     if lost := int((~np.isfinite(returns)).sum()):
         raise PmpoOfflineError(f"{directory}: {lost} of {episodes} returns are not numbers: the policy is of no use")

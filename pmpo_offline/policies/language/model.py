@@ -169,17 +169,28 @@ def add_adapter(model: PreTrainedModel, config: Any) -> PeftModel:
         return get_peft_model(model, config)
 
 
-def save_adapter(model: PeftModel, directory: Path) -> None:
+def save_adapter(model: PeftModel, directory: Path, base: str | None = None, card: str | None = None) -> None:
     """Write an adapter as peft does, in safetensors, whole or not at all; it may replace another adapter.
+
+    Args:
+        model: with the adapter.
+        directory: to write.
+        base: what others call the model that it belongs to, in place of its path here.
+        card: its README.md, in place of peft's template.
 
     Raises:
         UserError: the directory holds something else.
         PmpoOfflineError: the disk refuses.
     """
     try:
+        if base is not None:
+            for config in model.peft_config.values():
+                config.base_model_name_or_path = base
         with atomic_directory(directory, ADAPTER[0], "adapter", overwrite=True) as partial, quiet():
             # Not the embeddings: nothing here changes them, and peft would ask the hub whether they were.
             model.save_pretrained(str(partial), safe_serialization=True, save_embedding_layers=False)
+            if card is not None:
+                (partial / "README.md").write_text(card, encoding="utf-8")
     except (OSError, SafetensorError) as error:
         raise PmpoOfflineError(f"cannot write {directory}: {getattr(error, 'strerror', None) or error}") from None
 

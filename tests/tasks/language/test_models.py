@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from typing import Any
 
 import pytest
@@ -74,3 +75,23 @@ def test_smollm2_is_converted_once_and_says_exactly_what_transformers_reads(tmp_
     turn = [{"role": "user", "content": "Say something."}]
     rendered = opened.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
     assert rendered == render("Say something."), "the instructions are written as the model's own template does"
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "expected"),
+    [
+        ("tiny", {}, ("tiny", False)),
+        ("smollm2-135m-instruct", {}, ("HuggingFaceTB/SmolLM2-135M-Instruct", True)),
+        ("here/mine", {"_name_or_path": "/home/me/checkpoints/last"}, ("mine", False)),
+        ("here/mine", {"_name_or_path": "Qwen/Qwen3-0.6B"}, ("Qwen/Qwen3-0.6B", True)),
+        ("hub/models--Qwen--Qwen3-0.6B/snapshots/0af1", {}, ("Qwen/Qwen3-0.6B", True)),
+        ("Qwen/Qwen3-0.6B", {}, ("Qwen/Qwen3-0.6B", True)),
+    ],
+)
+def test_a_model_is_called_as_others_know_it(tmp_path, monkeypatch, name, config, expected):
+    monkeypatch.chdir(tmp_path)
+    directory = tmp_path / name
+    if name.startswith(("here", "hub")):
+        directory.mkdir(parents=True)
+        (directory / "config.json").write_text(json.dumps(config))
+    assert models.published_name(name, directory) == expected
