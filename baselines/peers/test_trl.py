@@ -1,4 +1,4 @@
-"""DPO, IPO, NCA, BCO and KTO against TRL's own trainers: loss and gradient on the same random inputs.
+"""Our losses of pairs and of labels against TRL's own trainers: loss and gradient on the same random inputs.
 
 TRL keeps its losses inside `compute_loss`, so that method of a real trainer is what runs here, on batches of its own
 collator. It is given two kinds of networks: a random Llama, whose log-probabilities we compute on our own from its
@@ -22,7 +22,7 @@ from baselines.peers.language import WORDS, arguments, llama, texts, tokenizer
 from pmpo_offline import objectives
 
 ROWS = 16
-LOSSES = ("sigmoid", "ipo", "nca_pair", "bco_pair")
+LOSSES = ("sigmoid", "ipo", "nca_pair", "bco_pair", "apo_down", "sppo_hard", "aot_unpaired")
 """TRL's names of its losses of pairs."""
 NETWORKS = [("llama", 0.5), ("bigram", 0.1), ("bigram", 3.0), ("bigram", 30.0)]
 """Each with the spread of its logits: log ratios of sequences up to 1, tens and hundreds of nats."""
@@ -40,8 +40,15 @@ def of_pairs(loss: str, logp: Tensor, ref: Tensor, lengths: Tensor, beta: float)
         return objectives.ipo_length_normalized(*pairs, length_chosen=chosen, length_rejected=rejected, beta=beta)[0]
     if loss == "nca_pair":
         return objectives.nca(*pairs, beta=beta)[0]
+    if loss == "apo_down":
+        return objectives.apo_down(*pairs, beta=beta)[0]
+    # What is left compares no pair with itself: the chosen are accepts, the rejected are rejects.
     label = torch.ones_like(logp)
     label[len(label) // 2 :] = -1
+    if loss == "sppo_hard":
+        return objectives.sppo_unpaired(logp, ref, label, beta=beta)[0]
+    if loss == "aot_unpaired":
+        return objectives.aot_unpaired(logp, ref, label, beta=beta)[0]
     # TRL's loss of pairs knows no reward shift.
     return objectives.bco(logp, ref, label, beta=beta, shift=torch.zeros((), dtype=logp.dtype))[0]
 
@@ -131,6 +138,27 @@ def test_kto(
         undesirable_weight=weights[1],
     )
     agree(f"KTOTrainer, {network}", with_gradient(ours, policy), with_gradient(theirs, policy))
+
+
+@pytest.mark.parametrize(("network", "spread"), NETWORKS)
+@pytest.mark.parametrize("weights", [(1.0, 1.0), (1.3, 0.4)])
+@pytest.mark.parametrize("beta", [0.05, 1.0])
+def test_apo_zero(
+    beta: float, weights: tuple[float, float], network: str, spread: float, kto_trainer: Any, agree: Any
+) -> None:
+    """Loss and gradient in the network's weights."""
+    of_classes = {"desirable_weight": weights[0], "undesirable_weight": weights[1]}
+    trainer = kto_trainer(loss_type="apo_zero_unpaired", beta=beta, **of_classes)
+    batch = first_batch(trainer)
+    policy = networks(trainer, network, spread)
+    theirs = trainer.compute_loss(policy, batch)
+
+    rows = (batch["input_ids"], batch["attention_mask"], batch["completion_mask"])
+    logp = sequence_logp(policy, *rows)
+    with torch.no_grad():
+        ref = sequence_logp(trainer.ref_model, *rows)
+    ours, _ = objectives.apo_zero_unpaired(logp, ref, torch.as_tensor(batch["label"]), beta=beta, **of_classes)
+    agree(f"KTOTrainer, apo_zero_unpaired, {network}", with_gradient(ours, policy), with_gradient(theirs, policy))
 
 
 def first_batch(trainer: DPOTrainer | KTOTrainer) -> Batch:

@@ -140,6 +140,7 @@ class _Shifted(RowBatch):
     """A minibatch whose shift for BCO is a running mean, as its authors and TRL have it, not that of this batch alone.
 
     With the shift of one batch accepts and rejects may run away together, and the shift with them.
+    The package's trainer averages over all earlier updates instead; the committed rows of BCO were made with this one.
     """
 
     _source: LabelledSampler

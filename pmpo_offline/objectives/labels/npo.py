@@ -30,7 +30,7 @@ def npo(
     """Lower the rejects relative to the reference, as DPO would if their chosen partners were left out.
 
     Zhang et al., *Negative preference optimization*, arXiv 2404.05868, its NPO loss; with `retain`, its loss on what is
-    to be retained, here the accepts::
+    to be retained, here the accepts (formulas from summaries and third-party code, not checked against the paper)::
 
         r(y) = log pi(y|x) - log pi_ref(y|x)
         loss = (2 / beta) E_reject[log(1 + exp(beta r))] - retain E_accept[log pi(y|x)]

@@ -17,7 +17,7 @@ def topr(
     """Clone the accepts, and lower the rejects by their truncated importance weight.
 
     Le Roux et al., *Tapered off-policy REINFORCE*, arXiv 2503.14286, its update for rewards of +1 and -1, averaged over
-    the labelled rows::
+    the labelled rows (formula from summaries and third-party code, not checked against the paper)::
 
         gradient = E_labelled[-1[y accepted] grad log pi(y|x) + 1[y rejected] min(pi / mu, 1) grad log pi(y|x)]
 
@@ -26,8 +26,8 @@ def topr(
 
         loss = E_labelled[-1[y accepted] log pi(y|x) + 1[y rejected] (exp(r) if r <= 0 else 1 + r)]
 
-    Of a reject it is at least 0 (their Proposition 3.2): as the policy leaves it the push fades with pi / mu, so that
-    neither a divergence nor a bound on it is needed.
+    Of a reject it is at least 0 (Proposition 3.2, by the same summaries): as the policy leaves it the push fades with
+    pi / mu, so that neither a divergence nor a bound on it is needed.
 
     Args:
         logp: `(*runs, B)`, log pi(y|x) in nats.
