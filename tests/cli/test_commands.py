@@ -238,7 +238,8 @@ def test_operating_system_errors_are_one_line(command, capsys):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/data/x")
 
     assert run(command(full)) == 1
-    assert capsys.readouterr().err == "error: No space left on device: /data/x\n"
+    told = "cannot write /data/x: No space left on device; free some space or run the same command elsewhere"
+    assert capsys.readouterr().err == f"error: {told}\n"
 
 
 def test_stdout_is_for_the_result_alone(command, capsys):

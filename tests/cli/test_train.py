@@ -106,7 +106,7 @@ def test_a_language_model_is_trained(
         (["--set", "beta"], "write SETTING=VALUE"),
         (["--set", "betta=1"], "unknown setting of pmpo 'betta': did you mean beta?"),
         (["--set", "bta=1"], "unknown setting of pmpo 'bta': did you mean beta, "),
-        (["--set", "learning_rat=1"], "unknown setting of pmpo 'learning_rat': did you mean learning_rate?"),
+        (["--set", "learning_rat=1"], "unknown setting of pmpo 'learning_rat': did you mean learning_rate"),
         (["--model", "tiny"], "no language model is trained"),
     ],
 )
