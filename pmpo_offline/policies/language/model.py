@@ -169,6 +169,22 @@ def add_adapter(model: PreTrainedModel, config: Any) -> PeftModel:
         return get_peft_model(model, config)
 
 
+def check_adapter(model: Any) -> None:
+    """Raise `UserError` for adapters that are not in the layers, or of which nothing is trained.
+
+    Supported are those of peft that change the layers: LoRA and its variants, IA3, LoHa, LoKr, OFT and others.
+    """
+    for config in getattr(model, "peft_config", {}).values():
+        if config.is_prompt_learning:
+            kind = getattr(config.peft_type, "value", config.peft_type)
+            raise UserError(
+                f"{kind} puts virtual tokens before a prompt, which is not supported: take an adapter of the layers "
+                "(LoRA, DoRA, IA3, LoHa, LoKr, OFT)"
+            )
+    if not any(weight.requires_grad for weight in model.parameters()):
+        raise UserError("no weight of the model is trained: load its adapter with is_trainable=True")
+
+
 def save_adapter(model: PeftModel, directory: Path, base: str | None = None, card: str | None = None) -> None:
     """Write an adapter as peft does, in safetensors, whole or not at all; it may replace another adapter.
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -93,6 +93,31 @@ def tokenize(
     if ends and tail[-1:] != [_end(tokenizer)]:
         tail = [*tail, _end(tokenizer)]
     return Tokens(head, tuple(tail[:longest]))
+
+
+def tokenize_jointly(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str, *, chat: bool) -> Tokens:
+    """Return the tokens of a row as TRL has them: the completion begins at the first token that is not the prompt's.
+
+    A token that spans both belongs to the completion, and the end of the prompt that it covers is left out.
+
+    Args:
+        tokenizer: any of transformers'.
+        prompt: a text, or what the chat template made of the messages.
+        completion: likewise.
+        chat: whether the template has written the special tokens. If not the tokenizer adds its own, and the
+            end-of-sequence token follows.
+    """
+    end = "" if chat or completion.endswith(tokenizer.eos_token) else tokenizer.eos_token
+    head: list[int] = tokenizer(prompt, add_special_tokens=not chat).input_ids
+    whole: list[int] = tokenizer(prompt + completion + end, add_special_tokens=not chat).input_ids
+    start = max(1, common_prefix(head, whole))  # the first token of all is predicted from nothing
+    return Tokens(tuple(whole[:start]), tuple(whole[start:]))
+
+
+def common_prefix(one: Sequence[Any], other: Sequence[Any]) -> int:
+    """Return how many elements two sequences begin with alike."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((place for place, (mine, theirs) in pairs if mine != theirs), min(len(one), len(other)))
 
 
 def prompt_tokens(tokenizer: PreTrainedTokenizerBase, prompt: str) -> tuple[int, ...]:

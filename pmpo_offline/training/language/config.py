@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -19,23 +18,12 @@ from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.objectives import OBJECTIVES
 from pmpo_offline.policies.language.tokens import Reduction
 from pmpo_offline.runtime.errors import UserError
-
-WITHOUT_EFFECT = {
-    "the reference is always evaluated before the training, and cached": (
-        "precompute_ref_log_probs",
-        "precompute_ref_batch_size",
-    ),
-    "rows are tokenized in this process": ("dataset_num_proc",),
-    "sample from the trained model with `pmpo-offline evaluate`": ("generate_during_eval",),
-    "a completion that is too long is cut at its end": ("truncation_mode",),
-    "padding is not read": ("padding_free", "padding_value", "pad_token", "pad_to_multiple_of", "label_pad_token_id"),
-}
-"""Fields of TRL's configurations by the reason why they change nothing; setting one is a warning."""
+from pmpo_offline.training.language.trl_fields import TRLFields
 
 
 @dataclass
-class ResponseConfig(TrainingArguments):  # type: ignore[misc]
-    """Any objective on responses. `per_device_train_batch_size` counts rows, pairs or groups of one prompt.
+class ResponseConfig(TRLFields):
+    """Any objective on responses. `per_device_train_batch_size` counts rows of the dataset, or groups of a prompt.
 
     Mixed precision, FSDP, DeepSpeed and 8-bit optimizers are the options of `TrainingArguments` and of `accelerate
     launch`. They take the same path through the code as what is tested, but need a GPU and were not run.
@@ -69,25 +57,8 @@ class ResponseConfig(TrainingArguments):  # type: ignore[misc]
 
     model_init_kwargs: dict[str, Any] | str | None = None
     """Options of `from_pretrained`, for a model that is given by its name."""
-    disable_dropout: bool = False
-    """Train without the dropout of the model and its adapter."""
-    # Fields of TRL's configurations that change nothing here (`WITHOUT_EFFECT`).
-    precompute_ref_log_probs: bool = False
-    precompute_ref_batch_size: int | None = None
-    dataset_num_proc: int | None = None
-    generate_during_eval: bool = False
-    truncation_mode: str = "keep_start"
-    padding_free: bool = False
-    padding_value: int | None = None
-    pad_token: str | None = None
-    pad_to_multiple_of: int | None = None
-    label_pad_token_id: int = -100
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for reason, names in WITHOUT_EFFECT.items():
-            if changed := [name for name in names if getattr(self, name) != getattr(ResponseConfig, name)]:
-                warnings.warn(f"{', '.join(changed)} has no effect: {reason}", stacklevel=3)
+    disable_dropout: bool = True
+    """Train without the dropout of the model and its adapter, as in TRL."""
 
     @property
     def algorithm(self) -> AlgorithmDeclaration:

@@ -202,7 +202,7 @@ def load_reference(
         device: where it is trained.
 
     Raises:
-        UserError: a cut below which the policy is trained, or at which it cannot be split; as `adapter_reference`.
+        UserError: a cut below which the policy is trained, or at which it cannot be split.
     """
     model = policy.model
     if ref_model is not None:
@@ -219,32 +219,38 @@ def load_reference(
                 f"layers from {cut} up (layers_to_transform), or set cut to 0"
             )
     _placed(model, device)
-    if hasattr(model, "peft_config"):
-        return adapter_reference(policy, folder, cut)
-    # Trained whole: a copy of it as it is now, which its digest describes.
-    return Reference(replace(policy, model=copy.deepcopy(model).eval().requires_grad_(False)), folder)
+    return own_reference(policy, folder, cut)
 
 
-def adapter_reference(policy: LanguageModel, folder: Path, cut: int) -> Reference:
-    """Return the reference of a policy that is an adapter: the same model without it.
+def own_reference(policy: LanguageModel, folder: Path, cut: int) -> Reference:
+    """Return the reference that is the policy itself as it is now.
 
-    Raises:
-        UserError: without the adapter it is not the model before training: the adapter was trained before, or weights
-            of the model itself are trained too.
+    Under a fresh LoRA adapter that is the model without it. Else it is a copy, which shares the weights that are not
+    trained: of an adapter that was trained before, of one of another kind, of a model that is trained whole.
     """
-    weights = list(policy.model.named_parameters())
-    own = [name for name, weight in weights if weight.requires_grad and "lora_" not in name]
-    if own:
-        raise UserError(
-            f"{len(own)} tensors beside the adapter are trained ({own[0]}), so that without the adapter the model is "
-            "no reference: give a ref_model, or leave out modules_to_save and embeddings"
-        )
-    if any(weight.abs().max() > 0 for name, weight in weights if "lora_B" in name):
-        raise UserError(
-            "the adapter has been trained before: give the model that the policy is to stay near as ref_model, or "
-            "merge the adapter (merge_and_unload) and let peft_config put a fresh one on"
-        )
-    return Reference(policy, folder, cut, policy.model.disable_adapter)
+    model = policy.model
+    if not hasattr(model, "peft_config"):
+        return Reference(replace(policy, model=_frozen_copy(model)), folder, cut)
+    if _is_fresh_lora(model):
+        return Reference(policy, folder, cut, model.disable_adapter)
+    frozen = _frozen_copy(model)
+    return Reference(replace(policy, model=frozen, digest=weights_hash(frozen, adapters=True)), folder, cut)
+
+
+def _is_fresh_lora(model: torch.nn.Module) -> bool:
+    """Return whether all that is trained are LoRA's factors, and one of each two is zero."""
+    factors = ("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B")
+    weights = list(model.named_parameters())
+    only_factors = all(any(f".{factor}." in name for factor in factors) for name, w in weights if w.requires_grad)
+    zero = [weight for name, weight in weights if ".lora_B." in name or ".lora_embedding_A." in name]
+    return only_factors and not any(weight.any() for weight in zero)
+
+
+def _frozen_copy(model: Any) -> Any:
+    """Return a copy of a model as it is now, which shares the weights that are not trained."""
+    tensors = (*model.parameters(), *model.buffers())
+    shared = {id(tensor): tensor for tensor in tensors if not tensor.requires_grad}
+    return copy.deepcopy(model, shared).eval().requires_grad_(False)
 
 
 def _placed(model: Any, device: torch.device) -> Any:

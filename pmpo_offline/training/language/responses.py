@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pmpo_offline.data import Dataset, columns
-from pmpo_offline.policies.language.tokens import Tokens, prompt_tokens, tokenize
+from pmpo_offline.policies.language.tokens import Tokens, prompt_tokens, tokenize, tokenize_jointly
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError
 
@@ -139,7 +139,8 @@ def tokenize_responses(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, con
 
     Args:
         dataset: of responses. Its provenance may declare whether completions end (`ends`, default true), and their
-            greatest length (`tokens`): a completion that was cut when it was sampled has no end here either.
+            greatest length (`tokens`): a completion that was cut when it was sampled has no end here either. Where
+            it says `joint` the tokens are those of `tokenize_jointly`; `paired`: every two rows are a pair.
         tokenizer: the model's.
         context: the most tokens of a row, prompt and completion together.
 
@@ -150,11 +151,15 @@ def tokenize_responses(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, con
     prompts, completions = table.column("prompt").to_pylist(), table.column("completion").to_pylist()
     settings = dataset.metadata.provenance.settings
     ends, longest = bool(settings.get("ends", True)), _longest(dataset)
+    jointly, paired = bool(settings.get("joint")), bool(settings.get("paired"))
     tokens: list[Tokens] = []
     for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
         if prompt is None or completion is None:
             raise UserError(f"{name}: row {row} has no {'prompt' if prompt is None else 'completion'}: leave it out")
-        head, tail = tokenize(tokenizer, prompt, completion, ends=ends, longest=longest)
+        if jointly:
+            head, tail = tokenize_jointly(tokenizer, prompt, completion, chat=not ends)
+        else:
+            head, tail = tokenize(tokenizer, prompt, completion, ends=ends, longest=longest)
         room = context - len(head)
         if room < 1:
             raise UserError(
@@ -164,14 +169,23 @@ def tokenize_responses(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, con
         tokens.append(Tokens(head, tail[:room]))
         if row % 500 == 499 or row + 1 == len(prompts):
             progress.report("tokenize", row + 1, len(prompts))
+    if jointly and paired:
+        for row in range(0, len(tokens), 2):
+            tokens[row : row + 2] = _from_one_place(*tokens[row : row + 2])
     return TokenizedResponses(
         name,
         tokens,
         columns.labels(table),
         columns.vector(table, "score").astype(np.float32),
         columns.vector(table, "prompt_id").astype(np.int64),
-        bool(settings.get("paired", False)),
+        paired,
     )
+
+
+def _from_one_place(one: Tokens, other: Tokens) -> tuple[Tokens, Tokens]:
+    """Let the completions of a pair begin after the shorter prompt, as in TRL."""
+    start = min(len(one.prompt), len(other.prompt))
+    return tuple(Tokens(head[:start], head[start:] + tail) for head, tail in (one, other))  # type: ignore[return-value]
 
 
 def check_held_out(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, context: int | None) -> None:

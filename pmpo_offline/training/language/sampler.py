@@ -269,7 +269,7 @@ class WholeLoader(DataLoader[int]):
         index, weight = (torch.from_numpy(values) for values in entries.whole())
         whole = {"index": index, "weight": weight, "entries": entries}
         every: Any = [range(len(entries))]
-        super().__init__(entries, batch_sampler=every, collate_fn=lambda _: whole)
+        super().__init__(entries, batch_sampler=every, collate_fn=lambda _: whole)  # type: ignore[arg-type]
 
 
 class _MicroBatches(Sampler[list[int]]):

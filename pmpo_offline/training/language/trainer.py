@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 import sys
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -53,14 +54,14 @@ class ResponseTrainer(SafeCheckpoints):
     """Trains any objective on responses.
 
     Args:
-        model: a causal language model, a directory or a hub id of one, or a peft model with a fresh adapter.
-        ref_model: the reference; default the model without its adapter, or a copy of the model if it is trained whole.
+        model: a causal language model, a directory or a hub id of one, or a peft model with an adapter of its layers.
+        ref_model: the reference; default the model as it is, with its adapter if that was trained before.
         args: default `config_class` with a folder named after the model.
-        data_collator: None; rows are collated here.
+        data_collator: has no effect; rows are collated here.
         train_dataset: ours (its train split), or rows in one of TRL's forms.
         eval_dataset: likewise (of ours its test split), or a dictionary of several.
         processing_class: the tokenizer; default the model's own.
-        compute_metrics: None; there are no logits to compute any from.
+        compute_metrics: has no effect; there are no logits to compute any from.
         callbacks: of transformers.
         optimizers: an optimizer and a schedule in place of the configured ones.
         quantization_config: for a model that is given by its name: hold its weights in 8 or 4 bits (on a GPU).
@@ -87,8 +88,10 @@ class ResponseTrainer(SafeCheckpoints):
         quantization_config: Any = None,
         peft_config: PeftConfig | None = None,
     ) -> None:
-        if data_collator is not None or compute_metrics is not None:
-            raise UserError("rows are collated here and there are no logits: leave data_collator, compute_metrics out")
+        if data_collator is not None:
+            warnings.warn("data_collator has no effect: rows are collated here, without padding", stacklevel=2)
+        if compute_metrics is not None:
+            warnings.warn("compute_metrics has no effect: an evaluation computes no logits to give it", stacklevel=2)
         if train_dataset is None:
             raise UserError("train_dataset is missing: give a dataset of responses")
         if args is None:
@@ -105,6 +108,7 @@ class ResponseTrainer(SafeCheckpoints):
         if quantization_config is not None:
             options["quantization_config"] = quantization_config
         self.policy = load_policy(model, processing_class, options, peft_config)
+        models.check_adapter(self.policy.model)
         check_head(self.policy.model)
         if args.disable_dropout:
             for part in self.policy.model.modules():
@@ -316,8 +320,9 @@ def load_policy(
 
 def _open(model: Any, tokenizer: PreTrainedTokenizerBase | None, options: Mapping[str, Any]) -> LanguageModel:
     if options and not isinstance(model, str):
-        named = "quantization_config" if "quantization_config" in options else "model_init_kwargs"
-        raise UserError(f"{named} is for a model that is given by its name: this one is loaded already")
+        if "quantization_config" in options:
+            raise UserError("quantization_config is for a model that is given by its name: this one is loaded already")
+        warnings.warn("model_init_kwargs has no effect: the model is loaded already", stacklevel=4)
     if isinstance(model, LanguageModel):
         # It may have been trained since it was opened, whatever adapter is on it now.
         unchanged = model.fingerprint == models.fingerprint(model.model)

@@ -4,12 +4,13 @@
 
     unpaired   prompt  completion  label             label: a Boolean, 0 or 1; None leaves the row unlabelled
     paired     prompt  chosen      rejected          two rows, and only these two are a pair
-                       chosen      rejected          of conversations: the messages that both begin with are the prompt
+                       chosen      rejected          what both begin with is the prompt: a text or messages
 
 In the conversational variants the texts are lists of messages, `{"role": ..., "content": ...}`, which the model's chat
 template renders with the row's `tools` and `chat_template_kwargs`: the prompt with the cue for an answer, the
-completion with its end. A text `prompt` beside two conversations is not read, because they begin with it. In the plain
-variants the end-of-sequence token follows a completion. All this is as in TRL.
+completion with its end. A text `prompt` beside two conversations that begin with it is not read; beside answers alone
+it is the user's message. In the plain variants the end-of-sequence token follows a completion. All this and the tokens
+(`tokens.tokenize_jointly`) are as in TRL.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import pyarrow as pa
 from pmpo_offline import data
 from pmpo_offline.data import Dataset, LabelRule
 from pmpo_offline.policies.language.model import first_line
-from pmpo_offline.policies.language.tokens import prompt_tokens
+from pmpo_offline.policies.language.tokens import common_prefix
 from pmpo_offline.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -88,7 +89,8 @@ def dataset_of(
             dropped[f"an empty {empty[0]}"] += 1
             continue
         texts = [_texts(row, column, tokenizer, f"{where}, {column}") for column in scores]
-        if context is not None and len(prompt_tokens(tokenizer, texts[0][0])) >= context:
+        head = tokenizer(texts[0][0], add_special_tokens=chat == {False}).input_ids
+        if context is not None and len(head) >= context:
             dropped[f"a prompt that leaves no room in {context} tokens"] += 1
             continue
         found += [(*text, score, number) for text, score in zip(texts, scores.values(), strict=True)]
@@ -101,16 +103,22 @@ def dataset_of(
 
 
 def _with_prompt(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a row of two conversations with the messages that both begin with as its prompt; any other as it is."""
-    chosen, rejected = row.get("chosen"), row.get("rejected")
-    if isinstance(row.get("prompt"), list | tuple) or not (isinstance(chosen, list) and isinstance(rejected, list)):
-        return row
-    shared, most = 0, min(len(chosen), len(rejected)) - (chosen == rejected)  # of equal ones the last is the completion
-    while shared < most and chosen[shared] == rejected[shared]:
-        shared += 1
-    if not shared:
-        return row
-    return {**row, "prompt": chosen[:shared], "chosen": chosen[shared:], "rejected": rejected[shared:]}
+    """Return a row with what its pair begins with as the prompt if it has none, and a text before messages as one."""
+    prompt, chosen, rejected = (row.get(column) for column in ("prompt", "chosen", "rejected"))
+    kind = list if isinstance(prompt, str) else str | list
+    if not isinstance(prompt, list | tuple) and isinstance(chosen, kind) and isinstance(rejected, kind):
+        shared = _shared(chosen, rejected) if type(chosen) is type(rejected) else 0
+        if shared:
+            return {**row, "prompt": chosen[:shared], "chosen": chosen[shared:], "rejected": rejected[shared:]}
+    if isinstance(prompt, str) and isinstance(row.get("completion", chosen), list):
+        return {**row, "prompt": [{"role": "user", "content": prompt}]}
+    return row
+
+
+def _shared(one: Sequence[Any], other: Sequence[Any]) -> int:
+    """Return how many letters or messages two begin with alike; of equal ones the last is the completion."""
+    shared = common_prefix(one, other) - (one == other)
+    return shared - (one[shared - 1 : shared] == " ")  # a blank belongs to the word behind it
 
 
 def _is_empty(text: str | Sequence[Any]) -> bool:
@@ -153,9 +161,8 @@ def _texts(row: Mapping[str, Any], column: str, tokenizer: PreTrainedTokenizerBa
         whole = tokenizer.apply_chat_template([*prompt, *completion], **options)
     except Exception as error:  # templates are programs of the model's own and raise anything
         raise UserError(f"{where}: the chat template refuses it: {first_line(error)}") from None
-    if not whole.startswith(head):
-        raise UserError(f"{where}: the chat template writes the prompt differently once it is answered: give texts")
-    return head, whole[len(head) :]
+    shared = common_prefix(head, whole)  # a template may write a prompt differently once it is answered
+    return head[:shared], whole[shared:]
 
 
 def _in_memory(rows: list[tuple[str, str, float | None, int]], name: str, *, ends: bool, paired: bool) -> Dataset:
@@ -178,7 +185,7 @@ def _in_memory(rows: list[tuple[str, str, float | None, int]], name: str, *, end
         task="language/columns",
         score=data.ScoreRule(name="column"),
         label=_RULE,
-        provenance=data.Provenance(settings={"ends": ends, "paired": paired}),
+        provenance=data.Provenance(settings={"ends": ends, "paired": paired, "joint": True}),
         **labelled.described,
     )
     return Dataset(metadata, Path(name), labelled.table)

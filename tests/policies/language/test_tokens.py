@@ -11,7 +11,7 @@ from tokenizers.models import BPE, WordLevel
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
-from pmpo_offline.policies.language.tokens import Tokens, collate, prompt_tokens, tokenize
+from pmpo_offline.policies.language.tokens import Tokens, collate, prompt_tokens, tokenize, tokenize_jointly
 
 WORDS = ["<s>", "</s>", "<unk>", "a", "b", "c", "▁", "▁a", "▁b", "▁c"]
 BEGIN, END = 0, 1
@@ -102,3 +102,16 @@ def test_a_batch_of_nothing_but_empty_completions():
 def test_rows_need_a_prompt(rows: list[Tokens]):
     with pytest.raises(ValueError, match="a prompt of one token"):
         collate(rows)
+
+
+def test_jointly_a_token_that_spans_the_boundary_belongs_to_the_completion() -> None:
+    words = {"a": 0, "b": 1, "ab": 2, "<end>": 3, "<bos>": 4}
+    whole = Tokenizer(BPE(words, [("a", "b")]))
+    whole.post_processor = TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 4)])
+    read = PreTrainedTokenizerFast(tokenizer_object=whole, eos_token="<end>", bos_token="<bos>")
+    assert tokenize_jointly(read, "ba", "a", chat=False) == Tokens((4, 1, 0), (0, 3))
+    assert tokenize_jointly(read, "ba", "b", chat=False) == Tokens((4, 1), (2, 3))  # "ab" is one token
+    assert tokenize_jointly(read, "ba", "b<end>", chat=False) == Tokens((4, 1), (2, 3))
+    assert tokenize_jointly(read, "ba", "b<end>", chat=True) == Tokens((1,), (2, 3))  # the template writes them
+    assert tokenize_jointly(read, "a", "b", chat=True) == Tokens((2,), ())
+    assert tokenize(read, "ba", "b", ends=True) == Tokens((4, 1, 0), (1, 3))  # of our own prompts none changes

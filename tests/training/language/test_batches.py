@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.small_language import declared, labelled_rows, random_model
+from peft import IA3Config, get_peft_model
 from torch import Tensor
 
 from pmpo_offline import objectives
@@ -22,7 +23,7 @@ from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.tasks.language.tiny import tokenizer
 from pmpo_offline.training.config import settle
 from pmpo_offline.training.language.batches import InputSettings, ResponseBatch, ResponseGroups, ResponsePairs, Scorer
-from pmpo_offline.training.language.reference import Reference, adapter_reference
+from pmpo_offline.training.language.reference import Reference, own_reference
 from pmpo_offline.training.language.responses import TokenizedResponses, take_split, tokenize_responses
 from pmpo_offline.training.language.sampler import Division, Entries
 from pmpo_offline.training.language.trl_data import dataset_of
@@ -127,7 +128,7 @@ def test_mismatched_rows_are_not_kept_and_fit_the_context(
     for name, weight in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.zeros_(weight)
-    reference = adapter_reference(LanguageModel(model, tokenizer(), "fresh", "3" * 64), tmp_path, cut)
+    reference = own_reference(LanguageModel(model, tokenizer(), "fresh", "3" * 64), tmp_path, cut)
     rows = [Tokens((3, 4), (5, 6, 7, 8)), Tokens((3, 4, 5, 6), (7,))]
     both = replace(responses, tokens=rows, label=np.array([1, -1], np.int8))
     reference.prepare(rows)
@@ -384,7 +385,7 @@ def test_an_adapter_is_compared_with_the_model_below_it(policy: Any, tmp_path: P
     fresh = add_lora(random_model(), 4, 8, ["q_proj"])
     model = LanguageModel(fresh, tokenizer(), "fresh", "0" * 64)
     rows = [Tokens((3, 4), (5, 6, 7)), Tokens((5,), (6,))]
-    reference = adapter_reference(model, tmp_path, 0)
+    reference = own_reference(model, tmp_path, 0)
     fresh.train()
     for name, weight in fresh.named_parameters():
         if "lora_B" in name:
@@ -394,9 +395,28 @@ def test_an_adapter_is_compared_with_the_model_below_it(policy: Any, tmp_path: P
     for row in rows:
         known = reference.scores([row], collate([row]))
         assert float(known.logp.sum()) == pytest.approx(by_hand(random_model(), row, "sum"), abs=1e-5)
-    with pytest.raises(UserError, match="has been trained before"):
-        adapter_reference(LanguageModel(policy, tokenizer(), "moved", "1" * 64), tmp_path, 0)
-    whole = add_lora(random_model(), 4, 8, ["q_proj"])
-    whole.get_input_embeddings().weight.requires_grad_(True)
-    with pytest.raises(UserError, match="give a ref_model"):
-        adapter_reference(LanguageModel(whole, tokenizer(), "whole", "2" * 64), tmp_path, 0)
+
+
+def test_whatever_else_is_trained_is_compared_with_a_copy_of_itself(policy: Any, tmp_path: Path) -> None:
+    embedded = add_lora(random_model(), 4, 8, ["q_proj"])
+    embedded.get_input_embeddings().weight.requires_grad_(True)
+    scaled = get_peft_model(
+        random_model(), IA3Config(task_type="CAUSAL_LM", target_modules=["v_proj"], feedforward_modules=[])
+    )
+    row = Tokens((3, 4), (5, 6, 7))
+    for number, model in enumerate((policy, embedded, scaled)):
+        before = by_hand(model, row, "sum")
+        reference = own_reference(LanguageModel(model, tokenizer(), "moved", str(number) * 64), tmp_path, 0)
+        trained = [weight for weight in model.parameters() if weight.requires_grad]
+        kept = [weight.detach().clone() for weight in trained]
+        copied = {id(weight) for weight in reference._model.parameters()}
+        assert copied.isdisjoint(map(id, trained))
+        assert copied & set(map(id, model.parameters()))  # the weights below an adapter are shared
+        with torch.no_grad():
+            for weight in trained:
+                weight.add_(0.1)
+        assert by_hand(model, row, "sum") != pytest.approx(before, abs=1e-4)
+        assert float(reference.scores([row], collate([row])).logp.sum()) == pytest.approx(before, abs=1e-5)
+        with torch.no_grad():
+            for weight, old in zip(trained, kept, strict=True):
+                weight.copy_(old)

@@ -12,8 +12,18 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.small_language import labelled_rows, random_model
-from peft import LoraConfig, PeftModel, get_peft_model
+from helpers.small_language import byte_tokenizer, labelled_rows, random_model
+from peft import (
+    IA3Config,
+    LoHaConfig,
+    LoKrConfig,
+    LoraConfig,
+    OFTConfig,
+    PeftModel,
+    PrefixTuningConfig,
+    PromptTuningConfig,
+    get_peft_model,
+)
 from transformers import BitsAndBytesConfig, BloomForCausalLM, FalconForCausalLM, HfArgumentParser, MambaForCausalLM
 
 import datasets
@@ -149,7 +159,7 @@ def test_every_reference_that_is_the_model_before_training_gives_the_same_losses
     assert history[-1]["kl"] > 0
 
 
-def test_what_trains_beside_an_adapter_needs_an_explicit_reference(tmp_path: Path) -> None:
+def test_what_trains_beside_an_adapter_is_part_of_the_reference(tmp_path: Path) -> None:
     def with_embeddings(ref_model: Any) -> PMPOTrainer:
         return PMPOTrainer(
             random_model(),
@@ -160,10 +170,45 @@ def test_what_trains_beside_an_adapter_needs_an_explicit_reference(tmp_path: Pat
             peft_config=LoraConfig(**LORA, modules_to_save=["embed_tokens"]),
         )
 
-    with pytest.raises(UserError, match="give a ref_model"):
-        with_embeddings(None)
-    history = trained(with_embeddings(random_model()))
-    assert history[-1]["kl"] > 0
+    losses = [[line["loss"] for line in trained(with_embeddings(given))] for given in (None, random_model())]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+    assert losses[0][-1] != pytest.approx(losses[0][0], abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["saved LoRA", "IA3", "DoRA", "LoHa", "LoKr", "OFT"])
+def test_any_adapter_of_the_layers_begins_at_its_own_reference_and_trains(tmp_path: Path, kind: str) -> None:
+    if kind == "saved LoRA":
+        first = pmpo(tmp_path)
+        trained(first)
+        first.save_model(str(tmp_path / "adapter"))
+        with pytest.raises(UserError, match="no weight of the model is trained: load its adapter with is_trainable"):
+            pmpo(tmp_path, PeftModel.from_pretrained(random_model(), str(tmp_path / "adapter")), lora=False)
+        adapted = PeftModel.from_pretrained(random_model(), str(tmp_path / "adapter"), is_trainable=True)
+    else:
+        configs = {
+            "IA3": IA3Config(target_modules=["v_proj"], feedforward_modules=[]),
+            "DoRA": LoraConfig(**LORA, use_dora=True),
+            "LoHa": LoHaConfig(r=4, target_modules=["q_proj"]),
+            "LoKr": LoKrConfig(r=4, target_modules=["q_proj"]),
+            "OFT": OFTConfig(r=0, oft_block_size=8, target_modules=["q_proj"]),
+        }
+        adapted = get_peft_model(random_model(), configs[kind])
+    history = trained(pmpo(tmp_path, adapted, lora=False, learning_rate=3e-2))
+    assert history[0]["kl"] == pytest.approx(0, abs=1e-6)
+    assert history[0]["rewards/margins"] == pytest.approx(0, abs=1e-5)
+    assert history[-1]["kl"] > 1e-5
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        PromptTuningConfig(num_virtual_tokens=2, task_type="CAUSAL_LM"),
+        PrefixTuningConfig(num_virtual_tokens=2, task_type="CAUSAL_LM"),
+    ],
+)
+def test_virtual_tokens_are_refused_by_name(tmp_path: Path, config: Any) -> None:
+    with pytest.raises(UserError, match=f"{config.peft_type.value} puts virtual tokens before a prompt"):
+        pmpo(tmp_path, get_peft_model(random_model(), config), lora=False)
 
 
 def test_a_reference_with_an_adapter_is_not_its_base(tmp_path: Path) -> None:
@@ -364,7 +409,9 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path: P
     dropout = {**LORA, "lora_dropout": 0.2}  # chance has to go on where it was, too
 
     def trainer(folder: str, **changes: Any) -> PMPOTrainer:
-        args = arguments(PMPOConfig, tmp_path, output_dir=str(tmp_path / folder), max_steps=8, **changes)
+        args = arguments(
+            PMPOConfig, tmp_path, output_dir=str(tmp_path / folder), max_steps=8, disable_dropout=False, **changes
+        )
         return PMPOTrainer(
             random_model(),
             args=args,
@@ -395,8 +442,9 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
         given = {"args": arguments(PMPOConfig, tmp_path), "train_dataset": labelled_rows(2), **changes}
         return PMPOTrainer(random_model(), processing_class=tokenizer(), **given)
 
-    with pytest.raises(UserError, match="data_collator"):
-        made(data_collator=lambda rows: rows)
+    for argument in ("data_collator", "compute_metrics"):
+        with pytest.warns(UserWarning, match=f"{argument} has no effect"):
+            made(**{argument: lambda rows: rows})
     with pytest.raises(UserError, match="train_dataset is missing"):
         made(train_dataset=None)
     with pytest.raises(UserError, match="unknown objective"):
@@ -481,8 +529,58 @@ def test_fields_of_trls_configurations_are_honoured_or_say_why_not(tmp_path: Pat
     opened = made(str(model_folder), model_init_kwargs={"dtype": "bfloat16"}, disable_dropout=True).model
     assert next(opened.parameters()).dtype == torch.bfloat16
     assert {part.p for part in opened.modules() if isinstance(part, torch.nn.Dropout)} == {0.0}
-    with pytest.raises(UserError, match="model_init_kwargs is for a model that is given by its name"):
-        made(random_model(), model_init_kwargs={"dtype": "bfloat16"})
+    with pytest.warns(UserWarning, match="model_init_kwargs has no effect: the model is loaded already"):
+        assert (
+            next(made(random_model(), model_init_kwargs={"dtype": "bfloat16"}).model.parameters()).dtype
+            == torch.float32
+        )
+    kept = made(random_model(), disable_dropout=False).model
+    assert 0.5 in {part.p for part in kept.modules() if isinstance(part, torch.nn.Dropout)}
+    for name, value in {
+        "loss_type": ["sigmoid", "sft"],
+        "desirable_weight": 1.3,
+        "pad_to_multiple_of": 8,
+        "sync_ref_model": True,
+        "train_sampling_strategy": "sequential",
+    }.items():
+        with pytest.warns(UserWarning, match=f"{name}.* has no effect: "):
+            arguments(PMPOConfig, tmp_path, **{name: value})
+
+
+@pytest.mark.parametrize("form", ["unpaired", "paired"])
+@pytest.mark.parametrize("lora", [False, True])
+def test_trls_own_examples_run_with_the_name_of_the_class_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, lora: bool
+) -> None:
+    """The quick start and the section on adapters of TRL's pages on DPO and KTO, on rows like their datasets'."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PMPO_OFFLINE_DATASETS", str(tmp_path / "home"))
+    read = byte_tokenizer()
+    read.chat_template = (
+        "{% for m in messages %}{{ m['role'] }}:{{ m['content'] }}<end>{% endfor %}"
+        "{% if add_generation_prompt %}assistant:{% endif %}"
+    )
+    config = random_model().config
+    config.vocab_size, config.eos_token_id, config.pad_token_id = len(read), read.eos_token_id, read.pad_token_id
+    config.max_position_embeddings = 128
+    with quiet():
+        type(random_model())(config).save_pretrained(tmp_path / "model")
+        read.save_pretrained(tmp_path / "model")
+    asked = {"role": "user", "content": "What color is the sky?"}
+    good, bad = ({"role": "assistant", "content": f"It is {color}."} for color in ("blue", "green"))
+    if form == "paired":  # as trl-lib/ultrafeedback_binarized
+        rows = [{"chosen": [asked, good], "rejected": [asked, bad], "score_chosen": 8.0, "score_rejected": 3.0}] * 9
+    else:  # as trl-lib/kto-mix-14k
+        rows = [{"prompt": [asked], "completion": [answer], "label": answer is good} for answer in (good, bad, bad) * 3]
+    train_dataset = datasets.Dataset.from_list(rows)
+    trainer = PMPOTrainer(
+        model=str(tmp_path / "model"),
+        train_dataset=train_dataset,
+        **({"peft_config": LoraConfig()} if lora else {}),
+    )
+    trainer.train()
+    assert trainer.state.global_step == 3 * math.ceil(9 / 8)
+    assert trainer.args.output_dir == "model-pmpo"
 
 
 def test_the_command_lines_of_transformers_read_the_configuration(tmp_path: Path) -> None:

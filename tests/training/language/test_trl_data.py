@@ -6,9 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.small_language import byte_tokenizer
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from transformers import PreTrainedTokenizerFast
 
 import datasets
 from pmpo_offline.data import Dataset
+from pmpo_offline.policies.language.tokens import Tokens
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.tasks.language.tiny import tokenizer
 from pmpo_offline.training.language.responses import TokenizedResponses, take_split, tokenize_responses
@@ -118,7 +123,7 @@ def test_a_beginning_that_the_template_writes_is_not_doubled() -> None:
         ({"prompt": "a=", "completion": 3, "label": True}, "row 1, completion: a int is neither a text nor a list"),
         ({"prompt": {"a": 1}, "completion": "a", "label": True}, "row 1, prompt: a dict is neither a text nor a list"),
         ({"prompt": "a=", "chosen": "a", "rejected": "b"}, "row 1: rows with a label and pairs do not go together"),
-        ({"chosen": "a=a", "rejected": "a=b"}, "row 1 has chosen, rejected: it needs prompt"),
+        ({"chosen": "a=a", "rejected": "b=b"}, "row 1 has chosen, rejected: it needs prompt"),
         ({"prompt": [{"role": "user", "content": "a"}], "completion": "a", "label": True}, "one form for all rows"),
         (
             {"prompt": [{"role": "user", "content": "a"}], "completion": [], "label": True},
@@ -162,6 +167,41 @@ def test_rows_that_cannot_be_learned_from_are_left_out_and_counted() -> None:
     chats = [{**row, "completion": [answer]} for answer in answers]
     with pytest.warns(UserWarning, match="left out 2 of 3 rows: 2 with an empty completion"):
         assert len(dataset_of(chats, own)) == 1
+
+
+def test_pairs_of_texts_share_their_beginning_as_the_prompt() -> None:
+    own = byte_tokenizer()
+    rows = [{"chosen": "The sky is blue.", "rejected": "The sky is green."}]
+    implied, plain = dataset_of(rows, own), {"prompt": "The sky is", "chosen": " blue.", "rejected": " green."}
+    assert implied.table.equals(dataset_of([plain], own).table)
+
+
+def test_a_text_prompt_beside_answers_is_the_users_message() -> None:
+    own = tokenizer()
+    own.chat_template = TEMPLATE
+    good, bad = ([{"role": "assistant", "content": text}] for text in ("ba", "a"))
+    asked = [{"role": "user", "content": "ab"}]
+    for form in ({"chosen": good, "rejected": bad}, {"completion": good, "label": True}):
+        found = dataset_of([{"prompt": "ab", **form}], own)
+        assert found.table.equals(dataset_of([{"prompt": asked, **form}], own).table)
+
+
+def test_a_prompt_that_the_template_writes_otherwise_ends_where_they_differ() -> None:
+    own = tokenizer()
+    own.chat_template = (
+        "{% for m in messages %}{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}=c{% endif %}"
+    )
+    row = {"prompt": [{"role": "user", "content": "ab"}], "completion": [{"role": "assistant", "content": "=d"}]}
+    found = dataset_of([{**row, "label": True}], own)
+    assert found.table.select(["prompt", "completion"]).to_pylist() == [{"prompt": "ab=", "completion": "d"}]
+
+
+def test_the_completions_of_a_pair_begin_at_one_place() -> None:
+    words = Tokenizer(BPE({letter: n for n, letter in enumerate(["a", "b", "ab", "<end>"])}, [("a", "b")]))
+    read = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<end>")
+    found = tokens_of(dataset_of([{"prompt": "ba", "chosen": "a", "rejected": "b"}], read), read)
+    assert found.tokens == [Tokens((1,), (0, 0, 3)), Tokens((1,), (2, 3))]
+    assert found.paired
 
 
 def test_a_conversation_needs_a_template_and_a_prompt_needs_room() -> None:
