@@ -1,5 +1,6 @@
 """Many training runs, one table: suite → cells → executor → raw scores → table and report.
 
+`html` makes pages of results and of datasets, `leaderboard` checks submissions.
 How a cell is trained is in `training`, how its policies are scored in `evaluation`.
 """
 

@@ -39,7 +39,7 @@ LATEX = str.maketrans(
 
 
 def html(done: Benchmark, raw: pl.DataFrame) -> str:
-    """Return the page of a benchmark, with what its folder says about how it was made."""
+    """Return the page of a benchmark, with the provenance in its folder."""
     results = results_in(done.output)
     answers = {}
     for row in done.rows:

@@ -18,7 +18,7 @@ from pmpo_offline.runtime.files import file_lock
 _PARTIAL = re.compile(r"\..+\.partial|\..+\.replaced")
 _SCRATCH = re.compile(r"\..+\.(\d+)\.tmp")
 _OLD = 3600.0
-"""Seconds after which a scratch file is nobody's: its writer may run on another machine of a shared folder."""
+"""Seconds after which a scratch file counts as abandoned: its writer may run on another machine of a shared folder."""
 
 
 @dataclass(frozen=True)

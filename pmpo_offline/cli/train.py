@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pmpo_offline.cli.console import Algo, Home, Json, assignments, parse_value, print_lines, readable, show, working
+from pmpo_offline.cli.console import (
+    Algo,
+    Home,
+    Json,
+    assignments,
+    options_of,
+    parse_value,
+    print_lines,
+    readable,
+    show,
+    working,
+)
 from pmpo_offline.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,33 +44,83 @@ Settings = Annotated[
 Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of all random numbers.")]
 
 
-def train(
-    name: Annotated[
-        str, typer.Option("--dataset", metavar="ID", help="Id or path of a dataset; a declared one is built first.")
-    ],
-    algo: Algo = "pmpo",
-    settings: Settings = None,
+@dataclass(frozen=True)
+class Training:
+    """The options of `train`."""
+
+    algo: Algo = "pmpo"
+    settings: Settings = None
     model: Annotated[
         str | None,
         typer.Option(
             help="The language model to train: name, directory or hub id.",
             show_default="the one that wrote the responses",
         ),
-    ] = None,
-    seed: Seed = 0,
+    ] = None
+    seed: Seed = 0
     steps: Annotated[
         int | None, typer.Option("--steps", "--updates", min=1, help="Gradient steps.", show_default="the algorithm's")
-    ] = None,
+    ] = None
     shuffle_labels: Annotated[
         bool,
         typer.Option("--shuffle-labels", help="Permute the labels: the control, from which nothing can be learned."),
-    ] = False,
-    output: Annotated[Path | None, typer.Option(help="Directory of the run.", show_default="in runs/DATASET")] = None,
+    ] = False
+    output: Annotated[Path | None, typer.Option(help="Directory of the run.", show_default="in runs/DATASET")] = None
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The settings that `doctor` checks."""
+
+    algo: Algo = "pmpo"
+    alpha: Annotated[float | None, typer.Option(help="Weight of the accepts, 0 to 1.", show_default="as declared")] = (
+        None
+    )
+    beta: Annotated[
+        str | None,
+        typer.Option(
+            help="Weight of the divergence: a number, or a multiple of its bound such as 1.05x.",
+            show_default="as declared",
+        ),
+    ] = None
+    normalize: Annotated[
+        str | None,
+        typer.Option(metavar="joint|set", help="How PMPO averages accepts and rejects.", show_default="as declared"),
+    ] = None
+    settings: Settings = None
+
+
+@dataclass(frozen=True)
+class Acting:
+    """The options of `train-behavior`."""
+
+    seed: Seed = 0
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Control steps to train for.", show_default="the learner's")
+    ] = None
+    minutes: Annotated[
+        float | None, typer.Option(min=0, help="Stop after this many minutes of CPU time.", show_default="no limit")
+    ] = None
+    output: Annotated[Path | None, typer.Option(help="Directory of the policies.", show_default="behaviors/TASK")] = (
+        None
+    )
+    fresh: Annotated[bool, typer.Option("--fresh/--resume", help="Start again, or resume an interrupted training.")] = (
+        False
+    )
+
+
+@options_of(Training)
+def train(
+    name: Annotated[
+        str, typer.Option("--dataset", metavar="ID", help="Id or path of a dataset; a declared one is built first.")
+    ],
+    *,
+    options: Training,
     home: Home = None,
     json: Json = False,
 ) -> None:
     """Train one algorithm on one dataset; the same command again resumes where it was stopped."""
-    chosen = assignments(settings, "beta=0.5")
+    chosen = assignments(options.settings, "beta=0.5")
     with working():
         from pmpo_offline.build import build_dataset, is_built
         from pmpo_offline.data import load_dataset
@@ -66,8 +128,11 @@ def train(
 
         built = is_built(name, home)
         dataset = load_dataset(name, verify=True, home=home) if built else build_dataset(name, home=home)
-        run = Run(dataset, algo, chosen, seed, steps, model, shuffle_labels)
-        place = output or _place(run)
+        run = Run(
+            *(dataset, options.algo, chosen, options.seed),
+            *(options.steps, options.model, options.shuffle_labels),
+        )
+        place = options.output or _place(run)
         record = train_run(run, place, home)
     show({key: value for key, value in record.items() if key != "history"} | {"output": str(place)}, json, _print_run)
 
@@ -97,28 +162,15 @@ def _print_run(record: dict[str, Any]) -> None:
         left = (
             f"mean actions up to {readable(metrics['reach'])} times the recorded ones, loss {readable(metrics['loss'])}"
         )
-        lines["diverged"] = typer.style(f"{left}: this policy is of no use", fg="red")
+        lines["diverged"] = typer.style(f"{left}: this policy is unusable", fg="red")
     print_lines({**lines, "learned": str(Path(record["output"]) / record.get("adapter", record.get("policy", "")))})
 
 
+@options_of(Checked)
 def doctor(
     name: Annotated[str, typer.Argument(metavar="DATASET", help="Id or path of a dataset.")],
-    algo: Algo = "pmpo",
-    alpha: Annotated[
-        float | None, typer.Option(help="Weight of the accepts, 0 to 1.", show_default="as declared")
-    ] = None,
-    beta: Annotated[
-        str | None,
-        typer.Option(
-            help="Weight of the divergence: a number, or a multiple of its bound such as 1.05x.",
-            show_default="as declared",
-        ),
-    ] = None,
-    normalize: Annotated[
-        str | None,
-        typer.Option(metavar="joint|set", help="How PMPO averages accepts and rejects.", show_default="as declared"),
-    ] = None,
-    settings: Settings = None,
+    *,
+    options: Checked,
     home: Home = None,
     json: Json = False,
 ) -> None:
@@ -127,9 +179,10 @@ def doctor(
     from pmpo_offline.data import load_dataset
 
     require_built(name, home)
-    chosen = assignments(settings, "divergence=reverse")
-    options = {"alpha": alpha, "beta": None if beta is None else parse_value(beta), "normalize": normalize}
-    given = {option: value for option, value in options.items() if value is not None}
+    chosen = assignments(options.settings, "divergence=reverse")
+    beta = None if options.beta is None else parse_value(options.beta)
+    shortcuts = {"alpha": options.alpha, "beta": beta, "normalize": options.normalize}
+    given = {option: value for option, value in shortcuts.items() if value is not None}
     for option in given.keys() & chosen.keys():
         raise UserError(f"{option} is given by --{option} and by --set: leave one of them out")
     with working():
@@ -137,7 +190,7 @@ def doctor(
         from pmpo_offline.training.doctor import diagnose
 
         dataset = load_dataset(name, home=home)
-        found = diagnose(dataset, algorithm_for(algo, dataset), chosen | given)
+        found = diagnose(dataset, algorithm_for(options.algo, dataset), chosen | given)
     show(found, json, _print_diagnosis)
 
 
@@ -173,31 +226,21 @@ def _print_diagnosis(found: Diagnosis) -> None:
     print_lines({name: value for name, value in lines.items() if value is not None})
 
 
+@options_of(Acting)
 def train_behavior(
     task: Annotated[str, typer.Argument(metavar="TASK", help="A control task, e.g. cheetah-run.")],
     algo: Annotated[
         str | None, typer.Option(help="Name of a learner.", show_default="ppo; clone where a script solves the task")
     ] = None,
-    seed: Seed = 0,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Control steps to train for.", show_default="the learner's")
-    ] = None,
-    minutes: Annotated[
-        float | None, typer.Option(min=0, help="Stop after this many minutes of CPU time.", show_default="no limit")
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option(help="Directory of the policies.", show_default="behaviors/TASK")
-    ] = None,
-    fresh: Annotated[
-        bool, typer.Option("--fresh/--resume", help="Start again, or resume an interrupted training.")
-    ] = False,
+    *,
+    options: Acting,
     json: Json = False,
 ) -> None:
     """Train the policies that collect a control task's datasets: medium, replay (those on the way to it) and expert."""
     with working():
         from pmpo_offline.online import behavior
 
-        done = behavior.train_behavior(task, algo, seed=seed, steps=steps, minutes=minutes, output=output, fresh=fresh)
+        done = behavior.train_behavior(task, algo, **vars(options))
     show(done, json, _print_behavior)
 
 

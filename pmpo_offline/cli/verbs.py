@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pmpo_offline.cli.console import Home, Json, Name, parse_value, show, working
+from pmpo_offline.cli.console import Home, Json, Name, Stored, options_of, parse_value, show, working
 from pmpo_offline.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from pmpo_offline.data import Dataset
 
 New = Annotated[str, typer.Argument(metavar="NEW", help="Id of the result, as in my/experts-v0.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace another dataset of the result's id.")]
 
 
+@options_of(Stored)
 def filter_(
     name: Name,
     new: New,
@@ -25,80 +25,89 @@ def filter_(
         str,
         typer.Option(help='Condition over the columns of episodes (or responses), e.g. "return > 300"; polars\' SQL.'),
     ],
-    home: Home = None,
-    overwrite: Overwrite = False,
+    *,
+    place: Stored,
     json: Json = False,
 ) -> None:
     """Store the episodes, or responses, that match a condition as a dataset of their own."""
     with working():
         from pmpo_offline import build
 
-        made = build.filter_dataset(name, new, where, _place(home, overwrite))
+        made = build.filter_dataset(name, new, where, _place(place))
     _show([made], json)
 
 
+@options_of(Stored)
 def split(
     name: Name,
     shares: Annotated[
         str, typer.Option(metavar="PART=SHARE,…", help="Shares of the episodes (or prompts), as in train=0.9,test=0.1.")
     ],
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random order.")] = 0,
-    home: Home = None,
-    overwrite: Overwrite = False,
+    *,
+    place: Stored,
     json: Json = False,
 ) -> None:
     """Store random parts of a dataset, each under the id with the part's name before the version."""
     with working():
         from pmpo_offline import build
 
-        parts = build.split_dataset(name, _shares(shares), seed, _place(home, overwrite))
+        parts = build.split_dataset(name, _shares(shares), seed, _place(place))
     _show(list(parts.values()), json)
 
 
+@options_of(Stored)
 def combine(
     new: New,
     names: Annotated[list[str], typer.Argument(metavar="ID…", help="Ids or paths of two or more datasets.")],
-    home: Home = None,
-    overwrite: Overwrite = False,
+    *,
+    place: Stored,
     json: Json = False,
 ) -> None:
     """Store several datasets of one task, one kind of score and one label rule as one."""
     with working():
         from pmpo_offline import build
 
-        made = build.combine_datasets(names, new, _place(home, overwrite))
+        made = build.combine_datasets(names, new, _place(place))
     _show([made], json)
 
 
+@dataclass(frozen=True)
+class Changed:
+    """What `relabel` changes."""
+
+    label: Annotated[
+        str | None, typer.Option(help="SCORE[:THRESHOLD[:MARGIN]], as in return:q0.7.", show_default="as it is")
+    ] = None
+    imbalance: Annotated[
+        str | None, typer.Option(help="Accepted share of the labelled units, or collected.", show_default="as it is")
+    ] = None
+    balance: Annotated[
+        str | None, typer.Option(metavar="labels|rows", help="What is dropped for it.", show_default="as it is")
+    ] = None
+    noise: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Rate of flipped labels.", show_default="as it is")
+    ] = None
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of noise and balance.", show_default="as it is")] = None
+
+
+@options_of(Changed, Stored)
 def relabel(
     name: Name,
     new: Annotated[
         str | None, typer.Argument(metavar="NEW", help="Id of the result.", show_default="named after the changes")
     ] = None,
-    label: Annotated[
-        str | None, typer.Option(help="SCORE[:THRESHOLD[:MARGIN]], as in return:q0.7.", show_default="as it is")
-    ] = None,
-    imbalance: Annotated[
-        str | None, typer.Option(help="Accepted share of the labelled units, or collected.", show_default="as it is")
-    ] = None,
-    balance: Annotated[
-        str | None, typer.Option(metavar="labels|rows", help="What is dropped for it.", show_default="as it is")
-    ] = None,
-    noise: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Rate of flipped labels.", show_default="as it is")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of noise and balance.", show_default="as it is")] = None,
-    home: Home = None,
-    overwrite: Overwrite = False,
+    *,
+    options: Changed,
+    place: Stored,
     json: Json = False,
 ) -> None:
     """Store a dataset with other labels of the same rows."""
-    share = parse_value(imbalance) if imbalance else None
-    changes = {"label": label, "imbalance": share, "balance": balance, "noise": noise, "seed": seed}
+    changes = vars(options) | {"imbalance": parse_value(options.imbalance) if options.imbalance else None}
     with working():
         from pmpo_offline import build
 
-        made = build.relabel_dataset(name, new, changes, _place(home, overwrite))
+        made = build.relabel_dataset(name, new, changes, _place(place))
     _show([made], json)
 
 
@@ -107,7 +116,7 @@ def rename(name: Name, new: New, home: Home = None, json: Json = False) -> None:
     with working():
         from pmpo_offline import build
 
-        made = build.rename_dataset(name, new, _place(home))
+        made = build.rename_dataset(name, new, _place(Stored(home)))
     _show([made], json)
 
 
@@ -127,10 +136,10 @@ def delete(
     show({"deleted": str(path)}, json, lambda _: print(f"deleted {path}"))
 
 
-def _place(home: Path | None, overwrite: bool = False) -> Place:
+def _place(place: Stored) -> Place:
     from pmpo_offline.build import Place
 
-    return Place(home, overwrite)
+    return Place(place.home, place.overwrite)
 
 
 def _shares(text: str) -> dict[str, float]:

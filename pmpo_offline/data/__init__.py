@@ -1,5 +1,6 @@
-"""Datasets: schema, labels, storage in two forms, datasets as tensors; exchange with the formats of other libraries.
+"""Datasets: schema, labels, storage in two forms, datasets as tensors and what is derived from them.
 
+`exchange` reads and writes the formats of other libraries.
 Not here: building datasets (`build`), and anything that learns, acts or evaluates.
 """
 

@@ -146,11 +146,6 @@ class Imbalance(_Frozen):
         return self.balance == "rows"
 
     @property
-    def hidden_accepted(self) -> int:
-        """Accepted units whose rows are there without their label."""
-        return 0 if self.drops_rows else self.dropped_accepted
-
-    @property
     def hidden_rejected(self) -> int:
         """Rejected units whose rows are there without their label."""
         return 0 if self.drops_rows else self.dropped_rejected

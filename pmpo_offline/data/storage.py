@@ -217,7 +217,7 @@ def read_tables(directory: Path, metadata: Metadata) -> dict[str, pa.Table]:
 def verify(id_or_path: str | Path, home: str | Path | None = None) -> list[str]:
     """Return one line for every problem of a dataset: hashes, buffers, tables that disagree, labels that do not follow.
 
-    Labels and all that dataset.json says of them are derived from the scores again. An empty list is a sound dataset.
+    Labels and their description in dataset.json are derived from the scores again. An empty list is a sound dataset.
     Raises `UserError` where there is no such dataset.
     """
     directory = resolve(id_or_path, home)

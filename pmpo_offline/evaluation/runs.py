@@ -122,7 +122,7 @@ def _control(directory: Path, record: dict[str, Any], dataset: Dataset, options:
     scores = evaluate(policy, options.environment or record["task"], episodes=episodes, workers=options.workers)
     returns, success, length = (scores[column].to_numpy() for column in ("return", "success", "length"))
     if lost := int((~np.isfinite(returns)).sum()):
-        raise PmpoOfflineError(f"{directory}: {lost} of {episodes} returns are not numbers: the policy is of no use")
+        raise PmpoOfflineError(f"{directory}: {lost} of {episodes} returns are not numbers: the policy is unusable")
     reward = float(returns.mean())
     return {
         "episodes": episodes,

@@ -40,7 +40,7 @@ def debias(
 
         accepts = ((1 - e) a observed accepts - e (1 - a) observed rejects) / (a - e)
 
-    in which both classes stand for their means, and likewise for rejects.
+    in which both classes are represented by their means, and likewise for rejects.
 
     Args:
         inputs: by their names in the vocabulary, `label` `(*runs, B)` among them.

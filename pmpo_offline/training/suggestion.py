@@ -99,7 +99,7 @@ def _weight_ratio(
 def noise_bound(
     dataset: Dataset, algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], rows: int | None = None
 ) -> float | None:
-    """Return the bound relaxed by flipped labels; None where none is flipped or single rows can be told apart.
+    """Return the bound relaxed by flipped labels; None where none is flipped or single rows are distinguishable.
 
     Also None where it is not known: labels flipped, then rows dropped for a balance, and others never labelled; or so
     many rejects dropped that an outcome which should be rejected is mostly accepted. The arguments are those of

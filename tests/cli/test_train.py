@@ -62,7 +62,7 @@ def test_a_run_that_left_all_bounds_is_said_and_marked_when_it_is_evaluated(
     assert run(["train", *arguments, "--output", output]) == 0
     out, err = capsys.readouterr()
     assert "warning: kto diverged: 1 of 1 runs left all bounds" in err
-    assert re.search(r"^diverged +mean actions up to .* this policy is of no use$", out, re.MULTILINE)
+    assert re.search(r"^diverged +mean actions up to .* this policy is unusable$", out, re.MULTILINE)
     assert run(["evaluate", output, "--json"]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out)["diverged"] is True

@@ -58,7 +58,7 @@ def dataset_page(dataset: Dataset) -> str:
 
 
 def _diagnoses(dataset: Dataset) -> list[Diagnosis]:
-    """Return what `doctor` says of every algorithm of the dataset's family that it applies to."""
+    """Return `doctor`'s diagnosis for every applicable algorithm of the dataset's family."""
     found = []
     for algorithm in catalog.algorithms(catalog.family(dataset.metadata.task)):
         try:

@@ -1,4 +1,4 @@
-"""What a table says, in a few sentences: how methods compare with the filtered clones, and with the control."""
+"""A summary of a table in a few sentences: how methods compare with the filtered clones, and with the control."""
 
 from __future__ import annotations
 

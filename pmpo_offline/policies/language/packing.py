@@ -41,7 +41,6 @@ MOST_PACKED = 0.9
 MOST_FILLED = 0.97
 """Padding is left out if at most this share of the places is filled."""
 
-Ints = NDArray[np.int64]
 _ATTENTION = "pmpo_offline_unpadded"
 _SEQUENCES: ContextVar[tuple[list[int], list[Tensor | None]]] = ContextVar(_ATTENTION)
 """The length of each sequence that is read without padding, and its mask."""

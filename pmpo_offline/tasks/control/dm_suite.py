@@ -30,9 +30,9 @@ def cartpole_swingup(model: mujoco.MjModel) -> Pair:
 
     def reward(_: State, action: Array, now: State) -> Array:
         upright = (np.cos(now.qpos[:, 1]) + 1) / 2
-        centered = (1 + tolerance(now.qpos[:, 0], 0, 0, margin=2)) / 2
-        calm = (4 + tolerance(action[:, 0], 0, 0, margin=1, slope="quadratic", at_margin=0)) / 5
-        slow = (1 + tolerance(now.qvel[:, 1], 0, 0, margin=5)) / 2
+        centered = (1 + tolerance(now.qpos[:, 0], (0, 0), margin=2)) / 2
+        calm = (4 + tolerance(action[:, 0], (0, 0), margin=1, slope="quadratic", at_margin=0)) / 5
+        slow = (1 + tolerance(now.qvel[:, 1], (0, 0), margin=5)) / 2
         return np.asarray(upright * calm * slow * centered)
 
     return observe, reward
@@ -46,7 +46,7 @@ def cheetah_run(model: mujoco.MjModel) -> Pair:
         return np.concatenate([now.qpos[:, 1:], now.qvel], axis=1)
 
     def reward(_: State, action: Array, now: State) -> Array:
-        return tolerance(body.speed(now.qpos, now.qvel), 10, np.inf, margin=10, slope="linear", at_margin=0)
+        return tolerance(body.speed(now.qpos, now.qvel), (10, np.inf), margin=10, slope="linear", at_margin=0)
 
     return observe, reward
 
@@ -62,10 +62,10 @@ def walker_walk(model: mujoco.MjModel) -> Pair:
         return np.concatenate([turned, torso.height(now.qpos)[:, None], now.qvel], axis=1)
 
     def reward(_: State, action: Array, now: State) -> Array:
-        standing = tolerance(torso.height(now.qpos), 1.2, np.inf, margin=0.6)
+        standing = tolerance(torso.height(now.qpos), (1.2, np.inf), margin=0.6)
         upright = (1 + np.cos(tree.angles(now.qpos)[:, 0])) / 2
         speed = body.speed(now.qpos, now.qvel)
-        moving = tolerance(speed, 1, np.inf, margin=0.5, slope="linear", at_margin=0.5)
+        moving = tolerance(speed, (1, np.inf), margin=0.5, slope="linear", at_margin=0.5)
         return np.asarray((3 * standing + upright) / 4 * (5 * moving + 1) / 6)
 
     return observe, reward
@@ -102,7 +102,7 @@ def reacher_easy(model: mujoco.MjModel) -> Pair:
         return np.concatenate([now.qpos, to_target(now), now.qvel], axis=1)
 
     def reward(_: State, action: Array, now: State) -> Array:
-        return tolerance(np.linalg.norm(to_target(now), axis=1), 0, radii)
+        return tolerance(np.linalg.norm(to_target(now), axis=1), (0, radii))
 
     return observe, reward
 
@@ -117,9 +117,9 @@ def hopper_hop(model: mujoco.MjModel) -> Pair:
         return np.concatenate([now.qpos[:, 1:], now.qvel, np.log1p(now.sensors[:, touches])], axis=1)
 
     def reward(_: State, action: Array, now: State) -> Array:
-        standing = tolerance(torso.height(now.qpos) - foot.height(now.qpos), 0.6, 2)
+        standing = tolerance(torso.height(now.qpos) - foot.height(now.qpos), (0.6, 2))
         speed = body.speed(now.qpos, now.qvel)
-        return np.asarray(standing * tolerance(speed, 2, np.inf, margin=1, slope="linear", at_margin=0.5))
+        return np.asarray(standing * tolerance(speed, (2, np.inf), margin=1, slope="linear", at_margin=0.5))
 
     return observe, reward
 
@@ -161,9 +161,13 @@ def rules(name: str) -> Rules:
 
 
 def tolerance(
-    x: Array, low: float, high: float, margin: float = 0.0, slope: Slope = "gaussian", at_margin: float = 0.1
+    x: Array,
+    bounds: tuple[float | Array, float | Array],
+    margin: float = 0.0,
+    slope: Slope = "gaussian",
+    at_margin: float = 0.1,
 ) -> Array:
-    """Return how well `x` lies within [low, high], of its shape: 1 inside, sloping to 0 outside, as dm_control has it.
+    """Return how well `x` lies within the bounds, of its shape: 1 inside, sloping to 0 outside, as dm_control has it.
 
     With d the distance to the interval in margins and v the value at distance 1:
 
@@ -175,12 +179,12 @@ def tolerance(
 
     Args:
         x: any quantity.
-        low: lower end of the interval, inclusive; -inf for none.
-        high: upper end, inclusive; inf for none.
+        bounds: both ends of the interval, inclusive; infinite for none.
         margin: distance, in the units of `x`, at which the value is `at_margin`.
         slope: the form outside the interval.
         at_margin: v, in (0, 1); 0 too where the form is not gaussian.
     """
+    low, high = bounds
     distance = np.maximum(np.maximum(low - x, x - high), 0.0)
     if margin == 0:
         return np.asarray(distance == 0, np.float64)

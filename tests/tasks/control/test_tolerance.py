@@ -23,13 +23,13 @@ def test_equals_dm_control(
     x: list[float], ends: tuple[float, float], margin: float, slope: Slope, at_margin: float
 ) -> None:
     low, high = sorted(ends)
-    ours = tolerance(np.array(x), low, high, margin, slope, at_margin)
+    ours = tolerance(np.array(x), (low, high), margin, slope, at_margin)
     theirs = rewards.tolerance(np.array(x), (low, high), margin, slope, at_margin)
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-13)
 
 
 def test_by_hand() -> None:
     x = np.array([0.0, 5.0, 10.0, 15.0])
-    np.testing.assert_allclose(tolerance(x, 10, np.inf, margin=10, slope="linear", at_margin=0), [0, 0.5, 1, 1])
-    np.testing.assert_allclose(tolerance(x, 5, 5, margin=5), [0.1, 1, 0.1, 0.1**4])
-    np.testing.assert_array_equal(tolerance(x, 5, 10), [0, 1, 1, 0])
+    np.testing.assert_allclose(tolerance(x, (10, np.inf), margin=10, slope="linear", at_margin=0), [0, 0.5, 1, 1])
+    np.testing.assert_allclose(tolerance(x, (5, 5), margin=5), [0.1, 1, 0.1, 0.1**4])
+    np.testing.assert_array_equal(tolerance(x, (5, 10)), [0, 1, 1, 0])

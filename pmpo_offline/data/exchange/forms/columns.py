@@ -144,13 +144,13 @@ class Reading:
     """How a source is read, and what was met on the way."""
 
     score: str | None = None
-    """The column of scores; None: what the form says itself."""
+    """The column of scores; None: the form's own."""
     transcripts: bool = True
     """Whether conversations become `Human:/Assistant:` transcripts, so that such texts need not be taken apart."""
     accept: tuple[str, ...] = ()
     """The values of the column of labels (or of `score`) that mean accept, all others meaning reject; empty: words."""
     meant: dict[str, str] = field(default_factory=dict)
-    """The labels that were met, and what they were taken for."""
+    """The labels that occurred, and how they were interpreted."""
     conversational: bool | None = None
     """Whether the texts are conversations; None before the first row."""
     list_score: str | None = None

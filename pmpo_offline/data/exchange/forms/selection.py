@@ -60,7 +60,7 @@ class Report:
     first: dict[str, str] = field(default_factory=dict)
     """Where each reason was first met."""
     labels: dict[str, str] = field(default_factory=dict)
-    """The labels that were met, and what they were taken for."""
+    """The labels that occurred, and how they were interpreted."""
     languages: Counter[str] = field(default_factory=Counter)
     """Of the responses that were kept, where the source tells."""
     redacted: int = 0

@@ -168,7 +168,7 @@ def _seams(observation: NDArray[np.float32], following: NDArray[np.float32], pat
 def _resets_itself(observation: NDArray[np.float32], following: NDArray[np.float32], cut: NDArray[np.bool_]) -> bool:
     """Return whether what follows the rows (M,) where time ran out is the next row's observation only.
 
-    Of episodes whose observation never changes nothing can be told.
+    Episodes whose observation never changes cannot be judged.
     """
     rows = np.flatnonzero(cut[:-1])
     same = (following[rows] == observation[rows + 1]).all(axis=1)

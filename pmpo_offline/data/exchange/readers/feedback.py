@@ -26,9 +26,9 @@ from pmpo_offline.runtime.errors import UserError
 _ACCEPTS = "accept accepted accepts success successes successful succeeded positive positives good expert"
 _REJECTS = "reject rejected rejects fail failed failure failures negative negatives bad"
 _FOLDERS = {**dict.fromkeys(_ACCEPTS.split(), 1.0), **dict.fromkeys(_REJECTS.split(), -1.0)}
-"""What a word in the name of a folder says of its episodes; fewer than in a column, for `right` may be an arm."""
+"""The label of episodes by a word in their folder's name; fewer than in a column, for `right` may be an arm."""
 WORDS: Mapping[str, float] = {**texts.WORDS, **_FOLDERS, **dict.fromkeys(("", "unlabelled", "unlabeled"), np.nan)}
-"""What a text in a column says of an episode or a step: +1 accept, −1 reject, NaN neither."""
+"""The label of an episode or a step by a text in a column: +1 accept, −1 reject, NaN neither."""
 Values = NDArray[np.float32]
 
 
