@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
-from pmpo_offline.cli.console import Home, Json, parse_value, show, working
+from pmpo_offline.cli.console import Home, Json, options_of, parse_value, show, working
 from pmpo_offline.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,43 +30,64 @@ _RETRY = typer.Option("--retry-failed", help="Run again what failed; its errors 
 _WORKERS = "Processes at once (tasks, jobs), with a thread each."
 
 
+@dataclass(frozen=True)
+class Grid:
+    """What a run of a suite changes of it."""
+
+    algos: Annotated[str | None, _option(help="Algorithms to run, e.g. pmpo,dpo.")] = None
+    datasets: Annotated[str | None, _option(help="Ids or paths, separated by commas.")] = None
+    imbalance: Annotated[str | None, _option(help="Accepted shares, e.g. 0.1,0.5,collected.")] = None
+    balance: Annotated[str | None, _option(help="What is dropped for a share: labels, rows, or labels,rows.")] = None
+    noise: Annotated[str | None, _option(help="Rates of flipped labels, e.g. 0,0.2.")] = None
+    seeds: Annotated[int | None, _option(help="Training runs (seeds) per row of the table.", min=1)] = None
+    episodes: Annotated[int | None, _option(help="Evaluation episodes per run.", min=1)] = None
+    updates: Annotated[int | None, _option(help="Gradient steps per run.", show_default="the algorithm's", min=1)] = (
+        None
+    )
+    settings: Annotated[list[str] | None, _SETTINGS] = None
+
+
+@dataclass(frozen=True)
+class Executed:
+    """Where and how cells run."""
+
+    executor: Annotated[str, _EXECUTOR] = "local"
+    workers: Annotated[int | None, _option(help=_WORKERS, show_default="one per core", min=1)] = None
+    home: Home = None
+
+
+@dataclass(frozen=True)
+class Running(Executed):
+    """Which cells run, and where their results are."""
+
+    output: Annotated[Path | None, _option(help="Directory of results.", show_default="results/SUITE")] = None
+    fresh: Annotated[bool, _FRESH] = False
+    retry_failed: Annotated[bool, _RETRY] = False
+    shard: Annotated[str | None, _SHARD] = None
+
+
+@options_of(Grid, Running)
 def bench(
     suite: Annotated[str, typer.Argument(metavar="SUITE", help="Name of a suite, or its .toml.")] = "quick",
-    algos: Annotated[str | None, _option(help="Algorithms to run, e.g. pmpo,dpo.")] = None,
-    datasets: Annotated[str | None, _option(help="Ids or paths, separated by commas.")] = None,
-    imbalance: Annotated[str | None, _option(help="Accepted shares, e.g. 0.1,0.5,collected.")] = None,
-    balance: Annotated[str | None, _option(help="What is dropped for a share: labels, rows, or labels,rows.")] = None,
-    noise: Annotated[str | None, _option(help="Rates of flipped labels, e.g. 0,0.2.")] = None,
-    seeds: Annotated[int | None, _option(help="Training runs (seeds) per row of the table.", min=1)] = None,
-    episodes: Annotated[int | None, _option(help="Evaluation episodes per run.", min=1)] = None,
-    updates: Annotated[
-        int | None, _option(help="Gradient steps per run.", show_default="the algorithm's", min=1)
-    ] = None,
-    settings: Annotated[list[str] | None, _SETTINGS] = None,
-    output: Annotated[Path | None, _option(help="Directory of results.", show_default="results/SUITE")] = None,
-    fresh: Annotated[bool, _FRESH] = False,
-    retry_failed: Annotated[bool, _RETRY] = False,
-    shard: Annotated[str | None, _SHARD] = None,
-    executor: Annotated[str, _EXECUTOR] = "local",
-    workers: Annotated[int | None, _option(help=_WORKERS, show_default="one per core", min=1)] = None,
-    home: Home = None,
+    *,
+    grid: Grid,
+    running: Running,
     json: Json = False,
 ) -> None:
     """Train and evaluate algorithms on datasets, building what is missing, and print the table of scores."""
-    request: dict[str, Any] = {
-        "algos": _list(algos, str, "--algos", "names"),
-        "datasets": _list(datasets, str, "--datasets", "ids or paths"),
-        "imbalance": _list(imbalance, _share, "--imbalance", "numbers from 0 to 1, or collected"),
-        "balance": _list(balance, str, "--balance", "labels or rows"),
-        "noise": _list(noise, float, "--noise", "numbers from 0 to 1"),
-        "settings": _sweep(settings or []),
+    request: dict[str, Any] = vars(grid) | {
+        "algos": _list(grid.algos, str, "--algos", "names"),
+        "datasets": _list(grid.datasets, str, "--datasets", "ids or paths"),
+        "imbalance": _list(grid.imbalance, _share, "--imbalance", "numbers from 0 to 1, or collected"),
+        "balance": _list(grid.balance, str, "--balance", "labels or rows"),
+        "noise": _list(grid.noise, float, "--noise", "numbers from 0 to 1"),
+        "settings": _sweep(grid.settings or []),
     }
-    request |= {"seeds": seeds, "episodes": episodes, "updates": updates, "output": output, "fresh": fresh}
-    request |= {"retry_failed": retry_failed, "shard": None if shard is None else _shard(shard)}
+    request |= vars(running) | {"shard": None if running.shard is None else _shard(running.shard)}
     with working():
         from pmpo_offline import benchmark
 
-        done = benchmark.bench(suite, executor=executor, workers=workers, home=home, **request)
+        done = benchmark.bench(suite, **request)
     show_benchmark(done, json)
 
 
@@ -101,19 +123,19 @@ def _print(done: Benchmark) -> None:
     print(f"report: {done.report}")
 
 
+@options_of(Executed)
 def tune(
     suite: Annotated[str, typer.Argument(metavar="SUITE", help="Name of a suite, or its .toml.")],
     output: Annotated[Path | None, _option(help="Directory of results.", show_default="results/tune-SUITE")] = None,
-    executor: Annotated[str, _EXECUTOR] = "local",
-    workers: Annotated[int | None, _option(help=_WORKERS, show_default="one per core", min=1)] = None,
-    home: Home = None,
+    *,
+    running: Executed,
     json: Json = False,
 ) -> None:
     """Choose every learner's hyperparameters: as many settings for each, on data and seeds that no table uses."""
     with working():
         from pmpo_offline.benchmark.tune import tune as choose
 
-        found = choose(suite, output=output, executor=executor, workers=workers, home=home)
+        found = choose(suite, output=output, **vars(running))
     content = [
         {
             "family": each.algorithm.family,

@@ -125,7 +125,7 @@ def _count_problems(title: str, recorded: Counts | CandidateLabels, table: pa.Ta
 
 
 def derived_problems(metadata: Metadata, tables: Mapping[str, pa.Table]) -> Iterator[str]:
-    """Derive the labels, and their description in dataset.json, from the scores again; yield one line for each difference.
+    """Derive the labels and their description in dataset.json from the scores again; yield a line for each difference.
 
     Beyond `problems`, which every dataset passes before it is written. Rows that were dropped for a share, or left out
     by an export, are not there to derive its labels from.

@@ -241,7 +241,7 @@ def _renumbered(responses: pa.Table) -> pa.Table:
 
 
 def _relabelled(made: Dataset, rule: LabelRule, operation: dict[str, Any], parents: Sequence[Dataset]) -> Dataset:
-    """Return a dataset with labels by `rule`, and all that the metadata say of them derived from its tables."""
+    """Return a dataset with labels by `rule`, and their description in the metadata, derived from its tables."""
     meta = made.metadata
     done = label_tables(made.table, made.episodes, Labelling(rule, seed=meta.seed), made.candidates)
     if meta.kind == "responses":  # its references are of its own test prompts

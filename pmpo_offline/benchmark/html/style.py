@@ -1,4 +1,4 @@
-"""Colours and axes that all charts share: legible on white and on black, and distinguishable for colour-blind readers."""
+"""Colours and axes that all charts share: legible on white and on black, and for colour-blind readers."""
 
 from __future__ import annotations
 

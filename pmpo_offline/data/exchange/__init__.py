@@ -1,4 +1,4 @@
-"""Datasets of other libraries, in and out: `readers` of trajectories, `forms` of texts, and `writers`, each a registry."""
+"""Datasets of other libraries, in and out: readers of trajectories, forms of texts, and writers, each a registry."""
 
 import lazy_loader
 
