@@ -1,4 +1,4 @@
-"""A cluster of two nodes on this machine, of which workers and a node are killed while a benchmark runs."""
+"""A cluster of two nodes on this machine, of which a process and a node are killed while a benchmark runs."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
+from benchmarks.speed.killed_cluster import HEAD, NODE, task_processes
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    cluster = Cluster(initialize_head=True, head_node_args=NODE)
+    cluster = Cluster(initialize_head=True, head_node_args=HEAD)
     cluster.add_node(**NODE)
     ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
     yield cluster
@@ -27,39 +27,28 @@ def cluster() -> Iterator[Cluster]:
     cluster.shutdown()
 
 
-def workers(cluster: Cluster) -> list[int]:
-    """Processes that run a task, all of them children of the cluster's raylets."""
-    raylets = [info.process.pid for node in cluster.list_all_nodes() for info in node.all_processes["raylet"]]
-    found = []
-    for raylet in raylets:
-        for path in Path(f"/proc/{raylet}/task").glob("*/children"):
-            for pid in path.read_text().split():
-                command = Path(f"/proc/{pid}/cmdline")
-                if command.exists() and command.read_bytes().startswith(b"ray::run_bundle"):
-                    found.append(int(pid))
-    return found
-
-
-def test_killed_workers_and_a_killed_node_lose_nothing(tmp_path: Path, small, cluster: Cluster) -> None:
+def test_a_killed_process_and_a_killed_node_lose_nothing(tmp_path: Path, small, cluster: Cluster) -> None:
     output, draw = tmp_path / "out", random.Random(0)
     killed: list[str] = []
 
+    def await_scores(count: int) -> None:
+        while len(list(output.glob("raw/*.parquet"))) < count:
+            time.sleep(0.02)
+
     def kill() -> None:
-        for scores in (1, 4):
-            while len(list(output.glob("raw/*.parquet"))) < scores:
-                time.sleep(0.05)
-            if killed:
-                cluster.remove_node(cluster.worker_nodes.copy().pop(), allow_graceful=False)
-                cluster.add_node(**NODE)
-                killed.append("node")
-            elif found := workers(cluster):
-                os.kill(draw.choice(found), signal.SIGKILL)
-                killed.append("worker")
+        await_scores(1)
+        while not (running := task_processes(cluster)):
+            time.sleep(0.02)
+        os.kill(draw.choice(running), signal.SIGKILL)
+        killed.append("process")
+        await_scores(4)
+        cluster.remove_node(cluster.worker_nodes.copy().pop(), allow_graceful=False)
+        killed.append("node")
 
     thread = threading.Thread(target=kill, daemon=True)
     thread.start()
     done = small.bench(output, executor="ray")
     thread.join()
-    assert killed == ["worker", "node"]
+    assert killed == ["process", "node"]
     assert not done.failures
     assert done.rows == small.whole.rows
