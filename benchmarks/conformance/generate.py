@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -32,27 +33,42 @@ LEARNED = (
 """Inputs that depend on the policy: those of which the gradient is given."""
 FROZEN = ("reference_logits", "reference_mean", "reference_log_std")
 """Inputs of a reference that is not trained: their gradient is zero."""
+ROWS = {
+    "pmpo_paper": ("logits", "reference_logits", "action", "label"),
+    "pmpo_sampled": ("logits", "reference_logits", "action", "label"),
+    "pmpo_gaussian": ("mean", "log_std", "reference_mean", "reference_log_std", "action", "label"),
+    "pmpo_dreamer": ("logits", "reference_logits", "action", "advantage"),
+    "pmpo_tanh": ("logits", "reference_logits", "action", "advantage"),
+}
+"""The inputs of each form of PMPO."""
+SETTINGS: dict[str, dict[str, Any]] = {
+    "pmpo_paper": {"alpha": 0.5, "beta": 0.5, "normalize": "set", "over": "all"},
+    "pmpo_sampled": {"alpha": 0.5, "beta": 0.5, "normalize": "set", "over": "all"},
+    "pmpo_gaussian": {"alpha": 0.5, "beta": 0.5, "normalize": "set"},
+    "pmpo_dreamer": {"alpha": 0.5, "beta": 0.3},
+    "pmpo_tanh": {"alpha": 0.5, "beta": 0.3},
+}
+"""The settings of each form of PMPO."""
 NO_GRADIENT_BY_DIFFERENCES = 1e4
 """Inputs beyond this cannot be moved by a thousandth."""
 
 
 def base() -> Arrays:
     """Return every input at fixed values, those of the vocabulary and those of `variants`: 2 accepts, 2 rejects."""
-    draw = np.random.default_rng(0)
 
-    def some(*shape: int, below: float = 0.0) -> NDArray[np.float64]:
-        return np.round(draw.standard_normal(shape) - below, 3)
+    def some(name: str, *shape: int) -> NDArray[np.float64]:  # whatever other inputs there are
+        return np.random.default_rng(crc32(name.encode())).standard_normal(shape).round(3)
 
     rows = ("logp", "ref_logp", "logp_chosen", "logp_rejected", "ref_chosen", "ref_rejected", "conditional_logp")
-    groups = ("group_logp", "group_score", "own_logp", "own_ref_logp")
+    groups = ("group_logp", "group_score", "own_logp", "own_ref_logp", "logits", "reference_logits")
     return {
-        **{name: some(B, below=2.0) for name in rows},
-        **{name: some(B, K) for name in (*groups, "logits", "reference_logits")},
-        **{name: some(B, 2) for name in ("mean", "log_std", "reference_mean", "reference_log_std")},
-        **{name: np.ceil(np.abs(some(B)) * 9) for name in ("length_chosen", "length_rejected")},
-        **{name: some(B) for name in ("advantage", "policy_value")},
-        **{name: np.round(1 / (1 + np.exp(some(B))), 3) for name in ("accept_rate", "state_value")},
-        "distance": np.abs(some(B)),
+        **{name: (-np.abs(some(name, B)) - 0.1).round(3) for name in rows},
+        **{name: some(name, B, K) for name in groups},
+        **{name: some(name, B, 2) for name in ("mean", "log_std", "reference_mean", "reference_log_std")},
+        **{name: np.ceil(np.abs(some(name, B)) * 9) for name in ("length_chosen", "length_rejected")},
+        **{name: some(name, B) for name in ("advantage", "policy_value")},
+        **{name: (1 / (1 + np.exp(some(name, B)))).round(3) for name in ("accept_rate", "state_value")},
+        "distance": np.abs(some("distance", B)),
         "divergence": np.array(0.8),
         "policy_kl": np.array(0.4),
         "action": np.array([0.0, 2, 1, 1, 0, 2]),
@@ -119,8 +135,10 @@ def settings(objective: Objective) -> Iterator[tuple[str, dict[str, Any]]]:
 def of_objective(objective: Objective) -> Iterator[dict[str, Any]]:
     """Yield the cases of an objective of the registry."""
     own = {name: value for name, value in objective.settings.items() if name not in objective.caller}
-    names = list(objective.inputs.values())
-    inputs = {name: base()[name] for name in names}
+    every = base()
+    if unknown := set(objective.inputs.values()) - every.keys():
+        raise ValueError(f"{objective.name} takes {', '.join(sorted(unknown))}: give values of it in base()")
+    inputs = {name: every[name] for name in objective.inputs.values()}
 
     def loss(values: Mapping[str, Tensor], given: Mapping[str, Any]) -> Tensor:
         return objective(values, values.get("weight"), **given)[0]
@@ -131,24 +149,6 @@ def of_objective(objective: Objective) -> Iterator[dict[str, Any]]:
     for title, values, given in cases:
         case = {"case": title, "inputs": values, "settings": given}
         yield computed(case, loss) | (mistaken(case, variants.pmpo) if objective.name == "pmpo" else {})
-
-
-ROWS = {
-    "pmpo_paper": ("logits", "reference_logits", "action", "label"),
-    "pmpo_sampled": ("logits", "reference_logits", "action", "label"),
-    "pmpo_gaussian": ("mean", "log_std", "reference_mean", "reference_log_std", "action", "label"),
-    "pmpo_dreamer": ("logits", "reference_logits", "action", "advantage"),
-    "pmpo_tanh": ("logits", "reference_logits", "action", "advantage"),
-}
-"""The inputs of each form of PMPO."""
-SETTINGS: dict[str, dict[str, Any]] = {
-    "pmpo_paper": {"alpha": 0.5, "beta": 0.5, "normalize": "set", "over": "all"},
-    "pmpo_sampled": {"alpha": 0.5, "beta": 0.5, "normalize": "set", "over": "all"},
-    "pmpo_gaussian": {"alpha": 0.5, "beta": 0.5, "normalize": "set"},
-    "pmpo_dreamer": {"alpha": 0.5, "beta": 0.3},
-    "pmpo_tanh": {"alpha": 0.5, "beta": 0.3},
-}
-"""The settings of each form of PMPO."""
 
 
 def of_variant(name: str) -> Iterator[dict[str, Any]]:

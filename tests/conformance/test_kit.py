@@ -127,6 +127,7 @@ def test_every_mistake_is_found_and_named(path: str, form: Any, mistakes: set[st
 @pytest.mark.parametrize("name", sorted(OBJECTIVES))
 def test_a_gradient_of_the_wrong_sign_is_found(name: str):
     path = next(path for path in MADE if Path(path).stem == name)
+    assert committed(path)
 
     def turned(inputs: Given, settings: Given):
         loss, gradients = ours(name)(inputs, settings)
