@@ -12,7 +12,7 @@ from .data import verify as verify
 from .data.exchange import export_dataset as export_dataset
 from .evaluation import evaluate as evaluate
 from .runtime.progress import on_progress as on_progress
-from .runtime.progress_bar import progress_bar as progress_bar
+from .runtime.progress import progress_bar as progress_bar
 from .training import doctor as doctor
 from .training import load_policy as load_policy
 from .training import train as train

@@ -16,7 +16,7 @@ import typer
 
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.files import finite
-from pmpo_offline.runtime.progress_bar import progress_bar
+from pmpo_offline.runtime.progress import progress_bar
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

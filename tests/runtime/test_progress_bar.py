@@ -4,7 +4,7 @@ import re
 import pytest
 from rich.console import Console
 
-from pmpo_offline.runtime import progress_bar as progress
+from pmpo_offline.runtime import progress
 
 
 def test_a_part_is_shown_behind_the_whole():
