@@ -30,8 +30,8 @@ class EvaluationOptions:
         "File of questions to the judge.", "the shipped ones", metavar="TOML"
     )
     environment: str | None = _option(
-        "Control: a registered Gymnasium environment to play in, of whatever task the run is; module:Name-v0 imports the "
-        "module first.",
+        "Control: a registered Gymnasium environment to play in, whatever the task of the run; module:Name-v0 imports "
+        "the module first.",
         "the task's simulator",
         metavar="NAME",
     )

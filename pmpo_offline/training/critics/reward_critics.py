@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -181,7 +181,7 @@ class TwinDelayedCritic(RewardCritic):
         self._index = index
 
 
-AnySettings = ExpectileSettings | TwinDelayedSettings | LabelValueSettings
+AnySettings: TypeAlias = ExpectileSettings | TwinDelayedSettings | LabelValueSettings
 _SETTINGS: dict[str, type[AnySettings]] = {
     "iql": ExpectileSettings,
     "td3": TwinDelayedSettings,
