@@ -1,18 +1,25 @@
 # make demo: install, build a dataset, run the benchmark, show the table.   make test: install what is missing, test.
+# make docs: build the site into docs/_build/docs/index.html, offline; a warning is an error.
 # make peers: compare our losses with other people's code, in an environment of its own (baselines/peers/README.md).
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
 PEERS := .venv-peers
 
-.PHONY: demo test fuzz peers smollm2 lint clean
+.PHONY: demo test docs reader fuzz peers smollm2 lint clean
 
 demo: .venv/installed
 	$(BIN)/pmpo-offline build-dataset --imbalance 0.1
 	$(BIN)/pmpo-offline bench --algos pmpo,dpo
 
-test: .venv/installed .venv/smollm2 .venv/chromium
+test: .venv/installed .venv/smollm2 .venv/chromium .venv/reader
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+docs: .venv/installed
+	$(BIN)/python -m sphinx -q -W --keep-going -c docs . docs/_build
+
+# A reader of the format in JavaScript, which a test compares with ours.
+reader: .venv/reader
 
 # 50,000 damaged files for everything that reads files: about 20 minutes of one core.
 fuzz: .venv/installed
@@ -30,7 +37,7 @@ lint: .venv/installed
 	$(BIN)/mypy
 
 clean:
-	rm -rf .venv $(PEERS) results .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv $(PEERS) docs/_build docs/reader/node_modules results .pytest_cache .mypy_cache .ruff_cache
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=…")'
@@ -47,6 +54,12 @@ clean:
 	@for name in chromium chromium-browser google-chrome; do ! command -v $$name >/dev/null || exit 0; done; { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
 	  && apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; } \
 	  || echo "no Chromium: the tests of HTML pages are skipped (apt-get install chromium)"
+	touch $@
+
+# The test of the reader is skipped without Node.
+.venv/reader: .venv/installed docs/reader/package.json
+	@if command -v npm >/dev/null; then cd docs/reader && npm install --silent --no-fund --no-audit; \
+	  else echo "no Node: the test of the reader in JavaScript is skipped (apt-get install nodejs npm)"; fi
 	touch $@
 
 $(PEERS)/installed: baselines/peers/requirements.txt

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
+from pmpo_offline.cli import names
 from pmpo_offline.cli.console import Home, Json, options_of, parse_value, show, working
 from pmpo_offline.runtime.errors import UserError
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _option = partial(typer.Option, show_default="the suite's")
+_SUITE = typer.Argument(metavar="SUITE", help="Name of a suite, or its .toml.", autocompletion=names.suites)
 _SETTINGS = typer.Option(
     "--set", metavar="ALGO.SETTING=VALUES", help="Values to try, e.g. pmpo.beta=0.5,1,2; repeatable."
 )
@@ -68,7 +70,7 @@ class Running(Executed):
 
 @options_of(Grid, Running)
 def bench(
-    suite: Annotated[str, typer.Argument(metavar="SUITE", help="Name of a suite, or its .toml.")] = "quick",
+    suite: Annotated[str, _SUITE] = "quick",
     *,
     grid: Grid,
     running: Running,
@@ -84,6 +86,13 @@ def bench(
         "settings": _sweep(grid.settings or []),
     }
     request |= vars(running) | {"shard": None if running.shard is None else _shard(running.shard)}
+    from pmpo_offline.declarations import catalog
+
+    catalog.suite(suite)
+    for name in request["algos"] or ():
+        names.check_algorithm(name)
+    for name in request["datasets"] or ():
+        names.check_dataset(name, running.home)
     with working():
         from pmpo_offline import benchmark
 
@@ -125,13 +134,16 @@ def _print(done: Benchmark) -> None:
 
 @options_of(Executed)
 def tune(
-    suite: Annotated[str, typer.Argument(metavar="SUITE", help="Name of a suite, or its .toml.")],
+    suite: Annotated[str, _SUITE],
     output: Annotated[Path | None, _option(help="Directory of results.", show_default="results/tune-SUITE")] = None,
     *,
     running: Executed,
     json: Json = False,
 ) -> None:
     """Choose every learner's hyperparameters: as many settings for each, on data and seeds that no table uses."""
+    from pmpo_offline.declarations import catalog
+
+    catalog.suite(suite)
     with working():
         from pmpo_offline.benchmark.tune import tune as choose
 

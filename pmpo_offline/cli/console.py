@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_type_hin
 
 import typer
 
+from pmpo_offline.cli import names
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.files import finite
 from pmpo_offline.runtime.progress import progress_bar
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 R = TypeVar("R")
-Name = Annotated[str, typer.Argument(metavar="ID", help="Id or path of a dataset.")]
-Algo = Annotated[str, typer.Option(help="Name of an algorithm, or its .toml.")]
+Name = Annotated[str, typer.Argument(metavar="ID", help="Id or path of a dataset.", autocompletion=names.datasets)]
+Algo = Annotated[str, typer.Option(help="Name of an algorithm, or its .toml.", autocompletion=names.algorithms)]
 Format = Annotated[
     Literal["arrow", "hdf5"],
     typer.Option(help="How it is stored: Arrow files, or HDF5 (a Minari directory or flat columns)."),

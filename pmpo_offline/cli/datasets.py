@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperCommand
 
 from pmpo_offline.build.options import Changes, ImportOptions, TextOptions
+from pmpo_offline.cli import names
 from pmpo_offline.cli.console import Format, Home, Json, Name, Stored, options_of, print_lines, show, working
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.files import atomic_file
@@ -65,7 +66,12 @@ class Exported(Stored):
 
 @options_of(Changes, Built)
 def build_dataset(
-    name: Annotated[str, typer.Argument(metavar="ID", help="Id of a declared dataset, or a recipe's .toml.")] = DEFAULT,
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID", help="Id of a declared dataset, or a recipe's .toml.", autocompletion=names.datasets
+        ),
+    ] = DEFAULT,
     *,
     options: Changes,
     place: Built,
@@ -73,6 +79,9 @@ def build_dataset(
     json: Json = False,
 ) -> None:
     """Collect experience, label it and store it as a dataset; opens the dataset if it is already built."""
+    from pmpo_offline.declarations import catalog
+
+    catalog.dataset(name)
     with working():
         from pmpo_offline import build
 
@@ -96,9 +105,14 @@ def import_(
     json: Json = False,
 ) -> None:
     """Import a dataset of another library, label it and store it; opens an earlier import of the same source."""
+    from pmpo_offline.data.exchange.forms import is_text
+
+    if not is_text(source) and ":" not in source and not Path(source).expanduser().exists():
+        from pmpo_offline.data.exchange.readers import open_source
+
+        open_source(source)  # raises
     with working():
         from pmpo_offline import build
-        from pmpo_offline.data.exchange.forms import is_text
 
         if is_text(source):
             dataset = build.import_text(source, options=options, **vars(place))

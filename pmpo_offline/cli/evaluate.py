@@ -9,6 +9,7 @@ import typer
 
 from pmpo_offline.cli.console import Home, Json, options_of, print_columns, readable, show, working
 from pmpo_offline.evaluation.options import EvaluationOptions
+from pmpo_offline.runtime.errors import UserError
 
 MEASURES = {
     "reward": "reward",
@@ -33,6 +34,8 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Evaluate a trained run on held-out episodes or prompts: scores, drift from the reference, a judge's verdicts."""
+    if not run.is_dir():
+        raise UserError(f"{run}: no such directory; name the output directory of a `pmpo-offline train`")
     with working():
         from pmpo_offline.evaluation.runs import evaluate_run
 

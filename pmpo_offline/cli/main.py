@@ -22,7 +22,6 @@ from pmpo_offline.runtime.files import refusal
 app = typer.Typer(
     name="pmpo-offline",
     help="Datasets and an offline benchmark for learning from accept/reject feedback.",
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

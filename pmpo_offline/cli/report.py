@@ -55,6 +55,8 @@ def report(
     printed = [name for name, target in targets.items() if target == STDOUT]
     if len(printed) + json > 1:
         raise UserError(f"--{printed[0]} - prints the report: leave {'--json' if json else '--' + printed[1]} out")
+    if not directory.is_dir():
+        raise UserError(f"{directory}: no such folder; name the output directory of a `pmpo-offline bench`")
     texts: dict[str, str] = {}
     with working():
         from pmpo_offline.benchmark import exports, report_on

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pmpo_offline.cli import names
 from pmpo_offline.cli.console import (
     Algo,
     Home,
@@ -112,7 +113,13 @@ class Acting:
 @options_of(Training)
 def train(
     name: Annotated[
-        str, typer.Option("--dataset", metavar="ID", help="Id or path of a dataset; a declared one is built first.")
+        str,
+        typer.Option(
+            "--dataset",
+            metavar="ID",
+            help="Id or path of a dataset; a declared one is built first.",
+            autocompletion=names.datasets,
+        ),
     ],
     *,
     options: Training,
@@ -121,6 +128,8 @@ def train(
 ) -> None:
     """Train one algorithm on one dataset; the same command again resumes where it was stopped."""
     chosen = assignments(options.settings, "beta=0.5")
+    names.check_dataset(name, home)
+    names.check_algorithm(options.algo)
     with working():
         from pmpo_offline.build import build_dataset, is_built
         from pmpo_offline.data import load_dataset
@@ -168,7 +177,9 @@ def _print_run(record: dict[str, Any]) -> None:
 
 @options_of(Checked)
 def doctor(
-    name: Annotated[str, typer.Argument(metavar="DATASET", help="Id or path of a dataset.")],
+    name: Annotated[
+        str, typer.Argument(metavar="DATASET", help="Id or path of a dataset.", autocompletion=names.datasets)
+    ],
     *,
     options: Checked,
     home: Home = None,
@@ -179,6 +190,7 @@ def doctor(
     from pmpo_offline.data import load_dataset
 
     require_built(name, home)
+    names.check_algorithm(options.algo)
     chosen = assignments(options.settings, "divergence=reverse")
     beta = None if options.beta is None else parse_value(options.beta)
     shortcuts = {"alpha": options.alpha, "beta": beta, "normalize": options.normalize}
@@ -228,7 +240,7 @@ def _print_diagnosis(found: Diagnosis) -> None:
 
 @options_of(Acting)
 def train_behavior(
-    task: Annotated[str, typer.Argument(metavar="TASK", help="A control task, e.g. cheetah-run.")],
+    task: Annotated[str, typer.Argument(metavar="TASK", help="A control task, e.g. cheetah-run.", autocompletion=names.control_tasks)],
     algo: Annotated[
         str | None, typer.Option(help="Name of a learner.", show_default="ppo; clone where a script solves the task")
     ] = None,
@@ -237,6 +249,7 @@ def train_behavior(
     json: Json = False,
 ) -> None:
     """Train the policies that collect a control task's datasets: medium, replay (those on the way to it) and expert."""
+    names.check_control_task(task)
     with working():
         from pmpo_offline.online import behavior
 

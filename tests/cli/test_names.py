@@ -1,0 +1,69 @@
+"""Shell completion offers the names that there are, and a mistyped one is answered before torch is imported."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+MISTYPED = [
+    ["build-dataset", "bandit/sfere-v0"],
+    ["bench", "quik"],
+    ["bench", "bandit", "--algos", "pmpoo"],
+    ["bench", "bandit", "--datasets", "bandit/sfere-v0"],
+    ["tune", "quik"],
+    ["show", "bandit/sfere-v0"],
+    ["verify", "bandit/sfere-v0"],
+    ["report", "nowhere"],
+    ["doctor", "bandit/sfere-v0"],
+    ["import", "nowhere.npz"],
+    ["export", "bandit/sfere-v0", "out", "--to", "minari"],
+    ["train", "--dataset", "bandit/sfere-v0"],
+    ["train", "--dataset", "bandit/sphere-v0", "--algo", "pmpoo"],
+    ["evaluate", "nowhere"],
+    ["train-behavior", "chetah-run"],
+    ["trian"],
+]
+CODE = """
+import json, sys
+from pmpo_offline.cli.main import run
+for arguments in json.loads(sys.argv[1]):
+    code = run(arguments)
+    assert code == 2, (arguments, code)
+    assert "torch" not in sys.modules, arguments
+"""
+
+
+def test_a_mistyped_name_is_answered_before_torch_is_imported(tmp_path: Path) -> None:
+    environment = {**os.environ, "PMPO_OFFLINE_DATASETS": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, json.dumps(MISTYPED)], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stderr.splitlines()
+    assert len(lines) == len(MISTYPED)
+    assert all(line.startswith("error: ") for line in lines)
+    assert sum("did you mean" in line.lower() for line in lines) >= 11
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("pmpo-offline show bandit/s", {"bandit/sphere-v0", "bandit/schwefel-v0"}),
+        ("pmpo-offline train --dataset bandit/g", {"bandit/gmm-v0"}),
+        ("pmpo-offline train --algo apo", {"apo-down", "apo-zero"}),
+        ("pmpo-offline bench qui", {"quick"}),
+        ("pmpo-offline train-behavior chee", {"cheetah-run"}),
+    ],
+)
+def test_shells_complete_names(tmp_path: Path, words: str, offered: set[str]) -> None:
+    asked = {"_PMPO_OFFLINE_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    environment = {**os.environ, **asked, "PMPO_OFFLINE_DATASETS": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-m", "pmpo_offline"], env=environment, capture_output=True, text=True, check=True
+    )
+    assert set(done.stdout.split()) == offered

@@ -1,0 +1,100 @@
+"""The documentation: every link leads somewhere, every block of code compiles, the notebook is the tutorial and runs."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import tomllib
+from pathlib import Path
+
+import nbformat
+import pytest
+from helpers.pages import blocks, commands
+
+import pmpo_offline
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted(
+    path for folder in (ROOT, DOCS, DOCS / "howto") for path in folder.glob("*.md") if path.name != "CHANGELOG.md"
+)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere_and_code_compiles(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", re.sub(r"`[^`]*`", "", prose)):
+        if not target.startswith(("http", "mailto")):
+            assert (page.parent / target).exists(), target
+    for block in blocks(text):
+        if block.kind == "python":
+            compile(block.text, str(page), "exec")
+        elif block.kind == "toml":
+            tomllib.loads(block.text)
+        elif block.kind == "json":
+            json.loads(block.text)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_commands_have_the_options_that_are_shown(page: Path) -> None:
+    import shlex
+
+    import typer.main
+
+    from pmpo_offline.cli.main import app
+
+    group = typer.main.get_command(app)
+    for block in blocks(page.read_text(encoding="utf-8")):
+        for command in commands(block.text) if block.kind == "console" else ():
+            words = shlex.split(command, comments=True)
+            if words[:1] != ["pmpo-offline"] or words[1].startswith("--"):
+                continue
+            assert words[1] in group.commands, command
+            known = {name for option in group.commands[words[1]].params for name in (*option.opts, *option.secondary_opts)}
+            assert {word for word in words if word.startswith("--")} <= known, command
+
+
+def test_llms_txt_and_the_site_name_every_page() -> None:
+    listed = (ROOT / "llms.txt").read_text(encoding="utf-8")
+    index = (DOCS / "index.md").read_text(encoding="utf-8") + (DOCS / "howto/index.md").read_text(encoding="utf-8")
+    for page in [*DOCS.glob("*.md"), *(DOCS / "howto").glob("*.md")]:
+        if page.stem != "index":
+            assert re.search(rf"^{page.stem}$", index, re.MULTILINE), page
+            assert page.relative_to(ROOT).as_posix() in listed, page
+    for target in re.findall(r"\]\((.+?)\)", listed):
+        assert (ROOT / target).is_file(), target
+
+
+def test_one_version_everywhere() -> None:
+    version = pmpo_offline.__version__
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == version
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"\n## {version}, " in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_notebook_is_the_tutorial_and_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nbclient import NotebookClient
+
+    spec = importlib.util.spec_from_file_location("make_notebook", DOCS / "make_notebook.py")
+    assert spec is not None
+    assert spec.loader is not None
+    maker = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(maker)
+    stored = nbformat.read(DOCS / "tutorial.ipynb", as_version=4)
+    assert stored == maker.notebook(), "python docs/make_notebook.py writes it again"
+
+    monkeypatch.setenv("PMPO_OFFLINE_DATASETS", str(tmp_path / "home"))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    client = NotebookClient(stored, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}})
+    client.execute()
+    shown = {cell["id"]: cell.get("outputs", []) for cell in stored.cells if cell.cell_type == "code"}
+    last = {name: outputs[-1]["data"] for name, outputs in shown.items() if outputs and "data" in outputs[-1]}
+    assert any("200 accepted" in data["text/plain"] or "accepted" in data["text/plain"] for data in last.values())
+    verdicts = [data["text/plain"] for data in last.values() if data["text/plain"].startswith("Diagnosis")]
+    assert [verdict.partition(": ")[2].partition(",")[0] for verdict in verdicts] == ["no minimum", "bounded"]
+    (scores,) = (eval(data["text/plain"]) for data in last.values() if data["text/plain"].startswith("{'pmpo'"))
+    assert scores["pmpo"] > scores["bc"] + 0.1
+    assert sum("text/html" in data for data in last.values()) >= 4
