@@ -240,7 +240,10 @@ def _print_diagnosis(found: Diagnosis) -> None:
 
 @options_of(Acting)
 def train_behavior(
-    task: Annotated[str, typer.Argument(metavar="TASK", help="A control task, e.g. cheetah-run.", autocompletion=names.control_tasks)],
+    task: Annotated[
+        str,
+        typer.Argument(metavar="TASK", help="A control task, e.g. cheetah-run.", autocompletion=names.control_tasks),
+    ],
     algo: Annotated[
         str | None, typer.Option(help="Name of a learner.", show_default="ppo; clone where a script solves the task")
     ] = None,

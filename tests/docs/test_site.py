@@ -1,4 +1,4 @@
-"""The documentation: every link leads somewhere, every block of code compiles, the notebook is the tutorial and runs."""
+"""The documentation: links lead somewhere, code compiles, commands exist; the notebook is the tutorial and runs."""
 
 from __future__ import annotations
 
@@ -53,7 +53,9 @@ def test_commands_have_the_options_that_are_shown(page: Path) -> None:
             if words[:1] != ["pmpo-offline"] or words[1].startswith("--"):
                 continue
             assert words[1] in group.commands, command
-            known = {name for option in group.commands[words[1]].params for name in (*option.opts, *option.secondary_opts)}
+            known = {
+                name for option in group.commands[words[1]].params for name in (*option.opts, *option.secondary_opts)
+            }
             assert {word for word in words if word.startswith("--")} <= known, command
 
 
