@@ -17,6 +17,7 @@ import os
 import platform
 import shutil
 import stat
+import threading
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -121,8 +122,8 @@ def _mode_of_new_files(folder: Path) -> int:
 
 
 def _writer() -> str:
-    """Return a name of this process among those of all machines that share the folder."""
-    return f"{platform.node()}-{os.getpid()}"
+    """Return a name of this thread among those of all machines that share the folder."""
+    return f"{platform.node()}-{os.getpid()}-{threading.get_native_id()}"
 
 
 def finite(value: Any) -> Any:

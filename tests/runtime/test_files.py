@@ -19,6 +19,7 @@ from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.runtime.files import (
     atomic_directory,
     atomic_file,
+    claim,
     file_lock,
     finite,
     load_arrays,
@@ -103,6 +104,22 @@ def test_a_lock_excludes_other_processes_and_dies_with_its_holder(tmp_path: Path
     assert waiter.communicate(timeout=60)[0] == "held\n"
     with file_lock(tmp_path):
         assert list(tmp_path.iterdir()) == []
+
+
+def test_a_claim_is_of_one_process_leaves_nothing_and_dies_with_its_holder(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "result"
+    code = "with claim(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    holder = elsewhere(code, path)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    with claim(path, wait=False) as held:
+        assert not held
+    holder.kill()
+    holder.wait()
+    with claim(path) as held, claim(path, wait=False) as again:
+        assert held
+        assert not again
+    assert list(path.parent.iterdir()) == []
 
 
 def test_numbers_that_json_does_not_know_become_null() -> None:

@@ -1,4 +1,4 @@
-"""A small bandit suite: ten cells of a second, on a dataset of 400 actions."""
+"""A small bandit suite: five cells of half a second, on a dataset of 400 actions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pmpo_offline.build import build_dataset
 SUITE = """
 title = "Small bandits"
 datasets = ["{dataset}"]
-imbalance = [0.2, 0.5]
+imbalance = [0.5]
 algorithms = ["bc", "accept", "pmpo"]
 reference = "bc"
 filtered = ["bc-accepted"]

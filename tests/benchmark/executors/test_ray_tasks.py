@@ -41,7 +41,7 @@ def test_a_killed_process_and_a_killed_node_lose_nothing(tmp_path: Path, small, 
             time.sleep(0.02)
         os.kill(draw.choice(running), signal.SIGKILL)
         killed.append("process")
-        await_scores(4)
+        await_scores(2)
         cluster.remove_node(cluster.worker_nodes.copy().pop(), allow_graceful=False)
         killed.append("node")
 
