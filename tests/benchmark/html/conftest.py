@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,13 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
-@pytest.fixture
-def opened(chromium: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
-    """Open a page and wait for its charts; at the end nothing was requested, and nothing complained on the console."""
+@contextmanager
+def watched(chromium: Any, folder: Path) -> Iterator[Callable[..., Any]]:
+    """Open pages and wait for their charts; at the end nothing was requested, and nothing complained on the console."""
     contexts, complaints, requests = [], [], []
 
     def show(html: str, width: int = 1200, **options: Any) -> Any:
-        file = tmp_path / "page.html"
+        file = folder / "page.html"
         file.write_text(html, encoding="utf-8")
         context = chromium.new_context(viewport={"width": width, "height": 800}, **options)
         contexts.append(context)
@@ -49,3 +50,17 @@ def opened(chromium: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
         context.close()
     assert complaints == []
     assert {url.rpartition("/")[2] for url in requests} <= {"page.html"}
+
+
+@pytest.fixture
+def opened(chromium: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Opens a page for one test."""
+    with watched(chromium, tmp_path) as show:
+        yield show
+
+
+@pytest.fixture(scope="module")
+def opened_once(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Any]]:
+    """Opens a page for tests that leave it as it was: drawing its charts takes two seconds."""
+    with watched(chromium, tmp_path_factory.mktemp("page")) as show:
+        yield show

@@ -40,6 +40,19 @@ def html() -> str:
     return report_page(f"A title {HOSTILE}", raw, rows, Made(["pmpo-offline bench test"], ["A machine"], answers))
 
 
+@pytest.fixture(scope="module")
+def shared(html, opened_once):
+    return opened_once(html)
+
+
+@pytest.fixture
+def page(shared):
+    """The page with all rows, no dialog, on a light screen."""
+    yield shared
+    shared.keyboard.press("Escape")
+    shared.emulate_media(media="screen", color_scheme="light")
+
+
 def test_table_sorts_and_filters(html, opened):
     page = opened(html)
     names, scores = ("#table tbody tr:not([hidden]) " + cell for cell in ("th", "td:nth-child(3)"))
@@ -60,8 +73,7 @@ def test_table_sorts_and_filters(html, opened):
     assert page.locator(names).count() == 0
 
 
-def test_a_number_opens_its_runs_and_a_run_its_episodes(html, opened):
-    page = opened(html)
+def test_a_number_opens_its_runs_and_a_run_its_episodes(page):
     page.click("#table tbody button:text-is('pmpo') >> nth=0")
     dialog = page.locator("dialog")
     assert "rgb" not in dialog.inner_text()
@@ -79,14 +91,12 @@ def test_a_number_opens_its_runs_and_a_run_its_episodes(html, opened):
     assert not dialog.is_visible()
 
 
-def test_a_mark_of_a_chart_opens_its_row(html, opened):
-    page = opened(html)
+def test_a_mark_of_a_chart_opens_its_row(page):
     page.locator("#scores path[aria-roledescription=tick]").first.click()
     assert page.locator("#row-title").inner_text() == "pmpo"
 
 
-def test_hostile_names_and_answers_stay_text(html, opened):
-    page = opened(html)
+def test_hostile_names_and_answers_stay_text(html, page):
     page.locator("#table tbody button").nth(4).click()
     assert page.locator("h1").inner_text() == f"A title {HOSTILE}"
     assert page.locator("img").count() == 0
@@ -108,8 +118,7 @@ def test_readable_on_a_telephone_and_in_the_dark(html, opened, scheme):
     assert page.evaluate("getComputedStyle(document.querySelector('#scores .role-axis-label text')).fill") == ink
 
 
-def test_prints_what_the_screen_shows_without_its_controls(html, opened):
-    page = opened(html, color_scheme="dark")
+def test_prints_what_the_screen_shows_without_its_controls(page):
     page.emulate_media(media="print", color_scheme="dark")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert not page.locator(".filters").is_visible()
@@ -118,8 +127,7 @@ def test_prints_what_the_screen_shows_without_its_controls(html, opened):
     assert page.pdf()[:5] == b"%PDF-"
 
 
-def test_sections_are_those_of_the_results(html, opened):
-    page = opened(html)
+def test_sections_are_those_of_the_results(page):
     assert page.locator("main section").evaluate_all("all => all.map(each => each.id)") == [
         *("table", "scores", "aggregates", "improvement", "ranks", "grid", "made")
     ]
