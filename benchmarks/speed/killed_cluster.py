@@ -84,15 +84,17 @@ class Killer:
                 if benchmark.poll() is not None:
                     return
                 time.sleep(0.02)
-            self._kill()
+            self._kill(benchmark)
 
-    def _kill(self) -> None:
+    def _kill(self, benchmark: subprocess.Popen[bytes]) -> None:
         if self.draw.random() < NODE_SHARE and self.cluster.worker_nodes:
             self.cluster.remove_node(self.draw.choice([*self.cluster.worker_nodes]), allow_graceful=False)
             self.cluster.add_node(**NODE)
             self.done.append("node")
             return
         while not (found := task_processes(self.cluster)):
+            if benchmark.poll() is not None:
+                return
             time.sleep(0.05)
         os.kill(self.draw.choice(found), signal.SIGKILL)
         self.done.append("process")
