@@ -1,6 +1,6 @@
 """Where the units of a benchmark run: processes of this machine, a Ray cluster, Slurm.
 
-An executor starts processes that call `work.run`; what was run, it does not say: the store of results says it.
+An executor starts processes that call `work.run`; the store of results records what was run.
 """
 
 from __future__ import annotations

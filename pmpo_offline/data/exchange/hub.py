@@ -139,7 +139,7 @@ def _sections(meta: Metadata) -> Iterator[str]:
         else "No labels were flipped on purpose. "
     )
     if meta.score.name == "column":
-        yield "Scores or labels were in the source: who gave them, and how, is said there."
+        yield "Scores or labels were in the source, which describes who gave them and how."
     yield "\n## Intended use\n"
     yield "Research on learning from accept/reject feedback without further interaction, and comparison of its methods."
     yield "Labels follow from scores as said above: they are no judgement of safety or quality beyond that."

@@ -25,7 +25,7 @@ def asymre(
 
     Arnal et al., *Asymmetric REINFORCE for off-policy reinforcement learning*, arXiv 2506.20520, its objective with the
     sign turned, for rewards of 1 (accept) and 0 (reject); formula and theorem from summaries, not checked against the
-    paper (what is said of limits below is tested here by brute force)::
+    paper (the limits stated below are tested here by brute force)::
 
         loss = -E_labelled[(1[y accepted] - V) log pi(y|x)]
 
