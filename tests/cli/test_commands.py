@@ -115,7 +115,7 @@ def test_help_starts_without_anything_heavy(arguments):
         ),
         (["bench", "--datasets", "test/smal-v0"], "unknown dataset 'test/smal-v0': did you mean test/small-v0?"),
         (["show", "/"], "holds no dataset.json"),
-        (["report", "/nowhere"], "no raw scores here"),
+        (["report", "/nowhere"], "no such folder; name the output directory"),
     ],
 )
 def test_mistakes_take_one_line_and_exit_code_2(built, capsys, arguments, message):
