@@ -15,6 +15,7 @@ exclude_patterns = ["docs/_build", "docs/reader", "docs/tutorial.ipynb", "**/tes
 suppress_warnings = ["toc.not_included"]  # results, which pages link to
 html_theme = "furo"
 html_title = f"pmpo-offline {release}"
+html_show_copyright = False
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 autodoc_typehints = "description"

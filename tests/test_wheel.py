@@ -1,11 +1,14 @@
-"""The built wheel works outside the checkout: it carries the declarations, and nothing of the results or the peers."""
+"""A wheel built from the sdist works outside the checkout: it has the declarations, and no results or peers."""
 
 import json
 import os
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
+
+import pmpo_offline
 
 ROOT = Path(__file__).parent.parent
 CODE = """
@@ -23,10 +26,24 @@ def files(folder: str, *kinds: str) -> set[str]:
     return {str(path.relative_to(ROOT)) for path in found if "peers" not in path.parts}
 
 
+def build(target: str, source: Path, folder: Path) -> Path:
+    """Build a distribution of a source folder; return its file."""
+    command = [sys.executable, "-m", "hatchling", "build", "--target", target, "--directory", str(folder / target)]
+    subprocess.run(command, cwd=source, check=True, capture_output=True, timeout=120)
+    [file] = (folder / target).iterdir()
+    return file
+
+
+def unpacked(sdist: Path, folder: Path) -> Path:
+    """Unpack an sdist; return the folder with its content."""
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder, filter="data")
+    [content] = folder.iterdir()
+    return content
+
+
 def test_wheel_works_from_any_directory(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path / "built")]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
-    [wheel] = (tmp_path / "built").glob("*.whl")
+    wheel = build("wheel", unpacked(build("sdist", ROOT, tmp_path), tmp_path / "source"), tmp_path)
     installed = tmp_path / "installed"
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
@@ -44,6 +61,9 @@ def test_wheel_works_from_any_directory(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", CODE], cwd=elsewhere, env=environment, check=True, capture_output=True, text=True
     )
+    version = [sys.executable, "-m", "pmpo_offline", "--version"]
+    said = subprocess.run(version, cwd=elsewhere, env=environment, check=True, capture_output=True, text=True).stdout
+    assert said == f"pmpo-offline {pmpo_offline.__version__}\n"
     listed, ours, theirs = done.stdout.splitlines()
     assert Path(ours).is_relative_to(installed)
     assert "site-packages" in theirs, "`import datasets` stays Hugging Face's"

@@ -70,6 +70,11 @@ def test_sharing(here: Path) -> None:
     assert names["theirs"].fingerprint == names["ours"].fingerprint
 
 
+def test_the_page_of_the_format(here: Path) -> None:
+    run_page(ROOT / "docs" / "format.md", here)
+    assert (here / "home/bandit/sphere-accept10-v0/transitions.arrow").is_file()
+
+
 def test_blocks_are_told_apart() -> None:
     page = "`a/b.py`:\n\n```python\nx = 1\n```\n\n<!-- not run: minutes -->\n```console\n$ sleep 9\n```\n"
     file, skipped = blocks(page)
