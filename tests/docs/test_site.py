@@ -35,7 +35,8 @@ def test_links_lead_somewhere_and_code_compiles(page: Path) -> None:
         elif block.kind == "toml":
             tomllib.loads(block.text)
         elif block.kind == "json":
-            json.loads(block.text)
+            for line in block.text.splitlines():  # an object a line
+                json.loads(line)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
@@ -94,9 +95,8 @@ def test_the_notebook_is_the_tutorial_and_runs(tmp_path: Path, monkeypatch: pyte
     client.execute()
     shown = {cell["id"]: cell.get("outputs", []) for cell in stored.cells if cell.cell_type == "code"}
     last = {name: outputs[-1]["data"] for name, outputs in shown.items() if outputs and "data" in outputs[-1]}
-    assert any("200 accepted" in data["text/plain"] or "accepted" in data["text/plain"] for data in last.values())
     verdicts = [data["text/plain"] for data in last.values() if data["text/plain"].startswith("Diagnosis")]
-    assert [verdict.partition(": ")[2].partition(",")[0] for verdict in verdicts] == ["no minimum", "bounded"]
+    assert [verdict.partition(": ")[2].partition(",")[0] for verdict in verdicts] == ["collapse", "bounded"]
     (scores,) = (eval(data["text/plain"]) for data in last.values() if data["text/plain"].startswith("{'pmpo'"))
     assert scores["pmpo"] > scores["bc"] + 0.1
     assert sum("text/html" in data for data in last.values()) >= 4
