@@ -65,6 +65,12 @@ class ImportOptions:
         metavar="FILE",
         show_default="none",
     )
+    actions: int | None = _option(
+        "Number of discrete actions, of trajectories whose actions are whole numbers.",
+        min=2,
+        max=2**31 - 1,
+        show_default="as the source says",
+    )
 
     def check(self) -> None:
         """Raise `UserError` for values that are impossible, whatever is imported."""

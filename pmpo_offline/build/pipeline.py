@@ -68,6 +68,8 @@ class Content:
     candidates: pa.Table | None = None
     """Candidate actions with their true values, where a task knows them."""
     references: data.References | None = None
+    actions: int | None = None
+    """Number of discrete actions."""
     exported: data.Metadata | None = None
     """The dataset of this package whose export was read: the tables have its labels, which are kept."""
 
@@ -351,6 +353,7 @@ def _described(spec: Spec, content: Content) -> tuple[data.Metadata, dict[str, p
         noise=labelling.noise,
         seed=labelling.seed,
         references=content.references,
+        actions=content.actions,
         provenance=data.Provenance(
             sources=[spec.source],
             hashes={"recipe": spec.digest, **spec.hashes, **content.hashes},

@@ -58,6 +58,7 @@ def import_dataset(
     noise: float | None = None,
     score: str | None = None,
     labels: Path | None = None,
+    actions: int | None = None,
     task: str | None = None,
     seed: int = 0,
     format: data.Format = "arrow",
@@ -79,6 +80,7 @@ def import_dataset(
         score: name of the column of labels or scores; its values are split by `label`, default `column:q0.5` (of labels
             `column`).
         labels: a .csv, .jsonl or .parquet file with the labels or scores of episodes.
+        actions: number of discrete actions, where the actions are whole numbers and the source does not say.
         task: the task here that it is of; default the source's, else the name of its own environment.
         seed: of noise, imbalance and critics.
         format: "arrow", or "hdf5" (a Minari directory).
@@ -92,7 +94,7 @@ def import_dataset(
     root = data.home(home)
     if id is not None:
         data.dataset_path(id, root)  # refuse a malformed id before anything is read
-    options = ImportOptions(label, imbalance, noise, seed, balance, score, labels)
+    options = ImportOptions(label, imbalance, noise, seed, balance, score, labels, actions)
     options.check()
     rule = None if label is None else LabelRule.parse(label)
     found, target = open_source(str(source)), Target(root, format, overwrite)
@@ -141,6 +143,7 @@ def _labelled_anew(found: Source, options: ImportOptions, rule: LabelRule | None
     raw = hash_json([_READERS, found.format, found.name, hashes, *([options.score] if options.score else [])])[:16]
     with raw_folder(target.home, raw) as folder:
         recorded = _recorded(found, options.score, folder, target.overwrite)
+    choices = _choices(found, recorded, options.actions)
     if options.labels:
         recorded, hashes = (
             _with_labels(recorded, options.labels),
@@ -163,6 +166,7 @@ def _labelled_anew(found: Source, options: ImportOptions, rule: LabelRule | None
     scored = hash_json([settings.model_dump(), candidates and candidates.model_dump(), options.seed])[:16]
     references = _references(found, task)
     labels = [str(labelling.label), *labelling.shares, options.seed, options.score]
+    labels += [] if options.actions is None else [f"{options.actions} actions"]
     made_of = [_READERS, found.format, hashes, task, references and references.model_dump(), *labels, scored]
     transitions, ends = _tables(recorded)
     content = Content(
@@ -173,9 +177,11 @@ def _labelled_anew(found: Source, options: ImportOptions, rule: LabelRule | None
             "environment": found.environment and found.environment.id,
             "raw": raw,
             **recorded.notes,
+            **({"actions": choices} if choices else {}),
         },
         packages=versions("pmpo-offline", "numpy", "torch", *found.packages),
         references=references,
+        actions=choices,
     )
     by_column = labelling.label.score == "column"
     return Spec(
@@ -192,6 +198,26 @@ def _labelled_anew(found: Source, options: ImportOptions, rule: LabelRule | None
         score={"column": _feedback(recorded)["column"]} if by_column else {},
         files=[*found.files.values(), *([options.labels] if options.labels else [])],
     )
+
+
+def _choices(found: Source, recorded: Recorded, said: int | None) -> int | None:
+    """Return the number of discrete actions, None of continuous ones; `UserError` if it is unknown or too small."""
+    action, noted = recorded.experience.action, recorded.notes.get("actions")
+    if action.dtype.kind != "i":
+        if said is not None:
+            raise UserError(f"--actions {said}: the actions of {found.name} are {action.dtype}, not whole numbers")
+        return None
+    known, largest = said or (noted if isinstance(noted, int) else None), int(action.max())
+    if known is None:
+        raise UserError(
+            f"{found.name}: actions are whole numbers up to {largest}: say how many there are, with --actions "
+            f"{max(2, largest + 1)} or more"
+        )
+    if said is not None and isinstance(noted, int) and said != noted:
+        raise UserError(f"--actions {said}: {found.name} says that there are {noted}")
+    if largest >= known:
+        raise UserError(f"{found.name}: an action is {largest}, and there are {known}, counted from 0")
+    return known
 
 
 def _feedback(recorded: Recorded) -> dict[str, JsonValue]:
@@ -287,6 +313,12 @@ def _references(found: Source, task: str) -> data.References | None:
 
 def _check_task(found: Source, experience: Experience, name: str) -> None:
     """Raise `UserError` unless the episodes fit the task, where it is one that policies are scored on here."""
+    if experience.action.dtype.kind == "i":
+        if name in tasks.TASKS:
+            raise UserError(
+                f"{found.name} has discrete actions, and those of task {name} are numbers: leave --task out"
+            )
+        return
     reach = float(np.abs(experience.action).max())
     if name not in tasks.TASKS:
         if reach > _REACH:
@@ -337,6 +369,8 @@ def _check_label(found: Source, recorded: Recorded, rule: LabelRule, default: La
                 "one number a step"
             )
         warnings.warn(f"{found.name} holds no rewards: nothing is labelled", stacklevel=3)
+    if rule.score == "q_rank" and recorded.experience.action.dtype.kind == "i":
+        raise UserError(f"{found.name}: candidates are not drawn from discrete actions: use another label")
     if rule.score == "q_rank" and np.abs(recorded.experience.action).max() > _REACH:
         raise UserError(
             f"{found.name}: candidates are drawn within -1 and 1, and its actions are not: use another label"

@@ -58,6 +58,8 @@ def import_text(
     if id is not None:
         data.dataset_path(id, root)  # refuse a malformed id before anything is read
     options.check()
+    if options.actions is not None:
+        raise UserError(f"--actions {options.actions} is for episodes: texts have no actions")
     if options.labels is not None:
         raise UserError(f"--labels {options.labels} is for episodes: texts have their labels in a column")
     template = TRANSCRIPT if options.template is None else of_model(options.template.expanduser())

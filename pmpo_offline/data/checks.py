@@ -24,7 +24,11 @@ _TABLES: dict[Kind, tuple[set[str], set[str]]] = {
 
 def problems(metadata: Metadata, tables: dict[str, pa.Table]) -> list[str]:
     """Return one line for every contradiction, the most basic first; an empty list is a sound dataset."""
-    return schema_problems(metadata, tables) or [*_content_problems(tables), *_label_problems(metadata, tables)]
+    return schema_problems(metadata, tables) or [
+        *_content_problems(tables),
+        *_action_problems(metadata, tables),
+        *_label_problems(metadata, tables),
+    ]
 
 
 def schema_problems(metadata: Metadata, tables: dict[str, pa.Table]) -> list[str]:
@@ -61,6 +65,17 @@ def _content_problems(tables: dict[str, pa.Table]) -> Iterator[str]:
             if pa.types.is_fixed_size_list(field.type) and not np.isfinite(columns.matrix(table, field.name)).all():
                 yield f"{name}.{field.name}: holds NaN or infinite values"
     yield from place_problems(tables)
+
+
+def _action_problems(metadata: Metadata, tables: Mapping[str, pa.Table]) -> Iterator[str]:
+    """Check that discrete actions are one integer a step, below their number."""
+    if "transitions" not in tables:
+        return
+    action = columns.matrix(tables["transitions"], "action")
+    if (action.dtype.kind == "i") != (metadata.actions is not None) or (metadata.actions and action.shape[1] != 1):
+        yield f"transitions.action: {action.shape[1]} {action.dtype} a step, dataset.json: {metadata.actions} actions"
+    elif metadata.actions and not (action.min() >= 0 and action.max() < metadata.actions):
+        yield f"transitions.action: reaches from {action.min()} to {action.max()}, and there are {metadata.actions}"
 
 
 def place_problems(tables: Mapping[str, pa.Table]) -> Iterator[str]:

@@ -60,10 +60,11 @@ def values(table: pa.Table, name: str) -> NDArray[Any]:
     return matrix(table, name) if is_list else vector(table, name)
 
 
-def list_array(values: NDArray[np.float32]) -> pa.Array:
-    """Return (n, width) as a fixed-size-list array that shares its memory."""
-    flat = np.ascontiguousarray(values, np.float32).reshape(-1)
-    return pa.FixedSizeListArray.from_arrays(pa.array(flat), type=pa.list_(pa.float32(), values.shape[1]))
+def list_array(values: NDArray[Any]) -> pa.Array:
+    """Return (n, width) as a fixed-size-list array that shares its memory: int32 of integers, else float32."""
+    kind = pa.int32() if values.dtype.kind == "i" else pa.float32()
+    flat = np.ascontiguousarray(values, kind.to_pandas_dtype()).reshape(-1)
+    return pa.FixedSizeListArray.from_arrays(pa.array(flat), type=pa.list_(kind, values.shape[1]))
 
 
 def array(values: NDArray[Any] | pa.Array, field: pa.Field) -> pa.Array:
@@ -141,7 +142,7 @@ class Experience:
     """N steps of E episodes, one episode after the other; after an episode's last step comes its final observation."""
 
     observation: NDArray[np.float32]  # (N, O)
-    action: NDArray[np.float32]  # (N, A)
+    action: NDArray[Any]  # (N, A) float32; discrete ones (N, 1) int32
     reward: NDArray[np.float32]  # (N,)
     length: NDArray[np.int64]  # (E,)
     success: NDArray[np.bool_]  # (E,)
@@ -197,5 +198,5 @@ class Experience:
             "split": ["train"] * e,
         }
         width = self.observation.shape[1]
-        transitions = transitions_schema(width, self.action.shape[1])
+        transitions = transitions_schema(width, self.action.shape[1], discrete=self.action.dtype.kind == "i")
         return table_of(rows, transitions), table_of(ends, episodes_schema(width))

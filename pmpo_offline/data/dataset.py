@@ -329,7 +329,7 @@ class Rows:
     next_row: Tensor
     """(N,) int64, an index into `states`."""
     action: Tensor
-    """(N, A) float32."""
+    """(N, A) float32; of A discrete actions one-hot."""
     reward: Tensor
     """(N,) float32."""
     terminated: Tensor
@@ -353,6 +353,9 @@ class Rows:
         following = np.arange(1, len(dataset) + 1)
         following[last] = len(dataset) + np.arange(len(final))
         tensors = {name: torch.tensor(values, device=device) for name, values in arrays.items() if name in _STORED}
+        if choices := dataset.metadata.actions:
+            chosen = tensors["action"].squeeze(1).long()
+            tensors["action"] = torch.nn.functional.one_hot(chosen, choices).float()
         return cls(
             states=torch.tensor(np.concatenate([arrays["observation"], final]), device=device),
             next_row=torch.tensor(following, device=device),

@@ -195,6 +195,7 @@ def _meanings(one: Dataset, other: Dataset) -> dict[str, tuple[object, object]]:
             found |= {
                 name: str(dataset.table.schema.field(name).type) for name in ("observation", "action")
             }  # with their widths
+            found["number of actions"] = meta.actions
             found["normalized score"] = meta.references and (meta.references.min, meta.references.max)
             found["table of candidates"] = "there" if dataset.candidates is not None else "absent"
         else:

@@ -231,6 +231,8 @@ class Metadata(_Frozen):
     references: References | None = None
     provenance: Provenance = Provenance()
     licence: str = "Apache-2.0"
+    actions: int | None = Field(default=None, ge=2, exclude_if=lambda actions: actions is None)
+    """Number of discrete actions, of which each step has one, counted from 0; None: actions are vectors of numbers."""
     files: dict[str, FileInfo] = {}
     """Every file but dataset.json itself; `storage.write` fills it in."""
 
@@ -324,11 +326,11 @@ def _front_matter(metadata: Metadata, data_files: Mapping[str, str]) -> list[str
     return [*lines, "---"]
 
 
-def transitions_schema(observation_dim: int, action_dim: int) -> pa.Schema:
-    """Return the schema of transitions: one row a step, episodes one after the other."""
+def transitions_schema(observation_dim: int, action_dim: int, *, discrete: bool = False) -> pa.Schema:
+    """Return the schema of transitions: one row a step, episodes one after the other; discrete actions are integers."""
     fields = {
         "observation": pa.list_(pa.float32(), observation_dim),
-        "action": pa.list_(pa.float32(), action_dim),
+        "action": pa.list_(pa.int32() if discrete else pa.float32(), action_dim),
         "reward": pa.float32(),
         "terminated": pa.bool_(),
         "truncated": pa.bool_(),
@@ -393,7 +395,11 @@ def schemas(tables: dict[str, pa.Table]) -> dict[str, pa.Schema]:
         return {"responses": responses_schema()}
     steps = tables["transitions"].schema
     observation, action = steps.field("observation").type.list_size, steps.field("action").type.list_size
-    found = {"transitions": transitions_schema(observation, action), "episodes": episodes_schema(observation)}
+    discrete = pa.types.is_integer(steps.field("action").type.value_type)
+    found = {
+        "transitions": transitions_schema(observation, action, discrete=discrete),
+        "episodes": episodes_schema(observation),
+    }
     return found | ({"candidates": candidates_schema(action)} if "candidates" in tables else {})
 
 

@@ -3,10 +3,11 @@
 Nothing here knows a dataset, a task or an objective.
 """
 
+from pmpo_offline.policies.categorical import Categorical, CategoricalPolicy
 from pmpo_offline.policies.function import Act, FunctionPolicy
 from pmpo_offline.policies.mixture import Mixture, MixturePolicy
 
 Policy = MixturePolicy | FunctionPolicy
 """What a task scores."""
 
-__all__ = ["Act", "FunctionPolicy", "Mixture", "MixturePolicy", "Policy"]
+__all__ = ["Act", "Categorical", "CategoricalPolicy", "FunctionPolicy", "Mixture", "MixturePolicy", "Policy"]

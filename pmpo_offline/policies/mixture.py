@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -20,7 +20,6 @@ from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, reason_of
 from pmpo_offline.runtime.files import from_json, load_tensors, save_tensors
 
 _HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
-_FORMAT = "pmpo-offline mixture policy 1"
 
 
 @dataclass(frozen=True)
@@ -93,6 +92,8 @@ class MixturePolicy(nn.Module):
 
     observation_mean: Tensor
     observation_std: Tensor
+    format = "pmpo-offline mixture policy 1"
+    """Of the files that `save` writes."""
 
     def __init__(
         self,
@@ -112,8 +113,17 @@ class MixturePolicy(nn.Module):
         self.log_std_range = (math.log(std_range[0]), math.log(std_range[1]))
         self.register_buffer("observation_mean", observation_mean.clone())
         self.register_buffer("observation_std", observation_std.clamp(min=1e-3))
-        outputs = components * (1 + 2 * action_dim)
+        outputs = self._outputs(components, action_dim)
         self.network: nn.Sequential = stacked_mlp(seeds, len(observation_mean) + conditional, hidden, outputs)
+        self._spread(seeds)
+
+    @staticmethod
+    def _outputs(components: int, action_dim: int) -> int:
+        """Return the width of the network's head."""
+        return components * (1 + 2 * action_dim)
+
+    def _spread(self, seeds: Sequence[int]) -> None:
+        components, action_dim = self.components, self.action_dim
         with torch.no_grad():  # spread the means, or all components learn the same mode
             bias: Tensor = self.network[-1].bias  # type: ignore[assignment]
             for run, seed in enumerate(seeds):
@@ -133,18 +143,22 @@ class MixturePolicy(nn.Module):
         if self.conditional:
             shown = torch.ones_like(x[..., 0]) if label is None else label.to(x)
             x = torch.cat([x, shown.unsqueeze(-1)], dim=-1)
-        head = self.network(x)
+        head: Tensor = self.network(x)
+        return self._distribution(head)
+
+    def _distribution(self, head: Tensor) -> Mixture:
+        """Return the distributions whose parameters are the network's outputs (R, B, ·)."""
         k, a = self.components, self.action_dim
         shape = (*head.shape[:-1], k, a)
         low, high = self.log_std_range
-        weight, mean, deviation = head.split([k, k * a, k * a], dim=-1)
+        weight, mean, deviation = head.split_with_sizes([k, k * a, k * a], dim=-1)
         return Mixture(
             log_weight=torch.log_softmax(weight, dim=-1) if k > 1 else torch.zeros_like(weight),
             mean=mean.reshape(shape),
             log_std=low + (high - low) * torch.sigmoid(deviation.reshape(shape)),
         )
 
-    def predict(self, observation: ArrayLike) -> NDArray[np.float32]:
+    def predict(self, observation: ArrayLike) -> NDArray[Any]:
         """Return what the policy does: the mean of the likeliest component, in the units of the recorded actions.
 
         Args:
@@ -158,7 +172,7 @@ class MixturePolicy(nn.Module):
         seen, width = np.asarray(observation, np.float32), len(self.observation_mean)
         if seen.ndim not in (1, 2) or seen.shape[-1] != width:
             raise UserError(f"observations have shape {seen.shape}: expected ({width},) for one or (n, {width}) for n")
-        batch = torch.from_numpy(np.atleast_2d(seen)).to(self.observation_mean.device)
+        batch = torch.tensor(np.atleast_2d(seen)).to(self.observation_mean.device)
         with torch.no_grad():
             action = self(batch.expand(self.runs, *batch.shape)).mode()
         if seen.ndim == 1:
@@ -185,23 +199,24 @@ class MixturePolicy(nn.Module):
             "std_range": [math.exp(bound) for bound in self.log_std_range],
             **({"conditional": True} if self.conditional else {}),
         }
-        save_tensors(Path(path), self.state_dict(), format=_FORMAT, shape=json.dumps(shape))
+        save_tensors(Path(path), self.state_dict(), format=self.format, shape=json.dumps(shape))
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read what `save` wrote; `PmpoOfflineError` if the file is damaged or holds something else."""
+        """Read what `save` wrote, of this class or one below it; `PmpoOfflineError` for a damaged or other file."""
         tensors, facts = load_tensors(Path(path))
-        if facts.get("format") != _FORMAT:
+        kinds = {kind.format: kind for kind in (cls, *cls.__subclasses__())}
+        if (kind := kinds.get(str(facts.get("format")))) is None:
             raise PmpoOfflineError(f"{path} is no policy of pmpo-offline: expected the policy.safetensors of a run")
         try:
             shape = from_json(facts["shape"])
             layers = range(0, 2 * len(shape["hidden"]) + 1, 2)
             stored = [tensors[f"network.{layer}.weight"].shape for layer in layers]
-            outputs = shape["components"] * (1 + 2 * shape["action_dim"])
+            outputs = kind._outputs(shape["components"], shape["action_dim"])
             # Before memory is allocated for what the fact says.
             if [size[0::2] for size in stored] != [(shape["runs"], width) for width in (*shape["hidden"], outputs)]:
                 raise ValueError("its tensors are of other shapes than it says")
-            policy = cls(
+            policy = kind(
                 [0] * shape["runs"],
                 torch.zeros_like(tensors["observation_mean"]),
                 torch.ones_like(tensors["observation_std"]),

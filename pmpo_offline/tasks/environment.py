@@ -11,6 +11,7 @@ import gymnasium
 import numpy as np
 import torch
 from gymnasium import spaces
+from numpy.typing import NDArray
 
 from pmpo_offline.data import Experience
 from pmpo_offline.runtime import progress
@@ -44,7 +45,7 @@ class EnvironmentTask(Task):
 
     @cached_property
     def environment(self) -> Environment:
-        """The environment; `UserError` if there is none of this id, or its actions are not numbers."""
+        """The environment; `UserError` if there is none of this id, or its actions are no Box and no Discrete space."""
         made = self._given
         if isinstance(made, str):
             try:
@@ -53,8 +54,10 @@ class EnvironmentTask(Task):
                 raise UserError(f"environment {made}: {' '.join(str(error).split())}") from None
         elif not isinstance(made, gymnasium.Env):
             made = made()
-        if not isinstance(made.action_space, spaces.Box):
-            raise UserError(f"actions of {made} are {made.action_space}: policies here act with numbers, in a Box")
+        if not isinstance(made.action_space, spaces.Box | spaces.Discrete):
+            raise UserError(
+                f"actions of {made} are {made.action_space}: policies here act in a Box or a Discrete space"
+            )
         return made
 
     @property
@@ -70,7 +73,7 @@ class EnvironmentTask(Task):
 
     @property
     def action_dim(self) -> int:
-        """A, flattened."""
+        """A, flattened: of discrete actions their number."""
         return spaces.flatdim(self.environment.action_space)
 
     def collect(self, spec: CollectionSpec, folder: Path, workers: int) -> Experience:
@@ -81,7 +84,7 @@ class EnvironmentTask(Task):
         """Play episodes of the same seeds with every stacked policy; outcomes are run by run, (runs * episodes,).
 
         As in our own tasks a component of the mixture is drawn and its mean played, clipped to the bounds of the
-        actions; a policy that diverged acts with zeros.
+        actions, or the discrete action of the largest number; a policy that diverged acts with zeros.
         """
         ends = []
         for run in range(policy.runs):
@@ -94,8 +97,6 @@ class EnvironmentTask(Task):
 
     def _play(self, policy: Policy, run: int, episode: int) -> tuple[float, int, bool]:
         environment, device = self.environment, policy.observation_mean.device
-        space = environment.action_space
-        assert isinstance(space, spaces.Box)
         generator = torch.Generator().manual_seed(episode)
         observation, _ = environment.reset(seed=_HELD_OUT + episode)
         total = 0.0
@@ -105,8 +106,7 @@ class EnvironmentTask(Task):
             with torch.no_grad():
                 seen = torch.from_numpy(flat).to(device).expand(policy.runs, 1, -1)
                 action = np.nan_to_num(policy(seen).component(uniform)[run, 0].cpu().numpy())
-            action = np.clip(action.reshape(space.shape), space.low, space.high).astype(space.dtype)
-            observation, reward, terminated, truncated, info = environment.step(action)
+            observation, reward, terminated, truncated, info = environment.step(_acted(action, environment))
             total += float(reward)
             if terminated or truncated:
                 return total, step, bool(info.get("is_success", info.get("success", False)))
@@ -115,3 +115,12 @@ class EnvironmentTask(Task):
     def references(self, episodes: int, seed: int, threads: int) -> tuple[Outcome, Outcome]:
         """Raise `UserError`: what the best policy returns is not known."""
         raise UserError(f"task {self.id} has no reference policies: its scores are returns")
+
+
+def _acted(action: NDArray[np.float32], environment: Environment) -> Any:
+    """Return an action (A,) as the environment takes it."""
+    space = environment.action_space
+    if isinstance(space, spaces.Discrete):
+        return int(space.start + action.argmax())
+    assert isinstance(space, spaces.Box)  # `environment` has refused all others
+    return np.clip(action.reshape(space.shape), space.low, space.high).astype(space.dtype)

@@ -263,8 +263,8 @@ def _stability(
 
 
 def _gaussian_bound(dataset: Dataset, values: Mapping[str, Any], minibatch: stability.Minibatch | None) -> float | None:
-    """Return the bound by the moments of the actions, None where the policy has contexts to tell apart."""
-    if dataset.has_contexts:
+    """Return the bound by the moments of the actions, None where the policy has contexts to tell apart, or choices."""
+    if dataset.has_contexts or dataset.metadata.actions:
         return None
     action, label = torch.tensor(columns.matrix(dataset.table, "action")), columns.labels(dataset.table)
     accepted, rejected = (action[torch.tensor(np.flatnonzero(np.sign(label) == sign))] for sign in (1, -1))

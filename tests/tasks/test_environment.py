@@ -26,7 +26,7 @@ class Line(gymnasium.Env[Any, Any]):
         return self._seen(), {}
 
     def step(self, action: Any) -> Any:
-        assert self.action_space.contains(action)
+        assert Line.action_space.contains(action)
         self.at, self.steps = self.at + float(action[0, 0]), self.steps + 1
         return self._seen(), action[0, 0], False, self.steps == 3, {"is_success": self.at == self.goal}
 
@@ -47,6 +47,24 @@ def test_a_function_reaches_every_goal_and_its_actions_are_clipped() -> None:
     assert not evaluate(lambda seen: np.full((len(seen), 1), 9.0), Line(), episodes=5)["success"].any()
 
 
+class Steps(Line):
+    """A line on which discrete actions go back, stay and go on; they are counted from -1."""
+
+    action_space = spaces.Discrete(3, start=-1)
+
+    def step(self, action: Any) -> Any:
+        assert -1 <= action <= 1
+        return super().step(np.full((1, 1), action, np.float32))
+
+
+def test_the_largest_number_is_the_discrete_action() -> None:
+    def choose(seen: Any) -> Any:
+        return np.eye(3)[1 + np.sign(to_goal(seen)[:, 0]).astype(int)]
+
+    scores = evaluate(choose, Steps(), episodes=10)
+    assert scores["success"].all()
+
+
 def test_a_registered_environment_is_found_by_its_id() -> None:
     gymnasium.register("Line-v0", lambda: Line(), max_episode_steps=2)
     scores = evaluate(to_goal, "Line-v0", episodes=4)
@@ -55,7 +73,10 @@ def test_a_registered_environment_is_found_by_its_id() -> None:
 
 
 def test_what_cannot_be_played_is_refused_by_name() -> None:
-    with pytest.raises(UserError, match=r"actions of .*CartPole.* are Discrete\(2\): policies here act with numbers"):
-        evaluate(to_goal, "CartPole-v1")
+    class Keys(Line):
+        action_space = spaces.MultiBinary(2)
+
+    with pytest.raises(UserError, match=r"are MultiBinary\(2\): policies here act in a Box or a Discrete space"):
+        evaluate(to_goal, Keys())
     with pytest.raises(UserError, match="environment nothing:Env-v0: No module named 'nothing'"):
         evaluate(to_goal, "nothing:Env-v0")

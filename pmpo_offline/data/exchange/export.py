@@ -46,6 +46,9 @@ def export_dataset(
     if metadata.kind not in writer.kinds:
         others = ", ".join(name for name, other in WRITERS.items() if metadata.kind in other.kinds)
         raise UserError(f"dataset {metadata.id} holds {metadata.kind}: choose {others}, not {to}")
+    if metadata.actions and not writer.discrete:
+        others = ", ".join(name for name, other in WRITERS.items() if other.discrete)
+        raise UserError(f"dataset {metadata.id} has discrete actions: choose {others}, not {to}")
     folder = writer.place(Path(directory).expanduser().absolute(), opened)
     if folder.resolve().is_relative_to(opened.path.resolve()):
         raise UserError(f"{folder} is the dataset's own folder: export to another one")

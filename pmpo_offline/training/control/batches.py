@@ -21,7 +21,7 @@ from pmpo_offline.data import Candidates, Dataset, Rows, columns, indices, pairs
 from pmpo_offline.declarations import OBJECTIVES
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.objectives.rows import mean, per_run
-from pmpo_offline.policies import Mixture, MixturePolicy
+from pmpo_offline.policies import Categorical, Mixture, MixturePolicy
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.training.control.divergence import draw, from_reference
 from pmpo_offline.training.shuffle import shuffled
@@ -90,6 +90,7 @@ class Sampler:
         kind = algorithm.rows
         self.rows, self._kind, self.seeds = Rows.of(dataset, device), kind, seeds
         self.score, self.has_contexts = dataset.metadata.score.name, dataset.has_contexts
+        self.is_discrete = dataset.metadata.actions is not None
         if kind in ("candidates", "pairs") and self.rows.candidates is None:
             raise UserError("this algorithm learns from scored candidate actions and the dataset has none")
         # Runs of equal seed share one permutation; without shuffling all runs share the labels as they are.
@@ -286,10 +287,10 @@ class RowBatch(Batch):
 
     @property
     def policy_kl(self) -> Tensor:
-        """(R,): KL(policy ‖ reference), closed between Gaussians, else by one action drawn a row; detached."""
+        """(R,): KL(policy ‖ reference), closed or, between mixtures, by one action drawn a row; detached."""
         distribution = self._distribution  # with its graph: others may need the gradient
         with torch.no_grad():
-            if self._learner.policy.components == 1:
+            if self._learner.policy.components == 1 or isinstance(distribution, Categorical):
                 return from_reference(distribution, self._reference_distribution, "reverse", 0.0, 0).mean(-1)
             (action,) = draw(distribution, 1, torch.Generator().manual_seed(self._step))
             ratio = distribution.log_prob(action) - self._reference_distribution.log_prob(action)

@@ -1,4 +1,7 @@
-"""Divergence of a policy from its reference, state by state: closed between Gaussians, else from drawn actions."""
+"""Divergence of a policy from its reference, state by state: closed between Gaussians, and between categorical ones.
+
+Between mixtures it is estimated from drawn actions.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pmpo_offline.objectives import divergences
-from pmpo_offline.policies import Mixture
+from pmpo_offline.policies import Categorical, Mixture
 
 DRAWS = 8
 """Actions drawn from the reference in each state where there is no closed form."""
@@ -25,6 +28,11 @@ def from_reference(policy: Mixture, reference: Mixture, kind: str, order: Any, s
             (R, 1).
         seed: of the draws, which all runs share: a run is then the same alone and in a stack.
     """
+    if isinstance(policy, Categorical):
+        logs = (reference.log_weight, policy.log_weight)
+        if kind in ("forward", "reverse"):
+            return divergences.categorical_kl(*(logs if kind == "forward" else logs[::-1]))
+        return (divergences.categorical_alpha if kind == "alpha" else divergences.categorical_renyi)(*logs, order)
     if policy.log_weight.shape[-1] == reference.log_weight.shape[-1] == 1:
         # (R, B, A): a mixture of one is a Gaussian.
         p, q = ((mixture.mean.squeeze(-2), mixture.log_std.squeeze(-2)) for mixture in (reference, policy))

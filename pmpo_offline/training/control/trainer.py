@@ -20,7 +20,7 @@ from pmpo_offline.data import Dataset, columns
 from pmpo_offline.declarations import OBJECTIVES
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.objectives import Objective
-from pmpo_offline.policies import MixturePolicy
+from pmpo_offline.policies import CategoricalPolicy, MixturePolicy
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.runtime.files import claim
@@ -109,6 +109,7 @@ class Stack:
         cloned = {"table": self.dataset.table.select(["observation", "action"])}
         return training_identity(
             dataset=columns.hash_tables(cloned) if self.is_clone else [self.dataset.fingerprint, meta.unit],
+            **({"actions": meta.actions} if meta.actions else {}),
             score=None if self.is_clone else meta.score.name,
             algorithm=self.algorithm.model_dump(),
             settings=self.complete,
@@ -282,7 +283,7 @@ def fresh_policy(sampler: Sampler, hyper: config.TrainingSettings, *, conditiona
     `conditional` ones take labels as inputs.
     """
     observation = sampler.rows.observation
-    policy = MixturePolicy(
+    policy = (CategoricalPolicy if sampler.is_discrete else MixturePolicy)(
         sampler.seeds,
         observation.mean(0).cpu(),
         observation.std(0, correction=min(1, len(observation) - 1)).cpu(),  # of one row: zero

@@ -188,7 +188,10 @@ def changed(name: str, values: Any) -> Arrays:
         ),
         (changed("observations", np.full((8, 3), np.nan)), "observations holds NaN or infinite values, first in row 0"),
         (changed("actions", np.full((8, 2), 1e300)), "actions holds NaN or infinite values, first in row 0"),
-        (changed("actions", np.zeros((8, 2), np.int64)), "actions is of whole numbers (int64): the policies here act"),
+        (
+            changed("actions", np.zeros((8, 2), np.int64)),
+            "actions is of whole numbers, of shape (8, 2): one discrete action",
+        ),
         (changed("actions", np.zeros(8)), "actions has shape (8,), and that shape is not supported"),
         (changed("observations", np.zeros((8, 64, 64, 3), np.uint8)), "images are not supported"),
         (changed("next_observations", np.zeros((8, 4))), "observations have 3 numbers and next_observations 4"),
@@ -539,10 +542,10 @@ def test_ogbench_with_the_rewards_and_masks_of_a_single_task(tmp_path: Path, lay
     assert recorded.experience.terminated.tolist() == [False, False, True]
 
 
-def test_ogbench_discrete_actions_are_refused(tmp_path: Path) -> None:
+def test_several_discrete_actions_a_step_are_refused(tmp_path: Path) -> None:
     arrays = as_ogbench(experience([3]), "file")
     arrays["actions"] = arrays["actions"].astype(np.int32)
-    assert "actions is of whole numbers (int32)" in refusal(npz(tmp_path / "powderworld-easy-play-v0.npz", arrays))
+    assert "one discrete action a step can be read" in refusal(npz(tmp_path / "powderworld-easy-play-v0.npz", arrays))
 
 
 def test_rewards_without_masks_are_no_sign_of_ogbench(tmp_path: Path) -> None:

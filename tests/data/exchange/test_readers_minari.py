@@ -120,7 +120,7 @@ def test_spaces_are_flattened_as_gymnasium_does(form: str) -> None:
         ),
         (spaces.Dict({"mission": spaces.Text(8)}), False, "observation_space['mission'] is Text"),
         (spaces.Tuple([spaces.Box(0, 1, (0,))]), False, "has no numbers"),
-        (spaces.Discrete(5), True, "action_space is Discrete(5): the policies here act in continuous spaces only"),
+        (spaces.Tuple([spaces.Discrete(5)]), True, "action_space[0] is Discrete(5): actions can be imported of Boxes"),
         (spaces.MultiBinary(2), True, "action_space is MultiBinary(2)"),
         (spaces.MultiDiscrete([2, 2]), True, "action_space is MultiDiscrete([2 2])"),
     ],

@@ -30,7 +30,7 @@ Array = NDArray[Any]
 LABELS = ("label", "labels", "infos/label", "infos/labels", "adv_ind")
 """Columns that are labels wherever they are: ours, and RECAP's indicator of the advantage (positive, negative)."""
 Kind = Literal["matrix", "actions", "vector", "flags"]
-"""How an array is checked, and what it is read as: (M, n) or (M,) float32, or (M,) Booleans."""
+"""How an array is checked, and what it is read as: (M, n) or (M,) float32, (M,) Booleans, (M, 1) int32."""
 Kinds = Mapping[str, Kind]
 SUCCESS: Kinds = dict.fromkeys(("infos/success", "infos/is_success", "success", "is_success"), "flags")
 """What an array of the steps at which the task was solved may be called."""
@@ -157,13 +157,18 @@ def _matrix(values: Array, where: str) -> NDArray[np.float32]:
     return floats(values, where)
 
 
-def _actions(values: Array, where: str) -> NDArray[np.float32]:
-    if values.dtype.kind in "iub":
-        raise UserError(
-            f"{where} is of whole numbers ({values.dtype}): the policies here act in continuous spaces only, discrete "
-            "actions cannot be imported"
-        )
-    return _matrix(values, where)
+def _actions(values: Array, where: str) -> Array:
+    return choices(values, where) if values.dtype.kind in "iub" else _matrix(values, where)
+
+
+def choices(values: Array, where: str) -> NDArray[np.int32]:
+    """Return discrete actions, one whole number from 0 a row, as (n, 1); `UserError` for anything else."""
+    if values.shape not in ((len(values),), (len(values), 1)):
+        raise UserError(f"{where} is of whole numbers, of shape {values.shape}: one discrete action a step can be read")
+    numbers = values.reshape(-1, 1).astype(np.int64)
+    if ((numbers < 0) | (numbers >= 2**31)).any():
+        raise UserError(f"{where}: discrete actions are counted from 0, and one is {int(numbers.min())}")
+    return numbers.astype(np.int32)
 
 
 def _vector(values: Array, where: str) -> NDArray[np.float32]:

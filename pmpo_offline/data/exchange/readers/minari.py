@@ -166,6 +166,8 @@ def _read(folder: Path, said: dict[str, Any], knows_success: bool, name: str | N
     # Joined and freed one after the other: one column at most is in memory twice.
     experience = Experience(*(np.concatenate(columns.pop(0)) for _ in fields(Experience)))
     notes: dict[str, JsonValue] = {"rewards": True, "success": known, "action_low_high": bounds}
+    if acted[0].choices is not None:
+        notes = {"rewards": True, "success": known, "actions": acted[0].choices}
     if len(feedback) != count:
         return Recorded(experience, notes)
     info = f"infos/{(name or 'label').removeprefix('infos/')}"

@@ -40,8 +40,9 @@ class Recorded:
     experience: Experience
     notes: Mapping[str, JsonValue]
     """`rewards`, `success`: whether the source has any (False: the columns hold 0 and false); what replaces unknown
-    final observations; the action space's bounds; `report`, if rows were dropped: how many, why, and the first one;
-    `feedback`: its column, whether it is of steps or episodes (`of`), and whether it holds labels (`labels`)."""
+    final observations; the action space's bounds, or the number of discrete `actions`; `report`, if rows were
+    dropped: how many, why, and the first one; `feedback`: its column, whether it is of steps or episodes (`of`), and
+    whether it holds labels (`labels`)."""
     feedback: NDArray[np.float32] | None = None
     """(N,) or (E,) labels +1 and −1, or scores; NaN where there is none."""
     numbers: NDArray[np.int64] | None = None

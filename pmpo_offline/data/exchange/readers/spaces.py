@@ -5,7 +5,7 @@ MultiBinary               0 and 1
 Discrete, MultiDiscrete   one of n, as n numbers of which one is 1
 Dict, Tuple               their parts, one after the other, in the space's own order
 
-Actions must be Boxes, or Dicts and Tuples of them, because the policies here act in continuous spaces.
+Actions must be Boxes, or Dicts and Tuples of them, or one Discrete space, whose actions stay whole numbers from 0.
 
 That is `gymnasium.spaces.flatten`, for whole episodes at once. Text, Sequence, Graph and OneOf have no fixed width.
 """
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pmpo_offline.data.exchange.readers.flat import floats
+from pmpo_offline.data.exchange.readers.flat import choices, floats
 from pmpo_offline.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,11 +41,15 @@ class Leaf:
     low: NDArray[np.float64]  # (width,)
     high: NDArray[np.float64]  # (width,)
     _numbers: Callable[[Array], Array]
+    choices: int | None = None
+    """Number of the discrete actions that it is of."""
 
-    def flatten(self, values: Array, where: str) -> NDArray[np.float32]:
+    def flatten(self, values: Array, where: str) -> Array:
         """Return stored elements (n, *shape) as (n, width); `UserError` for another shape or what is not finite."""
         if values.shape[1:] != self.shape:
             raise UserError(f"{where} has elements of shape {values.shape[1:]}, and its space says {self.shape}")
+        if self.choices is not None:
+            return choices(self._numbers(values), where)
         return floats(self._numbers(values).reshape(len(values), self.width), where)
 
 
@@ -81,9 +85,13 @@ def _leaves(space: Space[Any], where: str, path: tuple[str | int, ...], acts: bo
         low, high = (np.asarray(bound, np.float64).reshape(-1) for bound in (space.low, space.high))
         return [Leaf(path, space.shape, low.size, low, high, np.asarray)]
     if acts:
+        if isinstance(space, spaces.Discrete) and not path:
+            count, start = int(space.n), int(space.start)
+            bounds = np.zeros(1), np.full(1, count - 1.0)
+            return [Leaf(path, (), 1, *bounds, lambda values: np.asarray(values) - start, count)]
         raise UserError(
-            f"{where} is {_named(space)}: the policies here act in continuous spaces only, so that actions must be "
-            "Boxes; there is no honest way to import it"
+            f"{where} is {_named(space)}: actions can be imported of Boxes, or of one Discrete space; there is no "
+            "honest way to import it"
         )
     if isinstance(space, spaces.MultiBinary):
         return [_indicators(path, space.shape, int(np.prod(space.shape)), np.asarray)]

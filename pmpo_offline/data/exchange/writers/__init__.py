@@ -33,6 +33,8 @@ class Writer:
     """The files of each configuration of Hugging Face's front matter."""
     left_out: Callable[[Dataset], list[str]] = lambda dataset: []
     """Names of what cannot be written, besides candidates."""
+    discrete: bool = False
+    """Whether it can write discrete actions."""
     options: tuple[str, ...] = ()
     """Names of further arguments of `write`."""
 

@@ -140,7 +140,12 @@ def _note(dataset: Dataset) -> str:
 
 _KINDS: tuple[Kind, ...] = ("transitions", "candidates", "responses")
 PARQUET = Writer(
-    "plain Parquet files; the next observation is a column", _write_plain, _load_plain, _note, kinds=_KINDS
+    "plain Parquet files; the next observation is a column",
+    _write_plain,
+    _load_plain,
+    _note,
+    kinds=_KINDS,
+    discrete=True,
 )
 HUGGINGFACE = Writer(
     "Parquet with a card, for `datasets.load_dataset(folder)`",
@@ -148,5 +153,6 @@ HUGGINGFACE = Writer(
     _load_with_hugging_face,
     _note,
     kinds=_KINDS,
+    discrete=True,
     data_files=_data_files,
 )

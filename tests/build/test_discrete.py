@@ -1,0 +1,119 @@
+"""Imports of discrete actions: whole numbers from 0 of a known number, from every kind of source that has them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+from helpers.aligned import experience
+from helpers.foreign import as_d4rl, minari_set, npz
+
+from pmpo_offline import data
+from pmpo_offline.build import import_dataset
+from pmpo_offline.data import Dataset, Experience, columns
+from pmpo_offline.data.exchange import export_dataset
+from pmpo_offline.runtime.errors import UserError
+
+LENGTHS = [3, 1, 4]
+CHOSEN = np.array([0, 2, 1, 1, 0, 0, 2, 1], np.int64)
+
+
+def chosen(dataset: Dataset) -> list[int]:
+    assert data.verify(dataset.path) == []
+    action = columns.matrix(dataset.table, "action")
+    assert action.dtype == np.int32
+    return action[:, 0].tolist()
+
+
+def discrete(dtype: type = np.int64) -> Experience:
+    return replace(experience(LENGTHS), action=CHOSEN.astype(dtype)[:, None])
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    return npz(tmp_path / "set-v0.npz", as_d4rl(discrete()))
+
+
+@pytest.mark.parametrize("form", ["hdf5", "arrow"])
+def test_minari_says_how_many_there_are_and_where_they_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    source = minari_set(
+        discrete(), form=form, act=lambda values: values[:, 0] + 5, action_space=spaces.Discrete(4, start=5)
+    )
+    dataset = import_dataset(source, home=tmp_path / "home")
+    assert chosen(dataset) == CHOSEN.tolist()
+    assert dataset.metadata.actions == 4
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_files_of_arrays_need_to_be_told(tmp_path: Path, flat: bool) -> None:
+    arrays = as_d4rl(discrete())
+    if flat:
+        arrays["actions"] = arrays["actions"][:, 0]
+    dataset = import_dataset(npz(tmp_path / "set-v0.npz", arrays), actions=3, home=tmp_path / "home")
+    assert chosen(dataset) == CHOSEN.tolist()
+    assert dataset.metadata.actions == 3
+
+
+def test_d3rlpys_own_buffer_is_read(tmp_path: Path) -> None:
+    d3rlpy = pytest.importorskip("d3rlpy")
+    found = discrete()
+    ends = np.cumsum(found.length) - 1
+    terminals = np.zeros(len(found.reward), np.float32)
+    terminals[ends] = 1
+    buffer = d3rlpy.dataset.MDPDataset(found.observation, found.action, found.reward, terminals)
+    with (tmp_path / "buffer.h5").open("w+b") as file:
+        buffer.dump(file)
+    dataset = import_dataset(tmp_path / "buffer.h5", actions=3, home=tmp_path / "home")
+    assert chosen(dataset) == CHOSEN.tolist()
+
+
+@pytest.mark.parametrize("to", ["parquet", "huggingface"])
+def test_an_export_comes_back(tmp_path: Path, written: Path, to: str) -> None:
+    dataset = import_dataset(written, actions=5, home=tmp_path / "home")
+    folder = export_dataset(dataset, to, tmp_path / "out")
+    again = import_dataset(folder, home=tmp_path / "other")
+    assert again.fingerprint == dataset.fingerprint
+    assert again.metadata.actions == 5
+    relabelled = import_dataset(folder, label="reward", home=tmp_path / "other")
+    assert relabelled.metadata.actions == 5
+    assert chosen(relabelled) == CHOSEN.tolist()
+
+
+def test_what_is_not_known_or_contradicts_is_refused(tmp_path: Path, written: Path) -> None:
+    home = tmp_path / "home"
+
+    def refusal(**settings: object) -> str:
+        with pytest.raises(UserError) as refused:
+            import_dataset(written, home=home, **settings)  # type: ignore[arg-type]
+        return str(refused.value)
+
+    assert "say how many there are, with --actions 3" in refusal()
+    assert "an action is 2, and there are 2" in refusal(actions=2)
+    assert "actions 1: choose a number between 2" in refusal(actions=1)
+    assert "task mujoco/hopper" in refusal(actions=3, task="mujoco/hopper")
+    assert "candidates are not drawn from discrete actions" in refusal(actions=3, label="q_rank")
+    assert "HDF5 form has no place" in refusal(actions=3, format="hdf5")
+    negative = as_d4rl(replace(discrete(), action=discrete().action - 1))
+    with pytest.raises(UserError, match="counted from 0, and one is -1"):
+        import_dataset(npz(tmp_path / "negative.npz", negative), actions=3, home=home)
+    continuous = npz(tmp_path / "continuous.npz", as_d4rl(experience(LENGTHS)))
+    with pytest.raises(UserError, match="not whole numbers"):
+        import_dataset(continuous, actions=3, home=home)
+    dataset = import_dataset(written, actions=3, home=home)
+    with pytest.raises(UserError, match="has discrete actions: choose huggingface, parquet, not minari"):
+        export_dataset(dataset, "minari", tmp_path / "out")
+
+
+def test_an_action_beyond_their_number_is_damage(tmp_path: Path, written: Path) -> None:
+    dataset = import_dataset(written, actions=3, home=tmp_path / "home")
+    tables = {"transitions": dataset.table, **dataset.others}
+    fewer = dataset.metadata.model_copy(update={"actions": 2})
+    assert data.problems(fewer, tables) == ["transitions.action: reaches from 0 to 2, and there are 2"]
+    none = dataset.metadata.model_copy(update={"actions": None})
+    assert data.problems(none, tables) == ["transitions.action: 1 int32 a step, dataset.json: None actions"]
