@@ -100,6 +100,7 @@ def pull_dataset(
             partial = root / ".hub" / f".{repository.replace('/', '--')}@{sha}.partial"
             metadata, directory = _download(api, repository, sha, partial)
             if not overwrite and data.is_stored(metadata.id, root):
+                shutil.rmtree(partial)
                 return _equal(data.load_dataset(metadata.id, home=root), metadata, source)
             with atomic_directory(directory, METADATA_FILE, "dataset", overwrite) as place:
                 for path in sorted((partial / _FOLDER).iterdir()):

@@ -47,6 +47,7 @@ def test_a_dataset_comes_back_byte_for_byte(hub: Hub, store: Store, tmp_path: Pa
     assert {path.name for path in tmp_path.iterdir()} == {"home", "elsewhere"}
     again = pull_dataset("hf:me/small", home=elsewhere)
     assert again.metadata == pushed.metadata
+    assert not list((elsewhere / ".hub").iterdir())
 
 
 def test_the_card_names_the_tables_the_rule_and_the_licence(hub: Hub, store: Store) -> None:
