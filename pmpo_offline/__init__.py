@@ -8,8 +8,8 @@
     evaluate(trained.policy, "bandit/sphere")        # a polars frame of returns
 
 Datasets: `list_datasets`, `show`, `build_dataset`, `import_dataset`, `import_text`, `load_dataset`, `verify`,
-`export_dataset`. Training: `doctor`, `train`, `load_policy`, `train_language`, `PMPOTrainer`. Scores: `evaluate`,
-`bench`. Progress: `progress_bar`, `on_progress`. Losses: `objectives`.
+`export_dataset`, `push_dataset`, `pull_dataset`. Training: `doctor`, `train`, `load_policy`, `train_language`,
+`PMPOTrainer`. Scores: `evaluate`, `bench`. Progress: `progress_bar`, `on_progress`. Losses: `objectives`.
 """
 
 import lazy_loader

@@ -10,6 +10,8 @@ from .data import Dataset as Dataset
 from .data import load_dataset as load_dataset
 from .data import verify as verify
 from .data.exchange import export_dataset as export_dataset
+from .data.exchange import pull_dataset as pull_dataset
+from .data.exchange import push_dataset as push_dataset
 from .evaluation import evaluate as evaluate
 from .runtime.progress import on_progress as on_progress
 from .runtime.progress import progress_bar as progress_bar

@@ -17,6 +17,7 @@ from pmpo_offline import (
     build_dataset,
     doctor,
     evaluate,
+    import_dataset,
     list_datasets,
     load_policy,
     show,
@@ -89,6 +90,16 @@ def test_ids_paths_and_one_settings_mapping_are_taken(sphere: Dataset, home: str
     assert by_path.runs == same.runs == [(by_path.runs[0][0], 3)]
     assert np.array_equal(by_path.policy.predict([0.0]), same.policy.predict([0.0]))
     assert repr(doctor(str(sphere.path), "pmpo", {"beta": 1.5})) == repr(doctor(sphere, "pmpo", {"beta": 1.5}))
+
+
+def test_an_import_takes_paths_as_text(tmp_path: Path, home: str) -> None:
+    steps = {"observations": np.zeros((6, 2), np.float32), "actions": np.zeros((6, 1), np.float32)}
+    ends = np.array([0, 0, 1] * 2, bool)
+    np.savez(tmp_path / "log.npz", **steps, rewards=np.ones(6, np.float32), terminals=ends, timeouts=~ends & False)
+    (tmp_path / "thumbs.csv").write_text("episode,thumb\n0,accept\n1,reject\n")
+    files = {"labels": str(tmp_path / "thumbs.csv"), "home": home, "id": "mine/log-v0"}
+    counts = import_dataset(str(tmp_path / "log.npz"), **files).metadata.counts
+    assert (counts.rows, counts.accepted, counts.rejected) == (6, 1, 1)
 
 
 def test_what_is_wrong_names_what_to_pass(sphere: Dataset, monkeypatch: pytest.MonkeyPatch, home: str) -> None:

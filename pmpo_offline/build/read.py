@@ -57,7 +57,7 @@ def import_dataset(
     balance: data.Balance = "labels",
     noise: float | None = None,
     score: str | None = None,
-    labels: Path | None = None,
+    labels: str | Path | None = None,
     actions: int | None = None,
     task: str | None = None,
     seed: int = 0,
@@ -94,7 +94,8 @@ def import_dataset(
     root = data.home(home)
     if id is not None:
         data.dataset_path(id, root)  # refuse a malformed id before anything is read
-    options = ImportOptions(label, imbalance, noise, seed, balance, score, labels, actions)
+    reviewed = None if labels is None else Path(labels)
+    options = ImportOptions(label, imbalance, noise, seed, balance, score, reviewed, actions)
     options.check()
     rule = None if label is None else LabelRule.parse(label)
     found, target = open_source(str(source)), Target(root, format, overwrite)

@@ -62,7 +62,7 @@ def import_text(
         raise UserError(f"--actions {options.actions} is for episodes: texts have no actions")
     if options.labels is not None:
         raise UserError(f"--labels {options.labels} is for episodes: texts have their labels in a column")
-    template = TRANSCRIPT if options.template is None else of_model(options.template.expanduser())
+    template = TRANSCRIPT if options.template is None else of_model(Path(options.template).expanduser())
     found = open_text(str(source))
     form, names = _form(found, options)
     rule = _rule(form, options)

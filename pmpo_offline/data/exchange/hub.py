@@ -33,7 +33,7 @@ _NOT_OURS = {".gitattributes"}
 """Files that the hub puts into every new repository."""
 
 
-def push_dataset(name: str | Path, repository: str, *, private: bool = False, home: Path | None = None) -> str:
+def push_dataset(name: str | Path, repository: str, *, private: bool = False, home: str | Path | None = None) -> str:
     """Upload a stored dataset to the hub, in one commit, and return the page's address.
 
     Args:
@@ -74,7 +74,7 @@ def push_dataset(name: str | Path, repository: str, *, private: bool = False, ho
 
 
 def pull_dataset(
-    source: str, *, revision: str | None = None, overwrite: bool = False, home: Path | None = None
+    source: str, *, revision: str | None = None, overwrite: bool = False, home: str | Path | None = None
 ) -> Dataset:
     """Download a dataset that was pushed, check it and store it under its own id; opens an equal one that is there.
 
@@ -90,7 +90,7 @@ def pull_dataset(
     """
     if not source.startswith("hf:"):
         raise UserError(f"pull {source}: write hf:user/name")
-    repository, root = source.removeprefix("hf:"), home or data.home()
+    repository, root = source.removeprefix("hf:"), data.home(home)
     try:
         (root / ".hub").mkdir(parents=True, exist_ok=True)
         with file_lock(root / ".hub"), _hub(repository) as api:
