@@ -176,7 +176,7 @@ class Results:
         if self.path(key).exists() or not path.exists():
             return None
         content = read_json(path)
-        return Failure(content["title"], content["error"], content["request"])
+        return Failure(str(content.get("title")), str(content.get("error")), bool(content.get("request")))
 
     def failures(self) -> list[Failure]:
         """Return all recorded failures of rows without scores."""
@@ -185,8 +185,8 @@ class Results:
 
     def discard_failure(self, key: str) -> None:
         """Forget a failure: the row is to be run again, or has scores."""
-        self._failed(key).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # other failures may still be there
+        with contextlib.suppress(OSError):  # there is none, or other failures are still there
+            self._failed(key).unlink()
             self._failed(key).parent.rmdir()
 
     def _failed(self, key: str) -> Path:

@@ -118,7 +118,7 @@ def tune(
         for named in [varied(cell.algorithm, setting, f"{cell.algorithm.name}{TRIAL}{number}")]
     ]
     results = Results(folder)
-    keys, failures = execute(Plan(here, cells, results, workers=workers, home=home), executor)
+    keys, failures = execute(Plan(here, cells, results, retry_failed=True, workers=workers, home=home), executor)
     by_family = {drawn[recipe]: family for recipe, family in families.items()}
     found = _scored(table(results.read(keys)), by_family, arms, rule)
     for each in found:

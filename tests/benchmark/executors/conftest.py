@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pmpo_offline.benchmark import Benchmark, bench
-from pmpo_offline.build import build_dataset
+from pmpo_offline.declarations import catalog
 
 SUITE = """
 title = "Small bandits"
@@ -27,7 +27,7 @@ updates = 30
 
 @dataclass(frozen=True)
 class Small:
-    """The suite's file, the home of its dataset, and its table when run in this process alone."""
+    """The suite's file, the home of its dataset (a recipe), and its table when it is run in this process alone."""
 
     path: Path
     home: Path
@@ -41,7 +41,8 @@ class Small:
 def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
     folder = tmp_path_factory.mktemp("small")
     home = folder / "home"
-    built = build_dataset("bandit/sphere-v0", episodes=400, home=home, workers=1)
-    path = folder / "small-bandits.toml"
-    path.write_text(SUITE.format(dataset=built.metadata.id))
+    declared = (catalog.root("datasets") / "bandit" / "sphere-v0.toml").read_text()
+    recipe, path = folder / "sphere.toml", folder / "small-bandits.toml"
+    recipe.write_text(declared.replace("bandit/sphere-v0", "test/sphere-v0").replace("20000", "400"))
+    path.write_text(SUITE.format(dataset=recipe))
     return Small(path, home, bench(str(path), output=folder / "whole", home=home, workers=1))

@@ -6,15 +6,18 @@ import json
 import os
 import shutil
 import signal
+import sys
 import threading
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from pmpo_offline.benchmark import Plan, report_on, work
+from pmpo_offline.benchmark import EXECUTORS, Local, Outcome, Plan, Unit, report_on, work
 from pmpo_offline.benchmark.executors import execute
+from pmpo_offline.benchmark.executors.executor import run_on_node
 from pmpo_offline.benchmark.plan import prepare
 from pmpo_offline.benchmark.results import Results
 from pmpo_offline.benchmark.runner import part
@@ -31,6 +34,8 @@ def children(pid: int) -> list[int]:
     return [int(child) for path in tasks for child in path.read_text().split()]
 
 
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(sys.platform != "linux", reason="child processes are found in /proc")
 def test_a_killed_process_loses_nothing_and_two_give_the_table_of_one(tmp_path: Path, small) -> None:
     output, before = tmp_path / "out", set(children(os.getpid()))
     killed: list[int] = []
@@ -142,6 +147,19 @@ def test_shards_are_disjoint_and_complete() -> None:
     for wrong in ((0, 2), (3, 2), (1, 11)):
         with pytest.raises(UserError, match="shard"):
             part(cells, *wrong)
+
+
+def test_nodes_that_share_no_folder_build_the_dataset_and_send_scores_back(
+    tmp_path: Path, small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Node(Local):
+        def run(self, units: Sequence[Unit]) -> Iterator[Outcome]:
+            yield run_on_node([replace(unit, output=tmp_path / "node", home=tmp_path / "home") for unit in units])
+
+    monkeypatch.setitem(EXECUTORS._loaded, "node", Node)
+    done = small.bench(tmp_path / "out", executor="node")
+    assert done.rows == small.whole.rows
+    assert (tmp_path / "home" / "test" / "sphere-v0").is_dir()
 
 
 def test_another_dataset_of_the_same_name_is_refused(tmp_path: Path, small) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +16,11 @@ import ray
 from ray.cluster_utils import Cluster
 
 from benchmarks.speed.killed_cluster import HEAD, NODE, task_processes
+
+pytestmark = [
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(sys.platform != "linux", reason="the processes of a cluster are found in /proc"),
+]
 
 
 @pytest.fixture(scope="module")
