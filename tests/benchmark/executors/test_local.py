@@ -159,7 +159,7 @@ def test_nodes_that_share_no_folder_build_the_dataset_and_send_scores_back(
     monkeypatch.setitem(EXECUTORS._loaded, "node", Node)
     done = small.bench(tmp_path / "out", executor="node")
     assert done.rows == small.whole.rows
-    assert (tmp_path / "home" / "test" / "sphere-v0").is_dir()
+    assert [*(tmp_path / "home" / "test").glob("sphere-*")], "built from its recipe"
 
 
 def test_another_dataset_of_the_same_name_is_refused(tmp_path: Path, small) -> None:
