@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -59,10 +59,12 @@ def tune(parts: Path, name: str) -> dict[str, list[dict[str, Any]]]:
     return ranked(resumable(parts, chunks, domain.cells), "score")
 
 
-def block(name: str, tuned: Mapping[str, list[dict[str, Any]]], coverage: float) -> Iterator[dict[str, Any]]:
+def block(
+    name: str, tuned: Mapping[str, list[dict[str, Any]]], coverage: float, arms: Sequence[str]
+) -> Iterator[dict[str, Any]]:
     """Yield the chunks of one coverage: all shares of an arm at one kind and rate of flips are a stack."""
     domain = DOMAINS[name]
-    for arm, kind, flips in itertools.product(domain.arms, KINDS, domain.flips):
+    for arm, kind, flips in itertools.product(arms, KINDS, domain.flips):
         grid = [{"share": share, "kind": kind, "coverage": coverage, "flips": flips} for share in domain.shares]
         setting = tuned[arm][0]["setting"] if arm in tuned else {}
         yield {
@@ -73,7 +75,9 @@ def block(name: str, tuned: Mapping[str, list[dict[str, Any]]], coverage: float)
 def main(
     out: Annotated[Path, typer.Option(help="Where to write.")] = shared.RESULTS / "imbalance",
     parts: Annotated[Path, typer.Option(help="Folder of finished parts, to resume from.")] = Path("imbalance-parts"),
-    domains: Annotated[str, typer.Option(help="Bandits, or language; comma-separated.")] = "rosenbrock,language",
+    domains: Annotated[str, typer.Option(help="Bandits, or language; comma-separated.")] = "rosenbrock",
+    coverage: Annotated[str, typer.Option(help="Shares of the labels kept, comma-separated; default: all.")] = "",
+    arms: Annotated[str, typer.Option(help="Learners, semicolon-separated; default: all.")] = "",
 ) -> None:
     """Tune, run every cell and write the raw scores, after each coverage of a domain."""
     out.mkdir(parents=True, exist_ok=True)
@@ -81,8 +85,9 @@ def main(
         tuned = tune(parts, name)
         (out / f"tuning-{name}.json").write_text(json.dumps(tuned, indent=1) + "\n")
         frames = []
-        for coverage in DOMAINS[name].coverage:
-            frames.append(resumable(parts, block(name, tuned, coverage), DOMAINS[name].cells))
+        chosen = arms.split(";") if arms else list(DOMAINS[name].arms)
+        for kept in map(float, coverage.split(",")) if coverage else DOMAINS[name].coverage:
+            frames.append(resumable(parts, block(name, tuned, kept, chosen), DOMAINS[name].cells))
             shared.save(pl.concat(frames, how="diagonal_relaxed"), out / f"{name}.parquet")
 
 
