@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from pmpo_offline.data import columns
 from pmpo_offline.data.labels import Labelling, count_labels, label_tables
@@ -62,7 +63,7 @@ def _content_problems(tables: dict[str, pa.Table]) -> Iterator[str]:
     """Check that every value is there and finite, that episodes tile the rows, and that candidates belong to rows."""
     for name, table in tables.items():
         for field in table.schema:
-            if pa.types.is_fixed_size_list(field.type) and not np.isfinite(columns.matrix(table, field.name)).all():
+            if pa.types.is_fixed_size_list(field.type) and not _is_finite(table, field.name):
                 yield f"{name}.{field.name}: holds NaN or infinite values"
     yield from place_problems(tables)
 
@@ -71,11 +72,20 @@ def _action_problems(metadata: Metadata, tables: Mapping[str, pa.Table]) -> Iter
     """Check that discrete actions are one integer a step, below their number."""
     if "transitions" not in tables:
         return
-    action = columns.matrix(tables["transitions"], "action")
-    if (action.dtype.kind == "i") != (metadata.actions is not None) or (metadata.actions and action.shape[1] != 1):
-        yield f"transitions.action: {action.shape[1]} {action.dtype} a step, dataset.json: {metadata.actions} actions"
-    elif metadata.actions and not (action.min() >= 0 and action.max() < metadata.actions):
-        yield f"transitions.action: reaches from {action.min()} to {action.max()}, and there are {metadata.actions}"
+    kind = tables["transitions"].schema.field("action").type
+    width, is_discrete = kind.list_size, pa.types.is_integer(kind.value_type)
+    if is_discrete != (metadata.actions is not None) or (metadata.actions and width != 1):
+        number = kind.value_type.to_pandas_dtype().__name__
+        yield f"transitions.action: {width} {number} a step, dataset.json: {metadata.actions} actions"
+    elif metadata.actions:
+        reach = [(block.min(), block.max()) for block in columns.blocks(tables["transitions"], "action")]
+        least, most = min(low for low, _ in reach), max(high for _, high in reach)
+        if least < 0 or most >= metadata.actions:
+            yield f"transitions.action: reaches from {least} to {most}, and there are {metadata.actions}"
+
+
+def _is_finite(table: pa.Table, name: str) -> bool:
+    return all(np.isfinite(block).all() for block in columns.blocks(table, name))
 
 
 def place_problems(tables: Mapping[str, pa.Table]) -> Iterator[str]:
@@ -97,15 +107,26 @@ def _episode_problems(steps: pa.Table, episodes: pa.Table) -> Iterator[str]:
     if (length < 1).any() or length.sum() != steps.num_rows or (start != np.cumsum(length) - length).any():
         yield f"episodes: start and length do not tile the {steps.num_rows} rows of transitions"
         return
-    episode = np.repeat(np.arange(episodes.num_rows), length)
-    if (columns.vector(steps, "episode") != episode).any():
+    misplaced = miscounted = False
+    early: list[int] = []
+    row = 0
+    for block in columns.batches(steps, "episode", "step", "terminated", "truncated"):
+        end = row + len(block["step"])
+        first, last = np.searchsorted(start, [row, end - 1], side="right") - 1
+        own = np.arange(first, last + 1)
+        episode = np.repeat(own, np.minimum(start[own] + length[own], end) - np.maximum(start[own], row))
+        step = np.arange(row, end) - start[episode]
+        misplaced |= bool((block["episode"] != episode).any())
+        miscounted |= bool((block["step"] != step).any())
+        ends = (block["terminated"] | block["truncated"]) & (step < length[episode] - 1)
+        early += (row + np.flatnonzero(ends)[:1]).tolist()
+        row = end
+    if misplaced:
         yield "transitions.episode: differs from the episodes of start and length"
-    if (columns.vector(steps, "step") != np.arange(steps.num_rows) - start[episode]).any():
+    if miscounted:
         yield "transitions.step: does not count each episode's rows from 0"
-    ends = columns.vector(steps, "terminated") | columns.vector(steps, "truncated")
-    ends[start + length - 1] = False
-    if ends.any():
-        yield f"transitions: row {int(ends.argmax())} is terminated or truncated before the end of its episode"
+    if early:
+        yield f"transitions: row {early[0]} is terminated or truncated before the end of its episode"
 
 
 def _label_problems(metadata: Metadata, tables: dict[str, pa.Table]) -> Iterator[str]:
@@ -148,11 +169,10 @@ def derived_problems(metadata: Metadata, tables: Mapping[str, pa.Table]) -> Iter
     if metadata.references and not metadata.references.min < metadata.references.max < math.inf:
         yield f"dataset.json: references from {metadata.references.min:g} to {metadata.references.max:g}"
     main, episodes = tables.get("responses", tables.get("transitions")), tables.get("episodes")
-    if episodes is not None:
-        rewards = columns.vector(main, "reward").astype(np.float64)
-        sums = np.add.reduceat(rewards, columns.vector(episodes, "start"))
-        if not np.allclose(columns.vector(episodes, "return"), sums, rtol=1e-6, atol=1e-6):
-            yield "episodes.return: differs from the sum of the rewards"
+    if episodes is not None and not np.allclose(
+        columns.vector(episodes, "return"), _returns(main, episodes), rtol=1e-6, atol=1e-6
+    ):
+        yield "episodes.return: differs from the sum of the rewards"
     exported = metadata.provenance.settings.get("exported")
     if metadata.imbalance.drops_rows or (isinstance(exported, dict) and exported.get("derivable") is False):
         return
@@ -167,6 +187,18 @@ def derived_problems(metadata: Metadata, tables: Mapping[str, pa.Table]) -> Iter
             yield f"{name}.label: differs from what label {metadata.label}, noise, balance and seed make of the scores"
     for name, value in done.described.items():
         yield from _differences(f"dataset.json: {name}", _plain(getattr(metadata, name)), _plain(value))
+
+
+def _returns(steps: pa.Table, episodes: pa.Table) -> NDArray[np.float64]:
+    """Return the sum of the rewards of every episode (E,)."""
+    start, row = columns.vector(episodes, "start"), 0
+    sums = np.zeros(len(start))
+    for rewards in columns.blocks(steps, "reward"):
+        first, last = np.searchsorted(start, [row, row + len(rewards) - 1], side="right") - 1
+        begins = np.maximum(start[first : last + 1] - row, 0)
+        sums[first : last + 1] += np.add.reduceat(rewards.astype(np.float64), begins)
+        row += len(rewards)
+    return sums
 
 
 def _plain(value: Any) -> Any:

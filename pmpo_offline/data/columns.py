@@ -1,5 +1,8 @@
 """Arrow columns as NumPy arrays and back, without a copy wherever the layout allows it; recorded episodes as tables.
 
+A large table is in several chunks (`data.parts`): `vector` and `matrix` join those of a column, which copies it, and
+`blocks` reads it a part at a time.
+
 In Arrow an absent label or score is null. In arrays a label is int8 (+1 accept, −1 reject, 0 unlabelled) and an absent
 score is NaN, so that arithmetic needs no masks.
 """
@@ -16,48 +19,75 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pmpo_offline.data.mapping import release_pages
 from pmpo_offline.data.schema import episodes_schema, transitions_schema
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.files import load_arrays, save_arrays
 from pmpo_offline.runtime.hashing import hash_bytes
 
+BLOCK = 1 << 20
+"""Rows that are read or converted at once where a column may be large."""
 Labels = NDArray[np.int8]
 """+1 accept, −1 reject, 0 unlabelled."""
 
 
 def _whole(table: pa.Table, name: str) -> pa.Array:
-    """Return the column as one array; a stored table is one batch, so this copies nothing."""
+    """Return the column as one array; of a table in one chunk this copies nothing."""
     column = table.column(name)
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
+def _vector(array: pa.Array) -> NDArray[Any]:
+    return array.to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
+
+
+def _matrix(lists: pa.Array) -> NDArray[np.float32]:
+    return lists.flatten().to_numpy(zero_copy_only=True).reshape(len(lists), -1)  # type: ignore[no-any-return]
+
+
+def _signs(labels: pa.Array) -> Labels:
+    signs = np.where(labels.fill_null(False).to_numpy(zero_copy_only=False), np.int8(1), np.int8(-1))
+    signs[labels.is_null().to_numpy(zero_copy_only=False)] = 0
+    return signs
+
+
+def _decoded(array: pa.Array, name: str) -> NDArray[Any]:
+    if name == "label":
+        return _signs(array)
+    return _matrix(array) if pa.types.is_fixed_size_list(array.type) else _vector(array)
+
+
 def vector(table: pa.Table, name: str) -> NDArray[Any]:
     """Return a numeric or Boolean column as (n,); null floats become NaN. Read-only where it is a view of the file."""
-    array: NDArray[Any] = _whole(table, name).to_numpy(zero_copy_only=False)
-    return array
+    return _vector(_whole(table, name))
 
 
 def matrix(table: pa.Table, name: str) -> NDArray[np.float32]:
-    """Return a fixed-size-list column as a view (n, width) of its values."""
-    lists = _whole(table, name)
-    values: NDArray[np.float32] = lists.flatten().to_numpy(zero_copy_only=True).reshape(len(lists), -1)
-    return values
+    """Return a fixed-size-list column as (n, width), a view of its values if they are in one chunk."""
+    return _matrix(_whole(table, name))
 
 
 def labels(table: pa.Table) -> Labels:
     """Return the `label` column as int8 (n,): +1 accept, −1 reject, 0 unlabelled."""
-    column = _whole(table, "label")
-    signs = np.where(column.fill_null(False).to_numpy(zero_copy_only=False), 1, -1).astype(np.int8)
-    signs[column.is_null().to_numpy(zero_copy_only=False)] = 0
-    return signs
+    return np.concatenate([np.zeros(0, np.int8), *blocks(table, "label")])
 
 
 def values(table: pa.Table, name: str) -> NDArray[Any]:
     """Return any column as an array: lists as (n, width), `label` as int8, texts as objects."""
-    if name == "label":
-        return labels(table)
-    is_list = pa.types.is_fixed_size_list(table.schema.field(name).type)
-    return matrix(table, name) if is_list else vector(table, name)
+    return labels(table) if name == "label" else _decoded(_whole(table, name), name)
+
+
+def blocks(table: pa.Table, name: str, rows: int = BLOCK) -> Iterator[NDArray[Any]]:
+    """Yield `values` of a column, at most `rows` of them at once; memory of mapped files is given back in between."""
+    for block in batches(table, name, rows=rows):
+        yield block[name]
+
+
+def batches(table: pa.Table, *names: str, rows: int = BLOCK) -> Iterator[dict[str, NDArray[Any]]]:
+    """Yield `values` of several columns, of the same rows, as `blocks` does."""
+    for batch in table.select(names).to_batches(max_chunksize=rows):
+        yield {name: _decoded(batch.column(name), name) for name in names}
+        release_pages()
 
 
 def list_array(values: NDArray[Any]) -> pa.Array:
@@ -71,11 +101,20 @@ def array(values: NDArray[Any] | pa.Array, field: pa.Field) -> pa.Array:
     """Return what `values` returns as a field's array: labels of 0 and scores that are NaN become null."""
     if isinstance(values, pa.Array | pa.ChunkedArray):
         return values
+    if field.name in ("label", "score") and len(values) > BLOCK:
+        return pa.chunked_array([array(values[at : at + BLOCK], field) for at in range(0, len(values), BLOCK)])
     if field.name == "label":
         return pa.array(values > 0, mask=values == 0)
     if field.name == "score":
         return pa.array(np.asarray(values, field.type.to_pandas_dtype()), mask=np.isnan(values))
     return list_array(values) if pa.types.is_fixed_size_list(field.type) else pa.array(values, field.type)
+
+
+def without_nans(scores: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return scores with null for NaN."""
+    return pa.chunked_array(
+        [pa.array(values := _vector(chunk), mask=np.isnan(values)) for chunk in scores.chunks], scores.type
+    )
 
 
 def table_of(arrays: Mapping[str, NDArray[Any] | pa.Array], schema: pa.Schema) -> pa.Table:
@@ -117,6 +156,7 @@ def hash_tables(tables: Mapping[str, pa.Table]) -> str:
                     known = column.drop_null()
                     flat = (known.flatten() if hasattr(known, "flatten") else known).to_numpy(zero_copy_only=False)
                     yield json.dumps(flat.tolist()).encode() if flat.dtype == object else flat.tobytes()
+                    release_pages()
 
     return hash_bytes(content())
 

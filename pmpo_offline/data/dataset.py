@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # torch takes a second to import: what only lists and verifie
     import torch
     from torch import Generator, Tensor
 
+    from pmpo_offline.data.gathering import Column
     from pmpo_offline.data.views import Episode, TorchRows
 
 Share = float | Literal["collected"]
@@ -77,17 +78,22 @@ class Dataset:
         """
         import torch
 
+        self._require_transitions()
         row = torch.randint(len(self), (n,), generator=generator)
-        rows = row.numpy()
-        batch = {name: torch.from_numpy(values[rows]) for name, values in self._arrays.items()}
+        batch = {name: self.column(name)[row] for name in self.table.column_names}
         batch["episode"], batch["step"] = batch["episode"].long(), batch["step"].long()
-        return batch | {"next_observation": torch.from_numpy(self.next_observation(rows)), "row": row}
+        batch["label"] = batch["label"].float()
+        following = self.next_observation(row.numpy())
+        return batch | {"next_observation": torch.from_numpy(following), "row": row}
 
     def next_observation(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the observation (n, O) that follows each of these rows (n,); see the diagram in `data.schema`."""
+        import torch
+
         last, final = self._last
-        episode = self._arrays["episode"][rows]
-        following: NDArray[np.float32] = self._arrays["observation"][np.minimum(rows + 1, len(self) - 1)]
+        episode = self.column("episode")[torch.from_numpy(rows)].numpy()
+        after = torch.from_numpy(np.minimum(rows + 1, len(self) - 1))
+        following: NDArray[np.float32] = self.column("observation")[after].numpy()
         ends = rows == last[episode]
         following[ends] = final[episode[ends]]
         return following
@@ -199,8 +205,8 @@ class Dataset:
         """True if observations differ, so that a policy can tell rows apart; True for responses."""
         if self.episodes is None:
             return True
-        observation = columns.matrix(self.table, "observation")
-        return bool((observation[1:] != observation[:1]).any())
+        first = columns.matrix(self.table.slice(0, 1), "observation")
+        return any(bool((block != first).any()) for block in columns.blocks(self.table, "observation"))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -229,18 +235,28 @@ class Dataset:
             parts = [[settings.get("ends", True), settings.get("tokens")], *content]
         return hash_bytes(json.dumps(part).encode() for part in parts)
 
+    def column(self, name: str) -> Column:
+        """Return a column of transitions, from which rows are gathered; `PmpoOfflineError` if they are damaged."""
+        self._require_transitions()
+        if name not in self._columns:
+            from pmpo_offline.data.gathering import Column
+
+            self._columns[name] = Column.of(self.table, name)
+        return self._columns[name]
+
     @cached_property
-    def _arrays(self) -> dict[str, NDArray[Any]]:
-        """The columns of transitions: views of the file, except the Boolean ones, decoded once to a byte a row."""
+    def _columns(self) -> dict[str, Column]:
+        """The columns that were asked for; the places of rows are checked before the first."""
+        if wrong := next(place_problems({"transitions": self.table, **self.others}), None):
+            raise PmpoOfflineError(f"dataset {self.metadata.id} is damaged: {wrong}; build it again with --overwrite")
+        return {}
+
+    def _require_transitions(self) -> None:
         if self.episodes is None:
             raise UserError(
                 f"dataset {self.metadata.id} holds responses, not transitions: train a language model on it, "
                 "or read its .table"
             )
-        if wrong := next(place_problems({"transitions": self.table, **self.others}), None):
-            raise PmpoOfflineError(f"dataset {self.metadata.id} is damaged: {wrong}; build it again with --overwrite")
-        arrays = {name: columns.values(self.table, name) for name in self.table.column_names}
-        return arrays | {"label": arrays["label"].astype(np.float32)}
 
     @cached_property
     def _last(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -349,17 +365,18 @@ class Rows:
         """Copy a dataset of transitions onto `device`; `UserError` for responses."""
         import torch
 
-        arrays, (last, final) = dataset._arrays, dataset._last
+        tensors = {name: dataset.column(name).packed(device) for name in _STORED}
+        observation = dataset.column("observation").packed(device)
+        last, final = dataset._last
         following = np.arange(1, len(dataset) + 1)
         following[last] = len(dataset) + np.arange(len(final))
-        tensors = {name: torch.tensor(values, device=device) for name, values in arrays.items() if name in _STORED}
         if choices := dataset.metadata.actions:
-            chosen = tensors["action"].squeeze(1).long()
-            tensors["action"] = torch.nn.functional.one_hot(chosen, choices).float()
+            tensors["action"] = torch.nn.functional.one_hot(tensors["action"].squeeze(1).long(), choices).float()
         return cls(
-            states=torch.tensor(np.concatenate([arrays["observation"], final]), device=device),
+            states=torch.cat([observation, torch.tensor(final, device=device)]),
             next_row=torch.tensor(following, device=device),
-            episode=torch.tensor(arrays["episode"], dtype=torch.int64, device=device),
+            episode=dataset.column("episode").packed(device).long(),
+            label=tensors.pop("label").float(),
             candidates=None if dataset.candidates is None else Candidates.of(dataset.candidates, device),
             **tensors,
         )

@@ -55,7 +55,7 @@ def label(scores: NDArray[np.floating], rule: LabelRule) -> Labels:
     with np.errstate(over="ignore"):
         low, high = float(precision(at - rule.dead_zone)), float(precision(at + rule.dead_zone))
     values = np.asarray(scores, np.float64)  # else a cut between two float32 scores would be rounded to one of them
-    labels = np.where(values > high, 1, -1).astype(np.int8)
+    labels = np.where(values > high, np.int8(1), np.int8(-1))
     if rule.dead_zone or rule.threshold == "sign":
         labels[(low <= values) & (values <= high)] = 0
     labels[np.isnan(values)] = 0
@@ -214,11 +214,12 @@ def label_tables(
         scores = _scores(table, episodes, rule)
         labels, threshold = label(scores, rule), cut(scores, rule)
         notes += _notes(labels, scores, rule, threshold)
-        weight = columns.vector(episodes, "length") if unit == "episode" else np.ones(len(scores), np.int64)
+        weight = columns.vector(episodes, "length") if unit == "episode" else np.ones(len(scores), np.int8)
         if labelling.balance == "rows":
             dropping.check_droppable(episodes, unit)
         main = _balanced(labels, labelling, weight, held_out(table if episodes is None else episodes))
-        table = columns.replace(table, score=np.repeat(scores, weight), label=np.repeat(main.labels, weight))
+        stored = scores.astype(table.schema.field("score").type.to_pandas_dtype())
+        table = columns.replace(table, score=np.repeat(stored, weight), label=np.repeat(main.labels, weight))
         if episodes is not None:
             by_episode = unit == "episode"
             episodes = (
@@ -263,7 +264,7 @@ def _ranked(candidates: pa.Table, labelling: Labelling) -> tuple[pa.Table, Candi
     labels, notes = rank(scores.reshape(states, width), k).reshape(-1), []
     if not labels.any() and not np.isnan(scores).all():
         notes.append(f"no candidate is labelled: nowhere do the best {k} scores of a state exceed the worst {k}")
-    done = _balanced(labels, replace(labelling, balance="labels"), np.ones(len(labels), np.int64))
+    done = _balanced(labels, replace(labelling, balance="labels"), np.ones(len(labels), np.int8))
     candidates = columns.replace(candidates, score=scores, label=done.labels)
     return candidates, CandidateLabels(states=states, per_state=width, **done.counts, **done.shares), notes
 

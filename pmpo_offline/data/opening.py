@@ -20,6 +20,7 @@ import h5py
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pmpo_offline.data.mapping import map_file
 from pmpo_offline.runtime.files import DENSEST
 from pmpo_offline.runtime.hashing import hash_file
 
@@ -136,8 +137,7 @@ def read_arrow(path: Path) -> pa.Table:
     Raises `pa.ArrowException`, `ValueError` or `OSError` for a damaged file. Values are not read, but for those of
     texts, of which a wrong offset would end the process.
     """
-    # The reader keeps the map alive, and each table its reader's buffers: no handle needs closing here.
-    table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    table = pa.ipc.open_file(map_file(path)).read_all()
     table.validate()
     for name, kind in zip(table.schema.names, table.schema.types, strict=True):  # names are decoded here
         if pa.types.is_string(kind):

@@ -1,14 +1,14 @@
 """Datasets on disk, whole or absent: where they are, writing, reading and verifying them, and their card (README.md).
 
-In the Arrow form a table is one uncompressed IPC *file* in one record batch, so that a memory map is the table; the
-HDF5 form is `data.hdf5`.
+In the Arrow form tables are uncompressed IPC *files*, so that a memory map is the table (`data.parts`); the HDF5 form
+is `data.hdf5`.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +16,8 @@ import pyarrow as pa
 
 from pmpo_offline.data import columns, hdf5
 from pmpo_offline.data.checks import derived_problems, problems
-from pmpo_offline.data.opening import read_arrow
+from pmpo_offline.data.mapping import release_pages
+from pmpo_offline.data.parts import read_parts, table_files, write_parts
 from pmpo_offline.data.schema import SCHEMA_VERSION, FileInfo, Metadata, card, schemas
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, reason_of, unknown, validated
 from pmpo_offline.runtime.files import atomic_directory, from_json, moved_aside, recover, refusal
@@ -131,8 +132,8 @@ def _cast(tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
         for name, schema in schemas(content).items():
             if name not in content:
                 continue  # `problems` reports it
-            table = content[name].select(schema.names).cast(schema).combine_chunks()
-            content[name] = columns.replace(table, score=columns.vector(table, "score"))
+            table = content[name].select(schema.names).cast(schema)
+            content[name] = columns.replace(table, score=columns.without_nans(table.column("score")))
     except (KeyError, AttributeError, pa.ArrowException) as error:
         raise PmpoOfflineError(f"the tables do not fit the schema: {str(error).splitlines()[0]}") from error
     return content
@@ -144,9 +145,9 @@ def _fill(partial: Path, metadata: Metadata, tables: dict[str, pa.Table], form: 
         hdf5.write(partial, metadata, tables)
     else:
         for name, table in tables.items():
-            with pa.ipc.new_file(partial / f"{name}.arrow", table.schema) as file:
-                file.write_table(table.combine_chunks(), max_chunksize=max(1, table.num_rows))
-    (partial / "README.md").write_text(_own_card(metadata, list(tables), form), encoding="utf-8")
+            write_parts(partial, name, table)
+    own_card = _own_card(metadata, list(tables), form, [path.name for path in partial.iterdir()])
+    (partial / "README.md").write_text(own_card, encoding="utf-8")
     files = {
         path.relative_to(partial).as_posix(): FileInfo(sha256=hash_file(path), bytes=path.stat().st_size)
         for path in sorted(partial.rglob("*"))
@@ -206,11 +207,10 @@ def is_sealed(directory: Path) -> bool:
 
 def read_tables(directory: Path, metadata: Metadata) -> dict[str, pa.Table]:
     """Open the tables of either form; the Arrow form is mapped into memory, the HDF5 form read."""
-    names = [Path(name).stem for name in metadata.files if name.endswith(".arrow")]
     try:
-        if not names:
+        if not any(name.endswith(".arrow") for name in metadata.files):
             return hdf5.read(directory, metadata)
-        return {name: read_arrow(directory / f"{name}.arrow") for name in names}
+        return read_parts(directory, metadata.files)
     except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, pa.ArrowException) as error:
         line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise PmpoOfflineError(f"{directory} cannot be read: {line}; build it again with --overwrite") from error
@@ -230,7 +230,9 @@ def verify(id_or_path: str | Path, home: str | Path | None = None) -> list[str]:
             return found
         tables = read_tables(directory, metadata)
         for table in tables.values():
-            table.validate(full=True)
+            for batch in table.to_batches():
+                batch.validate(full=True)
+                release_pages()
         return problems(metadata, tables) or list(derived_problems(metadata, tables))
     except (pa.ArrowException, ValueError) as error:
         return [f"{directory} is damaged: {reason_of(error)}"]
@@ -240,11 +242,12 @@ def verify(id_or_path: str | Path, home: str | Path | None = None) -> list[str]:
         return [f"{directory} cannot be read: {error}"]
 
 
-def _own_card(metadata: Metadata, tables: list[str], form: Format) -> str:
+def _own_card(metadata: Metadata, tables: list[str], form: Format, files: Collection[str]) -> str:
+    found = table_files(tables, files)
     lines = ["from pmpo_offline import load_dataset", f'dataset = load_dataset("{metadata.id}")', ""]
     if form == "arrow":
         lines += [
-            f'import polars; polars.scan_ipc("{tables[0]}.arrow")',
+            f'import polars; polars.scan_ipc("{found[tables[0]]}")',
             f'import datasets; rows = datasets.load_dataset("path/of/this/folder", "{tables[0]}", split="train")',
         ]
         if metadata.kind == "responses":
@@ -260,4 +263,4 @@ def _own_card(metadata: Metadata, tables: list[str], form: Format) -> str:
         ]
     # Hugging Face reads flat files only: in HDF5 form, transitions are a Minari directory without one.
     readable = [name for name in tables if form == "arrow" or name != "transitions"]
-    return card(metadata, {name: f"{name}.{form}" for name in readable}, lines)
+    return card(metadata, {name: found[name] if form == "arrow" else f"{name}.hdf5" for name in readable}, lines)

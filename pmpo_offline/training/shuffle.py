@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pmpo_offline.data import Dataset, Metadata, Rows
+from pmpo_offline.data.gathering import Steps
 from pmpo_offline.declarations import OBJECTIVES
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.runtime.errors import UserError
@@ -17,7 +19,10 @@ _FEW = 0.001  # of the units: so few unlabelled ones, such as scores that equal 
 _SCORES = {"advantage", "group_score", "policy_value"}  # inputs that are, or come from, scores
 
 
-def shuffled(rows: Rows, unit: str, seed: int) -> Rows:
+_R = TypeVar("_R", Rows, Steps)
+
+
+def shuffled(rows: _R, unit: str, seed: int) -> _R:
     """Permute accept, reject and no label among all units (steps or episodes; candidates among themselves).
 
     If the unlabelled ones kept their places, having a label would still carry information: where a share was reached
@@ -29,9 +34,10 @@ def shuffled(rows: Rows, unit: str, seed: int) -> Rows:
         return label[torch.from_numpy(rng.permutation(len(label))).to(label.device)]
 
     if unit == "episode":
-        first = torch.ones_like(rows.episode, dtype=torch.bool)
-        first[1:] = rows.episode[1:] != rows.episode[:-1]
-        label = permute(rows.label[first])[rows.episode]
+        episode = rows.episode
+        first = torch.ones_like(episode, dtype=torch.bool)
+        first[1:] = episode[1:] != episode[:-1]
+        label = permute(rows.label[first])[episode]
     else:
         label = permute(rows.label)
     candidates = rows.candidates

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding  # a gather of whole rows, several times as fast as indexing
 
 from pmpo_offline.data import Candidates, Dataset, Rows, columns, indices, pairs
+from pmpo_offline.data.gathering import Steps
 from pmpo_offline.declarations import OBJECTIVES
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.objectives.rows import mean, per_run
@@ -57,14 +57,27 @@ class Pools:
 
     def __init__(self, pools: Sequence[Tensor]) -> None:
         self.size = torch.tensor([len(pool) for pool in pools], device=pools[0].device).unsqueeze(1)
-        self.entries = torch.nn.utils.rnn.pad_sequence(list(pools), batch_first=True)
+        padded = torch.nn.utils.rnn.pad_sequence(list(pools), batch_first=True) if pools[1:] else pools[0].unsqueeze(0)
+        self.entries = padded.int() if self.size.max() and padded.max() < 2**31 else padded  # half the memory
         if not self.size.all():
             raise UserError("the labels leave this algorithm nothing to learn from: no such rows or pairs are labelled")
 
     def draw(self, seeds: Sequence[int], step: int, batch: int) -> Tensor:
         """Return (R, batch) entries; a pure function of each run's seed and the step."""
         place = indices(seeds, step, batch, _MANY, self.size.device) % self.size
-        return self.entries.expand(len(seeds), -1).gather(1, place)
+        return self.entries.expand(len(seeds), -1).gather(1, place).long()
+
+
+@dataclass(frozen=True)
+class Population:
+    """All of `size` entries, which every run draws from: the draws are those of a pool that lists them."""
+
+    size: int
+    device: torch.device
+
+    def draw(self, seeds: Sequence[int], step: int, batch: int) -> Tensor:
+        """Return (R, batch) entries; a pure function of each run's seed and the step."""
+        return indices(seeds, step, batch, _MANY, self.device) % self.size
 
 
 class Sampler:
@@ -88,14 +101,14 @@ class Sampler:
         device: torch.device,
     ) -> None:
         kind = algorithm.rows
-        self.rows, self._kind, self.seeds = Rows.of(dataset, device), kind, seeds
+        self.steps, self._kind, self.seeds, self.device = Steps.of(dataset, device), kind, seeds, device
         self.score, self.has_contexts = dataset.metadata.score.name, dataset.has_contexts
         self.is_discrete = dataset.metadata.actions is not None
-        if kind in ("candidates", "pairs") and self.rows.candidates is None:
+        if kind in ("candidates", "pairs") and self.steps.candidates is None:
             raise UserError("this algorithm learns from scored candidate actions and the dataset has none")
         # Runs of equal seed share one permutation; without shuffling all runs share the labels as they are.
-        views = [shuffled(self.rows, dataset.metadata.unit, seed) for seed in seeds] if shuffle else [self.rows]
-        self.label = torch.stack([view.label for view in views])  # (R or 1, N)
+        views = [shuffled(self.steps, dataset.metadata.unit, seed) for seed in seeds] if shuffle else [self.steps]
+        self.label = torch.stack([view.label for view in views])  # (R or 1, N) int8
         candidates = [view.candidates for view in views if view.candidates is not None]
         parts: dict[str, list[tuple[int, ...]]] = {
             "accepted": [(1,)],
@@ -110,7 +123,9 @@ class Sampler:
             )
         if kind in parts:
             chosen = [[torch.isin(view.label, view.label.new_tensor(signs)) for view in views] for signs in parts[kind]]
-            self._parts = [Pools([torch.nonzero(rows).squeeze(1) for rows in part]) for part in chosen]
+            self._parts: list[Pools | Population] = [
+                Pools([torch.nonzero(rows).squeeze(1) for rows in part]) for part in chosen
+            ]
         elif kind == "top":
             self._parts = [Pools([top_rows(dataset, algorithm.top).to(device)])]
         elif kind == "pairs":
@@ -118,8 +133,13 @@ class Sampler:
             self._pairs = torch.nn.utils.rnn.pad_sequence(tables, batch_first=True)  # (R or 1, P, 3)
             self._parts = [Pools([torch.arange(len(table), device=device) for table in tables])]
         else:
-            count = len(candidates[0].state_row) if kind == "candidates" else len(self.rows)
-            self._parts = [Pools([torch.arange(count, device=device)])]
+            count = len(candidates[0].state_row) if kind == "candidates" else len(self.steps)
+            self._parts = [Population(count, device)]
+
+    @cached_property
+    def rows(self) -> Rows:
+        """A dense copy of the transitions, which critics learn from."""
+        return Rows.of(self.steps.dataset, self.device)
 
     def batch(self, step: int, size: int, learner: Learner) -> RowBatch | CandidateBatch | PairBatch:
         """Return the minibatch of update `step`, `size` rows, states or pairs a run."""
@@ -129,12 +149,12 @@ class Sampler:
                 f"batch is {size}, and a minibatch of {self._kind} rows has {len(self._parts)} parts: raise it"
             )
         index = torch.cat([part.draw(self.seeds, step, share) for part in self._parts], dim=1)
-        candidates = self.rows.candidates
+        candidates = self.steps.candidates
         if candidates is not None and self._kind == "candidates":
-            return CandidateBatch(self.rows, candidates, index, learner)
+            return CandidateBatch(self.steps, candidates, index, learner)
         if candidates is not None and self._kind == "pairs":
             pair = self._pairs.expand(len(index), -1, -1).gather(1, index.unsqueeze(-1).expand(-1, -1, 3))
-            return PairBatch(self.rows, candidates, pair, learner)
+            return PairBatch(self.steps, candidates, pair, learner)
         kind = LabelPairBatch if self._kind == "label_pairs" else RowBatch
         return kind(self, index, step, learner)
 
@@ -171,30 +191,35 @@ class RowBatch(Batch):
     """Recorded steps: R runs of B rows."""
 
     def __init__(self, source: Sampler, index: Tensor, step: int, learner: Learner) -> None:
-        super().__init__(embedding(index, source.rows.observation), learner)
+        super().__init__(source.steps.observation[index], learner)
         self.index = index
-        self._source, self._rows, self._step = source, source.rows, step
+        self._source, self._steps, self._step = source, source.steps, step
 
     @cached_property
     def label(self) -> Tensor:
         """(R, B)."""
-        return self._source.label.expand(len(self.index), -1).gather(1, self.index)
+        return self._source.label.expand(len(self.index), -1).gather(1, self.index).to(self._observation)
+
+    @cached_property
+    def _action(self) -> Tensor:
+        """(R, B, A)."""
+        return self._steps.action[self.index]
 
     @cached_property
     def logp(self) -> Tensor:
         """(R, B)."""
-        return self._distribution.log_prob(embedding(self.index, self._rows.action))
+        return self._distribution.log_prob(self._action)
 
     @cached_property
     def ref_logp(self) -> Tensor:
         """(R, B)."""
-        return self._reference_distribution.log_prob(embedding(self.index, self._rows.action))
+        return self._reference_distribution.log_prob(self._action)
 
     @property
     def conditional_logp(self) -> Tensor:
         """(R, B)."""
         shown: Mixture = self._learner.policy(self._observation, self.label)
-        return shown.log_prob(embedding(self.index, self._rows.action))
+        return shown.log_prob(self._action)
 
     @property
     def accept_rate(self) -> Tensor:
@@ -249,7 +274,7 @@ class RowBatch(Batch):
                 f"this algorithm weighs steps by their advantage and the dataset is scored by {self._source.score}: "
                 "build one with build-dataset --label advantage"
             )
-        return self._rows.score[self.index]
+        return self._steps.score[self.index]
 
     @cached_property
     def _own_action(self) -> Tensor:
@@ -268,7 +293,7 @@ class RowBatch(Batch):
     @property
     def distance(self) -> Tensor:
         """(R, B)."""
-        return (self._own_action - embedding(self.index, self._rows.action)).square().mean(-1)
+        return (self._own_action - self._action).square().mean(-1)
 
     @property
     def divergence(self) -> Tensor:
@@ -300,8 +325,8 @@ class RowBatch(Batch):
 class CandidateBatch(Batch):
     """Scored candidate actions: R runs of B states with K candidates each."""
 
-    def __init__(self, rows: Rows, candidates: Candidates, index: Tensor, learner: Learner) -> None:
-        super().__init__(rows.observation[candidates.state_row[index]], learner)
+    def __init__(self, steps: Steps, candidates: Candidates, index: Tensor, learner: Learner) -> None:
+        super().__init__(steps.observation[candidates.state_row[index]], learner)
         self._candidates, self._index = candidates, index
 
     @cached_property
@@ -322,9 +347,9 @@ class PairBatch(Batch):
         pair: (R, P, 3): state, accepted and rejected candidate.
     """
 
-    def __init__(self, rows: Rows, candidates: Candidates, pair: Tensor, learner: Learner) -> None:
+    def __init__(self, steps: Steps, candidates: Candidates, pair: Tensor, learner: Learner) -> None:
         state, chosen, rejected = pair.unbind(-1)
-        super().__init__(rows.observation[candidates.state_row[state]], learner)
+        super().__init__(steps.observation[candidates.state_row[state]], learner)
         self._actions = torch.stack([candidates.action[state, chosen], candidates.action[state, rejected]], dim=2)
 
     @cached_property

@@ -282,17 +282,17 @@ def fresh_policy(sampler: Sampler, hyper: config.TrainingSettings, *, conditiona
 
     `conditional` ones take labels as inputs.
     """
-    observation = sampler.rows.observation
+    mean, deviation = sampler.steps.observation.moments()
     policy = (CategoricalPolicy if sampler.is_discrete else MixturePolicy)(
         sampler.seeds,
-        observation.mean(0).cpu(),
-        observation.std(0, correction=min(1, len(observation) - 1)).cpu(),  # of one row: zero
-        sampler.rows.action.shape[1],
+        mean.cpu(),
+        deviation.cpu(),
+        sampler.steps.action.width,
         components=hyper.components,
         hidden=hyper.hidden,
         conditional=conditional,
     )
-    return policy.to(observation.device)
+    return policy.to(sampler.device)
 
 
 def _fit_fresh(
@@ -302,7 +302,7 @@ def _fit_fresh(
     dataset, algorithm = stack.dataset, stack.algorithm
     seeds = [seed for _, seed in stack.runs]
     sampler = Sampler(dataset, algorithm, seeds, shuffle=stack.shuffled, device=device)
-    if "label" in stack.objective.inputs.values() and not sampler.rows.label.any():
+    if "label" in stack.objective.inputs.values() and not sampler.steps.label.any():
         raise UserError(f"{algorithm.name} learns from labelled rows and {dataset.metadata.id} has none")
     conditional = "conditional_logp" in stack.objective.inputs.values()
     if conditional and algorithm.start == "reference":
@@ -337,7 +337,7 @@ def fit(
     A run that diverges does not disturb the others. Raises `PmpoOfflineError` when all have.
     """
     algorithm, hyper, objective = stack.algorithm, stack.hyper, stack.objective
-    settings = config.stack_settings(stack.complete, len(stack.seeds), sampler.rows.action.device)
+    settings = config.stack_settings(stack.complete, len(stack.seeds), sampler.device)
     weights: list[Tensor] = list(policy.parameters())
     average = [weight.detach().clone() for weight in weights]
     if hyper.refresh and reference is None:
@@ -346,7 +346,7 @@ def fit(
     optimizer = torch.optim.AdamW(weights, lr=hyper.learning_rate, weight_decay=hyper.weight_decay, fused=True)
     critic = make_critic(algorithm, sampler.rows, sampler.seeds, policy) if algorithm.critic else None
     learner = Learner(policy, reference, settings, critic)
-    largest = sampler.rows.action.abs().max().clamp(min=1e-6)
+    largest = sampler.steps.action.largest().clamp(min=1e-6)
     wanted = set(objective.running) & set(objective.optional.values())
     running = {name: weights[0].new_zeros(policy.runs) for name in sorted(wanted)}
     state = [*weights, *average, *allocate_moments(optimizer), *moving, *(critic.tensors if critic else [])]

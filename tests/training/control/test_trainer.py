@@ -12,8 +12,8 @@ import pyarrow as pa
 import pytest
 import torch
 
-from pmpo_offline import on_progress
-from pmpo_offline.data import Dataset, Rows, columns
+from pmpo_offline import data, on_progress
+from pmpo_offline.data import Dataset, Rows, columns, gathering, parts
 from pmpo_offline.declarations import catalog
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.objectives import OBJECTIVES
@@ -473,3 +473,20 @@ def test_a_run_whose_actions_leave_all_bounds_is_marked_and_said(stacking: Datas
     observation = columns.matrix(stacking.table, "observation")[:64]
     played = trained.policy(torch.tensor(observation).expand(2, -1, -1)).mode().abs().amax((1, 2))
     assert played[0] > config.FARTHEST
+
+
+@pytest.mark.parametrize("name", ["pmpo", "dpo", "dro"])
+def test_training_from_mapped_parts_is_bit_for_bit_that_from_packed_memory(
+    stacking: Dataset, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = train(stacking, name, seeds=(0, 1), overrides=QUICK, device="cpu")
+    monkeypatch.setattr(parts, "PART_BYTES", 100_000)
+    data.write(tmp_path / "d", stacking.metadata, stacking.stored)
+    monkeypatch.setattr(gathering, "PACKED_BYTES", 0)
+    split = data.load_dataset(tmp_path / "d")
+    assert split.table.column("action").num_chunks > 3
+    mapped = train(split, name, seeds=(0, 1), overrides=QUICK, device="cpu")
+    for one, other in zip(packed.policy.parameters(), mapped.policy.parameters(), strict=True):
+        assert one.equal(other)
+    for metric, value in packed.metrics.items():
+        assert value.equal(mapped.metrics[metric])

@@ -1,0 +1,212 @@
+"""Columns of transitions from which minibatches are gathered: packed in memory, or in place in mapped files."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.lib.stride_tricks import as_strided
+from torch import Tensor
+from torch.nn.functional import embedding, one_hot  # the first gathers whole rows, faster than indexing does
+
+from pmpo_offline.data import columns
+from pmpo_offline.data.mapping import release_pages
+
+if TYPE_CHECKING:
+    from pmpo_offline.data.dataset import Candidates, Dataset
+
+PACKED_BYTES = 256 * 2**20
+"""Observations and actions of at most so many bytes are copied to memory before training; larger ones are gathered from
+the mapped files. The numbers are the same. On a GPU all are copied, to its memory."""
+_AT_ONCE = 512 * 2**20
+"""Bytes of a column whose moments are those of one float32 sum; of larger ones they are summed by blocks in float64."""
+_CHECKED = 512
+"""Rows gathered from mapped files before their resident pages are counted again: each may touch 128 KiB."""
+
+
+class Column:
+    """A column of numbers in one or more chunks: rows are gathered without joining or copying the chunks.
+
+    Args:
+        chunks: (n, width) or (n,) each, on one device, in the order of their rows; those of several are contiguous.
+        mapped: whether they lie in a mapped file.
+    """
+
+    def __init__(self, chunks: Sequence[Tensor], *, mapped: bool = False) -> None:
+        self.chunks = [chunk for chunk in chunks if len(chunk)] or list(chunks)
+        self._starts = np.cumsum([0, *map(len, self.chunks)])
+        self._mapped, self._read = mapped, 0
+        self._stored = math.prod(self.chunks[0].shape[1:])  # numbers a row, in the chunks
+        if len(self.chunks) > 1:
+            self._span, self._offset = _span(self.chunks, self._starts)
+
+    @classmethod
+    def of(cls, table: pa.Table, name: str) -> Column:
+        """Return a column of a table, a view where it is no Boolean one; `label` is int8 (+1, −1, 0 unlabelled)."""
+        if pa.types.is_boolean(table.schema.field(name).type):
+            return cls([torch.from_numpy(columns.values(table, name))])
+        chunks = [columns.values(pa.table([chunk], [name]), name) for chunk in table.column(name).chunks]
+        with warnings.catch_warnings():  # of arrays that must not be written to: they are not
+            warnings.simplefilter("ignore", UserWarning)
+            return cls([torch.from_numpy(chunk) for chunk in chunks], mapped=True)
+
+    def __len__(self) -> int:
+        """Return the number of rows N."""
+        return int(self._starts[-1])
+
+    @property
+    def width(self) -> int:
+        """Numbers a row, 1 of a vector."""
+        return self._stored
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all rows."""
+        return sum(chunk.nbytes for chunk in self.chunks)
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        """Return a copy of these rows (…,) int64, as (…, width) or (…,); `IndexError` for rows outside 0 … N − 1."""
+        if self._mapped:
+            self._read += rows.numel()
+            if self._read >= _CHECKED:
+                self._read = 0
+                release_pages()
+        if len(self.chunks) == 1:
+            return embedding(rows, self.chunks[0]) if self.chunks[0].dim() > 1 else self.chunks[0][rows]
+        index = rows.numpy()
+        if index.size and int(index.view(np.uint64).max()) >= len(self):  # negative ones are the largest
+            raise IndexError(f"rows {index.min()} to {index.max()} of {len(self)}")
+        chunk = np.searchsorted(self._starts, index, side="right") - 1
+        return self._span[torch.from_numpy(index * self._stored + self._offset[chunk])]
+
+    def packed(self, device: torch.device | str = "cpu") -> Tensor:
+        """Return a copy of all rows in one tensor on `device`."""
+        whole = torch.empty((len(self), *self.chunks[0].shape[1:]), dtype=self.chunks[0].dtype, device=device)
+        for start, block in zip(range(0, len(self), columns.BLOCK), self.blocks(), strict=True):
+            whole[start : start + len(block)] = block
+        return whole
+
+    def blocks(self) -> Iterator[Tensor]:
+        """Yield all rows in order, `columns.BLOCK` at a time; views where they are in one chunk."""
+        for start in range(0, len(self), columns.BLOCK):
+            yield self._rows(start, min(start + columns.BLOCK, len(self)))
+            if self._mapped:
+                release_pages()
+
+    def _rows(self, start: int, end: int) -> Tensor:
+        first, last = np.searchsorted(self._starts, [start, end - 1], side="right") - 1
+        parts = [
+            self.chunks[at][max(0, start - self._starts[at]) : end - self._starts[at]] for at in range(first, last + 1)
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Return the mean and the standard deviation of the rows, (width,) float32 each; of one row it is zero."""
+        correction = min(1, len(self) - 1)
+        if self.nbytes <= _AT_ONCE:
+            whole = self._rows(0, len(self))
+            return whole.mean(0), whole.std(0, correction=correction)
+        mean = torch.stack([block.sum(0, dtype=torch.float64) for block in self.blocks()]).sum(0) / len(self)
+        squares = torch.stack([(block - mean).square().sum(0) for block in self.blocks()]).sum(0)
+        return mean.float(), (squares / (len(self) - correction)).sqrt().float()
+
+    def largest(self) -> Tensor:
+        """Return the largest magnitude, a scalar."""
+        return torch.stack([block.abs().max() for block in self.blocks()]).max()
+
+
+class OneHot(Column):
+    """A column of discrete actions, whose rows are gathered as float32 vectors of which one number is 1.
+
+    Args:
+        stored: (n, 1) integers from 0.
+        choices: number of actions.
+    """
+
+    def __init__(self, stored: Column, choices: int) -> None:
+        super().__init__(stored.chunks, mapped=stored._mapped)
+        self._choices = choices
+
+    @property
+    def width(self) -> int:
+        """Number of actions."""
+        return self._choices
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        """Return these rows (…,) int64 as (…, width); `IndexError` for rows outside 0 … N − 1."""
+        return one_hot(super().__getitem__(rows).squeeze(-1).long(), self._choices).float()
+
+    def largest(self) -> Tensor:
+        """Return the largest magnitude, which is 1."""
+        return torch.ones((), device=self.chunks[0].device)
+
+
+def _span(chunks: Sequence[Tensor], starts: Any) -> tuple[Tensor, Any]:
+    """Return (span, offset) such that `span[row * width + offset[chunk]]` is a row of that chunk, whatever the chunk.
+
+    The span is a view of the memory from the chunk of the lowest address to the end of the last one, in which a row
+    may begin at every number; between the chunks lies memory that is not theirs, which no row leads to. So one call
+    gathers from all chunks: a loop over parts would take several times as long as the copies it makes.
+    """
+    arrays = [chunk.numpy() for chunk in chunks]
+    size, shape = arrays[0].itemsize, arrays[0].shape[1:]
+    address = np.array([array.ctypes.data for array in arrays])
+    distance, first = address - address.min(), arrays[int(address.argmin())]
+    if (distance % size).any() or not all(array.flags.c_contiguous for array in arrays):
+        raise ValueError("chunks are not aligned to their numbers")
+    width = math.prod(shape)
+    numbers = max(int(at) // size + array.size for at, array in zip(distance, arrays, strict=True))
+    span = as_strided(first, (numbers - width + 1, *shape), (size, *first.strides[1:]))
+    return torch.from_numpy(span), distance // size - starts[:-1] * width
+
+
+@dataclass(frozen=True, eq=False)
+class Steps:
+    """The columns of transitions that minibatches are made of."""
+
+    observation: Column
+    """N rows of O numbers."""
+    action: Column
+    """N rows of A numbers; of A discrete actions one-hot."""
+    score: Column
+    """N numbers, NaN where absent."""
+    label: Tensor
+    """(N,) int8: +1 accept, −1 reject, 0 unlabelled."""
+    dataset: Dataset
+    candidates: Candidates | None = None
+
+    @classmethod
+    def of(cls, dataset: Dataset, device: torch.device | str = "cpu") -> Steps:
+        """Return the columns of a dataset for training on `device`, packed or in place (`PACKED_BYTES`).
+
+        Raises `UserError` for responses, and `PmpoOfflineError` for damaged transitions.
+        """
+        from pmpo_offline.data.dataset import Candidates
+
+        found = {name: dataset.column(name) for name in ("observation", "action", "score")}
+        size = found["observation"].nbytes + found["action"].nbytes
+        if size <= PACKED_BYTES or torch.device(device).type != "cpu":
+            found = {name: Column([column.packed(device)]) for name, column in found.items()}
+        if choices := dataset.metadata.actions:
+            found["action"] = OneHot(found["action"], choices)
+        return cls(
+            **found,
+            label=dataset.column("label").packed(device),
+            dataset=dataset,
+            candidates=None if dataset.candidates is None else Candidates.of(dataset.candidates, device),
+        )
+
+    def __len__(self) -> int:
+        """Return the number of transitions N."""
+        return len(self.action)
+
+    @property
+    def episode(self) -> Tensor:
+        """(N,) int64."""
+        return self.dataset.column("episode").packed(self.label.device).long()
