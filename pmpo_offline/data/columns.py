@@ -10,7 +10,7 @@ score is NaN, so that arithmetic needs no masks.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pmpo_offline.data.mapping import release_pages
+from pmpo_offline.data.mapping import Spill, release_pages
 from pmpo_offline.data.schema import episodes_schema, transitions_schema
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.files import load_arrays, save_arrays
@@ -192,9 +192,18 @@ class Experience:
     seed: NDArray[np.int64]  # (E,)
 
     @classmethod
-    def concatenate(cls, parts: Sequence[Experience]) -> Experience:
-        """Join recordings, one after another."""
-        return cls(**{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)})
+    def concatenate(cls, parts: Iterable[Experience], folder: Path | None = None) -> Experience:
+        """Join recordings, one after another.
+
+        With a folder the steps lie in unnamed files there, mapped into memory, which then holds one part at a time.
+        """
+        spills = {name: Spill(folder) for name in ("observation", "action", "reward", "final_observation")}
+        rest: dict[str, list[NDArray[Any]]] = {f.name: [] for f in fields(cls) if f.name not in spills}
+        for part in parts:
+            for name, values in vars(part).items():
+                (spills[name] if name in spills else rest[name]).append(values)
+        joined = {name: spill.mapped() for name, spill in spills.items()}
+        return cls(**joined, **{name: np.concatenate(values) for name, values in rest.items()})
 
     def save(self, path: Path) -> None:
         """Write the recording to `path`, whole or not at all."""
@@ -205,29 +214,40 @@ class Experience:
         """Read a recording; `PmpoOfflineError` if the file is damaged."""
         return cls(**load_arrays(path, [f.name for f in fields(cls)]))
 
-    def tables(self) -> tuple[pa.Table, pa.Table]:
-        """Return the transitions and the episodes as Arrow tables, scores and labels empty."""
+    def tables(self, folder: Path | None = None) -> tuple[pa.Table, pa.Table]:
+        """Return the transitions and the episodes as Arrow tables, scores and labels empty.
+
+        What is computed for every row lies in unnamed files in `folder`, without one in memory.
+        """
         n, e = len(self.reward), len(self.length)
         last = np.cumsum(self.length) - 1
         start = last + 1 - self.length
-        episode = np.repeat(np.arange(e), self.length)
         terminated, truncated = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
         terminated[last], truncated[last] = self.terminated, ~self.terminated
-        rows: dict[str, Any] = {
+        returns = np.zeros(e)
+        episode, step = Spill(folder), Spill(folder)
+        for first, end in _groups(last):
+            own = np.repeat(np.arange(first, end), self.length[first:end])
+            rows = slice(start[first], start[first] + len(own))
+            episode.append(own.astype(np.int32))
+            step.append((np.arange(rows.start, rows.stop) - start[own]).astype(np.int32))
+            returns[first:end] = np.add.reduceat(self.reward[rows].astype(np.float64), start[first:end] - rows.start)
+            release_pages()
+        rows_of: dict[str, Any] = {
             "observation": self.observation,
             "action": self.action,
             "reward": self.reward,
             "terminated": terminated,
             "truncated": truncated,
-            "episode": episode,
-            "step": np.arange(n) - start[episode],
-            "score": pa.nulls(n, pa.float32()),
-            "label": pa.nulls(n, pa.bool_()),
+            "episode": episode.mapped(),
+            "step": step.mapped(),
+            "score": _nulls(n, pa.float32()),
+            "label": _nulls(n, pa.bool_()),
         }
         ends: dict[str, Any] = {
             "start": start,
             "length": self.length,
-            "return": np.add.reduceat(self.reward.astype(np.float64), start),
+            "return": returns,
             "success": self.success,
             "terminated": self.terminated,
             "final_observation": self.final_observation,
@@ -239,4 +259,20 @@ class Experience:
         }
         width = self.observation.shape[1]
         transitions = transitions_schema(width, self.action.shape[1], discrete=self.action.dtype.kind == "i")
-        return table_of(rows, transitions), table_of(ends, episodes_schema(width))
+        return table_of(rows_of, transitions), table_of(ends, episodes_schema(width))
+
+
+def _groups(last: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Yield (first, end) of groups of whole episodes of some `BLOCK` rows, given the last row of every episode."""
+    first = 0
+    while first < len(last):
+        end = int(np.searchsorted(last, (last[first - 1] if first else -1) + BLOCK)) + 1
+        end = min(end, len(last))
+        yield first, end
+        first = end
+
+
+def _nulls(count: int, kind: pa.DataType) -> pa.ChunkedArray:
+    """Return a column of nulls whose chunks share their memory."""
+    block = pa.nulls(min(count, BLOCK), kind)
+    return pa.chunked_array([block.slice(0, count - at) for at in range(0, count, BLOCK)], kind)

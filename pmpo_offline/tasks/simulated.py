@@ -222,7 +222,7 @@ def collect(record: Record, spec: CollectionSpec, folder: Path, workers: int, ch
     finally:
         for unfinished in folder.glob(".chunk-*.tmp"):
             unfinished.unlink()
-    return Experience.concatenate([_read_chunk(path, own) for path, own in chunks.items()])
+    return Experience.concatenate((_read_chunk(path, own) for path, own in chunks.items()), folder)
 
 
 def _recorded(record: Record, chunks: dict[Path, list[int]], workers: int) -> Iterator[list[int]]:

@@ -8,10 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from helpers.aligned import experience
+from helpers.experiences import assert_equal, part
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pmpo_offline.data import columns, mapping
+from pmpo_offline.data import Experience, columns, mapping
 from pmpo_offline.data.gathering import Column
 from pmpo_offline.data.opening import read_arrow
 
@@ -81,3 +83,28 @@ def test_pages_of_mapped_files_are_given_back(tmp_path: Path, monkeypatch: pytes
     mapping.release_pages()
     assert resident() == 0
     assert values[-1] == (4 << 20) - 1, "the values are still there"
+
+
+@pytest.mark.parametrize("in_files", [True, False])
+def test_recordings_are_joined_in_files_as_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_files: bool
+) -> None:
+    whole = experience([3, 1, 4, 7, 2, 1, 1])
+    expected = whole.tables()
+    monkeypatch.setattr(columns, "BLOCK", 4)
+    folder = tmp_path if in_files else None
+    joined = Experience.concatenate((part(whole, index) for index in range(7)), folder)
+    assert_equal(joined, whole)
+    for one, other in zip(joined.tables(folder), expected, strict=True):
+        assert one.equals(other)
+    assert not list(tmp_path.iterdir()), "files without a name leave nothing"
+
+
+def test_blocks_of_other_types_and_widths_are_refused(tmp_path: Path) -> None:
+    spill = mapping.Spill(tmp_path)
+    spill.append(np.ones((2, 3), np.float32))
+    for block in (np.ones((2, 3)), np.ones((2, 4), np.float32)):
+        with pytest.raises(ValueError, match=r"expected rows of float32\(3,\)"):
+            spill.append(block)
+    assert spill.mapped().tolist() == [[1, 1, 1]] * 2
+    assert mapping.Spill(tmp_path).mapped().shape == (0,)
