@@ -16,7 +16,11 @@ for (const [name, { sha256: expected, bytes }] of Object.entries(dataset.files))
   if (readFileSync(join(folder, name)).length !== bytes || sha256(name) !== expected) fail(`${name} is damaged`)
 }
 
-const open = name => `${name}.arrow` in dataset.files ? tableFromIPC(readFileSync(join(folder, `${name}.arrow`))) : null
+// One file a table, or the parts of a large one in order.
+const open = name => {
+  const files = Object.keys(dataset.files).filter(file => new RegExp(`^${name}(-\\d{5})?\\.arrow$`).test(file)).sort()
+  return files.map(file => tableFromIPC(readFileSync(join(folder, file)))).reduce((table, part) => table?.concat(part) ?? part, null)
+}
 const table = open('transitions') ?? open('responses')
 const episodes = open('episodes')
 

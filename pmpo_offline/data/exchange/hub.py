@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from pmpo_offline import data
 from pmpo_offline.data import Dataset
 from pmpo_offline.data.derived import HISTORY
+from pmpo_offline.data.parts import table_files
 from pmpo_offline.data.schema import Metadata, card
 from pmpo_offline.data.storage import METADATA_FILE, SEAL_FILE, file_problems
 from pmpo_offline.runtime import progress
@@ -115,8 +116,9 @@ def hub_card(dataset: Dataset, repository: str) -> str:
     """Return the README.md of a dataset's repository: what it is, how it was labelled, what it is for."""
     meta = dataset.metadata
     tables = ["responses" if dataset.episodes is None else "transitions", *dataset.others]
-    form = "arrow" if f"{tables[0]}.arrow" in meta.files else "hdf5"
-    shown = {name: f"{_FOLDER}/{name}.{form}" for name in tables if f"{name}.{form}" in meta.files}
+    form = "arrow" if any(name.endswith(".arrow") for name in meta.files) else "hdf5"
+    found = table_files(tables, meta.files) if form == "arrow" else {name: f"{name}.hdf5" for name in tables}
+    shown = {name: f"{_FOLDER}/{file}" for name, file in found.items() if "*" in file or file in meta.files}
     loading = [
         f"# pmpo-offline pull hf:{repository}",
         "from pmpo_offline import load_dataset",
