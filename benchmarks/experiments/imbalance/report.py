@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.experiments import shared
 from benchmarks.experiments.arms import FILTERS
+from benchmarks.experiments.bandit_rows import ARMS
 from benchmarks.experiments.imbalance.run import KINDS
 from benchmarks.experiments.margins import Design, margins
 
@@ -72,8 +73,9 @@ def section(name: str, raw: pl.DataFrame, table: pl.DataFrame, tuned: Mapping[st
 
 
 def learned(table: pl.DataFrame) -> list[str]:
-    """Return the learners that are no clones."""
-    return [arm for arm in table["arm"].unique(maintain_order=True) if arm not in (*FILTERS, "bc")]
+    """Return the learners that are no clones, in the order of their declaration."""
+    present = set(table["arm"])
+    return [arm for arm in ARMS if arm in present and arm not in (*FILTERS, "bc")]
 
 
 def picture(table: pl.DataFrame, title: str) -> Figure:
