@@ -22,7 +22,7 @@ from pmpo_offline.data.exchange.forms.templates import TRANSCRIPT, Template, of_
 from pmpo_offline.runtime.errors import UserError, unknown
 from pmpo_offline.runtime.hashing import hash_json
 
-_READERS = 3
+_READERS = 4
 """Revision of the readers: raise it when they change what they make of a file."""
 
 

@@ -92,13 +92,15 @@ def combined(datasets: Sequence[Dataset]) -> Dataset:
     if len(datasets) < 2:
         raise UserError("combine: give two or more datasets")
     first, rule = datasets[0], _fixed_rule(datasets[0])
-    for other in datasets[1:]:
+    for place, other in enumerate(datasets[1:], 1):
         for what, (mine, theirs) in _meanings(first, other).items():
             if mine != theirs:
                 raise UserError(
                     f"{other.metadata.id} cannot be combined with {first.metadata.id}: its {what} is {theirs}, "
                     f"not {mine}" + ("; relabel them to one rule first" if what == "label rule" else "")
                 )
+        if any(other.table.equals(earlier.table) for earlier in datasets[:place]):
+            raise UserError(f"combine: {other.metadata.id} holds the rows of another one: give each dataset once")
     table, episodes, candidates = _concatenated(datasets)
     settings = [dataset.metadata.provenance.settings for dataset in datasets]
     shared = {k: v for k, v in settings[0].items() if all(k in other and other[k] == v for other in settings)}

@@ -51,7 +51,8 @@ def label(scores: NDArray[np.floating], rule: LabelRule) -> Labels:
     the float32 score 0.1 does not exceed a threshold of 0.1.
     """
     at = cut(scores, rule)
-    precision = np.float64 if rule.threshold == "quantile" else scores.dtype.type
+    # A quantile may lie between two neighbouring numbers of that precision, and its margin ends at such a number.
+    precision = np.float64 if rule.threshold == "quantile" and not rule.dead_zone else scores.dtype.type
     with np.errstate(over="ignore"):
         low, high = float(precision(at - rule.dead_zone)), float(precision(at + rule.dead_zone))
     values = np.asarray(scores, np.float64)  # else a cut between two float32 scores would be rounded to one of them

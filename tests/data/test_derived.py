@@ -138,6 +138,8 @@ def test_datasets_of_other_meaning_are_not_combined(store: Store) -> None:
             combined([one, other])
     with pytest.raises(UserError, match="two or more"):
         combined([one])
+    with pytest.raises(UserError, match="give each dataset once"):
+        combined([one, one])
 
 
 def test_equal_prompts_get_one_id_and_held_out_ones_stay_held_out() -> None:

@@ -66,6 +66,7 @@ TIES: dict[str, tuple[Rows, dict[str, Any], Right]] = {
     "a third is best": (scored(2, 1, 0, 0, 0), {"threshold": "q0.9"}, split_at(1, 5)),
     "exactly the threshold": (scored(0.8, 0.7), {"threshold": "0.7"}, split_at(1, 2)),
     "exactly the threshold as text": (scored("0.31", "0.3"), {"threshold": "0.3"}, split_at(1, 2)),
+    "at the edge of a margin": (scored(0.3, 0.2, 0.1), {"margin": 0.1}, dict.fromkeys(("r0", "r1", "r2"))),
     "within the margin": (scored(3, 2, 1), {"threshold": "2", "margin": 0.0}, split_at(1, 3)),
     "ranks": (scored(1, 2, 2, 2, name="rank"), {"score": "rank"}, split_at(1, 4)),
     "several completions that tie": (
@@ -126,6 +127,10 @@ MEANINGFUL: dict[str, tuple[dict[str, Any], Right]] = {
         "role 'narrator'",
     ),
     "a history that is no list": (ROW | {"history": "once upon a time"}, "in column history"),
+    "two system messages": (ROW | {"system": "x", "system_prompt": "y"}, "hold different system messages"),
+    "a list of documents": (ROW | {"documents": ["x"]}, "in documents, found ['x']"),
+    "a path of an image": (ROW | {"image_path": "x.png"}, "column image_path is used"),
+    "thoughts": ({"messages": [said("q")[0], said("", "a")[1] | {"thinking": "x"}], "label": 1}, "has thinking"),
     "a label that means nothing": (ROW | {"label": "LGTM"}, "found 'LGTM'"),
 }
 
@@ -210,6 +215,45 @@ def test_classes_in_lists_and_classes_of_no_known_meaning(home: Path, tmp_path: 
         pq.write_table(table.replace_schema_metadata(said), tmp_path / "a.parquet")
         check(tmp_path / "a.parquet", "found 'ok'")
         check(tmp_path / "a.parquet", {"a": True, "b": False}, accept=("ok",))
+
+
+def test_classes_inside_objects(home: Path, tmp_path: Path) -> None:
+    kinds = {"names": ["good", "bad"], "_type": "ClassLabel"}
+    texts = [{"text": "a", "score": 0}, {"text": "b", "score": 1}]
+    object_ = pa.table({"prompt": ["p", "q"], "completion": ["a", "b"], "feedback": [{"rating": 0}, {"rating": 1}]})
+    listed = pa.table({"prompt": ["p"], "completions": [texts]})
+    for table, features in (
+        (object_, {"feedback": {"rating": kinds}}),
+        (listed, {"completions": [{"text": {"_type": "Value"}, "score": kinds}]}),
+        (listed, {"completions": {"feature": {"score": kinds}, "_type": "List"}}),
+    ):
+        said = {"huggingface": json.dumps({"info": {"features": features}})}
+        pq.write_table(table.replace_schema_metadata(said), tmp_path / "a.parquet")
+        if table is object_:
+            check(tmp_path / "a.parquet", {"a": True, "b": False})
+        else:
+            check(tmp_path / "a.parquet", "expected a number in column score, found 'good'")
+
+
+HUMAN = "\n\nHuman: hi\n\nAssistant:"
+MARKED: dict[str, tuple[dict[str, Any], Right]] = {
+    "a pair": ({"prompt": HUMAN, "chosen": " a\n\nHuman: thanks", "rejected": " b"}, {"b": False}),
+    "a row": ({"prompt": HUMAN, "completion": " a\n\nHuman: thanks", "label": True}, "goes on with a turn of the user"),
+    "single lines": (
+        {"chosen": "Human: hi\nAssistant: a\nHuman: x", "rejected": "Human: hi\nAssistant: b"},
+        {"b": False},
+    ),
+    "other words": ({"prompt": "User: hi\nBot:", "chosen": " a\nUser: x", "rejected": " b"}, {"b": False}),
+    "in one line": ({"prompt": "USER: hi ASSISTANT:", "chosen": " a USER: x", "rejected": " b"}, {"b": False}),
+    "prose": ({"prompt": HUMAN, "completion": " to err is human: x", "label": True}, {"to err is human: x": True}),
+    "no transcript": ({"prompt": "Continue", "completion": "\n\nHuman: x", "label": True}, {"Human: x": True}),
+}
+
+
+@pytest.mark.parametrize("case", MARKED)
+def test_completions_that_go_on_with_the_user_are_dropped(home: Path, tmp_path: Path, case: str) -> None:
+    row, right = MARKED[case]
+    check(jsonl(tmp_path / "rows.jsonl", [row]), right)
 
 
 BYTES = pa.array([b"text"], pa.binary())

@@ -15,9 +15,9 @@ from pmpo_offline.data.exchange.forms.row import Row, short
 from pmpo_offline.runtime.errors import UserError, unknown
 
 PROMPTS = ("prompt", "instruction", "question", "query", "user_message", "conversations", "input")
-ADDED = ("input", "context", "passage", "document", "article", "background")
+ADDED = ("input", "context", "passage", "document", "article", "background", "contexts", "passages", "documents")
 """Columns that continue the prompt, as in Alpaca's form."""
-SYSTEM = ("system", "system_prompt", "system_message")
+SYSTEM = ("system", "system_prompt", "system_message", "system_instruction", "system_instructions")
 HISTORY = ("history", "chat_history")
 COMPLETIONS = ("completion", "response", "output", "answer", "reply", "assistant_message")
 LABELS = ("label", "kto_tag", "is_safe", "thumbs", "thumbs_up", "thumb", "feedback", "vote", "accepted", "liked")
@@ -30,8 +30,8 @@ RANKS = ("rank",)
 CHATS = ("messages", "conversations", "conversation")
 LISTS = ("completions", "answers", "responses", "generations", "candidates")
 NOT_TEXT = (
-    *("tools", "functions", "tool_calls", "function_call", "reasoning_content"),
-    *("images", "image", "audio", "audios", "videos"),
+    *("tools", "functions", "tool_calls", "function_call", "reasoning_content", "thinking"),
+    *("images", "image", "image_url", "image_path", "audio", "audios", "videos", "video"),
 )
 """Columns, and keys of a conversation's turns, whose rows are dropped where they are used."""
 ABOUT = ("model", "source", "language", "lang", "redacted", "split")

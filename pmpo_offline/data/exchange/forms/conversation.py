@@ -9,7 +9,18 @@ from itertools import takewhile
 from typing import Any, TypeVar
 
 from pmpo_offline.data.exchange.forms.columns import ADDED, HISTORY, NOT_TEXT, PROMPTS, SYSTEM, Reading
-from pmpo_offline.data.exchange.forms.row import TURNS, Drop, Message, Prompt, Row, filled, is_list, is_turn, short
+from pmpo_offline.data.exchange.forms.row import (
+    TURNS,
+    Drop,
+    Message,
+    Prompt,
+    Row,
+    filled,
+    is_list,
+    is_turn,
+    short,
+    stored,
+)
 from pmpo_offline.data.exchange.forms.templates import transcript
 from pmpo_offline.runtime.hashing import hash_bytes
 
@@ -58,7 +69,25 @@ def answered(
     texts = {name: caught(completion_of, row, value, name) for name, value in completions.items()}
     chat = any(map(is_list, [prompt, *completions.values()]))
     reading.steady(row, chat)
+    if isinstance(prompt, str) and not any(stored(row, side) for side in ("", *completions)):
+        texts = {
+            name: text if isinstance(text, Drop) else _one_turn(prompt, text, name) for name, text in texts.items()
+        }
     return (Message("user", prompt),) if chat and isinstance(prompt, str) else prompt, texts
+
+
+def _one_turn(prompt: str, completion: str, what: str) -> str | Drop:
+    """Return a completion, or a `Drop` where a text in one of the usual markups goes on with another turn of the user.
+
+    The marks are those with which the prompt ends.
+    """
+    for user, assistant in (*_TRANSCRIPTS, *_MARKUPS):
+        if user != "^" and re.search(rf"{user}.*{assistant}\s*$", prompt, re.IGNORECASE | re.DOTALL):
+            more = re.search(
+                user, completion, 0 if user.startswith(r"\b") else re.IGNORECASE
+            )  # in prose: "the user: …"
+            return Drop(f"{what} goes on with a turn of the user") if more else completion
+    return completion
 
 
 def prompt_of(row: Row) -> Prompt:
@@ -102,10 +131,12 @@ def completion_of(row: Row, value: Any, what: str) -> str:
 
 def framed(row: Row, conversation: tuple[Message, ...]) -> tuple[Message, ...]:
     """Return a conversation after the row's system message, if there is one."""
-    name = next((name for name in SYSTEM if filled(row.values.get(name))), None)
-    if name is None:
+    names = [name for name in SYSTEM if filled(row.values.get(name))]
+    if not names:
         return conversation
-    system = row.text(name)
+    name, system = names[0], row.text(names[0])
+    if other := next((other for other in names if row.values[other] != system), None):
+        raise row.error(f"columns {name} and {other} hold different system messages: leave one of them out")
     if conversation[0].role != "system":
         return (Message("system", system), *conversation)
     if conversation[0].content != system:

@@ -104,29 +104,39 @@ def rows(path: Path, name: str | None = None) -> Iterator[Row]:
         raise UserError(f"{path} cannot be read, it is damaged or no {kind} file: {reason_of(error)}") from None
 
 
-def class_names(features: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return the names of the classes of each column that Hugging Face's features call a `ClassLabel`."""
-    found = {}
-    for column, said in features.items():
-        inner = said[0] if isinstance(said, list) and said else said
-        inner = inner.get("feature", inner) if isinstance(inner, Mapping) else inner  # of a list
-        if isinstance(inner, Mapping) and inner.get("_type") == "ClassLabel" and inner.get("names"):
-            found[column] = [str(name) for name in inner["names"]]
-    return found
+def class_names(features: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the names of the classes of each column that Hugging Face's features call a `ClassLabel`.
+
+    Of a column of objects, or of lists of them, it is a mapping of the keys that hold classes.
+    """
+    return {column: found for column, said in features.items() if (found := _classes(said))}
 
 
-def named(values: dict[str, Any], classes: Mapping[str, list[str]]) -> dict[str, Any]:
-    """Return a row's values with the names of classes in place of their numbers; −1 is none."""
+def _classes(said: Any) -> Any:
+    if isinstance(said, list):
+        return _classes(said[0]) if said else None
+    if not isinstance(said, Mapping):
+        return None
+    if said.get("_type") == "ClassLabel":
+        return [str(name) for name in said.get("names") or ()]
+    if isinstance(said.get("_type"), str):  # of a list
+        return _classes(said.get("feature"))
+    return class_names(said)
 
-    def name_of(number: Any, names: list[str]) -> Any:
-        if not isinstance(number, int) or isinstance(number, bool):
-            return number
-        return names[number] if 0 <= number < len(names) else None
 
-    for column, names in classes.items():
-        value = values.get(column)
-        values[column] = [name_of(one, names) for one in value] if isinstance(value, list) else name_of(value, names)
-    return values
+def named(values: Mapping[str, Any], classes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row's values, or an object's, with the names of classes in place of their numbers; −1 is none."""
+    return {name: _named(value, classes[name]) if name in classes else value for name, value in values.items()}
+
+
+def _named(value: Any, classes: Any) -> Any:
+    if isinstance(value, list):
+        return [_named(one, classes) for one in value]
+    if isinstance(classes, Mapping):
+        return named(value, classes) if isinstance(value, Mapping) else value
+    if not isinstance(value, int) or isinstance(value, bool):
+        return value
+    return classes[value] if 0 <= value < len(classes) else None
 
 
 def _json_lines(source: _File) -> Iterator[Row]:

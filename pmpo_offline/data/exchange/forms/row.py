@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 from pmpo_offline.runtime.errors import UserError
@@ -98,7 +99,7 @@ class Row(NamedTuple):
         if isinstance(value, str):
             value = {"true": 1, "false": 0}.get(value.strip().lower(), value)
         try:
-            number = float(value) if isinstance(value, (int, float, str)) else math.inf
+            number = float(value) if isinstance(value, (int, float, str, Decimal)) else math.inf
         except (ValueError, OverflowError):
             number = math.inf
         if abs(number) > _LARGEST:
@@ -232,7 +233,8 @@ def about(row: Row) -> dict[str, Any]:
 
 def split_named(name: object) -> str | None:
     """Return "train" or "test" for the name of a split or of its file, None for a name that is neither."""
-    found = [_SPLITS[word] for word in re.split(r"[^a-z]+", str(name).lower()) if word in _SPLITS]
+    words = re.split(r"[^a-z]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", str(name)).lower())
+    found = [_SPLITS[word] for word in words if word in _SPLITS]
     return found[-1] if found else None
 
 
