@@ -135,8 +135,11 @@ def train(
         from pmpo_offline.data import load_dataset
         from pmpo_offline.training.run import Run, train_run
 
-        built = is_built(name, home)
-        dataset = load_dataset(name, verify=True, home=home) if built else build_dataset(name, home=home)
+        if is_built(name, home):
+            dataset = load_dataset(name, verify=True, home=home)
+        else:
+            _check_settings(name, options.algo, chosen)
+            dataset = build_dataset(name, home=home)
         run = Run(
             *(dataset, options.algo, chosen, options.seed),
             *(options.steps, options.model, options.shuffle_labels),
@@ -144,6 +147,19 @@ def train(
         place = options.output or _place(run)
         record = train_run(run, place, home)
     show({key: value for key, value in record.items() if key != "history"} | {"output": str(place)}, json, _print_run)
+
+
+def _check_settings(dataset: str, algorithm: str, settings: dict[str, Any]) -> None:
+    """Raise `UserError` for settings that an algorithm cannot have on a declared dataset, before that is built."""
+    from pmpo_offline.data import LabelRule
+    from pmpo_offline.declarations import catalog
+    from pmpo_offline.training.config import TrainingSettings, divide
+    from pmpo_offline.training.language import LanguageSettings
+
+    recipe = catalog.dataset(dataset)
+    family = catalog.family(recipe.task, by_step=LabelRule.parse(recipe.label).by_step)
+    kind = LanguageSettings if recipe.kind == "responses" else TrainingSettings
+    divide(catalog.algorithm(algorithm, family), settings, kind)
 
 
 def _place(run: Run) -> Path:

@@ -120,3 +120,12 @@ def test_mistakes_are_one_line(
     assert message in error
     assert error.startswith("error: ")
     assert error.count("\n") == 1
+
+
+def test_a_mistaken_setting_is_refused_before_the_dataset_is_built(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("bandit/sphere-v0", "language/tiny-v0"):
+        assert run(["train", "--dataset", name, "--set", "bta=1", "--home", str(tmp_path)]) == 2
+        assert "unknown setting of pmpo 'bta': did you mean beta" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
