@@ -22,7 +22,7 @@ from pmpo_offline.data import columns, dropping
 from pmpo_offline.data.dataset import Dataset
 from pmpo_offline.data.labels import Labelling, held_out, label_tables
 from pmpo_offline.data.schema import LabelRule, Metadata
-from pmpo_offline.runtime.errors import UserError, reason_of
+from pmpo_offline.runtime.errors import UserError, reason_of, unknown
 from pmpo_offline.runtime.random_words import random_words
 
 HISTORY = "made_from"
@@ -42,7 +42,10 @@ def filtered(dataset: Dataset, where: str) -> Dataset:
     """
     units = _units(dataset)
     try:
-        matches = pl.DataFrame(pl.from_arrow(units)).select(pl.sql_expr(where).alias("matches"))["matches"]
+        condition = pl.sql_expr(where)
+        if odd := set(condition.meta.root_names()) - set(units.column_names):
+            raise unknown(f"column in where {where!r}:", min(odd), units.column_names)
+        matches = pl.DataFrame(pl.from_arrow(units)).select(condition.alias("matches"))["matches"]
     except (PolarsError, pl.exceptions.PanicException) as error:
         raise UserError(f"where {where!r}: {reason_of(error)}") from None
     if matches.dtype != pl.Boolean or len(matches) != units.num_rows:

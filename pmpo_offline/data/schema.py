@@ -247,7 +247,7 @@ class Metadata(_Frozen):
             "task": self.task,
             "rows": counts.rows,
             "episodes": counts.episodes,
-            "label": f"{self.label}, one a {self.unit}",
+            "label": f"{self.label}, one per {self.unit}",
             "accepted": counts.accepted,
             "rejected": counts.rejected,
             "unlabelled": counts.unlabelled,

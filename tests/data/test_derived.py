@@ -65,7 +65,7 @@ def test_a_filter_keeps_the_episodes_that_match_and_the_meaning_of_labels(store:
 @pytest.mark.parametrize(
     ("where", "message"),
     [
-        ("retrun > 3", "unable to find column"),
+        ("retrun > 3", "column in where .*: did you mean return"),
         ("return >", "unable to parse"),
         ("length", "write a condition"),
         ("sum(length) > 2", "write a condition"),

@@ -16,7 +16,7 @@ from helpers.foreign import Arrays, as_d4rl, as_states, assert_same, found, hdf5
 
 from pmpo_offline import data
 from pmpo_offline.data.exchange import d4rl_scores, export_dataset
-from pmpo_offline.data.exchange.readers import READERS
+from pmpo_offline.data.exchange.readers import READERS, holds_arrays
 from pmpo_offline.runtime.errors import UserError
 
 LENGTHS = {
@@ -357,6 +357,10 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
 def test_folders_and_names_that_are_neither(tmp_path: Path) -> None:
     assert "holds no Minari data set and no files of arrays; known are minari, lerobot" in refusal(tmp_path)
     assert "gcs: is no place to import from" in refusal("gcs:bucket/set")
+    (inside := tmp_path / "exported" / "bandit" / "sphere-v0" / "data").mkdir(parents=True)
+    (inside / "metadata.json").write_text("{}")
+    assert holds_arrays(tmp_path / "exported"), "JSON of a Minari data set is no text"
+    assert f"give one of them, as {inside.parent}" in refusal(tmp_path / "exported")
     hdf5(tmp_path / "main_data.hdf5", {"episode_0/observations": np.zeros((2, 3))})
     assert "is the inside of a Minari data set" in refusal(tmp_path / "main_data.hdf5")
     np.savez(tmp_path / "part-0.npz", observations=np.zeros((2, 3)))

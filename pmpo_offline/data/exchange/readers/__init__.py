@@ -50,7 +50,7 @@ def minari_folder(directory: Path) -> Path | None:
 def holds_arrays(directory: Path) -> bool:
     """Return whether a folder holds trajectories for certain: a data set of them, or files that are never texts."""
     whole = ("metadata.json", "data/metadata.json", "meta/info.json", "transitions/*.parquet")
-    inside = ("data/metadata.json", "meta/info.json")
+    inside = ("data/metadata.json", "*/data/metadata.json", "meta/info.json")
     arrays = tuple(f"*{ending}" for ending in ARRAYS if ending != ".parquet")
     patterns = (*whole, *arrays, *(f"*/{pattern}" for pattern in (*inside, *arrays)))
     return any(next(directory.glob(pattern), None) for pattern in patterns)

@@ -175,6 +175,8 @@ def open_source(name: str) -> Source:
         scheme, colon, _ = name.partition(":")
         unknown = f"{scheme}: is no place to import from; " if colon and scheme.isalnum() else ""
         raise UserError(f"{name}: there is no such file or folder; {unknown}{known}")
+    if below := [place.parent.parent for place in sorted(given.path.glob("*/*/data/metadata.json"))]:
+        raise UserError(f"{given.path} holds Minari data sets further below: give one of them, as {below[0]}")
     if not given.files:
         ends = f"is no file of arrays: they end in {', '.join(ARRAYS)}"
         held = "holds no Minari data set and no files of arrays" if given.path.is_dir() else ends
