@@ -14,7 +14,7 @@ CLEAN = {"share": None, "kind": "labels", "coverage": 1.0, "flips": 0.0}
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    reference = functools.cache(functools.partial(language.reference.__wrapped__, updates=30, batch=16))
+    reference = functools.cache(functools.partial(language.reference.__wrapped__, updates=120, batch=16))
     for module in (language, tiny_rows):
         monkeypatch.setattr(module, "reference", reference)
     monkeypatch.setattr(tiny_rows, "PROMPTS", 64)

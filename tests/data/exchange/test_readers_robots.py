@@ -141,7 +141,6 @@ def test_lerobot_labels_of_episodes(tmp_path: Path, version: str) -> None:
     ("change", "message"),
     [
         ({"next.done": np.arange(10) == 4}, "next.done is true in frame 0 of episode 2, which goes on after it"),
-        ({"action": np.arange(10)}, "action is of whole numbers (int64)"),
         ({"observation.state": np.full((10, 3), np.nan)}, "observation holds NaN or infinite values, first in row 0"),
     ],
     ids=str,
