@@ -74,11 +74,13 @@ class Dataset:
 
         Keys: observation, action, next_observation (n, ·); reward, score (NaN where absent) and label (+1 accept,
         −1 reject, 0 unlabelled), float32; terminated, truncated, bool; episode, step and row, int64. The next
-        observation of an episode's last row is the episode's `final_observation`.
+        observation of an episode's last row is the episode's `final_observation`. `UserError` for a negative n.
         """
         import torch
 
         self._require_transitions()
+        if n < 0:
+            raise UserError(f"{self.metadata.id}: sample(n) takes a number of 0 or more, not {n}")
         row = torch.randint(len(self), (n,), generator=generator)
         batch = {name: self.column(name)[row] for name in self.table.column_names}
         batch["episode"], batch["step"] = batch["episode"].long(), batch["step"].long()

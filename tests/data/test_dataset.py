@@ -41,6 +41,11 @@ def test_a_sample_is_the_generators(store: Store) -> None:
     assert not first.equal(other)
 
 
+def test_a_negative_number_of_rows_is_refused(store: Store) -> None:
+    with pytest.raises(UserError, match="0 or more, not -1"):
+        store(LENGTHS).sample(-1)
+
+
 def test_a_batch_is_the_callers_own(store: Store) -> None:
     dataset = store(LENGTHS)
     batch = dataset.sample(8)
