@@ -36,7 +36,10 @@ def test_the_commands(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["filter", "test/small-v0", "test/a-v0", "--where", "retrun > 0"], "unknown column in where 'retrun > 0': 'retrun': did you mean return?"),
+        (
+            ["filter", "test/small-v0", "test/a-v0", "--where", "retrun > 0"],
+            "unknown column in where 'retrun > 0': 'retrun': did you mean return?",
+        ),
         (["filter", "test/smal-v0", "test/a-v0", "--where", "length > 0"], "did you mean test/small-v0?"),
         (["filter", "test/small-v0", "a", "--where", "length > 0"], "'a' is no dataset id"),
         (["split", "test/small-v0", "--shares", "0.9,0.1"], "write PART=SHARE"),
