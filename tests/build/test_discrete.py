@@ -10,6 +10,7 @@ import pytest
 from gymnasium import spaces
 from helpers.aligned import experience
 from helpers.foreign import as_d4rl, minari_set, npz
+from helpers.robots import d3rlpy
 
 from pmpo_offline import data
 from pmpo_offline.build import import_dataset
@@ -60,16 +61,11 @@ def test_files_of_arrays_need_to_be_told(tmp_path: Path, flat: bool) -> None:
     assert dataset.metadata.actions == 3
 
 
-def test_d3rlpys_own_buffer_is_read(tmp_path: Path) -> None:
-    d3rlpy = pytest.importorskip("d3rlpy")
+def test_a_buffer_as_d3rlpy_dumps_it_is_read(tmp_path: Path) -> None:
     found = discrete()
-    ends = np.cumsum(found.length) - 1
-    terminals = np.zeros(len(found.reward), np.float32)
-    terminals[ends] = 1
-    buffer = d3rlpy.dataset.MDPDataset(found.observation, found.action, found.reward, terminals)
-    with (tmp_path / "buffer.h5").open("w+b") as file:
-        buffer.dump(file)
-    dataset = import_dataset(tmp_path / "buffer.h5", actions=3, home=tmp_path / "home")
+    terminal = replace(found, terminated=np.ones_like(found.terminated))  # else its form lacks the last observation
+    buffer = d3rlpy(tmp_path / "buffer.h5", terminal)
+    dataset = import_dataset(buffer, actions=3, home=tmp_path / "home")
     assert chosen(dataset) == CHOSEN.tolist()
 
 
