@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 
 from pmpo_offline import data
 from pmpo_offline.data import Dataset
+from pmpo_offline.objectives import OBJECTIVES
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.policies.language.model import LanguageModel, add_lora, load_adapter, open_model, quiet, save_adapter
 from pmpo_offline.runtime import progress
@@ -139,6 +140,7 @@ def train_language(
         seed=seed,
         shuffled=shuffle_labels and identified(rows.metadata, algorithm.rows),
         model=base.digest,
+        **OBJECTIVES[algorithm.objective].version,
     )
     if record := finished(output, run):
         return TrainedLanguage.of(output, record)

@@ -36,6 +36,7 @@ from pmpo_offline.training.language.checkpoints import SafeCheckpoints
 from pmpo_offline.training.language.config import PMPOConfig, ResponseConfig
 from pmpo_offline.training.language.reference import Reference, load_reference
 from pmpo_offline.training.language.responses import Indices, take_split, tokenize_responses
+from pmpo_offline.training.language.running import RunningMeans
 from pmpo_offline.training.language.sampler import Division, Entries, MicroBatchLoader, WholeLoader
 from pmpo_offline.training.language.trl_data import dataset_of
 from pmpo_offline.training.shuffle import check_control
@@ -133,6 +134,7 @@ class ResponseTrainer(SafeCheckpoints):
             gather=lambda rows: self.accelerator.gather(rows),
             **{name: self.settings[name] for name in ("divergence", "order", "over", "beta") if name in self.settings},
         )
+        self.running = RunningMeans(set(self.objective.running) & set(self.objective.optional.values()))
         self.reference = self._reference(ref_model)
         """None if nothing is compared."""
         held_out = eval_dataset if isinstance(eval_dataset, dict) else {"": eval_dataset}
@@ -146,7 +148,7 @@ class ResponseTrainer(SafeCheckpoints):
             train_dataset=self._entries(dataset, shuffle=args.shuffle_labels),
             eval_dataset=evaluated if isinstance(eval_dataset, dict) else evaluated.get(""),
             processing_class=self.policy.tokenizer,
-            callbacks=callbacks,
+            callbacks=[*(callbacks or []), *([self.running] if self.running.means else [])],
             optimizers=optimizers,
         )
         self.loss_is_scaled_for_ga = False  # a micro-batch's loss is a mean, and the Trainer takes the mean of these
@@ -230,6 +232,9 @@ class ResponseTrainer(SafeCheckpoints):
             batch = inputs["entries"].batch(index, weight, scorer)
             names = (*self.objective.inputs.values(), *self.objective.optional.values())
             read = {name: getattr(batch, name) for name in names}
+            if parts is None and self.running.means:
+                self.running.observe({name: read[name] for name in self.running.means})
+                read |= {name: read[name].new_tensor(mean) for name, mean in self.running.means.items()}
             value, metrics = self.objective(read, weight=weight, **self.settings)
             return value, trl_metrics(batch, metrics)
 

@@ -405,14 +405,38 @@ def test_an_evaluation_is_of_all_rows_whatever_the_size_of_its_batch(
     assert found[0]["eval_loss"] == pytest.approx(float(loss.detach()), abs=1e-5)  # in one pass
 
 
-def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path: Path) -> None:
+def test_bco_is_shifted_by_the_mean_of_the_updates_so_far(tmp_path: Path) -> None:
+    args = arguments(
+        ResponseConfig,
+        tmp_path,
+        objective="bco",
+        per_device_train_batch_size=6,
+        gradient_accumulation_steps=2,
+        max_steps=5,
+    )
+    trainer = ResponseTrainer(
+        random_model(),
+        args=args,
+        train_dataset=labelled_rows(),
+        processing_class=tokenizer(),
+        peft_config=LoraConfig(**LORA),
+    )
+    history = trained(trainer)
+    batches = [line["batch_shift"] for line in history]
+    for update, line in enumerate(history):
+        assert line["shift"] == pytest.approx(sum(batches[:update]) / max(1, update), abs=1e-6)
+    assert abs(history[-1]["shift"]) > 1e-4  # it moves
+    assert trainer.running.means["reward_shift"] == pytest.approx(sum(batches) / 5, abs=1e-6)
+
+
+@pytest.mark.parametrize("objective", ["pmpo", "bco"])
+def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path: Path, objective: str) -> None:
     dropout = {**LORA, "lora_dropout": 0.2}  # chance has to go on where it was, too
 
-    def trainer(folder: str, **changes: Any) -> PMPOTrainer:
-        args = arguments(
-            PMPOConfig, tmp_path, output_dir=str(tmp_path / folder), max_steps=8, disable_dropout=False, **changes
-        )
-        return PMPOTrainer(
+    def trainer(folder: str, **changes: Any) -> ResponseTrainer:
+        own = {"output_dir": str(tmp_path / folder), "objective": objective}
+        args = arguments(ResponseConfig, tmp_path, **own, max_steps=8, disable_dropout=False, **changes)
+        return ResponseTrainer(
             random_model(),
             args=args,
             train_dataset=labelled_rows(),
