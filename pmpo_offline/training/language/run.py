@@ -20,8 +20,8 @@ from safetensors import SafetensorError
 
 from pmpo_offline import data
 from pmpo_offline.data import Dataset
-from pmpo_offline.objectives import OBJECTIVES
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
+from pmpo_offline.objectives import OBJECTIVES
 from pmpo_offline.policies.language.model import LanguageModel, add_lora, load_adapter, open_model, quiet, save_adapter
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, reason_of

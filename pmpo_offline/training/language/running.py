@@ -28,12 +28,15 @@ class RunningMeans(transformers.TrainerCallback, ExportableState):  # type: igno
         self._observed.append(values)
 
     def state(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps."""
         return {"args": {"names": list(self.means)}, "attributes": {"means": self.means}}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Go on from the means of the checkpoint that the training resumes from, if any."""
         self.means = dict(state.stateful_callbacks.get(type(self).__name__, self.state())["attributes"]["means"])
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Add the update's batch, the mean of its micro-batches."""
         for name, mean in self.means.items():
             batch = sum(float(values[name]) for values in self._observed) / len(self._observed)
             self.means[name] += (batch - mean) / state.global_step
