@@ -28,7 +28,7 @@ from pmpo_offline.declarations import OBJECTIVES, catalog
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration, TuningDeclaration
 from pmpo_offline.runtime.errors import PmpoOfflineError
 from pmpo_offline.runtime.files import atomic_file
-from pmpo_offline.training.config import complete
+from pmpo_offline.training.config import TrainingSettings, complete, multiple
 
 TRIAL = " #"
 """Between the name of an algorithm and the number of its setting, from 1."""
@@ -133,10 +133,18 @@ def tune(
 def varied(
     algorithm: AlgorithmDeclaration, setting: Mapping[str, Any], name: str | None = None
 ) -> AlgorithmDeclaration:
-    """Return the algorithm with a setting: of its objective, or of its trainer if that has none of the name."""
+    """Return the algorithm with a setting: of its objective, or of its trainer if that has none of the name.
+
+    One of the trainer may be a multiple, "2x", of what the algorithm declares.
+    """
     known = OBJECTIVES[algorithm.objective].settings
     ours = {key: value for key, value in setting.items() if key in known}
-    training = {key: value for key, value in setting.items() if key not in known}
+    defaults = TrainingSettings().model_dump() | algorithm.training
+    training: dict[str, Any] = {
+        key: float(f"{multiple(value) * defaults[key]:.6g}") if multiple(value) is not None else value
+        for key, value in setting.items()
+        if key not in known
+    }
     changes = {"settings": {**algorithm.settings, **ours}, "training": {**algorithm.training, **training}}
     return algorithm.model_copy(update=changes | ({} if name is None else {"name": name}))
 

@@ -124,8 +124,12 @@ class TuningDeclaration(Declaration):
     """Seed of the datasets that are tuned on, in place of the recipes' own."""
 
     def of(self, algorithm: AlgorithmDeclaration) -> TuningRange:
-        """Return a learner's range; `UserError` where none is declared or it has another number of settings."""
-        ranges = (self.model_extra or {}).get(algorithm.family, {})
+        """Return a learner's range, its family's own or that of any family.
+
+        Raises `UserError` where none is declared or it has another number of settings.
+        """
+        declared = self.model_extra or {}
+        ranges = {**declared.get("any", {}), **declared.get(algorithm.family, {})}
         where = f"baselines/tuning.toml [{algorithm.family}.{algorithm.name}]"
         if algorithm.name not in ranges:
             raise UserError(f"{where}: no range is declared: add {self.settings} settings with their source")

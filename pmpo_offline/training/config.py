@@ -101,14 +101,14 @@ def complete(algorithm: AlgorithmDeclaration, settings: Mapping[str, Any]) -> di
             continue
         hint, fits = "", False
         if name == "beta" and objective.bound is not None:
-            hint, fits = ', or a multiple of its bound such as "1.05x"', _multiple(value) is not None
+            hint, fits = ', or a multiple of its bound such as "1.05x"', multiple(value) is not None
         elif name == "flip_rate":
             words = f'"{MEASURED}" (the rate that it was built with) or "{ESTIMATED}"'
             hint, fits = f", or {words}", value in (MEASURED, ESTIMATED)
         elif name == "reject_mass":
             hint, fits = f', or "{MEASURED}"', value == MEASURED
         elif name == "temperature" and "advantage" in objective.inputs.values():
-            hint, fits = ', or a multiple of the advantages\' deviation such as "1sd"', bool(_multiple(value, "sd"))
+            hint, fits = ', or a multiple of the advantages\' deviation such as "1sd"', bool(multiple(value, "sd"))
         if not fits:
             most = f", {LARGEST:g} at most" if value in allowed else ""
             raise UserError(f"{algorithm.name}.{name} is {allowed}{most}{hint}, not {value!r}")
@@ -156,10 +156,10 @@ def settle(
         values["reject_mass"] = mass
     if "flip_rate" in values:
         values |= _flips(algorithm, values["flip_rate"], dataset)
-    deviations = _multiple(values.get("temperature"), "sd")
+    deviations = multiple(values.get("temperature"), "sd")
     if deviations is not None:
         values["temperature"] = deviations * _deviation(algorithm, dataset)
-    factor = _multiple(values.get("beta"))
+    factor = multiple(values.get("beta"))
     if factor is not None:
         # A floor bounds the loss at every β; a multiple of that bound, zero, would switch the divergence off.
         bound = beta_bound(algorithm, {**values, "floor": 0.0} if "floor" in values else values, dataset, rows)
@@ -207,7 +207,7 @@ def _deviation(algorithm: AlgorithmDeclaration, dataset: Dataset) -> float:
     return deviation
 
 
-def _multiple(value: Any, unit: str = "x") -> float | None:
+def multiple(value: Any, unit: str = "x") -> float | None:
     """Return the 1.05 of `"1.05x"`, None for anything else."""
     if not isinstance(value, str) or not value.endswith(unit):
         return None

@@ -9,10 +9,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from pmpo_offline.benchmark.tune import Tuned, tune
+from pmpo_offline.benchmark.tune import Tuned, tune, varied
 from pmpo_offline.cli.main import run
 from pmpo_offline.declarations import catalog
 from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.training.config import TrainingSettings, complete, hyperparameters
 
 SUITE = """
 title = "Small"
@@ -39,13 +40,33 @@ def test_the_best_setting_is_chosen_and_the_first_of_equals() -> None:
     assert tuned([1.0, 3.0, 3.0]).chosen.settings["beta"] == 1.0
 
 
-def test_every_learner_of_the_bandit_has_as_many_settings() -> None:
-    rule, suite = catalog.tuning(), catalog.suite("bandit")
-    for name in (suite.reference, *suite.filtered, *suite.algorithms):
-        assert name is not None
-        assert len(rule.of(catalog.algorithm(name, "bandit")).settings) == rule.settings
-    with pytest.raises(UserError, match=r"\[bandit.topr\]: no range is declared: add 6 settings"):
-        rule.of(catalog.algorithm("topr", "bandit"))
+def test_every_learner_of_every_family_has_as_many_settings_that_it_takes() -> None:
+    rule = catalog.tuning()
+    for family in catalog.families():
+        for algorithm in catalog.algorithms(family):
+            found = rule.of(algorithm).settings
+            assert len({json.dumps(setting) for setting in found}) == rule.settings, algorithm
+            for setting in found:
+                changed = varied(algorithm, setting)
+                complete(changed, {})
+                assert algorithm.family == "language" or hyperparameters(changed, {}, TrainingSettings)
+    with pytest.raises(UserError, match=r"\[bandit.unheard-of\]: no range is declared: add 6 settings"):
+        rule.of(catalog.algorithm("bc", "bandit").model_copy(update={"name": "unheard-of"}))
+
+
+def test_a_range_of_the_family_replaces_that_of_any() -> None:
+    rule = catalog.tuning()
+    assert rule.of(catalog.algorithm("pmpo", "control")) != rule.of(catalog.algorithm("pmpo", "bandit"))
+    assert rule.of(catalog.algorithm("pmpo", "rgb-stacking")) == rule.of(catalog.algorithm("pmpo", "bandit"))
+
+
+def test_a_rate_is_a_multiple_of_the_declared_one_or_of_the_trainers() -> None:
+    kto, bc = catalog.algorithm("kto", "rgb-stacking"), catalog.algorithm("bc", "rgb-stacking")
+    assert kto.training["learning_rate"] == 1e-4
+    assert "learning_rate" not in bc.training
+    changed = varied(kto, {"beta": 0.5, "learning_rate": "0.5x"})
+    assert (changed.settings["beta"], changed.training["learning_rate"]) == (0.5, 5e-5)
+    assert varied(bc, {"learning_rate": "3x"}).training["learning_rate"] == 6e-3
 
 
 def test_tuning_uses_other_data_seeds_and_episodes_and_is_not_repeated(
