@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+import scipy
 
 from pmpo_offline.evaluation.statistics import Floats, iqm
 
@@ -70,7 +70,7 @@ def rank_distribution(methods: Sequence[Runs], *, replicates: int = 2_000, seed:
 def mean_ranks(methods: Sequence[Runs]) -> Floats:
     """Return each method's rank by its mean score, averaged over tasks, from 1, the best; ties share their ranks."""
     means = np.array([[np.mean(runs) for runs in tasks] for tasks in methods])
-    return np.asarray(stats.rankdata(-means, axis=0).mean(axis=1))
+    return np.asarray(scipy.stats.rankdata(-means, axis=0).mean(axis=1))
 
 
 def _resampled(runs: Floats, replicates: int, generator: np.random.Generator) -> Floats:

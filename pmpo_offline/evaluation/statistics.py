@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, stats
+import scipy  # its parts load where they are first used: a second that a worker seldom needs
 
 Floats = npt.NDArray[np.float64]
 LEVEL = 0.95
@@ -46,7 +46,7 @@ class Estimate:
     @property
     def interval(self) -> Interval:
         """The t interval of level 95 %."""
-        reach = float(stats.t.ppf((1 + LEVEL) / 2, self.freedom)) * self.error
+        reach = float(scipy.stats.t.ppf((1 + LEVEL) / 2, self.freedom)) * self.error
         return Interval(self.value, self.value - reach, self.value + reach)
 
     @property
@@ -54,7 +54,7 @@ class Estimate:
         """The two-sided p-value of the hypothesis that the statistic is 0."""
         if not self.error:
             return float(self.value == 0)
-        return float(2 * stats.t.sf(abs(self.value) / self.error, self.freedom))
+        return float(2 * scipy.stats.t.sf(abs(self.value) / self.error, self.freedom))
 
     def __sub__(self, other: Estimate) -> Estimate:
         """Return the difference of two independent estimates (Welch)."""
@@ -67,7 +67,7 @@ def iqm(scores: Floats) -> Floats:
 
     Of n scores ⌊n/4⌋ are cut at either end, so five runs keep their middle three and three runs keep all.
     """
-    return np.asarray(stats.trim_mean(scores, 0.25, axis=-1), dtype=np.float64)
+    return np.asarray(scipy.stats.trim_mean(scores, 0.25, axis=-1), dtype=np.float64)
 
 
 def estimate(
@@ -130,15 +130,15 @@ def probability_of_improvement(scores: Sequence[npt.ArrayLike], baseline: Sequen
     if math.isnan(found):
         return Interval(found, found, found)
     sizes = [(len(runs), len(others)) for runs, others in pairs]
-    reach = float(stats.norm.ppf((1 + LEVEL) / 2))
+    reach = float(scipy.stats.norm.ppf((1 + LEVEL) / 2))
 
     def beyond(p: float) -> float:
         variance = float(np.mean([_hanley_mcneil(p, *size) for size in sizes])) / len(sizes)
         return abs(found - p) - reach * math.sqrt(variance)
 
     inside = min(max(found, 1e-9), 1 - 1e-9)  # at the ends themselves the variance is 0
-    low = 0.0 if found == 0 else float(optimize.brentq(beyond, 0.0, inside))
-    high = 1.0 if found == 1 else float(optimize.brentq(beyond, inside, 1.0))
+    low = 0.0 if found == 0 else float(scipy.optimize.brentq(beyond, 0.0, inside))
+    high = 1.0 if found == 1 else float(scipy.optimize.brentq(beyond, inside, 1.0))
     return Interval(found, low, high)
 
 

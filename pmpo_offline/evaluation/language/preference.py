@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from scipy import stats
+import scipy
 
 from pmpo_offline.data import Dataset
 from pmpo_offline.evaluation.language.drift import Floats, log_probabilities, measuring
@@ -82,7 +82,7 @@ def compare(reward: Floats, responses: TokenizedResponses) -> Preference:
     ours, theirs = reward[responses.pairs].T
     return Preference(
         accuracy=float((np.sign(ours - theirs) + 1).mean() / 2) if len(ours) else None,
-        auc=float(stats.mannwhitneyu(accepts, rejects, method="asymptotic").statistic) / both if both else None,
+        auc=float(scipy.stats.mannwhitneyu(accepts, rejects, method="asymptotic").statistic) / both if both else None,
         margin=float(accepts.mean() - rejects.mean()) if both else None,
         pairs=len(ours),
         accepted=len(accepts),

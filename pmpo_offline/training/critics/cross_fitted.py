@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import scipy  # its parts load where they are first used: a second that a worker seldom needs
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from scipy.signal import lfilter
 from torch import Tensor, nn
 
 from pmpo_offline.data import Rows
@@ -271,5 +271,5 @@ def returns_to_go(rows: Rows, discount: float, bootstrap: Tensor, trace: float =
     for start, end in zip(np.append(0, ends[:-1]), ends, strict=True):
         # y_t = x_t + γλ y_t+1 is a recursive filter that runs backwards in time.
         backwards = gained[..., start:end][..., ::-1]
-        result[..., start:end] = lfilter([1.0], [1.0, -discount * trace], backwards)[..., ::-1]
+        result[..., start:end] = scipy.signal.lfilter([1.0], [1.0, -discount * trace], backwards)[..., ::-1]
     return torch.from_numpy(result).float()
