@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.installed import importable, install
+
+from pmpo_offline.cli.main import run
 
 EXAMPLE = Path(__file__).parent / "example_plugin"
 SUITE = """
@@ -22,15 +24,6 @@ seeds = 2
 episodes = 40
 updates = 60
 """
-COMMANDS = """
-import contextlib, io, json, sys
-from pmpo_offline.cli.main import run
-for line in sys.stdin:
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = run(json.loads(line))
-    print(json.dumps([code, out.getvalue(), err.getvalue()]), flush=True)
-"""
 ANSWERS = [
     {"prompt": f"question {i}", "completion": " yes" if i % 2 else " well, that depends on many things"}
     for i in range(12)
@@ -38,42 +31,22 @@ ANSWERS = [
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that the example package is installed in, as a user would, but into a folder of its own."""
-    folder = tmp_path_factory.mktemp("site")
-    install = ["install", "--quiet", "--no-deps", "--no-build-isolation", "--target", folder, EXAMPLE]
-    subprocess.run([sys.executable, "-m", "pip", *install], check=True, capture_output=True)
-    return folder
+def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., dict[str, Any]]]:
+    """Run a command with the example package installed, and return its JSON."""
+    site, home = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("home")
+    install(EXAMPLE, site)
 
+    def command(*arguments: str | Path) -> dict[str, Any]:
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = run([*map(str, arguments), "--json"])
+        assert code == 0, err.getvalue()
+        found: dict[str, Any] = json.loads(out.getvalue())
+        return found
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("home")
-
-
-@pytest.fixture(scope="module")
-def command(
-    site: Path, home: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[..., dict[str, Any]]]:
-    """Run a command with the example package installed, and return its JSON; one process serves all of them."""
-    root = str(Path(__file__).parents[1])
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(site), root]), "PMPO_OFFLINE_DATASETS": str(home)}
-    options: dict[str, Any] = {"env": environment, "cwd": tmp_path_factory.mktemp("work"), "text": True}
-    with subprocess.Popen(
-        [sys.executable, "-c", COMMANDS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, **options
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-
-        def run(*arguments: str | Path) -> dict[str, Any]:
-            print(json.dumps([*map(str, arguments), "--json"]), file=process.stdin, flush=True)
-            code, out, err = json.loads(process.stdout.readline())
-            assert code == 0, err
-            found: dict[str, Any] = json.loads(out)
-            return found
-
-        yield run
-        process.kill()
+    with importable(site), pytest.MonkeyPatch.context() as patched:
+        patched.setenv("PMPO_OFFLINE_DATASETS", str(home))
+        yield command
 
 
 def test_task_recipe_objective_algorithm_executor_and_section(command, tmp_path: Path):

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,19 +17,9 @@ HOWTO = ROOT / "docs" / "howto"
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder to run a page in, with a home of its own."""
     monkeypatch.setenv("PMPO_OFFLINE_DATASETS", str(tmp_path / "home"))
-    monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.chdir(tmp_path)
     (tmp_path / "work").mkdir()
     return tmp_path / "work"
-
-
-def run_apart(page: Path, here: Path) -> None:
-    """Run a page that installs a package in a process of its own."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
-    done = subprocess.run(
-        [sys.executable, "-m", "helpers.pages", page, here], env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def test_robot_episodes_with_thumbs(here: Path) -> None:
@@ -54,14 +41,14 @@ def test_a_thumbs_log_becomes_an_adapter(here: Path, language_home: Path) -> Non
 
 
 def test_an_algorithm_beside_theirs(here: Path) -> None:
-    run_apart(HOWTO / "algorithm.md", here)
+    run_page(HOWTO / "algorithm.md", here)
     table = (here / "results" / "mine" / "report.md").read_text()
     assert " squared " in table
     assert " patient " in table
 
 
 def test_a_task_and_a_reward(here: Path) -> None:
-    run_apart(HOWTO / "task.md", here)
+    run_page(HOWTO / "task.md", here)
     assert "bc" in (here / "results" / "reach" / "report.md").read_text()
 
 

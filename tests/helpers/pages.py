@@ -9,17 +9,16 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 import runpy
 import shlex
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
+
+from helpers.installed import forget_entries, importable, install
 
 _BLOCK = re.compile(r"(?P<before>[^\n]*)\n*^```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"`([\w./-]+)`:")
@@ -53,19 +52,10 @@ def commands(text: str) -> Iterator[str]:
 def run_page(page: Path, folder: Path) -> dict[str, Any]:
     """Run a page in a folder, which becomes the working directory; return what its Python has defined."""
     os.chdir(folder)
-    sys.path.insert(0, str(folder))
     names: dict[str, Any] = {"__name__": "__page__"}
-    try:
+    with importable(folder), importable(folder / "site"):
         _run_blocks(page, names)
-    finally:  # another page may have modules of the same names
-        for name in [name for name, module in sys.modules.items() if _lies_in(folder, module)]:
-            del sys.modules[name]
     return names
-
-
-def _lies_in(folder: Path, module: ModuleType) -> bool:
-    file = getattr(module, "__file__", None)
-    return file is not None and Path(file).is_relative_to(folder)
 
 
 def _run_blocks(page: Path, names: dict[str, Any]) -> None:
@@ -90,13 +80,7 @@ def _run(command: str) -> None:
     elif words[0] == "python" and words[1].endswith(".py"):
         runpy.run_path(words[1], run_name="__main__")
     elif words[:2] == ["pip", "install"]:
-        install = ["install", "--quiet", "--no-deps", "--no-build-isolation", "--target", "site", *words[2:]]
-        subprocess.run([sys.executable, "-m", "pip", *install], check=True, capture_output=True)
-        sys.path.insert(0, str(Path("site").resolve()))
-        importlib.invalidate_caches()
+        install(Path(words[2]), Path("site"))
+        forget_entries()
     else:
         subprocess.run(["bash", "-euo", "pipefail", "-c", command], check=True, capture_output=True)
-
-
-if __name__ == "__main__":  # a page that installs a package needs a process in which nothing was looked up before
-    run_page(Path(sys.argv[1]), Path(sys.argv[2]))
