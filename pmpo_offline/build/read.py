@@ -31,8 +31,10 @@ from pmpo_offline.build.pipeline import (
     versions,
 )
 from pmpo_offline.data import Dataset, Experience, Labelling, LabelRule
+from pmpo_offline.data.exchange.forms.columns import directed
 from pmpo_offline.data.exchange.readers import Exported, Recorded, Source, open_source
 from pmpo_offline.data.exchange.readers.feedback import feedback_of_file
+from pmpo_offline.data.exchange.readers.flat import counting_rounded
 from pmpo_offline.data.minari_metadata import ENVIRONMENTS
 from pmpo_offline.declarations import catalog
 from pmpo_offline.runtime import progress
@@ -44,7 +46,7 @@ from pmpo_offline.training import CandidateSettings, CriticSettings
 _HORIZON = 1000
 _REACH = 1.0001
 """Largest action: 1, rounded to float32 and back."""
-_READERS = 3
+_READERS = 4
 """Revision of readers and critics: raise it when they change what they make of a file."""
 
 
@@ -141,10 +143,11 @@ def _labelled_anew(found: Source, options: ImportOptions, rule: LabelRule | None
     hashes = found.hashes()
     if options.score and not found.takes_column:
         raise UserError(f"--score {options.score}: a {found.format} source has no columns of scores")
-    raw = hash_json([_READERS, found.format, found.name, hashes, *([options.score] if options.score else [])])[:16]
+    column, sign = directed(options.score) if options.score else (None, 1.0)
+    raw = hash_json([_READERS, found.format, found.name, hashes, *([column] if column else [])])[:16]
     with raw_folder(target.home, raw) as folder:
-        recorded = _recorded(found, options.score, folder, target.overwrite)
-    choices = _choices(found, recorded, options.actions)
+        recorded = _signed(_recorded(found, column, folder, target.overwrite), sign)
+    recorded, choices = _choices(found, recorded, options.actions)
     if options.labels:
         recorded, hashes = (
             _with_labels(recorded, options.labels),
@@ -159,7 +162,8 @@ def _labelled_anew(found: Source, options: ImportOptions, rule: LabelRule | None
         )
     _check_label(found, recorded, labelling.label, usual.label)
     _warn(recorded)
-    named = {"score": options.score, "labels": options.labels and options.labels.stem}
+    less = options.score is not None and options.score[:1] == "-"
+    named = {"score": f"less-{column}" if less else column, "labels": options.labels and options.labels.stem}
     changed = {key: value for key, value in vars(labelling).items() if value != vars(usual)[key]}
     changed |= {key: value for key, value in named.items() if value}
     settings, candidates = CriticSettings(), CandidateSettings() if labelling.label.score == "q_rank" else None
@@ -201,13 +205,34 @@ def _labelled_anew(found: Source, options: ImportOptions, rule: LabelRule | None
     )
 
 
-def _choices(found: Source, recorded: Recorded, said: int | None) -> int | None:
-    """Return the number of discrete actions, None of continuous ones; `UserError` if it is unknown or too small."""
+def _signed(recorded: Recorded, sign: float) -> Recorded:
+    """Return the episodes with scores of which more is better; labels stay as they are."""
+    if sign > 0 or _feedback(recorded).get("labels"):
+        return recorded
+    return replace(recorded, feedback=-recorded.feedback)  # type: ignore[operator]
+
+
+def _choices(found: Source, recorded: Recorded, said: int | None) -> tuple[Recorded, int | None]:
+    """Return the episodes, and the number of their discrete actions, None of continuous ones.
+
+    Whole numbers that are stored as floats are discrete actions if `--actions` says so. Raises `UserError` if the
+    number of actions is unknown or too small.
+    """
     action, noted = recorded.experience.action, recorded.notes.get("actions")
     if action.dtype.kind != "i":
-        if said is not None:
+        whole = action.shape[1] == 1 and bool((action == np.floor(action)).all() and action.min() >= 0)
+        if said is None:
+            if whole and action.max() >= 1:
+                warnings.warn(
+                    f"{found.name}: actions are whole numbers up to {action.max():g} and are taken as continuous: if "
+                    f"they are choices, add --actions {max(2, int(action.max()) + 1)}",
+                    stacklevel=3,
+                )
+            return recorded, None
+        if not whole:
             raise UserError(f"--actions {said}: the actions of {found.name} are {action.dtype}, not whole numbers")
-        return None
+        action = action.astype(np.int32)
+        recorded = replace(recorded, experience=replace(recorded.experience, action=action))
     known, largest = said or (noted if isinstance(noted, int) else None), int(action.max())
     if known is None:
         raise UserError(
@@ -218,7 +243,7 @@ def _choices(found: Source, recorded: Recorded, said: int | None) -> int | None:
         raise UserError(f"--actions {said}: {found.name} says that there are {noted}")
     if largest >= known:
         raise UserError(f"{found.name}: an action is {largest}, and there are {known}, counted from 0")
-    return known
+    return recorded, known
 
 
 def _feedback(recorded: Recorded) -> dict[str, JsonValue]:
@@ -256,6 +281,19 @@ def _warn(recorded: Recorded) -> None:
             "ran out there, wrong if rows were shuffled or left out",
             stacklevel=4,
         )
+    if recorded.notes.get("episodes_begin_where_the_last_ended"):
+        warnings.warn(
+            "every episode begins with the observation with which the one before it ended: right where nothing was "
+            "reset; where a vector environment reset itself (Gymnasium 1), the first step of each is no step of the "
+            "task: leave those rows out and import again",
+            stacklevel=4,
+        )
+    if isinstance(rounded := recorded.notes.get("rounded"), dict):
+        counts = ", ".join(f"{count} rows of {name}" for name, count in rounded.items())
+        warnings.warn(
+            f"numbers beyond 2^24 are stored as float32, which rounds {counts}: subtract what they have in common",
+            stacklevel=4,
+        )
     report = recorded.notes.get("report")
     if isinstance(report, dict) and isinstance(dropped := report["dropped"], dict):
         reasons = "; ".join(f"{count} rows: {reason}" for reason, count in dropped.items())
@@ -274,7 +312,10 @@ def _recorded(found: Source, column: str | None, folder: Path, again: bool) -> R
     if not again and (known := load_notes(notes, path, beside)) is not None:
         arrays = load_arrays(beside, ["feedback", "numbers"])
         return Recorded(Experience.load(path), known, *(each if len(each) else None for each in arrays.values()))
-    recorded = (found.exported or found).read() if column is None else found.read(column)
+    with counting_rounded() as rounded:
+        recorded = (found.exported or found).read() if column is None else found.read(column)
+    if rounded:
+        recorded = replace(recorded, notes={**recorded.notes, "rounded": dict(rounded)})
     notes.unlink(missing_ok=True)
     recorded.experience.save(path)
     kept = {"feedback": recorded.feedback, "numbers": recorded.numbers}

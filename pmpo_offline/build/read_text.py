@@ -17,12 +17,13 @@ from pmpo_offline.build.pipeline import Content, Spec, Target, build, name_parts
 from pmpo_offline.data import Dataset, Labelling, LabelRule
 from pmpo_offline.data.exchange.forms import Drop, Form, Reading, Response, Row, TextSource, columns, form_of, open_text
 from pmpo_offline.data.exchange.forms.columns import word_of
+from pmpo_offline.data.exchange.forms.row import split_of
 from pmpo_offline.data.exchange.forms.selection import Report, Selection, restored, select, table
 from pmpo_offline.data.exchange.forms.templates import TRANSCRIPT, Template, of_model
 from pmpo_offline.runtime.errors import UserError, unknown
 from pmpo_offline.runtime.hashing import hash_json
 
-_READERS = 4
+_READERS = 5
 """Revision of the readers: raise it when they change what they make of a file."""
 
 
@@ -94,7 +95,14 @@ def _form(found: TextSource, options: TextOptions) -> tuple[Form, Mapping[str, s
         raise UserError(f"{found.name} has labels and no column of scores: leave --{given[0]} out")
     asked = columns.parse(options.columns)
     names = columns.renaming(first, asked)
-    return found.form or form_of(columns.renamed(first, names), options.score), names
+    return found.form or form_of(columns.renamed(first, names), _directed(options)[0]), names
+
+
+def _directed(options: TextOptions) -> tuple[str | None, float]:
+    """Return the column of `--score`, None if there is none, and the sign with which more of it is better."""
+    if options.score is None or options.accept:
+        return options.score, 1.0
+    return columns.directed(options.score)
 
 
 def _rule(form: Form, options: TextOptions) -> LabelRule:
@@ -162,8 +170,22 @@ class _Texts:
             )
         if report.contradicting:
             warnings.warn(
-                f"{report.contradicting:,} responses are the same text, to the same prompt, as one of the other label: "
+                f"{report.contradicting:,} responses are the same text, to the same prompt, as one with another label "
+                "or score: "
                 "--deduplicate leaves them out, and a column that tells them apart may be called system or context",
+                stacklevel=3,
+            )
+        if report.disagreeing:
+            counts = " and ".join(f"{count:,} {how}" for how, count in report.disagreeing.items())
+            warnings.warn(
+                f"the chosen response of some pairs has no higher score than the rejected one ({counts}): it was "
+                "accepted as it was chosen, and --score takes the scores instead",
+                stacklevel=3,
+            )
+        if report.rounded:
+            warnings.warn(
+                f"{report.rounded:,} scores beyond 2^24 were rounded, because scores are stored as float32: subtract "
+                "what they have in common",
                 stacklevel=3,
             )
         if texts["score"].null_count == texts.num_rows and not exported:
@@ -194,11 +216,14 @@ class _Texts:
 
     def _selected(self, report: Report) -> tuple[pa.Table, data.Metadata | None]:
         """Return the table of the responses that are kept, unlabelled; or labelled, with its metadata, of an export."""
-        reading = Reading(self.options.score, self.template is TRANSCRIPT, self.options.accept)
+        score, sign = _directed(self.options)
+        reading = Reading(score, self.template is TRANSCRIPT, self.options.accept, sign)
+        splits = self.options.test_share is None
 
         def rows() -> Iterator[Row]:
             for report.rows, row in enumerate(self.found.rows(), 1):
-                yield columns.renamed(row, self.names)
+                known = columns.renamed(row, self.names)
+                yield known._replace(split=known.split or split_of(known)) if splits else known
 
         def read() -> Iterator[tuple[str, Response | Drop]]:
             for row in self.form.join(rows()):
@@ -207,7 +232,8 @@ class _Texts:
         selection = Selection(**{field.name: getattr(self.options, field.name) for field in fields(Selection)})
         kept = select(read(), selection, self.template, report)
         whole = None if self.options.changed() or not all(item.response.stored for item in kept) else self._exported
-        report.labels = reading.meant
+        report.labels, report.disagreeing = reading.meant, reading.disagreeing
+        report.unread = () if self.found.origin else tuple(sorted(reading.unread - reading.used))
         if never := [value for value in self.options.accept if word_of(value) not in reading.meant]:
             raise UserError(f"--accept {never[0]}: no row holds it, they hold {', '.join(list(reading.meant)[:12])}")
         if reading.unused and not whole:

@@ -15,6 +15,7 @@ import json
 import math
 import os
 import platform
+import re
 import shutil
 import stat
 import threading
@@ -30,8 +31,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _AGAIN = "delete it and run the same command again"
+_PARTS = re.compile(r"(\d+)")
 DENSEST = 1100
 """Bytes that one stored byte may expand to: deflate reaches 1032."""
+
+
+def in_order(paths: Iterable[Path]) -> list[Path]:
+    """Return paths sorted by name, numbers in them by their size: part-2 comes before part-10."""
+    return sorted(paths, key=lambda path: [int(part) if part.isdecimal() else part for part in _PARTS.split(str(path))])
 
 
 @contextmanager

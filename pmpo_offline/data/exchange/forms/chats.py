@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pmpo_offline.data.exchange.forms import columns
+from pmpo_offline.data.exchange.forms.cells import is_list
 from pmpo_offline.data.exchange.forms.columns import ABOUT, CHATS, LABELS, SCORES, SYSTEM, Reading, first_of
 from pmpo_offline.data.exchange.forms.conversation import (
     after_history,
@@ -18,7 +19,7 @@ from pmpo_offline.data.exchange.forms.conversation import (
     unanswerable,
 )
 from pmpo_offline.data.exchange.forms.form import Form
-from pmpo_offline.data.exchange.forms.row import Drop, Message, Response, Row, about, filled, is_list, short
+from pmpo_offline.data.exchange.forms.row import Drop, Message, Response, Row, about, filled, short
 
 _ON_TURNS = (*LABELS, "rating", "score")
 """Keys of the feedback on a turn."""
@@ -48,6 +49,12 @@ def of_lmsys(row: Row, reading: Reading) -> Iterator[Response | Drop]:
     """
     messages = _messages(row, "conversation")
     count = len(messages)
+    rated = next((name for name in SCORES if filled(row.values.get(name))), None)
+    on_turn = next(
+        (key for said in messages if isinstance(said, Mapping) for key in _ON_TURNS if filled(said.get(key))), None
+    )
+    if not reading.score and (other := rated or on_turn):
+        raise row.error(f"{other} and openai_moderation both say what the answers are worth: leave one of them out")
     yield from _turns(
         row, messages, _numbers(row, reading, count) if reading.score else _moderated(row, reading, count)
     )

@@ -7,26 +7,46 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pmpo_offline.data.exchange.forms.row import Row, short
+from pmpo_offline.data.exchange.forms.cells import mapping_in
+from pmpo_offline.data.exchange.forms.row import SPLITS, Row, short
 from pmpo_offline.runtime.errors import UserError, unknown
 
 PROMPTS = ("prompt", "instruction", "question", "query", "user_message", "conversations", "input")
 ADDED = ("input", "context", "passage", "document", "article", "background", "contexts", "passages", "documents")
 """Columns that continue the prompt, as in Alpaca's form."""
-SYSTEM = ("system", "system_prompt", "system_message", "system_instruction", "system_instructions")
-HISTORY = ("history", "chat_history")
+SYSTEM = ("system", "system_prompt", "system_message", "system_instruction", "system_instructions", "preamble")
+HISTORY = ("history", "chat_history", "conversation_history", "previous_turns")
 COMPLETIONS = ("completion", "response", "output", "answer", "reply", "assistant_message")
 LABELS = ("label", "kto_tag", "is_safe", "thumbs", "thumbs_up", "thumb", "feedback", "vote", "accepted", "liked")
 THUMBS_DOWN = "thumbs_down"
 """A reject where it is set; beside `thumbs_up`, neither of them set is no opinion."""
 SCORES = ("score", "rating", "reward", "helpfulness", "overall_score", "fine-grained_score", "stars")
 LIST_SCORES = ("overall_score", "fine-grained_score", "score", "rating", "reward", "rank")
-RANKS = ("rank",)
-"""Columns that count from the best down: the score is the number with the other sign."""
+_RANKS = {"rank", "ranks", "ranking", "rankings"}
+"""Words of columns that count from the best down: the score is the number with the other sign."""
+_LOWER = {
+    *(
+        "loss",
+        "losses",
+        "nll",
+        "perplexity",
+        "ppl",
+        "error",
+        "errors",
+        "cost",
+        "costs",
+        "penalty",
+        "regret",
+        "distance",
+    ),
+    *("toxicity", "harmfulness", "position", "violations", "latency", "failures", "uncertainty"),
+}
+"""Words of columns of which less is mostly better: `--score` must say it."""
 CHATS = ("messages", "conversations", "conversation")
 LISTS = ("completions", "answers", "responses", "generations", "candidates")
 NOT_TEXT = (
@@ -34,7 +54,7 @@ NOT_TEXT = (
     *("images", "image", "image_url", "image_path", "audio", "audios", "videos", "video"),
 )
 """Columns, and keys of a conversation's turns, whose rows are dropped where they are used."""
-ABOUT = ("model", "source", "language", "lang", "redacted", "split")
+ABOUT = ("model", "source", "language", "lang", "redacted", *SPLITS)
 _SAME = (PROMPTS, COMPLETIONS, LABELS, SCORES, SYSTEM, HISTORY, CHATS)
 _USUAL = (*(same[0] for same in _SAME), "chosen", "rejected", "source", "language", "split")
 _KNOWN = {
@@ -119,6 +139,22 @@ def parse(asked: Sequence[str]) -> dict[str, str]:
     return found
 
 
+def directed(score: str) -> tuple[str, float]:
+    """Return the column that `--score` names, and the sign with which more of it is better.
+
+    "-loss" takes its numbers with the other sign, "+loss" as they are; ranks have the other sign of themselves. Raises
+    `UserError` for other names of which less is mostly better.
+    """
+    if score[:1] in ("-", "+") and len(score) > 1:
+        return score[1:], -1.0 if score[0] == "-" else 1.0
+    words = set(_snake(score).split("_"))
+    if words & _RANKS:
+        return score, -1.0
+    if words & _LOWER:
+        raise UserError(f"--score {score}: if less of it is better, write --score=-{score}, else --score=+{score}")
+    return score, 1.0
+
+
 def first_of(row: Row, names: Iterable[str]) -> str | None:
     """Return the first of these columns that a row has."""
     return next((name for name in names if name in row.values), None)
@@ -149,6 +185,8 @@ class Reading:
     """Whether conversations become `Human:/Assistant:` transcripts, so that such texts need not be taken apart."""
     accept: tuple[str, ...] = ()
     """The values of the column of labels (or of `score`) that mean accept, all others meaning reject; empty: words."""
+    sign: float = 1.0
+    """Of the scores in the column `score`, such that more is better."""
     meant: dict[str, str] = field(default_factory=dict)
     """The labels that occurred, and how they were interpreted."""
     conversational: bool | None = None
@@ -157,6 +195,14 @@ class Reading:
     """The column of scores in lists of completions, once it was met: their scales are not mixed."""
     unused: str | None = None
     """What `--score` calls the first numbers beside the labels that are not used, if there are any."""
+    used: set[str] = field(default_factory=set)
+    """Columns that labels and scores were taken from."""
+    unread: set[str] = field(default_factory=set)
+    """Columns that hold something and are not the form's."""
+    disagreeing: Counter[str] = field(default_factory=Counter)
+    """Pairs whose own scores say "lower" or "equal" of the chosen response."""
+    kinds: dict[tuple[str, bool], str] = field(default_factory=dict)
+    """Where a column of scores first held a Boolean, and a number that is none."""
 
     def pass_over(self, scores: Mapping[str, Any]) -> None:
         """Note scores that are not taken, by what `--score` calls them, where they say more than their label."""
@@ -175,10 +221,21 @@ class Reading:
             )
 
     def number(self, row: Row, name: str) -> float:
-        """Return a column's score: its number, with the other sign for a rank; the label where `accept` is given."""
+        """Return a column's score: its number, with the other sign for a rank; the label where `accept` is given.
+
+        Raises `UserError` where a column holds true or false beside numbers other than 0 and 1.
+        """
+        self.used.add(name)
         if self.accept:
             return self.label(row, name)
-        return -row.number(name) if name in RANKS else row.number(name)
+        value, number = row.values.get(name), row.number(name)
+        flag = isinstance(value, bool) or (isinstance(value, str) and value.strip().lower() in ("true", "false"))
+        if flag or not (math.isnan(number) or number in (0, 1)):
+            self.kinds.setdefault((name, flag), row.place)
+            if other := self.kinds.get((name, not flag)):
+                held = ("true or false", "a number")[:: 1 if flag else -1]
+                raise row.error(f"column {name} holds {held[0]}, and {held[1]} in {other}: write one kind of score")
+        return number * (self.sign if self.score else -1.0 if name in _RANKS else 1.0)
 
     def feedback(self, row: Row) -> float:
         """Return the label of the row; `UserError` if two columns of labels contradict each other."""
@@ -200,7 +257,8 @@ class Reading:
         Where −1 occurs, 0 could be a reject or no opinion, and a column that holds both is refused, as is every value
         of no known meaning: `UserError`.
         """
-        value = row.values.get(name)
+        self.used.add(name)
+        value = mapping_in(row.values.get(name))
         if isinstance(value, Mapping):
             value = next((value[key] for key in _INSIDE if key in value), value)
         if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):

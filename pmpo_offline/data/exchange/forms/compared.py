@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pmpo_offline.data.exchange.forms import columns
+from pmpo_offline.data.exchange.forms.cells import is_list
 from pmpo_offline.data.exchange.forms.columns import Reading, word_of
 from pmpo_offline.data.exchange.forms.conversation import answered, conversation, framed, prompt_of
 from pmpo_offline.data.exchange.forms.form import Form
-from pmpo_offline.data.exchange.forms.row import Drop, Prompt, Response, Row, about, is_list, short
+from pmpo_offline.data.exchange.forms.row import Drop, Prompt, Response, Row, about, short
 
 Scores = tuple[float, float]
 FIRST, SECOND, TIE, BAD, GOOD = (1.0, -1.0), (-1.0, 1.0), (math.nan, math.nan), (-1.0, -1.0), (1.0, 1.0)
@@ -26,7 +27,7 @@ WINNERS = {
     **dict.fromkeys(("model_a", "a", "left"), FIRST),
     **dict.fromkeys(("model_b", "b", "right"), SECOND),
     **dict.fromkeys(("tie", "draw", "none"), TIE),
-    **dict.fromkeys(("tie (bothbad)", "both_bad", "bothbad", "bothbad_vote"), BAD),
+    **dict.fromkeys(("tie (bothbad)", "tie (both_bad)", "both_bad", "bothbad", "bothbad_vote"), BAD),
     **dict.fromkeys(("both_good", "bothgood"), GOOD),
 }
 _SAID = (
@@ -88,6 +89,7 @@ class Comparison:
         if self.labels and not reading.score:
             return reading.label(row, self.labels[0]), reading.label(row, self.labels[1])
         column = reading.score or next(iter(self.verdicts))
+        reading.used.add(column)
         value = row.values.get(column)
         if value is None or value == "":
             reading.meant["null"] = "unlabelled"

@@ -8,19 +8,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import takewhile
 from typing import Any, TypeVar
 
+from pmpo_offline.data.exchange.forms.cells import TURNS, is_list, is_turn, joined
 from pmpo_offline.data.exchange.forms.columns import ADDED, HISTORY, NOT_TEXT, PROMPTS, SYSTEM, Reading
-from pmpo_offline.data.exchange.forms.row import (
-    TURNS,
-    Drop,
-    Message,
-    Prompt,
-    Row,
-    filled,
-    is_list,
-    is_turn,
-    short,
-    stored,
-)
+from pmpo_offline.data.exchange.forms.row import Drop, Message, Prompt, Row, filled, short, stored
 from pmpo_offline.data.exchange.forms.templates import transcript
 from pmpo_offline.runtime.hashing import hash_bytes
 
@@ -38,13 +28,19 @@ _TRANSCRIPTS = (
 _MARKUPS = (
     (r"<\|im_start\|>\s*user\b", r"<\|im_start\|>\s*assistant\b"),
     (r"<\|start_header_id\|>\s*user\b", r"<\|start_header_id\|>\s*assistant\s*<\|end_header_id\|>"),
+    (r"<\|header_start\|>\s*user\b", r"<\|header_start\|>\s*assistant\s*<\|header_end\|>"),
+    (r"<\|start_of_role\|>\s*user\b", r"<\|start_of_role\|>\s*assistant\s*<\|end_of_role\|>"),
+    (r"<\|start\|>\s*user\b", r"<\|start\|>\s*assistant\b"),
     (r"<start_of_turn>\s*user\b", r"<start_of_turn>\s*model\b"),
-    (r"<[|｜]user[|｜]>", r"<[|｜]assistant[|｜]>"),
+    (r"<[|｜](?:user|prompter)[|｜]>", r"<[|｜](?:assistant|bot)[|｜]>"),
+    (r"<(?:human|user)>", r"<(?:bot|assistant)>"),
+    (r"<reserved_106>", r"<reserved_107>"),
     (r"<\|USER_TOKEN\|>", r"<\|CHATBOT_TOKEN\|>"),
     (r"###\s*Instruction:", r"\n\s*###\s*Response:"),
     (r"^", r"<extra_id_1>\s*Assistant\b"),
     (r"\[INST\]", r"\[/INST\]"),
-    (r"(?:^|\n)[ \t#]*User:", r"\n[ \t#]*(?:Assistant|Bot|AI):"),
+    (r"(?:^|\n)[ \t#]*(?:User|Human):", r"\n[ \t#]*(?:Assistant|Bot|AI):"),
+    (r"(?:^|\n)[ \t#]*Customer:", r"\n[ \t#]*Agent:"),
     (r"\bUSER:", r"\bASSISTANT:"),
 )
 """How conversations are written in one text: what begins a turn of the user, and what begins the assistant's."""
@@ -156,17 +152,28 @@ def turn(row: Row, value: Any, what: str) -> Message:
     if not is_turn(value):
         raise row.error(f"expected a message with role and content in {what}, found {short(value)}")
     role_key, content_key = next(keys for keys in TURNS if set(keys) <= value.keys())
-    role = role_of(value)
+    role, other = role_of(value), value.get("from")
+    if filled(other) and _role(other) != role:
+        raise row.error(f"a turn in {what} has role {short(value[role_key])} and from {short(other)}: leave one out")
+    if filled(other := value.get("value")) and other != value[content_key]:
+        raise row.error(f"a turn in {what} has a content and another value: leave one of them out")
     if role is None:
         raise Drop(f"{what} has a turn of role {short(value[role_key])}")
-    if used := next((name for name in NOT_TEXT if filled(value.get(name))), None):
+    if used := next((name for name in (*NOT_TEXT, "reasoning") if filled(value.get(name))), None):
         raise Drop(f"{what} has {used}, which a text has no place for")
-    return Message(role, row.checked(_joined(value[content_key], what), f"{what}'s content"))
+    content, unread = joined(value[content_key])
+    if unread is not None:
+        raise Drop(f"{what} has {unread}, which a text has no place for")
+    return Message(role, row.checked(content, f"{what}'s content"))
 
 
 def role_of(value: Mapping[str, Any]) -> str | None:
     """Return the role of a turn: system, user or assistant; None for others."""
-    return _ROLES.get(str(value.get("role", value.get("from"))).lower())
+    return _role(value.get("role", value.get("from")))
+
+
+def _role(name: Any) -> str | None:
+    return _ROLES.get(str(name).lower())
 
 
 def conversation(row: Row, name: str) -> tuple[tuple[Message, ...], str]:
@@ -199,18 +206,6 @@ def unanswerable(history: Sequence[Message], what: str) -> Drop | None:
 
 def _is_chat(value: Any) -> bool:
     return is_list(value) and all(map(is_turn, value))
-
-
-def _joined(content: Any, what: str) -> Any:
-    """Return the text of a list of parts, as chat interfaces write content: `[{"type": "text", "text": …}]`."""
-    if not is_list(content) or not content or not all(isinstance(part, Mapping) and "type" in part for part in content):
-        return content
-    if other := next(
-        (part["type"] for part in content if part["type"] not in ("text", "input_text", "output_text")), None
-    ):
-        raise Drop(f"{what} has {other}, which a text has no place for")
-    texts = [part.get("text") for part in content]
-    return "\n".join(texts) if all(isinstance(text, str) for text in texts) else content
 
 
 def _continued(row: Row, value: Any) -> str:

@@ -46,6 +46,11 @@ def _split(text: str, separator: str, name: str) -> list[list[str | None]]:
                     f"{name}, row {len(found)} (up to line {lines.line_num}) has {len(record)} fields, and "
                     f"the header {len(found[0])}"
                 )
+            if separator == "\t" and any("\t" in field and "\n" in field for field in record):
+                raise UserError(  # tables of tabs are mostly written without quotes
+                    f"{name}, row {len(found)} (up to line {lines.line_num}) holds a tab and a line break between two "
+                    "quotes: is a quote left open? double quotes that are part of a text"
+                )
             found.append([field or None for field in (record if found else map(str.strip, record))])
     except csv.Error as error:
         what = {"unexpected end of data": "a quote that is never closed"}.get(str(error), str(error))

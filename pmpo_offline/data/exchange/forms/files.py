@@ -17,11 +17,12 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from pmpo_offline.data.exchange.forms.class_names import classes_of, named
 from pmpo_offline.data.exchange.forms.csv_files import records
 from pmpo_offline.data.exchange.forms.row import Row, split_named
 from pmpo_offline.data.opening import open_parquet
 from pmpo_offline.runtime.errors import UserError, reason_of
-from pmpo_offline.runtime.files import from_json
+from pmpo_offline.runtime.files import from_json, in_order
 
 KINDS: Mapping[str, tuple[str, ...]] = {
     "Parquet": (".parquet",),
@@ -75,7 +76,7 @@ def files_below(folder: Path) -> Iterator[Path]:
 def found_in(folder: Path) -> list[Path]:
     """Return the files of text in a folder and below, sorted; `UserError` if there are none, or of several kinds."""
     by_kind: dict[str, list[Path]] = {}
-    for path in sorted(files_below(folder)):
+    for path in in_order(files_below(folder)):
         if (kind := kind_of(path)) and path.is_file():
             by_kind.setdefault(kind, []).append(path)
     described = by_kind.pop("JSON", None)
@@ -102,41 +103,6 @@ def rows(path: Path, name: str | None = None) -> Iterator[Row]:
         raise
     except (OSError, EOFError, ValueError, zlib.error, pa.ArrowException) as error:
         raise UserError(f"{path} cannot be read, it is damaged or no {kind} file: {reason_of(error)}") from None
-
-
-def class_names(features: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the names of the classes of each column that Hugging Face's features call a `ClassLabel`.
-
-    Of a column of objects, or of lists of them, it is a mapping of the keys that hold classes.
-    """
-    return {column: found for column, said in features.items() if (found := _classes(said))}
-
-
-def _classes(said: Any) -> Any:
-    if isinstance(said, list):
-        return _classes(said[0]) if said else None
-    if not isinstance(said, Mapping):
-        return None
-    if said.get("_type") == "ClassLabel":
-        return [str(name) for name in said.get("names") or ()]
-    if isinstance(said.get("_type"), str):  # of a list
-        return _classes(said.get("feature"))
-    return class_names(said)
-
-
-def named(values: Mapping[str, Any], classes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row's values, or an object's, with the names of classes in place of their numbers; −1 is none."""
-    return {name: _named(value, classes[name]) if name in classes else value for name, value in values.items()}
-
-
-def _named(value: Any, classes: Any) -> Any:
-    if isinstance(value, list):
-        return [_named(one, classes) for one in value]
-    if isinstance(classes, Mapping):
-        return named(value, classes) if isinstance(value, Mapping) else value
-    if not isinstance(value, int) or isinstance(value, bool):
-        return value
-    return classes[value] if 0 <= value < len(classes) else None
 
 
 def _json_lines(source: _File) -> Iterator[Row]:
@@ -276,7 +242,7 @@ def _arrow(source: _File) -> Iterator[Row]:
 
 def _batches(source: _File, batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[Row]:
     said = from_json((schema.metadata or {}).get(b"huggingface", b"{}"))
-    classes = class_names(said.get("info", {}).get("features", {}))
+    classes = classes_of(said.get("info", {}).get("features", {}))
     _unique(schema.names, source)
     rows = (values for batch in batches for values in batch.to_pylist())
     for number, values in enumerate(rows, 1):

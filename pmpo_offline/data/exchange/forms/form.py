@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pmpo_offline.data.exchange.forms import FORMS, columns
+from pmpo_offline.data.exchange.forms.cells import is_list
 from pmpo_offline.data.exchange.forms.columns import LABELS, Reading, first_of
-from pmpo_offline.data.exchange.forms.row import Drop, Response, Row, filled, is_list
+from pmpo_offline.data.exchange.forms.row import Drop, Response, Row, filled
 
 _OF_PROMPTS = {*columns.PROMPTS, *columns.ADDED, *columns.SYSTEM, *columns.HISTORY}
 _REFERENCES = {"answer", "reply"}
@@ -102,7 +103,7 @@ class Form:
         for column, name in zip(self.columns, names, strict=True):
             if (found := first_of(row, column.split("|"))) != name:
                 raise row.error(f"holds a column {found}, and the rows before hold {name}: leave one of them out")
-        self._refuse_unread(row, set(names), reading)
+        self._note_unread(row, set(names), reading)
         offered = next((name for name in columns.NOT_TEXT if filled(row.values.get(name))), None)
         unstored = Drop(f"column {offered} is used, which a text has no place for")
         try:
@@ -111,7 +112,8 @@ class Form:
         except Drop as drop:
             yield Drop(drop.reason, max(drop.responses, self.responses_a_row))
 
-    def _refuse_unread(self, row: Row, names: set[str], reading: Reading) -> None:
+    def _note_unread(self, row: Row, names: set[str], reading: Reading) -> None:
+        """Note which columns are not read; `UserError` for one of a known meaning that says something else."""
         reads = names | set(self.also)
         if reads & set(columns.PROMPTS):
             reads |= _OF_PROMPTS
@@ -126,6 +128,10 @@ class Form:
                     f"column {name} says something that {', '.join(sorted(names))} do not ({self.name}): "
                     "merge it into one of them, or leave it out"
                 )
+        if self.join is not iter:  # its rows are made of others
+            return
+        beside = {*reads, *columns.ABOUT}
+        reading.unread |= {name for name, value in row.values.items() if name not in beside and filled(value)}
 
 
 def form_of(row: Row, score: str | None) -> Form:
@@ -138,6 +144,10 @@ def form_of(row: Row, score: str | None) -> Form:
             return bound
     if score:
         _require(row, score)
+    if {"actions", "observations"} <= row.values.keys() or {"action", "reward"} <= row.values.keys():
+        raise row.error(
+            "this is a step or an episode, and they are read from .npz, .hdf5 or .parquet: write one of those"
+        )
     raise row.error(
         f"not recognised by the columns {', '.join(sorted(row.values)[:_LISTED]) or '(none)'}: say what they mean, as "
         "in --columns prompt=question,completion=output,label=verdict, or see the forms in pmpo-offline import --help"

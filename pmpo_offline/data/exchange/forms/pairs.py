@@ -8,6 +8,7 @@ from itertools import takewhile
 from typing import Any
 
 from pmpo_offline.data.exchange.forms import columns
+from pmpo_offline.data.exchange.forms.cells import is_list
 from pmpo_offline.data.exchange.forms.columns import Reading
 from pmpo_offline.data.exchange.forms.conversation import (
     answered,
@@ -17,7 +18,7 @@ from pmpo_offline.data.exchange.forms.conversation import (
     refuse_unsaid,
 )
 from pmpo_offline.data.exchange.forms.form import Form
-from pmpo_offline.data.exchange.forms.row import Drop, Message, Prompt, Response, Row, about, is_list, stored
+from pmpo_offline.data.exchange.forms.row import Drop, Message, Prompt, Response, Row, about, stored
 from pmpo_offline.data.exchange.forms.templates import ASSISTANT, HUMAN
 
 _SIDES = {"chosen": 1.0, "rejected": -1.0}
@@ -100,10 +101,11 @@ def _both(row: Row, reading: Reading, prompt: Prompt, sides: dict[str, Any]) -> 
         raise Drop("chosen and rejected are equal")
     if str(row.values.get("status")).lower() in _TIES:  # of distilabel: neither was preferred
         raise Drop("chosen and rejected are a tie")
+    if not reading.score:
+        _compare_scores(row, reading)
     known: dict[str, Any] = about(row)
     for name, text in texts.items():
         score = reading.number(row, _score(row, reading.score, name)) if reading.score else _SIDES[name]
-        reading.pass_over({"score": row.values.get(f"score_{name}")})
         known["stored"] = stored(row, name)
         known["source"] = row.values.get(f"source_{name}", known["source"])
         yield text if isinstance(text, Drop) else Response(prompt, text, score, **known)
@@ -111,9 +113,26 @@ def _both(row: Row, reading: Reading, prompt: Prompt, sides: dict[str, Any]) -> 
         reading.meant |= {"chosen": "accept", "rejected": "reject"}
 
 
+def _compare_scores(row: Row, reading: Reading) -> None:
+    """Note scores that are not taken, and where they contradict which response was chosen."""
+    for name in columns.SCORES:
+        found = {side: columns.first_of(row, _score_columns(name, side)) for side in _SIDES}
+        values = [row.values[column] for column in found.values() if column]
+        if len(values) == 2 and all(isinstance(value, int | float) for value in values):
+            for value in values:
+                reading.pass_over({name: value})
+            if values[0] <= values[1]:
+                reading.disagreeing["equal" if values[0] == values[1] else "lower"] += 1
+            return
+
+
+def _score_columns(name: str, side: str) -> list[str]:
+    return [f"{name}_{side}", f"{side}_{name}", f"{side}-{name}"]
+
+
 def _score(row: Row, name: str, side: str) -> str:
     """Return the column of one side's scores that `--score NAME` selects."""
-    names = [f"{name}_{side}", f"{side}_{name}", f"{side}-{name}"]
+    names = _score_columns(name, side)
     if not (found := columns.first_of(row, names)):
         raise row.error(f"there is no column {' or '.join(names[:2])}: it holds {', '.join(sorted(row.values)[:12])}")
     return found

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import ast
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any, NamedTuple
 
+from pmpo_offline.data.exchange.forms.cells import conversation_in, is_bytes, is_list, joined, literal
 from pmpo_offline.runtime.errors import UserError
 
 _LARGEST = 3.4e38  # of float32
-TURNS = (("role", "content"), ("from", "value"))
-"""Keys of a conversation's turn: as TRL and as ShareGPT call them."""
-_MESSAGES = re.compile(
-    r"""\s*"?(\[\s*\{\s*\\?["'](role|content|from)\\?["']\s*:\s*\\?["']"""
-    r"""|\{\s*["'](role["']\s*:.*["']content|content["']\s*:.*["']role"""
-    r"""|from["']\s*:\s*["'](human|gpt|system)["'].*["']value)["']\s*:.*\}\s*$)""",
-    re.DOTALL,
-)
-"""What a text begins with that is a conversation, or all of one turn, as JSON or as a Python literal."""
-
-
 _SPLITS = dict.fromkeys(("train", "training"), "train") | dict.fromkeys(
     ("test", "testing", "validation", "valid", "val", "dev", "eval", "evaluation", "heldout", "held", "holdout"), "test"
 )
+
+
+_HALVES = ("data_split", "dataset_split", "split_name", "partition", "subset", "set", "fold")
+_FLAGS = {
+    **dict.fromkeys(("is_train", "is_training"), ("train", "test")),
+    **dict.fromkeys(("is_test", "is_validation", "is_eval", "is_dev", "is_held_out", "held_out"), ("test", "train")),
+}
+"""Columns of a yes or no, and the splits that yes and no mean."""
+SPLITS = ("split", *_HALVES, *_FLAGS)
+"""Columns that may say in which split of the source a row is."""
 
 
 class Drop(Exception):
@@ -52,44 +51,29 @@ class Row(NamedTuple):
         return UserError(f"{self.place}: {what}")
 
     def value(self, name: str) -> Any:
-        """Return a column's value, a conversation as a list of turns however it is written.
-
-        It may be one turn, text that holds JSON or a Python literal, or a list for each key of a turn, as Hugging
-        Face's `Sequence` stores it.
-        """
-        value = self.values.get(name)
-        if isinstance(value, Mapping):
-            return [value] if is_turn(value) and not _is_transposed(value) else _transposed(value)
-        if not isinstance(value, str) or not _MESSAGES.match(value):
-            return value
-        found = self._parsed(name, value)
-        if isinstance(found, str):  # encoded twice
-            found = self._parsed(name, found)
-        turns = found if isinstance(found, list) else [found]
-        return turns if all(map(is_turn, turns)) else value
+        """Return a column's value, a conversation as a list of turns, parts of a text as text, however written."""
+        try:
+            return joined(conversation_in(self.values.get(name)))[0]
+        except ValueError:
+            raise self._no_list(name) from None
 
     def listed(self, name: str) -> Sequence[Any] | None:
         """Return a column's list, also where a text holds it as JSON or a Python literal; None for null."""
         value = self.value(name)
         if isinstance(value, str):
-            value = self._parsed(name, value)
+            try:
+                value = literal(value)
+            except ValueError:
+                raise self._no_list(name) from None
         if value is None:
             return None
         if not is_list(value):
             raise self.error(f"expected a list in column {name}, found {short(value)}")
         return tuple(value)
 
-    def _parsed(self, name: str, text: str) -> Any:
-        try:
-            return json.loads(text)
-        except (ValueError, RecursionError):
-            pass
-        try:
-            return ast.literal_eval(text.strip())
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            raise self.error(
-                f"expected a list as JSON or a Python literal in column {name}, found {short(text)}"
-            ) from None
+    def _no_list(self, name: str) -> UserError:
+        found = short(self.values.get(name))
+        return self.error(f"expected a list as JSON or a Python literal in column {name}, found {found}")
 
     def number(self, name: str) -> float:
         """Return a finite number, NaN for null and for empty text; `UserError` for anything else."""
@@ -98,10 +82,12 @@ class Row(NamedTuple):
             return math.nan
         if isinstance(value, str):
             value = {"true": 1, "false": 0}.get(value.strip().lower(), value)
-        try:
-            number = float(value) if isinstance(value, (int, float, str, Decimal)) else math.inf
-        except (ValueError, OverflowError):
-            number = math.inf
+        number = math.inf
+        with suppress(ValueError, OverflowError):
+            if isinstance(value, (int, float, Decimal)) or (
+                isinstance(value, str) and "_" not in value
+            ):  # Python's 1_000
+                number = float(value)
         if abs(number) > _LARGEST:
             raise self.error(f"expected a number in column {name}, found {short(value)} (leave it null if unknown)")
         return number
@@ -120,6 +106,8 @@ class Row(NamedTuple):
             raise self.error(f"expected text in {what}, found {short(value)}")
         if blemish := blemish_of(value):
             raise Drop(f"{what} {blemish}")
+        if is_bytes(value):
+            raise Drop(f"{what} is a Python literal of bytes, b'…': decode the column")
         return value
 
     def first(self, names: Sequence[str]) -> str:
@@ -128,16 +116,6 @@ class Row(NamedTuple):
             if name in self.values:
                 return name
         raise self.error(f"lacks a column {names[0]}: it holds {', '.join(list(self.values)[:12])}")
-
-
-def is_list(value: Any) -> bool:
-    """Return whether a value is a list, as conversations are."""
-    return isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray))
-
-
-def is_turn(value: Any) -> bool:
-    """Return whether a value has the keys of a conversation's turn."""
-    return isinstance(value, Mapping) and any(keys <= value.keys() for keys in map(set, TURNS))
 
 
 def filled(value: Any) -> bool:
@@ -162,17 +140,6 @@ def blemish_of(text: str) -> str | None:
     if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
         return "is no valid Unicode"
     return None
-
-
-def _is_transposed(value: Mapping[str, Any]) -> bool:
-    return bool(value) and all(map(is_list, value.values()))
-
-
-def _transposed(value: Mapping[str, Any]) -> Any:
-    """Return the items of `{key: list}`, the value itself where the lists are not of one length."""
-    if not _is_transposed(value) or len({len(column) for column in value.values()}) > 1:
-        return value
-    return [dict(zip(value, items, strict=True)) for items in zip(*value.values(), strict=True)]
 
 
 class Message(NamedTuple):
@@ -227,7 +194,7 @@ def about(row: Row) -> dict[str, Any]:
         "source": named.get("model") or named.get("source") or None,
         "language": named.get("language", named.get("lang")),
         "redacted": str(values["redacted"]).lower() in ("true", "1") if "redacted" in values else None,
-        "split": row.split or split_named(values.get("split")),
+        "split": row.split,
     }
 
 
@@ -236,6 +203,28 @@ def split_named(name: object) -> str | None:
     words = re.split(r"[^a-z]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", str(name)).lower())
     found = [_SPLITS[word] for word in words if word in _SPLITS]
     return found[-1] if found else None
+
+
+def split_of(row: Row) -> str | None:
+    """Return the split that a row's columns name, None if none does.
+
+    Raises `UserError` for numbered folds, of which none is held out, and for columns that contradict each other.
+    """
+    found = {}
+    for name in SPLITS:
+        value = row.values.get(name)
+        if not filled(value):
+            continue
+        word = str(value).strip().lower()
+        if name in _FLAGS and word in ("true", "false", "1", "0", "1.0", "0.0"):
+            found[name] = _FLAGS[name][word in ("false", "0", "0.0")]
+        elif name == "fold" and re.fullmatch(r"\d+(\.0)?", word):
+            raise row.error("column fold numbers the folds: call one test in a column split, or add --test-share 0.1")
+        elif named := split_named(value) if "split" in name else _SPLITS.get(word):
+            found[name] = named
+    if len(set(found.values())) > 1:
+        raise row.error(f"columns {' and '.join(found)} say different splits: leave all but one out")
+    return next(iter(found.values()), None)
 
 
 def stored(row: Row, side: str = "") -> Stored | None:

@@ -66,7 +66,13 @@ class Report:
     redacted: int = 0
     """Kept responses of conversations in which names were redacted."""
     contradicting: int = 0
-    """Kept responses of which an equal one, to an equal prompt, is accepted and another rejected."""
+    """Kept responses of which an equal one, to an equal prompt, white space aside, has another label or score."""
+    disagreeing: Counter[str] = field(default_factory=Counter)
+    """Pairs whose own scores say that the chosen response is "lower" than the rejected one, or "equal"."""
+    unread: tuple[str, ...] = ()
+    """Columns that hold something and were not used."""
+    rounded: int = 0
+    """Kept scores that differ as float32, all of them beyond 2²⁴."""
     own_split: bool = False
     """Whether the split is the source's."""
     in_both: int = 0
@@ -90,6 +96,9 @@ class Report:
             "languages": dict(self.languages.most_common()),
             "redacted": self.redacted,
             "contradicting": self.contradicting,
+            "pairs_by_own_scores": {f"chosen {how}": count for how, count in self.disagreeing.items()},
+            "columns_not_used": list(self.unread),
+            "scores_rounded": self.rounded,
             "prompts_in_both_splits": self.in_both,
         }
         return {
@@ -155,6 +164,7 @@ def table(
     report.test = split.count("test")
     report.train = len(split) - report.test
     scores = [kept[i].response.score for i in order]
+    report.rounded = sum(abs(score) >= 2**24 and float(np.float32(score)) != score for score in scores)
     content = {
         "prompt": [kept[i].prompt for i in order],
         "completion": [kept[i].completion for i in order],
@@ -216,19 +226,23 @@ def _once(found: Iterable[Found], report: Report) -> Iterator[Found]:
 
 
 def _contradicting(kept: list[Kept]) -> int:
-    """Count the responses of which equal ones are both accepted and rejected."""
+    """Count the responses of which equal ones have other labels or scores."""
     scores: dict[tuple[str, str], list[float]] = {}
     for item in kept:
-        if abs(item.response.score) == 1:
-            scores.setdefault((item.prompt, item.completion), []).append(item.response.score)
+        if not math.isnan(item.response.score):
+            scores.setdefault(_same(item), []).append(item.response.score)
     return sum(len(values) for values in scores.values() if len(set(values)) > 1)
+
+
+def _same(item: Kept) -> tuple[str, str]:
+    """Return what equal responses to equal prompts have in common, white space aside."""
+    return " ".join(item.prompt.split()), " ".join(item.completion.split())
 
 
 def _unrepeated(found: list[Found], report: Report) -> Iterator[Found]:
     groups: dict[tuple[str, str], list[Found]] = {}
     for place, kept in found:
-        key = (" ".join(kept.prompt.split()), " ".join(kept.completion.split()))
-        groups.setdefault(key, []).append((place, kept))
+        groups.setdefault(_same(kept), []).append((place, kept))
     for same in groups.values():
         known = [one for one in same if not math.isnan(one[1].response.score)]
         agree = len({kept.response.score for _, kept in known}) <= 1

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pmpo_offline.data.exchange.forms import files
+from pmpo_offline.data.exchange.forms.class_names import classes_beside, classes_of, named
 from pmpo_offline.data.exchange.forms.columns import Reading
 from pmpo_offline.data.exchange.forms.form import Form
 from pmpo_offline.data.exchange.forms.row import Drop, Response, Row, about, split_named
@@ -113,10 +114,12 @@ def _of_files(path: Path) -> TextSource:
         path = path / "kto"  # which holds every response of the pairs beside it
     folder, inside = (path, files.found_in(path)) if path.is_dir() else (path.parent, [path])
     found = {sound_name(file.relative_to(folder).as_posix()): file for file in inside}
+    classes, described = classes_beside(folder)
+    splits = _splits(found) if path.is_dir() else {}
     return TextSource(
         name=name,
-        rows=lambda: _rows(found, _splits(found) if path.is_dir() else {}),
-        hashes=lambda: hashes_of(found),
+        rows=lambda: _rows(found, splits, classes),
+        hashes=lambda: hashes_of(found | ({described.name: described} if described else {})),
         files=found,
         packages=("pyarrow", "polars"),
         origin=came_from,
@@ -129,7 +132,8 @@ def _splits(names: Mapping[str, Any]) -> dict[str, str]:
     return found if {"train", "test"} <= set(found.values()) else {}
 
 
-def _rows(found: Mapping[str, Path], splits: Mapping[str, str]) -> Iterator[Row]:
+def _rows(found: Mapping[str, Path], splits: Mapping[str, str], classes: Mapping[str, Any]) -> Iterator[Row]:
+    """Yield the rows of files, with the names of the classes that are described beside them."""
     sizes = [path.stat().st_size for path in found.values()]
     total = max(1, sum(sizes) // _MB)
     before = 0
@@ -137,9 +141,18 @@ def _rows(found: Mapping[str, Path], splits: Mapping[str, str]) -> Iterator[Row]
         for number, row in enumerate(files.rows(path, name)):
             if number % 1024 == 0:
                 progress.report("read MB of text", before // _MB, total)
-            yield row._replace(split=splits.get(name)) if splits else row
+            yield row._replace(split=splits.get(name, row.split), values=_named(row, classes, files.kind_of(path)))
         before += size
     progress.report("read MB of text", total, total)
+
+
+def _named(row: Row, classes: Mapping[str, Any], kind: str | None) -> Mapping[str, Any]:
+    if not classes:
+        return row.values
+    values = dict(row.values)
+    if kind == "CSV":  # which holds texts
+        values |= {name: int(text) for name in classes if (text := str(values.get(name))).isdecimal()}
+    return named(values, classes)
 
 
 def _of_hub(name: str) -> TextSource:
@@ -154,12 +167,12 @@ def _of_hub(name: str) -> TextSource:
     def rows() -> Iterator[Row]:
         total, done = sum(map(len, parts.values())), 0
         for part, content in parts.items():
-            classes = files.class_names(content.features.to_dict())
+            classes = classes_of(content.features.to_dict())
             for number, values in enumerate(content, 1):
                 if done % 1024 == 0:
                     progress.report("read rows", done, total)
                 done += 1
-                yield Row(files.named(values, classes), f"{name} {part}, row {number}", splits.get(part))
+                yield Row(named(values, classes), f"{name} {part}, row {number}", splits.get(part))
         progress.report("read rows", total, total)
 
     return TextSource(

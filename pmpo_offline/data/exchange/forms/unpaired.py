@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pmpo_offline.data.exchange.forms import columns
+from pmpo_offline.data.exchange.forms.cells import is_list
 from pmpo_offline.data.exchange.forms.columns import COMPLETIONS, LABELS, LIST_SCORES, LISTS, PROMPTS, SCORES, Reading
 from pmpo_offline.data.exchange.forms.conversation import (
     answered,
@@ -17,7 +18,7 @@ from pmpo_offline.data.exchange.forms.conversation import (
     refuse_unsaid,
 )
 from pmpo_offline.data.exchange.forms.form import Form
-from pmpo_offline.data.exchange.forms.row import Drop, Response, Row, about, is_list, stored
+from pmpo_offline.data.exchange.forms.row import Drop, Response, Row, about, stored
 from pmpo_offline.runtime.errors import UserError
 
 _PROMPT, _COMPLETION, _LIST = "|".join(PROMPTS), "|".join(COMPLETIONS), "|".join(LISTS)
@@ -112,6 +113,7 @@ def _items(row: Row, reading: Reading, name: str, several: Any) -> Iterator[tupl
             values = row.listed(scores)
             if values is None or len(values) != len(several):
                 raise row.error(f"expected a score for each of the {len(several)} items of {name} in column {scores}")
+            reading.used.add(scores)
             score = {"ranks": "rank"}.get(scores, scores)
             yield {"response": content, score: values[number]}, score
 

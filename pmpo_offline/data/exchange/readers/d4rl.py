@@ -15,16 +15,19 @@ infos and metadata are ignored.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from pmpo_offline.data.exchange import d4rl_scores
 from pmpo_offline.data.exchange.exported import found_in, tables
-from pmpo_offline.data.exchange.readers.episodes import Rows, recorded, report
+from pmpo_offline.data.exchange.readers.episodes import GOES_ON, RESET, Rows, recorded, report
 from pmpo_offline.data.exchange.readers.flat import SUCCESS, Flat, Kind
+from pmpo_offline.data.exchange.readers.order import (
+    begins_with_resets,
+    check_numbers,
+    ends_by_successors,
+    resets_itself,
+)
 from pmpo_offline.data.exchange.readers.source import Candidate, Environment, Exported, Reader, Recorded, Source
 from pmpo_offline.data.schema import References
 from pmpo_offline.runtime.errors import UserError
@@ -40,7 +43,6 @@ _OPTIONAL: dict[str, Kind] = {"timeouts": "flags", "next_observations": "matrix"
 _LICENCE = "CC-BY-4.0"  # of D4RL's data sets
 _OURS = {"id", "task", "label", "licence"}
 """Attributes that all exports of this package have."""
-_RESET = "the last row of an episode that ran out of time: next_observations has the next episode's first"
 _LOST = "the last row of an episode that ran out of time: what followed it is not in the file"
 
 
@@ -110,23 +112,20 @@ def _read(flat: Flat, name: str, column: str | None = None) -> Recorded:
     count = len(arrays["observations"])
     observation, terminal = arrays["observations"], arrays["terminals"]
     following = arrays.get("next_observations")
-    marked = terminal | arrays.get("timeouts", np.zeros(count, np.bool_))
-    end = marked if following is None else marked | _seams(observation, following, flat.path)
-    unmarked = int((end[:-1] & ~marked[:-1]).sum())
-    if unmarked * 2 > (count - int(marked.sum()) if "timeouts" in arrays else count):
-        row = int((end & ~marked).argmax())
-        raise UserError(
-            f"{flat.path}: the rows do not follow one another: after {unmarked} of {count}, first row {row}, "
-            "next_observations is not the next row's observation, and no episode ends there: a shuffled replay buffer "
-            "is no set of episodes, write its rows in the order in which they were recorded"
-        )
-    end[-1] = True
-    success = flat.solved(arrays)
-    bare, reason = np.zeros(count, np.bool_), _RESET
+    end = marked = terminal | arrays.get("timeouts", np.zeros(count, np.bool_))
+    unmarked = 0
+    if following is None:
+        end = np.append(marked[:-1], True)
+    else:
+        end, unmarked = ends_by_successors(observation, following, marked, flat.path, all="timeouts" in arrays)
+    check_numbers(flat, end)
+    success, goes_on = flat.solved(arrays), False
+    bare, reason = np.zeros(count, np.bool_), RESET
     if following is None:
         bare, reason = end & ~terminal, _LOST
-    elif _resets_itself(observation, following, marked & ~terminal):
+    elif resets_itself(observation, following, marked & ~terminal):
         bare = end & ~terminal
+        goes_on = begins_with_resets(arrays["rewards"], marked)
         following = np.where(bare[:, None], observation, following)
     rows = Rows(
         observation,
@@ -145,42 +144,8 @@ def _read(flat: Flat, name: str, column: str | None = None) -> Recorded:
         "episodes_ended_by_next_observations": unmarked,
         "final_observation_of_terminated": "next_observations" if following is not None else "the last observation",
     }
-    notes |= report(rows, {reason: rows.bare})
+    notes |= {**report(rows, {reason: rows.bare}), **({GOES_ON: int(marked[:-1].sum())} if goes_on else {})}
     return recorded(rows, str(flat.path), name, notes, flat.feedback(column))
-
-
-def _seams(observation: NDArray[np.float32], following: NDArray[np.float32], path: Path) -> NDArray[np.bool_]:
-    """Return the rows (M,) whose successor is not the row after them, at the coarser precision of the two arrays."""
-    if observation.shape != following.shape:
-        raise UserError(
-            f"{path}: observations have {observation.shape[1]} numbers and next_observations {following.shape[1]}"
-        )
-    # A step of float16 is 2⁻¹⁰ of a number's size.
-    close = 2.0**-10 if _is_half(observation) != _is_half(following) else 1e-5
-    seams = np.ones(len(observation), np.bool_)
-    for start in range(0, len(observation) - 1, 65536):  # in parts: the differences need no second array of this size
-        rows = slice(start, min(start + 65536, len(observation) - 1))
-        after = observation[rows.start + 1 : rows.stop + 1]
-        seams[rows] = ~np.isclose(following[rows], after, rtol=close, atol=1e-6).all(axis=1)
-    return seams
-
-
-def _resets_itself(observation: NDArray[np.float32], following: NDArray[np.float32], cut: NDArray[np.bool_]) -> bool:
-    """Return whether what follows the rows (M,) where time ran out is the next row's observation only.
-
-    Episodes whose observation never changes cannot be judged.
-    """
-    rows = np.flatnonzero(cut[:-1])
-    same = (following[rows] == observation[rows + 1]).all(axis=1)
-    moved = (following[rows] != observation[rows]).any(axis=1)
-    return bool(len(rows)) and bool((same & moved).all())
-
-
-def _is_half(values: NDArray[np.float32]) -> bool:
-    """Return whether numbers were stored in half precision, whatever they are stored in now."""
-    some = values[:65536]
-    with np.errstate(over="ignore"):
-        return np.array_equal(some.astype(np.float16).astype(np.float32), some)
 
 
 D4RL = Reader(

@@ -37,6 +37,9 @@ from pmpo_offline.runtime.errors import UserError
 UNKNOWN_SEED = -1
 Column = tuple[str, NDArray[Any]] | None
 """The name and the values (M,) of a column of feedback."""
+RESET = "the last row of an episode that ran out of time: next_observations has the next episode's first"
+GOES_ON = "episodes_begin_where_the_last_ended"
+"""The note that perhaps each episode has a first step that only resets the environment."""
 NO_STEP = "a state without a step, of an episode of one row"
 
 
@@ -104,6 +107,8 @@ def recorded(rows: Rows, where: str, behavior: str, notes: Mapping[str, JsonValu
     `notes` are those of `Recorded` but for the feedback's.
     """
     experience = cut(rows, where, behavior)
+    if _goes_on(experience):
+        notes = {**notes, GOES_ON: len(experience.length) - 1}
     numbers = np.flatnonzero(np.diff(rows.last, prepend=-1) > rows.bare[rows.last])
     if column is None:
         return Recorded(experience, notes, numbers=numbers)
@@ -112,6 +117,15 @@ def recorded(rows: Rows, where: str, behavior: str, notes: Mapping[str, JsonValu
         raise UserError(f"{where}: {name} has {len(values)} rows and observations {len(rows.observation)}")
     found, note = feedback_of_steps(name, values[steps_of(rows)], experience.length, where)
     return Recorded(experience, {**notes, "feedback": note}, found, numbers)
+
+
+def _goes_on(experience: Experience) -> bool:
+    """Return whether each of several episodes begins with the observation with which the one before it ended."""
+    start = np.cumsum(experience.length)[:-1]
+    final, moved = experience.final_observation[:-1], experience.observation[start - 1]
+    return len(start) > 1 and bool(
+        (final == experience.observation[start]).all() and (final != moved).any(axis=1).all()
+    )
 
 
 def single_states(rows: Rows) -> NDArray[np.bool_]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from pmpo_offline.data.exchange.forms import columns as texts
-from pmpo_offline.data.exchange.readers.flat import readable
+from pmpo_offline.data.exchange.readers.flat import note_rounded, readable
 from pmpo_offline.runtime.errors import UserError
 
 _ACCEPTS = "accept accepted accepts success successes successful succeeded positive positives good expert"
@@ -44,7 +44,9 @@ def parsed(values: NDArray[Any], where: str) -> tuple[Values, bool]:
     if column.dtype.kind == "b":
         return np.where(column, 1, -1).astype(np.float32), True
     if column.dtype.kind in "iuf":
-        return _numbers(column.astype(np.float32))
+        numbers = column.astype(np.float32)
+        note_rounded(numbers, column, where.rpartition(": ")[2])
+        return _numbers(numbers)
     texts = ["" if value is None else value.decode() if isinstance(value, bytes) else str(value) for value in column]
     words = [text.strip().lower() for text in texts]
     unknown = next((row for row, word in enumerate(words) if word not in WORDS), None)

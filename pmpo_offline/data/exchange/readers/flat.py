@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -34,6 +36,36 @@ Kind = Literal["matrix", "actions", "vector", "flags"]
 Kinds = Mapping[str, Kind]
 SUCCESS: Kinds = dict.fromkeys(("infos/success", "infos/is_success", "success", "is_success"), "flags")
 """What an array of the steps at which the task was solved may be called."""
+
+
+EXACT = 2**24
+"""Up to here every whole number has a float32 of its own."""
+_rounded: ContextVar[Counter[str] | None] = ContextVar("rounded", default=None)
+
+
+@contextmanager
+def counting_rounded() -> Iterator[Counter[str]]:
+    """Count the rows of each array that are read meanwhile and that float32 rounds, beyond 2²⁴."""
+    found: Counter[str] = Counter()
+    token = _rounded.set(found)
+    try:
+        yield found
+    finally:
+        _rounded.reset(token)
+
+
+def note_rounded(numbers: NDArray[np.float32], values: Array, name: str) -> None:
+    """Count the rows of `values` that are other numbers as float32, where some are beyond 2²⁴."""
+    found = _rounded.get()
+    if found is None or numbers.dtype == values.dtype or not numbers.size:
+        return
+    if not max(numbers.max(), -numbers.min()) >= EXACT:
+        return
+    for start in range(0, len(numbers), 65536):
+        rows = slice(start, start + 65536)
+        changed = (np.abs(numbers[rows]) >= EXACT) & (numbers[rows].astype(np.float64) != values[rows])
+        if count := int(changed.reshape(len(changed), -1).any(axis=1).sum()):
+            found[name] += count
 
 
 @dataclass(frozen=True)
@@ -127,6 +159,7 @@ def floats(values: Array, where: str) -> NDArray[np.float32]:
         raise UserError(f"{where}: expected numbers, found {values.dtype}")
     with np.errstate(over="ignore"):
         numbers = np.ascontiguousarray(values, np.float32)
+    note_rounded(numbers, values, where.rpartition(": ")[2])
     # A sum is not finite if one term is not, and needs no array of Booleans; only what fails is searched.
     with np.errstate(over="ignore", invalid="ignore"):
         suspicious = not np.isfinite(numbers.sum(dtype=np.float64))
@@ -241,7 +274,12 @@ def _from_hdf5(path: Path, examined: tuple[int, int, int], name: str) -> Array:
     with h5py.File(path, "r") as file:
         stored = file[name]
         if stored.dtype == np.float64 and not name.startswith("metadata/"):
-            stored = stored.astype(np.float32)  # on its way from the disk: never twice the memory
+            numbers: Array = np.asarray(
+                stored.astype(np.float32)[()]
+            )  # on its way from the disk: never twice the memory
+            if stored.shape:
+                note_rounded(numbers, stored, name)
+            return numbers
         values: Array = np.asarray(stored[()])
         return values
 

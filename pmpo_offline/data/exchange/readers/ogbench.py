@@ -18,6 +18,7 @@ from pydantic import JsonValue
 from pmpo_offline.data.exchange.exported import ABOUT, Tables, found_in, tables
 from pmpo_offline.data.exchange.readers.episodes import NO_STEP, Rows, recorded, report, single_states, steps_of
 from pmpo_offline.data.exchange.readers.flat import SUCCESS, Flat, Kinds
+from pmpo_offline.data.exchange.readers.order import check_numbers, ends_by_successors
 from pmpo_offline.data.exchange.readers.source import Candidate, Environment, Exported, Reader, Recorded, Source
 
 _MARKS: Kinds = {"observations": "matrix", "terminals": "flags"}
@@ -72,6 +73,9 @@ def _read(flat: Flat, name: str, column: str | None = None) -> Recorded:
     values = flat.read({"actions": "actions"}, {"rewards": "vector"}, unused=bare & end)
     solved = ~marks["masks"] if "masks" in marks else np.zeros(count, np.bool_)
     success = flat.solved(marks)
+    if following is not None:
+        end, _ = ends_by_successors(marks["observations"], following, end, flat.path, all=True)
+    check_numbers(flat, np.append(end[:-1], True))
     rows = Rows(
         marks["observations"],
         values["actions"],

@@ -20,8 +20,14 @@ from pydantic import JsonValue
 from pmpo_offline.data import columns, schema
 from pmpo_offline.data.exchange.exported import Tables, metadata_of
 from pmpo_offline.data.exchange.origin import unchanged
-from pmpo_offline.data.exchange.readers.episodes import Rows, recorded, report
+from pmpo_offline.data.exchange.readers.episodes import GOES_ON, RESET, Rows, recorded, report
 from pmpo_offline.data.exchange.readers.flat import SUCCESS, Flat, Kind
+from pmpo_offline.data.exchange.readers.order import (
+    begins_with_resets,
+    check_numbers,
+    ends_by_successors,
+    resets_itself,
+)
 from pmpo_offline.data.exchange.readers.source import Candidate, Exported, Reader, Recorded, Source
 
 STEPS = "transitions"
@@ -92,8 +98,18 @@ def _tables(folder: Path) -> Tables:
 def _read(flat: Flat, name: str, column: str | None) -> Recorded:
     arrays = flat.read(_NEEDED, _OPTIONAL)
     following = arrays.get("next_observation")
-    end = arrays["terminated"] | arrays["truncated"]
-    end[-1] = True
+    marked = arrays["terminated"] | arrays["truncated"]
+    end, unmarked = np.append(marked[:-1], True), 0
+    bare = end & ~arrays["terminated"]
+    reason, goes_on = _LOST, False
+    if following is not None:
+        end, unmarked = ends_by_successors(arrays["observation"], following, marked, flat.path, all=True)
+        resets, reason = resets_itself(arrays["observation"], following, marked & ~arrays["terminated"]), RESET
+        bare = end & ~arrays["terminated"] & resets
+        if bare.any():
+            following = np.where(bare[:, None], arrays["observation"], following)
+        goes_on = resets and begins_with_resets(arrays["reward"], marked)
+    check_numbers(flat, end)
     success = flat.solved(arrays)
     rows = Rows(
         arrays["observation"],
@@ -101,11 +117,17 @@ def _read(flat: Flat, name: str, column: str | None) -> Recorded:
         arrays["reward"],
         end=end,
         terminal=arrays["terminated"],
-        bare=end & ~arrays["terminated"] if following is None else np.zeros(len(end), np.bool_),
+        bare=bare,
         following=following,
         success=success,
     )
-    notes: dict[str, JsonValue] = {"rewards": True, "success": success is not None, **report(rows, {_LOST: rows.bare})}
+    notes: dict[str, JsonValue] = {
+        "rewards": True,
+        "success": success is not None,
+        "episodes_ended_by_next_observations": unmarked,
+        **report(rows, {reason: rows.bare}),
+        **({GOES_ON: int(marked[:-1].sum())} if goes_on else {}),
+    }
     return recorded(rows, str(flat.path), name, notes, flat.feedback(column))
 
 

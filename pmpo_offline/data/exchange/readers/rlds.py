@@ -22,6 +22,7 @@ from pydantic import JsonValue
 
 from pmpo_offline.data.exchange.readers.episodes import NO_STEP, Rows, recorded, report, single_states, steps_of
 from pmpo_offline.data.exchange.readers.flat import SUCCESS, Flat, Kind
+from pmpo_offline.data.exchange.readers.order import check_numbers
 from pmpo_offline.data.exchange.readers.source import Candidate, Reader, Recorded, Source
 from pmpo_offline.runtime.errors import UserError
 
@@ -55,6 +56,7 @@ def _read(flat: Flat, name: str, column: str | None = None) -> Recorded:
     marks = flat.read(dict.fromkeys(parts, _MATRIX) | _MARKS, SUCCESS)
     end = _ends(marks["is_first"], marks["is_last"], marks["is_terminal"], flat.path)
     values = flat.read(_VALUES, unused=end)
+    check_numbers(flat, end)
     rows = Rows(
         marks[parts[0]] if len(parts) == 1 else np.concatenate([marks[part] for part in parts], axis=1),
         values["action"],

@@ -19,6 +19,7 @@ from pmpo_offline.data.exchange.readers import ARRAYS, READERS
 from pmpo_offline.data.exchange.readers.flat import Flat, joined, open_flat
 from pmpo_offline.data.schema import Metadata, References
 from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.runtime.files import in_order
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ class Candidate:
         """The files of arrays: the one at `path`, or a folder's, sorted; `UserError` if they are of several kinds."""
         if not self.path.is_dir():
             return [self.path] if self.path.is_file() and self.path.suffix in ARRAYS else []
-        found = {ending: files for ending in ARRAYS if (files := sorted(self.path.glob(f"*{ending}")))}
+        found = {ending: files for ending in ARRAYS if (files := in_order(self.path.glob(f"*{ending}")))}
         if len(found) > 1:
             raise UserError(f"{self.path} holds {' and '.join(found)} files: give one of them, or a folder of one kind")
         return next(iter(found.values()), [])

@@ -1,0 +1,132 @@
+"""Checks that flat rows are episodes, one after the other: by what followed a row, and by columns of numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pmpo_offline.data.exchange.readers.flat import Flat
+from pmpo_offline.runtime.errors import UserError
+
+_EPISODES = ("episode", "episode_id", "episode_index", "traj_id", "trajectory_id", "trajectory_index", "trajectory")
+_STEPS = ("step", "step_id", "step_index", "frame_index", "timestep", "timesteps")
+_SORT = "sort the rows by episode and step"
+_BLOCK = 65536
+
+
+def ends_by_successors(
+    observation: NDArray[np.float32],
+    following: NDArray[np.float32],
+    marked: NDArray[np.bool_],
+    path: Path,
+    *,
+    all: bool,
+) -> tuple[NDArray[np.bool_], int]:
+    """Return the last rows (M,) of episodes, `marked` or not, and how many of them, but for the last row, are not.
+
+    A row whose successor is not the row after it ends an episode. Raises `UserError` if most rows do: a replay buffer
+    in random order is no set of episodes.
+
+    Args:
+        observation: (M, O).
+        following: (M, O) what was observed after each row.
+        marked: (M,) ends that are marked.
+        path: named in errors.
+        all: whether every end should be marked.
+    """
+    end = marked | _seams(observation, following, path)
+    unmarked = int((end[:-1] & ~marked[:-1]).sum())
+    count = len(end)
+    if unmarked * 2 > (count - int(marked.sum()) if all else count):
+        raise UserError(
+            f"{path}: the rows do not follow one another: after {unmarked} of {count}, first row "
+            f"{int((end & ~marked).argmax())}, next_observations is not the next row's observation, and no episode "
+            "ends there: a shuffled replay buffer is no set of episodes, write its rows in the order of recording"
+        )
+    end[-1] = True
+    return end, unmarked
+
+
+def check_numbers(flat: Flat, end: NDArray[np.bool_]) -> None:
+    """Raise `UserError` where columns that number episodes or steps contradict the last rows (M,) of episodes."""
+    last = np.flatnonzero(end)
+    inside = ~end[:-1]
+    for name in _EPISODES:
+        if (numbers := _whole(flat, name, len(end))) is None:
+            continue
+        changes = numbers[1:] != numbers[:-1]
+        if (changes & inside).any():
+            row = int((changes & inside).argmax())
+            raise UserError(
+                f"{flat.path}: {name} changes from {numbers[row]} to {numbers[row + 1]} after row {row}, and no "
+                f"episode ends there: {_SORT}, and mark every episode's last row"
+            )
+        ids = numbers[last]
+        again = np.setdiff1d(np.arange(len(ids)), np.unique(ids, return_index=True)[1])
+        if len(again):
+            raise UserError(
+                f"{flat.path}: {name} {ids[again[0]]} comes back after row {last[again[0] - 1]}, another episode's "
+                f"last: {_SORT}"
+            )
+    for name in _STEPS:
+        if (numbers := _whole(flat, name, len(end))) is not None and (
+            falls := (numbers[1:] <= numbers[:-1]) & inside
+        ).any():
+            row = int(falls.argmax())
+            raise UserError(
+                f"{flat.path}: {name} goes from {numbers[row]} to {numbers[row + 1]} after row {row}, within an "
+                f"episode: {_SORT}, and mark every episode's last row"
+            )
+
+
+def resets_itself(observation: NDArray[np.float32], following: NDArray[np.float32], cut: NDArray[np.bool_]) -> bool:
+    """Return whether what follows the rows (M,) where time ran out is the next row's observation only.
+
+    A vector environment that resets itself records it so. Episodes whose observation never changes cannot be judged.
+    """
+    rows = np.flatnonzero(cut[:-1])
+    same = (following[rows] == observation[rows + 1]).all(axis=1)
+    moved = (following[rows] != observation[rows]).any(axis=1)
+    return bool(len(rows)) and bool((same & moved).all())
+
+
+def begins_with_resets(reward: NDArray[np.float32], marked: NDArray[np.bool_]) -> bool:
+    """Return whether the rows (M,) after marked ends have no reward and most others do: they only reset, perhaps."""
+    first = np.append(False, marked[:-1])
+    return bool(first.any() and (reward[first] == 0).all() and (reward[~first] != 0).mean() > 0.5)
+
+
+def _whole(flat: Flat, name: str, count: int) -> NDArray[np.int64] | None:
+    """Return a column (M,) of whole numbers; None if there is none of this name."""
+    if name not in flat.names:
+        return None
+    values = flat[name]
+    return values if values.shape == (count,) and values.dtype.kind in "iu" else None
+
+
+def _seams(observation: NDArray[np.float32], following: NDArray[np.float32], path: Path) -> NDArray[np.bool_]:
+    """Return the rows (M,) whose successor is not the row after them, at the coarser precision of the two arrays."""
+    if observation.shape != following.shape:
+        raise UserError(
+            f"{path}: observations have {observation.shape[1]} numbers and next_observations {following.shape[1]}"
+        )
+    # A step of float16 is 2⁻¹⁰ of a number's size.
+    close = 2.0**-10 if _is_half(observation) != _is_half(following) else 1e-5
+    slack = 1e-6 * np.minimum(
+        1, np.maximum(observation.max(axis=0), -observation.min(axis=0))
+    )  # of small numbers, less
+    seams = np.ones(len(observation), np.bool_)
+    for start in range(0, len(observation) - 1, _BLOCK):  # in parts: the differences need no second array of this size
+        rows = slice(start, min(start + _BLOCK, len(observation) - 1))
+        after = observation[rows.start + 1 : rows.stop + 1]
+        seams[rows] = ~np.isclose(following[rows], after, rtol=close, atol=slack).all(axis=1)
+    return seams
+
+
+def _is_half(values: NDArray[np.float32]) -> bool:
+    """Return whether numbers were stored in half precision, whatever they are stored in now."""
+    some = values[:_BLOCK]
+    with np.errstate(over="ignore"):
+        return np.array_equal(some.astype(np.float16).astype(np.float32), some)
