@@ -15,8 +15,8 @@ from pmpo_offline.benchmark import report
 from pmpo_offline.benchmark.html.report_page import Made, report_page
 from pmpo_offline.benchmark.leaderboard import Leaderboard, listed
 from pmpo_offline.benchmark.methods import methods, shared
-from pmpo_offline.benchmark.results import Row
 from pmpo_offline.benchmark.runner import Benchmark, results_in
+from pmpo_offline.benchmark.table import Row
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.files import save_arrays, write_json
 

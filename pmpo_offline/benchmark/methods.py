@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from pmpo_offline.benchmark.report import condition, varying
-from pmpo_offline.benchmark.results import Row, runs
+from pmpo_offline.benchmark.table import Row, runs
 from pmpo_offline.evaluation.statistics import Floats, iqm
 
 ROLES = ("method", "clone", "control")

@@ -5,8 +5,10 @@ What is stored is not run again, so that a later run continues where one was sto
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import shlex
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -14,16 +16,22 @@ from typing import Any
 import polars as pl
 
 from pmpo_offline import data
-from pmpo_offline.benchmark import provenance, report
-from pmpo_offline.benchmark.executors import execute
+from pmpo_offline.benchmark import report
+from pmpo_offline.benchmark.executors import EXECUTORS, Outcome
 from pmpo_offline.benchmark.leaderboard import Leaderboard, is_leaderboard
-from pmpo_offline.benchmark.plan import Plan
-from pmpo_offline.benchmark.results import Results, Row, table
+from pmpo_offline.benchmark.plan import Agenda, Plan, prepare
+from pmpo_offline.benchmark.results import Failure, Results
 from pmpo_offline.benchmark.suite import Cell, Sweep, expand
+from pmpo_offline.benchmark.table import Row, table
 from pmpo_offline.build import is_built
 from pmpo_offline.declarations import catalog
 from pmpo_offline.declarations.catalog import Balance, Share
-from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.runtime import progress
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
+from pmpo_offline.runtime.files import atomic_file
+
+ROUNDS = 4
+"""How often a unit is started whose process dies, before that is recorded as its failure."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +39,7 @@ class Benchmark:
     """A finished benchmark: the table, and the raw scores that it was computed from."""
 
     rows: list[Row]
-    """The table as dictionaries; the keys are those of `results.table`."""
+    """The table as dictionaries; the keys are those of `table.table`."""
     title: str
     output: Path
     failures: list[str] = field(default_factory=list)
@@ -126,8 +134,69 @@ def bench(
         cells = part(cells, *shard)
     keys, failures = execute(Plan(declared, cells, results, fresh, retry_failed, workers, home), executor)
     chosen = {} if algos is None else {"algos": algos}
-    provenance.record(results.output, provenance.command(suite, chosen | changes, settings))
+    results.record(_command(suite, chosen | changes, settings))
     return _publish(results, declared.title, keys, failures)
+
+
+def _command(suite: str, changes: Mapping[str, Any], sweep: Sweep | None = None) -> str:
+    """Return the command line of a benchmark: the suite, its changed options, and the values to try."""
+    words = ["pmpo-offline", "bench", suite]
+    for name, value in changes.items():
+        values = [value] if isinstance(value, str | int | float) else value
+        words += [f"--{name}", ",".join(map(str, values))]
+    for algorithm, settings in (sweep or {}).items():
+        for setting, values in settings.items():
+            words += ["--set", f"{algorithm}.{setting}={','.join(map(str, values))}"]
+    return shlex.join(words)
+
+
+def execute(plan: Plan, executor: str) -> tuple[list[str], list[str]]:
+    """Run what is missing of a plan; return the keys of all rows with scores, and a line for all else.
+
+    Raises the last `PmpoOfflineError` if there are no scores at all, and `UserError` for an unknown executor or one
+    whose packages are not installed.
+    """
+    chosen = EXECUTORS[executor](plan)
+    agenda = prepare(plan)
+    units, total = agenda.units, len(agenda.units)
+    lost: dict[str, str] = {}
+    for _ in range(ROUNDS):
+        for outcome in chosen.run(units) if units else ():
+            _accept(outcome, plan.results, lost)
+            progress.report("benchmark", sum(unit.is_settled for unit in agenda.units), total)
+        # What another benchmark had claimed, or what was lost: the next rounds wait for it, or run it.
+        units = [replace(unit, wait=True) for unit in units if not unit.is_settled]
+    for unit in units:
+        for key in unit.rows:
+            if not plan.results.is_settled(key):
+                reason = lost.get(unit.name, "it was not run")
+                plan.results.fail(key, unit.cell.title, PmpoOfflineError(f"{reason} ({ROUNDS} attempts)"))
+    return _concluded(agenda, plan.results)
+
+
+def _accept(outcome: Outcome, results: Results, lost: dict[str, str]) -> None:
+    for message in outcome.warnings:
+        warnings.warn(message, stacklevel=4)
+    for name, content in outcome.files.items():
+        path = results.output / name
+        if not path.exists():
+            with atomic_file(path) as scratch:
+                scratch.write_bytes(content)
+    if outcome.lost is not None:
+        lost |= {unit.name: outcome.lost for unit in outcome.units}
+
+
+def _concluded(agenda: Agenda, results: Results) -> tuple[list[str], list[str]]:
+    keys = [key for key in agenda.keys if results.path(key).exists()]
+    failures = [failure for key in agenda.keys if (failure := results.failure(key)) is not None]
+    if not keys and (agenda.errors or failures):
+        raise _error(failures[-1]) if failures else agenda.errors[-1][1]
+    lines = [*(f"{title}: {error}" for title, error in agenda.errors), *map(str, failures)]
+    return keys, list(dict.fromkeys(lines))
+
+
+def _error(failure: Failure) -> PmpoOfflineError:
+    return (UserError if failure.is_request else PmpoOfflineError)(failure.error)
 
 
 def report_on(output: str | Path) -> Benchmark:

@@ -18,10 +18,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pmpo_offline.benchmark.executors import execute
 from pmpo_offline.benchmark.plan import Plan
-from pmpo_offline.benchmark.results import Results, Row, table
+from pmpo_offline.benchmark.results import Results
+from pmpo_offline.benchmark.runner import execute
 from pmpo_offline.benchmark.suite import Cell, expand
+from pmpo_offline.benchmark.table import Row, table
 from pmpo_offline.build import build_dataset
 from pmpo_offline.data import LabelRule
 from pmpo_offline.declarations import OBJECTIVES, catalog

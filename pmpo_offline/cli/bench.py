@@ -86,13 +86,15 @@ def bench(
         "settings": _sweep(grid.settings or []),
     }
     request |= vars(running) | {"shard": None if running.shard is None else _shard(running.shard)}
+    from pmpo_offline.build import is_built
     from pmpo_offline.declarations import catalog
 
+    # Unknown names are answered before anything heavy is imported.
     catalog.suite(suite)
     for name in request["algos"] or ():
-        names.check_algorithm(name)
+        catalog.check_algorithm(name)
     for name in request["datasets"] or ():
-        names.check_dataset(name, running.home)
+        is_built(name, running.home)
     with working():
         from pmpo_offline import benchmark
 
@@ -123,7 +125,7 @@ def show_benchmark(done: Benchmark, as_json: bool, text: str | None = None) -> N
 def _print(done: Benchmark) -> None:
     from rich.console import Console
 
-    from pmpo_offline.benchmark.terminal import tables
+    from pmpo_offline.benchmark.report import tables
 
     # Piped into a file the tables keep their width instead of being folded at 80 columns.
     console = Console(width=None if sys.stdout.isatty() else 200)

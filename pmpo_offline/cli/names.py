@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 from pmpo_offline.runtime.errors import PmpoOfflineError, unknown
 
@@ -30,7 +29,7 @@ def _datasets() -> Iterable[str]:
 def _algorithms() -> Iterable[str]:
     from pmpo_offline.declarations import catalog
 
-    return sorted({algorithm.name for family in catalog.families() for algorithm in catalog.algorithms(family)})
+    return catalog.algorithm_names()
 
 
 def _suites() -> Iterable[str]:
@@ -47,19 +46,6 @@ def _control_tasks() -> Iterable[str]:
 
 datasets, algorithms, suites = _completing(_datasets), _completing(_algorithms), _completing(_suites)
 control_tasks = _completing(_control_tasks)
-
-
-def check_dataset(name: str, home: Path | None) -> None:
-    """Raise `UserError` if a dataset is neither built nor declared."""
-    from pmpo_offline.build import is_built
-
-    is_built(name, home)
-
-
-def check_algorithm(name: str) -> None:
-    """Raise `UserError` if no family of tasks has an algorithm of this name; a `.toml` is read later."""
-    if not name.endswith(".toml") and name not in (known := _algorithms()):
-        raise unknown("algorithm", name, known)
 
 
 def check_control_task(name: str) -> None:

@@ -128,14 +128,16 @@ def train(
 ) -> None:
     """Train one algorithm on one dataset; the same command again resumes where it was stopped."""
     chosen = assignments(options.settings, "beta=0.5")
-    names.check_dataset(name, home)
-    names.check_algorithm(options.algo)
+    from pmpo_offline.build import build_dataset, is_built
+    from pmpo_offline.declarations import catalog
+
+    built = is_built(name, home)
+    catalog.check_algorithm(options.algo)
     with working():
-        from pmpo_offline.build import build_dataset, is_built
         from pmpo_offline.data import load_dataset
         from pmpo_offline.training.run import Run, train_run
 
-        if is_built(name, home):
+        if built:
             dataset = load_dataset(name, verify=True, home=home)
         else:
             _check_settings(name, options.algo, chosen)
@@ -204,9 +206,10 @@ def doctor(
     """Check an algorithm's settings against a dataset before training: class counts, the bound on β, a verdict."""
     from pmpo_offline.build import require_built
     from pmpo_offline.data import load_dataset
+    from pmpo_offline.declarations import catalog
 
     require_built(name, home)
-    names.check_algorithm(options.algo)
+    catalog.check_algorithm(options.algo)
     chosen = assignments(options.settings, "divergence=reverse")
     beta = None if options.beta is None else parse_value(options.beta)
     shortcuts = {"alpha": options.alpha, "beta": beta, "normalize": options.normalize}

@@ -198,6 +198,17 @@ def algorithm(name: str, family: str = "control") -> AlgorithmDeclaration:
     return _find("algorithm", name, files, AlgorithmDeclaration, family)
 
 
+def check_algorithm(name: str) -> None:
+    """Raise `UserError` if no family of tasks has an algorithm of this name; a `.toml` is read later."""
+    if not name.endswith(".toml") and name not in (known := algorithm_names()):
+        raise unknown("algorithm", name, known)
+
+
+def algorithm_names() -> list[str]:
+    """Return the name of every algorithm of any family, sorted."""
+    return sorted({name for family in families() for name in _algorithm_files(family)})
+
+
 def families() -> list[str]:
     """Return the families of tasks that algorithms are declared for, sorted."""
     return sorted({path.parent.name for folder in _folders("algorithms") for path in folder.glob("*/*.toml")})

@@ -8,7 +8,7 @@ import pytest
 from helpers.raw_scores import raw_scores
 
 from pmpo_offline.benchmark import exports
-from pmpo_offline.benchmark.results import table
+from pmpo_offline.benchmark.table import table
 from pmpo_offline.runtime.errors import UserError
 
 

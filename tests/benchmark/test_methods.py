@@ -3,7 +3,7 @@ from helpers.raw_scores import raw_scores
 
 from pmpo_offline.benchmark.html.headline import headline
 from pmpo_offline.benchmark.methods import methods, role, shared
-from pmpo_offline.benchmark.results import table
+from pmpo_offline.benchmark.table import table
 
 PLAIN = {"settings": "{}", "beta": None, "beta_min": None}
 

@@ -6,8 +6,9 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from pmpo_offline.benchmark import report, report_on, terminal
-from pmpo_offline.benchmark.results import Results, table
+from pmpo_offline.benchmark import report, report_on
+from pmpo_offline.benchmark.results import Results
+from pmpo_offline.benchmark.table import table
 from pmpo_offline.evaluation.statistics import interval as interval_of
 
 
@@ -179,7 +180,7 @@ def test_tables_of_the_terminal_fit_it_and_cut_no_number(scores, width):
     wide = wide.with_columns(pl.lit(value, pl.Float64).alias(name) for name, value in drift.items())
     rows = table(pl.concat([wide, other, scores("p", [[60.0]] * 2)]))
     console = Console(width=width, file=StringIO())
-    for part in terminal.tables("A title that is as long as titles of suites are", rows, width):
+    for part in report.tables("A title that is as long as titles of suites are", rows, width):
         console.print(part, crop=False)
     text = console.file.getvalue()
     assert "…" not in text

@@ -9,7 +9,7 @@ from helpers.raw_scores import raw_scores
 from matplotlib.figure import Figure
 
 from benchmarks.experiments.figures import Look, pooled, run_scores, sweep
-from pmpo_offline.benchmark.results import table
+from pmpo_offline.benchmark.table import table
 from pmpo_offline.evaluation.statistics import interval
 
 

@@ -9,8 +9,8 @@ from helpers.raw_scores import raw_scores
 
 from benchmarks.experiments.language import report as sweep_report
 from benchmarks.experiments.language import run as sweep
-from pmpo_offline.benchmark.results import table
 from pmpo_offline.benchmark.suite import expand
+from pmpo_offline.benchmark.table import table
 from pmpo_offline.declarations import catalog
 from pmpo_offline.training.config import complete
 

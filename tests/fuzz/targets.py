@@ -20,7 +20,8 @@ from helpers.encoded import make, rewrite
 from helpers.raw_scores import raw_scores
 
 from pmpo_offline import data
-from pmpo_offline.benchmark.results import Results, table
+from pmpo_offline.benchmark.results import Results
+from pmpo_offline.benchmark.table import table
 from pmpo_offline.build.pipeline import load_notes, save_notes
 from pmpo_offline.build.read_text import import_text
 from pmpo_offline.data import Experience

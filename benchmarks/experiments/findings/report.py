@@ -16,7 +16,8 @@ import typer
 from benchmarks.experiments import shared
 from benchmarks.experiments.arms import FILTERS
 from benchmarks.experiments.margins import Design, margins
-from pmpo_offline.benchmark.results import Results, runs
+from pmpo_offline.benchmark.results import Results
+from pmpo_offline.benchmark.table import runs
 
 SUITES = {
     "quick": "Stacking, 10 % accepted by labels",

@@ -11,7 +11,7 @@ from benchmarks.experiments import shared
 from benchmarks.experiments.figures import Look, sweep
 from benchmarks.experiments.shared import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED, SKY
 from pmpo_offline.benchmark.report import number
-from pmpo_offline.benchmark.results import Row
+from pmpo_offline.benchmark.table import Row
 
 YELLOW, TEAL = "#B8A800", "#008080"
 STYLES = {

@@ -1,23 +1,16 @@
-"""What an executor is, and how a plan is executed: in rounds, until all rows have scores or have failed."""
+"""What an executor is, those that there are, and what those of clusters share."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from pmpo_offline.benchmark import work
-from pmpo_offline.benchmark.plan import Agenda, Plan, Unit, prepare
-from pmpo_offline.benchmark.results import Failure, Results
-from pmpo_offline.runtime import progress
-from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
-from pmpo_offline.runtime.files import atomic_file
+from pmpo_offline.benchmark.plan import Plan, Unit
 from pmpo_offline.runtime.registry import Registry
 
-ROUNDS = 4
-"""How often a unit is started whose process dies, before that is recorded as its failure."""
 MINUTES = 5
 RATE = 400
 """Gradient steps a second of stacked runs on one core (`benchmarks/results/speed/mlp-cpu.md`: 560 on an idle one)."""
@@ -59,55 +52,6 @@ EXECUTORS: Registry[type[Executor]] = Registry(
         "submitit": "pmpo_offline.benchmark.executors.slurm:Submitit",
     },
 )
-
-
-def execute(plan: Plan, executor: str) -> tuple[list[str], list[str]]:
-    """Run what is missing of a plan; return the keys of all rows with scores, and a line for all else.
-
-    Raises the last `PmpoOfflineError` if there are no scores at all, and `UserError` for an unknown executor or one
-    whose packages are not installed.
-    """
-    chosen = EXECUTORS[executor](plan)
-    agenda = prepare(plan)
-    units, total = agenda.units, len(agenda.units)
-    lost: dict[str, str] = {}
-    for _ in range(ROUNDS):
-        for outcome in chosen.run(units) if units else ():
-            _accept(outcome, plan.results, lost)
-            progress.report("benchmark", sum(unit.is_settled for unit in agenda.units), total)
-        # What another benchmark had claimed, or what was lost: the next rounds wait for it, or run it.
-        units = [replace(unit, wait=True) for unit in units if not unit.is_settled]
-    for unit in units:
-        for key in unit.rows:
-            if not plan.results.is_settled(key):
-                reason = lost.get(unit.name, "it was not run")
-                plan.results.fail(key, unit.cell.title, PmpoOfflineError(f"{reason} ({ROUNDS} attempts)"))
-    return _concluded(agenda, plan.results)
-
-
-def _accept(outcome: Outcome, results: Results, lost: dict[str, str]) -> None:
-    for message in outcome.warnings:
-        warnings.warn(message, stacklevel=4)
-    for name, content in outcome.files.items():
-        path = results.output / name
-        if not path.exists():
-            with atomic_file(path) as scratch:
-                scratch.write_bytes(content)
-    if outcome.lost is not None:
-        lost |= {unit.name: outcome.lost for unit in outcome.units}
-
-
-def _concluded(agenda: Agenda, results: Results) -> tuple[list[str], list[str]]:
-    keys = [key for key in agenda.keys if results.path(key).exists()]
-    failures = [failure for key in agenda.keys if (failure := results.failure(key)) is not None]
-    if not keys and (agenda.errors or failures):
-        raise _error(failures[-1]) if failures else agenda.errors[-1][1]
-    lines = [*(f"{title}: {error}" for title, error in agenda.errors), *map(str, failures)]
-    return keys, list(dict.fromkeys(lines))
-
-
-def _error(failure: Failure) -> PmpoOfflineError:
-    return (UserError if failure.is_request else PmpoOfflineError)(failure.error)
 
 
 def bundles(units: Iterable[Unit], slots: int) -> list[list[Unit]]:

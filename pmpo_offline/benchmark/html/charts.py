@@ -14,7 +14,7 @@ import polars as pl
 
 from pmpo_offline.benchmark.methods import ROLES, methods, role, run_scores
 from pmpo_offline.benchmark.report import Charts, Drawing, condition
-from pmpo_offline.benchmark.results import Row
+from pmpo_offline.benchmark.table import Row
 
 
 def scores(raw: pl.DataFrame, rows: Sequence[Row]) -> list[Drawing]:

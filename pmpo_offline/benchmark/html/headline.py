@@ -9,7 +9,7 @@ import polars as pl
 
 from pmpo_offline.benchmark.methods import methods, role, shared
 from pmpo_offline.benchmark.report import condition
-from pmpo_offline.benchmark.results import Row
+from pmpo_offline.benchmark.table import Row
 from pmpo_offline.evaluation.statistics import iqm
 
 

@@ -15,7 +15,7 @@ from pmpo_offline.benchmark.html.headline import headline
 from pmpo_offline.benchmark.html.runs import details
 from pmpo_offline.benchmark.methods import methods, role
 from pmpo_offline.benchmark.report import SECTIONS, Charts, condition, labelling
-from pmpo_offline.benchmark.results import Row
+from pmpo_offline.benchmark.table import Row
 from pmpo_offline.runtime import progress
 
 MOST_BYTES = 2_000_000

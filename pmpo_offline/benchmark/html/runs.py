@@ -10,7 +10,7 @@ import polars as pl
 
 from pmpo_offline.benchmark.methods import methods
 from pmpo_offline.benchmark.report import labelling
-from pmpo_offline.benchmark.results import Row, runs
+from pmpo_offline.benchmark.table import Row, runs
 
 MEASURES = {
     **{"score": 1, "return": 3, "success": 2, "reach": 2, "loss": 3},

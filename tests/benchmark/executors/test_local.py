@@ -16,11 +16,10 @@ from pathlib import Path
 import pytest
 
 from pmpo_offline.benchmark import EXECUTORS, Local, Outcome, Plan, Unit, report_on, work
-from pmpo_offline.benchmark.executors import execute
 from pmpo_offline.benchmark.executors.executor import run_on_node
 from pmpo_offline.benchmark.plan import prepare
 from pmpo_offline.benchmark.results import Results
-from pmpo_offline.benchmark.runner import part
+from pmpo_offline.benchmark.runner import execute, part
 from pmpo_offline.benchmark.suite import expand
 from pmpo_offline.cli.main import run
 from pmpo_offline.declarations import catalog

@@ -7,7 +7,7 @@ import pytest
 from helpers.raw_scores import raw_scores
 
 from pmpo_offline.benchmark.html import charts, comparisons
-from pmpo_offline.benchmark.results import table
+from pmpo_offline.benchmark.table import table
 
 
 def values(section: object, raw: pl.DataFrame) -> Sequence[dict]:

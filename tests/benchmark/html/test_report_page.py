@@ -10,7 +10,7 @@ from helpers.raw_scores import raw_scores
 
 from pmpo_offline.benchmark.html import report_page as module
 from pmpo_offline.benchmark.html.report_page import MOST_BYTES, Made, report_page
-from pmpo_offline.benchmark.results import table
+from pmpo_offline.benchmark.table import table
 from pmpo_offline.runtime.hashing import hash_json
 
 HOSTILE = "</script><img src=x onerror=alert(1)><script>alert(2)</script>"

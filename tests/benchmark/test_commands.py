@@ -1,11 +1,12 @@
 import shlex
 
-from pmpo_offline.benchmark import provenance
+from pmpo_offline.benchmark import runner
+from pmpo_offline.benchmark.results import Results
 from pmpo_offline.cli import bench as cli
 
 
 def test_command_lines_say_everything_that_was_changed():
-    line = provenance.command(
+    line = runner._command(
         "my suite.toml",
         {"algos": ["pmpo", "dpo"], "imbalance": [0.1, "collected"], "seeds": 3},
         {"pmpo": {"beta": [0.5, "1x"], "alpha": [0.5]}},
@@ -19,7 +20,8 @@ def test_command_lines_say_everything_that_was_changed():
 
 
 def test_commands_are_recorded_once_and_in_order(tmp_path):
-    assert provenance.commands(tmp_path / "none") == []
+    results = Results(tmp_path / "out")
+    assert results.commands() == []
     for line in ("one", "two", "one"):
-        provenance.record(tmp_path / "out", line)
-    assert provenance.commands(tmp_path / "out") == ["one", "two"]
+        results.record(line)
+    assert results.commands() == ["one", "two"]
