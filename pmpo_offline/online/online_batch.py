@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pmpo_offline.objectives.rows import mean
 from pmpo_offline.policies import Mixture
+from pmpo_offline.training.control.batches import of_pairs
 from pmpo_offline.training.control.divergence import from_reference
 
 
@@ -96,28 +97,14 @@ class OnlineBatch:
         with torch.no_grad():
             return from_reference(self.policy, self.reference, "reverse", 0.0, self.step).mean(-1).clamp(min=0)
 
-    def _pairs(self, values: Tensor, *, best: bool) -> Tensor:
-        """Return `values` (R, B, K) of the best or worst candidate of every pair, (R, pairs)."""
+    def _pairs(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `values` (R, B, K) of the best and of the worst candidate of every pair, (R, P)."""
         n = self.paired
-        picked = values.gather(-1, self._order[..., -n:] if best else self._order[..., :n])
-        return picked.unsqueeze(-1 if best else -2).expand(*picked.shape, n).flatten(1)
+        best, worst = values.gather(-1, self._order[..., -n:]), values.gather(-1, self._order[..., :n])
+        shape = (*best.shape, n)
+        return best.unsqueeze(-1).expand(shape).flatten(1), worst.unsqueeze(-2).expand(shape).flatten(1)
 
-    @property
-    def logp_chosen(self) -> Tensor:
-        """(R, P)."""
-        return self._pairs(self.group_logp, best=True)
-
-    @property
-    def logp_rejected(self) -> Tensor:
-        """(R, P)."""
-        return self._pairs(self.group_logp, best=False)
-
-    @property
-    def ref_chosen(self) -> Tensor:
-        """(R, P)."""
-        return self._pairs(self._group_ref, best=True)
-
-    @property
-    def ref_rejected(self) -> Tensor:
-        """(R, P)."""
-        return self._pairs(self._group_ref, best=False)
+    _logp = property(lambda batch: batch._pairs(batch.group_logp))
+    _ref = property(lambda batch: batch._pairs(batch._group_ref))
+    logp_chosen, logp_rejected = of_pairs("_logp")
+    ref_chosen, ref_rejected = of_pairs("_ref")

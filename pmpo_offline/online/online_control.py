@@ -19,7 +19,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 from torch import Tensor, nn
 
-from pmpo_offline.online.acting import VectorEnv
+from pmpo_offline.online.acting import SMALLEST_SCALE, VectorEnv
 from pmpo_offline.online.improver import Algorithm, Draws, Improver, OnlineSettings
 from pmpo_offline.online.optimization import Constraints
 from pmpo_offline.online.replay import ENDED, GOES_ON, Replay, ReplayRows, retrace
@@ -30,7 +30,6 @@ from pmpo_offline.tasks.control import Rules
 from pmpo_offline.training.checkpoint import keep_state
 from pmpo_offline.training.critics.double_q import Adam, DoubleQ
 
-SMALLEST_SCALE = 1e-2
 PLANNED = 2_000_000
 """Control steps of a run by default."""
 CHUNK = 100

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from pmpo_offline.data import Dataset, columns, flips
@@ -21,8 +20,6 @@ MEASURED = "dataset"
 """In place of a number for `reject_mass` or `flip_rate`: the dataset's own."""
 ESTIMATED = "estimated"
 """In place of a number for `flip_rate`: what the labels themselves say (`data.flips`)."""
-
-
 LARGEST = 1e9
 """Of any setting: losses are computed in float32, and what is larger is a slip of the pen."""
 
@@ -132,6 +129,16 @@ def check_family(algorithm: AlgorithmDeclaration, dataset: Dataset) -> None:
             f"{algorithm.name}: {objective.name} needs {', '.join(objective.inputs.values())}, which "
             f"{dataset.metadata.id} cannot give: it is for {' and '.join(objective.families)} datasets"
         )
+
+
+def check_inputs(algorithm: AlgorithmDeclaration, batch: type) -> None:
+    """Raise `UserError` if a kind of minibatch lacks an input of the algorithm's objective."""
+    for name in OBJECTIVES[algorithm.objective].inputs.values():
+        if not hasattr(batch, name):
+            raise UserError(
+                f"{algorithm.name}: minibatches of {algorithm.rows} rows have no {name}, an input of "
+                f"{algorithm.objective}: set `rows` in the algorithm's TOML"
+            )
 
 
 def settle(
@@ -356,23 +363,6 @@ def has_diverged(reach: float | None, loss: float | None) -> bool:
         loss: the last one, nats.
     """
     return not ((reach is None or reach <= FARTHEST) and (loss is None or abs(loss) <= LARGEST_LOSS))
-
-
-def stack_settings(settings: Sequence[Mapping[str, Any]], seeds: int, device: torch.device) -> dict[str, Any]:
-    """Turn settings that differ in numbers into (R, 1) tensors; equal ones stay; words are a `UserError`."""
-    stacked: dict[str, Any] = {}
-    for name in dict.fromkeys(name for complete in settings for name in complete):
-        first = next(complete[name] for complete in settings if name in complete)
-        absent = 0.0 if name == "flip_rate" else first  # a flip rate of zero is left out, and what belongs to it
-        values = [complete.get(name, absent) for complete in settings]
-        if all(value == first for value in values):
-            stacked[name] = first
-        elif any(isinstance(value, str) for value in values):
-            listed = ", ".join(dict.fromkeys(map(str, values)))
-            raise UserError(f"settings trained together differ in numbers only, not in {name} ({listed}): give it one")
-        else:
-            stacked[name] = torch.tensor(values, device=device).repeat_interleave(seeds).unsqueeze(1)
-    return stacked
 
 
 def consequence(beta: float, bound: float, collapse: float | None) -> str:

@@ -17,9 +17,9 @@ from pmpo_offline.objectives import OBJECTIVES, Objective
 from pmpo_offline.objectives.stability import beta_min
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.training import TrainingSettings, beta_bound, settle
-from pmpo_offline.training.config import complete, hyperparameters, stack_settings, warn_below
+from pmpo_offline.training.config import complete, hyperparameters, warn_below
 from pmpo_offline.training.control import trainer
-from pmpo_offline.training.control.trainer import learning_rate
+from pmpo_offline.training.control.trainer import learning_rate, stack_settings
 
 PMPO = catalog.algorithm("pmpo", "rgb-stacking")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor, sigmoid
 
 from ..objective import POSITIVE, declare
-from ..rows import Setting, full_precision, mean, per_run, row_weight
-from .ratios import log_ratio, pair_metrics
+from ..rows import Setting, mean, per_run
+from .ratios import Pairs
 
 
 @declare(
@@ -49,12 +49,10 @@ def apo_down(
     Raises:
         ValueError: a hyperparameter of another shape.
     """
-    logp_chosen, logp_rejected = full_precision(logp_chosen), full_precision(logp_rejected)
-    weight = row_weight(logp_chosen, weight)
-    beta = per_run(beta, logp_chosen)
+    pairs = Pairs.of(logp_chosen, logp_rejected, ref_chosen, ref_rejected, weight)
+    beta = per_run(beta, pairs.chosen)
 
-    chosen = beta * log_ratio(logp_chosen, ref_chosen, weight)
-    rejected = beta * log_ratio(logp_rejected, ref_rejected, weight)
-    loss = mean(sigmoid(chosen) + sigmoid(rejected - chosen), weight)
+    chosen, rejected = beta * pairs.chosen, beta * pairs.rejected
+    loss = mean(sigmoid(chosen) + sigmoid(rejected - chosen), pairs.weight)
 
-    return loss, pair_metrics(loss, (logp_chosen, logp_rejected), (chosen, rejected), weight)
+    return loss, pairs.metrics(loss, chosen, rejected)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from ..objective import POSITIVE, declaration, declare
-from ..rows import Setting, full_precision, mean, per_run, row_weight
-from .ratios import log_ratio, pair_metrics
+from ..rows import Setting, full_precision, mean, per_run
+from .ratios import Pairs
 
 
 @declare({"beta": POSITIVE}, exempt={"extreme values": "it squares the margin, and float32 ends at 1e38"})
@@ -91,15 +91,14 @@ def ipo_length_normalized(
     Raises:
         ValueError: a hyperparameter of another shape.
     """
-    logp_chosen, logp_rejected = full_precision(logp_chosen), full_precision(logp_rejected)
-    weight = row_weight(logp_chosen, weight)
-    beta = per_run(beta, logp_chosen)
+    pairs = Pairs.of(logp_chosen, logp_rejected, ref_chosen, ref_rejected, weight)
+    beta = per_run(beta, pairs.chosen)
 
-    chosen = log_ratio(logp_chosen, ref_chosen, weight) / _length(length_chosen, weight)
-    rejected = log_ratio(logp_rejected, ref_rejected, weight) / _length(length_rejected, weight)
-    loss = mean((chosen - rejected - 1 / (2 * beta)).square(), weight)
+    chosen = pairs.chosen / _length(length_chosen, pairs.weight)
+    rejected = pairs.rejected / _length(length_rejected, pairs.weight)
+    loss = mean((chosen - rejected - 1 / (2 * beta)).square(), pairs.weight)
 
-    return loss, pair_metrics(loss, (logp_chosen, logp_rejected), (beta * chosen, beta * rejected), weight)
+    return loss, pairs.metrics(loss, beta * chosen, beta * rejected)
 
 
 def _length(length: Tensor, weight: Tensor) -> Tensor:

@@ -6,8 +6,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from ..objective import POSITIVE, declare
-from ..rows import Setting, full_precision, mean, per_run, row_weight
-from .ratios import log_ratio, pair_metrics
+from ..rows import Setting, mean, per_run
+from .ratios import Pairs
 
 
 @declare({"beta": POSITIVE})
@@ -46,12 +46,10 @@ def nca(
     Raises:
         ValueError: a hyperparameter of another shape.
     """
-    logp_chosen, logp_rejected = full_precision(logp_chosen), full_precision(logp_rejected)
-    weight = row_weight(logp_chosen, weight)
-    beta = per_run(beta, logp_chosen)
+    pairs = Pairs.of(logp_chosen, logp_rejected, ref_chosen, ref_rejected, weight)
+    beta = per_run(beta, pairs.chosen)
 
-    chosen = beta * log_ratio(logp_chosen, ref_chosen, weight)
-    rejected = beta * log_ratio(logp_rejected, ref_rejected, weight)
-    loss = -mean(logsigmoid(chosen) + (logsigmoid(-chosen) + logsigmoid(-rejected)) / 2, weight)
+    chosen, rejected = beta * pairs.chosen, beta * pairs.rejected
+    loss = -mean(logsigmoid(chosen) + (logsigmoid(-chosen) + logsigmoid(-rejected)) / 2, pairs.weight)
 
-    return loss, pair_metrics(loss, (logp_chosen, logp_rejected), (chosen, rejected), weight)
+    return loss, pairs.metrics(loss, chosen, rejected)

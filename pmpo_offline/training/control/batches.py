@@ -18,23 +18,23 @@ from torch import Tensor
 
 from pmpo_offline.data import Candidates, Dataset, Rows, columns, indices, pairs
 from pmpo_offline.data.gathering import Steps
-from pmpo_offline.declarations import OBJECTIVES
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.objectives.rows import mean, per_run
 from pmpo_offline.policies import Categorical, Mixture, MixturePolicy
 from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.training import config
 from pmpo_offline.training.control.divergence import draw, from_reference
 from pmpo_offline.training.shuffle import shuffled
 
 if TYPE_CHECKING:
     from pmpo_offline.training.critics.critic import Critic
 
-_OWN = 4
-"""Actions that are drawn from the policy itself for each row, where an objective compares with them."""
+_OWN = 4  # actions that are drawn from the policy itself for each row, where an objective compares with them
 _MANY = 1 << 62  # a population so large that its remainder by a pool's size is uniform for all purposes
-
 _PLAYED = 0.01
 """Least weight of a mixture component whose mean counts as an action of the policy."""
+PARTS = {"accepted": [[1]], "unrejected": [[0, 1]], "balanced": [[1], [-1]], "label_pairs": [[1], [-1]]}
+"""Minibatches of rows by their labels: the labels of each of their parts, which are of one size."""
 
 
 @dataclass(frozen=True)
@@ -110,21 +110,15 @@ class Sampler:
         views = [shuffled(self.steps, dataset.metadata.unit, seed) for seed in seeds] if shuffle else [self.steps]
         self.label = torch.stack([view.label for view in views])  # (R or 1, N) int8
         candidates = [view.candidates for view in views if view.candidates is not None]
-        parts: dict[str, list[tuple[int, ...]]] = {
-            "accepted": [(1,)],
-            "unrejected": [(0, 1)],
-            "balanced": [(1,), (-1,)],
-            "label_pairs": [(1,), (-1,)],
-        }
         if kind == "label_pairs" and dataset.has_contexts:
             raise UserError(
                 "pairs of labelled steps need one context, and here observations differ, so that an accept is not "
                 'better than a reject of another state: set rows = "pairs", of candidates, in the TOML'
             )
-        if kind in parts:
-            chosen = [[torch.isin(view.label, view.label.new_tensor(signs)) for view in views] for signs in parts[kind]]
+        if kind in PARTS:
+            chosen = [[torch.isin(view.label, view.label.new_tensor(part)) for view in views] for part in PARTS[kind]]
             self._parts: list[Pools | Population] = [
-                Pools([torch.nonzero(rows).squeeze(1) for rows in part]) for part in chosen
+                Pools([each.nonzero().squeeze(1) for each in rows]) for rows in chosen
             ]
         elif kind == "top":
             self._parts = [Pools([top_rows(dataset, algorithm.top).to(device)])]
@@ -143,12 +137,10 @@ class Sampler:
 
     def batch(self, step: int, size: int, learner: Learner) -> RowBatch | CandidateBatch | PairBatch:
         """Return the minibatch of update `step`, `size` rows, states or pairs a run."""
-        share = size // len(self._parts)
-        if not share:
-            raise UserError(
-                f"batch is {size}, and a minibatch of {self._kind} rows has {len(self._parts)} parts: raise it"
-            )
-        index = torch.cat([part.draw(self.seeds, step, share) for part in self._parts], dim=1)
+        parts = len(self._parts)
+        if size < parts:
+            raise UserError(f"batch is {size}, and a minibatch of {self._kind} rows has {parts} parts: raise it")
+        index = torch.cat([part.draw(self.seeds, step, size // parts) for part in self._parts], dim=1)
         candidates = self.steps.candidates
         if candidates is not None and self._kind == "candidates":
             return CandidateBatch(self.steps, candidates, index, learner)
@@ -245,8 +237,7 @@ class RowBatch(Batch):
         """(R, B, K, A): actions drawn from the policy."""
         distribution = self._distribution  # with its graph: others need the gradient
         with torch.no_grad():
-            generator = torch.Generator().manual_seed(self._step)
-            return torch.stack(draw(distribution, _OWN, generator), dim=-2)
+            return torch.stack(draw(distribution, _OWN, torch.Generator().manual_seed(self._step)), dim=-2)
 
     @property
     def own_logp(self) -> Tensor:
@@ -267,8 +258,8 @@ class RowBatch(Batch):
     @property
     def advantage(self) -> Tensor:
         """(R, B): the critic's, else the dataset's scores; `UserError` if these are none."""
-        if self._learner.critic is not None:
-            return self._learner.critic.advantage
+        if (critic := self._learner.critic) is not None:
+            return critic.advantage
         if self._source.score != "advantage":
             raise UserError(
                 f"this algorithm weighs steps by their advantage and the dataset is scored by {self._source.score}: "
@@ -299,9 +290,8 @@ class RowBatch(Batch):
     def divergence(self) -> Tensor:
         """(R,): how far the policy is from its reference, over all rows or the labelled ones, as the settings say.
 
-        "behavior" is KL(behaviour ‖ policy) on the recorded actions, less the behaviour's own entropy: they are samples
-        of the reference itself, so no other policy is needed. This is the behaviour-cloning term of the paper's
-        offline experiment. The others compare with the reference policy.
+        "behavior" is KL(behaviour ‖ policy) on the recorded actions, less the behaviour's own entropy: the cloning term
+        of the paper's offline experiment. The others compare with the reference policy.
         """
         settings = self._learner.settings
         weight = self.label.abs() if settings["over"] == "labelled" else torch.ones_like(self.label)
@@ -340,12 +330,13 @@ class CandidateBatch(Batch):
         return self._candidates.score[self._index]
 
 
-class PairBatch(Batch):
-    """Accepted beside rejected candidates of one state: R runs of P pairs.
+def of_pairs(name: str) -> tuple[property, property]:
+    """Return the properties of the accepted and of the rejected outcomes of pairs, (R, P), given that of both."""
+    return property(lambda batch: getattr(batch, name)[0]), property(lambda batch: getattr(batch, name)[1])
 
-    Args:
-        pair: (R, P, 3): state, accepted and rejected candidate.
-    """
+
+class PairBatch(Batch):
+    """Accepted beside rejected candidates of one state: R runs of P pairs, (R, P, 3) of state and both candidates."""
 
     def __init__(self, steps: Steps, candidates: Candidates, pair: Tensor, learner: Learner) -> None:
         state, chosen, rejected = pair.unbind(-1)
@@ -353,32 +344,15 @@ class PairBatch(Batch):
         self._actions = torch.stack([candidates.action[state, chosen], candidates.action[state, rejected]], dim=2)
 
     @cached_property
-    def _logp(self) -> Tensor:
-        return self._distribution.log_prob(self._actions)
+    def _logp(self) -> tuple[Tensor, ...]:
+        return self._distribution.log_prob(self._actions).unbind(-1)
 
     @cached_property
-    def _ref(self) -> Tensor:
-        return self._reference_distribution.log_prob(self._actions)
+    def _ref(self) -> tuple[Tensor, ...]:
+        return self._reference_distribution.log_prob(self._actions).unbind(-1)
 
-    @property
-    def logp_chosen(self) -> Tensor:
-        """(R, P)."""
-        return self._logp[..., 0]
-
-    @property
-    def logp_rejected(self) -> Tensor:
-        """(R, P)."""
-        return self._logp[..., 1]
-
-    @property
-    def ref_chosen(self) -> Tensor:
-        """(R, P)."""
-        return self._ref[..., 0]
-
-    @property
-    def ref_rejected(self) -> Tensor:
-        """(R, P)."""
-        return self._ref[..., 1]
+    logp_chosen, logp_rejected = of_pairs("_logp")
+    ref_chosen, ref_rejected = of_pairs("_ref")
 
 
 class LabelPairBatch(RowBatch):
@@ -388,24 +362,15 @@ class LabelPairBatch(RowBatch):
     """
 
     @property
-    def logp_chosen(self) -> Tensor:
-        """(R, P)."""
-        return self.logp.chunk(2, dim=1)[0]
+    def _logp(self) -> tuple[Tensor, ...]:
+        return self.logp.chunk(2, dim=1)
 
     @property
-    def logp_rejected(self) -> Tensor:
-        """(R, P)."""
-        return self.logp.chunk(2, dim=1)[1]
+    def _ref(self) -> tuple[Tensor, ...]:
+        return self.ref_logp.chunk(2, dim=1)
 
-    @property
-    def ref_chosen(self) -> Tensor:
-        """(R, P)."""
-        return self.ref_logp.chunk(2, dim=1)[0]
-
-    @property
-    def ref_rejected(self) -> Tensor:
-        """(R, P)."""
-        return self.ref_logp.chunk(2, dim=1)[1]
+    logp_chosen, logp_rejected = of_pairs("_logp")
+    ref_chosen, ref_rejected = of_pairs("_ref")
 
 
 def inputs(batch: object, names: Mapping[str, str]) -> dict[str, Tensor]:
@@ -416,13 +381,7 @@ def inputs(batch: object, names: Mapping[str, str]) -> dict[str, Tensor]:
 def check_rows(algorithm: AlgorithmDeclaration) -> None:
     """Raise `UserError` if minibatches of the algorithm's rows lack an input of its objective."""
     kinds: dict[str, type[Batch]] = {"candidates": CandidateBatch, "pairs": PairBatch, "label_pairs": LabelPairBatch}
-    batch = kinds.get(algorithm.rows, RowBatch)
-    for name in OBJECTIVES[algorithm.objective].inputs.values():
-        if not hasattr(batch, name):
-            raise UserError(
-                f"{algorithm.name}: minibatches of {algorithm.rows} rows have no {name}, an input of "
-                f"{algorithm.objective}: set `rows` in the algorithm's TOML"
-            )
+    config.check_inputs(algorithm, kinds.get(algorithm.rows, RowBatch))
 
 
 def top_rows(dataset: Dataset, share: float) -> Tensor:

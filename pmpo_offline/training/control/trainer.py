@@ -7,8 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from operator import index
 from pathlib import Path
 from typing import Any
@@ -16,114 +15,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pmpo_offline.data import Dataset, columns
-from pmpo_offline.declarations import OBJECTIVES
+from pmpo_offline.data import Dataset
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
-from pmpo_offline.objectives import Objective
 from pmpo_offline.policies import CategoricalPolicy, MixturePolicy
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.runtime.files import claim
 from pmpo_offline.runtime.notebook import html_table
 from pmpo_offline.training import config
-from pmpo_offline.training.checkpoint import Checkpoint, allocate_moments, training_identity
+from pmpo_offline.training.checkpoint import Checkpoint, allocate_moments
 from pmpo_offline.training.control.batches import Learner, RowBatch, Sampler, check_rows, inputs
+from pmpo_offline.training.control.stack import Stack
 from pmpo_offline.training.critics.reward_critics import critic_settings, make_critic
 from pmpo_offline.training.opened import opened
-from pmpo_offline.training.shuffle import check_control, expected
+from pmpo_offline.training.shuffle import check_control
 
-CLONE = "bc"
-"""The algorithm that makes the reference, in every family."""
 _REPORTED = 25  # updates from one report of progress to the next
-
-
-@dataclass(frozen=True)
-class Stack:
-    """Runs that are trained as one batch: every combination of settings and seeds of an algorithm on a dataset."""
-
-    dataset: Dataset
-    algorithm: AlgorithmDeclaration
-    seeds: Sequence[int] = (0,)
-    settings: Sequence[Mapping[str, Any]] = ({},)
-    """Of the objective, over those that the algorithm declares; they may differ in numbers."""
-    overrides: Mapping[str, Any] = field(default_factory=dict)
-    """Training hyperparameters in place of the declared ones."""
-    shuffled: bool = False
-    """Permute the labels, as a control."""
-
-    @cached_property
-    def objective(self) -> Objective:
-        """The objective that the algorithm minimises."""
-        return OBJECTIVES[self.algorithm.objective]
-
-    @cached_property
-    def hyper(self) -> config.TrainingSettings:
-        """The training hyperparameters, complete."""
-        return config.hyperparameters(self.algorithm, self.overrides, config.TrainingSettings)
-
-    @cached_property
-    def complete(self) -> list[dict[str, Any]]:
-        """The objective's settings, complete."""
-        return [config.settle(self.algorithm, each, self.labelled, self.hyper.batch) for each in self.settings]
-
-    @cached_property
-    def bounds(self) -> list[float | None]:
-        """The least stable β of each setting; None where the objective has no bound."""
-        return [config.beta_bound(self.algorithm, each, self.labelled, self.hyper.batch) for each in self.complete]
-
-    @cached_property
-    def collapses(self) -> list[float | None]:
-        """The β at or below which a policy over outcomes collapses, as `bounds`."""
-        return [config.beta_collapse(self.algorithm, each, self.labelled, self.hyper.batch) for each in self.complete]
-
-    @property
-    def labelled(self) -> Dataset:
-        """The dataset, of whose labels the bounds are; of permuted ones on average."""
-        return expected(self.dataset) if self.shuffled else self.dataset
-
-    @property
-    def runs(self) -> list[tuple[dict[str, Any], int]]:
-        """Settings and seed of every run, in the policy's order."""
-        return [(settings, seed) for settings in self.complete for seed in self.seeds]
-
-    @cached_property
-    def clone(self) -> Stack | None:
-        """The clone of the behaviour that this starts from or is compared with, one a seed; None if it needs none."""
-        declared = config.algorithm_for(CLONE, self.dataset)
-        compared = any(settings.get("divergence", "behavior") != "behavior" for settings in self.complete)
-        if not (compared or self.algorithm.start == "reference" or self.algorithm == declared):
-            return None
-        same_network = {"components": self.hyper.components, "hidden": self.hyper.hidden, "refresh": 0.0}
-        return Stack(self.dataset, declared, self.seeds, overrides={**self.overrides, **same_network})
-
-    @cached_property
-    def is_clone(self) -> bool:
-        """True if the clone itself is trained."""
-        return self.clone is not None and self.algorithm == self.clone.algorithm
-
-    @cached_property
-    def identity(self) -> str:
-        """The hash of all that the trained policies depend on."""
-        meta = self.dataset.metadata
-        # Labels do not enter a clone, so that every labelling of the data shares it.
-        cloned = {"table": self.dataset.table.select(["observation", "action"])}
-        return training_identity(
-            dataset=columns.hash_tables(cloned) if self.is_clone else [self.dataset.fingerprint, meta.unit],
-            **({"actions": meta.actions} if meta.actions else {}),
-            score=None if self.is_clone else meta.score.name,
-            algorithm=self.algorithm.model_dump(),
-            settings=self.complete,
-            seeds=list(self.seeds),
-            training=self.hyper.model_dump(),
-            shuffled=self.shuffled,
-            reference=self.clone.identity if self.clone and not self.is_clone else None,
-            **self.objective.version,
-        )
-
-    def named(self, run: int) -> str:
-        """Return what distinguishes a run, for messages."""
-        settings, seed = self.runs[run]
-        return ", ".join([f"seed {seed}", *(f"{name} {value}" for name, value in settings.items())])
 
 
 @dataclass(frozen=True)
@@ -337,7 +244,7 @@ def fit(
     A run that diverges does not disturb the others. Raises `PmpoOfflineError` when all have.
     """
     algorithm, hyper, objective = stack.algorithm, stack.hyper, stack.objective
-    settings = config.stack_settings(stack.complete, len(stack.seeds), sampler.device)
+    settings = stack_settings(stack.complete, len(stack.seeds), sampler.device)
     weights: list[Tensor] = list(policy.parameters())
     average = [weight.detach().clone() for weight in weights]
     if hyper.refresh and reference is None:
@@ -393,6 +300,23 @@ def fit(
         averages = {f"state.{i}": tensor for i, tensor in enumerate(average)}
         checkpoint.save({**averages, **metrics}, finished=True, step=str(hyper.updates))
     return metrics
+
+
+def stack_settings(settings: Sequence[Mapping[str, Any]], seeds: int, device: torch.device) -> dict[str, Any]:
+    """Turn settings that differ in numbers into (R, 1) tensors; equal ones stay; words are a `UserError`."""
+    stacked: dict[str, Any] = {}
+    for name in dict.fromkeys(name for complete in settings for name in complete):
+        first = next(complete[name] for complete in settings if name in complete)
+        absent = 0.0 if name == "flip_rate" else first  # a flip rate of zero is left out, and what belongs to it
+        values = [complete.get(name, absent) for complete in settings]
+        if all(value == first for value in values):
+            stacked[name] = first
+        elif any(isinstance(value, str) for value in values):
+            listed = ", ".join(dict.fromkeys(map(str, values)))
+            raise UserError(f"settings trained together differ in numbers only, not in {name} ({listed}): give it one")
+        else:
+            stacked[name] = torch.tensor(values, device=device).repeat_interleave(seeds).unsqueeze(1)
+    return stacked
 
 
 @torch.no_grad()

@@ -16,7 +16,8 @@ from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.policies.network import one_thread
 from pmpo_offline.runtime.files import load_arrays, save_arrays
 from pmpo_offline.training.control.divergence import draw
-from pmpo_offline.training.control.trainer import CLONE, train
+from pmpo_offline.training.control.stack import CLONE
+from pmpo_offline.training.control.trainer import train
 from pmpo_offline.training.critics.cross_fitted import CriticSettings, fit_critic
 
 _AT_ONCE = 8192  # states

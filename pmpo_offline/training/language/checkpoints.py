@@ -12,6 +12,7 @@ import json
 import re
 import shutil
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,14 @@ def last_complete(folder: Path) -> Path | None:
             warnings.warn(f"{path} is damaged ({reason_of(error)}): removed, not resumed from", stacklevel=2)
             shutil.rmtree(path, ignore_errors=True)
     return complete
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Remove the Trainer's checkpoints in a folder, and the folder itself unless other files are in it."""
+    for path in checkpoints_in(folder):
+        shutil.rmtree(path)
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def seal(checkpoint: Path) -> None:

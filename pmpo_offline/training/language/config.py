@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -152,8 +153,26 @@ class LanguageSettings(BaseModel):
     checkpoint_every: int = Field(default=50, ge=1, serialization_alias="save_steps")
     """Updates between checkpoints."""
 
+    def trainer_config(self, algorithm: AlgorithmDeclaration, output: Path, **more: Any) -> ResponseConfig:
+        """Return the configuration of a trainer that writes its checkpoints to `output`; `more` are further fields."""
+        rows: Any = algorithm.rows
+        return ResponseConfig(
+            str(output),
+            objective=algorithm.objective,
+            settings=dict(algorithm.settings),
+            rows=rows,
+            per_device_train_batch_size=self.batch // self.accumulation,
+            lr_scheduler_type="cosine",
+            warmup_steps=self.steps // 10,
+            logging_steps=max(1, self.steps // 20),
+            save_total_limit=1,
+            disable_tqdm=True,
+            **self.model_dump(by_alias=True, include=_PASSED_ON),
+            **more,
+        )
 
-PASSED_ON = {
+
+_PASSED_ON = {
     *("steps", "accumulation", "learning_rate", "weight_decay", "clip", "checkpoint_every"),
     *("reduction", "policy_kl", "max_length"),
 }

@@ -8,9 +8,7 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,8 +28,8 @@ from pmpo_offline.tasks.language.models import model_directory, published_name
 from pmpo_offline.training.checkpoint import training_identity
 from pmpo_offline.training.config import algorithm_for, hyperparameters, settle
 from pmpo_offline.training.language.card import adapter_card
-from pmpo_offline.training.language.checkpoints import checkpoints_in, last_complete
-from pmpo_offline.training.language.config import PASSED_ON, LanguageSettings, ResponseConfig
+from pmpo_offline.training.language.checkpoints import checkpoints_in, last_complete, remove_checkpoints
+from pmpo_offline.training.language.config import LanguageSettings
 from pmpo_offline.training.language.responses import check_held_out, take_split
 from pmpo_offline.training.language.trainer import ResponseTrainer
 from pmpo_offline.training.opened import opened
@@ -113,16 +111,10 @@ def train_language(
     dataset, output = opened(dataset, home), Path(output)
     if isinstance(algorithm, str):
         algorithm = algorithm_for(algorithm, dataset)
-    if algorithm.start != "reference":
-        raise UserError(f'{algorithm.name}: a language model starts as its own reference: set start = "reference"')
-    rows_of = algorithm.rows
-    if rows_of == "label_pairs":
-        raise UserError(f'{algorithm.name}: responses of one prompt are paired by their labels: set rows = "pairs"')
     if shuffle_labels:
         check_control(algorithm, responses=True)
     hyper = hyperparameters(algorithm, overrides or {}, LanguageSettings)
-    if hyper.batch % hyper.accumulation:
-        raise UserError(f"{algorithm.name}: a batch of {hyper.batch} cannot be divided by {hyper.accumulation}")
+    _check(algorithm, hyper)
     algorithm = algorithm.model_copy(update={"settings": {**algorithm.settings, **(settings or {})}})
     rows = take_split(dataset, "train")
     complete = settle(algorithm, {}, rows)
@@ -152,34 +144,10 @@ def train_language(
     cut = 0 if hyper.lora_layers is None else max(0, layers - hyper.lora_layers)
     transformers.set_seed(seed)
     adapted = add_lora(base.model, hyper.lora_rank, hyper.lora_alpha, hyper.lora_targets, cut)
-    args = ResponseConfig(
-        str(checkpoints),
-        objective=algorithm.objective,
-        settings=dict(algorithm.settings),
-        rows=rows_of,
-        shuffle_labels=shuffle_labels,
-        reference_cache=str(cache or root / ".reference"),
-        cut=cut,
-        seed=seed,
-        per_device_train_batch_size=hyper.batch // hyper.accumulation,
-        lr_scheduler_type="cosine",
-        warmup_steps=hyper.steps // 10,
-        logging_steps=max(1, hyper.steps // 20),
-        save_total_limit=1,
-        disable_tqdm=True,
-        **hyper.model_dump(by_alias=True, include=PASSED_ON),
-    )
+    places = {"cut": cut, "reference_cache": str(cache or root / ".reference")}
+    args = hyper.trainer_config(algorithm, checkpoints, seed=seed, shuffle_labels=shuffle_labels, **places)
     trainer = ResponseTrainer(replace(base, model=adapted), args=args, train_dataset=rows)
-    trainer.remove_callback(transformers.trainer_callback.PrinterCallback)
-    trainer.add_callback(_Monitor(algorithm.name, trainer.settings))
-    last = last_complete(checkpoints)
-    try:
-        with quiet():
-            trainer.train(resume_from_checkpoint=str(last) if last else None)
-    except SafetensorError as error:  # which a full disk is to it
-        raise PmpoOfflineError(
-            f"cannot write {checkpoints}: {reason_of(error)}; free some space and run the same command again"
-        ) from None
+    _train(trainer, algorithm.name, checkpoints)
     history = [line for line in trainer.state.log_history if "loss" in line]
     record = {
         **source_of(dataset, algorithm),
@@ -199,11 +167,32 @@ def train_language(
     card = adapter_card(published, on_hub, dataset.metadata, record)
     save_adapter(trainer.policy.model, output / "adapter", published, card)
     record = write_record(output, record)
-    for path in checkpoints_in(checkpoints):
-        shutil.rmtree(path)
-    with suppress(OSError):  # other files are there
-        checkpoints.rmdir()
+    remove_checkpoints(checkpoints)
     return TrainedLanguage.of(output, record)
+
+
+def _check(algorithm: AlgorithmDeclaration, hyper: LanguageSettings) -> None:
+    """Raise `UserError` for what a language model cannot be trained with."""
+    if algorithm.start != "reference":
+        raise UserError(f'{algorithm.name}: a language model starts as its own reference: set start = "reference"')
+    if algorithm.rows == "label_pairs":
+        raise UserError(f'{algorithm.name}: responses of one prompt are paired by their labels: set rows = "pairs"')
+    if hyper.batch % hyper.accumulation:
+        raise UserError(f"{algorithm.name}: a batch of {hyper.batch} cannot be divided by {hyper.accumulation}")
+
+
+def _train(trainer: ResponseTrainer, name: str, checkpoints: Path) -> None:
+    """Train from the last checkpoint on, if there is one."""
+    trainer.remove_callback(transformers.trainer_callback.PrinterCallback)
+    trainer.add_callback(_Monitor(name, trainer.settings))
+    last = last_complete(checkpoints)
+    try:
+        with quiet():
+            trainer.train(resume_from_checkpoint=str(last) if last else None)
+    except SafetensorError as error:  # which a full disk is to it
+        raise PmpoOfflineError(
+            f"cannot write {checkpoints}: {reason_of(error)}; free some space and run the same command again"
+        ) from None
 
 
 class _Monitor(transformers.TrainerCallback):  # type: ignore[misc]

@@ -33,6 +33,7 @@ from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.objectives import OBJECTIVES
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.random_words import random_words
+from pmpo_offline.training.config import check_inputs
 from pmpo_offline.training.language.batches import BATCHES, Batch, ResponseBatch, Scorer
 from pmpo_offline.training.language.responses import Indices, TokenizedResponses
 
@@ -152,12 +153,7 @@ class Entries:
         self.responses, self._kind = responses, BATCHES.get(algorithm.rows, ResponseBatch)
         self._restore = algorithm.rows != "balanced"
         name, kind = responses.name, algorithm.name
-        inputs = OBJECTIVES[algorithm.objective].inputs.values()
-        if missing := [wanted for wanted in inputs if not hasattr(self._kind, wanted)]:
-            raise UserError(
-                f"{kind}: minibatches of {algorithm.rows} rows have no {missing[0]}, an input of "
-                f"{algorithm.objective}: set `rows` in the algorithm's TOML"
-            )
+        check_inputs(algorithm, self._kind)
         if algorithm.rows == "pairs" and not len(responses.pairs):
             raise UserError(
                 f"{kind} learns from pairs, and no prompt of {name} has an accepted and a rejected response: take "

@@ -19,7 +19,8 @@ from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.training import config, settle, train
 from pmpo_offline.training.control.batches import Learner, RowBatch, Sampler
-from pmpo_offline.training.control.trainer import Stack, fit, fresh_policy
+from pmpo_offline.training.control.stack import Stack
+from pmpo_offline.training.control.trainer import fit, fresh_policy
 
 QUICK: dict[str, Any] = {"updates": 12, "batch": 32, "hidden": [16], "components": 2}
 
