@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +53,36 @@ class Arm:
             )
             values["beta"] = setting["multiple"] * bound * values.get("reject_mass", 1.0)
         return Run(labelled, seed, values)
+
+
+Cell = Mapping[str, Any]
+"""How labels were made: the arguments of `labellings.imbalanced` beside the seed."""
+
+
+def runs_of(
+    arm: Arm, family: str, draws: Iterable[tuple[int, Cell, Labelled]], settings: Sequence[Setting]
+) -> tuple[list[Run], list[dict[str, Any]]]:
+    """Return the runs of an arm, and what is known of each: seed, setting, cell, β and the masses of its labels.
+
+    One in which a part of the minibatch would have no rows is left out.
+
+    Args:
+        arm: the learner.
+        family: of the task.
+        draws: labels, with their seed and cell.
+        settings: of the learner.
+    """
+    runs, named = [], []
+    for seed, cell, labels in draws:
+        for setting in settings:
+            run = arm.run(family, labels, seed, setting)
+            masses = run.labelled.masses
+            if run.can(arm.declared(family)) and (arm.algorithm != "reject-bc" or masses["reject_share"]):
+                runs.append(run)
+                named.append(
+                    {"seed": seed, "setting": json.dumps(setting), **cell, "beta": run.settings.get("beta")} | masses
+                )
+    return runs, named
 
 
 def stacks(grid: Sequence[Setting]) -> Iterator[list[Setting]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from benchmarks.experiments.arms import Arm, Setting
+from benchmarks.experiments.arms import Arm, Setting, runs_of
 from benchmarks.experiments.labellings import Labelled, Run, diverged, imbalanced, pick, train
 from pmpo_offline.build import build_dataset
 from pmpo_offline.data import Dataset, columns
@@ -109,20 +108,11 @@ def cells(
 
     A cell in which a part of the minibatch would have no rows is left out.
     """
-    arm, runs, named = ARMS[name], [], []
-    for cell, seed in itertools.product(grid, seeds):
-        labels = labelled(function, seed, cell)
-        for setting in settings:
-            run = arm.run(FAMILY, labels, seed, setting)
-            if not run.can(arm.declared(FAMILY)) or (name == "PMPO R" and not run.labelled.masses["reject_share"]):
-                continue
-            runs.append(run)
-            named.append(
-                {"function": function, "arm": name, "seed": seed, "setting": json.dumps(setting), **cell}
-                | {"beta": run.settings.get("beta"), **run.labelled.masses}
-            )
+    draws = ((seed, cell, labelled(function, seed, cell)) for cell, seed in itertools.product(grid, seeds))
+    runs, named = runs_of(ARMS[name], FAMILY, draws, settings)
     if not runs:
         return pl.DataFrame()
     training = {"learning_rate": settings[0]["rate"]} if "rate" in settings[0] else {}
+    named = [{"function": function, "arm": name, **each} for each in named]
     frame = pl.DataFrame(named, schema_overrides={"beta": pl.Float64})
     return frame.hstack(scores(function, learn(function, name, runs, **training)))

@@ -7,7 +7,6 @@ response to unseen prompts: 0 is that of the reference, 100 is certainty.
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -16,7 +15,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from benchmarks.experiments.arms import Arm, Setting
+from benchmarks.experiments.arms import Arm, Setting, runs_of
 from benchmarks.experiments.labellings import ROWS, Run, imbalanced
 from benchmarks.experiments.stability.language import (
     BATCH,
@@ -112,20 +111,11 @@ def cells(
     function: str, name: str, grid: Sequence[Mapping[str, Any]], seeds: Sequence[int], settings: Sequence[Setting]
 ) -> pl.DataFrame:
     """Train and score an arm in cells, with settings of one rate; one row a run; see `bandit_rows.cells`."""
-    arm, runs, named = ARMS[name], [], []
     truth = corpus()[1].numpy().astype("int8")
-    for cell, seed in itertools.product(grid, seeds):
-        labels = imbalanced(truth, None, seed, **cell)
-        for setting in settings:
-            run = arm.run(FAMILY, labels, seed, setting)
-            if not run.can(arm.declared(FAMILY)) or (name == "PMPO R" and not run.labelled.masses["reject_share"]):
-                continue
-            runs.append(run)
-            named.append(
-                {"function": function, "arm": name, "seed": seed, "setting": json.dumps(setting), **cell}
-                | {"beta": run.settings.get("beta"), **run.labelled.masses}
-            )
+    draws = ((seed, cell, imbalanced(truth, None, seed, **cell)) for cell, seed in itertools.product(grid, seeds))
+    runs, named = runs_of(ARMS[name], FAMILY, draws, settings)
     if not runs:
         return pl.DataFrame()
+    named = [{"function": function, "arm": name, **each} for each in named]
     frame = pl.DataFrame(named, schema_overrides={"beta": pl.Float64})
     return frame.hstack(scores(learn(name, runs, **{key: settings[0][key] for key in ("rate",) if key in settings[0]})))

@@ -34,14 +34,14 @@ class EnvironmentTask(Task):
 
     Args:
         environment: an environment, its id (`module:Name-v0` imports the module first), or a function that makes it.
-        id: of the task; default the environment's own.
+        name: id of the task; default the environment's own.
     """
 
     simulators = ("gymnasium",)
 
-    def __init__(self, environment: Environment | Callable[[], Environment] | str, id: str | None = None) -> None:
+    def __init__(self, environment: Environment | Callable[[], Environment] | str, name: str | None = None) -> None:
         self._given = environment
-        self._id = id
+        self._id = name
 
     @cached_property
     def environment(self) -> Environment:
