@@ -1,10 +1,9 @@
-"""What a process of `accelerate launch` runs: a short PMPO training whose log its first process writes down."""
+"""What each of several processes runs: short trainings whose logs the first one writes down."""
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import torch
@@ -52,12 +51,12 @@ def history(folder: Path, objective: str, rows: str, batch: int, accumulation: i
     return [{**line, **evaluated, "ranks": ranks} for line in trainer.state.log_history if "loss" in line]
 
 
-if __name__ == "__main__":
-    out = Path(sys.argv[1])
+def write_history(folder: Path) -> None:
+    """Train with each objective as one process of several; the first writes the logs down."""
     for name, drawn in LEARNERS:
-        logged = history(out, name, drawn, 6, 1)
+        logged = history(folder, name, drawn, 6, 1)
         if os.environ["RANK"] == "0":
-            (out / f"{name}.json").write_text(json.dumps(logged))
+            (folder / f"{name}.json").write_text(json.dumps(logged))
     # Together and by name: a process that simply ends may still have threads of gloo's, and is then aborted.
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
