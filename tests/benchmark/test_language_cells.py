@@ -114,6 +114,7 @@ def test_runs_are_scored_with_their_drift_and_not_repeated(suite: str, whole: tu
     assert {path: path.stat().st_mtime_ns for path in first.raw.iterdir()} == files
 
 
+@pytest.mark.usefixtures("forkserver")
 def test_interrupted_and_continued_in_two_processes_it_comes_out_the_same(
     tmp_path: Path, suite: str, whole: tuple[Benchmark, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,15 +128,15 @@ def test_interrupted_and_continued_in_two_processes_it_comes_out_the_same(
         original(run)
 
     original = language_cells.execute
-    monkeypatch.setattr(language_cells, "execute", execute)
-    with pytest.raises(KeyboardInterrupt):
-        bench(suite, output=output, home=home, workers=1)
-    assert len(list(output.glob("raw/*.parquet"))) == 1
-    (_,) = output.glob("checkpoints/*/run-*/scores.parquet")
-    two = shutil.copytree(output, tmp_path / "two")
-    assert bench(suite, output=output, home=home, workers=1).rows == whole[0].rows
-    assert begun[4:] == [1, 0, 1], "of four missing runs one was finished"
-    monkeypatch.undo()
+    with monkeypatch.context() as patched:
+        patched.setattr(language_cells, "execute", execute)
+        with pytest.raises(KeyboardInterrupt):
+            bench(suite, output=output, home=home, workers=1)
+        assert len(list(output.glob("raw/*.parquet"))) == 1
+        (_,) = output.glob("checkpoints/*/run-*/scores.parquet")
+        two = shutil.copytree(output, tmp_path / "two")
+        assert bench(suite, output=output, home=home, workers=1).rows == whole[0].rows
+        assert begun[4:] == [1, 0, 1], "of four missing runs one was finished"
     assert bench(suite, output=two, home=home, workers=2).rows == whole[0].rows
     assert not (output / "checkpoints").exists()
 

@@ -1,9 +1,6 @@
 """The whole way on the real task, with a dataset of noise: three updates and two episodes are enough to see it run."""
 
-import os
 import re
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -153,15 +150,16 @@ def test_bench_runs_what_is_missing_and_nothing_twice(tmp_path, suite, dataset):
     assert report_on(output).rows == wider.rows
 
 
-def test_runs_of_a_killed_benchmark_are_kept_and_the_rest_comes_out_the_same(tmp_path, suite):
+def test_runs_of_a_killed_benchmark_are_kept_and_the_rest_comes_out_the_same(tmp_path, suite, forkserver):
     whole = bench(suite, output=tmp_path / "whole", workers=1)
     output = tmp_path / "killed"
-    command = [sys.executable, "-m", "pmpo_offline", "bench", suite, "--output", str(output), "--workers", "1"]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    while process.poll() is None and not list((output / "raw").glob("*.parquet")):
+    command = ["bench", suite, "--output", str(output), "--workers", "1"]
+    process = forkserver.Process(target=run, args=(command,))
+    process.start()
+    while process.is_alive() and not list((output / "raw").glob("*.parquet")):
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     kept = written(output)
     assert kept
     resumed = bench(suite, output=output, workers=1)

@@ -197,6 +197,7 @@ def test_what_a_dataset_says_of_itself(stacking: Dataset) -> None:
     assert set(metadata.provenance.packages) >= {"pmpo-offline", "mujoco", "torch"}
 
 
+@pytest.mark.usefixtures("forkserver")
 def test_same_recipe_elsewhere_is_the_same_dataset(stacking: Dataset, recipe: Path, tmp_path: Path) -> None:
     again = build_dataset(str(recipe), home=tmp_path, workers=2)
     assert_equal(again, stacking)

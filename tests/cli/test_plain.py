@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from helpers import foreign
 from helpers.aligned import experience
 
 from pmpo_offline.cli import plain
+from pmpo_offline.cli.main import run
 
 
 def test_what_cannot_be_encoded_is_written_out() -> None:
@@ -20,13 +21,16 @@ def test_what_cannot_be_encoded_is_written_out() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
-def test_a_name_that_is_no_utf_8_is_imported_on_any_terminal(tmp_path: Path, encoding: str) -> None:
+def test_a_name_that_is_no_utf_8_is_imported_on_any_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
     path = foreign.npz(tmp_path / "hop.npz", foreign.as_d4rl(experience([3, 4, 2])))
     odd = os.fsencode(tmp_path) + b"/hop\xff.npz"
     path.rename(os.fsdecode(odd))
-    command = [sys.executable, "-m", "pmpo_offline", "import", odd, "--home", str(tmp_path / "home")]
-    environment = {**os.environ, "PYTHONIOENCODING": encoding}
-    done = subprocess.run(command, capture_output=True, env=environment, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    assert b"Traceback" not in done.stderr
-    assert (b"beta" if encoding == "ascii" else "β".encode()) in done.stdout
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding) for _ in range(2))
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+    assert run(["import", os.fsdecode(odd), "--home", str(tmp_path / "home")]) == 0
+    shown = [stream.buffer.getvalue() for stream in (out, err) if stream.flush() is None]
+    assert b"Traceback" not in shown[1]
+    assert (b"beta" if encoding == "ascii" else "β".encode()) in shown[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
@@ -50,3 +52,15 @@ def hugging_face(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     datasets.disable_progress_bars()
     return lambda *args: datasets.load_dataset(*map(str, args), cache_dir=str(tmp_path / "hf"))
+
+
+@pytest.fixture
+def forkserver(monkeypatch: pytest.MonkeyPatch) -> BaseContext:
+    """Worker processes come from a server that has imported everything once; in all else they are those of a user.
+
+    That each starts as a fresh interpreter, which takes seconds, is tested in tests/build/test_processes.py.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pmpo_offline.benchmark.work", "pmpo_offline.training.language"])
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method=None: context)
+    return context

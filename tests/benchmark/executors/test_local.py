@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
+import multiprocessing
 import shutil
-import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -28,23 +26,18 @@ from pmpo_offline.runtime.errors import UserError
 CELLS = 5
 
 
-def children(pid: int) -> list[int]:
-    tasks = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for path in tasks for child in path.read_text().split()]
-
-
 @pytest.mark.timeout(300)
-@pytest.mark.skipif(sys.platform != "linux", reason="child processes are found in /proc")
+@pytest.mark.usefixtures("forkserver")
 def test_a_killed_process_loses_nothing_and_two_give_the_table_of_one(tmp_path: Path, small) -> None:
-    output, before = tmp_path / "out", set(children(os.getpid()))
+    output, before = tmp_path / "out", set(multiprocessing.active_children())
     killed: list[int] = []
 
     def kill_one() -> None:
         while not list(output.glob("raw/*.parquet")):
             time.sleep(0.02)
-        # The youngest child is a worker; multiprocessing's resource tracker is older than all of them.
-        killed.append(max(set(children(os.getpid())) - before))
-        os.kill(killed[0], signal.SIGKILL)
+        worker = min(set(multiprocessing.active_children()) - before, key=lambda process: process.name)
+        worker.kill()
+        killed.append(worker.pid)
 
     thread = threading.Thread(target=kill_one, daemon=True)
     thread.start()

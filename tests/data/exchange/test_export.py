@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
@@ -87,27 +87,26 @@ def test_a_dataset_is_not_exported_over_itself(store: Store, home: Path, form: d
     assert data.verify("test/small-v0") == []
 
 
-def test_full_disk_leaves_nothing_and_is_one_line(store: Store, tmp_path: Path) -> None:
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """No file can grow beyond 20 kB, which stands in for a disk that is full."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_full_disk_leaves_nothing_and_is_one_line(
+    store: Store, tmp_path: Path, capfd: pytest.CaptureFixture[str], request: pytest.FixtureRequest, to: str
+) -> None:
     dataset, out = store([50] * 40, "advantage"), tmp_path / "out"
-    script = f"""
-import resource, gymnasium, minari
-from pmpo_offline.data.exchange import export_dataset
-from pmpo_offline.data.exchange.writers import WRITERS
-from pmpo_offline.runtime.errors import PmpoOfflineError
-for to in {FORMATS}:
-    WRITERS[to]
-resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-for to in {FORMATS}:
-    try:
-        export_dataset({str(dataset.path)!r}, to, {str(out)!r} + "/" + to)
-    except PmpoOfflineError as error:
-        print(error)
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    folders = [out / to / ("test/small-v0" if to == "minari" else "") for to in FORMATS]
-    refused = [f"cannot write {each}: File too large; free some space or export to another folder" for each in folders]
-    assert done.stderr == ""
-    assert done.stdout.splitlines() == refused
+    request.getfixturevalue("full_disk")
+    with pytest.raises(PmpoOfflineError) as error:
+        export_dataset(dataset, to, out / to)
+    folder = out / to / ("test/small-v0" if to == "minari" else "")
+    assert str(error.value) == f"cannot write {folder}: File too large; free some space or export to another folder"
+    assert capfd.readouterr().err == ""
     assert everything_in(out) == {}
     assert not list(tmp_path.rglob("*.partial"))
 
