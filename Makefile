@@ -5,8 +5,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
 PEERS := .venv-peers
+BOUNDS := .venv-bounds
 
-.PHONY: demo test docs reader fuzz peers smollm2 lint clean
+.PHONY: demo test bounds docs reader fuzz peers smollm2 lint clean
 
 demo: .venv/installed
 	$(BIN)/pmpo-offline build-dataset --imbalance 0.1
@@ -14,6 +15,12 @@ demo: .venv/installed
 
 test: .venv/installed .venv/smollm2 .venv/chromium .venv/reader
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# The oldest versions that pyproject.toml allows, in an environment of its own, and tests of what is most theirs.
+bounds: $(BOUNDS)/installed
+	$(BOUNDS)/bin/python -m pytest -n 2 --dist loadfile tests/runtime tests/declarations tests/policies tests/tasks/control \
+	  tests/data/test_storage.py tests/data/exchange tests/build tests/training/control tests/training/language/test_run.py \
+	  tests/cli tests/benchmark/test_runner.py tests/benchmark/test_report.py tests/benchmark/executors
 
 docs: .venv/installed
 	$(BIN)/python -m sphinx -q -W --keep-going -c docs . docs/_build
@@ -37,7 +44,7 @@ lint: .venv/installed
 	$(BIN)/mypy
 
 clean:
-	rm -rf .venv $(PEERS) docs/_build docs/reader/node_modules results .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv $(PEERS) $(BOUNDS) docs/_build docs/reader/node_modules results .pytest_cache .mypy_cache .ruff_cache
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=…")'
@@ -66,4 +73,12 @@ $(PEERS)/installed: baselines/peers/requirements.txt
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --requirement baselines/peers/requirements.txt
 	$(PEERS)/bin/python -m pip install --quiet --no-deps --target $(PEERS)/trl-1.13.0 trl==1.13.0
+	touch $@
+
+$(BOUNDS)/installed: pyproject.toml
+	$(PYTHON) -m venv $(BOUNDS)
+	$(BOUNDS)/bin/python -m pip install --quiet uv
+	$(BOUNDS)/bin/uv pip install --quiet --python $(BOUNDS)/bin/python --resolution lowest-direct --requirement pyproject.toml \
+	  --extra language --extra ray --extra slurm
+	$(BOUNDS)/bin/uv pip install --quiet --python $(BOUNDS)/bin/python pytest pytest-xdist pytest-timeout hypothesis
 	touch $@
