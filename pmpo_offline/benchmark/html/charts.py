@@ -8,21 +8,25 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+import lazy_loader
 import numpy as np
 import polars as pl
 
+from pmpo_offline.benchmark.html import style
 from pmpo_offline.benchmark.methods import ROLES, methods, role, run_scores
 from pmpo_offline.benchmark.report import Charts, Drawing, condition
 from pmpo_offline.benchmark.table import Row
 
+if TYPE_CHECKING:
+    import altair as alt
+else:  # slow to import, and `report` loads this module to render Markdown
+    alt = lazy_loader.load("altair")
+
 
 def scores(raw: pl.DataFrame, rows: Sequence[Row]) -> list[Drawing]:
     """Every row's runs and its score with the interval, best first, one condition at a time."""
-    import altair as alt
-
-    from pmpo_offline.benchmark.html import style
-
     by_key = run_scores(raw)
     values, points = [], []
     for row, name in sorted(zip(rows, methods(rows), strict=True), key=lambda pair: -pair[0]["iqm"]):
@@ -70,10 +74,6 @@ def scores(raw: pl.DataFrame, rows: Sequence[Row]) -> list[Drawing]:
 
 def grid(raw: pl.DataFrame, rows: Sequence[Row]) -> list[Drawing]:
     """Heat maps over accepted shares: how far each method is above the better clone on the same labels."""
-    import altair as alt
-
-    from pmpo_offline.benchmark.html import style
-
     clones: dict[str, float] = {}
     for row in rows:
         if role(row) == "clone":
@@ -94,17 +94,12 @@ def grid(raw: pl.DataFrame, rows: Sequence[Row]) -> list[Drawing]:
     shares = [share for _, share in sorted({(float(each.pop("order")), each["share"]) for each in values})]
     if len(shares) < 2:
         return []
-    data = list(dict.fromkeys(each["data"] for each in values))
-    chosen = style.choice("grid_data", "data", data)
+    chosen, chart = style.by_choice("grid_data", values, "data")
     largest = max(10.0, *(abs(each["margin"]) for each in values if np.isfinite(each["margin"])))
-    base = (
-        style.chart("values")
-        .transform_filter(alt.datum.data == chosen)
-        .encode(
-            x=alt.X("share:O", sort=shares, title="accepted share", axis=alt.Axis(labelAngle=0)),
-            y=alt.Y("method:N", axis=style.rows()),
-            tooltip=["method:N", "share:O", *style.numbers("score", "margin")],
-        )
+    base = chart.encode(
+        x=alt.X("share:O", sort=shares, title="accepted share", axis=alt.Axis(labelAngle=0)),
+        y=alt.Y("method:N", axis=style.rows()),
+        tooltip=["method:N", "share:O", *style.numbers("score", "margin")],
     )
     height = style.height(len({each["method"] for each in values}))
     cells = base.mark_rect(cornerRadius=2, cursor="pointer").encode(
@@ -120,10 +115,6 @@ def grid(raw: pl.DataFrame, rows: Sequence[Row]) -> list[Drawing]:
 
 def updates(_: pl.DataFrame, rows: Sequence[Row]) -> list[Drawing]:
     """Score against gradient steps, of methods that were run with several numbers of them."""
-    import altair as alt
-
-    from pmpo_offline.benchmark.html import style
-
     values = []
     for row in rows:
         steps = row["training"].get("updates", row["training"].get("steps"))
@@ -139,14 +130,10 @@ def updates(_: pl.DataFrame, rows: Sequence[Row]) -> list[Drawing]:
     if not values:
         return []
     names = list(dict.fromkeys(each["method"] for each in values))
-    chosen = style.choice("updates_condition", "data", list(dict.fromkeys(each["condition"] for each in values)))
-    base = (
-        style.chart("values")
-        .transform_filter(alt.datum.condition == chosen)
-        .encode(
-            x=alt.X("updates:Q", title="gradient steps"),
-            color=alt.Color("method:N", scale=style.methods(names), legend=style.legend()),
-        )
+    chosen, chart = style.by_choice("updates_condition", values)
+    base = chart.encode(
+        x=alt.X("updates:Q", title="gradient steps"),
+        color=alt.Color("method:N", scale=style.methods(names), legend=style.legend()),
     )
     layers = (
         base.mark_area(opacity=0.15).encode(y=alt.Y("low:Q", title=_metric(rows)), y2="high:Q"),
@@ -157,9 +144,6 @@ def updates(_: pl.DataFrame, rows: Sequence[Row]) -> list[Drawing]:
 
 def tuning(_: pl.DataFrame, rows: Sequence[Row]) -> list[Drawing]:
     """The expected score of the best of k settings, of learners that `tune` tried with several."""
-    import altair as alt
-
-    from pmpo_offline.benchmark.html import style
     from pmpo_offline.benchmark.tune import TRIAL, best_of
 
     trials: dict[str, dict[str, list[float]]] = {}
@@ -189,10 +173,6 @@ def tuning(_: pl.DataFrame, rows: Sequence[Row]) -> list[Drawing]:
 
 def drift(_: pl.DataFrame, rows: Sequence[Row]) -> list[Drawing]:
     """Score against divergence from the model that training started from; collapsed policies are crosses."""
-    import altair as alt
-
-    from pmpo_offline.benchmark.html import style
-
     values = [
         {"method": name, "algorithm": row["algo"], "condition": condition(row), "key": row["key"]}
         | {each: row[each] for each in ("iqm", "low", "high", "kl", "distinct")}
@@ -203,14 +183,10 @@ def drift(_: pl.DataFrame, rows: Sequence[Row]) -> list[Drawing]:
     if not values:
         return []
     names = list(dict.fromkeys(each["algorithm"] for each in values))
-    chosen = style.choice("drift_condition", "data", list(dict.fromkeys(each["condition"] for each in values)))
-    base = (
-        style.chart("values")
-        .transform_filter(alt.datum.condition == chosen)
-        .encode(
-            x=alt.X("kl:Q", title="KL from the start, nats a sample", scale=alt.Scale(type="symlog", constant=1)),
-            color=alt.Color("algorithm:N", scale=style.methods(names), legend=style.legend(columns=3)),
-        )
+    chosen, chart = style.by_choice("drift_condition", values)
+    base = chart.encode(
+        x=alt.X("kl:Q", title="KL from the start, nats a sample", scale=alt.Scale(type="symlog", constant=1)),
+        color=alt.Color("algorithm:N", scale=style.methods(names), legend=style.legend(columns=3)),
     )
     numbers = style.numbers("iqm", "kl", "distinct", form=".2f")
     points = base.mark_point(size=75, filled=True, opacity=0.9, cursor="pointer").encode(
@@ -228,10 +204,6 @@ def drift(_: pl.DataFrame, rows: Sequence[Row]) -> list[Drawing]:
 
 def stability(raw: pl.DataFrame, rows: Sequence[Row]) -> list[Drawing]:
     """Every run's score against β in multiples of its bound, with the bound and the collapse threshold."""
-    import altair as alt
-
-    from pmpo_offline.benchmark.html import style
-
     by_key, values, thresholds = run_scores(raw), [], []
     for row, name in zip(rows, methods(rows), strict=True):
         bound = row["beta_min"]
@@ -245,17 +217,12 @@ def stability(raw: pl.DataFrame, rows: Sequence[Row]) -> list[Drawing]:
     if len({each["factor"] for each in values}) < 3:
         return []
     names = list(dict.fromkeys(each["algorithm"] for each in values))
-    chosen = style.choice("stability_condition", "data", list(dict.fromkeys(each["condition"] for each in values)))
-    points = (
-        style.chart("values")
-        .transform_filter(alt.datum.condition == chosen)
-        .mark_circle(size=52, opacity=0.65, cursor="pointer")
-        .encode(
-            x=alt.X("factor:Q", title="β / bound", scale=alt.Scale(type="log", nice=False, padding=20)),
-            y=alt.Y("score:Q", title=_metric(rows)),
-            color=alt.Color("algorithm:N", scale=style.methods(names), legend=style.legend()),
-            tooltip=["method:N", *style.numbers("score", "beta", "bound", "factor", form=".3g")],
-        )
+    chosen, chart = style.by_choice("stability_condition", values)
+    points = chart.mark_circle(size=52, opacity=0.65, cursor="pointer").encode(
+        x=alt.X("factor:Q", title="β / bound", scale=alt.Scale(type="log", nice=False, padding=20)),
+        y=alt.Y("score:Q", title=_metric(rows)),
+        color=alt.Color("algorithm:N", scale=style.methods(names), legend=style.legend()),
+        tooltip=["method:N", *style.numbers("score", "beta", "bound", "factor", form=".3g")],
     )
     bound_rule = style.chart("bound")
     layers = [

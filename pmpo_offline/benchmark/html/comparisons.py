@@ -8,15 +8,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import astuple
 from itertools import combinations
+from typing import TYPE_CHECKING
 
+import lazy_loader
 import numpy as np
 import polars as pl
 
+from pmpo_offline.benchmark.html import style
 from pmpo_offline.benchmark.methods import shared
 from pmpo_offline.benchmark.report import Charts, Drawing
 from pmpo_offline.benchmark.table import Row
 from pmpo_offline.evaluation import aggregates
 from pmpo_offline.evaluation.statistics import interval, probability_of_improvement
+
+if TYPE_CHECKING:
+    import altair as alt
+else:  # slow to import, and `report` loads this module to render Markdown
+    alt = lazy_loader.load("altair")
 
 MOST_NUMBERS = 12
 """Methods up to which the cells of a matrix show their numbers."""
@@ -26,10 +34,6 @@ REPLICATES = 2_000
 
 def aggregated(raw: pl.DataFrame, rows: Sequence[Row]) -> list[Drawing]:
     """IQM, mean, median and optimality gap over all conditions, and the performance profiles."""
-    import altair as alt
-
-    from pmpo_offline.benchmark.html import style
-
     _, compared = shared(raw, rows)
     if len(compared) < 2:
         return []
@@ -82,10 +86,6 @@ def aggregated(raw: pl.DataFrame, rows: Sequence[Row]) -> list[Drawing]:
 
 def improvement(raw: pl.DataFrame, rows: Sequence[Row]) -> list[Drawing]:
     """The probability that a run of one method beats one of another, averaged over conditions, as a matrix."""
-    import altair as alt
-
-    from pmpo_offline.benchmark.html import style
-
     _, compared = shared(raw, rows)
     if len(compared) < 2:
         return []
@@ -116,10 +116,6 @@ def improvement(raw: pl.DataFrame, rows: Sequence[Row]) -> list[Drawing]:
 
 def ranks(raw: pl.DataFrame, rows: Sequence[Row]) -> list[Drawing]:
     """How probable each rank is for each method."""
-    import altair as alt
-
-    from pmpo_offline.benchmark.html import style
-
     _, compared = shared(raw, rows)
     if len(compared) < 2:
         return []

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import altair as alt
+import lazy_loader
 
 from pmpo_offline.benchmark.report import Drawing
+
+if TYPE_CHECKING:
+    import altair as alt
+else:
+    alt = lazy_loader.load("altair")
 
 BLUE, AMBER, GREY, RED = "#3b7ddd", "#d98200", "#8a8f98", "#d1495b"
 METHODS = [
@@ -46,6 +51,12 @@ def choice(name: str, label: str, options: list[str]) -> alt.Parameter:
 def chart(data: str) -> alt.Chart:
     """Return a chart of the records of this name, which `drawn` adds; altair would check and copy every one."""
     return alt.Chart(alt.NamedData(name=data))
+
+
+def by_choice(name: str, values: list[dict[str, Any]], field: str = "condition") -> tuple[alt.Parameter, alt.Chart]:
+    """Return a choice among the values of a field, and the chart of those of the records `values` that have it."""
+    chosen = choice(name, "data", list(dict.fromkeys(each[field] for each in values)))
+    return chosen, chart("values").transform_filter(getattr(alt.datum, field) == chosen)
 
 
 def drawn(made: alt.Chart | alt.LayerChart | alt.FacetChart, height: int, **data: list[dict[str, Any]]) -> Drawing:
