@@ -9,10 +9,10 @@ from .dataset import Candidates as Candidates
 from .dataset import Dataset as Dataset
 from .dataset import Rows as Rows
 from .dataset import Share as Share
-from .dataset import indices as indices
 from .dataset import load_dataset as load_dataset
 from .dataset import open_dataset as open_dataset
 from .dataset import pairs as pairs
+from .gathering import indices as indices
 from .labels import LabelledTables as LabelledTables
 from .labels import Labelling as Labelling
 from .labels import label as label

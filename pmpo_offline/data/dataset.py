@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -21,7 +21,6 @@ from pmpo_offline.data.schema import Balance, LabelRule, Metadata, ScoreRule
 from pmpo_offline.data.storage import file_problems, read_metadata, read_tables, resolve
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, unknown
 from pmpo_offline.runtime.hashing import hash_bytes
-from pmpo_offline.runtime.random_words import random_words
 
 if TYPE_CHECKING:  # torch takes a second to import: what only lists and verifies datasets does without
     import polars
@@ -34,8 +33,6 @@ if TYPE_CHECKING:  # torch takes a second to import: what only lists and verifie
 Share = float | Literal["collected"]
 """An accepted share, or the share of the labels as collected."""
 
-_BLOCK = 64
-"""Steps drawn at once, to pay for the start of a random stream and the copy to the device once."""
 _STORED = ("action", "reward", "terminated", "truncated", "score", "label")
 """Columns that `Rows` holds as they are stored."""
 _LABELS = ["score", "label"]
@@ -391,30 +388,6 @@ class Rows:
     def observation(self) -> Tensor:
         """(N, O) float32, a view of `states`."""
         return self.states[: len(self)]
-
-
-def indices(seeds: Sequence[int], step: int, batch: int, population: int, device: torch.device | str = "cpu") -> Tensor:
-    """Return (runs, batch) int64 indices below `population`, uniform with replacement: a cached block, do not write.
-
-    A run's indices are a pure function of its seed and the step: they do not depend on the other runs, on the device,
-    or on whether the training was interrupted.
-    """
-    import torch
-
-    if population < 1:
-        raise UserError("there are no rows to draw from: the labels leave this algorithm nothing to learn from")
-    block, offset = divmod(step, _BLOCK)
-    return _block(tuple(seeds), block, batch, population, torch.device(device))[offset]
-
-
-@lru_cache(maxsize=4)
-def _block(seeds: tuple[int, ...], block: int, batch: int, population: int, device: torch.device) -> Tensor:
-    """Return (_BLOCK, runs, batch); the remainder of 64-bit words is biased by less than population / 2⁶⁴."""
-    import torch
-
-    drawn = [random_words(_BLOCK * batch, seed, "indices", block) % np.uint64(population) for seed in seeds]
-    stacked = np.stack(drawn).astype(np.int64).reshape(len(seeds), _BLOCK, batch)
-    return torch.from_numpy(np.ascontiguousarray(stacked.swapaxes(0, 1))).to(device)
 
 
 def pairs(candidates: Candidates) -> tuple[Tensor, Tensor, Tensor]:

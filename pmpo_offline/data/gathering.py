@@ -1,4 +1,4 @@
-"""Columns of transitions from which minibatches are gathered: packed in memory, or in place in mapped files."""
+"""Minibatches of transitions: which rows are drawn, and columns to gather them from, in memory or in mapped files."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,10 +18,14 @@ from torch.nn.functional import embedding, one_hot  # the first gathers whole ro
 
 from pmpo_offline.data import columns
 from pmpo_offline.data.mapping import release_pages
+from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.runtime.random_words import random_words
 
 if TYPE_CHECKING:
     from pmpo_offline.data.dataset import Candidates, Dataset
 
+_BLOCK = 64
+"""Steps drawn at once, to pay for the start of a random stream and the copy to the device once."""
 PACKED_BYTES = 256 * 2**20
 """Observations and actions of at most so many bytes are copied to memory before training; larger ones are gathered from
 the mapped files. The numbers are the same. On a GPU all are copied, to its memory."""
@@ -210,3 +215,23 @@ class Steps:
     def episode(self) -> Tensor:
         """(N,) int64."""
         return self.dataset.column("episode").packed(self.label.device).long()
+
+
+def indices(seeds: Sequence[int], step: int, batch: int, population: int, device: torch.device | str = "cpu") -> Tensor:
+    """Return (runs, batch) int64 indices below `population`, uniform with replacement: a cached block, do not write.
+
+    A run's indices are a pure function of its seed and the step: they do not depend on the other runs, on the device,
+    or on whether the training was interrupted.
+    """
+    if population < 1:
+        raise UserError("there are no rows to draw from: the labels leave this algorithm nothing to learn from")
+    block, offset = divmod(step, _BLOCK)
+    return _block(tuple(seeds), block, batch, population, torch.device(device))[offset]
+
+
+@lru_cache(maxsize=4)
+def _block(seeds: tuple[int, ...], block: int, batch: int, population: int, device: torch.device) -> Tensor:
+    """Return (_BLOCK, runs, batch); the remainder of 64-bit words is biased by less than population / 2⁶⁴."""
+    drawn = [random_words(_BLOCK * batch, seed, "indices", block) % np.uint64(population) for seed in seeds]
+    stacked = np.stack(drawn).astype(np.int64).reshape(len(seeds), _BLOCK, batch)
+    return torch.from_numpy(np.ascontiguousarray(stacked.swapaxes(0, 1))).to(device)
