@@ -128,12 +128,13 @@ def train(
 ) -> None:
     """Train one algorithm on one dataset; the same command again resumes where it was stopped."""
     chosen = assignments(options.settings, "beta=0.5")
-    from pmpo_offline.build import build_dataset, is_built
+    from pmpo_offline.build import is_built
     from pmpo_offline.declarations import catalog
 
     built = is_built(name, home)
     catalog.check_algorithm(options.algo)
     with working():
+        from pmpo_offline.build import build_dataset
         from pmpo_offline.data import load_dataset
         from pmpo_offline.training.run import Run, train_run
 
