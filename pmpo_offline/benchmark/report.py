@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pmpo_offline.benchmark.table import Row
+from pmpo_offline.declarations import catalog
 from pmpo_offline.runtime.files import atomic_file, write_json
 from pmpo_offline.runtime.registry import Registry
 
@@ -68,6 +69,7 @@ DRIFT_NOTES = (
     "perplexity: on held-out prose. "
     "Marked ! is a policy that collapsed: less than half of the reference row's words, or twice its nats."
 )
+CRITICS = " The candidates that {learners} learn from are ranked by a critic, which puts {right} (by chance .50)."
 COMPARED = "P(>{against}): probability that a run beats one of {meaning} on the same data, which is marked {against}; "
 SIGNIFICANT = 0.05
 DESCRIPTION = ("dataset", "accepted", "noise", "seeds")
@@ -121,7 +123,22 @@ def notes_section(_: pl.DataFrame, rows: Sequence[Row]) -> str:
     meaning = "the better filtered clone" if against == "filter" else f"the reference {against} (no filtered clone ran)"
     notes = NOTES.format(metrics=metrics, compared=COMPARED.format(against=against, meaning=meaning) if against else "")
     notes += DIVERGED if any(row["diverged"] for row in rows) else ""
-    return notes + (DRIFT_NOTES if any(row["kl"] is not None for row in rows) else "")
+    return notes + (DRIFT_NOTES if any(row["kl"] is not None for row in rows) else "") + _critics(rows)
+
+
+def _critics(rows: Sequence[Row]) -> str:
+    """Return how far the critic can be trusted from which some learners take their pairs and groups."""
+    told = {"candidates", "pairs"}
+    learners = {each.name for family in catalog.families() for each in catalog.algorithms(family) if each.rows in told}
+    shown = [name for name in dict.fromkeys(row["algo"] for row in rows) if name in learners]
+    known = {row["dataset"]: catalog.critic(row["dataset"]) for row in rows if row["algo"] in learners}
+    right = [
+        f"{each['right']:.2f} ({each['low']:.2f} – {each['high']:.2f}) of them on the right side of top 2 and bottom 2 "
+        f"on {dataset}"
+        for dataset, each in known.items()
+        if each
+    ]
+    return CRITICS.format(learners=", ".join(shown), right="; ".join(right)) if right else ""
 
 
 def figure_section(_: pl.DataFrame, __: Sequence[Row]) -> str:

@@ -186,8 +186,12 @@ class Job:
     @property
     def overrides(self) -> dict[str, Any]:
         """The hyperparameters that the suite sets in place of the algorithm's own."""
-        name = "steps" if self.is_language else "updates"
-        return self.suite.training | ({} if self.suite.updates is None else {name: self.suite.updates})
+        name, updates = "steps" if self.is_language else "updates", self.suite.updates
+        counted: dict[str, int] = {} if updates is None else {name: updates}
+        if updates and self.suite.pretraining and self.cell.algorithm.start == "reference" and not self.is_language:
+            clone = max(1, round(updates * self.suite.pretraining))
+            counted = {"updates": max(1, updates - clone), "pretraining": clone}
+        return self.suite.training | counted
 
     @property
     def versions(self) -> dict[str, str]:

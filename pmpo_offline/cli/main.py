@@ -20,6 +20,7 @@ from pmpo_offline import __version__
 from pmpo_offline.cli import bench, datasets, evaluate, hub, plain, report, train, verbs
 from pmpo_offline.runtime.errors import PmpoOfflineError
 from pmpo_offline.runtime.files import refusal
+from pmpo_offline.runtime.processes import SLEEPING
 
 app = typer.Typer(
     name="pmpo-offline",
@@ -71,9 +72,8 @@ def main() -> NoReturn:
     """Run the command line and exit."""
     # Nothing here renders, and looking for a display takes a process, which Ctrl-C ends with a traceback of its own.
     os.environ.setdefault("MUJOCO_GL", "disable")
-    # Threads of torch sleep while they wait for each other: on a machine that others use too, two spinning ones took 3
-    # times the processor time and 5 to 8 times as long. Read when torch is imported, by child processes too.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    for name, value in SLEEPING.items():  # read when torch is imported, by child processes too
+        os.environ.setdefault(name, value)
     arguments = sys.argv[1:]
     if not arguments or {"-h", "--help"} & set(arguments):
         _import_help()

@@ -97,6 +97,9 @@ class SuiteDeclaration(Declaration):
     """How many of the held-out episodes are left out before these; language models have no such order of prompts."""
     updates: Count | None = None
     """Gradient steps, where the suite overrides what the algorithms declare."""
+    pretraining: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """In control: the share of `updates` that the clone has from which a learner starts, which then has the rest, so
+    that all learners have as many. None: both have as many as declared."""
     training: dict[str, Any] = {}
     """More of the trainer's hyperparameters, where the suite overrides what the algorithms declare."""
 
@@ -267,6 +270,12 @@ def references(task: str) -> dict[str, Any] | None:
         if all(_installed(name) == version for name, version in found.get("versions", {}).items()):
             return dict(found)
     return None
+
+
+def critic(dataset: str) -> dict[str, Any] | None:
+    """Return how well a critic ranks a dataset's candidates (right, low, high, how), None where it was not measured."""
+    found = _toml(root("baselines") / "critics.toml").get(dataset)
+    return None if found is None else dict(found)
 
 
 def revise(declaration: D, source: str, changes: Mapping[str, Any]) -> D:

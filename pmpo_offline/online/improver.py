@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from pmpo_offline.declarations import OBJECTIVES
 from pmpo_offline.objectives import Objective
 from pmpo_offline.online.online_batch import OnlineBatch
-from pmpo_offline.online.optimization import Constraints, Duals, StackedAdam
 from pmpo_offline.policies import Mixture
 from pmpo_offline.runtime.random_words import random_words
 from pmpo_offline.training.control.batches import inputs
+from pmpo_offline.training.control.optimization import Constraints, Duals, StackedAdam, check_constrained
 
 Scorer = Callable[[Tensor, Tensor], Tensor]
 """From observations (R, B, O) and K actions at each of them (R, B, K, A), the values of the actions, (R, B, K)."""
@@ -80,7 +80,7 @@ class Algorithm:
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Of the objective, over its defaults; numbers may be tensors (R, 1)."""
     constraints: Constraints | None = None
-    """For MPO on Gaussians: its temperature is learned, and so are the multipliers that hold the mean and the deviation
+    """For MPO: its temperature is learned, and so are the multipliers that hold the mean and the deviation
     near the reference's. How much of each budget is spent is among the metrics."""
     learning_rate: float | Tensor = 1e-3
     """Of the policy; a number or (R, 1)."""
@@ -106,10 +106,7 @@ class Improver(nn.Module, Generic[P]):
         objective = OBJECTIVES[algorithm.objective] if isinstance(algorithm.objective, str) else algorithm.objective
         settings, constraints = algorithm.settings, algorithm.constraints
         if constraints is not None:
-            if "group_score" not in objective.inputs.values():
-                raise ValueError(f"constraints with their temperature are for mpo, not for {objective.name}")
-            if given := sorted({"temperature", "epsilon"} & settings.keys()):
-                raise ValueError(f"{given[0]} is given and constraints learn the temperature: leave one of them out")
+            check_constrained(objective, settings)
         self.policy, self.reference = policy, deepcopy(policy)
         self._objective, self._settings, self._hyper = objective, {**objective.settings, **settings}, hyper
         self._draws, self._shuffled = Draws(seeds), algorithm.shuffled

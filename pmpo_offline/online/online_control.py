@@ -21,13 +21,13 @@ from torch import Tensor, nn
 
 from pmpo_offline.online.acting import SMALLEST_SCALE, VectorEnv
 from pmpo_offline.online.improver import Algorithm, Draws, Improver, OnlineSettings
-from pmpo_offline.online.optimization import Constraints
 from pmpo_offline.online.replay import ENDED, GOES_ON, Replay, ReplayRows, retrace
 from pmpo_offline.policies.behavior import FARTHEST, BehaviorPolicy
 from pmpo_offline.policies.network import StackedLinear
 from pmpo_offline.policies.perceptron import PerceptronPolicy
 from pmpo_offline.tasks.control import Rules
 from pmpo_offline.training.checkpoint import keep_state
+from pmpo_offline.training.control.optimization import Constraints
 from pmpo_offline.training.critics.double_q import Adam, DoubleQ
 
 PLANNED = 2_000_000

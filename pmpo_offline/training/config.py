@@ -44,6 +44,23 @@ class TrainingSettings(BaseModel):
     refresh: float = Field(default=0.0, ge=0, lt=1)
     """Share of the way that the reference moves towards the policy every update; 0: it is frozen."""
     checkpoint_every: int = Field(default=500, ge=1)
+    pretraining: int | None = Field(default=None, ge=1)
+    """Updates of the clone that training starts from, where they are not those declared for it."""
+    epsilon_target: float | None = Field(default=None, gt=0)
+    """Of MPO, in nats: KL(target ‖ uniform over the candidates). With it the temperature is learned, by its dual."""
+    epsilon_mean: float = Field(default=0.0025, gt=0)
+    """Then the trust region of the means: their part of KL(reference ‖ policy), held by a learned multiplier."""
+    epsilon_std: float = Field(default=1e-6, gt=0)
+    """Then that of the deviations."""
+
+    @property
+    def identified(self) -> dict[str, Any]:
+        """The settings that enter the identity of a training: of the constraints where they are in use.
+
+        That of the clone has its `pretraining`.
+        """
+        constraints = {"epsilon_target", "epsilon_mean", "epsilon_std"}
+        return self.model_dump(exclude={"pretraining"} | (set() if self.epsilon_target else constraints))
 
 
 FARTHEST = 10.0

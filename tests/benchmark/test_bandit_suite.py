@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from pmpo_offline.benchmark.suite import expand
+from pmpo_offline.benchmark.suite import Job, expand
 from pmpo_offline.build import build_dataset
 from pmpo_offline.data import Dataset
 from pmpo_offline.declarations import catalog
 from pmpo_offline.evaluation import evaluate
 from pmpo_offline.training import train
+from pmpo_offline.training.control.stack import Stack
 
 
 @pytest.fixture(scope="module")
@@ -59,3 +60,20 @@ def test_feedback_beats_cloning(dataset: Dataset, folder: Path, algorithm: str):
 
 def test_shuffled_feedback_does_not(dataset: Dataset, folder: Path):
     assert returned(dataset, "pmpo", folder, shuffle=True) < returned(dataset, "bc", folder) + 0.1
+
+
+def test_pretraining_is_counted(dataset: Dataset):
+    """Of 200 updates a learner that starts from a clone has what the clone leaves."""
+    suite = catalog.revise(catalog.suite("bandit"), "test", {"updates": 200, "pretraining": 0.2})
+    trained = {
+        cell.algorithm.name: Job(suite, cell, dataset).training
+        for cell in expand(suite, dict.fromkeys(suite.datasets, "bandit"))
+    }
+    assert trained["pmpo"]["updates"] == 200
+    assert "pretraining" not in trained["pmpo"]
+    assert (trained["kto"]["updates"], trained["kto"]["pretraining"]) == (160, 40)
+    stack = Stack(dataset, catalog.algorithm("kto", "bandit"), overrides={"updates": 160, "pretraining": 40})
+    assert stack.clone is not None
+    assert stack.clone.hyper.updates == 40
+    alike = Stack(dataset, catalog.algorithm("bc", "bandit"), overrides={"updates": 40})
+    assert stack.clone.identity == alike.identity, "one clone for whoever trains as long"

@@ -164,8 +164,9 @@ def test_script_without_a_main_guard_starts_processes(tmp_path: Path, how: str) 
         "from pmpo_offline.runtime.processes import processes\n"
         "with processes(1, 'worked') as submit:\n"
         "    print(submit(os.getppid).result() == os.getpid(), __name__)\n"
+        "    print(submit(os.getenv, 'OMP_WAIT_POLICY').result())  # threads of torch sleep while they wait\n"
     )
     command = [sys.executable, str(script)] if how == "file" else [sys.executable, "-"]
     given = None if how == "file" else script.read_text()
     done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=120)
-    assert done.stdout == "True __main__\n", done.stderr
+    assert done.stdout == "True __main__\npassive\n", done.stderr

@@ -118,6 +118,7 @@ def updates(_: pl.DataFrame, rows: Sequence[Row]) -> list[Drawing]:
     values = []
     for row in rows:
         steps = row["training"].get("updates", row["training"].get("steps"))
+        steps = steps and steps + row["training"].get("pretraining", 0)
         if steps is not None:
             values.append(
                 {"method": row["algo"], "condition": condition(row), "updates": steps, "key": row["key"]}

@@ -329,6 +329,11 @@ class CandidateBatch(Batch):
         """(R, B, K)."""
         return self._candidates.score[self._index]
 
+    @property
+    def distributions(self) -> tuple[Mixture, Mixture]:
+        """Policy and reference at the states."""
+        return self._distribution, self._reference_distribution
+
 
 def of_pairs(name: str) -> tuple[property, property]:
     """Return the properties of the accepted and of the rejected outcomes of pairs, (R, P), given that of both."""

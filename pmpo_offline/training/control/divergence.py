@@ -52,6 +52,21 @@ def from_reference(policy: Mixture, reference: Mixture, kind: str, order: Any, s
     return sampled(logp_reference, logp_policy, order.unsqueeze(-1) if isinstance(order, Tensor) else order)
 
 
+def decoupled_kl(reference: Mixture, policy: Mixture) -> tuple[Tensor, Tensor]:
+    """Return the parts of KL(reference || policy) that MPO bounds apart, of the means and of the deviations, (R, B).
+
+    Of single Gaussians they are those of `divergences.gaussian_kl_decoupled`. The KL of two mixtures is at most that of
+    their weights plus the mean of their components' KL by the reference's weights (the chain rule, with the component
+    as a latent variable; Do, *Fast approximation of Kullback-Leibler distance for dependence trees and hidden Markov
+    models*, 2003): each part is that mean, and the weights go with the means.
+    """
+    moments = (values for p in (reference, policy) for values in (p.mean, p.log_std))  # (R, B, K, A)
+    of_mean, of_std = divergences.gaussian_kl_decoupled(*moments)  # (R, B, K)
+    share = reference.log_weight.exp()
+    of_weights = divergences.categorical_kl(reference.log_weight, policy.log_weight)
+    return (share * of_mean).sum(-1) + of_weights, (share * of_std).sum(-1)
+
+
 def draw(distribution: Mixture, times: int, generator: torch.Generator) -> list[Tensor]:
     """Draw actions `times` over, (R, B, A) each, from random numbers that all runs share."""
     *_, states, _, action_dim = distribution.mean.shape

@@ -70,8 +70,11 @@ class Stack:
         compared = any(settings.get("divergence", "behavior") != "behavior" for settings in self.complete)
         if not (compared or self.algorithm.start == "reference" or self.algorithm == declared):
             return None
-        same_network = {"components": self.hyper.components, "hidden": self.hyper.hidden, "refresh": 0.0}
-        return Stack(self.dataset, declared, self.seeds, overrides={**self.overrides, **same_network})
+        own: dict[str, Any] = {"components": self.hyper.components, "hidden": self.hyper.hidden, "refresh": 0.0}
+        own |= {"epsilon_target": None, "pretraining": None}
+        if self.hyper.pretraining:
+            own["updates"] = self.hyper.pretraining
+        return Stack(self.dataset, declared, self.seeds, overrides={**self.overrides, **own})
 
     @cached_property
     def is_clone(self) -> bool:
@@ -91,7 +94,7 @@ class Stack:
             algorithm=self.algorithm.model_dump(),
             settings=self.complete,
             seeds=list(self.seeds),
-            training=self.hyper.model_dump(),
+            training=self.hyper.identified,
             shuffled=self.shuffled,
             reference=self.clone.identity if self.clone and not self.is_clone else None,
             **self.objective.version,

@@ -24,12 +24,15 @@ from pmpo_offline.runtime.files import claim
 from pmpo_offline.runtime.notebook import html_table
 from pmpo_offline.training import config
 from pmpo_offline.training.checkpoint import Checkpoint, allocate_moments
-from pmpo_offline.training.control.batches import Learner, RowBatch, Sampler, check_rows, inputs
+from pmpo_offline.training.control.batches import CandidateBatch, Learner, RowBatch, Sampler, check_rows, inputs
+from pmpo_offline.training.control.optimization import Constraints, Duals, check_constrained
 from pmpo_offline.training.control.stack import Stack
 from pmpo_offline.training.critics.reward_critics import critic_settings, make_critic
 from pmpo_offline.training.opened import opened
 from pmpo_offline.training.shuffle import check_control
 
+_DUALS = (1.0, 1.0, 100.0)
+"""First values of MPO's temperature and of the multipliers of means and deviations."""
 _REPORTED = 25  # updates from one report of progress to the next
 
 
@@ -251,12 +254,14 @@ def fit(
         raise UserError('refresh moves a reference policy and there is none: set start = "reference" in the TOML')
     moving = [weight.detach() for weight in reference.parameters()] if reference is not None and hyper.refresh else []
     optimizer = torch.optim.AdamW(weights, lr=hyper.learning_rate, weight_decay=hyper.weight_decay, fused=True)
+    duals = _duals(stack, policy) if hyper.epsilon_target else None
     critic = make_critic(algorithm, sampler.rows, sampler.seeds, policy) if algorithm.critic else None
     learner = Learner(policy, reference, settings, critic)
     largest = sampler.steps.action.largest().clamp(min=1e-6)
     wanted = set(objective.running) & set(objective.optional.values())
     running = {name: weights[0].new_zeros(policy.runs) for name in sorted(wanted)}
     state = [*weights, *average, *allocate_moments(optimizer), *moving, *(critic.tensors if critic else [])]
+    state += duals.buffers() if duals else []
     state += running.values()
     start, metrics = _resume(checkpoint, state, average) if checkpoint else (0, {})
     for step in range(start, hyper.updates):
@@ -268,7 +273,11 @@ def fit(
         # Always after the last one, so that there are metrics to return wherever a resumed run began.
         if critic is None or step % critic.delay == 0 or step == hyper.updates - 1:
             read = {name: value.clone() for name, value in running.items()}
-            loss, metrics = objective(inputs(batch, objective.inputs) | read, **settings)
+            learned = {"temperature": duals.temperature} if duals else {}
+            loss, metrics = objective(inputs(batch, objective.inputs) | read, **settings | learned)
+            if duals and isinstance(batch, CandidateBatch):
+                constrained, spent = duals(*batch.distributions, batch.group_score, metrics["target_kl"])
+                loss, metrics = loss + constrained, metrics | spent
             for name, value in running.items():
                 value.lerp_(metrics[objective.running[name]], 1 / (step + 1))
             metrics = metrics | {"loss": loss.detach()}
@@ -277,6 +286,8 @@ def fit(
             loss.sum().backward()  # type: ignore[no-untyped-call]
             _clip(weights, hyper.clip)
             optimizer.step()
+            if duals:
+                duals.optimizer.step()
             # Early averages forget fast, or the random start would linger in them.
             torch._foreach_lerp_(average, weights, 1 - min(hyper.averaging, (step + 1) / (step + 10)))
         if moving:
@@ -317,6 +328,20 @@ def stack_settings(settings: Sequence[Mapping[str, Any]], seeds: int, device: to
         else:
             stacked[name] = torch.tensor(values, device=device).repeat_interleave(seeds).unsqueeze(1)
     return stacked
+
+
+def _duals(stack: Stack, policy: MixturePolicy) -> Duals:
+    """Return the dual variables of MPO's constraints; `UserError` for an algorithm that cannot have them."""
+    hyper, algorithm = stack.hyper, stack.algorithm
+    try:
+        check_constrained(stack.objective, {**algorithm.settings, **stack.settings[0]})
+    except ValueError as error:
+        raise UserError(f"{algorithm.name}.epsilon_target: {error}") from None
+    if isinstance(policy, CategoricalPolicy):
+        raise UserError(f"{algorithm.name}.epsilon_target: trust regions of means are for continuous actions")
+    assert hyper.epsilon_target is not None
+    constraints = Constraints(hyper.epsilon_target, hyper.epsilon_mean, hyper.epsilon_std, start=_DUALS)
+    return Duals(constraints, policy.runs, next(policy.parameters()).device)
 
 
 @torch.no_grad()

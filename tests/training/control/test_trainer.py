@@ -142,7 +142,9 @@ class Stop:
 LONGER = {**QUICK, "updates": 75, "checkpoint_every": 20}
 
 
-@pytest.mark.parametrize(("name", "refresh"), [*((name, 0.0) for name in LEARNERS), ("kto", 0.01)])
+@pytest.mark.parametrize(
+    ("name", "refresh"), [*((name, 0.0) for name in LEARNERS), ("kto", 0.01), ("mpo-trust-region", 0.01)]
+)
 def test_interrupted_training_ends_bit_for_bit_alike(
     stacking: Dataset, tmp_path: Path, name: str, refresh: float
 ) -> None:

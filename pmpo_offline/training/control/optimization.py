@@ -7,18 +7,20 @@ one its deviation (`objectives.duals`). A run depends on its own values alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from pmpo_offline.objectives.divergences import gaussian_kl_decoupled
+from pmpo_offline.objectives import Objective
 from pmpo_offline.objectives.rewards.duals import kl_over_epsilon, temperature_loss, trust_region
 from pmpo_offline.objectives.rows import Setting
 from pmpo_offline.policies import Mixture
 from pmpo_offline.training.checkpoint import keep_state
+from pmpo_offline.training.control.divergence import decoupled_kl
 
 _DECAY, _DECAY_SQUARE, _TINY = 0.9, 0.999, 1e-8  # the authors' own
 
@@ -87,6 +89,14 @@ class Constraints:
                 raise ValueError(f"{name} of the constraints is above 0, not {value}")
 
 
+def check_constrained(objective: Objective, settings: Mapping[str, Any]) -> None:
+    """Raise `ValueError` for an objective without scores, or one that is given its temperature or a budget."""
+    if "group_score" not in objective.inputs.values():
+        raise ValueError(f"constraints with their temperature are for mpo, not for {objective.name}")
+    if given := sorted({"temperature", "epsilon"} & settings.keys()):
+        raise ValueError(f"{given[0]} is given and constraints learn the temperature: leave one of them out")
+
+
 class Duals(nn.Module):
     """The temperature and the two multipliers of R runs.
 
@@ -118,22 +128,16 @@ class Duals(nn.Module):
         Its gradient moves the policy by the penalties alone and each dual by its own loss alone.
 
         Args:
-            policy: single Gaussians at the B states, with their gradient.
+            policy: at the B states, with its gradient.
             reference: likewise, without.
             score: (R, B, K), of the candidates.
             target_kl: (R,), the mean divergence of the target at this temperature, as `mpo` reports it.
 
         Returns:
             The loss, and the metrics `target_kl_over_epsilon`, `mean_kl_over_epsilon` and `std_kl_over_epsilon`, (R,).
-
-        Raises:
-            ValueError: mixtures of more than one Gaussian.
         """
-        if policy.log_weight.shape[-1] != 1:
-            raise ValueError(f"trust regions are for single Gaussians, not mixtures of {policy.log_weight.shape[-1]}")
         budget = self._constraints
-        moments = (values.squeeze(-2) for p in (reference, policy) for values in (p.mean, p.log_std))  # (R, B, A)
-        of_mean, of_std = gaussian_kl_decoupled(*moments)  # (R, B)
+        of_mean, of_std = decoupled_kl(reference, policy)  # (R, B)
         temperature, of_means, of_stds = (softplus(raw) for raw in self._raw)
         mean_penalty, mean_dual = trust_region(of_mean, of_means, budget.mean)
         std_penalty, std_dual = trust_region(of_std, of_stds, budget.std)
