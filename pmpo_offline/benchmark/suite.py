@@ -16,6 +16,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pmpo_offline import __version__
@@ -213,7 +214,7 @@ def expand(
         suite: to expand.
         families: the family of each of its datasets.
         algos: run only these, beside the suite's reference, its filtered clones, and the shuffled controls of those
-            that the suite names.
+            that the suite names. A .toml takes the place of what the suite has by its name, as a tuned clone does.
         sweep: values to try, in every family alike.
 
     Raises:
@@ -237,8 +238,10 @@ Arm = tuple[AlgorithmDeclaration, tuple[Settings, ...], bool, bool]
 def _arms(suite: SuiteDeclaration, family: str, algos: Sequence[str] | None, sweep: Sweep) -> list[Arm]:
     """Return the arms of every condition of a family."""
 
+    own = {Path(name).stem: name for name in algos or () if name.endswith(".toml")}
+
     def find(name: str) -> AlgorithmDeclaration:
-        return catalog.algorithm(name, family)
+        return catalog.algorithm(own.get(name, name), family)
 
     chosen = [find(name) for name in [*suite.filtered, *(algos or suite.algorithms)]]
     reference = [find(suite.reference)] if suite.reference else []

@@ -1,6 +1,7 @@
 import pytest
 
 from pmpo_offline.benchmark.suite import expand
+from pmpo_offline.declarations import catalog
 from pmpo_offline.declarations.catalog import SuiteDeclaration
 from pmpo_offline.objectives import OBJECTIVES
 from pmpo_offline.runtime.errors import UserError
@@ -54,6 +55,17 @@ def test_chosen_algorithms_keep_the_reference_and_their_control(suite, declare):
         ("clone", False, True),
         ("pairs", False, False),
     ]
+
+
+def test_a_file_replaces_the_suites_own_algorithm_of_its_name(tmp_path):
+    own = tmp_path / "bc-accepted.toml"
+    declared = catalog.algorithm("bc-accepted", "bandit")
+    own.write_text(f'title = "Tuned"\nobjective = "bc"\nrows = "{declared.rows}"\nstart = "{declared.start}"\n')
+    suite = catalog.suite("bandit")
+    cells = expand(suite, dict.fromkeys(suite.datasets, "bandit"), algos=[str(own), "kto"])
+    titles = {cell.algorithm.name: cell.algorithm.title for cell in cells}
+    assert titles["bc-accepted"] == "Tuned"
+    assert {*titles} == {"bc", "bc-accepted", "bc-unrejected", "kto"}
 
 
 def test_settings_are_complete_and_declared_ones_win_over_defaults(suite):

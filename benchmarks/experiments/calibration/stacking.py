@@ -150,7 +150,7 @@ def report(found: pl.DataFrame) -> str:
             "CPU-seconds. Chance is .50; t intervals over states. The second row is a ceiling: noise that is left in "
             "the truth holds both rows down.",
             "",
-            *shared.table(["", "top 2 and bottom 2", "accept above reject"], "lrr", rows),
+            *shared.table(["", "top 2 and bottom 2", "accept above reject"], rows, "lr"),
             "",
         ]
     )

@@ -65,6 +65,13 @@ def test_every_declared_algorithm_learns(stacking: Dataset, advantage: Dataset, 
         assert not weights(trained.policy).equal(weights(clone.policy))
 
 
+def test_filtered_clones_are_one_where_all_is_labelled(advantage: Dataset, references: Path) -> None:
+    everything = advantage.relabelled(imbalance="collected")
+    assert not everything.metadata.counts.unlabelled
+    accepted, unrejected = (quick(everything, name, references, (0, 1)) for name in ("bc-accepted", "bc-unrejected"))
+    assert weights(accepted.policy).equal(weights(unrejected.policy))
+
+
 @pytest.mark.parametrize("divergence", ["forward", "reverse", "alpha", "renyi"])
 def test_pmpo_may_keep_to_a_reference_policy(stacking: Dataset, references: Path, divergence: str) -> None:
     settings: list[dict[str, Any]] = [
