@@ -333,8 +333,10 @@ def stack_settings(settings: Sequence[Mapping[str, Any]], seeds: int, device: to
 def _duals(stack: Stack, policy: MixturePolicy) -> Duals:
     """Return the dual variables of MPO's constraints; `UserError` for an algorithm that cannot have them."""
     hyper, algorithm = stack.hyper, stack.algorithm
+    defaults = stack.objective.settings
+    given = {name: value for name, value in stack.complete[0].items() if value != defaults.get(name)}
     try:
-        check_constrained(stack.objective, {**algorithm.settings, **stack.settings[0]})
+        check_constrained(stack.objective, given)
     except ValueError as error:
         raise UserError(f"{algorithm.name}.epsilon_target: {error}") from None
     if isinstance(policy, CategoricalPolicy):

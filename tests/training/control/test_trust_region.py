@@ -15,7 +15,7 @@ from pmpo_offline.objectives.divergences import gaussian_kl_decoupled
 from pmpo_offline.policies import Mixture
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.training import train
-from pmpo_offline.training.config import TrainingSettings, algorithm_for
+from pmpo_offline.training.config import TrainingSettings, algorithm_for, complete
 from pmpo_offline.training.control.divergence import decoupled_kl, from_reference
 from pmpo_offline.training.control.stack import Stack
 
@@ -84,6 +84,13 @@ def test_constraints_of_other_objectives_and_a_temperature_of_ones_own_are_refus
         train(bandit, "pmpo", overrides=quick, device="cpu")
     with pytest.raises(UserError, match=r"mpo.epsilon_target: epsilon is given"):
         train(bandit, "mpo", overrides=quick, device="cpu")
+
+
+def test_settings_that_a_suite_has_completed_are_those_of_the_algorithm(bandit: Dataset) -> None:
+    whole = complete(algorithm_for("mpo-trust-region", bandit), {})
+    assert {"temperature", "epsilon"} <= whole.keys()
+    trained = train(bandit, "mpo-trust-region", settings=whole, overrides={"updates": 2}, device="cpu")
+    assert trained.metrics["target_kl_over_epsilon"].isfinite().all()
 
 
 def test_trainings_without_constraints_keep_their_identity(bandit: Dataset) -> None:
