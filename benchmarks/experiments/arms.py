@@ -35,8 +35,8 @@ class Arm:
         """Return the algorithm as declared for a family of tasks."""
         return catalog.algorithm(self.algorithm, family)
 
-    def run(self, family: str, labelled: Labelled, seed: int, setting: Setting) -> Run:
-        """Return a run with β in place of a multiple of its bound."""
+    def run(self, family: str, labelled: Labelled, seed: int, setting: Setting, rows: int | None = None) -> Run:
+        """Return a run with β in place of a multiple of its bound, which is that in minibatches of so many `rows`."""
         if self.unlabelled_is_good:
             label = torch.where(labelled.label == 0, 1.0, labelled.label)
             labelled = Labelled(label, labelled.collected, labelled.produced)
@@ -45,11 +45,13 @@ class Arm:
             values["reject_mass"] = labelled.masses["reject_mass"]
         if "multiple" in setting:
             complete = {"normalize": "joint", **self.declared(family).settings, **values}
+            masses, over = labelled.masses, complete.get("over", "all")
             bound = stability.beta_min(
                 complete["alpha"],
-                labelled.masses["reject_mass"],
+                masses["reject_share" if over == "labelled" else "reject_mass"],
                 complete["normalize"],
-                reject_share=labelled.masses["reject_share"],
+                reject_share=masses["reject_share"],
+                minibatch=None if rows is None else stability.Minibatch(rows, labelled.known, over),
             )
             values["beta"] = setting["multiple"] * bound * values.get("reject_mass", 1.0)
         return Run(labelled, seed, values)

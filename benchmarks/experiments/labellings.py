@@ -29,6 +29,7 @@ from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.runtime.hashing import hash_json
 from pmpo_offline.runtime.random_words import uniforms
+from pmpo_offline.training.config import complete
 from pmpo_offline.training.control.batches import Batch, CandidateBatch, Learner, PairBatch, Pools, RowBatch, Sampler
 from pmpo_offline.training.control.stack import Stack
 from pmpo_offline.training.control.trainer import fit, fresh_policy
@@ -68,6 +69,11 @@ class Labelled:
         rejects, accepts = len(self.rows([-1])), len(self.rows([1]))
         mass = rejects / count if self.produced is None else self.produced
         return {"reject_mass": mass, "reject_share": rejects / max(1, rejects + accepts)}
+
+    @property
+    def known(self) -> float:
+        """The share of the collected rows that have a label."""
+        return len(self.rows([-1, 1])) / max(1, len(self.rows([-1, 0, 1])))
 
 
 def imbalanced(
@@ -202,6 +208,8 @@ def train(
     if stack.objective.optional:  # what the loss would take from one minibatch alone
         inputs = {**stack.objective.inputs, **stack.objective.optional}
         vars(stack)["objective"] = replace(stack.objective, inputs=inputs, optional={})
+    if any("flip_rate" in run.settings for run in runs):  # the dataset's own labels would be asked whether it can be
+        vars(stack)["complete"] = [complete(algorithm, run.settings) for run in runs]
     policy = fresh_policy(sampler, stack.hyper)
     if reference is not None:
         policy.load_state_dict(reference.state_dict())

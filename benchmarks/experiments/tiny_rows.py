@@ -65,16 +65,25 @@ def _next(policy: SequencePolicy, tokens: Tensor) -> Tensor:
     return found[..., PROMPT - 1 :, :]
 
 
-def learn(name: str, runs: Sequence[Run], rate: float = 3e-3) -> SequencePolicy:
-    """Train an arm from the reference, all runs stacked, by Adam with a one-cycle rate."""
+def learn(
+    name: str, runs: Sequence[Run], rate: float = 3e-3, start: SequencePolicy | None = None
+) -> SequencePolicy:
+    """Train an arm from the reference, all runs stacked, by Adam with a one-cycle rate.
+
+    With another policy to start from all compare with that: the divergence is then KL(start || policy) in closed form,
+    because the recorded responses are not samples of it.
+    """
     tokens, _, ref_logp, log_reference = corpus()
+    if start is not None:
+        log_reference = _next(start, tokens)[0]
+        ref_logp = log_reference.gather(-1, tokens[:, PROMPT:, None]).squeeze(-1).sum(-1)
     algorithm = ARMS[name].declared(FAMILY)
     objective = OBJECTIVES[algorithm.objective]
     complete = [{**objective.settings, **algorithm.settings, **run.settings} for run in runs]
     settings = stack_settings(complete, 1, torch.device("cpu"))
     policy = SequencePolicy([0] * len(runs), LETTERS + 2, LENGTH - 1, width=WIDTH)
-    for weight, start in zip(policy.parameters(), reference().parameters(), strict=True):
-        weight.data.copy_(start)
+    for weight, first in zip(policy.parameters(), (start or reference()).parameters(), strict=True):
+        weight.data.copy_(first)
     labels = torch.stack([run.labelled.label for run in runs])
     parts = [Pools([run.labelled.rows(signs) for run in runs]) for signs in ROWS[algorithm.rows]]
     seeds, shift = [run.seed for run in runs], torch.zeros(len(runs))
@@ -85,6 +94,8 @@ def learn(name: str, runs: Sequence[Run], rate: float = 3e-3) -> SequencePolicy:
         log_policy = _next(policy, tokens[row])
         logp = log_policy.gather(-1, tokens[row][..., PROMPT:].unsqueeze(-1)).squeeze(-1).sum(-1)
         batch = {"logp": logp, "ref_logp": ref_logp[row], "label": labels.gather(1, row), "divergence": -logp.mean(-1)}
+        if start is not None:
+            batch["divergence"] = divergences.categorical_kl(log_reference[row], log_policy).sum(-1).mean(-1)
         if "policy_kl" in objective.inputs.values():
             kl = divergences.categorical_kl(log_policy.detach(), log_reference[row]).sum(-1).mean(-1)
             batch["policy_kl"] = kl

@@ -47,8 +47,18 @@ def answered(string: Tensor) -> Tensor:
 
 
 @functools.cache
-def reference(updates: int = 800, batch: int = 128, rate: float = 5e-3) -> SequencePolicy:
-    """Pretrain from scratch on a corpus in which half of the responses have one wrong letter."""
+def reference(
+    updates: int = 800, batch: int = 128, rate: float = 5e-3, wrong: float = 0.5, copied: float = 0.0
+) -> SequencePolicy:
+    """Pretrain from scratch on a corpus in which half of the responses have one wrong letter.
+
+    Args:
+        updates: of the weights.
+        batch: strings an update.
+        rate: of learning.
+        wrong: share of the responses with a wrong letter.
+        copied: share of the responses that repeat the string in place of reversing it.
+    """
     policy = SequencePolicy([0], LETTERS + 2, LENGTH - 1, width=WIDTH)
     optimizer = torch.optim.AdamW(policy.parameters(), lr=rate, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=updates)
@@ -57,8 +67,11 @@ def reference(updates: int = 800, batch: int = 128, rate: float = 5e-3) -> Seque
         tokens = answered(torch.randint(LETTERS, (batch, STRING), generator=generator))
         place = PROMPT + torch.randint(STRING, (batch, 1), generator=generator)
         shift = torch.randint(1, LETTERS, (batch, 1), generator=generator)
-        shift *= torch.rand(batch, 1, generator=generator) < 0.5
+        shift *= torch.rand(batch, 1, generator=generator) < wrong
         tokens.scatter_(1, place, (tokens.gather(1, place) + shift) % LETTERS)
+        if copied:
+            repeats = torch.rand(batch, 1, generator=generator) < copied
+            tokens[:, PROMPT:-1] = torch.where(repeats, tokens[:, :STRING], tokens[:, PROMPT:-1])
         optimizer.zero_grad()
         (-policy.log_prob(tokens, PROMPT).mean()).backward()
         optimizer.step()
