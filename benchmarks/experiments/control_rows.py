@@ -139,7 +139,7 @@ def _rows(name: str, quality: str) -> np.ndarray:
 
 
 def scores(name: str, policy: MixturePolicy, *, tuning: bool = False) -> pl.DataFrame:
-    """Return the normalized score of every run, its success, and whether it diverged; on tuning's episodes, or others."""
+    """Return the normalized score of every run, its success, and whether it diverged."""
     outcome = play_policy(_episodes(name, policy.runs, tuning=tuning), policy)
     references = dataset(name).metadata.references
     assert references is not None

@@ -65,9 +65,7 @@ def _next(policy: SequencePolicy, tokens: Tensor) -> Tensor:
     return found[..., PROMPT - 1 :, :]
 
 
-def learn(
-    name: str, runs: Sequence[Run], rate: float = 3e-3, start: SequencePolicy | None = None
-) -> SequencePolicy:
+def learn(name: str, runs: Sequence[Run], rate: float = 3e-3, start: SequencePolicy | None = None) -> SequencePolicy:
     """Train an arm from the reference, all runs stacked, by Adam with a one-cycle rate.
 
     With another policy to start from all compare with that: the divergence is then KL(start || policy) in closed form,

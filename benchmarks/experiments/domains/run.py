@@ -70,7 +70,7 @@ def labelled(domain: str, seed: int, cell: Mapping[str, Any]) -> Labelled:
 
 def _run(domain: str, arm: str, labels: Labelled, seed: int, setting: Mapping[str, Any]) -> Run:
     if domain == "language":
-        return tiny_rows.ARMS[arm].run(tiny_rows.FAMILY, labels, seed, setting)
+        return tiny_rows.ARMS[arm].run(tiny_rows.FAMILY, labels, seed, setting, language.BATCH)
     return control_rows.run(domain, arm, labels, seed, setting)
 
 
@@ -112,7 +112,7 @@ def make(
             named.append(
                 {"sweep": sweep, "arm": arm, "seed": seed, "setting": json.dumps(asked), **cell, "from": reference}
                 | {"alpha": run.settings.get("alpha"), "beta": run.settings.get("beta"), **labels.masses}
-                | (_thresholds(domain, arm, labels) if sweep == "beta" else {})
+                | (_thresholds(domain, arm, labels) if sweep == "beta" and arm not in FILTERS else {})
             )
     if not runs:
         return pl.DataFrame()

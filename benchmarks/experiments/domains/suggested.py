@@ -18,7 +18,7 @@ FIXED, SUGGESTED = "α ½, 1.05 × bound", "suggested"
 
 
 def settings_of(domain: str, labels: Labelled, cell: Mapping[str, Any], seed: int, name: str) -> dict[str, float]:
-    """Return the fixed or the suggested settings of PMPO for the labels of a cell; the fixed where none is suggested."""
+    """Return the fixed or the suggested settings of PMPO for a cell's labels; the fixed where none is suggested."""
     fixed = {"alpha": 0.5, "multiple": 1.05}
     if name == FIXED:
         return fixed
