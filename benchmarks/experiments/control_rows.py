@@ -121,21 +121,17 @@ def clone(name: str, seeds: tuple[int, ...], quality: str = "all") -> MixturePol
     return train(dataset(name), ARMS["bc"].declared(DOMAINS[name].family), [Run(every, s) for s in seeds], **scale)
 
 
-QUALITIES = ("all", "worst half", "wrong target", "untrained")
-"""Of references on stacking: clones of all episodes, of the half with the lower returns, of those that stack on the
-wrong object; and a network as it was initialised."""
+QUALITIES = ("all", "wrong target", "untrained")
+"""Of references on stacking: clones of all episodes and of those that stack on the wrong object, and a network as it
+was initialised."""
 
 
 def _rows(name: str, quality: str) -> np.ndarray:
     data, (_, lengths) = dataset(name), _truth(name)
-    if quality in ("all", "untrained"):
+    if quality != "wrong target":
         return np.ones(len(data), bool)
-    if quality == "wrong target":
-        chosen = np.array(data.episodes.column("behavior").to_pylist()) == "wrong-target"
-    else:
-        returns = np.add.reduceat(columns.vector(data.table, "reward").astype(np.float64), first_rows(name))
-        chosen = returns <= np.median(returns)
-    return np.repeat(chosen, lengths)
+    assert data.episodes is not None
+    return np.repeat(np.array(data.episodes.column("behavior").to_pylist()) == "wrong-target", lengths)
 
 
 def scores(name: str, policy: MixturePolicy, *, tuning: bool = False) -> pl.DataFrame:

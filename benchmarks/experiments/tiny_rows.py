@@ -108,9 +108,10 @@ def learn(name: str, runs: Sequence[Run], rate: float = 3e-3, start: SequencePol
 
 
 @torch.no_grad()
-def scores(policy: SequencePolicy) -> pl.DataFrame:
-    """Return the normalized score of every run, and whether it diverged."""
-    unseen = answered(strings()[-HELD_OUT:][:SHOWN])
+def scores(policy: SequencePolicy, *, tuning: bool = False) -> pl.DataFrame:
+    """Return the normalized score of every run, and whether it diverged; prompts for tuning are not those reported."""
+    held_out = strings()[-HELD_OUT:]
+    unseen = answered(held_out[SHOWN:] if tuning else held_out[:SHOWN])
     right, start = (each.log_prob(unseen, PROMPT).exp().mean(-1) for each in (policy, reference()))
     score = 100 * (right - start) / (1 - start)
     return pl.DataFrame({"score": score.double().numpy(), "diverged": (~score.isfinite()).tolist()})

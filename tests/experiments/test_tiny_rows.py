@@ -37,3 +37,15 @@ def test_cloning_the_accepts_raises_them(monkeypatch):
     after = tiny_rows.learn("bc-accepted", [run]).log_prob(tokens, language.PROMPT)[0]
     assert (after - before)[label > 0].mean() > (after - before)[label < 0].mean()
     assert found["reject_share"][0] == pytest.approx(float((label < 0).float().mean()))
+
+
+def test_another_reference_is_where_learners_start_and_what_holds_them():
+    poor = language.reference.__wrapped__(updates=20, batch=16)
+    label = tiny_rows.corpus()[1].numpy()
+    run = tiny_rows.ARMS["PMPO AR"].run(
+        "bandit", tiny_rows.imbalanced(label, None, 0, **CLEAN), 0, {"multiple": 1000.0}
+    )
+    for rate in (1e-9, 1e-2):  # a divergence that outweighs the labels keeps what it starts from
+        learned = tiny_rows.learn("PMPO AR", [run], rate=rate, start=poor)
+        unseen = language.answered(language.strings()[-8:])
+        assert (learned.log_prob(unseen, 5) - poor.log_prob(unseen, 5)).abs().max() < 0.5

@@ -151,7 +151,7 @@ def _panel(axes: Axes, curve: Curve) -> None:
     shades = ((0.008, max(collapse, 0.008), RED), (max(collapse, 0.008), 1, ORANGE), (1, 13, GREEN))
     names = ("one outcome is left (no state seen)", "no minimum, a good limit", "a minimum exists")
     for (low, high, colour), name in zip(shades, names, strict=True):
-        axes.axvspan(low, high, color=colour, alpha=0.13, linewidth=0, label=name)
+        axes.axvspan(low, high, color=colour, alpha=0.22, linewidth=0, label=name)
     if curve.by_state is not None:
         axes.axvline(
             curve.by_state, color=PURPLE, linewidth=1.6, linestyle="--", label="collapse in a tenth of the states"

@@ -38,7 +38,7 @@ CURVES = (("PMPO AR", None), ("PMPO AR", 0.1), ("PMPO R", None))
 """Learner, and accepted share by labels; None: as collected."""
 FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
 RATES = (0.0, 0.1, 0.2, 0.3)
-ALPHAS = (0.1, 0.3, 0.5, 0.8, 0.95)
+ALPHAS = (0.1, 0.5, 0.8, 0.95)
 SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)
 WEIGHTS: dict[str, dict[str, Any]] = {
     "joint": {"normalize": "joint"},
@@ -47,12 +47,11 @@ WEIGHTS: dict[str, dict[str, Any]] = {
 }
 SUGGESTED_AT = [
     {**CLEAN, "share": share, "coverage": coverage, "flips": flips}
-    for share, coverage in ((0.1, 1.0), (0.9, 1.0), (None, 0.3))
-    for flips in (0.0, 0.1)
+    for share, coverage, flips in ((0.1, 1.0, 0.0), (0.9, 1.0, 0.0), (None, 0.3, 0.0), (None, 0.3, 0.1))
 ]
 LABELLED = "PMPO AR, labelled rows"
 LEARNERS = ("bc-accepted", "bc-unrejected", "PMPO AR", LABELLED, "KTO", "BCO", "DPO")
-SWEEPS = ("beta", "labels", "flips", "alpha", "weight", "references", "suggestion")
+SWEEPS = ("beta", "labels", "flips", "suggestion", "references", "weight", "alpha")
 Chunk = dict[str, Any]
 
 
@@ -131,7 +130,7 @@ def _scores(
 ) -> pl.DataFrame:
     if domain == "language":
         start = None if reference is None else _pretrained(reference)
-        return tiny_rows.scores(tiny_rows.learn(arm, runs, start=start, **training))
+        return tiny_rows.scores(tiny_rows.learn(arm, runs, start=start, **training), tuning=tuning)
     if "rate" in training:
         training["learning_rate"] = training.pop("rate")
     start = None
@@ -191,8 +190,8 @@ def _labels(domain: str, tuned: Mapping[str, Any]) -> Iterator[Chunk]:
 
 
 def _flips(domain: str, tuned: Mapping[str, Any]) -> Iterator[Chunk]:
-    grid = [{**CLEAN, "flips": rate} for rate in RATES]
-    for arm in (*FILTERS, "KTO"):
+    grid = [{**CLEAN, "flips": rate} for rate in (RATES if domain == "language" else (0.0, 0.1, 0.3))]
+    for arm in ("bc-accepted", "KTO"):  # with every row labelled both filters are one
         yield {"arm": arm, "grid": grid, "settings": [tuned.get(arm, {})]}
     for multiple, normalize in itertools.product((0.5, 1.05) if domain == "language" else (1.05,), ("joint", "set")):
         setting = {"multiple": multiple, "normalize": normalize}
@@ -204,22 +203,21 @@ def _flips(domain: str, tuned: Mapping[str, Any]) -> Iterator[Chunk]:
 
 def _alpha(domain: str, _: Mapping[str, Any]) -> Iterator[Chunk]:
     for normalize in ("joint", "set"):
-        multiples = (0.5, 1.05) if domain == "language" else (1.05,)
-        settings = [{"multiple": m, "alpha": a, "normalize": normalize} for m in multiples for a in ALPHAS]
+        settings = [{"multiple": 1.05, "alpha": alpha, "normalize": normalize} for alpha in ALPHAS]
         grid = [{**CLEAN, "share": 0.1}, {**CLEAN, "coverage": 0.9}]
         yield {"arm": "PMPO AR", "grid": grid, "settings": settings}
 
 
 def _weight(domain: str, _: Mapping[str, Any]) -> Iterator[Chunk]:
     for weight in WEIGHTS.values():  # β is 1.05 times its bound at a share of one half, and kept
-        grid = [{**CLEAN, "share": share} for share in SHARES]
+        grid = [{**CLEAN, "share": share} for share in (SHARES if domain == "language" else (0.1, 0.5, 0.9))]
         setting = {"multiple": 1.05, **weight}
         yield {"arm": "PMPO AR", "grid": grid, "settings": [setting], "beta_from": {"share": 0.5}}
 
 
 def _references(domain: str, tuned: Mapping[str, Any]) -> Iterator[Chunk]:
     pmpo = {"multiple": 1.05} if domain == "language" else {"multiple": 1.05, "divergence": "forward"}
-    compared = {"PMPO AR": pmpo, "PMPO R": pmpo, "KTO": tuned.get("KTO", {}), "BCO": tuned.get("BCO", {})}
+    compared = {"PMPO AR": pmpo, "PMPO R": pmpo, "KTO": tuned.get("KTO", {})}
     for (arm, setting), quality in itertools.product(
         compared.items(), PRETRAINED if domain == "language" else control_rows.QUALITIES
     ):
@@ -229,8 +227,6 @@ def _references(domain: str, tuned: Mapping[str, Any]) -> Iterator[Chunk]:
 def _suggestion(domain: str, _: Mapping[str, Any]) -> Iterator[Chunk]:
     settings = [{"suggested": name} for name in (FIXED, SUGGESTED)]
     yield {"arm": "PMPO AR", "grid": SUGGESTED_AT, "settings": settings}
-    for arm in FILTERS:
-        yield {"arm": arm, "grid": SUGGESTED_AT, "settings": [{}]}
 
 
 def tune(parts: Path, domain: str) -> dict[str, list[dict[str, Any]]]:
@@ -271,7 +267,7 @@ def main(
 NOT_RUN = {
     "cartpole": ("labels", "flips", "alpha", "weight", "references", "suggestion"),
     "cheetah": ("flips", "alpha", "weight", "references"),
-    "language": ("suggestion",),
+    "language": ("alpha", "suggestion"),
 }
 """Sweeps that the protocol leaves out on a domain."""
 

@@ -1,7 +1,7 @@
 """The collapse threshold of a policy that sees the state: what a classifier can tell of a label from the state alone.
 
-In one context `stability.beta_collapse` takes the shares of accepts and rejects among the labels. A policy that sees the
-state has a context a state: it collapses there if
+In one context `stability.beta_collapse` takes the shares of accepts and rejects among the labels. A policy that sees
+the state has a context a state: it collapses there if
 
     beta <= ((1 - alpha) r(s) - alpha a(s)) / L
 
@@ -20,8 +20,9 @@ import polars as pl
 import torch
 from torch import Tensor, nn
 
-from benchmarks.experiments import control_rows, shared
-from benchmarks.experiments.domains.run import CLEAN, OUT
+from benchmarks.experiments import control_rows, shared, tiny_rows
+from benchmarks.experiments.domains.run import CLEAN, DOMAINS, OUT, labelled
+from benchmarks.experiments.stability import language
 from pmpo_offline.data import columns
 
 QUANTILES = (0.5, 0.9, 0.99)
@@ -38,27 +39,27 @@ def probabilities(observation: Tensor, label: Tensor, episode: Tensor, folds: in
         folds: episodes of one are predicted from those of the others.
         updates: of each classifier, in minibatches of 1,024.
     """
-    seen = (observation - observation.mean(0)) / observation.std(0).clamp(min=1e-6)
-    found = torch.empty(len(seen), 3)
+    scaled = (observation - observation.mean(0)) / observation.std(0).clamp(min=1e-6)
+    found = torch.empty(len(scaled), 3)
     for fold in range(folds):
         generator = torch.Generator().manual_seed(fold)
         asked = episode % folds == fold
         rows = torch.nonzero(~asked).squeeze(1)
         torch.manual_seed(fold)
         classifier = nn.Sequential(
-            nn.Linear(seen.shape[1], 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 3)
+            nn.Linear(scaled.shape[1], 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 3)
         )
         optimizer = torch.optim.AdamW(classifier.parameters(), lr=3e-3, weight_decay=1e-2)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=updates)
         for _ in range(updates):
             chosen = rows[torch.randint(len(rows), (1024,), generator=generator)]
-            loss = nn.functional.cross_entropy(classifier(seen[chosen]), label[chosen].long() + 1)
+            loss = nn.functional.cross_entropy(classifier(scaled[chosen]), label[chosen].long() + 1)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
         with torch.no_grad():
-            found[asked] = classifier(seen[asked]).softmax(-1)
+            found[asked] = classifier(scaled[asked]).softmax(-1)
     return found
 
 
@@ -67,16 +68,24 @@ def thresholds(chance: Tensor, alpha: float) -> Tensor:
     return (chance[:, 0] - alpha / (1 - alpha) * chance[:, 2]).clamp(min=0)
 
 
-def run(domains: Sequence[str] = ("cartpole", "cheetah", "stacking")) -> pl.DataFrame:
+def seen(domain: str) -> tuple[Tensor, Tensor]:
+    """Return what a policy sees of every row, (N, O), and its episode, (N,); a prompt is a state and an episode."""
+    if domain == "language":
+        prompt = tiny_rows.corpus()[0][:, : language.STRING]
+        place = prompt.new_tensor([language.LETTERS**i for i in range(language.STRING)])
+        return nn.functional.one_hot(prompt, language.LETTERS).flatten(1).float(), (prompt * place).sum(1)
+    dataset = control_rows.dataset(domain)
+    length = columns.vector(dataset.episodes, "length")
+    observation = np.array(columns.matrix(dataset.table, "observation"), np.float32)
+    return torch.from_numpy(observation), torch.from_numpy(np.repeat(np.arange(len(length)), length))
+
+
+def run(domains: Sequence[str] = DOMAINS) -> pl.DataFrame:
     """Return quantiles of the states' thresholds, for the labels of run 0 of every curve of the sweep of β."""
     found = []
     for domain, share in itertools.product(domains, (None, 0.1)):
-        dataset = control_rows.dataset(domain)
-        labels = control_rows.labelled(domain, 0, {**CLEAN, "share": share}).label
-        length = columns.vector(dataset.episodes, "length")
-        episode = torch.from_numpy(np.repeat(np.arange(len(length)), length))
-        observation = torch.from_numpy(np.array(columns.matrix(dataset.table, "observation"), np.float32))
-        chance = probabilities(observation, labels, episode)
+        observation, episode = seen(domain)
+        chance = probabilities(observation, labelled(domain, 0, {**CLEAN, "share": share}).label, episode)
         for alpha in (0.5, 0.0):
             at = thresholds(chance, alpha)[:: max(1, len(chance) // 100_000)]
             values = {f"q{q}": float(at.quantile(q)) for q in QUANTILES}
