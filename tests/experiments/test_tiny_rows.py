@@ -39,7 +39,8 @@ def test_cloning_the_accepts_raises_them(monkeypatch):
     assert found["reject_share"][0] == pytest.approx(float((label < 0).float().mean()))
 
 
-def test_another_reference_is_where_learners_start_and_what_holds_them():
+def test_another_reference_is_where_learners_start_and_what_holds_them(monkeypatch):
+    monkeypatch.setattr(tiny_rows, "UPDATES", 10)
     poor = language.reference.__wrapped__(updates=20, batch=16)
     label = tiny_rows.corpus()[1].numpy()
     run = tiny_rows.ARMS["PMPO AR"].run(
