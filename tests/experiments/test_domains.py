@@ -48,10 +48,10 @@ def test_labels_are_predicted_from_states_of_other_episodes():
     label = torch.where(episode % 4 < 2, 1.0, -1.0)
     telling = torch.stack([label, torch.randn(len(label), generator=generator)], 1)
     mute = torch.randn(len(label), 2, generator=generator)
-    known = probabilities(telling, label, episode, updates=25)
+    known = probabilities(telling, label, episode, updates=45)
     assert known[label < 0, 0].min() > 0.9
     assert known[label > 0, 2].min() > 0.9
-    guessed = probabilities(mute, label, episode, updates=25)
+    guessed = probabilities(mute, label, episode, updates=45)
     assert guessed[:, 0].mean().item() == pytest.approx(0.5, abs=0.05)
 
 

@@ -118,7 +118,7 @@ def _domains(folder: Path) -> Iterator[Curve]:
 
 def picture(found: list[Curve]) -> Figure:
     """Return score against β, a column a domain and a row a kind of feedback."""
-    figure = Figure(figsize=(14, 6.4), layout="constrained")
+    figure = Figure(figsize=(13, 6.2), layout="constrained")
     grid = figure.subplots(len(ROWS), len(TITLES), sharex=True, sharey=True)
     by_place = {(curve.row, curve.domain): curve for curve in found}
     for axes_row, row in zip(grid, ROWS, strict=True):
@@ -129,12 +129,10 @@ def picture(found: list[Curve]) -> Figure:
                 axes.set_axis_off()
     for axes, title in zip(grid[0], TITLES.values(), strict=True):
         axes.set_title(title, fontsize=9)
-    grid[1][0].text(
-        0.5, 0.5, "not run:\nshares are\nthe problems'", ha="center", transform=grid[1][0].transAxes, fontsize=8
-    )
-    for axes, row in zip((grid[0][0], grid[1][2], grid[2][0]), ROWS, strict=True):
-        axes.set_ylabel(f"{row}\nscore", fontsize=9)
-        axes.tick_params(labelleft=True)
+    for axes_row, row in zip(grid, ROWS, strict=True):
+        axes_row[0].text(-0.5, 0.5, f"{row}\nscore", rotation=90, ha="center", va="center", fontsize=8,
+                         transform=axes_row[0].transAxes)  # fmt: skip
+        next(axes for axes in axes_row if axes.axison).tick_params(labelleft=True)
     for place in range(len(TITLES)):
         lowest = [axes for axes in grid[:, place] if axes.axison][-1]
         lowest.set_xlabel("β / bound", fontsize=9)

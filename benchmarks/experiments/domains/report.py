@@ -50,7 +50,7 @@ not above that at 10 times the bound by more than both half widths; *kept* is th
 threshold of a policy over outcomes (`stability.beta_collapse`); *in a tenth of the states*: the same with the labels of
 each state, as a cross-fitted classifier predicts them. The table of outcomes, the Gaussian and Rosenbrock are from
 [stability](../stability/README.md) and [sweeps](../sweeps/report.md). The table's five problems differ in P_r: shown is
-the median threshold; of a Gaussian without states there is none."""
+the median threshold; of a Gaussian without states there is none. Scores below -30 are drawn there."""
 _LOOKS = {**{name: LOOKS[name] for name in LEARNERS if name in LOOKS}, LABELLED: (SKY, "-")}
 
 
