@@ -31,7 +31,8 @@ from benchmarks.experiments.domains.run import (
 from benchmarks.experiments.domains.suggested import FIXED, SUGGESTED
 from benchmarks.experiments.margins import t_interval
 from benchmarks.experiments.shared import BLUE, GREEN, GREY, ORANGE, SKY
-from benchmarks.experiments.sweeps.report import LOOKS, areas, curve, margins_table
+from benchmarks.experiments.sweeps.pictures import LOOKS, curve
+from benchmarks.experiments.sweeps.report import areas, margins_table
 
 HEAD = """# The sweeps on stacking, control and the tiny language
 
