@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pmpo_offline.objectives import bco_shift, kto_reference_point
 from pmpo_offline.policies.language.scoring import states, token_logp
-from pmpo_offline.policies.language.tokens import Reduction, Tokens, collate
+from pmpo_offline.policies.language.tokens import Reduction, TokenBatch, Tokens, collate
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.training.language.divergence import TokenDivergence
@@ -98,65 +98,61 @@ class Scorer:
     def score(
         self, rows: Sequence[Tokens], divergences: Sequence[TokenDivergence] = (), *, cached: bool = True
     ) -> RowScores | PartScores:
-        """Return the scores of rows; the arguments are those of `RowScores`."""
-        if self.parts is None:
-            return RowScores(self, rows, divergences, cached=cached)
-        return PartScores(self, rows, divergences, cached=cached)
+        """Return the scores of rows; the arguments are those of `Scores`."""
+        return (RowScores if self.parts is None else PartScores)(self, rows, divergences, cached)
 
 
-class RowScores:
-    """Log-probabilities and divergences of B rows.
+@dataclass(eq=False)
+class Scores:
+    """Log-probabilities and divergences of B rows."""
 
-    Args:
-        scorer: the models.
-        rows: B of them.
-        divergences: the first is computed along with the log-probabilities.
-        cached: read the reference's values from its cache, and add missing ones to it.
-    """
+    scorer: Scorer
+    """The models."""
+    rows: Sequence[Tokens]
+    """B of them."""
+    divergences: Sequence[TokenDivergence] = ()
+    """Those that are asked for; of rows in one pass the first is computed along with the log-probabilities."""
+    cached: bool = True
+    """Read the reference's values from its cache, and add missing ones to it."""
 
-    def __init__(
-        self,
-        scorer: Scorer,
-        rows: Sequence[Tokens],
-        divergences: Sequence[TokenDivergence] = (),
-        *,
-        cached: bool = True,
-    ) -> None:
-        self._scorer, self._policy, self._settings = scorer, scorer.policy, scorer.settings
-        self._rows, self._joint, self._cached = rows, next(iter(divergences), None), cached
-        self._batch = collate(rows).to(next(scorer.policy.parameters()).device)
+
+class RowScores(Scores):
+    """Of rows in one forward pass, with a graph."""
+
+    @cached_property
+    def _batch(self) -> TokenBatch:
+        return collate(self.rows).to(next(self.scorer.policy.parameters()).device)
 
     @cached_property
     def _states(self) -> Tensor:
         """(N, H)."""
-        reference = self._scorer.reference
+        reference = self.scorer.reference
         if reference is None or not reference.cut:
-            return states(self._policy, self._batch)
-        return states(self._policy, self._batch, trunk=self._known.trunk, cut=reference.cut)
+            return states(self.scorer.policy, self._batch)
+        return states(self.scorer.policy, self._batch, trunk=self._known.trunk, cut=reference.cut)
 
     @cached_property
     def _known(self) -> ReferenceScores:
-        reference = self._scorer.reference
+        reference = self.scorer.reference
         if reference is None:
             raise UserError("this objective compares with a reference model: train an adapter, or give a ref_model")
-        return reference.scores(self._rows, self._batch) if self._cached else reference.uncached(self._batch)
+        return reference.scores(self.rows, self._batch) if self.cached else reference.uncached(self._batch)
 
     @cached_property
     def _tokens(self) -> tuple[Tensor, Tensor | None]:
         """(N,) each: log-probabilities, and the joint divergence."""
-        if self._joint is None:
-            return token_logp(self._policy, self._states, self._batch.target), None
-        return self._joint(self._policy, self._states, self._batch.target, self._known)
+        places = self.scorer.policy, self._states, self._batch.target
+        return self.divergences[0](*places, self._known) if self.divergences else (token_logp(*places), None)
 
     @cached_property
     def logp(self) -> Tensor:
         """(B,)."""
-        return self._batch.reduce(self._tokens[0], self._settings.reduction)
+        return self._batch.reduce(self._tokens[0], self.scorer.settings.reduction)
 
     @cached_property
     def ref_logp(self) -> Tensor:
         """(B,)."""
-        return self._batch.reduce(self._known.logp, self._settings.reduction)
+        return self._batch.reduce(self._known.logp, self.scorer.settings.reduction)
 
     @property
     def length(self) -> Tensor:
@@ -165,40 +161,29 @@ class RowScores:
 
     def row_divergence(self, wanted: TokenDivergence) -> Tensor:
         """Return each row's divergence between reference and policy, (B,)."""
-        tokens = self._tokens[1] if wanted == self._joint else None
+        tokens = self._tokens[1] if wanted in self.divergences[:1] else None
         if tokens is None:
-            _, tokens = wanted(self._policy, self._states, self._batch.target, self._known)
-        return self._batch.reduce(tokens, self._settings.reduction)
+            _, tokens = wanted(self.scorer.policy, self._states, self._batch.target, self._known)
+        return self._batch.reduce(tokens, self.scorer.settings.reduction)
 
 
-class PartScores:
-    """`RowScores` of any number of rows, of which each rank scores a share, part by part; nothing has a gradient."""
-
-    def __init__(
-        self,
-        scorer: Scorer,
-        rows: Sequence[Tokens],
-        divergences: Sequence[TokenDivergence] = (),
-        *,
-        cached: bool = True,
-    ) -> None:
-        self._scorer, self._rows, self._divergences, self._cached = scorer, rows, list(divergences), cached
-        self._length = torch.tensor([len(row.completion) for row in rows])
+class PartScores(Scores):
+    """Of any number of rows, of which each rank scores a share, part by part; nothing has a gradient."""
 
     @cached_property
     @torch.no_grad()
     def _table(self) -> Tensor:
         """(2 + divergences, B): log-probabilities of policy and reference, and each divergence."""
-        scorer, parts = self._scorer, self._scorer.parts or Parts(len(self._rows))
-        longest = np.argsort([-len(row.prompt) - len(row.completion) for row in self._rows], kind="stable")
+        scorer, parts = self.scorer, self.scorer.parts or Parts(len(self.rows))
+        longest = np.argsort([-len(row.prompt) - len(row.completion) for row in self.rows], kind="stable")
         count = -(-len(longest) // (parts.size * parts.ranks))
-        table = torch.zeros(2 + len(self._divergences), len(longest))
+        table = torch.zeros(2 + len(self.divergences), len(longest))
         for number, share in enumerate(np.array_split(longest, count * parts.ranks)[parts.rank :: parts.ranks]):
             # A sharded model's ranks call it equally often: one without a row of its own repeats another's.
             read = share if len(share) else longest[:1]
-            scores = RowScores(scorer, [self._rows[row] for row in read], self._divergences, cached=self._cached)
+            scores = RowScores(scorer, [self.rows[row] for row in read], self.divergences, self.cached)
             compared = scores.logp if scorer.reference is None else scores.ref_logp
-            values = [scores.logp, compared, *(scores.row_divergence(wanted) for wanted in self._divergences)]
+            values = [scores.logp, compared, *(scores.row_divergence(wanted) for wanted in self.divergences)]
             table = table.to(values[0])  # its device and precision
             table[:, torch.from_numpy(share).to(table.device)] = torch.stack(values)[:, : len(share)]
             progress.report("evaluate", number + 1, count)
@@ -217,11 +202,11 @@ class PartScores:
     @property
     def length(self) -> Tensor:
         """(B,), tokens, at least 1."""
-        return self._length.clamp(min=1).to(self._table.device)
+        return torch.tensor([max(1, len(row.completion)) for row in self.rows], device=self._table.device)
 
     def row_divergence(self, wanted: TokenDivergence) -> Tensor:
         """Return each row's divergence, one of those that were asked for: (B,)."""
-        return self._table[2 + self._divergences.index(wanted)]
+        return self._table[2 + list(self.divergences).index(wanted)]
 
 
 class ResponseBatch:
