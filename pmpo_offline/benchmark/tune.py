@@ -122,12 +122,14 @@ def tune(
     keys, failures = execute(Plan(here, cells, results, retry_failed=True, workers=workers, home=home), executor)
     by_family = {drawn[recipe]: family for recipe, family in families.items()}
     found = _scored(table(results.read(keys)), by_family, arms, rule)
+    lost = [each.algorithm.name for each in found if max(each.scores) == -math.inf]
+    found = [each for each in found if each.algorithm.name not in lost]
     for each in found:
-        if max(each.scores) == -math.inf:
-            raise PmpoOfflineError(f"{each.algorithm.name} has no setting with all scores: {'; '.join(failures)}")
         _write_algorithm(folder / "chosen" / each.algorithm.family / f"{each.algorithm.name}.toml", each.chosen)
     with atomic_file(folder / "tune.md") as scratch:
         scratch.write_text(page(declared.title, found, rule), encoding="utf-8")
+    if lost:  # what the others cost is kept
+        raise PmpoOfflineError(f"{', '.join(lost)}: no setting has all scores: {'; '.join(failures)}")
     return found
 
 

@@ -12,7 +12,7 @@ import pytest
 from pmpo_offline.benchmark.tune import Tuned, tune, varied
 from pmpo_offline.cli.main import run
 from pmpo_offline.declarations import catalog
-from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.training.config import TrainingSettings, complete, hyperparameters
 
 SUITE = """
@@ -96,3 +96,15 @@ def test_tuning_uses_other_data_seeds_and_episodes_and_is_not_repeated(
         (each.algorithm.name, pytest.approx(max(each.scores))) for each in found
     ]
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "raw").iterdir()} == files
+
+
+def test_a_learner_without_scores_does_not_lose_those_of_the_others(tmp_path: Path) -> None:
+    """Nothing is accepted, so that KTO has nothing to learn from."""
+    rejects = SUITE.replace("[0.5]", "[0.0]").replace('"pmpo"', '"kto"').replace("bc-accepted", "bc-unrejected")
+    (tmp_path / "small.toml").write_text(rejects.replace("updates = 20", "updates = 1").replace("= 20", "= 2"))
+    with pytest.raises(
+        PmpoOfflineError, match=r"kto: no setting has all scores: kto #1, .*leave this algorithm nothing"
+    ):
+        tune(str(tmp_path / "small.toml"), output=tmp_path / "out", home=tmp_path / "home", workers=1)
+    assert [path.name for path in (tmp_path / "out" / "chosen" / "bandit").iterdir()] == ["bc-unrejected.toml"]
+    assert "| bandit | bc-unrejected |" in (tmp_path / "out" / "tune.md").read_text()
