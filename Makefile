@@ -13,8 +13,9 @@ demo: .venv/installed
 	$(BIN)/pmpo-offline build-dataset --imbalance 0.1
 	$(BIN)/pmpo-offline bench --algos pmpo,dpo
 
+# In the order of the files: xdist's own, by their number of tests, leaves the long tests to the end.
 test: .venv/installed .venv/smollm2 .venv/chromium .venv/reader
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # The oldest versions that pyproject.toml allows, in an environment of its own, and tests of what is most theirs.
 bounds: $(BOUNDS)/installed
@@ -78,7 +79,7 @@ $(PEERS)/installed: baselines/peers/requirements.txt
 $(BOUNDS)/installed: pyproject.toml
 	$(PYTHON) -m venv $(BOUNDS)
 	$(BOUNDS)/bin/python -m pip install --quiet uv
-	$(BOUNDS)/bin/uv pip install --quiet --python $(BOUNDS)/bin/python --resolution lowest-direct --requirement pyproject.toml \
-	  --extra language --extra ray --extra slurm
+	$(BOUNDS)/bin/uv pip install --quiet --python $(BOUNDS)/bin/python --resolution lowest-direct \
+	  --editable '.[language,ray,slurm]'
 	$(BOUNDS)/bin/uv pip install --quiet --python $(BOUNDS)/bin/python pytest pytest-xdist pytest-timeout hypothesis
 	touch $@

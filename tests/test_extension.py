@@ -49,6 +49,7 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., 
         yield command
 
 
+@pytest.mark.usefixtures("forkserver")
 def test_task_recipe_objective_algorithm_executor_and_section(command, tmp_path: Path):
     assert command("build-dataset", "example/ring-v0")["accepted"] == 400
     (tmp_path / "ring.toml").write_text(SUITE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -57,8 +58,12 @@ def group(leader: int) -> list[int]:
 
 def workers(leader: int) -> list[int]:
     """The processes of a session that collect."""
-    lines = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in group(leader)}
-    return [pid for pid, line in lines.items() if b"spawn_main" in line]
+    found = []
+    for pid in group(leader):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
+    return found
 
 
 def wait_until(condition, process: subprocess.Popen[str], seconds: float = 120) -> None:
