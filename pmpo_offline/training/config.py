@@ -249,7 +249,7 @@ def beta_bound(
 
     Args:
         algorithm: names the objective.
-        settings: complete (`training.settings.complete`).
+        settings: as `complete` returns them.
         dataset: whose labels are counted.
         rows: of a minibatch, drawn at random (`rows_drawn`): where labels are rare it lacks a class now and then, which
             lowers the bound (`objectives.stability.Minibatch`). None: the bound on the whole data.

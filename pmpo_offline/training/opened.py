@@ -1,4 +1,4 @@
-"""Datasets and algorithms as people give them: themselves, ids, names, or paths."""
+"""Datasets as people give them: themselves, ids, or paths."""
 
 from __future__ import annotations
 

@@ -86,8 +86,8 @@ def identified(metadata: Metadata, rows: str) -> bool | str:
 def check_control(algorithm: AlgorithmDeclaration, *, responses: bool) -> None:
     """Raise `UserError` where shuffling is no control: not all that the algorithm learns from is permuted.
 
-    Labels are permuted, and of responses the scores too (`Responses.shuffled`). Elsewhere an algorithm that also reads
-    scores or values would still learn from these.
+    Labels are permuted, and of responses the scores too (`TokenizedResponses.shuffled`). Elsewhere an algorithm that
+    also reads scores or values would still learn from these.
 
     Args:
         algorithm: that is to learn from what was permuted.
