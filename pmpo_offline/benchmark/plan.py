@@ -19,7 +19,7 @@ from pmpo_offline.declarations.catalog import SuiteDeclaration
 from pmpo_offline.evaluation.rollouts import check_scorable
 from pmpo_offline.runtime.errors import PmpoOfflineError
 from pmpo_offline.runtime.hashing import hash_json
-from pmpo_offline.training.config import TrainingSettings
+from pmpo_offline.training.control.config import TrainingSettings
 
 Missing = dict[str, Settings]
 """The settings of the rows that are to be run, by key."""

@@ -29,7 +29,8 @@ from pmpo_offline.declarations import OBJECTIVES, catalog
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration, TuningDeclaration
 from pmpo_offline.runtime.errors import PmpoOfflineError
 from pmpo_offline.runtime.files import atomic_file
-from pmpo_offline.training.config import TrainingSettings, complete, multiple
+from pmpo_offline.training.config import complete, multiple
+from pmpo_offline.training.control.config import TrainingSettings
 
 TRIAL = " #"
 """Between the name of an algorithm and the number of its setting, from 1."""

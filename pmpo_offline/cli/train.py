@@ -156,7 +156,8 @@ def _check_settings(dataset: str, algorithm: str, settings: dict[str, Any]) -> N
     """Raise `UserError` for settings that an algorithm cannot have on a declared dataset, before that is built."""
     from pmpo_offline.data import LabelRule
     from pmpo_offline.declarations import catalog
-    from pmpo_offline.training.config import TrainingSettings, divide
+    from pmpo_offline.training.config import divide
+    from pmpo_offline.training.control.config import TrainingSettings
     from pmpo_offline.training.language import LanguageSettings
 
     recipe = catalog.dataset(dataset)

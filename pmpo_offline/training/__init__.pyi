@@ -1,6 +1,6 @@
-from .config import TrainingSettings as TrainingSettings
 from .config import beta_bound as beta_bound
 from .config import settle as settle
+from .control.config import TrainingSettings as TrainingSettings
 from .control.trainer import Trained as Trained
 from .control.trainer import train as train
 from .critics.advantages import Advantages as Advantages

@@ -1,4 +1,4 @@
-"""Training configuration: the trainer's hyperparameters, an objective's settings for a dataset, and its bound on β."""
+"""What is trained: an objective's settings, complete and settled for a dataset, and their bound on β."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 
 from pmpo_offline.data import Dataset, columns, flips
 from pmpo_offline.declarations import OBJECTIVES, catalog
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.objectives import Interval, stability
 from pmpo_offline.runtime.errors import UserError, unknown, validated
+from pmpo_offline.training.control.config import TrainingSettings
 
 MEASURED = "dataset"
 """In place of a number for `reject_mass` or `flip_rate`: the dataset's own."""
@@ -22,47 +23,6 @@ ESTIMATED = "estimated"
 """In place of a number for `flip_rate`: what the labels themselves say (`data.flips`)."""
 LARGEST = 1e9
 """Of any setting: losses are computed in float32, and what is larger is a slip of the pen."""
-
-
-class TrainingSettings(BaseModel):
-    """The trainer's hyperparameters, equal for all runs of a cell."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    updates: int = Field(default=3000, ge=1, le=10**9)
-    batch: int = Field(default=256, ge=1, le=2**24)
-    """Rows, states or pairs an update and run."""
-    learning_rate: float = Field(default=2e-3, gt=0)
-    """Peak of a one-cycle schedule: linear up over the first tenth, cosine down to zero."""
-    weight_decay: float = Field(default=1e-4, ge=0)
-    clip: float = Field(default=5.0, gt=0)
-    """Largest gradient norm of a run."""
-    averaging: float = Field(default=0.999, ge=0, lt=1)
-    """Decay of the running average of the weights, which is what is evaluated."""
-    components: int = Field(default=5, ge=1, le=1024)
-    hidden: tuple[int, ...] = (256, 256, 256)
-    refresh: float = Field(default=0.0, ge=0, lt=1)
-    """Share of the way that the reference moves towards the policy every update; 0: it is frozen."""
-    checkpoint_every: int = Field(default=500, ge=1)
-    pretraining: int | None = Field(default=None, ge=1)
-    """Updates of the clone that training starts from, where they are not those declared for it."""
-    epsilon_target: float | None = Field(default=None, gt=0)
-    """Of MPO, in nats: KL(target ‖ uniform over the candidates). With it the temperature is learned, by its dual."""
-    epsilon_mean: float = Field(default=0.0025, gt=0)
-    """Then the trust region of the means: their part of KL(reference ‖ policy), held by a learned multiplier."""
-    epsilon_std: float = Field(default=1e-6, gt=0)
-    """Then that of the deviations."""
-
-    @property
-    def identified(self) -> dict[str, Any]:
-        """The settings that enter the identity of a training: of the constraints where they are in use.
-
-        That of the clone has its `pretraining`.
-        """
-        constraints = {"epsilon_target", "epsilon_mean", "epsilon_std"}
-        return self.model_dump(exclude={"pretraining"} | (set() if self.epsilon_target else constraints))
-
-
 FARTHEST = 10.0
 """Largest mean action, in units of the largest recorded one, of a control policy that still does what the data do."""
 LARGEST_LOSS = 1e6

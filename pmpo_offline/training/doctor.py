@@ -18,6 +18,7 @@ from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.objectives import kto_weight_range, stability
 from pmpo_offline.runtime.notebook import html_table
 from pmpo_offline.training import config
+from pmpo_offline.training.control.config import TrainingSettings
 from pmpo_offline.training.language.responses import take_split
 from pmpo_offline.training.opened import opened
 from pmpo_offline.training.suggestion import noise_bound, suggest, suggest_beta
@@ -115,7 +116,7 @@ def diagnose(
     if dataset.metadata.kind == "responses":
         dataset = take_split(dataset, "train")
     else:
-        own, overrides = config.divide(algorithm, own, config.TrainingSettings)
+        own, overrides = config.divide(algorithm, own, TrainingSettings)
     chosen = config.complete(algorithm, own)
     config.check_family(algorithm, dataset)
     rows = config.rows_drawn(algorithm, overrides, dataset)

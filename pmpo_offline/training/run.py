@@ -24,7 +24,8 @@ from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.runtime.files import read_json, write_json
 from pmpo_offline.runtime.hashing import hash_file, hash_json
-from pmpo_offline.training.config import TrainingSettings, algorithm_for, divide
+from pmpo_offline.training.config import algorithm_for, divide
+from pmpo_offline.training.control.config import TrainingSettings
 from pmpo_offline.training.control.stack import Stack
 from pmpo_offline.training.control.trainer import train_stack
 

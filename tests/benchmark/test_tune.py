@@ -13,7 +13,8 @@ from pmpo_offline.benchmark.tune import Tuned, tune, varied
 from pmpo_offline.cli.main import run
 from pmpo_offline.declarations import catalog
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
-from pmpo_offline.training.config import TrainingSettings, complete, hyperparameters
+from pmpo_offline.training.config import complete, hyperparameters
+from pmpo_offline.training.control.config import TrainingSettings
 
 SUITE = """
 title = "Small"

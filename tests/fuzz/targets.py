@@ -226,7 +226,8 @@ def _declared(kind: str, name: str) -> Target:
         elif name == "quick":
             catalog.suite(path)
         else:
-            from pmpo_offline.training.config import TrainingSettings, complete, hyperparameters
+            from pmpo_offline.training.config import complete, hyperparameters
+            from pmpo_offline.training.control.config import TrainingSettings
 
             algorithm = catalog.algorithm(path)
             complete(algorithm, {})

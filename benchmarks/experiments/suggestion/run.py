@@ -23,7 +23,7 @@ from pmpo_offline.build import build_dataset
 from pmpo_offline.data import Dataset, columns
 from pmpo_offline.declarations import catalog
 from pmpo_offline.evaluation import evaluate
-from pmpo_offline.training import beta_bound, config
+from pmpo_offline.training import TrainingSettings, beta_bound, config
 from pmpo_offline.training.suggestion import MARGIN, suggest, suggest_beta
 
 OUT = shared.RESULTS / "suggestion"
@@ -31,7 +31,7 @@ DATASETS = ("bandit/sphere-v0", "bandit/rosenbrock-v0", "bandit/schwefel-v0", "b
 COVERAGE, FLIPS, SHARES, SEEDS = (1.0, 0.3, 0.003), (0.0, 0.1, 0.25), (None, 0.2), (0, 1, 2)
 FIXED, MINIBATCH, SUGGESTED = "α ½, 1.05 × bound", "α ½, 1.05 × bound in minibatches", "suggested"
 PMPO = catalog.algorithm("pmpo", "bandit")
-ROWS = config.hyperparameters(PMPO, {}, config.TrainingSettings).batch
+ROWS = config.hyperparameters(PMPO, {}, TrainingSettings).batch
 
 
 def described(dataset: Dataset, labelled: labellings.Labelled, flips: float, dropped: tuple[int, int]) -> Dataset:

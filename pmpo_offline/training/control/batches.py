@@ -178,6 +178,11 @@ class Batch:
         with torch.no_grad():
             return self._learner.reference(self._observation)  # type: ignore[no-any-return]
 
+    @property
+    def distributions(self) -> tuple[Mixture, Mixture]:
+        """Policy and reference at the states."""
+        return self._distribution, self._reference_distribution
+
 
 class RowBatch(Batch):
     """Recorded steps: R runs of B rows."""
@@ -297,8 +302,7 @@ class RowBatch(Batch):
         weight = self.label.abs() if settings["over"] == "labelled" else torch.ones_like(self.label)
         if settings["divergence"] == "behavior":
             return mean(-self.logp, weight)
-        between = self._distribution, self._reference_distribution
-        return mean(from_reference(*between, settings["divergence"], settings["order"], self._step), weight)
+        return mean(from_reference(*self.distributions, settings["divergence"], settings["order"], self._step), weight)
 
     @property
     def policy_kl(self) -> Tensor:
@@ -329,11 +333,6 @@ class CandidateBatch(Batch):
         """(R, B, K)."""
         return self._candidates.score[self._index]
 
-    @property
-    def distributions(self) -> tuple[Mixture, Mixture]:
-        """Policy and reference at the states."""
-        return self._distribution, self._reference_distribution
-
 
 def of_pairs(name: str) -> tuple[property, property]:
     """Return the properties of the accepted and of the rejected outcomes of pairs, (R, P), given that of both."""
@@ -361,10 +360,7 @@ class PairBatch(Batch):
 
 
 class LabelPairBatch(RowBatch):
-    """Accepted beside rejected recorded steps of one context: the first half of the rows with the second, (R, B / 2).
-
-    Both are drawn independently: every accepted step is as often with every rejected one.
-    """
+    """Accepted beside rejected recorded steps of one context, drawn independently: halves of the rows, (R, B / 2)."""
 
     @property
     def _logp(self) -> tuple[Tensor, ...]:

@@ -13,6 +13,7 @@ from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.objectives import Objective
 from pmpo_offline.training import config
 from pmpo_offline.training.checkpoint import training_identity
+from pmpo_offline.training.control.config import TrainingSettings
 from pmpo_offline.training.shuffle import expected
 
 CLONE = "bc"
@@ -39,9 +40,9 @@ class Stack:
         return OBJECTIVES[self.algorithm.objective]
 
     @cached_property
-    def hyper(self) -> config.TrainingSettings:
+    def hyper(self) -> TrainingSettings:
         """The training hyperparameters, complete."""
-        return config.hyperparameters(self.algorithm, self.overrides, config.TrainingSettings)
+        return config.hyperparameters(self.algorithm, self.overrides, TrainingSettings)
 
     @cached_property
     def complete(self) -> list[dict[str, Any]]:

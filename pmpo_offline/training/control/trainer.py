@@ -25,6 +25,7 @@ from pmpo_offline.runtime.notebook import html_table
 from pmpo_offline.training import config
 from pmpo_offline.training.checkpoint import Checkpoint, allocate_moments
 from pmpo_offline.training.control.batches import CandidateBatch, Learner, RowBatch, Sampler, check_rows, inputs
+from pmpo_offline.training.control.config import TrainingSettings
 from pmpo_offline.training.control.optimization import Constraints, Duals, check_constrained
 from pmpo_offline.training.control.stack import Stack
 from pmpo_offline.training.critics.reward_critics import critic_settings, make_critic
@@ -187,7 +188,7 @@ def _strayed(stack: Stack, trained: Trained) -> str:
     )
 
 
-def fresh_policy(sampler: Sampler, hyper: config.TrainingSettings, *, conditional: bool = False) -> MixturePolicy:
+def fresh_policy(sampler: Sampler, hyper: TrainingSettings, *, conditional: bool = False) -> MixturePolicy:
     """Return untrained policies, one a run, that normalise by the data's own statistics.
 
     `conditional` ones take labels as inputs.
@@ -357,7 +358,7 @@ def _resume(checkpoint: Checkpoint, state: list[Tensor], average: list[Tensor]) 
     return int(facts["step"]), {name: value.to(average[0].device) for name, value in tensors.items()}
 
 
-def learning_rate(step: int, hyper: config.TrainingSettings) -> float:
+def learning_rate(step: int, hyper: TrainingSettings) -> float:
     """One cycle: linear to the peak over the first tenth of the updates, then half a cosine down to zero."""
     rise = max(1, hyper.updates // 10)
     if step < rise:

@@ -17,7 +17,7 @@ from pmpo_offline.declarations import catalog
 from pmpo_offline.objectives import OBJECTIVES, bco_shift
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.runtime.errors import UserError
-from pmpo_offline.training import config, settle, train
+from pmpo_offline.training import TrainingSettings, config, settle, train
 from pmpo_offline.training.control.batches import Learner, RowBatch, Sampler
 from pmpo_offline.training.control.stack import Stack
 from pmpo_offline.training.control.trainer import fit, fresh_policy
@@ -132,9 +132,9 @@ def test_it_is_divided_from_the_trainers_settings(bandit: Dataset) -> None:
     """As `train --set flip_rate=0.1 --set updates=5` gives them."""
     kto = catalog.algorithm("kto", "bandit")
     given = {"flip_rate": 0.1, "updates": 5}
-    assert config.divide(kto, given, config.TrainingSettings) == ({"flip_rate": 0.1}, {"updates": 5})
+    assert config.divide(kto, given, TrainingSettings) == ({"flip_rate": 0.1}, {"updates": 5})
     with pytest.raises(UserError, match="unknown setting of dpo"):
-        config.divide(catalog.algorithm("dpo", "bandit"), given, config.TrainingSettings)
+        config.divide(catalog.algorithm("dpo", "bandit"), given, TrainingSettings)
 
 
 @pytest.mark.parametrize(

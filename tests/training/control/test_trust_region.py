@@ -15,7 +15,8 @@ from pmpo_offline.objectives.divergences import gaussian_kl_decoupled
 from pmpo_offline.policies import Mixture
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.training import train
-from pmpo_offline.training.config import TrainingSettings, algorithm_for, complete
+from pmpo_offline.training.config import algorithm_for, complete
+from pmpo_offline.training.control.config import TrainingSettings
 from pmpo_offline.training.control.divergence import decoupled_kl, from_reference
 from pmpo_offline.training.control.stack import Stack
 
