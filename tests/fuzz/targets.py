@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import gzip
 import json
-import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from unittest.mock import patch
 
-import numpy as np
 import pyarrow as pa
 import torch
-from helpers import foreign, texts
+from helpers import small_language
 from helpers.aligned import experience
 from helpers.encoded import make, rewrite
 from helpers.raw_scores import raw_scores
 
+from fuzz.imports import IMPORTS, LENGTHS, Target
 from pmpo_offline import data
+from pmpo_offline.benchmark.leaderboard import Leaderboard, listed
 from pmpo_offline.benchmark.results import Results
 from pmpo_offline.benchmark.table import table
 from pmpo_offline.build.pipeline import load_notes, save_notes
-from pmpo_offline.build.read_text import import_text
-from pmpo_offline.data import Experience
+from pmpo_offline.data import Experience, parts
 from pmpo_offline.data.exchange import export_dataset
 from pmpo_offline.data.exchange.origin import origin
 from pmpo_offline.data.exchange.readers import open_source
@@ -33,27 +32,13 @@ from pmpo_offline.evaluation.language.questions import templates
 from pmpo_offline.evaluation.runs import evaluate_run
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.policies.behavior import BehaviorPolicy
+from pmpo_offline.policies.language import model as language
 from pmpo_offline.runtime.hashing import hash_file
 from pmpo_offline.training.checkpoint import Checkpoint
 
 ID = "test/small-v0"
-LENGTHS = [3, 1, 4, 2, 5, 2]
 RESPONSES = {"prompt": ["a", "b"] * 10, "completion": ["x", "yy", "zzz", "β"] * 5, "score": [0.5, -0.5] * 10}
 RESPONSES |= {"prompt_id": [0, 1] * 10, "response_id": list(range(20)), "source": ["s"] * 20, "split": ["train"] * 20}
-
-
-@dataclass(frozen=True)
-class Target:
-    """Files of one kind."""
-
-    make: Callable[[Path], object]
-    """Writes sound files into an empty folder."""
-    read: Callable[[Path], object]
-    """Reads all of them, given the folder; `PmpoOfflineError` is the only exception that is right."""
-    files: str = "*"
-    """Pattern of the files that are damaged."""
-    heal: Callable[[Path], object] = lambda folder: None
-    """Corrects sizes and hashes after the damage, as somebody who knows of them would."""
 
 
 def _stored(folder: Path, **settings: object) -> None:
@@ -63,6 +48,11 @@ def _stored(folder: Path, **settings: object) -> None:
 
 def _stored_hdf5(folder: Path) -> None:
     _stored(folder, format="hdf5")
+
+
+def _stored_in_parts(folder: Path) -> None:
+    with patch.object(parts, "PART_BYTES", 200):
+        _stored(folder)
 
 
 def _responses(folder: Path, form: data.Format = "arrow") -> None:
@@ -102,40 +92,6 @@ def _resealed(folder: Path) -> None:
     (folder / ID / "dataset.json.sha256").write_text(f"{hash_file(path)}  dataset.json\n")
 
 
-def _imported(folder: Path) -> None:
-    path = next(path for path in folder.iterdir() if not path.name.startswith("home"))
-    open_source(str(path)).read().experience.tables()
-
-
-def _text(folder: Path) -> None:
-    path = next(path for path in folder.iterdir() if not path.name.startswith("home"))
-    import_text(path, home=folder / "home", overwrite=True)
-    shutil.rmtree(folder / "home", ignore_errors=True)
-
-
-@contextmanager
-def _minari_home(folder: Path) -> Iterator[None]:
-    before = os.environ.get("MINARI_DATASETS_PATH")
-    os.environ["MINARI_DATASETS_PATH"] = str(folder)
-    try:
-        yield
-    finally:
-        os.environ.pop("MINARI_DATASETS_PATH")
-        if before is not None:
-            os.environ["MINARI_DATASETS_PATH"] = before
-
-
-def _minari(form: str) -> Target:
-    def write(folder: Path) -> None:
-        with _minari_home(folder):
-            foreign.minari_set(experience(LENGTHS), form=form)
-
-    def read(folder: Path) -> None:
-        open_source(str(folder / "test/aligned-v0")).read().experience.tables()
-
-    return Target(write, read, "test/aligned-v0/**/*")
-
-
 def _exported(to: str, read: Callable[[Path], object]) -> Target:
     def write(folder: Path) -> None:
         data.write(folder / "home" / ID, *make(LENGTHS))
@@ -147,8 +103,13 @@ def _exported(to: str, read: Callable[[Path], object]) -> Target:
 
 def _read_export(folder: Path) -> None:
     origin(folder / "out")
-    file = next((path for path in folder.glob("out/*.hdf5")), None)
-    open_source(str(file or folder / "out" / ID)).read()
+    file = next((path for path in folder.glob("out/*") if path.suffix in (".hdf5", ".h5", ".npz")), None)
+    source = open_source(str(file or folder / "out" / ID))
+    (source.exported or source).read()
+
+
+def _read_exported(folder: Path) -> None:
+    open_source(str(folder / "out")).read().experience.tables()
 
 
 def _notes(folder: Path) -> None:
@@ -190,6 +151,44 @@ def _scores(folder: Path) -> None:
     Results(folder).write("a" * 16, raw_scores("a" * 16, [[1.0, 2.0], [3.0, 4.0]]), "m" * 64)
 
 
+def _submissions(folder: Path) -> None:
+    entry = {
+        "name": "one",
+        "date": "2026-01-01",
+        "algorithms": ["pmpo"],
+        "commands": ["bench"],
+        "hardware": ["a machine"],
+        "by": "",
+        "link": "",
+    }
+    for name in ("2026-01-01-one", "2026-01-02-two"):
+        Results(folder / name).write(name, raw_scores(name, [[1.0, 2.0]] * 5), "m" * 64)
+        scores = (folder / name / "raw" / f"{name}.parquet").rename(folder / name / "scores.parquet")
+        shutil.rmtree(folder / name / "raw")
+        (folder / name / "entry.json").write_text(json.dumps(entry | {"sha256": hash_file(scores)}))
+
+
+def _submitted(folder: Path) -> None:
+    board = Leaderboard(folder)
+    table(board.read())
+    board.commands(), board.machines(), listed(board)
+
+
+@cache
+def _base() -> language.LanguageModel:
+    folder = Path(tempfile.mkdtemp())
+    small_language.random_model().save_pretrained(folder)
+    small_language.tokenizer().save_pretrained(folder)
+    return language.open_model(folder)
+
+
+def _adapter(folder: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    model = get_peft_model(small_language.random_model(), LoraConfig(r=2, target_modules=["q_proj"]))
+    language.save_adapter(model, folder / "adapter")
+
+
 def _checkpoint(folder: Path) -> None:
     Checkpoint(folder / "c.safetensors", "i" * 64).save({"x": torch.ones(4), "y": torch.zeros(2, 2)}, done="3")
 
@@ -223,8 +222,11 @@ def _declared(kind: str, name: str) -> Target:
             from pmpo_offline.build.collect import Recipe
 
             Recipe.of(catalog.dataset(path)).spec(folder / "home")
-        elif name == "quick":
+        elif kind == "benchmarks":
             catalog.suite(path)
+        elif name == "tuning":
+            with patch.object(catalog, "root", lambda _: folder):
+                catalog.tuning()
         else:
             from pmpo_offline.training.config import complete, hyperparameters
             from pmpo_offline.training.control.config import TrainingSettings
@@ -242,44 +244,12 @@ def _questions(folder: Path) -> None:
     shutil.copy(questions.SHIPPED, folder / "q.toml")
 
 
-def _rows(name: str) -> Callable[[Path], object]:
-    def write(folder: Path) -> None:
-        if name.endswith(".gz"):
-            plain = texts.jsonl(folder / "a.jsonl", texts.unpaired(6))
-            (folder / name).write_bytes(gzip.compress(plain.read_bytes(), mtime=0))
-            plain.unlink()
-        else:
-            texts.save(folder / name, texts.unpaired(6) if "csv" in name else texts.paired(6))
-
-    return write
-
-
-def _flat(name: str) -> Callable[[Path], object]:
-    def write(folder: Path) -> None:
-        written = experience(LENGTHS)
-        arrays = foreign.as_states(written) if name.startswith("rlds") else foreign.as_d4rl(written)
-        if name.endswith(".hdf5"):
-            foreign.hdf5(folder / name, arrays)
-        elif name.endswith(".npz"):
-            foreign.npz(folder / name, arrays)
-        else:
-            import pyarrow.parquet as pq
-
-            pq.write_table(pa.table({key: list(values) for key, values in arrays.items()}), folder / name)
-
-    return write
-
-
-def _ogbench(folder: Path) -> None:
-    arrays = foreign.as_states(experience(LENGTHS))
-    named = {"observations": arrays["observation"], "actions": arrays["action"], "terminals": arrays["is_last"]}
-    foreign.npz(folder / "cube-single-play-v0.npz", {name: np.asarray(values) for name, values in named.items()})
-
-
 TARGETS: dict[str, Target] = {
     "dataset": Target(_stored, _opened, f"{ID}/*"),
     "dataset, healed": Target(_stored, _opened, f"{ID}/*.arrow", _healed),
     "dataset.json, healed": Target(_stored, _opened, f"{ID}/dataset.json", _resealed),
+    "dataset in parts": Target(_stored_in_parts, _opened, f"{ID}/*"),
+    "dataset in parts, healed": Target(_stored_in_parts, _opened, f"{ID}/*.arrow", _healed),
     "responses": Target(_responses, _opened, f"{ID}/*"),
     "responses, healed": Target(_responses, _opened, f"{ID}/*.arrow", _healed),
     "dataset in HDF5": Target(_stored_hdf5, _opened, f"{ID}/**/*"),
@@ -289,30 +259,26 @@ TARGETS: dict[str, Target] = {
     "responses in HDF5, healed": Target(
         lambda folder: _responses(folder, "hdf5"), _opened, f"{ID}/responses.hdf5", _healed
     ),
-    "d4rl": Target(_flat("hopper.hdf5"), _imported),
-    "ogbench": Target(_ogbench, _imported),
-    "rlds npz": Target(_flat("rlds.npz"), _imported),
-    "rlds hdf5": Target(_flat("rlds.hdf5"), _imported),
-    "rlds parquet": Target(_flat("rlds.parquet"), _imported),
-    "minari hdf5": _minari("hdf5"),
-    "minari arrow": _minari("arrow"),
-    "jsonl": Target(_rows("a.jsonl"), _text),
-    "jsonl.gz": Target(_rows("a.jsonl.gz"), _text),
-    "json": Target(_rows("a.json"), _text),
-    "csv": Target(_rows("a.csv"), _text),
-    "parquet": Target(_rows("a.parquet"), _text),
-    "arrow": Target(_rows("a.arrow"), _text),
+    **IMPORTS,
     "export for d4rl": _exported("d4rl", _read_export),
     "export for minari": _exported("minari", _read_export),
+    "export for lerobot": _exported("lerobot", _read_exported),
+    "export for parquet": _exported("parquet", _read_exported),
+    "export for robomimic": _exported("robomimic", _read_export),
+    "export for d3rlpy": _exported("d3rlpy", _read_export),
     "raw experience": Target(_notes, _read_notes),
     "policy": Target(_policy, lambda folder: MixturePolicy.load(folder / "p.safetensors")),
     "behaviour policy": Target(_behavior, lambda folder: BehaviorPolicy.load(folder / "medium.safetensors")),
     "run": Target(_run, _evaluated, "run/*"),
     "raw scores": Target(_scores, lambda folder: table(Results(folder).read()), "raw/*"),
+    "leaderboard": Target(_submissions, _submitted, "*/*"),
+    "adapter": Target(_adapter, lambda folder: language.load_adapter(_base(), folder / "adapter"), "adapter/*"),
     "checkpoint": Target(_checkpoint, lambda folder: Checkpoint(folder / "c.safetensors", "i" * 64).load()),
     "language checkpoint": Target(_language_checkpoint, _resumed, "checkpoint-3/*"),
     "recipe": _declared("datasets", "sphere-v0"),
     "suite": _declared("benchmarks", "quick"),
+    "suite with all keys": _declared("benchmarks", "map"),
     "algorithm": _declared("baselines", "pmpo"),
+    "tuning": _declared("baselines", "tuning"),
     "questions": Target(_questions, lambda folder: templates(folder / "q.toml")),
 }
