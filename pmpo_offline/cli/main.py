@@ -6,6 +6,7 @@ import errno
 import importlib
 import io
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -52,6 +53,8 @@ app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("train-behavior")(train.train_behavior)
 
+INTERRUPTED = "interrupted: what was finished is kept; run the same command again to go on"
+
 
 def _print_version(wanted: bool) -> None:
     if wanted:
@@ -75,9 +78,16 @@ def main() -> NoReturn:
     for name, value in SLEEPING.items():  # read when torch is imported, by child processes too
         os.environ.setdefault(name, value)
     arguments = sys.argv[1:]
-    if not arguments or {"-h", "--help"} & set(arguments):
-        _import_help()
-    sys.exit(run(arguments))
+    try:
+        if not arguments or {"-h", "--help"} & set(arguments):
+            _import_help()
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as `pmpo_offline` sets it while this is imported
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        code = run(arguments)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # what libraries do at exit is no longer worth a traceback
+    except KeyboardInterrupt:
+        code = _fail(INTERRUPTED, 130)
+    sys.exit(code)
 
 
 def _import_help() -> None:
@@ -127,7 +137,7 @@ def run(arguments: Sequence[str]) -> int:
         message = error.format_message().rstrip(".")
         return _fail(f"{message} (see {command} --help)", getattr(error, "exit_code", 2))
     if code == 130:
-        return _fail("interrupted: what was finished is kept; run the same command again to go on", 130)
+        return _fail(INTERRUPTED, 130)
     return code if isinstance(code, int) else 0
 
 

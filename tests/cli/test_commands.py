@@ -272,3 +272,19 @@ main()
     assert done.returncode == 128 + signal.SIGINT
     assert done.stderr.startswith("error: interrupted: ")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("start", ["'pmpo-offline'", "'-m'"])
+def test_interruption_while_commands_are_imported_ends_at_once(start: str) -> None:
+    code = f"""
+import os, signal, sys
+class Interrupting:
+    def find_spec(self, name, *_):
+        if name in ("lazy_loader", "typer"):
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupting())
+sys.argv, sys.orig_argv = [{start}], ["python", "-m", "pmpo_offline"]
+from pmpo_offline.cli import main
+"""
+    done = python(code)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
