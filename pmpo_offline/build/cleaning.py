@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from pmpo_offline.runtime.errors import PmpoOfflineError
 from pmpo_offline.runtime.files import file_lock
 
 _PARTIAL = re.compile(r"\..+\.partial|\..+\.replaced")
-_SCRATCH = re.compile(r"\..+\.(\d+)\.tmp")
+_SCRATCH = re.compile(r"\..+\.(.+)-(\d+)-\d+\.tmp|\..+\.(\d+)\.tmp")
+"""The scratch file of a machine, a process and a thread (`runtime.files`); of earlier versions, of a process."""
 _OLD = 3600.0
 """Seconds after which a scratch file counts as abandoned: its writer may run on another machine of a shared folder."""
 
@@ -42,13 +44,25 @@ def clean(folders: Sequence[Path] = (), *, home: str | Path | None = None, dry_r
     """
     root = data.home(home)
     found = [*_orphans(root), *(left for folder in dict.fromkeys([root, *folders]) for left in _unfinished(folder))]
-    for left in found if not dry_run else ():
-        try:
-            with file_lock(left.path.parent):  # a writer at work holds it
-                shutil.rmtree(left.path) if left.path.is_dir() else left.path.unlink(missing_ok=True)
-        except OSError as error:
-            raise PmpoOfflineError(f"cannot remove {left.path}: {error.strerror or error}") from None
-    return sorted(found, key=lambda left: -left.bytes)
+    removed = [left for left in found if dry_run or _remove(left.path)]
+    return sorted(removed, key=lambda left: -left.bytes)
+
+
+def _remove(path: Path) -> bool:
+    """Remove what is left over; return False where a process has begun to write it, or has removed it, meanwhile."""
+    try:
+        with ExitStack() as locks:
+            locks.enter_context(file_lock(path.parent))  # of a dataset's writer
+            if path.is_dir():
+                locks.enter_context(file_lock(path, wait=False))  # of a writer of raw content
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+    except (BlockingIOError, FileNotFoundError):
+        return False
+    except OSError as error:
+        raise PmpoOfflineError(f"cannot remove {path}: {error.strerror or error}") from None
+    return True
 
 
 def _unfinished(folder: Path) -> Iterator[Leftover]:
@@ -60,8 +74,9 @@ def _unfinished(folder: Path) -> Iterator[Leftover]:
                 yield Leftover(Path(place, name), "an unfinished folder", _size(Path(place, name)))
         for name in files:
             path, match = Path(place, name), _SCRATCH.fullmatch(name)
-            if match and not _runs(int(match[1])) and time.time() - path.stat().st_mtime > _OLD:
-                yield Leftover(path, "an unfinished file", path.stat().st_size)
+            with suppress(FileNotFoundError):  # its writer has finished it
+                if match and not _runs(match) and time.time() - path.stat().st_mtime > _OLD:
+                    yield Leftover(path, "an unfinished file", path.stat().st_size)
 
 
 def _orphans(home: Path) -> Iterator[Leftover]:
@@ -86,10 +101,14 @@ def _is_locked(folder: Path) -> bool:
         return True
 
 
-def _runs(process: int) -> bool:
+def _runs(writer: re.Match[str]) -> bool:
+    """Return whether the writer of a scratch file runs on this machine."""
+    machine, number, older = writer.groups()
+    if machine not in (None, platform.node()):
+        return False
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
+        os.kill(int(number or older), 0)
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         pass
@@ -97,4 +116,8 @@ def _runs(process: int) -> bool:
 
 
 def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    sizes = []
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # its writer has renamed it
+            sizes += [path.stat().st_size] if path.is_file() and not path.is_symlink() else []
+    return sum(sizes)

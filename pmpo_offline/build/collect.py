@@ -17,6 +17,7 @@ from pmpo_offline.build.pipeline import Content, Critic, Spec, Target, build, ca
 from pmpo_offline.data import Dataset, Labelling, LabelRule
 from pmpo_offline.declarations import catalog
 from pmpo_offline.declarations.catalog import DatasetDeclaration
+from pmpo_offline.runtime.arguments import checked
 from pmpo_offline.runtime.errors import UserError, validated
 from pmpo_offline.runtime.hashing import hash_json
 from pmpo_offline.training import CandidateSettings, CriticSettings
@@ -26,6 +27,7 @@ _EXPERIENCE = 1
 """Revision of physics, observations, rewards and critics: raise it when they change what they make of one recipe."""
 
 
+@checked()
 def build_dataset(
     id: str = DEFAULT,
     *,

@@ -9,10 +9,12 @@ import polars as pl
 from pmpo_offline.build.pipeline import is_built
 from pmpo_offline.data import Dataset, load_dataset, read_metadata, resolve, stored_ids
 from pmpo_offline.declarations import catalog
+from pmpo_offline.runtime.arguments import checked
 from pmpo_offline.runtime.errors import PmpoOfflineError
 from pmpo_offline.runtime.notebook import Facts
 
 
+@checked()
 def list_datasets(home: str | Path | None = None) -> pl.DataFrame:
     """Return every dataset that is declared or built, one a row: id, built, title (or what its labels are)."""
     declared = {declaration.id: declaration.title for declaration in catalog.datasets()}
@@ -25,6 +27,7 @@ def list_datasets(home: str | Path | None = None) -> pl.DataFrame:
     )
 
 
+@checked()
 def show(dataset: Dataset | str | Path, home: str | Path | None = None) -> Facts:
     """Return what is known of a dataset, given itself, its id or its path; of one that is not built, its recipe.
 

@@ -167,9 +167,12 @@ def raw_folder(home: Path, name: str | None) -> Iterator[Path]:
             yield home
             return
         folder = home / ".raw" / name
-        folder.mkdir(parents=True, exist_ok=True)
-        with file_lock(folder):
-            yield folder
+        while True:
+            folder.mkdir(parents=True, exist_ok=True)
+            with file_lock(folder):
+                if folder.exists():  # `clean` may have removed it before it was locked
+                    yield folder
+                    return
     except OSError as error:
         raise PmpoOfflineError(
             f"cannot write in {home}: {error.strerror or error}; choose another --home or free space"

@@ -38,6 +38,7 @@ from pmpo_offline.data.exchange.readers.flat import counting_rounded
 from pmpo_offline.data.minari_metadata import ENVIRONMENTS
 from pmpo_offline.declarations import catalog
 from pmpo_offline.runtime import progress
+from pmpo_offline.runtime.arguments import checked
 from pmpo_offline.runtime.errors import UserError, unknown
 from pmpo_offline.runtime.files import load_arrays, save_arrays
 from pmpo_offline.runtime.hashing import hash_file, hash_json
@@ -50,6 +51,7 @@ _READERS = 4
 """Revision of readers and critics: raise it when they change what they make of a file."""
 
 
+@checked()
 def import_dataset(
     source: str | Path,
     *,

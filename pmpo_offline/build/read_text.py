@@ -20,6 +20,7 @@ from pmpo_offline.data.exchange.forms.columns import word_of
 from pmpo_offline.data.exchange.forms.row import split_of
 from pmpo_offline.data.exchange.forms.selection import Report, Selection, restored, select, table
 from pmpo_offline.data.exchange.forms.templates import TRANSCRIPT, Template, of_model
+from pmpo_offline.runtime.arguments import checked
 from pmpo_offline.runtime.errors import UserError, unknown
 from pmpo_offline.runtime.hashing import hash_json
 
@@ -27,6 +28,7 @@ _READERS = 5
 """Revision of the readers: raise it when they change what they make of a file."""
 
 
+@checked()
 def import_text(
     source: str | Path,
     *,
