@@ -11,10 +11,12 @@ from pmpo_offline.data.exchange.origin import MARKER, files_in
 from pmpo_offline.data.exchange.writers import WRITERS
 from pmpo_offline.data.schema import card
 from pmpo_offline.runtime import progress
+from pmpo_offline.runtime.arguments import checked
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.runtime.files import atomic_directory, refusal
 
 
+@checked()
 def export_dataset(
     dataset: Dataset | str | Path,
     to: str,

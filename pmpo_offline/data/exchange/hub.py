@@ -23,6 +23,7 @@ from pmpo_offline.data.parts import table_files
 from pmpo_offline.data.schema import Metadata, card
 from pmpo_offline.data.storage import METADATA_FILE, SEAL_FILE, file_problems
 from pmpo_offline.runtime import progress
+from pmpo_offline.runtime.arguments import checked
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, reason_of
 from pmpo_offline.runtime.files import atomic_directory, file_lock, refusal
 
@@ -34,6 +35,7 @@ _NOT_OURS = {".gitattributes"}
 """Files that the hub puts into every new repository."""
 
 
+@checked()
 def push_dataset(name: str | Path, repository: str, *, private: bool = False, home: str | Path | None = None) -> str:
     """Upload a stored dataset to the hub, in one commit, and return the page's address.
 
@@ -74,6 +76,7 @@ def push_dataset(name: str | Path, repository: str, *, private: bool = False, ho
     return str(commit.commit_url).partition("/commit/")[0]
 
 
+@checked()
 def pull_dataset(
     source: str, *, revision: str | None = None, overwrite: bool = False, home: str | Path | None = None
 ) -> Dataset:

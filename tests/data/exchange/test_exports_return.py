@@ -98,6 +98,7 @@ def test_an_export_is_labelled_anew_when_asked(store: Store, tmp_path: Path, to:
     source = source_of(export_dataset(before, to, tmp_path / "out"))
     after = import_dataset(source, label="return:q0.7", home=tmp_path / "back")
     same = before.relabelled("return:q0.7", noise=0.0)
+    assert after.metadata.task == before.metadata.task
     assert after.table.equals(same.table)
     assert after.episodes is not None
     for name in ("behavior", "seed", "success", "terminated", "final_observation"):

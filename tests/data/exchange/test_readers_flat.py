@@ -577,3 +577,10 @@ def test_every_reader_has_an_example_and_says_what_it_reads(name: str) -> None:
     assert reader.name == name
     assert reader.reads
     assert reader.example
+
+
+def test_names_that_are_not_text_are_left_out(tmp_path: Path) -> None:
+    path = hdf5(tmp_path / "hopper.hdf5", as_d4rl(experience([3, 2])))
+    with h5py.File(path, "r+") as file:
+        file[b"\xff\xfe"] = np.zeros(5)
+    assert read(path).experience.length.tolist() == [3, 2]

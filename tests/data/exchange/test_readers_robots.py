@@ -310,6 +310,7 @@ def test_labels_of_a_file_beside_the_episodes(tmp_path: Path) -> None:
     [
         ([(7, "accept")], "episode 7 is not in the source, which has 4 episodes, 0 to 3"),
         ([(1, "accept"), ("e1", "reject")], "episode 1 has two values, 1 and -1"),
+        ([("demo_" + "9" * 30, "accept")], "expected an episode's number"),
         ([("first", "accept")], "expected an episode's number or a name that ends with it, found 'first'"),
         ([(0, "meh")], "expected a number or a label such as accept, reject, success or failure, found 'meh' in row 0"),
     ],
@@ -319,6 +320,13 @@ def test_files_of_labels_that_cannot_be_read(tmp_path: Path, rows: list[tuple[An
     path = hdf5(tmp_path / "set.hdf5", as_d4rl(experience(LENGTHS)))
     with pytest.raises(UserError, match=message):
         import_dataset(path, labels=side_file(tmp_path / "reviewed.csv", rows), home=tmp_path / "home")
+
+
+def test_a_file_of_labels_that_is_not_utf8(tmp_path: Path) -> None:
+    path = hdf5(tmp_path / "set.hdf5", as_d4rl(experience(LENGTHS)))
+    (labels := tmp_path / "reviewed.csv").write_bytes(b"episode,verdict\n0,\xff\xfe\n")
+    with pytest.raises(UserError, match="cannot be read, it is damaged"):
+        import_dataset(path, labels=labels, home=tmp_path / "home")
 
 
 def test_numbers_in_a_file_of_labels_are_those_of_the_source(tmp_path: Path) -> None:

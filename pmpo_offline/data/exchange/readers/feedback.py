@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
@@ -21,6 +21,7 @@ from pydantic import JsonValue
 
 from pmpo_offline.data.exchange.forms import columns as texts
 from pmpo_offline.data.exchange.readers.flat import note_rounded, readable
+from pmpo_offline.data.opening import open_parquet
 from pmpo_offline.runtime.errors import UserError
 
 _ACCEPTS = "accept accepted accepts success successes successful succeeded positive positives good expert"
@@ -37,6 +38,8 @@ def parsed(values: NDArray[Any], where: str) -> tuple[Values, bool]:
 
     Raises `UserError` for a value that is neither a number nor one of `WORDS`.
     """
+    if not len(values):
+        raise UserError(f"{where}: there are no rows")
     flat = values.reshape(len(values), -1)
     if flat.shape[1] != 1:
         raise UserError(f"{where}: expected one value a row, found shape {values.shape}")
@@ -97,7 +100,7 @@ def feedback_of_file(path: Path, numbers: NDArray[np.int64]) -> tuple[Values, Js
     readers: dict[str, Callable[[Path], pl.DataFrame]] = {
         ".csv": pl.read_csv,
         ".jsonl": pl.read_ndjson,
-        ".parquet": pl.read_parquet,
+        ".parquet": _from_parquet,
     }
     if not path.is_file() or path.suffix not in readers:
         raise UserError(f"--labels {path}: expected a file that ends in {', '.join(readers)}")
@@ -124,9 +127,16 @@ def feedback_of_file(path: Path, numbers: NDArray[np.int64]) -> tuple[Values, Js
     return np.array([found.get(number, np.nan) for number in numbers.tolist()], np.float32), note
 
 
+def _from_parquet(path: Path) -> pl.DataFrame:
+    with open_parquet(path) as file:  # not by Polars, which can end the whole process on a damaged file
+        table = file.read()
+    table.validate(full=True)
+    return cast(pl.DataFrame, pl.from_arrow(table))
+
+
 def _number(name: Any, path: Path) -> int:
     """Return the number at the end of an episode's name; `UserError` if there is none."""
-    if not (digits := re.search(r"\d+$", str(name).strip())):
+    if not (digits := re.search(r"(?<!\d)\d{1,18}$", str(name).strip())):
         raise UserError(f"--labels {path}: expected an episode's number or a name that ends with it, found {name!r}")
     return int(digits[0])
 

@@ -230,16 +230,16 @@ def open_flat(path: Path) -> Flat:
         if path.suffix == ".parquet":
             with open_parquet(path) as table:
                 return Flat(path, _printable(table.schema_arrow.names), partial(_from_parquet, path))
-        names: set[str] = set()
+        names: set[str | bytes] = set()
         examined = _stamp(path)
         with open_hdf5(path) as file:
             file.visititems(lambda name, item: names.add(name) if isinstance(item, h5py.Dataset) else None)
             return Flat(path, _printable(names), partial(_from_hdf5, path, examined), dict(file.attrs), examined)
 
 
-def _printable(names: Iterable[str]) -> frozenset[str]:
-    """Return the names that a message can show on its line; damaged ones are no array's."""
-    return frozenset(name for name in names if name.isprintable())
+def _printable(names: Iterable[str | bytes]) -> frozenset[str]:
+    """Return the names that a message can show on its line; damaged ones, bytes where not UTF-8, are no array's."""
+    return frozenset(name for name in names if isinstance(name, str) and name.isprintable())
 
 
 def joined(shards: Sequence[Flat], folder: Path) -> Flat:
@@ -255,7 +255,7 @@ def readable(path: Path) -> Iterator[None]:
         yield
     except (
         *(OSError, ValueError, TypeError, KeyError, EOFError, RuntimeError),
-        *(zipfile.BadZipFile, zlib.error, pa.ArrowException),
+        *(zipfile.BadZipFile, zlib.error, pa.ArrowException, pl.exceptions.PolarsError, pl.exceptions.PanicException),
     ) as error:
         raise UserError(
             f"{path} cannot be read, it is damaged or no {path.suffix} file: {reason_of(error)}; get it again"

@@ -276,17 +276,17 @@ def _described(read: Recorded, folder: Path, numbers: NDArray[np.int64], tasks: 
 
 def _tasks(folder: Path) -> dict[int, str]:
     """Return the tasks by their index; pandas stores the text as the index of the table."""
-    lines, table = folder / "meta/tasks.jsonl", folder / "meta/tasks.parquet"
-    if lines.is_file():
-        with readable(lines):
-            found = pl.read_ndjson(lines)
-    elif table.is_file():
-        with readable(table), open_parquet(table) as file:
-            found = pl.DataFrame(pl.from_arrow(file.read()))
-    else:
+    path = next((path for path in (folder / "meta/tasks.jsonl", folder / "meta/tasks.parquet") if path.is_file()), None)
+    if path is None:
         return {}
-    text = next((name for name in found.columns if name != "task_index"), None)
-    return dict(zip(found["task_index"].to_list(), map(str, found[text].to_list()), strict=True)) if text else {}
+    with readable(path):
+        if path.suffix == ".jsonl":
+            found = pl.read_ndjson(path)
+        else:
+            with open_parquet(path) as file:
+                found = pl.DataFrame(pl.from_arrow(file.read()))
+        text = next((name for name in found.columns if name != "task_index"), None)
+        return dict(zip(found["task_index"].to_list(), map(str, found[text].to_list()), strict=True)) if text else {}
 
 
 LEROBOT = Reader(

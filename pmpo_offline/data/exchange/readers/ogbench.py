@@ -37,7 +37,7 @@ def _source(given: Candidate) -> Source:
     flat = given.flat
     name = flat.path.stem
     *parts, version = name.removesuffix("-val").split("-")
-    ours = ABOUT in flat.names
+    exported = _exported(flat, name)
     named = len(parts) > 1 and version[:1] == "v" and version[1:].isdigit()
     return Source(
         format="ogbench",
@@ -46,8 +46,9 @@ def _source(given: Candidate) -> Source:
         read=lambda column=None: _read(flat, name, column),
         packages=("numpy",),
         takes_column=True,
-        exported=_exported(flat, name),
-        environment=Environment(f"ogbench/{'-'.join(parts[:-1])}-{version}") if named and not ours else None,
+        task=exported.metadata.task if exported else None,
+        exported=exported,
+        environment=Environment(f"ogbench/{'-'.join(parts[:-1])}-{version}") if named and not exported else None,
     )
 
 
