@@ -14,7 +14,9 @@ import pytest
 import pmpo_offline
 from pmpo_offline import (
     Dataset,
+    bench,
     build_dataset,
+    data,
     doctor,
     evaluate,
     import_dataset,
@@ -106,9 +108,9 @@ def test_what_is_wrong_names_what_to_pass(sphere: Dataset, monkeypatch: pytest.M
     monkeypatch.setenv("PMPO_OFFLINE_DATASETS", home)
     with pytest.raises(UserError, match=r"declared but not built: build_dataset\('bandit/gmm-v0'\)"):
         train("bandit/gmm-v0", "pmpo")
-    with pytest.raises(UserError, match="expected a dataset, its id or its path, not ndarray"):
+    with pytest.raises(UserError, match="expected a Dataset, a text or a path for dataset, not array"):
         train(np.zeros(3), "pmpo")  # type: ignore[arg-type]
-    with pytest.raises(UserError, match=r"expected a policy or a function .* not int"):
+    with pytest.raises(UserError, match=r"expected a MixturePolicy.*or a function for policy, not 3"):
         evaluate(3, "bandit/sphere")  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"unknown task 'sphere'.*or pass a Gymnasium environment"):
         evaluate(lambda seen: seen, "sphere")
@@ -144,3 +146,12 @@ def test_one_of_several_runs_is_selected(sphere: Dataset) -> None:
     assert np.allclose(policy.select(-1).predict([0.0]), policy.predict([0.0])[2], atol=1e-6)
     with pytest.raises(IndexError):
         policy.select(3)
+
+
+def test_a_dataset_that_was_changed_in_memory_is_benched(sphere: Dataset, home: str, tmp_path: Path) -> None:
+    changed = sphere.filter("seed >= 0").relabelled(imbalance=0.5, noise=0.2)
+    grid = {"algos": "bc", "seeds": 1, "updates": 2, "episodes": 2, "imbalance": ["collected"], "workers": 1}
+    done = bench("bandit", datasets=[changed, sphere], output=tmp_path / "out", home=home, **grid)
+    stored = tmp_path / "out/datasets" / changed.metadata.id
+    assert {row["dataset"] for row in done.rows} == {str(stored), sphere.metadata.id}
+    assert data.load_dataset(stored).table.equals(changed.table)

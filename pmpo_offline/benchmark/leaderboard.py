@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from pydantic import BaseModel, ConfigDict
 
+from pmpo_offline.benchmark.report import literal
 from pmpo_offline.benchmark.results import CONDITION, HARDWARE, Results, read_scores, write_scores
 from pmpo_offline.build import is_built
 from pmpo_offline.data import load_dataset
-from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, validated
 from pmpo_offline.runtime.files import atomic_directory, read_json, write_json
 from pmpo_offline.runtime.hashing import hash_file
 
@@ -37,8 +39,8 @@ class Leaderboard(Results):
 
     @property
     def entries(self) -> dict[str, dict[str, Any]]:
-        """The content of every entry.json by the folder's name, the oldest first."""
-        return {path.parent.name: read_json(path) for path in sorted(self.output.glob(f"*/{ENTRY}"))}
+        """The content of every entry.json by the folder's name, the oldest first; `PmpoOfflineError` if damaged."""
+        return {path.parent.name: _entry(path) for path in sorted(self.output.glob(f"*/{ENTRY}"))}
 
     def read(self, keys: Any = None) -> pl.DataFrame:
         """Return the raw scores of all submissions.
@@ -69,6 +71,28 @@ class Leaderboard(Results):
         taken = scores.join(known, on=[*CONDITION, "algo"], how="semi", nulls_equal=True)["algo"].unique().implode()
         marked = pl.format("{} ({})", "algo", pl.lit(name))
         return scores.with_columns(algo=pl.when(pl.col("algo").is_in(taken)).then(marked).otherwise("algo"))
+
+
+class _Entry(BaseModel):
+    """What is read of an entry.json."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+    name: str
+    date: str
+    by: str = ""
+    link: str = ""
+    algorithms: list[str]
+    commands: list[str]
+    hardware: list[str]
+    sha256: str
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    remedy = "take it from the repository again"
+    try:
+        return validated(_Entry, read_json(path, remedy), str(path)).model_dump()
+    except UserError as error:
+        raise PmpoOfflineError(f"{error}: {remedy}") from None
 
 
 def is_leaderboard(folder: Path) -> bool:
@@ -165,12 +189,10 @@ def _other_data(scores: pl.DataFrame, leaderboard: Leaderboard, home: Path | Non
 def listed(leaderboard: Leaderboard) -> str:
     """Return the submissions as a Markdown table."""
 
-    def cell(text: object) -> str:
-        return str(text).replace("|", "\\|").replace("\n", " ")
-
     lines = ["| date | submission | by | algorithms |", "|---|---|---|---|"]
     for entry in leaderboard.entries.values():
-        name = f"[{cell(entry['name'])}]({cell(entry['link'])})" if entry.get("link") else cell(entry["name"])
-        cells = [cell(entry["date"]), name, cell(entry.get("by", "")), cell(", ".join(entry["algorithms"]))]
-        lines.append(f"| {' | '.join(cells)} |")
+        about = (entry["date"], entry["name"], entry.get("by", ""), ", ".join(entry["algorithms"]))
+        date, name, by, algorithms = (literal(str(text)) for text in about)
+        page = f"[{name}]({literal(str(entry['link']))})" if entry.get("link") else name
+        lines.append(f"| {date} | {page} | {by} | {algorithms} |")
     return "\n".join(lines)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -113,7 +114,12 @@ def table_section(_: pl.DataFrame, rows: Sequence[Row]) -> str:
     header = list(lines[0])
     rule = ["---" if name in TEXT else "---:" for name in header]
     body = [header, rule, *(line.values() for line in lines)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in body)
+    return "\n".join(f"| {' | '.join(map(literal, line))} |" for line in body)
+
+
+def literal(text: str) -> str:
+    """Return a cell of a Markdown table that shows a text as it is: names are no markup."""
+    return re.sub("<(?=[A-Za-z/!?])", "&lt;", text.replace("|", "\\|").replace("[", "\\[").replace("\n", " "))
 
 
 def notes_section(_: pl.DataFrame, rows: Sequence[Row]) -> str:

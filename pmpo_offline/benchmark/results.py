@@ -269,6 +269,10 @@ def read_scores(path: Path) -> pl.DataFrame:
             for text in scores[column].unique():
                 if not isinstance(from_json(text), dict):
                     raise ValueError(f"{column} holds {text[:40]!r}")
+        for column in ("dataset", "algo"):
+            for name in scores[column].unique():
+                if not name.isprintable():  # it could take over a terminal, or a row of the table
+                    raise ValueError(f"{column} holds {name[:40]!r}")
         return scores
 
 

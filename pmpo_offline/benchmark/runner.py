@@ -8,6 +8,7 @@ from __future__ import annotations
 import shlex
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from html import escape
 from pathlib import Path
@@ -24,9 +25,11 @@ from pmpo_offline.benchmark.results import Failure, Results
 from pmpo_offline.benchmark.suite import Cell, Sweep, expand
 from pmpo_offline.benchmark.table import Row, table
 from pmpo_offline.build import is_built
+from pmpo_offline.data import Dataset
 from pmpo_offline.declarations import catalog
 from pmpo_offline.declarations.catalog import Balance, Share
 from pmpo_offline.runtime import progress
+from pmpo_offline.runtime.arguments import checked
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.runtime.files import atomic_file
 
@@ -73,11 +76,12 @@ class Benchmark:
         return report.frame(self.rows)
 
 
+@checked()
 def bench(
     suite: str = "quick",
     *,
     algos: Sequence[str] | str | None = None,
-    datasets: Sequence[str] | str | None = None,
+    datasets: Sequence[str | Dataset] | str | Dataset | None = None,
     imbalance: Sequence[Share] | None = None,
     balance: Sequence[Balance] | None = None,
     noise: Sequence[float] | None = None,
@@ -98,7 +102,8 @@ def bench(
     Args:
         suite: its name, or the path of a suite's `.toml`.
         algos: run only these (or this; and the suite's reference, and the shuffled controls among these).
-        datasets: ids or paths of datasets, in place of the suite's.
+        datasets: ids or paths of datasets, or datasets, in place of the suite's. One that was changed in memory is
+            stored in `output`, under datasets/.
         imbalance: accepted shares, "collected" for labels without a balance, None for those that the dataset has; in
             place of the suite's.
         balance: what is dropped for a share, "labels" or "rows", in place of the suite's.
@@ -122,14 +127,17 @@ def bench(
         PmpoOfflineError: no cell could be trained.
     """
     algos = [algos] if isinstance(algos, str) else algos
-    datasets = [datasets] if isinstance(datasets, str) else datasets
+    datasets = [datasets] if isinstance(datasets, str | Dataset) else datasets
+    declared = catalog.suite(suite)
+    results = Results(Path("results") / declared.name if output is None else Path(output))
+    if datasets is not None:
+        datasets = [_on_disk(given, results.output / "datasets", home) for given in datasets]
     replaced: dict[str, Any] = {"datasets": datasets, "imbalance": imbalance, "balance": balance, "noise": noise}
     replaced |= {"seeds": seeds, "episodes": episodes, "updates": updates}
     changes = {name: value for name, value in replaced.items() if value is not None}
-    declared = catalog.revise(catalog.suite(suite), "bench", changes)
+    declared = catalog.revise(declared, "bench", changes)
     families = {name: _family(name, home) for name in declared.datasets}
     cells = expand(declared, families, algos=algos, sweep=settings)
-    results = Results(Path("results") / declared.name if output is None else Path(output))
     if shard is not None:
         cells = part(cells, *shard)
     keys, failures = execute(Plan(declared, cells, results, fresh, retry_failed, workers, home), executor)
@@ -226,6 +234,20 @@ def part(cells: list[Cell], number: int, count: int) -> list[Cell]:
 def results_in(folder: Path) -> Results:
     """Return the raw scores of a folder: of a benchmark, or of all submissions to a leaderboard."""
     return Leaderboard(folder) if is_leaderboard(folder) else Results(folder)
+
+
+def _on_disk(given: str | Dataset, folder: Path, home: str | Path | None) -> str:
+    """Return the id or path of a dataset, which is stored in `folder` if it was changed in memory."""
+    if isinstance(given, str):
+        return given
+    for name in (given.metadata.id, str(given.path)):
+        with suppress(PmpoOfflineError):
+            if data.load_dataset(name, home=home).content_hash == given.content_hash:
+                return name
+    main = "responses" if given.episodes is None else "transitions"
+    metadata = given.metadata.model_copy(update={"files": {}})
+    data.write(folder / metadata.id, metadata, {main: given.table, **given.others}, overwrite=True)
+    return str(folder / metadata.id)
 
 
 def _family(dataset: str, home: str | Path | None) -> str:

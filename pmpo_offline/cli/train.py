@@ -220,7 +220,7 @@ def doctor(
         raise UserError(f"{option} is given by --{option} and by --set: leave one of them out")
     with working():
         from pmpo_offline.training.config import algorithm_for
-        from pmpo_offline.training.doctor import diagnose
+        from pmpo_offline.training.doctor import doctor as diagnose
 
         dataset = load_dataset(name, home=home)
         found = diagnose(dataset, algorithm_for(options.algo, dataset), chosen | given)

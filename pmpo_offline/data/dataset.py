@@ -19,6 +19,7 @@ from pmpo_offline.data.columns import hash_tables
 from pmpo_offline.data.labels import Labelling, label_tables
 from pmpo_offline.data.schema import Balance, LabelRule, Metadata, ScoreRule
 from pmpo_offline.data.storage import file_problems, read_metadata, read_tables, resolve
+from pmpo_offline.runtime.arguments import checked
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, unknown
 from pmpo_offline.runtime.hashing import hash_bytes
 
@@ -66,6 +67,7 @@ class Dataset:
     def _repr_html_(self) -> str:
         return self.metadata._repr_html_()
 
+    @checked()
     def sample(self, n: int, generator: Generator | None = None) -> dict[str, Tensor]:
         """Return `n` transitions drawn uniformly with replacement, as tensors of n rows.
 
@@ -97,6 +99,7 @@ class Dataset:
         following[ends] = final[episode[ends]]
         return following
 
+    @checked()
     def relabelled(
         self,
         label: str | LabelRule | None = None,
@@ -129,6 +132,8 @@ class Dataset:
             share = None
         noise = meta.noise if noise is None else noise
         seed = meta.seed if seed is None else seed
+        if seed < 0:
+            raise UserError(f"seed {seed}: give 0 or more")
         labelling = Labelling(rule, share, noise, seed, self._balance(share, balance))
         if meta.imbalance.drops_rows:
             if labelling == Labelling(meta.label, meta.imbalance.asked, meta.noise, meta.seed, "rows"):
@@ -150,6 +155,7 @@ class Dataset:
             candidates=done.candidates,
         )
 
+    @checked()
     def filter(self, where: str) -> Dataset:
         """Return the episodes (or responses) for which a polars SQL expression over their columns is true.
 
@@ -159,6 +165,7 @@ class Dataset:
 
         return filtered(self, where)
 
+    @checked()
     def split(self, shares: Mapping[str, float], seed: int = 0) -> dict[str, Dataset]:
         """Return disjoint random parts, e.g. of shares {"train": 0.9, "test": 0.1}; see `derived.split`."""
         from pmpo_offline.data.derived import split
@@ -240,6 +247,8 @@ class Dataset:
         if name not in self._columns:
             from pmpo_offline.data.gathering import Column
 
+            if name not in self.table.column_names:
+                raise unknown("column", str(name), self.table.column_names)
             self._columns[name] = Column.of(self.table, name)
         return self._columns[name]
 
@@ -279,6 +288,7 @@ def open_dataset(directory: Path, *, verify: bool = False) -> Dataset:
     return Dataset(metadata, directory, main, tables.get("episodes"), tables.get("candidates"), stored=tables)
 
 
+@checked()
 def load_dataset(
     id_or_path: str | Path,
     *,

@@ -66,11 +66,13 @@ def split(dataset: Dataset, shares: Mapping[str, float], seed: int = 0) -> dict[
         seed: of the random order; parts of one seed and order of shares are the same on every machine.
 
     Raises:
-        UserError: a share is not above 0, they exceed 1 together, or a part would be empty.
+        UserError: a seed is negative, a share is not above 0, they exceed 1 together, or a part would be empty.
     """
     total = math.fsum(shares.values())
     if not shares or min(shares.values()) <= 0 or not total <= 1 + 1e-9:
         raise UserError(f"shares {dict(shares)}: give numbers above 0 that are at most 1 together")
+    if seed < 0:
+        raise UserError(f"seed {seed}: give 0 or more")
     units = _units(dataset)
     group = np.arange(units.num_rows) if dataset.episodes is not None else _codes(units["prompt"])
     count = int(group.max()) + 1

@@ -19,6 +19,7 @@ from pmpo_offline.data.checks import derived_problems, problems
 from pmpo_offline.data.mapping import release_pages
 from pmpo_offline.data.parts import read_parts, table_files, write_parts
 from pmpo_offline.data.schema import SCHEMA_VERSION, FileInfo, Metadata, card, schemas
+from pmpo_offline.runtime.arguments import checked
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, reason_of, unknown, validated
 from pmpo_offline.runtime.files import atomic_directory, from_json, moved_aside, recover, refusal
 from pmpo_offline.runtime.hashing import hash_file
@@ -64,6 +65,8 @@ def resolve(id_or_path: str | Path, home: str | Path | None = None) -> Path:
     Raises `UserError` with the near misses among the stored ids.
     """
     name = str(id_or_path)
+    if not name:
+        raise UserError("'' is no dataset: give an id, or the folder of a dataset")
     if _ID.fullmatch(name) and is_stored(name, home):
         return dataset_path(name, home)
     path = Path(id_or_path).expanduser()
@@ -216,6 +219,7 @@ def read_tables(directory: Path, metadata: Metadata) -> dict[str, pa.Table]:
         raise PmpoOfflineError(f"{directory} cannot be read: {line}; build it again with --overwrite") from error
 
 
+@checked()
 def verify(id_or_path: str | Path, home: str | Path | None = None) -> list[str]:
     """Return one line for every problem of a dataset: hashes, buffers, tables that disagree, labels that do not follow.
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from pmpo_offline.runtime.errors import UserError, unknown, validated
 from pmpo_offline.runtime.registry import Registry
@@ -35,6 +35,16 @@ Share = Annotated[
 ]
 """An accepted share; "collected": the share before balancing; None: the dataset's own."""
 Balance = Literal["labels", "rows"]
+
+
+def _on_one_line(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError(f"{text[:40]!r} holds characters that a table cannot show")
+    return text
+
+
+Line = Annotated[str, AfterValidator(_on_one_line)]
+"""Text without control characters, as names and titles in tables and on terminals."""
 """What is dropped to reach an accepted share: labels (the rows stay, unlabelled), or labelled units with their rows."""
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 
@@ -51,7 +61,7 @@ class DatasetDeclaration(Declaration):
     id: str
     kind: Literal["transitions", "candidates", "responses"]
     task: str
-    title: str
+    title: Line
     description: str = ""
     licence: str
     episodes: Count
@@ -72,8 +82,8 @@ class DatasetDeclaration(Declaration):
 class SuiteDeclaration(Declaration):
     """A grid of training runs that makes one table: datasets × imbalance × balance × noise × algorithms × seeds."""
 
-    name: str
-    title: str
+    name: Line
+    title: Line
     description: str = ""
     datasets: Annotated[list[str], Field(min_length=1)]
     """Of one family of tasks or of several: every algorithm is declared for each of them."""
@@ -145,9 +155,9 @@ class TuningDeclaration(Declaration):
 class AlgorithmDeclaration(Declaration):
     """An objective with the hyperparameters that suit one family of tasks."""
 
-    name: str
+    name: Line
     family: str
-    title: str
+    title: Line
     description: str = ""
     objective: str
     rows: Literal["all", "accepted", "unrejected", "balanced", "top", "candidates", "pairs", "label_pairs"]

@@ -14,6 +14,7 @@ import polars as pl
 from pmpo_offline import tasks
 from pmpo_offline.data import Metadata
 from pmpo_offline.policies import Act, FunctionPolicy, Policy
+from pmpo_offline.runtime.arguments import checked
 from pmpo_offline.runtime.errors import UserError, unknown
 from pmpo_offline.tasks import Task
 from pmpo_offline.tasks.environment import Environment, EnvironmentTask
@@ -56,6 +57,7 @@ def check_scorable(dataset: Metadata) -> None:
         raise UserError(f"{dataset.id}: its task {dataset.task} has no reward function, and nothing can be scored")
 
 
+@checked()
 def evaluate(
     policy: Policy | Act, task: str | Task | Environment, *, episodes: int = 100, workers: int | None = None
 ) -> pl.DataFrame:
@@ -74,6 +76,8 @@ def evaluate(
 
     Raises `UserError` for an unknown task, and for a policy whose actions have another shape than the task's.
     """
+    if episodes < 1 or (workers is not None and workers < 1):
+        raise UserError(f"evaluate: episodes and workers are 1 or more, not {min(episodes, workers or episodes)}")
     threads = workers or os.cpu_count() or 1
     played = _task(task)
     if not isinstance(policy, Policy):
@@ -95,8 +99,13 @@ def evaluate(
 
 
 def _task(given: str | Task | Environment) -> Task:
+    if isinstance(given, gymnasium.Env):
+        return EnvironmentTask(given)
     if not isinstance(given, str):
-        return EnvironmentTask(given) if isinstance(given, gymnasium.Env) else given
+        if not hasattr(given, "action_dim"):
+            kind = type(given).__name__
+            raise UserError(f"evaluate: expected a task, its id, or a Gymnasium environment for task, not {kind}")
+        return given
     if given in tasks.TASKS or given.startswith(tuple(f"{name.partition('/')[0]}/" for name in tasks.TASKS)):
         return tasks.get(given)
     if given in gymnasium.registry or ":" in given:

@@ -110,16 +110,34 @@ def _language(
     return {"model": name, "output": str(request.output), **report(policy, reference, dataset, request)}
 
 
+def _environment(dataset: Dataset) -> str | None:
+    """Return the registered environment that an import was recorded in, where its task is none of those here."""
+    import gymnasium
+
+    from pmpo_offline import tasks
+
+    recorded = dataset.metadata.provenance.settings.get("environment")
+    if dataset.metadata.task in tasks.TASKS or recorded not in gymnasium.registry:
+        return None
+    warnings.warn(
+        f"scored in {recorded} as Gymnasium registers it, which {dataset.metadata.id} names: arguments that it was "
+        "recorded with are not known (--environment takes another)",
+        stacklevel=2,
+    )
+    return str(recorded)
+
+
 def _control(directory: Path, record: dict[str, Any], dataset: Dataset, options: EvaluationOptions) -> dict[str, Any]:
     from pmpo_offline.evaluation.rollouts import check_scorable, evaluate, normalized
     from pmpo_offline.policies import MixturePolicy
 
-    references = None if options.environment else dataset.metadata.references
-    if options.environment is None:
+    environment = options.environment or _environment(dataset)
+    references = None if environment else dataset.metadata.references
+    if environment is None:
         check_scorable(dataset.metadata)
     policy = MixturePolicy.load(directory / record["policy"])
     episodes = options.episodes or 100
-    scores = evaluate(policy, options.environment or record["task"], episodes=episodes, workers=options.workers)
+    scores = evaluate(policy, environment or record["task"], episodes=episodes, workers=options.workers)
     returns, success, length = (scores[column].to_numpy() for column in ("return", "success", "length"))
     if lost := int((~np.isfinite(returns)).sum()):
         raise PmpoOfflineError(f"{directory}: {lost} of {episodes} returns are not numbers: the policy is unusable")

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from html import escape
 
+from pmpo_offline.runtime.arguments import checked
+
 Progress = Callable[[str, int, int], None]
 """callback(stage, done, total)."""
 
@@ -23,6 +25,7 @@ FIRST, LONGEST = 10.0, 600.0
 _callback: ContextVar[Progress | None] = ContextVar("progress", default=None)
 
 
+@checked()
 @contextmanager
 def on_progress(callback: Progress | None) -> Iterator[None]:
     """Call `callback(stage, done, total)` for all progress that is reported inside the block; None silences it."""
@@ -67,6 +70,7 @@ class Stages:
         return text
 
 
+@checked()
 @contextmanager
 def progress_bar() -> Iterator[None]:
     """Show the progress of all that is done inside the block: below a notebook's cell, else on stderr."""

@@ -16,6 +16,7 @@ from pmpo_offline.data import Dataset, columns
 from pmpo_offline.declarations import OBJECTIVES
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.objectives import kto_weight_range, stability
+from pmpo_offline.runtime.arguments import checked
 from pmpo_offline.runtime.notebook import html_table
 from pmpo_offline.training import config
 from pmpo_offline.training.control.config import TrainingSettings
@@ -91,7 +92,8 @@ class Diagnosis:
         return html_table(f"{self.algorithm} on {self.dataset}: {self.verdict}", known)
 
 
-def diagnose(
+@checked()
+def doctor(
     dataset: Dataset | str | Path,
     algorithm: AlgorithmDeclaration | str = "pmpo",
     settings: Mapping[str, Any] | None = None,
@@ -171,10 +173,6 @@ def diagnose(
         notes=notes,
         **facts,
     )
-
-
-doctor = diagnose
-"""Under the name of the command."""
 
 
 def _problems(

@@ -21,6 +21,7 @@ from pydantic import BaseModel
 from pmpo_offline.data import Dataset
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.policies import MixturePolicy
+from pmpo_offline.runtime.arguments import checked
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.runtime.files import read_json, write_json
 from pmpo_offline.runtime.hashing import hash_file, hash_json
@@ -118,6 +119,7 @@ def _train_control(stack: Stack, output: Path) -> dict[str, Any]:
     return record
 
 
+@checked()
 def load_policy(run: str | Path) -> MixturePolicy:
     """Return the policy of a finished run of control, given its directory, or of a `policy.safetensors`.
 

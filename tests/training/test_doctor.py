@@ -18,7 +18,7 @@ from pmpo_offline.objectives import stability
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.tasks.language.tiny import tokenizer
 from pmpo_offline.training import train
-from pmpo_offline.training.doctor import Diagnosis, diagnose
+from pmpo_offline.training.doctor import Diagnosis, doctor
 from pmpo_offline.training.language.trl_data import dataset_of
 
 PMPO = catalog.algorithm("pmpo", "rgb-stacking")
@@ -51,7 +51,7 @@ def test_bounds_of_a_dataset_by_hand(stacking: Dataset, share: float, alpha: flo
     data = stacking.relabelled(imbalance=share)
     label = columns.labels(data.table)
     rejected, labelled = (label < 0).sum(), (label != 0).sum()
-    found = diagnose(data, PMPO, {"alpha": alpha, "beta": 1.0})
+    found = doctor(data, PMPO, {"alpha": alpha, "beta": 1.0})
     assert (found.accepted, found.rejected) == ((label > 0).sum(), rejected)
     assert found.accepted_share == pytest.approx(1 - rejected / labelled)
     # (1 - alpha) w_r / P_r, with w_r = 1 for "set".
@@ -69,7 +69,7 @@ def test_bounds_of_a_dataset_by_hand(stacking: Dataset, share: float, alpha: flo
 )
 @pytest.mark.parametrize("normalize", ["joint", "set"])
 def test_verdict_on_both_sides_of_the_bound(stacking: Dataset, beta: str, verdict: str, normalize: str) -> None:
-    found = diagnose(stacking, PMPO, {"beta": beta, "normalize": normalize})
+    found = doctor(stacking, PMPO, {"beta": beta, "normalize": normalize})
     assert found.verdict == verdict
     assert found.factor == pytest.approx(float(beta[:-1]))
     assert found.bound == found.bounds[normalize]
@@ -82,7 +82,7 @@ def test_the_trainer_warns_where_the_doctor_does(stacking: Dataset) -> None:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             done = train(stacking, "pmpo", settings=[{"beta": beta}], overrides=quick, device="cpu")
-        found = diagnose(stacking, PMPO, {"beta": beta})
+        found = doctor(stacking, PMPO, {"beta": beta})
         assert bool(caught) is warned is (found.verdict == "no minimum")
         assert done.bounds == [found.bound]
         assert done.runs[0][0] == found.settings
@@ -90,14 +90,14 @@ def test_the_trainer_warns_where_the_doctor_does(stacking: Dataset) -> None:
 
 def test_where_every_beta_is_bounded(stacking: Dataset) -> None:
     for settings in ({"alpha": 1.0}, {"floor": 0.01}):
-        found = diagnose(stacking, PMPO, {"beta": 0.0, **settings})
+        found = doctor(stacking, PMPO, {"beta": 0.0, **settings})
         assert (found.verdict, found.bound, found.factor, found.suggested_beta) == ("bounded", 0, None, None)
         assert any("every β is bounded" in note for note in found.notes)
 
 
 @pytest.mark.parametrize("beta", [5.0, "1.05x"])
 def test_where_no_beta_is_bounded(stacking: Dataset, beta: float | str) -> None:
-    found = diagnose(stacking, PMPO, {"divergence": "reverse", "beta": beta})
+    found = doctor(stacking, PMPO, {"divergence": "reverse", "beta": beta})
     assert found.verdict == "unbounded"
     assert (found.bound, found.factor, found.suggested_beta) == (math.inf, None, None)
     assert "no β bounds the loss: the reverse divergence does not hold rejects back" in found.notes
@@ -105,7 +105,7 @@ def test_where_no_beta_is_bounded(stacking: Dataset, beta: float | str) -> None:
 
 def test_derived_weight_scales_the_bound(stacking: Dataset) -> None:
     paper = {"normalize": "set", "reject_mass": "dataset", "beta": 1.0}
-    found = diagnose(stacking, PMPO, paper)
+    found = doctor(stacking, PMPO, paper)
     # beta is divided by P_r: the bound of "set", (1 - alpha) / P_r, becomes 1 - alpha.
     assert found.bound == pytest.approx(0.5)
     assert found.settings["reject_mass"] == stacking.metadata.labelled_reject_mass
@@ -114,7 +114,7 @@ def test_derived_weight_scales_the_bound(stacking: Dataset) -> None:
 @pytest.mark.parametrize(("share", "algorithm"), [(0.0, "kto"), (1.0, "kto"), (0.0, "bc-accepted"), (1.0, "bco")])
 def test_one_class_that_an_algorithm_cannot_do_with(stacking: Dataset, share: float, algorithm: str) -> None:
     data = stacking.relabelled(imbalance=share)
-    found = diagnose(data, catalog.algorithm(algorithm, "rgb-stacking"))
+    found = doctor(data, catalog.algorithm(algorithm, "rgb-stacking"))
     assert found.verdict == "cannot learn"
     assert "there are no" in found.notes[0]
     with pytest.raises(UserError, match="the labels leave this algorithm nothing to learn from"):
@@ -122,23 +122,23 @@ def test_one_class_that_an_algorithm_cannot_do_with(stacking: Dataset, share: fl
 
 
 def test_one_class_that_pmpo_can_do_with(stacking: Dataset) -> None:
-    rejects = diagnose(stacking.relabelled(imbalance=0.0), PMPO)
+    rejects = doctor(stacking.relabelled(imbalance=0.0), PMPO)
     assert rejects.verdict == "bounded"
     assert rejects.accepted_share == 0
     assert rejects.notes[0].startswith("rejects only: ")
     assert "without accepts α only scales the rejects" in rejects.notes
-    accepts = diagnose(stacking.relabelled(imbalance=1.0), PMPO, {"beta": 0.3})
+    accepts = doctor(stacking.relabelled(imbalance=1.0), PMPO, {"beta": 0.3})
     assert (accepts.verdict, accepts.bound, accepts.accepted_share) == ("bounded", 0, 1)
     assert accepts.notes[0].startswith("accepts only: ")
 
 
 def test_labels_that_only_candidates_carry(stacking: Dataset) -> None:
     ranked = stacking.relabelled("q_rank:top_bottom:1")
-    found = diagnose(ranked, PMPO, {"beta": 1.0})
+    found = doctor(ranked, PMPO, {"beta": 1.0})
     assert found.verdict == "cannot learn"
     assert found.notes[0].startswith("no row is labelled")
     assert (found.bound, found.factor, found.suggested_beta, found.bounds) == (None, None, None, {})
-    pairs_of = diagnose(ranked, catalog.algorithm("dpo", "rgb-stacking"))
+    pairs_of = doctor(ranked, catalog.algorithm("dpo", "rgb-stacking"))
     assert pairs_of.verdict == "ready"
     counted = ranked.metadata.candidates
     assert counted is not None
@@ -148,12 +148,12 @@ def test_labels_that_only_candidates_carry(stacking: Dataset) -> None:
 def test_pairs_are_those_that_are_trained_on(stacking: Dataset) -> None:
     candidates = Rows.of(stacking).candidates
     assert candidates is not None
-    found = diagnose(stacking, catalog.algorithm("dpo", "rgb-stacking"))
+    found = doctor(stacking, catalog.algorithm("dpo", "rgb-stacking"))
     assert found.pairs == len(pairs(candidates)[0]) > 0
     assert (found.accepted, found.rejected) == ((candidates.label > 0).sum(), (candidates.label < 0).sum())
     assert found.bound is found.gaussian_bound is None
 
-    alone = diagnose(stacking.relabelled(imbalance=0.0), catalog.algorithm("nca", "rgb-stacking"))
+    alone = doctor(stacking.relabelled(imbalance=0.0), catalog.algorithm("nca", "rgb-stacking"))
     assert (alone.pairs, alone.verdict) == (0, "cannot learn")
     assert "without pairs there is no gradient" in alone.notes[0]
 
@@ -161,27 +161,27 @@ def test_pairs_are_those_that_are_trained_on(stacking: Dataset) -> None:
 @pytest.mark.parametrize("algorithm", ["mpo", "dpo"])
 def test_candidates_that_are_missing(bandit: Dataset, algorithm: str) -> None:
     without = Dataset(bandit.metadata, bandit.path, bandit.table, bandit.episodes)
-    found = diagnose(without, catalog.algorithm(algorithm, "bandit"))
+    found = doctor(without, catalog.algorithm(algorithm, "bandit"))
     assert found.verdict == "cannot learn"
     assert "learns from scored candidate actions and the dataset has none" in found.notes[0]
-    assert diagnose(bandit, catalog.algorithm(algorithm, "bandit")).verdict == "ready"
+    assert doctor(bandit, catalog.algorithm(algorithm, "bandit")).verdict == "ready"
 
 
 def test_advantages_that_are_missing(stacking: Dataset) -> None:
-    found = diagnose(stacking, catalog.algorithm("awr", "rgb-stacking"))
+    found = doctor(stacking, catalog.algorithm("awr", "rgb-stacking"))
     assert found.verdict == "cannot learn"
     assert found.notes[0] == "it needs advantages and the dataset is scored by success: --label advantage"
 
 
 def test_advised_class_weights_of_kto(stacking: Dataset) -> None:
     data = stacking.relabelled(imbalance=0.25)
-    found = diagnose(data, catalog.algorithm("kto", "rgb-stacking"), {"desirable_weight": 1.2})
+    found = doctor(data, catalog.algorithm("kto", "rgb-stacking"), {"desirable_weight": 1.2})
     assert found.weight_ratio == pytest.approx(1.2)
     assert found.weight_range == pytest.approx((1, 4 / 3))  # balanced minibatches
     ratio = found.rejected / found.accepted
     assert f"{ratio:.3g} to {4 / 3 * ratio:.3g}" in found.notes[-1]
     as_they_come = catalog.algorithm("kto", "rgb-stacking").model_copy(update={"rows": "all"})
-    lopsided = diagnose(data, as_they_come, {"undesirable_weight": 0.0})
+    lopsided = doctor(data, as_they_come, {"undesirable_weight": 0.0})
     assert lopsided.weight_range == pytest.approx((ratio, 4 / 3 * ratio))
     assert lopsided.weight_ratio == math.inf
 
@@ -190,16 +190,14 @@ def test_a_constant_observation_has_the_gaussians_bound_too(bandit: Dataset) -> 
     action, label = columns.matrix(bandit.table, "action"), columns.labels(bandit.table)
     accepted, rejected, every = (torch.tensor(part) for part in (action[label > 0], action[label < 0], action))
     for alpha in (0.0, 0.5):
-        found = diagnose(bandit, catalog.algorithm("pmpo", "bandit"), {"alpha": alpha, "beta": "1.05x"})
+        found = doctor(bandit, catalog.algorithm("pmpo", "bandit"), {"alpha": alpha, "beta": "1.05x"})
         bound = stability.gaussian_beta_min(accepted, rejected, every, alpha=alpha, normalize="joint")
         assert found.gaussian_bound == pytest.approx(bound)
         assert any(f"one diagonal Gaussian needs β > {bound:.4g} and is bounded here" in note for note in found.notes)
-        below = diagnose(bandit, catalog.algorithm("pmpo", "bandit"), {"alpha": alpha, "beta": 0.9 * bound})
+        below = doctor(bandit, catalog.algorithm("pmpo", "bandit"), {"alpha": alpha, "beta": 0.9 * bound})
         assert any("and is unbounded here" in note for note in below.notes)
         scaled = {"alpha": alpha, "beta": "1.05x", "reject_mass": 0.4}
-        assert diagnose(bandit, catalog.algorithm("pmpo", "bandit"), scaled).gaussian_bound == pytest.approx(
-            0.4 * bound
-        )
+        assert doctor(bandit, catalog.algorithm("pmpo", "bandit"), scaled).gaussian_bound == pytest.approx(0.4 * bound)
 
 
 def test_the_gaussians_bound_runs_over_the_rows_of_the_divergence(bandit: Dataset) -> None:
@@ -207,12 +205,12 @@ def test_the_gaussians_bound_runs_over_the_rows_of_the_divergence(bandit: Datase
     action, label = columns.matrix(sparse.table, "action"), columns.labels(sparse.table)
     assert (label == 0).any()
     accepted, rejected = (torch.tensor(action[label == sign]) for sign in (1, -1))
-    found = diagnose(sparse, catalog.algorithm("pmpo", "bandit"), {"over": "labelled", "beta": 1.0})
+    found = doctor(sparse, catalog.algorithm("pmpo", "bandit"), {"over": "labelled", "beta": 1.0})
     bound = stability.gaussian_beta_min(
         accepted, rejected, torch.cat([accepted, rejected]), alpha=0.5, normalize="joint"
     )
     assert found.gaussian_bound == pytest.approx(bound)
-    every = diagnose(sparse, catalog.algorithm("pmpo", "bandit"), {"beta": 1.0}).gaussian_bound
+    every = doctor(sparse, catalog.algorithm("pmpo", "bandit"), {"beta": 1.0}).gaussian_bound
     assert every != pytest.approx(bound)
 
 
@@ -224,31 +222,31 @@ def test_flipped_labels_relax_the_bound_of_a_policy_without_contexts(bandit: Dat
         accepts = ((label > 0).sum() + meta.imbalance.dropped_accepted) / len(noisy)
         # set: (1 - alpha) (1 - e) / P_r - alpha e / P_a
         by_hand = 0.5 * 0.8 / meta.reject_mass - 0.5 * 0.2 / accepts
-        found = diagnose(noisy, algorithm, {"normalize": "set"})
+        found = doctor(noisy, algorithm, {"normalize": "set"})
         assert found.noise_bound == pytest.approx(by_hand)
         assert found.noise_bound < found.bounds["set"]
         assert any(f"β ≥ {by_hand:.4g} is enough" in note for note in found.notes)
-    assert diagnose(bandit, algorithm).noise_bound is None, "no label was flipped"
-    assert diagnose(stacking.relabelled(noise=0.2), PMPO).noise_bound is None, "single rows can be told apart"
+    assert doctor(bandit, algorithm).noise_bound is None, "no label was flipped"
+    assert doctor(stacking.relabelled(noise=0.2), PMPO).noise_bound is None, "single rows can be told apart"
 
 
 def test_the_edge_and_what_a_reject_still_weighs(stacking: Dataset) -> None:
-    assert diagnose(stacking, PMPO, {"beta": "1.03x"}).verdict == "bounded"
-    assert diagnose(stacking, PMPO, {"beta": "0.97x"}).verdict == "no minimum"
-    assert diagnose(stacking, PMPO, {"beta": "0.99x"}).verdict == "at the edge"
-    assert any("a reject still weighs 0.50 of" in note for note in diagnose(stacking, PMPO, {"beta": "2x"}).notes)
-    assert not any("still weighs" in note for note in diagnose(stacking, PMPO, {"beta": "1.2x"}).notes)
+    assert doctor(stacking, PMPO, {"beta": "1.03x"}).verdict == "bounded"
+    assert doctor(stacking, PMPO, {"beta": "0.97x"}).verdict == "no minimum"
+    assert doctor(stacking, PMPO, {"beta": "0.99x"}).verdict == "at the edge"
+    assert any("a reject still weighs 0.50 of" in note for note in doctor(stacking, PMPO, {"beta": "2x"}).notes)
+    assert not any("still weighs" in note for note in doctor(stacking, PMPO, {"beta": "1.2x"}).notes)
 
 
 def test_below_the_bound_the_collapse_threshold_decides(stacking: Dataset) -> None:
-    collapse = diagnose(stacking, PMPO).collapse
+    collapse = doctor(stacking, PMPO).collapse
     assert collapse == pytest.approx(stacking.metadata.reject_share - 0.5)  # (1 - alpha) w_r - alpha w_a
-    above, below = (diagnose(stacking, PMPO, {"beta": collapse + step}) for step in (1e-3, -1e-3))
+    above, below = (doctor(stacking, PMPO, {"beta": collapse + step}) for step in (1e-3, -1e-3))
     assert (above.verdict, below.verdict) == ("no minimum", "collapse")
     assert any("a policy over a few outcomes still settles on several accepted ones" in note for note in above.notes)
     assert any("a policy over a few outcomes collapses onto one of them" in note for note in below.notes)
-    assert diagnose(stacking, PMPO, {"alpha": 1.0}).collapse is None
-    assert diagnose(stacking, PMPO, {"divergence": "reverse", "beta": 9}).collapse is None
+    assert doctor(stacking, PMPO, {"alpha": 1.0}).collapse is None
+    assert doctor(stacking, PMPO, {"divergence": "reverse", "beta": 9}).collapse is None
 
 
 def test_rare_labels_lower_the_thresholds_by_the_chance_that_a_minibatch_has_one(stacking: Dataset) -> None:
@@ -259,7 +257,7 @@ def test_rare_labels_lower_the_thresholds_by_the_chance_that_a_minibatch_has_one
     for rows in (8, 64):
         present = 1 - (1 - share) ** rows
         assert present < 0.8
-        found = diagnose(rare, PMPO, {"batch": rows})
+        found = doctor(rare, PMPO, {"batch": rows})
         assert found.bound == pytest.approx(present * 0.5 / share)  # (1 - alpha) w_r / P_r
         assert found.minibatch_factor == pytest.approx(present)
         assert found.collapse == pytest.approx(present * max(0.0, rare.metadata.reject_share - 0.5))
@@ -268,23 +266,23 @@ def test_rare_labels_lower_the_thresholds_by_the_chance_that_a_minibatch_has_one
         quick = {"updates": 1, "batch": rows, "hidden": [4], "components": 1}
         trained = train(rare, "pmpo", overrides=quick, device="cpu")
         assert (trained.bounds[0], trained.runs[0][0]["beta"]) == (found.bound, found.settings["beta"])
-    assert diagnose(stacking, PMPO).minibatch_factor == 1
+    assert doctor(stacking, PMPO).minibatch_factor == 1
 
 
 def test_a_floor_without_a_divergence_is_refused(stacking: Dataset) -> None:
     note = "at β = 0 nothing keeps the policy near its reference as it moves away from the rejects"
-    assert note in diagnose(stacking, PMPO, {"beta": 0.0, "floor": 1e-6}).notes
-    kept = diagnose(stacking, PMPO, {"beta": "1.05x", "floor": 1e-6})
+    assert note in doctor(stacking, PMPO, {"beta": 0.0, "floor": 1e-6}).notes
+    kept = doctor(stacking, PMPO, {"beta": "1.05x", "floor": 1e-6})
     assert note not in kept.notes
-    assert kept.settings["beta"] == pytest.approx(1.05 * diagnose(stacking, PMPO).bounds["joint"])
+    assert kept.settings["beta"] == pytest.approx(1.05 * doctor(stacking, PMPO).bounds["joint"])
 
 
 def test_nothing_to_measure_the_reject_mass_by(stacking: Dataset) -> None:
     accepts = stacking.relabelled(imbalance=1.0)
-    found = diagnose(accepts, PMPO, {"reject_mass": "dataset"})
+    found = doctor(accepts, PMPO, {"reject_mass": "dataset"})
     assert (found.verdict, found.bound, found.settings["reject_mass"]) == ("bounded", 0, 1.0)
     imitator = PMPO.model_copy(update={"rows": "accepted"})
-    found = diagnose(stacking, imitator, {"reject_mass": "dataset"})
+    found = doctor(stacking, imitator, {"reject_mass": "dataset"})
     assert (found.verdict, found.bound, found.settings["reject_mass"]) == ("bounded", 0, 1.0)
 
 
@@ -295,7 +293,7 @@ def test_values_that_are_not_allowed(stacking: Dataset) -> None:
         ({"alhpa": 0.5}, "unknown setting of pmpo 'alhpa': did you mean alpha"),
     ):
         with pytest.raises(UserError, match=message):
-            diagnose(stacking, PMPO, settings)
+            doctor(stacking, PMPO, settings)
 
 
 def test_of_responses_only_those_that_are_trained_on_count() -> None:
@@ -312,7 +310,7 @@ def test_of_responses_only_those_that_are_trained_on_count() -> None:
     data = replace(every, table=columns.replace(every.table, split=pa.array(["train"] * 5 + ["test"] * 20)))
 
     def of(name: str, dataset: Dataset = data) -> Diagnosis:
-        return diagnose(dataset, catalog.algorithm(name, "language"))
+        return doctor(dataset, catalog.algorithm(name, "language"))
 
     found = of("pmpo")
     assert (found.accepted, found.rejected, found.unlabelled) == (2, 3, 0)
@@ -320,14 +318,14 @@ def test_of_responses_only_those_that_are_trained_on_count() -> None:
     assert found.bounds["set"] == pytest.approx(0.5 / (3 / 5))
     assert (of("dpo").verdict, of("dpo").pairs, of("mpo").verdict) == ("ready", 1 + 2, "ready")
     weighted = catalog.algorithm("bc", "language").model_copy(update={"objective": "awr"})
-    assert diagnose(data, weighted).verdict == "ready"
+    assert doctor(data, weighted).verdict == "ready"
     single = replace(data, table=columns.replace(data.table, prompt_id=pa.array(range(25), pa.int32())))
     assert of("dpo", single).notes[0].startswith("no prompt has both an accepted and a rejected response")
-    for nothing in (of("mpo", single), diagnose(single, weighted)):
+    for nothing in (of("mpo", single), doctor(single, weighted)):
         assert nothing.verdict == "cannot learn"
         assert nothing.notes[0].endswith("no prompt has two scored ones")
     of_prompt = pa.array([float(number) for number in data.table["prompt_id"].to_pylist()], pa.float32())
     equal = replace(data, table=columns.replace(data.table, score=of_prompt))  # some prompts' are higher: no matter
-    for nothing in (of("mpo", equal), diagnose(equal, weighted)):
+    for nothing in (of("mpo", equal), doctor(equal, weighted)):
         assert nothing.verdict == "cannot learn"
         assert nothing.notes[0].endswith("no response is better than another: all scores of a prompt are equal")

@@ -13,7 +13,7 @@ from pmpo_offline.data import Dataset, columns
 from pmpo_offline.declarations import catalog
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError
-from pmpo_offline.training.doctor import Diagnosis, diagnose
+from pmpo_offline.training.doctor import Diagnosis, doctor
 
 MOST_RESPONSES, MOST_CHARACTERS = 200, 2_000
 """Responses that a page lists, evenly taken, and characters of each."""
@@ -62,7 +62,7 @@ def _diagnoses(dataset: Dataset) -> list[Diagnosis]:
     found = []
     for algorithm in catalog.algorithms(catalog.family(dataset.metadata.task)):
         try:
-            found.append(diagnose(dataset, algorithm))
+            found.append(doctor(dataset, algorithm))
         except UserError:  # it needs what this kind of dataset never has
             continue
     return sorted(found, key=lambda diagnosis: diagnosis.collapse is None)  # those with thresholds first

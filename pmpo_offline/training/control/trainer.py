@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
-from operator import index
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,7 +19,8 @@ from pmpo_offline.data import Dataset
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.policies import CategoricalPolicy, MixturePolicy
 from pmpo_offline.runtime import progress
-from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
+from pmpo_offline.runtime.arguments import checked
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, reason_of
 from pmpo_offline.runtime.files import claim
 from pmpo_offline.runtime.notebook import html_table
 from pmpo_offline.training import config
@@ -77,6 +78,7 @@ class Trained:
         return [not lost and config.has_diverged(reach, loss) for reach, loss, lost in measured]
 
 
+@checked("settings={…} takes hyperparameters of the objective, overrides={…} those of training")
 def train(
     dataset: Dataset | str | Path,
     algorithm: AlgorithmDeclaration | str,
@@ -86,6 +88,7 @@ def train(
     checkpoint: str | Path | None = None,
     references: str | Path | None = None,
     shuffle_labels: bool = False,
+    updates: int | None = None,
     overrides: Mapping[str, Any] | None = None,
     device: str | None = None,
 ) -> Trained:
@@ -102,7 +105,8 @@ def train(
         references: a folder of clones that algorithms share, with checkpoints of its own; without it they are trained
             again. `bc` itself is such a clone.
         shuffle_labels: permute the labels among all units, each seed its own way.
-        overrides: training hyperparameters in place of the declared ones.
+        updates: gradient steps, in place of the declared number.
+        overrides: training hyperparameters (`TrainingSettings`) in place of the declared ones.
         device: a torch device; default CUDA if there is one.
 
     Raises:
@@ -116,19 +120,30 @@ def train(
         raise UserError(f"dataset {dataset.metadata.id} holds responses: train a language model with train_language")
     if isinstance(algorithm, str):
         algorithm = config.algorithm_for(algorithm, dataset)
-    seeds = [seeds] if isinstance(seeds, int) else seeds
+    seeds = [int(seeds)] if isinstance(seeds, int | np.integer) else seeds
     settings = [settings] if isinstance(settings, Mapping) else settings
     if not len(seeds) or not len(settings):
         raise UserError(f"nothing to train: {'settings' if len(seeds) else 'seeds'} are empty, give one or more")
-    try:
-        seeds = [index(seed) for seed in seeds]
-    except TypeError:
-        raise UserError(f"seeds are integers, not {list(seeds)}") from None
+    seeds = [int(seed) for seed in seeds]
     if odd := [seed for seed in seeds if not 0 <= seed < 2**63]:
         raise UserError(f"seeds are integers from 0 to 2**63 - 1, not {odd[0]}")
-    stack = Stack(dataset, algorithm, seeds, settings, overrides or {}, shuffle_labels)
+    changed = {**(overrides or {}), **({} if updates is None else {"updates": updates})}
+    stack = Stack(dataset, algorithm, seeds, settings, changed, shuffle_labels)
     kept = None if checkpoint is None else Path(checkpoint)
-    return train_stack(stack, kept, None if references is None else Path(references), device)
+    try:
+        return train_stack(stack, kept, None if references is None else Path(references), device)
+    except OSError as error:
+        raise PmpoOfflineError(f"cannot write {error.filename or kept}: {error.strerror or error}") from None
+
+
+def _device(name: str | None) -> torch.device:
+    """Return a device, by default CUDA if there is one; `UserError` if there is none of this name here."""
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UserError(f"device {name!r} cannot be used here: {reason_of(error)}") from None
+    return device
 
 
 def train_stack(
@@ -141,9 +156,9 @@ def train_stack(
     check_rows(algorithm)
     if stack.shuffled:
         check_control(algorithm, responses=False)
-    config.warn_below(algorithm, stack.complete, stack.labelled, stack.hyper.batch, stacklevel=4)
+    config.warn_below(algorithm, stack.complete, stack.labelled, stack.hyper.batch, stacklevel=5)
 
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    place = _device(device)
     reference = None
     if stack.clone:
         path = references / f"clone-{stack.clone.identity[:16]}.safetensors" if references else None
@@ -167,10 +182,10 @@ def train_stack(
                 f"{algorithm.name} diverged ({lost[0]}): its weights are not finite, lower learning_rate"
             )
         more = f" and {len(lost) - 1} more" if lost[1:] else ""
-        warnings.warn(f"{algorithm.name}: {lost[0]}{more} of {len(diverged)} runs diverged", stacklevel=3)
+        warnings.warn(f"{algorithm.name}: {lost[0]}{more} of {len(diverged)} runs diverged", stacklevel=4)
     trained = Trained(policy, stack.runs, bounds, metrics, diverged)
     if any(trained.strayed):
-        warnings.warn(f"{algorithm.name} diverged: {_strayed(stack, trained)}", stacklevel=3)
+        warnings.warn(f"{algorithm.name} diverged: {_strayed(stack, trained)}", stacklevel=4)
     return trained
 
 

@@ -22,6 +22,7 @@ from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.objectives import OBJECTIVES
 from pmpo_offline.policies.language.model import LanguageModel, add_lora, load_adapter, open_model, quiet, save_adapter
 from pmpo_offline.runtime import progress
+from pmpo_offline.runtime.arguments import checked
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, reason_of
 from pmpo_offline.runtime.notebook import html_table
 from pmpo_offline.tasks.language.models import model_directory, published_name
@@ -75,6 +76,7 @@ class TrainedLanguage:
         return load_adapter(base, self.adapter)
 
 
+@checked("settings={…} takes hyperparameters of the objective, overrides={…} those of training")
 def train_language(
     dataset: Dataset | str | Path,
     algorithm: AlgorithmDeclaration | str,

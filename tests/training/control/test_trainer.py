@@ -459,7 +459,7 @@ def test_damaged_facts_of_a_checkpoint_are_noticed(stacking: Dataset, tmp_path: 
     [
         ({"seeds": []}, "seeds are empty"),
         ({"settings": []}, "settings are empty"),
-        ({"seeds": [0.5]}, "seeds are integers, not"),
+        ({"seeds": [0.5]}, "for seeds, not"),
         ({"seeds": [-1]}, "seeds are integers from 0"),
         ({"seeds": [2**70]}, "seeds are integers from 0"),
     ],

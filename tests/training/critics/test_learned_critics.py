@@ -22,7 +22,7 @@ from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.training import Trained, train
 from pmpo_offline.training.critics.reward_critics import Critic, make_critic
-from pmpo_offline.training.doctor import diagnose
+from pmpo_offline.training.doctor import doctor
 
 LEARNERS = ["iql", "td3-bc"]
 QUICK: dict[str, Any] = {"updates": 12, "batch": 32, "hidden": [16]}
@@ -235,11 +235,11 @@ def test_mistakes_are_the_users() -> None:
 
 
 def test_a_critic_of_its_own_needs_no_advantages_in_the_data() -> None:
-    assert diagnose(walk(), declared("iql")).verdict == "ready"
+    assert doctor(walk(), declared("iql")).verdict == "ready"
     own = declared("awr", critic={"kind": "td3"}, settings={"temperature": 1.0})
-    assert diagnose(walk(), own).verdict == "ready"
+    assert doctor(walk(), own).verdict == "ready"
     plain = own.model_copy(update={"critic": {}})
-    assert diagnose(walk(), plain).verdict == "cannot learn"
-    assert diagnose(walk(), catalog.algorithm("awr")).verdict == "cannot learn"
+    assert doctor(walk(), plain).verdict == "cannot learn"
+    assert doctor(walk(), catalog.algorithm("awr")).verdict == "cannot learn"
     trained = train(walk(), own, overrides=QUICK, device="cpu")
     assert torch.isfinite(trained.metrics["loss"]).all()

@@ -1,0 +1,127 @@
+"""Check the arguments of public functions against their annotations, so that a mistake is one line, not a traceback."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from functools import cache, wraps
+from numbers import Integral, Real
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, ParamSpec, TypeVar, get_args, get_origin
+
+from pmpo_offline.runtime.errors import UserError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def checked(hint: str = "") -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Return a decorator that raises `UserError` for arguments of unknown names, missing ones and wrong types.
+
+    Numbers may be NumPy's, and what has a length and can be iterated is a sequence. A path is not empty. Annotations
+    that exist only for type checkers are not compared.
+
+    Args:
+        hint: where to pass what has none of the parameters' names.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        signature = inspect.signature(function)
+
+        @wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            try:
+                given = signature.bind(*args, **kwargs).arguments
+            except TypeError as error:
+                unknown = [name for name in kwargs if name not in signature.parameters]
+                reason = _unknown(unknown[0], signature.parameters, hint) if unknown else str(error)
+                raise UserError(f"{function.__name__}: {reason}") from None
+            for name, value in given.items():
+                if not fits(value, annotation := parameter_types(function)[name]):
+                    shown = type(value).__name__ if len(repr(value)) > 40 else repr(value)
+                    raise UserError(f"{function.__name__}: expected {in_words(annotation)} for {name}, not {shown}")
+            return function(*args, **kwargs)
+
+        return call
+
+    return decorate
+
+
+def _unknown(name: str, known: Iterable[str], hint: str) -> str:
+    near = get_close_matches(name, known, n=2, cutoff=0.7)
+    help_ = f"did you mean {' or '.join(near)}?" if near else hint or f"known: {', '.join(known)}"
+    return f"there is no argument {name!r}: {help_}"
+
+
+@cache
+def parameter_types(function: Callable[..., Any]) -> Mapping[str, Any]:
+    """Return the types of a function's parameters, `Any` for those that exist only for type checkers."""
+    function = inspect.unwrap(function)
+    found: dict[str, Any] = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        try:
+            found[name] = eval(parameter.annotation, function.__globals__)  # as typing.get_type_hints does
+        except (NameError, AttributeError, TypeError):  # of type checkers, or `self`
+            found[name] = Any
+    return found
+
+
+def fits(value: Any, annotation: Any) -> bool:
+    """Return whether a value is of a type."""
+    kind, arguments = get_origin(annotation) or annotation, get_args(annotation)
+    if kind is Any:
+        return True
+    if kind in (typing.Union, UnionType):
+        nameless = Path in arguments and isinstance(value, str) and not value
+        return not nameless and any(fits(value, option) for option in arguments)
+    if kind is Annotated:
+        return fits(value, arguments[0])
+    if kind is Literal:
+        return any(type(value) is type(option) and value == option for option in arguments)
+    if kind in (int, float):
+        return isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
+    if kind in (str, Path):
+        return isinstance(value, kind) and "\0" not in str(value)
+    if kind is bool:
+        return isinstance(value, bool) or type(value).__name__ == "bool_"
+    if kind is Sequence:
+        listed = (
+            hasattr(value, "__len__") and hasattr(value, "__iter__") and not isinstance(value, str | bytes | Mapping)
+        )
+        return listed and all(fits(item, option) for option in arguments for item in value)
+    if kind is Mapping:
+        return isinstance(value, Mapping) and (
+            not arguments or all(fits(key, arguments[0]) and fits(item, arguments[1]) for key, item in value.items())
+        )
+    if kind is tuple:
+        pairs = isinstance(value, tuple | list) and len(value) == len(arguments)
+        return pairs and all(map(fits, value, arguments))
+    if kind is Callable:
+        return callable(value)
+    # Protocols describe behaviour, which is not looked at here.
+    return not isinstance(kind, type) or getattr(kind, "_is_protocol", False) or isinstance(value, kind)
+
+
+_WORDS = {
+    **{int: "an integer", float: "a number", bool: "True or False", str: "a text", NoneType: "None"},
+    **{Mapping: "a mapping", Callable: "a function", tuple: "a tuple"},
+}
+
+
+def in_words(annotation: Any) -> str:
+    """Return a type as people say it: "a number or None"."""
+    kind, arguments = get_origin(annotation) or annotation, get_args(annotation)
+    if kind in (typing.Union, UnionType):
+        words = list(dict.fromkeys(in_words(option) for option in arguments))
+        return f"{', '.join(words[:-1])} or {words[-1]}"
+    if kind is Annotated:
+        return in_words(arguments[0])
+    if kind is Literal:
+        return " or ".join(map(repr, arguments))
+    if kind is Sequence:
+        return f"a sequence of {' or '.join(in_words(option).removeprefix('a ') + 's' for option in arguments)}"
+    name = getattr(kind, "__name__", str(kind))
+    return _WORDS.get(kind) or f"a {name.lower() if name == 'Path' else name}"
