@@ -252,11 +252,11 @@ def _stability(
         facts |= {
             "factor": factor,
             "minibatch_factor": bound / (config.beta_bound(algorithm, values, dataset) or bound),
-            "suggested_beta": suggest_beta(dataset, algorithm, values, rows),
-            "suggested": suggest(dataset, algorithm, values, rows),
+            "suggested_beta": suggest_beta(algorithm, values, dataset, rows),
+            "suggested": suggest(algorithm, values, dataset, rows),
             "collapse": collapse,
             "gaussian_bound": _gaussian_bound(dataset, values, config.minibatch(algorithm, values, dataset, rows)),
-            "noise_bound": noise_bound(dataset, algorithm, values, rows),
+            "noise_bound": noise_bound(algorithm, values, dataset, rows),
         }
     return facts
 

@@ -37,7 +37,7 @@ MARGIN = 1.05
 
 
 def suggest_beta(
-    dataset: Dataset, algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], rows: int | None = None
+    algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], dataset: Dataset, rows: int | None = None
 ) -> float | None:
     """Return β a little above its threshold at these settings; None where there is no threshold above 0.
 
@@ -46,12 +46,12 @@ def suggest_beta(
     bound = config.beta_bound(algorithm, settings, dataset, rows)
     if not bound or not np.isfinite(bound):
         return None
-    relaxed = noise_bound(dataset, algorithm, settings, rows)
+    relaxed = noise_bound(algorithm, settings, dataset, rows)
     return MARGIN * (relaxed or bound)
 
 
 def suggest(
-    dataset: Dataset, algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], rows: int | None = None
+    algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], dataset: Dataset, rows: int | None = None
 ) -> dict[str, float] | None:
     """Return α and β that follow from the labels; None without rejects, with flips corrected, or all rows labelled.
 
@@ -62,7 +62,7 @@ def suggest(
     counts, balance = meta.counts, meta.imbalance
     if not counts.unlabelled or algorithm.rows != "all" or "flip_rate" in settings:
         return None
-    if suggest_beta(dataset, algorithm, settings, rows) is None:
+    if suggest_beta(algorithm, settings, dataset, rows) is None:
         return None
     dropped = (balance.dropped_accepted, balance.dropped_rejected) if balance.balance == "labels" else (0, 0)
     accepts, rejects = counts.accepted + dropped[0], counts.rejected + dropped[1]
@@ -78,14 +78,14 @@ def suggest(
         unlabelled = (dropped[0] * of_accepts + dropped[1] * of_rejects + never * good) / counts.unlabelled
         reject = -noise / (1 - noise) if aliased else 0.0
         worth = unlabelled * (1 + reject) if aliased else min(1.0, unlabelled / of_accepts)
-        odds = _weight_ratio(dataset, algorithm, settings, rows) * (1 - worth) / max(worth - reject, 1e-9)
+        odds = _weight_ratio(algorithm, settings, dataset, rows) * (1 - worth) / max(worth - reject, 1e-9)
         alpha = float(np.clip(odds / (1 + odds), 0, 1))
-    beta = suggest_beta(dataset, algorithm, {**settings, "alpha": alpha}, rows)
+    beta = suggest_beta(algorithm, {**settings, "alpha": alpha}, dataset, rows)
     return {"alpha": alpha, "beta": beta or 0.0}
 
 
 def _weight_ratio(
-    dataset: Dataset, algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], rows: int | None
+    algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], dataset: Dataset, rows: int | None
 ) -> float:
     """Return r / a: how much more a rejected row is pushed than an accepted one, but for α."""
     share = config.reject_share(dataset, algorithm.rows)
@@ -97,7 +97,7 @@ def _weight_ratio(
 
 
 def noise_bound(
-    dataset: Dataset, algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], rows: int | None = None
+    algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], dataset: Dataset, rows: int | None = None
 ) -> float | None:
     """Return the bound relaxed by flipped labels; None where none is flipped or single rows are distinguishable.
 

@@ -82,7 +82,7 @@ def test_unlabelled_rows_weigh_what_they_are_worth_and_rejects_next_to_nothing(
 ) -> None:
     dataset = labels_kept(stacking, accepts, rejects, counted=counted)
     chosen = settings(dataset, normalize=normalize)
-    found = suggest(dataset, PMPO, chosen)
+    found = suggest(PMPO, chosen, dataset)
     assert found is not None
     if worth is None:
         worth = 1 - dataset.metadata.reject_share
@@ -95,11 +95,11 @@ def test_unlabelled_rows_weigh_what_they_are_worth_and_rejects_next_to_nothing(
 
 
 def test_where_there_is_nothing_to_suggest(stacking: Dataset) -> None:
-    assert suggest(stacking, PMPO, settings(stacking)) is None, "every row has a label"
+    assert suggest(PMPO, settings(stacking), stacking) is None, "every row has a label"
     accepts = stacking.relabelled(imbalance=1.0)
-    assert suggest(accepts, PMPO, settings(accepts)) is None, "there are no rejects"
+    assert suggest(PMPO, settings(accepts), accepts) is None, "there are no rejects"
     rejects = labels_kept(stacking, 0.0, 0.5)
-    assert suggest(rejects, PMPO, settings(rejects)) == pytest.approx(
+    assert suggest(PMPO, settings(rejects), rejects) == pytest.approx(
         {"alpha": 0.0, "beta": MARGIN * beta_bound(PMPO, settings(rejects, alpha=0.0), rejects)}
     )
 
@@ -109,16 +109,16 @@ def test_flips_between_outcomes_that_look_alike_lower_the_suggestion(stacking: D
     dataset = blind(labels_kept(stacking, 0.4, 0.4, noise=noise))
     share = dataset.metadata.reject_share
     good = (1 - share - noise) / (1 - 2 * noise)
-    found = suggest(dataset, PMPO, settings(dataset))
+    found = suggest(PMPO, settings(dataset), dataset)
     assert found is not None
     # α = (1 - γ) / (1 - ρ) with ρ = -e / (1 - e), γ = g (1 - 2e) / (1 - e); β + α = 1 - e: missing at random
     assert found["alpha"] == pytest.approx(1 - noise - good * (1 - 2 * noise))
     assert found["beta"] / MARGIN + found["alpha"] == pytest.approx(1 - noise, rel=0.02)
-    assert suggest_beta(dataset, PMPO, settings(dataset)) == pytest.approx(
-        MARGIN * noise_bound(dataset, PMPO, settings(dataset))
+    assert suggest_beta(PMPO, settings(dataset), dataset) == pytest.approx(
+        MARGIN * noise_bound(PMPO, settings(dataset), dataset)
     )
     seeing = labels_kept(stacking, 0.4, 0.4, noise=noise)
-    assert noise_bound(seeing, PMPO, settings(seeing)) is None
+    assert noise_bound(PMPO, settings(seeing), seeing) is None
     assert diagnose(dataset, PMPO).suggested_beta < diagnose(dataset, PMPO).bound
 
 
@@ -139,4 +139,4 @@ def test_labels_dropped_after_flips_over_labelled_rows(stacking: Dataset) -> Non
     share = dataset.metadata.reject_share
     left = 0.2 * 0.25 / (0.2 * 0.25 + 0.8)  # of a bad outcome's labels, those that accept it
     by_hand = 0.5 * share * (1 - left) / share - 0.5 * (1 - share) * left / (1 - share)
-    assert noise_bound(dataset, PMPO, settings(dataset, over="labelled")) == pytest.approx(by_hand, rel=1e-3)
+    assert noise_bound(PMPO, settings(dataset, over="labelled"), dataset) == pytest.approx(by_hand, rel=1e-3)

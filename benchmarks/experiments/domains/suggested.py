@@ -27,7 +27,7 @@ def settings_of(domain: str, labels: Labelled, cell: Mapping[str, Any], seed: in
     rows = control_rows.DOMAINS[domain].training["batch"]
     dataset = described(domain, labels, before, cell["flips"])
     settings = config.settle(algorithm, {"alpha": 0.5, "beta": 1.0}, dataset, rows)
-    return suggest(dataset, algorithm, settings, rows) or fixed
+    return suggest(algorithm, settings, dataset, rows) or fixed
 
 
 def described(domain: str, labels: Labelled, before: Labelled, flips: float) -> Dataset:

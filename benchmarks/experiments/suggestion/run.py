@@ -62,8 +62,8 @@ def arms(dataset: Dataset) -> Iterator[tuple[str, dict[str, float]]]:
     base = config.settle(PMPO, {"alpha": 0.5, "beta": 1.0}, dataset)
     for name, rows in ((FIXED, None), (MINIBATCH, ROWS)):
         yield name, {"alpha": 0.5, "beta": MARGIN * (beta_bound(PMPO, base, dataset, rows) or 0.0)}
-    found = suggest(dataset, PMPO, base, ROWS)
-    yield SUGGESTED, found or {"alpha": 0.5, "beta": suggest_beta(dataset, PMPO, base, ROWS) or 0.0}
+    found = suggest(PMPO, base, dataset, ROWS)
+    yield SUGGESTED, found or {"alpha": 0.5, "beta": suggest_beta(PMPO, base, dataset, ROWS) or 0.0}
 
 
 def run(name: str, home: Path | None = None) -> pl.DataFrame:
