@@ -21,7 +21,7 @@ from pmpo_offline import __version__
 from pmpo_offline.cli import bench, datasets, evaluate, hub, plain, report, train, verbs
 from pmpo_offline.runtime.errors import PmpoOfflineError
 from pmpo_offline.runtime.files import refusal
-from pmpo_offline.runtime.processes import SLEEPING
+from pmpo_offline.runtime.machine import SLEEPING
 
 app = typer.Typer(
     name="pmpo-offline",

@@ -15,12 +15,10 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from pmpo_offline.runtime.errors import PmpoOfflineError
+from pmpo_offline.runtime.machine import SLEEPING
 
 Submit = Callable[..., "Future[Any]"]
 """submit(function, *arguments): call a function of a module in another process; returns the `Future` of its result."""
-SLEEPING = {"OMP_WAIT_POLICY": "passive"}
-"""Environment in which torch is to be imported: its threads sleep while they wait for each other. On a machine that
-others use too, two spinning ones took 3 times the processor time and 5 to 8 times as long."""
 
 
 @contextmanager

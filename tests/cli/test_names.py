@@ -50,6 +50,24 @@ def test_a_mistyped_name_is_answered_before_torch_is_imported(tmp_path: Path) ->
     assert sum("did you mean" in line.lower() for line in lines) >= 11
 
 
+HELP = """
+import sys
+from pmpo_offline.cli import main
+sys.argv = ["pmpo-offline", "--help"]
+try:
+    main()
+finally:
+    heavy = {"logging", "markdown_it", "multiprocessing", "numpy", "pydantic", "pygments", "torch"}
+    print(sorted(heavy & sys.modules.keys()), file=sys.stderr)
+"""
+
+
+def test_help_imports_nothing_that_it_does_not_show() -> None:
+    done = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True)
+    assert "build-dataset" in done.stdout
+    assert done.stderr.strip() == "[]"
+
+
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
