@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import sys
@@ -83,6 +84,14 @@ def save(frame: pl.DataFrame, path: Path) -> None:
 
     with atomic_file(path) as scratch:
         frame.write_parquet(scratch, compression="zstd")
+
+
+def publish(stem: Path, found: Mapping[str, Any], page: str) -> None:
+    """Print a page, and write it as `<stem>.md` beside the measurements that it was made from, `<stem>.json`."""
+    print(page)
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    stem.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    stem.with_suffix(".md").write_text(page, encoding="utf-8")
 
 
 def bare(axes: Axes, **grid: Any) -> None:

@@ -10,7 +10,6 @@ in parts of 100 episodes. Memory is the peak of the process during each step, pa
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -144,10 +143,7 @@ def main() -> None:
         size = sum(path.stat().st_size for path in Path(folder, "set").iterdir())
     machine = shared.machine("numpy", "pyarrow", "torch", load=shared.load())
     found = {"rows": arguments.rows, "bytes": size, "steps": steps, "machine": machine}
-    print(markdown(found))
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "large.json").write_text(json.dumps(found, indent=1) + "\n")
-    (arguments.out / "large.md").write_text(markdown(found))
+    shared.publish(arguments.out / "large", found, markdown(found))
 
 
 if __name__ == "__main__":

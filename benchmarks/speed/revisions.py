@@ -9,7 +9,6 @@ whatever else the machine does hits both alike. Figures are medians of CPU-secon
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -134,10 +133,7 @@ def main() -> None:
         "rounds": arguments.rounds,
         **shared.machine("torch"),
     }
-    print(page(found, rows))
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "revisions.json").write_text(json.dumps({**found, "rows": rows}, indent=1) + "\n")
-    (arguments.out / "revisions.md").write_text(page(found, rows))
+    shared.publish(arguments.out / "revisions", {**found, "rows": rows}, page(found, rows))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ second of the processor. Beginnings are clocked apart: ours are drawn by the off
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -225,10 +224,7 @@ def main() -> None:
         print(f"{name}: {rows[-1]['times']:.1f} times", file=sys.stderr)
     machine = shared.machine("mujoco", "dm_control", "gymnasium", "numpy", load=shared.load())
     found = {"episodes": arguments.episodes, "tasks": rows, "machine": machine}
-    print(markdown(found))
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "simulation.json").write_text(json.dumps(found, indent=1) + "\n")
-    (arguments.out / "simulation.md").write_text(markdown(found))
+    shared.publish(arguments.out / "simulation", found, markdown(found))
 
 
 if __name__ == "__main__":

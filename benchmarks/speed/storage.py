@@ -378,10 +378,7 @@ def main() -> None:
         sizes.append({"rows": rows, "length": length, "contenders": contenders})
     packages = ("numpy", "pyarrow", "h5py", "minari", "datasets", "torch")
     found = {"sizes": sizes, "machine": shared.machine(*packages, load=shared.load())}
-    print(markdown(found))
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "storage.json").write_text(json.dumps(found, indent=1) + "\n")
-    (arguments.out / "storage.md").write_text(markdown(found))
+    shared.publish(arguments.out / "storage", found, markdown(found))
 
 
 if __name__ == "__main__":
