@@ -10,7 +10,7 @@ from pmpo_offline.tasks.simulated import Array, Index, play
 from pmpo_offline.tasks.stacking.simulation import StackingSimulation
 from pmpo_offline.tasks.stacking.task import Script, StackingBehavior, correlated_noise, held_out_layouts
 
-EPISODES = 20
+EPISODES = 10
 VARIANTS = {
     "script": {},
     "green": {"target": "green"},
