@@ -3,7 +3,8 @@
 data/metadata.json       for Minari, made from dataset.json
 data/main_data.hdf5      episode_<i>/  observations (T+1, O): the last one is final_observation; float64 of
                                        Gymnasium's environments, as their spaces have it, else float32
-                                       actions (T, A), rewards, terminations, truncations (T,)
+                                       actions (T, A), or (T,) whole numbers of a Discrete space; rewards,
+                                       terminations, truncations (T,)
                                        infos/score (T+1,): NaN where absent, infos/label (T+1,): +1, −1, 0 unlabelled;
                                        as Minari has it, the first info is the reset's, which has neither
                                        attributes: id, total_steps, return, success, behavior, seed, score, label …
@@ -118,6 +119,8 @@ def _write_steps(file: h5py.File, steps: pa.Table, episodes: pa.Table, kind: typ
     """Write a group an episode, with observations of this type."""
     observations, finals = columns.matrix(steps, "observation"), columns.matrix(episodes, "final_observation")
     arrays = {name: columns.values(steps, column) for name, column in _STEPS.items()}
+    if arrays["actions"].dtype.kind == "i":  # as Minari has those of a Discrete space
+        arrays["actions"] = arrays["actions"][:, 0].astype(np.int64)
     infos = {name: columns.values(steps, column) for name, column in _INFOS.items()}
     resets = {
         name: np.array([np.nan if values.dtype.kind == "f" else 0], values.dtype) for name, values in infos.items()
@@ -150,7 +153,7 @@ def _read_steps(file: h5py.File, lengths: NDArray[np.int64]) -> pa.Table:
     rows, count = int(lengths.sum()), len(lengths)
     starts = np.cumsum(lengths) - lengths
     first = file["episode_0"]
-    width = first["observations"].shape[1]
+    width, is_discrete = first["observations"].shape[1], first["actions"].dtype.kind == "i"
     states = np.empty((rows + count, width), np.float32)  # T+1 an episode
     stored = {name: np.empty((rows, *first[name].shape[1:]), first[name].dtype) for name in _STEPS}
     infos = {name: np.empty(rows + count, first[name].dtype) for name in _INFOS}
@@ -165,6 +168,8 @@ def _read_steps(file: h5py.File, lengths: NDArray[np.int64]) -> pa.Table:
             _read_into(values[start + index + 1 - reset : start + index + 1 + length], group, name)
     episode = np.repeat(np.arange(count), lengths)
     at = starts + np.arange(count)  # of each episode's reset, among T+1 rows an episode
+    if is_discrete:
+        stored["actions"] = stored["actions"].reshape(rows, 1)
     arrays = {
         "observation": np.delete(states, at + lengths, axis=0),
         "episode": episode,
@@ -172,7 +177,7 @@ def _read_steps(file: h5py.File, lengths: NDArray[np.int64]) -> pa.Table:
         **{column: stored[name] for name, column in _STEPS.items()},
         **{column: np.delete(infos[name], at) for name, column in _INFOS.items()},
     }
-    return columns.table_of(arrays, transitions_schema(width, first["actions"].shape[1]))
+    return columns.table_of(arrays, transitions_schema(width, stored["actions"].shape[1], discrete=is_discrete))
 
 
 def _read_into(target: NDArray[Any], group: h5py.h5g.GroupID, name: str) -> None:

@@ -31,14 +31,18 @@ def observation_type(task: str) -> type[np.floating]:
 
 def minari_metadata(metadata: Metadata, steps: pa.Table) -> dict[str, Any]:
     """Return the content of metadata.json but for the size; `steps` are the transitions."""
-    from gymnasium.spaces import Box
+    from gymnasium.spaces import Box, Discrete, Space
     from minari.serialization import serialize_space
 
     environment = {task: name for name, task in ENVIRONMENTS.items()}.get(metadata.task)
     observation, action = (columns.matrix(steps, name) for name in ("observation", "action"))
     seen = Box(-np.inf, np.inf, observation.shape[1:], observation_type(metadata.task))
-    low, high = _bounds(metadata, action)
-    acted = Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
+    acted: Space[Any]
+    if metadata.actions is not None:
+        acted = Discrete(metadata.actions)
+    else:
+        low, high = _bounds(metadata, action)
+        acted = Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
     references = metadata.references
     scores = {"ref_min_score": references.min, "ref_max_score": references.max} if references else {}
     return {

@@ -115,8 +115,6 @@ def write(
     other. Raises `UserError` if another folder or dataset is in the way, and `PmpoOfflineError` if the tables
     contradict the metadata or the disk refuses; then nothing of the dataset remains.
     """
-    if form == "hdf5" and metadata.actions:
-        raise UserError(f"{metadata.id} has discrete actions, which the HDF5 form has no place for: store it as arrow")
     content = _cast(tables)
     if wrong := problems(metadata, content):
         raise PmpoOfflineError(f"dataset {metadata.id} is not written, its content is inconsistent: {wrong[0]}")

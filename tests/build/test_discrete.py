@@ -69,16 +69,46 @@ def test_a_buffer_as_d3rlpy_dumps_it_is_read(tmp_path: Path) -> None:
     assert chosen(dataset) == CHOSEN.tolist()
 
 
-@pytest.mark.parametrize("to", ["parquet", "huggingface"])
+WRITERS = ["minari", "d4rl", "d3rlpy", "robomimic", "lerobot", "parquet", "huggingface"]
+FILES = {"d4rl": "set-v0.hdf5", "d3rlpy": "set-v0.h5", "robomimic": "set-v0.hdf5"}
+
+
+@pytest.mark.parametrize("to", WRITERS)
 def test_an_export_comes_back(tmp_path: Path, written: Path, to: str) -> None:
     dataset = import_dataset(written, actions=5, home=tmp_path / "home")
-    folder = export_dataset(dataset, to, tmp_path / "out")
+    folder = export_dataset(dataset, to, tmp_path / "out") / FILES.get(to, "")
     again = import_dataset(folder, home=tmp_path / "other")
     assert again.fingerprint == dataset.fingerprint
     assert again.metadata.actions == 5
     relabelled = import_dataset(folder, label="reward", home=tmp_path / "other")
     assert relabelled.metadata.actions == 5
     assert chosen(relabelled) == CHOSEN.tolist()
+
+
+def test_both_forms_hold_the_same_actions(tmp_path: Path, written: Path) -> None:
+    arrow, hdf5 = (
+        import_dataset(written, actions=3, format=form, home=tmp_path / form)
+        for form in ("arrow", "hdf5")  # type: ignore[arg-type]
+    )
+    assert hdf5.fingerprint == arrow.fingerprint
+    assert chosen(hdf5) == CHOSEN.tolist()
+
+
+def test_minari_opens_what_is_stored_and_exported(
+    tmp_path: Path, written: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import minari
+
+    dataset = import_dataset(written, actions=4, format="hdf5", home=tmp_path / "home")
+    for place, name in ((dataset.path.parents[1], "d4rl/set-v0"), (tmp_path / "out", "d4rl/set-v0")):
+        if place == tmp_path / "out":
+            export_dataset(dataset, "minari", place)
+        monkeypatch.setenv("MINARI_DATASETS_PATH", str(place))
+        opened = minari.load_dataset(name)
+        assert opened.action_space == spaces.Discrete(4)
+        found = [episode.actions for episode in opened]
+        assert np.concatenate(found).tolist() == CHOSEN.tolist()
+        assert all(opened.action_space.contains(action) for actions in found for action in actions)
 
 
 def test_what_is_not_known_or_contradicts_is_refused(tmp_path: Path, written: Path) -> None:
@@ -94,7 +124,6 @@ def test_what_is_not_known_or_contradicts_is_refused(tmp_path: Path, written: Pa
     assert "actions 1: choose a number between 2" in refusal(actions=1)
     assert "task mujoco/hopper" in refusal(actions=3, task="mujoco/hopper")
     assert "candidates are not drawn from discrete actions" in refusal(actions=3, label="q_rank")
-    assert "HDF5 form has no place" in refusal(actions=3, format="hdf5")
     negative = as_d4rl(replace(discrete(), action=discrete().action - 1))
     with pytest.raises(UserError, match="counted from 0, and one is -1"):
         import_dataset(npz(tmp_path / "negative.npz", negative), actions=3, home=home)
@@ -102,8 +131,8 @@ def test_what_is_not_known_or_contradicts_is_refused(tmp_path: Path, written: Pa
     with pytest.raises(UserError, match="not whole numbers"):
         import_dataset(continuous, actions=3, home=home)
     dataset = import_dataset(written, actions=3, home=home)
-    with pytest.raises(UserError, match="has discrete actions: choose huggingface, parquet, not minari"):
-        export_dataset(dataset, "minari", tmp_path / "out")
+    with pytest.raises(UserError, match=r"has discrete actions: choose .*, not ogbench"):
+        export_dataset(dataset, "ogbench", tmp_path / "out")
 
 
 def test_an_action_beyond_their_number_is_damage(tmp_path: Path, written: Path) -> None:

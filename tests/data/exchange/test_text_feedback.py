@@ -249,3 +249,39 @@ def test_turns_of_one_conversation_fall_on_one_side(name: str) -> None:
         first = turn.format(f"question {i}")
         assert side_of(first) == side_of(f"{first} answer {7 * i}{end}{turn.format('and then?')}")
     assert len({side_of(turn.format(f"question {i}")) for i in range(20)}) == 20
+
+
+def test_answers_of_a_chat_front_end_follow_what_they_answer(home: Path, tmp_path: Path) -> None:
+    """LibreChat's messages lie in order of time; two answers to one question are siblings."""
+    turns = [
+        {"messageId": "1", "parentMessageId": "0" * 8 + "-0000-0000-0000-" + "0" * 12, "isCreatedByUser": True},
+        {"messageId": "2", "parentMessageId": "1", "isCreatedByUser": False, "feedback": {"rating": "thumbsDown"}},
+        {"messageId": "3", "parentMessageId": "1", "isCreatedByUser": False, "feedback": {"rating": "thumbsUp"}},
+        {"messageId": "4", "parentMessageId": "3", "isCreatedByUser": True},
+        {"messageId": "5", "parentMessageId": "4", "isCreatedByUser": False},
+    ]
+    row = {"conversationId": "c", "messages": [{**turn, "text": f"text {turn['messageId']}"} for turn in turns]}
+    dataset, _ = imported(jsonl(tmp_path / "rows.jsonl", [row]))
+    assert by_completion(dataset, "label") == {"text 2": False, "text 3": True, "text 5": None}
+    before = "\n\nHuman: text 1\n\nAssistant: text 3\n\nHuman: text 4\n\nAssistant:"
+    assert by_completion(dataset, "prompt")["text 5"] == before
+
+
+def test_pairs_of_wildfeedback(home: Path, tmp_path: Path) -> None:
+    sides = {name: {"from": "gpt", "value": name} for name in ("chosen", "rejected")}
+    row = {"conversations": [{"from": "human", "value": "q"}], **sides}
+    dataset, _ = imported(jsonl(tmp_path / "rows.jsonl", [row]))
+    assert by_completion(dataset, "label") == {"chosen": True, "rejected": False}
+    assert set(dataset.table["prompt"].to_pylist()) == {"\n\nHuman: q\n\nAssistant:"}
+
+
+def test_candidates_of_a_step_follow_the_steps_that_were_chosen(home: Path, tmp_path: Path) -> None:
+    def step(chosen: int | None, human: str | None = None, **rated: int) -> dict[str, Any]:
+        candidates = [{"text": text, "rating": rating} for text, rating in rated.items()]
+        return {"completions": candidates, "chosen_completion": chosen, "human_completion": human}
+
+    steps = [step(1, a=-1, b=0), step(None, "written", c=-1), step(None, d=1)]
+    row = {"question": {"problem": "P?"}, "label": {"steps": steps, "finish_reason": "solution"}}
+    dataset, _ = imported(jsonl(tmp_path / "rows.jsonl", [row]))
+    assert by_completion(dataset, "label") == {"a": False, "b": None, "c": False, "d": True}
+    assert by_completion(dataset, "prompt") == {"a": "P?\n", "b": "P?\n", "c": "P?\nb\n", "d": "P?\nb\nwritten\n"}

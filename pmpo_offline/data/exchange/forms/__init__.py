@@ -43,6 +43,8 @@ FORMS: Registry[Form] = Registry(
         "scored-lists": f"{_HERE}.unpaired:SEVERAL",
         "oasst": f"{_HERE}.trees:MESSAGES",
         "oasst-trees": f"{_HERE}.trees:TREES",
+        "librechat": f"{_HERE}.trees:LIBRECHAT",
+        "prm800k": f"{_HERE}.unpaired:PRM800K",
         "lmsys": f"{_HERE}.chats:LMSYS",
         "wildfb": f"{_HERE}.chats:SATISFACTION",
         "thumbs-on-turns": f"{_HERE}.chats:ON_TURNS",

@@ -169,7 +169,8 @@ PAIRED = Form(
     read=of_paired,
     example={"prompt": "Name a prime.", "chosen": "Seven.", "rejected": "Nine."},
     meaning="each side; chosen: accept, rejected: reject",
-    card="TRL's dataset formats; HuggingFaceH4/ultrafeedback_binarized, Intel/orca_dpo_pairs, LLaMA-Factory",
+    card="TRL's dataset formats; HuggingFaceH4/ultrafeedback_binarized, microsoft/WildFeedback, Intel/orca_dpo_pairs, "
+    "LLaMA-Factory",
     score_columns=(),
     responses_a_row=2,
 )

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from pmpo_offline.data.exchange.forms.cells import is_list, joined
 from pmpo_offline.data.exchange.forms.columns import Reading
 from pmpo_offline.data.exchange.forms.conversation import conversation
 from pmpo_offline.data.exchange.forms.form import Form
@@ -28,6 +29,39 @@ def paths(rows: Iterable[Row]) -> Iterator[Row]:
             path = [] if above is None or above in path else [*path, above]
         turns = [{"role": said.values.get("role"), "content": said.values.get("text")} for said in reversed(path)]
         yield row._replace(values={**row.values, "messages": turns})
+
+
+def front_end(rows: Iterable[Row]) -> Iterator[Row]:
+    """Yield the paths of LibreChat's conversations, whose messages say what they answer and whose they are."""
+
+    def messages() -> Iterator[Row]:
+        for row in rows:
+            pending = list(reversed(row.listed("messages") or ()))
+            while pending:
+                said = pending.pop()
+                if not isinstance(said, Mapping) or not {"messageId", "isCreatedByUser"} <= said.keys():
+                    raise row.error("expected messages with messageId and isCreatedByUser")
+                parent = said.get("parentMessageId")
+                known = {
+                    "message_id": said["messageId"],
+                    "parent_id": None if parent in (None, "", _ROOT) else parent,
+                    "role": "user" if said["isCreatedByUser"] else "assistant",
+                    "text": said.get("text") or joined(said.get("content"))[0],
+                    "model": said.get("model"),
+                    "feedback": said.get("feedback"),
+                }
+                yield row._replace(values=known)
+                pending += reversed(said.get("children") or ())
+
+    yield from paths(messages())
+
+
+def of_rated_path(row: Row, reading: Reading) -> Iterator[Response | Drop]:
+    """Yield the reply of a path with the thumb that it got, unlabelled without one."""
+    if not row.values["messages"]:
+        raise Drop("the message that it replies to is not in the file")
+    history, reply = conversation(row, "messages")
+    yield Response(history, reply, reading.label(row, "feedback"), **about(row))
 
 
 def of_path(row: Row, reading: Reading) -> Iterator[Response | Drop]:
@@ -77,6 +111,13 @@ def _flattened(row: Row, message: Any) -> Iterator[Row]:
         pending += [(reply, said.get("message_id")) for reply in reversed(said.get("replies") or ())]
 
 
+def _is_front_end(row: Row) -> bool:
+    messages = row.values["messages"]
+    return is_list(messages) and any(isinstance(said, Mapping) and "isCreatedByUser" in said for said in messages)
+
+
+_ROOT = "00000000-0000-0000-0000-000000000000"
+"""What LibreChat's first messages answer."""
 _EXAMPLE = (
     {"message_id": "a", "parent_id": None, "role": "prompter", "text": "Name a prime.", "lang": "en", "rank": None},
     {"message_id": "b", "parent_id": "a", "role": "assistant", "text": "Seven.", "lang": "en", "rank": 0},
@@ -116,4 +157,30 @@ TREES = Form(
     test=lambda row: isinstance(row.values["prompt"], Mapping),
     join=paths,
     also=("messages",),
+)
+LIBRECHAT = Form(
+    name="LibreChat conversations",
+    space="librechat",
+    columns=("conversationId", "messages"),
+    read=of_rated_path,
+    example={
+        "conversationId": "c",
+        "messages": [
+            {"messageId": "a", "parentMessageId": _ROOT, "isCreatedByUser": True, "text": "Name a prime."},
+            {
+                **{"messageId": "b", "parentMessageId": "a", "isCreatedByUser": False, "text": "Seven."},
+                "feedback": {"rating": "thumbsUp"},
+            },
+            {
+                **{"messageId": "c", "parentMessageId": "a", "isCreatedByUser": False, "text": "Nine."},
+                "feedback": {"rating": "thumbsDown", "tag": "inaccurate"},
+            },
+        ],
+    },
+    meaning="each reply of the assistant, after all that it follows; its `feedback.rating`; none: unlabelled",
+    card="JSON exports of LibreChat",
+    takes_score=False,
+    test=_is_front_end,
+    join=front_end,
+    also=("messages", "feedback"),
 )

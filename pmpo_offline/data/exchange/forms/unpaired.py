@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -94,6 +95,36 @@ def of_steps(row: Row, reading: Reading) -> Iterator[Response | Drop]:
         before = f"{before}{text}\n"
 
 
+def of_rated_steps(row: Row, reading: Reading) -> Iterator[Response | Drop]:
+    """Yield every rated candidate of every step, with the steps that were chosen before it at the end of the prompt."""
+    question, label = (row.values[name] for name in ("question", "label"))
+    prompt = caught(row.checked, question.get("problem"), "question.problem")
+    if isinstance(prompt, Drop):
+        yield Drop(prompt.reason, sum(len(step.get("completions") or ()) for step in label.get("steps") or ()))
+        return
+    reading.steady(row, False)
+    reading.meant |= {"1": "accept", "-1": "reject", "0": "unlabelled"}
+    before = f"{prompt}\n"
+    for number, step in enumerate(label.get("steps") or (), 1):
+        candidates = step.get("completions") or ()
+        for one in candidates:
+            text = caught(row.checked, one.get("text"), "step")
+            rating = Row({"rating": one.get("rating")}, f"{row.place}, step {number}").number("rating")
+            if not (math.isnan(rating) or rating in (-1, 0, 1)):
+                raise row.error(f"expected -1, 0 or 1 as the rating of step {number}, found {rating:g}")
+            yield (
+                text
+                if isinstance(text, Drop)
+                else Response(before, text, rating or math.nan, opening=prompt, **about(row))
+            )
+        chosen = step.get("chosen_completion")
+        said = step.get("human_completion") if chosen is None else candidates[chosen]
+        text = said.get("text") if isinstance(said, Mapping) else said
+        if not isinstance(text, str):  # labelling ended here
+            return
+        before = f"{before}{text}\n"
+
+
 def _items(row: Row, reading: Reading, name: str, several: Any) -> Iterator[tuple[Mapping[str, Any], str]]:
     """Yield every item of a list as columns, with the name of the one that is its score."""
     scores = reading.score or columns.first_of(row, _PARALLEL)
@@ -178,6 +209,29 @@ STEPWISE = Form(
     card="TRL's dataset formats; trl-lib/math_shepherd and prm800k",
     takes_score=False,
     test=_holds_steps,
+)
+PRM800K = Form(
+    name="PRM800K",
+    space="prm800k",
+    columns=("question", "label"),
+    read=of_rated_steps,
+    example={
+        "question": {"problem": "Is 91 prime?"},
+        "label": {
+            "steps": [
+                {"completions": [{"text": "91 is 7 times 13.", "rating": 1}], "chosen_completion": 0},
+                {
+                    "completions": [{"text": "It is prime.", "rating": -1}, {"text": "It is not.", "rating": 1}],
+                    "chosen_completion": None,
+                },
+            ]
+        },
+    },
+    meaning="each candidate of a step, after the problem and the steps chosen before it; 1: accept, −1: reject, 0: "
+    "unlabelled",
+    card="openai/prm800k",
+    takes_score=False,
+    test=lambda row: all(isinstance(row.values[name], Mapping) for name in ("question", "label")),
 )
 OWN = Form(
     name="an export of pmpo-offline",

@@ -117,6 +117,7 @@ MINARI = Writer(
     "infos: entry t + 1 belongs to step t, and entry 0 to the reset. `infos/label` is 1 for accept, -1 for reject and "
     "0 where unlabelled; an absent `infos/score` is NaN.",
     place=lambda directory, dataset: directory / dataset.metadata.id,
+    discrete=True,
 )
 D4RL = Writer(
     "one flat HDF5 file in D4RL's layout",
@@ -129,6 +130,7 @@ D4RL = Writer(
     "One row a step, in order; `next_observations` is what was observed after it, at the end of an episode too. "
     "`terminals` is the task's end, `timeouts` the horizon's. `labels` is 1 for accept, -1 for reject and 0 where "
     "unlabelled; an absent score is NaN.",
+    discrete=True,
 )
 D3RLPY = Writer(
     "the HDF5 file that d3rlpy's `ReplayBuffer.load` opens",
@@ -141,4 +143,5 @@ D3RLPY = Writer(
     "Episodes are cut exactly. d3rlpy has no place for final observations (`metadata/episodes/final_observation`): it "
     "takes zeros after a terminated episode and never draws the last step of a truncated one. `labels` is 1 for "
     "accept, -1 for reject and 0 where unlabelled, a row a step; an absent score is NaN.",
+    discrete=True,
 )

@@ -178,5 +178,6 @@ LEROBOT = Writer(
     "where unlabelled; an absent `score` is NaN. Times are steps divided by fps.",
     kinds=("transitions",),
     data_files=lambda dataset: {"default": "data/*/*.parquet", "episodes": "meta/episodes/*/*.parquet"},
+    discrete=True,
     options=("fps",),
 )

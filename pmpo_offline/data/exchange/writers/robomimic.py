@@ -81,4 +81,5 @@ ROBOMIMIC = Writer(
     "`next_obs` is what was observed after a step, at the end of an episode too; `dones` marks its last step, whether "
     "the task or the horizon ended it (`metadata/episodes/terminated` tells). `labels` is 1 for accept, -1 for reject "
     "and 0 where unlabelled; an absent score is NaN. Labels of episodes are also the masks `accepted` and `rejected`.",
+    discrete=True,
 )
