@@ -392,3 +392,25 @@ def test_columns_of_rlds_and_minari_are_feedback_too(tmp_path: Path, monkeypatch
         import_dataset(name, score="stars", home=tmp_path / "home")
     with pytest.raises(UserError, match=r"label 'success:0\.5' does not use --score or --labels"):
         import_dataset(name, score="rating", label="success", home=tmp_path / "home")
+
+
+def test_lerobot_videos_of_every_episode_that_is_kept_are_noted(tmp_path: Path) -> None:
+    written, camera = experience([1, 3, 2, 4]), "observation.images.top"
+    where = {"chunk_index": [0] * 4, "file_index": [0, 0, 1, 1]}
+    when = {"from_timestamp": [0.0, 0.05, 0.0, 0.1], "to_timestamp": [0.05, 0.2, 0.1, 0.3]}
+    stored = {f"videos/{camera}/{name}": values for name, values in {**where, **when}.items()}
+    found = read(lerobot(tmp_path / "v3", frames_of(written), **stored))
+    assert found.notes["image_files"] == {  # the first episode has one frame, and what followed it is not in the data
+        camera: {
+            "path": [f"videos/{camera}/chunk-000/file-{number:03d}.mp4" for number in (0, 1, 1)],
+            "from_timestamp": [0.05, 0.0, 0.1],
+            "to_timestamp": [0.2, 0.1, 0.3],
+        }
+    }
+    old = lerobot(tmp_path / "v2", frames_of(written), version="v2.1")
+    info = json.loads((old / "meta/info.json").read_text())
+    info["video_path"] = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
+    (old / "meta/info.json").write_text(json.dumps({**info, "chunks_size": 2}))
+    assert read(old).notes["image_files"] == {
+        camera: {"path": [f"videos/chunk-{n // 2:03d}/{camera}/episode_{n:06d}.mp4" for n in (1, 2, 3)]}
+    }

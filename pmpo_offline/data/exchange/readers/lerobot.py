@@ -9,7 +9,7 @@ A frame has no successor of its own: it is the next frame of the episode. What f
 only where `next.done` is true in the last two frames, as lerobot-eval writes them: the last one is the final
 observation, and its action repeats the one before. Of all other episodes the last frame is dropped, but for those that
 ended there by success (`next.success`, or `next.done` if there is no column of success), where nothing is valued after
-it. Images and videos are left out; where their files are is noted.
+it. Images and videos are left out; where they are is noted: of videos the file and the seconds of every episode.
 
 Labels may be in any column of the frames or the episodes (`--score adv_ind`, RECAP's indicator of the advantage, or
 `reward_label`); success is `next.success` in any frame.
@@ -43,6 +43,8 @@ from pmpo_offline.runtime.errors import UserError, unknown
 _INFO = "meta/info.json"
 _LOST = "the last frame of an episode: what followed it is not in the data"
 _ACTIONS, _REWARDS, _STATES = ("action", "actions"), ("next.reward", "reward"), ("state", "states")
+_CHUNK = 1000
+"""Episodes a folder where the data set does not say."""
 _OURS = {"index", "task_index", "timestamp", "episode_index", "frame_index"}
 Features = Mapping[str, Mapping[str, Any]]
 
@@ -265,6 +267,9 @@ def _described(read: Recorded, folder: Path, numbers: NDArray[np.int64], tasks: 
     if images := [name for name, feature in info["features"].items() if _is_image(feature)]:
         paths = {"video": info.get("video_path"), "image": "images/{image_key}/episode-{episode_index:06d}"}
         notes["images"] = {name: paths[info["features"][name]["dtype"]] for name in images}
+        videos = [name for name in images if info["features"][name]["dtype"] == "video"]
+        if found := {name: places for name in videos if (places := _video_files(folder, info, name, numbers[kept]))}:
+            notes["image_files"] = found
     if named := _tasks(folder):
         counts = {text: int((tasks[kept] == index).sum()) for index, text in named.items()}
         notes["tasks"] = {text: count for text, count in counts.items() if count}
@@ -272,6 +277,31 @@ def _described(read: Recorded, folder: Path, numbers: NDArray[np.int64], tasks: 
             behavior = np.array([named.get(index, str(index)) for index in tasks[kept].tolist()])
             experience = replace(experience, behavior=behavior)
     return replace(read, experience=experience, notes=notes, numbers=numbers[kept])
+
+
+def _video_files(folder: Path, info: dict[str, Any], name: str, numbers: NDArray[np.int64]) -> dict[str, JsonValue]:
+    """Return the file of a camera's video for every one of these episodes; of 3.0, in which several share one, when.
+
+    Empty where the data set does not say where its videos are.
+    """
+    template = info.get("video_path")
+    if not isinstance(template, str):
+        return {}
+    episodes = _episodes(folder)
+    here = episodes[np.searchsorted(episodes["episode_index"].to_numpy(), numbers)]
+    known = {key: f"videos/{name}/{key}" for key in ("chunk_index", "file_index", "from_timestamp", "to_timestamp")}
+    stored = {key: here[column].to_list() for key, column in known.items() if column in here.columns}
+    files: list[JsonValue] = []
+    for place, number in enumerate(numbers.tolist()):
+        values = {key: column[place] for key, column in stored.items()}
+        chunk = number // int(info.get("chunks_size") or _CHUNK)
+        try:
+            path = template.format(video_key=name, episode_index=number, episode_chunk=chunk, **values)
+        except (LookupError, ValueError, TypeError, AttributeError):
+            return {}
+        files.append(path)
+    times: dict[str, JsonValue] = {key: stored[key] for key in ("from_timestamp", "to_timestamp") if key in stored}
+    return {"path": files, **times}
 
 
 def _tasks(folder: Path) -> dict[int, str]:
