@@ -290,14 +290,14 @@ def _warn(recorded: Recorded) -> None:
             "task: leave those rows out and import again",
             stacklevel=4,
         )
-    if isinstance(rounded := recorded.notes.get("rounded"), dict):
+    report = recorded.notes.get("report")
+    if isinstance(report, dict) and isinstance(rounded := report.get("rounded"), dict):
         counts = ", ".join(f"{count} rows of {name}" for name, count in rounded.items())
         warnings.warn(
             f"numbers beyond 2^24 are stored as float32, which rounds {counts}: subtract what they have in common",
             stacklevel=4,
         )
-    report = recorded.notes.get("report")
-    if isinstance(report, dict) and isinstance(dropped := report["dropped"], dict):
+    if isinstance(report, dict) and isinstance(dropped := report.get("dropped"), dict):
         reasons = "; ".join(f"{count} rows: {reason}" for reason, count in dropped.items())
         warnings.warn(f"dropped {reasons} (show has the report)", stacklevel=4)
     if isinstance(images := recorded.notes.get("images"), dict):
@@ -317,7 +317,10 @@ def _recorded(found: Source, column: str | None, folder: Path, again: bool) -> R
     with counting_rounded() as rounded:
         recorded = (found.exported or found).read() if column is None else found.read(column)
     if rounded:
-        recorded = replace(recorded, notes={**recorded.notes, "rounded": dict(rounded)})
+        report = recorded.notes.get("report")
+        counts: dict[str, JsonValue] = dict(rounded.items())
+        noted: dict[str, JsonValue] = {**(report if isinstance(report, dict) else {}), "rounded": counts}
+        recorded = replace(recorded, notes={**recorded.notes, "report": noted})
     notes.unlink(missing_ok=True)
     recorded.experience.save(path)
     kept = {"feedback": recorded.feedback, "numbers": recorded.numbers}

@@ -6,10 +6,12 @@ import errno
 import importlib
 import io
 import os
+import re
 import signal
 import sys
 import warnings
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, NoReturn, cast
@@ -107,6 +109,9 @@ def run(arguments: Sequence[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=plain.HANDLER)
+    for before, argument in zip(["pmpo-offline", *arguments], arguments, strict=False):
+        if not argument.strip() or (argument.startswith("--") and argument.endswith("=")):
+            return _fail(f"{argument.strip() or before}: the name or value that follows is empty", 2)
     group = cast(TyperGroup, typer.main.get_command(app))
     try:
         code = group.main(args=list(arguments) or ["--help"], prog_name="pmpo-offline", standalone_mode=False)
@@ -134,11 +139,25 @@ def run(arguments: Sequence[str]) -> int:
         if not hasattr(error, "format_message"):
             raise
         command = " ".join(["pmpo-offline", *(name for name in arguments[:1] if name in group.commands)])
-        message = error.format_message().rstrip(".")
+        message = _named(error.format_message().rstrip("."), arguments)
         return _fail(f"{message} (see {command} --help)", getattr(error, "exit_code", 2))
     if code == 130:
         return _fail(INTERRUPTED, 130)
     return code if isinstance(code, int) else 0
+
+
+def _named(message: str, arguments: Sequence[str]) -> str:
+    """Return Typer's message on an option's value with that value, which it leaves out."""
+    said = re.match(r"Invalid value for '(--[-\w]+)': Input should be (?:a )?(?:valid )?([^,]*)", message)
+    if said is None:
+        return message
+    option, wanted = said.groups()
+    found = [value for name, value in pairwise(arguments) if name == option]
+    found += [
+        value for name, _, value in (argument.partition("=") for argument in arguments) if name == option and value
+    ]
+    wanted = wanted if wanted in ("number", "integer") else f"number {wanted}"
+    return f"{option} {found[0]}: write {'an' if wanted == 'integer' else 'a'} {wanted}" if found else message
 
 
 def _hang_up() -> int:

@@ -50,7 +50,8 @@ def dataset_path(dataset_id: str, home: str | Path | None = None) -> Path:
     """Return the directory of an id, whether or not it exists; `UserError` for a malformed id or one that escapes."""
     root = _root(home)
     if not _ID.fullmatch(dataset_id):
-        raise UserError(f"{dataset_id!r} is no dataset id: write namespace/name-vN, as in rgb-stacking/proxy-v0")
+        why = ", a namespace of two characters or more" if re.match(r"\w/", dataset_id) else ""
+        raise UserError(f"{dataset_id!r} is no dataset id: write namespace/name-vN{why}, as in rgb-stacking/proxy-v0")
     path = root / dataset_id
     if not path.resolve().is_relative_to(root.resolve()):
         raise UserError(

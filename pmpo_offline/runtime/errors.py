@@ -42,7 +42,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     "unknown algorithm 'pmop': did you mean pmpo, dpo?"
     """
     names = sorted(known)
-    near = get_close_matches(name, names, n=3, cutoff=0.5)
+    near = get_close_matches(name, names, n=3, cutoff=0.5 if len(name) < 6 else 0.6)
     if near:
         hint = f"did you mean {', '.join(near)}?"
     elif len(names) <= _FEW:

@@ -13,7 +13,7 @@ import pytest
 from helpers.aligned import experience
 from helpers.foreign import Arrays, as_d4rl, npz, read
 
-from pmpo_offline.build import import_dataset
+from pmpo_offline.build import import_dataset, show
 from pmpo_offline.data import Experience, columns
 from pmpo_offline.runtime.errors import UserError
 
@@ -129,7 +129,9 @@ def test_numbers_that_float32_rounds_are_counted(tmp_path: Path, suffix: str) ->
             file.update(arrays)
     with pytest.warns(UserWarning, match="2 rows of observations, 2 rows of next_observations, 7 rows of grade"):
         dataset = import_dataset(path, score="grade", home=tmp_path / "home")
-    assert dataset.metadata.provenance.settings["rounded"] == {"observations": 2, "next_observations": 2, "grade": 7}
+    shown = show(dataset)
+    assert shown["report"] == {"rounded": {"observations": 2, "next_observations": 2, "grade": 7}}
+    assert shown["dropped"] == {}
 
 
 def test_whole_numbers_that_are_floats_may_be_choices(tmp_path: Path) -> None:

@@ -119,10 +119,10 @@ def of_rated_steps(row: Row, reading: Reading) -> Iterator[Response | Drop]:
             )
         chosen = step.get("chosen_completion")
         said = step.get("human_completion") if chosen is None else candidates[chosen]
-        text = said.get("text") if isinstance(said, Mapping) else said
-        if not isinstance(text, str):  # labelling ended here
+        taken = said.get("text") if isinstance(said, Mapping) else said
+        if not isinstance(taken, str):  # labelling ended here
             return
-        before = f"{before}{text}\n"
+        before = f"{before}{taken}\n"
 
 
 def _items(row: Row, reading: Reading, name: str, several: Any) -> Iterator[tuple[Mapping[str, Any], str]]:

@@ -268,8 +268,9 @@ def _described(read: Recorded, folder: Path, numbers: NDArray[np.int64], tasks: 
         paths = {"video": info.get("video_path"), "image": "images/{image_key}/episode-{episode_index:06d}"}
         notes["images"] = {name: paths[info["features"][name]["dtype"]] for name in images}
         videos = [name for name in images if info["features"][name]["dtype"] == "video"]
-        if found := {name: places for name in videos if (places := _video_files(folder, info, name, numbers[kept]))}:
-            notes["image_files"] = found
+        files: dict[str, JsonValue] = {name: _video_files(folder, info, name, numbers[kept]) for name in videos}
+        if any(files.values()):
+            notes["image_files"] = files
     if named := _tasks(folder):
         counts = {text: int((tasks[kept] == index).sum()) for index, text in named.items()}
         notes["tasks"] = {text: count for text, count in counts.items() if count}
