@@ -1,16 +1,17 @@
-"""What is trained: an objective's settings, complete and settled for a dataset, and their bound on β."""
+"""What is trained: dataset, algorithm and settings as people give them, settled, and their bound on β."""
 
 from __future__ import annotations
 
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from pydantic import BaseModel
 
-from pmpo_offline.data import Dataset, columns, flips
+from pmpo_offline.data import Dataset, columns, flips, load_dataset
 from pmpo_offline.declarations import OBJECTIVES, catalog
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.objectives import Interval, stability
@@ -89,6 +90,24 @@ def complete(algorithm: AlgorithmDeclaration, settings: Mapping[str, Any]) -> di
     if values.get("flip_rate") == 0:  # the objective itself, by the same name
         del values["flip_rate"]
     return values
+
+
+def opened(dataset: Dataset | str | Path, home: str | Path | None = None) -> Dataset:
+    """Return a dataset, given itself, or its id or path: then every file is compared with its hash.
+
+    Raises `UserError` if there is none, or it is declared and not built.
+    """
+    if isinstance(dataset, Dataset):
+        return dataset
+    if not isinstance(dataset, str | Path):
+        kind = type(dataset).__name__
+        raise UserError(f"expected a dataset, its id or its path, not {kind}: import_dataset reads files and folders")
+    try:
+        return load_dataset(dataset, verify=True, home=home)
+    except UserError as error:
+        if not catalog.is_declared(str(dataset)):
+            raise
+        raise UserError(f"dataset {dataset} is declared but not built: build_dataset({str(dataset)!r})") from error
 
 
 def algorithm_for(name: str, dataset: Dataset) -> AlgorithmDeclaration:

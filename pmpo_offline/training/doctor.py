@@ -21,7 +21,6 @@ from pmpo_offline.runtime.notebook import html_table
 from pmpo_offline.training import config
 from pmpo_offline.training.control.config import TrainingSettings
 from pmpo_offline.training.language.responses import take_split
-from pmpo_offline.training.opened import opened
 from pmpo_offline.training.suggestion import noise_bound, suggest, suggest_beta
 
 EDGE = 0.02
@@ -111,7 +110,7 @@ def doctor(
         UserError: an unknown setting, a value that is not allowed, inputs that the dataset or the rows do not have, or
             responses without a training split.
     """
-    dataset = opened(dataset)
+    dataset = config.opened(dataset)
     if isinstance(algorithm, str):
         algorithm = config.algorithm_for(algorithm, dataset)
     own, overrides = dict(settings or {}), dict[str, Any]()

@@ -30,7 +30,6 @@ from pmpo_offline.training.control.config import TrainingSettings
 from pmpo_offline.training.control.optimization import Constraints, Duals, check_constrained
 from pmpo_offline.training.control.stack import Stack
 from pmpo_offline.training.critics.reward_critics import critic_settings, make_critic
-from pmpo_offline.training.opened import opened
 from pmpo_offline.training.shuffle import check_control
 
 _DUALS = (1.0, 1.0, 100.0)
@@ -115,7 +114,7 @@ def train(
             of another unfinished training: of other data, labels, seeds, settings, or versions.
         PmpoOfflineError: every run diverged, or a file is damaged.
     """
-    dataset = opened(dataset)
+    dataset = config.opened(dataset)
     if dataset.metadata.kind == "responses":
         raise UserError(f"dataset {dataset.metadata.id} holds responses: train a language model with train_language")
     if isinstance(algorithm, str):

@@ -17,7 +17,7 @@ import transformers
 from safetensors import SafetensorError
 
 from pmpo_offline import data
-from pmpo_offline.data import Dataset
+from pmpo_offline.data import Dataset, Metadata
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.objectives import OBJECTIVES
 from pmpo_offline.policies.language.model import LanguageModel, add_lora, load_adapter, open_model, quiet, save_adapter
@@ -27,13 +27,11 @@ from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, reason_of
 from pmpo_offline.runtime.notebook import html_table
 from pmpo_offline.tasks.language.models import model_directory, published_name
 from pmpo_offline.training.checkpoint import training_identity
-from pmpo_offline.training.config import algorithm_for, hyperparameters, settle
-from pmpo_offline.training.language.card import adapter_card
+from pmpo_offline.training.config import algorithm_for, hyperparameters, opened, settle
 from pmpo_offline.training.language.checkpoints import checkpoints_in, last_complete, remove_checkpoints
 from pmpo_offline.training.language.config import LanguageSettings
 from pmpo_offline.training.language.responses import check_held_out, take_split
 from pmpo_offline.training.language.trainer import ResponseTrainer
-from pmpo_offline.training.opened import opened
 from pmpo_offline.training.run import claim, finished, source_of, write_record
 from pmpo_offline.training.shuffle import check_control, identified
 
@@ -195,6 +193,53 @@ def _train(trainer: ResponseTrainer, name: str, checkpoints: Path) -> None:
         raise PmpoOfflineError(
             f"cannot write {checkpoints}: {reason_of(error)}; free some space and run the same command again"
         ) from None
+
+
+def adapter_card(base: str, on_hub: bool, dataset: Metadata, record: Mapping[str, Any]) -> str:
+    """Return the README.md of an adapter: what it learned from, and how it is loaded, with front matter for the hub.
+
+    Args:
+        base: the model's name on the hub, or else the name that its owner gave it.
+        on_hub: whether it is the former.
+        dataset: what it was trained on.
+        record: algorithm, settings and seed of the run, as in run.json.
+    """
+    counts = dataset.counts
+    settings = ", ".join(f"{name} {value}" for name, value in record["settings"].items())
+    model = f'"{base}"' if on_hub else f'"the directory of {base}"'
+    linked = f"[{base}](https://huggingface.co/{base})" if on_hub else f"`{base}`, which is not on the hub"
+    return "\n".join(
+        [
+            "---",
+            *([f"base_model: {base}"] if on_hub else []),
+            "library_name: peft",
+            "pipeline_tag: text-generation",
+            f"tags: [lora, pmpo-offline, {record['objective']}]",
+            "---",
+            "",
+            f"# {record['algorithm']} on {dataset.id}",
+            "",
+            f"A LoRA adapter of {linked}, trained by pmpo-offline.",
+            "",
+            "| | |",
+            "|---|---|",
+            f"| algorithm | {record['algorithm']} ({settings}), seed {record['seed']} |",
+            f"| feedback | `{dataset.id}`: {counts.accepted:,} accepted, {counts.rejected:,} rejected, "
+            f"{counts.unlabelled:,} unlabelled responses |",
+            f"| labels | `{dataset.label}`, {dataset.noise:g} of them flipped |",
+            f"| licence of the data | {dataset.licence} |",
+            "",
+            "```python",
+            "from peft import PeftModel",
+            "from transformers import AutoModelForCausalLM, AutoTokenizer",
+            "",
+            f"tokenizer = AutoTokenizer.from_pretrained({model})",
+            f"base = AutoModelForCausalLM.from_pretrained({model})",
+            'model = PeftModel.from_pretrained(base, "path/of/this/folder")',
+            "```",
+            "",
+        ]
+    )
 
 
 class _Monitor(transformers.TrainerCallback):  # type: ignore[misc]
