@@ -153,11 +153,16 @@ def _stored(made: Dataset, to: str, place: Place) -> Dataset:
     metadata = made.metadata.model_copy(update={"id": to, "provenance": provenance, "files": {}})
     main = "transitions" if made.episodes is not None else "responses"
     form: data.Format = "arrow" if any(made.path.glob("*.arrow")) else "hdf5"
-    data.write(
-        data.dataset_path(to, place.home),
-        metadata,
-        {main: made.table, **made.others},
-        form=form,
-        overwrite=place.overwrite,
-    )
+    try:
+        data.write(
+            data.dataset_path(to, place.home),
+            metadata,
+            {main: made.table, **made.others},
+            form=form,
+            overwrite=place.overwrite,
+        )
+    except UserError:
+        if found := _existing(made, to, place):  # another process has stored it meanwhile
+            return found
+        raise
     return data.load_dataset(to, home=place.home)

@@ -11,7 +11,9 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from pydantic import BaseModel
 from pmpo_offline.data import Dataset
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.policies import MixturePolicy
+from pmpo_offline.runtime import files
 from pmpo_offline.runtime.arguments import checked
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.runtime.files import read_json, write_json
@@ -65,6 +68,13 @@ def train_run(run: Run, output: Path, home: Path | None = None) -> dict[str, Any
         UserError: as `train` and `train_language`; another run, or anything else, in `output`.
         PmpoOfflineError: it diverged, or a file is damaged.
     """
+    # Another process that trains there is waited for; the ranks of one launch train together.
+    together = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    with nullcontext() if together else files.claim(output.absolute()):
+        return _train_run(run, output, home)
+
+
+def _train_run(run: Run, output: Path, home: Path | None) -> dict[str, Any]:
     dataset, algorithm = run.dataset, run.algorithm
     if isinstance(algorithm, str):
         algorithm = algorithm_for(algorithm, dataset)

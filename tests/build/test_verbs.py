@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -96,3 +97,12 @@ def test_damaged_datasets_are_deleted_and_not_read(store: Store, home: Path) -> 
     assert list(home.rglob("*.arrow")) == []
     with pytest.raises(UserError, match="unknown dataset"):
         build.delete_dataset("test/small-v0")
+
+
+def test_two_that_make_the_same_at_once_both_have_it(store: Store, home: Path) -> None:
+    store(LENGTHS)
+    call = ("test/small-v0", "test/long-v0", "length > 1")
+    with ThreadPoolExecutor(4) as pool:
+        made = [future.result() for future in [pool.submit(build.filter_dataset, *call) for _ in range(4)]]
+    assert len({dataset.fingerprint for dataset in made}) == 1
+    assert data.verify("test/long-v0") == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -77,6 +78,29 @@ def test_a_run_is_finished_only_with_what_it_learned(run: Run, tmp_path: Path, d
         train_run(run, tmp_path / "run")
     with pytest.raises(PmpoOfflineError, match=r"policy\.safetensors is not what was trained: remove the whole"):
         evaluate_run(tmp_path / "run")
+
+
+def test_two_processes_do_not_train_in_one_directory(run: Run, tmp_path: Path) -> None:
+    refused: list[BaseException] = []
+
+    def other() -> None:
+        with pytest.raises(UserError, match="holds another run: name another --output") as caught:
+            train_run(replace(run, seed=1), tmp_path / "run")
+        refused.append(caught.value)
+
+    second = Thread(target=other)
+
+    def start(stage: str, done: int, total: int) -> None:
+        if not second.ident:
+            second.start()
+            second.join(1)  # time enough to train, if it did not wait
+
+    with on_progress(start):
+        record = train_run(run, tmp_path / "run")
+    second.join()
+    assert len(refused) == 1
+    assert train_run(run, tmp_path / "run") == record
+    assert not list(tmp_path.glob(".run*"))
 
 
 def test_a_stopped_run_is_resumed_by_itself_alone(run: Run, tmp_path: Path) -> None:
