@@ -285,3 +285,12 @@ def test_candidates_of_a_step_follow_the_steps_that_were_chosen(home: Path, tmp_
     dataset, _ = imported(jsonl(tmp_path / "rows.jsonl", [row]))
     assert by_completion(dataset, "label") == {"a": False, "b": None, "c": False, "d": True}
     assert by_completion(dataset, "prompt") == {"a": "P?\n", "b": "P?\n", "c": "P?\nb\n", "d": "P?\nb\nwritten\n"}
+
+
+def test_a_system_message_that_says_nothing_is_none(home: Path, tmp_path: Path) -> None:
+    turns = [{"role": "system", "content": ""}, *said("q", "a")]
+    rated = [turns[0], turns[1], turns[2] | {"feedback": "up"}]
+    for name, row in {"whole": {"messages": turns, "label": True}, "turns": {"messages": rated}}.items():
+        dataset, _ = imported(jsonl(tmp_path / f"{name}.jsonl", [row]))
+        assert by_completion(dataset, "prompt") == {"a": "\n\nHuman: q\n\nAssistant:"}
+        assert by_completion(dataset, "label") == {"a": True}

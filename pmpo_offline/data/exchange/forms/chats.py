@@ -14,6 +14,7 @@ from pmpo_offline.data.exchange.forms.conversation import (
     caught,
     conversation,
     framed,
+    is_blank_system,
     role_of,
     turn,
     unanswerable,
@@ -94,6 +95,8 @@ def _turns(row: Row, messages: Any, scores: list[float]) -> Iterator[Response | 
     broken: list[Drop] = []
     answers = 0
     for value, score in zip(messages, scores, strict=True):
+        if is_blank_system(value):
+            continue
         said = caught(turn, row, value, name)
         is_answer = role_of(value) == "assistant"
         answers += is_answer

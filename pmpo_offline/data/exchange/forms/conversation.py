@@ -144,7 +144,7 @@ def turns(row: Row, value: Sequence[Any], what: str) -> tuple[Message, ...]:
     """Return a list of turns as messages; raises `Drop` for turns that cannot be stored, `UserError` for others."""
     if not value:
         raise Drop(f"{what} is empty")
-    return tuple(turn(row, message, what) for message in value)
+    return tuple(turn(row, message, what) for message in value if not is_blank_system(message))
 
 
 def turn(row: Row, value: Any, what: str) -> Message:
@@ -165,6 +165,11 @@ def turn(row: Row, value: Any, what: str) -> Message:
     if unread is not None:
         raise Drop(f"{what} has {unread}, which a text has no place for")
     return Message(role, row.checked(content, f"{what}'s content"))
+
+
+def is_blank_system(value: Any) -> bool:
+    """Return whether a turn is a system message that says nothing, as chat front ends write without one."""
+    return is_turn(value) and role_of(value) == "system" and not filled(value.get("content", value.get("value")))
 
 
 def role_of(value: Mapping[str, Any]) -> str | None:

@@ -197,7 +197,10 @@ def _actions(values: Array, where: str) -> Array:
 def choices(values: Array, where: str) -> NDArray[np.int32]:
     """Return discrete actions, one whole number from 0 a row, as (n, 1); `UserError` for anything else."""
     if values.shape not in ((len(values),), (len(values), 1)):
-        raise UserError(f"{where} is of whole numbers, of shape {values.shape}: one discrete action a step can be read")
+        raise UserError(
+            f"{where} is of whole numbers, of shape {values.shape}: one discrete action a step can be "
+            "read; number the combinations of several"
+        )
     numbers = values.reshape(-1, 1).astype(np.int64)
     if ((numbers < 0) | (numbers >= 2**31)).any():
         raise UserError(f"{where}: discrete actions are counted from 0, and one is {int(numbers.min())}")

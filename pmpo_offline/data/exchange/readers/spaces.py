@@ -90,8 +90,8 @@ def _leaves(space: Space[Any], where: str, path: tuple[str | int, ...], acts: bo
             bounds = np.zeros(1), np.full(1, count - 1.0)
             return [Leaf(path, (), 1, *bounds, lambda values: np.asarray(values) - start, count)]
         raise UserError(
-            f"{where} is {_named(space)}: actions can be imported of Boxes, or of one Discrete space; there is no "
-            "honest way to import it"
+            f"{where} is {_named(space)}: actions can be imported of Boxes, or of one Discrete space; for several "
+            "choices a step, number their combinations and write the set again with a Discrete space of that many"
         )
     if isinstance(space, spaces.MultiBinary):
         return [_indicators(path, space.shape, int(np.prod(space.shape)), np.asarray)]
