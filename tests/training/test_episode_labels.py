@@ -12,7 +12,7 @@ from pmpo_offline.data import Dataset
 from pmpo_offline.declarations import catalog
 from pmpo_offline.training import config, train
 from pmpo_offline.training.config import algorithm_for
-from pmpo_offline.training.doctor import diagnose
+from pmpo_offline.training.doctor import doctor
 
 QUICK = {"updates": 600, "batch": 128, "hidden": [64], "learning_rate": 5e-3}
 
@@ -52,5 +52,5 @@ def test_the_default_reaches_and_half_the_bound_runs_away_and_is_said(reach: Dat
     assert lost.metrics["reach"][0] > config.FARTHEST
     assert reaching.succeed(lost.policy)[0] < 0.1
     assert any("left all bounds" in str(warning.message) for warning in caught)
-    assert diagnose(reach, algorithm_for("pmpo", reach)).verdict == "bounded"
-    assert diagnose(reach, algorithm_for("pmpo", reach), {"beta": "0.5x"}).verdict == "no minimum"
+    assert doctor(reach, algorithm_for("pmpo", reach)).verdict == "bounded"
+    assert doctor(reach, algorithm_for("pmpo", reach), {"beta": "0.5x"}).verdict == "no minimum"

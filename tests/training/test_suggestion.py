@@ -13,7 +13,7 @@ from pmpo_offline.data import Dataset, columns
 from pmpo_offline.declarations import catalog
 from pmpo_offline.objectives import pmpo
 from pmpo_offline.training import beta_bound, config
-from pmpo_offline.training.doctor import diagnose
+from pmpo_offline.training.doctor import doctor
 from pmpo_offline.training.suggestion import MARGIN, noise_bound, suggest, suggest_beta
 
 PMPO = catalog.algorithm("pmpo", "rgb-stacking")
@@ -119,7 +119,7 @@ def test_flips_between_outcomes_that_look_alike_lower_the_suggestion(stacking: D
     )
     seeing = labels_kept(stacking, 0.4, 0.4, noise=noise)
     assert noise_bound(PMPO, settings(seeing), seeing) is None
-    assert diagnose(dataset, PMPO).suggested_beta < diagnose(dataset, PMPO).bound
+    assert doctor(dataset, PMPO).suggested_beta < doctor(dataset, PMPO).bound
 
 
 def test_rejects_that_never_had_a_label_count_where_rows_look_alike(stacking: Dataset) -> None:
