@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from d3rlpy.constants import ActionSpace
 from d3rlpy.dataset import Episode, ReplayBuffer, load
-from helpers.aligned import LENGTHS, assert_aligned, expected, stored
+from helpers.aligned import LENGTHS, assert_aligned, expected, experience, stored
+from helpers.foreign import as_d4rl, npz
 from helpers.labelled import saved
 
 from baselines.peers.d3rlpy_train import opened, train
 from pmpo_offline import data
 from pmpo_offline import training as ours
+from pmpo_offline.build import import_dataset
 from pmpo_offline.data.exchange import export_dataset
 
 
@@ -49,6 +53,21 @@ def test_drawn_transitions_are_aligned(tmp_path: Path) -> None:
     assert (terminal == due["terminated"][rows]).all()
     assert (batch.next_observations[~terminal] == due["next_observation"][rows[~terminal]]).all()
     assert (batch.next_observations[terminal] == 0).all()
+
+
+def test_discrete_actions_are_d3rlpys_and_come_back_from_its_own_file(tmp_path: Path) -> None:
+    """Its own file has the actions and not their number."""
+    chosen = np.array([0, 2, 1, 1, 0, 0, 2, 1])
+    written = replace(experience([3, 1, 4]), action=chosen[:, None], terminated=np.ones(3, np.bool_))
+    dataset = import_dataset(npz(tmp_path / "set-v0.npz", as_d4rl(written)), actions=3, home=tmp_path / "home")
+    buffer: ReplayBuffer = opened(exported(dataset, tmp_path / "out"))
+    assert buffer.dataset_info.action_space is ActionSpace.DISCRETE
+    assert buffer.dataset_info.action_size == 3
+    assert np.concatenate([episode.actions for episode in buffer.episodes])[:, 0].tolist() == chosen.tolist()
+    with (tmp_path / "again.h5").open("w+b") as file:
+        buffer.dump(file)
+    again = import_dataset(tmp_path / "again.h5", actions=3, home=tmp_path / "home")
+    assert data.columns.matrix(again.table, "action")[:, 0].tolist() == chosen.tolist()
 
 
 def exported(dataset: data.Dataset, folder: Path) -> Path:
