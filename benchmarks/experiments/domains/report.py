@@ -105,7 +105,7 @@ def main(folder: Annotated[Path, typer.Option(help="Of the Parquets.")] = OUT) -
 
 def by(part: pl.DataFrame, column: str, places: Sequence[float | str]) -> list[str]:
     """Return the mean score with its interval at every place of a column."""
-    at = [part.filter(pl.col(column) == place)["score"].clip(-100, None) for place in places]
+    at = [part.filter(pl.col(column) == place)["score"] for place in places]
     return [shared.spread(t_interval(each), 0) if len(each) else "–" for each in at]
 
 
@@ -240,7 +240,7 @@ def weight_table(raw: pl.DataFrame) -> list[str]:
     for domain, part in domains_of(named):
         parts = dict(zip(WEIGHTS, _weighted(part), strict=True))
         for weight, mine in parts.items():
-            mean = mine.group_by("seed").agg(pl.col("score").clip(-100, None).mean()).sort("seed")["score"]
+            mean = mine.group_by("seed").agg(pl.col("score").mean()).sort("seed")["score"]
             gain = "–" if weight == "joint" else paired(mine, parts["joint"], ("seed", "share"))
             lines.append([f"{domain}, {weight}", *by(mine, "share", SHARES), shared.spread(t_interval(mean), 0), gain])
     head = ("normalisation", *(f"{100 * share:g} %" for share in SHARES), "mean over shares", "less joint")
@@ -254,14 +254,14 @@ def _weighted(part: pl.DataFrame) -> Iterator[pl.DataFrame]:
 
 
 def references_table(raw: pl.DataFrame) -> list[str]:
-    """Return the score of every arm by the reference that it starts from."""
-    lines = []
+    """Return the score of every arm by the reference that it starts from, a table a domain."""
+    lines: list[str] = []
     for domain, part in domains_of(raw):
         qualities = part["from"].unique(maintain_order=True).to_list()
-        lines.append([f"*{domain}*", *(f"*{each}*" for each in qualities), *[""] * (4 - len(qualities))])
-        for (arm,), mine in part.group_by("arm", maintain_order=True):
-            lines.append([f"{domain}, {arm}", *by(mine, "from", qualities), *[""] * (4 - len(qualities))])
-    return shared.table(("learner", *[""] * 4), lines, "lr")
+        arms = part.group_by("arm", maintain_order=True)
+        rows = [[f"{domain}, {arm}", *by(mine, "from", qualities)] for (arm,), mine in arms]
+        lines += [*shared.table(("learner", *map(str, qualities)), rows, "lr"), ""]
+    return lines[:-1]
 
 
 def suggestion_table(raw: pl.DataFrame) -> list[str]:
