@@ -84,5 +84,14 @@ def test_a_reader_and_a_writer_of_another_package(command, tmp_path: Path):
     assert "episode,step" in (tmp_path / "out" / "steps.csv").read_text().splitlines()[0]
 
 
+def test_a_logger_of_another_package(command, tmp_path: Path):
+    options = ["--algo", "margin", "--updates", "30", "--output", tmp_path / "run"]
+    done = command("train", "--dataset", "example/ring-v0", *options, "--track", "lines")
+    about, *logged = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+    assert about == {"dataset": "example/ring-v0", "algorithm": "margin", "seed": 0}
+    assert [line["step"] for line in logged] == [25, 30]
+    assert logged[-1]["loss"] == pytest.approx(done["metrics"]["loss"])
+
+
 def test_list_names_the_package_of_every_extension(command):
     assert "pmpo-offline-example" in json.dumps(command("list"))

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from pmpo_offline.benchmark import report
+from pmpo_offline.benchmark import curves, report
 from pmpo_offline.benchmark.html.report_page import Made, report_page
 from pmpo_offline.benchmark.leaderboard import Leaderboard, listed
 from pmpo_offline.benchmark.methods import methods, shared
@@ -47,7 +47,8 @@ def html(done: Benchmark, raw: pl.DataFrame) -> str:
             groups = stored.partition_by("seed", maintain_order=True)
             answers[row["key"]] = [group.drop("seed").to_dicts() for group in groups]
     entries = listed(results) if isinstance(results, Leaderboard) else ""
-    made = Made(results.commands(), results.machines(), answers, entries)
+    recorded = curves.load(results, [row["key"] for row in done.rows])
+    made = Made(results.commands(), results.machines(), answers, recorded, entries)
     return report_page(done.title, raw, done.rows, made)
 
 

@@ -16,12 +16,14 @@ from pathlib import Path
 
 import polars as pl
 
+from pmpo_offline.benchmark import curves
 from pmpo_offline.benchmark.plan import Missing, Unit
 from pmpo_offline.benchmark.results import read_sealed, write_sealed
 from pmpo_offline.benchmark.suite import Job, Settings
 from pmpo_offline.data import Dataset
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError
+from pmpo_offline.training import tracking
 
 SHOWN = 12
 """Held-out prompts of a run whose answers are kept for the report."""
@@ -62,6 +64,7 @@ def learn_language(job: Job, unit: Unit, rows: Missing) -> Iterator[tuple[str, p
         except PmpoOfflineError as error:
             failure = failure or error
             continue
+        curves.store_runs(unit.results, key, {run.seed: run.folder / tracking.FILE for run in runs})
         yield key, pl.concat([read_sealed(run.scores) for run in runs])
         unit.results.discard_checkpoint(key)
     if failure is not None:

@@ -32,6 +32,7 @@ LEAST_RUNS = 5
 """Training runs of every row."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,60}")
 _LABELS = ["dataset", "imbalance", "balance", "noise"]
+_HASHES = ["dataset_sha", "labels_sha"]
 
 
 class Leaderboard(Results):
@@ -131,7 +132,7 @@ def submit(output: Path, leaderboard: Path, name: str, about: dict[str, str], ho
             "date": f"{now:%Y-%m-%d}",
             **about,
             "algorithms": rows.filter(~pl.col("shuffled"))["algo"].to_list(),
-            "datasets": scores.select(*_LABELS, "dataset_sha").unique(maintain_order=True).to_dicts(),
+            "datasets": scores.select(*_LABELS, *_HASHES).unique(maintain_order=True).to_dicts(),
             "commands": results.commands(),
             "hardware": results.machines(),
             "sha256": hash_file(folder / SCORES),
@@ -169,11 +170,16 @@ def problems(scores: pl.DataFrame, leaderboard: Leaderboard, home: Path | None =
 
 
 def _other_data(scores: pl.DataFrame, leaderboard: Leaderboard, home: Path | None) -> Iterator[str]:
+    """Yield which data are others: neither all content nor rows and labels alone have a known hash.
+
+    Scores and candidates of a critic differ between processors; feedback is the labels.
+    """
     known: dict[tuple[Any, ...], set[str]] = {}
     for entry in leaderboard.entries.values():
         for each in entry["datasets"]:
-            known.setdefault(tuple(each[name] for name in _LABELS), set()).add(each["dataset_sha"])
-    for *labels, sha in scores.select(*_LABELS, "dataset_sha").unique(maintain_order=True).iter_rows():
+            hashes = {each["dataset_sha"], each.get("labels_sha")} - {None}
+            known.setdefault(tuple(each[name] for name in _LABELS), set()).update(hashes)
+    for *labels, sha, own in scores.select(*_LABELS, *_HASHES).unique(maintain_order=True).iter_rows():
         dataset, share, balance, noise = labels
         hashes = known.get(tuple(labels))
         if hashes is None:
@@ -181,8 +187,9 @@ def _other_data(scores: pl.DataFrame, leaderboard: Leaderboard, home: Path | Non
                 yield f"{dataset} is not here to compare its hash with: pmpo-offline build-dataset {dataset}"
                 continue
             asked = {"imbalance": "collected"} if share is None else {"imbalance": share, "balance": balance}
-            hashes = {load_dataset(dataset, **asked, noise=noise, home=home).fingerprint}
-        if sha not in hashes:
+            built = load_dataset(dataset, **asked, noise=noise, home=home)
+            hashes = {built.fingerprint, built.labels_hash}
+        if not {sha, own} & hashes:
             yield f"its data of {dataset} are others than those of this id (hash {sha[:12]}…, not {min(hashes)[:12]}…)"
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -50,35 +51,41 @@ Section = Callable[[pl.DataFrame, Sequence[Row]], str] | Charts
 A function returns Markdown, which report.md and the HTML page show; empty text is left out.
 """
 
-NOTES = (
-    "Scores: {metrics}. IQM: interquartile mean over training runs, with its 95 % t interval (one run has none). "
-    "{compared}* is a difference of IQMs that is significant at 5 %, corrected for the number of rows (Holm). "
-    "β ≥ bound: below it (marked !) the loss has no minimum for a policy that can single outcomes out, and lower still "
-    "(marked !!) such a policy collapses onto one of them. "
-    "Shuffled labels are the control: whatever does as well there has learned nothing from feedback."
-)
+LEGEND = {
+    "IQM": "interquartile mean over training runs of their scores: {metrics}",
+    "95 % interval": "t interval of the IQM over training runs",
+    "success": "share of evaluation episodes that end in success",
+    "P(": "probability that a run beats one of {meaning} on the same data. * marks a difference of IQMs that is "
+    "significant at 5 %, corrected for the number of rows (Holm)",
+    "β ≥ bound": "below its bound (!) the loss has no minimum for a policy that can single outcomes out; lower still "
+    "(!!) such a policy collapses onto one of them",
+    "KL": "from the model that learning starts from, nats a sample. ! marks a policy that collapsed: less than half of "
+    "the reference row's words, or twice its nats",
+    "words": "share of different words in a sample",
+    "its logp": "log-probability of samples under the starting model, nats a token",
+    "perplexity": "on held-out prose",
+}
+"""What the columns mean, by the beginning of their names, as far as these do not say it."""
+LOCAL = "a critic gave them on the machine that built {}; built elsewhere they may differ, and the scores with them"
+SHUFFLED = "the control: whatever does as well has learned nothing from feedback"
 TEXT = ("dataset", "algorithm", "settings")
 DRIFT = {"KL": "kl", "words": "distinct", "its logp": "reference_logp", "perplexity": "perplexity"}
 """The columns of language models, in tables that have any, and their keys in rows."""
 DIVERGED = (
-    " Marked † is an algorithm of which a run diverged: its actions went beyond ten times the recorded ones, which the "
-    "simulator clips, or its loss beyond a million nats; raw/ has both."
+    "a run diverged: its actions went beyond ten times the recorded ones, which the simulator clips, or its loss "
+    "beyond a million nats; raw/ has both"
 )
-DRIFT_NOTES = (
-    " For language models 0 is the model that learning starts from and 100 the best of its stored responses to a "
-    "prompt. KL: from that model, nats a sample; words: share of different ones in a sample; its logp: nats a token; "
-    "perplexity: on held-out prose. "
-    "Marked ! is a policy that collapsed: less than half of the reference row's words, or twice its nats."
-)
-CRITICS = " The candidates that {learners} learn from are ranked by a critic, which puts {right} (by chance .50)."
-COMPARED = "P(>{against}): probability that a run beats one of {meaning} on the same data, which is marked {against}; "
+CRITICS = "a critic ranks the candidates that {learners} learn from: it puts {right} (by chance .50)"
 SIGNIFICANT = 0.05
 DESCRIPTION = ("dataset", "accepted", "noise", "seeds")
 """Columns that the terminal puts into a table's title, if all rows agree."""
+WIDEST = 80
+"""Width of the legend, also where the terminal is wider or a file has none."""
 NARROWEST = 9
 """Width of the column of algorithms where the terminal is narrow: longer names are folded."""
 METRICS = {
-    "normalized_score": "normalized, 0 = random policy, 100 = the expert reference",
+    "normalized_score": "0 is a random policy, 100 the expert",
+    "language": "0 is the model that learning starts from, 100 the best of its stored responses to a prompt",
     "return": "returns, because the dataset has no reference scores to normalize with",
 }
 
@@ -123,13 +130,30 @@ def literal(text: str) -> str:
 
 
 def notes_section(_: pl.DataFrame, rows: Sequence[Row]) -> str:
-    """Return what the columns mean."""
-    metrics = "; ".join(METRICS[metric] for metric in sorted({row["metric"] for row in rows}))
+    """Return what the columns and marks mean, as a list."""
+    return "\n".join(f"- **{name}**: {meaning}." for name, meaning in legend(rows))
+
+
+def legend(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """Return the columns and marks that the table of these rows has, and what they mean."""
+    lines = cells(rows)
+    shown = [name for name in lines[0] if any(line[name] != "–" for line in lines)]
+    scales = {row["metric"] if row["kl"] is None or row["metric"] == "return" else "language" for row in rows}
+    metrics = "; ".join(METRICS[scale] for scale in sorted(scales))
     against = _against(rows)
-    meaning = "the better filtered clone" if against == "filter" else f"the reference {against} (no filtered clone ran)"
-    notes = NOTES.format(metrics=metrics, compared=COMPARED.format(against=against, meaning=meaning) if against else "")
-    notes += DIVERGED if any(row["diverged"] for row in rows) else ""
-    return notes + (DRIFT_NOTES if any(row["kl"] is not None for row in rows) else "") + _critics(rows)
+    meaning = "the better filtered clone (marked filter)" if against == "filter" else f"the reference {against}"
+    found = [
+        (column, text.format(metrics=metrics, meaning=meaning))
+        for name, text in LEGEND.items()
+        for column in shown
+        if column == name or (name == "P(" and column.startswith(name))
+    ]
+    local = {f"{row['dataset']} (hash {row['labels_sha'][:12]})": None for row in rows if row["labels_here"]}
+    found += [("labels", LOCAL.format(", ".join(local)))] if local else []
+    found += [("(shuffled)", SHUFFLED)] if any(row["shuffled"] for row in rows) else []
+    found += [("†", DIVERGED)] if any(row["diverged"] for row in rows) else []
+    critics = _critics(rows)
+    return found + ([("critic", critics)] if critics else [])
 
 
 def _critics(rows: Sequence[Row]) -> str:
@@ -185,6 +209,7 @@ SECTIONS: Registry[Section] = Registry(
 def frame(rows: Sequence[Row]) -> pl.DataFrame:
     """Return the rows as a frame; settings as JSON, the probability of improvement without its interval."""
     omitted = {"return", "reference", "filtered", "margin", "training", "versions", "dataset_sha", "key"}
+    omitted |= {"labels_sha", "labels_here"}
     flat = [
         {name: value for name, value in row.items() if name not in omitted}
         | {"settings": json.dumps(row["settings"]), "improvement": row["improvement"] and row["improvement"][0]}
@@ -330,7 +355,9 @@ def tables(title: str, rows: Sequence[Row], width: int) -> Iterator[RenderableTy
         for kind in ([name for name in shown if name not in DRIFT], [name for name in shown if name in DRIFT]):
             for names in _fitting(kind, lines, width):
                 yield _grid(mine, lines, names)
-    yield Text(notes_section(pl.DataFrame(), rows), style="dim")
+    for name, meaning in legend(rows):
+        text = textwrap.fill(f"{name}: {meaning}.", min(width, WIDEST), subsequent_indent="  ")
+        yield Text(text, style="dim")
 
 
 def _fitting(names: Sequence[str], lines: Sequence[dict[str, str]], width: int) -> Iterator[list[str]]:

@@ -7,6 +7,7 @@
 <output>/references/           reference policies that cells share
 <output>/answers/<key>.parquet what language models answered to the first held-out prompts, beside stored answers
 <output>/commands.txt          a `pmpo-offline bench` a line, each once, in the order of their first run
+<output>/curves/<key>.parquet  metrics over updates (`curves`)
 <output>/report.{md,json,png}  computed from raw/ alone
 ```
 A key is the hash of everything that determines the scores (`suite.Job.determinants`).
@@ -39,6 +40,8 @@ SCHEMA = pl.Schema(
         "key": pl.String,
         "dataset": pl.String,
         "dataset_sha": pl.String,  # of the content that was learned from, labels included
+        "labels_sha": pl.String,  # of rows and labels alone, without a critic's scores and candidates
+        "labels_here": pl.Boolean,  # a critic on this machine gave the labels: elsewhere they may differ
         "algo": pl.String,
         "settings": pl.String,  # JSON, complete
         "training": pl.String,  # JSON, complete but for the trainer's own defaults
@@ -73,7 +76,11 @@ SCHEMA = pl.Schema(
 
 FILTERED = ("bc-accepted", "bc-unrejected")
 """The filtered clones by name, for older scores, which do not say whether they are of one."""
-_LATER = {"balance": pl.lit("labels"), "filtered": pl.col("algo").is_in(FILTERED), "beta_collapse": pl.lit(None)}
+_LATER = {
+    "balance": pl.lit("labels"),
+    "filtered": pl.col("algo").is_in(FILTERED),
+    **dict.fromkeys(("beta_collapse", "labels_sha", "labels_here"), pl.lit(None)),
+}
 """Columns that older files lack."""
 TRAINING = ("reach", "loss")
 """The columns that only control has: what the training of a run ended with."""
@@ -171,7 +178,12 @@ class Results:
 
     def files(self, key: str) -> list[Path]:
         """Return the files that hold what is known of a row, those that exist."""
-        return [path for path in (self.path(key), self.answers_path(key), self._failed(key)) if path.exists()]
+        paths = (self.path(key), self.answers_path(key), self.curves_path(key), self._failed(key))
+        return [path for path in paths if path.exists()]
+
+    def curves_path(self, key: str) -> Path:
+        """Return the file of the metrics over updates of a key's runs; older rows have none."""
+        return self.output / "curves" / f"{key}.parquet"
 
     def answers_path(self, key: str) -> Path:
         """Return the file of the answers of a key's language models; controls have none."""

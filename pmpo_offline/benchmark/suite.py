@@ -143,6 +143,8 @@ class Job:
         return {
             "dataset": self.cell.condition.dataset,
             "dataset_sha": self.dataset.fingerprint,
+            "labels_sha": self.dataset.labels_hash,
+            "labels_here": metadata.score.is_local,
             "algo": self.cell.algorithm.name,
             "settings": json.dumps(settings),
             "training": json.dumps(self.training),

@@ -50,8 +50,9 @@ def table(raw: pl.DataFrame) -> list[Row]:
     high]` of the probability that a run beats one of that), `margin` (the same of the difference of their IQMs) and
     `p_value` (of no difference, corrected for the number of rows); `beta`, `beta_min`, `beta_collapse`, `bounded` (None
     where no bound applies), `regime` (`stability.Regime`, None where it is not known), `diverged` (runs whose actions
-    or loss left all bounds), `training`, `dataset_sha`, `versions`, `key`; and `kl`, `distinct`, `reference_logp`,
-    `perplexity`, `collapsed` (None for what is no language model; the last also without a reference to compare with).
+    or loss left all bounds), `training`, `dataset_sha`, `labels_sha`, `labels_here`, `versions`, `key`; and `kl`,
+    `distinct`, `reference_logp`, `perplexity`, `collapsed` (None for what is no language model; the last also without a
+    reference to compare with).
     Two may be infinite, which report.json and `--json` write as null: a `beta_min` that no β meets (`bounded` is then
     false, and null where no bound applies), and the `perplexity` of logits that have exploded (tables print inf, and a
     dash where the tokens cannot write prose).
@@ -150,6 +151,8 @@ def _row(arm: Arm, against: Arm | None) -> Row:
         "training": json.loads(first["training"]),
         "versions": json.loads(first["versions"]),
         "dataset_sha": first["dataset_sha"],
+        "labels_sha": first["labels_sha"],
+        "labels_here": first["labels_here"],
         "key": first["key"],
     }
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import polars as pl
 
+from pmpo_offline.benchmark import curves
 from pmpo_offline.benchmark.plan import Missing, Unit, base_model, open_condition, stack_name
 from pmpo_offline.benchmark.results import SCHEMA, TRAINING
 from pmpo_offline.benchmark.suite import Condition, Job
@@ -93,10 +94,11 @@ def learn_control(job: Job, unit: Unit, rows: Missing) -> Scores:
     import torch
 
     from pmpo_offline.evaluation import evaluate
-    from pmpo_offline.training import train
+    from pmpo_offline.training import tracking, train
 
     results, seeds, stack = unit.results, job.seeds, stack_name(rows)
-    with progress.stage(job.cell.title):
+    recorded = curves.stack_metrics(results, rows, job.cell.title)
+    with progress.stage(job.cell.title), tracking.observed(recorded):
         trained = train(
             job.dataset,
             job.cell.algorithm,
@@ -111,6 +113,7 @@ def learn_control(job: Job, unit: Unit, rows: Missing) -> Scores:
         threads = torch.get_num_threads()
         scores = evaluate(trained.policy, task, episodes=first + unit.suite.episodes, workers=threads)
         scores = scores.filter(pl.col("episode") >= first)
+    curves.store_stack(results, recorded, rows, seeds)
     # Run order: for each setting, for each seed.
     scores = scores.with_columns(row=pl.col("run") // len(seeds), seed=seeds.start + pl.col("run") % len(seeds))
     ended = {name: trained.metrics[name].tolist() for name in TRAINING if name in trained.metrics}

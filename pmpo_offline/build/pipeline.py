@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from pmpo_offline import data
+from pmpo_offline.build import shipped
 from pmpo_offline.data import Dataset, Labelling, LabelRule
 from pmpo_offline.declarations import catalog
 from pmpo_offline.runtime import progress
@@ -279,7 +280,12 @@ def _labelled(spec: Spec, content: Content, folder: Path) -> tuple[data.Metadata
         if critic.candidates and content.candidates is None:
             content = replace(content, candidates=candidates_table(estimates))
         if by_advantage:
-            scored = data.columns.replace(content.table, score=pa.array(estimates.advantage))
+            advantage = estimates.advantage
+            if spec.raw and spec.labelling.label == shipped.RULE:
+                path = shipped.labels_path(spec.raw, critic.settings.model_dump(mode="json"))
+                if (known := shipped.with_shipped_labels(advantage, path, content)) is not None:
+                    advantage, estimated = known, {**estimated, **shipped.MARK}
+            scored = data.columns.replace(content.table, score=pa.array(advantage))
             content = replace(content, table=scored)
             spec = replace(spec, score=estimated)
     return _described(spec, replace(content, settings={**content.settings, **estimated}))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import typer
 
 from pmpo_offline.cli import names
-from pmpo_offline.cli.console import Home, Json, options_of, parse_value, show, working
+from pmpo_offline.cli.console import Home, Json, Watch, options_of, parse_value, show, working
 from pmpo_offline.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ class Running(Executed):
     fresh: Annotated[bool, _FRESH] = False
     retry_failed: Annotated[bool, _RETRY] = False
     shard: Annotated[str | None, _SHARD] = None
+    watch: Watch = False
 
 
 @options_of(Grid, Running)
@@ -86,6 +87,7 @@ def bench(
         "settings": _sweep(grid.settings or []),
     }
     request |= vars(running) | {"shard": None if running.shard is None else _shard(running.shard)}
+    del request["watch"]
     from pmpo_offline.build import is_built
     from pmpo_offline.declarations import catalog
 
@@ -95,7 +97,8 @@ def bench(
         catalog.check_algorithm(name)
     for name in request["datasets"] or ():
         is_built(name, running.home)
-    with working():
+    watched = running.output or Path("results") / Path(suite).stem
+    with working(watched if running.watch else None):
         from pmpo_offline import benchmark
 
         done = benchmark.bench(suite, **request)

@@ -36,6 +36,8 @@ Home = Annotated[
     typer.Option(help="Directory of datasets; $PMPO_OFFLINE_DATASETS sets it too.", show_default="in ~/.cache"),
 ]
 
+Watch = Annotated[bool, typer.Option("--watch", help="Draw the metrics over updates on the terminal meanwhile.")]
+
 
 @dataclass(frozen=True)
 class Stored:
@@ -123,13 +125,21 @@ def assignments(options: list[str] | None, example: str) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def working() -> Iterator[None]:
+def working(watched: Path | None = None) -> Iterator[None]:
     """Show progress on stderr while something is being done: one line on a terminal, else a line now and then.
 
+    Of a directory that is `watched`, the metrics that trainings record there are drawn above that line.
     Whatever prints to stdout meanwhile is sent to stderr, because stdout is for the result (`--json`: one object).
     """
-    with contextlib.redirect_stdout(sys.stderr), progress_bar():
-        yield
+    with contextlib.redirect_stdout(sys.stderr):
+        if watched is None:
+            with progress_bar():
+                yield
+        else:
+            from pmpo_offline.cli.watch import watching
+
+            with watching(watched):
+                yield
 
 
 def show(content: T, as_json: bool, render: Callable[[T], None]) -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import shutil
+import textwrap
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +19,7 @@ from typer.core import TyperCommand
 from pmpo_offline.build.options import Changes, ImportOptions, TextOptions
 from pmpo_offline.cli import names
 from pmpo_offline.cli.console import Format, Home, Json, Name, Stored, options_of, print_lines, show, working
-from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.runtime.errors import UserError, unknown
 from pmpo_offline.runtime.files import atomic_file
 
 if TYPE_CHECKING:
@@ -30,11 +34,14 @@ REGISTRIES = {
     "readers": "pmpo_offline.data.exchange.readers:READERS",
     "forms": "pmpo_offline.data.exchange.forms:FORMS",
     "writers": "pmpo_offline.data.exchange.writers:WRITERS",
+    "loggers": "pmpo_offline.training.loggers:LOGGERS",
     "executors": "pmpo_offline.benchmark.executors:EXECUTORS",
     "report sections": "pmpo_offline.benchmark.report:SECTIONS",
 }
 """What other packages may add to, beside datasets and algorithms."""
 OURS = "pmpo-offline"
+WIDEST, SHOWN = 80, 8
+"""Width of a summary, and the built datasets that it names."""
 
 
 @dataclass(frozen=True)
@@ -170,30 +177,70 @@ def _print_export(written: dict[str, Any]) -> None:
         print(f"{written['to']} has no place for {', '.join(written['left_out'])}: left out")
 
 
-def list_names(home: Home = None, json: Json = False) -> None:
-    """List datasets, suites, algorithms, tasks, objectives and formats, with the package of every extension."""
+def list_names(
+    kind: Annotated[
+        str | None, typer.Argument(metavar="KIND", help="List all of one kind, e.g. datasets.", show_default=False)
+    ] = None,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """List datasets, suites, algorithms, tasks, objectives and formats: counts and names, or all of one kind."""
+    kinds = {"datasets": lambda: _datasets(home), "suites": _suites, "algorithms": _algorithms}
+    kinds |= {name: partial(_registered, place) for name, place in REGISTRIES.items()}
+    if kind is not None and kind not in kinds:
+        raise unknown("kind", kind, kinds)
+    content = {name: entries() for name, entries in kinds.items() if kind in (None, name)}
+    show(content, json, _print_counts if kind is None else _print_names)
+
+
+def _datasets(home: Path | None) -> list[dict[str, Any]]:
     from pmpo_offline.build import list_datasets
+
+    return list_datasets(home).to_dicts()
+
+
+def _suites() -> list[dict[str, Any]]:
     from pmpo_offline.declarations import catalog
 
-    content: dict[str, list[dict[str, Any]]] = {
-        "datasets": list_datasets(home).to_dicts(),
-        "suites": [{"name": suite.name, "title": suite.title} for suite in catalog.suites()],
-        "algorithms": [
-            {
-                "name": algorithm.name,
-                "family": family,
-                "title": algorithm.title,
-                "package": catalog.source("algorithms", algorithm.name, family),
-            }
-            for family in catalog.families()
-            for algorithm in catalog.algorithms(family)
-        ],
-    }
-    for kind, place in REGISTRIES.items():
-        module, _, attribute = place.partition(":")
-        registry: Registry[object] = getattr(importlib.import_module(module), attribute)
-        content[kind] = [{"name": name, "package": registry.source(name)} for name in registry]
-    show(content, json, _print_names)
+    return [{"name": suite.name, "title": suite.title} for suite in catalog.suites()]
+
+
+def _algorithms() -> list[dict[str, Any]]:
+    from pmpo_offline.declarations import catalog
+
+    return [
+        {
+            "name": algorithm.name,
+            "family": family,
+            "title": algorithm.title,
+            "package": catalog.source("algorithms", algorithm.name, family),
+        }
+        for family in catalog.families()
+        for algorithm in catalog.algorithms(family)
+    ]
+
+
+def _registered(place: str) -> list[dict[str, Any]]:
+    module, _, attribute = place.partition(":")
+    registry: Registry[object] = getattr(importlib.import_module(module), attribute)
+    return [{"name": name, "package": registry.source(name)} for name in registry]
+
+
+def _print_counts(content: dict[str, list[dict[str, Any]]]) -> None:
+    """Print a paragraph a kind: how many there are, and their names; of datasets the built ones, and counts."""
+    width = min(shutil.get_terminal_size().columns, WIDEST)
+    for kind, entries in content.items():
+        named = dict.fromkeys(f"{each.get('id') or each['name']}{_origin(each)}" for each in entries)
+        if kind == "datasets":
+            counts = Counter(name.partition("/")[0] for name in named)
+            built = [each["id"] for each in entries if each["built"]]
+            texts = [f"{group}/… {count}" for group, count in counts.items()]
+            texts += [f"built: {', '.join(built[:SHOWN])}{', …' if built[SHOWN:] else ''}" if built else "none built"]
+        else:
+            texts = [*named]
+        text = f"{kind} ({len(named)}): {', '.join(texts)}"
+        print(textwrap.fill(text, width, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False))
+    print("\nAll of a kind, with titles: pmpo-offline list KIND")
 
 
 def _print_names(content: dict[str, list[dict[str, Any]]]) -> None:
@@ -202,8 +249,11 @@ def _print_names(content: dict[str, list[dict[str, Any]]]) -> None:
             print(f"{kind}, {family}:" if family else f"{kind}:")
             for entry in group:
                 mark = "" if entry.get("built", True) else " (not built)"
-                origin = "" if entry.get("package", OURS) == OURS else f"  (from {entry['package']})"
-                print(f"  {entry.get('id') or entry['name']}{mark}  {entry.get('title', '')}{origin}".rstrip())
+                print(f"  {entry.get('id') or entry['name']}{mark}  {entry.get('title', '')}{_origin(entry)}".rstrip())
+
+
+def _origin(entry: dict[str, Any]) -> str:
+    return "" if entry.get("package", OURS) == OURS else f" (from {entry['package']})"
 
 
 def show_dataset(

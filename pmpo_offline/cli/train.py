@@ -13,6 +13,7 @@ from pmpo_offline.cli.console import (
     Algo,
     Home,
     Json,
+    Watch,
     assignments,
     options_of,
     parse_value,
@@ -67,6 +68,15 @@ class Training:
         typer.Option("--shuffle-labels", help="Permute the labels: the control, from which nothing can be learned."),
     ] = False
     output: Annotated[Path | None, typer.Option(help="Directory of the run.", show_default="in runs/DATASET")] = None
+    track: Annotated[
+        str | None,
+        typer.Option(
+            help="Log metrics with these libraries too: tensorboard, wandb (offline), trackio.",
+            metavar="NAMES",
+            show_default="metrics.csv of the run alone",
+        ),
+    ] = None
+    watch: Watch = False
 
 
 @dataclass(frozen=True)
@@ -133,11 +143,14 @@ def train(
 
     built = is_built(name, home)
     catalog.check_algorithm(options.algo)
+    tracked_by = [word.strip() for word in options.track.split(",")] if options.track else []
     with working():
         from pmpo_offline.build import build_dataset
         from pmpo_offline.data import load_dataset
+        from pmpo_offline.training.loggers import check_loggers, tracked
         from pmpo_offline.training.run import Run, train_run
 
+        check_loggers(tracked_by)
         if built:
             dataset = load_dataset(name, verify=True, home=home)
         else:
@@ -147,8 +160,10 @@ def train(
             *(dataset, options.algo, chosen, options.seed),
             *(options.steps, options.model, options.shuffle_labels),
         )
-        place = options.output or _place(run)
-        record = train_run(run, place, home)
+    place = options.output or _place(run)
+    config = {"dataset": dataset.metadata.id, "algorithm": options.algo, "seed": options.seed, **chosen}
+    with working(place if options.watch else None), tracked(tracked_by, place, config) as loggers:
+        record = train_run(run, place, home, loggers)
     show({key: value for key, value in record.items() if key != "history"} | {"output": str(place)}, json, _print_run)
 
 

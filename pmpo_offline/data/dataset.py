@@ -224,6 +224,12 @@ class Dataset:
         return hash_tables({"table": self.table, **self.others})
 
     @cached_property
+    def labels_hash(self) -> str:
+        """Hash of the rows in memory and their labels, without what a critic estimates: scores, and candidates."""
+        tables = {"table": self.table.drop_columns(["score"]), "episodes": self.episodes}
+        return hash_tables({name: table for name, table in tables.items() if table is not None})
+
+    @cached_property
     def content_hash(self) -> str:
         """Hash of all rows, by which a run records what it was trained on; rows that are held out are included.
 

@@ -127,6 +127,11 @@ class ScoreRule(_Frozen):
     name: ScoreName
     settings: dict[str, JsonValue] = {}
 
+    @property
+    def is_local(self) -> bool:
+        """Whether a critic was trained for the labels where the dataset was built: on other processors they differ."""
+        return self.name == "advantage" and self.settings.get("labels") != "shipped"
+
 
 class Imbalance(_Frozen):
     """The accepted share of the labelled units: requested (None: as collected), achieved, and its cost in units."""

@@ -9,4 +9,7 @@ from .critics.cross_fitted import CriticEstimates as CriticEstimates
 from .critics.cross_fitted import CriticSettings as CriticSettings
 from .critics.cross_fitted import fit_critic as fit_critic
 from .doctor import doctor as doctor
+from .loggers import TensorBoard as TensorBoard
+from .loggers import Trackio as Trackio
+from .loggers import WandB as WandB
 from .run import load_policy as load_policy

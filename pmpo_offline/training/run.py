@@ -3,6 +3,7 @@
 <output>/run.json             kind, dataset (its path, a digest of all of it, its labelling), task, algorithm,
                               settings, seed, bound, metrics, identity; model and adapter, or policy, and its hash:
                               written last, so that its presence marks a finished run
+<output>/metrics.csv          the training's metrics over updates (`tracking`)
 <output>/.begun               the identity of a run that is not finished
 <output>/adapter/             of a language model (kind "responses"), as peft writes it
 <output>/policy.safetensors   of a control policy (kind "transitions" or "candidates"; `MixturePolicy.load`)
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ from pmpo_offline.runtime.arguments import checked
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.runtime.files import read_json, write_json
 from pmpo_offline.runtime.hashing import hash_file, hash_json
+from pmpo_offline.training import tracking
 from pmpo_offline.training.config import algorithm_for, divide
 from pmpo_offline.training.control.config import TrainingSettings
 from pmpo_offline.training.control.stack import Stack
@@ -56,13 +58,16 @@ class Run:
     """Permute the labels, as a control."""
 
 
-def train_run(run: Run, output: Path, home: Path | None = None) -> dict[str, Any]:
+def train_run(
+    run: Run, output: Path, home: Path | None = None, loggers: Sequence[tracking.AnyLogger] = ()
+) -> dict[str, Any]:
     """Train a run in its directory and return its record; it resumes where it was stopped, and is not repeated.
 
     Args:
         run: what to train.
         output: the run's directory.
         home: directory of datasets and models.
+        loggers: objects with `log(metrics, step)`, or functions.
 
     Raises:
         UserError: as `train` and `train_language`; another run, or anything else, in `output`.
@@ -97,12 +102,14 @@ def _train_run(run: Run, output: Path, home: Path | None) -> dict[str, Any]:
             home=home,
             shuffle_labels=run.shuffle_labels,
             overrides=overrides,
+            loggers=loggers,
         )
         return read_record(output) or {}
     if run.model is not None:
         raise UserError(f"dataset {dataset.metadata.id} holds transitions, for which no language model is trained")
     stack = Stack(dataset, algorithm, [run.seed], [settings], overrides, run.shuffle_labels)
-    return _train_control(stack, output)
+    with tracking.observed(tracking.Loggers(loggers)):
+        return _train_control(stack, output)
 
 
 def _train_control(stack: Stack, output: Path) -> dict[str, Any]:
@@ -110,7 +117,8 @@ def _train_control(stack: Stack, output: Path) -> dict[str, Any]:
         return record
     checkpoint = output / "checkpoint.safetensors"
     claim(output, stack.identity, checkpoint.exists())
-    trained = train_stack(stack, checkpoint, output / "references")
+    with tracking.observed(tracking.MetricsFile(output / tracking.FILE)):
+        trained = train_stack(stack, checkpoint, output / "references")
     trained.policy.save(output / "policy.safetensors")
     record = {
         **source_of(stack.dataset, stack.algorithm),

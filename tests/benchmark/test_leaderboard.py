@@ -58,6 +58,14 @@ def test_submissions_become_one_table_and_one_page(tmp_path, folder):
     assert 'href="https://example.org/paper"' in html
 
 
+def test_other_estimates_of_a_critic_are_accepted_with_the_same_rows_and_labels(tmp_path, folder, dataset):
+    elsewhere = {"dataset_sha": "f" * 64, "labels_sha": dataset.labels_hash}
+    made = submit(folder("one", "pmpo", 40.0, **elsewhere), tmp_path / "board", "first", ABOUT, tmp_path / "home")
+    (entry,) = {each["labels_sha"] for each in json.loads((made / "entry.json").read_text())["datasets"]}
+    assert entry == dataset.labels_hash
+    assert dataset.relabelled(noise=0.5).labels_hash != entry
+
+
 def test_what_is_not_the_submitted_file_is_refused(tmp_path, folder):
     board = tmp_path / "board"
     made = submit(folder("one", "pmpo", 40.0), board, "first", ABOUT, tmp_path / "home")

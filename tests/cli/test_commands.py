@@ -146,11 +146,25 @@ def test_list_knows_what_is_built(built, capsys):
     assert {"d4rl", "minari"} <= {each["name"] for each in content["readers"]} & {x["name"] for x in content["writers"]}
     assert "trl-paired" in {form["name"] for form in content["forms"]}
     assert {each["package"] for each in content["algorithms"]} == {"pmpo-offline"}
+    assert run(["list", "datasets"]) == 0
+    assert "  test/small-v0  success:0.5, 0.25 accepted\n" in capsys.readouterr().out
+    assert run(["list", "objectives"]) == 0
+    assert capsys.readouterr().out.startswith("objectives:\n  pmpo\n")
+    assert run(["list", "algorithms"]) == 0
+    assert "algorithms, control:\n" in capsys.readouterr().out
+
+
+def test_list_without_a_kind_is_a_summary(built, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "50")
     assert run(["list"]) == 0
     shown = capsys.readouterr().out
-    assert "  test/small-v0  success:0.5, 0.25 accepted\n" in shown
-    assert "\nobjectives:\n  pmpo\n" in shown
-    assert "algorithms, control:\n" in shown
+    assert "built: test/small-v0" in " ".join(shown.split())
+    assert re.search(r"^algorithms \(\d+\): ", shown, re.MULTILINE)
+    assert "dm_control/… 30" in " ".join(shown.split())
+    assert max(map(len, shown.splitlines())) <= 50
+    assert len(shown.splitlines()) < 60
+    assert run(["list", "dataset"]) == 2
+    assert "unknown kind 'dataset': did you mean datasets" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("by_path", [False, True])

@@ -13,6 +13,8 @@ def raw_scores(key: str, returns: list[list[float]], **columns: object) -> pl.Da
         "key": key,
         "dataset": "test/line-v0",
         "dataset_sha": "a" * 64,
+        "labels_sha": None,
+        "labels_here": False,
         "algo": "pmpo",
         "settings": '{"alpha": 0.5, "beta": 1.0}',
         "training": '{"updates": 100}',

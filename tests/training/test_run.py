@@ -32,7 +32,7 @@ def test_a_finished_run_is_not_repeated(run: Run, tmp_path: Path) -> None:
         stages.clear()
         assert train_run(run, tmp_path / "run") == record == read_record(tmp_path / "run")
     assert not stages
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {"policy.safetensors", "run.json"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"metrics.csv", "policy.safetensors", "run.json"}
 
 
 @pytest.mark.parametrize(

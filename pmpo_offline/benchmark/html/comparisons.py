@@ -153,8 +153,8 @@ def ranks(raw: pl.DataFrame, rows: Sequence[Row]) -> list[Drawing]:
 
 AGGREGATES = Charts(
     "Aggregates and performance profile",
-    "Methods with scores in all of the conditions that most of them share; intervals resample runs within each "
-    "condition. The profile shows how many runs score above any threshold τ (click a name to single it out).",
+    "Methods with scores in all of the conditions that most of them share, with t intervals of 95 %, as in the "
+    "table. The profile shows how many runs score above any threshold τ (click a name to single it out).",
     aggregated,
 )
 IMPROVEMENT = Charts(

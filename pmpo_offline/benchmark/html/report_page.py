@@ -10,7 +10,7 @@ import altair as alt
 import polars as pl
 
 from pmpo_offline.benchmark import report
-from pmpo_offline.benchmark.html import page, style
+from pmpo_offline.benchmark.html import learning, page, style
 from pmpo_offline.benchmark.html.headline import headline
 from pmpo_offline.benchmark.html.runs import details
 from pmpo_offline.benchmark.methods import methods, role
@@ -32,6 +32,8 @@ class Made:
     hardware: Sequence[str] = ()
     answers: Mapping[str, Any] = field(default_factory=dict)
     """Prompts with their answers, by key of a row and number of a run."""
+    curves: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+    """Metrics over updates (`benchmark.curves`), by key of a row."""
     entries: str = ""
     """Markdown: the submissions of a leaderboard."""
 
@@ -39,7 +41,9 @@ class Made:
 def report_page(title: str, raw: pl.DataFrame, rows: Sequence[Row], made: Made = Made()) -> str:
     """Return the page of a table as one HTML document."""
     entries = [page.Section("entries", "Submissions", made.entries)] if made.entries else []
-    sections = [*entries, *_sections(raw, rows)]
+    drawn = learning.curves(made.curves, rows)
+    learned = [page.Section("curves", learning.TITLE, learning.TEXT, drawn)] if drawn else []
+    sections = [*entries, *_sections(raw, rows), *learned]
     columns = _columns(rows)
     context: dict[str, Any] = {
         "title": title,

@@ -40,7 +40,7 @@ def rows(title: str | None = None) -> alt.Axis:
 
 def legend(title: str | None = None, columns: int = 2) -> alt.Legend:
     """Return a legend below the chart, where it takes no width."""
-    return alt.Legend(orient="bottom", title=title, columns=columns, labelLimit=170, symbolLimit=40)
+    return alt.Legend(orient="bottom", title=title, columns=columns, labelLimit=170, symbolLimit=40, symbolOpacity=1)
 
 
 def choice(name: str, label: str, options: list[str]) -> alt.Parameter:

@@ -101,7 +101,13 @@ class Stack:
             **self.objective.version,
         )
 
+    def distinct(self, run: int) -> str:
+        """Return the seed and the settings by which a run differs from others of the stack."""
+        settings, seed = self.runs[run]
+        differing = [name for name in settings if any(each[name] != settings[name] for each in self.complete)]
+        return ", ".join([f"seed {seed}", *(f"{name} {settings[name]:g}" for name in differing)])
+
     def named(self, run: int) -> str:
-        """Return what distinguishes a run, for messages."""
+        """Return what a run is, for messages."""
         settings, seed = self.runs[run]
         return ", ".join([f"seed {seed}", *(f"{name} {value}" for name, value in settings.items())])

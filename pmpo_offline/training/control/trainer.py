@@ -23,9 +23,9 @@ from pmpo_offline.runtime.arguments import checked
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, reason_of
 from pmpo_offline.runtime.files import claim
 from pmpo_offline.runtime.notebook import html_table
-from pmpo_offline.training import config
+from pmpo_offline.training import config, tracking
 from pmpo_offline.training.checkpoint import Checkpoint, allocate_moments
-from pmpo_offline.training.control.batches import CandidateBatch, Learner, RowBatch, Sampler, check_rows, inputs
+from pmpo_offline.training.control.batches import Batch, CandidateBatch, Learner, RowBatch, Sampler, check_rows, inputs
 from pmpo_offline.training.control.config import TrainingSettings
 from pmpo_offline.training.control.optimization import Constraints, Duals, check_constrained
 from pmpo_offline.training.control.stack import Stack
@@ -90,6 +90,7 @@ def train(
     updates: int | None = None,
     overrides: Mapping[str, Any] | None = None,
     device: str | None = None,
+    loggers: Sequence[tracking.AnyLogger] = (),
 ) -> Trained:
     """Train every combination of `settings` and `seeds`, stacked. Runs that diverge are marked, with a warning.
 
@@ -107,6 +108,7 @@ def train(
         updates: gradient steps, in place of the declared number.
         overrides: training hyperparameters (`TrainingSettings`) in place of the declared ones.
         device: a torch device; default CUDA if there is one.
+        loggers: objects with `log(metrics, step)`, or functions, called with numbers by name up to 200 times.
 
     Raises:
         UserError: unknown or malformed hyperparameters, inputs that transitions do not have, labels that leave the
@@ -129,8 +131,10 @@ def train(
     changed = {**(overrides or {}), **({} if updates is None else {"updates": updates})}
     stack = Stack(dataset, algorithm, seeds, settings, changed, shuffle_labels)
     kept = None if checkpoint is None else Path(checkpoint)
+    runs = [stack.distinct(run) for run in range(len(stack.runs))] if loggers else []
     try:
-        return train_stack(stack, kept, None if references is None else Path(references), device)
+        with tracking.observed(*([tracking.Loggers(loggers, runs)] if loggers else [])):
+            return train_stack(stack, kept, None if references is None else Path(references), device)
     except OSError as error:
         raise PmpoOfflineError(f"cannot write {error.filename or kept}: {error.strerror or error}") from None
 
@@ -162,7 +166,14 @@ def train_stack(
     if stack.clone:
         path = references / f"clone-{stack.clone.identity[:16]}.safetensors" if references else None
         # Other processes that need the same clone wait for it and read it.
-        with progress.stage(lambda _: "clone the behaviour"), claim(path) if path else nullcontext():
+        # Recorded beside it, so that whoever shares the clone has its metrics.
+        recorded = tracking.MetricsFile(path.with_suffix(".csv")) if path else None
+        alone = bool(recorded) or not stack.is_clone
+        with (
+            progress.stage(lambda _: "clone the behaviour"),
+            claim(path) if path else nullcontext(),
+            tracking.observed(*([recorded] if recorded else []), alone=alone),
+        ):
             clones, metrics = _fit_fresh(stack.clone, path or (checkpoint if stack.is_clone else None), place)
         for run, bad in enumerate(_diverged(clones, metrics)):
             if bad:
@@ -170,6 +181,8 @@ def train_stack(
                 raise PmpoOfflineError(f"the clone of the behaviour diverged ({named}): lower learning_rate")
         reference = _repeat(clones, len(stack.settings))
         if stack.is_clone:
+            if recorded:
+                tracking.replay(recorded, len(stack.settings))
             metrics = {name: value.repeat(len(stack.settings)) for name, value in metrics.items()}
             return Trained(reference, stack.runs, bounds, metrics, [False] * reference.runs)
     policy, metrics = _fit_fresh(stack, checkpoint, place, reference)
@@ -279,9 +292,11 @@ def fit(
     state += duals.buffers() if duals else []
     state += running.values()
     start, metrics = _resume(checkpoint, state, average) if checkpoint else (0, {})
+    tracking.begin(start)
     for step in range(start, hyper.updates):
+        rate = learning_rate(step, hyper)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, hyper)
+            group["lr"] = rate
         batch = sampler.batch(step, hyper.batch, learner)
         if critic is not None and isinstance(batch, RowBatch):
             critic.learn(batch, step)
@@ -311,6 +326,10 @@ def fit(
         if done % _REPORTED == 0 or done == hyper.updates:
             if metrics:
                 metrics["reach"] = batch.reach / largest
+            if metrics and tracking.is_due(done, hyper.updates, _REPORTED):
+                tracking.report(
+                    done, _present(metrics, batch) | {"learning_rate": loss.new_tensor(rate).expand_as(loss)}
+                )
             if metrics and not metrics["loss"].isfinite().any():
                 raise PmpoOfflineError(
                     f"{algorithm.name} diverged: the loss of {'every run' if policy.runs > 1 else 'the run'} "
@@ -359,6 +378,17 @@ def _duals(stack: Stack, policy: MixturePolicy) -> Duals:
     assert hyper.epsilon_target is not None
     constraints = Constraints(hyper.epsilon_target, hyper.epsilon_mean, hyper.epsilon_std, start=_DUALS)
     return Duals(constraints, policy.runs, next(policy.parameters()).device)
+
+
+def _present(metrics: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+    """Return the metrics, with NaN for the mean of a class that the minibatch lacks."""
+    present = dict(metrics)
+    if isinstance(batch, RowBatch):
+        for name, rows in (("accept", batch.label > 0), ("reject", batch.label < 0)):
+            absent = ~rows.any(-1)
+            of_class = {each: value for each, value in metrics.items() if each.startswith(f"{name}_")}
+            present |= {each: value.masked_fill(absent, math.nan) for each, value in of_class.items()}
+    return present
 
 
 @torch.no_grad()

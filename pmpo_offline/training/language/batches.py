@@ -24,17 +24,9 @@ from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.training.language.divergence import TokenDivergence
 from pmpo_offline.training.language.reference import Reference, ReferenceScores
 from pmpo_offline.training.language.responses import Indices, TokenizedResponses
+from pmpo_offline.training.tracking import TRL_NAMES
 
 PolicyKL = Literal["exact", "mismatched"]
-TRL_NAMES = {
-    "accept_reward": "rewards/chosen",
-    "reject_reward": "rewards/rejected",
-    "margin": "rewards/margins",
-    "accuracy": "rewards/accuracies",
-    "accept_logp": "logps/chosen",
-    "reject_logp": "logps/rejected",
-}
-"""TRL's names of our objectives' metrics; all others keep theirs."""
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,14 @@
 
 <output>/checkpoints/     the Trainer's own, while it trains; a stopped run resumes from the last complete one
 <output>/adapter/         the trained adapter, in safetensors
+<output>/metrics.csv      its metrics over updates (`training.tracking`)
 <output>/run.json         written last (`training.run`, which also explains `.begun`)
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from pmpo_offline.runtime.arguments import checked
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, reason_of
 from pmpo_offline.runtime.notebook import html_table
 from pmpo_offline.tasks.language.models import model_directory, published_name
+from pmpo_offline.training import tracking
 from pmpo_offline.training.checkpoint import training_identity
 from pmpo_offline.training.config import algorithm_for, hyperparameters, opened, settle
 from pmpo_offline.training.language.checkpoints import checkpoints_in, last_complete, remove_checkpoints
@@ -87,6 +89,7 @@ def train_language(
     home: str | Path | None = None,
     shuffle_labels: bool = False,
     overrides: Mapping[str, Any] | None = None,
+    loggers: Sequence[tracking.AnyLogger] = (),
 ) -> TrainedLanguage:
     """Train a LoRA adapter on the train split of a dataset.
 
@@ -101,6 +104,7 @@ def train_language(
         home: folder of datasets and models.
         shuffle_labels: permute labels and scores among all rows, as a control.
         overrides: training hyperparameters (`LanguageSettings`) in place of the declared ones.
+        loggers: objects with `log(metrics, step)`, or functions, called with numbers by name every few updates.
 
     Raises:
         UserError: unknown or malformed hyperparameters, labels that leave nothing to learn from, feedback to shuffle
@@ -147,7 +151,8 @@ def train_language(
     places = {"cut": cut, "reference_cache": str(cache or root / ".reference")}
     args = hyper.trainer_config(algorithm, checkpoints, seed=seed, shuffle_labels=shuffle_labels, **places)
     trainer = ResponseTrainer(replace(base, model=adapted), args=args, train_dataset=rows)
-    _train(trainer, algorithm.name, checkpoints)
+    with tracking.observed(tracking.MetricsFile(output / tracking.FILE), tracking.Loggers(loggers)):
+        _train(trainer, algorithm.name, checkpoints)
     history = [line for line in trainer.state.log_history if "loss" in line]
     record = {
         **source_of(dataset, algorithm),
@@ -248,10 +253,17 @@ class _Monitor(transformers.TrainerCallback):  # type: ignore[misc]
     def __init__(self, name: str, settings: Mapping[str, Any]) -> None:
         self._name, self._settings = name, settings
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            tracking.begin(state.global_step)
+
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         progress.report(f"train {self._name}", state.global_step, state.max_steps)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **kwargs: Any) -> None:
+        if "loss" in logs and state.is_world_process_zero:
+            numbers = {name: [float(value)] for name, value in logs.items() if name != "epoch"}
+            tracking.report_numbers(state.global_step, numbers)
         loss = logs.get("loss", logs.get("train_loss", 0.0))
         if not math.isfinite(loss):
             self._fail(f"the loss is {loss}", state.global_step)

@@ -37,7 +37,11 @@ def html() -> str:
     raw = suite()
     rows = table(raw)
     answers = {"pmpo0.1": [[ANSWER]] * 3}
-    return report_page(f"A title {HOSTILE}", raw, rows, Made(["pmpo-offline bench test"], ["A machine"], answers))
+    steps = pl.DataFrame({"step": range(25, 525, 25)})
+    recorded = steps.with_columns(seed=0, loss=3.0 / pl.col("step"), kl=pl.col("step") / 100.0)
+    curves = {row["key"]: recorded for row in rows}
+    made = Made(["pmpo-offline bench test"], ["A machine"], answers, curves)
+    return report_page(f"A title {HOSTILE}", raw, rows, made)
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +100,14 @@ def test_a_mark_of_a_chart_opens_its_row(page):
     assert page.locator("#row-title").inner_text() == "pmpo"
 
 
+def test_curves_of_another_metric_are_drawn_when_it_is_chosen(page):
+    figure = page.locator("#curves figure")
+    before = figure.locator("svg.marks").inner_html()
+    figure.locator("select").nth(1).select_option("kl")
+    page.wait_for_function("before => document.querySelector('#curves svg.marks').innerHTML !== before", arg=before)
+    figure.locator("select").nth(1).select_option("loss")
+
+
 def test_hostile_names_and_answers_stay_text(html, page):
     page.locator("#table tbody button").nth(4).click()
     assert page.locator("h1").inner_text() == f"A title {HOSTILE}"
@@ -129,7 +141,7 @@ def test_prints_what_the_screen_shows_without_its_controls(page):
 
 def test_sections_are_those_of_the_results(page):
     assert page.locator("main section").evaluate_all("all => all.map(each => each.id)") == [
-        *("table", "scores", "aggregates", "improvement", "ranks", "grid", "made")
+        *("table", "scores", "aggregates", "improvement", "ranks", "grid", "curves", "made")
     ]
     for section in page.locator("section:has(figure)").all():
         assert section.locator("svg.marks").count() == section.locator("figure").count()
@@ -153,7 +165,11 @@ def test_a_thousand_rows_are_below_the_limit_and_still_sort(opened):
         own[key.rpartition("-")[0]] | {"dataset": dataset, "key": key}
         for key, dataset in raw.select("key", "dataset").unique(maintain_order=True).rows()
     ]
-    text = report_page("Many", raw, rows)
+    steps = pl.DataFrame({"step": range(25, 2525, 25)})
+    losses = steps.with_columns(
+        seed=pl.int_range(pl.len()) % 5, loss=pl.col("step").hash(seed=2) % 10_000 / 1e3, kl=0.1
+    )
+    text = report_page("Many", raw, rows, Made(curves={row["key"]: losses for row in rows}))
     assert len(rows) == 1000
     assert len(text.encode()) <= MOST_BYTES
     page = opened(text)

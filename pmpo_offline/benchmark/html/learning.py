@@ -1,0 +1,87 @@
+"""The learning curves of a report: metrics over updates, a line a method, and the band of its runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+from pmpo_offline.benchmark.methods import methods
+from pmpo_offline.benchmark.report import Drawing, condition
+from pmpo_offline.benchmark.results import Row
+
+TITLE = "Learning curves"
+TEXT = (
+    "Metrics of the minibatches over updates: the mean of a row's runs, and the band from its lowest to its highest "
+    "run. Click a name to single it out, a line for its runs."
+)
+METRICS = ("loss", "kl", "logps/chosen", "logps/rejected", "rewards/margins", "rewards/accuracies")
+"""The metrics that can be chosen, those that are recorded."""
+MOST = 9_000
+"""Numbers in the picture: of many rows fewer updates are drawn, and of very many the loss alone."""
+
+
+def curves(recorded: Mapping[str, pl.DataFrame], rows: Sequence[Row]) -> list[Drawing]:
+    """Return the chart of the curves by key; none without curves."""
+    import altair as alt
+
+    from pmpo_offline.benchmark.html import style
+
+    shown = [(row, name) for row, name in zip(rows, methods(rows), strict=True) if row["key"] in recorded]
+    if not shown:
+        return []
+    known = {column for table in recorded.values() for column in table.columns}
+    metrics = [name for name in METRICS if name in known] if len(shown) <= 60 else ["loss"]
+    points = max(6, min(60, MOST // (len(shown) * len(metrics) * 3)))
+    values = [
+        {"method": name, "condition": condition(row), "key": row["key"], **each}
+        for row, name in shown
+        for metric in metrics
+        for each in _thinned(recorded[row["key"]], metric, points)
+    ]
+    conditions = list(dict.fromkeys(condition(row) for row, _ in shown))
+    names = sorted({name for _, name in shown})
+    data, metric = style.choice("curve_condition", "data", conditions), style.choice("curve_metric", "metric", metrics)
+    lit = alt.selection_point(fields=["method"], bind="legend")
+    base = (
+        style.chart("values")
+        .transform_filter((alt.datum.condition == data) & (alt.datum.metric == metric))
+        .encode(
+            x=alt.X("step:Q", title="updates", scale=alt.Scale(nice=False)),
+            color=alt.Color("method:N", scale=style.methods(names), legend=style.legend(columns=3)),
+            opacity=alt.condition(lit, alt.value(1.0), alt.value(0.08)),
+        )
+    )
+    scale = alt.Scale(zero=False, nice=True)
+    band = base.mark_area().encode(
+        y=alt.Y("low:Q", scale=scale, title=None),
+        y2="high:Q",
+        opacity=alt.condition(lit, alt.value(0.18), alt.value(0.02)),
+    )
+    line = base.mark_line(strokeWidth=2, cursor="pointer").encode(
+        y=alt.Y("mean:Q", scale=scale, title=None),
+        tooltip=["method:N", "metric:N", "step:Q", *style.numbers("mean", "low", "high", form=".4~g")],
+    )
+    return [style.drawn(alt.layer(band, line).add_params(data, metric, lit), 320, values=values)]
+
+
+def _thinned(table: pl.DataFrame, metric: str, points: int) -> list[dict[str, Any]]:
+    """Return a metric's mean, lowest and highest run at so many of the updates, the last one among them."""
+    if metric not in table.columns:
+        return []
+    finite = table.select("step", value=metric).filter(pl.col("value").is_finite())
+    steps = finite["step"].unique().sort()
+    if steps.is_empty():
+        return []
+    every = -(-len(steps) // points)
+    kept = steps.reverse().gather_every(every)
+    rounded = (pl.col(name).round_sig_figs(4) for name in ("mean", "low", "high"))
+    return (
+        finite.filter(pl.col("step").is_in(kept.implode()))
+        .group_by("step")
+        .agg(mean=pl.col("value").mean(), low=pl.col("value").min(), high=pl.col("value").max())
+        .sort("step")
+        .select(pl.lit(metric).alias("metric"), "step", *rounded)
+        .to_dicts()
+    )
