@@ -177,9 +177,9 @@ def _other_data(scores: pl.DataFrame, leaderboard: Leaderboard, home: Path | Non
     known: dict[tuple[Any, ...], set[str]] = {}
     for entry in leaderboard.entries.values():
         for each in entry["datasets"]:
-            hashes = {each["dataset_sha"], each.get("labels_sha")} - {None}
-            known.setdefault(tuple(each[name] for name in _LABELS), set()).update(hashes)
-    for *labels, sha, own in scores.select(*_LABELS, *_HASHES).unique(maintain_order=True).iter_rows():
+            own = {each["dataset_sha"], each.get("labels_sha")} - {None}
+            known.setdefault(tuple(each[name] for name in _LABELS), set()).update(own)
+    for *labels, sha, of_labels in scores.select(*_LABELS, *_HASHES).unique(maintain_order=True).iter_rows():
         dataset, share, balance, noise = labels
         hashes = known.get(tuple(labels))
         if hashes is None:
@@ -189,7 +189,7 @@ def _other_data(scores: pl.DataFrame, leaderboard: Leaderboard, home: Path | Non
             asked = {"imbalance": "collected"} if share is None else {"imbalance": share, "balance": balance}
             built = load_dataset(dataset, **asked, noise=noise, home=home)
             hashes = {built.fingerprint, built.labels_hash}
-        if not {sha, own} & hashes:
+        if not {sha, of_labels} & hashes:
             yield f"its data of {dataset} are others than those of this id (hash {sha[:12]}…, not {min(hashes)[:12]}…)"
 
 

@@ -6,7 +6,9 @@ import contextlib
 import functools
 import inspect
 import json
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, fields, is_dataclass
 from pathlib import Path
@@ -37,6 +39,9 @@ Home = Annotated[
 ]
 
 Watch = Annotated[bool, typer.Option("--watch", help="Draw the metrics over updates on the terminal meanwhile.")]
+
+NARROWEST = 20
+"""Width of the last column where the terminal is narrower."""
 
 
 @dataclass(frozen=True)
@@ -175,8 +180,13 @@ def print_lines(content: Mapping[str, Any]) -> None:
 
 
 def print_columns(rows: Iterable[Sequence[str]]) -> None:
-    """Print rows of texts in columns; colours are for terminals."""
+    """Print rows of texts in columns, the last one wrapped on a terminal; colours are for terminals."""
     rows = list(rows)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    *before, _ = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    indent = " " * (sum(before) + 2 * len(before))
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     for row in rows:
-        typer.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+        start = "".join(text.ljust(size + 2) for text, size in zip(row, before, strict=False))
+        room = max(width - len(indent), NARROWEST)
+        lines = textwrap.wrap(row[-1], room, break_long_words=False, break_on_hyphens=False) or [""]
+        typer.echo(f"\n{indent}".join([f"{start}{lines[0]}".rstrip(), *lines[1:]]))

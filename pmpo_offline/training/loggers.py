@@ -89,7 +89,7 @@ class Trackio:
     library = "trackio"
 
     def __init__(self, directory: str | Path, config: Mapping[str, Any] | None = None) -> None:
-        trackio = _library("trackio")
+        self._library = trackio = _library("trackio")
         options = {"embed": False, "auto_log_cpu": False, "auto_log_gpu": False}
         self._run = trackio.init(PROJECT, Path(directory).name, config=dict(config or {}), **options)
 
@@ -98,8 +98,8 @@ class Trackio:
         self._run.log(dict(metrics), step=step)
 
     def close(self) -> None:
-        """Finish the run."""
-        self._run.finish()
+        """Finish the run; by itself it would do so again at exit, and print that to stdout."""
+        self._library.finish()
 
 
 LOGGERS: Registry[Callable[[Path, Mapping[str, Any]], RunLogger]] = Registry(

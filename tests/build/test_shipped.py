@@ -91,3 +91,13 @@ def test_only_plain_labels_are_shipped(recipe: str, place: Path, tmp_path: Path)
     assert (columns.labels(made.table) == np.sign(columns.vector(made.table, "score"))).all()
     with pytest.raises(UserError, match="only labels 'advantage:sign' without noise and balance"):
         shipped.save_labels(made.relabelled(noise=0.1))
+
+
+def test_shipped_files_are_sound_and_small() -> None:
+    files = sorted(shipped.folder().glob("*.npz"))
+    assert files
+    for file in files:
+        stored = load_arrays(file, ("accepted", "ties", "experience"))
+        assert len(str(stored["experience"])) == 64
+        assert 0.3 < np.unpackbits(stored["accepted"]).mean() < 0.7
+        assert file.stat().st_size < 30_000
