@@ -83,5 +83,5 @@ def test_it_draws_on_a_terminal_and_refuses_elsewhere(tmp_path: Path, monkeypatc
         while part := os.read(master, 65_536):
             screen += part
     os.close(master)
-    assert re.search("loss.*█▁", screen.decode())
+    assert re.search("loss.*█.*▁", screen.decode())
     assert "train pmpo 30/60" in screen.decode()

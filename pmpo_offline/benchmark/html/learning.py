@@ -54,13 +54,14 @@ def curves(recorded: Mapping[str, pl.DataFrame], rows: Sequence[Row]) -> list[Dr
         )
     )
     scale = alt.Scale(zero=False, nice=True)
+    axis = alt.Axis(title=None, minExtent=40)  # room for the numbers of every metric
     band = base.mark_area().encode(
-        y=alt.Y("low:Q", scale=scale, title=None),
+        y=alt.Y("low:Q", scale=scale, axis=axis),
         y2="high:Q",
         opacity=alt.condition(lit, alt.value(0.18), alt.value(0.02)),
     )
     line = base.mark_line(strokeWidth=2, cursor="pointer").encode(
-        y=alt.Y("mean:Q", scale=scale, title=None),
+        y=alt.Y("mean:Q", scale=scale, axis=axis),
         tooltip=["method:N", "metric:N", "step:Q", *style.numbers("mean", "low", "high", form=".4~g")],
     )
     return [style.drawn(alt.layer(band, line).add_params(data, metric, lit), 320, values=values)]
