@@ -9,7 +9,7 @@ import polars as pl
 
 from pmpo_offline.benchmark.methods import methods
 from pmpo_offline.benchmark.report import Drawing, condition
-from pmpo_offline.benchmark.results import Row
+from pmpo_offline.benchmark.table import Row
 
 TITLE = "Learning curves"
 TEXT = (
