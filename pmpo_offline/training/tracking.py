@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import polars as pl
 
-from pmpo_offline.runtime.errors import PmpoOfflineError
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.runtime.files import atomic_file
 
 if TYPE_CHECKING:
@@ -116,6 +116,11 @@ class Loggers:
     loggers: Sequence[AnyLogger]
     runs: Sequence[str] = ("",)
     """What distinguishes each stacked run from the others."""
+
+    def __post_init__(self) -> None:
+        for logger in self.loggers:
+            if not hasattr(logger, "log") and not callable(logger):
+                raise UserError(f"loggers: expected objects with log(metrics, step), or functions, not {logger!r}")
 
     def begin(self, step: int) -> None:
         """Do nothing: a logger is new for every training."""

@@ -60,7 +60,7 @@ def test_rows_are_compared_with_the_better_filtered_clone(raw, scores):
     assert rows["pmpo"]["p_value"] > 0.05 > bc["p_value"] > 0
     text = markdown([*rows.values()])
     assert "P(>filter)" in text
-    assert "one of the better filtered clone on the same data" in text
+    assert "one of the better filtered clone (marked filter) on the same data" in text
     assert "| 0.00 * |" in text
 
 
@@ -69,7 +69,7 @@ def test_without_filtered_clones_the_table_says_what_it_compares_with(raw):
     assert [row["compared"] for row in rows] == [None, "bc", "bc"]
     text = markdown(rows)
     assert "P(>bc)" in text
-    assert "the reference bc (no filtered clone ran)" in text
+    assert "one of the reference bc on the same data" in text
 
 
 def test_reference_comes_first_and_the_control_is_marked(raw):
@@ -105,7 +105,7 @@ def test_the_regime_of_beta_is_marked(scores, beta, collapse, regime, cell):
 def test_runs_that_left_all_bounds_are_marked(scores, reach, loss, diverged):
     rows = table(scores("p", [[1.0]] * 2, reach=reach, loss=loss))
     assert rows[0]["diverged"] == diverged
-    assert ("| pmpo † |" in markdown(rows)) is ("Marked † is" in markdown(rows)) is bool(diverged)
+    assert ("| pmpo † |" in markdown(rows)) is ("- **†**: a run diverged" in markdown(rows)) is bool(diverged)
 
 
 def test_without_references_the_metric_is_the_return(scores):
@@ -166,7 +166,7 @@ def test_infinite_numbers_are_null_in_json_and_inf_in_the_table(tmp_path, scores
 def test_the_critic_behind_candidates_is_named_with_what_it_knows(scores):
     dataset, learners = "dm_control/cartpole-swingup-medium-v0", ("pmpo", "dpo", "mpo")
     rows = table(pl.concat([scores(algo, [[20.0]], algo=algo, dataset=dataset) for algo in learners]))
-    known = "that dpo, mpo learn from are ranked by a critic, which puts 0.59 (0.54 – 0.63) of them on the right side"
+    known = "a critic ranks the candidates that dpo, mpo learn from: it puts 0.59 (0.54 – 0.63) of them on the right side"
     assert known in report.notes_section(pl.DataFrame(), rows)
     assert "critic" not in report.notes_section(pl.DataFrame(), [row for row in rows if row["algo"] == "pmpo"])
 

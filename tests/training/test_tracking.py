@@ -84,6 +84,11 @@ def test_stacked_runs_are_told_apart_by_what_they_differ_in(sphere: Dataset) -> 
     assert [metrics[name] for name in names] == pytest.approx(stack.metrics["loss"].tolist())
 
 
+def test_what_is_no_logger_is_refused_before_anything_is_trained(sphere: Dataset) -> None:
+    with pytest.raises(UserError, match=r"loggers: expected objects with log\(metrics, step\), or functions, not 5"):
+        train(sphere, "pmpo", loggers=[5])  # type: ignore[list-item]
+
+
 def test_a_long_training_records_few_lines() -> None:
     with tracking.observed(MetricsFile(Path("unused"))):
         for total in (30, 2_500, 50_000, 49_990):
