@@ -75,7 +75,8 @@ def train_run(
     """
     # Another process that trains there is waited for; the ranks of one launch train together.
     together = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    with nullcontext() if together else files.claim(output.absolute()):
+    alone = nullcontext() if together else files.claim(output.absolute())
+    with alone, tracking.observed(tracking.Loggers(loggers)):
         return _train_run(run, output, home)
 
 
@@ -102,14 +103,12 @@ def _train_run(run: Run, output: Path, home: Path | None) -> dict[str, Any]:
             home=home,
             shuffle_labels=run.shuffle_labels,
             overrides=overrides,
-            loggers=loggers,
         )
         return read_record(output) or {}
     if run.model is not None:
         raise UserError(f"dataset {dataset.metadata.id} holds transitions, for which no language model is trained")
     stack = Stack(dataset, algorithm, [run.seed], [settings], overrides, run.shuffle_labels)
-    with tracking.observed(tracking.Loggers(loggers)):
-        return _train_control(stack, output)
+    return _train_control(stack, output)
 
 
 def _train_control(stack: Stack, output: Path) -> dict[str, Any]:

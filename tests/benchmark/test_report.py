@@ -166,7 +166,9 @@ def test_infinite_numbers_are_null_in_json_and_inf_in_the_table(tmp_path, scores
 def test_the_critic_behind_candidates_is_named_with_what_it_knows(scores):
     dataset, learners = "dm_control/cartpole-swingup-medium-v0", ("pmpo", "dpo", "mpo")
     rows = table(pl.concat([scores(algo, [[20.0]], algo=algo, dataset=dataset) for algo in learners]))
-    known = "a critic ranks the candidates that dpo, mpo learn from: it puts 0.59 (0.54 – 0.63) of them on the right side"
+    known = (
+        "a critic ranks the candidates that dpo, mpo learn from: it puts 0.59 (0.54 – 0.63) of them on the right side"
+    )
     assert known in report.notes_section(pl.DataFrame(), rows)
     assert "critic" not in report.notes_section(pl.DataFrame(), [row for row in rows if row["algo"] == "pmpo"])
 
