@@ -131,9 +131,10 @@ def train(
     changed = {**(overrides or {}), **({} if updates is None else {"updates": updates})}
     stack = Stack(dataset, algorithm, seeds, settings, changed, shuffle_labels)
     kept = None if checkpoint is None else Path(checkpoint)
-    runs = [stack.distinct(run) for run in range(len(stack.runs))] if loggers else []
+    runs = [stack.distinct(run) for run in range(len(stack.runs))]
+    observers = [tracking.Loggers(loggers, runs)] if len(loggers) else []
     try:
-        with tracking.observed(*([tracking.Loggers(loggers, runs)] if loggers else [])):
+        with tracking.observed(*observers):
             return train_stack(stack, kept, None if references is None else Path(references), device)
     except OSError as error:
         raise PmpoOfflineError(f"cannot write {error.filename or kept}: {error.strerror or error}") from None
