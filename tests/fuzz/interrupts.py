@@ -64,8 +64,8 @@ def interrupted(command: list[str], seconds: float, folder: Path) -> tuple[str, 
         process.kill()
         return "failure", "no end"
     if "Traceback" in said or "Exception ignored" in said:
-        return ("failure" if "pmpo_offline" in said else "start of the interpreter"), said[-600:]
-    ends = {0: "finished", 130: "interrupted", -signal.SIGINT: "ended while importing"}
+        return ("failure" if "/pmpo_offline/" in said else "start of the interpreter"), said[-600:]
+    ends = {0: "finished", 1: "finished", 2: "finished", 130: "interrupted", -signal.SIGINT: "ended while importing"}
     return ends.get(process.returncode, "failure"), said[-600:]
 
 
