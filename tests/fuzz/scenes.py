@@ -77,7 +77,7 @@ SCENES = {
     "bench": Scene(BENCH, (SPHERE,)),
     "tune": Scene(("tune", "tiny.toml", "--output", "results", "--workers", "1", *HOME)),
     "filter": Scene(("filter", SPHERE_ID, MADE, "--where", "return > -0.5", *HOME), (SPHERE,)),
-    "split": Scene(("split", SPHERE_ID, "a=0.5,b=0.5", *HOME), (SPHERE,)),
+    "split": Scene(("split", SPHERE_ID, "--shares", "a=0.5,b=0.5", *HOME), (SPHERE,)),
     "combine": Scene(
         ("combine", MADE, SPHERE_ID, "bandit/sphere-episodes200-v0", *HOME), (SPHERE, (*SPHERE, "--episodes", "200"))
     ),
