@@ -28,6 +28,7 @@ from pmpo_offline.runtime.progress import on_progress
 from pmpo_offline.tasks.language.tiny import tokenizer
 from pmpo_offline.training.language import TrainedLanguage, train_language
 from pmpo_offline.training.language.trl_data import dataset_of
+from pmpo_offline.training.tracking import read_metrics
 
 PMPO = declared("pmpo", training={"checkpoint_every": 2, "lora_layers": 1}, beta="1.05x", divergence="forward")
 
@@ -58,7 +59,11 @@ def test_a_run_leaves_an_adapter_and_a_record(
     data: Dataset, model_folder: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done = train(data, model_folder, cache, tmp_path / "run")
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["adapter", "run.json"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["adapter", "metrics.csv", "run.json"]
+    recorded = read_metrics(tmp_path / "run" / "metrics.csv")
+    assert recorded is not None
+    assert {"loss", "learning_rate", "logps/chosen"} <= {*recorded.columns}
+    assert recorded["loss"].to_list() == pytest.approx([line["loss"] for line in done.history], rel=1e-5)
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["kind"] == "responses"
     assert record["dataset"] == "test/answers-v0"
