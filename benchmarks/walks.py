@@ -1,8 +1,7 @@
 """Count the package files that a reader enters on six walks: `python -m benchmarks.walks [WALK] [-v]`.
 
-A file is entered when one of its functions runs, in this process or, inlined here, in one that it would start. Every
-walk runs twice, and the second time counts: what runs only while modules are imported is not part of the walk. The
-control step counts from the training loop on.
+A file is entered when one of its functions runs in this process. Every walk runs twice, and the second time counts:
+what runs only while modules are imported is not part of the walk. The control step counts from the training loop on.
 """
 
 from __future__ import annotations
@@ -11,9 +10,8 @@ import inspect
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from types import FrameType
@@ -21,23 +19,10 @@ from typing import Any
 
 import pmpo_offline
 from pmpo_offline.cli.main import run
-from pmpo_offline.tasks import simulated
 
 PACKAGE = Path(pmpo_offline.__file__).parent
 LIMITS = {"build": 28, "bench": 32, "import": 20, "train-language": 36, "control-step": 12, "evaluate": None}
 TEXTS = '{"prompt": "a", "completion": " b", "label": true}\n{"prompt": "c", "completion": " d", "label": false}\n'
-
-
-@contextmanager
-def inline(count: int, work: str) -> Iterator[Callable[..., Future[Any]]]:
-    """Do the work of other processes in this one, where it can be seen."""
-
-    def submit(function: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        done: Future[Any] = Future()
-        done.set_result(function(*arguments))
-        return done
-
-    yield submit
 
 
 def command(*arguments: str) -> None:
@@ -103,7 +88,6 @@ def walks(home: Path) -> dict[str, Callable[[int], None]]:
 def main() -> None:
     """Print how many files each walk enters, beside its limit; with -v, which."""
     names = [name for name in sys.argv[1:] if not name.startswith("-")]
-    simulated.processes = inline  # type: ignore[assignment]
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         for name in ("bandit/sphere-v0", "language/tiny-v0"):

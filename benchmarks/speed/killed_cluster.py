@@ -60,7 +60,7 @@ def task_processes(cluster: Any) -> list[int]:
             for path in Path(f"/proc/{info.process.pid}/task").glob("*/children"):
                 for pid in path.read_text().split():
                     command = Path(f"/proc/{pid}/cmdline")
-                    if command.exists() and command.read_bytes().startswith(b"ray::run_bundle"):
+                    if command.exists() and command.read_bytes().startswith(b"ray::run_task"):
                         found.append(int(pid))
     return found
 

@@ -17,6 +17,7 @@ from pmpo_offline.build.pipeline import Content, Critic, Spec, Target, build, ca
 from pmpo_offline.data import Dataset, Labelling, LabelRule
 from pmpo_offline.declarations import catalog
 from pmpo_offline.declarations.catalog import DatasetDeclaration
+from pmpo_offline.runtime import executors
 from pmpo_offline.runtime.arguments import checked
 from pmpo_offline.runtime.errors import UserError, validated
 from pmpo_offline.runtime.hashing import hash_json
@@ -39,6 +40,7 @@ def build_dataset(
     episodes: int | None = None,
     seed: int | None = None,
     workers: int | None = None,
+    executor: str = "local",
     overwrite: bool = False,
     home: str | Path | None = None,
 ) -> Dataset:
@@ -55,6 +57,8 @@ def build_dataset(
         episodes: episodes to collect, or prompts to ask; None as declared.
         seed: of everything random; None as declared.
         workers: processes that simulate; default one per core. The content does not depend on it.
+        executor: where they run: "local", or "ray" ($RAY_ADDRESS, else on this machine). One that is killed loses the
+            episodes that it was simulating, which are simulated again.
         overwrite: build again what is built.
         home: where datasets are; default `data.home()`.
 
@@ -64,7 +68,8 @@ def build_dataset(
     """
     root = data.home(home)
     recipe = Recipe.of(catalog.dataset(id), Changes(imbalance, balance, label, noise, episodes, seed))
-    return build(recipe.spec(root, workers or os.cpu_count() or 1), Target(root, format, overwrite))
+    with executors.executor(executor):
+        return build(recipe.spec(root, workers or os.cpu_count() or 1), Target(root, format, overwrite))
 
 
 @dataclass(frozen=True)

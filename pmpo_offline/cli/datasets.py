@@ -83,6 +83,7 @@ def build_dataset(
     options: Changes,
     place: Built,
     workers: Annotated[int | None, typer.Option(min=1, help="Worker processes.", show_default="one per core")] = None,
+    executor: Annotated[str, typer.Option(help="Where they run: local, or ray ($RAY_ADDRESS).")] = "local",
     json: Json = False,
 ) -> None:
     """Collect experience, label it and store it as a dataset; opens the dataset if it is already built."""
@@ -92,7 +93,9 @@ def build_dataset(
     with working():
         from pmpo_offline import build
 
-        summary = build.show(build.build_dataset(name, **vars(options), **vars(place), workers=workers))
+        summary = build.show(
+            build.build_dataset(name, **vars(options), **vars(place), workers=workers, executor=executor)
+        )
     show(summary, json, _print_summary)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,12 @@ def vector(table: pa.Table, name: str) -> NDArray[Any]:
     return _vector(_whole(table, name))
 
 
+def bytes_of(table: pa.Table, name: str) -> int:
+    """Return the bytes of a column of numbers or lists of them, without nulls."""
+    kind = table.schema.field(name).type
+    return int(table.num_rows * (kind.list_size if pa.types.is_fixed_size_list(kind) else 1) * 4)
+
+
 def matrix(table: pa.Table, name: str) -> NDArray[np.float32]:
     """Return a fixed-size-list column as (n, width), a view of its values if they are in one chunk."""
     return _matrix(_whole(table, name))
@@ -88,6 +95,30 @@ def batches(table: pa.Table, *names: str, rows: int = BLOCK) -> Iterator[dict[st
     for batch in table.select(names).to_batches(max_chunksize=rows):
         yield {name: _decoded(batch.column(name), name) for name in names}
         release_pages()
+
+
+def groups(
+    steps: pa.Table, episodes: pa.Table, *names: str, rows: int = 1 << 16
+) -> Iterator[tuple[slice, NDArray[np.int64], dict[str, NDArray[Any]]]]:
+    """Yield groups of whole episodes, of some `rows` steps: which episodes, their starts, and `values` of columns.
+
+    The starts count from the group's first step, with the number of its steps as the last; memory of mapped files is
+    given back in between.
+    """
+    end = vector(episodes, "start") + vector(episodes, "length")
+    for own in _grouped(end, rows):
+        first = int(end[own.start - 1]) if own.start else 0
+        starts = np.append(0, end[own] - first)
+        taken = steps.select(names).slice(first, int(starts[-1]))
+        yield own, starts, {name: values(taken, name) for name in names}
+        release_pages()
+
+
+def by_episode(steps: pa.Table, episodes: pa.Table, *names: str) -> Iterator[dict[str, NDArray[Any]]]:
+    """Yield `values` of several columns of the steps, an episode at a time."""
+    for _, starts, found in groups(steps, episodes, *names):
+        for start, end in pairwise(starts.tolist()):
+            yield {name: each[start:end] for name, each in found.items()}
 
 
 def list_array(values: NDArray[Any]) -> pa.Array:
@@ -226,8 +257,9 @@ class Experience:
         terminated[last], truncated[last] = self.terminated, ~self.terminated
         returns = np.zeros(e)
         episode, step = Spill(folder), Spill(folder)
-        for first, end in _groups(last):
-            own = np.repeat(np.arange(first, end), self.length[first:end])
+        for group in _grouped(last + 1, BLOCK):
+            first, end = group.start, group.stop
+            own = np.repeat(np.arange(first, end), self.length[group])
             rows = slice(start[first], start[first] + len(own))
             episode.append(own.astype(np.int32))
             step.append((np.arange(rows.start, rows.stop) - start[own]).astype(np.int32))
@@ -262,14 +294,12 @@ class Experience:
         return table_of(rows_of, transitions), table_of(ends, episodes_schema(width))
 
 
-def _groups(last: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    """Yield (first, end) of groups of whole episodes of some `BLOCK` rows, given the last row of every episode."""
+def _grouped(end: NDArray[np.int64], rows: int) -> Iterator[slice]:
+    """Yield slices of whole episodes of some `rows` rows, given the row after every episode's last."""
     first = 0
-    while first < len(last):
-        end = int(np.searchsorted(last, (last[first - 1] if first else -1) + BLOCK)) + 1
-        end = min(end, len(last))
-        yield first, end
-        first = end
+    while first < len(end):
+        last = int(np.searchsorted(end, (end[first - 1] if first else 0) + rows))
+        yield slice(first, first := min(last + 1, len(end)))
 
 
 def _nulls(count: int, kind: pa.DataType) -> pa.ChunkedArray:

@@ -81,23 +81,37 @@ class Dataset:
         if n < 0:
             raise UserError(f"{self.metadata.id}: sample(n) takes a number of 0 or more, not {n}")
         row = torch.randint(len(self), (n,), generator=generator)
-        batch = {name: self.column(name)[row] for name in self.table.column_names}
-        batch["episode"], batch["step"] = batch["episode"].long(), batch["step"].long()
-        batch["label"] = batch["label"].float()
-        following = self.next_observation(row.numpy())
-        return batch | {"next_observation": torch.from_numpy(following), "row": row}
+        rows = row.numpy()
+        observation, following = self.column("observation").pairs(row)
+        episode, is_last = self._place(rows)
+        ends = self._ends
+        following[is_last] = torch.from_numpy(ends["final_observation"][episode[is_last]])
+        return {
+            "observation": observation,
+            **{name: self.column(name)[row] for name in ("action", "reward", "score")},
+            "label": self.column("label")[row].float(),
+            **{name: torch.from_numpy(is_last & ends[name][episode]) for name in ("terminated", "truncated")},
+            "episode": torch.from_numpy(episode),
+            "step": torch.from_numpy(rows - ends["start"][episode]),
+            "next_observation": following,
+            "row": row,
+        }
 
     def next_observation(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the observation (n, O) that follows each of these rows (n,); see the diagram in `data.schema`."""
         import torch
 
-        last, final = self._last
-        episode = self.column("episode")[torch.from_numpy(rows)].numpy()
         after = torch.from_numpy(np.minimum(rows + 1, len(self) - 1))
         following: NDArray[np.float32] = self.column("observation")[after].numpy()
-        ends = rows == last[episode]
-        following[ends] = final[episode[ends]]
+        episode, is_last = self._place(rows)
+        following[is_last] = self._ends["final_observation"][episode[is_last]]
         return following
+
+    def _place(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Return the episode of each row (n,), found by its start, and whether the row is its last."""
+        ends = self._ends
+        episode = np.searchsorted(ends["start"], rows, side="right") - 1
+        return episode, rows == ends["last"][episode]
 
     @checked()
     def relabelled(
@@ -273,10 +287,22 @@ class Dataset:
             )
 
     @cached_property
-    def _last(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """The last row of every episode, and the observation that follows it."""
-        last = columns.vector(self.episodes, "start") + columns.vector(self.episodes, "length") - 1
-        return last, columns.matrix(self.episodes, "final_observation")
+    def _ends(self) -> dict[str, NDArray[Any]]:
+        """The first and last row of every episode, its flags in the last one, and the observation that follows it.
+
+        Flags are nowhere else, and episodes tile the rows, as `_columns` has checked.
+        """
+        assert self.episodes is not None
+        assert self._columns is not None
+        start = columns.vector(self.episodes, "start")
+        last = start + columns.vector(self.episodes, "length") - 1
+        flags = {name: self.table[name].take(last).to_numpy() for name in ("terminated", "truncated")}
+        return {
+            "start": start,
+            "last": last,
+            "final_observation": columns.matrix(self.episodes, "final_observation"),
+            **flags,
+        }
 
 
 def open_dataset(directory: Path, *, verify: bool = False) -> Dataset:
@@ -382,7 +408,7 @@ class Rows:
 
         tensors = {name: dataset.column(name).packed(device) for name in _STORED}
         observation = dataset.column("observation").packed(device)
-        last, final = dataset._last
+        last, final = dataset._ends["last"], dataset._ends["final_observation"]
         following = np.arange(1, len(dataset) + 1)
         following[last] = len(dataset) + np.arange(len(final))
         if choices := dataset.metadata.actions:

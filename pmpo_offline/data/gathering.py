@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 from numpy.lib.stride_tricks import as_strided
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import embedding, one_hot  # the first gathers whole rows, faster than indexing does
 
 from pmpo_offline.data import columns
-from pmpo_offline.data.mapping import release_pages
+from pmpo_offline.data.mapping import fit, place, release_pages
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.random_words import random_words
 
@@ -32,7 +35,9 @@ the mapped files. The numbers are the same. On a GPU all are copied, to its memo
 _AT_ONCE = 512 * 2**20
 """Bytes of a column whose moments are those of one float32 sum; of larger ones they are summed by blocks in float64."""
 _CHECKED = 512
-"""Rows gathered from mapped files before their resident pages are counted again: each may touch 128 KiB."""
+"""Rows gathered from mapped files before their resident pages are counted again."""
+_WIDE = 16
+"""Bytes of a row from which on large columns are read by position; of narrower ones the pages may stay resident."""
 
 
 class Column:
@@ -46,9 +51,11 @@ class Column:
     def __init__(self, chunks: Sequence[Tensor], *, mapped: bool = False) -> None:
         self.chunks = [chunk for chunk in chunks if len(chunk)] or list(chunks)
         self._starts = np.cumsum([0, *map(len, self.chunks)])
-        self._mapped, self._read = mapped, 0
+        self._mapped, self._gathered = mapped, 0
         self._stored = math.prod(self.chunks[0].shape[1:])  # numbers a row, in the chunks
-        if len(self.chunks) > 1:
+        self._bytes = self._stored * self.chunks[0].itemsize
+        self._places = _places(self.chunks, self._starts) if mapped and self._bytes >= _WIDE and not fit() else None
+        if len(self.chunks) > 1 and self._places is None:
             self._span, self._offset = _span(self.chunks, self._starts)
 
     @classmethod
@@ -77,18 +84,49 @@ class Column:
 
     def __getitem__(self, rows: Tensor) -> Tensor:
         """Return a copy of these rows (…,) int64, as (…, width) or (…,); `IndexError` for rows outside 0 … N − 1."""
-        if self._mapped:
-            self._read += rows.numel()
-            if self._read >= _CHECKED:
-                self._read = 0
-                release_pages()
+        if self._places is not None:
+            return self._read_rows(self._checked(rows), 1)
         if len(self.chunks) == 1:
-            return embedding(rows, self.chunks[0]) if self.chunks[0].dim() > 1 else self.chunks[0][rows]
-        index = rows.numpy()
+            found = embedding(rows, self.chunks[0]) if self.chunks[0].dim() > 1 else self.chunks[0][rows]
+        else:
+            index = self._checked(rows)
+            found = torch.from_numpy(self._span[index * self._stored + self._offset[self._chunk(index)]])
+        if self._mapped:
+            self._gathered += rows.numel()
+            if self._gathered >= _CHECKED:
+                self._gathered = 0
+                release_pages()
+        return found
+
+    def pairs(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return copies of these rows (n,) and of the ones after them, (n, …) each; after the last row comes itself."""
+        after = (rows + 1).clamp(max=len(self) - 1)
+        if self._places is None or not len(rows):
+            return self[rows], self[after]
+        index = self._checked(rows)
+        first, second = self._read_rows(index, 2).unbind(1)
+        cut = self._starts[self._chunk(index) + 1] == index + 1  # what follows in the file is no row of this column
+        if cut.any():
+            second[cut] = self[after[cut]]
+        return first.contiguous(), second.contiguous()
+
+    def _checked(self, rows: Tensor) -> NDArray[np.int64]:
+        index: NDArray[np.int64] = rows.numpy()
         if index.size and int(index.view(np.uint64).max()) >= len(self):  # negative ones are the largest
             raise IndexError(f"rows {index.min()} to {index.max()} of {len(self)}")
-        chunk = np.searchsorted(self._starts, index, side="right") - 1
-        return self._span[torch.from_numpy(index * self._stored + self._offset[chunk])]
+        return index
+
+    def _chunk(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.searchsorted(self._starts, index, side="right") - 1
+
+    def _read_rows(self, index: NDArray[np.int64], count: int) -> Tensor:
+        """Return `count` neighbouring rows from each index on, read by position; (…, width), or (…, count, width)."""
+        assert self._places is not None
+        chunk, (file, first) = self._chunk(index).ravel(), self._places
+        offset = index.ravel() * self._bytes + first[chunk]
+        content = b"".join(map(os.pread, file[chunk].tolist(), repeat(count * self._bytes), offset.tolist()))
+        found = torch.frombuffer(bytearray(content), dtype=self.chunks[0].dtype)
+        return found.reshape(*index.shape, *([count] if count > 1 else []), *self.chunks[0].shape[1:])
 
     def packed(self, device: torch.device | str = "cpu") -> Tensor:
         """Return a copy of all rows in one tensor on `device`."""
@@ -152,7 +190,16 @@ class OneHot(Column):
         return torch.ones((), device=self.chunks[0].device)
 
 
-def _span(chunks: Sequence[Tensor], starts: Any) -> tuple[Tensor, Any]:
+def _places(chunks: Sequence[Tensor], starts: Any) -> tuple[Any, Any] | None:
+    """Return (file, first) such that row r of chunk c is at byte `r * row + first[c]` of `file[c]`; None in memory."""
+    found = [place(chunk.numpy()) for chunk in chunks]
+    if None in found or not all(chunk.is_contiguous() for chunk in chunks):
+        return None
+    file, first = np.array(found).T
+    return file, first - starts[:-1] * chunks[0][0].nbytes
+
+
+def _span(chunks: Sequence[Tensor], starts: Any) -> tuple[Any, Any]:
     """Return (span, offset) such that `span[row * width + offset[chunk]]` is a row of that chunk, whatever the chunk.
 
     The span is a view of the memory from the chunk of the lowest address to the end of the last one, in which a row
@@ -168,7 +215,7 @@ def _span(chunks: Sequence[Tensor], starts: Any) -> tuple[Tensor, Any]:
     width = math.prod(shape)
     numbers = max(int(at) // size + array.size for at, array in zip(distance, arrays, strict=True))
     span = as_strided(first, (numbers - width + 1, *shape), (size, *first.strides[1:]))
-    return torch.from_numpy(span), distance // size - starts[:-1] * width
+    return span, distance // size - starts[:-1] * width
 
 
 @dataclass(frozen=True, eq=False)

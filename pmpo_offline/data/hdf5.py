@@ -57,7 +57,7 @@ def write_minari(directory: Path, metadata: Metadata, steps: pa.Table, episodes:
     path = directory / _MINARI_FILE
     # HDF5 takes 5 kB for an episode's group, datasets and attributes.
     kind = observation_type(metadata.task)
-    observations = columns.matrix(steps, "observation").nbytes
+    observations = columns.bytes_of(steps, "observation")
     with new_file(path, [steps], 8192 * episodes.num_rows + observations) as file:
         _write_steps(file, steps, episodes, kind)
     described = minari_metadata(metadata, steps) | {"dataset_size": path.stat().st_size / 2**20}
@@ -117,30 +117,32 @@ def _space(shape: tuple[int, ...]) -> h5py.h5s.SpaceID:
 
 def _write_steps(file: h5py.File, steps: pa.Table, episodes: pa.Table, kind: type[np.floating]) -> None:
     """Write a group an episode, with observations of this type."""
-    observations, finals = columns.matrix(steps, "observation"), columns.matrix(episodes, "final_observation")
-    arrays = {name: columns.values(steps, column) for name, column in _STEPS.items()}
-    if arrays["actions"].dtype.kind == "i":  # as Minari has those of a Discrete space
-        arrays["actions"] = arrays["actions"][:, 0].astype(np.int64)
-    infos = {name: columns.values(steps, column) for name, column in _INFOS.items()}
-    resets = {
-        name: np.array([np.nan if values.dtype.kind == "f" else 0], values.dtype) for name, values in infos.items()
-    }
+    finals = columns.matrix(episodes, "final_observation")
+    rows = columns.by_episode(steps, episodes, "observation", *_STEPS.values(), *_INFOS.values())
+    resets: dict[str, NDArray[Any]] = {"score": np.full(1, np.nan, np.float32), "label": np.zeros(1, np.int8)}
     count = episodes.num_rows
-    for index, attributes in enumerate(episodes.drop_columns("final_observation").to_pylist()):
-        start, length = attributes.pop("start"), attributes.pop("length")
-        rows = slice(start, start + length)
+    for index, (attributes, own) in enumerate(zip(_attributes(episodes), rows, strict=True)):
         group = h5py.h5g.create(file.id, f"episode_{index}".encode())
-        put(group, "observations", np.concatenate([observations[rows], finals[index : index + 1]], dtype=kind))
-        for name, values in arrays.items():
-            put(group, name, values[rows])
+        put(group, "observations", np.concatenate([own["observation"], finals[index : index + 1]], dtype=kind))
+        if own["action"].dtype.kind == "i":  # as Minari has those of a Discrete space
+            own["action"] = own["action"][:, 0].astype(np.int64)
+        for name, column in _STEPS.items():
+            put(group, name, own[column])
         h5py.h5g.create(group, b"infos")
-        for name, values in infos.items():
-            put(group, name, np.concatenate([resets[name], values[rows]]))
-        for name, value in {"id": index, "total_steps": length, **attributes}.items():
+        for name, column in _INFOS.items():
+            put(group, name, np.concatenate([resets[column], own[column]]))
+        for name, value in {"id": index, **attributes}.items():
             if value is not None:
                 _put_attribute(group, name, value)
         if index % 64 == 63 or index == count - 1:
             progress.report("write rows", index + 1, count)
+
+
+def _attributes(episodes: pa.Table) -> Iterator[dict[str, Any]]:
+    """Yield what an episode's group says of it beside its arrays."""
+    for batch in episodes.drop_columns(["start", "final_observation"]).to_batches(max_chunksize=1024):
+        for row in batch.to_pylist():
+            yield {"total_steps": row.pop("length"), **row}
 
 
 def _put_attribute(group: h5py.h5g.GroupID, name: str, value: Any) -> None:

@@ -35,13 +35,13 @@ def minari_metadata(metadata: Metadata, steps: pa.Table) -> dict[str, Any]:
     from minari.serialization import serialize_space
 
     environment = {task: name for name, task in ENVIRONMENTS.items()}.get(metadata.task)
-    observation, action = (columns.matrix(steps, name) for name in ("observation", "action"))
-    seen = Box(-np.inf, np.inf, observation.shape[1:], observation_type(metadata.task))
+    width = steps.schema.field("observation").type.list_size
+    seen = Box(-np.inf, np.inf, (width,), observation_type(metadata.task))
     acted: Space[Any]
     if metadata.actions is not None:
         acted = Discrete(metadata.actions)
     else:
-        low, high = _bounds(metadata, action)
+        low, high = _bounds(metadata, steps)
         acted = Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
     references = metadata.references
     scores = {"ref_min_score": references.min, "ref_max_score": references.max} if references else {}
@@ -64,7 +64,7 @@ def minari_metadata(metadata: Metadata, steps: pa.Table) -> dict[str, Any]:
     }
 
 
-def _bounds(metadata: Metadata, action: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _bounds(metadata: Metadata, steps: pa.Table) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the least and the greatest action (A,): the source's own, else ±1 if none is greater, or ±∞."""
     settings = metadata.provenance.settings
     recorded: Any = settings.get("action_low_high")
@@ -72,7 +72,8 @@ def _bounds(metadata: Metadata, action: NDArray[np.float32]) -> tuple[NDArray[np
         low, high = (np.array(bound, np.float64) for bound in recorded)  # None becomes NaN
         return np.where(np.isnan(low), -np.inf, low), np.where(np.isnan(high), np.inf, high)
     # Actions of every task here lie within ±1.
-    bound = np.full(action.shape[1], 1.0 if np.abs(action).max() <= 1 else np.inf)
+    reach = max(float(np.abs(block).max()) for block in columns.blocks(steps, "action"))
+    bound = np.full(steps.schema.field("action").type.list_size, 1.0 if reach <= 1 else np.inf)
     return -bound, bound
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -49,13 +50,14 @@ def episodes_of(dataset: Dataset) -> Iterator[Episode]:
     if dataset.episodes is None:
         raise UserError(f"dataset {dataset.metadata.id} holds responses, which have no episodes: iterate over its rows")
     names = ("observation", "action", "reward", "terminated", "truncated", "score", "label")
-    steps = {name: columns.values(dataset.table, name) for name in names}
+    steps = columns.by_episode(dataset.table, dataset.episodes, *names)
+    number = count()
     for batch in dataset.episodes.to_batches(max_chunksize=1024):
         for about in batch.to_pylist():
-            start, final = about.pop("start"), np.array(about.pop("final_observation"), np.float32)
-            own = {name: values[start : start + about["length"]] for name, values in steps.items()}
+            del about["start"]
+            final, own = np.array(about.pop("final_observation"), np.float32), next(steps)
             yield Episode(
-                id=int(dataset.table["episode"][start].as_py()),
+                id=next(number),
                 observations=np.concatenate([own["observation"], final[None]]),
                 actions=own["action"],
                 rewards=own["reward"],
@@ -76,7 +78,11 @@ class TorchRows(TorchDataset[dict[str, Any]]):
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
-        self._columns = {name: columns.values(dataset.table, name) for name in dataset.table.column_names}
+        names = dataset.table.column_names
+        is_text = dataset.episodes is None
+        self._columns: dict[str, Any] = {
+            name: columns.values(dataset.table, name) if is_text else dataset.column(name) for name in names
+        }
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -91,8 +97,10 @@ class TorchRows(TorchDataset[dict[str, Any]]):
     def __getitems__(self, rows: Sequence[int]) -> list[dict[str, Any]]:
         """Return several rows, gathered at once, which is what `DataLoader` asks for."""
         index = np.asarray(rows, np.int64)
-        found = {name: values[index] for name, values in self._columns.items()}
-        if self._dataset.episodes is not None:
-            found["next_observation"] = self._dataset.next_observation(index)
-        batch = {name: values if values.dtype == object else torch.from_numpy(values) for name, values in found.items()}
+        if self._dataset.episodes is None:
+            found = {name: values[index] for name, values in self._columns.items()}
+            batch = {name: each if each.dtype == object else torch.from_numpy(each) for name, each in found.items()}
+        else:
+            batch = {name: column[torch.from_numpy(index)] for name, column in self._columns.items()}
+            batch["next_observation"] = torch.from_numpy(self._dataset.next_observation(index))
         return [{name: values[place] for name, values in batch.items()} for place in range(len(index))]

@@ -1,4 +1,4 @@
-"""A pool of worker processes that die with the process that started them."""
+"""Worker processes that die with the process that started them, and the calls that are spread over them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -19,6 +20,44 @@ from pmpo_offline.runtime.machine import SLEEPING
 
 Submit = Callable[..., "Future[Any]"]
 """submit(function, *arguments): call a function of a module in another process; returns the `Future` of its result."""
+
+
+Task = tuple[Any, ...]
+"""The arguments of one call."""
+Ended = tuple[Task, Any, str | None]
+"""A task, the result of its call, and None; or why its process died, if it did."""
+
+
+def in_processes(function: Callable[..., Any], tasks: Sequence[Task], workers: int, work: str) -> Iterator[Ended]:
+    """Call a function of a module with each of the tasks in up to `workers` processes; yield them as they end.
+
+    A process that is killed loses the task that it ran, and no other.
+    """
+    waiting = deque(tasks)
+    running: dict[Future[Any], tuple[Task, Submit]] = {}
+    with ExitStack() as stack:
+        free = [stack.enter_context(processes(1, work)) for _ in range(min(workers, len(tasks)))]
+        while waiting or running:
+            while waiting and free:
+                task, submit = waiting.popleft(), free.pop()
+                running[submit(function, *task)] = task, submit
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                task, submit = running.pop(future)
+                try:
+                    result = future.result()
+                except BrokenProcessPool:
+                    free.append(stack.enter_context(processes(1, work)))
+                    yield task, None, _killed(work)
+                else:
+                    free.append(submit)
+                    yield task, result, None
+
+
+def _killed(work: str) -> str:
+    return (
+        f"a process that {work} was killed (is memory short?): "
+        "run the same command again to continue, with fewer --workers"
+    )
 
 
 @contextmanager
@@ -40,10 +79,7 @@ def processes(count: int, work: str) -> Iterator[Submit]:
         try:
             yield submit
         except BrokenProcessPool:
-            raise PmpoOfflineError(
-                f"a process that {work} was killed (is memory short?): "
-                "run the same command again to continue, with fewer --workers"
-            ) from None
+            raise PmpoOfflineError(_killed(work)) from None
         except BaseException:
             ours.close()
             for worker in set(multiprocessing.active_children()) - others:  # which may be too busy to notice

@@ -7,8 +7,7 @@ the chunk it falls into changes a bit of it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import as_completed
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from pmpo_offline.data import Experience
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
-from pmpo_offline.runtime.processes import processes
+from pmpo_offline.runtime.executors import completed
 from pmpo_offline.tasks.task import SEEDS_APART, CollectionSpec, Outcome
 
 if TYPE_CHECKING:
@@ -215,33 +214,20 @@ def collect(record: Record, spec: CollectionSpec, folder: Path, workers: int, ch
     }
     missing = {path: own for path, own in chunks.items() if not path.exists()}
     done = spec.episodes - sum(map(len, missing.values()))
-    try:
-        for own in _recorded(record, missing, min(workers, len(missing))):
-            done += len(own)
-            progress.report("collect episodes", done, spec.episodes)
-    finally:
-        for unfinished in folder.glob(".chunk-*.tmp"):
-            unfinished.unlink()
+    for unfinished in folder.glob(".chunk-*.tmp"):  # of a process that was killed
+        unfinished.unlink()
+    tasks = [(record, own) for own in missing.values()]
+    path_of = dict(zip((own[0] for own in missing.values()), missing, strict=True))
+    for (_, own), experience in completed(_play, tasks, workers, "collected episodes"):
+        experience.save(path_of[own[0]])
+        done += len(own)
+        progress.report("collect episodes", done, spec.episodes)
     return Experience.concatenate((_read_chunk(path, own) for path, own in chunks.items()), folder)
 
 
-def _recorded(record: Record, chunks: dict[Path, list[int]], workers: int) -> Iterator[list[int]]:
-    """Record the chunks, in this process if one is enough; yield the seeds of each that is written."""
-    if workers <= 1:
-        for path, seeds in chunks.items():
-            with progress.on_progress(None):
-                _write_chunk(record, path, seeds)
-            yield seeds
-        return
-    with processes(workers, "collected episodes") as submit:
-        work = {submit(_write_chunk, record, path, seeds): seeds for path, seeds in chunks.items()}
-        for finished in as_completed(work):
-            finished.result()
-            yield work[finished]
-
-
-def _write_chunk(record: Record, path: Path, seeds: list[int]) -> None:
-    record(seeds).save(path)
+def _play(record: Record, seeds: Sequence[int]) -> Experience:
+    with progress.on_progress(None):
+        return record(seeds)
 
 
 def _read_chunk(path: Path, seeds: list[int]) -> Experience:

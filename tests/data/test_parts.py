@@ -136,3 +136,24 @@ def test_contradictions_are_found_in_every_part(
     tables = {"transitions": changed, **dataset.others}
     found = [*problems(dataset.metadata, tables), *derived_problems(dataset.metadata, tables)]
     assert any(expected in line for line in found), found
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_rows_of_files_larger_than_memory_are_read_by_position(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = store(LENGTHS, "advantage")
+    expected = dataset.sample(200, torch.Generator().manual_seed(0))
+    monkeypatch.setattr("pmpo_offline.data.mapping.RESIDENT", 0)
+    monkeypatch.setattr("pmpo_offline.data.gathering._WIDE", 8)
+    opened = data.load_dataset(dataset.path)
+    found = opened.sample(200, torch.Generator().manual_seed(0))
+    read = {name: opened.column(name) for name in ("observation", "action", "reward")}
+    assert [column._places is not None for column in read.values()] == [True, True, False]
+    assert list(found) == list(expected)
+    for name, values in expected.items():
+        assert found[name].dtype == values.dtype
+        np.testing.assert_array_equal(found[name].numpy(), values.numpy(), name)
+    rows = torch.tensor([[0, 16], [4, 5]])  # both ends of the first part
+    np.testing.assert_array_equal(read["action"][rows].numpy(), columns.matrix(opened.table, "action")[rows.numpy()])
+    assert len(opened.sample(0)["observation"]) == 0
+    with pytest.raises(IndexError):
+        read["action"][torch.tensor([17])]

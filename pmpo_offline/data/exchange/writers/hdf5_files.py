@@ -47,7 +47,7 @@ def _write_minari(folder: Path, dataset: Dataset) -> None:
 
 
 def _write_d4rl(folder: Path, dataset: Dataset) -> None:
-    following = columns.matrix(dataset.table, "observation").nbytes
+    following = columns.bytes_of(dataset.table, "observation")
     with hdf5.new_file(
         folder / f"{file_name(dataset)}.hdf5", [dataset.table, *dataset.others.values()], following
     ) as file:
@@ -62,19 +62,16 @@ def _write_d4rl(folder: Path, dataset: Dataset) -> None:
 
 
 def _write_d3rlpy(folder: Path, dataset: Dataset) -> None:
-    steps, episodes = dataset.table, dataset.episodes
-    arrays = {"observations": columns.matrix(steps, "observation"), "actions": columns.matrix(steps, "action")}
-    arrays["rewards"] = columns.vector(steps, "reward")[:, None]
-    start, terminated = columns.vector(episodes, "start"), columns.vector(episodes, "terminated")
-    ends = start + columns.vector(episodes, "length")
-    count = len(start)
+    steps, episodes = dataset.table, dataset.others["episodes"]
+    terminated, count = columns.vector(episodes, "terminated"), episodes.num_rows
     with hdf5.new_file(folder / f"{file_name(dataset)}.h5", [steps, *dataset.others.values()], 4096 * count) as file:
-        file.create_dataset("columns", data=[*arrays, "terminated"])
+        file.create_dataset("columns", data=["observations", "actions", "rewards", "terminated"])
         file.create_dataset("num_episodes", data=count)
         file.create_dataset("version", data="2.1")
-        for index, (first, end) in enumerate(zip(start.tolist(), ends.tolist(), strict=True)):
-            for name, values in arrays.items():
-                hdf5.put(file.id, f"{name}_{index}", values[first:end])
+        for index, own in enumerate(columns.by_episode(steps, episodes, "observation", "action", "reward")):
+            hdf5.put(file.id, f"observations_{index}", own["observation"])
+            hdf5.put(file.id, f"actions_{index}", own["action"])
+            hdf5.put(file.id, f"rewards_{index}", own["reward"][:, None])
             hdf5.put(file.id, f"terminated_{index}", np.array(terminated[index]))
             if index % 64 == 63 or index == count - 1:
                 progress.report("write rows", index + 1, count)

@@ -15,7 +15,7 @@ next.success (the episode's, on its last frame, where it is known), score (NaN w
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ from pmpo_offline.data.exchange.writers.parquet import BLOCK, write_tables
 from pmpo_offline.runtime import progress
 
 _CHUNK, _FILE_MB = 1000, 100  # files a folder, megabytes a file
+FEATURES = {"observation": "observation.state", "action": "action", "reward": "next.reward"}
+"""LeRobot's names of the columns that it has statistics of."""
 
 
 def write(folder: Path, dataset: Dataset, fps: int = 20) -> None:
@@ -42,16 +44,11 @@ def write(folder: Path, dataset: Dataset, fps: int = 20) -> None:
         here = np.flatnonzero(file == index)
         frames = _frames(dataset, int(start[here[0]]), int(end[here[-1]]), fps)
         write_tables(folder / f"data/chunk-{index // _CHUNK:03d}/file-{index % _CHUNK:03d}.parquet", frames)
-    described = {
-        "observation.state": columns.matrix(dataset.table, "observation"),
-        "action": columns.matrix(dataset.table, "action"),
-        "next.reward": columns.vector(dataset.table, "reward")[:, None],
-    }
-    stats = {name: _statistics(values, start) for name, values in described.items()}
+    stats = _statistics(dataset)
     write_tables(folder / "meta/episodes/chunk-000/file-000.parquet", [_episodes(dataset, file, stats)])
-    overall = {name: _statistics(values, start[:1]) for name, values in described.items()}
+    overall = {name: _overall(dataset.table, name) for name in FEATURES}
     contents = {
-        "stats": {name: {kind: found[0].tolist() for kind, found in kinds.items()} for name, kinds in overall.items()},
+        "stats": {FEATURES[name]: found for name, found in overall.items()},
         "info": _info(dataset, fps, pq.read_schema(folder / "data/chunk-000/file-000.parquet")),
     }
     for name, content in contents.items():
@@ -95,16 +92,44 @@ def _vectors(values: NDArray[np.float32]) -> pa.Array:
     return columns.list_array(values) if values.shape[1] > 1 else pa.array(values[:, 0])
 
 
-def _statistics(values: NDArray[np.float32], start: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-    """Return min, max, mean, std (E, width) and count (E, 1) of the rows (N, width) from each start to the next."""
-    count = np.diff(start, append=len(values))
-    found = np.empty((4, len(start), values.shape[1]))
-    for index, column in enumerate(values.T):  # one by one, to limit the memory
-        mean = np.add.reduceat(column, start, dtype=np.float64) / count
-        variance = np.add.reduceat((column - np.repeat(mean, count)) ** 2, start) / count
-        least, greatest = np.minimum.reduceat(column, start), np.maximum.reduceat(column, start)
-        found[:, :, index] = least, greatest, mean, np.sqrt(variance)
-    return dict(zip(("min", "max", "mean", "std"), found, strict=True)) | {"count": count[:, None]}
+def _statistics(dataset: Dataset) -> dict[str, dict[str, NDArray[Any]]]:
+    """Return min, max, mean, std (E, width) and count (E, 1) of every feature over the steps of each episode."""
+    found: dict[str, list[NDArray[np.float64]]] = {name: [] for name in FEATURES}
+    for _, starts, values in columns.groups(dataset.table, dataset.others["episodes"], *FEATURES):
+        start, count = starts[:-1], np.diff(starts)
+        for name, rows in values.items():
+            own = np.empty((4, len(start), rows[0].size))
+            for index, column in enumerate(rows.reshape(len(rows), -1).T):  # one by one, to limit the memory
+                mean = np.add.reduceat(column, start, dtype=np.float64) / count
+                variance = np.add.reduceat((column - np.repeat(mean, count)) ** 2, start) / count
+                least, greatest = np.minimum.reduceat(column, start), np.maximum.reduceat(column, start)
+                own[:, :, index] = least, greatest, mean, np.sqrt(variance)
+            found[name].append(own)
+    count = columns.vector(dataset.episodes, "length").astype(np.int64)[:, None]
+    return {
+        FEATURES[name]: dict(zip(("min", "max", "mean", "std"), np.concatenate(parts, 1), strict=True))
+        | {"count": count}
+        for name, parts in found.items()
+    }
+
+
+def _overall(steps: pa.Table, name: str) -> dict[str, list[Any]]:
+    """Return min, max, mean, std and count of a feature over all steps, a block of them at a time."""
+
+    def over(reduce: np.ufunc, of: Callable[[int, NDArray[Any]], NDArray[Any]]) -> NDArray[np.float64]:
+        """Return (width,): a function of each number's values, reduced."""
+        found = [
+            [reduce.reduceat(of(index, column), [0])[0] for index, column in enumerate(block.reshape(len(block), -1).T)]
+            for block in columns.blocks(steps, name)
+        ]
+        whole: NDArray[np.float64] = reduce.reduce(np.array(found, np.float64))
+        return whole
+
+    mean = over(np.add, lambda index, column: column.astype(np.float64)) / len(steps)
+    variance = over(np.add, lambda index, column: (column - mean[index]) ** 2) / len(steps)
+    least, greatest = over(np.minimum, lambda index, column: column), over(np.maximum, lambda index, column: column)
+    found = {"min": least, "max": greatest, "mean": mean, "std": np.sqrt(variance)}
+    return {kind: values.tolist() for kind, values in found.items()} | {"count": [len(steps)]}
 
 
 def _episodes(dataset: Dataset, file: NDArray[np.int64], stats: dict[str, dict[str, NDArray[Any]]]) -> pa.Table:

@@ -12,10 +12,14 @@ OGBench itself reads the first three; its single tasks compute rewards and masks
 
 from __future__ import annotations
 
+import zipfile
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from pmpo_offline.data import Dataset, columns
@@ -26,27 +30,47 @@ from pmpo_offline.runtime import progress
 
 
 def _write(folder: Path, dataset: Dataset) -> None:
-    steps, episodes = dataset.table, dataset.episodes
-    last = columns.vector(episodes, "start") + columns.vector(episodes, "length") - 1
-    solved = np.zeros(len(dataset), np.float32)
-    solved[last] = columns.vector(episodes, "success")
+    episodes = dataset.others["episodes"]
+    states = len(dataset) + episodes.num_rows
+    ends = columns.vector(episodes, "start") + columns.vector(episodes, "length")
+    success, known = columns.vector(episodes, "success"), knows_success(dataset.metadata)
 
-    def spread(values: NDArray[Any], final: Any) -> NDArray[Any]:
-        return np.insert(values, last + 1, final, axis=0)
+    def spread(name: str, final: Any) -> Iterator[NDArray[Any]]:
+        """Yield a column's values with those of the final states after each episode's."""
+        for own, starts, found in columns.groups(dataset.table, episodes, name):
+            yield np.insert(found[name], starts[1:], final[own] if isinstance(final, np.ndarray) else final, axis=0)
 
-    arrays: dict[str, Any] = {
-        "observations": spread(columns.matrix(steps, "observation"), columns.matrix(episodes, "final_observation")),
-        "actions": spread(columns.matrix(steps, "action"), 0),
-        "terminals": spread(np.zeros(len(dataset), np.float32), 1),
-        "rewards": spread(columns.vector(steps, "reward"), 0),
-        **({"masks": spread(1 - solved, 1)} if knows_success(dataset.metadata) else {}),
-        "scores": spread(columns.vector(steps, "score"), np.nan),
-        "labels": spread(columns.labels(steps), 0),
-    }
-    arrays |= {name: values.astype(str) if values.dtype == object else values for name, values in about(dataset)}
-    progress.report("write rows", 0, len(dataset))
-    np.savez(folder / f"{file_name(dataset)}.npz", **arrays)
+    def constant(value: float, at: NDArray[np.int64], other: float) -> NDArray[np.float32]:
+        values = np.full(states, value, np.float32)
+        values[at] = other
+        return values
+
+    final = ends + np.arange(len(ends))  # of the states
+    width = {name: dataset.table.schema.field(name).type.list_size for name in ("observation", "action")}
+    with zipfile.ZipFile(folder / f"{file_name(dataset)}.npz", "w") as archive:
+        finals = columns.matrix(episodes, "final_observation")
+        _add(archive, "observations", (states, width["observation"]), spread("observation", finals))
+        _add(archive, "actions", (states, width["action"]), spread("action", 0))
+        _add(archive, "terminals", (states,), iter([constant(0, final, 1)]))
+        _add(archive, "rewards", (states,), spread("reward", 0))
+        if known:
+            _add(archive, "masks", (states,), iter([constant(1, final[success] - 1, 0)]))
+        _add(archive, "scores", (states,), spread("score", np.nan))
+        _add(archive, "labels", (states,), spread("label", 0))
+        for name, values in about(dataset):
+            stored = values.astype(str) if values.dtype == object else values
+            _add(archive, name, stored.shape, iter([stored]))
     progress.report("write rows", len(dataset), len(dataset))
+
+
+def _add(archive: zipfile.ZipFile, name: str, shape: tuple[int, ...], blocks: Iterator[NDArray[Any]]) -> None:
+    """Add an array of this shape, given in blocks, as `numpy.savez` does."""
+    block = next(blocks)
+    header = {"descr": npy.dtype_to_descr(block.dtype), "fortran_order": False, "shape": shape}
+    with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+        npy.write_array_header_1_0(file, header)
+        for values in chain([block], blocks):
+            file.write(np.ascontiguousarray(values).tobytes())
 
 
 OGBENCH = Writer(

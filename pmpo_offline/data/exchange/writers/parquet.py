@@ -23,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from pmpo_offline.data import Dataset, Kind, columns
 from pmpo_offline.data.exchange.exported import knows_success
@@ -39,10 +40,23 @@ def blocks(dataset: Dataset, first: int = 0, end: int | None = None) -> Iterator
     end = len(dataset) if end is None else end
     for start in range(first, end, BLOCK):
         rows = slice(start, min(start + BLOCK, end))
-        following = columns.list_array(dataset.next_observation(np.arange(rows.start, rows.stop)))
+        following = columns.list_array(_following(dataset, rows))
         table = dataset.table.slice(start, rows.stop - start)
         yield rows, table.append_column("next_observation", following).combine_chunks()
         progress.report("write rows", rows.stop, len(dataset))
+
+
+def _following(dataset: Dataset, rows: slice) -> NDArray[np.float32]:
+    """Return the observation (n, O) after each of these neighbouring rows: the next row's, or the episode's final."""
+    episodes = dataset.others["episodes"]
+    ends = columns.vector(episodes, "start") + columns.vector(episodes, "length")
+    first, last = np.searchsorted(ends, [rows.start, rows.stop], side="right")
+    after = dataset.table.select(["observation"]).slice(rows.start + 1, rows.stop - rows.start)
+    final = columns.matrix(episodes, "final_observation")
+    following = np.empty((rows.stop - rows.start, final.shape[1]), np.float32)
+    following[: after.num_rows] = columns.matrix(after, "observation")
+    following[ends[first:last] - 1 - rows.start] = final[first:last]
+    return following
 
 
 def write_tables(path: Path, tables: Iterable[pa.Table], *, store_schema: bool = True) -> None:

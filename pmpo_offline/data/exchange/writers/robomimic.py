@@ -28,31 +28,29 @@ STATE = "state"
 
 
 def _write(folder: Path, dataset: Dataset) -> None:
-    steps, episodes = dataset.table, dataset.episodes
-    start = columns.vector(episodes, "start")
-    end = start + columns.vector(episodes, "length")
-    final = columns.matrix(episodes, "final_observation")
-    observed = columns.matrix(steps, "observation")
-    arrays = {
-        "actions": columns.matrix(steps, "action"),
-        "rewards": columns.vector(steps, "reward"),
-        "dones": (columns.vector(steps, "terminated") | columns.vector(steps, "truncated")).astype(np.int64),
-        "scores": columns.vector(steps, "score"),
-        "labels": columns.labels(steps),
-    }
-    tables, count = [steps, *dataset.others.values()], len(start)
-    with hdf5.new_file(folder / f"{file_name(dataset)}.hdf5", tables, observed.nbytes + 8192 * count) as file:
+    steps, episodes = dataset.table, dataset.others["episodes"]
+    final, count = columns.matrix(episodes, "final_observation"), episodes.num_rows
+    names = "observation", "action", "reward", "terminated", "truncated", "score", "label"
+    rows = columns.by_episode(steps, episodes, *names)
+    size = columns.bytes_of(steps, "observation") + 8192 * count
+    with hdf5.new_file(folder / f"{file_name(dataset)}.hdf5", [steps, *dataset.others.values()], size) as file:
         data = file.create_group("data")
         data.attrs["total"] = len(dataset)
         data.attrs["env_args"] = json.dumps({"env_name": dataset.metadata.task, "type": None, "env_kwargs": {}})
-        for index, (first, last) in enumerate(zip(start.tolist(), end.tolist(), strict=True)):
+        for index, own in enumerate(rows):
             demo = data.create_group(f"demo_{index}")
-            demo.attrs["num_samples"] = last - first
-            states = np.concatenate([observed[first:last], final[index : index + 1]])
+            demo.attrs["num_samples"] = len(own["reward"])
+            states = np.concatenate([own["observation"], final[index : index + 1]])
             for name, values in (("obs", states[:-1]), ("next_obs", states[1:])):
                 hdf5.put(demo.create_group(name).id, STATE, values)
-            for name, values in arrays.items():
-                hdf5.put(demo.id, name, values[first:last])
+            for name, values in {
+                "actions": own["action"],
+                "rewards": own["reward"],
+                "dones": (own["terminated"] | own["truncated"]).astype(np.int64),
+                "scores": own["score"],
+                "labels": own["label"],
+            }.items():
+                hdf5.put(demo.id, name, values)
             if index % 64 == 63 or index == count - 1:
                 progress.report("write rows", index + 1, count)
         for name, chosen in _masks(dataset):
