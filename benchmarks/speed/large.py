@@ -26,6 +26,7 @@ from benchmarks.experiments import shared
 from benchmarks.speed.storage import resident
 from pmpo_offline import data
 from pmpo_offline.data import Experience
+from pmpo_offline.data.mapping import spilled
 
 LENGTH, EPISODES = 1000, 100
 GOAL = 1536
@@ -76,10 +77,11 @@ def measure(rows: int, folder: Path, updates: int) -> list[dict[str, Any]]:
     torch.set_num_threads(1)
     steps = Steps()
     steps.done("imports")
-    experience = Experience.concatenate(parts(rows), folder)
-    steps.done("collect")
-    rule = data.LabelRule.parse("return")
-    done = data.label_tables(*experience.tables(folder), data.Labelling(rule, imbalance=0.3, noise=0.1))
+    with spilled(folder):
+        experience = Experience.concatenate(parts(rows))
+        steps.done("collect")
+        rule = data.LabelRule.parse("return")
+        done = data.label_tables(*experience.tables(), data.Labelling(rule, imbalance=0.3, noise=0.1))
     steps.done("tables and labels")
     metadata = data.Metadata(
         id="speed/large-v0",

@@ -149,7 +149,7 @@ def _simulate(recipe: DatasetDeclaration, candidates: CandidateSettings | None, 
     collection = tasks.CollectionSpec(recipe.behavior, recipe.episodes, recipe.seed)
     experience = task.collect(collection, folder, workers)
     scored = candidates and task.candidates(collection, experience, candidates.states, candidates.actions)
-    transitions, ends = experience.tables(folder)
+    transitions, ends = experience.tables()
     return Content(
         table=transitions,
         episodes=ends,

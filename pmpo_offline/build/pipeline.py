@@ -26,6 +26,7 @@ from pydantic import JsonValue
 from pmpo_offline import data
 from pmpo_offline.build import shipped
 from pmpo_offline.data import Dataset, Labelling, LabelRule
+from pmpo_offline.data.mapping import spilled
 from pmpo_offline.declarations import catalog
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, unknown
@@ -165,12 +166,13 @@ def raw_folder(home: Path, name: str | None) -> Iterator[Path]:
     """Yield the folder of this raw content, locked; `PmpoOfflineError` where the disk refuses what is written there."""
     try:
         if name is None:
-            yield home
+            with spilled(home):
+                yield home
             return
         folder = home / ".raw" / name
         while True:
             folder.mkdir(parents=True, exist_ok=True)
-            with file_lock(folder):
+            with file_lock(folder), spilled(folder):
                 if folder.exists():  # `clean` may have removed it before it was locked
                     yield folder
                     return

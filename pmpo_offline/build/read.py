@@ -35,6 +35,7 @@ from pmpo_offline.data.exchange.forms.columns import directed
 from pmpo_offline.data.exchange.readers import Exported, Recorded, Source, open_source
 from pmpo_offline.data.exchange.readers.feedback import feedback_of_file
 from pmpo_offline.data.exchange.readers.flat import counting_rounded
+from pmpo_offline.data.mapping import slices
 from pmpo_offline.data.minari_metadata import ENVIRONMENTS
 from pmpo_offline.declarations import catalog
 from pmpo_offline.runtime import progress
@@ -366,7 +367,7 @@ def _check_task(found: Source, experience: Experience, name: str) -> None:
                 f"{found.name} has discrete actions, and those of task {name} are numbers: leave --task out"
             )
         return
-    reach = float(np.abs(experience.action).max())
+    reach = _reach(experience)
     if name not in tasks.TASKS:
         if reach > _REACH:
             warnings.warn(
@@ -385,6 +386,11 @@ def _check_task(found: Source, experience: Experience, name: str) -> None:
         )
     if reach > _REACH:
         raise UserError(f"{found.name}: actions reach {reach:g}, and those of task {name} lie within -1 and 1")
+
+
+def _reach(experience: Experience) -> float:
+    """Return the largest magnitude of an action."""
+    return max(float(np.abs(experience.action[rows]).max()) for rows in slices(len(experience.action)))
 
 
 def _default_label(found: Source, recorded: Recorded) -> LabelRule:
@@ -418,7 +424,7 @@ def _check_label(found: Source, recorded: Recorded, rule: LabelRule, default: La
         warnings.warn(f"{found.name} holds no rewards: nothing is labelled", stacklevel=3)
     if rule.score == "q_rank" and recorded.experience.action.dtype.kind == "i":
         raise UserError(f"{found.name}: candidates are not drawn from discrete actions: use another label")
-    if rule.score == "q_rank" and np.abs(recorded.experience.action).max() > _REACH:
+    if rule.score == "q_rank" and _reach(recorded.experience) > _REACH:
         raise UserError(
             f"{found.name}: candidates are drawn within -1 and 1, and its actions are not: use another label"
         )

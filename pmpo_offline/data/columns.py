@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pmpo_offline.data.mapping import Spill, release_pages
+from pmpo_offline.data.mapping import Spill, gathered, release_pages
 from pmpo_offline.data.schema import episodes_schema, transitions_schema
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.files import load_arrays, save_arrays
@@ -106,7 +106,7 @@ def groups(
     given back in between.
     """
     end = vector(episodes, "start") + vector(episodes, "length")
-    for own in _grouped(end, rows):
+    for own in grouped(end, rows):
         first = int(end[own.start - 1]) if own.start else 0
         starts = np.append(0, end[own] - first)
         taken = steps.select(names).slice(first, int(starts[-1]))
@@ -223,41 +223,33 @@ class Experience:
     seed: NDArray[np.int64]  # (E,)
 
     @classmethod
-    def concatenate(cls, parts: Iterable[Experience], folder: Path | None = None) -> Experience:
-        """Join recordings, one after another.
-
-        With a folder the steps lie in unnamed files there, mapped into memory, which then holds one part at a time.
-        """
-        spills = {name: Spill(folder) for name in ("observation", "action", "reward", "final_observation")}
-        rest: dict[str, list[NDArray[Any]]] = {f.name: [] for f in fields(cls) if f.name not in spills}
+    def concatenate(cls, parts: Iterable[Experience]) -> Experience:
+        """Join recordings, one after another; memory holds one of them at a time where large arrays are `spilled`."""
+        spills = {f.name: Spill() for f in fields(cls)}
         for part in parts:
             for name, values in vars(part).items():
-                (spills[name] if name in spills else rest[name]).append(values)
-        joined = {name: spill.mapped() for name, spill in spills.items()}
-        return cls(**joined, **{name: np.concatenate(values) for name, values in rest.items()})
+                spills[name].append(values)
+        return cls(**{name: spill.joined() for name, spill in spills.items()})
 
     def save(self, path: Path) -> None:
         """Write the recording to `path`, whole or not at all."""
-        save_arrays(path, {f.name: getattr(self, f.name) for f in fields(self)})
+        save_arrays(path, vars(self))
 
     @classmethod
     def load(cls, path: Path) -> Experience:
         """Read a recording; `PmpoOfflineError` if the file is damaged."""
-        return cls(**load_arrays(path, [f.name for f in fields(cls)]))
+        return cls(**load_arrays(path, [f.name for f in fields(cls)], gathered))
 
-    def tables(self, folder: Path | None = None) -> tuple[pa.Table, pa.Table]:
-        """Return the transitions and the episodes as Arrow tables, scores and labels empty.
-
-        What is computed for every row lies in unnamed files in `folder`, without one in memory.
-        """
+    def tables(self) -> tuple[pa.Table, pa.Table]:
+        """Return the transitions and the episodes as Arrow tables, scores and labels empty."""
         n, e = len(self.reward), len(self.length)
         last = np.cumsum(self.length) - 1
         start = last + 1 - self.length
         terminated, truncated = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
         terminated[last], truncated[last] = self.terminated, ~self.terminated
         returns = np.zeros(e)
-        episode, step = Spill(folder), Spill(folder)
-        for group in _grouped(last + 1, BLOCK):
+        episode, step = Spill(), Spill()
+        for group in grouped(last + 1, BLOCK):
             first, end = group.start, group.stop
             own = np.repeat(np.arange(first, end), self.length[group])
             rows = slice(start[first], start[first] + len(own))
@@ -271,8 +263,8 @@ class Experience:
             "reward": self.reward,
             "terminated": terminated,
             "truncated": truncated,
-            "episode": episode.mapped(),
-            "step": step.mapped(),
+            "episode": episode.joined(),
+            "step": step.joined(),
             "score": _nulls(n, pa.float32()),
             "label": _nulls(n, pa.bool_()),
         }
@@ -294,7 +286,7 @@ class Experience:
         return table_of(rows_of, transitions), table_of(ends, episodes_schema(width))
 
 
-def _grouped(end: NDArray[np.int64], rows: int) -> Iterator[slice]:
+def grouped(end: NDArray[np.int64], rows: int) -> Iterator[slice]:
     """Yield slices of whole episodes of some `rows` rows, given the row after every episode's last."""
     first = 0
     while first < len(end):

@@ -125,7 +125,7 @@ class Column:
         chunk, (file, first) = self._chunk(index).ravel(), self._places
         offset = index.ravel() * self._bytes + first[chunk]
         content = b"".join(map(os.pread, file[chunk].tolist(), repeat(count * self._bytes), offset.tolist()))
-        found = torch.frombuffer(bytearray(content), dtype=self.chunks[0].dtype)
+        found = torch.from_numpy(np.frombuffer(bytearray(content), self.chunks[0].numpy().dtype))
         return found.reshape(*index.shape, *([count] if count > 1 else []), *self.chunks[0].shape[1:])
 
     def packed(self, device: torch.device | str = "cpu") -> Tensor:

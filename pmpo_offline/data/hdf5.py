@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -28,6 +29,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pmpo_offline.data import columns
+from pmpo_offline.data.mapping import Spill, spilled
 from pmpo_offline.data.minari_metadata import minari_metadata, observation_type
 from pmpo_offline.data.opening import open_hdf5
 from pmpo_offline.data.schema import Metadata, candidates_schema, episodes_schema, responses_schema, transitions_schema
@@ -77,7 +79,8 @@ def read(directory: Path, metadata: Metadata) -> dict[str, pa.Table]:
             raise ValueError(
                 f"the lengths of the episodes sum to {lengths.sum():,}, for which {_MINARI_FILE} is too small"
             )
-        with open_hdf5(directory / _MINARI_FILE, info.sha256) as file:
+        # Beyond what memory is for, the rows are mapped like those of the Arrow form: from a file without a name.
+        with open_hdf5(directory / _MINARI_FILE, info.sha256) as file, spilled(Path(tempfile.gettempdir())):
             tables["transitions"] = _read_steps(file, lengths)
     return tables
 
@@ -152,34 +155,43 @@ def _put_attribute(group: h5py.h5g.GroupID, name: str, value: Any) -> None:
 
 
 def _read_steps(file: h5py.File, lengths: NDArray[np.int64]) -> pa.Table:
+    spills = {name: Spill() for name in ("observation", *_STEPS.values(), *_INFOS.values(), "episode", "step")}
+    for group in columns.grouped(np.cumsum(lengths), 1 << 16):
+        for name, values in _read_group(file, range(group.start, group.stop), lengths[group]).items():
+            spills[name].append(values)
+    arrays = {name: spill.joined() for name, spill in spills.items()}
+    width, acted = (arrays[name].shape[1] for name in ("observation", "action"))
+    is_discrete = file["episode_0"]["actions"].dtype.kind == "i"
+    return columns.table_of(arrays, transitions_schema(width, acted, discrete=is_discrete))
+
+
+def _read_group(file: h5py.File, episodes: range, lengths: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    """Return the columns of the steps of some episodes, labels and scores as in arrays."""
     rows, count = int(lengths.sum()), len(lengths)
     starts = np.cumsum(lengths) - lengths
     first = file["episode_0"]
-    width, is_discrete = first["observations"].shape[1], first["actions"].dtype.kind == "i"
-    states = np.empty((rows + count, width), np.float32)  # T+1 an episode
+    states = np.empty((rows + count, first["observations"].shape[1]), np.float32)  # T+1 an episode
     stored = {name: np.empty((rows, *first[name].shape[1:]), first[name].dtype) for name in _STEPS}
     infos = {name: np.empty(rows + count, first[name].dtype) for name in _INFOS}
     # Without an info of the reset in what was written before it had one.
     reset = len(first["infos/label"]) - len(first["actions"])
     for index, (start, length) in enumerate(zip(starts.tolist(), lengths.tolist(), strict=True)):
-        group = file[f"episode_{index}"].id
+        group = file[f"episode_{episodes[index]}"].id
         _read_into(states[start + index : start + index + length + 1], group, "observations")
         for name, values in stored.items():
             _read_into(values[start : start + length], group, name)
         for name, values in infos.items():
             _read_into(values[start + index + 1 - reset : start + index + 1 + length], group, name)
-    episode = np.repeat(np.arange(count), lengths)
+    own = np.repeat(np.arange(count), lengths)
     at = starts + np.arange(count)  # of each episode's reset, among T+1 rows an episode
-    if is_discrete:
-        stored["actions"] = stored["actions"].reshape(rows, 1)
-    arrays = {
+    stored["actions"] = stored["actions"].reshape(rows, -1)  # discrete ones are one number
+    return {
         "observation": np.delete(states, at + lengths, axis=0),
-        "episode": episode,
-        "step": np.arange(rows) - starts[episode],
+        "episode": (own + episodes.start).astype(np.int32),
+        "step": (np.arange(rows) - starts[own]).astype(np.int32),
         **{column: stored[name] for name, column in _STEPS.items()},
         **{column: np.delete(infos[name], at) for name, column in _INFOS.items()},
     }
-    return columns.table_of(arrays, transitions_schema(width, stored["actions"].shape[1], discrete=is_discrete))
 
 
 def _read_into(target: NDArray[Any], group: h5py.h5g.GroupID, name: str) -> None:

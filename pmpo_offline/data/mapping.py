@@ -6,19 +6,22 @@ map all of it in no time, and be slow: they are read by position (`place`), whic
 
 from __future__ import annotations
 
-import io
-import math
 import mmap
 import resource
 import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 from weakref import WeakSet
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+SPILLED = 64 * 2**20
+"""Bytes of an array above which `Spill` puts it into a file."""
 RESIDENT = 768 * 2**20
 """Bytes of mapped files, code libraries included, above which `release_pages` gives them back."""
 
@@ -26,11 +29,12 @@ RESIDENT = 768 * 2**20
 class Map(mmap.mmap):
     """A map of a file that is open as long as the map lives."""
 
-    file: BinaryIO
+    file: IO[bytes]
 
 
 _MAPPED: WeakSet[Map] = WeakSet()
 _STATM = Path("/proc/self/statm")
+_folder: ContextVar[Path | None] = ContextVar("folder", default=None)
 
 
 def map_file(path: Path) -> pa.Buffer:
@@ -41,7 +45,7 @@ def map_file(path: Path) -> pa.Buffer:
     return pa.py_buffer(_mapped(path.open("rb")))
 
 
-def _mapped(file: BinaryIO) -> Map:
+def _mapped(file: IO[bytes]) -> Map:
     try:
         mapped = Map(file.fileno(), 0, access=mmap.ACCESS_READ)
     except BaseException:
@@ -66,30 +70,85 @@ def place(array: NDArray[Any]) -> tuple[int, int] | None:
     return None
 
 
-class Spill:
-    """An array that grows by blocks: in an unnamed file of a folder, of which it is a map, or without one in memory."""
+@contextmanager
+def spilled(folder: Path) -> Iterator[None]:
+    """Put what grows beyond `SPILLED` inside the block into unnamed files of a folder."""
+    token = _folder.set(folder)
+    try:
+        yield
+    finally:
+        _folder.reset(token)
 
-    def __init__(self, folder: Path | None) -> None:
-        self._file: Any = tempfile.TemporaryFile(dir=folder) if folder else io.BytesIO()  # noqa: SIM115 - see `mapped`
-        self._kind: np.dtype[Any] | None = None
-        self._shape: tuple[int, ...] = (0,)
+
+class Spill:
+    """An array that grows by blocks: in memory, or in an unnamed file, of which it is a map (`spilled`)."""
+
+    def __init__(self) -> None:
+        self._folder = _folder.get()
+        self._file: IO[bytes] | None = None
+        self._blocks: list[NDArray[Any]] = []
+        self._rows = self._bytes = 0
 
     def append(self, block: NDArray[Any]) -> None:
         """Add the rows of a block; `ValueError` for another type or width, and `OSError` if the disk refuses."""
-        if self._kind is not None and (block.dtype, block.shape[1:]) != (self._kind, self._shape[1:]):
-            raise ValueError(f"expected rows of {self._kind}{self._shape[1:]}, got {block.dtype}{block.shape[1:]}")
-        self._kind, self._shape = block.dtype, (self._shape[0] + len(block), *block.shape[1:])
-        self._file.write(np.ascontiguousarray(block).reshape(-1).view(np.uint8).data)
+        kept = self._blocks[0] if self._blocks else block
+        if self._file is not None and (block.dtype, block.shape[1:]) != (kept.dtype, kept.shape[1:]):
+            raise ValueError(f"expected rows of {kept.dtype}{kept.shape[1:]}, got {block.dtype}{block.shape[1:]}")
+        self._rows += len(block) if block.ndim else 1
+        self._bytes += block.nbytes
+        if self._file is not None:
+            self._write(block)
+            return
+        self._blocks.append(block)
+        if self._folder is not None and self._bytes > SPILLED and not block.dtype.hasobject:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            whole = np.concatenate(self._blocks)
+            self._file, self._blocks = tempfile.TemporaryFile(dir=self._folder), [whole[:0]]  # noqa: SIM115 - `joined`
+            self._write(whole)
 
-    def mapped(self) -> NDArray[Any]:
-        """Return all rows, read-only; the file is deleted when they are."""
-        kind = self._kind or np.dtype(np.float32)
-        if isinstance(self._file, io.BytesIO):
-            content: Any = self._file.getvalue()
-        else:
-            self._file.flush()
-            content = _mapped(self._file) if math.prod(self._shape) else b""
-        return np.frombuffer(content, kind).reshape(self._shape)
+    def _write(self, block: NDArray[Any]) -> None:
+        assert self._file is not None
+        self._file.write(np.ascontiguousarray(block).reshape(-1).view(np.uint8).data)
+        release_pages()
+
+    def joined(self) -> NDArray[Any]:
+        """Return all rows of at least one block; those in a file are read-only, and it is deleted with them."""
+        if self._file is None:
+            return self._blocks[0] if len(self._blocks) == 1 else np.concatenate(self._blocks)
+        self._file.flush()
+        kept = self._blocks[0]
+        return np.frombuffer(_mapped(self._file), kept.dtype).reshape(self._rows, *kept.shape[1:])
+
+
+def gathered(blocks: Iterable[NDArray[Any]]) -> NDArray[Any]:
+    """Join blocks of rows, at least one, as `Spill` does."""
+    spill = Spill()
+    for block in blocks:
+        spill.append(block)
+    return spill.joined()
+
+
+def slices(count: int, rows: int = 1 << 18) -> Iterator[slice]:
+    """Yield slices of an array of `count` rows, at least one; memory of mapped files is given back in between."""
+    for start in range(0, max(count, 1), rows):
+        yield slice(start, min(start + rows, count))
+        release_pages()
+
+
+def kept(values: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[Any]:
+    """Return the rows (M, …) that a mask (M,) keeps, of an array that may be mapped."""
+    return gathered(values[rows][mask[rows]] for rows in slices(len(values)))
+
+
+def taken(values: NDArray[Any], chosen: NDArray[np.int64]) -> NDArray[Any]:
+    """Return these rows, in ascending order, of an array that may be mapped."""
+
+    def within(rows: slice) -> NDArray[np.int64]:
+        first, end = np.searchsorted(chosen, [rows.start, rows.stop])
+        own: NDArray[np.int64] = chosen[first:end] - rows.start
+        return own
+
+    return gathered(values[rows][within(rows)] for rows in slices(len(values)))
 
 
 def release_pages() -> None:

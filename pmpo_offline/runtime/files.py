@@ -20,18 +20,25 @@ import shutil
 import stat
 import threading
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, reason_of
 
 if TYPE_CHECKING:
+    from zipfile import ZipFile
+
+    from numpy.typing import NDArray
     from torch import Tensor
+
+    Array = NDArray[Any]
 
 _AGAIN = "delete it and run the same command again"
 _PARTS = re.compile(r"(\d+)")
+_BLOCK = 2**24
 DENSEST = 1100
 """Bytes that one stored byte may expand to: deflate reaches 1032."""
 
@@ -169,18 +176,52 @@ def from_json(content: bytes | str) -> Any:
 
 def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
     """Write named arrays as one .npz file, whole or absent; raises `OSError` if the disk refuses."""
+    import zipfile
+
     import numpy as np
 
-    with atomic_file(path) as scratch, scratch.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
+    with atomic_file(path) as scratch, zipfile.ZipFile(scratch, "w") as archive:
+        for name, each in arrays.items():
+            values = np.asanyarray(each)
+            add_array(archive, name, values.shape, row_blocks(values))
 
 
-def load_arrays(path: Path, names: Iterable[str]) -> dict[str, Any]:
-    """Read the arrays of these names; `PmpoOfflineError` if the file is damaged or lacks one."""
+def row_blocks(values: Array) -> Iterator[Array]:
+    """Yield an array in blocks of rows of some `_BLOCK` bytes."""
+    if not values.nbytes or values.nbytes <= _BLOCK:
+        yield values
+        return
+    rows = max(1, _BLOCK * len(values) // values.nbytes)
+    for start in range(0, len(values), rows):
+        yield values[start : start + rows]
+
+
+def add_array(archive: ZipFile, name: str, shape: tuple[int, ...], blocks: Iterator[Array]) -> None:
+    """Add an array of this shape, given in blocks of rows, at least one, to an .npz file, as `numpy.savez` does."""
+    import numpy as np
+    from numpy.lib import format as npy
+
+    block = next(blocks)
+    if block.dtype.hasobject:
+        raise ValueError(f"{name} holds objects, which are not saved")
+    header = {"descr": npy.dtype_to_descr(block.dtype), "fortran_order": False, "shape": shape}
+    with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+        npy.write_array_header_1_0(file, header)
+        for values in chain([block], blocks):
+            file.write(np.ascontiguousarray(values).tobytes())
+
+
+def load_arrays(
+    path: Path, names: Iterable[str], join: Callable[[Iterable[Array]], Array] | None = None
+) -> dict[str, Any]:
+    """Read the arrays of these names; `PmpoOfflineError` if the file is damaged or lacks one.
+
+    `join` makes an array of its blocks of rows, numpy.concatenate by default.
+    """
     import zipfile
 
     try:
-        return {name: load_array(path, name) for name in names}
+        return {name: join(array_blocks(path, name)) if join else load_array(path, name) for name in names}
     except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise _damaged(path, error) from None
 
@@ -193,8 +234,16 @@ def array_names(path: Path) -> list[str]:
         return [name.removesuffix(".npy") for name in archive.namelist()]
 
 
-def load_array(path: Path, name: str) -> Any:
-    """Return one array of an .npz file.
+def load_array(path: Path, name: str) -> Array:
+    """Return one array of an .npz file; errors are those of `array_blocks`."""
+    import numpy as np
+
+    blocks = [*array_blocks(path, name)]
+    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+
+
+def array_blocks(path: Path, name: str) -> Iterator[Array]:
+    """Yield one array of an .npz file in blocks of rows of some `_BLOCK` bytes.
 
     NumPy allocates what an array's header says before it reads anything, and reads no further, so not always to where
     the checksum is compared. Here the header must agree with the size of what is stored, and all of it is read.
@@ -224,13 +273,15 @@ def load_array(path: Path, name: str) -> Any:
             raise ValueError(f"{name} holds objects, which are not loaded")
         if count * dtype.itemsize != stored or stored > DENSEST * min(info.compress_size, packed) + 2**20:
             raise ValueError(f"{name} declares {count * dtype.itemsize:,} bytes, and {stored:,} are stored")
-        content, filled = bytearray(stored), 0
-        while part := member.read(2**20):  # at the end the checksum is compared
-            content[filled : filled + len(part)] = part
-            filled += len(part)
-        if filled != stored:
-            raise EOFError(f"{name} is cut off")
-        return np.ndarray(shape, dtype, content, order="F" if by_columns else "C")
+        whole = by_columns or not count or stored <= _BLOCK
+        rows = shape[0] if whole and shape else max(1, _BLOCK * shape[0] // stored) if shape else 1
+        for start in range(0, max(1, shape[0] if shape else 1), max(1, rows)):
+            part = (min(rows, shape[0] - start), *shape[1:]) if shape else ()
+            size = math.prod(part) * dtype.itemsize
+            if len(content := bytearray(member.read(size))) != size:
+                raise EOFError(f"{name} is cut off")
+            yield np.ndarray(part, dtype, content, order="F" if by_columns else "C")
+        member.read(1)  # at the end the checksum is compared
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], **facts: str) -> None:

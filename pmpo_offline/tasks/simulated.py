@@ -222,7 +222,7 @@ def collect(record: Record, spec: CollectionSpec, folder: Path, workers: int, ch
         experience.save(path_of[own[0]])
         done += len(own)
         progress.report("collect episodes", done, spec.episodes)
-    return Experience.concatenate((_read_chunk(path, own) for path, own in chunks.items()), folder)
+    return Experience.concatenate((_read_chunk(path, own) for path, own in chunks.items()))
 
 
 def _play(record: Record, seeds: Sequence[int]) -> Experience:

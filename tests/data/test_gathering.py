@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -92,19 +93,22 @@ def test_recordings_are_joined_in_files_as_in_memory(
     whole = experience([3, 1, 4, 7, 2, 1, 1])
     expected = whole.tables()
     monkeypatch.setattr(columns, "BLOCK", 4)
-    folder = tmp_path if in_files else None
-    joined = Experience.concatenate((part(whole, index) for index in range(7)), folder)
-    assert_equal(joined, whole)
-    for one, other in zip(joined.tables(folder), expected, strict=True):
-        assert one.equals(other)
+    monkeypatch.setattr(mapping, "SPILLED", 8)
+    with mapping.spilled(tmp_path) if in_files else nullcontext():
+        joined = Experience.concatenate(part(whole, index) for index in range(7))
+        assert_equal(joined, whole)
+        for one, other in zip(joined.tables(), expected, strict=True):
+            assert one.equals(other)
+    assert joined.observation.flags.writeable is not in_files
     assert not list(tmp_path.iterdir()), "files without a name leave nothing"
 
 
-def test_blocks_of_other_types_and_widths_are_refused(tmp_path: Path) -> None:
-    spill = mapping.Spill(tmp_path)
+def test_blocks_of_other_types_and_widths_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mapping, "SPILLED", 8)
+    with mapping.spilled(tmp_path):
+        spill = mapping.Spill()
     spill.append(np.ones((2, 3), np.float32))
     for block in (np.ones((2, 3)), np.ones((2, 4), np.float32)):
         with pytest.raises(ValueError, match=r"expected rows of float32\(3,\)"):
             spill.append(block)
-    assert spill.mapped().tolist() == [[1, 1, 1]] * 2
-    assert mapping.Spill(tmp_path).mapped().shape == (0,)
+    assert spill.joined().tolist() == [[1, 1, 1]] * 2

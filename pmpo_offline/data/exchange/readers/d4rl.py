@@ -16,6 +16,7 @@ infos and metadata are ignored.
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from pmpo_offline.data.exchange import d4rl_scores
@@ -29,6 +30,7 @@ from pmpo_offline.data.exchange.readers.order import (
     resets_itself,
 )
 from pmpo_offline.data.exchange.readers.source import Candidate, Environment, Exported, Reader, Recorded, Source
+from pmpo_offline.data.mapping import gathered, slices
 from pmpo_offline.data.schema import References
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.files import from_json
@@ -126,7 +128,7 @@ def _read(flat: Flat, name: str, column: str | None = None) -> Recorded:
     elif resets_itself(observation, following, marked & ~terminal):
         bare = end & ~terminal
         goes_on = begins_with_resets(arrays["rewards"], marked)
-        following = np.where(bare[:, None], observation, following)
+        following = _replaced(following, bare, observation)
     rows = Rows(
         observation,
         arrays["actions"],
@@ -146,6 +148,13 @@ def _read(flat: Flat, name: str, column: str | None = None) -> Recorded:
     }
     notes |= {**report(rows, {reason: rows.bare}), **({GOES_ON: int(marked[:-1].sum())} if goes_on else {})}
     return recorded(rows, str(flat.path), name, notes, flat.feedback(column))
+
+
+def _replaced(
+    following: NDArray[np.float32], bare: NDArray[np.bool_], observation: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return what follows the rows (M, O), of bare ones their own observation."""
+    return gathered(np.where(bare[rows, None], observation[rows], following[rows]) for rows in slices(len(observation)))
 
 
 D4RL = Reader(

@@ -32,6 +32,7 @@ from pmpo_offline.data import Experience
 from pmpo_offline.data.exchange.origin import sound_name
 from pmpo_offline.data.exchange.readers.feedback import feedback_of_steps
 from pmpo_offline.data.exchange.readers.source import Recorded
+from pmpo_offline.data.mapping import kept, taken
 from pmpo_offline.runtime.errors import UserError
 
 UNKNOWN_SEED = -1
@@ -72,22 +73,22 @@ def cut(rows: Rows, where: str, behavior: str) -> Experience:
     last = rows.last
     first = np.append(0, last[:-1] + 1)
     length = last - first + 1 - rows.bare[last]
-    kept = length > 0
-    if not kept.any():
+    is_left = length > 0
+    if not is_left.any():
         raise UserError(f"{where} holds no step: every episode is a single state")
     steps = (rows.observation, rows.action, rows.reward)
     if rows.bare[last].any():
         step = steps_of(rows)
-        steps = (rows.observation[step], rows.action[step], rows.reward[step])
-    episodes = int(kept.sum())
+        steps = (kept(rows.observation, step), kept(rows.action, step), kept(rows.reward, step))
+    episodes = int(is_left.sum())
     solved = np.zeros(len(last), np.bool_) if rows.success is None else np.logical_or.reduceat(rows.success, first)
     final = rows.observation if rows.following is None else rows.following
     return Experience(
         *steps,
-        length=length[kept],
-        success=solved[kept],
-        terminated=rows.terminal[last][kept],
-        final_observation=final[last][kept],
+        length=length[is_left],
+        success=solved[is_left],
+        terminated=rows.terminal[last][is_left],
+        final_observation=taken(final, last[is_left]),
         behavior=np.full(episodes, sound_name(behavior)),
         seed=np.full(episodes, UNKNOWN_SEED, np.int64),
     )

@@ -23,10 +23,11 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pmpo_offline.data.mapping import gathered, slices
 from pmpo_offline.data.opening import open_hdf5, open_parquet
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError, reason_of
-from pmpo_offline.runtime.files import array_names, load_array
+from pmpo_offline.runtime.files import array_blocks, array_names
 
 Array = NDArray[Any]
 LABELS = ("label", "labels", "infos/label", "infos/labels", "adv_ind")
@@ -66,6 +67,13 @@ def note_rounded(numbers: NDArray[np.float32], values: Array, name: str) -> None
         changed = (np.abs(numbers[rows]) >= EXACT) & (numbers[rows].astype(np.float64) != values[rows])
         if count := int(changed.reshape(len(changed), -1).any(axis=1).sum()):
             found[name] += count
+
+
+def _as_float32(values: Array, name: str) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):
+        numbers = np.ascontiguousarray(values, np.float32)
+    note_rounded(numbers, values, name)
+    return numbers
 
 
 @dataclass(frozen=True)
@@ -117,7 +125,7 @@ class Flat:
                     "every array needs one row a step"
                 )
             if unused is not None and values.dtype.kind in "fiub":
-                values = np.where(unused.reshape(-1, *[1] * (values.ndim - 1)), values.dtype.type(0), values)
+                values = _without(values, unused)
             found[name] = _READ[kind](values, f"{self.path}: {name}")
         progress.report("read arrays", len(kinds), len(kinds))
         if not rows:
@@ -143,6 +151,12 @@ def checked(arrays: Mapping[str, Array], kinds: Kinds, where: object) -> dict[st
     return {name: _READ[kind](arrays[name], f"{where}: {name}") for name, kind in kinds.items()}
 
 
+def _without(values: Array, unused: NDArray[np.bool_]) -> Array:
+    """Return values (M, …) with 0 in the rows that are unused."""
+    empty = unused.reshape(-1, *[1] * (values.ndim - 1))
+    return gathered(np.where(empty[rows], values.dtype.type(0), values[rows]) for rows in slices(len(values)))
+
+
 @contextmanager
 def opened(flat: Flat) -> Iterator[h5py.File]:
     """Open an HDF5 file that is read in many parts; `UserError` where it is damaged, or changed since."""
@@ -157,14 +171,17 @@ def floats(values: Array, where: str) -> NDArray[np.float32]:
     """Return numbers as float32, rows first; `UserError` names the first row that is not finite (or overflows)."""
     if values.dtype.kind not in "fiub":
         raise UserError(f"{where}: expected numbers, found {values.dtype}")
-    with np.errstate(over="ignore"):
-        numbers = np.ascontiguousarray(values, np.float32)
-    note_rounded(numbers, values, where.rpartition(": ")[2])
+    numbers = values
+    if values.dtype != np.float32 or not values.flags.c_contiguous or not values.ndim:
+        name, rows_of = where.rpartition(": ")[2], values.reshape(-1) if not values.ndim else values
+        numbers = gathered(_as_float32(rows_of[rows], name) for rows in slices(len(rows_of)))
     # A sum is not finite if one term is not, and needs no array of Booleans; only what fails is searched.
     with np.errstate(over="ignore", invalid="ignore"):
-        suspicious = not np.isfinite(numbers.sum(dtype=np.float64))
+        suspicious = not all(np.isfinite(numbers[rows].sum(dtype=np.float64)) for rows in slices(len(numbers)))
     if suspicious:
-        bad = ~np.isfinite(numbers.reshape(len(numbers), -1)).all(axis=1)
+        bad = np.concatenate(
+            [~np.isfinite(numbers[rows].reshape(-1, numbers[:1].size)).all(axis=1) for rows in slices(len(numbers))]
+        )
         if bad.any():
             raise UserError(
                 f"{where} holds NaN or infinite values, first in row {int(bad.argmax())} ({int(bad.sum())} rows in "
@@ -229,7 +246,7 @@ def open_flat(path: Path) -> Flat:
         if path.suffix == ".npz":
             if not zipfile.is_zipfile(path):
                 raise ValueError("it is no archive of arrays")
-            return Flat(path, _printable(array_names(path)), partial(load_array, path))
+            return Flat(path, _printable(array_names(path)), lambda name: gathered(array_blocks(path, name)))
         if path.suffix == ".parquet":
             with open_parquet(path) as table:
                 return Flat(path, _printable(table.schema_arrow.names), partial(_from_parquet, path))
@@ -248,7 +265,7 @@ def _printable(names: Iterable[str | bytes]) -> frozenset[str]:
 def joined(shards: Sequence[Flat], folder: Path) -> Flat:
     """Return the rows of several files as one, in the order given; a name counts if every file has it."""
     names = frozenset.intersection(*(shard.names for shard in shards))
-    return Flat(folder, names, lambda name: np.concatenate([shard[name] for shard in shards]))
+    return Flat(folder, names, lambda name: gathered(shard[name] for shard in shards))
 
 
 @contextmanager
@@ -276,15 +293,11 @@ def _from_hdf5(path: Path, examined: tuple[int, int, int], name: str) -> Array:
         raise ValueError("it changed while it was read")
     with h5py.File(path, "r") as file:
         stored = file[name]
-        if stored.dtype == np.float64 and not name.startswith("metadata/"):
-            numbers: Array = np.asarray(
-                stored.astype(np.float32)[()]
-            )  # on its way from the disk: never twice the memory
-            if stored.shape:
-                note_rounded(numbers, stored, name)
-            return numbers
-        values: Array = np.asarray(stored[()])
-        return values
+        if not stored.ndim:
+            return np.asarray(stored[()])
+        is_double = stored.dtype == np.float64 and not name.startswith("metadata/")
+        blocks = (stored[rows] for rows in slices(len(stored), max(1, (len(stored) << 24) // max(1, stored.nbytes))))
+        return gathered(_as_float32(block, name) if is_double else np.asarray(block) for block in blocks)
 
 
 def _from_parquet(path: Path, name: str) -> Array:

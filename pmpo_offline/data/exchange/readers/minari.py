@@ -12,8 +12,8 @@ one that is named, as feedback; other infos are ignored.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -132,39 +132,39 @@ def _read(folder: Path, said: dict[str, Any], knows_success: bool, name: str | N
     count = said["total_episodes"]
     if not isinstance(count, int) or count < 1:
         raise UserError(f"{folder}: total_episodes is {count!r}: it holds no episodes")
-    columns: list[list[Any]] = [[] for _ in fields(Experience)]
     feedback: list[NDArray[Any]] = []
     known = knows_success
-    with open_storage(folder, str(said["data_format"])) as episode_of:
-        for index in range(count):
-            if index % 64 == 0:
-                progress.report("read episodes", index, count)
-            episode = episode_of(index)
-            where = f"{folder}: {episode.where}"
-            observation, action, reward = _arrays(episode, seen, acted, where)
-            _check_within(action, low, high, f"{where}: actions")
-            success = _success(episode, len(reward), where)
-            feedback += _feedback(episode, len(reward), name, where)
-            known &= success is not None
-            content = Experience(
-                observation=observation[:-1],
-                action=action,
-                reward=reward,
-                length=np.array([len(reward)], np.int64),
-                success=np.array([bool(success)]),
-                terminated=np.array([_terminated(episode, len(reward), where)]),
-                final_observation=observation[-1:],
-                behavior=np.array([str(episode.attribute("behavior") or said.get("algorithm_name") or "unknown")]),
-                seed=np.array([_seed(episode.attribute("seed"))], np.int64),
-            )
-            for column, values in zip(columns, vars(content).values(), strict=True):
-                column.append(values)
+
+    def episodes() -> Iterator[Experience]:
+        nonlocal known, feedback
+        with open_storage(folder, str(said["data_format"])) as episode_of:
+            for index in range(count):
+                if index % 64 == 0:
+                    progress.report("read episodes", index, count)
+                episode = episode_of(index)
+                where = f"{folder}: {episode.where}"
+                observation, action, reward = _arrays(episode, seen, acted, where)
+                _check_within(action, low, high, f"{where}: actions")
+                success = _success(episode, len(reward), where)
+                feedback += _feedback(episode, len(reward), name, where)
+                known &= success is not None
+                yield Experience(
+                    observation=observation[:-1],
+                    action=action,
+                    reward=reward,
+                    length=np.array([len(reward)], np.int64),
+                    success=np.array([bool(success)]),
+                    terminated=np.array([_terminated(episode, len(reward), where)]),
+                    final_observation=observation[-1:],
+                    behavior=np.array([str(episode.attribute("behavior") or said.get("algorithm_name") or "unknown")]),
+                    seed=np.array([_seed(episode.attribute("seed"))], np.int64),
+                )
+
+    experience = Experience.concatenate(episodes())
     progress.report("read episodes", count, count)
     bounds: list[JsonValue] = [
         [float(x) if np.isfinite(x) else None for x in bound] for bound in (low, high)
     ]  # as JSON has numbers
-    # Joined and freed one after the other: one column at most is in memory twice.
-    experience = Experience(*(np.concatenate(columns.pop(0)) for _ in fields(Experience)))
     notes: dict[str, JsonValue] = {"rewards": True, "success": known, "action_low_high": bounds}
     if acted[0].choices is not None:
         notes = {"rewards": True, "success": known, "actions": acted[0].choices}

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pmpo_offline.data.exchange.readers.flat import Flat
+from pmpo_offline.data.mapping import slices, taken
 from pmpo_offline.runtime.errors import UserError
 
 _EPISODES = ("episode", "episode_id", "episode_index", "traj_id", "trajectory_id", "trajectory_index", "trajectory")
@@ -87,8 +88,9 @@ def resets_itself(observation: NDArray[np.float32], following: NDArray[np.float3
     A vector environment that resets itself records it so. Episodes whose observation never changes cannot be judged.
     """
     rows = np.flatnonzero(cut[:-1])
-    same = (following[rows] == observation[rows + 1]).all(axis=1)
-    moved = (following[rows] != observation[rows]).any(axis=1)
+    after = taken(following, rows)
+    same = (after == taken(observation, rows + 1)).all(axis=1)
+    moved = (after != taken(observation, rows)).any(axis=1)
     return bool(len(rows)) and bool((same & moved).all())
 
 
@@ -114,12 +116,10 @@ def _seams(observation: NDArray[np.float32], following: NDArray[np.float32], pat
         )
     # A step of float16 is 2⁻¹⁰ of a number's size.
     close = 2.0**-10 if _is_half(observation) != _is_half(following) else 1e-5
-    slack = 1e-6 * np.minimum(
-        1, np.maximum(observation.max(axis=0), -observation.min(axis=0))
-    )  # of small numbers, less
+    reach = np.max([np.abs(observation[rows]).max(axis=0) for rows in slices(len(observation))], axis=0)
+    slack = 1e-6 * np.minimum(1, reach)  # of small numbers, less
     seams = np.ones(len(observation), np.bool_)
-    for start in range(0, len(observation) - 1, _BLOCK):  # in parts: the differences need no second array of this size
-        rows = slice(start, min(start + _BLOCK, len(observation) - 1))
+    for rows in slices(len(observation) - 1, _BLOCK):  # in parts: the differences need no second array of this size
         after = observation[rows.start + 1 : rows.stop + 1]
         seams[rows] = ~np.isclose(following[rows], after, rtol=close, atol=slack).all(axis=1)
     return seams

@@ -14,12 +14,10 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from pmpo_offline.data import Dataset, columns
@@ -27,6 +25,7 @@ from pmpo_offline.data.exchange.exported import about, knows_success
 from pmpo_offline.data.exchange.writers import Writer
 from pmpo_offline.data.exchange.writers.hdf5_files import file_name
 from pmpo_offline.runtime import progress
+from pmpo_offline.runtime.files import add_array
 
 
 def _write(folder: Path, dataset: Dataset) -> None:
@@ -49,28 +48,18 @@ def _write(folder: Path, dataset: Dataset) -> None:
     width = {name: dataset.table.schema.field(name).type.list_size for name in ("observation", "action")}
     with zipfile.ZipFile(folder / f"{file_name(dataset)}.npz", "w") as archive:
         finals = columns.matrix(episodes, "final_observation")
-        _add(archive, "observations", (states, width["observation"]), spread("observation", finals))
-        _add(archive, "actions", (states, width["action"]), spread("action", 0))
-        _add(archive, "terminals", (states,), iter([constant(0, final, 1)]))
-        _add(archive, "rewards", (states,), spread("reward", 0))
+        add_array(archive, "observations", (states, width["observation"]), spread("observation", finals))
+        add_array(archive, "actions", (states, width["action"]), spread("action", 0))
+        add_array(archive, "terminals", (states,), iter([constant(0, final, 1)]))
+        add_array(archive, "rewards", (states,), spread("reward", 0))
         if known:
-            _add(archive, "masks", (states,), iter([constant(1, final[success] - 1, 0)]))
-        _add(archive, "scores", (states,), spread("score", np.nan))
-        _add(archive, "labels", (states,), spread("label", 0))
+            add_array(archive, "masks", (states,), iter([constant(1, final[success] - 1, 0)]))
+        add_array(archive, "scores", (states,), spread("score", np.nan))
+        add_array(archive, "labels", (states,), spread("label", 0))
         for name, values in about(dataset):
             stored = values.astype(str) if values.dtype == object else values
-            _add(archive, name, stored.shape, iter([stored]))
+            add_array(archive, name, stored.shape, iter([stored]))
     progress.report("write rows", len(dataset), len(dataset))
-
-
-def _add(archive: zipfile.ZipFile, name: str, shape: tuple[int, ...], blocks: Iterator[NDArray[Any]]) -> None:
-    """Add an array of this shape, given in blocks, as `numpy.savez` does."""
-    block = next(blocks)
-    header = {"descr": npy.dtype_to_descr(block.dtype), "fortran_order": False, "shape": shape}
-    with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-        npy.write_array_header_1_0(file, header)
-        for values in chain([block], blocks):
-            file.write(np.ascontiguousarray(values).tobytes())
 
 
 OGBENCH = Writer(
