@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pmpo_offline.data import mapping
 from pmpo_offline.data.mapping import Spill, gathered, release_pages
 from pmpo_offline.data.schema import episodes_schema, transitions_schema
 from pmpo_offline.runtime.errors import UserError
@@ -98,15 +99,15 @@ def batches(table: pa.Table, *names: str, rows: int = BLOCK) -> Iterator[dict[st
 
 
 def groups(
-    steps: pa.Table, episodes: pa.Table, *names: str, rows: int = 1 << 16
+    steps: pa.Table, episodes: pa.Table, *names: str
 ) -> Iterator[tuple[slice, NDArray[np.int64], dict[str, NDArray[Any]]]]:
-    """Yield groups of whole episodes, of some `rows` steps: which episodes, their starts, and `values` of columns.
+    """Yield groups of whole episodes, of some `ROWS` steps: which episodes, their starts, and `values` of columns.
 
     The starts count from the group's first step, with the number of its steps as the last; memory of mapped files is
     given back in between.
     """
     end = vector(episodes, "start") + vector(episodes, "length")
-    for own in grouped(end, rows):
+    for own in grouped(end, mapping.ROWS):
         first = int(end[own.start - 1]) if own.start else 0
         starts = np.append(0, end[own] - first)
         taken = steps.select(names).slice(first, int(starts[-1]))

@@ -28,7 +28,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pmpo_offline.data import columns
+from pmpo_offline.data import columns, mapping
 from pmpo_offline.data.mapping import Spill, spilled
 from pmpo_offline.data.minari_metadata import minari_metadata, observation_type
 from pmpo_offline.data.opening import open_hdf5
@@ -156,7 +156,7 @@ def _put_attribute(group: h5py.h5g.GroupID, name: str, value: Any) -> None:
 
 def _read_steps(file: h5py.File, lengths: NDArray[np.int64]) -> pa.Table:
     spills = {name: Spill() for name in ("observation", *_STEPS.values(), *_INFOS.values(), "episode", "step")}
-    for group in columns.grouped(np.cumsum(lengths), 1 << 16):
+    for group in columns.grouped(np.cumsum(lengths), mapping.ROWS):
         for name, values in _read_group(file, range(group.start, group.stop), lengths[group]).items():
             spills[name].append(values)
     arrays = {name: spill.joined() for name, spill in spills.items()}

@@ -20,9 +20,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+ROWS = 1 << 18
+"""Rows of a large array that are in use at once."""
 SPILLED = 64 * 2**20
 """Bytes of an array above which `Spill` puts it into a file."""
-RESIDENT = 768 * 2**20
+RESIDENT = 640 * 2**20
 """Bytes of mapped files, code libraries included, above which `release_pages` gives them back."""
 
 
@@ -99,11 +101,11 @@ class Spill:
         if self._file is not None:
             self._write(block)
             return
-        self._blocks.append(block)
+        self._blocks.append(np.array(block) if self._blocks else block)  # a view would keep what it is a view of
         if self._folder is not None and self._bytes > SPILLED and not block.dtype.hasobject:
             self._folder.mkdir(parents=True, exist_ok=True)
             whole = np.concatenate(self._blocks)
-            self._file, self._blocks = tempfile.TemporaryFile(dir=self._folder), [whole[:0]]  # noqa: SIM115 - `joined`
+            self._file, self._blocks = tempfile.TemporaryFile(dir=self._folder), [whole[:0].copy()]  # noqa: SIM115 - `joined`
             self._write(whole)
 
     def _write(self, block: NDArray[Any]) -> None:
@@ -128,8 +130,9 @@ def gathered(blocks: Iterable[NDArray[Any]]) -> NDArray[Any]:
     return spill.joined()
 
 
-def slices(count: int, rows: int = 1 << 18) -> Iterator[slice]:
+def slices(count: int, rows: int | None = None) -> Iterator[slice]:
     """Yield slices of an array of `count` rows, at least one; memory of mapped files is given back in between."""
+    rows = rows or ROWS
     for start in range(0, max(count, 1), rows):
         yield slice(start, min(start + rows, count))
         release_pages()

@@ -7,8 +7,10 @@ the chunk it falls into changes a bit of it.
 from __future__ import annotations
 
 import logging
+import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -216,16 +218,26 @@ def collect(record: Record, spec: CollectionSpec, folder: Path, workers: int, ch
     done = spec.episodes - sum(map(len, missing.values()))
     for unfinished in folder.glob(".chunk-*.tmp"):  # of a process that was killed
         unfinished.unlink()
-    tasks = [(record, own) for own in missing.values()]
+    tasks = [(record, own, _versions()) for own in missing.values()]
     path_of = dict(zip((own[0] for own in missing.values()), missing, strict=True))
-    for (_, own), experience in completed(_play, tasks, workers, "collected episodes"):
+    for (_, own, _), experience in completed(_play, tasks, workers, "collected episodes"):
         experience.save(path_of[own[0]])
         done += len(own)
         progress.report("collect episodes", done, spec.episodes)
     return Experience.concatenate((_read_chunk(path, own) for path, own in chunks.items()))
 
 
-def _play(record: Record, seeds: Sequence[int]) -> Experience:
+def _versions() -> dict[str, str]:
+    """Return the versions that the episodes of every task here depend on."""
+    return {name: version(name) for name in ("pmpo-offline", "mujoco", "numpy")}
+
+
+def _play(record: Record, seeds: Sequence[int], versions: dict[str, str]) -> Experience:
+    """Record episodes where these versions are installed; `PmpoOfflineError` on another machine with others."""
+    if (here := _versions()) != versions:
+        raise PmpoOfflineError(
+            f"{platform.node()} has {here}, and episodes are collected with {versions}: install them"
+        )
     with progress.on_progress(None):
         return record(seeds)
 
