@@ -131,14 +131,16 @@ class Column:
     def packed(self, device: torch.device | str = "cpu") -> Tensor:
         """Return a copy of all rows in one tensor on `device`."""
         whole = torch.empty((len(self), *self.chunks[0].shape[1:]), dtype=self.chunks[0].dtype, device=device)
-        for start, block in zip(range(0, len(self), columns.BLOCK), self.blocks(), strict=True):
-            whole[start : start + len(block)] = block
+        start = 0
+        for block in self.blocks():
+            whole[start : (start := start + len(block))] = block
         return whole
 
     def blocks(self) -> Iterator[Tensor]:
-        """Yield all rows in order, `columns.BLOCK` at a time; views where they are in one chunk."""
-        for start in range(0, len(self), columns.BLOCK):
-            yield self._rows(start, min(start + columns.BLOCK, len(self)))
+        """Yield all rows in order, some at a time; views where they are in one chunk."""
+        rows = max(1, columns.BLOCK // 16)  # what is computed of them takes several times their bytes
+        for start in range(0, len(self), rows):
+            yield self._rows(start, min(start + rows, len(self)))
             if self._mapped:
                 release_pages()
 

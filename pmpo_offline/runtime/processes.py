@@ -39,8 +39,13 @@ def in_processes(function: Callable[..., Any], tasks: Sequence[Task], workers: i
         free = [stack.enter_context(processes(1, work)) for _ in range(min(workers, len(tasks)))]
         while waiting or running:
             while waiting and free:
-                task, submit = waiting.popleft(), free.pop()
-                running[submit(function, *task)] = task, submit
+                submit = free.pop()
+                try:
+                    future = submit(function, *waiting[0])
+                except BrokenProcessPool:  # killed while it had nothing to do
+                    free.append(stack.enter_context(processes(1, work)))
+                else:
+                    running[future] = waiting.popleft(), submit
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 task, submit = running.pop(future)
                 try:
