@@ -110,7 +110,7 @@ def run(arguments: Sequence[str]) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=plain.HANDLER)
     for before, argument in zip(["pmpo-offline", *arguments], arguments, strict=False):
-        if not argument.strip() or (argument.startswith("--") and argument.endswith("=")):
+        if (before.startswith("-") and not argument.strip()) or (argument.startswith("--") and argument.endswith("=")):
             return _fail(f"{argument.strip() or before}: the name or value that follows is empty", 2)
     group = cast(TyperGroup, typer.main.get_command(app))
     try:

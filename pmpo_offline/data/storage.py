@@ -66,6 +66,8 @@ def resolve(id_or_path: str | Path, home: str | Path | None = None) -> Path:
     Raises `UserError` with the near misses among the stored ids.
     """
     name = str(id_or_path)
+    if not name.strip():
+        raise UserError("the name of a dataset is empty: give an id, or the folder of a dataset")
     if not name:
         raise UserError("'' is no dataset: give an id, or the folder of a dataset")
     if _ID.fullmatch(name) and is_stored(name, home):
