@@ -150,6 +150,4 @@ print(*(name for name in ("datasets", "transformers", "mujoco") if name in sys.m
 
 def test_an_empty_source_is_not_the_current_folder(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["import", ""]) == 2
-    assert (
-        capsys.readouterr().err == "error: import: the source is empty: name a file, a folder, minari:ID or hf:NAME\n"
-    )
+    assert capsys.readouterr().err == "error: import_dataset: expected a text or a path for source, not ''\n"
