@@ -264,11 +264,12 @@ class Dataset:
     def column(self, name: str) -> Column:
         """Return a column of transitions, from which rows are gathered; `PmpoOfflineError` if they are damaged."""
         self._require_transitions()
+        name = str(name)
         if name not in self._columns:
             from pmpo_offline.data.gathering import Column
 
             if name not in self.table.column_names:
-                raise unknown("column", str(name), self.table.column_names)
+                raise unknown("column", name, self.table.column_names)
             self._columns[name] = Column.of(self.table, name)
         return self._columns[name]
 
