@@ -391,7 +391,7 @@ ROW = b'{"prompt": "p", "completion": "c", "label": 1}\n'
         ("a.csv", b"prompt,completion,label,label\np,c,1,0\n", "a.csv has several columns called label: rename them"),
         ("a.parquet", b"PAR1 and no more", "is damaged or no Parquet file"),
         ("a.arrow", b"ARROW1\0\0 and no more", "is damaged or no Arrow file"),
-        ("a.jsonl.gz", gzip.compress(b'{"prompt": "p"}' * 1000)[:40], "is damaged or no JSON lines file"),
+        ("a.jsonl.gz", gzip.compress(b'{"prompt": "p"}' * 1000, mtime=0)[:40], "is damaged or no JSON lines file"),
         (
             "a.jsonl",
             b'{"prompt": "", "completion": "c", "label": 1}\n',
