@@ -64,6 +64,7 @@ def run_task(function: Callable[..., Any], task: Task, cwd: Path) -> Any:
 def require_ray() -> None:
     """Raise `UserError` unless Ray is installed."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
+    os.environ.setdefault("RAY_worker_niceness", "0")  # as the processes of `local`: on a busy machine 15 is never
     try:
         import ray  # noqa: F401
     except ImportError:
