@@ -262,7 +262,7 @@ def _with_labels(recorded: Recorded, path: Path) -> Recorded:
     values, note = feedback_of_file(path.expanduser(), numbers)
     if unnamed := int(np.isnan(values).sum()):
         warnings.warn(
-            f"--labels {path} says nothing of {unnamed} of {count} episodes: they stay unlabelled", stacklevel=3
+            f"--labels {path} has no label for {unnamed} of {count} episodes: they stay unlabelled", stacklevel=3
         )
     return replace(recorded, feedback=values, notes={**recorded.notes, "feedback": note})
 

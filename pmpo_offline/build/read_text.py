@@ -167,7 +167,7 @@ class _Texts:
             why, count = report.dropped.most_common(1)[0]
             warnings.warn(
                 f"{dropped:,} of {report.responses:,} responses dropped, most of them ({count:,}) as {why}, "
-                f"first at {report.first[why]}; the report has them all",
+                f"first at {report.first[why]}; `pmpo-offline show` lists every reason",
                 stacklevel=3,
             )
         if report.contradicting:

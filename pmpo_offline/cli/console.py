@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 R = TypeVar("R")
+WIDEST = 28
+"""Characters of the widest name that `print_lines` aligns values with."""
 Name = Annotated[str, typer.Argument(metavar="ID", help="Id or path of a dataset.", autocompletion=names.datasets)]
 Algo = Annotated[str, typer.Option(help="Name of an algorithm, or its .toml.", autocompletion=names.algorithms)]
 Format = Annotated[
@@ -162,6 +164,8 @@ def readable(value: Any, digits: int = 4) -> str:
         return ", ".join(f"{key} {readable(inner, digits)}" for key, inner in value.items())
     if value is None or value == {}:
         return "–"
+    if isinstance(value, list | tuple):
+        return ", ".join(readable(inner, digits) for inner in value)
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:.{digits}g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
@@ -169,24 +173,33 @@ def readable(value: Any, digits: int = 4) -> str:
 
 def print_lines(content: Mapping[str, Any]) -> None:
     """Print names and values in two columns; of mappings, their items below."""
-    rows: list[tuple[str, str]] = []
+    print_columns(_lines(content), widest=WIDEST)
+
+
+def _lines(content: Mapping[str, Any], indent: str = "") -> Iterator[tuple[str, str]]:
     for name, value in content.items():
-        if isinstance(value, Mapping) and value:
-            rows += [(name, ""), *((f"  {key}", readable(inner, digits=6)) for key, inner in value.items())]
+        # The items of an inner mapping fit into one line unless their names are sentences (reasons, with their counts).
+        if isinstance(value, Mapping) and value and (not indent or any(" " in key for key in value)):
+            yield indent + name, ""
+            yield from _lines(value, indent + "  ")
         else:
             first, *more = readable(value, digits=6).splitlines() or [""]
-            rows += [(name, first), *(("", line) for line in more)]
-    print_columns(rows)
+            yield indent + name, first
+            yield from (("", line) for line in more)
 
 
-def print_columns(rows: Iterable[Sequence[str]]) -> None:
-    """Print rows of texts in columns, the last one wrapped on a terminal; colours are for terminals."""
+def print_columns(rows: Iterable[Sequence[str]], widest: int = sys.maxsize) -> None:
+    """Print rows of texts in columns, the last one wrapped on a terminal; colours are for terminals.
+
+    Texts of more than `widest` characters do not widen their column: they move what follows in their own row.
+    """
     rows = list(rows)
-    *before, _ = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    indent = " " * (sum(before) + 2 * len(before))
+    columns = list(zip(*rows, strict=True))[:-1]
+    sizes = [max((len(text) for text in column if len(text) <= widest), default=0) for column in columns]
+    indent = " " * (sum(sizes) + 2 * len(sizes))
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    width = max(width, len(indent) + NARROWEST)
     for row in rows:
-        start = "".join(text.ljust(size + 2) for text, size in zip(row, before, strict=False))
-        room = max(width - len(indent), NARROWEST)
-        lines = textwrap.wrap(row[-1], room, break_long_words=False, break_on_hyphens=False) or [""]
-        typer.echo(f"\n{indent}".join([f"{start}{lines[0]}".rstrip(), *lines[1:]]))
+        start = "".join(text.ljust(size) + "  " for text, size in zip(row, sizes, strict=False))
+        wrapper = textwrap.TextWrapper(width, start, indent, break_long_words=False, break_on_hyphens=False)
+        typer.echo("\n".join(wrapper.wrap(row[-1])) or start.rstrip())

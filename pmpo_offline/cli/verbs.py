@@ -103,7 +103,10 @@ def relabel(
     json: Json = False,
 ) -> None:
     """Store a dataset with other labels of the same rows."""
-    changes = vars(options) | {"imbalance": parse_value(options.imbalance) if options.imbalance else None}
+    share = parse_value(options.imbalance) if options.imbalance else None
+    if isinstance(share, str) and share != "collected":
+        raise UserError(f"--imbalance {share}: write a number from 0 to 1, or collected")
+    changes = vars(options) | {"imbalance": share}
     with working():
         from pmpo_offline import build
 

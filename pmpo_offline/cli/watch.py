@@ -29,7 +29,7 @@ def watching(directory: Path) -> Iterator[None]:
     from rich.live import Live
 
     if not sys.stderr.isatty():
-        raise UserError("--watch draws on a terminal, and stderr is none: leave it out and read metrics.csv")
+        raise UserError("--watch draws on a terminal, and stderr is not one: leave it out and read metrics.csv")
     console, stages, line = Console(stderr=True), Stages(), ""
 
     def progress(stage: str, done: int, total: int) -> None:

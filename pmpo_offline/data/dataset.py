@@ -140,9 +140,7 @@ class Dataset:
                 f"build one that does with build-dataset --label {rule}"
             )
         share = meta.imbalance.asked if imbalance is None else imbalance
-        if isinstance(share, str):
-            if share != "collected":
-                raise UserError(f"imbalance {share!r}: expected an accepted share between 0 and 1, or 'collected'")
+        if share == "collected":
             share = None
         noise = meta.noise if noise is None else noise
         seed = meta.seed if seed is None else seed

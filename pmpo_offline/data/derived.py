@@ -196,7 +196,8 @@ def _meanings(one: Dataset, other: Dataset) -> dict[str, tuple[object, object]]:
     def of(dataset: Dataset) -> dict[str, object]:
         meta = dataset.metadata
         known = meta.provenance.settings
-        score = {name: value for name, value in meta.score.settings.items() if name != "explained"}
+        score = [f"{name} {value}" for name, value in sorted(meta.score.settings.items()) if name != "explained"]
+        settings = f" ({', '.join(score)})" if score else ""
         found: dict[str, object] = {"kind": meta.kind, "task": meta.task, "unit of a label": meta.unit}
         if dataset.episodes is not None:
             found |= {
@@ -207,7 +208,7 @@ def _meanings(one: Dataset, other: Dataset) -> dict[str, tuple[object, object]]:
             found["table of candidates"] = "there" if dataset.candidates is not None else "absent"
         else:
             found |= {name: known.get(name) for name in ("ends", "tokens", "model")}
-        return found | {"score": (meta.score.name, score), "label rule": str(_fixed_rule(dataset))}
+        return found | {"score": f"{meta.score.name}{settings}", "label rule": str(_fixed_rule(dataset))}
 
     mine, theirs = of(one), of(other)
     return {name: (mine.get(name), theirs.get(name)) for name in {**mine, **theirs}}

@@ -79,7 +79,7 @@ def resolve(id_or_path: str | Path, home: str | Path | None = None) -> Path:
     if path.is_dir():
         raise UserError(f"{name} holds no {METADATA_FILE}: give the folder of a dataset, or an id")
     error = unknown("dataset", name, stored_ids(home))
-    raise UserError(f"{error}; declared ones (list_datasets) are built first, by build_dataset(id)")
+    raise UserError(f"{error} (a declared dataset is built first: build_dataset)")
 
 
 def is_stored(dataset_id: str, home: str | Path | None = None) -> bool:

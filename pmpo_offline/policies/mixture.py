@@ -181,7 +181,9 @@ class MixturePolicy(nn.Module):
         return chosen
 
     def select(self, run: int) -> Self:
-        """Return one of the R runs as a policy of its own, a copy."""
+        """Return one of the R runs as a policy of its own, a copy; `UserError` if there is no such run."""
+        if not -self.runs <= run < self.runs:
+            raise UserError(f"select: there is no run {run}: the policy holds runs 0 to {self.runs - 1}")
         one = deepcopy(self)
         one.runs = 1
         for parameter in one.parameters():

@@ -48,7 +48,10 @@ def test_the_commands(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
         (["combine", "test/b-v0", "test/small-v0"], "two or more"),
         (["relabel", "test/small-v0"], "say what changes"),
         (["relabel", "test/small-v0", "--label", "column"], "stores the score return, not column"),
-        (["relabel", "test/small-v0", "--imbalance", "half"], "expected an accepted share"),
+        (
+            ["relabel", "test/small-v0", "--imbalance", "half"],
+            "--imbalance half: write a number from 0 to 1, or collected",
+        ),
         (["rename", "test/small-v0", "test/small-v0"], "is the dataset itself"),
         (["delete", "nope/x-v0", "--yes"], "unknown dataset"),
     ],

@@ -70,7 +70,7 @@ def rendered(drawn: object) -> str:
 
 def test_it_draws_on_a_terminal_and_refuses_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recorded(tmp_path / "metrics.csv")
-    with pytest.raises(UserError, match="--watch draws on a terminal, and stderr is none"), watch.watching(tmp_path):
+    with pytest.raises(UserError, match="--watch draws on a terminal, and stderr is not one"), watch.watching(tmp_path):
         pass
     master, slave = pty.openpty()
     with os.fdopen(slave, "w") as terminal:

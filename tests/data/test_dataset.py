@@ -136,7 +136,7 @@ def test_missing_score_is_refused_with_the_build_command(store: Store) -> None:
 
 def test_a_share_in_words_is_refused(store: Store) -> None:
     store()
-    with pytest.raises(UserError, match=r"imbalance '0\.5': expected an accepted share .* or 'collected'"):
+    with pytest.raises(UserError, match=r"expected a number, 'collected' or None for imbalance, not '0\.5'"):
         data.load_dataset("test/small-v0", imbalance="0.5")  # type: ignore[arg-type]
 
 

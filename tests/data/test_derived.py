@@ -130,7 +130,7 @@ def test_datasets_of_other_meaning_are_not_combined(store: Store) -> None:
     one = store(LENGTHS, "return:0", id="test/one-v0")
     for other, message in (
         (store(LENGTHS, "return:1", id="test/two-v0"), "label rule is return:1, not return:0; relabel them"),
-        (store(LENGTHS, "success", id="test/two-v0", overwrite=True), "score is"),
+        (store(LENGTHS, "success", id="test/two-v0", overwrite=True), "its score is success, not return"),
         (store(LENGTHS, "return:0", candidates=4, id="test/two-v0", overwrite=True), "candidates is there"),
         (responses(["p"]), "kind is responses, not transitions"),
     ):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pmpo_offline.policies import Categorical, CategoricalPolicy, MixturePolicy
-from pmpo_offline.runtime.errors import PmpoOfflineError
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.training.control.divergence import draw, from_reference
 
 SHARES = torch.tensor([[[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]]])
@@ -51,6 +51,8 @@ def test_a_policy_comes_back_and_runs_are_their_own(tmp_path: Path) -> None:
     alone = CategoricalPolicy([4], torch.ones(2), torch.full((2,), 2.0), 5, hidden=[8])
     assert alone(observation).log_weight[0].allclose(policy(seen).log_weight[1], atol=1e-6)
     assert policy.select(1).predict(observation[0].numpy()).shape == (6,)
+    with pytest.raises(UserError, match="no run 9: the policy holds runs 0 to 1"):
+        policy.select(9)
     mixture = MixturePolicy([0], torch.ones(2), torch.ones(2), 5, components=2, hidden=[8])
     mixture.save(tmp_path / "mixture.safetensors")
     with pytest.raises(PmpoOfflineError, match="no policy"):

@@ -50,17 +50,17 @@ def dataset_page(dataset: Dataset) -> str:
         unit=meta.unit,
         rule=f"{meta.label}" + (f", {meta.noise:g} of the labels flipped" if meta.noise else ""),
         tiles=[(f"{count:,}", name) for name, count in counts.items() if count or name in LABELS.values()],
-        diagnoses=[_line(diagnosis) for diagnosis in _diagnoses(dataset)],
+        diagnoses=[_line(diagnosis) for diagnosis in diagnoses(dataset)],
         responses=_responses(dataset),
         card=page.Section("card", "Card", _card(dataset)),
         files=[(name, f"{info.bytes:,}", info.sha256) for name, info in meta.files.items()],
     )
 
 
-def _diagnoses(dataset: Dataset) -> list[Diagnosis]:
+def diagnoses(dataset: Dataset) -> list[Diagnosis]:
     """Return `doctor`'s diagnosis for every applicable algorithm of the dataset's family."""
-    found = []
-    for algorithm in catalog.algorithms(catalog.family(dataset.metadata.task)):
+    found, meta = [], dataset.metadata
+    for algorithm in catalog.algorithms(catalog.family(meta.task, by_step=meta.label.by_step)):
         try:
             found.append(doctor(dataset, algorithm))
         except UserError:  # it needs what this kind of dataset never has

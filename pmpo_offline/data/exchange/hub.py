@@ -52,6 +52,8 @@ def push_dataset(name: str | Path, repository: str, *, private: bool = False, ho
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
+    if repository.count("/") != 1:
+        raise UserError(f"push to {repository}: write user/name")
     dataset = data.load_dataset(name, home=home, verify=True)
     names = [METADATA_FILE, *([SEAL_FILE] if data.is_sealed(dataset.path) else []), *dataset.metadata.files]
     with _hub(repository) as api:

@@ -11,7 +11,9 @@ from helpers.labelled import saved
 
 from pmpo_offline import data
 from pmpo_offline.benchmark.html.dataset_charts import behaviors, episodes, scores
-from pmpo_offline.benchmark.html.dataset_page import MOST_RESPONSES, dataset_page
+from pmpo_offline.benchmark.html.dataset_page import MOST_RESPONSES, dataset_page, diagnoses
+from pmpo_offline.training.config import algorithm_for
+from pmpo_offline.training.doctor import doctor
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 
@@ -73,6 +75,16 @@ def test_episodes_can_be_stepped_through(tmp_path, opened):
     page.wait_for_function(CHANGED, arg=before)
     page.select_option("#episodes select >> nth=1", "action")
     page.wait_for_function("document.querySelector('#episodes .role-legend').textContent.includes('action 0')")
+
+
+@pytest.mark.parametrize(("label", "by_step"), [("return:q0.5", False), ("advantage:sign", True)])
+def test_diagnoses_are_those_of_the_hyperparameters_that_train_takes(tmp_path, label, by_step):
+    data.write(tmp_path / "steps", *make((4, 3, 5), label))
+    dataset = data.open_dataset(tmp_path / "steps")
+    assert dataset.metadata.label.by_step == by_step
+    shown = {diagnosis.algorithm: diagnosis for diagnosis in diagnoses(dataset)}
+    for name in ("pmpo", "kto"):
+        assert shown[name] == doctor(dataset, algorithm_for(name, dataset))
 
 
 def test_charts_count_every_unit(tmp_path):

@@ -135,6 +135,7 @@ def test_what_is_damaged_on_the_hub_never_becomes_visible(
         (["pull", "me/small"], "write hf:user/name"),
         (["pull", "hf:a/b/c"], "is no name of a repository"),
         (["push", "test/small-v0", "me/texts"], "no push of pmpo-offline: choose another repository"),
+        (["push", "test/small-v0", "small"], "push to small: write user/name"),
         (["push", "test/small-v0", "others/small"], "others/small"),
         (["push", "test/smal-v0", "me/small"], "did you mean test/small-v0"),
     ],

@@ -295,7 +295,7 @@ def side_file(path: Path, rows: list[tuple[Any, Any]]) -> Path:
 def test_labels_of_a_file_beside_the_episodes(tmp_path: Path) -> None:
     path = hdf5(tmp_path / "set.hdf5", as_d4rl(experience(LENGTHS)))
     labels = side_file(tmp_path / "reviewed.csv", [(3, "reject"), ("demo_0", "accept"), (2, "")])
-    with pytest.warns(UserWarning, match="says nothing of 2 of 4 episodes"):
+    with pytest.warns(UserWarning, match="has no label for 2 of 4 episodes"):
         dataset = import_dataset(path, labels=labels, home=tmp_path / "home")
     assert (accepted(dataset), dataset.metadata.unit) == ([1, 0, 0, -1], "episode")
     assert dataset.metadata.id == "d4rl/set-labelsreviewed-v0"

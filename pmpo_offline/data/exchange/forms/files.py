@@ -180,7 +180,7 @@ def _parsed(content: bytes | str, place: str) -> Any:
     except RecursionError:
         raise UserError(f"{place}: nested too deeply") from None
     except json.JSONDecodeError as error:
-        raise UserError(f"{place}, character {error.pos}: not valid JSON: {error.msg}") from None
+        raise UserError(f"{place}, character {error.pos}: not valid JSON: {error.msg.removesuffix(' at')}") from None
     except KeyError as error:
         raise UserError(f"{place}: holds two values called {error.args[0]}: leave one of them out") from None
 
