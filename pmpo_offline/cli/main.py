@@ -79,6 +79,7 @@ def main() -> NoReturn:
     os.environ.setdefault("MUJOCO_GL", "disable")
     for name, value in SLEEPING.items():  # read when torch is imported, by child processes too
         os.environ.setdefault(name, value)
+    sys.path.append("")  # modules of the working directory (`--environment module:Name-v0`), as with `python -m`
     arguments = sys.argv[1:]
     try:
         if not arguments or {"-h", "--help"} & set(arguments):

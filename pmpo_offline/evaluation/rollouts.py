@@ -74,7 +74,7 @@ def evaluate(
     Returns:
         One row a run and episode: run, episode (int32), return (float64), success (bool), length (int32), layout (str).
 
-    Raises `UserError` for an unknown task, and for a policy whose actions have another shape than the task's.
+    Raises `UserError` for an unknown task, and for a policy of other observations or actions than the task's.
     """
     if episodes < 1 or (workers is not None and workers < 1):
         raise UserError(f"evaluate: episodes and workers are 1 or more, not {min(episodes, workers or episodes)}")
@@ -85,6 +85,7 @@ def evaluate(
             kind = type(policy).__name__
             raise UserError(f"expected a policy or a function from observations (n, O) to actions (n, A), not {kind}")
         policy = FunctionPolicy(policy, played.action_dim)
+    _check_widths(policy, played)
     outcome, layouts = played.score(policy, episodes, threads)
     return pl.DataFrame(
         {
@@ -96,6 +97,19 @@ def evaluate(
             "layout": layouts * policy.runs,
         }
     )
+
+
+def _check_widths(policy: Policy, task: Task) -> None:
+    """Raise `UserError` if a policy was trained on other observations or actions than a task's."""
+    if isinstance(policy, FunctionPolicy):
+        return  # its actions are checked one by one
+    widths = {
+        "observations": (policy.observation_mean.shape[-1], task.observation_dim),
+        "actions": (policy.action_dim, task.action_dim),
+    }
+    for what, (learned, wanted) in widths.items():
+        if learned != wanted:
+            raise UserError(f"the {what} of the policy have {learned} numbers, and those of {task.id} have {wanted}")
 
 
 def _task(given: str | Task | Environment) -> Task:

@@ -307,3 +307,18 @@ from pmpo_offline.cli import main
 """
     done = python(code)
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+def test_modules_of_the_working_directory_are_found_from_an_installed_command(tmp_path):
+    (tmp_path / "robot.py").write_text("print('found')")
+    code = """
+import sys
+sys.path.remove("")
+sys.argv = ["pmpo-offline", "--version"]
+from pmpo_offline.cli.main import main
+try:
+    main()
+except SystemExit:
+    import robot
+"""
+    assert python(code, cwd=tmp_path).stdout.splitlines()[-1:] == ["found"]

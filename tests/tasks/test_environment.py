@@ -7,9 +7,11 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 
 from pmpo_offline.evaluation import evaluate
+from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.tasks.environment import EnvironmentTask
 
@@ -80,3 +82,16 @@ def test_what_cannot_be_played_is_refused_by_name() -> None:
         evaluate(to_goal, Keys())
     with pytest.raises(UserError, match="environment nothing:Env-v0: No module named 'nothing'"):
         evaluate(to_goal, "nothing:Env-v0")
+
+
+@pytest.mark.parametrize(
+    ("observations", "actions", "message"),
+    [
+        (6, 1, "the observations of the policy have 6 numbers, and those of Pendulum-v1 have 3"),
+        (3, 2, "the actions of the policy have 2 numbers, and those of Pendulum-v1 have 1"),
+    ],
+)
+def test_a_policy_of_another_task_is_refused(observations: int, actions: int, message: str) -> None:
+    policy = MixturePolicy([0], torch.zeros(observations), torch.ones(observations), actions, hidden=())
+    with pytest.raises(UserError, match=message):
+        evaluate(policy, "Pendulum-v1", episodes=1)
