@@ -102,7 +102,7 @@ def test_a_standing_dataset_is_opened(stacking: Dataset, recipe: Path, stacking_
 
 def test_labellings_share_one_experience(stacking: Dataset, recipe: Path, stacking_home: Path) -> None:
     before = raw_files(stacking_home)
-    assert sorted(Path(name).name.split("-")[0] for name in before) == ["chunk", "clone", "judged"]
+    assert sorted(Path(name).name.split("-")[0] for name in before) == ["chunk", "clone", "clone", "judged"]
     for changes in ({"imbalance": 0.1}, {"label": "return:q0.7"}, {"noise": 0.2}, {"label": "advantage"}):
         build_dataset(str(recipe), home=stacking_home, workers=1, **changes)
     assert raw_files(stacking_home) == before, "nothing was collected or judged again"
@@ -257,7 +257,7 @@ def test_impossible_share_leaves_nothing(recipe: Path, stacking: Dataset, stacki
         ({"imbalance": 1.5}, "build-dataset: imbalance: "),
         ({"label": "succes"}, "succes"),
         ({"noise": -0.1}, "build-dataset: noise: "),
-        ({"imbalance": 0.1, "balance": "row"}, "build-dataset: balance: "),
+        ({"imbalance": 0.1, "balance": "row"}, "expected 'labels' or 'rows' or None for balance"),
         ({"balance": "rows"}, "balance rows: no accepted share"),
         ({"episodes": 0}, "build-dataset: episodes: "),
     ],

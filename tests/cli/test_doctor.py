@@ -91,7 +91,7 @@ def test_for_people(name: str, capsys: pytest.CaptureFixture[str]) -> None:
         (["NAME", "--algo", "pmop"], "unknown algorithm 'pmop': did you mean pmpo"),
         (["NAME", "--alpha", "2"], "pmpo.alpha is a number from 0 to 1, not 2.0"),
         (["NAME", "--alpha", "nan"], "pmpo.alpha is a number from 0 to 1"),
-        (["NAME", "--alpha", "half"], "Invalid value for '--alpha'"),
+        (["NAME", "--alpha", "half"], "--alpha half: write a number"),
         (["NAME", "--beta", "much"], "pmpo.beta is a number of 0 or more, or a multiple of its bound"),
         (["NAME", "--beta", "-1"], "pmpo.beta is a number of 0 or more"),
         (["NAME", "--normalize", "sum"], "pmpo.normalize is joint or set, not 'sum'"),

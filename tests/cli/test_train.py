@@ -37,7 +37,7 @@ def test_a_control_policy_is_trained_kept_and_not_trained_again(
     arguments = ["--dataset", str(directory), "--algo", "pmpo", "--updates", "30", "--set", "beta=0.9"]
     arguments += ["--set", "components=2", "--output", str(tmp_path / "run")]
     found = answer(capsys, *arguments)
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {"policy.safetensors", "run.json"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"policy.safetensors", "run.json", "metrics.csv"}
     assert (found["settings"]["beta"], found["training"]["updates"], found["training"]["components"]) == (0.9, 30, 2)
     assert found["bound"] > 0
     policy = MixturePolicy.load(tmp_path / "run" / "policy.safetensors")

@@ -138,7 +138,7 @@ def test_in_memory_and_stored_are_the_same_and_other_labels_are_refused(store: S
     for change in ({"imbalance": 0.5}, {"imbalance": "collected"}, {"noise": 0.1}, {"balance": "labels"}):
         with pytest.raises(UserError, match="lacks the rows that were dropped"):
             stored.relabelled(**change)
-    with pytest.raises(UserError, match="unknown balance 'row': did you mean rows"):
+    with pytest.raises(UserError, match="expected 'labels' or 'rows' or None for balance, not 'row'"):
         whole.relabelled(imbalance=0.2, balance="row")  # type: ignore[arg-type]
 
 

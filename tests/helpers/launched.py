@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import torch
@@ -55,7 +54,7 @@ def write_history(folder: Path) -> None:
     """Train with each objective as one process of several; the first writes the logs down."""
     for name, drawn in LEARNERS:
         logged = history(folder, name, drawn, 6, 1)
-        if os.environ["RANK"] == "0":
+        if torch.distributed.get_rank() == 0:
             (folder / f"{name}.json").write_text(json.dumps(logged))
     # Together and by name: a process that simply ends may still have threads of gloo's, and is then aborted.
     torch.distributed.barrier()

@@ -104,8 +104,10 @@ class Stack:
     def distinct(self, run: int) -> str:
         """Return the seed and the settings by which a run differs from others of the stack."""
         settings, seed = self.runs[run]
-        differing = [name for name in settings if any(each[name] != settings[name] for each in self.complete)]
-        return ", ".join([f"seed {seed}", *(f"{name} {settings[name]:g}" for name in differing)])
+        differing = [name for name in settings if any(each.get(name) != settings[name] for each in self.complete)]
+        values = {name: settings[name] for name in differing}
+        named = [f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items()]
+        return ", ".join([f"seed {seed}", *named])
 
     def named(self, run: int) -> str:
         """Return what a run is, for messages."""

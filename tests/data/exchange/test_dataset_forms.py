@@ -328,8 +328,3 @@ def test_accept_says_which_values_of_a_column_are_accepted() -> None:
     assert [each[2] for each in read(*rows, score="stars", accept=("5", "4"))[1]] == [1, 1, -1, None]
     words = [{"prompt": "p", "response": word, "label": word} for word in ("Correct!", "partly", "bad")]
     assert [each[2] for each in read(*words, accept=("correct!", "partly"))[1]] == [1, 1, -1]
-
-
-def test_ranks_count_from_the_best_down() -> None:
-    rows = [{"prompt": "p", "response": f"r{rank}", "rank": rank} for rank in (1, 2)]
-    assert [each[2] for each in read(*rows, score="rank")[1]] == [-1, -2]
