@@ -106,7 +106,9 @@ class Stack:
         settings, seed = self.runs[run]
         differing = [name for name in settings if any(each.get(name) != settings[name] for each in self.complete)]
         values = {name: settings[name] for name in differing}
-        named = [f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items()]
+        named = [
+            f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items()
+        ]
         return ", ".join([f"seed {seed}", *named])
 
     def named(self, run: int) -> str:
