@@ -50,7 +50,7 @@ AnyLogger = Logger | Callable[[Mapping[str, float], int], object]
 
 
 class Observer(Protocol):
-    """What is told of the trainings inside a block of `observed`."""
+    """Receives the metrics of the trainings inside a block of `observed`."""
 
     def begin(self, step: int) -> None:
         """A training begins, or resumes after this many updates."""
