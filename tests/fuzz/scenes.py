@@ -56,6 +56,8 @@ BENCH = (
 )
 LANGUAGE = ("build-dataset", "language/tiny-v0", "--episodes", "40", *HOME)
 LANGUAGE_RUN = ("train", "--dataset", "language/tiny-episodes40-v0", "--algo", "bc", "--steps", "6", *HOME)
+SPLIT = ("split", SPHERE_ID, "--shares", "a=0.5,b=0.5", *HOME)
+PARTS = ("bandit/sphere-episodes300-a-v0", "bandit/sphere-episodes300-b-v0")
 PUSH = ("push", SPHERE_ID, "me/sphere", *HOME)
 SCENES = {
     "build": Scene(SPHERE),
@@ -77,10 +79,8 @@ SCENES = {
     "bench": Scene(BENCH, (SPHERE,)),
     "tune": Scene(("tune", "tiny.toml", "--output", "results", "--workers", "1", *HOME)),
     "filter": Scene(("filter", SPHERE_ID, MADE, "--where", "return > -0.5", *HOME), (SPHERE,)),
-    "split": Scene(("split", SPHERE_ID, "--shares", "a=0.5,b=0.5", *HOME), (SPHERE,)),
-    "combine": Scene(
-        ("combine", MADE, SPHERE_ID, "bandit/sphere-episodes200-v0", *HOME), (SPHERE, (*SPHERE, "--episodes", "200"))
-    ),
+    "split": Scene(SPLIT, (SPHERE,)),
+    "combine": Scene(("combine", MADE, *PARTS, *HOME), (SPHERE, SPLIT)),
     "relabel": Scene(("relabel", SPHERE_ID, MADE, "--noise", "0.1", *HOME), (SPHERE,)),
     "rename": Scene(("rename", SPHERE_ID, MADE, *HOME), (SPHERE,), repeatable=False),
     "delete": Scene(("delete", SPHERE_ID, "--yes", *HOME), (SPHERE,), repeatable=False),
