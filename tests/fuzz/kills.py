@@ -3,14 +3,16 @@
     python tests/fuzz/kills.py [--kills 300] [--seed 0] [--signal KILL|INT] [--scene NAME]
 
 After each kill nothing half-written may be visible: every dataset that is listed is sound, every raw score is readable.
-After the last one the command is run to its end and must leave the same datasets, scores and policies as an undisturbed
-run. A failure is anything else, a traceback, or a command that does not end. Commands are forked from a process that
-has imported the libraries, so that kills hit their work; `interrupts.py` has whole processes.
+After the last one the command is run to its end and must, once `clean` has removed scratch files, leave the same
+datasets, scores and policies as an undisturbed run. A failure is anything else, a traceback, or a command that does not
+end. Commands are forked from a process that has imported the libraries, so that kills hit their work; `interrupts.py`
+has whole processes.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import tempfile
@@ -20,7 +22,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from scenes import SCENES, Command, Scene, contents, differences, leftovers, running_hub, sources, visible
+from scenes import HOME, SCENES, Command, Scene, contents, differences, leftovers, running_hub, sources, visible
 
 OFTEN = 12
 """Kills of one command before it is run to its end."""
@@ -81,10 +83,16 @@ def play(scene: Scene, often: int, rng: Random, by: signal.Signals) -> tuple[int
             problems += process.ended(codes)
             problems += [f"visible after a kill: {problem}" for problem in visible(place)]
         problems += Command(scene.command, place, hubs[place].address).ended((0,) if scene.repeatable else (0, 1, 2))
+        if scene.repeatable:
+            problems += [f"left behind: {path}" for path in leftovers(place)]
+        for path in place.rglob(".*.tmp"):
+            os.utime(path, (0, 0))  # `clean` leaves scratch files alone that are younger than an hour
+        written = [folder.name for folder in place.iterdir() if folder.is_dir() and folder.name != "home"]
+        problems += Command(("clean", *written, *HOME), place, "").ended()
+        problems += [f"left by clean: {path}" for path in leftovers(place)]
         problems += differences(contents(place), contents(undisturbed))
         pushed = [{name: commits[-1] for name, commits in hub.repositories.items()} for hub in hubs.values()]
         problems += ["the hub holds something else"] if pushed[0] != pushed[1] else []
-        problems += [f"left behind: {path}" for path in leftovers(place)]
     return hits, problems
 
 
