@@ -109,6 +109,12 @@ def test_every_annotation_is_known_at_runtime(name: str) -> None:
         (lambda: pmpo_offline.train("a/b-v0", "pmpo", step=50), "settings={…} takes hyperparameters of the objective"),
         (lambda: pmpo_offline.train("a/b-v0", "pmpo", update=50), "did you mean updates?"),
         (lambda: pmpo_offline.train(), "missing a required argument: 'dataset'"),
+        (
+            lambda: pmpo_offline.bench(settings={"pmpo": {"beta": 1}}),
+            "expected a mapping of texts to mappings of texts to sequences of values or None for settings",
+        ),
+        (lambda: pmpo_offline.train("x", "pmpo", seeds="1"), "expected a sequence of integers or an integer for seeds"),
+        (lambda: pmpo_offline.train("x", "pmpo", loggers=print), "expected a sequence of Loggers or functions for"),
         (lambda: pmpo_offline.build_dataset(imbalance="0.5"), "expected a number or None for imbalance, not '0.5'"),
     ],
 )

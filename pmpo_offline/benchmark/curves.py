@@ -45,7 +45,8 @@ def load(results: Results, keys: Sequence[str]) -> dict[str, pl.DataFrame]:
     found = {}
     for key in keys:
         try:
-            found[key] = pl.read_parquet(results.curves_path(key)).sort("seed", "step")
+            table = pl.read_parquet(results.curves_path(key)).sort("seed", "step")
+            found[key] = table.select(pl.col("seed", "step").cast(int), pl.exclude("seed", "step").cast(float))
         except (OSError, pl.exceptions.PolarsError):
             continue
     return found

@@ -32,7 +32,7 @@ import pyarrow.parquet as pq
 from pmpo_offline.data.columns import hash_tables
 from pmpo_offline.data.opening import open_parquet
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, reason_of
-from pmpo_offline.runtime.files import atomic_file, claim, file_lock, from_json, read_json, write_json
+from pmpo_offline.runtime.files import atomic_file, claim, file_lock, from_json, read_json, refusal, write_json
 from pmpo_offline.runtime.machine import hardware
 
 SCHEMA = pl.Schema(
@@ -231,7 +231,10 @@ class Results:
     def checkpoint(self, key: str) -> Path:
         """Return where a cell may keep what it needs to continue after an interruption."""
         path = self.output / "checkpoints" / key
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise PmpoOfflineError(refusal(path.parent, error, "name another output")) from None
         return path
 
     @contextlib.contextmanager

@@ -240,6 +240,8 @@ Arm = tuple[AlgorithmDeclaration, tuple[Settings, ...], bool, bool]
 def _arms(suite: SuiteDeclaration, family: str, algos: Sequence[str] | None, sweep: Sweep) -> list[Arm]:
     """Return the arms of every condition of a family."""
 
+    if algos is not None and not len(algos):
+        raise UserError("algos is empty: name one or more, or leave it out for all of the suite's")
     own = {Path(name).stem: name for name in algos or () if name.endswith(".toml")}
 
     def find(name: str) -> AlgorithmDeclaration:
@@ -255,6 +257,8 @@ def _arms(suite: SuiteDeclaration, family: str, algos: Sequence[str] | None, swe
     for name in sweep:
         if name not in algorithms:
             raise unknown("algorithm in a setting", name, algorithms)
+        if empty := [setting for setting, values in sweep[name].items() if not len(values)]:
+            raise UserError(f"{name}.{empty[0]} has no values: give one or more, or leave it out")
     return [
         (algorithm, stack, shuffled, algorithm in reference)
         for name, algorithm in algorithms.items()

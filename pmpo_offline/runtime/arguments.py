@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
@@ -105,8 +106,8 @@ def fits(value: Any, annotation: Any) -> bool:
     return not isinstance(kind, type) or getattr(kind, "_is_protocol", False) or isinstance(value, kind)
 
 
-_WORDS = {
-    **{int: "an integer", float: "a number", bool: "True or False", str: "a text", NoneType: "None"},
+_WORDS: dict[Any, str] = {
+    **{Any: "a value", int: "an integer", float: "a number", bool: "True or False", str: "a text", NoneType: "None"},
     **{Mapping: "a mapping", Callable: "a function", tuple: "a tuple"},
 }
 
@@ -122,6 +123,14 @@ def in_words(annotation: Any) -> str:
     if kind is Literal:
         return " or ".join(map(repr, arguments))
     if kind is Sequence:
-        return f"a sequence of {' or '.join(in_words(option).removeprefix('a ') + 's' for option in arguments)}"
+        return f"a sequence of {_plural(arguments[0])}" if arguments else "a sequence"
+    if kind is Mapping and arguments:
+        return f"a mapping of {' to '.join(map(_plural, arguments))}"
     name = getattr(kind, "__name__", str(kind))
     return _WORDS.get(kind) or f"a {name.lower() if name == 'Path' else name}"
+
+
+def _plural(annotation: Any) -> str:
+    kind, arguments = get_origin(annotation), get_args(annotation)
+    options = arguments if kind in (typing.Union, UnionType) else (annotation,)
+    return " or ".join(re.sub(r"^an? (\w+)", r"\1s", in_words(option)) for option in options)

@@ -293,8 +293,21 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], **facts: str) -> Non
     try:
         with atomic_file(path) as scratch:
             save_file(stored, scratch, metadata=facts)
+            _sort_facts(scratch)
     except (OSError, SafetensorError) as error:
         raise PmpoOfflineError(f"cannot write {path}: {error}") from None
+
+
+def _sort_facts(path: Path) -> None:
+    """Write the facts of a safetensors file in order, which is another every time: equal content is equal bytes."""
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = from_json(file.read(length))
+        header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
+        content = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(length)
+        if len(content) == length:
+            file.seek(8)
+            file.write(content)
 
 
 def load_tensors(path: Path, names: Collection[str] = ()) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -137,11 +137,26 @@ class _Later:
             logger = LOGGERS[self._name](self._directory, self._config)
         except Exception as error:
             raise PmpoOfflineError(f"cannot start {self._name}: {reason_of(error)}") from error
-        self._stack.callback(logger.close)
+        self._stack.callback(self._close, logger)
         return logger
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
-        self._opened.log(metrics, step)
+        logger = self._opened
+        with self._refused():
+            logger.log(metrics, step)
+
+    def _close(self, logger: RunLogger) -> None:
+        with self._refused():
+            logger.close()
+
+    @contextmanager
+    def _refused(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            raise PmpoOfflineError(
+                f"{self._name} failed: {reason_of(error)}; the same command without --track {self._name} goes on"
+            ) from error
 
 
 def _library(name: str) -> Any:

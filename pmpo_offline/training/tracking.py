@@ -74,8 +74,9 @@ def observed(*observers: Observer, alone: bool = False) -> Iterator[None]:
 
 def begin(step: int) -> None:
     """Report that a training begins after so many updates."""
-    for observer in _observers.get():
-        observer.begin(step)
+    with _told() as observers:
+        for observer in observers:
+            observer.begin(step)
 
 
 def is_due(done: int, total: int, every: int) -> bool:
@@ -94,8 +95,17 @@ def report(step: int, metrics: Mapping[str, Tensor]) -> None:
 
 def report_numbers(step: int, metrics: Mapping[str, Sequence[float]]) -> None:
     """Report metrics that are numbers, one a run, by TRL's names."""
-    for observer in _observers.get():
-        observer.record(step, metrics)
+    with _told() as observers:
+        for observer in observers:
+            observer.record(step, metrics)
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[Sequence[Observer]]:
+    """Yield the observers of this block; a training that one of them starts meanwhile is none of theirs."""
+    observers = _observers.get()
+    with observed(alone=True):
+        yield observers
 
 
 def replay(recorded: MetricsFile, times: int) -> None:
@@ -119,7 +129,7 @@ class Loggers:
 
     def __post_init__(self) -> None:
         for logger in self.loggers:
-            if not hasattr(logger, "log") and not callable(logger):
+            if not callable(_receiver(logger)):
                 raise UserError(f"loggers: expected objects with log(metrics, step), or functions, not {logger!r}")
 
     def begin(self, step: int) -> None:
@@ -133,7 +143,11 @@ class Loggers:
             for run, value in zip(self.runs, values, strict=True)
         }
         for logger in self.loggers:
-            (logger.log if hasattr(logger, "log") else logger)(named, step)
+            _receiver(logger)(dict(named), step)
+
+
+def _receiver(logger: AnyLogger) -> Callable[[Mapping[str, float], int], object]:
+    return logger.log if hasattr(logger, "log") else logger
 
 
 class MetricsFile:
@@ -154,8 +168,11 @@ class MetricsFile:
             if kept is None:
                 self._path.unlink(missing_ok=True)
                 return
+            # The very lines: written anew, numbers of the same value look different.
+            count = int((kept["step"] <= step).sum())
+            lines = self._path.read_bytes().splitlines(keepends=True)[: 1 + count]
             with atomic_file(self._path) as scratch:
-                kept.filter(pl.col("step") <= step).write_csv(scratch)
+                scratch.write_bytes(b"".join(lines))
             self._names = kept.columns[2:]
 
     def record(self, step: int, metrics: Mapping[str, Sequence[float]]) -> None:
@@ -185,6 +202,8 @@ def read_metrics(path: Path) -> pl.DataFrame | None:
 
     None if nothing is recorded, or the file is no table of metrics. A last line that a kill has cut is left out.
     """
+    if not path.is_file():  # a pipe would be waited for
+        return None
     with contextlib.suppress(OSError, pl.exceptions.PolarsError):
         content = path.read_bytes()
         found = pl.read_csv(BytesIO(content[: content.rfind(b"\n") + 1]), infer_schema=False)

@@ -67,4 +67,7 @@ def test_damaged_curves_are_left_out(output: Path) -> None:
     key, *_ = (path.stem for path in sorted((output / "curves").iterdir()))
     results.curves_path(key).write_bytes(b"PAR1")
     assert key not in curves.load(results, [key])
+    for loss in ("much", [1.0, 2.0]):
+        pl.DataFrame({"seed": [0], "step": [25], "loss": [loss]}).write_parquet(results.curves_path(key))
+        assert key not in curves.load(results, [key])
     assert curves.load(results, ["none"]) == {}

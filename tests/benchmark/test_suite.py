@@ -161,3 +161,12 @@ def test_algorithm_that_one_familys_datasets_do_not_have_is_refused():
     both = SuiteDeclaration(name="s", title="S", datasets=[*families], algorithms=["bc", "iql"])
     with pytest.raises(UserError, match="algorithm iql is declared for control, episodes and not for bandit: leave it"):
         expand(both, families)
+
+
+def test_an_empty_list_is_no_list_of_all() -> None:
+    suite = catalog.suite("bandit")
+    families = dict.fromkeys(suite.datasets, "bandit")
+    with pytest.raises(UserError, match="algos is empty: name one or more"):
+        expand(suite, families, algos=[])
+    with pytest.raises(UserError, match=r"pmpo.beta has no values: give one or more"):
+        expand(suite, families, sweep={"pmpo": {"alpha": [0.5], "beta": []}})

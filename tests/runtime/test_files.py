@@ -204,3 +204,16 @@ def test_arrays_of_every_kind_come_back(tmp_path: Path) -> None:
             assert found.dtype == kinds[name].dtype
             assert np.array_equal(found, kinds[name])
             assert found.shape == kinds[name].shape
+
+
+def test_equal_tensors_and_facts_are_equal_bytes(tmp_path: Path) -> None:
+    tensors, facts = (
+        {"x": torch.zeros(2), "é": torch.ones(1)},
+        {"a": "\n\x1f\x7f", "b": '"ü"', "c": "\\", "d": "", "e": ""},
+    )
+    for number in range(8):  # safetensors has the facts in a random order
+        save_tensors(tmp_path / f"{number}", tensors, **facts)
+    assert len({(tmp_path / f"{number}").read_bytes() for number in range(8)}) == 1
+    read, found = load_tensors(tmp_path / "0")
+    assert found == facts
+    assert {name: tensor.tolist() for name, tensor in read.items()} == {"x": [0, 0], "é": [1]}

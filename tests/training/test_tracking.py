@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sqlite3
 import struct
 import sys
@@ -64,7 +65,17 @@ def test_a_resumed_run_has_the_metrics_of_one_that_was_not_stopped(sphere: Datas
         file.write("59,0,1.0,half a li")  # what a kill leaves
     train_run(run, tmp_path / "stopped")
     train_run(run, tmp_path / "whole")
-    assert recorded(tmp_path / "stopped").equals(recorded(tmp_path / "whole"))
+    for name in (FILE, "policy.safetensors", "run.json"):
+        assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_lines_that_are_kept_are_not_written_anew(tmp_path: Path) -> None:
+    file, values = MetricsFile(tmp_path / FILE), {"loss": [0.0, -3e-08], "kl": [math.nan, math.inf]}
+    file.record(1, values)
+    before = (tmp_path / FILE).read_bytes()
+    file.record(2, values)
+    MetricsFile(tmp_path / FILE).begin(1)
+    assert (tmp_path / FILE).read_bytes() == before
 
 
 def test_stacked_runs_are_told_apart_by_what_they_differ_in(sphere: Dataset) -> None:
@@ -209,3 +220,41 @@ def test_a_library_that_is_missing_is_one_line(monkeypatch: pytest.MonkeyPatch, 
     for missing in (lambda: check_loggers(["tensorboard"]), lambda: TensorBoard(tmp_path)):
         with pytest.raises(UserError, match=r"tensorboard cannot be imported .*pip install 'pmpo-offline\[tracking\]'"):
             missing()
+
+
+def test_a_logger_changes_nothing_for_others(sphere: Dataset, tmp_path: Path) -> None:
+    got: list[tuple[int, int]] = []
+
+    def train_another(metrics: dict[str, float], step: int) -> None:
+        metrics.clear()
+        train(sphere, "bc", updates=5)
+
+    run = Run(sphere, "pmpo", QUICK)
+    train_run(run, tmp_path / "one", loggers=[train_another, lambda metrics, step: got.append((step, len(metrics)))])
+    train_run(run, tmp_path / "two")
+    assert (tmp_path / "one" / FILE).read_text() == (tmp_path / "two" / FILE).read_text()
+    assert got == [(step, len(recorded(tmp_path / "two").columns) - 2) for step in (25, 50, 60)]
+
+
+@pytest.mark.parametrize("failing", ["log", "close"])
+def test_a_library_that_fails_is_one_line_and_the_run_is_kept(
+    sphere: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no\nconnection")
+
+    monkeypatch.setattr(TensorBoard, failing, fail)
+    with (
+        pytest.raises(PmpoOfflineError, match=r"tensorboard failed: no connection; .* without --track tensorboard"),
+        tracked(["tensorboard"], tmp_path, {}) as loggers,
+    ):
+        train_run(Run(sphere, "pmpo", QUICK), tmp_path, loggers=loggers)
+    train_run(Run(sphere, "pmpo", QUICK), tmp_path)
+    assert recorded(tmp_path)["step"].to_list() == [25, 50, 60]
+
+
+def test_a_pipe_is_no_table_of_metrics(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / FILE)
+    assert read_metrics(tmp_path / FILE) is None
+    MetricsFile(tmp_path / FILE).begin(1)
+    assert not (tmp_path / FILE).exists()

@@ -158,6 +158,8 @@ def train_stack(
     if algorithm.critic:
         critic_settings(algorithm)
     check_rows(algorithm)
+    if stack.hyper.epsilon_target:
+        _check_duals(stack)
     if stack.shuffled:
         check_control(algorithm, responses=False)
     config.warn_below(algorithm, stack.complete, stack.labelled, stack.hyper.batch, stacklevel=5)
@@ -365,17 +367,22 @@ def stack_settings(settings: Sequence[Mapping[str, Any]], seeds: int, device: to
     return stacked
 
 
-def _duals(stack: Stack, policy: MixturePolicy) -> Duals:
-    """Return the dual variables of MPO's constraints; `UserError` for an algorithm that cannot have them."""
-    hyper, algorithm = stack.hyper, stack.algorithm
+def _check_duals(stack: Stack) -> None:
+    """Raise `UserError` for an algorithm, or actions, that MPO's constraints are not for."""
+    name = f"{stack.algorithm.name}.epsilon_target"
     defaults = stack.objective.settings
     given = {name: value for name, value in stack.complete[0].items() if value != defaults.get(name)}
     try:
         check_constrained(stack.objective, given)
     except ValueError as error:
-        raise UserError(f"{algorithm.name}.epsilon_target: {error}") from None
-    if isinstance(policy, CategoricalPolicy):
-        raise UserError(f"{algorithm.name}.epsilon_target: trust regions of means are for continuous actions")
+        raise UserError(f"{name}: {error}") from None
+    if stack.dataset.metadata.actions:
+        raise UserError(f"{name}: trust regions of means are for continuous actions")
+
+
+def _duals(stack: Stack, policy: MixturePolicy) -> Duals:
+    """Return the dual variables of MPO's constraints."""
+    hyper = stack.hyper
     assert hyper.epsilon_target is not None
     constraints = Constraints(hyper.epsilon_target, hyper.epsilon_mean, hyper.epsilon_std, start=_DUALS)
     return Duals(constraints, policy.runs, next(policy.parameters()).device)

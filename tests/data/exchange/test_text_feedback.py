@@ -205,6 +205,18 @@ DESCRIBED = {
 }
 
 
+def test_classes_in_a_card_are_counted_by_their_numbers(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    source, page = save(tmp_path / "set/train.jsonl", rows_with("label", 0, 1)), tmp_path / "set/README.md"
+    page.write_text(CARD + "          '0': accept\n          '1': reject\n---\n")
+    in_order = by_completion(imported(source)[0], "label")
+    page.write_text(CARD + "          '1': reject\n          '0': accept\n---\n")
+    assert by_completion(imported(source)[0], "label") == in_order
+    page.write_text(CARD + "          '0': accept\n          '2': reject\n---\n")
+    with pytest.raises(UserError, match=r"README.md: no class has the number 1, and 2 has a name"):
+        imported(source)
+
+
 @pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl"])
 @pytest.mark.parametrize("name", DESCRIBED)
 def test_classes_that_a_folder_describes(home: Path, tmp_path: Path, name: str, ending: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -79,12 +80,15 @@ def test_a_frozen_reference_bounds_the_whole_way(bandit: Dataset) -> None:
     assert (near["mean_kl_over_epsilon"] > 0.5).all()
 
 
-def test_constraints_of_other_objectives_and_a_temperature_of_ones_own_are_refused(bandit: Dataset) -> None:
+def test_constraints_of_other_objectives_and_a_temperature_of_ones_own_are_refused(
+    bandit: Dataset, tmp_path: Path
+) -> None:
     quick = {"updates": 2, "epsilon_target": 0.1}
     with pytest.raises(UserError, match=r"pmpo.epsilon_target: constraints with their temperature are for mpo"):
         train(bandit, "pmpo", overrides=quick, device="cpu")
     with pytest.raises(UserError, match=r"mpo.epsilon_target: epsilon is given"):
-        train(bandit, "mpo", overrides=quick, device="cpu")
+        train(bandit, "mpo", overrides=quick, device="cpu", references=tmp_path)
+    assert not list(tmp_path.iterdir()), "before the clone is trained"
 
 
 def test_settings_that_a_suite_has_completed_are_those_of_the_algorithm(bandit: Dataset) -> None:

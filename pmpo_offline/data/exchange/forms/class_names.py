@@ -80,8 +80,8 @@ def _described(path: Path) -> Iterator[dict[str, Any]]:
         content = from_json(path.read_bytes())
         for info in [content] if "features" in content else content.values():
             yield classes_of(info.get("features") or {})
-    except UserError:
-        raise
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     except Exception:  # what parsers of YAML and JSON raise: it describes nothing
         return
 
@@ -95,6 +95,11 @@ def _in_card(said: Mapping[str, Any]) -> Any:
     dtype = said.get("dtype")
     if isinstance(dtype, Mapping) and "class_label" in dtype:
         names = dtype["class_label"]["names"]
-        return [str(name) for name in (names.values() if isinstance(names, Mapping) else names)]
+        if isinstance(names, Mapping):  # by number, in any order
+            numbered = {int(number): name for number, name in names.items()}
+            if gaps := set(range(len(numbered))) - numbered.keys():
+                raise UserError(f"no class has the number {min(gaps)}, and {max(numbered)} has a name: name them all")
+            names = [numbered[number] for number in range(len(numbered))]
+        return [str(name) for name in names]
     inner = next((said[key] for key in ("struct", "list", "sequence") if key in said), None)
     return _in_card(inner) if isinstance(inner, Mapping) else _of_card(inner) if isinstance(inner, list) else None
