@@ -361,8 +361,8 @@ def claim(path: Path, *, wait: bool = True) -> Iterator[bool]:
     lock = path.with_name(f".{path.name}.claim")
     handle = None
     while handle is None:
+        lock.mkdir(parents=True, exist_ok=True)  # not found, as below /proc, is for ever
         with suppress(FileNotFoundError):  # its holder may remove it between these two calls
-            lock.mkdir(parents=True, exist_ok=True)
             handle = os.open(lock, os.O_RDONLY)
     try:
         try:

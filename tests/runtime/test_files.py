@@ -217,3 +217,9 @@ def test_equal_tensors_and_facts_are_equal_bytes(tmp_path: Path) -> None:
     read, found = load_tensors(tmp_path / "0")
     assert found == facts
     assert {name: tensor.tolist() for name, tensor in read.items()} == {"x": [0, 0], "é": [1]}
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="Linux has a folder in which none can be made")
+def test_a_claim_where_no_folder_can_be_made_ends() -> None:
+    with pytest.raises(FileNotFoundError), claim(Path("/proc/run")):
+        pass
