@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pmpo_offline.data import Dataset, columns
 from pmpo_offline.data.schema import LabelRule
 from pmpo_offline.declarations import catalog
-from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.runtime.files import load_arrays, save_arrays
 from pmpo_offline.runtime.hashing import hash_json
 
@@ -53,6 +53,10 @@ def with_shipped_labels(advantage: NDArray[np.float32], path: Path, content: Con
     stored = load_arrays(path, _ARRAYS)
     if str(stored["experience"]) != experience_hash(content.table, content.episodes):
         return None
+    bits, ties = stored["accepted"], stored["ties"]
+    whole = bits.dtype == np.uint8 and bits.shape == (-(-len(advantage) // 8),)
+    if not whole or ties.dtype.kind != "i" or not ((ties >= 0) & (ties < len(advantage))).all():
+        raise PmpoOfflineError(f"{path} is damaged: it is not of {len(advantage):,} rows; get it again")
     accepted = np.unpackbits(stored["accepted"], count=len(advantage)).astype(bool)
     signed = np.where(accepted, np.maximum(advantage, _LEAST), np.minimum(advantage, -_LEAST)).astype(np.float32)
     signed[stored["ties"]] = 0

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from pmpo_offline.build import build_dataset, shipped
@@ -101,3 +103,14 @@ def test_shipped_files_are_sound_and_small() -> None:
         assert len(str(stored["experience"])) == 64
         assert 0.3 < np.unpackbits(stored["accepted"]).mean() < 0.7
         assert file.stat().st_size < 30_000
+
+
+@pytest.mark.parametrize("change", [{"accepted": np.zeros(1, np.uint8)}, {"ties": np.array([99], np.int32)}])
+def test_labels_of_another_number_of_rows_are_refused(tmp_path: Path, change: dict[str, np.ndarray]) -> None:
+    rows = pa.table({"reward": list(range(10))})
+    whole = {"accepted": np.zeros(2, np.uint8), "ties": np.zeros(0, np.int32)}
+    stored = {**whole, "experience": np.array(shipped.experience_hash(rows, None)), **change}
+    save_arrays(tmp_path / "a.npz", stored)
+    content = SimpleNamespace(table=rows, episodes=None)
+    with pytest.raises(PmpoOfflineError, match=r"a.npz is damaged: it is not of 10 rows"):
+        shipped.with_shipped_labels(np.zeros(10, np.float32), tmp_path / "a.npz", content)
