@@ -5,13 +5,10 @@ from .checks import derived_problems as derived_problems
 from .checks import problems as problems
 from .columns import Experience as Experience
 from .columns import Labels as Labels
-from .dataset import Candidates as Candidates
 from .dataset import Dataset as Dataset
-from .dataset import Rows as Rows
 from .dataset import Share as Share
 from .dataset import load_dataset as load_dataset
 from .dataset import open_dataset as open_dataset
-from .dataset import pairs as pairs
 from .gathering import indices as indices
 from .labels import LabelledTables as LabelledTables
 from .labels import Labelling as Labelling
@@ -44,3 +41,6 @@ from .storage import resolve as resolve
 from .storage import stored_ids as stored_ids
 from .storage import verify as verify
 from .storage import write as write
+from .views import Candidates as Candidates
+from .views import Rows as Rows
+from .views import pairs as pairs

@@ -25,7 +25,8 @@ from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.random_words import random_words
 
 if TYPE_CHECKING:
-    from pmpo_offline.data.dataset import Candidates, Dataset
+    from pmpo_offline.data.dataset import Dataset
+    from pmpo_offline.data.views import Candidates
 
 _BLOCK = 64
 """Steps drawn at once, to pay for the start of a random stream and the copy to the device once."""
@@ -241,7 +242,7 @@ class Steps:
 
         Raises `UserError` for responses, and `PmpoOfflineError` for damaged transitions.
         """
-        from pmpo_offline.data.dataset import Candidates
+        from pmpo_offline.data.views import Candidates
 
         found = {name: dataset.column(name) for name in ("observation", "action", "score")}
         size = found["observation"].nbytes + found["action"].nbytes

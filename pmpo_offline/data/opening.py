@@ -1,4 +1,4 @@
-"""Opening files that may be damaged or hostile: HDF5, Arrow and Parquet, ours and those of other libraries.
+"""Opening files that may be damaged or hostile: HDF5 and Parquet, ours and those of other libraries.
 
 What a file declares is compared with its size before memory is allocated for it. An HDF5 file can name other files of
 this machine (external links and storage, virtual datasets): such files are refused, and so are soft links. A damaged
@@ -17,10 +17,8 @@ from functools import lru_cache
 from pathlib import Path
 
 import h5py
-import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pmpo_offline.data.mapping import map_file
 from pmpo_offline.runtime.files import DENSEST
 from pmpo_offline.runtime.hashing import hash_file
 
@@ -129,20 +127,6 @@ def _examine_in_child(path: Path, version: tuple[int, ...]) -> None:
         reason = "the HDF5 library does not survive it"
     if reason:
         raise ValueError(f"{path.name}: {reason}")
-
-
-def read_arrow(path: Path) -> pa.Table:
-    """Map an Arrow file into memory and return its table, whose buffers are as long as its rows need.
-
-    Raises `pa.ArrowException`, `ValueError` or `OSError` for a damaged file. Values are not read, but for those of
-    texts, of which a wrong offset would end the process.
-    """
-    table = pa.ipc.open_file(map_file(path)).read_all()
-    table.validate()
-    for name, kind in zip(table.schema.names, table.schema.types, strict=True):  # names are decoded here
-        if pa.types.is_string(kind):
-            table.column(name).validate(full=True)
-    return table
 
 
 @contextmanager

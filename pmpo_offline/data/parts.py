@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pmpo_offline.data.mapping import release_pages
-from pmpo_offline.data.opening import read_arrow
+from pmpo_offline.data.mapping import map_file, release_pages
 from pmpo_offline.runtime import progress
 
 PART_BYTES = 256 * 2**20
@@ -56,6 +55,20 @@ def read_parts(folder: Path, files: Collection[str]) -> dict[str, pa.Table]:
     Raises `ValueError` for files that are not all the parts of a table, and what `read_arrow` raises.
     """
     return {name: _joined([read_arrow(folder / path) for path in paths]) for name, paths in _tables(files)}
+
+
+def read_arrow(path: Path) -> pa.Table:
+    """Map an Arrow file into memory and return its table, whose buffers are as long as its rows need.
+
+    Raises `pa.ArrowException`, `ValueError` or `OSError` for a damaged file. Values are not read, but for those of
+    texts, of which a wrong offset would end the process.
+    """
+    table = pa.ipc.open_file(map_file(path)).read_all()
+    table.validate()
+    for name, kind in zip(table.schema.names, table.schema.types, strict=True):  # names are decoded here
+        if pa.types.is_string(kind):
+            table.column(name).validate(full=True)
+    return table
 
 
 def table_files(tables: Collection[str], files: Collection[str]) -> dict[str, str]:

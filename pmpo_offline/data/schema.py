@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import pyarrow as pa
@@ -277,58 +276,12 @@ def _is_inside(name: str) -> bool:
     return plain and ".." not in name.split("/") and all(0 < len(part) < 256 for part in encoded.split(b"/"))
 
 
-def card(
-    metadata: Metadata,
-    data_files: Mapping[str, str],
-    loading: Sequence[str],
-    note: str = "`label` is true for accept, false for reject and null where unlabelled.",
-) -> str:
-    """Return a README.md whose front matter Hugging Face's `load_dataset` reads.
-
-    `data_files` are the files of each table, as the front matter names them, the default table first; `loading` is the
-    Python code that loads them; `note` explains the columns.
-    """
-    counts, imbalance = metadata.counts, metadata.imbalance
-    achieved = "nothing labelled" if imbalance.achieved is None else f"{imbalance.achieved:.4g}"
-    requested = "as collected" if imbalance.asked is None else f"{imbalance.asked:g} asked"
-    lost = "dropped with their rows" if imbalance.drops_rows else "left unlabelled"
-    dropped = f"{imbalance.dropped_accepted} accepts and {imbalance.dropped_rejected} rejects {lost} for it"
-    lines = [
-        *_front_matter(metadata, data_files),
-        f"# {metadata.id}",
-        "",
-        f"Task `{metadata.task}` with accept/reject feedback, one label for each {metadata.unit}. "
-        f"Made by pmpo-offline, schema version {metadata.schema_version}.",
-        "",
-        "| | |",
-        "|---|---|",
-        f"| rows, episodes | {counts.rows:,}, {counts.episodes:,} |",
-        f"| labels | {counts.accepted:,} accepted, {counts.rejected:,} rejected, {counts.unlabelled:,} unlabelled |",
-        f"| label rule | `{metadata.label}` on the score `{metadata.score.name}` |",
-        f"| label noise | {metadata.noise:g} of the labels flipped |",
-        f"| accepted share | {achieved} ({requested}; {dropped}) |",
-        f"| reject mass P_r before balancing | {metadata.reject_mass:.4g} |",
-        f"| seed | {metadata.seed} |",
-        f"| licence | {metadata.licence} |",
-    ]
-    if references := metadata.references:
-        lines.append(f"| normalized score | 0 at {references.min:g}, 100 at {references.max:g}: {references.how} |")
-    return "\n".join([*lines, "", note, "", "```python", *loading, "```", ""])
-
-
-def _front_matter(metadata: Metadata, data_files: Mapping[str, str]) -> list[str]:
-    quote = json.dumps  # a JSON string is a YAML string
-    licence = [f"license: {quote(metadata.licence.lower())}"]
-    if " " in metadata.licence:  # several, for which the hub has no identifier
-        licence = ["license: other", f"license_name: {quote(metadata.licence)}"]
-    lines = ["---", *licence, f"pretty_name: {quote(metadata.id)}"]
-    lines += ["tags:", "- pmpo-offline", "- accept-reject-feedback", "- offline-reinforcement-learning"]
-    if data_files:
-        lines.append("configs:")
-    for position, (name, files) in enumerate(data_files.items()):
-        lines += [f"- config_name: {name}", f"  data_files: {files}"]
-        lines += ["  default: true"] if position == 0 else []
-    return [*lines, "---"]
+_TABLES: dict[Kind, tuple[set[str], set[str]]] = {
+    "transitions": ({"transitions", "episodes"}, {"candidates"}),
+    "candidates": ({"transitions", "episodes", "candidates"}, set()),
+    "responses": ({"responses"}, set()),
+}
+"""Tables that a dataset of each kind must have, and may have."""
 
 
 def transitions_schema(observation_dim: int, action_dim: int, *, discrete: bool = False) -> pa.Schema:
@@ -406,6 +359,31 @@ def schemas(tables: dict[str, pa.Table]) -> dict[str, pa.Schema]:
         "episodes": episodes_schema(observation),
     }
     return found | ({"candidates": candidates_schema(action)} if "candidates" in tables else {})
+
+
+def schema_problems(metadata: Metadata, tables: dict[str, pa.Table]) -> list[str]:
+    """Return one line for every table that is missing, too many, empty or of another schema, without reading rows."""
+    required, optional = _TABLES[metadata.kind]
+    if missing := required - set(tables):
+        return [f"kind {metadata.kind!r} lacks the table {', '.join(sorted(missing))}"]
+    if excess := set(tables) - required - optional:
+        return [f"kind {metadata.kind!r} has no table {', '.join(sorted(excess))}"]
+    try:
+        expected = schemas(tables)
+    except (KeyError, AttributeError):
+        return ["transitions: observation and action must be fixed-size lists of float32"]
+    found = []
+    for name, schema in expected.items():
+        if not tables[name].schema.equals(schema):
+            types = {field.name: field.type for field in tables[name].schema}
+            wrong = [field.name for field in schema if types.get(field.name) != field.type]
+            found.append(f"{name}: columns {', '.join(wrong) or 'are out of order or too many'} differ from the schema")
+        elif not tables[name].num_rows:
+            found.append(f"{name}: no rows")
+        else:
+            filled = [field.name for field in schema if field.name not in ("score", "label")]
+            found += [f"{name}.{column}: holds nulls" for column in filled if tables[name][column].null_count]
+    return found
 
 
 def _with_features(fields: dict[str, pa.DataType]) -> pa.Schema:

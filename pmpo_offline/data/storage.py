@@ -6,9 +6,10 @@ is `data.hdf5`.
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +19,7 @@ from pmpo_offline.data import columns, hdf5
 from pmpo_offline.data.checks import derived_problems, problems
 from pmpo_offline.data.mapping import release_pages
 from pmpo_offline.data.parts import read_parts, table_files, write_parts
-from pmpo_offline.data.schema import SCHEMA_VERSION, FileInfo, Metadata, card, schemas
+from pmpo_offline.data.schema import SCHEMA_VERSION, FileInfo, Metadata, schemas
 from pmpo_offline.runtime.arguments import checked
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, reason_of, unknown, validated
 from pmpo_offline.runtime.files import atomic_directory, from_json, moved_aside, recover, refusal
@@ -269,3 +270,57 @@ def _own_card(metadata: Metadata, tables: list[str], form: Format, files: Collec
     # Hugging Face reads flat files only: in HDF5 form, transitions are a Minari directory without one.
     readable = [name for name in tables if form == "arrow" or name != "transitions"]
     return card(metadata, {name: found[name] if form == "arrow" else f"{name}.hdf5" for name in readable}, lines)
+
+
+def card(
+    metadata: Metadata,
+    data_files: Mapping[str, str],
+    loading: Sequence[str],
+    note: str = "`label` is true for accept, false for reject and null where unlabelled.",
+) -> str:
+    """Return a README.md whose front matter Hugging Face's `load_dataset` reads.
+
+    `data_files` are the files of each table, as the front matter names them, the default table first; `loading` is the
+    Python code that loads them; `note` explains the columns.
+    """
+    counts, imbalance = metadata.counts, metadata.imbalance
+    achieved = "nothing labelled" if imbalance.achieved is None else f"{imbalance.achieved:.4g}"
+    requested = "as collected" if imbalance.asked is None else f"{imbalance.asked:g} asked"
+    lost = "dropped with their rows" if imbalance.drops_rows else "left unlabelled"
+    dropped = f"{imbalance.dropped_accepted} accepts and {imbalance.dropped_rejected} rejects {lost} for it"
+    lines = [
+        *_front_matter(metadata, data_files),
+        f"# {metadata.id}",
+        "",
+        f"Task `{metadata.task}` with accept/reject feedback, one label for each {metadata.unit}. "
+        f"Made by pmpo-offline, schema version {metadata.schema_version}.",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| rows, episodes | {counts.rows:,}, {counts.episodes:,} |",
+        f"| labels | {counts.accepted:,} accepted, {counts.rejected:,} rejected, {counts.unlabelled:,} unlabelled |",
+        f"| label rule | `{metadata.label}` on the score `{metadata.score.name}` |",
+        f"| label noise | {metadata.noise:g} of the labels flipped |",
+        f"| accepted share | {achieved} ({requested}; {dropped}) |",
+        f"| reject mass P_r before balancing | {metadata.reject_mass:.4g} |",
+        f"| seed | {metadata.seed} |",
+        f"| licence | {metadata.licence} |",
+    ]
+    if references := metadata.references:
+        lines.append(f"| normalized score | 0 at {references.min:g}, 100 at {references.max:g}: {references.how} |")
+    return "\n".join([*lines, "", note, "", "```python", *loading, "```", ""])
+
+
+def _front_matter(metadata: Metadata, data_files: Mapping[str, str]) -> list[str]:
+    quote = json.dumps  # a JSON string is a YAML string
+    licence = [f"license: {quote(metadata.licence.lower())}"]
+    if " " in metadata.licence:  # several, for which the hub has no identifier
+        licence = ["license: other", f"license_name: {quote(metadata.licence)}"]
+    lines = ["---", *licence, f"pretty_name: {quote(metadata.id)}"]
+    lines += ["tags:", "- pmpo-offline", "- accept-reject-feedback", "- offline-reinforcement-learning"]
+    if data_files:
+        lines.append("configs:")
+    for position, (name, files) in enumerate(data_files.items()):
+        lines += [f"- config_name: {name}", f"  data_files: {files}"]
+        lines += ["  default: true"] if position == 0 else []
+    return [*lines, "---"]

@@ -14,7 +14,7 @@ from helpers.encoded import Store, rewrite
 
 from pmpo_offline import data
 from pmpo_offline.data.exchange.readers import open_source
-from pmpo_offline.data.opening import open_hdf5, open_parquet, read_arrow
+from pmpo_offline.data.opening import open_hdf5, open_parquet
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.runtime.hashing import hash_file
 
@@ -113,23 +113,6 @@ def test_lengths_that_the_file_is_too_small_for_allocate_nothing(store: Store) -
     rewrite(path, lambda content: content["files"]["episodes.hdf5"].update(sha256=hash_file(path / "episodes.hdf5")))
     with pytest.raises(PmpoOfflineError, match=r"lengths of the episodes sum to 2,000,000,\d+, for which"):
         data.load_dataset(ID)
-
-
-def test_a_wrong_offset_of_a_text_is_found_on_opening(tmp_path: Path) -> None:
-    path = tmp_path / "a.arrow"
-    table = pa.table({"text": ["one", "two", "three"] * 20, "n": list(range(60))})
-    with pa.ipc.new_file(path, table.schema) as file:
-        file.write_table(table)
-    assert read_arrow(path).equals(table)
-    offsets = np.cumsum([0, *map(len, table["text"].to_pylist())]).astype(np.int32)
-    content = path.read_bytes()
-    place = content.index(offsets.tobytes())
-    for wrong in (-5, 2**30):
-        damaged = bytearray(content)
-        damaged[place + 80 : place + 84] = np.int32(wrong).tobytes()
-        path.write_bytes(damaged)
-        with pytest.raises(pa.ArrowInvalid, match="offset"):
-            read_arrow(path)
 
 
 def test_parquet_of_more_rows_than_bytes_allow_is_refused(tmp_path: Path) -> None:

@@ -157,3 +157,20 @@ def test_rows_of_files_larger_than_memory_are_read_by_position(store: Store, mon
     assert len(opened.sample(0)["observation"]) == 0
     with pytest.raises(IndexError):
         read["action"][torch.tensor([17])]
+
+
+def test_a_wrong_offset_of_a_text_is_found_on_opening(tmp_path: Path) -> None:
+    path = tmp_path / "a.arrow"
+    table = pa.table({"text": ["one", "two", "three"] * 20, "n": list(range(60))})
+    with pa.ipc.new_file(path, table.schema) as file:
+        file.write_table(table)
+    assert parts.read_arrow(path).equals(table)
+    offsets = np.cumsum([0, *map(len, table["text"].to_pylist())]).astype(np.int32)
+    content = path.read_bytes()
+    place = content.index(offsets.tobytes())
+    for wrong in (-5, 2**30):
+        damaged = bytearray(content)
+        damaged[place + 80 : place + 84] = np.int32(wrong).tobytes()
+        path.write_bytes(damaged)
+        with pytest.raises(pa.ArrowInvalid, match="offset"):
+            parts.read_arrow(path)

@@ -9,7 +9,7 @@ from pmpo_offline.data import Dataset, load_dataset
 from pmpo_offline.data.exchange.exported import described
 from pmpo_offline.data.exchange.origin import MARKER, files_in
 from pmpo_offline.data.exchange.writers import WRITERS
-from pmpo_offline.data.schema import card
+from pmpo_offline.data.storage import card
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.arguments import checked
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError

@@ -20,8 +20,8 @@ from pmpo_offline import data
 from pmpo_offline.data import Dataset
 from pmpo_offline.data.derived import HISTORY
 from pmpo_offline.data.parts import table_files
-from pmpo_offline.data.schema import Metadata, card
-from pmpo_offline.data.storage import METADATA_FILE, SEAL_FILE, file_problems
+from pmpo_offline.data.schema import Metadata
+from pmpo_offline.data.storage import METADATA_FILE, SEAL_FILE, card, file_problems
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.arguments import checked
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, reason_of

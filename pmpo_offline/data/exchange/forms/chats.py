@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pmpo_offline.data.exchange.forms import columns
-from pmpo_offline.data.exchange.forms.cells import is_list
 from pmpo_offline.data.exchange.forms.columns import ABOUT, CHATS, LABELS, SCORES, SYSTEM, Reading, first_of
 from pmpo_offline.data.exchange.forms.conversation import (
     after_history,
@@ -20,7 +19,7 @@ from pmpo_offline.data.exchange.forms.conversation import (
     unanswerable,
 )
 from pmpo_offline.data.exchange.forms.form import Form
-from pmpo_offline.data.exchange.forms.row import Drop, Message, Response, Row, about, filled, short
+from pmpo_offline.data.exchange.forms.row import Drop, Message, Response, Row, about, filled, is_list, short
 
 _ON_TURNS = (*LABELS, "rating", "score")
 """Keys of the feedback on a turn."""

@@ -12,8 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pmpo_offline.data.exchange.forms.cells import mapping_in
-from pmpo_offline.data.exchange.forms.row import SPLITS, Row, short
+from pmpo_offline.data.exchange.forms.row import SPLITS, Row, mapping_in, short
 from pmpo_offline.runtime.errors import UserError, unknown
 
 PROMPTS = ("prompt", "instruction", "question", "query", "user_message", "conversations", "input")

@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pmpo_offline.data.exchange.forms import columns
-from pmpo_offline.data.exchange.forms.cells import is_list
 from pmpo_offline.data.exchange.forms.columns import Reading, word_of
 from pmpo_offline.data.exchange.forms.conversation import answered, conversation, framed, prompt_of
 from pmpo_offline.data.exchange.forms.form import Form
-from pmpo_offline.data.exchange.forms.row import Drop, Prompt, Response, Row, about, short
+from pmpo_offline.data.exchange.forms.row import Drop, Prompt, Response, Row, about, is_list, short
 
 Scores = tuple[float, float]
 FIRST, SECOND, TIE, BAD, GOOD = (1.0, -1.0), (-1.0, 1.0), (math.nan, math.nan), (-1.0, -1.0), (1.0, 1.0)

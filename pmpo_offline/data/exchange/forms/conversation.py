@@ -8,9 +8,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import takewhile
 from typing import Any, TypeVar
 
-from pmpo_offline.data.exchange.forms.cells import TURNS, is_list, is_turn, joined
 from pmpo_offline.data.exchange.forms.columns import ADDED, HISTORY, NOT_TEXT, PROMPTS, SYSTEM, Reading
-from pmpo_offline.data.exchange.forms.row import Drop, Message, Prompt, Row, filled, short, stored
+from pmpo_offline.data.exchange.forms.row import (
+    TURNS,
+    Drop,
+    Message,
+    Prompt,
+    Row,
+    filled,
+    is_list,
+    is_turn,
+    joined,
+    short,
+    stored,
+)
 from pmpo_offline.data.exchange.forms.templates import transcript
 from pmpo_offline.runtime.hashing import hash_bytes
 

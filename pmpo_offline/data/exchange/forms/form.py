@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pmpo_offline.data.exchange.forms import FORMS, columns
-from pmpo_offline.data.exchange.forms.cells import is_list
 from pmpo_offline.data.exchange.forms.columns import LABELS, Reading, first_of
-from pmpo_offline.data.exchange.forms.row import Drop, Response, Row, filled
+from pmpo_offline.data.exchange.forms.row import Drop, Response, Row, filled, is_list
 
 _OF_PROMPTS = {*columns.PROMPTS, *columns.ADDED, *columns.SYSTEM, *columns.HISTORY}
 _REFERENCES = {"answer", "reply"}

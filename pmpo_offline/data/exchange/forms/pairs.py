@@ -8,7 +8,6 @@ from itertools import takewhile
 from typing import Any
 
 from pmpo_offline.data.exchange.forms import columns
-from pmpo_offline.data.exchange.forms.cells import is_list
 from pmpo_offline.data.exchange.forms.columns import Reading
 from pmpo_offline.data.exchange.forms.conversation import (
     answered,
@@ -18,7 +17,7 @@ from pmpo_offline.data.exchange.forms.conversation import (
     refuse_unsaid,
 )
 from pmpo_offline.data.exchange.forms.form import Form
-from pmpo_offline.data.exchange.forms.row import Drop, Message, Prompt, Response, Row, about, stored
+from pmpo_offline.data.exchange.forms.row import Drop, Message, Prompt, Response, Row, about, is_list, stored
 from pmpo_offline.data.exchange.forms.templates import ASSISTANT, HUMAN
 
 _SIDES = {"chosen": 1.0, "rejected": -1.0}

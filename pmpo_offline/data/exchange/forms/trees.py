@@ -6,11 +6,10 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from pmpo_offline.data.exchange.forms.cells import is_list, joined
 from pmpo_offline.data.exchange.forms.columns import Reading
 from pmpo_offline.data.exchange.forms.conversation import conversation
 from pmpo_offline.data.exchange.forms.form import Form
-from pmpo_offline.data.exchange.forms.row import Drop, Response, Row, about
+from pmpo_offline.data.exchange.forms.row import Drop, Response, Row, about, is_list, joined
 
 
 def paths(rows: Iterable[Row]) -> Iterator[Row]:
