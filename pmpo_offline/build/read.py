@@ -1,9 +1,4 @@
-"""Source of datasets from trajectory files of other libraries: their task, reference scores, default label and id.
-
-A data set is of a task here only if it was recorded in that very version of its environment: Hopper-v4 and D4RL's
-hopper-v2 are other tasks than mujoco/hopper (Hopper-v5), keep the names of their own environments, and bring their own
-reference scores or none.
-"""
+"""Source of datasets from trajectory files of other libraries: their feedback, actions, default label and id."""
 
 from __future__ import annotations
 
@@ -15,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import JsonValue
 
-from pmpo_offline import data, tasks
+from pmpo_offline import data
 from pmpo_offline.build.options import ImportOptions
 from pmpo_offline.build.pipeline import (
     Content,
@@ -30,24 +25,19 @@ from pmpo_offline.build.pipeline import (
     variant,
     versions,
 )
+from pmpo_offline.build.recorded_task import REACH, check_task, reach_of, references_of, task_of
 from pmpo_offline.data import Dataset, Experience, Labelling, LabelRule
 from pmpo_offline.data.exchange.forms.columns import directed
 from pmpo_offline.data.exchange.readers import Exported, Recorded, Source, open_source
 from pmpo_offline.data.exchange.readers.feedback import feedback_of_file
 from pmpo_offline.data.exchange.readers.flat import counting_rounded
-from pmpo_offline.data.mapping import slices
-from pmpo_offline.data.minari_metadata import ENVIRONMENTS
-from pmpo_offline.declarations import catalog
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.arguments import checked
-from pmpo_offline.runtime.errors import UserError, unknown
+from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.files import load_arrays, save_arrays
 from pmpo_offline.runtime.hashing import hash_file, hash_json
 from pmpo_offline.training import CandidateSettings, CriticSettings
 
-_HORIZON = 1000
-_REACH = 1.0001
-"""Largest action: 1, rounded to float32 and back."""
 _READERS = 4
 """Revision of readers and critics: raise it when they change what they make of a file."""
 
@@ -107,7 +97,7 @@ def import_dataset(
     if found.exported and task is None and options == ImportOptions():
         spec = _as_exported(found, found.exported)
     else:
-        spec = _labelled_anew(found, options, rule, _task(found, task), target)
+        spec = _labelled_anew(found, options, rule, task_of(found, task), target)
     return build(replace(spec, id=id) if id else spec, target)
 
 
@@ -156,7 +146,7 @@ def _labelled_anew(found: Source, options: ImportOptions, rule: LabelRule | None
             _with_labels(recorded, options.labels),
             {**hashes, options.labels.name: hash_file(options.labels)},
         )
-    _check_task(found, recorded.experience, task)
+    check_task(found, recorded.experience, task)
     usual = Labelling(_default_label(found, recorded))
     labelling = Labelling(rule or usual.label, options.imbalance, options.noise or 0.0, options.seed, options.balance)
     if (options.score or options.labels) and labelling.label.score != "column":
@@ -172,7 +162,7 @@ def _labelled_anew(found: Source, options: ImportOptions, rule: LabelRule | None
     settings, candidates = CriticSettings(), CandidateSettings() if labelling.label.score == "q_rank" else None
     # The episodes do not depend on the seed, and the critics do.
     scored = hash_json([settings.model_dump(), candidates and candidates.model_dump(), options.seed])[:16]
-    references = _references(found, task)
+    references = references_of(found, task)
     labels = [str(labelling.label), *labelling.shares, options.seed, options.score]
     labels += [] if options.actions is None else [f"{options.actions} actions"]
     made_of = [_READERS, found.format, hashes, task, references and references.model_dump(), *labels, scored]
@@ -330,69 +320,6 @@ def _recorded(found: Source, column: str | None, folder: Path, again: bool) -> R
     return recorded
 
 
-def _task(found: Source, wanted: str | None) -> str:
-    """Return the name of the task; `UserError` where the wanted one is unknown or not what was recorded."""
-    environment = found.environment
-    ours = found.task
-    if not ours and environment and environment.plain and environment.horizon in (None, _HORIZON):
-        ours = ENVIRONMENTS.get(environment.id)
-    own = [environment.id] if environment else []
-    if wanted is None:
-        return ours or "/".join(own or [found.format, *name_parts(found.name)])
-    if wanted not in tasks.TASKS and wanted not in own:
-        raise unknown("task", wanted, [*tasks.TASKS, *own])
-    recorded_in = ours or (environment.id if environment else wanted)
-    if wanted not in (recorded_in, *own):
-        raise UserError(
-            f"{found.name} was recorded in {environment.id if environment else recorded_in}"
-            f"{'' if environment is None or environment.plain else ' with arguments of its own'}, which is not task "
-            f"{wanted}: their scores cannot be mixed; leave --task out and it is called {recorded_in}"
-        )
-    return wanted
-
-
-def _references(found: Source, task: str) -> data.References | None:
-    """Return the reference scores that the source brings, else those measured here for the task."""
-    if found.references is not None and found.references.max > found.references.min:
-        return found.references
-    measured = catalog.references(task)
-    return data.References.model_validate(measured) if measured else None
-
-
-def _check_task(found: Source, experience: Experience, name: str) -> None:
-    """Raise `UserError` unless the episodes fit the task, where it is one that policies are scored on here."""
-    if experience.action.dtype.kind == "i":
-        if name in tasks.TASKS:
-            raise UserError(
-                f"{found.name} has discrete actions, and those of task {name} are numbers: leave --task out"
-            )
-        return
-    reach = _reach(experience)
-    if name not in tasks.TASKS:
-        if reach > _REACH:
-            warnings.warn(
-                f"{found.name}: actions reach {reach:g}; they are stored as they are, and policies here are evaluated, "
-                "and candidates drawn, within -1 and 1",
-                stacklevel=3,
-            )
-        return
-    task = tasks.get(name)
-    has = (experience.observation.shape[1], experience.action.shape[1])
-    needs = (task.observation_dim, task.action_dim)
-    if has != needs:
-        raise UserError(
-            f"{found.name} has observations of {has[0]} numbers and actions of {has[1]}, and task {name} has "
-            f"{needs[0]} and {needs[1]}: it is of another task"
-        )
-    if reach > _REACH:
-        raise UserError(f"{found.name}: actions reach {reach:g}, and those of task {name} lie within -1 and 1")
-
-
-def _reach(experience: Experience) -> float:
-    """Return the largest magnitude of an action."""
-    return max(float(np.abs(experience.action[rows]).max()) for rows in slices(len(experience.action)))
-
-
 def _default_label(found: Source, recorded: Recorded) -> LabelRule:
     if note := _feedback(recorded):
         if found.exported and found.exported.metadata.label.score == "column":
@@ -424,7 +351,7 @@ def _check_label(found: Source, recorded: Recorded, rule: LabelRule, default: La
         warnings.warn(f"{found.name} holds no rewards: nothing is labelled", stacklevel=3)
     if rule.score == "q_rank" and recorded.experience.action.dtype.kind == "i":
         raise UserError(f"{found.name}: candidates are not drawn from discrete actions: use another label")
-    if rule.score == "q_rank" and _reach(recorded.experience) > _REACH:
+    if rule.score == "q_rank" and reach_of(recorded.experience) > REACH:
         raise UserError(
             f"{found.name}: candidates are drawn within -1 and 1, and its actions are not: use another label"
         )

@@ -16,8 +16,9 @@ from helpers.foreign import as_d4rl, as_states, hdf5, minari_set, npz
 
 from pmpo_offline import data
 from pmpo_offline.build.pipeline import save_notes
-from pmpo_offline.build.read import ENVIRONMENTS, import_dataset
+from pmpo_offline.build.read import import_dataset
 from pmpo_offline.data import Dataset, Experience, columns
+from pmpo_offline.data.minari_metadata import ENVIRONMENTS
 from pmpo_offline.declarations import catalog
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.runtime.hashing import hash_file
