@@ -2,7 +2,7 @@
 
 A file is entered when one of its functions runs in the process of the command; what worker processes would do is done
 here and not counted. Every walk runs twice, and the second time counts: what runs only while modules are imported is
-not part of the walk. The control step counts from the training loop on. Critic and clone are fitted briefly.
+not part of the walk. The control step is what the training loop runs. Critic and clone are fitted briefly.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from concurrent.futures import Future
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 import pmpo_offline
 from pmpo_offline.cli.main import run
 from pmpo_offline.declarations.catalog import root
 from pmpo_offline.runtime import processes
+from pmpo_offline.training.control import trainer
 
 PACKAGE = Path(pmpo_offline.__file__).parent
 LIMITS = {"build": 28, "bench": 32, "import": 20, "train-language": 36, "control-step": 12, "evaluate": None}
@@ -52,18 +53,18 @@ def command(*arguments: str) -> None:
         raise SystemExit(f"{' '.join(arguments)}: {said.getvalue()}")
 
 
-def entered(walk: Callable[[int], None], begin: str | None) -> list[str]:
-    """Return the files whose functions run during a walk, sorted; after a call of the function `begin`, if given."""
+def entered(walk: Callable[[int], None], within: CodeType | None) -> list[str]:
+    """Return the files whose functions run during a walk, sorted; only within the function of this code, if given."""
     files: set[str] = set()
-    begun = begin is None
+    inside = 0 if within else 1
 
     def look(frame: FrameType, event: str, _: Any) -> None:
-        nonlocal begun
+        nonlocal inside
         code = frame.f_code
-        if event == "call" and code.co_flags & inspect.CO_OPTIMIZED:
-            begun = begun or (code.co_name == begin and code.co_filename.startswith(f"{PACKAGE}/"))
-            if begun:
-                files.add(code.co_filename)
+        if code is within and event in ("call", "return"):
+            inside += 1 if event == "call" else -1
+        if event == "call" and inside and code.co_flags & inspect.CO_OPTIMIZED:
+            files.add(code.co_filename)
 
     threading.setprofile(look)
     sys.setprofile(look)
@@ -124,7 +125,7 @@ def main() -> None:
         for name in names:
             walk = known[name]
             walk(0)
-            files = entered(walk, "fit" if name == "control-step" else None)
+            files = entered(walk, trainer.fit.__code__ if name == "control-step" else None)
             limit = LIMITS[name]
             print(f"{name:<16}{len(files):>4}{'' if limit is None else f'  (at most {limit})'}")
             if "-v" in sys.argv:

@@ -9,7 +9,10 @@ from .dataset import Dataset as Dataset
 from .dataset import Share as Share
 from .dataset import load_dataset as load_dataset
 from .dataset import open_dataset as open_dataset
+from .gathering import Candidates as Candidates
+from .gathering import Rows as Rows
 from .gathering import indices as indices
+from .gathering import pairs as pairs
 from .labels import LabelledTables as LabelledTables
 from .labels import Labelling as Labelling
 from .labels import label as label
@@ -41,6 +44,3 @@ from .storage import resolve as resolve
 from .storage import stored_ids as stored_ids
 from .storage import verify as verify
 from .storage import write as write
-from .views import Candidates as Candidates
-from .views import Rows as Rows
-from .views import pairs as pairs

@@ -1,4 +1,4 @@
-"""Minibatches of transitions: which rows are drawn, and columns to gather them from, in memory or in mapped files."""
+"""Transitions as tensors: which rows a minibatch draws, and columns to gather them from, dense or in mapped files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ from pmpo_offline.runtime.random_words import random_words
 
 if TYPE_CHECKING:
     from pmpo_offline.data.dataset import Dataset
-    from pmpo_offline.data.views import Candidates
 
 _BLOCK = 64
 """Steps drawn at once, to pay for the start of a random stream and the copy to the device once."""
@@ -37,6 +36,8 @@ _AT_ONCE = 512 * 2**20
 """Bytes of a column whose moments are those of one float32 sum; of larger ones they are summed by blocks in float64."""
 _CHECKED = 512
 """Rows gathered from mapped files before their resident pages are counted again."""
+_STORED = ("action", "reward", "terminated", "truncated", "score", "label")
+"""Columns that `Rows` holds as they are stored."""
 _WIDE = 16
 """Bytes of a row from which on large columns are read by position; of narrower ones the pages may stay resident."""
 
@@ -242,8 +243,6 @@ class Steps:
 
         Raises `UserError` for responses, and `PmpoOfflineError` for damaged transitions.
         """
-        from pmpo_offline.data.views import Candidates
-
         found = {name: dataset.column(name) for name in ("observation", "action", "score")}
         size = found["observation"].nbytes + found["action"].nbytes
         if size <= PACKED_BYTES or torch.device(device).type != "cpu":
@@ -285,3 +284,96 @@ def _block(seeds: tuple[int, ...], block: int, batch: int, population: int, devi
     drawn = [random_words(_BLOCK * batch, seed, "indices", block) % np.uint64(population) for seed in seeds]
     stacked = np.stack(drawn).astype(np.int64).reshape(len(seeds), _BLOCK, batch)
     return torch.from_numpy(np.ascontiguousarray(stacked.swapaxes(0, 1))).to(device)
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """K scored actions at each of S states."""
+
+    state_row: Tensor
+    """(S,) int64: the row of transitions that holds the state."""
+    action: Tensor
+    """(S, K, A) float32."""
+    score: Tensor
+    """(S, K) float32, NaN where absent."""
+    label: Tensor
+    """(S, K) float32: +1 accept, −1 reject, 0 unlabelled."""
+
+    @classmethod
+    def of(cls, table: pa.Table, device: torch.device | str) -> Candidates:
+        """Copy a table of candidates onto `device`."""
+        shape = columns.states_and_width(table)
+        return cls(
+            state_row=torch.tensor(columns.vector(table, "row")[:: shape[1]], device=device),
+            action=torch.tensor(columns.matrix(table, "action").reshape(*shape, -1), device=device),
+            score=torch.tensor(columns.vector(table, "score").reshape(shape), device=device),
+            label=torch.tensor(columns.labels(table).reshape(shape), dtype=torch.float32, device=device),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Transitions as dense tensors; row r's next observation is `states[next_row[r]]`.
+
+    `states` holds the N observations and after them the E final observations of the episodes, each only once:
+
+        states │ o₀ … o_{N−1} │ final₀ … final_{E−1} │
+    """
+
+    states: Tensor
+    """(N + E, O) float32."""
+    next_row: Tensor
+    """(N,) int64, an index into `states`."""
+    action: Tensor
+    """(N, A) float32; of A discrete actions one-hot."""
+    reward: Tensor
+    """(N,) float32."""
+    terminated: Tensor
+    """(N,) bool."""
+    truncated: Tensor
+    """(N,) bool."""
+    episode: Tensor
+    """(N,) int64."""
+    score: Tensor
+    """(N,) float32, NaN where absent."""
+    label: Tensor
+    """(N,) float32: +1 accept, −1 reject, 0 unlabelled."""
+    candidates: Candidates | None = None
+
+    @classmethod
+    def of(cls, dataset: Dataset, device: torch.device | str = "cpu") -> Rows:
+        """Copy a dataset of transitions onto `device`; `UserError` for responses."""
+        tensors = {name: dataset.column(name).packed(device) for name in _STORED}
+        observation = dataset.column("observation").packed(device)
+        last, final = dataset._ends["last"], dataset._ends["final_observation"]
+        following = np.arange(1, len(dataset) + 1)
+        following[last] = len(dataset) + np.arange(len(final))
+        if choices := dataset.metadata.actions:
+            tensors["action"] = torch.nn.functional.one_hot(tensors["action"].squeeze(1).long(), choices).float()
+        return cls(
+            states=torch.cat([observation, torch.tensor(final, device=device)]),
+            next_row=torch.tensor(following, device=device),
+            episode=dataset.column("episode").packed(device).long(),
+            label=tensors.pop("label").float(),
+            candidates=None if dataset.candidates is None else Candidates.of(dataset.candidates, device),
+            **tensors,
+        )
+
+    def __len__(self) -> int:
+        """Return the number of transitions N."""
+        return len(self.action)
+
+    @property
+    def observation(self) -> Tensor:
+        """(N, O) float32, a view of `states`."""
+        return self.states[: len(self)]
+
+
+def pairs(candidates: Candidates) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (state, chosen, rejected), each (P,) int64: every pair of an accept and a reject of one state.
+
+    The pair's actions are `candidates.action[state, chosen]` and `candidates.action[state, rejected]`.
+    """
+    accepts, rejects = candidates.label > 0, candidates.label < 0
+    state, chosen, rejected = (accepts[:, :, None] & rejects[:, None, :]).nonzero().unbind(1)
+    return state, chosen, rejected

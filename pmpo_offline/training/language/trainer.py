@@ -22,6 +22,7 @@ import numpy as np
 import torch
 import transformers
 from torch import Tensor
+from transformers.trainer_callback import ExportableState
 
 from pmpo_offline.data import Dataset, home
 from pmpo_offline.objectives import OBJECTIVES
@@ -36,7 +37,6 @@ from pmpo_offline.training.language.checkpoints import SafeCheckpoints
 from pmpo_offline.training.language.config import PMPOConfig, ResponseConfig
 from pmpo_offline.training.language.reference import Reference, load_reference
 from pmpo_offline.training.language.responses import Indices, take_split, tokenize_responses
-from pmpo_offline.training.language.running import RunningMeans
 from pmpo_offline.training.language.sampler import Division, Entries, MicroBatchLoader, WholeLoader
 from pmpo_offline.training.language.trl_data import dataset_of
 from pmpo_offline.training.shuffle import check_control
@@ -270,6 +270,39 @@ class PMPOTrainer(ResponseTrainer):
     """PMPO: accepts, rejects, or both. Its arguments are those of `ResponseTrainer`, its configuration `PMPOConfig`."""
 
     config_class = PMPOConfig
+
+
+class RunningMeans(transformers.TrainerCallback, ExportableState):  # type: ignore[misc]
+    """The mean over all updates of each input that one batch gives too coarsely, such as BCO's reward shift.
+
+    It is constant while an update is computed, and 0 before the first. Checkpoints hold it, in trainer_state.json.
+
+    Args:
+        names: of the inputs.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.means: dict[str, float] = dict.fromkeys(sorted(names), 0.0)
+        self._observed: list[Mapping[str, Tensor]] = []
+
+    def observe(self, values: Mapping[str, Tensor]) -> None:
+        """Take in what one micro-batch gave, () each; without a gradient, and of the rows of all ranks."""
+        self._observed.append(values)
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps."""
+        return {"args": {"names": list(self.means)}, "attributes": {"means": self.means}}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Go on from the means of the checkpoint that the training resumes from, if any."""
+        self.means = dict(state.stateful_callbacks.get(type(self).__name__, self.state())["attributes"]["means"])
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Add the update's batch, the mean of its micro-batches."""
+        for name, mean in self.means.items():
+            batch = sum(float(values[name]) for values in self._observed) / len(self._observed)
+            self.means[name] += (batch - mean) / state.global_step
+        self._observed.clear()
 
 
 def _as_forward(outer: Any, inner: Any, function: Callable[[], T]) -> T:
