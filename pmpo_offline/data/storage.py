@@ -69,8 +69,6 @@ def resolve(id_or_path: str | Path, home: str | Path | None = None) -> Path:
     name = str(id_or_path)
     if not name.strip():
         raise UserError("the name of a dataset is empty: give an id, or the folder of a dataset")
-    if not name:
-        raise UserError("'' is no dataset: give an id, or the folder of a dataset")
     if _ID.fullmatch(name) and is_stored(name, home):
         return dataset_path(name, home)
     path = Path(id_or_path).expanduser()
