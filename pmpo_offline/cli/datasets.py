@@ -52,6 +52,14 @@ class Built(Stored):
 
 
 @dataclass(frozen=True)
+class Collected(Built):
+    """Where a dataset is stored, and where its experience is collected."""
+
+    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes.", show_default="one per core")] = None
+    executor: Annotated[str, typer.Option(help="Where they run: local, or ray ($RAY_ADDRESS).")] = "local"
+
+
+@dataclass(frozen=True)
 class Imported(Built):
     """Where and how an import is stored, and under which names."""
 
@@ -71,7 +79,7 @@ class Exported(Stored):
     ] = None
 
 
-@options_of(Changes, Built)
+@options_of(Changes, Collected)
 def build_dataset(
     name: Annotated[
         str,
@@ -81,9 +89,7 @@ def build_dataset(
     ] = DEFAULT,
     *,
     options: Changes,
-    place: Built,
-    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes.", show_default="one per core")] = None,
-    executor: Annotated[str, typer.Option(help="Where they run: local, or ray ($RAY_ADDRESS).")] = "local",
+    place: Collected,
     json: Json = False,
 ) -> None:
     """Collect experience, label it and store it as a dataset; opens the dataset if it is already built."""
@@ -93,9 +99,7 @@ def build_dataset(
     with working():
         from pmpo_offline import build
 
-        summary = build.show(
-            build.build_dataset(name, **vars(options), **vars(place), workers=workers, executor=executor)
-        )
+        summary = build.show(build.build_dataset(name, **vars(options), **vars(place)))
     show(summary, json, _print_summary)
 
 

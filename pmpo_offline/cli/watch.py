@@ -68,7 +68,7 @@ def draw(directory: Path, line: str, console: Console) -> RenderableType:
 
 
 def sparkline(values: pl.Series, width: int) -> str:
-    """Return a curve of at most `width` characters, each the mean of the values that it stands for.
+    """Return a curve of at most `width` characters, each the mean of its share of the values.
 
     It spans their 5th to 95th percentile, so that the first updates do not flatten the rest; a space where none is
     finite.

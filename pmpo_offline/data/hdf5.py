@@ -142,7 +142,7 @@ def _write_steps(file: h5py.File, steps: pa.Table, episodes: pa.Table, kind: typ
 
 
 def _attributes(episodes: pa.Table) -> Iterator[dict[str, Any]]:
-    """Yield what an episode's group says of it beside its arrays."""
+    """Yield the attributes of every episode's group."""
     for batch in episodes.drop_columns(["start", "final_observation"]).to_batches(max_chunksize=1024):
         for row in batch.to_pylist():
             yield {"total_steps": row.pop("length"), **row}

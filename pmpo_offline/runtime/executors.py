@@ -1,6 +1,6 @@
 """Where independent calls run: in processes of this machine, or as tasks of a Ray cluster.
 
-What is collected in shards asks for `completed`, whoever started it chooses with `executor`.
+Code that collects in shards calls `completed`; its caller chooses where that runs with `executor`.
 """
 
 from __future__ import annotations

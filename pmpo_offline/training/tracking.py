@@ -168,7 +168,7 @@ class MetricsFile:
             if kept is None:
                 self._path.unlink(missing_ok=True)
                 return
-            # The very lines: written anew, numbers of the same value look different.
+            # Byte for byte: parsed and formatted again, equal numbers may look different.
             count = int((kept["step"] <= step).sum())
             lines = self._path.read_bytes().splitlines(keepends=True)[: 1 + count]
             with atomic_file(self._path) as scratch:

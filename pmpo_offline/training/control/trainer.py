@@ -169,7 +169,7 @@ def train_stack(
     if stack.clone:
         path = references / f"clone-{stack.clone.identity[:16]}.safetensors" if references else None
         # Other processes that need the same clone wait for it and read it.
-        # Recorded beside it, so that whoever shares the clone has its metrics.
+        # Recorded beside it: a run that shares the clone has its metrics too.
         recorded = tracking.MetricsFile(path.with_suffix(".csv")) if path else None
         alone = bool(recorded) or not stack.is_clone
         with (
