@@ -144,7 +144,7 @@ def test_one_of_several_runs_is_selected(sphere: Dataset) -> None:
     assert policy.predict([0.0]).shape == (3, 10)
     assert policy.predict(np.zeros((2, 1))).shape == (3, 2, 10)
     assert np.allclose(policy.select(-1).predict([0.0]), policy.predict([0.0])[2], atol=1e-6)
-    with pytest.raises(IndexError):
+    with pytest.raises(UserError, match="there is no run 3: the policy holds runs 0 to 2"):
         policy.select(3)
 
 
