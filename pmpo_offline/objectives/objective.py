@@ -136,12 +136,19 @@ class Objective:
         return self.loss(**needed, **extra, **own, **({} if weight is None else {"weight": weight}))
 
     def check(self, arguments: Mapping[str, Any]) -> None:
-        """Raise `ValueError` for arguments of the loss that are no labels, weights, rows or values of a setting.
+        """Raise `ValueError` for arguments of the loss that are no tensors, labels, weights, rows or settings' values.
 
         Tensors on a device are not read; of these only the shapes are checked.
         """
         names = {**self.inputs, **self.optional, "weight": "weight"}
-        given = {name: value for name, value in arguments.items() if name in names and isinstance(value, Tensor)}
+        given = {
+            name: value
+            for name, value in arguments.items()
+            if name in names and (value is not None or name in self.inputs)
+        }
+        for name, value in given.items():
+            if not isinstance(value, Tensor):
+                raise ValueError(f"{name} is a tensor, not a {type(value).__name__}: wrap it in torch.as_tensor")
         _check_rows({name: value for name, value in given.items() if row_dimension(names[name]) is not None}, names)
         if "label" in given and not given["label"].is_cuda:
             _check_labels(given["label"])

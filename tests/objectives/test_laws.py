@@ -384,6 +384,16 @@ def test_the_function_refuses_values_that_are_not_allowed(objective: Objective):
                     call(**own, **{name: value})
 
 
+@every_objective
+def test_the_function_refuses_what_are_no_tensors(objective: Objective):
+    own = {parameter: sample()[name] for parameter, name in objective.inputs.items()}
+    optional = {parameter: torch.ones(ROWS) for parameter in (*objective.optional, "weight")}
+    for name in (*own, *optional):
+        for value, kind in (([0.0, 1.0], "list"), (np.ones(2), "ndarray"), (1.0, "float")):
+            with pytest.raises(ValueError, match=f"{name} is a tensor, not a {kind}: wrap it in torch.as_tensor"):
+                getattr(objectives, objective.name)(**{**own, **optional, name: value})
+
+
 @pytest.mark.parametrize("name", LABELLED)
 @pytest.mark.parametrize(
     ("label", "message"),
