@@ -40,6 +40,13 @@ ARMS = {
     "MPO*": Arm("mpo", [{"epsilon": e, "rate": rate} for e in (0.1, 0.3, 0.6, 1.0) for rate in (0.01, 0.03)]),
 }
 """DPO pairs every accepted action with every rejected one; MPO* sees the rewards of all rows."""
+_OTHERS = {
+    **{"APO-zero": "apo-zero", "AOT": "aot", "SPPO": "sppo", "SSPO": "sspo", "NPO": "npo", "TOPR": "topr"},
+    **{"RPO": "rpo", "IPO": "ipo", "D2O": "d2o"},
+}
+COMPARED = {title: Arm(name) for title, name in _OTHERS.items()}
+"""The other learners that compare with a reference, for the sweep of poor ones alone."""
+LEARNERS = {**ARMS, **COMPARED}
 
 
 @cache
@@ -64,7 +71,7 @@ def learn(
     function: str, name: str, runs: Sequence[Run], reference: MixturePolicy | None = None, **training: Any
 ) -> MixturePolicy:
     """Train an arm; without a reference the rows of each run are cloned, with half of all updates."""
-    arm = ARMS[name].declared(FAMILY)
+    arm = LEARNERS[name].declared(FAMILY)
     hyper: dict[str, Any] = {"updates": UPDATES, "batch": BATCH, **training}
     if arm.start == "reference" and reference is None:
         hyper["updates"] //= 2

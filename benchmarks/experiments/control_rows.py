@@ -59,6 +59,8 @@ DOMAINS = {
     "stacking": Domain("rgb-stacking/proxy-v0", "rgb-stacking", {"updates": 1500, "batch": 128, "hidden": (96,) * 3}),
     "cartpole": Domain("dm_control/cartpole-swingup-medium-replay-v0", "control", {"updates": 1500, "batch": 128}, 10),
     "cheetah": Domain("dm_control/cheetah-run-medium-replay-v0", "control", {"updates": 1500, "batch": 128}, 10),
+    "finger": Domain("dm_control/finger-spin-medium-replay-v0", "control", {"updates": 1500, "batch": 128}, 10),
+    "walker": Domain("dm_control/walker-walk-medium-replay-v0", "control", {"updates": 1500, "batch": 128}, 10),
 }
 """Updates count those of a clone that a learner starts from."""
 

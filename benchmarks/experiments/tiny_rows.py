@@ -49,6 +49,14 @@ ARMS = {
     "BCO": Arm("bco", _STRENGTHS),
 }
 """Declared as for bandits: without a network to tell rows apart; only objective and rows are read from there."""
+PAIRS = "DPO, pairs of a prompt"
+COMPARED = {
+    **{title: Arm(name, _STRENGTHS) for title, name in (("APO-zero", "apo-zero"), ("AOT", "aot"), ("SPPO", "sppo"))},
+    **{title: Arm(name, _STRENGTHS) for title, name in (("SSPO", "sspo"), ("NPO", "npo"), (PAIRS, "dpo"))},
+    "TOPR": Arm("topr", [{"rate": rate} for rate in (1e-3, 3e-3)]),
+}
+"""The other learners that compare with a reference, for the sweep of poor ones alone."""
+LEARNERS = {**ARMS, **COMPARED}
 
 
 @cache
@@ -75,7 +83,7 @@ def learn(name: str, runs: Sequence[Run], rate: float = 3e-3, start: SequencePol
     if start is not None:
         log_reference = _next(start, tokens)[0]
         ref_logp = log_reference.gather(-1, tokens[:, PROMPT:, None]).squeeze(-1).sum(-1)
-    algorithm = ARMS[name].declared(FAMILY)
+    algorithm = LEARNERS[name].declared(FAMILY)
     objective = OBJECTIVES[algorithm.objective]
     complete = [{**objective.settings, **algorithm.settings, **run.settings} for run in runs]
     settings = stack_settings(complete, 1, torch.device("cpu"))
@@ -83,7 +91,12 @@ def learn(name: str, runs: Sequence[Run], rate: float = 3e-3, start: SequencePol
     for weight, first in zip(policy.parameters(), (start or reference()).parameters(), strict=True):
         weight.data.copy_(first)
     labels = torch.stack([run.labelled.label for run in runs])
-    parts = [Pools([run.labelled.rows(signs) for run in runs]) for signs in ROWS[algorithm.rows]]
+    paired = algorithm.rows == "pairs"
+    parts = (
+        _pair_pools(runs)
+        if paired
+        else [Pools([r.labelled.rows(signs) for r in runs]) for signs in ROWS[algorithm.rows]]
+    )
     seeds, shift = [run.seed for run in runs], torch.zeros(len(runs))
     optimizer = torch.optim.Adam(policy.parameters(), lr=rate, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=UPDATES)
@@ -100,11 +113,26 @@ def learn(name: str, runs: Sequence[Run], rate: float = 3e-3, start: SequencePol
         if "shift" in objective.optional:
             shift = torch.lerp(shift, bco_shift(logp, ref_logp[row], batch["label"], beta=settings["beta"]), 0.01)
             batch["reward_shift"] = shift
+        if paired:
+            batch["logp_chosen"], batch["logp_rejected"] = logp.chunk(2, dim=1)
+            batch["ref_chosen"], batch["ref_rejected"] = ref_logp[row].chunk(2, dim=1)
         optimizer.zero_grad()
         objective(batch, **settings)[0].sum().backward()
         optimizer.step()
         schedule.step()
     return policy
+
+
+def _pair_pools(runs: Sequence[Run]) -> list[Pools]:
+    """Return the accepted and the rejected row of every pair of responses to one prompt: drawn alike, they match."""
+    prompt = torch.arange(len(corpus()[0])) // RESPONSES
+    halves: list[list[Tensor]] = [[], []]
+    for run in runs:
+        accepted, rejected = run.labelled.rows([1]), run.labelled.rows([-1])
+        pair = (prompt[accepted, None] == prompt[rejected]).nonzero().T
+        halves[0].append(accepted[pair[0]])
+        halves[1].append(rejected[pair[1]])
+    return [Pools(half) for half in halves]
 
 
 @torch.no_grad()

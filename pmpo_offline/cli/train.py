@@ -264,6 +264,7 @@ def _print_diagnosis(found: Diagnosis) -> None:
         "w_D / w_U": known(found.weight_ratio, f"{{}}, advised {' to '.join(map(readable, found.weight_range or ()))}"),
         "β ≥": readable(found.bounds) if found.bounds else None,
         "collapse at β ≤": known(found.collapse),
+        "in a tenth of states": known(found.collapse_by_state),
         "β ≥, flipped labels": known(found.noise_bound),
         "β >, one Gaussian": known(found.gaussian_bound),
         "verdict": typer.style(found.verdict + factor, fg=COLOURS.get(found.verdict, "red")),

@@ -21,6 +21,7 @@ from pmpo_offline.runtime.notebook import html_table
 from pmpo_offline.training import config
 from pmpo_offline.training.control.config import TrainingSettings
 from pmpo_offline.training.language.responses import take_split
+from pmpo_offline.training.states import collapse_by_state
 from pmpo_offline.training.suggestion import noise_bound, suggest, suggest_beta
 
 EDGE = 0.02
@@ -63,7 +64,8 @@ class Diagnosis:
     minibatch_factor: float | None = None
     """The bound over that on the whole data; below 1 where labels are so rare that minibatches lack a class."""
     suggested_beta: float | None = None
-    """A little above the bound at the given α; above the relaxed one where labels are flipped."""
+    """At the given α: a little above the bound, or above the one that flipped labels relax; where states are seen
+    half-way from there to `collapse_by_state`."""
     suggested: dict[str, float] | None = None
     """α and β that follow from the labels (`training.suggestion`), where not every row has one."""
     noise_bound: float | None = None
@@ -71,6 +73,8 @@ class Diagnosis:
     collapse: float | None = None
     """The β at or below which a policy over outcomes collapses onto one; between it and the bound training ends at a
     policy over several outcomes although the loss has no minimum (`objectives.stability.limit_policy`)."""
+    collapse_by_state: float | None = None
+    """The same for a policy that sees states: at or below it a tenth of the states collapses (`training.states`)."""
     gaussian_bound: float | None = None
     """The least stable β of one diagonal Gaussian, where the observation never changes."""
     pairs: int | None = None
@@ -247,13 +251,16 @@ def _stability(
     facts = {"settings": values, "bound": bound, "bounds": bounds, "verdict": "unbounded" if bound else "bounded"}
     if 0 < bound < math.inf:
         factor, collapse = beta / bound, config.beta_collapse(algorithm, values, dataset, rows)
-        facts["verdict"] = "at the edge" if abs(factor - 1) <= EDGE else stability.regime(beta, bound, collapse)
+        by_state = collapse_by_state(algorithm, values, dataset, rows)
+        known = max(collapse or 0.0, by_state or 0.0)
+        facts["verdict"] = "at the edge" if abs(factor - 1) <= EDGE else stability.regime(beta, bound, known)
         facts |= {
             "factor": factor,
             "minibatch_factor": bound / (config.beta_bound(algorithm, values, dataset) or bound),
             "suggested_beta": suggest_beta(algorithm, values, dataset, rows),
             "suggested": suggest(algorithm, values, dataset, rows),
             "collapse": collapse,
+            "collapse_by_state": by_state,
             "gaussian_bound": _gaussian_bound(dataset, values, config.minibatch(algorithm, values, dataset, rows)),
             "noise_bound": noise_bound(algorithm, values, dataset, rows),
         }
@@ -288,6 +295,11 @@ def _advice(facts: Mapping[str, Any], accepted: int, rejected: int) -> list[str]
     elif verdict in ("no minimum", "collapse"):
         why = config.consequence(values["beta"], bound, facts["collapse"])
         sentences.append(f"β is below its bound: {why}")
+        if (by_state := facts["collapse_by_state"]) is not None and values["beta"] <= by_state:
+            sentences.append(
+                f"it is at or below {by_state:.4g}, where in a tenth of the states rejects outweigh all that holds "
+                "them: a policy that sees the state is pushed away there without end"
+            )
     elif verdict == "at the edge":
         sentences.append(
             "at the bound the optimal policy gives rejects no probability, and minibatch noise decides whether "

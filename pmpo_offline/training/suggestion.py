@@ -31,6 +31,7 @@ from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.objectives import stability
 from pmpo_offline.objectives.stability.tabular import class_weights
 from pmpo_offline.training import config
+from pmpo_offline.training.states import collapse_by_state
 
 MARGIN = 1.05
 """β over its threshold that is suggested: the nearer, the less a reject is imitated (benchmarks/results/README.md)."""
@@ -39,15 +40,18 @@ MARGIN = 1.05
 def suggest_beta(
     algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], dataset: Dataset, rows: int | None = None
 ) -> float | None:
-    """Return β a little above its threshold at these settings; None where there is no threshold above 0.
+    """Return β for these settings; None where it has no bound above 0.
 
-    The arguments are those of `config.beta_bound`.
+    A little above the bound, or above the one that flipped labels relax. A policy that sees states is better below it,
+    as long as it is above the β at which states collapse (`states.collapse_by_state`): half-way between the two, which
+    is next to the bound where the state tells the label. The arguments are those of `config.beta_bound`.
     """
     bound = config.beta_bound(algorithm, settings, dataset, rows)
     if not bound or not np.isfinite(bound):
         return None
-    relaxed = noise_bound(algorithm, settings, dataset, rows)
-    return MARGIN * (relaxed or bound)
+    safe = MARGIN * (noise_bound(algorithm, settings, dataset, rows) or bound)
+    by_state = collapse_by_state(algorithm, settings, dataset, rows)
+    return safe if by_state is None else (safe + by_state) / 2
 
 
 def suggest(

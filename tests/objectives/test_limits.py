@@ -7,7 +7,14 @@ import torch
 from torch import Tensor
 
 from pmpo_offline.objectives import pmpo
-from pmpo_offline.objectives.stability import beta_collapse, beta_min, coefficients, limit_policy, optimal_policy
+from pmpo_offline.objectives.stability import (
+    beta_collapse,
+    beta_min,
+    coefficients,
+    limit_policy,
+    optimal_policy,
+    state_collapse,
+)
 
 K = 30
 CHANCE = torch.Generator().manual_seed(0)
@@ -142,3 +149,36 @@ def test_pmpo_is_reinforce_with_a_baseline(alpha: float, beta: float):
     reward, baseline = (label > 0).double(), 1 - alpha - beta
     (theirs,) = torch.autograd.grad(-((reward - baseline) * logp).mean(), logp)
     torch.testing.assert_close(ours, theirs, atol=1e-15, rtol=0)
+
+
+@pytest.mark.parametrize("over", ["all", "labelled"])
+@pytest.mark.parametrize("normalize", ["joint", "set"])
+@pytest.mark.parametrize("alpha", [0.0, 0.3])
+def test_in_each_state_the_pushes_of_the_objective_add_up_to_nothing_at_its_threshold(
+    alpha: float, normalize: str, over: str
+):
+    counts = torch.tensor([[5, 1, 4], [1, 8, 1], [3, 3, 4], [2, 4, 4]])  # rejects, accepts, unlabelled, of each state
+    label = torch.tensor([-1.0, 1.0, 0.0]).repeat(4).repeat_interleave(counts.flatten())
+    state = torch.arange(4).repeat_interleave(counts.sum(1))
+    chances = counts / counts.sum(1, keepdim=True)
+    found = state_collapse(chances[:, 0], chances[:, 1], alpha, normalize, over=over)
+    for place in torch.nonzero(found).flatten().tolist():
+        logp = torch.zeros(len(label), requires_grad=True)
+        counted = label != 0 if over == "labelled" else label == label
+        loss, _ = pmpo(logp, label, -logp[counted].mean(), alpha=alpha, beta=float(found[place]), normalize=normalize)
+        (gradient,) = torch.autograd.grad(-loss, logp)
+        assert gradient[state == place].sum() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("normalize", ["joint", "set"])
+def test_a_state_that_says_nothing_leaves_the_collapse_threshold_and_one_that_says_all_the_bound(normalize: str):
+    nothing = state_collapse(torch.full((9,), 0.6), torch.full((9,), 0.3), 0.2, normalize)
+    torch.testing.assert_close(nothing, torch.full((9,), beta_collapse(0.2, 2 / 3, normalize)))
+    reject, accept = torch.tensor([1.0, 1, 1, 0, 0]), torch.tensor([0.0, 0, 0, 1, 0])
+    everything = state_collapse(reject, accept, 0.2, normalize)
+    bound = beta_min(0.2, 0.6, normalize, reject_share=0.75)
+    torch.testing.assert_close(everything, torch.tensor([bound, bound, bound, 0, 0]))
+
+
+def test_states_without_labels_do_not_collapse():
+    assert state_collapse(torch.zeros(3), torch.zeros(3), 0.5, "joint", over="labelled").tolist() == [0, 0, 0]

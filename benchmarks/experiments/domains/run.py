@@ -57,7 +57,7 @@ Chunk = dict[str, Any]
 
 def arms(domain: str) -> Mapping[str, Arm]:
     """Return the learners of a domain, by name."""
-    return tiny_rows.ARMS if domain == "language" else control_rows.ARMS
+    return tiny_rows.LEARNERS if domain == "language" else control_rows.ARMS
 
 
 def labelled(domain: str, seed: int, cell: Mapping[str, Any]) -> Labelled:
@@ -69,7 +69,7 @@ def labelled(domain: str, seed: int, cell: Mapping[str, Any]) -> Labelled:
 
 def _run(domain: str, arm: str, labels: Labelled, seed: int, setting: Mapping[str, Any]) -> Run:
     if domain == "language":
-        return tiny_rows.ARMS[arm].run(tiny_rows.FAMILY, labels, seed, setting, language.BATCH)
+        return tiny_rows.LEARNERS[arm].run(tiny_rows.FAMILY, labels, seed, setting, language.BATCH)
     return control_rows.run(domain, arm, labels, seed, setting)
 
 
@@ -100,7 +100,7 @@ def make(
         labels = labelled(domain, seed, cell)
         counted = labelled(domain, seed, {**cell, **beta_from}) if beta_from else labels
         for asked in settings:
-            setting = settings_of(domain, labels, cell, seed, asked["suggested"]) if "suggested" in asked else asked
+            setting = settings_of(domain, cell, seed, asked["suggested"]) if "suggested" in asked else asked
             numbers = dict(_run(domain, arm, counted, seed, setting).settings)
             if "reject_mass" in numbers:
                 numbers["reject_mass"] = labels.masses["reject_mass"]
@@ -218,6 +218,8 @@ def _weight(domain: str, _: Mapping[str, Any]) -> Iterator[Chunk]:
 def _references(domain: str, tuned: Mapping[str, Any]) -> Iterator[Chunk]:
     pmpo = {"multiple": 1.05} if domain == "language" else {"multiple": 1.05, "divergence": "forward"}
     compared = {"PMPO AR": pmpo, "PMPO R": pmpo, "KTO": tuned.get("KTO", {})}
+    if domain == "language":
+        compared |= {arm: tuned.get(arm, {}) for arm in ("BCO", *tiny_rows.COMPARED)}
     for (arm, setting), quality in itertools.product(
         compared.items(), PRETRAINED if domain == "language" else control_rows.QUALITIES
     ):
@@ -234,7 +236,7 @@ def tune(parts: Path, domain: str) -> dict[str, list[dict[str, Any]]]:
     tuning = [
         {"domain": domain, "sweep": "tune", "arm": arm, "seeds": list(TUNING_SEEDS), "grid": [TUNED_AT],
          "settings": settings}
-        for arm in LEARNERS
+        for arm in (*LEARNERS, *tiny_rows.COMPARED)
         if arm in arms(domain)
         for settings in stacks(arms(domain)[arm].grid)
         if len(arms(domain)[arm].grid) > 1

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -12,22 +14,38 @@ from benchmarks.experiments import control_rows
 from benchmarks.experiments.labellings import Labelled
 from pmpo_offline.data import Dataset, columns
 from pmpo_offline.training import config
-from pmpo_offline.training.suggestion import suggest
+from pmpo_offline.training.suggestion import MARGIN, suggest, suggest_beta
 
 FIXED, SUGGESTED = "α ½, 1.05 × bound", "suggested"
+"""The default, and α by the labels with β a little above its bound."""
+BELOW, BOTH = "α ½, suggested β", "suggested α and β"
+"""β as `doctor` suggests it, below the bound where states are seen."""
 
 
-def settings_of(domain: str, labels: Labelled, cell: Mapping[str, Any], seed: int, name: str) -> dict[str, float]:
-    """Return the fixed or the suggested settings of PMPO for a cell's labels; the fixed where none is suggested."""
-    fixed = {"alpha": 0.5, "multiple": 1.05}
+def settings_of(domain: str, cell: Mapping[str, Any], seed: int, name: str) -> dict[str, float]:
+    """Return the settings of PMPO of this name for a cell's labels; the fixed where none is suggested."""
+    fixed = {"alpha": 0.5, "multiple": MARGIN}
     if name == FIXED:
         return fixed
-    before = control_rows.labelled(domain, seed, {**cell, "share": None})
     algorithm = control_rows.ARMS["PMPO AR"].declared(control_rows.DOMAINS[domain].family)
     rows = control_rows.DOMAINS[domain].training["batch"]
-    dataset = described(domain, labels, before, cell["flips"])
+    dataset = _described(domain, seed, json.dumps(cell))
     settings = config.settle(algorithm, {"alpha": 0.5, "beta": 1.0}, dataset, rows)
-    return suggest(algorithm, settings, dataset, rows) or fixed
+    below = {"alpha": 0.5, "beta": suggest_beta(algorithm, settings, dataset, rows) or 0.0}
+    if name == BELOW:
+        return below
+    found = suggest(algorithm, settings, dataset, rows)
+    if name == BOTH:
+        return found or below
+    return fixed if found is None else {"alpha": found["alpha"], "multiple": MARGIN}
+
+
+@lru_cache(maxsize=1)
+def _described(domain: str, seed: int, text: str) -> Dataset:
+    """Return the dataset with the labels of a cell, which is given as JSON, so that its settings share a classifier."""
+    cell = json.loads(text)
+    labels, before = (control_rows.labelled(domain, seed, each) for each in (cell, {**cell, "share": None}))
+    return described(domain, labels, before, cell["flips"])
 
 
 def described(domain: str, labels: Labelled, before: Labelled, flips: float) -> Dataset:

@@ -22,7 +22,18 @@ import typer
 
 from benchmarks.experiments import shared
 from benchmarks.experiments.arms import FILTERS
-from benchmarks.experiments.bandit_rows import ARMS, FAMILY, UPDATES, clone, dataset, labelled, learn, scores
+from benchmarks.experiments.bandit_rows import (
+    ARMS,
+    COMPARED,
+    FAMILY,
+    LEARNERS,
+    UPDATES,
+    clone,
+    dataset,
+    labelled,
+    learn,
+    scores,
+)
 from benchmarks.experiments.imbalance.run import tune
 from benchmarks.experiments.labellings import Labelled, Run, pick, resumable
 from pmpo_offline.data import columns
@@ -99,6 +110,8 @@ def _compared() -> Iterator[tuple[str, dict[str, Any]]]:
         yield arm, {"multiple": multiple, "divergence": "forward"}
     for arm in ("KTO", "BCO"):
         yield arm, {"beta": 1.0, "rate": 0.03}
+    for arm in ("DPO", *COMPARED):  # as declared: beta, or what is in its place, 1 but for IPO
+        yield arm, {"rate": 0.03}
 
 
 def make(
@@ -128,8 +141,8 @@ def make(
         labels = labelled(function, seed, cell)
         limits = _thresholds(function, labels) if sweep == "beta" else {}
         for setting in settings:
-            run = ARMS[arm].run(FAMILY, labels, seed, setting)
-            if not run.can(ARMS[arm].declared(FAMILY)):
+            run = LEARNERS[arm].run(FAMILY, labels, seed, setting)
+            if not run.can(LEARNERS[arm].declared(FAMILY)):
                 continue
             runs.append(run)
             named.append(

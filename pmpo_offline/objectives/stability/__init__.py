@@ -8,7 +8,8 @@ on -log pi(y), where rho_a = p(y|accept) / pi_ref(y), rho_r = p(y|reject) / pi_r
 normalisation gives each class ("set": 1 and 1; "joint": its share of the labelled rows). Over a few outcomes the loss
 is bounded if and only if no coefficient is negative, and then the optimal policy is proportional to the coefficients
 (`beta_min`, `optimal_policy`). Below the bound there is no minimum, yet as long as the coefficients have a positive
-sum gradient ascent on logits ends at a policy over several outcomes (`beta_collapse`, `limit_policy`). A Gaussian
+sum gradient ascent on logits ends at a policy over several outcomes (`beta_collapse`, `limit_policy`), of a policy that
+sees the state in every state (`state_collapse`). A Gaussian
 cannot single outcomes out: for it only their moments under c count (`gaussian_beta_min`, `gaussian_optimum`). In small
 minibatches a class may be absent, which lowers its w and with it both thresholds (`Minibatch`).
 
@@ -30,3 +31,4 @@ from .tabular import limit_policy as limit_policy
 from .tabular import optimal_policy as optimal_policy
 from .tabular import regime as regime
 from .tabular import remaining_noise as remaining_noise
+from .tabular import state_collapse as state_collapse

@@ -121,6 +121,44 @@ def beta_collapse(
     return max(0.0, (1 - alpha) * w_reject - pull) if reject_share else 0.0
 
 
+def state_collapse(
+    reject: Tensor,
+    accept: Tensor,
+    alpha: float,
+    normalize: Literal["joint", "set"] = "set",
+    *,
+    over: Literal["all", "labelled"] = "all",
+    minibatch: Minibatch | None = None,
+) -> Tensor:
+    """Return the beta at or below which a policy that sees the state collapses in each of S states, (S,).
+
+    It has a softmax a state, of which `beta_collapse` asks that the coefficients have a positive sum there. With r(s)
+    and a(s) the chances that a row of state s is labelled reject or accept, and P_r and P_a their means over states ::
+
+        beta <= (1 - alpha) w_r r(s) / P_r - alpha w_a a(s) / P_a
+
+    If the state says nothing of the label that is `beta_collapse`, if it says all, `beta_min`.
+
+    Args:
+        reject: `(S,)`, r(s); states count equally, as rows of a dataset do.
+        accept: `(S,)`, a(s).
+        alpha: weight of the accepts, in [0, 1].
+        normalize: as in `pmpo`, whose default is "joint".
+        over: the rows that the divergence runs over; over the labelled ones it weighs by their share in the state.
+        minibatch: as in `beta_min`.
+
+    Raises:
+        ValueError: alpha outside [0, 1], or another `normalize`.
+    """
+    _check_shares(alpha=alpha)
+    rejects, accepts = float(reject.mean()), float(accept.mean())
+    w_accept, w_reject = class_weights(normalize, accepts, rejects, minibatch)
+    push = (1 - alpha) * w_reject * reject / (rejects or 1.0) - alpha * w_accept * accept / (accepts or 1.0)
+    labelled = reject + accept
+    held = labelled / (rejects + accepts) if over == "labelled" else torch.ones_like(labelled)
+    return torch.where(held > 0, push / held, 0.0).clamp(min=0)
+
+
 def regime(beta: float, bound: float, collapse: float | None) -> Regime:
     """Return where a policy over outcomes ends at this beta: see `Regime`.
 

@@ -1,0 +1,102 @@
+"""What a state tells of its labels, and the β at which a policy that sees the state collapses (control).
+
+In every state labels are more one-sided than in the whole data, so that this threshold lies between the one that counts
+labels over all states (`config.beta_collapse`) and the bound. It is the better prediction of where harm begins in
+control (benchmarks/results/domains), and it takes a classifier of states, which is fitted here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pmpo_offline.data import Dataset, columns
+from pmpo_offline.declarations.catalog import AlgorithmDeclaration
+from pmpo_offline.objectives import stability
+from pmpo_offline.runtime import progress
+from pmpo_offline.training import config
+
+QUANTILE = 0.9
+"""Of the states' thresholds: at this β a tenth of the states collapses."""
+ROWS = 200_000
+"""The most rows that the classifier sees, evenly spaced among all."""
+_BATCH, _UPDATES, _FOLDS, _RATE = 256, 400, 2, 3e-3
+
+
+def collapse_by_state(
+    algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], dataset: Dataset, rows: int | None = None
+) -> float | None:
+    """Return the β at or below which a tenth of the states collapses; arguments as in `config.beta_bound`.
+
+    None where `config.beta_collapse` has no threshold, where no state is seen, of responses, of minibatches that are
+    chosen by labels, and where one episode leaves none to predict it from.
+    """
+    episodes = dataset.metadata.counts.episodes
+    if dataset.metadata.kind == "responses" or algorithm.rows != "all" or episodes < _FOLDS or not dataset.has_contexts:
+        return None
+    if config.beta_collapse(algorithm, settings, dataset, rows) is None:
+        return None
+    chances, rate = label_chances(dataset), settings.get("flip_rate", 0.0)
+    observed = chances[:, 0], chances[:, 2]
+    # De-biased, what was observed counts as itself and, with the other sign, as its opposite.
+    reject, accept = (((1 - rate) * one - rate * other) / (1 - 2 * rate) for one, other in (observed, observed[::-1]))
+    found = stability.state_collapse(
+        reject,
+        accept,
+        settings["alpha"],
+        settings["normalize"],
+        over=settings["over"],
+        minibatch=config.minibatch(algorithm, settings, dataset, rows),
+    )
+    least = float(np.quantile(found.numpy(), QUANTILE)) * float(settings["reject_mass"])
+    return min(least, config.beta_bound(algorithm, settings, dataset, rows) or 0.0)
+
+
+@lru_cache(maxsize=2)
+def label_chances(dataset: Dataset) -> Tensor:
+    """Return the chances of a reject, of no label and of an accept in every state, (N, 3), for `ROWS` rows at most."""
+    chosen = np.linspace(0, len(dataset) - 1, min(len(dataset), ROWS)).astype(np.int64)
+    table = dataset.table.select(["observation", "episode", "label"]).take(chosen)
+    observation = torch.from_numpy(np.array(columns.matrix(table, "observation"), np.float32))
+    _, episode = np.unique(columns.vector(table, "episode"), return_inverse=True)
+    label = torch.from_numpy(columns.labels(table).astype(np.int64))
+    return cross_fitted(observation, label, torch.from_numpy(episode))
+
+
+def cross_fitted(observation: Tensor, label: Tensor, episode: Tensor) -> Tensor:
+    """Return the probability of each label in every state, (N, 3), by a classifier that learned from other episodes.
+
+    Args:
+        observation: (N, O).
+        label: (N,), -1, 0 or +1.
+        episode: (N,), the number of each row's, from 0 without gaps: half of them are predicted from the other half.
+    """
+    scaled = (observation - observation.mean(0)) / observation.std(0).clamp(min=1e-6)
+    found = torch.empty(len(scaled), 3)
+    for fold in range(_FOLDS):
+        asked = episode % _FOLDS == fold
+        rows = torch.nonzero(~asked).squeeze(1)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(fold)
+            classifier = nn.Sequential(
+                nn.Linear(scaled.shape[1], 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 3)
+            )
+        generator = torch.Generator().manual_seed(fold)
+        optimizer = torch.optim.AdamW(classifier.parameters(), lr=_RATE, weight_decay=1e-2)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=_UPDATES)
+        for update in range(_UPDATES):
+            chosen = rows[torch.randint(len(rows), (min(_BATCH, len(rows)),), generator=generator)]
+            loss = nn.functional.cross_entropy(classifier(scaled[chosen]), label[chosen].long() + 1)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+            progress.report("labels by state", fold * _UPDATES + update + 1, _FOLDS * _UPDATES)
+        with torch.no_grad():
+            found[asked] = classifier(scaled[asked]).softmax(-1)
+    return found

@@ -1,0 +1,69 @@
+"""The collapse threshold by state: on states that say nothing of their labels, and on such as say all."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from pmpo_offline.data import Dataset, columns
+from pmpo_offline.declarations import catalog
+from pmpo_offline.training import beta_bound, config
+from pmpo_offline.training.doctor import doctor
+from pmpo_offline.training.states import collapse_by_state, label_chances
+from pmpo_offline.training.suggestion import MARGIN, suggest_beta
+
+PMPO = catalog.algorithm("pmpo", "rgb-stacking")
+SETTINGS = {"alpha": 0.4, "beta": 1.0}
+
+
+def seen(dataset: Dataset, observation: np.ndarray) -> Dataset:
+    """Return the dataset with other observations."""
+    place = dataset.table.schema.get_field_index("observation")
+    column = columns.list_array(observation.astype(np.float32))
+    return replace(dataset, table=dataset.table.set_column(place, "observation", column))
+
+
+def thresholds(dataset: Dataset, **changes: object) -> tuple[float, float, float]:
+    settings = config.settle(PMPO, {**SETTINGS, **changes}, dataset)
+    found = collapse_by_state(PMPO, settings, dataset)
+    over_all, bound = config.beta_collapse(PMPO, settings, dataset), beta_bound(PMPO, settings, dataset)
+    assert found is not None
+    assert over_all is not None
+    assert bound is not None
+    return over_all, found, bound
+
+
+@pytest.mark.parametrize("normalize", ["joint", "set"])
+def test_between_the_collapse_threshold_and_the_bound(stacking: Dataset, normalize: str) -> None:
+    label = columns.labels(stacking.table)
+    chance = np.random.default_rng(0).normal(size=(len(label), 2))
+    over_all, found, bound = thresholds(seen(stacking, chance), normalize=normalize)
+    assert found < over_all + 0.3 * (bound - over_all), "noise tells little"
+    telling = chance + 5 * label[:, None]
+    over_all, found, bound = thresholds(seen(stacking, telling), normalize=normalize)
+    assert found == pytest.approx(bound, rel=0.05)
+
+
+def test_it_leaves_the_global_random_state_and_other_labels_alone(stacking: Dataset) -> None:
+    torch.manual_seed(0)
+    first = torch.rand(3)
+    torch.manual_seed(0)
+    chances = label_chances(stacking)
+    assert torch.equal(first, torch.rand(3))
+    torch.testing.assert_close(chances.sum(1), torch.ones(len(stacking)))
+    assert not torch.equal(chances, label_chances(stacking.relabelled(imbalance=0.1)))
+
+
+def test_the_doctor_prints_it_and_suggests_half_way_to_the_bound(stacking: Dataset) -> None:
+    settings = config.settle(PMPO, SETTINGS, stacking)
+    found = doctor(stacking, PMPO, SETTINGS)
+    by_state = collapse_by_state(PMPO, settings, stacking, config.rows_drawn(PMPO, {}, stacking))
+    assert by_state is not None
+    assert found.collapse_by_state == by_state
+    assert found.suggested_beta == pytest.approx((by_state + MARGIN * found.bound) / 2)
+    below = doctor(stacking, PMPO, {**SETTINGS, "beta": 0.95 * by_state})
+    assert below.verdict == "collapse"
+    assert any("in a tenth of the states rejects outweigh" in note for note in below.notes)
