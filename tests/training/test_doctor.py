@@ -39,6 +39,13 @@ def with_labels(dataset: Dataset, label: columns.Labels) -> Dataset:
     return replace(dataset, metadata=metadata, table=columns.replace(dataset.table, label=label))
 
 
+def indistinct(dataset: Dataset) -> Dataset:
+    """Return the dataset with observations that say nothing of the labels."""
+    noise = np.random.default_rng(0).normal(size=(len(dataset), 2)).astype(np.float32)
+    place = dataset.table.schema.get_field_index("observation")
+    return replace(dataset, table=dataset.table.set_column(place, "observation", columns.list_array(noise)))
+
+
 @pytest.fixture(scope="module")
 def bandit(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """A few episodes of a declared bandit: one observation throughout, four candidates a state."""
@@ -58,14 +65,16 @@ def test_bounds_of_a_dataset_by_hand(stacking: Dataset, share: float, alpha: flo
     assert found.bounds["set"] == pytest.approx((1 - alpha) * len(data) / rejected)
     assert found.bounds["joint"] == pytest.approx((1 - alpha) * len(data) / labelled)
     assert found.bound == found.bounds["joint"]
-    assert found.suggested_beta == pytest.approx(1.05 * found.bounds["joint"])
+    assert found.collapse <= found.collapse_by_state <= found.bound
+    assert found.suggested_beta == pytest.approx((found.collapse_by_state + 1.05 * found.bounds["joint"]) / 2)
     assert found.factor == pytest.approx(1 / found.bounds["joint"])
     assert found.labelled_reject_mass == pytest.approx(rejected / len(data))
     assert found.gaussian_bound is None
 
 
 @pytest.mark.parametrize(
-    ("beta", "verdict"), [("0.5x", "no minimum"), ("1x", "at the edge"), ("1.05x", "bounded"), ("2x", "bounded")]
+    ("beta", "verdict"),
+    [("0.2x", "collapse"), ("0.9x", "collapse"), ("1x", "at the edge"), ("1.05x", "bounded"), ("2x", "bounded")],
 )
 @pytest.mark.parametrize("normalize", ["joint", "set"])
 def test_verdict_on_both_sides_of_the_bound(stacking: Dataset, beta: str, verdict: str, normalize: str) -> None:
@@ -83,7 +92,7 @@ def test_the_trainer_warns_where_the_doctor_does(stacking: Dataset) -> None:
             warnings.simplefilter("always")
             done = train(stacking, "pmpo", settings=[{"beta": beta}], overrides=quick, device="cpu")
         found = doctor(stacking, PMPO, {"beta": beta})
-        assert bool(caught) is warned is (found.verdict == "no minimum")
+        assert bool(caught) is warned is (found.verdict in ("no minimum", "collapse"))
         assert done.bounds == [found.bound]
         assert done.runs[0][0] == found.settings
 
@@ -232,7 +241,7 @@ def test_flipped_labels_relax_the_bound_of_a_policy_without_contexts(bandit: Dat
 
 def test_the_edge_and_what_a_reject_still_weighs(stacking: Dataset) -> None:
     assert doctor(stacking, PMPO, {"beta": "1.03x"}).verdict == "bounded"
-    assert doctor(stacking, PMPO, {"beta": "0.97x"}).verdict == "no minimum"
+    assert doctor(stacking, PMPO, {"beta": "0.97x"}).verdict == "collapse", "the states tell all labels"
     assert doctor(stacking, PMPO, {"beta": "0.99x"}).verdict == "at the edge"
     assert any("a reject still weighs 0.50 of" in note for note in doctor(stacking, PMPO, {"beta": "2x"}).notes)
     assert not any("still weighs" in note for note in doctor(stacking, PMPO, {"beta": "1.2x"}).notes)
@@ -242,7 +251,11 @@ def test_below_the_bound_the_collapse_threshold_decides(stacking: Dataset) -> No
     collapse = doctor(stacking, PMPO).collapse
     assert collapse == pytest.approx(stacking.metadata.reject_share - 0.5)  # (1 - alpha) w_r - alpha w_a
     above, below = (doctor(stacking, PMPO, {"beta": collapse + step}) for step in (1e-3, -1e-3))
-    assert (above.verdict, below.verdict) == ("no minimum", "collapse")
+    assert (above.verdict, below.verdict) == ("collapse", "collapse"), "where states are seen theirs decides"
+    by_state = doctor(noise := indistinct(stacking), PMPO).collapse_by_state
+    assert collapse < by_state < 0.5 * (collapse + doctor(noise, PMPO).bound)
+    verdicts = [doctor(noise, PMPO, {"beta": by_state + step}).verdict for step in (1e-3, -1e-3)]
+    assert verdicts == ["no minimum", "collapse"]
     assert any("a policy over a few outcomes still settles on several accepted ones" in note for note in above.notes)
     assert any("a policy over a few outcomes collapses onto one of them" in note for note in below.notes)
     assert doctor(stacking, PMPO, {"alpha": 1.0}).collapse is None

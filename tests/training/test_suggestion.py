@@ -87,8 +87,8 @@ def test_unlabelled_rows_weigh_what_they_are_worth_and_rejects_next_to_nothing(
     if worth is None:
         worth = 1 - dataset.metadata.reject_share
     bound = beta_bound(PMPO, {**chosen, "alpha": found["alpha"]}, dataset)
-    assert found["beta"] == pytest.approx(MARGIN * bound)
-    accept, unlabelled, reject = row_weights(dataset, found["alpha"], found["beta"] / MARGIN, normalize)
+    assert found["beta"] == suggest_beta(PMPO, {**chosen, "alpha": found["alpha"]}, dataset)
+    accept, unlabelled, reject = row_weights(dataset, found["alpha"], bound, normalize)
     assert (accept, unlabelled, reject) == pytest.approx((1, worth, 0), abs=1e-6)
     if normalize == "joint":
         assert found["alpha"] == pytest.approx(1 - worth, abs=1e-6)
@@ -99,9 +99,8 @@ def test_where_there_is_nothing_to_suggest(stacking: Dataset) -> None:
     accepts = stacking.relabelled(imbalance=1.0)
     assert suggest(PMPO, settings(accepts), accepts) is None, "there are no rejects"
     rejects = labels_kept(stacking, 0.0, 0.5)
-    assert suggest(PMPO, settings(rejects), rejects) == pytest.approx(
-        {"alpha": 0.0, "beta": MARGIN * beta_bound(PMPO, settings(rejects, alpha=0.0), rejects)}
-    )
+    alone = suggest_beta(PMPO, settings(rejects, alpha=0.0), rejects)
+    assert suggest(PMPO, settings(rejects), rejects) == {"alpha": 0.0, "beta": alone}
 
 
 def test_flips_between_outcomes_that_look_alike_lower_the_suggestion(stacking: Dataset) -> None:
