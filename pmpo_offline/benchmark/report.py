@@ -23,7 +23,7 @@ from rich.text import Text
 
 from pmpo_offline.benchmark.table import Row
 from pmpo_offline.declarations import catalog
-from pmpo_offline.runtime.files import atomic_file, write_json
+from pmpo_offline.runtime.files import atomic_file, from_json, write_json
 from pmpo_offline.runtime.registry import Registry
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def write(output: Path, title: str, raw: pl.DataFrame, rows: Sequence[Row]) -> N
 def title(output: Path) -> str | None:
     """Return the title of the report in a directory, None without one."""
     with suppress(OSError, ValueError, KeyError, TypeError):
-        return str(json.loads((output / "report.json").read_bytes())["title"])
+        return str(from_json((output / "report.json").read_bytes())["title"])
     return None
 
 

@@ -18,7 +18,7 @@ import typer
 
 from pmpo_offline.cli import names
 from pmpo_offline.runtime.errors import UserError
-from pmpo_offline.runtime.files import finite
+from pmpo_offline.runtime.files import finite, from_toml
 from pmpo_offline.runtime.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -105,11 +105,9 @@ def _value(field: Field[Any], given: Any) -> Any:
 
 def parse_value(text: str) -> Any:
     """Return a number or a truth value as TOML or people write it (.5), else the text itself."""
-    import tomllib  # here, so that --help does not import it
-
     text = text.strip()
-    with contextlib.suppress(tomllib.TOMLDecodeError, RecursionError):
-        parsed = tomllib.loads(f"value = {text}")["value"]
+    with contextlib.suppress(ValueError):
+        parsed = from_toml(f"value = {text}")["value"]
         if isinstance(parsed, bool | int | float):
             return parsed
     try:

@@ -14,7 +14,6 @@ holds such files: `my_package.algorithms` with `<family>/<algorithm>.toml`.
 from __future__ import annotations
 
 import importlib.metadata
-import tomllib
 import warnings
 from collections.abc import Mapping
 from functools import cache
@@ -25,6 +24,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from pmpo_offline.runtime.errors import UserError, unknown, validated
+from pmpo_offline.runtime.files import from_toml
 from pmpo_offline.runtime.registry import Registry
 
 Rate = Annotated[float, Field(ge=0, le=1)]
@@ -368,6 +368,6 @@ def _read(path: Path, model: type[D], family: str | None = None) -> D:
 
 def _toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        return from_toml(path.read_bytes())
+    except ValueError as error:
         raise UserError(f"{path}: not valid TOML: {error}") from None

@@ -174,6 +174,16 @@ def from_json(content: bytes | str) -> Any:
         raise ValueError("it is nested too deeply") from None
 
 
+def from_toml(content: bytes | str) -> dict[str, Any]:
+    """Parse TOML; `ValueError` if it is malformed, not UTF-8 or nested too deeply for Python's parser."""
+    import tomllib  # here, so that --help does not import it
+
+    try:
+        return tomllib.loads(content if isinstance(content, str) else content.decode())
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
 def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
     """Write named arrays as one .npz file, whole or absent; raises `OSError` if the disk refuses."""
     import zipfile

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -11,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 from helpers import foreign, robots, texts
 from helpers.aligned import experience
@@ -28,8 +31,11 @@ class Target:
 
     make: Callable[[Path], object]
     """Writes sound files into an empty folder."""
-    read: Callable[[Path], object]
-    """Reads all of them, given the folder; `PmpoOfflineError` is the only exception that is right."""
+    read: Callable[[Path], str | None]
+    """Reads all of them, given the folder; `PmpoOfflineError` is the only exception that is right.
+
+    Of files that carry checksums it returns a hash of what it read, which no damage may change, of others None.
+    """
     files: str = "*"
     """Pattern of the files that are damaged."""
     heal: Callable[[Path], object] = lambda folder: None
@@ -82,6 +88,48 @@ def _rows(name: str) -> Callable[[Path], object]:
     return write
 
 
+def _written(name: str, content: bytes) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).write_bytes(content)
+
+
+_LINES = "".join(json.dumps(row) + "\n" for row in texts.unpaired(6)).encode()
+_TABLE = "prompt,completion,label\n" + "".join(f"p{i},ü{i},{i % 2}\n" for i in range(8))
+_CHATS = [{"messages": texts.said(f"q{i}", f"a{i}"), "label": bool(i % 2)} for i in range(6)]
+_RATED = [texts.ultrafeedback(i, [5.0, 2.0, None]) for i in range(4)]
+_TREES = [
+    {"message_id": f"{i}", "parent_id": f"{i - i % 3}" if i % 3 else None, "lang": "en", "text": f"text {i}"}
+    | {"role": "assistant" if i % 3 else "prompter", "rank": i % 3 - 1 if i % 3 else None}
+    for i in range(9)
+]
+
+
+def _stream(folder: Path) -> None:
+    table = pa.Table.from_pylist(texts.unpaired(6))
+    with pa.ipc.new_stream(folder / "a.arrow", table.schema) as file:
+        file.write_table(table, max_chunksize=3)
+
+
+CARD = """---
+dataset_info:
+  features:
+  - {name: prompt, dtype: string}
+  - {name: completion, dtype: string}
+  - name: label
+    dtype: {class_label: {names: {'0': reject, '1': accept}}}
+---
+"""
+
+
+def _with_classes(folder: Path) -> None:
+    """A folder of Hugging Face's, whose card and JSON name the classes of the labels."""
+    (folder / "set").mkdir()
+    rows = [{"prompt": f"p{i}", "completion": f"c{i}", "label": i % 2} for i in range(8)]
+    texts.save(folder / "set/a.parquet", rows)
+    (folder / "set/README.md").write_text(CARD)
+    features = {"label": {"_type": "ClassLabel", "names": ["reject", "accept"]}}
+    (folder / "set/dataset_infos.json").write_text(json.dumps({"default": {"features": features}}))
+
+
 def _flat(name: str) -> Callable[[Path], object]:
     def write(folder: Path) -> None:
         written = experience(LENGTHS)
@@ -123,14 +171,16 @@ def _folders(folder: Path) -> None:
         foreign.npz(folder / "set" / name / "0.npz", foreign.as_d4rl(experience([4])))
 
 
-def _read_labels(folder: Path) -> None:
-    feedback_of_file(folder / "labels.csv", np.arange(6))
+def _labels(name: str) -> Target:
+    def write(folder: Path) -> None:
+        thumbs = pl.DataFrame({"episode": range(6), "thumb": ["reject", "accept"] * 3})
+        write = {".csv": thumbs.write_csv, ".jsonl": thumbs.write_ndjson, ".parquet": thumbs.write_parquet}
+        write[Path(name).suffix](folder / name)
 
+    def read(folder: Path) -> None:
+        feedback_of_file(folder / name, np.arange(6))
 
-def _labels(folder: Path) -> None:
-    (folder / "labels.csv").write_text(
-        "episode,thumb\n" + "".join(f"{i},{'accept' if i % 2 else 'reject'}\n" for i in range(6))
-    )
+    return Target(write, read)
 
 
 IMPORTS: dict[str, Target] = {
@@ -147,10 +197,21 @@ IMPORTS: dict[str, Target] = {
     "csv": Target(_rows("a.csv"), _text),
     "parquet": Target(_rows("a.parquet"), _text),
     "arrow": Target(_rows("a.arrow"), _text),
+    "arrow stream": Target(_stream, _text),
+    "jsonl.zst": Target(_written("a.jsonl.zst", pa.compress(_LINES, "zstd", asbytes=True)), _text),
+    "jsonl.bz2": Target(_written("a.jsonl.bz2", bz2.compress(_LINES)), _text),
+    "jsonl in UTF-16": Target(_written("a.jsonl", _LINES.decode().encode("utf-16")), _text),
+    "tsv": Target(_written("a.tsv", _TABLE.replace(",", "\t").encode()), _text),
+    "conversations": Target(lambda folder: texts.jsonl(folder / "a.jsonl", _CHATS), _text),
+    "conversation trees": Target(lambda folder: texts.jsonl(folder / "a.jsonl", _TREES), _text),
+    "ratings": Target(lambda folder: texts.jsonl(folder / "a.jsonl", _RATED), _text),
+    "folder with names of classes": Target(_with_classes, _text, "set/*"),
     "lerobot v2": _lerobot("v2.1"),
     "lerobot v3": _lerobot("v3.0"),
     "robomimic": Target(_robomimic, _imported),
     "d3rlpy": Target(lambda folder: robots.d3rlpy(folder / "dump.h5", experience(LENGTHS)), _imported),
     "folders of episodes": Target(_folders, _imported, "set/**/*"),
-    "file of labels": Target(_labels, _read_labels),
+    "labels in csv": _labels("labels.csv"),
+    "labels in jsonl": _labels("labels.jsonl"),
+    "labels in parquet": _labels("labels.parquet"),
 }

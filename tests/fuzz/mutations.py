@@ -19,6 +19,7 @@ WORDS = (
         b"NaN",
         b"Infinity",
         b"9" * 400,
+        b"9" * 5_000,
         b"2147483648",
     ),
     *(b"\xff\xfe", b"\xed\xa0\x80", b"\x00", b"\r\n", b'"', b",", b"[" * 2_000, b'{"a":' * 2_000, b"../../etc/passwd"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -20,9 +21,10 @@ def test_damaged_files_are_read_or_refused(tmp_path: Path, name: str) -> None:
     sound = tmp_path / "sound"
     sound.mkdir()
     TARGETS[name].make(sound)
-    TARGETS[name].read(sound)
+    shutil.copytree(sound, tmp_path / "read")
+    right = TARGETS[name].read(tmp_path / "read")
     for number in range(6):
-        outcome, why = attempt(TARGETS[name], sound, tmp_path / "input", f"short:{number}")
+        outcome, why = attempt(TARGETS[name], sound, right, tmp_path / "input", f"short:{number}")
         assert outcome in ("read", "refused"), f"{number}: {why}"
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -22,7 +21,7 @@ from pydantic import BaseModel, Field, field_validator
 
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, validated
-from pmpo_offline.runtime.files import from_json
+from pmpo_offline.runtime.files import from_json, from_toml
 from pmpo_offline.runtime.hashing import hash_json
 
 SHIPPED = Path(__file__).with_name("judge.toml")
@@ -83,10 +82,10 @@ class Templates(BaseModel, frozen=True, extra="forbid"):
 def templates(path: Path = SHIPPED) -> Templates:
     """Read templates; `UserError` names the file and what is wrong with it."""
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = from_toml(path.read_bytes())
     except OSError as error:
         raise UserError(f"judge's templates {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"{path}: not valid TOML: {error}") from None
     read = validated(Templates, content, str(path))
     try:

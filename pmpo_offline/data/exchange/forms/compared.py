@@ -6,7 +6,6 @@ rejects both. Preference strengths are below 0 where the first is preferred.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from pmpo_offline.data.exchange.forms.columns import Reading, word_of
 from pmpo_offline.data.exchange.forms.conversation import answered, conversation, framed, prompt_of
 from pmpo_offline.data.exchange.forms.form import Form
 from pmpo_offline.data.exchange.forms.row import Drop, Prompt, Response, Row, about, is_list, short
+from pmpo_offline.runtime.files import from_json
 
 Scores = tuple[float, float]
 FIRST, SECOND, TIE, BAD, GOOD = (1.0, -1.0), (-1.0, 1.0), (math.nan, math.nan), (-1.0, -1.0), (1.0, 1.0)
@@ -135,7 +135,7 @@ def _texts(row: Row, name: str) -> list[Any]:
     """Return a column's list of texts, written as JSON."""
     value = row.values[name]
     try:
-        found = json.loads(value) if isinstance(value, str) else value
+        found = from_json(value) if isinstance(value, str) else value
     except ValueError:
         found = [value]
     return list(found) if is_list(found) else [value]

@@ -144,8 +144,8 @@ def _json(source: _File) -> Iterator[Row]:
 def _is_line(line: bytes) -> bool:
     """Return whether a line is an object of its own."""
     try:
-        return isinstance(json.loads(line.decode("utf-8-sig")), dict)
-    except (ValueError, RecursionError):
+        return isinstance(from_json(line.decode("utf-8-sig")), dict)
+    except ValueError:
         return False
 
 
@@ -183,6 +183,8 @@ def _parsed(content: bytes | str, place: str) -> Any:
         raise UserError(f"{place}, character {error.pos}: not valid JSON: {error.msg.removesuffix(' at')}") from None
     except KeyError as error:
         raise UserError(f"{place}: holds two values called {error.args[0]}: leave one of them out") from None
+    except ValueError as error:  # a number of more digits than Python reads
+        raise UserError(f"{place}: {reason_of(error)}") from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -17,7 +17,6 @@ Labels may be in any column of the frames or the episodes (`--score adv_ind`, RE
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +38,7 @@ from pmpo_offline.data.opening import open_parquet
 from pmpo_offline.data.schema import episodes_schema
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError, unknown
+from pmpo_offline.runtime.files import from_json
 
 _INFO = "meta/info.json"
 _LOST = "the last frame of an episode: what followed it is not in the data"
@@ -73,7 +73,7 @@ def _source(given: Candidate) -> Source:
 
 def _info(folder: Path) -> dict[str, Any]:
     try:
-        info = json.loads((folder / _INFO).read_bytes())
+        info = from_json((folder / _INFO).read_bytes())
         version = str(info["codebase_version"])
         if not isinstance(info["features"], dict):
             raise ValueError("features is no object")

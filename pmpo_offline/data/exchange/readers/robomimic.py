@@ -16,7 +16,6 @@ done and, if success is known, solved. MG (machine-generated) and Can-Paired hav
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -33,6 +32,7 @@ from pmpo_offline.data.exchange.readers.flat import LABELS, Flat, Kind, checked,
 from pmpo_offline.data.exchange.readers.source import Candidate, Environment, Exported, Reader, Recorded, Source
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError, unknown
+from pmpo_offline.runtime.files import from_json
 
 _DEMO = re.compile(r"data/demo_(\d+)/actions")
 _MASK = "mask/"
@@ -83,7 +83,7 @@ def _environment(flat: Flat) -> Mapping[str, Any] | None:
     """Return env_args, the environment that the episodes were recorded in; None where the file does not say."""
     with opened(flat) as file:
         try:
-            said = json.loads(file["data"].attrs["env_args"])
+            said = from_json(file["data"].attrs["env_args"])
         except (KeyError, ValueError, TypeError):
             return None
     return said if isinstance(said, dict) and said.get("env_name") else None
