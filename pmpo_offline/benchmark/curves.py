@@ -13,7 +13,8 @@ from pathlib import Path
 import polars as pl
 
 from pmpo_offline.benchmark.plan import Missing, stack_name
-from pmpo_offline.benchmark.results import Results
+from pmpo_offline.benchmark.results import Results, read_sealed
+from pmpo_offline.runtime.errors import PmpoOfflineError
 from pmpo_offline.runtime.files import atomic_file
 from pmpo_offline.training.tracking import MetricsFile, read_metrics
 
@@ -45,9 +46,9 @@ def load(results: Results, keys: Sequence[str]) -> dict[str, pl.DataFrame]:
     found = {}
     for key in keys:
         try:
-            table = pl.read_parquet(results.curves_path(key)).sort("seed", "step")
+            table = read_sealed(results.curves_path(key)).sort("seed", "step")
             found[key] = table.select(pl.col("seed", "step").cast(int), pl.exclude("seed", "step").cast(float))
-        except (OSError, pl.exceptions.PolarsError):
+        except (PmpoOfflineError, pl.exceptions.PolarsError):
             continue
     return found
 

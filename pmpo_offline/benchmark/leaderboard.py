@@ -74,15 +74,28 @@ class Leaderboard(Results):
         return scores.with_columns(algo=pl.when(pl.col("algo").is_in(taken)).then(marked).otherwise("algo"))
 
 
-class _Entry(BaseModel):
-    """What is read of an entry.json."""
+class _Data(BaseModel):
+    """Labelled data that a submission learned from."""
 
-    model_config = ConfigDict(strict=True, extra="allow")
+    model_config = ConfigDict(strict=True)
+    dataset: str
+    imbalance: float | None
+    balance: str
+    noise: float
+    dataset_sha: str
+    labels_sha: str | None = None
+
+
+class _Entry(BaseModel):
+    """An entry.json."""
+
+    model_config = ConfigDict(strict=True)
     name: str
     date: str
     by: str = ""
     link: str = ""
     algorithms: list[str]
+    datasets: list[_Data]
     commands: list[str]
     hardware: list[str]
     sha256: str
@@ -177,7 +190,7 @@ def _other_data(scores: pl.DataFrame, leaderboard: Leaderboard, home: Path | Non
     known: dict[tuple[Any, ...], set[str]] = {}
     for entry in leaderboard.entries.values():
         for each in entry["datasets"]:
-            own = {each["dataset_sha"], each.get("labels_sha")} - {None}
+            own = {each[name] for name in _HASHES} - {None}
             known.setdefault(tuple(each[name] for name in _LABELS), set()).update(own)
     for *labels, sha, of_labels in scores.select(*_LABELS, *_HASHES).unique(maintain_order=True).iter_rows():
         dataset, share, balance, noise = labels

@@ -191,10 +191,9 @@ class Results:
 
     def answers(self, key: str) -> pl.DataFrame | None:
         """Return the answers of a key's language models (`ANSWERS`), None without any or of a damaged file."""
-        try:
-            return pl.DataFrame(pl.from_arrow(pq.read_table(self.answers_path(key), columns=[*ANSWERS])))
-        except (pa.ArrowException, OSError, ValueError, KeyError):
-            return None
+        with contextlib.suppress(PmpoOfflineError, pl.exceptions.PolarsError):
+            return read_sealed(self.answers_path(key)).select(ANSWERS)
+        return None
 
     def commands(self) -> list[str]:
         """Return the commands that wrote into the folder; older folders do not record them."""
@@ -211,9 +210,15 @@ class Results:
                     scratch.write_text("".join(f"{line}\n" for line in [*known, command]), encoding="utf-8")
 
     def machines(self) -> list[str]:
-        """Return the machines that computed the raw scores; older files do not record theirs."""
-        found = {_facts(pq.read_metadata(path)).get(HARDWARE) for path in sorted(self.raw.glob("*.parquet"))}
-        return sorted(filter(None, found))
+        """Return the machines that computed the raw scores; older files do not record theirs.
+
+        Raises `PmpoOfflineError` if a file is damaged.
+        """
+        found: set[str] = set()
+        for path in sorted(self.raw.glob("*.parquet")):
+            with _readable(path):
+                found.add(_facts(pq.read_metadata(path)).get(HARDWARE, ""))
+        return sorted(found - {""})
 
     def read(self, keys: Iterable[str] | None = None) -> pl.DataFrame:
         """Return the raw scores of some keys, or all.
@@ -271,7 +276,7 @@ def write_sealed(path: Path, scores: pl.DataFrame, facts: Mapping[str, str]) -> 
 
 
 def read_sealed(path: Path) -> pl.DataFrame:
-    """Read what `write_sealed` wrote; `PmpoOfflineError` if it is damaged. Older files have no checksum."""
+    """Read what `write_sealed` wrote, or a file without a checksum; `PmpoOfflineError` if it is damaged."""
     with _readable(path):
         return _unsealed(path)
 

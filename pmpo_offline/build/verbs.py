@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from pmpo_offline.build.pipeline import variant
 from pmpo_offline.data import Dataset, LabelRule
 from pmpo_offline.data.derived import HISTORY, combined, with_history, without_settings
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
-from pmpo_offline.runtime.files import remove_directory
+from pmpo_offline.runtime.files import claim, remove_directory
 from pmpo_offline.runtime.hashing import hash_json
 
 
@@ -49,21 +50,19 @@ def split_dataset(name: str, shares: Mapping[str, float], seed: int = 0, place: 
     ids = {part: f"{base}-{part}-{version}" for part in shares}
     for to in ids.values():
         _check_free(to, [name], place)
-    parts, written = found.split(shares, seed), []
-    for part, made in parts.items():
-        _existing(made, ids[part], place)  # another dataset is refused before anything is written
-    try:
-        stored = {}
+    parts = found.split(shares, seed)
+    # The same split in another process is waited for: what it stored, or has begun to use, is never removed here.
+    with claim(data.dataset_path(next(iter(ids.values())), place.home)):
         for part, made in parts.items():
-            is_new = not data.is_stored(ids[part], place.home)
-            stored[part] = _stored(made, ids[part], place)
-            written += [stored[part].path] if is_new else []
-        return stored
-    except BaseException:  # Ctrl-C too
-        for path in written:
-            with suppress(OSError):
-                remove_directory(path)
-        raise
+            _existing(made, ids[part], place)  # another dataset is refused before anything is written
+        new = [to for to in ids.values() if not data.is_stored(to, place.home)]
+        try:
+            return {part: _stored(made, ids[part], place) for part, made in parts.items()}
+        except BaseException:  # Ctrl-C too
+            for to in filter(partial(data.is_stored, home=place.home), new):
+                with suppress(OSError):
+                    remove_directory(data.dataset_path(to, place.home))
+            raise
 
 
 def combine_datasets(names: Sequence[str], to: str, place: Place = HERE) -> Dataset:

@@ -65,6 +65,23 @@ class Dataset:
         return self.metadata._repr_html_()
 
     @checked()
+    def __getitem__(self, key: int | slice | str) -> Any:
+        """Return a row, the rows of a slice or a column of `table` as Python values, as Hugging Face's datasets do.
+
+        A row is a mapping by column, the rows of a slice are a mapping of lists, and a column is a list; absent scores
+        and labels are None. `table`, `to_polars` and `to_torch` do not make a Python value of every number.
+
+        Raises `UserError` for a column that is not there, and `IndexError` for such a row: it ends a loop over rows.
+        """
+        if isinstance(key, str):
+            if key not in self.table.column_names:
+                raise unknown("column", key, self.table.column_names)
+            return self.table[key].to_pylist()
+        if isinstance(key, slice):
+            return self.table.take(np.arange(len(self))[key]).to_pydict()
+        return self.table.slice(range(len(self))[key], 1).to_pylist()[0]
+
+    @checked()
     def sample(self, n: int, generator: Generator | None = None) -> dict[str, Tensor]:
         """Return `n` transitions drawn uniformly with replacement, as tensors of n rows.
 

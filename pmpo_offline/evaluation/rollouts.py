@@ -18,6 +18,7 @@ from pmpo_offline.runtime.arguments import checked
 from pmpo_offline.runtime.errors import UserError, unknown
 from pmpo_offline.tasks import Task
 from pmpo_offline.tasks.environment import Environment, EnvironmentTask
+from pmpo_offline.training.control.trainer import Trained
 
 N = TypeVar("N", bound=Any)
 
@@ -59,13 +60,13 @@ def check_scorable(dataset: Metadata) -> None:
 
 @checked()
 def evaluate(
-    policy: Policy | Act, task: str | Task | Environment, *, episodes: int = 100, workers: int | None = None
+    policy: Policy | Act | Trained, task: str | Task | Environment, *, episodes: int = 100, workers: int | None = None
 ) -> pl.DataFrame:
     """Score a policy on held-out episodes of a task.
 
     Args:
-        policy: R stacked policies (`train(…).policy`, `load_policy`), or a function from observations (n, O) to actions
-            (n, A), which is one run.
+        policy: what `train` returns, R stacked policies (`load_policy`), or a function from observations (n, O) to
+            actions (n, A), which is one run.
         task: the task's id, as in a dataset's metadata; a task; or a Gymnasium environment, or its registered id, as in
             "Pendulum-v1" (`module:Name-v0` imports the module first).
         episodes: layouts, the same ones for every run and every policy.
@@ -80,6 +81,8 @@ def evaluate(
         raise UserError(f"evaluate: episodes and workers are 1 or more, not {min(episodes, workers or episodes)}")
     threads = workers or os.cpu_count() or 1
     played = _task(task)
+    if isinstance(policy, Trained):
+        policy = policy.policy
     if not isinstance(policy, Policy):
         if not callable(policy):
             kind = type(policy).__name__

@@ -3,8 +3,9 @@
 >>> from pmpo_offline.training import TensorBoard
 >>> train("bandit/sphere-v0", "pmpo", loggers=[TensorBoard("runs/sphere")])
 
-They send nothing anywhere: TensorBoard and Weights & Biases write into the run's directory, Trackio into its own
-database. `WANDB_MODE=online` and `wandb sync` upload, as their documentation says.
+They send nothing anywhere and write into the run's directory. `WANDB_MODE=online` and `wandb sync` upload, as their
+documentation says. A run that was killed goes on from its checkpoint: the steps that it logs again replace those from
+before in TensorBoard, and belong to the same run of Weights & Biases.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import importlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -43,18 +44,23 @@ class TensorBoard:
         _library("tensorboard")
         from torch.utils.tensorboard.writer import SummaryWriter
 
-        self._writer: Any = SummaryWriter(str(Path(directory) / "tensorboard"))
-        for name, value in (config or {}).items():
-            self._writer.add_text(name, str(value))
+        self._open = partial(SummaryWriter, str(Path(directory) / "tensorboard"))
+        self._config = config or {}
+        self._writer: Any = None
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Write one scalar a metric."""
+        """Write one scalar a metric; the first call also has TensorBoard forget this step and later ones, if any."""
+        if self._writer is None:
+            self._writer = self._open(purge_step=step)
+            for name, value in self._config.items():
+                self._writer.add_text(name, str(value), step)
         for name, value in metrics.items():
             self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
         """Flush the event file."""
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
 
 
 class WandB:
@@ -63,11 +69,16 @@ class WandB:
     library = "wandb"
 
     def __init__(self, directory: str | Path, config: Mapping[str, Any] | None = None) -> None:
+        place = Path(directory).absolute() / "wandb"
+        place.mkdir(parents=True, exist_ok=True)
+        os.environ.setdefault("WANDB_CACHE_DIR", str(place / "cache"))
         wandb = _library("wandb")
-        Path(directory).mkdir(parents=True, exist_ok=True)
+        before = place / "latest-run"  # a link to offline-run-<time>-<id>
         self._run = wandb.init(
             project=PROJECT,
             name=Path(directory).name,
+            id=before.resolve().name.rpartition("-")[2] if before.exists() else None,
+            resume="allow",
             dir=str(directory),
             config=dict(config or {}),
             mode=os.environ.get("WANDB_MODE", "offline"),
@@ -84,11 +95,15 @@ class WandB:
 
 
 class Trackio:
-    """A run in Trackio's local database (`TRACKIO_DIR`), for `trackio show`."""
+    """A run in Trackio's database, for `TRACKIO_DIR=<directory>/trackio trackio show`.
+
+    The database is in TRACKIO_DIR if that is set. Trackio looks once in a process: further runs share the first one's.
+    """
 
     library = "trackio"
 
     def __init__(self, directory: str | Path, config: Mapping[str, Any] | None = None) -> None:
+        os.environ.setdefault("TRACKIO_DIR", str(Path(directory).absolute() / "trackio"))
         self._library = trackio = _library("trackio")
         options = {"embed": False, "auto_log_cpu": False, "auto_log_gpu": False}
         self._run = trackio.init(PROJECT, Path(directory).name, config=dict(config or {}), **options)

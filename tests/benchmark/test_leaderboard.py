@@ -78,9 +78,14 @@ def test_what_is_not_the_submitted_file_is_refused(tmp_path, folder):
 def test_an_entry_that_was_damaged_is_refused(tmp_path, folder):
     board = tmp_path / "board"
     path = submit(folder("one", "pmpo", 40.0), board, "first", ABOUT, tmp_path / "home") / "entry.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"algorithms": "pmpo"}))
+    entry = json.loads(path.read_text())
+    path.write_text(json.dumps(entry | {"algorithms": "pmpo"}))
     with pytest.raises(PmpoOfflineError, match=r"entry.json: algorithms: .* list, not 'pmpo': take it from"):
         listed(Leaderboard(board))
+    for data_sets in ([{}], [1], None):
+        path.write_text(json.dumps(entry | {"datasets": data_sets}))
+        with pytest.raises(PmpoOfflineError, match=r"entry.json: datasets.*: take it from"):
+            submit(folder("two", "dpo", 30.0), board, "second", ABOUT, tmp_path / "home")
 
 
 @pytest.mark.parametrize(

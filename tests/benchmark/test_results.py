@@ -54,9 +54,10 @@ def test_damaged_scores_are_named_in_one_line(tmp_path, scores):
     results.write("k", scores("k", [[1.0]]).drop("key"))
     content = results.path("k").read_bytes()
     results.path("k").write_bytes(content[: len(content) // 2])
-    with pytest.raises(PmpoOfflineError, match=r"k\.parquet: not readable") as error:
-        results.read()
-    assert "\n" not in str(error.value)
+    for reading in (results.read, results.machines):
+        with pytest.raises(PmpoOfflineError, match=r"k\.parquet: not readable") as error:
+            reading()
+        assert "\n" not in str(error.value)
 
 
 def test_a_flipped_byte_in_scores_is_noticed_or_changes_nothing(tmp_path, scores):

@@ -380,6 +380,7 @@ ROW = b'{"prompt": "p", "completion": "c", "label": 1}\n'
         ("a.jsonl", b"", "is empty"),
         ("a.jsonl", b"\n\n", "holds no rows"),
         ("a.json", b"[" * 100_000, "nested too deeply"),
+        ("a.jsonl", b'{"prompt": "p", "completion": "c", "label": ' + b"9" * 5_000 + b"}", "Exceeds the limit"),
         ("a.json", b'[{"prompt": 1}', "not valid JSON"),
         ("a.csv", b'prompt,completion,label\np,c,1\np,c,1,"2,3\n', "is damaged or no CSV file"),
         (

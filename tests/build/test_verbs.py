@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
+from threading import Event
 
 import pytest
 from helpers.encoded import Store
@@ -83,6 +84,34 @@ def test_a_split_is_of_all_parts_or_none(store: Store, home: Path, monkeypatch: 
     with pytest.raises(PmpoOfflineError, match="no space"):
         build.split_dataset("test/small-v0", {"train": 0.5, "test": 0.5})
     assert data.stored_ids() == ["test/small-v0"]
+
+
+def test_an_interrupted_split_removes_nothing_that_another_one_uses(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(LENGTHS)
+    written, begun, stop = data.storage.write, Event(), Event()
+
+    def interrupted(directory: Path, *args: object, **kwargs: object) -> data.Metadata:
+        if directory.name == "small-test-v0" and not begun.is_set():
+            begun.set()
+            stop.wait(60)
+            raise KeyboardInterrupt
+        return written(directory, *args, **kwargs)  # type: ignore[arg-type]
+
+    def split() -> None:
+        build.split_dataset("test/small-v0", {"train": 0.5, "test": 0.5})
+
+    monkeypatch.setattr(data, "write", interrupted, raising=False)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(split)
+        assert begun.wait(60)
+        second = pool.submit(split)
+        wait([second], timeout=0.5)
+        stop.set()
+        assert isinstance(first.exception(), KeyboardInterrupt)
+        second.result()
+    assert data.stored_ids() == ["test/small-test-v0", "test/small-train-v0", "test/small-v0"]
 
 
 def test_damaged_datasets_are_deleted_and_not_read(store: Store, home: Path) -> None:

@@ -41,6 +41,23 @@ def test_a_sample_is_the_generators(store: Store) -> None:
     assert not first.equal(other)
 
 
+def test_rows_and_columns_are_indexed_as_hugging_faces_are(store: Store) -> None:
+    dataset = store(LENGTHS, "advantage:sign:0.5")
+    rows = dataset.table.to_pylist()
+    assert dataset[0] == rows[0]
+    assert dataset[np.int64(-1)] == rows[-1]
+    assert list(dataset) == rows
+    assert dataset["label"] == [row["label"] for row in rows]
+    for chosen in (slice(2, 5), slice(None, None, -3), slice(3, 3)):
+        assert dataset[chosen] == {name: [row[name] for row in rows[chosen]] for name in dataset.table.column_names}
+    with pytest.raises(IndexError):
+        dataset[len(rows)]
+    with pytest.raises(UserError, match="unknown column 'lable': did you mean label"):
+        dataset["lable"]
+    with pytest.raises(UserError, match=r"expected an integer, a slice or a text for key, not 1\.5"):
+        dataset[1.5]  # type: ignore[index]
+
+
 def test_a_negative_number_of_rows_is_refused(store: Store) -> None:
     with pytest.raises(UserError, match="0 or more, not -1"):
         store(LENGTHS).sample(-1)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 import pytest
 import torch
 
+from pmpo_offline.build import build_dataset
 from pmpo_offline.data import Dataset, Rows
 from pmpo_offline.evaluation import evaluate
 from pmpo_offline.policies import MixturePolicy
@@ -14,6 +17,7 @@ from pmpo_offline.runtime.progress import on_progress
 from pmpo_offline.tasks import get
 from pmpo_offline.tasks.stacking.scene import TRIPLETS
 from pmpo_offline.tasks.stacking.task import StackingBehavior, held_out_layouts, record
+from pmpo_offline.training import train
 
 TASK, EPISODES = "rgb-stacking/proxy", 6
 
@@ -45,6 +49,12 @@ def test_one_row_a_run_and_episode(scores: pl.DataFrame) -> None:
     assert scores["episode"].to_list() == list(range(EPISODES)) * 3
     assert scores["return"].is_between(-200, 0).all()
     assert (scores["length"] == 200).all() == (not scores["success"].any())
+
+
+def test_what_train_returns_is_evaluated_as_its_policy(tmp_path: Path) -> None:
+    dataset = build_dataset("bandit/sphere-v0", episodes=60, workers=1, home=tmp_path)
+    trained = train(dataset, "bc", seeds=[0, 1], updates=5)
+    assert evaluate(trained, "bandit/sphere", episodes=4).equals(evaluate(trained.policy, "bandit/sphere", episodes=4))
 
 
 def test_every_run_plays_the_same_layouts(scores: pl.DataFrame) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -12,7 +13,7 @@ from helpers.raw_scores import raw_scores
 
 from fuzz.imports import Target
 from pmpo_offline.benchmark import curves, report
-from pmpo_offline.benchmark.leaderboard import Leaderboard, listed
+from pmpo_offline.benchmark.leaderboard import Leaderboard, listed, problems
 from pmpo_offline.benchmark.results import ANSWERS, Results
 from pmpo_offline.benchmark.table import table
 from pmpo_offline.data.columns import hash_tables
@@ -88,7 +89,7 @@ def _reported(folder: Path) -> None:
 
 
 def _submissions(folder: Path) -> None:
-    entry = {
+    entry: dict[str, Any] = {
         "name": "one",
         "date": "2026-01-01",
         "algorithms": ["pmpo"],
@@ -96,7 +97,9 @@ def _submissions(folder: Path) -> None:
         "hardware": ["a machine"],
         "by": "",
         "link": "",
+        "datasets": [{"dataset": "test/line-v0", "imbalance": 0.1, "balance": "labels", "noise": 0.0}],
     }
+    entry["datasets"][0] |= {"dataset_sha": "a" * 64, "labels_sha": None}
     for name in ("2026-01-01-one", "2026-01-02-two"):
         Results(folder / name).write(name, raw_scores(name, [[1.0, 2.0]] * 5), "m" * 64)
         scores = (folder / name / "raw" / f"{name}.parquet").rename(folder / name / "scores.parquet")
@@ -107,6 +110,7 @@ def _submissions(folder: Path) -> None:
 def _submitted(folder: Path) -> str:
     board = Leaderboard(folder)
     board.commands(), board.machines(), listed(board)
+    [*problems(board.read(), board, folder / "home")]
     return _table(board.read())
 
 

@@ -163,7 +163,10 @@ def _checkpoint(folder: Path) -> None:
 
 
 def _resumed(folder: Path) -> str:
-    return str(Checkpoint(folder / "c.safetensors", "i" * 64).load())
+    found = Checkpoint(folder / "c.safetensors", "i" * 64).load()
+    if found is None:
+        raise PmpoOfflineError("it is of another training")
+    return f"{sorted(found[0].items())} {sorted(found[1].items())}"
 
 
 def _advantages(folder: Path) -> None:

@@ -9,7 +9,9 @@ import stat
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +24,8 @@ from pmpo_offline.runtime.files import (
     claim,
     file_lock,
     finite,
+    from_json,
+    from_toml,
     load_arrays,
     load_tensors,
     read_json,
@@ -173,6 +177,14 @@ def test_json_that_is_nested_too_deeply_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_bytes(b'{"a":' + b"[" * 200_000 + b"]" * 200_000 + b"}")
     with pytest.raises(PmpoOfflineError, match="nested too deeply"):
         read_json(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("value", ["[" * 20_000, "9" * 5_000, "[", "\x00"])
+@pytest.mark.parametrize("parse", [from_json, from_toml])
+def test_what_python_does_not_parse_is_a_value_error(parse: Callable[[str], Any], value: str) -> None:
+    """Beside malformed text, deep nesting and numbers of many digits: the parsers' own errors are of other types."""
+    with pytest.raises(ValueError, match=r"\w"):
+        parse(value if parse is from_json else f"a = {value}")
 
 
 def test_an_array_that_declares_more_than_is_stored_allocates_nothing(tmp_path: Path) -> None:

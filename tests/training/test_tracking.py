@@ -7,6 +7,7 @@ import math
 import os
 import sqlite3
 import struct
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -180,6 +181,39 @@ def test_other_libraries_hold_what_the_file_holds(
         logged = connection.execute("SELECT step, metrics FROM metrics ORDER BY step").fetchall()
     assert [step for step, _ in logged] == [25, 50, 60]
     assert [json.loads(metrics)["loss"] for _, metrics in logged] == losses
+
+
+LOGGED_TWICE = """
+import sys
+from pathlib import Path
+from pmpo_offline.training.loggers import LOGGERS
+
+for name in ("tensorboard", "wandb", "trackio"):
+    for part, steps in enumerate(([10, 20, 30], [20, 30, 40])):  # as after a kill: on from the checkpoint of step 10
+        logger = LOGGERS[name](Path(sys.argv[1]), {"algorithm": "pmpo"})
+        for step in steps:
+            logger.log({"loss": step + part / 2}, step)
+        logger.close()
+"""
+
+
+def test_a_run_that_goes_on_repeats_no_step_and_writes_into_its_own_folder(tmp_path: Path) -> None:
+    place, user = tmp_path / "run", tmp_path / "user"
+    user.mkdir()
+    mine = {
+        name: value for name, value in os.environ.items() if not name.startswith(("XDG", "HF_", "WANDB", "TRACKIO"))
+    }
+    command = [sys.executable, "-c", LOGGED_TWICE, str(place)]
+    subprocess.run(command, env={**mine, "HOME": str(user)}, check=True, capture_output=True, cwd=tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "user"}
+    assert list(user.iterdir()) == []
+    assert {path.name for path in place.iterdir()} == {"tensorboard", "wandb", "trackio"}
+
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(place / "tensorboard")).Reload().Scalars("loss")
+    assert [(event.step, event.value) for event in events] == [(10, 10.0), (20, 20.5), (30, 30.5), (40, 40.5)]
+    assert len({path.stem for path in place.glob("wandb/offline-run-*/*.wandb")}) == 1
 
 
 def wandb_history(path: Path) -> list[float]:
