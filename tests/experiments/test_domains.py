@@ -9,9 +9,7 @@ import torch
 from benchmarks.experiments.arms import Arm
 from benchmarks.experiments.domains import report
 from benchmarks.experiments.domains.curves import ROWS, Curve
-from benchmarks.experiments.domains.states import probabilities, thresholds
 from benchmarks.experiments.labellings import Labelled
-from pmpo_offline.objectives import stability
 
 
 def scored(score: dict[float, list[float]]) -> pl.DataFrame:
@@ -29,30 +27,6 @@ def test_gain_is_lost_below_the_best_and_not_where_imitation_dilutes_it():
     assert Curve("cheetah", ROWS[0], runs, 0.4).lost() == (0.5, 0.8)
     kept = runs.filter(pl.col("multiple") >= 0.8)
     assert Curve("cheetah", ROWS[0], kept, 0.0).lost() == (None, None)
-
-
-@pytest.mark.parametrize("alpha", [0.0, 0.5])
-def test_a_state_that_says_nothing_has_the_threshold_of_all_data_and_one_that_says_all_the_bound(alpha):
-    rejects, unlabelled, accepts = 0.3, 0.5, 0.2
-    blind = thresholds(torch.tensor([[rejects, unlabelled, accepts]]), alpha)
-    share = rejects / (rejects + accepts)
-    bound = stability.beta_min(alpha, rejects, "joint", reject_share=share)
-    assert blind.item() * bound == pytest.approx(max(0.0, stability.beta_collapse(alpha, share, "joint")), abs=1e-6)
-    seen = thresholds(torch.tensor([[1.0, 0, 0], [0, 0, 1.0]]), alpha)
-    assert seen.tolist() == [1.0, 0.0]
-
-
-def test_labels_are_predicted_from_states_of_other_episodes():
-    generator = torch.Generator().manual_seed(0)
-    episode = torch.arange(40).repeat_interleave(50)
-    label = torch.where(episode % 4 < 2, 1.0, -1.0)
-    telling = torch.stack([label, torch.randn(len(label), generator=generator)], 1)
-    mute = torch.randn(len(label), 2, generator=generator)
-    known = probabilities(telling, label, episode, updates=45)
-    assert known[label < 0, 0].min() > 0.9
-    assert known[label > 0, 2].min() > 0.9
-    guessed = probabilities(mute, label, episode, updates=45)
-    assert guessed[:, 0].mean().item() == pytest.approx(0.5, abs=0.05)
 
 
 def test_beta_is_a_multiple_of_the_bound_in_minibatches_and_over_the_labelled_rows():

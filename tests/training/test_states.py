@@ -12,8 +12,8 @@ from pmpo_offline.data import Dataset, columns
 from pmpo_offline.declarations import catalog
 from pmpo_offline.training import beta_bound, config
 from pmpo_offline.training.doctor import doctor
-from pmpo_offline.training.states import collapse_by_state, label_chances
-from pmpo_offline.training.suggestion import MARGIN, suggest_beta
+from pmpo_offline.training.states import collapse_by_state, cross_fitted, label_chances
+from pmpo_offline.training.suggestion import MARGIN
 
 PMPO = catalog.algorithm("pmpo", "rgb-stacking")
 SETTINGS = {"alpha": 0.4, "beta": 1.0}
@@ -34,6 +34,19 @@ def thresholds(dataset: Dataset, **changes: object) -> tuple[float, float, float
     assert over_all is not None
     assert bound is not None
     return over_all, found, bound
+
+
+def test_labels_are_predicted_from_states_of_other_episodes() -> None:
+    generator = torch.Generator().manual_seed(0)
+    episode = torch.arange(40).repeat_interleave(50)
+    label = torch.where(episode % 4 < 2, 1.0, -1.0)
+    telling = torch.stack([label, torch.randn(len(label), generator=generator)], 1)
+    mute = torch.randn(len(label), 2, generator=generator)
+    known = cross_fitted(telling, label, episode)
+    assert known[label < 0, 0].min() > 0.9
+    assert known[label > 0, 2].min() > 0.9
+    guessed = cross_fitted(mute, label, episode)
+    assert guessed[:, 0].mean().item() == pytest.approx(0.5, abs=0.05)
 
 
 @pytest.mark.parametrize("normalize", ["joint", "set"])
