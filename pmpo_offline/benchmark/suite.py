@@ -25,7 +25,7 @@ from pmpo_offline.declarations.catalog import AlgorithmDeclaration, Balance, Sha
 from pmpo_offline.objectives import Words
 from pmpo_offline.runtime.errors import UserError, unknown
 from pmpo_offline.runtime.hashing import hash_json
-from pmpo_offline.training.config import beta_collapse, complete, rows_drawn, settle
+from pmpo_offline.training.config import Setup, complete, rows_drawn
 from pmpo_offline.training.shuffle import check_control, expected, identified
 
 if TYPE_CHECKING:
@@ -91,9 +91,14 @@ class Job:
     @cached_property
     def rows(self) -> dict[str, Settings]:
         """The complete settings of the cell's rows by key; `UserError` for settings that are impossible here."""
-        algorithm, settings = self.cell.algorithm, self.cell.settings
-        complete = (settle(algorithm, each, self.learned_from, self.rows_drawn) for each in settings)
+        complete = (self.setup(each).settings for each in self.cell.settings)
         return {self.key(settings): settings for settings in complete}
+
+    def setup(self, settings: Settings) -> Setup:
+        """Return what is trained with these settings; `UserError` for some that are impossible here."""
+        algorithm = self.cell.algorithm
+        rows = rows_drawn(algorithm, self.overrides, self.dataset)
+        return Setup(algorithm, settings, self.learned_from, rows).settled()
 
     @cached_property
     def learned_from(self) -> Dataset:
@@ -104,11 +109,6 @@ class Job:
 
             dataset = take_split(dataset, "train")
         return expected(dataset) if self.cell.shuffled else dataset
-
-    @property
-    def rows_drawn(self) -> int | None:
-        """Rows of a minibatch, as `config.rows_drawn`."""
-        return rows_drawn(self.cell.algorithm, self.overrides, self.dataset)
 
     def key(self, settings: Settings) -> str:
         """Return the key of a row: a short hash of everything that its scores depend on."""
@@ -158,7 +158,7 @@ class Job:
             "reference_min": None if references is None else references.min,
             "reference_max": None if references is None else references.max,
             "beta": settings.get("beta"),
-            "beta_collapse": beta_collapse(self.cell.algorithm, settings, self.learned_from, self.rows_drawn),
+            "beta_collapse": self.setup(settings).collapse,
             "versions": json.dumps(self.versions),
         }
 

@@ -78,7 +78,7 @@ def _bounds(reject_mass: float, reject_share: float) -> dict[str, dict[str, floa
 
     With the reject mass before balancing it is the bound of a policy that cannot tell labelled rejects from those whose
     label was dropped; with the mass after it (`beta_min_rows`), of one that can. `bench` goes by the
-    second, but for datasets whose observation never changes (`training.config.reject_mass`).
+    second, but for datasets whose observation never changes (`training.Setup.reject_mass`).
     """
     from pmpo_offline.objectives.stability import beta_min
 

@@ -1,5 +1,4 @@
-from .config import beta_bound as beta_bound
-from .config import settle as settle
+from .config import Setup as Setup
 from .control.config import TrainingSettings as TrainingSettings
 from .control.trainer import Trained as Trained
 from .control.trainer import train as train

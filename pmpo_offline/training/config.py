@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +15,7 @@ from pydantic import BaseModel
 from pmpo_offline.data import Dataset, columns, flips, load_dataset
 from pmpo_offline.declarations import OBJECTIVES, catalog
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
-from pmpo_offline.objectives import Interval, stability
+from pmpo_offline.objectives import Interval, Objective, stability
 from pmpo_offline.runtime.errors import UserError, unknown, validated
 from pmpo_offline.training.control.config import TrainingSettings
 
@@ -137,79 +138,6 @@ def check_inputs(algorithm: AlgorithmDeclaration, batch: type) -> None:
             )
 
 
-def settle(
-    algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], dataset: Dataset, rows: int | None = None
-) -> dict[str, Any]:
-    """Complete an objective's settings for a dataset.
-
-    β given as a multiple of its bound (`"1.05x"`) becomes a number, and a temperature given in deviations of the
-    dataset's advantages (`"1sd"`), whose scale is the rewards'. The bound is that of minibatches of so many `rows`
-    (`beta_bound`).
-
-    Raises `UserError` as `complete` and `check_family` do, and for a bound that no β meets.
-    """
-    values = complete(algorithm, settings)
-    check_family(algorithm, dataset)
-    if values.get("reject_mass") == MEASURED:
-        mass = reject_mass(values, dataset, algorithm.rows)
-        if not mass:
-            raise UserError(
-                f"{algorithm.name}.reject_mass: nothing is rejected in {dataset.metadata.id}: give a number"
-            )
-        values["reject_mass"] = mass
-    if "flip_rate" in values:
-        values |= _flips(algorithm, values["flip_rate"], dataset)
-    deviations = multiple(values.get("temperature"), "sd")
-    if deviations is not None:
-        values["temperature"] = deviations * _deviation(algorithm, dataset)
-    factor = multiple(values.get("beta"))
-    if factor is not None:
-        # A floor bounds the loss at every β; a multiple of that bound, zero, would switch the divergence off.
-        bound = beta_bound(algorithm, {**values, "floor": 0.0} if "floor" in values else values, dataset, rows)
-        if bound is None or math.isinf(bound):
-            why = (
-                "its reference produces no rejects"
-                if is_forward(values)
-                else f"the {values['divergence']} divergence does not hold rejects back (give β a number to try)"
-            )
-            raise UserError(f"{algorithm.name} is unbounded on {dataset.metadata.id} at every β: {why}")
-        values["beta"] = factor * bound
-    return values
-
-
-def _flips(algorithm: AlgorithmDeclaration, rate: float | str, dataset: Dataset) -> dict[str, float]:
-    """Return the settings by which flipped labels are accounted for, as numbers.
-
-    Raises `UserError` for minibatches that are chosen by the observed labels, and for classes that flips alone explain.
-    """
-    if algorithm.rows not in ("all", "balanced"):
-        raise UserError(
-            f'{algorithm.name}.flip_rate: minibatches of {algorithm.rows} rows leave labels out: set rows = "all"'
-        )
-    if isinstance(rate, str):
-        rate = dataset.metadata.noise if rate == MEASURED else flips.estimate(dataset).rate
-    share = 1 - dataset.metadata.reject_share
-    if not rate < share < 1 - rate:
-        raise UserError(
-            f"{algorithm.name}.flip_rate: {share:.3g} of the labels of {dataset.metadata.id} are accepts, and flips at "
-            f"a rate of {rate:.3g} would make as many of one class alone: lower the rate"
-        )
-    return {"flip_rate": rate} | ({"accept_share": share} if algorithm.rows == "balanced" else {})
-
-
-def _deviation(algorithm: AlgorithmDeclaration, dataset: Dataset) -> float:
-    """Return the deviation of the dataset's advantages; `UserError` if its scores are none or all alike."""
-    meta = dataset.metadata
-    deviation = float(np.nanstd(columns.vector(dataset.table, "score"))) if meta.score.name == "advantage" else 0.0
-    if not deviation > 0:
-        raise UserError(
-            f"{algorithm.name}.temperature is given in deviations of the advantages, and {meta.id} is scored by "
-            f"{meta.score.name}{' that never differs' if meta.score.name == 'advantage' else ''}: give a number, or "
-            "build a dataset with --label advantage"
-        )
-    return deviation
-
-
 def multiple(value: Any, unit: str = "x") -> float | None:
     """Return the 1.05 of `"1.05x"`, None for anything else."""
     if not isinstance(value, str) or not value.endswith(unit):
@@ -221,132 +149,209 @@ def multiple(value: Any, unit: str = "x") -> float | None:
     return factor if 0 <= factor <= LARGEST else None
 
 
-def beta_bound(
-    algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], dataset: Dataset, rows: int | None = None
-) -> float | None:
-    """Return the least β at which these settings are bounded on this dataset, None if the objective has no bound.
+@dataclass(frozen=True)
+class Setup:
+    """An algorithm with the settings of its objective on a dataset: what bounds β there (`objectives.stability`)."""
 
-    Args:
-        algorithm: names the objective.
-        settings: as `complete` returns them.
-        dataset: whose labels are counted.
-        rows: of a minibatch, drawn at random (`rows_drawn`): where labels are rare it lacks a class now and then, which
-            lowers the bound (`objectives.stability.Minibatch`). None: the bound on the whole data.
+    algorithm: AlgorithmDeclaration
+    settings: dict[str, Any]
+    """Over those that the algorithm declares; complete, as what follows reads them, once `settled`."""
+    dataset: Dataset
+    """Whose labels are counted."""
+    rows: int | None = None
+    """Of a minibatch, drawn at random (`rows_drawn`): where labels are rare it lacks a class now and then, which lowers
+    the bound (`objectives.stability.Minibatch`). None: the bound on the whole data."""
 
-    Raises:
-        UserError: `rows` of the algorithm are chosen by score, whose labels are not counted.
+    @property
+    def objective(self) -> Objective:
+        """The objective that the algorithm minimises."""
+        return OBJECTIVES[self.algorithm.objective]
+
+    def change(self, **settings: Any) -> Setup:
+        """Return the same with other settings."""
+        return replace(self, settings={**self.settings, **settings})
+
+    def settled(self) -> Setup:
+        """Return the same with complete settings, all of them numbers or words.
+
+        β given as a multiple of its bound (`"1.05x"`) becomes a number, and so does a temperature given in deviations
+        of the dataset's advantages (`"1sd"`), whose scale is the rewards'.
+
+        Raises `UserError` as `complete` and `check_family` do, and for a bound that no β meets.
+        """
+        algorithm, name = self.algorithm, self.dataset.metadata.id
+        setup = replace(self, settings=complete(algorithm, self.settings))
+        check_family(algorithm, self.dataset)
+        if setup.settings.get("reject_mass") == MEASURED:
+            if not setup.reject_mass:
+                raise UserError(f"{algorithm.name}.reject_mass: nothing is rejected in {name}: give a number")
+            setup = setup.change(reject_mass=setup.reject_mass)
+        if "flip_rate" in setup.settings:
+            setup = setup.change(**_flips(setup))
+        deviations = multiple(setup.settings.get("temperature"), "sd")
+        if deviations is not None:
+            setup = setup.change(temperature=deviations * _deviation(setup))
+        factor = multiple(setup.settings.get("beta"))
+        if factor is not None:
+            # A floor bounds the loss at every β; a multiple of that bound, zero, would switch the divergence off.
+            bound = setup.change(floor=0.0).bound
+            if bound is None or math.isinf(bound):
+                kind = setup.settings["divergence"]
+                why = f"the {kind} divergence does not hold rejects back (give β a number to try)"
+                if setup.is_forward:
+                    why = "its reference produces no rejects"
+                raise UserError(f"{algorithm.name} is unbounded on {name} at every β: {why}")
+            setup = setup.change(beta=factor * bound)
+        return setup
+
+    @property
+    def bound(self) -> float | None:
+        """The least β at which the loss is bounded, None if the objective has no bound.
+
+        Raises `UserError` where `rows` of the algorithm are chosen by score, whose labels are not counted.
+        """
+        bound, settings = self.objective.bound, self.settings
+        if bound is None:
+            return None
+        if self.algorithm.rows == "top":
+            name = self.algorithm.name
+            raise UserError(f'{name} has a bound on β, which is not known for rows = "top": set rows = "all"')
+        if settings["floor"]:
+            return 0.0  # the reject term has a least value of its own
+        debiased = "flip_rate" in settings
+        least = (self._debiased_reject if debiased else 1.0) * bound(
+            0.0 if debiased else settings["alpha"],
+            reject_mass=self.reject_mass,
+            normalize=settings["normalize"],
+            reject_share=self.reject_share,
+            minibatch=self.minibatch,
+        )
+        if not self.is_forward:
+            # The others stay finite where the policy gives a rejected outcome no probability: they hold nothing back.
+            return math.inf if least else 0.0
+        return least * float(settings["reject_mass"])
+
+    @property
+    def collapse(self) -> float | None:
+        """The β at or below which a policy over outcomes collapses onto one.
+
+        None where there is no such threshold: without a bound, or with a divergence that does not hold rejects back.
+        """
+        if not self.bound or math.isinf(self.bound):
+            return None
+        rate = self.settings.get("flip_rate", 0.0)
+        least = stability.beta_collapse(
+            self.settings["alpha"],
+            min(1.0, max(0.0, (self.reject_share - rate) / (1 - 2 * rate))),  # de-biased labels have the true share
+            self.settings["normalize"],
+            minibatch=self.minibatch,
+        )
+        return least * float(self.settings["reject_mass"])
+
+    @property
+    def minibatch(self) -> stability.Minibatch | None:
+        """The minibatch; None where each holds every class."""
+        share = self.dataset.metadata.reject_share
+        if self.rows is None or self.algorithm.rows != "all" or not share:
+            return None
+        # Rejected rows of all rows, over rejected rows of labelled rows.
+        labelled = min(1.0, self.dataset.metadata.labelled_reject_mass / share)
+        return stability.Minibatch(self.rows, labelled, self.settings["over"])
+
+    @property
+    def reject_share(self) -> float:
+        """w_r, the rejects' share of the labelled rows in a batch."""
+        share = self.dataset.metadata.reject_share
+        if self.algorithm.rows in ("accepted", "unrejected"):
+            return 0.0
+        return 0.5 if self.algorithm.rows == "balanced" and 0 < share < 1 else share
+
+    @property
+    def reject_mass(self) -> float:
+        """P_r, the rejects' share of the rows that the divergence runs over.
+
+        It is taken before balancing where the policy must treat the rejects whose labels were dropped like the labelled
+        ones, because it sees no context to tell them apart by. Elsewhere every state was recorded once and a network
+        can tell them apart: then only the labelled ones count, and at the smaller bound it collapses
+        (benchmarks/results/README.md). Rejects that never had a label are estimated likewise (`labelled_at_first`).
+
+        Batches of accepted or of balanced rows hold labelled rows alone, in shares of their own: so does the
+        divergence.
+        """
+        metadata = self.dataset.metadata
+        if self.settings["over"] == "labelled" or self.algorithm.rows in ("accepted", "unrejected", "balanced"):
+            return self.reject_share
+        if self.dataset.has_contexts:
+            return metadata.labelled_reject_mass
+        return min(1.0, metadata.reject_mass / self.labelled_at_first)
+
+    @property
+    def labelled_at_first(self) -> float:
+        """The share of the units that had a label before balancing, of those that could have had one.
+
+        Without a margin labels are taken to be missing at random: an outcome then is accepted or rejected as often
+        among the unlabelled units. A margin leaves outcomes of their own without a label, and every one counts as
+        labelled.
+        """
+        meta = self.dataset.metadata
+        counts, balance = meta.counts, meta.imbalance
+        dropped = balance.dropped_accepted + balance.dropped_rejected if balance.balance == "labels" else 0
+        units = counts.accepted + counts.rejected + counts.unlabelled
+        labelled = counts.accepted + counts.rejected + dropped
+        return 1.0 if meta.label.dead_zone or not labelled else labelled / units
+
+    @property
+    def is_forward(self) -> bool:
+        """Whether the divergence is KL(reference || policy), which at order 1 the others are too."""
+        kind, order = self.settings["divergence"], self.settings["order"]
+        return kind in ("behavior", "forward") or (kind != "reverse" and order == 1)
+
+    @property
+    def _debiased_reject(self) -> float:
+        """What the label terms take from an observed reject, in units of its weight at alpha = 0 without noise.
+
+        De-biased it counts as a reject of (1 - e) / (1 - 2e) and as an accept of -e / (1 - 2e). The bound is then that
+        of a policy that can single the recorded rows out; one that cannot sees the true labels on average, and less
+        would do.
+        """
+        alpha, rate, share = self.settings["alpha"], self.settings["flip_rate"], self.reject_share
+        if self.settings["normalize"] == "joint":
+            return float(((1 - alpha) * (1 - rate) + alpha * rate) / (1 - 2 * rate))
+        true = (share - rate) / (1 - 2 * rate)  # "set": each class is divided by its own estimated count
+        return float(((1 - alpha) * (1 - rate) / true + alpha * rate / (1 - true)) * share / (1 - 2 * rate))
+
+
+def _flips(setup: Setup) -> dict[str, float]:
+    """Return the settings by which flipped labels are accounted for, as numbers.
+
+    Raises `UserError` for minibatches that are chosen by the observed labels, and for classes that flips alone explain.
     """
-    bound = OBJECTIVES[algorithm.objective].bound
-    if bound is None:
-        return None
-    if algorithm.rows == "top":
-        raise UserError(f'{algorithm.name} has a bound on β, which is not known for rows = "top": set rows = "all"')
-    if settings["floor"]:
-        return 0.0  # the reject term has a least value of its own
-    alpha, factor = settings["alpha"], 1.0
-    if "flip_rate" in settings:
-        alpha, factor = 0.0, _debiased_reject(settings, reject_share(dataset, algorithm.rows))
-    least = factor * bound(
-        alpha,
-        reject_mass=reject_mass(settings, dataset, algorithm.rows),
-        normalize=settings["normalize"],
-        reject_share=reject_share(dataset, algorithm.rows),
-        minibatch=minibatch(algorithm, settings, dataset, rows),
-    )
-    if not is_forward(settings):
-        # The others stay finite where the policy gives a rejected outcome no probability: they hold nothing back.
-        return math.inf if least else 0.0
-    return least * float(settings["reject_mass"])
+    kind, rate, meta = setup.algorithm.rows, setup.settings["flip_rate"], setup.dataset.metadata
+    name = f"{setup.algorithm.name}.flip_rate"
+    if kind not in ("all", "balanced"):
+        raise UserError(f'{name}: minibatches of {kind} rows leave labels out: set rows = "all"')
+    if isinstance(rate, str):
+        rate = meta.noise if rate == MEASURED else flips.estimate(setup.dataset).rate
+    share = 1 - meta.reject_share
+    if not rate < share < 1 - rate:
+        raise UserError(
+            f"{name}: {share:.3g} of the labels of {meta.id} are accepts, and flips at "
+            f"a rate of {rate:.3g} would make as many of one class alone: lower the rate"
+        )
+    return {"flip_rate": rate} | ({"accept_share": share} if kind == "balanced" else {})
 
 
-def _debiased_reject(settings: Mapping[str, Any], share: float) -> float:
-    """Return what the label terms take from an observed reject, in units of its weight at alpha = 0 without noise.
-
-    De-biased it counts as a reject of (1 - e) / (1 - 2e) and as an accept of -e / (1 - 2e). The bound is then that of a
-    policy that can single the recorded rows out; one that cannot sees the true labels on average, and less would do.
-    """
-    alpha, rate = settings["alpha"], settings["flip_rate"]
-    if settings["normalize"] == "joint":
-        return float(((1 - alpha) * (1 - rate) + alpha * rate) / (1 - 2 * rate))
-    true = (share - rate) / (1 - 2 * rate)  # "set": each class is divided by its own estimated count
-    return float(((1 - alpha) * (1 - rate) / true + alpha * rate / (1 - true)) * share / (1 - 2 * rate))
-
-
-def beta_collapse(
-    algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], dataset: Dataset, rows: int | None = None
-) -> float | None:
-    """Return the β at or below which a policy over outcomes collapses onto one; arguments as in `beta_bound`.
-
-    None where there is no such threshold: without a bound, or with a divergence that does not hold rejects back.
-    """
-    bound = beta_bound(algorithm, settings, dataset, rows)
-    if not bound or math.isinf(bound):
-        return None
-    share, rate = reject_share(dataset, algorithm.rows), settings.get("flip_rate", 0.0)
-    least = stability.beta_collapse(
-        settings["alpha"],
-        min(1.0, max(0.0, (share - rate) / (1 - 2 * rate))),  # de-biased labels have the true share
-        settings["normalize"],
-        minibatch=minibatch(algorithm, settings, dataset, rows),
-    )
-    return least * float(settings["reject_mass"])
-
-
-def minibatch(
-    algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], dataset: Dataset, rows: int | None
-) -> stability.Minibatch | None:
-    """Return the minibatch of so many rows; None where each holds every class."""
-    share = dataset.metadata.reject_share
-    if rows is None or algorithm.rows != "all" or not share:
-        return None
-    # Rejected rows of all rows, over rejected rows of labelled rows.
-    return stability.Minibatch(rows, min(1.0, dataset.metadata.labelled_reject_mass / share), settings["over"])
-
-
-def reject_share(dataset: Dataset, rows: str = "all") -> float:
-    """Return w_r, the rejects' share of the labelled rows in a batch."""
-    share = dataset.metadata.reject_share
-    if rows in ("accepted", "unrejected"):
-        return 0.0
-    return 0.5 if rows == "balanced" and 0 < share < 1 else share
-
-
-def reject_mass(settings: Mapping[str, Any], dataset: Dataset, rows: str = "all") -> float:
-    """Return P_r, the rejects' share of the rows that the divergence runs over.
-
-    It is taken before balancing where the policy must treat the rejects whose labels were dropped like the labelled
-    ones, because it sees no context to tell them apart by. Elsewhere every state was recorded once and a network can
-    tell them apart: then only the labelled ones count, and at the smaller bound it collapses
-    (benchmarks/results/README.md). Rejects that never had a label are estimated likewise (`labelled_at_first`).
-
-    Batches of accepted or of balanced rows hold labelled rows alone, in shares of their own: so does the divergence.
-    """
-    metadata = dataset.metadata
-    if settings["over"] == "labelled" or rows in ("accepted", "unrejected", "balanced"):
-        return reject_share(dataset, rows)
-    if dataset.has_contexts:
-        return metadata.labelled_reject_mass
-    return min(1.0, metadata.reject_mass / labelled_at_first(dataset))
-
-
-def labelled_at_first(dataset: Dataset) -> float:
-    """Return the share of the units that had a label before balancing, of those that could have had one.
-
-    Without a margin labels are taken to be missing at random: an outcome then is accepted or rejected as often among
-    the unlabelled units. A margin leaves outcomes of their own without a label, and every one counts as labelled.
-    """
-    meta = dataset.metadata
-    counts, balance = meta.counts, meta.imbalance
-    dropped = balance.dropped_accepted + balance.dropped_rejected if balance.balance == "labels" else 0
-    units = counts.accepted + counts.rejected + counts.unlabelled
-    labelled = counts.accepted + counts.rejected + dropped
-    return 1.0 if meta.label.dead_zone or not labelled else labelled / units
-
-
-def is_forward(settings: Mapping[str, Any]) -> bool:
-    """Return whether the divergence is KL(reference || policy), which at order 1 the others are too."""
-    kind, order = settings["divergence"], settings["order"]
-    return kind in ("behavior", "forward") or (kind != "reverse" and order == 1)
+def _deviation(setup: Setup) -> float:
+    """Return the deviation of the dataset's advantages; `UserError` if its scores are none or all alike."""
+    meta, table = setup.dataset.metadata, setup.dataset.table
+    deviation = float(np.nanstd(columns.vector(table, "score"))) if meta.score.name == "advantage" else 0.0
+    if not deviation > 0:
+        raise UserError(
+            f"{setup.algorithm.name}.temperature is given in deviations of the advantages, and {meta.id} is scored by "
+            f"{meta.score.name}{' that never differs' if meta.score.name == 'advantage' else ''}: give a number, or "
+            "build a dataset with --label advantage"
+        )
+    return deviation
 
 
 def has_diverged(reach: float | None, loss: float | None) -> bool:
@@ -376,20 +381,14 @@ def consequence(beta: float, bound: float, collapse: float | None) -> str:
     )
 
 
-def warn_below(
-    algorithm: AlgorithmDeclaration,
-    settings: Sequence[Mapping[str, Any]],
-    dataset: Dataset,
-    rows: int | None = None,
-    stacklevel: int = 3,
-) -> None:
-    """Warn once of every β below its bound on a dataset, with what the lowest of them leads to."""
+def warn_below(setups: Sequence[Setup], stacklevel: int = 3) -> None:
+    """Warn once of every β below its bound, of one algorithm, with what the lowest of them leads to."""
     listed, worst = [], (math.inf, "")
-    for values in settings:
-        bound = beta_bound(algorithm, values, dataset, rows)
-        if bound and values["beta"] < bound:
-            listed.append(f"β = {values['beta']:g} < {bound:.3g}")
-            collapse = beta_collapse(algorithm, values, dataset, rows)
-            worst = min(worst, (values["beta"] / bound, consequence(values["beta"], bound, collapse)))
+    for setup in setups:
+        beta, bound = setup.settings.get("beta", math.inf), setup.bound
+        if bound and beta < bound:
+            listed.append(f"β = {beta:g} < {bound:.3g}")
+            worst = min(worst, (beta / bound, consequence(beta, bound, setup.collapse)))
     if listed:
-        warnings.warn(f"{algorithm.name}: {', '.join(listed)}: below its bound {worst[1]}", stacklevel=stacklevel)
+        name = setups[0].algorithm.name
+        warnings.warn(f"{name}: {', '.join(listed)}: below its bound {worst[1]}", stacklevel=stacklevel)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,12 +13,12 @@ import polars as pl
 import torch
 
 from pmpo_offline.data import Dataset, columns
-from pmpo_offline.declarations import OBJECTIVES
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.objectives import kto_weight_range, stability
 from pmpo_offline.runtime.arguments import checked
 from pmpo_offline.runtime.notebook import html_table
 from pmpo_offline.training import config
+from pmpo_offline.training.config import Setup
 from pmpo_offline.training.control.config import TrainingSettings
 from pmpo_offline.training.language.responses import take_split
 from pmpo_offline.training.states import collapse_by_state
@@ -124,15 +124,15 @@ def doctor(
         own, overrides = config.divide(algorithm, own, TrainingSettings)
     chosen = config.complete(algorithm, own)
     config.check_family(algorithm, dataset)
-    rows = config.rows_drawn(algorithm, overrides, dataset)
-    objective, meta = OBJECTIVES[algorithm.objective], dataset.metadata
+    setup = Setup(algorithm, chosen, dataset, config.rows_drawn(algorithm, overrides, dataset))
+    objective, meta = setup.objective, dataset.metadata
     by_candidates = algorithm.rows in ("candidates", "pairs") and dataset.candidates is not None
     label = columns.labels(dataset.candidates if by_candidates else dataset.table)
     accepted, rejected = int((label > 0).sum()), int((label < 0).sum())
     shares = meta.candidates if by_candidates and meta.candidates else meta
     pairs = _pairs(dataset) if algorithm.rows == "pairs" else None
     facts: dict[str, Any] = {"settings": chosen, "verdict": "ready", "pairs": pairs}
-    notes = _problems(dataset, algorithm, accepted, rejected, pairs)
+    notes = _problems(setup, accepted, rejected, pairs)
     if notes:
         facts["verdict"] = "cannot learn"
     elif "label" in objective.inputs or algorithm.rows in (
@@ -147,7 +147,7 @@ def doctor(
         elif rejected and not accepted:
             notes.append("rejects only: the policy stays near everything else, and only the divergence holds it there")
     if objective.bound is not None and facts["verdict"] == "ready":
-        facts |= _stability(dataset, algorithm, chosen, rows)
+        facts |= _stability(setup)
         notes += _advice(facts, accepted, rejected)
     if objective.name in ("kto", "bco") and meta.kind != "responses" and not meta.label.by_step:
         notes.append(
@@ -178,11 +178,10 @@ def doctor(
     )
 
 
-def _problems(
-    dataset: Dataset, algorithm: AlgorithmDeclaration, accepted: int, rejected: int, pairs: int | None
-) -> list[str]:
+def _problems(setup: Setup, accepted: int, rejected: int, pairs: int | None) -> list[str]:
     """Return why the algorithm cannot learn from this dataset, a sentence each."""
-    meta, rows, inputs = dataset.metadata, algorithm.rows, OBJECTIVES[algorithm.objective].inputs
+    algorithm, dataset, inputs = setup.algorithm, setup.dataset, setup.objective.inputs
+    meta, rows = dataset.metadata, algorithm.rows
     responses = meta.kind == "responses"
     by_advantage = "advantage" in inputs.values() and not algorithm.critic
     without = rows in ("candidates", "pairs") and dataset.candidates is None and not responses
@@ -232,50 +231,47 @@ def _incomparable(dataset: Dataset) -> str | None:
     return None
 
 
-def _stability(
-    dataset: Dataset, algorithm: AlgorithmDeclaration, chosen: Mapping[str, Any], rows: int | None
-) -> dict[str, Any]:
+def _stability(setup: Setup) -> dict[str, Any]:
     """Return the thresholds, and the verdict on β."""
-    if chosen["reject_mass"] == config.MEASURED and not config.reject_mass(chosen, dataset, algorithm.rows):
-        chosen = {**chosen, "reject_mass": 1.0}  # without rejects in a batch there is nothing to divide by
-    # With a number for β, only `reject_mass` is left to be measured.
-    values, beta = config.settle(algorithm, {**chosen, "beta": 1.0}, dataset), chosen["beta"]
-    bounds = {
-        way: config.beta_bound(algorithm, {**values, "normalize": way}, dataset, rows) or 0.0
-        for way in ("joint", "set")
-    }
-    bound = bounds[values["normalize"]]
+    beta = setup.settings["beta"]
+    if setup.settings["reject_mass"] == config.MEASURED and not setup.reject_mass:
+        setup = setup.change(reject_mass=1.0)  # without rejects in a batch there is nothing to divide by
+    # With a number for β, only `reject_mass` and `flip_rate` are left to be measured.
+    setup = setup.change(beta=1.0).settled()
+    bounds = {way: setup.change(normalize=way).bound or 0.0 for way in ("joint", "set")}
+    bound = bounds[setup.settings["normalize"]]
     if isinstance(beta, str):
-        beta = None if math.isinf(bound) else config.settle(algorithm, chosen, dataset, rows)["beta"]
-    values["beta"] = beta
-    facts = {"settings": values, "bound": bound, "bounds": bounds, "verdict": "unbounded" if bound else "bounded"}
+        beta = None if math.isinf(bound) else setup.change(beta=beta).settled().settings["beta"]
+    setup = setup.change(beta=beta)
+    facts = {"settings": setup.settings, "bound": bound, "bounds": bounds}
+    facts["verdict"] = "unbounded" if bound else "bounded"
     if 0 < bound < math.inf:
-        factor, collapse = beta / bound, config.beta_collapse(algorithm, values, dataset, rows)
-        by_state = collapse_by_state(algorithm, values, dataset, rows)
+        factor, collapse, by_state = beta / bound, setup.collapse, collapse_by_state(setup)
         known = max(collapse or 0.0, by_state or 0.0)
         facts["verdict"] = "at the edge" if abs(factor - 1) <= EDGE else stability.regime(beta, bound, known)
         facts |= {
             "factor": factor,
-            "minibatch_factor": bound / (config.beta_bound(algorithm, values, dataset) or bound),
-            "suggested_beta": suggest_beta(algorithm, values, dataset, rows),
-            "suggested": suggest(algorithm, values, dataset, rows),
+            "minibatch_factor": bound / (replace(setup, rows=None).bound or bound),
+            "suggested_beta": suggest_beta(setup),
+            "suggested": suggest(setup),
             "collapse": collapse,
             "collapse_by_state": by_state,
-            "gaussian_bound": _gaussian_bound(dataset, values, config.minibatch(algorithm, values, dataset, rows)),
-            "noise_bound": noise_bound(algorithm, values, dataset, rows),
+            "gaussian_bound": _gaussian_bound(setup),
+            "noise_bound": noise_bound(setup),
         }
     return facts
 
 
-def _gaussian_bound(dataset: Dataset, values: Mapping[str, Any], minibatch: stability.Minibatch | None) -> float | None:
+def _gaussian_bound(setup: Setup) -> float | None:
     """Return the bound by the moments of the actions, None where the policy has contexts to tell apart, or choices."""
+    dataset, values = setup.dataset, setup.settings
     if dataset.has_contexts or dataset.metadata.actions:
         return None
     action, label = torch.tensor(columns.matrix(dataset.table, "action")), columns.labels(dataset.table)
     accepted, rejected = (action[torch.tensor(np.flatnonzero(np.sign(label) == sign))] for sign in (1, -1))
     reference = torch.cat([accepted, rejected]) if values["over"] == "labelled" else action
     bound = stability.gaussian_beta_min(
-        accepted, rejected, reference, alpha=values["alpha"], normalize=values["normalize"], minibatch=minibatch
+        accepted, rejected, reference, alpha=values["alpha"], normalize=values["normalize"], minibatch=setup.minibatch
     )
     return bound * float(values["reject_mass"])
 

@@ -54,7 +54,7 @@ def expected(dataset: Dataset) -> Dataset:
     steps is rejected as of the episodes. Where failures last longer, the permuted labels have the higher bound, and a
     control at the lower one collapses, whatever its labels.
 
-    Without contexts the bound follows from the rejects before balancing (`config.reject_mass`). With labels that carry
+    Without contexts the bound follows from the rejects before balancing (`Setup.reject_mass`). With labels that carry
     no information all rows hold the rejected outcomes back, and less would do; the control keeps the β of true labels.
     """
     counts = dataset.metadata.counts

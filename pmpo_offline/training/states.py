@@ -1,25 +1,22 @@
 """What a state tells of its labels, and the β at which a policy that sees the state collapses (control).
 
 In every state labels are more one-sided than in the whole data, so that this threshold lies between the one that counts
-labels over all states (`config.beta_collapse`) and the bound. It is the better prediction of where harm begins in
+labels over all states (`Setup.collapse`) and the bound. It is the better prediction of where harm begins in
 control (benchmarks/results/domains), and it takes a classifier of states, which is fitted here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pmpo_offline.data import Dataset, columns
-from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.objectives import stability
 from pmpo_offline.runtime import progress
-from pmpo_offline.training import config
+from pmpo_offline.training.config import Setup
 
 QUANTILE = 0.9
 """Of the states' thresholds: at this β a tenth of the states collapses."""
@@ -28,20 +25,18 @@ ROWS = 200_000
 _BATCH, _UPDATES, _FOLDS, _RATE = 256, 400, 2, 3e-3
 
 
-def collapse_by_state(
-    algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], dataset: Dataset, rows: int | None = None
-) -> float | None:
-    """Return the β at or below which a tenth of the states collapses; arguments as in `config.beta_bound`.
+def collapse_by_state(setup: Setup) -> float | None:
+    """Return the β at or below which a tenth of the states collapses.
 
-    None where `config.beta_collapse` has no threshold, where no state is seen, of responses, of minibatches that are
+    None where `Setup.collapse` has no threshold, where no state is seen, of responses, of minibatches that are
     chosen by labels, and where one episode leaves none to predict it from.
     """
-    episodes = dataset.metadata.counts.episodes
-    if dataset.metadata.kind == "responses" or algorithm.rows != "all" or episodes < _FOLDS or not dataset.has_contexts:
+    settings, meta = setup.settings, setup.dataset.metadata
+    if meta.kind == "responses" or setup.algorithm.rows != "all" or meta.counts.episodes < _FOLDS:
         return None
-    if config.beta_collapse(algorithm, settings, dataset, rows) is None:
+    if not setup.dataset.has_contexts or setup.collapse is None:
         return None
-    chances, rate = label_chances(dataset), settings.get("flip_rate", 0.0)
+    chances, rate = label_chances(setup.dataset), settings.get("flip_rate", 0.0)
     observed = chances[:, 0], chances[:, 2]
     # De-biased, what was observed counts as itself and, with the other sign, as its opposite.
     reject, accept = (((1 - rate) * one - rate * other) / (1 - 2 * rate) for one, other in (observed, observed[::-1]))
@@ -51,10 +46,10 @@ def collapse_by_state(
         settings["alpha"],
         settings["normalize"],
         over=settings["over"],
-        minibatch=config.minibatch(algorithm, settings, dataset, rows),
+        minibatch=setup.minibatch,
     )
     least = float(np.quantile(found.numpy(), QUANTILE)) * float(settings["reject_mass"])
-    return min(least, config.beta_bound(algorithm, settings, dataset, rows) or 0.0)
+    return min(least, setup.bound or 0.0)
 
 
 @lru_cache(maxsize=2)

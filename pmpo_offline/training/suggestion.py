@@ -21,57 +21,48 @@ to be as good as the labelled ones.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 
-from pmpo_offline.data import Dataset, columns
-from pmpo_offline.declarations.catalog import AlgorithmDeclaration
+from pmpo_offline.data import columns
 from pmpo_offline.objectives import stability
 from pmpo_offline.objectives.stability.tabular import class_weights
-from pmpo_offline.training import config
+from pmpo_offline.training.config import Setup
 from pmpo_offline.training.states import collapse_by_state
 
 MARGIN = 1.05
 """β over its threshold that is suggested: the nearer, the less a reject is imitated (benchmarks/results/README.md)."""
 
 
-def suggest_beta(
-    algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], dataset: Dataset, rows: int | None = None
-) -> float | None:
+def suggest_beta(setup: Setup) -> float | None:
     """Return β for these settings; None where it has no bound above 0.
 
     A little above the bound, or above the one that flipped labels relax. A policy that sees states is better below it,
     as long as it is above the β at which states collapse (`states.collapse_by_state`): half-way between the two, which
-    is next to the bound where the state tells the label. The arguments are those of `config.beta_bound`.
+    is next to the bound where the state tells the label.
     """
-    bound = config.beta_bound(algorithm, settings, dataset, rows)
+    bound = setup.bound
     if not bound or not np.isfinite(bound):
         return None
-    safe = MARGIN * (noise_bound(algorithm, settings, dataset, rows) or bound)
-    by_state = collapse_by_state(algorithm, settings, dataset, rows)
+    safe = MARGIN * (noise_bound(setup) or bound)
+    by_state = collapse_by_state(setup)
     return safe if by_state is None else (safe + by_state) / 2
 
 
-def suggest(
-    algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], dataset: Dataset, rows: int | None = None
-) -> dict[str, float] | None:
+def suggest(setup: Setup) -> dict[str, float] | None:
     """Return α and β that follow from the labels; None without rejects, with flips corrected, or all rows labelled.
 
     Where every row has a label, only the sum of α and β matters for "joint", and the declared α is as good as another.
-    The arguments are those of `config.beta_bound`.
     """
-    meta = dataset.metadata
+    meta = setup.dataset.metadata
     counts, balance = meta.counts, meta.imbalance
-    if not counts.unlabelled or algorithm.rows != "all" or "flip_rate" in settings:
+    if not counts.unlabelled or setup.algorithm.rows != "all" or "flip_rate" in setup.settings:
         return None
-    if suggest_beta(algorithm, settings, dataset, rows) is None:
+    if suggest_beta(setup) is None:
         return None
     dropped = (balance.dropped_accepted, balance.dropped_rejected) if balance.balance == "labels" else (0, 0)
     accepts, rejects = counts.accepted + dropped[0], counts.rejected + dropped[1]
     noise = min(meta.noise, 0.45)  # near one half the labels say nothing
-    aliased = noise > 0 and not dataset.has_contexts
+    aliased = noise > 0 and not setup.dataset.has_contexts
     if not accepts:
         alpha = 0.0  # nothing says that an unlabelled row is any worse than an accepted one
     else:
@@ -82,40 +73,33 @@ def suggest(
         unlabelled = (dropped[0] * of_accepts + dropped[1] * of_rejects + never * good) / counts.unlabelled
         reject = -noise / (1 - noise) if aliased else 0.0
         worth = unlabelled * (1 + reject) if aliased else min(1.0, unlabelled / of_accepts)
-        odds = _weight_ratio(algorithm, settings, dataset, rows) * (1 - worth) / max(worth - reject, 1e-9)
+        odds = _weight_ratio(setup) * (1 - worth) / max(worth - reject, 1e-9)
         alpha = float(np.clip(odds / (1 + odds), 0, 1))
-    beta = suggest_beta(algorithm, {**settings, "alpha": alpha}, dataset, rows)
-    return {"alpha": alpha, "beta": beta or 0.0}
+    return {"alpha": alpha, "beta": suggest_beta(setup.change(alpha=alpha)) or 0.0}
 
 
-def _weight_ratio(
-    algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], dataset: Dataset, rows: int | None
-) -> float:
+def _weight_ratio(setup: Setup) -> float:
     """Return r / a: how much more a rejected row is pushed than an accepted one, but for α."""
-    share = config.reject_share(dataset, algorithm.rows)
+    share = setup.reject_share
     if not 0 < share < 1:
         return 1.0
-    minibatch = config.minibatch(algorithm, settings, dataset, rows)
-    accept, reject = class_weights(settings["normalize"], 1 - share, share, minibatch)
+    accept, reject = class_weights(setup.settings["normalize"], 1 - share, share, setup.minibatch)
     return (reject / share) / (accept / (1 - share))
 
 
-def noise_bound(
-    algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], dataset: Dataset, rows: int | None = None
-) -> float | None:
+def noise_bound(setup: Setup) -> float | None:
     """Return the bound relaxed by flipped labels; None where none is flipped or single rows are distinguishable.
 
     Also None where it is not known: labels flipped, then rows dropped for a balance, and others never labelled; or so
-    many rejects dropped that an outcome which should be rejected is mostly accepted. The arguments are those of
-    `config.beta_bound`.
+    many rejects dropped that an outcome which should be rejected is mostly accepted.
     """
+    settings, dataset = setup.settings, setup.dataset
     meta, balance = dataset.metadata, dataset.metadata.imbalance
-    if not meta.noise or dataset.has_contexts or algorithm.rows != "all" or settings["floor"]:
+    if not meta.noise or dataset.has_contexts or setup.algorithm.rows != "all" or settings["floor"]:
         return None
     if "flip_rate" in settings:  # the objective itself corrects for flips
         return None
     noise = min(meta.noise, 1 - meta.noise)  # beyond one half the other outcomes are the ones that are pushed away
-    minibatch = config.minibatch(algorithm, settings, dataset, rows)
     accepted, rejected = meta.counts.accepted, meta.counts.rejected
     if settings["over"] == "labelled" or balance.balance == "rows":
         if settings["over"] != "labelled" and meta.counts.unlabelled:
@@ -129,8 +113,8 @@ def noise_bound(
     else:
         # A row an episode, or a label a row: what was dropped is counted in rows either way.
         accepts = int((columns.labels(dataset.table) > 0).sum()) + balance.dropped_accepted
-        mass = config.reject_mass(settings, dataset)
-        accept_mass = min(1.0 - mass, accepts / len(dataset) / config.labelled_at_first(dataset))
+        mass = setup.reject_mass
+        accept_mass = min(1.0 - mass, accepts / len(dataset) / setup.labelled_at_first)
     bound = stability.beta_min(
         settings["alpha"],
         mass,
@@ -138,6 +122,6 @@ def noise_bound(
         meta.reject_share,
         noise=noise,
         accept_mass=accept_mass,
-        minibatch=minibatch,
+        minibatch=setup.minibatch,
     )
     return bound * float(settings["reject_mass"])

@@ -74,14 +74,14 @@ def test_labels_of_episodes_are_those_of_their_rows():
 
 
 def test_a_multiple_is_that_of_the_package_and_the_derived_weight_is_measured(bandit):
-    from pmpo_offline.training.config import settle
+    from pmpo_offline.training.config import Setup
 
     view = bandit.relabelled(imbalance=0.25)
     known = labels_of(view)
     labelled = Labelled(known, None, view.metadata.reject_mass)
     for settings in ({}, {"normalize": "set"}, {"normalize": "set", "reject_mass": "dataset"}, {"alpha": 0.8}):
         run = Arm("pmpo").run("bandit", labelled, 0, {"multiple": 1.2, **settings})
-        declared = settle(Arm("pmpo").declared("bandit"), {"beta": "1.2x", **settings}, view)
+        declared = Setup(Arm("pmpo").declared("bandit"), {"beta": "1.2x", **settings}, view).settled().settings
         assert run.settings["beta"] == pytest.approx(declared["beta"])
         assert run.settings.get("reject_mass", 1.0) == pytest.approx(declared["reject_mass"])
 

@@ -13,7 +13,7 @@ from benchmarks.experiments.regimes import run as regimes
 from benchmarks.experiments.suggestion import run as suggestion
 from pmpo_offline.build import build_dataset
 from pmpo_offline.data import columns
-from pmpo_offline.training import settle
+from pmpo_offline.training import Setup
 
 
 @pytest.mark.parametrize("panel", list(regimes.PANELS))
@@ -50,5 +50,7 @@ def test_conditions_have_the_metadata_of_such_datasets(tmp_path: Path) -> None:
     for name in ("counts", "reject_mass", "labelled_reject_mass", "reject_share", "noise"):
         assert getattr(made.metadata, name) == pytest.approx(getattr(real.metadata, name))
     arms = dict(suggestion.arms(made))
-    assert arms[suggestion.FIXED]["beta"] == pytest.approx(settle(suggestion.PMPO, {"beta": "1.05x"}, real)["beta"])
+    assert arms[suggestion.FIXED]["beta"] == pytest.approx(
+        Setup(suggestion.PMPO, {"beta": "1.05x"}, real).settled().settings["beta"]
+    )
     assert arms[suggestion.SUGGESTED]["alpha"] < 0.5, "only accepts lost their labels"

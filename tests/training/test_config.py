@@ -13,15 +13,20 @@ import torch
 
 from pmpo_offline.data import Dataset, columns
 from pmpo_offline.declarations import catalog
+from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.objectives import OBJECTIVES, Objective
 from pmpo_offline.objectives.stability import beta_min
 from pmpo_offline.runtime.errors import UserError
-from pmpo_offline.training import TrainingSettings, beta_bound, settle
+from pmpo_offline.training import Setup, TrainingSettings
 from pmpo_offline.training.config import complete, hyperparameters, warn_below
 from pmpo_offline.training.control import trainer
 from pmpo_offline.training.control.trainer import learning_rate, stack_settings
 
 PMPO = catalog.algorithm("pmpo", "rgb-stacking")
+
+
+def settle(algorithm: AlgorithmDeclaration, settings: dict[str, Any], dataset: Dataset) -> dict[str, Any]:
+    return Setup(algorithm, settings, dataset).settled().settings
 
 
 def test_unknown_training_setting_names_the_near_miss() -> None:
@@ -64,7 +69,7 @@ def test_beta_as_a_multiple_of_its_bound(stacking: Dataset, normalize: str, shar
     bound = beta_min(0.5, metadata.labelled_reject_mass, normalize, metadata.reject_share)  # type: ignore[arg-type]
     complete = settle(PMPO, {"beta": "1.05x", "normalize": normalize}, dataset)
     assert complete["beta"] == pytest.approx(1.05 * bound)
-    assert beta_bound(PMPO, complete, dataset) == pytest.approx(bound)
+    assert Setup(PMPO, complete, dataset).bound == pytest.approx(bound)
     assert bound > 0
     assert settle(PMPO, {"beta": 0.7}, dataset)["beta"] == 0.7
     # By hand: (1 - alpha) w_r / P_r.
@@ -158,14 +163,14 @@ def test_one_warning_for_all_that_are_below_their_bound(stacking: Dataset) -> No
         ),
     ):
         with pytest.warns(UserWarning, match="below its bound the loss has no minimum") as caught:
-            warn_below(PMPO, [settle(PMPO, {"beta": beta}, stacking) for beta in betas], stacking)
+            warn_below([Setup(PMPO, {"beta": beta}, stacking).settled() for beta in betas])
         assert len(caught) == 1
         message = str(caught[0].message)
         assert message.startswith(f"{PMPO.name}: {', '.join(shown)}: below its bound")
         assert message.endswith(ending)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warn_below(PMPO, [settle(PMPO, {"beta": 0.5}, stacking)], stacking)
+        warn_below([Setup(PMPO, {"beta": 0.5}, stacking).settled()])
 
 
 def test_settings_that_differ_become_one_value_a_run() -> None:
@@ -197,7 +202,7 @@ def test_the_bound_follows_what_holds_the_rejects_back(stacking: Dataset) -> Non
     assert 0 < metadata.labelled_reject_mass < metadata.reject_share < 1, "some rows are unlabelled"
 
     def bound(**settings: Any) -> float:
-        found = beta_bound(PMPO, complete(PMPO, {"alpha": 0.25, **settings}), dataset)
+        found = Setup(PMPO, complete(PMPO, {"alpha": 0.25, **settings}), dataset).bound
         assert found is not None
         return found
 
@@ -225,8 +230,8 @@ def test_the_bound_is_that_of_the_rows_in_a_batch(stacking: Dataset) -> None:
 
     for normalize, bound in (("set", 0.75 / 0.5), ("joint", 0.75)):  # (1 - alpha) w_r / P_r
         values = complete(PMPO, {"alpha": 0.25, "normalize": normalize})
-        assert beta_bound(of("balanced"), values, dataset) == pytest.approx(bound)
-        assert beta_bound(of("accepted"), values, dataset) == 0
+        assert Setup(of("balanced"), values, dataset).bound == pytest.approx(bound)
+        assert Setup(of("accepted"), values, dataset).bound == 0
     derived = settle(of("balanced"), {"normalize": "set", "reject_mass": "dataset", "beta": "1x"}, dataset)
     assert (derived["reject_mass"], derived["beta"]) == (0.5, pytest.approx(0.5))
     with pytest.raises(UserError, match='not known for rows = "top"'):
@@ -268,10 +273,10 @@ def test_without_contexts_dropped_rejects_count_like_labelled_ones(stacking: Dat
     blind = replace(balanced, table=balanced.table.set_column(column, "observation", columns.list_array(same)))
     assert not blind.has_contexts
     settings = complete(PMPO, {})
-    assert beta_bound(PMPO, settings, balanced) == pytest.approx(
+    assert Setup(PMPO, settings, balanced).bound == pytest.approx(
         0.5 * metadata.reject_share / metadata.labelled_reject_mass
     )
-    assert beta_bound(PMPO, settings, blind) == pytest.approx(0.5 * metadata.reject_share / metadata.reject_mass)
+    assert Setup(PMPO, settings, blind).bound == pytest.approx(0.5 * metadata.reject_share / metadata.reject_mass)
 
 
 def test_each_run_is_clipped_by_its_own_norm() -> None:

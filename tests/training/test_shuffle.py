@@ -15,7 +15,7 @@ from pmpo_offline.data import Dataset, Rows
 from pmpo_offline.declarations import catalog
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.training import train
-from pmpo_offline.training.config import beta_bound, settle
+from pmpo_offline.training.config import Setup
 from pmpo_offline.training.shuffle import check_control, expected, identified, shuffled
 
 
@@ -96,9 +96,9 @@ def test_without_contexts_the_bound_counts_the_rejects_before_balancing_in_episo
     counts, dropped = dataset.metadata.counts, dataset.metadata.imbalance.dropped_rejected
     assert dropped > 0
     algorithm = catalog.algorithm("pmpo", "rgb-stacking")
-    settings = settle(algorithm, {"beta": 1.0}, dataset)
+    settings = Setup(algorithm, {"beta": 1.0}, dataset).settled().settings
     w_r, p_r = counts.rejected / (counts.accepted + counts.rejected), (counts.rejected + dropped) / counts.episodes
-    assert beta_bound(algorithm, settings, expected(dataset)) == pytest.approx(0.5 * w_r / p_r)
+    assert Setup(algorithm, settings, expected(dataset)).bound == pytest.approx(0.5 * w_r / p_r)
 
 
 def test_keys_tell_this_control_from_the_one_of_before() -> None:

@@ -10,7 +10,7 @@ import torch
 
 from pmpo_offline.data import Dataset, columns
 from pmpo_offline.declarations import catalog
-from pmpo_offline.training import beta_bound, config
+from pmpo_offline.training import Setup, config
 from pmpo_offline.training.doctor import doctor
 from pmpo_offline.training.states import collapse_by_state, cross_fitted, label_chances
 from pmpo_offline.training.suggestion import MARGIN
@@ -27,9 +27,8 @@ def seen(dataset: Dataset, observation: np.ndarray) -> Dataset:
 
 
 def thresholds(dataset: Dataset, **changes: object) -> tuple[float, float, float]:
-    settings = config.settle(PMPO, {**SETTINGS, **changes}, dataset)
-    found = collapse_by_state(PMPO, settings, dataset)
-    over_all, bound = config.beta_collapse(PMPO, settings, dataset), beta_bound(PMPO, settings, dataset)
+    setup = Setup(PMPO, {**SETTINGS, **changes}, dataset).settled()
+    found, over_all, bound = collapse_by_state(setup), setup.collapse, setup.bound
     assert found is not None
     assert over_all is not None
     assert bound is not None
@@ -71,9 +70,9 @@ def test_it_leaves_the_global_random_state_and_other_labels_alone(stacking: Data
 
 
 def test_the_doctor_prints_it_and_suggests_half_way_to_the_bound(stacking: Dataset) -> None:
-    settings = config.settle(PMPO, SETTINGS, stacking)
+    setup = Setup(PMPO, SETTINGS, stacking, config.rows_drawn(PMPO, {}, stacking)).settled()
     found = doctor(stacking, PMPO, SETTINGS)
-    by_state = collapse_by_state(PMPO, settings, stacking, config.rows_drawn(PMPO, {}, stacking))
+    by_state = collapse_by_state(setup)
     assert by_state is not None
     assert found.collapse_by_state == by_state
     assert found.suggested_beta == pytest.approx((by_state + MARGIN * found.bound) / 2)

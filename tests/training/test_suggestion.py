@@ -12,15 +12,15 @@ import torch
 from pmpo_offline.data import Dataset, columns
 from pmpo_offline.declarations import catalog
 from pmpo_offline.objectives import pmpo
-from pmpo_offline.training import beta_bound, config
+from pmpo_offline.training import Setup
 from pmpo_offline.training.doctor import doctor
 from pmpo_offline.training.suggestion import MARGIN, noise_bound, suggest, suggest_beta
 
 PMPO = catalog.algorithm("pmpo", "rgb-stacking")
 
 
-def settings(dataset: Dataset, **chosen: Any) -> dict[str, Any]:
-    return config.settle(PMPO, {"beta": 1.0, **chosen}, dataset)
+def setup(dataset: Dataset, **chosen: Any) -> Setup:
+    return Setup(PMPO, {"beta": 1.0, **chosen}, dataset).settled()
 
 
 def labels_kept(
@@ -81,13 +81,14 @@ def test_unlabelled_rows_weigh_what_they_are_worth_and_rejects_next_to_nothing(
     stacking: Dataset, accepts: float, rejects: float, counted: bool, worth: float | None, normalize: str
 ) -> None:
     dataset = labels_kept(stacking, accepts, rejects, counted=counted)
-    chosen = settings(dataset, normalize=normalize)
-    found = suggest(PMPO, chosen, dataset)
+    chosen = setup(dataset, normalize=normalize)
+    found = suggest(chosen)
     assert found is not None
     if worth is None:
         worth = 1 - dataset.metadata.reject_share
-    bound = beta_bound(PMPO, {**chosen, "alpha": found["alpha"]}, dataset)
-    assert found["beta"] == suggest_beta(PMPO, {**chosen, "alpha": found["alpha"]}, dataset)
+    bound = chosen.change(alpha=found["alpha"]).bound
+    assert bound is not None
+    assert found["beta"] == suggest_beta(chosen.change(alpha=found["alpha"]))
     accept, unlabelled, reject = row_weights(dataset, found["alpha"], bound, normalize)
     assert (accept, unlabelled, reject) == pytest.approx((1, worth, 0), abs=1e-6)
     if normalize == "joint":
@@ -95,12 +96,11 @@ def test_unlabelled_rows_weigh_what_they_are_worth_and_rejects_next_to_nothing(
 
 
 def test_where_there_is_nothing_to_suggest(stacking: Dataset) -> None:
-    assert suggest(PMPO, settings(stacking), stacking) is None, "every row has a label"
+    assert suggest(setup(stacking)) is None, "every row has a label"
     accepts = stacking.relabelled(imbalance=1.0)
-    assert suggest(PMPO, settings(accepts), accepts) is None, "there are no rejects"
+    assert suggest(setup(accepts)) is None, "there are no rejects"
     rejects = labels_kept(stacking, 0.0, 0.5)
-    alone = suggest_beta(PMPO, settings(rejects, alpha=0.0), rejects)
-    assert suggest(PMPO, settings(rejects), rejects) == {"alpha": 0.0, "beta": alone}
+    assert suggest(setup(rejects)) == {"alpha": 0.0, "beta": suggest_beta(setup(rejects, alpha=0.0))}
 
 
 def test_flips_between_outcomes_that_look_alike_lower_the_suggestion(stacking: Dataset) -> None:
@@ -108,29 +108,27 @@ def test_flips_between_outcomes_that_look_alike_lower_the_suggestion(stacking: D
     dataset = blind(labels_kept(stacking, 0.4, 0.4, noise=noise))
     share = dataset.metadata.reject_share
     good = (1 - share - noise) / (1 - 2 * noise)
-    found = suggest(PMPO, settings(dataset), dataset)
+    found = suggest(setup(dataset))
     assert found is not None
     # α = (1 - γ) / (1 - ρ) with ρ = -e / (1 - e), γ = g (1 - 2e) / (1 - e); β + α = 1 - e: missing at random
     assert found["alpha"] == pytest.approx(1 - noise - good * (1 - 2 * noise))
     assert found["beta"] / MARGIN + found["alpha"] == pytest.approx(1 - noise, rel=0.02)
-    assert suggest_beta(PMPO, settings(dataset), dataset) == pytest.approx(
-        MARGIN * noise_bound(PMPO, settings(dataset), dataset)
-    )
+    assert suggest_beta(setup(dataset)) == pytest.approx(MARGIN * noise_bound(setup(dataset)))
     seeing = labels_kept(stacking, 0.4, 0.4, noise=noise)
-    assert noise_bound(PMPO, settings(seeing), seeing) is None
+    assert noise_bound(setup(seeing)) is None
     assert doctor(dataset, PMPO).suggested_beta < doctor(dataset, PMPO).bound
 
 
 def test_rejects_that_never_had_a_label_count_where_rows_look_alike(stacking: Dataset) -> None:
     dataset = blind(labels_kept(stacking, 0.5, 0.5))
-    assert beta_bound(PMPO, settings(dataset), dataset) == pytest.approx(0.5, rel=0.02), "as if all were labelled"
+    assert setup(dataset).bound == pytest.approx(0.5, rel=0.02), "as if all were labelled"
     margin = replace(
         dataset,
         metadata=dataset.metadata.model_copy(
             update={"label": dataset.metadata.label.model_copy(update={"dead_zone": 0.1})}
         ),
     )
-    assert beta_bound(PMPO, settings(margin), margin) == pytest.approx(1.0, rel=0.02)
+    assert setup(margin).bound == pytest.approx(1.0, rel=0.02)
 
 
 def test_labels_dropped_after_flips_over_labelled_rows(stacking: Dataset) -> None:
@@ -138,4 +136,4 @@ def test_labels_dropped_after_flips_over_labelled_rows(stacking: Dataset) -> Non
     share = dataset.metadata.reject_share
     left = 0.2 * 0.25 / (0.2 * 0.25 + 0.8)  # of a bad outcome's labels, those that accept it
     by_hand = 0.5 * share * (1 - left) / share - 0.5 * (1 - share) * left / (1 - share)
-    assert noise_bound(PMPO, settings(dataset, over="labelled"), dataset) == pytest.approx(by_hand, rel=1e-3)
+    assert noise_bound(setup(dataset, over="labelled")) == pytest.approx(by_hand, rel=1e-3)

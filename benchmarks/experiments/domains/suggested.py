@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.experiments import control_rows
 from benchmarks.experiments.labellings import Labelled
 from pmpo_offline.data import Dataset, columns
-from pmpo_offline.training import config
+from pmpo_offline.training import Setup
 from pmpo_offline.training.suggestion import MARGIN, suggest, suggest_beta
 
 FIXED, SUGGESTED = "α ½, 1.05 × bound", "suggested"
@@ -30,11 +30,11 @@ def settings_of(domain: str, cell: Mapping[str, Any], seed: int, name: str) -> d
     algorithm = control_rows.ARMS["PMPO AR"].declared(control_rows.DOMAINS[domain].family)
     rows = control_rows.DOMAINS[domain].training["batch"]
     dataset = _described(domain, seed, json.dumps(cell))
-    settings = config.settle(algorithm, {"alpha": 0.5, "beta": 1.0}, dataset, rows)
-    below = {"alpha": 0.5, "beta": suggest_beta(algorithm, settings, dataset, rows) or 0.0}
+    setup = Setup(algorithm, {"alpha": 0.5, "beta": 1.0}, dataset, rows).settled()
+    below = {"alpha": 0.5, "beta": suggest_beta(setup) or 0.0}
     if name == BELOW:
         return below
-    found = suggest(algorithm, settings, dataset, rows)
+    found = suggest(setup)
     if name == BOTH:
         return found or below
     return fixed if found is None else {"alpha": found["alpha"], "multiple": MARGIN}

@@ -23,7 +23,8 @@ from pmpo_offline.build import build_dataset
 from pmpo_offline.data import Dataset, columns
 from pmpo_offline.declarations import catalog
 from pmpo_offline.evaluation import evaluate
-from pmpo_offline.training import TrainingSettings, beta_bound, config
+from pmpo_offline.training import Setup, TrainingSettings
+from pmpo_offline.training.config import hyperparameters
 from pmpo_offline.training.suggestion import MARGIN, suggest, suggest_beta
 
 OUT = shared.RESULTS / "suggestion"
@@ -31,7 +32,7 @@ DATASETS = ("bandit/sphere-v0", "bandit/rosenbrock-v0", "bandit/schwefel-v0", "b
 COVERAGE, FLIPS, SHARES, SEEDS = (1.0, 0.3, 0.003), (0.0, 0.1, 0.25), (None, 0.2), (0, 1, 2)
 FIXED, MINIBATCH, SUGGESTED = "α ½, 1.05 × bound", "α ½, 1.05 × bound in minibatches", "suggested"
 PMPO = catalog.algorithm("pmpo", "bandit")
-ROWS = config.hyperparameters(PMPO, {}, TrainingSettings).batch
+ROWS = hyperparameters(PMPO, {}, TrainingSettings).batch
 
 
 def described(dataset: Dataset, labelled: labellings.Labelled, flips: float, dropped: tuple[int, int]) -> Dataset:
@@ -59,11 +60,10 @@ def described(dataset: Dataset, labelled: labellings.Labelled, flips: float, dro
 
 def arms(dataset: Dataset) -> Iterator[tuple[str, dict[str, float]]]:
     """Yield the settings of each arm on a labelled dataset."""
-    base = config.settle(PMPO, {"alpha": 0.5, "beta": 1.0}, dataset)
-    for name, rows in ((FIXED, None), (MINIBATCH, ROWS)):
-        yield name, {"alpha": 0.5, "beta": MARGIN * (beta_bound(PMPO, base, dataset, rows) or 0.0)}
-    found = suggest(PMPO, base, dataset, ROWS)
-    yield SUGGESTED, found or {"alpha": 0.5, "beta": suggest_beta(PMPO, base, dataset, ROWS) or 0.0}
+    whole, drawn = (Setup(PMPO, {"alpha": 0.5, "beta": 1.0}, dataset, rows).settled() for rows in (None, ROWS))
+    for name, setup in ((FIXED, whole), (MINIBATCH, drawn)):
+        yield name, {"alpha": 0.5, "beta": MARGIN * (setup.bound or 0.0)}
+    yield SUGGESTED, suggest(drawn) or {"alpha": 0.5, "beta": suggest_beta(drawn) or 0.0}
 
 
 def run(name: str, home: Path | None = None) -> pl.DataFrame:

@@ -11,8 +11,8 @@ from pmpo_offline.data import Dataset, columns
 from pmpo_offline.declarations import OBJECTIVES
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.objectives import Objective
-from pmpo_offline.training import config
 from pmpo_offline.training.checkpoint import training_identity
+from pmpo_offline.training.config import Setup, algorithm_for, hyperparameters
 from pmpo_offline.training.control.config import TrainingSettings
 from pmpo_offline.training.shuffle import expected
 
@@ -42,22 +42,18 @@ class Stack:
     @cached_property
     def hyper(self) -> TrainingSettings:
         """The training hyperparameters, complete."""
-        return config.hyperparameters(self.algorithm, self.overrides, TrainingSettings)
+        return hyperparameters(self.algorithm, self.overrides, TrainingSettings)
+
+    @cached_property
+    def setups(self) -> list[Setup]:
+        """The algorithm with each of the settings, on the labels as they are; on permuted ones on average."""
+        labelled = expected(self.dataset) if self.shuffled else self.dataset
+        return [Setup(self.algorithm, dict(each), labelled, self.hyper.batch).settled() for each in self.settings]
 
     @cached_property
     def complete(self) -> list[dict[str, Any]]:
         """The objective's settings, complete."""
-        return [config.settle(self.algorithm, each, self.labelled, self.hyper.batch) for each in self.settings]
-
-    @cached_property
-    def bounds(self) -> list[float | None]:
-        """The least stable β of each setting; None where the objective has no bound."""
-        return [config.beta_bound(self.algorithm, each, self.labelled, self.hyper.batch) for each in self.complete]
-
-    @property
-    def labelled(self) -> Dataset:
-        """The dataset, of whose labels the bounds are; of permuted ones on average."""
-        return expected(self.dataset) if self.shuffled else self.dataset
+        return [setup.settings for setup in self.setups]
 
     @cached_property
     def runs(self) -> list[tuple[dict[str, Any], int]]:
@@ -67,7 +63,7 @@ class Stack:
     @cached_property
     def clone(self) -> Stack | None:
         """The clone of the behaviour that this starts from or is compared with, one a seed; None if it needs none."""
-        declared = config.algorithm_for(CLONE, self.dataset)
+        declared = algorithm_for(CLONE, self.dataset)
         compared = any(settings.get("divergence", "behavior") != "behavior" for settings in self.complete)
         if not (compared or self.algorithm.start == "reference" or self.algorithm == declared):
             return None

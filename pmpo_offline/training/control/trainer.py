@@ -154,7 +154,7 @@ def train_stack(
     stack: Stack, checkpoint: Path | None = None, references: Path | None = None, device: str | None = None
 ) -> Trained:
     """Train a stack of runs; arguments, errors and warnings are those of `train`."""
-    algorithm, bounds = stack.algorithm, stack.bounds
+    algorithm, bounds = stack.algorithm, [setup.bound for setup in stack.setups]
     if algorithm.critic:
         critic_settings(algorithm)
     check_rows(algorithm)
@@ -162,7 +162,7 @@ def train_stack(
         _check_duals(stack)
     if stack.shuffled:
         check_control(algorithm, responses=False)
-    config.warn_below(algorithm, stack.complete, stack.labelled, stack.hyper.batch, stacklevel=5)
+    config.warn_below(stack.setups, stacklevel=5)
 
     place = _device(device)
     reference = None

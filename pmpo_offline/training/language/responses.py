@@ -107,7 +107,7 @@ def take_split(dataset: Dataset, split: str) -> Dataset:
     """Return the prompts of one split, "train" or "test"; counts and reject masses are those of the remaining rows.
 
     The bound of PMPO depends on the rows that are trained on, so these must not count the held-out ones. The masses are
-    the labelled ones, after balancing (`config.reject_mass` takes these where rows have contexts): a prompt has several
+    the labelled ones, after balancing (`Setup.reject_mass` takes these where rows have contexts): a prompt has several
     responses, of which balancing drops some labels, but no two long responses are alike, and a network that memorises
     single responses is pushed away from the labelled ones only.
 

@@ -20,7 +20,6 @@ from safetensors import SafetensorError
 from pmpo_offline import data
 from pmpo_offline.data import Dataset, Metadata
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
-from pmpo_offline.objectives import OBJECTIVES
 from pmpo_offline.policies.language.model import LanguageModel, add_lora, load_adapter, open_model, quiet, save_adapter
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.arguments import checked
@@ -29,7 +28,7 @@ from pmpo_offline.runtime.notebook import html_table
 from pmpo_offline.tasks.language.models import model_directory, published_name
 from pmpo_offline.training import tracking
 from pmpo_offline.training.checkpoint import training_identity
-from pmpo_offline.training.config import algorithm_for, hyperparameters, opened, settle
+from pmpo_offline.training.config import Setup, algorithm_for, hyperparameters, opened
 from pmpo_offline.training.language.checkpoints import checkpoints_in, last_complete, remove_checkpoints
 from pmpo_offline.training.language.config import LanguageSettings
 from pmpo_offline.training.language.responses import check_held_out, take_split
@@ -121,7 +120,7 @@ def train_language(
     _check(algorithm, hyper)
     algorithm = algorithm.model_copy(update={"settings": {**algorithm.settings, **(settings or {})}})
     rows = take_split(dataset, "train")
-    complete = settle(algorithm, {}, rows)
+    setup = Setup(algorithm, {}, rows).settled()
     name = model or dataset.metadata.provenance.settings.get("model")
     if not isinstance(name, str):
         raise UserError(f"dataset {dataset.metadata.id} names no model: pass the model to train as --model")
@@ -131,12 +130,12 @@ def train_language(
         *("transformers", "peft"),
         content=dataset.content_hash,
         algorithm=algorithm.model_dump(),
-        settings=complete,
+        settings=setup.settings,
         training=hyper.model_dump(),
         seed=seed,
         shuffled=shuffle_labels and identified(rows.metadata, algorithm.rows),
         model=base.digest,
-        **OBJECTIVES[algorithm.objective].version,
+        **setup.objective.version,
     )
     if record := finished(output, run):
         return TrainedLanguage.of(output, record)

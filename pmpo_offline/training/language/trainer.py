@@ -25,13 +25,12 @@ from torch import Tensor
 from transformers.trainer_callback import ExportableState
 
 from pmpo_offline.data import Dataset, home
-from pmpo_offline.objectives import OBJECTIVES
 from pmpo_offline.policies.language import model as models
 from pmpo_offline.policies.language.model import LanguageModel
 from pmpo_offline.policies.language.scoring import check_head
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.tasks.language.models import model_directory
-from pmpo_offline.training.config import beta_bound, settle, warn_below
+from pmpo_offline.training.config import Setup, warn_below
 from pmpo_offline.training.language.batches import InputSettings, Parts, Scorer, trl_metrics
 from pmpo_offline.training.language.checkpoints import SafeCheckpoints
 from pmpo_offline.training.language.config import PMPOConfig, ResponseConfig
@@ -119,13 +118,13 @@ class ResponseTrainer(SafeCheckpoints):
             self.policy.model.enable_input_require_grads()
 
         dataset = self._dataset(train_dataset, "train")
-        self.settings = settle(self._algorithm, {}, dataset)
-        """The objective's, complete."""
-        self.objective = OBJECTIVES[self._algorithm.objective]
-        self.beta_bound = beta_bound(self._algorithm, self.settings, dataset)
+        setup = Setup(self._algorithm, {}, dataset).settled()
+        self.objective, self.settings = setup.objective, setup.settings
+        """The settings are complete."""
+        self.beta_bound = setup.bound
         """The least stable β of these settings on the training rows; None if the objective has no bound."""
         if args.process_index == 0:
-            warn_below(self._algorithm, [self.settings], dataset)
+            warn_below([setup])
         self.input_settings = InputSettings(
             reduction=args.reduction,
             policy_kl=args.policy_kl,

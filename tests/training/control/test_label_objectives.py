@@ -14,15 +14,20 @@ from torch import Tensor
 from pmpo_offline.build import build_dataset
 from pmpo_offline.data import Dataset, Rows
 from pmpo_offline.declarations import catalog
+from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.objectives import OBJECTIVES, bco_shift
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.runtime.errors import UserError
-from pmpo_offline.training import TrainingSettings, config, settle, train
+from pmpo_offline.training import Setup, TrainingSettings, config, train
 from pmpo_offline.training.control.batches import Learner, RowBatch, Sampler
 from pmpo_offline.training.control.stack import Stack
 from pmpo_offline.training.control.trainer import fit, fresh_policy
 
 QUICK: dict[str, Any] = {"updates": 12, "batch": 32, "hidden": [16], "components": 2}
+
+
+def settle(algorithm: AlgorithmDeclaration, settings: dict[str, Any], dataset: Dataset) -> dict[str, Any]:
+    return Setup(algorithm, settings, dataset).settled().settings
 
 
 @pytest.fixture(scope="module")

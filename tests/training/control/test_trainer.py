@@ -19,7 +19,7 @@ from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.objectives import OBJECTIVES
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
-from pmpo_offline.training import Trained, beta_bound, config, settle, train
+from pmpo_offline.training import Setup, Trained, config, train
 from pmpo_offline.training import checkpoint as checkpoints
 from pmpo_offline.training.control.batches import Learner, Sampler
 from pmpo_offline.training.run import Run, train_run
@@ -51,9 +51,9 @@ def test_every_declared_algorithm_learns(stacking: Dataset, advantage: Dataset, 
     if "advantage" in OBJECTIVES[algorithm.objective].inputs.values():
         stacking = advantage
     trained = quick(stacking, name, references, (0, 1))
-    complete = settle(algorithm, {}, stacking)
+    complete = Setup(algorithm, {}, stacking).settled().settings
     assert trained.runs == [(complete, 0), (complete, 1)]
-    assert trained.bounds == [beta_bound(algorithm, complete, stacking)]
+    assert trained.bounds == [Setup(algorithm, complete, stacking).bound]
     assert trained.policy.runs == 2
     assert not trained.policy.training
     assert torch.isfinite(weights(trained.policy)).all()

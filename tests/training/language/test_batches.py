@@ -21,7 +21,7 @@ from pmpo_offline.policies.language.model import weights_hash
 from pmpo_offline.policies.language.tokens import Tokens, collate
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.tasks.language.tiny import tokenizer
-from pmpo_offline.training.config import settle
+from pmpo_offline.training.config import Setup
 from pmpo_offline.training.language.batches import InputSettings, ResponseBatch, ResponseGroups, ResponsePairs, Scorer
 from pmpo_offline.training.language.reference import Reference, own_reference
 from pmpo_offline.training.language.responses import TokenizedResponses, take_split, tokenize_responses
@@ -233,7 +233,7 @@ def gradient(
 ) -> Tensor:
     """Return the mean gradient over the micro-batches of one update, as accumulation and ranks take it."""
     sampler = entries.sampler(Division(24 // (accumulation * ranks), accumulation, ranks), 0)
-    values = settle(algorithm, {}, train_dataset())
+    values = Setup(algorithm, {}, train_dataset()).settled().settings
     objective = OBJECTIVES[algorithm.objective]
     divergence = values.get("divergence", "behavior")
     settings = InputSettings("sum", divergence, values.get("order", 0.0), values.get("over", "all"))
@@ -277,7 +277,7 @@ def train_dataset() -> Any:
 def test_the_gradient_of_an_update_is_that_of_one_big_batch(
     policy: Any, responses: TokenizedResponses, reference: Reference, algorithm: Any
 ) -> None:
-    entries = Entries(responses, algorithm, settle(algorithm, {}, train_dataset()))
+    entries = Entries(responses, algorithm, Setup(algorithm, {}, train_dataset()).settled().settings)
     whole = gradient(policy, entries, reference, algorithm, 1, 1)
     assert whole.abs().max() > 1e-3
     for accumulation, ranks in [(4, 1), (1, 2), (2, 2)]:
@@ -288,7 +288,7 @@ def test_the_gradient_of_an_update_is_that_of_one_big_batch(
 def test_a_micro_batch_has_the_shares_of_the_dataset(
     policy: Any, responses: TokenizedResponses, reference: Reference
 ) -> None:
-    entries = Entries(responses, declared("pmpo"), settle(declared("pmpo"), {}, train_dataset()))
+    entries = Entries(responses, declared("pmpo"), Setup(declared("pmpo"), {}, train_dataset()).settled().settings)
     sampler = entries.sampler(Division(5), 0)
     weight = torch.from_numpy(sampler.weight)
     batch = entries.batch(sampler.draw(0)[0, 0], weight, Scorer(policy, reference, InputSettings()))
@@ -304,7 +304,7 @@ def test_a_micro_batch_has_the_shares_of_the_dataset(
 
 
 def test_without_labels_to_serve_rows_are_left_out(responses: TokenizedResponses) -> None:
-    values = settle(declared("pmpo"), {}, train_dataset())
+    values = Setup(declared("pmpo"), {}, train_dataset()).settled().settings
     labelled = int((responses.label != 0).sum())
     assert len(Entries(responses, declared("pmpo"), values)) == len(responses)
     assert len(Entries(responses, declared("pmpo"), {**values, "over": "labelled"})) == labelled
