@@ -20,13 +20,11 @@ from scenes import (
     BENCH,
     HOME,
     LANGUAGE,
-    LANGUAGE_RUN,
-    MADE,
+    PARTS,
     PUSH,
     ROWS,
     SCENES,
     SPHERE,
-    SPHERE_ID,
     STEPS,
     TRAIN,
     Command,
@@ -50,46 +48,41 @@ class Pair:
     """Whether one may be refused, in one line, because the other has taken what it needs."""
 
 
-_RUN = (*TRAIN, "--output", "run")
-_DELETE = ("delete", SPHERE_ID, "--yes", *HOME)
-_RENAME = ("rename", SPHERE_ID, MADE, *HOME)
-_TUNED = SCENES["tune"].command
+_BUILT = (SPHERE,)
+_RUN = SCENES["train"].command
+_DELETE, _RENAME, _CLEAN = (SCENES[name].command for name in ("delete", "rename", "clean"))
 _OVER = (*SPHERE, "--overwrite")
+_USERS = ("train", "evaluate", "bench", "export", "filter", "split", "relabel", "push", "verify")
+"""Commands that read the dataset which the others replace or remove."""
 PAIRS = {
-    "build and build": Pair(SPHERE, SPHERE),
+    **{
+        f"{name}, twice": Pair(scene.command, scene.command, scene.before, not scene.repeatable or "train" in name)
+        for name, scene in SCENES.items()
+    },
+    **{
+        f"{name} and {other}": Pair(SCENES[name].command, command, SCENES[name].before, may_fail=other != "clean")
+        for name in _USERS
+        for other, command in {"delete": _DELETE, "rename": _RENAME, "overwrite": _OVER, "clean": _CLEAN}.items()
+    },
     "build and build of other labels": Pair(SPHERE, (*SPHERE, "--noise", "0.1")),
-    "overwrite and overwrite": Pair(_OVER, _OVER, (SPHERE,)),
-    "import of texts and the same": Pair(ROWS, ROWS),
-    "import of steps and the same": Pair(STEPS, STEPS),
-    "train and train": Pair(_RUN, _RUN, (SPHERE,), may_fail=True),
-    "train and another train": Pair(_RUN, (*_RUN, "--seed", "1"), (SPHERE,), may_fail=True),
-    "language train and the same": Pair(
-        (*LANGUAGE_RUN, "--output", "run"), (*LANGUAGE_RUN, "--output", "run"), (LANGUAGE,), may_fail=True
+    "build and build in HDF5": Pair(SPHERE, (*SPHERE, "--format", "hdf5"), may_fail=True),
+    "build and clean": Pair(SPHERE, _CLEAN),
+    "overwrite and clean": Pair(_OVER, _CLEAN, _BUILT),
+    "overwrite and delete": Pair(_OVER, _DELETE, _BUILT, may_fail=True),
+    "import of texts and clean": Pair(ROWS, _CLEAN),
+    "import of steps and clean": Pair(STEPS, _CLEAN),
+    "rename and delete": Pair(_RENAME, _DELETE, _BUILT, may_fail=True),
+    "combine and delete": Pair(
+        SCENES["combine"].command, ("delete", PARTS[0], "--yes", *HOME), SCENES["combine"].before, may_fail=True
     ),
-    "evaluate and evaluate": Pair(*[SCENES["evaluate"].command] * 2, SCENES["evaluate"].before),
-    "bench and bench": Pair(BENCH, BENCH, (SPHERE,)),
+    "pull and build": Pair(SCENES["pull"].command, (*SPHERE, "--home", "other"), (SPHERE, PUSH)),
+    "train and another train": Pair(_RUN, (*_RUN, "--seed", "1"), _BUILT, may_fail=True),
+    "train and evaluate": Pair((*TRAIN, "--output", "run"), SCENES["evaluate"].command, _BUILT, may_fail=True),
+    "language train and clean": Pair(SCENES["train a language model"].command, ("clean", "run", *HOME), (LANGUAGE,)),
+    "bench and bench of another algorithm": Pair(BENCH, (*BENCH, "--algos", "bc"), _BUILT),
     "bench and report": Pair((*BENCH, "--seeds", "6"), SCENES["report"].command, (SPHERE, BENCH)),
-    "tune and tune": Pair(_TUNED, _TUNED),
-    "push and push": Pair(PUSH, PUSH, (SPHERE,)),
-    "push and rename": Pair(PUSH, _RENAME, (SPHERE,), may_fail=True),
-    "pull and pull": Pair(*[SCENES["pull"].command] * 2, (SPHERE, PUSH)),
-    "build and clean": Pair(SPHERE, ("clean", *HOME)),
-    "overwrite and clean": Pair(_OVER, ("clean", *HOME), (SPHERE,)),
-    "train and clean": Pair(_RUN, ("clean", "run", *HOME), (SPHERE,)),
-    "bench and delete": Pair(BENCH, _DELETE, (SPHERE,), may_fail=True),
-    "train and delete": Pair(_RUN, _DELETE, (SPHERE,), may_fail=True),
-    "train and overwrite": Pair(_RUN, _OVER, (SPHERE,), may_fail=True),
-    "verify and delete": Pair(("verify", SPHERE_ID, *HOME), _DELETE, (SPHERE,), may_fail=True),
-    "verify and overwrite": Pair(("verify", SPHERE_ID, *HOME), _OVER, (SPHERE,), may_fail=True),
-    "export and export": Pair(SCENES["export"].command, SCENES["export"].command, (SPHERE,)),
-    "delete and delete": Pair(_DELETE, _DELETE, (SPHERE,), may_fail=True),
-    "rename and rename": Pair(_RENAME, _RENAME, (SPHERE,), may_fail=True),
-    "rename and delete": Pair(_RENAME, _DELETE, (SPHERE,), may_fail=True),
-    "filter and filter": Pair(*[SCENES["filter"].command] * 2, (SPHERE,)),
-    "split and split": Pair(*[SCENES["split"].command] * 2, (SPHERE,)),
-    "split and delete": Pair(SCENES["split"].command, _DELETE, (SPHERE,), may_fail=True),
-    "relabel and rename": Pair(SCENES["relabel"].command, _RENAME, (SPHERE,), may_fail=True),
-    "submit and submit": Pair(*[SCENES["submit"].command] * 2, SCENES["submit"].before, may_fail=True),
+    "bench and submit": Pair((*BENCH, "--seeds", "6"), SCENES["submit"].command, (SPHERE, BENCH), may_fail=True),
+    "report and clean": Pair(SCENES["report"].command, ("clean", "results", *HOME), (SPHERE, BENCH)),
 }
 
 
