@@ -130,12 +130,14 @@ def submit(output: Path, leaderboard: Path, name: str, about: dict[str, str], ho
     if not _NAME.fullmatch(name):
         raise UserError(f"--name {name}: write lower-case letters, digits, dots and hyphens")
     results, now = Results(output), datetime.now(UTC)
+    target = leaderboard / f"{now:%Y-%m-%d}-{name}"
+    if target.exists():
+        raise UserError(f"{target} exists already: choose another --name, or delete it")
     scores = results.read()
     found = [*dict.fromkeys(problems(scores, Leaderboard(leaderboard), home))]
     if found:
         more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
         raise UserError(f"{output} cannot be submitted: {'; '.join(found[:3])}{more}")
-    target = leaderboard / f"{now:%Y-%m-%d}-{name}"
     with atomic_directory(target, ENTRY, "submission", overwrite=False) as folder:
         # Of the machines that ran it, not of the one that submits it.
         write_scores(folder / SCORES, scores, {HARDWARE: "; ".join(results.machines())})

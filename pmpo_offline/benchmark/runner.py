@@ -25,12 +25,12 @@ from pmpo_offline.benchmark.results import Failure, Results
 from pmpo_offline.benchmark.suite import Cell, Sweep, expand
 from pmpo_offline.benchmark.table import Row, table
 from pmpo_offline.build import is_built
-from pmpo_offline.data import Dataset
+from pmpo_offline.data import Dataset, check_outside
 from pmpo_offline.declarations import catalog
 from pmpo_offline.declarations.catalog import Balance, Share
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.arguments import checked
-from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, counted
 from pmpo_offline.runtime.files import atomic_file
 
 ROUNDS = 4
@@ -50,8 +50,8 @@ class Benchmark:
     row with returns that are not numbers."""
 
     def __repr__(self) -> str:
-        failed = f", {len(self.failures)} failures" if self.failures else ""
-        return f"Benchmark({self.title}: {len(self.rows)} rows{failed}, in {self.output})"
+        failed = f", {counted(len(self.failures), 'failure')}" if self.failures else ""
+        return f"Benchmark({self.title}: {counted(len(self.rows), 'row')}{failed}, in {self.output})"
 
     def _repr_html_(self) -> str:
         return f"<p><b>{escape(self.title)}</b></p>{self.table()._repr_html_()}"
@@ -165,6 +165,7 @@ def execute(plan: Plan, executor: str) -> tuple[list[str], list[str]]:
     whose packages are not installed.
     """
     chosen = EXECUTORS[executor](plan)
+    check_outside(plan.results.output)
     agenda = prepare(plan)
     units, total = agenda.units, len(agenda.units)
     lost: dict[str, str] = {}

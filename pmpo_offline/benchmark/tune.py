@@ -27,8 +27,8 @@ from pmpo_offline.build import build_dataset
 from pmpo_offline.data import LabelRule
 from pmpo_offline.declarations import OBJECTIVES, catalog
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration, TuningDeclaration
-from pmpo_offline.runtime.errors import PmpoOfflineError
-from pmpo_offline.runtime.files import atomic_file
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
+from pmpo_offline.runtime.files import write_text
 from pmpo_offline.training.config import complete, multiple
 from pmpo_offline.training.control.config import TrainingSettings
 
@@ -98,6 +98,9 @@ def tune(
     """
     declared, rule = catalog.suite(suite), catalog.tuning()
     folder = Path("results") / f"tune-{declared.name}" if output is None else Path(output)
+    for place in (folder, folder / "chosen"):
+        if place.exists() and not place.is_dir():
+            raise UserError(f"{place} is a file, and tune writes a folder there: choose another --output")
     changes: dict[str, Any] = {"shuffled": [], "seeds": rule.seeds, "first_seed": rule.first_seed}
     changes |= {"first_episode": declared.episodes}
     here = catalog.revise(declared, "tune", changes)
@@ -127,8 +130,7 @@ def tune(
     found = [each for each in found if each.algorithm.name not in lost]
     for each in found:
         _write_algorithm(folder / "chosen" / each.algorithm.family / f"{each.algorithm.name}.toml", each.chosen)
-    with atomic_file(folder / "tune.md") as scratch:
-        scratch.write_text(page(declared.title, found, rule), encoding="utf-8")
+    write_text(folder / "tune.md", page(declared.title, found, rule))
     if lost:  # what the others cost is kept
         raise PmpoOfflineError(f"{', '.join(lost)}: no setting has all scores: {'; '.join(failures)}")
     return found
@@ -208,6 +210,4 @@ def _write_algorithm(path: Path, algorithm: AlgorithmDeclaration) -> None:
     lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in content.items() if key not in tables]
     for title, values in tables.items():
         lines += [f"[{title}]", *(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items())]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as scratch:
-        scratch.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_text(path, "\n".join(lines) + "\n")

@@ -4,12 +4,12 @@ from .collect import DEFAULT as DEFAULT
 from .collect import build_dataset as build_dataset
 from .known import list_datasets as list_datasets
 from .known import show as show
+from .options import Place as Place
 from .options import TextOptions as TextOptions
 from .pipeline import is_built as is_built
 from .pipeline import require_built as require_built
 from .read import import_dataset as import_dataset
 from .read_text import import_text as import_text
-from .verbs import Place as Place
 from .verbs import combine_datasets as combine_datasets
 from .verbs import delete_dataset as delete_dataset
 from .verbs import filter_dataset as filter_dataset

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pmpo_offline import data
-from pmpo_offline.runtime.errors import PmpoOfflineError
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.runtime.files import file_lock
 
 _PARTIAL = re.compile(r"\..+\.partial|\..+\.replaced")
@@ -40,9 +40,11 @@ def clean(folders: Sequence[Path] = (), *, home: str | Path | None = None, dry_r
         home: where datasets are; default `data.home()`.
         dry_run: only find.
 
-    Raises `PmpoOfflineError` if something cannot be removed.
+    Raises `UserError` for a folder that is not there, and `PmpoOfflineError` if something cannot be removed.
     """
     root = data.home(home)
+    if absent := [folder for folder in folders if not folder.is_dir()]:
+        raise UserError(f"{absent[0]}: no such folder; name results or runs, or none to clean the datasets' alone")
     found = [*_orphans(root), *(left for folder in dict.fromkeys([root, *folders]) for left in _unfinished(folder))]
     removed = [left for left in found if dry_run or _remove(left.path)]
     return sorted(removed, key=lambda left: -left.bytes)

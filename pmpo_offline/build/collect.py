@@ -12,8 +12,8 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from pmpo_offline import data, tasks
-from pmpo_offline.build.options import Changes
-from pmpo_offline.build.pipeline import Content, Critic, Spec, Target, build, candidates_table, variant, versions
+from pmpo_offline.build.options import Changes, Target
+from pmpo_offline.build.pipeline import Content, Critic, Spec, build, candidates_table, variant, versions
 from pmpo_offline.data import Dataset, Labelling, LabelRule
 from pmpo_offline.declarations import catalog
 from pmpo_offline.declarations.catalog import DatasetDeclaration
@@ -69,7 +69,7 @@ def build_dataset(
     root = data.home(home)
     recipe = Recipe.of(catalog.dataset(id), Changes(imbalance, balance, label, noise, episodes, seed))
     with executors.executor(executor):
-        return build(recipe.spec(root, workers or os.cpu_count() or 1), Target(root, format, overwrite))
+        return build(recipe.spec(root, workers or os.cpu_count() or 1), Target(root, overwrite, format))
 
 
 @dataclass(frozen=True)

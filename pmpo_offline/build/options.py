@@ -7,65 +7,79 @@ every command reads it.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from pmpo_offline.runtime.errors import UserError, unknown
-
-
-def _option(explanation: str, default: Any = None, **shown: Any) -> Any:
-    return field(default=default, metadata={"help": explanation, **shown})
-
+from pmpo_offline.runtime.options import option
 
 _LABELS_OR_ROWS = "labels (the rows stay, unlabelled), or rows (as if nothing else had been collected)"
-_text = partial(_option, rich_help_panel="Texts")
+HOME = "Directory of datasets; $PMPO_OFFLINE_DATASETS sets it too."
+_text = partial(option, rich_help_panel="Texts")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a dataset is stored, and whether it may replace another one."""
+
+    home: Path | None = option(HOME, show_default="in ~/.cache")
+    overwrite: bool = option("Replace what is stored under the same name.", False)
+
+
+@dataclass(frozen=True)
+class Target(Place):
+    """Where and in which form a dataset is stored."""
+
+    format: Literal["arrow", "hdf5"] = option(
+        "How it is stored: Arrow files, or HDF5 (a Minari directory or flat columns).", "arrow"
+    )
 
 
 @dataclass(frozen=True)
 class Changes:
     """What a build changes of a declared recipe; None: as declared."""
 
-    imbalance: float | None = _option("Accepted share of the labelled units.", min=0, max=1, show_default="as declared")
-    balance: Literal["labels", "rows"] | None = _option(
+    imbalance: float | None = option("Accepted share of the labelled units.", min=0, max=1, show_default="as declared")
+    balance: Literal["labels", "rows"] | None = option(
         f"What is dropped for the share: {_LABELS_OR_ROWS}.", metavar="labels|rows", show_default="as declared"
     )
-    label: str | None = _option(
+    label: str | None = option(
         "SCORE[:THRESHOLD[:MARGIN]], e.g. success, return:q0.5, advantage:sign.", show_default="as declared"
     )
-    noise: float | None = _option("Rate of flipped labels.", min=0, max=1, show_default="as declared")
-    episodes: int | None = _option("Episodes to collect, or prompts to answer.", min=1, show_default="as declared")
-    seed: int | None = _option("Seed of all random numbers.", min=0, show_default="as declared")
+    noise: float | None = option("Rate of flipped labels.", min=0, max=1, show_default="as declared")
+    episodes: int | None = option("Episodes to collect, or prompts to answer.", min=1, show_default="as declared")
+    seed: int | None = option("Seed of all random numbers.", min=0, show_default="as declared")
 
 
 @dataclass(frozen=True)
 class ImportOptions:
     """How an import is labelled; None is the default."""
 
-    label: str | None = _option(
+    label: str | None = option(
         "SCORE[:THRESHOLD[:MARGIN]], e.g. success, return:q0.5, advantage:sign; column:7:0.5 for texts.",
         show_default="trajectories: success if some episodes succeed and some fail, else return:q0.5, nothing without "
         "rewards; texts: their labels, else column:q0.5",
     )
     """For texts `column:THRESHOLD:MARGIN` in one, or `reward[:THRESHOLD[:MARGIN]]`: the task's reward function."""
-    imbalance: float | None = _option("Accepted share of the labelled units.", min=0, max=1, show_default="as imported")
-    noise: float | None = _option("Rate of flipped labels.", min=0, max=1, show_default="0")
-    seed: int = _option("Seed of noise, imbalance, critics and order.", 0, min=0, max=2**31 - 1)
-    balance: Literal["labels", "rows"] = _option(
+    imbalance: float | None = option("Accepted share of the labelled units.", min=0, max=1, show_default="as imported")
+    noise: float | None = option("Rate of flipped labels.", min=0, max=1, show_default="0")
+    seed: int = option("Seed of noise, imbalance, critics and order.", 0, min=0, max=2**31 - 1)
+    balance: Literal["labels", "rows"] = option(
         f"What is dropped for the share: {_LABELS_OR_ROWS}.", "labels", metavar="labels|rows"
     )
-    score: str | None = _option(
+    score: str | None = option(
         "The column of scores or labels, e.g. adv_ind of robot episodes.",
         metavar="COLUMN",
         show_default="trajectories: label or adv_ind; texts: labels, else score, rating, …",
     )
-    labels: Path | None = _option(  # noqa: RUF009
+    labels: Path | None = option(
         "Labels or scores of robot episodes: a .csv, .jsonl or .parquet file with a column episode and one more.",
         metavar="FILE",
         show_default="none",
     )
-    actions: int | None = _option(
+    actions: int | None = option(
         "Number of discrete actions, of trajectories whose actions are whole numbers.",
         min=2,
         max=2**31 - 1,
@@ -74,13 +88,13 @@ class ImportOptions:
 
     def check(self) -> None:
         """Raise `UserError` for values that are impossible, whatever is imported."""
-        for option in fields(self):
-            value, least, most = getattr(self, option.name), option.metadata.get("min"), option.metadata.get("max")
-            if option.name == "balance" and value not in ("labels", "rows"):
+        for each in fields(self):
+            value, least, most = getattr(self, each.name), each.metadata.get("min"), each.metadata.get("max")
+            if each.name == "balance" and value not in ("labels", "rows"):
                 raise unknown("balance", value, ("labels", "rows"))
             if value is not None and least is not None and not least <= value <= (value if most is None else most):
                 allowed = f"of {least} or more" if most is None else f"between {least} and {most}"
-                raise UserError(f"import: {option.name.replace('_', ' ')} {value:g}: choose a number {allowed}")
+                raise UserError(f"import: {each.name.replace('_', ' ')} {value:g}: choose a number {allowed}")
 
 
 @dataclass(frozen=True)
@@ -109,7 +123,7 @@ class TextOptions(ImportOptions):
         max=1,
         show_default="0.1, or the source's own split",
     )
-    template: Path | None = _text(  # noqa: RUF009
+    template: Path | None = _text(
         "Folder of a model whose chat template formats conversations.",
         metavar="MODEL",
         show_default="Human:/Assistant: transcripts",
@@ -129,7 +143,7 @@ class TextOptions(ImportOptions):
     def changed(self) -> dict[str, Any]:
         """Return the options that differ from the defaults, as JSON values."""
         values = vars(self)
-        changed = {option.name: values[option.name] for option in fields(self) if values[option.name] != option.default}
+        changed = {each.name: values[each.name] for each in fields(self) if values[each.name] != each.default}
         return dict(json.loads(json.dumps(changed, default=str)))
 
     def check(self) -> None:

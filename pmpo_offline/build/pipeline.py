@@ -25,6 +25,7 @@ from pydantic import JsonValue
 
 from pmpo_offline import data
 from pmpo_offline.build import shipped
+from pmpo_offline.build.options import Target
 from pmpo_offline.data import Dataset, Labelling, LabelRule
 from pmpo_offline.data.mapping import spilled
 from pmpo_offline.declarations import catalog
@@ -101,15 +102,6 @@ class Spec:
     """The files of an import, which the dataset must not replace."""
 
 
-@dataclass(frozen=True)
-class Target:
-    """Where a dataset is stored, in which form, and whether it may replace another."""
-
-    home: Path
-    format: data.Format = "arrow"
-    overwrite: bool = False
-
-
 def build(spec: Spec, target: Target) -> Dataset:
     """Build a dataset, or open the stored one if it was made of the same.
 
@@ -123,7 +115,7 @@ def build(spec: Spec, target: Target) -> Dataset:
             raise UserError(f"{path} lies in {directory}, where its import would go: choose another --id or --home")
     if not target.overwrite and (found := _stored(spec, target)):
         return found
-    with raw_folder(target.home, spec.raw) as folder:
+    with raw_folder(data.home(target.home), spec.raw) as folder:
         # Another process may have built it while this one waited for the folder.
         if spec.raw and not target.overwrite and (found := _stored(spec, target)):
             return found

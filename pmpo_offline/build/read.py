@@ -11,12 +11,11 @@ import pyarrow as pa
 from pydantic import JsonValue
 
 from pmpo_offline import data
-from pmpo_offline.build.options import ImportOptions
+from pmpo_offline.build.options import ImportOptions, Target
 from pmpo_offline.build.pipeline import (
     Content,
     Critic,
     Spec,
-    Target,
     build,
     load_notes,
     name_parts,
@@ -93,7 +92,7 @@ def import_dataset(
     options = ImportOptions(label, imbalance, noise, seed, balance, score, reviewed, actions)
     options.check()
     rule = None if label is None else LabelRule.parse(label)
-    found, target = open_source(str(source)), Target(root, format, overwrite)
+    found, target = open_source(str(source)), Target(root, overwrite, format)
     if found.exported and task is None and options == ImportOptions():
         spec = _as_exported(found, found.exported)
     else:
@@ -138,7 +137,7 @@ def _labelled_anew(found: Source, options: ImportOptions, rule: LabelRule | None
         raise UserError(f"--score {options.score}: a {found.format} source has no columns of scores")
     column, sign = directed(options.score) if options.score else (None, 1.0)
     raw = hash_json([_READERS, found.format, found.name, hashes, *([column] if column else [])])[:16]
-    with raw_folder(target.home, raw) as folder:
+    with raw_folder(data.home(target.home), raw) as folder:
         recorded = _signed(_recorded(found, column, folder, target.overwrite), sign)
     recorded, choices = _choices(found, recorded, options.actions)
     if options.labels:

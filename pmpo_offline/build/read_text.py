@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow as pa
 
 from pmpo_offline import data
-from pmpo_offline.build.options import TextOptions
-from pmpo_offline.build.pipeline import Content, Spec, Target, build, name_parts, rewards, variant, versions
+from pmpo_offline.build.options import Target, TextOptions
+from pmpo_offline.build.pipeline import Content, Spec, build, name_parts, rewards, variant, versions
 from pmpo_offline.data import Dataset, Labelling, LabelRule
 from pmpo_offline.data.exchange.forms import Drop, Form, Reading, Response, Row, TextSource, columns, form_of, open_text
 from pmpo_offline.data.exchange.forms.columns import word_of
@@ -85,7 +85,7 @@ def import_text(
         score={"column": options.score} if options.score else {},
         files=found.files.values(),
     )
-    return build(spec, Target(root, format, overwrite))
+    return build(spec, Target(root, overwrite, format))
 
 
 def _form(found: TextSource, options: TextOptions) -> tuple[Form, Mapping[str, str | None]]:

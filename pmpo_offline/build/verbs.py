@@ -8,27 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pmpo_offline import data
+from pmpo_offline.build.options import Place
 from pmpo_offline.build.pipeline import variant
 from pmpo_offline.data import Dataset, LabelRule
 from pmpo_offline.data.derived import HISTORY, combined, with_history, without_settings
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.runtime.files import claim, remove_directory
 from pmpo_offline.runtime.hashing import hash_json
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where the result is stored, and whether it may replace another dataset."""
-
-    home: Path | None = None
-    overwrite: bool = False
-
 
 HERE = Place()
 """The default home, where nothing is replaced."""

@@ -12,49 +12,45 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import typer
 
 from pmpo_offline.cli import names
-from pmpo_offline.cli.console import Home, Json, Watch, options_of, parse_value, show, working
+from pmpo_offline.cli.console import Home, Result, Watch, command, parse_value
+from pmpo_offline.cli.watch import watching
 from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.runtime.options import option
 
 if TYPE_CHECKING:
     from pmpo_offline.benchmark import Benchmark
 
 T = TypeVar("T")
 
-_option = partial(typer.Option, show_default="the suite's")
+_suites = partial(option, show_default="the suite's")
 _SUITE = typer.Argument(metavar="SUITE", help="Name of a suite, or its .toml.", autocompletion=names.suites)
-_SETTINGS = typer.Option(
-    "--set", metavar="ALGO.SETTING=VALUES", help="Values to try, e.g. pmpo.beta=0.5,1,2; repeatable."
-)
-_FRESH = typer.Option("--fresh/--resume", help="Run everything again, or only what is missing.")
-_SHARD = typer.Option(metavar="I/N", help="Run the I-th of N parts of the suite.", show_default=False)
-_EXECUTOR = typer.Option(help="Where cells run: local, ray, submitit, or a package's own.", metavar="NAME")
-_RETRY = typer.Option("--retry-failed", help="Run again what failed; its errors are in failed/ of the results.")
-_WORKERS = "Processes at once (tasks, jobs), with a thread each."
 
 
 @dataclass(frozen=True)
 class Grid:
     """What a run of a suite changes of it."""
 
-    algos: Annotated[str | None, _option(help="Algorithms to run, e.g. pmpo,dpo.")] = None
-    datasets: Annotated[str | None, _option(help="Ids or paths, separated by commas.")] = None
-    imbalance: Annotated[str | None, _option(help="Accepted shares, e.g. 0.1,0.5,collected.")] = None
-    balance: Annotated[str | None, _option(help="What is dropped for a share: labels, rows, or labels,rows.")] = None
-    noise: Annotated[str | None, _option(help="Rates of flipped labels, e.g. 0,0.2.")] = None
-    seeds: Annotated[int | None, _option(help="Training runs (seeds) per row of the table.", min=1)] = None
-    episodes: Annotated[int | None, _option(help="Evaluation episodes per run.", min=1)] = None
-    updates: Annotated[int | None, _option(help="Gradient steps per run.", show_default="the algorithm's", min=1)] = (
-        None
+    algos: str | None = _suites("Algorithms to run, e.g. pmpo,dpo.")
+    datasets: str | None = _suites("Ids or paths, separated by commas.")
+    imbalance: str | None = _suites("Accepted shares, e.g. 0.1,0.5,collected.")
+    balance: str | None = _suites("What is dropped for a share: labels, rows, or labels,rows.")
+    noise: str | None = _suites("Rates of flipped labels, e.g. 0,0.2.")
+    seeds: int | None = _suites("Training runs (seeds) per row of the table.", min=1)
+    episodes: int | None = _suites("Evaluation episodes per run.", min=1)
+    updates: int | None = option("Gradient steps per run.", show_default="the algorithm's", min=1)
+    settings: list[str] | None = option(
+        "Values to try, e.g. pmpo.beta=0.5,1,2; repeatable.", names=("--set",), metavar="ALGO.SETTING=VALUES"
     )
-    settings: Annotated[list[str] | None, _SETTINGS] = None
 
 
 @dataclass(frozen=True)
 class Executed:
     """Where and how cells run."""
 
-    executor: Annotated[str, _EXECUTOR] = "local"
-    workers: Annotated[int | None, _option(help=_WORKERS, show_default="one per core", min=1)] = None
+    executor: str = option("Where cells run: local, ray, submitit, or a package's own.", "local", metavar="NAME")
+    workers: int | None = option(
+        "Processes at once (tasks, jobs), with a thread each.", show_default="one per core", min=1
+    )
     home: Home = None
 
 
@@ -62,21 +58,15 @@ class Executed:
 class Running(Executed):
     """Which cells run, and where their results are."""
 
-    output: Annotated[Path | None, _option(help="Directory of results.", show_default="results/SUITE")] = None
-    fresh: Annotated[bool, _FRESH] = False
-    retry_failed: Annotated[bool, _RETRY] = False
-    shard: Annotated[str | None, _SHARD] = None
+    output: Path | None = option("Directory of results.", show_default="results/SUITE")
+    fresh: bool = option("Run everything again, or only what is missing.", False, names=("--fresh/--resume",))
+    retry_failed: bool = option("Run again what failed; its errors are in failed/ of the results.", False)
+    shard: str | None = option("Run the I-th of N parts of the suite.", metavar="I/N", show_default=False)
     watch: Watch = False
 
 
-@options_of(Grid, Running)
-def bench(
-    suite: Annotated[str, _SUITE] = "quick",
-    *,
-    grid: Grid,
-    running: Running,
-    json: Json = False,
-) -> None:
+@command(Grid, Running)
+def bench(suite: Annotated[str, _SUITE] = "quick", *, grid: Grid, running: Running) -> Result[Any]:
     """Train and evaluate algorithms on datasets, building what is missing, and print the table of scores."""
     request: dict[str, Any] = vars(grid) | {
         "algos": _list(grid.algos, str, "--algos", "names"),
@@ -97,12 +87,10 @@ def bench(
         catalog.check_algorithm(name)
     for name in request["datasets"] or ():
         is_built(name, running.home)
-    watched = running.output or Path("results") / Path(suite).stem
-    with working(watched if running.watch else None):
+    with watching(running.output or Path("results") / Path(suite).stem, running.watch):
         from pmpo_offline import benchmark
 
-        done = benchmark.bench(suite, **request)
-    show_benchmark(done, json)
+        return shown(benchmark.bench(suite, **request))
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -112,17 +100,14 @@ def _shard(text: str) -> tuple[int, int]:
     return int(number), int(count)
 
 
-def show_benchmark(done: Benchmark, as_json: bool, text: str | None = None) -> None:
-    """Print the tables of a benchmark, or a text in their place, and its failures, which are exit code 1."""
+def shown(done: Benchmark, text: str | None = None) -> Result[Any]:
+    """Return the tables of a benchmark, or a text in their place, and its failures, which are exit code 1."""
     content = {"rows": done.rows, "raw": str(done.raw), "report": str(done.report), "failures": done.failures}
-    show(content, as_json, lambda _: _print(done) if text is None else print(text, end=""))
-    sys.stdout.flush()  # the table comes first, also where both streams go to one file
-    for failure in done.failures:
-        print(f"error: {failure}", file=sys.stderr)
-    if done.failures:
-        if done.has_recorded_failures:
-            print("What failed is not run again, except by bench --retry-failed.", file=sys.stderr)
-        raise typer.Exit(1)
+    errors = [f"error: {failure}" for failure in done.failures]
+    if done.failures and done.has_recorded_failures:
+        errors.append("What failed is not run again, except by bench --retry-failed.")
+    render = partial(print, text, end="") if text is not None else partial(_print, done)
+    return Result(content, lambda _: render(), failed=bool(errors), errors=errors)
 
 
 def _print(done: Benchmark) -> None:
@@ -137,22 +122,21 @@ def _print(done: Benchmark) -> None:
     print(f"report: {done.report}")
 
 
-@options_of(Executed)
+@command(Executed)
 def tune(
     suite: Annotated[str, _SUITE],
-    output: Annotated[Path | None, _option(help="Directory of results.", show_default="results/tune-SUITE")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Directory of results.", show_default="results/tune-SUITE")
+    ] = None,
     *,
     running: Executed,
-    json: Json = False,
-) -> None:
+) -> Result[Any]:
     """Choose every learner's hyperparameters: as many settings for each, on data and seeds that no table uses."""
     from pmpo_offline.declarations import catalog
 
     catalog.suite(suite)
-    with working():
-        from pmpo_offline.benchmark.tune import tune as choose
+    from pmpo_offline.benchmark.tune import tune as choose
 
-        found = choose(suite, output=output, **vars(running))
     content = [
         {
             "family": each.algorithm.family,
@@ -161,9 +145,9 @@ def tune(
             "score": each.scores[each.best],
             "best_of": each.budget,
         }
-        for each in found
+        for each in choose(suite, output=output, **vars(running))
     ]
-    show({"learners": content}, json, lambda shown: _print_tuned(shown["learners"]))
+    return Result({"learners": content}, lambda found: _print_tuned(found["learners"]))
 
 
 def _print_tuned(learners: list[dict[str, Any]]) -> None:
@@ -190,10 +174,10 @@ def _share(text: str) -> float | Literal["collected"]:
 def _sweep(options: list[str]) -> dict[str, dict[str, list[Any]]]:
     """Return the values to try by algorithm and setting; a setting that is given twice tries both lists."""
     sweep: dict[str, dict[str, list[Any]]] = {}
-    for option in options:
-        target, equals, values = option.partition("=")
+    for given in options:
+        target, equals, values = given.partition("=")
         algorithm, _, setting = target.rpartition(".")
         if not (equals and algorithm and setting and values):
-            raise UserError(f"--set {option}: write ALGO.SETTING=VALUES, as in pmpo.beta=0.5,1,2")
+            raise UserError(f"--set {given}: write ALGO.SETTING=VALUES, as in pmpo.beta=0.5,1,2")
         sweep.setdefault(algorithm, {}).setdefault(setting, []).extend(map(parse_value, values.split(",")))
     return sweep

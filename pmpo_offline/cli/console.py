@@ -12,10 +12,11 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar, get_type_hints
 
 import typer
 
+from pmpo_offline.build.options import HOME
 from pmpo_offline.cli import names
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.files import finite, from_toml
@@ -25,53 +26,53 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 T = TypeVar("T")
-R = TypeVar("R")
 WIDEST = 28
 """Characters of the widest name that `print_lines` aligns values with."""
-Name = Annotated[str, typer.Argument(metavar="ID", help="Id or path of a dataset.", autocompletion=names.datasets)]
-Algo = Annotated[str, typer.Option(help="Name of an algorithm, or its .toml.", autocompletion=names.algorithms)]
-Format = Annotated[
-    Literal["arrow", "hdf5"],
-    typer.Option(help="How it is stored: Arrow files, or HDF5 (a Minari directory or flat columns)."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
-Home = Annotated[
-    Path | None,
-    typer.Option(help="Directory of datasets; $PMPO_OFFLINE_DATASETS sets it too.", show_default="in ~/.cache"),
-]
-
-Watch = Annotated[bool, typer.Option("--watch", help="Draw the metrics over updates on the terminal meanwhile.")]
-
 NARROWEST = 20
 """Width of the last column where the terminal is narrower."""
+Name = Annotated[str, typer.Argument(metavar="ID", help="Id or path of a dataset.", autocompletion=names.datasets)]
+Algo = Annotated[str, typer.Option(help="Name of an algorithm, or its .toml.", autocompletion=names.algorithms)]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+Home = Annotated[Path | None, typer.Option(help=HOME, show_default="in ~/.cache")]
+Watch = Annotated[bool, typer.Option("--watch", help="Draw the metrics over updates on the terminal meanwhile.")]
 
 
 @dataclass(frozen=True)
-class Stored:
-    """Where a command stores a dataset."""
+class Result(Generic[T]):
+    """What a command returns, and what prints it for people."""
 
-    home: Home = None
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is stored under the same name.")] = False
+    content: T
+    """A mapping, or a dataclass: what `--json` prints."""
+    render: Callable[[T], None]
+    failed: bool = False
+    """Whether the exit code is 1."""
+    errors: Sequence[str] = ()
+    """Lines for stderr that follow."""
 
 
-def options_of(*models: type[DataclassInstance]) -> Callable[[Callable[..., R]], Callable[..., R]]:
-    """Decorate a command with parameters that are instances of these dataclasses: it gets an option for every field.
+def command(*options: type[DataclassInstance]) -> Callable[[Callable[..., Result[Any]]], Callable[..., None]]:
+    """Decorate a function of a command's parameters: its result is printed, as text or with `--json`.
 
-    What Typer shows of a field is in its annotation, as for a parameter of a command, or its metadata are keyword
-    arguments of `typer.Option`: help, min, metavar, … A tuple of words is one text with commas.
+    It shows progress on stderr while it runs. A parameter that is an instance of one of the dataclasses in `options`
+    becomes an option a field. What Typer shows of a field is in its annotation, as for any parameter, or in its
+    metadata (`runtime.options.option`).
     """
 
-    def decorate(command: Callable[..., R]) -> Callable[..., R]:
-        signature = inspect.signature(command, eval_str=True).parameters.values()
-        groups = {parameter.name: parameter.annotation for parameter in signature if parameter.annotation in models}
+    def decorate(function: Callable[..., Result[Any]]) -> Callable[..., None]:
+        signature = inspect.signature(function, eval_str=True).parameters.values()
+        groups = {parameter.name: parameter.annotation for parameter in signature if parameter.annotation in options}
+        is_asked = "json" in inspect.signature(function).parameters
 
-        @functools.wraps(command)
-        def filled(**given: Any) -> R:
+        @functools.wraps(function)
+        def run(**given: Any) -> None:
+            as_json = given["json"] if is_asked else given.pop("json")
             made = {
                 name: model(**{field.name: _value(field, given.pop(field.name)) for field in fields(model)})
                 for name, model in groups.items()
             }
-            return command(**given, **made)
+            with working():
+                result = function(**given, **made)
+            show(result, as_json)
 
         parameters: list[inspect.Parameter] = []
         for parameter in signature:
@@ -80,9 +81,11 @@ def options_of(*models: type[DataclassInstance]) -> Callable[[Callable[..., R]],
                 parameters += [_parameter(field, hints[field.name]) for field in fields(model)]
             else:
                 parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
-        filled.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        filled.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        return filled
+        if not is_asked:
+            parameters.append(inspect.Parameter("json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json))
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return run
 
     return decorate
 
@@ -90,8 +93,9 @@ def options_of(*models: type[DataclassInstance]) -> Callable[[Callable[..., R]],
 def _parameter(field: Field[Any], hint: Any) -> inspect.Parameter:
     words = field.default == ()
     if field.metadata:
-        names = [f"--{field.name.replace('_', '-')}"] if isinstance(field.default, bool) else []
-        hint = Annotated[str | None if words else hint, typer.Option(*names, **field.metadata)]
+        shown = dict(field.metadata)
+        flag = (f"--{field.name.replace('_', '-')}",) if isinstance(field.default, bool) else ()
+        hint = Annotated[str | None if words else hint, typer.Option(*(shown.pop("names") or flag), **shown)]
     default = None if words else inspect.Parameter.empty if field.default is MISSING else field.default
     return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint)
 
@@ -130,30 +134,31 @@ def assignments(options: list[str] | None, example: str) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def working(watched: Path | None = None) -> Iterator[None]:
+def working() -> Iterator[None]:
     """Show progress on stderr while something is being done: one line on a terminal, else a line now and then.
 
-    Of a directory that is `watched`, the metrics that trainings record there are drawn above that line.
     Whatever prints to stdout meanwhile is sent to stderr, because stdout is for the result (`--json`: one object).
     """
-    with contextlib.redirect_stdout(sys.stderr):
-        if watched is None:
-            with progress_bar():
-                yield
-        else:
-            from pmpo_offline.cli.watch import watching
-
-            with watching(watched):
-                yield
+    with contextlib.redirect_stdout(sys.stderr), progress_bar():
+        yield
 
 
-def show(content: T, as_json: bool, render: Callable[[T], None]) -> None:
-    """Print the result of a command: one JSON object (infinities and NaN are null), or what `render` prints."""
+def show(result: Result[Any], as_json: bool) -> None:
+    """Print the result of a command: one JSON object (infinities and NaN are null), or what `render` prints.
+
+    Raises `typer.Exit` if it failed.
+    """
+    content = result.content
     if as_json:
         plain = asdict(content) if is_dataclass(content) and not isinstance(content, type) else content
         print(json.dumps(finite(plain), allow_nan=False))
     else:
-        render(content)
+        result.render(content)
+    sys.stdout.flush()  # the result comes first, also where both streams go to one file
+    for line in result.errors:
+        print(line, file=sys.stderr)
+    if result.failed:
+        raise typer.Exit(1)
 
 
 def readable(value: Any, digits: int = 4) -> str:

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from pmpo_offline.build.options import Changes, ImportOptions, TextOptions
+from pmpo_offline.build.options import Changes, ImportOptions, Place, Target, TextOptions
 from pmpo_offline.cli import names
-from pmpo_offline.cli.console import Format, Home, Json, Name, Stored, options_of, print_lines, show, working
+from pmpo_offline.cli.console import Home, Name, Result, command, print_lines
 from pmpo_offline.runtime.errors import UserError, unknown
-from pmpo_offline.runtime.files import atomic_file
+from pmpo_offline.runtime.files import write_text
+from pmpo_offline.runtime.options import option
 
 if TYPE_CHECKING:
     from pmpo_offline.runtime.registry import Registry
@@ -41,45 +42,36 @@ REGISTRIES = {
 """What other packages may add to, beside datasets and algorithms."""
 OURS = "pmpo-offline"
 WIDEST, SHOWN = 80, 8
-"""Width of a summary, and the built datasets that it names."""
+"""Width of a list, and the built datasets that a summary names."""
+WHOLE_WORDS = {"break_on_hyphens": False, "break_long_words": False}
 
 
 @dataclass(frozen=True)
-class Built(Stored):
-    """Where and how a command stores a dataset."""
-
-    format: Format = "arrow"
-
-
-@dataclass(frozen=True)
-class Collected(Built):
+class Collected(Target):
     """Where a dataset is stored, and where its experience is collected."""
 
-    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes.", show_default="one per core")] = None
-    executor: Annotated[str, typer.Option(help="Where they run: local, or ray ($RAY_ADDRESS).")] = "local"
+    workers: int | None = option("Worker processes.", min=1, show_default="one per core")
+    executor: str = option("Where they run: local, or ray ($RAY_ADDRESS).", "local")
 
 
 @dataclass(frozen=True)
-class Imported(Built):
+class Imported(Target):
     """Where and how an import is stored, and under which names."""
 
-    id: Annotated[str | None, typer.Option("--id", help="Id of the dataset.", show_default="FORMAT/NAME-v0")] = None
-    task: Annotated[
-        str | None,
-        typer.Option(help="Id of the task it belongs to.", show_default="as the source says, else a task of its own"),
-    ] = None
+    id: str | None = option("Id of the dataset.", show_default="FORMAT/NAME-v0")
+    task: str | None = option(
+        "Id of the task it belongs to.", show_default="as the source says, else a task of its own"
+    )
 
 
 @dataclass(frozen=True)
-class Exported(Stored):
+class Exported(Place):
     """How a dataset is exported."""
 
-    fps: Annotated[
-        int | None, typer.Option(min=1, help="Steps per second, for lerobot's timestamps.", show_default="20")
-    ] = None
+    fps: int | None = option("Steps per second, for lerobot's timestamps.", min=1, show_default="20")
 
 
-@options_of(Changes, Collected)
+@command(Changes, Collected)
 def build_dataset(
     name: Annotated[
         str,
@@ -90,20 +82,17 @@ def build_dataset(
     *,
     options: Changes,
     place: Collected,
-    json: Json = False,
-) -> None:
+) -> Result[Any]:
     """Collect experience, label it and store it as a dataset; opens the dataset if it is already built."""
     from pmpo_offline.declarations import catalog
 
     catalog.dataset(name)
-    with working():
-        from pmpo_offline import build
+    from pmpo_offline import build
 
-        summary = build.show(build.build_dataset(name, **vars(options), **vars(place)))
-    show(summary, json, _print_summary)
+    return Result(build.show(build.build_dataset(name, **vars(options), **vars(place))), _print_summary)
 
 
-@options_of(TextOptions, Imported)
+@command(TextOptions, Imported)
 def import_(
     source: Annotated[
         str,
@@ -116,8 +105,7 @@ def import_(
     *,
     options: TextOptions,
     place: Imported,
-    json: Json = False,
-) -> None:
+) -> Result[Any]:
     """Import a dataset of another library, label it and store it; opens an earlier import of the same source."""
     from pmpo_offline.data.exchange.forms import is_text
 
@@ -125,40 +113,37 @@ def import_(
         from pmpo_offline.data.exchange.readers import open_source
 
         open_source(source)  # raises
-    with working():
-        from pmpo_offline import build
+    from pmpo_offline import build
 
-        if is_text(source):
-            dataset = build.import_text(source, options=options, **vars(place))
-        else:
-            shared = {field.name: getattr(options, field.name) for field in fields(ImportOptions)}
-            wrong = [name for name in options.changed() if name not in shared]
-            if wrong and Path(source).expanduser().exists():
-                raise UserError(f"{source} holds trajectories, and --{wrong[0].replace('_', '-')} is for texts")
-            dataset = build.import_dataset(source, **shared, **vars(place))
-        summary = build.show(dataset)
-    show(summary, json, _print_summary)
+    if is_text(source):
+        dataset = build.import_text(source, options=options, **vars(place))
+    else:
+        shared = {field.name: getattr(options, field.name) for field in fields(ImportOptions)}
+        wrong = [name for name in options.changed() if name not in shared]
+        if wrong and Path(source).expanduser().exists():
+            raise UserError(f"{source} holds trajectories, and --{wrong[0].replace('_', '-')} is for texts")
+        dataset = build.import_dataset(source, **shared, **vars(place))
+    return Result(build.show(dataset), _print_summary)
 
 
-@options_of(Exported)
+@command(Exported)
 def export(
     name: Name,
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write: a new one, or an earlier export.")],
     to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="One of the formats listed below.")],
     *,
     options: Exported,
-    json: Json = False,
-) -> None:
+) -> Result[Any]:
     """Write a dataset in another library's format; the README.md beside it says how to load it."""
     from pmpo_offline.build import require_built
     from pmpo_offline.data import load_dataset
 
     require_built(name, options.home)
-    with working():
-        from pmpo_offline.data.exchange import export_dataset, left_out
+    from pmpo_offline.data.exchange import export_dataset, left_out
 
-        dataset = load_dataset(name, home=options.home)
-        folder = export_dataset(dataset, to, directory, options.overwrite, fps=options.fps)
+    dataset = load_dataset(name, home=options.home)
+    folder = export_dataset(dataset, to, directory, options.overwrite, fps=options.fps)
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     meta = dataset.metadata
     written = {
         "id": meta.id,
@@ -167,13 +152,9 @@ def export(
         "left_out": left_out(dataset, to),
         "rows": meta.counts.rows,
         "episodes": meta.counts.episodes,
-        "files": {
-            path.relative_to(folder).as_posix(): path.stat().st_size
-            for path in sorted(folder.rglob("*"))
-            if path.is_file()
-        },
+        "files": {path.relative_to(folder).as_posix(): path.stat().st_size for path in files},
     }
-    show(written, json, _print_export)
+    return Result(written, _print_export)
 
 
 def _print_export(written: dict[str, Any]) -> None:
@@ -184,20 +165,20 @@ def _print_export(written: dict[str, Any]) -> None:
         print(f"{written['to']} has no place for {', '.join(written['left_out'])}: left out")
 
 
+@command()
 def list_names(
     kind: Annotated[
         str | None, typer.Argument(metavar="KIND", help="List all of one kind, e.g. datasets.", show_default=False)
     ] = None,
     home: Home = None,
-    json: Json = False,
-) -> None:
+) -> Result[Any]:
     """List datasets, suites, algorithms, tasks, objectives and formats: counts and names, or all of one kind."""
     kinds = {"datasets": lambda: _datasets(home), "suites": _suites, "algorithms": _algorithms}
     kinds |= {name: partial(_registered, place) for name, place in REGISTRIES.items()}
     if kind is not None and kind not in kinds:
         raise unknown("kind", kind, kinds)
     content = {name: entries() for name, entries in kinds.items() if kind in (None, name)}
-    show(content, json, _print_counts if kind is None else _print_names)
+    return Result(content, _print_counts if kind is None else _print_names)
 
 
 def _datasets(home: Path | None) -> list[dict[str, Any]]:
@@ -235,7 +216,7 @@ def _registered(place: str) -> list[dict[str, Any]]:
 
 def _print_counts(content: dict[str, list[dict[str, Any]]]) -> None:
     """Print a paragraph a kind: how many there are, and their names; of datasets the built ones, and counts."""
-    width = min(shutil.get_terminal_size().columns, WIDEST)
+    width = _width()
     for kind, entries in content.items():
         named = dict.fromkeys(f"{each.get('id') or each['name']}{_origin(each)}" for each in entries)
         if kind == "datasets":
@@ -246,23 +227,30 @@ def _print_counts(content: dict[str, list[dict[str, Any]]]) -> None:
         else:
             texts = [*named]
         text = f"{kind} ({len(named)}): {', '.join(texts)}"
-        print(textwrap.fill(text, width, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False))
+        print(textwrap.fill(text, width, subsequent_indent="  ", **WHOLE_WORDS))
     print("\nAll of a kind, with titles: pmpo-offline list KIND")
 
 
 def _print_names(content: dict[str, list[dict[str, Any]]]) -> None:
+    width = _width()
     for kind, entries in content.items():
         for family, group in groupby(entries, lambda entry: entry.get("family")):
             print(f"{kind}, {family}:" if family else f"{kind}:")
             for entry in group:
                 mark = "" if entry.get("built", True) else " (not built)"
-                print(f"  {entry.get('id') or entry['name']}{mark}  {entry.get('title', '')}{_origin(entry)}".rstrip())
+                line = f"  {entry.get('id') or entry['name']}{mark}  {entry.get('title', '')}{_origin(entry)}".rstrip()
+                print(textwrap.fill(line, width, subsequent_indent="      ", **WHOLE_WORDS))
+
+
+def _width() -> int:
+    return min(shutil.get_terminal_size().columns, WIDEST)
 
 
 def _origin(entry: dict[str, Any]) -> str:
     return "" if entry.get("package", OURS) == OURS else f" (from {entry['package']})"
 
 
+@command()
 def show_dataset(
     name: Name,
     html: Annotated[
@@ -270,56 +258,49 @@ def show_dataset(
         typer.Option(metavar="FILE", help="Write one self-contained page: charts, episodes, responses, card."),
     ] = None,
     home: Home = None,
-    json: Json = False,
-) -> None:
+) -> Result[Any]:
     """Show a dataset's counts, labels, bounds on β, files, references and path."""
     from pmpo_offline import build
 
-    with working():
-        summary = build.show(name, home)
-        if html is not None:
-            if not summary["built"]:
-                raise UserError(f"{name} is not built, and a page shows its rows: pmpo-offline build-dataset {name}")
-            from pmpo_offline.benchmark.html.dataset_page import dataset_page
-            from pmpo_offline.data import load_dataset
+    summary = build.show(name, home)
+    if html is not None:
+        if not summary["built"]:
+            raise UserError(f"{name} is not built, and a page shows its rows: pmpo-offline build-dataset {name}")
+        from pmpo_offline.benchmark.html.dataset_page import dataset_page
+        from pmpo_offline.data import load_dataset
 
-            with atomic_file(html) as scratch:
-                scratch.write_text(dataset_page(load_dataset(name, home=home)), encoding="utf-8")
-    show(summary, json, _print_summary)
+        write_text(html, dataset_page(load_dataset(name, home=home)))
+    return Result(summary, _print_summary)
 
 
-def verify(name: Name, home: Home = None, json: Json = False) -> None:
+@command()
+def verify(name: Name, home: Home = None) -> Result[Any]:
     """Check the hash of every file of a dataset, and that its tables agree with one another."""
     from pmpo_offline import data
     from pmpo_offline.build import require_built
 
     require_built(name, home)
-    with working():
-        problems = data.verify(name, home)
-    sealed = data.is_sealed(data.resolve(name, home))
+    problems, sealed = data.verify(name, home), data.is_sealed(data.resolve(name, home))
     sound = f"{name}: sound" + ("" if sealed else " (dataset.json itself has no hash: an earlier version wrote it)")
     found = {"ok": not problems, "problems": problems, "sealed": sealed}
-    show(found, json, lambda _: print("\n".join(problems) or sound))
-    if problems:
-        raise typer.Exit(1)
+    return Result(found, lambda _: print("\n".join(problems) or sound), failed=bool(problems))
 
 
+@command()
 def clean(
     folders: Annotated[
         list[Path] | None, typer.Argument(metavar="FOLDER", help="Results and runs to clean too.", show_default=False)
     ] = None,
     home: Home = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be removed.")] = False,
-    json: Json = False,
-) -> None:
+) -> Result[Any]:
     """Remove what killed processes left, and raw content that no dataset is made of any more."""
     from pmpo_offline import build
 
-    with working():
-        found = build.clean(folders or [], home=home, dry_run=dry_run)
+    found = build.clean(folders or [], home=home, dry_run=dry_run)
     left = [{"path": str(item.path), "what": item.what, "bytes": item.bytes} for item in found]
     total = sum(item.bytes for item in found)
-    show({"removed": not dry_run, "bytes": total, "leftovers": left}, json, _print_leftovers)
+    return Result({"removed": not dry_run, "bytes": total, "leftovers": left}, _print_leftovers)
 
 
 def _print_leftovers(content: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pmpo_offline.cli.console import Home, Json, options_of, print_columns, readable, show, working
+from pmpo_offline.cli.console import Home, Result, command, print_columns, readable
 from pmpo_offline.evaluation.options import EvaluationOptions
 from pmpo_offline.runtime.errors import UserError
 
@@ -25,22 +25,19 @@ MEASURES = {
 }
 
 
-@options_of(EvaluationOptions)
+@command(EvaluationOptions)
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Output directory of a `pmpo-offline train`.")],
     *,
     options: EvaluationOptions,
     home: Home = None,
-    json: Json = False,
-) -> None:
+) -> Result[Any]:
     """Evaluate a trained run on held-out episodes or prompts: scores, drift from the reference, a judge's verdicts."""
     if not run.is_dir():
         raise UserError(f"{run}: no such directory; name the output directory of a `pmpo-offline train`")
-    with working():
-        from pmpo_offline.evaluation.runs import evaluate_run
+    from pmpo_offline.evaluation.runs import evaluate_run
 
-        found = evaluate_run(run, options, home)
-    show(found, json, _print)
+    return Result(evaluate_run(run, options, home), _print)
 
 
 def _print(found: dict[str, Any]) -> None:

@@ -5,27 +5,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
-from pmpo_offline.cli.bench import show_benchmark
-from pmpo_offline.cli.console import Home, Json, options_of, show, working
+from pmpo_offline.cli.bench import shown
+from pmpo_offline.cli.console import Home, Json, Result, command
 from pmpo_offline.runtime.errors import UserError
-from pmpo_offline.runtime.files import atomic_file
+from pmpo_offline.runtime.files import write_text
+from pmpo_offline.runtime.options import option
 
 STDOUT = Path("-")
-_form = partial(typer.Option, metavar="FILE|-", show_default=False)
+_form = partial(option, metavar="FILE|-", show_default=False)
 
 
 @dataclass(frozen=True)
 class Targets:
     """Files that a report is written to, by their forms."""
 
-    html: Annotated[Path | None, _form(help="Write one self-contained page: table, charts, runs, episodes.")] = None
-    markdown: Annotated[Path | None, _form(help="Write the report in Markdown.")] = None
-    latex: Annotated[Path | None, _form(help="Write the table in LaTeX (booktabs).")] = None
-    csv: Annotated[Path | None, _form(help="Write the table as CSV, every number in full.")] = None
+    html: Path | None = _form("Write one self-contained page: table, charts, runs, episodes.")
+    markdown: Path | None = _form("Write the report in Markdown.")
+    latex: Path | None = _form("Write the table in LaTeX (booktabs).")
+    csv: Path | None = _form("Write the table as CSV, every number in full.")
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,11 @@ class Entry:
     """What the leaderboard states beside the results."""
 
     name: Annotated[str, typer.Option(help="Name of the submission: its method, say.")]
-    by: Annotated[str, typer.Option(help="Who submits it.")] = ""
-    link: Annotated[str, typer.Option(help="Where more is to be read: a paper, a repository.")] = ""
+    by: str = option("Who submits it.", "")
+    link: str = option("Where more is to be read: a paper, a repository.", "")
 
 
-@options_of(Targets)
+@command(Targets)
 def report(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Output directory of a benchmark.")],
     *,
@@ -49,7 +50,7 @@ def report(
         ),
     ] = None,
     json: Json = False,
-) -> None:
+) -> Result[Any]:
     """Recompute the table from the raw scores in DIR, rewrite report.md, .json and .png there, and print it."""
     targets: dict[str, Path | None] = vars(forms)
     printed = [name for name, target in targets.items() if target == STDOUT]
@@ -57,29 +58,21 @@ def report(
         raise UserError(f"--{printed[0]} - prints the report: leave {'--json' if json else '--' + printed[1]} out")
     if not directory.is_dir():
         raise UserError(f"{directory}: no such folder; name the output directory of a `pmpo-offline bench`")
-    texts: dict[str, str] = {}
-    with working():
-        from pmpo_offline.benchmark import exports, report_on
-        from pmpo_offline.benchmark.runner import results_in
+    from pmpo_offline.benchmark import exports, report_on
+    from pmpo_offline.benchmark.runner import results_in
 
-        done = report_on(directory)
-        raw = results_in(directory).read()
-        for name, target in targets.items():
-            if target is not None:
-                texts[name] = exports.FORMS[name](done, raw)
-                if target != STDOUT:
-                    _write(target, texts[name])
-        if scores is not None:
-            exports.write_scores(scores, raw, done.rows)
-    show_benchmark(done, json, texts[printed[0]] if printed else None)
+    done = report_on(directory)
+    raw = results_in(directory).read()
+    texts = {name: exports.FORMS[name](done, raw) for name, target in targets.items() if target is not None}
+    for name, text in texts.items():
+        if name not in printed:
+            write_text(cast(Path, targets[name]), text)
+    if scores is not None:
+        exports.write_scores(scores, raw, done.rows)
+    return shown(done, texts[printed[0]] if printed else None)
 
 
-def _write(path: Path, text: str) -> None:
-    with atomic_file(path) as scratch:
-        scratch.write_text(text, encoding="utf-8")
-
-
-@options_of(Entry)
+@command(Entry)
 def submit(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Output directory of a benchmark.")],
     *,
@@ -88,14 +81,12 @@ def submit(
         Path, typer.Option(metavar="DIR", help="The leaderboard, in a clone of the repository.")
     ] = Path("benchmarks/leaderboard"),
     home: Home = None,
-    json: Json = False,
-) -> None:
+) -> Result[Any]:
     """Check results (data, versions, runs, control) and add them to the leaderboard, as files of a pull request."""
     if not leaderboard.is_dir():
         raise UserError(f"{leaderboard}: no such folder; run this in a clone of the repository, or give --leaderboard")
-    with working():
-        from pmpo_offline.benchmark import leaderboard as board
+    from pmpo_offline.benchmark import leaderboard as board
 
-        folder = board.submit(directory, leaderboard, entry.name, {"by": entry.by, "link": entry.link}, home)
+    folder = board.submit(directory, leaderboard, entry.name, {"by": entry.by, "link": entry.link}, home)
     content = {"path": str(folder), "files": sorted(path.name for path in folder.iterdir())}
-    show(content, json, lambda _: print(f"{folder}: commit it, and open a pull request"))
+    return Result(content, lambda _: print(f"{folder}: commit it, and open a pull request"))

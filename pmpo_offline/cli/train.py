@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,17 +13,17 @@ from pmpo_offline.cli import names
 from pmpo_offline.cli.console import (
     Algo,
     Home,
-    Json,
+    Result,
     Watch,
     assignments,
-    options_of,
+    command,
     parse_value,
     print_lines,
     readable,
-    show,
-    working,
 )
+from pmpo_offline.cli.watch import watching
 from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.runtime.options import option
 
 if TYPE_CHECKING:
     from pmpo_offline.online.behavior import BehaviorResult
@@ -35,15 +36,14 @@ ALWAYS = ("alpha", "beta", "normalize")
 """Settings that doctor prints even where they are the objective's defaults."""
 COLOURS = {"bounded": "green", "ready": "green", "at the edge": "yellow", "no minimum": "yellow"}
 """Of verdicts; all others are red."""
-Settings = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="SETTING=VALUE",
-        help="A setting of the objective or of the training, e.g. beta=0.5, learning_rate=1e-4; repeatable.",
-    ),
-]
-Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of all random numbers.")]
+_set = partial(
+    option,
+    "A setting of the objective or of the training, e.g. beta=0.5, learning_rate=1e-4; repeatable.",
+    names=("--set",),
+    metavar="SETTING=VALUE",
+)
+_seed = partial(option, "Seed of all random numbers.", 0, min=0, max=2**31 - 1)
+_declared = partial(option, show_default="as declared")
 
 
 @dataclass(frozen=True)
@@ -51,31 +51,19 @@ class Training:
     """The options of `train`."""
 
     algo: Algo = "pmpo"
-    settings: Settings = None
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="The language model to train: name, directory or hub id.",
-            show_default="the one that wrote the responses",
-        ),
-    ] = None
-    seed: Seed = 0
-    steps: Annotated[
-        int | None, typer.Option("--steps", "--updates", min=1, help="Gradient steps.", show_default="the algorithm's")
-    ] = None
-    shuffle_labels: Annotated[
-        bool,
-        typer.Option("--shuffle-labels", help="Permute the labels: the control, from which nothing can be learned."),
-    ] = False
-    output: Annotated[Path | None, typer.Option(help="Directory of the run.", show_default="in runs/DATASET")] = None
-    track: Annotated[
-        str | None,
-        typer.Option(
-            help="Log metrics with these libraries too: tensorboard, wandb (offline), trackio.",
-            metavar="NAMES",
-            show_default="metrics.csv of the run alone",
-        ),
-    ] = None
+    settings: list[str] | None = _set()
+    model: str | None = option(
+        "The language model to train: name, directory or hub id.", show_default="the one that wrote the responses"
+    )
+    seed: int = _seed()
+    steps: int | None = option("Gradient steps.", names=("--steps", "--updates"), min=1, show_default="the algorithm's")
+    shuffle_labels: bool = option("Permute the labels: the control, from which nothing can be learned.", False)
+    output: Path | None = option("Directory of the run.", show_default="in runs/DATASET")
+    track: str | None = option(
+        "Log metrics with these libraries too: tensorboard, wandb (offline), trackio.",
+        metavar="NAMES",
+        show_default="metrics.csv of the run alone",
+    )
     watch: Watch = False
 
 
@@ -84,43 +72,24 @@ class Checked:
     """The settings that `doctor` checks."""
 
     algo: Algo = "pmpo"
-    alpha: Annotated[float | None, typer.Option(help="Weight of the accepts, 0 to 1.", show_default="as declared")] = (
-        None
-    )
-    beta: Annotated[
-        str | None,
-        typer.Option(
-            help="Weight of the divergence: a number, or a multiple of its bound such as 1.05x.",
-            show_default="as declared",
-        ),
-    ] = None
-    normalize: Annotated[
-        str | None,
-        typer.Option(metavar="joint|set", help="How PMPO averages accepts and rejects.", show_default="as declared"),
-    ] = None
-    settings: Settings = None
+    alpha: float | None = _declared("Weight of the accepts, 0 to 1.")
+    beta: str | None = _declared("Weight of the divergence: a number, or a multiple of its bound such as 1.05x.")
+    normalize: str | None = _declared("How PMPO averages accepts and rejects.", metavar="joint|set")
+    settings: list[str] | None = _set()
 
 
 @dataclass(frozen=True)
 class Acting:
     """The options of `train-behavior`."""
 
-    seed: Seed = 0
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Control steps to train for.", show_default="the learner's")
-    ] = None
-    minutes: Annotated[
-        float | None, typer.Option(min=0, help="Stop after this many minutes of CPU time.", show_default="no limit")
-    ] = None
-    output: Annotated[Path | None, typer.Option(help="Directory of the policies.", show_default="behaviors/TASK")] = (
-        None
-    )
-    fresh: Annotated[bool, typer.Option("--fresh/--resume", help="Start again, or resume an interrupted training.")] = (
-        False
-    )
+    seed: int = _seed()
+    steps: int | None = option("Control steps to train for.", min=1, show_default="the learner's")
+    minutes: float | None = option("Stop after this many minutes of CPU time.", min=0, show_default="no limit")
+    output: Path | None = option("Directory of the policies.", show_default="behaviors/TASK")
+    fresh: bool = option("Start again, or resume an interrupted training.", False, names=("--fresh/--resume",))
 
 
-@options_of(Training)
+@command(Training)
 def train(
     name: Annotated[
         str,
@@ -134,8 +103,7 @@ def train(
     *,
     options: Training,
     home: Home = None,
-    json: Json = False,
-) -> None:
+) -> Result[Any]:
     """Train one algorithm on one dataset; the same command again resumes where it was stopped."""
     chosen = assignments(options.settings, "beta=0.5")
     from pmpo_offline.build import is_built
@@ -144,27 +112,28 @@ def train(
     built = is_built(name, home)
     catalog.check_algorithm(options.algo)
     tracked_by = [word.strip() for word in options.track.split(",")] if options.track else []
-    with working():
-        from pmpo_offline.build import build_dataset
-        from pmpo_offline.data import load_dataset
-        from pmpo_offline.training.loggers import check_loggers, tracked
-        from pmpo_offline.training.run import Run, train_run
+    from pmpo_offline.build import build_dataset
+    from pmpo_offline.data import load_dataset
+    from pmpo_offline.training.loggers import check_loggers, tracked
+    from pmpo_offline.training.run import Run, read_record, train_run
 
-        check_loggers(tracked_by)
-        if built:
-            dataset = load_dataset(name, verify=True, home=home)
-        else:
-            _check_settings(name, options.algo, chosen)
-            dataset = build_dataset(name, home=home)
-        run = Run(
-            *(dataset, options.algo, chosen, options.seed),
-            *(options.steps, options.model, options.shuffle_labels),
-        )
+    check_loggers(tracked_by)
+    if built:
+        dataset = load_dataset(name, verify=True, home=home)
+    else:
+        _check_settings(name, options.algo, chosen)
+        dataset = build_dataset(name, home=home)
+    run = Run(
+        *(dataset, options.algo, chosen, options.seed),
+        *(options.steps, options.model, options.shuffle_labels),
+    )
     place = options.output or _place(run)
+    finished = read_record(place) is not None  # of another run `train_run` refuses
     config = {"dataset": dataset.metadata.id, "algorithm": options.algo, "seed": options.seed, **chosen}
-    with working(place if options.watch else None), tracked(tracked_by, place, config) as loggers:
+    with watching(place, options.watch), tracked(tracked_by, place, config) as loggers:
         record = train_run(run, place, home, loggers)
-    show({key: value for key, value in record.items() if key != "history"} | {"output": str(place)}, json, _print_run)
+    about = {"output": str(place), "trained": not finished}
+    return Result({key: value for key, value in record.items() if key != "history"} | about, _print_run)
 
 
 def _check_settings(dataset: str, algorithm: str, settings: dict[str, Any]) -> None:
@@ -189,6 +158,8 @@ def _place(run: Run) -> Path:
 
 
 def _print_run(record: dict[str, Any]) -> None:
+    if not record["trained"]:
+        print(f"nothing was trained: {record['output']} holds this run, finished before")
     beta, bound, training = record["settings"].get("beta"), record["bound"], record["training"]
     lines = {
         "dataset": record["dataset"],
@@ -210,7 +181,7 @@ def _print_run(record: dict[str, Any]) -> None:
     print_lines({**lines, "learned": str(Path(record["output"]) / record.get("adapter", record.get("policy", "")))})
 
 
-@options_of(Checked)
+@command(Checked)
 def doctor(
     name: Annotated[
         str, typer.Argument(metavar="DATASET", help="Id or path of a dataset.", autocompletion=names.datasets)
@@ -218,8 +189,7 @@ def doctor(
     *,
     options: Checked,
     home: Home = None,
-    json: Json = False,
-) -> None:
+) -> Result[Any]:
     """Check an algorithm's settings against a dataset before training: class counts, the bound on β, a verdict."""
     from pmpo_offline.build import require_built
     from pmpo_offline.data import load_dataset
@@ -230,16 +200,14 @@ def doctor(
     chosen = assignments(options.settings, "divergence=reverse")
     beta = None if options.beta is None else parse_value(options.beta)
     shortcuts = {"alpha": options.alpha, "beta": beta, "normalize": options.normalize}
-    given = {option: value for option, value in shortcuts.items() if value is not None}
-    for option in given.keys() & chosen.keys():
-        raise UserError(f"{option} is given by --{option} and by --set: leave one of them out")
-    with working():
-        from pmpo_offline.training.config import algorithm_for
-        from pmpo_offline.training.doctor import doctor as diagnose
+    given = {name: value for name, value in shortcuts.items() if value is not None}
+    for twice in given.keys() & chosen.keys():
+        raise UserError(f"{twice} is given by --{twice} and by --set: leave one of them out")
+    from pmpo_offline.training.config import algorithm_for
+    from pmpo_offline.training.doctor import doctor as diagnose
 
-        dataset = load_dataset(name, home=home)
-        found = diagnose(dataset, algorithm_for(options.algo, dataset), chosen | given)
-    show(found, json, _print_diagnosis)
+    dataset = load_dataset(name, home=home)
+    return Result(diagnose(dataset, algorithm_for(options.algo, dataset), chosen | given), _print_diagnosis)
 
 
 def _print_diagnosis(found: Diagnosis) -> None:
@@ -252,10 +220,11 @@ def _print_diagnosis(found: Diagnosis) -> None:
     shown = {name: value for name, value in found.settings.items() if name in ALWAYS or value != usual.get(name)}
     factor = known(found.factor, ": β is {} times its bound") or ""
     counts = {"accepted": found.accepted, "rejected": found.rejected, "unlabelled": found.unlabelled}
+    counts |= {"held out": found.held_out} if found.held_out else {}
     lines = {
         "dataset": found.dataset,
         "algorithm": f"{found.algorithm} ({readable(shown)})" if shown else found.algorithm,
-        f"trains on {found.trains_on}": ", ".join(f"{count:,} {name}" for name, count in counts.items()),
+        "trains on": f"{found.trains_on}: " + ", ".join(f"{count:,} {name}" for name, count in counts.items()),
         "accepted share": readable(found.accepted_share),
         "reject mass": f"{readable(found.reject_mass)} of all before balancing, "
         f"{readable(found.labelled_reject_mass)} after",
@@ -275,7 +244,7 @@ def _print_diagnosis(found: Diagnosis) -> None:
     print_lines({name: value for name, value in lines.items() if value is not None})
 
 
-@options_of(Acting)
+@command(Acting)
 def train_behavior(
     task: Annotated[
         str,
@@ -286,15 +255,12 @@ def train_behavior(
     ] = None,
     *,
     options: Acting,
-    json: Json = False,
-) -> None:
+) -> Result[Any]:
     """Train the policies that collect a control task's datasets: medium, replay (those on the way to it) and expert."""
     names.check_control_task(task)
-    with working():
-        from pmpo_offline.online import behavior
+    from pmpo_offline.online import behavior
 
-        done = behavior.train_behavior(task, algo, **vars(options))
-    show(done, json, _print_behavior)
+    return Result(behavior.train_behavior(task, algo, **vars(options)), _print_behavior)
 
 
 def _print_behavior(done: BehaviorResult) -> None:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pmpo_offline.cli.console import Home, Json, Name, Stored, options_of, parse_value, show, working
-from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.build.options import Place
+from pmpo_offline.cli.console import Home, Name, Result, command, parse_value
+from pmpo_offline.runtime.errors import UserError, counted
+from pmpo_offline.runtime.options import option
 
 if TYPE_CHECKING:
-    from pmpo_offline.build import Place
     from pmpo_offline.data import Dataset
 
+_kept = partial(option, show_default="as it is")
 New = Annotated[str, typer.Argument(metavar="NEW", help="Id of the result, as in my/experts-v0.")]
 
 
-@options_of(Stored)
+@command(Place)
 def filter_(
     name: Name,
     new: New,
@@ -26,18 +29,15 @@ def filter_(
         typer.Option(help='Condition over the columns of episodes (or responses), e.g. "return > 300"; polars\' SQL.'),
     ],
     *,
-    place: Stored,
-    json: Json = False,
-) -> None:
+    place: Place,
+) -> Result[Any]:
     """Store the episodes, or responses, that match a condition as a dataset of their own."""
-    with working():
-        from pmpo_offline import build
+    from pmpo_offline import build
 
-        made = build.filter_dataset(name, new, where, _place(place))
-    _show([made], json)
+    return _shown([build.filter_dataset(name, new, where, place)])
 
 
-@options_of(Stored)
+@command(Place)
 def split(
     name: Name,
     shares: Annotated[
@@ -45,53 +45,39 @@ def split(
     ],
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random order.")] = 0,
     *,
-    place: Stored,
-    json: Json = False,
-) -> None:
+    place: Place,
+) -> Result[Any]:
     """Store random parts of a dataset, each under the id with the part's name before the version."""
-    with working():
-        from pmpo_offline import build
+    from pmpo_offline import build
 
-        parts = build.split_dataset(name, _shares(shares), seed, _place(place))
-    _show(list(parts.values()), json)
+    return _shown(list(build.split_dataset(name, _shares(shares), seed, place).values()))
 
 
-@options_of(Stored)
+@command(Place)
 def combine(
     new: New,
     names: Annotated[list[str], typer.Argument(metavar="ID…", help="Ids or paths of two or more datasets.")],
     *,
-    place: Stored,
-    json: Json = False,
-) -> None:
+    place: Place,
+) -> Result[Any]:
     """Store several datasets of one task, one kind of score and one label rule as one."""
-    with working():
-        from pmpo_offline import build
+    from pmpo_offline import build
 
-        made = build.combine_datasets(names, new, _place(place))
-    _show([made], json)
+    return _shown([build.combine_datasets(names, new, place)])
 
 
 @dataclass(frozen=True)
 class Changed:
     """What `relabel` changes."""
 
-    label: Annotated[
-        str | None, typer.Option(help="SCORE[:THRESHOLD[:MARGIN]], as in return:q0.7.", show_default="as it is")
-    ] = None
-    imbalance: Annotated[
-        str | None, typer.Option(help="Accepted share of the labelled units, or collected.", show_default="as it is")
-    ] = None
-    balance: Annotated[
-        str | None, typer.Option(metavar="labels|rows", help="What is dropped for it.", show_default="as it is")
-    ] = None
-    noise: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Rate of flipped labels.", show_default="as it is")
-    ] = None
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of noise and balance.", show_default="as it is")] = None
+    label: str | None = _kept("SCORE[:THRESHOLD[:MARGIN]], as in return:q0.7.")
+    imbalance: str | None = _kept("Accepted share of the labelled units, or collected.")
+    balance: str | None = _kept("What is dropped for it.", metavar="labels|rows")
+    noise: float | None = _kept("Rate of flipped labels.", min=0, max=1)
+    seed: int | None = _kept("Seed of noise and balance.", min=0)
 
 
-@options_of(Changed, Stored)
+@command(Changed, Place)
 def relabel(
     name: Name,
     new: Annotated[
@@ -99,36 +85,32 @@ def relabel(
     ] = None,
     *,
     options: Changed,
-    place: Stored,
-    json: Json = False,
-) -> None:
+    place: Place,
+) -> Result[Any]:
     """Store a dataset with other labels of the same rows."""
     share = parse_value(options.imbalance) if options.imbalance else None
     if isinstance(share, str) and share != "collected":
         raise UserError(f"--imbalance {share}: write a number from 0 to 1, or collected")
     changes = vars(options) | {"imbalance": share}
-    with working():
-        from pmpo_offline import build
+    from pmpo_offline import build
 
-        made = build.relabel_dataset(name, new, changes, _place(place))
-    _show([made], json)
+    return _shown([build.relabel_dataset(name, new, changes, place)])
 
 
-def rename(name: Name, new: New, home: Home = None, json: Json = False) -> None:
+@command()
+def rename(name: Name, new: New, home: Home = None) -> Result[Any]:
     """Give a dataset another id."""
-    with working():
-        from pmpo_offline import build
+    from pmpo_offline import build
 
-        made = build.rename_dataset(name, new, _place(Stored(home)))
-    _show([made], json)
+    return _shown([build.rename_dataset(name, new, Place(home))])
 
 
+@command()
 def delete(
     name: Name,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     home: Home = None,
-    json: Json = False,
-) -> None:
+) -> Result[Any]:
     """Remove a stored dataset with all its files."""
     from pmpo_offline import build, data
 
@@ -136,13 +118,7 @@ def delete(
     if not yes and not typer.confirm(f"delete {path}?", err=True):
         raise UserError(f"{path} is kept: answer y, or add --yes")
     build.delete_dataset(name, home)
-    show({"deleted": str(path)}, json, lambda _: print(f"deleted {path}"))
-
-
-def _place(place: Stored) -> Place:
-    from pmpo_offline.build import Place
-
-    return Place(place.home, place.overwrite)
+    return Result({"deleted": str(path)}, lambda _: print(f"deleted {path}"))
 
 
 def _shares(text: str) -> dict[str, float]:
@@ -158,7 +134,7 @@ def _shares(text: str) -> dict[str, float]:
     return shares
 
 
-def _show(made: list[Dataset], as_json: bool) -> None:
+def _shown(made: list[Dataset]) -> Result[Any]:
     content: list[dict[str, Any]] = [
         {
             "id": dataset.metadata.id,
@@ -168,12 +144,12 @@ def _show(made: list[Dataset], as_json: bool) -> None:
         }
         for dataset in made
     ]
-    show({"datasets": content}, as_json, _print)
+    return Result({"datasets": content}, _print)
 
 
 def _print(content: dict[str, Any]) -> None:
     for made in content["datasets"]:
-        units = f"{made['episodes']:,} episodes, " if made["episodes"] else ""
-        print(f"{made['id']}: {units}{made['rows']:,} rows, label {made['label']}")
+        units = f"{counted(made['episodes'], 'episode')}, " if made["episodes"] else ""
+        print(f"{made['id']}: {units}{counted(made['rows'], 'row')}, label {made['label']}")
         print(f"  {made['accepted']:,} accepted, {made['rejected']:,} rejected, {made['unlabelled']:,} unlabelled")
         print(f"  {made['path']}")

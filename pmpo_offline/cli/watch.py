@@ -23,8 +23,11 @@ BARS = "▁▂▃▄▅▆▇█"
 
 
 @contextmanager
-def watching(directory: Path) -> Iterator[None]:
-    """Draw the latest metrics below a directory, and the progress; `UserError` if stderr is no terminal."""
+def watching(directory: Path, wanted: bool = True) -> Iterator[None]:
+    """Draw the latest metrics below a directory, and the progress, if wanted; `UserError` if stderr is no terminal."""
+    if not wanted:
+        yield
+        return
     from rich.console import Console
     from rich.live import Live
 

@@ -35,6 +35,7 @@ from .schema import episodes_schema as episodes_schema
 from .schema import responses_schema as responses_schema
 from .schema import transitions_schema as transitions_schema
 from .storage import Format as Format
+from .storage import check_outside as check_outside
 from .storage import dataset_path as dataset_path
 from .storage import home as home
 from .storage import is_sealed as is_sealed

@@ -37,7 +37,12 @@ _ID = re.compile(r"(?=..+/)(?:[A-Za-z0-9][-\w]*/)+[A-Za-z0-9][-\w]*-v\d+", re.AS
 
 
 def home(folder: str | Path | None = None) -> Path:
-    """Return `folder`, or the one of all datasets: `$PMPO_OFFLINE_DATASETS`, else `~/.cache/pmpo_offline/datasets`."""
+    """Return `folder`, or the one of all datasets: `$PMPO_OFFLINE_DATASETS`, else `~/.cache/pmpo_offline/datasets`.
+
+    Raises `UserError` for an empty name, which would be the current folder.
+    """
+    if folder == "":
+        raise UserError("home: the folder's name is empty; write '.' for the current one")
     if folder is not None:
         return Path(folder).expanduser()
     return Path(os.environ.get("PMPO_OFFLINE_DATASETS") or "~/.cache/pmpo_offline/datasets").expanduser()
@@ -59,6 +64,13 @@ def dataset_path(dataset_id: str, home: str | Path | None = None) -> Path:
             f"dataset {dataset_id!r} is a link that leads out of {root}: give the path it points to instead"
         )
     return path
+
+
+def check_outside(folder: Path) -> None:
+    """Raise `UserError` for the folder of a dataset or one inside: nothing but its own files may lie there."""
+    place = folder.expanduser().absolute()
+    if inside := [parent for parent in (place, *place.parents) if (parent / METADATA_FILE).is_file()]:
+        raise UserError(f"{folder} lies in the dataset {inside[0]}: choose another --output")
 
 
 def resolve(id_or_path: str | Path, home: str | Path | None = None) -> Path:

@@ -2,43 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-
-def _option(explanation: str, default: str, **more: Any) -> Any:
-    return field(default=None, metadata={"help": explanation, "show_default": default, **more})
+from pmpo_offline.runtime.options import option
 
 
 @dataclass(frozen=True)
 class EvaluationOptions:
     """How much of a run is measured; None is the default."""
 
-    samples: int | None = _option("Language models: completions per prompt.", "1", min=1)
-    prompts: int | None = _option("Language models: held-out prompts; 0 is all.", "100", min=0)
-    episodes: int | None = _option("Control: episodes to play.", "100", min=1)
-    seed: int | None = _option("Language models: seed of the sampling.", "0", min=0, max=2**31 - 1)
-    judge: str | None = _option(
+    samples: int | None = option("Language models: completions per prompt.", show_default="1", min=1)
+    prompts: int | None = option("Language models: held-out prompts; 0 is all.", show_default="100", min=0)
+    episodes: int | None = option("Control: episodes to play.", show_default="100", min=1)
+    seed: int | None = option("Language models: seed of the sampling.", show_default="0", min=0, max=2**31 - 1)
+    judge: str | None = option(
         "A language model that judges samples: a name, a directory, or the URL of an OpenAI-compatible server up to "
         "/v1 (its key in $PMPO_OFFLINE_JUDGE_KEY).",
-        "none",
+        show_default="none",
         metavar="MODEL|URL",
     )
-    judge_model: str | None = _option("Which of the models that the URL serves.", "the only one")
-    judge_questions: Path | None = _option(  # noqa: RUF009
-        "File of questions to the judge.", "the shipped ones", metavar="TOML"
+    judge_model: str | None = option("Which of the models that the URL serves.", show_default="the only one")
+    judge_questions: Path | None = option(
+        "File of questions to the judge.", show_default="the shipped ones", metavar="TOML"
     )
-    environment: str | None = _option(
+    environment: str | None = option(
         "Control: a registered Gymnasium environment to play in, whatever the task of the run; module:Name-v0 imports "
         "the module first.",
-        "the task's simulator",
+        show_default="the task's simulator",
         metavar="NAME",
     )
-    workers: int | None = _option("Control: threads of the simulator.", "one per core", min=1)
-
-    def without_effect(self, kind: str) -> list[str]:
-        """Return the options that are given and do nothing for a run of this kind, as the command spells them."""
-        idle = ["episodes", "environment", "workers"] if kind == "responses" else ["samples", "prompts", "seed"]
-        idle += [] if self.judge else ["judge_model", "judge_questions"]
-        return [f"--{name.replace('_', '-')}" for name in idle if getattr(self, name) is not None]
+    workers: int | None = option("Control: threads of the simulator.", show_default="one per core", min=1)

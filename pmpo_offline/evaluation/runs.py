@@ -50,7 +50,7 @@ def evaluate_run(
             warnings.warn(
                 f"{directory} diverged in training: its scores mean little ({NAME} has how far)", stacklevel=2
             )
-        for name in options.without_effect(record["kind"]):
+        for name in _without_effect(options, record["kind"]):
             warnings.warn(f"{name} has no effect on {directory}", stacklevel=2)
         if record["kind"] == "responses":
             measured = _language(directory, record, dataset, options, home)
@@ -59,6 +59,13 @@ def evaluate_run(
     except KeyError as error:
         raise PmpoOfflineError(f"{directory / NAME} is damaged: it has no {error}: {AGAIN}") from None
     return {"run": str(directory), **facts, "diverged": diverged, **measured}
+
+
+def _without_effect(options: EvaluationOptions, kind: str) -> list[str]:
+    """Return the options that are given and do nothing for a run of this kind, as the command spells them."""
+    idle = ["episodes", "environment", "workers"] if kind == "responses" else ["samples", "prompts", "seed"]
+    idle += [] if options.judge else ["judge_model", "judge_questions"]
+    return [f"--{name.replace('_', '-')}" for name in idle if getattr(options, name) is not None]
 
 
 def _dataset(directory: Path, record: dict[str, Any], home: str | Path | None) -> Dataset:

@@ -35,6 +35,11 @@ def reason_of(error: Exception) -> str:
     return " ".join(str(error).split())[:120] or type(error).__name__
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with what is counted: "1 run", "1,000 runs"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     """Return the error for an unknown name, with the near misses or, failing those, the known names.
 

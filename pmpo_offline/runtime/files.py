@@ -149,10 +149,15 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def write_text(path: Path, content: str) -> None:
+    """Write a UTF-8 file, whole or absent; raises `OSError` if the disk refuses."""
+    with atomic_file(path) as scratch:
+        scratch.write_text(content, encoding="utf-8")
+
+
 def write_json(path: Path, content: Any, indent: int = 1) -> None:
     """Write a JSON file, whole or absent; raises `OSError` if the disk refuses."""
-    with atomic_file(path) as scratch:
-        scratch.write_text(json.dumps(finite(content), indent=indent, allow_nan=False), encoding="utf-8")
+    write_text(path, json.dumps(finite(content), indent=indent, allow_nan=False))
 
 
 def read_json(path: Path, remedy: str = _AGAIN) -> dict[str, Any]:

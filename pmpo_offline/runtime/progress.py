@@ -8,11 +8,16 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
+from functools import cache
 from html import escape
+from typing import TYPE_CHECKING
 
 from pmpo_offline.runtime.arguments import checked
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
 
 Progress = Callable[[str, int, int], None]
 """callback(stage, done, total)."""
@@ -114,25 +119,30 @@ def _element() -> Iterator[Progress]:
 
 @contextmanager
 def _bar() -> Iterator[Progress]:
+    """Show a line of Rich, which is imported with the first report: a mistaken name is answered before."""
+    with ExitStack() as stack:
+        stages, shown = Stages(), cache(lambda: stack.enter_context(_bars()))
+
+        def progress(stage: str, done: int, total: int) -> None:
+            bars = shown()
+            # The text gives way where the terminal is narrow, so that there is one line whatever its width.
+            room = bars.console.width - BAR - len(f"{total}/{total} 0:00:00") - 3
+            text = cut(stages.update(stage, done, total), room)
+            bars.update(bars.task_ids[0], description=text, completed=done, total=total)
+
+        yield progress
+
+
+def _bars() -> Bars:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bars
 
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(BAR),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
-        line, stages = bars.add_task("", total=1), Stages()
-
-        def progress(stage: str, done: int, total: int) -> None:
-            # The text gives way where the terminal is narrow, so that there is one line whatever its width.
-            room = bars.console.width - BAR - len(f"{total}/{total} 0:00:00") - 3
-            bars.update(line, description=cut(stages.update(stage, done, total), room), completed=done, total=total)
-
-        yield progress
+    text = TextColumn("{task.description}", markup=False)
+    columns = (text, BarColumn(BAR), MofNCompleteColumn(), TimeElapsedColumn())
+    bars = Bars(*columns, console=Console(stderr=True), transient=True)
+    bars.add_task("", total=1)
+    return bars
 
 
 def cut(text: str, width: int) -> str:

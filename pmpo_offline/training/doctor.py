@@ -46,6 +46,8 @@ class Diagnosis:
     """Of the units that it trains on: rows, or candidates."""
     rejected: int
     unlabelled: int
+    held_out: int
+    """Responses to test prompts, which are not trained on."""
     accepted_share: float | None
     """Of the labelled ones."""
     reject_mass: float
@@ -117,7 +119,7 @@ def doctor(
     dataset = config.opened(dataset)
     if isinstance(algorithm, str):
         algorithm = config.algorithm_for(algorithm, dataset)
-    own, overrides = dict(settings or {}), dict[str, Any]()
+    own, overrides, stored = dict(settings or {}), dict[str, Any](), len(dataset)
     if dataset.metadata.kind == "responses":
         dataset = take_split(dataset, "train")
     else:
@@ -169,6 +171,7 @@ def doctor(
         accepted=accepted,
         rejected=rejected,
         unlabelled=len(label) - accepted - rejected,
+        held_out=stored - len(dataset),
         accepted_share=accepted / (accepted + rejected) if accepted + rejected else None,
         reject_mass=shares.reject_mass,
         labelled_reject_mass=shares.labelled_reject_mass,

@@ -21,7 +21,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pmpo_offline.data import Dataset
+from pmpo_offline.data import Dataset, check_outside
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.runtime import files
@@ -73,6 +73,7 @@ def train_run(
         UserError: as `train` and `train_language`; another run, or anything else, in `output`.
         PmpoOfflineError: it diverged, or a file is damaged.
     """
+    check_outside(output)
     # Another process that trains there is waited for; the ranks of one launch train together.
     together = int(os.environ.get("WORLD_SIZE", "1")) > 1
     alone = nullcontext() if together else files.claim(output.absolute())

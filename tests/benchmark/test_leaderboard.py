@@ -47,6 +47,8 @@ def test_submissions_become_one_table_and_one_page(tmp_path, folder):
     first = submit(folder("one", "pmpo", 40.0), board, "first", ABOUT, home)
     assert sorted(path.name for path in first.iterdir()) == ["entry.json", "scores.parquet"]
     assert json.loads((first / "entry.json").read_text())["algorithms"] == ["bc", "pmpo"]
+    with pytest.raises(UserError, match=r"-first exists already: choose another --name, or delete it$"):
+        submit(folder("one", "pmpo", 40.0), board, "first", ABOUT, home)
     # The second is checked against the first: no dataset is needed any more.
     second = submit(folder("two", "pmpo", 50.0), board, "second", {"by": "", "link": ""}, tmp_path / "empty")
     assert second.name.endswith("-second")

@@ -99,6 +99,16 @@ def test_tuning_uses_other_data_seeds_and_episodes_and_is_not_repeated(
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "raw").iterdir()} == files
 
 
+@pytest.mark.parametrize("file", ["out", "out/chosen"])
+def test_a_file_in_the_way_is_refused_before_anything_is_built(tmp_path: Path, file: str) -> None:
+    (tmp_path / "small.toml").write_text(SUITE)
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).touch()
+    with pytest.raises(UserError, match=f"{file} is a file, and tune writes a folder there"):
+        tune(str(tmp_path / "small.toml"), output=tmp_path / "out", home=tmp_path / "home", workers=1)
+    assert not (tmp_path / "home").exists()
+
+
 def test_a_learner_without_scores_does_not_lose_those_of_the_others(tmp_path: Path) -> None:
     """Nothing is accepted, so that KTO has nothing to learn from."""
     rejects = SUITE.replace("[0.5]", "[0.0]").replace('"pmpo"', '"kto"').replace("bc-accepted", "bc-unrejected")

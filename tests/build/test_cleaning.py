@@ -6,12 +6,14 @@ import os
 import time
 from pathlib import Path
 
+import pytest
 from helpers import foreign
 from helpers.aligned import experience
 
 from pmpo_offline import data
 from pmpo_offline.build import build_dataset, clean, cleaning, import_dataset
 from pmpo_offline.build.pipeline import raw_folder
+from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.files import atomic_file, file_lock
 
 
@@ -46,6 +48,11 @@ def test_leftovers_and_orphans_are_removed_and_all_else_is_kept(tmp_path: Path) 
     assert sorted(home.rglob("*")) == before
     assert {path.name for path in scratch.iterdir()} == {running, new.name, "x"}
     assert data.verify(imported.metadata.id, home) == []
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nofolder: no such folder"):
+        clean([tmp_path, tmp_path / "nofolder"], home=tmp_path)
 
 
 def test_a_dataset_between_two_renames_is_brought_back(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 import errno
 import json
+import math
 import os
 import re
 import signal
@@ -148,7 +149,9 @@ def test_list_knows_what_is_built(built, capsys):
     assert "trl-paired" in {form["name"] for form in content["forms"]}
     assert {each["package"] for each in content["algorithms"]} == {"pmpo-offline"}
     assert run(["list", "datasets"]) == 0
-    assert "  test/small-v0  success:0.5, 0.25 accepted\n" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "  test/small-v0  success:0.5, 0.25 accepted\n" in shown
+    assert max(map(len, shown.splitlines())) <= 80
     assert run(["list", "objectives"]) == 0
     assert capsys.readouterr().out.startswith("objectives:\n  pmpo\n")
     assert run(["list", "algorithms"]) == 0
@@ -268,7 +271,7 @@ def test_stdout_is_for_the_result_alone(command, capsys):
             warnings.warn("be\n careful", stacklevel=1)
             for done in range(1000):
                 progress.report("training", done, 1000)
-        console.show({"share": float("inf"), "rows": [{"low": float("nan"), "high": 1.5}]}, True, print)
+        console.show(console.Result({"share": math.inf, "rows": [{"low": math.nan, "high": 1.5}]}, print), as_json=True)
 
     with warnings.catch_warnings():
         warnings.simplefilter("always")

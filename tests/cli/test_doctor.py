@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,7 @@ def test_for_people(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["doctor", name, "--alpha", "0", "--beta", "0.1"]) == 0
     out = capsys.readouterr().out
     assert "verdict" in out
+    assert re.search(r"^trains on +all: 17 accepted, 50 rejected, 33 unlabelled$", out, re.MULTILINE)
     assert "collapse: β is 0.067 times its bound" in out
     assert "suggested β" in out
     assert run(["doctor", name, "--algo", "dpo"]) == 0

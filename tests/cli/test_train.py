@@ -47,7 +47,10 @@ def test_a_control_policy_is_trained_kept_and_not_trained_again(
     state = torch.zeros(1, 3, policy.observation_mean.numel())
     assert torch.equal(policy(state).mean, same(state).mean)
     before = (tmp_path / "run" / "policy.safetensors").stat().st_mtime_ns
-    assert answer(capsys, *arguments) == found
+    assert found["trained"]
+    assert answer(capsys, *arguments) == found | {"trained": False}
+    assert run(["train", *arguments]) == 0
+    assert capsys.readouterr().out.startswith(f"nothing was trained: {tmp_path / 'run'} holds this run")
     assert (tmp_path / "run" / "policy.safetensors").stat().st_mtime_ns == before
     assert run(["train", *arguments, "--seed", "1"]) == 2
     assert "holds another run" in capsys.readouterr().err
@@ -81,6 +84,22 @@ def test_nobody_elses_policy_is_overwritten(home: Path, tmp_path: Path, capsys: 
     assert "exists and is no run: name another --output" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["policy.safetensors"]
     assert mine.read_text() == "mine"
+
+
+@pytest.mark.parametrize("command", [["train", "--algo", "pmpo", "--dataset"], ["bench", "bandit", "--datasets"]])
+def test_nothing_is_written_into_a_dataset(home: Path, command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    (directory,) = (home / "bandit").iterdir()
+    before = sorted(directory.rglob("*"))
+    assert run([*command, str(directory), "--output", str(directory / "runs" / "one")]) == 2
+    assert f"lies in the dataset {directory}: choose another --output" in capsys.readouterr().err
+    assert sorted(directory.rglob("*")) == before
+
+
+def test_a_doctor_counts_what_is_held_out(tiny_dataset: Dataset, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["doctor", str(tiny_dataset.path)]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("trains on")]
+    assert line.endswith(" 400 held out")  # a fifth of 500 prompts, four responses each
+    assert sum(int(count.replace(",", "")) for count in re.findall(r"[\d,]*\d", line)) == len(tiny_dataset)
 
 
 def test_a_language_model_is_trained(

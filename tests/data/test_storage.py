@@ -42,6 +42,11 @@ def run(script: str, *args: str | Path) -> subprocess.Popen[str]:
     )
 
 
+def test_an_empty_name_is_not_the_current_folder() -> None:
+    with pytest.raises(UserError, match="home: the folder's name is empty"):
+        data.home("")
+
+
 def everything_in(home: Path) -> list[str]:
     return sorted(path.relative_to(home).as_posix() for path in home.rglob("*") if path.is_file())
 

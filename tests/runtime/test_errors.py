@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from pmpo_offline.runtime.errors import unknown
+from pmpo_offline.runtime.errors import counted, unknown
 
 MANY = [f"family/set-{i:02d}-v0" for i in range(40)]
+
+
+def test_one_is_not_a_plural() -> None:
+    assert [counted(number, "run") for number in (0, 1, 2, 1000)] == ["0 runs", "1 run", "2 runs", "1,000 runs"]
 
 
 def test_few_names_are_told_whole() -> None:

@@ -20,7 +20,7 @@ from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.policies import CategoricalPolicy, MixturePolicy
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.arguments import checked
-from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, reason_of
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, counted, reason_of
 from pmpo_offline.runtime.files import claim
 from pmpo_offline.runtime.notebook import html_table
 from pmpo_offline.training import config, tracking
@@ -56,9 +56,8 @@ class Trained:
     def __repr__(self) -> str:
         settings = len(self.bounds)
         lost = sum(self.diverged) + sum(self.strayed)
-        return (
-            f"Trained({len(self.runs)} runs: settings {settings}, seeds {len(self.runs) // settings}, diverged {lost})"
-        )
+        runs = counted(len(self.runs), "run")
+        return f"Trained({runs}: settings {settings}, seeds {len(self.runs) // settings}, diverged {lost})"
 
     def _repr_html_(self) -> str:
         lost = [bad or far for bad, far in zip(self.diverged, self.strayed, strict=True)]

@@ -23,7 +23,7 @@ from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.policies.language.model import LanguageModel, add_lora, load_adapter, open_model, quiet, save_adapter
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.arguments import checked
-from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, reason_of
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, counted, reason_of
 from pmpo_offline.runtime.notebook import html_table
 from pmpo_offline.tasks.language.models import model_directory, published_name
 from pmpo_offline.training import tracking
@@ -229,7 +229,7 @@ def adapter_card(base: str, on_hub: bool, dataset: Metadata, record: Mapping[str
             "|---|---|",
             f"| algorithm | {record['algorithm']} ({settings}), seed {record['seed']} |",
             f"| feedback | `{dataset.id}`: {counts.accepted:,} accepted, {counts.rejected:,} rejected, "
-            f"{counts.unlabelled:,} unlabelled responses |",
+            f"{counted(counts.unlabelled, 'unlabelled response')} |",
             f"| labels | `{dataset.label}`, {dataset.noise:g} of them flipped |",
             f"| licence of the data | {dataset.licence} |",
             "",

@@ -20,7 +20,7 @@ from pmpo_offline.data import Dataset
 from pmpo_offline.data.exchange.writers import Writer
 from pmpo_offline.data.exchange.writers.parquet import splits, write_tables
 from pmpo_offline.runtime import progress
-from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.runtime.errors import UserError, counted
 from pmpo_offline.runtime.random_words import random_words
 
 
@@ -69,7 +69,7 @@ def both_forms(dataset: Dataset) -> dict[str, pl.DataFrame]:
 def left_out(dataset: Dataset) -> list[str]:
     """Return what TRL's forms cannot hold."""
     unlabelled = dataset.metadata.counts.unlabelled
-    missing = [f"{unlabelled:,} unlabelled responses"] if unlabelled else []
+    missing = [counted(unlabelled, "unlabelled response")] if unlabelled else []
     none = "pairs (no prompt has both an accepted and a rejected response)"
     return missing if both_forms(dataset)["dpo"].height else [*missing, none]
 
