@@ -2,12 +2,12 @@ from .cleaning import Leftover as Leftover
 from .cleaning import clean as clean
 from .collect import DEFAULT as DEFAULT
 from .collect import build_dataset as build_dataset
+from .known import is_built as is_built
 from .known import list_datasets as list_datasets
+from .known import require_built as require_built
 from .known import show as show
 from .options import Place as Place
 from .options import TextOptions as TextOptions
-from .pipeline import is_built as is_built
-from .pipeline import require_built as require_built
 from .read import import_dataset as import_dataset
 from .read_text import import_text as import_text
 from .verbs import combine_datasets as combine_datasets

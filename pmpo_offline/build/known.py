@@ -6,11 +6,10 @@ from pathlib import Path
 
 import polars as pl
 
-from pmpo_offline.build.pipeline import is_built
 from pmpo_offline.data import Dataset, load_dataset, read_metadata, resolve, stored_ids
 from pmpo_offline.declarations import catalog
 from pmpo_offline.runtime.arguments import checked
-from pmpo_offline.runtime.errors import PmpoOfflineError
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, unknown
 from pmpo_offline.runtime.notebook import Facts
 
 
@@ -34,14 +33,37 @@ def show(dataset: Dataset | str | Path, home: str | Path | None = None) -> Facts
     Raises `UserError`, with the near misses, if there is none.
     """
     if isinstance(dataset, Dataset):
-        return summary_of(dataset)
+        return _summary(dataset)
     if is_built(str(dataset), home):
-        return summary_of(load_dataset(dataset, home=home))
+        return _summary(load_dataset(dataset, home=home))
     recipe = catalog.dataset(str(dataset)).model_dump(exclude={"behavior", "critic", "candidates"})
     return Facts({"built": False, **recipe})
 
 
-def summary_of(dataset: Dataset) -> Facts:
+def is_built(name: str, home: str | Path | None = None) -> bool:
+    """Return whether a dataset, given its id or its path, is built (True) or only declared (False).
+
+    Raises `UserError`, with the near misses among both, if it is neither.
+    """
+    try:
+        resolve(name, home)
+    except UserError:
+        if catalog.is_declared(name):
+            return False
+        if Path(name).is_dir():
+            raise
+        declared = [declaration.id for declaration in catalog.datasets()]
+        raise unknown("dataset", name, {*stored_ids(home), *declared}) from None
+    return True
+
+
+def require_built(name: str, home: str | Path | None = None) -> None:
+    """Raise `UserError` unless a dataset, given its id or its path, is built."""
+    if not is_built(name, home):
+        raise UserError(f"dataset {name!r} is declared but not built: run pmpo-offline build-dataset {name}")
+
+
+def _summary(dataset: Dataset) -> Facts:
     """Return counts, labels, bounds on β, files and references of a dataset, as `show` and `--json` do."""
     meta = dataset.metadata
     content = meta.model_dump(exclude={"counts", "provenance"})

@@ -28,11 +28,11 @@ from pmpo_offline.build import shipped
 from pmpo_offline.build.options import Target
 from pmpo_offline.data import Dataset, Labelling, LabelRule
 from pmpo_offline.data.mapping import spilled
-from pmpo_offline.declarations import catalog
 from pmpo_offline.runtime import progress
-from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, unknown
-from pmpo_offline.runtime.files import file_lock, finite, read_json, write_json
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
+from pmpo_offline.runtime.files import finite, read_json, write_json
 from pmpo_offline.runtime.hashing import hash_file, hash_json
+from pmpo_offline.runtime.locks import file_lock
 
 if TYPE_CHECKING:
     from pmpo_offline.tasks import ScoredCandidates
@@ -113,44 +113,27 @@ def build(spec: Spec, target: Target) -> Dataset:
     for path in spec.files:
         if path.resolve().is_relative_to(directory.resolve()):
             raise UserError(f"{path} lies in {directory}, where its import would go: choose another --id or --home")
-    if not target.overwrite and (found := _stored(spec, target)):
+    if found := _stored(spec, target):
         return found
     with raw_folder(data.home(target.home), spec.raw) as folder:
         # Another process may have built it while this one waited for the folder.
-        if spec.raw and not target.overwrite and (found := _stored(spec, target)):
+        if spec.raw and (found := _stored(spec, target)):
             return found
-        metadata, tables = _labelled(spec, spec.read(folder), folder)
-        try:
-            data.write(directory, metadata, tables, form=target.format, overwrite=target.overwrite)
-        except UserError:
-            # Another process may have built it from the same source meanwhile.
-            if not target.overwrite and (found := _stored(spec, target)):
-                return found
-            raise
-    return data.load_dataset(spec.id, home=target.home)
+        return store(*_labelled(spec, spec.read(folder), folder), target, lambda: _stored(spec, target))
 
 
-def is_built(name: str, home: str | Path | None = None) -> bool:
-    """Return whether a dataset, given its id or its path, is built (True) or only declared (False).
-
-    Raises `UserError`, with the near misses among both, if it is neither.
-    """
+def store(
+    metadata: data.Metadata, tables: Mapping[str, pa.Table], target: Target, found: Callable[[], Dataset | None]
+) -> Dataset:
+    """Write a dataset, or return the one that is `found` because another process has stored it meanwhile."""
+    directory = data.dataset_path(metadata.id, target.home)
     try:
-        data.resolve(name, home)
+        data.write(directory, metadata, tables, form=target.format, overwrite=target.overwrite)
     except UserError:
-        if catalog.is_declared(name):
-            return False
-        if Path(name).is_dir():
-            raise
-        declared = [declaration.id for declaration in catalog.datasets()]
-        raise unknown("dataset", name, {*data.stored_ids(home), *declared}) from None
-    return True
-
-
-def require_built(name: str, home: str | Path | None = None) -> None:
-    """Raise `UserError` unless a dataset, given its id or its path, is built."""
-    if not is_built(name, home):
-        raise UserError(f"dataset {name!r} is declared but not built: run pmpo-offline build-dataset {name}")
+        if known := found():
+            return known
+        raise
+    return data.load_dataset(metadata.id, home=target.home)
 
 
 @contextmanager
@@ -248,8 +231,11 @@ def _word(name: str, value: Any) -> str | None:
 
 
 def _stored(spec: Spec, target: Target) -> Dataset | None:
-    """Return the stored dataset of this spec, None if there is none; `UserError` for another one or another form."""
-    if not data.is_stored(spec.id, target.home):
+    """Return the stored dataset of this spec, None if there is none or it is built again.
+
+    Raises `UserError` for another dataset of this id, or another form.
+    """
+    if target.overwrite or not data.is_stored(spec.id, target.home):
         return None
     found = data.load_dataset(spec.id, home=target.home)
     hashes = found.metadata.provenance.hashes

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from pmpo_offline import data
-from pmpo_offline.build.options import Place
-from pmpo_offline.build.pipeline import variant
+from pmpo_offline.build.options import Place, Target
+from pmpo_offline.build.pipeline import store, variant
 from pmpo_offline.data import Dataset, LabelRule
 from pmpo_offline.data.derived import HISTORY, combined, with_history, without_settings
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
-from pmpo_offline.runtime.files import claim, remove_directory
+from pmpo_offline.runtime.files import remove_directory
 from pmpo_offline.runtime.hashing import hash_json
+from pmpo_offline.runtime.locks import claim
 
 HERE = Place()
 """The default home, where nothing is replaced."""
@@ -144,16 +145,5 @@ def _stored(made: Dataset, to: str, place: Place) -> Dataset:
     metadata = made.metadata.model_copy(update={"id": to, "provenance": provenance, "files": {}})
     main = "transitions" if made.episodes is not None else "responses"
     form: data.Format = "arrow" if any(made.path.glob("*.arrow")) else "hdf5"
-    try:
-        data.write(
-            data.dataset_path(to, place.home),
-            metadata,
-            {main: made.table, **made.others},
-            form=form,
-            overwrite=place.overwrite,
-        )
-    except UserError:
-        if found := _existing(made, to, place):  # another process has stored it meanwhile
-            return found
-        raise
-    return data.load_dataset(to, home=place.home)
+    target = Target(**vars(place), format=form)
+    return store(metadata, {main: made.table, **made.others}, target, lambda: _existing(made, to, place))

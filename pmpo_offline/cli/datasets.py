@@ -43,7 +43,6 @@ REGISTRIES = {
 OURS = "pmpo-offline"
 WIDEST, SHOWN = 80, 8
 """Width of a list, and the built datasets that a summary names."""
-WHOLE_WORDS = {"break_on_hyphens": False, "break_long_words": False}
 
 
 @dataclass(frozen=True)
@@ -216,7 +215,6 @@ def _registered(place: str) -> list[dict[str, Any]]:
 
 def _print_counts(content: dict[str, list[dict[str, Any]]]) -> None:
     """Print a paragraph a kind: how many there are, and their names; of datasets the built ones, and counts."""
-    width = _width()
     for kind, entries in content.items():
         named = dict.fromkeys(f"{each.get('id') or each['name']}{_origin(each)}" for each in entries)
         if kind == "datasets":
@@ -227,23 +225,24 @@ def _print_counts(content: dict[str, list[dict[str, Any]]]) -> None:
         else:
             texts = [*named]
         text = f"{kind} ({len(named)}): {', '.join(texts)}"
-        print(textwrap.fill(text, width, subsequent_indent="  ", **WHOLE_WORDS))
+        print(_wrapped(text, "  "))
     print("\nAll of a kind, with titles: pmpo-offline list KIND")
 
 
 def _print_names(content: dict[str, list[dict[str, Any]]]) -> None:
-    width = _width()
     for kind, entries in content.items():
         for family, group in groupby(entries, lambda entry: entry.get("family")):
             print(f"{kind}, {family}:" if family else f"{kind}:")
             for entry in group:
                 mark = "" if entry.get("built", True) else " (not built)"
                 line = f"  {entry.get('id') or entry['name']}{mark}  {entry.get('title', '')}{_origin(entry)}".rstrip()
-                print(textwrap.fill(line, width, subsequent_indent="      ", **WHOLE_WORDS))
+                print(_wrapped(line, "      "))
 
 
-def _width() -> int:
-    return min(shutil.get_terminal_size().columns, WIDEST)
+def _wrapped(text: str, indent: str) -> str:
+    """Return a text in lines that fit the terminal, all but the first with this indent."""
+    width = min(shutil.get_terminal_size().columns, WIDEST)
+    return textwrap.fill(text, width, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False)
 
 
 def _origin(entry: dict[str, Any]) -> str:

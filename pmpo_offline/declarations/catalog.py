@@ -256,7 +256,7 @@ def algorithms(family: str = "control") -> list[AlgorithmDeclaration]:
 def tuning() -> TuningDeclaration:
     """Return the rule of `tune` with the range of every learner; `UserError` if it is malformed."""
     path = root("baselines") / "tuning.toml"
-    return validated(TuningDeclaration, _toml(path), str(path))
+    return validated(TuningDeclaration, read_toml(path), str(path))
 
 
 def is_declared(name: str) -> bool:
@@ -276,7 +276,7 @@ def references(task: str) -> dict[str, Any] | None:
     They are measured once for every set of the simulators' versions; scores of other versions than the installed ones
     do not apply to what is simulated here.
     """
-    for found in _toml(root("baselines") / "references.toml").get(task, []):
+    for found in read_toml(root("baselines") / "references.toml").get(task, []):
         if all(_installed(name) == version for name, version in found.get("versions", {}).items()):
             return dict(found)
     return None
@@ -284,7 +284,7 @@ def references(task: str) -> dict[str, Any] | None:
 
 def critic(dataset: str) -> dict[str, Any] | None:
     """Return how well a critic ranks a dataset's candidates (right, low, high, how), None where it was not measured."""
-    found = _toml(root("baselines") / "critics.toml").get(dataset)
+    found = read_toml(root("baselines") / "critics.toml").get(dataset)
     return None if found is None else dict(found)
 
 
@@ -319,7 +319,7 @@ def _folders(kind: Literal["datasets", "algorithms"]) -> dict[Path, str]:
 def _dataset_files() -> dict[str, Path]:
     # By the ids that they hold: a recipe may be anywhere below its folder, next to the data that it ships.
     paths = [path for folder in _folders("datasets") for path in folder.rglob("*.toml")]
-    return _by_name("dataset", [(str(_toml(path).get("id", path.stem)), path) for path in paths])
+    return _by_name("dataset", [(str(read_toml(path).get("id", path.stem)), path) for path in paths])
 
 
 def _suite_files() -> dict[str, Path]:
@@ -356,7 +356,7 @@ def _find(kind: str, name: str, files: dict[str, Path], model: type[D], family: 
 
 def _read(path: Path, model: type[D], family: str | None = None) -> D:
     """Read a declaration; an algorithm's family is that of its folder, of a user's own file the one asked for."""
-    content = _toml(path)
+    content = read_toml(path)
     # A name repeated inside the file could contradict the file's own, so it is not a key there.
     implied = {"name": path.stem} if "name" in model.model_fields else {}
     if model is AlgorithmDeclaration:
@@ -366,7 +366,8 @@ def _read(path: Path, model: type[D], family: str | None = None) -> D:
     return validated(model, {**content, **implied}, str(path))
 
 
-def _toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file; `UserError` if it is malformed, `OSError` if it cannot be read."""
     try:
         return from_toml(path.read_bytes())
     except ValueError as error:

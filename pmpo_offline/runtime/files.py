@@ -10,7 +10,6 @@ Files hold JSON, NumPy arrays (.npz) or tensors (.safetensors).
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import math
 import os
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, reason_of
+from pmpo_offline.runtime.locks import file_lock
 
 if TYPE_CHECKING:
     from zipfile import ZipFile
@@ -342,58 +342,6 @@ def load_tensors(path: Path, names: Collection[str] = ()) -> tuple[dict[str, Ten
 
 def _damaged(path: Path, reason: object, remedy: str = _AGAIN) -> PmpoOfflineError:
     return PmpoOfflineError(f"{path} is damaged ({reason}): {remedy}")
-
-
-@contextmanager
-def file_lock(folder: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold the lock of a folder; the kernel releases it when the holder dies.
-
-    Without `wait`, raises `BlockingIOError` if another process holds it.
-
-    The folder itself is locked, by flock: a library such as filelock needs a lock file, which would be left in the
-    folder, counted as content, and impossible in one that is read-only.
-    """
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise
-        except OSError:
-            pass  # some network file systems have no locks; renames keep even unlocked writers whole
-        yield
-    finally:
-        os.close(handle)
-
-
-@contextmanager
-def claim(path: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Hold the right to make `path`, which other processes may want to make too; yield whether it is held.
-
-    If another process holds it, wait for that to end, or yield False without `wait`. Then look again whether `path` is
-    there. A hidden folder beside it is locked, and removed at the end; the kernel releases what a killed process held.
-    """
-    lock = path.with_name(f".{path.name}.claim")
-    handle = None
-    while handle is None:
-        lock.mkdir(parents=True, exist_ok=True)  # not found, as below /proc, is for ever
-        with suppress(FileNotFoundError):  # its holder may remove it between these two calls
-            handle = os.open(lock, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-            return
-        except OSError:  # as in `file_lock`
-            pass
-        try:
-            yield True
-        finally:
-            with suppress(OSError):
-                lock.rmdir()
-    finally:
-        os.close(handle)
 
 
 def refusal(directory: Path, error: OSError, elsewhere: str) -> str:

@@ -1,4 +1,4 @@
-"""Files and folders that are whole or absent, and the lock of a folder."""
+"""Files and folders that are whole or absent."""
 
 from __future__ import annotations
 
@@ -21,8 +21,6 @@ from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.runtime.files import (
     atomic_directory,
     atomic_file,
-    claim,
-    file_lock,
     finite,
     from_json,
     from_toml,
@@ -94,36 +92,6 @@ def test_a_folder_appears_when_it_is_whole_and_only_its_kind_is_replaced(tmp_pat
     with pytest.raises(UserError, match="is no thong"), atomic_directory(folder, "other", "thong", overwrite=True):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["thing"]
-
-
-def test_a_lock_excludes_other_processes_and_dies_with_its_holder(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)  # a folder that may only be read is locked too
-    holder = elsewhere("with file_lock(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()", tmp_path)
-    assert holder.stdout is not None
-    assert holder.stdout.readline() == "held\n"
-    waiter = elsewhere("with file_lock(Path(sys.argv[1])): print('held', flush=True)", tmp_path)
-    with pytest.raises(subprocess.TimeoutExpired):
-        waiter.wait(timeout=1)
-    holder.kill()
-    assert waiter.communicate(timeout=60)[0] == "held\n"
-    with file_lock(tmp_path):
-        assert list(tmp_path.iterdir()) == []
-
-
-def test_a_claim_is_of_one_process_leaves_nothing_and_dies_with_its_holder(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "result"
-    code = "with claim(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
-    holder = elsewhere(code, path)
-    assert holder.stdout is not None
-    assert holder.stdout.readline() == "held\n"
-    with claim(path, wait=False) as held:
-        assert not held
-    holder.kill()
-    holder.wait()
-    with claim(path) as held, claim(path, wait=False) as again:
-        assert held
-        assert not again
-    assert list(path.parent.iterdir()) == []
 
 
 def test_numbers_that_json_does_not_know_become_null() -> None:
@@ -229,9 +197,3 @@ def test_equal_tensors_and_facts_are_equal_bytes(tmp_path: Path) -> None:
     read, found = load_tensors(tmp_path / "0")
     assert found == facts
     assert {name: tensor.tolist() for name, tensor in read.items()} == {"x": [0, 0], "é": [1]}
-
-
-@pytest.mark.skipif(not Path("/proc/self").exists(), reason="Linux has a folder in which none can be made")
-def test_a_claim_where_no_folder_can_be_made_ends() -> None:
-    with pytest.raises(FileNotFoundError), claim(Path("/proc/run")):
-        pass

@@ -25,7 +25,8 @@ from pmpo_offline.data.storage import METADATA_FILE, SEAL_FILE, card, file_probl
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.arguments import checked
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, reason_of
-from pmpo_offline.runtime.files import atomic_directory, file_lock, refusal
+from pmpo_offline.runtime.files import atomic_directory, refusal
+from pmpo_offline.runtime.locks import file_lock
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

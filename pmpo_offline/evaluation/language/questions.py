@@ -19,9 +19,10 @@ from typing import Annotated, NamedTuple, Protocol
 
 from pydantic import BaseModel, Field, field_validator
 
+from pmpo_offline.declarations.catalog import read_toml
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, validated
-from pmpo_offline.runtime.files import from_json, from_toml
+from pmpo_offline.runtime.files import from_json
 from pmpo_offline.runtime.hashing import hash_json
 
 SHIPPED = Path(__file__).with_name("judge.toml")
@@ -82,12 +83,9 @@ class Templates(BaseModel, frozen=True, extra="forbid"):
 def templates(path: Path = SHIPPED) -> Templates:
     """Read templates; `UserError` names the file and what is wrong with it."""
     try:
-        content = from_toml(path.read_bytes())
+        read = validated(Templates, read_toml(path), str(path))
     except OSError as error:
         raise UserError(f"judge's templates {path}: {error.strerror}") from None
-    except ValueError as error:
-        raise UserError(f"{path}: not valid TOML: {error}") from None
-    read = validated(Templates, content, str(path))
     try:
         read.compare("", "", "", "")
         read.judge("", "", "")
