@@ -17,7 +17,7 @@ from pmpo_offline.build.pipeline import Content, Critic, Spec, build, candidates
 from pmpo_offline.data import Dataset, Labelling, LabelRule
 from pmpo_offline.declarations import catalog
 from pmpo_offline.declarations.catalog import DatasetDeclaration
-from pmpo_offline.runtime import executors
+from pmpo_offline.runtime import processes
 from pmpo_offline.runtime.arguments import checked
 from pmpo_offline.runtime.errors import UserError, validated
 from pmpo_offline.runtime.hashing import hash_json
@@ -68,7 +68,7 @@ def build_dataset(
     """
     root = data.home(home)
     recipe = Recipe.of(catalog.dataset(id), Changes(imbalance, balance, label, noise, episodes, seed))
-    with executors.executor(executor):
+    with processes.executor(executor):
         return build(recipe.spec(root, workers or os.cpu_count() or 1), Target(root, overwrite, format))
 
 

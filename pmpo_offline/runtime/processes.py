@@ -1,4 +1,7 @@
-"""Worker processes that die with the process that started them, and the calls that are spread over them."""
+"""Calls in other processes: of this machine, which die with the process that started them, or as tasks of Ray.
+
+Code that works in parts calls `completed`; its caller chooses where they run, with `executor`.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,17 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from multiprocessing.connection import Connection
 from typing import Any
 
-from pmpo_offline.runtime.errors import PmpoOfflineError
+from pmpo_offline.runtime.errors import PmpoOfflineError, unknown
 from pmpo_offline.runtime.machine import SLEEPING
+from pmpo_offline.runtime.ray_tasks import on_ray
 
 Submit = Callable[..., "Future[Any]"]
 """submit(function, *arguments): call a function of a module in another process; returns the `Future` of its result."""
@@ -26,6 +31,52 @@ Task = tuple[Any, ...]
 """The arguments of one call."""
 Ended = tuple[Task, Any, str | None]
 """A task, the result of its call, and None; or why its process died, if it did."""
+
+ATTEMPTS = 3
+"""How often a task is started whose process dies."""
+
+
+@contextmanager
+def executor(name: str) -> Iterator[None]:
+    """Run the calls of `completed` inside the block by this executor; `UserError` for an unknown one."""
+    if name not in EXECUTORS:
+        raise unknown("executor", name, EXECUTORS)
+    token = _chosen.set(name)
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
+
+
+def completed(
+    function: Callable[..., Any], tasks: Sequence[Task], workers: int, work: str
+) -> Iterator[tuple[Task, Any]]:
+    """Yield each task with the result of its call as they end; here and now if one process of this machine is enough.
+
+    Args:
+        function: of a module, or a `partial` of one.
+        tasks: the arguments of its calls.
+        workers: processes at once.
+        work: what they do, in the past tense: "collected episodes".
+
+    Raises:
+        PmpoOfflineError: the process of a task was killed `ATTEMPTS` times; all others were run.
+    """
+    if min(workers, len(tasks)) <= 1 and _chosen.get() == "local":
+        yield from ((task, function(*task)) for task in tasks)
+        return
+    lost: list[Task] = list(tasks)
+    for _ in range(ATTEMPTS):
+        remaining, lost = lost, []
+        for task, result, reason in EXECUTORS[_chosen.get()](function, remaining, workers, work):
+            if reason is None:
+                yield task, result
+            else:
+                lost.append(task)
+                why = reason
+        if not lost:
+            return
+    raise PmpoOfflineError(why)
 
 
 def in_processes(function: Callable[..., Any], tasks: Sequence[Task], workers: int, work: str) -> Iterator[Ended]:
@@ -56,6 +107,13 @@ def in_processes(function: Callable[..., Any], tasks: Sequence[Task], workers: i
                 else:
                     free.append(submit)
                     yield task, result, None
+
+
+EXECUTORS: Mapping[str, Callable[[Callable[..., Any], Sequence[Task], int, str], Iterator[Ended]]] = {
+    "local": in_processes,
+    "ray": on_ray,
+}
+_chosen: ContextVar[str] = ContextVar("executor", default="local")
 
 
 def _killed(work: str) -> str:

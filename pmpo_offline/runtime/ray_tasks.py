@@ -9,10 +9,12 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, reason_of
-from pmpo_offline.runtime.processes import Ended, Task
+
+if TYPE_CHECKING:
+    from pmpo_offline.runtime.processes import Ended, Task
 
 RETRIES = 10
 """How often Ray itself starts a task again whose process or node died."""

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pmpo_offline.data import Experience
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
-from pmpo_offline.runtime.executors import completed
+from pmpo_offline.runtime.processes import completed
 from pmpo_offline.tasks.task import SEEDS_APART, CollectionSpec, Outcome
 
 if TYPE_CHECKING:
@@ -169,7 +169,10 @@ def play_policy(episodes: Episodes, policy: Policy) -> Outcome:
 
 
 def record(episodes: Episodes, choose: Choose, behavior: Sequence[str], seeds: Sequence[int]) -> Experience:
-    """Play the episodes and return every step, episode after episode; `behavior` and `seeds` describe them."""
+    """Play the episodes and return every step, episode after episode; `behavior` and `seeds` describe them.
+
+    Actions are clipped, and applied as they are stored, to the last bit: in single precision.
+    """
     n, observed = episodes.observation.shape
     observation = np.empty((n, episodes.horizon + 1, observed), np.float32)
     observation[:, 0] = episodes.observation
@@ -180,7 +183,10 @@ def record(episodes: Episodes, choose: Choose, behavior: Sequence[str], seeds: S
         action[active, t], reward[active, t] = taken, step.reward
         observation[active, t + 1], terminated[active] = step.observation, step.terminated
 
-    outcome = play(episodes, choose, watch)
+    def applied(active: Index, t: int) -> Array:
+        return np.clip(choose(active, t), -1, 1).astype(np.float32).astype(np.float64)
+
+    outcome = play(episodes, applied, watch)
     played = np.arange(episodes.horizon) < outcome.length[:, None]
     return Experience(
         observation=observation[:, :-1][played],

@@ -8,7 +8,7 @@ import pytest
 from helpers.dying import square
 
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
-from pmpo_offline.runtime.executors import ATTEMPTS, completed, executor
+from pmpo_offline.runtime.processes import ATTEMPTS, completed, executor
 
 
 def test_a_killed_process_loses_its_call_only(tmp_path: Path) -> None:

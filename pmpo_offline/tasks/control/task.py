@@ -153,8 +153,7 @@ def record(task: str, behaviors: Sequence[ControlBehavior], seeds: Sequence[int]
             if actor.policy is not None:
                 spread = actor.noise * np.exp(actor.policy.log_std.astype(np.float64))
                 action[own] = actor.policy.mean(seen)[slots[own]] + spread * action[own]
-        # What is stored is what was applied, to the last bit.
-        return np.clip(action, -1, 1).astype(np.float32).astype(np.float64)[active]
+        return action[active]
 
     return simulated.record(simulation, choose, [cast[turn].name for turn in turns], seeds)
 

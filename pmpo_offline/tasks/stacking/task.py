@@ -173,10 +173,8 @@ def record(behaviors: Sequence[StackingBehavior], seeds: Sequence[int]) -> Exper
     simulation, script = StackingSimulation(layouts), Script.of(chosen)
 
     def choose(active: Index, t: int) -> Array:
-        noisy = script.take(active).act(simulation.scene(active)) + noise[active, t]
-        # What is stored is what was applied, to the last bit.
-        action: Array = np.clip(noisy, -1, 1).astype(np.float32).astype(np.float64)
-        return action
+        noisy: Array = script.take(active).act(simulation.scene(active)) + noise[active, t]
+        return noisy
 
     return simulated.record(simulation, choose, [behavior.name for behavior in chosen], seeds)
 
