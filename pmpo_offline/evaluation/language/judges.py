@@ -92,7 +92,7 @@ class LocalJudge:
         if len(apart) < 2:
             raise UserError(f"judge {self.name} cannot tell its answers {' and '.join(question.answers)} apart")
         row = Tokens(one.prompt, one.completion[: shared + 1])
-        longest = getattr(self.model.model.config, "max_position_embeddings", None)
+        longest = self.model.context
         if longest and len(row.prompt) + shared > longest:
             raise UserError(
                 f"judge {self.name}: a question has {len(row.prompt)} tokens and its context {longest}: "

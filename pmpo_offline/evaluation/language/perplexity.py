@@ -41,7 +41,7 @@ def perplexity(model: LanguageModel, text: str, *, window: int = 512, stride: in
     Raises:
         UserError: windows that do not overlap, or a text of fewer than two tokens.
     """
-    longest = getattr(model.model.config, "max_position_embeddings", None) or window
+    longest = model.context or window
     stride, window = min(stride, max(1, longest // 2)) if longest < window else stride, min(window, longest)
     if not 1 <= stride < window:
         raise UserError(f"perplexity: a stride of {stride} in windows of {window} tokens: choose 1 to {window - 1}")
