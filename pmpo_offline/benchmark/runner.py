@@ -130,6 +130,7 @@ def bench(
     datasets = [datasets] if isinstance(datasets, str | Dataset) else datasets
     declared = catalog.suite(suite)
     results = Results(Path("results") / declared.name if output is None else Path(output))
+    check_outside(results.output)
     if datasets is not None:
         datasets = [_on_disk(given, results.output / "datasets", home) for given in datasets]
     replaced: dict[str, Any] = {"datasets": datasets, "imbalance": imbalance, "balance": balance, "noise": noise}
@@ -165,7 +166,6 @@ def execute(plan: Plan, executor: str) -> tuple[list[str], list[str]]:
     whose packages are not installed.
     """
     chosen = EXECUTORS[executor](plan)
-    check_outside(plan.results.output)
     agenda = prepare(plan)
     units, total = agenda.units, len(agenda.units)
     lost: dict[str, str] = {}

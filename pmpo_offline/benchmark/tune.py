@@ -24,7 +24,7 @@ from pmpo_offline.benchmark.runner import execute
 from pmpo_offline.benchmark.suite import Cell, expand
 from pmpo_offline.benchmark.table import Row, table
 from pmpo_offline.build import build_dataset
-from pmpo_offline.data import LabelRule
+from pmpo_offline.data import LabelRule, check_outside
 from pmpo_offline.declarations import OBJECTIVES, catalog
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration, TuningDeclaration
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
@@ -98,6 +98,7 @@ def tune(
     """
     declared, rule = catalog.suite(suite), catalog.tuning()
     folder = Path("results") / f"tune-{declared.name}" if output is None else Path(output)
+    check_outside(folder)
     for place in (folder, folder / "chosen"):
         if place.exists() and not place.is_dir():
             raise UserError(f"{place} is a file, and tune writes a folder there: choose another --output")

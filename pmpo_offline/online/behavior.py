@@ -24,6 +24,7 @@ import numpy as np
 from pydantic import JsonValue
 from torch import Tensor
 
+from pmpo_offline.data import check_outside
 from pmpo_offline.online.behavior_record import CONFIRMING, EPISODES, BehaviorRecord, within
 from pmpo_offline.online.cloning import SCRIPTS, Cloning
 from pmpo_offline.online.online_control import ALGORITHMS, one_run
@@ -157,6 +158,7 @@ def train_behavior(
     if algo not in LEARNERS:
         raise unknown("learner of behaviours", algo, LEARNERS)
     output = Path("behaviors") / task if output is None else output
+    check_outside(output)
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -86,11 +86,13 @@ def test_nobody_elses_policy_is_overwritten(home: Path, tmp_path: Path, capsys: 
     assert mine.read_text() == "mine"
 
 
-@pytest.mark.parametrize("command", [["train", "--algo", "pmpo", "--dataset"], ["bench", "bandit", "--datasets"]])
-def test_nothing_is_written_into_a_dataset(home: Path, command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "command", ["train --dataset {}", "bench bandit --datasets {}", "tune bandit", "train-behavior reacher-easy"]
+)
+def test_nothing_is_written_into_a_dataset(home: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
     (directory,) = (home / "bandit").iterdir()
     before = sorted(directory.rglob("*"))
-    assert run([*command, str(directory), "--output", str(directory / "runs" / "one")]) == 2
+    assert run([*command.format(directory).split(), "--output", str(directory / "runs" / "one")]) == 2
     assert f"lies in the dataset {directory}: choose another --output" in capsys.readouterr().err
     assert sorted(directory.rglob("*")) == before
 
