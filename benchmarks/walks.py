@@ -24,7 +24,7 @@ import pmpo_offline
 from pmpo_offline.cli.main import run
 from pmpo_offline.declarations.catalog import root
 from pmpo_offline.runtime import processes
-from pmpo_offline.training.control import trainer
+from pmpo_offline.training.control.fit import fit
 
 PACKAGE = Path(pmpo_offline.__file__).parent
 LIMITS = {"build": 28, "bench": 32, "import": 20, "train-language": 36, "control-step": 12, "evaluate": None}
@@ -125,7 +125,7 @@ def main() -> None:
         for name in names:
             walk = known[name]
             walk(0)
-            files = entered(walk, trainer.fit.__code__ if name == "control-step" else None)
+            files = entered(walk, fit.__code__ if name == "control-step" else None)
             limit = LIMITS[name]
             print(f"{name:<16}{len(files):>4}{'' if limit is None else f'  (at most {limit})'}")
             if "-v" in sys.argv:

@@ -17,8 +17,9 @@ from benchmarks.speed.timing import BATCH, HIDDEN, Contender, Timing, flops, tim
 from pmpo_offline import data
 from pmpo_offline.declarations import catalog
 from pmpo_offline.training.control.batches import Sampler
+from pmpo_offline.training.control.fit import fit
 from pmpo_offline.training.control.stack import Stack
-from pmpo_offline.training.control.trainer import fit, fresh_policy
+from pmpo_offline.training.control.trainer import fresh_policy
 
 
 def ours(dataset: data.Dataset, runs: int, device: torch.device) -> Contender:

@@ -19,8 +19,7 @@ from pmpo_offline.objectives.stability import beta_min
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.training import Setup, TrainingSettings
 from pmpo_offline.training.config import complete, hyperparameters, warn_below
-from pmpo_offline.training.control import trainer
-from pmpo_offline.training.control.trainer import learning_rate, stack_settings
+from pmpo_offline.training.control.fit import _clip, learning_rate, stack_settings
 
 PMPO = catalog.algorithm("pmpo", "rgb-stacking")
 
@@ -284,7 +283,7 @@ def test_each_run_is_clipped_by_its_own_norm() -> None:
     for weight in (wide, narrow):
         weight.grad = torch.stack([torch.full(weight.shape[1:], 3.0), torch.full(weight.shape[1:], 0.01)])
     before = wide.grad.clone()
-    trainer._clip([wide, narrow], 2.0)
+    _clip([wide, narrow], 2.0)
     norms = torch.cat([weight.grad.flatten(1) for weight in (wide, narrow)], dim=1).norm(dim=1)
     assert norms[0] == pytest.approx(2.0, rel=1e-5)
     assert wide.grad[1].equal(before[1]), "a run within the limit is left as it is, whatever runs beside it"

@@ -1,8 +1,7 @@
-"""Train all seeds and settings of one algorithm on one dataset as a single stacked batch; stop and resume exactly."""
+"""Train all seeds and settings of one algorithm on one dataset as one stacked batch, from a clone or from scratch."""
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -24,17 +23,14 @@ from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, counted, re
 from pmpo_offline.runtime.locks import claim
 from pmpo_offline.runtime.notebook import html_table
 from pmpo_offline.training import config, tracking
-from pmpo_offline.training.checkpoint import Checkpoint, allocate_moments
-from pmpo_offline.training.control.batches import Batch, CandidateBatch, Learner, RowBatch, Sampler, check_rows, inputs
+from pmpo_offline.training.checkpoint import Checkpoint
+from pmpo_offline.training.control.batches import Sampler, check_rows
 from pmpo_offline.training.control.config import TrainingSettings
-from pmpo_offline.training.control.optimization import Constraints, Duals, check_constrained
+from pmpo_offline.training.control.fit import fit
+from pmpo_offline.training.control.optimization import check_constrained
 from pmpo_offline.training.control.stack import Stack
-from pmpo_offline.training.critics.reward_critics import critic_settings, make_critic
+from pmpo_offline.training.critics.reward_critics import critic_settings
 from pmpo_offline.training.shuffle import check_control
-
-_DUALS = (1.0, 1.0, 100.0)
-"""First values of MPO's temperature and of the multipliers of means and deviations."""
-_REPORTED = 25  # updates from one report of progress to the next
 
 
 @dataclass(frozen=True)
@@ -153,54 +149,70 @@ def train_stack(
     stack: Stack, checkpoint: Path | None = None, references: Path | None = None, device: str | None = None
 ) -> Trained:
     """Train a stack of runs; arguments, errors and warnings are those of `train`."""
-    algorithm, bounds = stack.algorithm, [setup.bound for setup in stack.setups]
-    if algorithm.critic:
-        critic_settings(algorithm)
-    check_rows(algorithm)
-    if stack.hyper.epsilon_target:
-        _check_duals(stack)
-    if stack.shuffled:
-        check_control(algorithm, responses=False)
+    _check(stack)
     config.warn_below(stack.setups, stacklevel=5)
-
-    place = _device(device)
-    reference = None
+    place, bounds, reference = _device(device), [setup.bound for setup in stack.setups], None
     if stack.clone:
         path = references / f"clone-{stack.clone.identity[:16]}.safetensors" if references else None
-        # Other processes that need the same clone wait for it and read it.
-        # Recorded beside it: a run that shares the clone has its metrics too.
-        recorded = tracking.MetricsFile(path.with_suffix(".csv")) if path else None
-        alone = bool(recorded) or not stack.is_clone
-        with (
-            progress.stage(lambda _: "clone the behaviour"),
-            claim(path) if path else nullcontext(),
-            tracking.observed(*([recorded] if recorded else []), alone=alone),
-        ):
-            clones, metrics = _fit_fresh(stack.clone, path or (checkpoint if stack.is_clone else None), place)
-        for run, bad in enumerate(_diverged(clones, metrics)):
-            if bad:
-                named = stack.clone.named(run)
-                raise PmpoOfflineError(f"the clone of the behaviour diverged ({named}): lower learning_rate")
+        clones, metrics = _clone(stack, path or (checkpoint if stack.is_clone else None), place, shared=bool(path))
         reference = _repeat(clones, len(stack.settings))
         if stack.is_clone:
-            if recorded:
-                tracking.replay(recorded, len(stack.settings))
             metrics = {name: value.repeat(len(stack.settings)) for name, value in metrics.items()}
             return Trained(reference, stack.runs, bounds, metrics, [False] * reference.runs)
     policy, metrics = _fit_fresh(stack, checkpoint, place, reference)
-    diverged = _diverged(policy, metrics)
-    if any(diverged):
-        lost = [stack.named(run) for run, bad in enumerate(diverged) if bad]
-        if all(diverged):
-            raise PmpoOfflineError(
-                f"{algorithm.name} diverged ({lost[0]}): its weights are not finite, lower learning_rate"
-            )
-        more = f" and {len(lost) - 1} more" if lost[1:] else ""
-        warnings.warn(f"{algorithm.name}: {lost[0]}{more} of {len(diverged)} runs diverged", stacklevel=4)
-    trained = Trained(policy, stack.runs, bounds, metrics, diverged)
-    if any(trained.strayed):
-        warnings.warn(f"{algorithm.name} diverged: {_strayed(stack, trained)}", stacklevel=4)
+    trained = Trained(policy, stack.runs, bounds, metrics, _diverged(policy, metrics))
+    _warn_of_divergence(stack, trained)
     return trained
+
+
+def _check(stack: Stack) -> None:
+    """Raise `UserError` for what an algorithm, its dataset and its hyperparameters cannot have together."""
+    if stack.algorithm.critic:
+        critic_settings(stack.algorithm)
+    check_rows(stack.algorithm)
+    if stack.hyper.epsilon_target:
+        _check_duals(stack)
+    if stack.shuffled:
+        check_control(stack.algorithm, responses=False)
+
+
+def _clone(
+    stack: Stack, path: Path | None, device: torch.device, *, shared: bool
+) -> tuple[MixturePolicy, dict[str, Tensor]]:
+    """Fit the stack's clone of the behaviour, or read it from the checkpoint at `path`; return its last metrics too.
+
+    A clone that is shared is made once: other processes that need it wait for it, and its metrics are recorded beside
+    it, so that a run which consists of it has these too.
+    """
+    assert stack.clone is not None
+    recorded = tracking.MetricsFile(path.with_suffix(".csv")) if path and shared else None
+    observers = [recorded] if recorded else []
+    with (
+        progress.stage(lambda _: "clone the behaviour"),
+        claim(path) if path and shared else nullcontext(),
+        tracking.observed(*observers, alone=shared or not stack.is_clone),
+    ):
+        clones, metrics = _fit_fresh(stack.clone, path, device)
+    for run, bad in enumerate(_diverged(clones, metrics)):
+        if bad:
+            named = stack.clone.named(run)
+            raise PmpoOfflineError(f"the clone of the behaviour diverged ({named}): lower learning_rate")
+    if recorded and stack.is_clone:
+        tracking.replay(recorded, len(stack.settings))
+    return clones, metrics
+
+
+def _warn_of_divergence(stack: Stack, trained: Trained) -> None:
+    """Warn of runs that diverged or left all bounds; `PmpoOfflineError` if the weights of all are not finite."""
+    name, diverged = stack.algorithm.name, trained.diverged
+    lost = [stack.named(run) for run, bad in enumerate(diverged) if bad]
+    if all(diverged):
+        raise PmpoOfflineError(f"{name} diverged ({lost[0]}): its weights are not finite, lower learning_rate")
+    if lost:
+        more = f" and {len(lost) - 1} more" if lost[1:] else ""
+        warnings.warn(f"{name}: {lost[0]}{more} of {len(diverged)} runs diverged", stacklevel=5)
+    if any(trained.strayed):
+        warnings.warn(f"{name} diverged: {_strayed(stack, trained)}", stacklevel=5)
 
 
 def _strayed(stack: Stack, trained: Trained) -> str:
@@ -265,107 +277,6 @@ def _repeat(policy: MixturePolicy, times: int) -> MixturePolicy:
     return copy.requires_grad_(False)
 
 
-def fit(
-    stack: Stack,
-    sampler: Sampler,
-    policy: MixturePolicy,
-    reference: MixturePolicy | None = None,
-    checkpoint: Checkpoint | None = None,
-) -> dict[str, Tensor]:
-    """Minimise the objective for all runs at once, leave the averaged weights in `policy`, return the last metrics.
-
-    A run that diverges does not disturb the others. Raises `PmpoOfflineError` when all have.
-    """
-    algorithm, hyper, objective = stack.algorithm, stack.hyper, stack.objective
-    settings = stack_settings(stack.complete, len(stack.seeds), sampler.device)
-    weights: list[Tensor] = list(policy.parameters())
-    average = [weight.detach().clone() for weight in weights]
-    if hyper.refresh and reference is None:
-        raise UserError('refresh moves a reference policy and there is none: set start = "reference" in the TOML')
-    moving = [weight.detach() for weight in reference.parameters()] if reference is not None and hyper.refresh else []
-    optimizer = torch.optim.AdamW(weights, lr=hyper.learning_rate, weight_decay=hyper.weight_decay, fused=True)
-    duals = _duals(stack, policy) if hyper.epsilon_target else None
-    critic = make_critic(algorithm, sampler.rows, sampler.seeds, policy) if algorithm.critic else None
-    learner = Learner(policy, reference, settings, critic)
-    largest = sampler.steps.action.largest().clamp(min=1e-6)
-    wanted = set(objective.running) & set(objective.optional.values())
-    running = {name: weights[0].new_zeros(policy.runs) for name in sorted(wanted)}
-    state = [*weights, *average, *allocate_moments(optimizer), *moving, *(critic.tensors if critic else [])]
-    state += duals.buffers() if duals else []
-    state += running.values()
-    start, metrics = _resume(checkpoint, state, average) if checkpoint else (0, {})
-    tracking.begin(start)
-    for step in range(start, hyper.updates):
-        rate = learning_rate(step, hyper)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        batch = sampler.batch(step, hyper.batch, learner)
-        if critic is not None and isinstance(batch, RowBatch):
-            critic.learn(batch, step)
-        # Always after the last one, so that there are metrics to return wherever a resumed run began.
-        if critic is None or step % critic.delay == 0 or step == hyper.updates - 1:
-            read = {name: value.clone() for name, value in running.items()}
-            learned = {"temperature": duals.temperature} if duals else {}
-            loss, metrics = objective(inputs(batch, objective.inputs) | read, **settings | learned)
-            if duals and isinstance(batch, CandidateBatch):
-                constrained, spent = duals(*batch.distributions, batch.group_score, metrics["target_kl"])
-                loss, metrics = loss + constrained, metrics | spent
-            for name, value in running.items():
-                value.lerp_(metrics[objective.running[name]], 1 / (step + 1))
-            metrics = metrics | {"loss": loss.detach()}
-            for weight in weights:
-                weight.grad = None  # zero_grad() does the same and keeps books, at a hundredth of the update's time
-            loss.sum().backward()  # type: ignore[no-untyped-call]
-            _clip(weights, hyper.clip)
-            optimizer.step()
-            if duals:
-                duals.optimizer.step()
-            # Early averages forget fast, or the random start would linger in them.
-            torch._foreach_lerp_(average, weights, 1 - min(hyper.averaging, (step + 1) / (step + 10)))
-        if moving:
-            torch._foreach_lerp_(moving, [weight.detach() for weight in weights], hyper.refresh)
-        done = step + 1
-        if done % _REPORTED == 0 or done == hyper.updates:
-            if metrics:
-                metrics["reach"] = batch.reach / largest
-            if metrics and tracking.is_due(done, hyper.updates, _REPORTED):
-                tracking.report(
-                    done, _present(metrics, batch) | {"learning_rate": loss.new_tensor(rate).expand_as(loss)}
-                )
-            if metrics and not metrics["loss"].isfinite().any():
-                raise PmpoOfflineError(
-                    f"{algorithm.name} diverged: the loss of {'every run' if policy.runs > 1 else 'the run'} "
-                    f"({stack.named(0)}) is not finite after {done} of {hyper.updates} updates: "
-                    "lower learning_rate, or raise β where the objective has a bound"
-                )
-            progress.report(f"train {algorithm.name}", done, hyper.updates)
-        if checkpoint and done % hyper.checkpoint_every == 0 and done < hyper.updates:
-            checkpoint.save({f"state.{i}": tensor for i, tensor in enumerate(state)}, step=str(done))
-    with torch.no_grad():
-        torch._foreach_copy_(weights, average)
-    if checkpoint and start < hyper.updates:
-        averages = {f"state.{i}": tensor for i, tensor in enumerate(average)}
-        checkpoint.save({**averages, **metrics}, finished=True, step=str(hyper.updates))
-    return metrics
-
-
-def stack_settings(settings: Sequence[Mapping[str, Any]], seeds: int, device: torch.device) -> dict[str, Any]:
-    """Turn settings that differ in numbers into (R, 1) tensors; equal ones stay; words are a `UserError`."""
-    stacked: dict[str, Any] = {}
-    for name in dict.fromkeys(name for complete in settings for name in complete):
-        first = next(complete[name] for complete in settings if name in complete)
-        absent = 0.0 if name == "flip_rate" else first  # a flip rate of zero is left out, and what belongs to it
-        values = [complete.get(name, absent) for complete in settings]
-        if all(value == first for value in values):
-            stacked[name] = first
-        elif any(isinstance(value, str) for value in values):
-            listed = ", ".join(dict.fromkeys(map(str, values)))
-            raise UserError(f"settings trained together differ in numbers only, not in {name} ({listed}): give it one")
-        else:
-            stacked[name] = torch.tensor(values, device=device).repeat_interleave(seeds).unsqueeze(1)
-    return stacked
-
-
 def _check_duals(stack: Stack) -> None:
     """Raise `UserError` for an algorithm, or actions, that MPO's constraints are not for."""
     name = f"{stack.algorithm.name}.epsilon_target"
@@ -377,52 +288,6 @@ def _check_duals(stack: Stack) -> None:
         raise UserError(f"{name}: {error}") from None
     if stack.dataset.metadata.actions:
         raise UserError(f"{name}: trust regions of means are for continuous actions")
-
-
-def _duals(stack: Stack, policy: MixturePolicy) -> Duals:
-    """Return the dual variables of MPO's constraints."""
-    hyper = stack.hyper
-    assert hyper.epsilon_target is not None
-    constraints = Constraints(hyper.epsilon_target, hyper.epsilon_mean, hyper.epsilon_std, start=_DUALS)
-    return Duals(constraints, policy.runs, next(policy.parameters()).device)
-
-
-def _present(metrics: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-    """Return the metrics, with NaN for the mean of a class that the minibatch lacks."""
-    present = dict(metrics)
-    if isinstance(batch, RowBatch):
-        for name, rows in (("accept", batch.label > 0), ("reject", batch.label < 0)):
-            absent = ~rows.any(-1)
-            of_class = {each: value for each, value in metrics.items() if each.startswith(f"{name}_")}
-            present |= {each: value.masked_fill(absent, math.nan) for each, value in of_class.items()}
-    return present
-
-
-@torch.no_grad()
-def _resume(checkpoint: Checkpoint, state: list[Tensor], average: list[Tensor]) -> tuple[int, dict[str, Tensor]]:
-    """Restore the state, or the averages of a finished training; return the updates done, and its last metrics."""
-    if (saved := checkpoint.load()) is None:
-        return 0, {}
-    tensors, facts = saved
-    for i, tensor in enumerate(average if facts["finished"] == "True" else state):
-        tensor.copy_(tensors.pop(f"state.{i}"))
-    return int(facts["step"]), {name: value.to(average[0].device) for name, value in tensors.items()}
-
-
-def learning_rate(step: int, hyper: TrainingSettings) -> float:
-    """One cycle: linear to the peak over the first tenth of the updates, then half a cosine down to zero."""
-    rise = max(1, hyper.updates // 10)
-    if step < rise:
-        return hyper.learning_rate * (step + 1) / rise
-    return hyper.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, hyper.updates - rise)))
-
-
-def _clip(weights: Sequence[Tensor], limit: float) -> None:
-    """Scale each run's gradient to at most `limit`; runs do not see one another."""
-    gradients = [weight.grad for weight in weights if weight.grad is not None]
-    norm = torch.stack([torch.linalg.vector_norm(gradient, dim=(1, 2)) for gradient in gradients]).norm(dim=0)
-    scale = (limit / (norm + 1e-6)).clamp(max=1)
-    torch._foreach_mul_(gradients, [scale.view(-1, 1, 1)] * len(gradients))
 
 
 def _diverged(policy: MixturePolicy, metrics: Mapping[str, Tensor]) -> list[bool]:

@@ -20,8 +20,9 @@ from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.training import Setup, TrainingSettings, config, train
 from pmpo_offline.training.control.batches import Learner, RowBatch, Sampler
+from pmpo_offline.training.control.fit import fit
 from pmpo_offline.training.control.stack import Stack
-from pmpo_offline.training.control.trainer import fit, fresh_policy
+from pmpo_offline.training.control.trainer import fresh_policy
 
 QUICK: dict[str, Any] = {"updates": 12, "batch": 32, "hidden": [16], "components": 2}
 
