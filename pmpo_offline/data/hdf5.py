@@ -123,8 +123,8 @@ def _write_steps(file: h5py.File, steps: pa.Table, episodes: pa.Table, kind: typ
     finals = columns.matrix(episodes, "final_observation")
     rows = columns.by_episode(steps, episodes, "observation", *_STEPS.values(), *_INFOS.values())
     resets: dict[str, NDArray[Any]] = {"score": np.full(1, np.nan, np.float32), "label": np.zeros(1, np.int8)}
-    count = episodes.num_rows
-    for index, (attributes, own) in enumerate(zip(_attributes(episodes), rows, strict=True)):
+    described = zip(_attributes(episodes), rows, strict=True)
+    for index, (attributes, own) in enumerate(progress.counted(described, "write rows", episodes.num_rows)):
         group = h5py.h5g.create(file.id, f"episode_{index}".encode())
         put(group, "observations", np.concatenate([own["observation"], finals[index : index + 1]], dtype=kind))
         if own["action"].dtype.kind == "i":  # as Minari has those of a Discrete space
@@ -137,8 +137,6 @@ def _write_steps(file: h5py.File, steps: pa.Table, episodes: pa.Table, kind: typ
         for name, value in {"id": index, **attributes}.items():
             if value is not None:
                 _put_attribute(group, name, value)
-        if index % 64 == 63 or index == count - 1:
-            progress.report("write rows", index + 1, count)
 
 
 def _attributes(episodes: pa.Table) -> Iterator[dict[str, Any]]:

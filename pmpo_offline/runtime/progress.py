@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from functools import cache
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from pmpo_offline.runtime.arguments import checked
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
+T = TypeVar("T")
 Progress = Callable[[str, int, int], None]
 """callback(stage, done, total)."""
 
@@ -55,6 +56,15 @@ def report(stage: str, done: int, total: int) -> None:
     callback = _callback.get()
     if callback is not None:
         callback(stage, done, total)
+
+
+def counted(items: Iterable[T], stage: str, total: int) -> Iterator[T]:
+    """Yield `total` items, and report now and then how many of them are done."""
+    for done, item in enumerate(items):
+        if done % 64 == 0:
+            report(stage, done, total)
+        yield item
+    report(stage, total, total)
 
 
 class Stages:

@@ -11,6 +11,7 @@ never draws it. Exports of this package have the final observations, and lose no
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import count, takewhile
 from typing import Any
 
@@ -19,15 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
-from pmpo_offline.data.exchange.exported import Tables, found_in, tables
-from pmpo_offline.data.exchange.readers.episodes import Rows, recorded, report
+from pmpo_offline.data.exchange.exported import Tables, tables
+from pmpo_offline.data.exchange.readers.episodes import LOST, Rows, recorded, report
 from pmpo_offline.data.exchange.readers.flat import Flat, Kind, checked, opened
-from pmpo_offline.data.exchange.readers.source import Candidate, Exported, Reader, Recorded, Source
+from pmpo_offline.data.exchange.readers.source import Candidate, Reader, Recorded, Source, exported_in, of_arrays
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError
 
 _KINDS: dict[str, Kind] = {"observations": "matrix", "actions": "actions", "rewards": "vector"}
-_LOST = "the last row of an episode that ran out of time: what followed it is not in the file"
 
 
 def _is_d3rlpy(given: Candidate) -> bool:
@@ -35,33 +35,14 @@ def _is_d3rlpy(given: Candidate) -> bool:
 
 
 def _source(given: Candidate) -> Source:
-    flat = given.flat
-    name = flat.path.stem
-    exported = _exported(flat, name)
-    return Source(
-        format="d3rlpy",
-        name=name,
-        files={flat.path.name: flat.path},
-        read=lambda column=None: _read(flat, name, column),
-        packages=("h5py",),
-        task=exported.metadata.task if exported else None,
-        takes_column=True,
-        exported=exported,
-    )
+    exported = exported_in(given.flat, lambda: _tables(given.flat))
+    return of_arrays("d3rlpy", given, _read, packages=("h5py",), exported=exported)
 
 
-def _exported(flat: Flat, name: str) -> Exported | None:
-    """Return the dataset of this package that the file is an export of."""
-    if (metadata := found_in(flat, flat.path)) is None:
-        return None
-
-    def found() -> Tables:
-        rows = _rows(flat)
-        whole = Rows(**{**vars(rows), "bare": np.zeros(len(rows.reward), np.bool_)})
-        experience = recorded(whole, str(flat.path), name, {}).experience
-        return tables(flat, experience, flat["scores"], flat["labels"])
-
-    return Exported(metadata, found)
+def _tables(flat: Flat) -> Tables:
+    rows = _rows(flat)
+    whole = replace(rows, bare=np.zeros(len(rows.reward), np.bool_))
+    return tables(flat, recorded(whole, str(flat.path), flat.path.stem, {}).experience, flat["scores"], flat["labels"])
 
 
 def _read(flat: Flat, name: str, column: str | None) -> Recorded:
@@ -70,7 +51,7 @@ def _read(flat: Flat, name: str, column: str | None) -> Recorded:
         "rewards": True,
         "success": False,
         "final_observation_of_terminated": "the last observation",
-        **report(rows, {_LOST: rows.bare}),
+        **report(rows, {LOST: rows.bare}),
     }
     return recorded(rows, str(flat.path), name, notes, flat.feedback(column))
 
@@ -80,13 +61,10 @@ def _rows(flat: Flat) -> Rows:
     with opened(flat) as file:
         episodes = int(file["num_episodes"][()])
         terminated = np.zeros(episodes, np.bool_)
-        for index in range(episodes):
-            if index % 64 == 0:
-                progress.report("read episodes", index, episodes)
+        for index in progress.counted(range(episodes), "read episodes", episodes):
             for name, found in parts.items():
                 found.append(_part(file, f"{name}_{index}"))
             terminated[index] = bool(file[f"terminated_{index}"][()])
-    progress.report("read episodes", episodes, episodes)
     arrays = checked({name: np.concatenate(found) for name, found in parts.items()}, _KINDS, flat.path)
     last = np.cumsum([len(found) for found in parts["actions"]]) - 1
     end, terminal = np.zeros((2, len(arrays["rewards"])), np.bool_)

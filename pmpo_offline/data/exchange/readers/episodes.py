@@ -38,6 +38,7 @@ from pmpo_offline.runtime.errors import UserError
 UNKNOWN_SEED = -1
 Column = tuple[str, NDArray[Any]] | None
 """The name and the values (M,) of a column of feedback."""
+LOST = "the last row of an episode that ran out of time: what followed it is not in the file"
 RESET = "the last row of an episode that ran out of time: next_observations has the next episode's first"
 GOES_ON = "episodes_begin_where_the_last_ended"
 """The note that perhaps each episode has a first step that only resets the environment."""

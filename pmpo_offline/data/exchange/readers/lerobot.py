@@ -29,13 +29,12 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from pmpo_offline.data import Experience, columns
-from pmpo_offline.data.exchange.exported import Tables, metadata_of
-from pmpo_offline.data.exchange.origin import unchanged
+from pmpo_offline.data.exchange.exported import Tables
 from pmpo_offline.data.exchange.readers.episodes import Rows, recorded, report
 from pmpo_offline.data.exchange.readers.flat import LABELS, Kind, checked, readable
-from pmpo_offline.data.exchange.readers.source import Candidate, Exported, Reader, Recorded, Source
+from pmpo_offline.data.exchange.readers.source import Candidate, Reader, Recorded, Source, exported_to
 from pmpo_offline.data.opening import open_parquet
-from pmpo_offline.data.schema import episodes_schema
+from pmpo_offline.data.schema import Metadata, episodes_schema
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError, unknown
 from pmpo_offline.runtime.files import from_json
@@ -56,7 +55,7 @@ def _is_lerobot(given: Candidate) -> bool:
 def _source(given: Candidate) -> Source:
     folder = given.path
     info = _info(folder)
-    exported = _exported(folder)
+    exported = exported_to(folder, _tables)
     name = exported.metadata.id if exported else folder.absolute().name
     files = sorted([*folder.glob("data/**/*.parquet"), *(path for path in folder.glob("meta/**/*") if path.is_file())])
     return Source(
@@ -65,7 +64,6 @@ def _source(given: Candidate) -> Source:
         files={path.relative_to(folder).as_posix(): path for path in files},
         read=lambda column=None: _read(folder, info, column),
         packages=("pyarrow", "polars"),
-        task=exported.metadata.task if exported else None,
         takes_column=True,
         exported=exported,
     )
@@ -86,14 +84,7 @@ def _info(folder: Path) -> dict[str, Any]:
     return dict(info)
 
 
-def _exported(folder: Path) -> Exported | None:
-    """Return the dataset of this package whose unchanged export is in `folder`."""
-    if (content := unchanged(folder)) is None:
-        return None
-    return Exported(metadata_of(content, folder), lambda: _tables(folder))
-
-
-def _tables(folder: Path) -> Tables:
+def _tables(folder: Path, _: Metadata) -> Tables:
     """Return the tables of an export of this package; the episodes have what frames have no place for."""
     names = ["observation.state", "action", "next.reward", "score", "label"]
     frames, episodes = _frames(folder, names), _episodes(folder)
@@ -126,15 +117,12 @@ def _frames(folder: Path, names: list[str]) -> pl.DataFrame:
     found, paths = [], sorted(folder.glob("data/**/*.parquet"))
     if not paths:
         raise UserError(f"{folder} holds no frames in data/: get the data set again")
-    for index, path in enumerate(paths):
-        if index % 64 == 0:
-            progress.report("read files", index, len(paths))
+    for path in progress.counted(paths, "read files", len(paths)):
         with readable(path), open_parquet(path) as file:
             table = file.read(columns=[*names, "episode_index", "frame_index"])
         if missing := [name for name in names if name not in table.column_names]:
             raise UserError(f"{path} lacks {', '.join(missing)}, which meta/info.json names")
         found.append(pl.DataFrame(pl.from_arrow(table)))
-    progress.report("read files", len(paths), len(paths))
     with readable(folder):
         return pl.concat(found).sort("episode_index", "frame_index")
 

@@ -22,14 +22,13 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from pmpo_offline.data import Experience, hdf5
-from pmpo_offline.data.exchange.exported import metadata_of
-from pmpo_offline.data.exchange.origin import origin, unchanged
+from pmpo_offline.data.exchange.origin import origin
 from pmpo_offline.data.exchange.readers import minari_folder
 from pmpo_offline.data.exchange.readers.episodes import UNKNOWN_SEED
 from pmpo_offline.data.exchange.readers.feedback import feedback_of_steps
 from pmpo_offline.data.exchange.readers.flat import flags, floats
 from pmpo_offline.data.exchange.readers.minari_files import METADATA, Episode, find, open_storage
-from pmpo_offline.data.exchange.readers.source import Candidate, Environment, Exported, Reader, Recorded, Source
+from pmpo_offline.data.exchange.readers.source import Candidate, Environment, Reader, Recorded, Source, exported_to
 from pmpo_offline.data.exchange.readers.spaces import Leaf, leaves
 from pmpo_offline.data.schema import References
 from pmpo_offline.runtime import progress
@@ -64,7 +63,7 @@ def _source(given: Candidate) -> Source:
         files={path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()},
         read=lambda column=None: _read(folder, said, knows_success, column),
         takes_column=True,
-        exported=_exported(folder.parent) if ours else None,
+        exported=exported_to(folder.parent, hdf5.read) if ours else None,
         packages=("minari", "gymnasium", "h5py", "pyarrow"),
         task=ours.task if ours else None,
         environment=_environment(said.get("env_spec")),
@@ -72,14 +71,6 @@ def _source(given: Candidate) -> Source:
         licence=str(said.get("licence") or said.get("license") or "unknown"),
         author=_names(said.get("author")),
     )
-
-
-def _exported(folder: Path) -> Exported | None:
-    """Return the dataset of this package whose unchanged export is in `folder`."""
-    if (content := unchanged(folder)) is None:
-        return None
-    metadata = metadata_of(content, folder)
-    return Exported(metadata, lambda: hdf5.read(folder, metadata))
 
 
 def _metadata(folder: Path) -> dict[str, Any]:
@@ -138,9 +129,7 @@ def _read(folder: Path, said: dict[str, Any], knows_success: bool, name: str | N
     def episodes() -> Iterator[Experience]:
         nonlocal known, feedback
         with open_storage(folder, str(said["data_format"])) as episode_of:
-            for index in range(count):
-                if index % 64 == 0:
-                    progress.report("read episodes", index, count)
+            for index in progress.counted(range(count), "read episodes", count):
                 episode = episode_of(index)
                 where = f"{folder}: {episode.where}"
                 observation, action, reward = _arrays(episode, seen, acted, where)
@@ -161,7 +150,6 @@ def _read(folder: Path, said: dict[str, Any], knows_success: bool, name: str | N
                 )
 
     experience = Experience.concatenate(episodes())
-    progress.report("read episodes", count, count)
     bounds: list[JsonValue] = [
         [float(x) if np.isfinite(x) else None for x in bound] for bound in (low, high)
     ]  # as JSON has numbers

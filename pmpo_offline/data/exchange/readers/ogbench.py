@@ -15,11 +15,19 @@ from __future__ import annotations
 import numpy as np
 from pydantic import JsonValue
 
-from pmpo_offline.data.exchange.exported import ABOUT, Tables, found_in, tables
+from pmpo_offline.data.exchange.exported import ABOUT, Tables, tables
 from pmpo_offline.data.exchange.readers.episodes import NO_STEP, Rows, recorded, report, single_states, steps_of
 from pmpo_offline.data.exchange.readers.flat import SUCCESS, Flat, Kinds
 from pmpo_offline.data.exchange.readers.order import check_numbers, ends_by_successors
-from pmpo_offline.data.exchange.readers.source import Candidate, Environment, Exported, Reader, Recorded, Source
+from pmpo_offline.data.exchange.readers.source import (
+    Candidate,
+    Environment,
+    Reader,
+    Recorded,
+    Source,
+    exported_in,
+    of_arrays,
+)
 
 _MARKS: Kinds = {"observations": "matrix", "terminals": "flags"}
 _OPTIONAL: Kinds = {"valids": "flags", "masks": "flags", "next_observations": "matrix", **SUCCESS}
@@ -34,37 +42,19 @@ def _is_ogbench(given: Candidate) -> bool:
 
 def _source(given: Candidate) -> Source:
     """Return the file as a source; OGBench calls it <environment>-<kind of data>-vN, its validation part …-val."""
-    flat = given.flat
-    name = flat.path.stem
-    *parts, version = name.removesuffix("-val").split("-")
-    exported = _exported(flat, name)
+    *parts, version = given.path.stem.removesuffix("-val").split("-")
+    exported = exported_in(given.flat, lambda: _tables(given.flat))
     named = len(parts) > 1 and version[:1] == "v" and version[1:].isdigit()
-    return Source(
-        format="ogbench",
-        name=name,
-        files={flat.path.name: flat.path},
-        read=lambda column=None: _read(flat, name, column),
-        packages=("numpy",),
-        takes_column=True,
-        task=exported.metadata.task if exported else None,
-        exported=exported,
-        environment=Environment(f"ogbench/{'-'.join(parts[:-1])}-{version}") if named and not exported else None,
-    )
+    environment = Environment(f"ogbench/{'-'.join(parts[:-1])}-{version}") if named and not exported else None
+    return of_arrays("ogbench", given, _read, packages=("numpy",), environment=environment, exported=exported)
 
 
-def _exported(flat: Flat, name: str) -> Exported | None:
-    """Return the dataset of this package that the file is an export of."""
-    if (metadata := found_in(flat, flat.path)) is None:
-        return None
-
-    def found() -> Tables:
-        step = flat["terminals"] == 0
-        return tables(flat, _read(flat, name).experience, flat["scores"][step], flat["labels"][step])
-
-    return Exported(metadata, found)
+def _tables(flat: Flat) -> Tables:
+    step = flat["terminals"] == 0
+    return tables(flat, _read(flat, flat.path.stem, None).experience, flat["scores"][step], flat["labels"][step])
 
 
-def _read(flat: Flat, name: str, column: str | None = None) -> Recorded:
+def _read(flat: Flat, name: str, column: str | None) -> Recorded:
     flat.need("observations", "actions", "terminals")
     marks = flat.read(_MARKS, _OPTIONAL)
     count = len(marks["observations"])

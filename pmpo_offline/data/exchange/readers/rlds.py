@@ -23,7 +23,7 @@ from pydantic import JsonValue
 from pmpo_offline.data.exchange.readers.episodes import NO_STEP, Rows, recorded, report, single_states, steps_of
 from pmpo_offline.data.exchange.readers.flat import SUCCESS, Flat, Kind
 from pmpo_offline.data.exchange.readers.order import check_numbers
-from pmpo_offline.data.exchange.readers.source import Candidate, Reader, Recorded, Source
+from pmpo_offline.data.exchange.readers.source import Candidate, Reader, Recorded, of_arrays
 from pmpo_offline.runtime.errors import UserError
 
 _MATRIX: Kind = "matrix"
@@ -36,20 +36,7 @@ def _is_rlds(given: Candidate) -> bool:
     return given.has("is_first") or given.has("is_last")
 
 
-def _source(given: Candidate) -> Source:
-    flat = given.flat
-    name = flat.path.stem
-    return Source(
-        format="rlds",
-        name=name,
-        files={path.name: path for path in given.files},
-        read=lambda column=None: _read(flat, name, column),
-        takes_column=True,
-        packages=("numpy", "h5py", "pyarrow"),
-    )
-
-
-def _read(flat: Flat, name: str, column: str | None = None) -> Recorded:
+def _read(flat: Flat, name: str, column: str | None) -> Recorded:
     named = sorted(name for name in flat.names if name.startswith("observation/"))
     parts = named if named and "observation" not in flat.names else ["observation"]
     flat.need(*parts, *_VALUES, *_MARKS)
@@ -95,6 +82,6 @@ RLDS = Reader(
     name="rlds",
     reads="RLDS-like steps (is_first, is_last, is_terminal) as .npz, .hdf5 or .parquet, or a folder of them",
     recognises=_is_rlds,
-    open=_source,
+    open=lambda given: of_arrays("rlds", given, _read, packages=("numpy", "h5py", "pyarrow")),
     example="steps.npz",
 )

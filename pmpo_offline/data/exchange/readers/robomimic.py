@@ -26,10 +26,18 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
-from pmpo_offline.data.exchange.exported import Tables, found_in, tables
+from pmpo_offline.data.exchange.exported import Tables, tables
 from pmpo_offline.data.exchange.readers.episodes import Rows, recorded, report
 from pmpo_offline.data.exchange.readers.flat import LABELS, Flat, Kind, checked, opened
-from pmpo_offline.data.exchange.readers.source import Candidate, Environment, Exported, Reader, Recorded, Source
+from pmpo_offline.data.exchange.readers.source import (
+    Candidate,
+    Environment,
+    Reader,
+    Recorded,
+    Source,
+    exported_in,
+    of_arrays,
+)
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError, unknown
 from pmpo_offline.runtime.files import from_json
@@ -49,34 +57,16 @@ def _is_robomimic(given: Candidate) -> bool:
 
 
 def _source(given: Candidate) -> Source:
-    flat = given.flat
-    name = flat.path.stem
-    exported = _exported(flat, name)
-    environment = None if exported else _environment(flat)
-    return Source(
-        format="robomimic",
-        name=name,
-        files={flat.path.name: flat.path},
-        read=lambda column=None: _read(flat, name, column),
-        packages=("h5py",),
-        task=exported.metadata.task if exported else None,
-        environment=Environment(f"robosuite/{environment['env_name']}") if environment else None,
-        takes_column=True,
-        exported=exported,
-    )
+    exported = exported_in(given.flat, lambda: _tables(given.flat))
+    found = None if exported else _environment(given.flat)
+    environment = Environment(f"robosuite/{found['env_name']}") if found else None
+    return of_arrays("robomimic", given, _read, packages=("h5py",), environment=environment, exported=exported)
 
 
-def _exported(flat: Flat, name: str) -> Exported | None:
-    """Return the dataset of this package that the file is an export of."""
-    if (metadata := found_in(flat, flat.path)) is None:
-        return None
-
-    def found() -> Tables:
-        demos = _demos(flat, ("scores", "labels"))
-        experience = recorded(demos.rows(success=None), str(flat.path), name, {}).experience
-        return tables(flat, experience, demos.arrays["scores"], demos.arrays["labels"])
-
-    return Exported(metadata, found)
+def _tables(flat: Flat) -> Tables:
+    demos = _demos(flat, ("scores", "labels"))
+    experience = recorded(demos.rows(success=None), str(flat.path), flat.path.stem, {}).experience
+    return tables(flat, experience, demos.arrays["scores"], demos.arrays["labels"])
 
 
 def _environment(flat: Flat) -> Mapping[str, Any] | None:
@@ -151,9 +141,7 @@ def _demos(flat: Flat, more: tuple[str, ...] = ()) -> _Demos:
         if not widths:
             raise UserError(f"{flat.path} holds images only: learners here read vectors of numbers")
         has_next = f"{first}/next_obs/{next(iter(widths))}" in flat.names
-        for index, number in enumerate(numbers):
-            if index % 64 == 0:
-                progress.report("read episodes", index, len(numbers))
+        for number in progress.counted(numbers, "read episodes", len(numbers)):
             demo = file[f"data/demo_{number}"]
             for name, values in parts.items():
                 if name == "obs" or (name == "next_obs" and has_next):
@@ -166,7 +154,6 @@ def _demos(flat: Flat, more: tuple[str, ...] = ()) -> _Demos:
                     )
                 elif name != "next_obs":
                     raise unknown("column", name, [*demo, *(key for key in flat.names if key.startswith(_MASK))])
-    progress.report("read episodes", len(numbers), len(numbers))
     joined = {name: np.concatenate(values) for name, values in parts.items() if values}
     matrices: dict[str, Kind] = {name: "matrix" for name in ("obs", "next_obs") if name in joined}
     joined |= checked(joined, {**matrices, **_KINDS}, flat.path)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,8 +14,8 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from pmpo_offline.data import Experience, columns
-from pmpo_offline.data.exchange.exported import experience_of
-from pmpo_offline.data.exchange.origin import hashes_of, sound_name
+from pmpo_offline.data.exchange.exported import experience_of, found_in, metadata_of
+from pmpo_offline.data.exchange.origin import hashes_of, sound_name, unchanged
 from pmpo_offline.data.exchange.readers import ARRAYS, READERS
 from pmpo_offline.data.exchange.readers.flat import Flat, joined, open_flat
 from pmpo_offline.data.schema import Metadata, References
@@ -96,17 +97,21 @@ class Source:
     takes_column: bool = False
     """Whether `read` takes the name of a column of feedback."""
     exported: Exported | None = None
-    """The dataset of this package whose export it is."""
+    """The dataset of this package whose export it is, which then says task, references and licence."""
 
     def hashes(self) -> dict[str, str]:
         """Return the sha256 of every file; of many files, that of the list which `sha256sum` prints of them."""
         return hashes_of(self.files)
 
     def __post_init__(self) -> None:
+        known: dict[str, object] = {}
+        if self.exported:
+            known = {name: getattr(self.exported.metadata, name) for name in ("task", "references", "licence")}
         # File systems allow bytes in names that are no UTF-8, which JSON has no place for.
-        sound = {sound_name(name): path for name, path in self.files.items()}
-        object.__setattr__(self, "name", sound_name(self.name))
-        object.__setattr__(self, "files", sound)
+        known["name"] = sound_name(self.name)
+        known["files"] = {sound_name(name): path for name, path in self.files.items()}
+        for name, value in known.items():
+            object.__setattr__(self, name, value)
 
 
 class Candidate:
@@ -138,6 +143,30 @@ class Candidate:
     def has(self, *names: str) -> bool:
         """Return whether there are arrays of all these names."""
         return bool(self.files) and self.flat.names.issuperset(names)
+
+
+def of_arrays(format: str, given: Candidate, read: Callable[[Flat, str, str | None], Recorded], **known: Any) -> Source:
+    """Return the source that files of arrays are, called as the file; `read` takes the arrays, that name and a column.
+
+    `known` are other fields of `Source`.
+    """
+    flat, name = given.flat, given.flat.path.stem
+    files = {path.name: path for path in given.files}
+    return Source(format, name, files, lambda column=None: read(flat, name, column), takes_column=True, **known)
+
+
+def exported_in(flat: Flat, read: Callable[[], Mapping[str, pa.Table]]) -> Exported | None:
+    """Return the dataset of this package that a file of arrays is an export of, whose tables `read` returns."""
+    metadata = found_in(flat, flat.path)
+    return None if metadata is None else Exported(metadata, read)
+
+
+def exported_to(folder: Path, read: Callable[[Path, Metadata], Mapping[str, pa.Table]]) -> Exported | None:
+    """Return the dataset of this package whose unchanged export is in `folder`, where `read` finds its tables."""
+    if (content := unchanged(folder)) is None:
+        return None
+    metadata = metadata_of(content, folder)
+    return Exported(metadata, lambda: read(folder, metadata))
 
 
 @dataclass(frozen=True)

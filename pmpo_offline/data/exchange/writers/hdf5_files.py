@@ -68,13 +68,12 @@ def _write_d3rlpy(folder: Path, dataset: Dataset) -> None:
         file.create_dataset("columns", data=["observations", "actions", "rewards", "terminated"])
         file.create_dataset("num_episodes", data=count)
         file.create_dataset("version", data="2.1")
-        for index, own in enumerate(columns.by_episode(steps, episodes, "observation", "action", "reward")):
+        rows = columns.by_episode(steps, episodes, "observation", "action", "reward")
+        for index, own in enumerate(progress.counted(rows, "write rows", count)):
             hdf5.put(file.id, f"observations_{index}", own["observation"])
             hdf5.put(file.id, f"actions_{index}", own["action"])
             hdf5.put(file.id, f"rewards_{index}", own["reward"][:, None])
             hdf5.put(file.id, f"terminated_{index}", np.array(terminated[index]))
-            if index % 64 == 63 or index == count - 1:
-                progress.report("write rows", index + 1, count)
         hdf5.put(file.id, "scores", columns.vector(steps, "score"))
         hdf5.put(file.id, "labels", columns.labels(steps))
         write_about(file, dataset)

@@ -37,7 +37,7 @@ def _write(folder: Path, dataset: Dataset) -> None:
         data = file.create_group("data")
         data.attrs["total"] = len(dataset)
         data.attrs["env_args"] = json.dumps({"env_name": dataset.metadata.task, "type": None, "env_kwargs": {}})
-        for index, own in enumerate(rows):
+        for index, own in enumerate(progress.counted(rows, "write rows", count)):
             demo = data.create_group(f"demo_{index}")
             demo.attrs["num_samples"] = len(own["reward"])
             states = np.concatenate([own["observation"], final[index : index + 1]])
@@ -51,8 +51,6 @@ def _write(folder: Path, dataset: Dataset) -> None:
                 "labels": own["label"],
             }.items():
                 hdf5.put(demo.id, name, values)
-            if index % 64 == 63 or index == count - 1:
-                progress.report("write rows", index + 1, count)
         for name, chosen in _masks(dataset):
             file.create_dataset(f"mask/{name}", data=[f"demo_{index}".encode() for index in np.flatnonzero(chosen)])
         write_about(file, dataset)
