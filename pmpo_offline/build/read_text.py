@@ -16,8 +16,7 @@ from pmpo_offline.build.options import Target, TextOptions
 from pmpo_offline.build.pipeline import Content, Spec, build, name_parts, rewards, variant, versions
 from pmpo_offline.data import Dataset, Labelling, LabelRule
 from pmpo_offline.data.exchange.forms import Drop, Form, Reading, Response, Row, TextSource, columns, form_of, open_text
-from pmpo_offline.data.exchange.forms.columns import word_of
-from pmpo_offline.data.exchange.forms.row import split_of
+from pmpo_offline.data.exchange.forms.columns import split_of, word_of
 from pmpo_offline.data.exchange.forms.selection import Report, Selection, restored, select, table
 from pmpo_offline.data.exchange.forms.templates import TRANSCRIPT, Template, of_model
 from pmpo_offline.runtime.arguments import checked

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pmpo_offline.data.exchange.forms.row import SPLITS, Row, mapping_in, short
+from pmpo_offline.data.exchange.forms.row import Row, filled, mapping_in, short
 from pmpo_offline.runtime.errors import UserError, unknown
 
 PROMPTS = ("prompt", "instruction", "question", "query", "user_message", "conversations", "input")
@@ -53,6 +53,17 @@ NOT_TEXT = (
     *("images", "image", "image_url", "image_path", "audio", "audios", "videos", "video"),
 )
 """Columns, and keys of a conversation's turns, whose rows are dropped where they are used."""
+_SPLITS = dict.fromkeys(("train", "training"), "train") | dict.fromkeys(
+    ("test", "testing", "validation", "valid", "val", "dev", "eval", "evaluation", "heldout", "held", "holdout"), "test"
+)
+_HALVES = ("data_split", "dataset_split", "split_name", "partition", "subset", "set", "fold")
+_FLAGS = {
+    **dict.fromkeys(("is_train", "is_training"), ("train", "test")),
+    **dict.fromkeys(("is_test", "is_validation", "is_eval", "is_dev", "is_held_out", "held_out"), ("test", "train")),
+}
+"""Columns of a yes or no, and the splits that yes and no mean."""
+SPLITS = ("split", *_HALVES, *_FLAGS)
+"""Columns that may say in which split of the source a row is."""
 ABOUT = ("model", "source", "language", "lang", "redacted", *SPLITS)
 _SAME = (PROMPTS, COMPLETIONS, LABELS, SCORES, SYSTEM, HISTORY, CHATS)
 _USUAL = (*(same[0] for same in _SAME), "chosen", "rejected", "source", "language", "split")
@@ -152,6 +163,35 @@ def directed(score: str) -> tuple[str, float]:
     if words & _LOWER:
         raise UserError(f"--score {score}: if less of it is better, write --score=-{score}, else --score=+{score}")
     return score, 1.0
+
+
+def split_named(name: object) -> str | None:
+    """Return "train" or "test" for the name of a split or of its file, None for a name that is neither."""
+    words = re.split(r"[^a-z]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", str(name)).lower())
+    found = [_SPLITS[word] for word in words if word in _SPLITS]
+    return found[-1] if found else None
+
+
+def split_of(row: Row) -> str | None:
+    """Return the split that a row's columns name, None if none does.
+
+    Raises `UserError` for numbered folds, of which none is held out, and for columns that contradict each other.
+    """
+    found = {}
+    for name in SPLITS:
+        value = row.values.get(name)
+        if not filled(value):
+            continue
+        word = str(value).strip().lower()
+        if name in _FLAGS and word in ("true", "false", "1", "0", "1.0", "0.0"):
+            found[name] = _FLAGS[name][word in ("false", "0", "0.0")]
+        elif name == "fold" and re.fullmatch(r"\d+(\.0)?", word):
+            raise row.error("column fold numbers the folds: call one test in a column split, or add --test-share 0.1")
+        elif named := split_named(value) if "split" in name else _SPLITS.get(word):
+            found[name] = named
+    if len(set(found.values())) > 1:
+        raise row.error(f"columns {' and '.join(found)} say different splits: leave all but one out")
+    return next(iter(found.values()), None)
 
 
 def first_of(row: Row, names: Iterable[str]) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pmpo_offline.data.exchange.forms import columns
@@ -191,17 +191,14 @@ HELPSTEER3 = Form(
     score_columns=(),
     responses_a_row=2,
 )
-HELPSTEER2 = Form(
+HELPSTEER2 = replace(
+    HELPSTEER3,
     name="HelpSteer2 preference",
-    space="helpsteer",
     columns=(_PROMPT, "response_1", "response_2"),
     read=Comparison(("response_1", "response_2"), {"preference_strength": STRENGTHS}).read,
     example={"prompt": _ASK, "response_1": _GOOD, "response_2": _POOR, "preference_strength": -1},
-    meaning=HELPSTEER3.meaning,
     card="nvidia/HelpSteer2, preference/preference.jsonl.gz",
     feedback="preference_strength",
-    score_columns=(),
-    responses_a_row=2,
 )
 ARENA = Form(
     name="Chatbot Arena votes",
@@ -232,14 +229,12 @@ ARENA_LISTS = Form(
     takes_score=False,
     responses_a_row=2,
 )
-VOTED = Form(
+VOTED = replace(
+    ARENA,
     name="two responses and the winner",
-    space="arena",
     columns=(_PROMPT, "response_a", "response_b"),
     read=Comparison(("response_a", "response_b"), {"winner": WINNERS}, models=("model_a", "model_b")).read,
     example={"prompt": _ASK, "response_a": _GOOD, "response_b": _POOR, "winner": "both_bad"},
     meaning=ARENA.meaning.replace("the last turn of each", "each response"),
-    feedback="winner",
-    score_columns=(),
-    responses_a_row=2,
+    card="",
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import takewhile
 from typing import Any
 
@@ -173,14 +174,11 @@ PAIRED = Form(
     score_columns=(),
     responses_a_row=2,
 )
-IMPLIED = Form(
+IMPLIED = replace(
+    PAIRED,
     name="TRL paired, prompt implied",
-    space="trl",
     columns=PAIRED.columns[1:],
-    read=of_paired,
     example={"chosen": "A prime is seven.", "rejected": "A prime is nine."},
     meaning="each side after what both begin with, which is the prompt; chosen: accept, rejected: reject",
     card="TRL's dataset formats; argilla/dpo-mix-7k",
-    score_columns=(),
-    responses_a_row=2,
 )

@@ -30,19 +30,6 @@ _BYTES = re.compile(r"""b(["']).*\1\s*$""", re.DOTALL)
 _TEXTS = ("text", "input_text", "output_text")
 """Types of the parts of a content that are text."""
 _LARGEST = 3.4e38  # of float32
-_SPLITS = dict.fromkeys(("train", "training"), "train") | dict.fromkeys(
-    ("test", "testing", "validation", "valid", "val", "dev", "eval", "evaluation", "heldout", "held", "holdout"), "test"
-)
-
-
-_HALVES = ("data_split", "dataset_split", "split_name", "partition", "subset", "set", "fold")
-_FLAGS = {
-    **dict.fromkeys(("is_train", "is_training"), ("train", "test")),
-    **dict.fromkeys(("is_test", "is_validation", "is_eval", "is_dev", "is_held_out", "held_out"), ("test", "train")),
-}
-"""Columns of a yes or no, and the splits that yes and no mean."""
-SPLITS = ("split", *_HALVES, *_FLAGS)
-"""Columns that may say in which split of the source a row is."""
 
 
 class Drop(Exception):
@@ -213,35 +200,6 @@ def about(row: Row) -> dict[str, Any]:
         "redacted": str(values["redacted"]).lower() in ("true", "1") if "redacted" in values else None,
         "split": row.split,
     }
-
-
-def split_named(name: object) -> str | None:
-    """Return "train" or "test" for the name of a split or of its file, None for a name that is neither."""
-    words = re.split(r"[^a-z]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", str(name)).lower())
-    found = [_SPLITS[word] for word in words if word in _SPLITS]
-    return found[-1] if found else None
-
-
-def split_of(row: Row) -> str | None:
-    """Return the split that a row's columns name, None if none does.
-
-    Raises `UserError` for numbered folds, of which none is held out, and for columns that contradict each other.
-    """
-    found = {}
-    for name in SPLITS:
-        value = row.values.get(name)
-        if not filled(value):
-            continue
-        word = str(value).strip().lower()
-        if name in _FLAGS and word in ("true", "false", "1", "0", "1.0", "0.0"):
-            found[name] = _FLAGS[name][word in ("false", "0", "0.0")]
-        elif name == "fold" and re.fullmatch(r"\d+(\.0)?", word):
-            raise row.error("column fold numbers the folds: call one test in a column split, or add --test-share 0.1")
-        elif named := split_named(value) if "split" in name else _SPLITS.get(word):
-            found[name] = named
-    if len(set(found.values())) > 1:
-        raise row.error(f"columns {' and '.join(found)} say different splits: leave all but one out")
-    return next(iter(found.values()), None)
 
 
 def stored(row: Row, side: str = "") -> Stored | None:

