@@ -26,10 +26,11 @@ from pmpo_offline.build.pipeline import (
 )
 from pmpo_offline.build.recorded_task import REACH, check_task, reach_of, references_of, task_of
 from pmpo_offline.data import Dataset, Experience, Labelling, LabelRule
-from pmpo_offline.data.exchange.forms.columns import directed
+from pmpo_offline.data.exchange.forms.columns import SPLITS, directed
+from pmpo_offline.data.exchange.forms.selection import lone_negative
 from pmpo_offline.data.exchange.readers import Exported, Recorded, Source, open_source
 from pmpo_offline.data.exchange.readers.feedback import feedback_of_file
-from pmpo_offline.data.exchange.readers.flat import counting_rounded
+from pmpo_offline.data.exchange.readers.flat import counting_rounded, is_one_hot
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.arguments import checked
 from pmpo_offline.runtime.errors import UserError
@@ -37,7 +38,7 @@ from pmpo_offline.runtime.files import load_arrays, save_arrays
 from pmpo_offline.runtime.hashing import hash_file, hash_json
 from pmpo_offline.training import CandidateSettings, CriticSettings
 
-_READERS = 4
+_READERS = 5
 """Revision of readers and critics: raise it when they change what they make of a file."""
 
 
@@ -211,6 +212,15 @@ def _choices(found: Source, recorded: Recorded, said: int | None) -> tuple[Recor
     number of actions is unknown or too small.
     """
     action, noted = recorded.experience.action, recorded.notes.get("actions")
+    if action.dtype.kind != "i" and is_one_hot(action):
+        if said is None:
+            warnings.warn(
+                f"{found.name}: actions are one-hot rows of {action.shape[1]} and are taken as continuous: if they are "
+                f"choices, add --actions {action.shape[1]}",
+                stacklevel=3,
+            )
+            return recorded, None
+        action = action.argmax(axis=1, keepdims=True).astype(np.float32)
     if action.dtype.kind != "i":
         whole = action.shape[1] == 1 and bool((action == np.floor(action)).all() and action.min() >= 0)
         if said is None:
@@ -290,6 +300,18 @@ def _warn(recorded: Recorded) -> None:
     if isinstance(report, dict) and isinstance(dropped := report.get("dropped"), dict):
         reasons = "; ".join(f"{count} rows: {reason}" for reason, count in dropped.items())
         warnings.warn(f"dropped {reasons} (show has the report)", stacklevel=4)
+    unused = report.get("columns_not_used") if isinstance(report, dict) else None
+    if isinstance(unused, list) and (splits := [name for name in SPLITS if name in unused]):
+        warnings.warn(
+            f"column {splits[0]} is not used, and all episodes are for training: leave those out that are held out",
+            stacklevel=4,
+        )
+    if recorded.feedback is not None and _feedback(recorded)["labels"] is False:
+        for score, count in lone_negative(recorded.feedback).items():
+            warnings.warn(
+                f"{count:,} scores are {score:g} and no other is below 0: if that means unknown, write null",
+                stacklevel=4,
+            )
     if isinstance(images := recorded.notes.get("images"), dict):
         warnings.warn(
             f"left out {', '.join(images)}: learners here read vectors of numbers; where the files are is in the "

@@ -16,14 +16,14 @@ from pmpo_offline.build.options import Target, TextOptions
 from pmpo_offline.build.pipeline import Content, Spec, build, name_parts, rewards, variant, versions
 from pmpo_offline.data import Dataset, Labelling, LabelRule
 from pmpo_offline.data.exchange.forms import Drop, Form, Reading, Response, Row, TextSource, columns, form_of, open_text
-from pmpo_offline.data.exchange.forms.columns import split_of, word_of
+from pmpo_offline.data.exchange.forms.columns import word_of
 from pmpo_offline.data.exchange.forms.selection import Report, Selection, restored, select, table
 from pmpo_offline.data.exchange.forms.templates import TRANSCRIPT, Template, of_model
 from pmpo_offline.runtime.arguments import checked
 from pmpo_offline.runtime.errors import UserError, unknown
 from pmpo_offline.runtime.hashing import hash_json
 
-_READERS = 5
+_READERS = 6
 """Revision of the readers: raise it when they change what they make of a file."""
 
 
@@ -95,6 +95,7 @@ def _form(found: TextSource, options: TextOptions) -> tuple[Form, Mapping[str, s
     if found.form and (given := [name for name in ("score", "columns", "accept") if getattr(options, name)]):
         raise UserError(f"{found.name} has labels and no column of scores: leave --{given[0]} out")
     asked = columns.parse(options.columns)
+    columns.check_asked(asked, options.accept)
     names = columns.renaming(first, asked)
     return found.form or form_of(columns.renamed(first, names), _directed(options)[0]), names
 
@@ -196,6 +197,14 @@ class _Texts:
                 f"{report.in_both:,} prompts are in both of the source's splits: --test-share 0.1 splits by prompts",
                 stacklevel=3,
             )
+        if report.other_splits:
+            said = ", ".join(f"{what} ({count:,})" for what, count in report.other_splits.most_common(3))
+            warnings.warn(f"which rows are held out is not clear from {said}: call them train and test", stacklevel=3)
+        for score, count in report.lone_negative.items():
+            warnings.warn(
+                f"{count:,} scores are {score:g} and no other is below 0: if that means unknown, write null",
+                stacklevel=3,
+            )
         if self.template.model and not report.template:
             warnings.warn(f"--template {self.template.model} has no effect: no text is a conversation", stacklevel=3)
         if options.test_share != 0 and not report.test:
@@ -224,7 +233,7 @@ class _Texts:
         def rows() -> Iterator[Row]:
             for report.rows, row in enumerate(self.found.rows(), 1):
                 known = columns.renamed(row, self.names)
-                yield known._replace(split=known.split or split_of(known)) if splits else known
+                yield known._replace(split=reading.split(known)) if splits else known
 
         def read() -> Iterator[tuple[str, Response | Drop]]:
             for row in self.form.join(rows()):
@@ -234,6 +243,7 @@ class _Texts:
         kept = select(read(), selection, self.template, report)
         whole = None if self.options.changed() or not all(item.response.stored for item in kept) else self._exported
         report.labels, report.disagreeing = reading.meant, reading.disagreeing
+        report.other_splits = reading.other_splits
         report.unread = () if self.found.origin else tuple(sorted(reading.unread - reading.used))
         if never := [value for value in self.options.accept if word_of(value) not in reading.meant]:
             raise UserError(f"--accept {never[0]}: no row holds it, they hold {', '.join(list(reading.meant)[:12])}")

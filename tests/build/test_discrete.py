@@ -61,6 +61,23 @@ def test_files_of_arrays_need_to_be_told(tmp_path: Path, flat: bool) -> None:
     assert dataset.metadata.actions == 3
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_whole_floats_in_one_number_a_row_are_actions_too(tmp_path: Path, kind: type) -> None:
+    path = npz(tmp_path / "set-v0.npz", as_d4rl(discrete()) | {"actions": CHOSEN.astype(kind)})
+    assert chosen(import_dataset(path, actions=3, home=tmp_path / "home")) == CHOSEN.tolist()
+    with pytest.warns(UserWarning, match="taken as continuous: if they are choices, add --actions 3"):
+        assert import_dataset(path, id="test/numbers-v0", home=tmp_path / "home").metadata.actions is None
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int64])
+def test_one_hot_rows_are_numbered(tmp_path: Path, kind: type) -> None:
+    path = npz(tmp_path / "set-v0.npz", as_d4rl(discrete()) | {"actions": np.eye(3, dtype=kind)[CHOSEN]})
+    assert chosen(import_dataset(path, actions=3, home=tmp_path / "home")) == CHOSEN.tolist()
+    if kind is np.float32:
+        with pytest.warns(UserWarning, match="one-hot rows of 3 and are taken as continuous"):
+            assert import_dataset(path, id="test/numbers-v0", home=tmp_path / "home").metadata.actions is None
+
+
 def test_a_buffer_as_d3rlpy_dumps_it_is_read(tmp_path: Path) -> None:
     found = discrete()
     terminal = replace(found, terminated=np.ones_like(found.terminated))  # else its form lacks the last observation

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -9,11 +10,20 @@ from typing import Any
 
 import h5py
 import numpy as np
+import pytest
 
+from helpers.aligned import experience
 from pmpo_offline.data import Experience
 from pmpo_offline.data.exchange.readers import Recorded, Source, open_source
 
 Arrays = dict[str, np.ndarray]
+LENGTHS = {
+    "single steps": [1, 1, 1, 1],
+    "mixed": [3, 1, 4, 1, 12],
+    "long": [2, 40_000, 1],
+    "many episodes": [1 + index % 3 for index in range(10_000)],
+}
+every = pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS.keys())
 
 
 def found(path: Path | str) -> Source:
@@ -137,3 +147,47 @@ def minari_set(
         warnings.simplefilter("ignore")  # of descriptions that are left out
         minari.create_dataset_from_buffers(id, buffers, data_format=form, **about)
     return f"minari:{id}"
+
+
+def without(arrays: Arrays, *names: str) -> Arrays:
+    return {name: values for name, values in arrays.items() if name not in names}
+
+
+def two_dropped(rows: int, episodes: int, first: dict[str, str]) -> dict[str, Any]:
+    """Return the report of an import that drops two rows, one of them a whole episode, for the reason in `first`."""
+    counts = {"rows": rows, "episodes": episodes, "episodes_dropped": 1}
+    return {**counts, "dropped": dict.fromkeys(first, 2), "first_dropped": first}
+
+
+def bounded(lengths: list[int], observation_dim: int = 3, action_dim: int = 2, **changes: Any) -> Experience:
+    """Aligned experience of these widths with actions within -1 and 1."""
+    written = experience(lengths)
+    rng = np.random.default_rng(0)
+    wide = {
+        "observation": np.resize(written.observation, (len(written.reward), observation_dim)),
+        "final_observation": np.resize(written.final_observation, (len(lengths), observation_dim)),
+        "action": rng.uniform(-1, 1, (len(written.reward), action_dim)).astype(np.float32),
+    }
+    return Experience(**vars(written) | wide | changes)
+
+
+SPEC = {"entry_point": "nothing:Env", "max_episode_steps": 1000, "kwargs": {}, "additional_wrappers": []}
+
+
+def minari_of(tmp_path: Path, environment: str | None, dims: tuple[int, int] = (3, 2), **spec: Any) -> str:
+    """A Minari data set that says that it was recorded in this environment."""
+    from gymnasium.spaces import Box
+
+    written = bounded([3, 2, 4], *dims)
+    name = minari_set(
+        written,
+        observation_space=Box(-np.inf, np.inf, (dims[0],), np.float64),
+        action_space=Box(-1, 1, (dims[1],), np.float32),
+    )
+    path = tmp_path / "minari/test/aligned-v0/data/metadata.json"
+    said = json.loads(path.read_text())
+    said |= spec.pop("metadata", {})
+    if environment:
+        said["env_spec"] = json.dumps({"id": environment, **SPEC, **spec})
+    path.write_text(json.dumps(said))
+    return name

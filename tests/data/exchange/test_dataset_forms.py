@@ -3,39 +3,18 @@
 from __future__ import annotations
 
 import json
-import math
+from functools import partial
 from typing import Any
 
 import pytest
+from helpers.imports import refused
+from helpers.imports import responses as read
 from helpers.texts import said
-
-from pmpo_offline.data.exchange.forms import Drop, Reading, Row, columns, form_of
-from pmpo_offline.runtime.errors import UserError
 
 U, A = (lambda text: {"role": "user", "content": text}), (lambda text: {"role": "assistant", "content": text})
 
 
-def read(*rows: dict[str, Any], score: str | None = None, accept: tuple[str, ...] = (), asked: str = "") -> Any:
-    """The form's name, and of every response (prompt, completion, score), of what is dropped the reason."""
-    given = [Row(values, f"rows, line {number}") for number, values in enumerate(rows, 1)]
-    names = columns.renaming(given[0], columns.parse(asked.split(",") if asked else []))
-    renamed = [columns.renamed(row, names) for row in given]
-    form, reading = form_of(renamed[0], score), Reading(score, accept=accept)
-    return form.name, [_short(each) for row in form.join(renamed) for each in form.responses(row, reading)]
-
-
-def _short(each: Any) -> Any:
-    if isinstance(each, Drop):
-        return (each.reason, each.responses)
-    turns = each.prompt if isinstance(each.prompt, str) else [turn.content for turn in each.prompt]
-    return (turns, each.completion, None if math.isnan(each.score) else each.score)
-
-
-def refusal(*rows: dict[str, Any], **kwargs: Any) -> str:
-    with pytest.raises(UserError) as caught:
-        read(*rows, **kwargs)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+refusal = partial(refused, read)
 
 
 def test_kto_mix_15k_has_whole_conversations_as_completions() -> None:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from helpers.aligned import experience
 from helpers.foreign import Arrays, as_d4rl, npz, read
+from helpers.imports import refused
 
 from pmpo_offline.build import import_dataset, show
 from pmpo_offline.data import Experience, columns
@@ -154,3 +155,20 @@ def test_less_is_better_where_it_is_said(tmp_path: Path) -> None:
     assert labels(score="+loss") == [False, False, True, True]
     with pytest.raises(UserError, match="--score=-loss"):
         labels(score="loss")
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "said"),
+    [
+        ("episode_id", np.repeat(["a", "b", "c"], [5, 2, 7]), "episode_id changes from a to b after row 4"),
+        ("episode_id", np.repeat(["a", "b", "a", "c"], LENGTHS), "episode_id a comes back after row 6"),
+        ("episode", np.repeat([0.0, 1.0, 0.0, 2.0], LENGTHS), "episode 0.0 comes back after row 6"),
+        ("step", -STEP.astype(float), "step goes from -0.0 to -1.0 after row 0"),
+        ("timestamp", -STEP / 10, "timestamp goes from 0.0 to -0.1 after row 0"),
+    ],
+)
+def test_texts_floats_and_times_number_rows_too(tmp_path: Path, name: str, values: np.ndarray, said: str) -> None:
+    arrays = as_d4rl(experience(LENGTHS))
+    assert said in refused(read, parquet(tmp_path / "set.parquet", arrays | {name: values}))
+    fine = {"episode_id": np.array(list("abcd"))[NUMBER], "timestamp": STEP / 10, "step": STEP.astype(float)}
+    assert len(read(parquet(tmp_path / "fine.parquet", arrays | fine)).experience.length) == 4

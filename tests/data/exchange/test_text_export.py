@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ import numpy as np
 import polars as pl
 import pytest
 from helpers.encoded import Store
+from helpers.imports import frame
+from helpers.imports import imported as quietly
 from helpers.texts import completion, jsonl, prompt, save, ultrafeedback, unpaired
 
 from pmpo_offline import data
-from pmpo_offline.build import TextOptions, import_text
 from pmpo_offline.data import Dataset, columns
 from pmpo_offline.data.exchange import export_dataset, left_out
 from pmpo_offline.data.exchange.origin import MARKER
@@ -29,14 +30,7 @@ KEYS = ["prompt_id", "response_id"]
 TEXT_FORMATS = ["trl", "huggingface", "parquet"]
 
 
-def imported(source: Path | str, id: str | None = None, format: data.Format = "arrow", **asked: Any) -> Dataset:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return import_text(source, id=id, format=format, options=TextOptions(**asked), overwrite=True)
-
-
-def frame(dataset: Dataset) -> pl.DataFrame:
-    return pl.DataFrame(pl.from_arrow(dataset.table)).sort(KEYS)
+imported = partial(quietly, overwrite=True)
 
 
 @pytest.fixture

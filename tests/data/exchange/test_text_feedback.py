@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.imports import refused, warned
 from helpers.texts import Rows, jsonl, said, save
 
-from pmpo_offline.build import TextOptions, import_text
 from pmpo_offline.data import Dataset
 from pmpo_offline.data.exchange.forms.conversation import side_of
 from pmpo_offline.runtime.errors import UserError
@@ -18,23 +18,13 @@ from pmpo_offline.runtime.errors import UserError
 CARD = "---\ndataset_info:\n  features:\n  - name: label\n    dtype:\n      class_label:\n        names:\n"
 
 
-def imported(source: Path, **asked: Any) -> tuple[Dataset, list[str]]:
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        dataset = import_text(source, id="test/x-v0", options=TextOptions(**asked), overwrite=True)
-    return dataset, [str(each.message) for each in caught]
+imported = partial(warned, id="test/x-v0", overwrite=True)
+refusal = partial(refused, imported)
 
 
 def by_completion(dataset: Dataset, column: str) -> dict[str, Any]:
     texts = [text.strip() for text in dataset.table["completion"].to_pylist()]
     return dict(zip(texts, dataset.table[column].to_pylist(), strict=True))
-
-
-def refusal(source: Path, **asked: Any) -> str:
-    with pytest.raises(UserError) as caught:
-        imported(source, **asked)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def rows_with(name: str, *values: Any) -> Rows:

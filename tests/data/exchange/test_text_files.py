@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import json
-import warnings
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from helpers.imports import frame, refused, report
+from helpers.imports import imported as quietly
 from helpers.texts import jsonl, said
 
-from pmpo_offline.build.options import TextOptions
-from pmpo_offline.build.read_text import import_text
 from pmpo_offline.data import Dataset
 from pmpo_offline.data.exchange.export import export_dataset
 from pmpo_offline.data.exchange.forms.conversation import side_of
 from pmpo_offline.data.exchange.forms.row import Message
-from pmpo_offline.runtime.errors import UserError
 
 LABELLED = [("p1", 'an " odd one', "1"), ("p2", "fine", "0"), ("p3", 'another " one', "1"), ("p4", "ok", "0")]
 FEATURES = {
@@ -28,37 +26,13 @@ FEATURES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("PMPO_OFFLINE_DATASETS", str(tmp_path / "home"))
-    return tmp_path / "home"
-
-
-def imported(source: Path, **asked: Any) -> Dataset:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return import_text(source, id="test/x-v0", options=TextOptions(**asked), overwrite=True)
-
-
-def rows(dataset: Dataset) -> pl.DataFrame:
-    return pl.DataFrame(pl.from_arrow(dataset.table)).sort("prompt_id", "response_id")
+pytestmark = pytest.mark.usefixtures("home")
+imported = partial(quietly, id="test/x-v0", overwrite=True)
+refusal = partial(refused, imported)
 
 
 def labels(dataset: Dataset) -> dict[str, bool]:
-    return dict(rows(dataset).select("completion", "label").iter_rows())
-
-
-def report(dataset: Dataset) -> dict[str, Any]:
-    found = dataset.metadata.provenance.settings["report"]
-    assert isinstance(found, dict)
-    return found
-
-
-def refusal(path: Path, **asked: Any) -> str:
-    with pytest.raises(UserError) as caught:
-        imported(path, **asked)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    return dict(frame(dataset).select("completion", "label").iter_rows())
 
 
 def csv(path: Path, separator: str = ",", quote: str = '""', encoding: str = "utf-8") -> Path:
@@ -76,14 +50,14 @@ def csv(path: Path, separator: str = ",", quote: str = '""', encoding: str = "ut
     ids=str,
 )
 def test_dialects_of_csv(tmp_path: Path, written: dict[str, str]) -> None:
-    found = rows(imported(csv(tmp_path / "rows.csv", **written))).select("prompt", "completion", "label").rows()
+    found = frame(imported(csv(tmp_path / "rows.csv", **written))).select("prompt", "completion", "label").rows()
     assert found == [(prompt, completion, label == "1") for prompt, completion, label in LABELLED]
 
 
 def test_backslashes_of_spark_are_unescaped_only_before_quotes_and_themselves(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text('prompt,completion,label\np,"a \\"b\\" \\n c\\\\",1\n"q \\" r",d,0\n')
-    assert rows(imported(path))["completion"].to_list() == ['a "b" \\n c\\', "d"]
+    assert frame(imported(path))["completion"].to_list() == ['a "b" \\n c\\', "d"]
 
 
 @pytest.mark.parametrize(
@@ -138,17 +112,17 @@ def test_a_source_keeps_its_own_splits(tmp_path: Path) -> None:
         found = [{"prompt": f"p{start + i}", "completion": "x", "label": i % 2} for i in range(20)]
         pq.write_table(pa.Table.from_pylist(found), folder / f"data/{split}-00000-of-00001.parquet")
     dataset = imported(folder)
-    held_out = rows(dataset).filter(pl.col("split") == "test")["prompt"].to_list()
+    held_out = frame(dataset).filter(pl.col("split") == "test")["prompt"].to_list()
     assert sorted(held_out) == [f"p{100 + i}" for i in range(20)]
     assert report(dataset)["split"] == "as in the source"
-    assert rows(imported(folder, test_share=0.0))["split"].unique().to_list() == ["train"]
+    assert frame(imported(folder, test_share=0.0))["split"].unique().to_list() == ["train"]
     column = [{"prompt": f"p{i}", "completion": "x", "label": 1, "split": ("train", "test")[i > 6]} for i in range(9)]
     path = jsonl(tmp_path / "rows.jsonl", column)
-    assert rows(imported(path))["split"].to_list() == ["train"] * 7 + ["test"] * 2
+    assert frame(imported(path))["split"].to_list() == ["train"] * 7 + ["test"] * 2
     # Where nothing is held out, the split goes by the prompts.
     without = jsonl(tmp_path / "without.jsonl", [row | {"split": "train"} for row in column])
     plain = jsonl(tmp_path / "plain.jsonl", [{k: v for k, v in row.items() if k != "split"} for row in column])
-    assert rows(imported(without, test_share=None))["split"].equals(rows(imported(plain))["split"])
+    assert frame(imported(without, test_share=None))["split"].equals(frame(imported(plain))["split"])
 
 
 MARKUPS = {  # the prompt of the first turn, and what follows it before the second answer
@@ -212,7 +186,7 @@ def test_a_template_that_refuses_a_conversation_costs_that_row(tmp_path: Path) -
     twice = [said("a")[0], *said("a2", "c")]
     found = [{"messages": said("a", "b"), "label": 1}, {"messages": twice, "label": 0}]
     dataset = imported(jsonl(tmp_path / "rows.jsonl", found), template=tmp_path / "model")
-    assert rows(dataset)["completion"].to_list() == ["b"]
+    assert frame(dataset)["completion"].to_list() == ["b"]
     reason = "the chat template refuses the conversation: roles must alternate"
     assert report(dataset)["dropped"] == {reason: 1}
     assert report(dataset)["first_dropped"] == {reason: "rows.jsonl, line 2"}
@@ -223,7 +197,7 @@ def test_pairs_that_were_exported_come_back_as_the_responses_that_they_are_of(tm
     first = imported(jsonl(tmp_path / "rows.jsonl", found))
     pairs = export_dataset(first, "trl", tmp_path / "out") / "dpo"
     back = imported(pairs)
-    assert rows(back).drop("source").equals(rows(first).drop("source"))
+    assert frame(back).drop("source").equals(frame(first).drop("source"))
     assert report(back)["dropped"] == {"the same response as in another pair": 280}
 
 

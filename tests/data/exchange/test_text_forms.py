@@ -5,38 +5,20 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
+from helpers.imports import refused
+from helpers.imports import responses as read
 from helpers.texts import lmsys, said, ultrafeedback
 
-from pmpo_offline.data.exchange.forms import FORMS, Drop, Form, Reading, Response, Row, form_of
-from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.data.exchange.forms import FORMS, Form
 
 NAN = math.nan
 
 
-def read(*rows: dict[str, Any], score: str | None = None, transcripts: bool = True) -> tuple[str, list[Any]]:
-    """The form's name, and of every response (prompt, completion, score), of what is dropped the reason."""
-    numbered = [Row(values, f"rows, line {number}") for number, values in enumerate(rows, 1)]
-    form, reading = form_of(numbered[0], score), Reading(score, transcripts)
-    found = [each for row in form.join(numbered) for each in form.responses(row, reading)]
-    return form.name, [_short(each) for each in found]
-
-
-def _short(each: Response | Drop) -> Any:
-    if isinstance(each, Drop):
-        return (each.reason, each.responses)
-    score = None if math.isnan(each.score) else each.score
-    turns = each.prompt if isinstance(each.prompt, str) else [turn.content for turn in each.prompt]
-    return (turns, each.completion, score)
-
-
-def refusal(*rows: dict[str, Any], **kwargs: Any) -> str:
-    with pytest.raises(UserError) as caught:
-        read(*rows, **kwargs)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+refusal = partial(refused, read)
 
 
 def test_unpaired() -> None:

@@ -14,6 +14,7 @@ from pmpo_offline.data.exchange.forms.conversation import (
     conversation,
     framed,
     is_blank_system,
+    is_weightless,
     role_of,
     turn,
     unanswerable,
@@ -107,6 +108,8 @@ def _turns(row: Row, messages: Any, scores: list[float]) -> Iterator[Response | 
             continue
         if is_answer:
             wrong = unanswerable(history, name)
+            if is_weightless(value):
+                wrong = Drop(f"{name} has a turn of weight 0, which is not to be learned")
             yield wrong or Response(framed(row, tuple(history)), said.content, score, **about(row))
         history.append(said)
     if not answers:

@@ -28,23 +28,12 @@ SCORES = ("score", "rating", "reward", "helpfulness", "overall_score", "fine-gra
 LIST_SCORES = ("overall_score", "fine-grained_score", "score", "rating", "reward", "rank")
 _RANKS = {"rank", "ranks", "ranking", "rankings"}
 """Words of columns that count from the best down: the score is the number with the other sign."""
-_LOWER = {
-    *(
-        "loss",
-        "losses",
-        "nll",
-        "perplexity",
-        "ppl",
-        "error",
-        "errors",
-        "cost",
-        "costs",
-        "penalty",
-        "regret",
-        "distance",
-    ),
-    *("toxicity", "harmfulness", "position", "violations", "latency", "failures", "uncertainty"),
-}
+_LOWER = (
+    "loss losses nll perplexity ppl error errors cost costs penalty regret distance toxicity harmfulness position "
+    "violations latency failures uncertainty toxic harmful harm unsafe hallucinated hallucination hallucinations "
+    "biased rejected flagged failed failure fail violation offensive spam bad wrong incorrect refused refusal "
+    "insult threat obscene profanity"
+)
 """Words of columns of which less is mostly better: `--score` must say it."""
 CHATS = ("messages", "conversations", "conversation")
 LISTS = ("completions", "answers", "responses", "generations", "candidates")
@@ -64,6 +53,20 @@ _FLAGS = {
 """Columns of a yes or no, and the splits that yes and no mean."""
 SPLITS = ("split", *_HALVES, *_FLAGS)
 """Columns that may say in which split of the source a row is."""
+_AMBIGUOUS = ("subset", "set")
+"""Those that mostly say something else."""
+_BETTER = {
+    **{f"{word}_is_better": 1.0 for word in ("higher", "larger", "greater", "bigger", "more")},
+    **{f"{word}_is_better": -1.0 for word in ("lower", "smaller", "less")},
+}
+"""Columns that say whether more or less of a score is better."""
+_SCALES = ("max_score", "max_rating", "score_max", "rating_max", "scale", "score_scale", "rating_scale", "out_of")
+"""Columns of the largest score that could be given."""
+GONE = (
+    *("deleted", "removed", "excluded", "exclude", "discarded", "spam"),
+    *("is_deleted", "is_removed", "is_excluded", "is_spam"),
+)
+"""Columns that mark rows that are not to be used."""
 ABOUT = ("model", "source", "language", "lang", "redacted", *SPLITS)
 _SAME = (PROMPTS, COMPLETIONS, LABELS, SCORES, SYSTEM, HISTORY, CHATS)
 _USUAL = (*(same[0] for same in _SAME), "chosen", "rejected", "source", "language", "split")
@@ -157,12 +160,23 @@ def directed(score: str) -> tuple[str, float]:
     """
     if score[:1] in ("-", "+") and len(score) > 1:
         return score[1:], -1.0 if score[0] == "-" else 1.0
-    words = set(_snake(score).split("_"))
-    if words & _RANKS:
+    if _words(score) & _RANKS:
         return score, -1.0
-    if words & _LOWER:
+    if _words(score) & {*_LOWER.split()}:
         raise UserError(f"--score {score}: if less of it is better, write --score=-{score}, else --score=+{score}")
     return score, 1.0
+
+
+def check_asked(asked: Mapping[str, str], accept: Sequence[str]) -> None:
+    """Raise `UserError` if `--columns` takes for a label or a score a column of which less is mostly better."""
+    for meaning, name in asked.items():
+        if meaning in SCORES and not accept:
+            directed(name)
+        if meaning in LABELS and not accept and _words(name) & {*_LOWER.split()}:
+            raise UserError(
+                f"--columns {meaning}={name}: true seems to mean reject: add --accept with the value that means "
+                "accept, as in --accept false"
+            )
 
 
 def split_named(name: object) -> str | None:
@@ -172,31 +186,13 @@ def split_named(name: object) -> str | None:
     return found[-1] if found else None
 
 
-def split_of(row: Row) -> str | None:
-    """Return the split that a row's columns name, None if none does.
-
-    Raises `UserError` for numbered folds, of which none is held out, and for columns that contradict each other.
-    """
-    found = {}
-    for name in SPLITS:
-        value = row.values.get(name)
-        if not filled(value):
-            continue
-        word = str(value).strip().lower()
-        if name in _FLAGS and word in ("true", "false", "1", "0", "1.0", "0.0"):
-            found[name] = _FLAGS[name][word in ("false", "0", "0.0")]
-        elif name == "fold" and re.fullmatch(r"\d+(\.0)?", word):
-            raise row.error("column fold numbers the folds: call one test in a column split, or add --test-share 0.1")
-        elif named := split_named(value) if "split" in name else _SPLITS.get(word):
-            found[name] = named
-    if len(set(found.values())) > 1:
-        raise row.error(f"columns {' and '.join(found)} say different splits: leave all but one out")
-    return next(iter(found.values()), None)
-
-
 def first_of(row: Row, names: Iterable[str]) -> str | None:
     """Return the first of these columns that a row has."""
     return next((name for name in names if name in row.values), None)
+
+
+def _words(name: str) -> set[str]:
+    return set(_snake(name).split("_"))
 
 
 def _snake(name: str) -> str:
@@ -238,6 +234,10 @@ class Reading:
     """Columns that labels and scores were taken from."""
     unread: set[str] = field(default_factory=set)
     """Columns that hold something and are not the form's."""
+    other_splits: Counter[str] = field(default_factory=Counter)
+    """What columns of splits say besides train and test."""
+    scales: dict[str, Any] = field(default_factory=dict)
+    """The first value of each column of largest scores."""
     disagreeing: Counter[str] = field(default_factory=Counter)
     """Pairs whose own scores say "lower" or "equal" of the chosen response."""
     kinds: dict[tuple[str, bool], str] = field(default_factory=dict)
@@ -259,14 +259,46 @@ class Reading:
                 "import files of one form at a time"
             )
 
+    def split(self, row: Row) -> str | None:
+        """Return the split that a row is of by its file and its columns, None if nothing says it.
+
+        Raises `UserError` for numbered parts, of which none is held out, and for columns that contradict each other.
+        """
+        found = {"(its file's name)": row.split} if row.split else {}
+        for name in SPLITS:
+            value = row.values.get(name)
+            if not filled(value):
+                continue
+            word = word_of(value)
+            if name in _FLAGS:
+                if word not in WORDS:
+                    raise row.error(f"expected true or false in column {name}, found {short(value)}")
+                found |= {1.0: {name: _FLAGS[name][0]}, -1.0: {name: _FLAGS[name][1]}}.get(WORDS[word], {})
+            elif name not in _AMBIGUOUS and re.fullmatch(r"-?\d+", word):
+                what = (
+                    "the folds: call one test in a column split"
+                    if name == "fold"
+                    else "its parts: call them train and test"
+                )
+                raise row.error(f"column {name} numbers {what}, or add --test-share 0.1")
+            elif named := split_named(value) if "split" in name else _SPLITS.get(word):
+                found[name] = named
+            elif name not in _AMBIGUOUS:
+                self.other_splits[f"{name} {short(value)}"] += 1
+        if len(set(found.values())) > 1:
+            raise row.error(f"columns {' and '.join(found)} say different splits: leave all but one out")
+        return next(iter(found.values()), None)
+
     def number(self, row: Row, name: str) -> float:
         """Return a column's score: its number, with the other sign for a rank; the label where `accept` is given.
 
-        Raises `UserError` where a column holds true or false beside numbers other than 0 and 1.
+        Raises `UserError` where a column holds true or false beside numbers other than 0 and 1, where another says that
+        less is better, or that scores are on several scales.
         """
         self.used.add(name)
         if self.accept:
             return self.label(row, name)
+        self._check_scale(row, name)
         value, number = row.values.get(name), row.number(name)
         flag = isinstance(value, bool) or (isinstance(value, str) and value.strip().lower() in ("true", "false"))
         if flag or not (math.isnan(number) or number in (0, 1)):
@@ -275,6 +307,23 @@ class Reading:
                 held = ("true or false", "a number")[:: 1 if flag else -1]
                 raise row.error(f"column {name} holds {held[0]}, and {held[1]} in {other}: write one kind of score")
         return number * (self.sign if self.score else -1.0 if name in _RANKS else 1.0)
+
+    def _check_scale(self, row: Row, name: str) -> None:
+        for other, sign in _BETTER.items():
+            if other in row.values:
+                self.used.add(other)
+                if WORDS.get(word_of(row.values[other]), sign) * sign * self.sign < 0 and name not in _RANKS:
+                    more, direction = ("less", "-") if self.sign > 0 else ("more", "+")
+                    raise row.error(
+                        f"column {other} says that {more} of {name} is better: write --score={direction}{name}"
+                    )
+        for other in _SCALES:
+            if filled(value := row.values.get(other)):
+                self.used.add(other)
+                if (first := self.scales.setdefault(other, value)) != value:
+                    raise row.error(
+                        f"column {other} is {short(value)}, and {short(first)} before: divide the scores by it"
+                    )
 
     def feedback(self, row: Row) -> float:
         """Return the label of the row; `UserError` if two columns of labels contradict each other."""

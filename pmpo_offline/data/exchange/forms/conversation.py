@@ -183,6 +183,11 @@ def is_blank_system(value: Any) -> bool:
     return is_turn(value) and role_of(value) == "system" and not filled(value.get("content", value.get("value")))
 
 
+def is_weightless(value: Any) -> bool:
+    """Return whether a turn is not to be learned, as OpenAI's files say it."""
+    return isinstance(value, Mapping) and "weight" in value and value["weight"] == 0
+
+
 def role_of(value: Mapping[str, Any]) -> str | None:
     """Return the role of a turn: system, user or assistant; None for others."""
     return _role(value.get("role", value.get("from")))
@@ -200,6 +205,8 @@ def conversation(row: Row, name: str) -> tuple[tuple[Message, ...], str]:
     if not is_list(value):
         raise row.error(f"expected a list of messages with role and content in column {name}, found {short(value)}")
     *history, last = turns(row, value, name)
+    if is_weightless(value[-1]):
+        raise Drop(f"{name} ends with a turn of weight 0, which is not to be learned")
     if last.role != "assistant":
         raise Drop(f"{name} does not end with the assistant's turn")
     if wrong := unanswerable(history, name):

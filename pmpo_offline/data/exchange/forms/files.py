@@ -12,14 +12,14 @@ import io
 import json
 import os
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from pmpo_offline.data.exchange.forms.columns import split_named
+from pmpo_offline.data.exchange.forms.columns import COMPLETIONS, PROMPTS, split_named
 from pmpo_offline.data.exchange.forms.csv_files import records
 from pmpo_offline.data.exchange.forms.row import Row
 from pmpo_offline.data.opening import open_parquet
@@ -36,6 +36,8 @@ KINDS: Mapping[str, tuple[str, ...]] = {
 """Last comes what also describes data of the other kinds (dataset_info.json, state.json)."""
 PACKED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 """Endings of compressed texts."""
+_HOLDERS = ("data", "rows", "examples", "records", "instances", "items", "results", "samples", "entries", "dataset")
+_OF_TEXT = {*PROMPTS, *COMPLETIONS, "chosen"}
 _BATCH = 1024
 MOST_FILES = 20_000
 _DESCRIPTIONS = ("dataset_info.json", "dataset_infos.json", "README.md")
@@ -135,13 +137,46 @@ def _json(source: _File) -> Iterator[Row]:
             raise
         yield from _json_lines(source)
         return
-    lists = {"": whole if isinstance(whole, list) else [whole]}
-    if isinstance(whole, dict) and all(isinstance(items, list) and _holds_rows(name) for name, items in whole.items()):
-        lists = whole
+    lists, common = _lists(whole)
     for name, items in lists.items():
         for number, item in enumerate(items, 1):
             row = _record(item, f"{source.name}, {f'{name} ' if name else ''}item {number}")
-            yield row._replace(split=split_named(name)) if len(lists) > 1 else row
+            split = split_named(name) if len(lists) > 1 else None
+            yield row._replace(values={**common, **row.values}, split=split)
+
+
+def _lists(whole: Any) -> tuple[Mapping[str, Sequence[Any]], Mapping[str, Any]]:
+    """Return the lists of rows that JSON holds, by their names, and the values that all rows have in common.
+
+    Rows are in one list, in lists of an object (`data`, or one a split), or as one of pandas' forms has them.
+    """
+    if isinstance(whole, list):
+        return {"": whole}, {}
+    if not isinstance(whole, dict):
+        return {"": [whole]}, {}
+    lists = {name: items for name, items in whole.items() if _holds_rows(name) and _is_list_of(dict, items)}
+    if lists:
+        return lists, {name: value for name, value in whole.items() if name not in lists}
+    return {"": _rows_of_frame(whole) or [whole]}, {}
+
+
+def _rows_of_frame(whole: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows that pandas wrote by index, by columns or split in both; empty for any other object."""
+    values = list(whole.values())
+    if _is_list_of(str, whole.get("columns")) and _is_list_of(list, whole.get("data")):
+        return [dict(zip(whole["columns"], row, strict=True)) for row in whole["data"]]
+    if _is_list_of(dict, values) and all(name.isdecimal() for name in whole):
+        return values
+    if _is_list_of(dict, values) and all(name.isdecimal() for name in values[0]):
+        values = [list(column.values()) for column in values]
+    texts = any(name in _OF_TEXT and _is_list_of(str, column) for name, column in zip(whole, values, strict=True))
+    if not (texts and _is_list_of(list, values) and len(set(map(len, values))) == 1):
+        return []
+    return [dict(zip(whole, row, strict=True)) for row in zip(*values, strict=True)]
+
+
+def _is_list_of(kind: type, value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, kind) for item in value)
 
 
 def _is_line(line: bytes) -> bool:
@@ -154,7 +189,7 @@ def _is_line(line: bytes) -> bool:
 
 def _holds_rows(name: str) -> bool:
     """Return whether a list of this name in an object is one of rows."""
-    return name in ("data", "rows", "examples", "records", "instances") or split_named(name) is not None
+    return name in _HOLDERS or split_named(name) is not None
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pmpo_offline.data.exchange.forms import FORMS, columns
-from pmpo_offline.data.exchange.forms.columns import LABELS, Reading, first_of
+from pmpo_offline.data.exchange.forms.columns import LABELS, WORDS, Reading, first_of, word_of
 from pmpo_offline.data.exchange.forms.row import Drop, Response, Row, filled, is_list
 
 _OF_PROMPTS = {*columns.PROMPTS, *columns.ADDED, *columns.SYSTEM, *columns.HISTORY}
@@ -103,6 +103,10 @@ class Form:
             if (found := first_of(row, column.split("|"))) != name:
                 raise row.error(f"holds a column {found}, and the rows before hold {name}: leave one of them out")
         self._note_unread(row, set(names), reading)
+        gone = next((name for name in columns.GONE if WORDS.get(word_of(row.values.get(name))) == 1), None)
+        if gone and gone not in names and self.join is iter:
+            yield Drop(f"column {gone} says that the row is not to be used", self.responses_a_row)
+            return
         offered = next((name for name in columns.NOT_TEXT if filled(row.values.get(name))), None)
         unstored = Drop(f"column {offered} is used, which a text has no place for")
         try:
@@ -129,7 +133,7 @@ class Form:
                 )
         if self.join is not iter:  # its rows are made of others
             return
-        beside = {*reads, *columns.ABOUT}
+        beside = {*reads, *columns.ABOUT, *columns.GONE}
         reading.unread |= {name for name, value in row.values.items() if name not in beside and filled(value)}
 
 
@@ -147,9 +151,11 @@ def form_of(row: Row, score: str | None) -> Form:
         raise row.error(
             "this is a step or an episode, and they are read from .npz, .hdf5 or .parquet: write one of those"
         )
+    inside = next((name for name, value in row.values.items() if isinstance(value, Mapping)), None)
     raise row.error(
         f"not recognised by the columns {', '.join(sorted(row.values)[:_LISTED]) or '(none)'}: say what they mean, as "
         "in --columns prompt=question,completion=output,label=verdict, or see the forms in pmpo-offline import --help"
+        + (f" (columns inside {inside} are called {inside}.NAME)" if inside else "")
     )
 
 

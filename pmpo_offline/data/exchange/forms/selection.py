@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from pmpo_offline.data.exchange.forms.conversation import caught, side_of
@@ -25,6 +26,8 @@ from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.random_words import random_words
 
 _TEST_SHARE = 0.1
+_UNKNOWN = {-1.0, -9.0, -99.0, -999.0, -9999.0}
+"""Numbers that often mean that a score is unknown."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,10 @@ class Report:
     """Kept responses of which an equal one, to an equal prompt, white space aside, has another label or score."""
     disagreeing: Counter[str] = field(default_factory=Counter)
     """Pairs whose own scores say that the chosen response is "lower" than the rejected one, or "equal"."""
+    other_splits: Counter[str] = field(default_factory=Counter)
+    """What columns of splits say besides train and test: the rows go where their prompts' hash puts them."""
+    lone_negative: dict[float, int] = field(default_factory=dict)
+    """The one score below 0, and how often it occurs, where it is a number that often means unknown."""
     unread: tuple[str, ...] = ()
     """Columns that hold something and were not used."""
     rounded: int = 0
@@ -98,6 +105,7 @@ class Report:
             "contradicting": self.contradicting,
             "pairs_by_own_scores": {f"chosen {how}": count for how, count in self.disagreeing.items()},
             "columns_not_used": list(self.unread),
+            "splits_not_understood": dict(self.other_splits),
             "scores_rounded": self.rounded,
             "prompts_in_both_splits": self.in_both,
         }
@@ -164,6 +172,7 @@ def table(
     report.test = split.count("test")
     report.train = len(split) - report.test
     scores = [kept[i].response.score for i in order]
+    report.lone_negative = lone_negative(np.asarray(scores))
     report.rounded = sum(abs(score) >= 2**24 and float(np.float32(score)) != score for score in scores)
     content = {
         "prompt": [kept[i].prompt for i in order],
@@ -176,6 +185,17 @@ def table(
         "split": [split[i] for i in order],
     }
     return pa.table(content, schema=responses_schema())
+
+
+def lone_negative(scores: NDArray[np.floating]) -> dict[float, int]:
+    """Return the one score below 0, and its count, if it is a number that often means unknown; labels have none."""
+    below = scores[scores < 0]
+    values = set(below.tolist())
+    return (
+        {value: len(below) for value in values}
+        if len(values) == 1 and values <= _UNKNOWN and (scores > 1).any()
+        else {}
+    )
 
 
 def _fitting(

@@ -40,7 +40,13 @@ def transcript(history: Sequence[Message]) -> str:
     return "".join(marks[turn.role] + turn.content for turn in history) + ASSISTANT
 
 
-TRANSCRIPT = Template("Human:/Assistant: transcripts", transcript, lambda reply: f" {reply}", {})
+def _checked(history: Sequence[Message]) -> str:
+    if any(turn.role == "system" for turn in history[1:]):
+        raise Drop("a system message is not the first turn, which transcripts have no place for: see --template")
+    return transcript(history)
+
+
+TRANSCRIPT = Template("Human:/Assistant: transcripts", _checked, lambda reply: f" {reply}", {})
 
 
 def of_model(directory: Path) -> Template:

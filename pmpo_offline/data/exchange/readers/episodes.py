@@ -20,7 +20,7 @@ last row is lost and the row serves as the bare state of the row before it. Wher
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,11 +138,15 @@ def single_states(rows: Rows) -> NDArray[np.bool_]:
     return alone
 
 
-def report(rows: Rows, dropped: Mapping[str, NDArray[np.bool_]]) -> dict[str, JsonValue]:
-    """Return the note `report`: the rows (M,) dropped for each reason, counted; empty if there are none."""
+def report(rows: Rows, dropped: Mapping[str, NDArray[np.bool_]], unused: Collection[str] = ()) -> dict[str, JsonValue]:
+    """Return the note `report`: the rows (M,) dropped for each reason, counted, and the columns that were not used.
+
+    Empty if there are neither.
+    """
     lost = {reason: rows_of for reason, rows_of in dropped.items() if rows_of.any()}
+    passed_over: dict[str, JsonValue] = {"columns_not_used": [*unused]} if unused else {}
     if not lost:
-        return {}
+        return {"report": passed_over} if unused else {}
     alone = int(single_states(rows).sum())
     return {
         "report": {
@@ -151,5 +155,6 @@ def report(rows: Rows, dropped: Mapping[str, NDArray[np.bool_]]) -> dict[str, Js
             "episodes_dropped": alone,
             "dropped": {reason: int(marked.sum()) for reason, marked in lost.items()},
             "first_dropped": {reason: f"row {int(marked.argmax())}" for reason, marked in lost.items()},
+            **passed_over,
         }
     }

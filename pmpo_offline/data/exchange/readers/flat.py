@@ -35,7 +35,9 @@ LABELS = ("label", "labels", "infos/label", "infos/labels", "adv_ind")
 Kind = Literal["matrix", "actions", "vector", "flags"]
 """How an array is checked, and what it is read as: (M, n) or (M,) float32, (M,) Booleans, (M, 1) int32."""
 Kinds = Mapping[str, Kind]
-SUCCESS: Kinds = dict.fromkeys(("infos/success", "infos/is_success", "success", "is_success"), "flags")
+SUCCESS: Kinds = dict.fromkeys(
+    ("infos/success", "infos/is_success", "success", "is_success", "task_success", "solved"), "flags"
+)
 """What an array of the steps at which the task was solved may be called."""
 
 
@@ -88,6 +90,8 @@ class Flat:
     """Of an HDF5 file."""
     examined: tuple[int, int, int] | None = None
     """Inode, size and time of an HDF5 file when `open_hdf5` found it sound, which takes long with many arrays."""
+    used: set[str] = field(default_factory=set)
+    """Names of the arrays that were read."""
 
     def need(self, *names: str) -> None:
         """Raise `UserError` that names every array which is missing."""
@@ -99,8 +103,14 @@ class Flat:
     def __getitem__(self, name: str) -> Array:
         """Return one array; `UserError` where the file is damaged."""
         self.need(name)
+        self.used.add(name)
         with readable(self.path):
             return self.load(name)
+
+    @property
+    def unused(self) -> list[str]:
+        """Names of the arrays that were not read, without those that describe the file."""
+        return sorted(name for name in self.names - self.used if not name.startswith("metadata/"))
 
     def read(
         self, kinds: Kinds, optional: Kinds = MappingProxyType({}), unused: NDArray[np.bool_] | None = None
@@ -170,7 +180,9 @@ def opened(flat: Flat) -> Iterator[h5py.File]:
 def floats(values: Array, where: str) -> NDArray[np.float32]:
     """Return numbers as float32, rows first; `UserError` names the first row that is not finite (or overflows)."""
     if values.dtype.kind not in "fiub":
-        raise UserError(f"{where}: expected numbers, found {values.dtype}")
+        texts = (value for value in values.flat if not isinstance(value, int | float))
+        found = f"{next(texts, None)!r:.40}" if values.dtype.kind == "O" else values.dtype
+        raise UserError(f"{where}: expected numbers, found {found}")
     numbers = values
     if values.dtype != np.float32 or not values.flags.c_contiguous or not values.ndim:
         name, rows_of = where.rpartition(": ")[2], values.reshape(-1) if not values.ndim else values
@@ -201,6 +213,8 @@ def flags(values: Array, where: str) -> NDArray[np.bool_]:
 
 
 def _matrix(values: Array, where: str) -> NDArray[np.float32]:
+    if values.ndim == 1 and values.dtype.kind in "fiub":  # one number a row
+        values = values[:, None]
     if values.ndim != 2 or not values.shape[1]:
         kind = "images are" if values.ndim >= 3 else "that shape is"
         raise UserError(f"{where} has shape {values.shape}, and {kind} not supported: write rows of numbers (M, n)")
@@ -212,7 +226,9 @@ def _actions(values: Array, where: str) -> Array:
 
 
 def choices(values: Array, where: str) -> NDArray[np.int32]:
-    """Return discrete actions, one whole number from 0 a row, as (n, 1); `UserError` for anything else."""
+    """Return discrete actions, one whole number from 0 or one-hot a row, as (n, 1); `UserError` for anything else."""
+    if is_one_hot(values):
+        values = values.argmax(axis=1)
     if values.shape not in ((len(values),), (len(values), 1)):
         raise UserError(
             f"{where} is of whole numbers, of shape {values.shape}: one discrete action a step can be "
@@ -222,6 +238,14 @@ def choices(values: Array, where: str) -> NDArray[np.int32]:
     if ((numbers < 0) | (numbers >= 2**31)).any():
         raise UserError(f"{where}: discrete actions are counted from 0, and one is {int(numbers.min())}")
     return numbers.astype(np.int32)
+
+
+def is_one_hot(values: Array) -> bool:
+    """Return whether every row of a matrix is one 1 among zeros, in two columns or more, each of which is used."""
+    if values.ndim != 2 or values.shape[1] < 2 or values.dtype.kind not in "fiub" or not len(values):
+        return False
+    ones = values == 1
+    return bool(((values == 0) | ones).all() and (ones.sum(axis=1) == 1).all() and ones.any(axis=0).all())
 
 
 def _vector(values: Array, where: str) -> NDArray[np.float32]:
@@ -301,7 +325,7 @@ def _from_hdf5(path: Path, examined: tuple[int, int, int], name: str) -> Array:
 
 
 def _from_parquet(path: Path, name: str) -> Array:
-    """Return a column as an array, nulls as NaN; `ValueError` for lists of unequal lengths."""
+    """Return a column as an array, nulls as NaN; `UserError` for lists of unequal lengths."""
     with open_parquet(path) as file:  # not by Polars, which can end the whole process on a damaged file
         stored = file.read(columns=[name])
     stored.validate(full=True)
@@ -310,8 +334,9 @@ def _from_parquet(path: Path, name: str) -> Array:
         lengths = column.list.len().fill_null(strategy="forward").fill_null(strategy="backward").to_numpy()
         if (lengths != lengths[:1]).any():
             row = int((lengths != lengths[0]).argmax())
-            raise ValueError(
-                f"the lists of {name} are of unequal lengths: {lengths[row]} numbers in row {row}, {lengths[0]} before"
+            raise UserError(
+                f"{path}: the lists of {name} are of unequal lengths: {lengths[row]} numbers in row {row}, "
+                f"{lengths[0]} before: write {lengths[0]} in every row"
             )
         column = column.list.to_array(int(lengths[0]) if len(lengths) else 0)
     return column.to_numpy()

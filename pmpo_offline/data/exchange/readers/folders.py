@@ -112,15 +112,20 @@ def _read(inside: dict[str, list[Source]]) -> Recorded:
 
 
 def _summed(reports: list[dict[str, JsonValue]]) -> dict[str, JsonValue]:
-    """Return one report of the rows that were dropped in several sources."""
-    total: dict[str, JsonValue] = {
-        name: sum(int(str(report[name])) for report in reports) for name in ("rows", "episodes", "episodes_dropped")
-    }
+    """Return one report of the rows that were dropped in several sources, and the columns that none of them used."""
+    lost = [report for report in reports if "dropped" in report]
+    unused: list[JsonValue] = sorted({str(name) for each in reports for name in each.get("columns_not_used") or ()})  # type: ignore[union-attr]
+    total: dict[str, JsonValue] = (
+        {}
+        if not lost
+        else {name: sum(int(str(report[name])) for report in lost) for name in ("rows", "episodes", "episodes_dropped")}
+    )
     dropped: dict[str, JsonValue] = {}
-    for report in reports:
+    for report in lost:
         for reason, count in dict(report["dropped"] or {}).items():  # type: ignore[arg-type]
             dropped[reason] = int(str(dropped.get(reason, 0))) + int(str(count))
-    return {**total, "dropped": dropped, "first_dropped": reports[0]["first_dropped"]}
+    total |= {"dropped": dropped, "first_dropped": lost[0]["first_dropped"]} if lost else {}
+    return total | ({"columns_not_used": unused} if unused else {})
 
 
 FOLDERS = Reader(

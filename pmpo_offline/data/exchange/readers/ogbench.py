@@ -78,13 +78,14 @@ def _read(flat: Flat, name: str, column: str | None) -> Recorded:
         following=following,
         success=solved & ~(bare & end) if success is None else success,
     )
+    feedback = flat.feedback(column)
     notes: dict[str, JsonValue] = {
         "rewards": "rewards" in values,
         "success": "masks" in marks or success is not None,
         "rows_that_are_final_states": int((~steps_of(rows)).sum()),
-        **report(rows, {NO_STEP: single_states(rows)}),
+        **report(rows, {NO_STEP: single_states(rows)}, flat.unused),
     }
-    return recorded(rows, str(flat.path), name, notes, flat.feedback(column))
+    return recorded(rows, str(flat.path), name, notes, feedback)
 
 
 OGBENCH = Reader(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from pmpo_offline.runtime.errors import UserError
 
 _EPISODES = ("episode", "episode_id", "episode_index", "traj_id", "trajectory_id", "trajectory_index", "trajectory")
 _STEPS = ("step", "step_id", "step_index", "frame_index", "timestep", "timesteps")
+_TIMES = ("timestamp", "timestamps", "time", "datetime")
 _SORT = "sort the rows by episode and step"
 _BLOCK = 65536
 
@@ -55,29 +57,31 @@ def check_numbers(flat: Flat, end: NDArray[np.bool_]) -> None:
     last = np.flatnonzero(end)
     inside = ~end[:-1]
     for name in _EPISODES:
-        if (numbers := _whole(flat, name, len(end))) is None:
+        if (found := _column(flat, name, len(end))) is None:
             continue
+        ids, numbers = np.unique(found, return_inverse=True)
         changes = numbers[1:] != numbers[:-1]
         if (changes & inside).any():
             row = int((changes & inside).argmax())
             raise UserError(
-                f"{flat.path}: {name} changes from {numbers[row]} to {numbers[row + 1]} after row {row}, and no "
+                f"{flat.path}: {name} changes from {found[row]} to {found[row + 1]} after row {row}, and no "
                 f"episode ends there: {_SORT}, and mark every episode's last row"
             )
-        ids = numbers[last]
-        again = np.setdiff1d(np.arange(len(ids)), np.unique(ids, return_index=True)[1])
+        own = numbers[last]
+        again = np.setdiff1d(np.arange(len(own)), np.unique(own, return_index=True)[1])
         if len(again):
             raise UserError(
-                f"{flat.path}: {name} {ids[again[0]]} comes back after row {last[again[0] - 1]}, another episode's "
-                f"last: {_SORT}"
+                f"{flat.path}: {name} {ids[own[again[0]]]} comes back after row {last[again[0] - 1]}, another "
+                f"episode's last: {_SORT}"
             )
-    for name in _STEPS:
-        if (numbers := _whole(flat, name, len(end))) is not None and (
-            falls := (numbers[1:] <= numbers[:-1]) & inside
-        ).any():
+    for name in (*_STEPS, *_TIMES):
+        if (found := _column(flat, name, len(end))) is None or found.dtype.kind not in "iufM":
+            continue
+        falls = (found[1:] < found[:-1] if name in _TIMES else found[1:] <= found[:-1]) & inside
+        if falls.any():
             row = int(falls.argmax())
             raise UserError(
-                f"{flat.path}: {name} goes from {numbers[row]} to {numbers[row + 1]} after row {row}, within an "
+                f"{flat.path}: {name} goes from {found[row]} to {found[row + 1]} after row {row}, within an "
                 f"episode: {_SORT}, and mark every episode's last row"
             )
 
@@ -100,12 +104,13 @@ def begins_with_resets(reward: NDArray[np.float32], marked: NDArray[np.bool_]) -
     return bool(first.any() and (reward[first] == 0).all() and (reward[~first] != 0).mean() > 0.5)
 
 
-def _whole(flat: Flat, name: str, count: int) -> NDArray[np.int64] | None:
-    """Return a column (M,) of whole numbers; None if there is none of this name."""
+def _column(flat: Flat, name: str, count: int) -> NDArray[Any] | None:
+    """Return a column (M,) of numbers or texts; None if there is none of this name."""
     if name not in flat.names:
         return None
     values = flat[name]
-    return values if values.shape == (count,) and values.dtype.kind in "iu" else None
+    values = values.astype(str) if values.dtype.kind in "OS" else values
+    return values if values.shape == (count,) else None
 
 
 def _seams(observation: NDArray[np.float32], following: NDArray[np.float32], path: Path) -> NDArray[np.bool_]:

@@ -14,6 +14,7 @@ its last action, because what followed it is lost.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,9 @@ def _read(flat: Flat, name: str, column: str | None) -> Recorded:
     flat.need(*parts, *_VALUES, *_MARKS)
     marks = flat.read(dict.fromkeys(parts, _MATRIX) | _MARKS, SUCCESS)
     end = _ends(marks["is_first"], marks["is_last"], marks["is_terminal"], flat.path)
-    values = flat.read(_VALUES, unused=end)
+    values = flat.read(_VALUES, {"discount": "vector"}, unused=end)
+    if "discount" in values:
+        _check_discount(values["discount"], end, marks, flat.path)
     check_numbers(flat, end)
     rows = Rows(
         marks[parts[0]] if len(parts) == 1 else np.concatenate([marks[part] for part in parts], axis=1),
@@ -53,15 +56,28 @@ def _read(flat: Flat, name: str, column: str | None) -> Recorded:
         bare=np.ones(len(end), np.bool_),
         success=flat.solved(marks),
     )
+    feedback = flat.feedback(column)
     broken = end & ~marks["is_last"]
     notes: dict[str, JsonValue] = {
         "rewards": True,
         "success": rows.success is not None,
         "rows_that_are_final_states": int((~steps_of(rows)).sum()),
         "episodes_without_a_last_step": int(broken.sum()),
-        **report(rows, {_LOST: broken, NO_STEP: single_states(rows) & ~broken}),
+        **report(rows, {_LOST: broken, NO_STEP: single_states(rows) & ~broken}, flat.unused),
     }
-    return recorded(rows, str(flat.path), name, notes, flat.feedback(column))
+    return recorded(rows, str(flat.path), name, notes, feedback)
+
+
+def _check_discount(
+    discount: NDArray[np.float32], end: NDArray[np.bool_], marks: Mapping[str, NDArray[np.bool_]], path: Path
+) -> None:
+    """Raise `UserError` where the task ended an episode by its discount (M,) of 0, and by its marks did not."""
+    ended = np.append(discount[:-1] == 0, False) & np.append(end[1:], False)  # in the last step
+    if (wrong := ended & ~np.append(marks["is_terminal"][1:], False)).any():
+        raise UserError(
+            f"{path}: discount is 0 in row {int(wrong.argmax())}, an episode's last step, and the row after it is not "
+            "is_terminal: correct one of them"
+        )
 
 
 def _ends(

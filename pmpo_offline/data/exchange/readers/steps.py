@@ -64,13 +64,14 @@ def read_steps(flat: Flat, called: Mapping[str, str], name: str, column: str | N
         following=following,
         success=success,
     )
+    feedback = flat.feedback(column)
     notes: dict[str, JsonValue] = {
         "rewards": True,
         "success": success is not None,
         "rows_without_successor_dropped": int(bare.sum()),
         "episodes_ended_by_next_observations": unmarked,
         "final_observation_of_terminated": "the last observation" if following is None else called["next_observation"],
-        **report(rows, {reason: bare}),
+        **report(rows, {reason: bare}, flat.unused),
         **({GOES_ON: int(marked[:-1].sum())} if goes_on else {}),
     }
-    return recorded(rows, str(flat.path), name, notes, flat.feedback(column))
+    return recorded(rows, str(flat.path), name, notes, feedback)

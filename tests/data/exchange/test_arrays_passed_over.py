@@ -1,0 +1,67 @@
+"""What files of steps hold beside the arrays of their form is used, refused by name or counted in the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.aligned import experience
+from helpers.foreign import as_d4rl, as_states, hdf5, npz, read
+from helpers.imports import refused
+
+from pmpo_offline.build import import_dataset, show
+
+LENGTHS = [3, 1, 4]
+STEPS = as_d4rl(experience(LENGTHS))
+EPISODE = np.repeat(np.arange(3), LENGTHS)
+pytestmark = [pytest.mark.usefixtures("home"), pytest.mark.filterwarnings("ignore:.*actions reach")]
+
+
+def test_arrays_that_are_not_used_are_in_the_report(tmp_path: Path) -> None:
+    more = {"weight": np.ones(8), "infos/qpos": np.zeros((8, 2)), "metadata/policy": np.zeros(3), "label": EPISODE % 2}
+    path = hdf5(tmp_path / "set-v0.hdf5", STEPS | more)
+    assert read(path).notes["report"] == {"columns_not_used": ["infos/qpos", "weight"]}
+    assert show(import_dataset(path))["report"] == {"columns_not_used": ["infos/qpos", "weight"]}
+    assert "report" not in read(hdf5(tmp_path / "plain.hdf5", STEPS)).notes
+
+
+def test_a_column_of_splits_is_warned_of(tmp_path: Path) -> None:
+    path = hdf5(tmp_path / "set-v0.hdf5", STEPS | {"is_test": EPISODE == 2})
+    with pytest.warns(UserWarning, match="column is_test is not used, and all episodes are for training"):
+        import_dataset(path)
+
+
+@pytest.mark.parametrize("name", ["solved", "task_success"])
+def test_success_has_other_names(tmp_path: Path, name: str) -> None:
+    found = read(hdf5(tmp_path / "set-v0.hdf5", STEPS | {name: EPISODE == 1}))
+    assert found.notes["success"] is True
+    assert found.experience.success.tolist() == [False, True, False]
+
+
+def test_one_number_a_row_is_an_observation(tmp_path: Path) -> None:
+    path = hdf5(tmp_path / "set-v0.hdf5", {**STEPS, **{name: STEPS[name][:, 1] for name in NAMES}})
+    assert np.array_equal(read(path).experience.observation[:, 0], STEPS["observations"][:, 1])
+
+
+NAMES = ("observations", "next_observations")
+
+
+def test_the_score_that_means_unknown_is_warned_of(tmp_path: Path) -> None:
+    path = hdf5(tmp_path / "set-v0.hdf5", STEPS | {"human": np.array([5.0, -999.0, 3.0])[EPISODE]})
+    with pytest.warns(UserWarning, match="1 scores are -999 and no other is below 0"):
+        import_dataset(path, score="human")
+    assert "--score failed: if less of it is better" in refused(import_dataset, path, score="failed")
+
+
+def test_rlds_discounts_and_marks_must_agree(tmp_path: Path) -> None:
+    states = as_states(experience(LENGTHS))
+    last = states["is_last"].astype(bool)
+    in_last_step = np.append(last[1:], False)
+    ended = np.append(states["is_terminal"].astype(bool)[1:], False)
+    assert ended.any()
+    assert (in_last_step & ~ended).any()
+    agree = npz(tmp_path / "set.npz", states | {"discount": 1.0 - ended})
+    assert read(agree).experience.terminated.any()
+    differ = npz(tmp_path / "differ.npz", states | {"discount": 1.0 - in_last_step})
+    assert "an episode's last step, and the row after it is not is_terminal" in refused(read, differ)

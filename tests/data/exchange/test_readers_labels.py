@@ -1,0 +1,152 @@
+"""Labels that a person gave: in a file beside the episodes, by folders, and in columns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers.aligned import experience
+from helpers.foreign import as_d4rl, found, hdf5, minari_set
+from helpers.robots import frames_of, lerobot
+
+from pmpo_offline import data
+from pmpo_offline.build.read import import_dataset
+from pmpo_offline.data import columns
+from pmpo_offline.data.exchange.forms import is_text
+from pmpo_offline.runtime.errors import UserError
+
+LENGTHS = [3, 1, 4, 2]
+VERSIONS = ["v2.1", "v3.0"]
+both = pytest.mark.parametrize("version", VERSIONS)
+pytestmark = pytest.mark.filterwarnings("ignore:.*actions reach", "ignore:dropped", "ignore:left out")
+
+
+def last_rows(lengths: list[int] = LENGTHS) -> np.ndarray:
+    return np.cumsum(lengths) - 1
+
+
+def at_last(flags: list[bool]) -> np.ndarray:
+    """Steps (N,), true in the last one of the episodes with a flag."""
+    steps = np.zeros(sum(LENGTHS), bool)
+    steps[last_rows()] = flags
+    return steps
+
+
+def refusal(path: Path, column: str | None = None) -> str:
+    with pytest.raises(UserError) as caught:
+        found(path).read(*([column] if column else []))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def accepted(dataset: data.Dataset) -> list[int]:
+    return columns.labels(dataset.episodes).tolist()
+
+
+def side_file(path: Path, rows: list[tuple[Any, Any]]) -> Path:
+    path.write_text("episode,verdict\n" + "".join(f"{episode},{verdict}\n" for episode, verdict in rows))
+    return path
+
+
+def test_labels_of_a_file_beside_the_episodes(tmp_path: Path) -> None:
+    path = hdf5(tmp_path / "set.hdf5", as_d4rl(experience(LENGTHS)))
+    labels = side_file(tmp_path / "reviewed.csv", [(3, "reject"), ("demo_0", "accept"), (2, "")])
+    with pytest.warns(UserWarning, match="has no label for 2 of 4 episodes"):
+        dataset = import_dataset(path, labels=labels, home=tmp_path / "home")
+    assert (accepted(dataset), dataset.metadata.unit) == ([1, 0, 0, -1], "episode")
+    assert dataset.metadata.id == "d4rl/set-labelsreviewed-v0"
+    assert labels.name in dataset.metadata.provenance.hashes
+    side_file(labels, [(0, 2.5), (1, 4), (2, 1), (3, 5)])
+    scored = import_dataset(path, labels=labels, label="column:3", overwrite=True, id="t2/x-v0", home=tmp_path / "home")
+    assert accepted(scored) == [-1, 1, -1, 1]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([(7, "accept")], "episode 7 is not in the source, which has 4 episodes, 0 to 3"),
+        ([(1, "accept"), ("e1", "reject")], "episode 1 has two values, 1 and -1"),
+        ([("demo_" + "9" * 30, "accept")], "expected an episode's number"),
+        ([("first", "accept")], "expected an episode's number or a name that ends with it, found 'first'"),
+        ([(0, "meh")], "expected a number or a label such as accept, reject, success or failure, found 'meh' in row 0"),
+    ],
+    ids=str,
+)
+def test_files_of_labels_that_cannot_be_read(tmp_path: Path, rows: list[tuple[Any, Any]], message: str) -> None:
+    path = hdf5(tmp_path / "set.hdf5", as_d4rl(experience(LENGTHS)))
+    with pytest.raises(UserError, match=message):
+        import_dataset(path, labels=side_file(tmp_path / "reviewed.csv", rows), home=tmp_path / "home")
+
+
+def test_a_file_of_labels_that_is_not_utf8(tmp_path: Path) -> None:
+    path = hdf5(tmp_path / "set.hdf5", as_d4rl(experience(LENGTHS)))
+    (labels := tmp_path / "reviewed.csv").write_bytes(b"episode,verdict\n0,\xff\xfe\n")
+    with pytest.raises(UserError, match="cannot be read, it is damaged"):
+        import_dataset(path, labels=labels, home=tmp_path / "home")
+
+
+def test_numbers_in_a_file_of_labels_are_those_of_the_source(tmp_path: Path) -> None:
+    """Also where an episode vanished because it has no step."""
+    arrays = as_d4rl(experience(LENGTHS))
+    del arrays["next_observations"]
+    path = hdf5(tmp_path / "set.hdf5", arrays)
+    labels = side_file(tmp_path / "reviewed.csv", [(0, "accept"), (2, "reject"), (3, "accept")])
+    assert accepted(import_dataset(path, labels=labels, home=tmp_path / "home")) == [1, -1, 1]
+
+
+@pytest.mark.parametrize("form", ["hdf5", "lerobot", "files"])
+def test_folders_that_a_person_sorted(tmp_path: Path, form: str) -> None:
+    root = tmp_path / "reviewed"
+    for name, lengths in (("expert-data", [3, 2]), ("failure-data", [4]), ("unlabelled", [2])):
+        written = experience(lengths)
+        (root / name).mkdir(parents=True)
+        if form == "lerobot":
+            (root / name).rmdir()
+            lerobot(root / name, frames_of(written, {"next.done": at_lasts(lengths)}, padded=True))
+        elif form == "hdf5":
+            hdf5(root / name / "set.hdf5", as_d4rl(written))
+        else:
+            for index in range(2 if name == "expert-data" else 1):
+                hdf5(root / name / f"{index}.hdf5", as_d4rl(experience(lengths[index : index + 1])))
+    dataset = import_dataset(root, home=tmp_path / "home")
+    assert (accepted(dataset), dataset.metadata.unit) == ([1, 1, -1, 0], "episode")
+    assert columns.vector(dataset.episodes, "length").tolist() == [3, 2, 4, 2]
+    folders = dataset.metadata.provenance.settings["folders"]
+    assert isinstance(folders, dict)
+    assert sorted(str(value).split(",")[0] for value in folders.values()).count("reject") == 1
+    assert not is_text(str(root))
+
+
+def at_lasts(lengths: list[int]) -> np.ndarray:
+    steps = np.zeros(sum(lengths), bool)
+    steps[np.cumsum(lengths) - 1] = True
+    return steps
+
+
+def test_folders_that_say_neither_or_both_are_refused(tmp_path: Path) -> None:
+    for name in ("accepts", "success-or-failure"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        hdf5(tmp_path / "set" / name / "a.hdf5", as_d4rl(experience([2])))
+    assert "success-or-failure: the name says neither accept nor reject (or both)" in refusal(tmp_path / "set")
+    (tmp_path / "set/success-or-failure").rename(tmp_path / "set/right_arm")
+    assert "right_arm: the name says neither" in refusal(tmp_path / "set")
+
+
+def test_columns_of_rlds_and_minari_are_feedback_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+
+    def infos(index: int, length: int) -> dict[str, np.ndarray]:
+        return {"rating": np.append(np.nan, np.full(length, index + 1.0)), "label": np.arange(length + 1) % 2 * 2 - 1}
+
+    name = minari_set(experience(LENGTHS), infos=infos)
+    steps = import_dataset(name, home=tmp_path / "home")
+    assert (str(steps.metadata.label), steps.metadata.unit) == ("column:sign", "step")
+    assert columns.labels(steps.table).tolist() == [1, -1, 1, 1, 1, -1, 1, -1, 1, -1]
+    rated = import_dataset(name, score="rating", label="column:2", home=tmp_path / "home")
+    assert (accepted(rated), rated.metadata.unit) == ([-1, -1, 1, 1], "episode")
+    with pytest.raises(UserError, match="episode_0 has no info stars: choose another --score"):
+        import_dataset(name, score="stars", home=tmp_path / "home")
+    with pytest.raises(UserError, match=r"label 'success:0\.5' does not use --score or --labels"):
+        import_dataset(name, score="rating", label="success", home=tmp_path / "home")
