@@ -167,7 +167,7 @@ def _rows_of_frame(whole: Mapping[str, Any]) -> list[dict[str, Any]]:
         return [dict(zip(whole["columns"], row, strict=True)) for row in whole["data"]]
     if _is_list_of(dict, values) and all(name.isdecimal() for name in whole):
         return values
-    if _is_list_of(dict, values) and all(name.isdecimal() for name in values[0]):
+    if _is_list_of(dict, values) and all(name.isdecimal() for name in values[0]) and len({*map(tuple, values)}) == 1:
         values = [list(column.values()) for column in values]
     texts = any(name in _OF_TEXT and _is_list_of(str, column) for name, column in zip(whole, values, strict=True))
     if not (texts and _is_list_of(list, values) and len(set(map(len, values))) == 1):

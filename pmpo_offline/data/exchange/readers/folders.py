@@ -7,9 +7,11 @@ are refused: a folder `unlabelled` holds episodes without a label.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import JsonValue
@@ -106,26 +108,22 @@ def _read(inside: dict[str, list[Source]]) -> Recorded:
     notes |= {name: all(bool(part.notes[name]) for part in parts) for name in ("rewards", "success")}
     notes |= {"folders": counts, "feedback": {"column": "the folder", "of": "episode", "labels": True}}
     if reports := [part.notes["report"] for part in parts if "report" in part.notes]:
-        notes["report"] = _summed([report for report in reports if isinstance(report, dict)])
+        notes["report"] = _summed(reports)
     experience = Experience.concatenate([part.experience for part in parts])
     return Recorded(experience, notes, np.array(labels, np.float32))
 
 
-def _summed(reports: list[dict[str, JsonValue]]) -> dict[str, JsonValue]:
+def _summed(reports: Sequence[Any]) -> dict[str, JsonValue]:
     """Return one report of the rows that were dropped in several sources, and the columns that none of them used."""
+    unused = sorted({name for report in reports for name in report.get("columns_not_used", ())})
+    passed_over: dict[str, JsonValue] = {"columns_not_used": unused} if unused else {}
     lost = [report for report in reports if "dropped" in report]
-    unused: list[JsonValue] = sorted({str(name) for each in reports for name in each.get("columns_not_used") or ()})  # type: ignore[union-attr]
-    total: dict[str, JsonValue] = (
-        {}
-        if not lost
-        else {name: sum(int(str(report[name])) for report in lost) for name in ("rows", "episodes", "episodes_dropped")}
-    )
-    dropped: dict[str, JsonValue] = {}
-    for report in lost:
-        for reason, count in dict(report["dropped"] or {}).items():  # type: ignore[arg-type]
-            dropped[reason] = int(str(dropped.get(reason, 0))) + int(str(count))
-    total |= {"dropped": dropped, "first_dropped": lost[0]["first_dropped"]} if lost else {}
-    return total | ({"columns_not_used": unused} if unused else {})
+    if not lost:
+        return passed_over
+    counts = {name: sum(report[name] for report in lost) for name in ("rows", "episodes", "episodes_dropped")}
+    dropped = sum((Counter(report["dropped"]) for report in lost), Counter[str]())
+    first = {reason: place for report in reversed(lost) for reason, place in report["first_dropped"].items()}
+    return {**counts, "dropped": dict(dropped), "first_dropped": first, **passed_over}
 
 
 FOLDERS = Reader(
