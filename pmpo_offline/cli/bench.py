@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -87,7 +88,8 @@ def bench(suite: Annotated[str, _SUITE] = "quick", *, grid: Grid, running: Runni
         catalog.check_algorithm(name)
     for name in request["datasets"] or ():
         is_built(name, running.home)
-    with watching(running.output or Path("results") / Path(suite).stem, running.watch):
+    output = running.output or Path("results") / Path(suite).stem
+    with watching(output) if running.watch else nullcontext():
         from pmpo_offline import benchmark
 
         return shown(benchmark.bench(suite, **request))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -130,7 +131,7 @@ def train(
     place = options.output or _place(run)
     finished = read_record(place) is not None  # of another run `train_run` refuses
     config = {"dataset": dataset.metadata.id, "algorithm": options.algo, "seed": options.seed, **chosen}
-    with watching(place, options.watch), tracked(tracked_by, place, config) as loggers:
+    with watching(place) if options.watch else nullcontext(), tracked(tracked_by, place, config) as loggers:
         record = train_run(run, place, home, loggers)
     about = {"output": str(place), "trained": not finished}
     return Result({key: value for key, value in record.items() if key != "history"} | about, _print_run)

@@ -23,11 +23,8 @@ BARS = "▁▂▃▄▅▆▇█"
 
 
 @contextmanager
-def watching(directory: Path, wanted: bool = True) -> Iterator[None]:
-    """Draw the latest metrics below a directory, and the progress, if wanted; `UserError` if stderr is no terminal."""
-    if not wanted:
-        yield
-        return
+def watching(directory: Path) -> Iterator[None]:
+    """Draw the latest metrics below a directory, and the progress; `UserError` if stderr is no terminal."""
     from rich.console import Console
     from rich.live import Live
 
