@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from helpers.aligned import experience
 from helpers.foreign import as_d4rl, found, hdf5, minari_set
+from helpers.imports import refused
 from helpers.robots import frames_of, lerobot
 
 from pmpo_offline import data
@@ -83,8 +84,38 @@ def test_files_of_labels_that_cannot_be_read(tmp_path: Path, rows: list[tuple[An
 def test_a_file_of_labels_that_is_not_utf8(tmp_path: Path) -> None:
     path = hdf5(tmp_path / "set.hdf5", as_d4rl(experience(LENGTHS)))
     (labels := tmp_path / "reviewed.csv").write_bytes(b"episode,verdict\n0,\xff\xfe\n")
-    with pytest.raises(UserError, match="cannot be read, it is damaged"):
+    with pytest.raises(UserError, match="line 2: not valid UTF-8"):
         import_dataset(path, labels=labels, home=tmp_path / "home")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "right"),
+    [
+        ("a.csv", "episode;verdict\n0;yes\n1;no\n2;👍🏽\n3;\n", [1, -1, 1, 0]),
+        ("a.tsv", "Episode\tverdict\n0\tTrue\n1\tFalse\n2\tTRUE\n3\tn/a\n", [1, -1, 1, 0]),
+        ("a.csv", "traj_id,verdict\n0,1\n1,0\n2,-1\n3,+1\n", [1, 0, -1, 1]),
+        (
+            "a.json",
+            '[{"episode": 0, "feedback": {"rating": "up"}}, {"episode": 3, "feedback": {"rating": "down"}}]',
+            [1, 0, 0, -1],
+        ),
+        ("a.csv", "episode,rank\n0,1\n1,2\n2,3\n3,4\n", [1, 1, -1, -1]),
+        ("a.csv", "episode,-error\n0,0.1\n1,0.2\n2,0.3\n3,n/a\n", [1, -1, -1, 0]),
+        ("a.csv", "episode,+error\n0,0.1\n1,0.2\n2,0.3\n3,0.4\n", [-1, -1, 1, 1]),
+        ("a.csv", "episode,error\n0,0.1\n", "column error: if less of it is better, write -error, else +error"),
+        ("a.csv", "episode,score\n0,1_000\n", "found '1_000' in row 0"),
+        ("a.csv", "episode,score\n0,inf\n", "found 'inf' in row 0"),
+        ("a.csv", "episode,score\n0,5\n1,good\n", "found '5' in row 0"),
+        ("a.csv", "episode,label,comment\n0,1,x\n", "expected a column episode and one of labels or scores"),
+    ],
+)
+def test_files_of_labels_as_people_write_them(tmp_path: Path, name: str, content: str, right: list[int] | str) -> None:
+    path = hdf5(tmp_path / "set.hdf5", as_d4rl(experience(LENGTHS)))
+    (labels := tmp_path / name).write_text(content, encoding="utf-8")
+    if isinstance(right, str):
+        assert right in refused(import_dataset, path, labels=labels, home=tmp_path / "home")
+    else:
+        assert accepted(import_dataset(path, labels=labels, home=tmp_path / "home")) == right
 
 
 def test_numbers_in_a_file_of_labels_are_those_of_the_source(tmp_path: Path) -> None:

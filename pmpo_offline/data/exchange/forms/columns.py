@@ -120,7 +120,7 @@ def renaming(first: Row, asked: Mapping[str, str]) -> dict[str, str | None]:
         same = next((names for names in _SAME if meaning in names), (meaning,))
         names |= {other: None for other in same if other not in (ADDED if meaning in PROMPTS else ())}
     for name in first.values:
-        if name in _KNOWN or name in asked.values() or (usual := _snake(name)) not in _KNOWN or usual in asked:
+        if name in _KNOWN or name in asked.values() or (usual := snake(name)) not in _KNOWN or usual in asked:
             continue
         if usual in first.values or usual in names.values():
             raise first.error(
@@ -152,8 +152,8 @@ def parse(asked: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def directed(score: str) -> tuple[str, float]:
-    """Return the column that `--score` names, and the sign with which more of it is better.
+def directed(score: str, where: str = "--score", written: str = "--score=") -> tuple[str, float]:
+    """Return the column that `--score` (or a header) names, and the sign with which more of it is better.
 
     "-loss" takes its numbers with the other sign, "+loss" as they are; ranks have the other sign of themselves. Raises
     `UserError` for other names of which less is mostly better.
@@ -163,7 +163,7 @@ def directed(score: str) -> tuple[str, float]:
     if _words(score) & _RANKS:
         return score, -1.0
     if _words(score) & {*_LOWER.split()}:
-        raise UserError(f"--score {score}: if less of it is better, write --score=-{score}, else --score=+{score}")
+        raise UserError(f"{where} {score}: if less of it is better, write {written}-{score}, else {written}+{score}")
     return score, 1.0
 
 
@@ -192,10 +192,11 @@ def first_of(row: Row, names: Iterable[str]) -> str | None:
 
 
 def _words(name: str) -> set[str]:
-    return set(_snake(name).split("_"))
+    return set(snake(name).split("_"))
 
 
-def _snake(name: str) -> str:
+def snake(name: str) -> str:
+    """Return a name in lower case, its words joined by underscores: `thumbsUp` is thumbs_up."""
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.strip())
     return re.sub(r"[\s_-]+", "_", words).lower()
 
@@ -346,9 +347,7 @@ class Reading:
         of no known meaning: `UserError`.
         """
         self.used.add(name)
-        value = mapping_in(row.values.get(name))
-        if isinstance(value, Mapping):
-            value = next((value[key] for key in _INSIDE if key in value), value)
+        value = inside(row.values.get(name))
         if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
             self.meant["null"] = "unlabelled"
             return math.nan
@@ -366,6 +365,12 @@ class Reading:
         if {"0", "-1"} <= self.meant.keys() and not self.accept:
             raise row.error(f"column {name} holds both 0 and -1: write null where there was no opinion")
         return label
+
+
+def inside(value: Any) -> Any:
+    """Return what feedback that is an object says, `{"rating": "up"}`; any other value as it is."""
+    found = mapping_in(value)
+    return next((found[key] for key in _INSIDE if key in found), value) if isinstance(found, Mapping) else value
 
 
 def word_of(value: Any) -> str:

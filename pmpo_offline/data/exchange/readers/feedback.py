@@ -9,26 +9,26 @@ A column that has one value in each episode labels the episodes, any other one t
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
-from pmpo_offline.data.exchange.forms import columns as texts
-from pmpo_offline.data.exchange.readers.flat import note_rounded, readable
-from pmpo_offline.data.opening import open_parquet
+from pmpo_offline.data.exchange.forms import columns, files
+from pmpo_offline.data.exchange.forms.columns import directed, inside, snake, word_of
+from pmpo_offline.data.exchange.readers.flat import EPISODES, note_rounded
 from pmpo_offline.runtime.errors import UserError
 
 _ACCEPTS = "accept accepted accepts success successes successful succeeded positive positives good expert"
 _REJECTS = "reject rejected rejects fail failed failure failures negative negatives bad"
 _FOLDERS = {**dict.fromkeys(_ACCEPTS.split(), 1.0), **dict.fromkeys(_REJECTS.split(), -1.0)}
 """The label of episodes by a word in their folder's name; fewer than in a column, for `right` may be an arm."""
-WORDS: Mapping[str, float] = {**texts.WORDS, **_FOLDERS, **dict.fromkeys(("", "unlabelled", "unlabeled"), np.nan)}
+WORDS: Mapping[str, float] = {**columns.WORDS, **_FOLDERS, **dict.fromkeys(("", "unlabelled", "unlabeled"), np.nan)}
 """The label of an episode or a step by a text in a column: +1 accept, −1 reject, NaN neither."""
 Values = NDArray[np.float32]
 
@@ -51,17 +51,26 @@ def parsed(values: NDArray[Any], where: str) -> tuple[Values, bool]:
         note_rounded(numbers, column, where.rpartition(": ")[2])
         return _numbers(numbers)
     texts = ["" if value is None else value.decode() if isinstance(value, bytes) else str(value) for value in column]
-    words = [text.strip().lower() for text in texts]
+    words = [word_of(text) for text in texts]
+    found = [math.nan if math.isnan(WORDS.get(word, 0.0)) else _number_in(word) for word in words]
+    if None not in found:
+        return parsed(np.array(found, np.float64), where)
     unknown = next((row for row, word in enumerate(words) if word not in WORDS), None)
-    if unknown is None:
-        return np.array([WORDS[word] for word in words], np.float32), True
-    try:
-        return _numbers(np.array([float(word or "nan") for word in words], np.float32))
-    except ValueError:
+    if unknown is not None:
         raise UserError(
             f"{where}: expected a number or a label such as accept, reject, success or failure, found "
             f"{texts[unknown]!r} in row {unknown}"
-        ) from None
+        )
+    return np.array([WORDS[word] for word in words], np.float32), True
+
+
+def _number_in(word: str) -> float | None:
+    """Return the finite number that a text is, None for all else."""
+    try:
+        number = float(word.replace("_", "?"))  # Python's 1_000
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _numbers(values: Values) -> tuple[Values, bool]:
@@ -89,32 +98,32 @@ def feedback_of_steps(
 
 
 def feedback_of_file(path: Path, numbers: NDArray[np.int64]) -> tuple[Values, JsonValue]:
-    """Return the feedback (E,) in a .csv, .jsonl or .parquet file, and its note.
+    """Return the feedback (E,) in a file of rows (`forms.files`), and its note.
 
-    A row has the column `episode`, the number of an episode in the source or a name that ends with it (demo_7), and
-    one more column, whatever it is called. `numbers` (E,) are those of the episodes that were read.
+    A row has the column `episode` (or `episode_id`, …), the number of an episode in the source or a name that ends with
+    it (demo_7), and one more column, whatever it is called; of ranks the lowest is best. `numbers` (E,) are those of
+    the episodes that were read.
 
-    Raises `UserError` for a file that cannot be read, an episode that is not there, and one that is named twice with
-    different values.
+    Raises `UserError` for a file that cannot be read, an episode that is not there, one that is named twice with
+    different values, and a column of which less is mostly better.
     """
-    readers: dict[str, Callable[[Path], pl.DataFrame]] = {
-        ".csv": pl.read_csv,
-        ".jsonl": pl.read_ndjson,
-        ".parquet": _from_parquet,
-    }
-    if not path.is_file() or path.suffix not in readers:
-        raise UserError(f"--labels {path}: expected a file that ends in {', '.join(readers)}")
-    with readable(path):
-        table = readers[path.suffix](path)
-    others = [name for name in table.columns if name != "episode"]
-    if "episode" not in table.columns or len(others) != 1:
+    if not path.is_file() or not files.kind_of(path):
+        raise UserError(f"--labels {path}: expected a file that ends in .csv, .jsonl, .json or .parquet")
+    rows = [row.values for row in files.rows(path)]
+    names = list(rows[0]) if rows else []
+    episode = next((name for name in names if snake(name) in EPISODES), None)
+    others = [name for name in names if name != episode]
+    if episode is None or len(others) != 1:
         raise UserError(
-            f"--labels {path}: expected a column episode and one of labels or scores, found {', '.join(table.columns)}"
+            f"--labels {path}: expected a column episode and one of labels or scores, found {', '.join(names)}"
         )
-    named = [_number(name, path) for name in table["episode"].to_list()]
-    values, are_labels = parsed(table[others[0]].to_numpy(), f"--labels {path}: {others[0]}")
+    column, sign = directed(others[0], f"--labels {path}: column", "")
+    named = [_number(row.get(episode), path) for row in rows]
+    values, are_labels = parsed(
+        np.array([inside(row.get(others[0])) for row in rows], object), f"--labels {path}: {column}"
+    )
     found: dict[int, float] = {}
-    for number, value in zip(named, values.tolist(), strict=True):
+    for number, value in zip(named, (sign * values).tolist(), strict=True):
         if number in found and not np.array_equal(found[number], value, equal_nan=True):
             raise UserError(f"--labels {path}: episode {number} has two values, {found[number]:g} and {value:g}")
         found[number] = value
@@ -123,15 +132,8 @@ def feedback_of_file(path: Path, numbers: NDArray[np.int64]) -> tuple[Values, Js
             f"--labels {path}: episode {absent[0]} is not in the source, which has {len(numbers)} episodes, "
             f"{numbers[0]} to {numbers[-1]}"
         )
-    note: JsonValue = {"column": f"{path.name}: {others[0]}", "of": "episode", "labels": are_labels}
+    note: JsonValue = {"column": f"{path.name}: {column}", "of": "episode", "labels": are_labels}
     return np.array([found.get(number, np.nan) for number in numbers.tolist()], np.float32), note
-
-
-def _from_parquet(path: Path) -> pl.DataFrame:
-    with open_parquet(path) as file:  # not by Polars, which can end the whole process on a damaged file
-        table = file.read()
-    table.validate(full=True)
-    return cast(pl.DataFrame, pl.from_arrow(table))
 
 
 def _number(name: Any, path: Path) -> int:

@@ -32,6 +32,8 @@ from pmpo_offline.runtime.files import array_blocks, array_names
 Array = NDArray[Any]
 LABELS = ("label", "labels", "infos/label", "infos/labels", "adv_ind")
 """Columns that are labels wherever they are: ours, and RECAP's indicator of the advantage (positive, negative)."""
+EPISODES = ("episode", "episode_id", "episode_index", "traj_id", "trajectory_id", "trajectory_index", "trajectory")
+"""Columns that number or name episodes."""
 Kind = Literal["matrix", "actions", "vector", "flags"]
 """How an array is checked, and what it is read as: (M, n) or (M,) float32, (M,) Booleans, (M, 1) int32."""
 Kinds = Mapping[str, Kind]

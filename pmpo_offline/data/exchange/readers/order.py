@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pmpo_offline.data.exchange.readers.flat import Flat
+from pmpo_offline.data.exchange.readers.flat import EPISODES, Flat
 from pmpo_offline.data.mapping import slices, taken
 from pmpo_offline.runtime.errors import UserError
 
-_EPISODES = ("episode", "episode_id", "episode_index", "traj_id", "trajectory_id", "trajectory_index", "trajectory")
 _STEPS = ("step", "step_id", "step_index", "frame_index", "timestep", "timesteps")
 _TIMES = ("timestamp", "timestamps", "time", "datetime")
 _SORT = "sort the rows by episode and step"
@@ -56,7 +55,7 @@ def check_numbers(flat: Flat, end: NDArray[np.bool_]) -> None:
     """Raise `UserError` where columns that number episodes or steps contradict the last rows (M,) of episodes."""
     last = np.flatnonzero(end)
     inside = ~end[:-1]
-    for name in _EPISODES:
+    for name in EPISODES:
         if (found := _column(flat, name, len(end))) is None:
             continue
         ids, numbers = np.unique(found, return_inverse=True)
