@@ -37,6 +37,7 @@ from .labels.weighted_reinforce import weighted_reinforce as weighted_reinforce
 from .noise import debias as debias
 from .objective import Interval as Interval
 from .objective import Objective as Objective
+from .objective import Text as Text
 from .objective import Words as Words
 from .objective import declaration as declaration
 from .objective import declare as declare

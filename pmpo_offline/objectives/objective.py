@@ -51,6 +51,16 @@ class Words(tuple[str, ...]):
         return " or ".join(self)
 
 
+class Text:
+    """Any text of one character or more."""
+
+    def __contains__(self, value: object) -> bool:
+        return isinstance(value, str) and bool(value)
+
+    def __str__(self) -> str:
+        return "a text of one character or more"
+
+
 POSITIVE, NOT_NEGATIVE, SHARE = Interval(0, open=True), Interval(0), Interval(0, 1)
 NOISE: Mapping[str, Interval | Words] = {"flip_rate": Interval(0, 0.499), "accept_share": SHARE}
 """The settings that every objective of labels has beside its own (`noise`)."""
@@ -73,6 +83,9 @@ class Objective:
     """The values that each setting may take."""
     caller: Mapping[str, Any] = field(default_factory=dict)
     """Settings by which the caller computes the inputs, with their defaults; the loss never sees them."""
+    texts: tuple[str, ...] = ()
+    """Settings without a default by which the caller computes the inputs of responses: texts that it puts before
+    prompts. No other data have them, and the loss never sees them."""
     optional: Mapping[str, str] = field(default_factory=dict)
     """Like `inputs`, those that the loss computes from its rows where they are absent: for callers that see more."""
     running: Mapping[str, str] = field(default_factory=dict)
@@ -117,13 +130,19 @@ class Objective:
         """
         return NOISE if "label" in self.inputs.values() and "flipped labels" not in self.exempt else {}
 
+    @property
+    def known(self) -> Mapping[str, Interval | Words | Text]:
+        """Every setting that may be given, with its values: `allowed`, `noise` and `texts`."""
+        return {**self.allowed, **self.noise, **dict.fromkeys(self.texts, Text())}
+
     def __call__(self, inputs: Mapping[str, Tensor], weight: Tensor | None = None, **settings: Any) -> Loss:
         """Return the loss and its metrics, picking what it needs from `inputs` by the names of the vocabulary.
 
         The caller's settings may be given with the others and change nothing here. With `flip_rate`, and `accept_share`
         for balanced batches, the loss is the estimate of `noise.debias` of what it would be on the true labels.
         """
-        own = {name: value for name, value in settings.items() if name not in self.caller and name not in NOISE}
+        others = {*self.caller, *self.texts, *NOISE}
+        own = {name: value for name, value in settings.items() if name not in others}
         names = {*self.inputs.values(), *self.optional.values()}
         inputs = {name: value for name, value in inputs.items() if name in names}
         if "flip_rate" in settings:

@@ -4,7 +4,7 @@
 
 - `logp`, `ref_logp`: log-probability of each row's outcome under the policy and under the reference
 - `label`: +1 accept, -1 reject, 0 unlabelled
-- `conditional_logp`: log-probability of each row's outcome under a policy that is given the row's label
+- `conditional_logp`: log-probability of each row's outcome under a policy that is given the row's label, if it has one
 - `accept_rate`: the share of accepts among the labelled rows of each row's context, in [0, 1]
 - `state_value`: what a learned value makes of each row's context, detached
 - `own_logp`, `own_ref_logp`: `(*runs, B, K)`, of K outcomes that the policy itself has drawn in each row's context

@@ -43,7 +43,7 @@ def divide(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Divide settings into those of the objective and those of the training; `UserError` for one that is neither."""
     own, training = set(complete(algorithm, {})), set(kind.model_fields)
-    own |= set(OBJECTIVES[algorithm.objective].noise)
+    own |= set(OBJECTIVES[algorithm.objective].known)
     if odd := set(settings) - own - training:
         raise unknown(f"setting of {algorithm.name}", min(odd), own | training)
     return {k: v for k, v in settings.items() if k in own}, {k: v for k, v in settings.items() if k not in own}
@@ -65,11 +65,11 @@ def complete(algorithm: AlgorithmDeclaration, settings: Mapping[str, Any]) -> di
         raise unknown(f"objective in algorithm {algorithm.name}:", algorithm.objective, OBJECTIVES)
     objective = OBJECTIVES[algorithm.objective]
     values = {**objective.settings, **algorithm.settings, **settings}
-    known = {**objective.allowed, **objective.noise}
+    known = objective.known
     if odd := set(values) - set(known):
         raise unknown(f"setting of {algorithm.name}", min(odd), known)
     for name, allowed in known.items():
-        if name not in values:  # one of the noise's
+        if name not in values:  # one without a default
             continue
         value = values[name]
         if value in allowed and (isinstance(value, str) or abs(value) <= LARGEST):
@@ -128,6 +128,19 @@ def check_family(algorithm: AlgorithmDeclaration, dataset: Dataset) -> None:
         )
 
 
+def check_texts(algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], dataset: Dataset) -> None:
+    """Raise `UserError` unless responses have every text that the objective puts before prompts, others none."""
+    texts = OBJECTIVES[algorithm.objective].texts
+    given = [name for name in texts if name in settings]
+    if dataset.metadata.kind != "responses":
+        if given:
+            raise UserError(f"{algorithm.name}.{given[0]}: {dataset.metadata.id} has no prompts: leave it out")
+    elif missing := [name for name in texts if name not in given]:
+        raise UserError(f'{algorithm.name}: which text shows a model the label? set {missing[0]}, such as "Good: "')
+    elif len({settings[name] for name in texts}) < len(texts):
+        raise UserError(f"{algorithm.name}: {' and '.join(texts)} are equal: no model can tell the labels apart")
+
+
 def check_inputs(algorithm: AlgorithmDeclaration, batch: type) -> None:
     """Raise `UserError` if a kind of minibatch lacks an input of the algorithm's objective."""
     for name in OBJECTIVES[algorithm.objective].inputs.values():
@@ -182,6 +195,7 @@ class Setup:
         algorithm, name = self.algorithm, self.dataset.metadata.id
         setup = replace(self, settings=complete(algorithm, self.settings))
         check_family(algorithm, self.dataset)
+        check_texts(algorithm, setup.settings, self.dataset)
         if setup.settings.get("reject_mass") == MEASURED:
             if not setup.reject_mass:
                 raise UserError(f"{algorithm.name}.reject_mass: nothing is rejected in {name}: give a number")

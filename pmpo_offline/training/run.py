@@ -154,8 +154,10 @@ def load_policy(run: str | Path) -> MixturePolicy:
         raise UserError(f"{directory}: {what}; give the output directory of a finished training")
     if "adapter" in record:
         adapter = directory / str(record["adapter"])
+        text = record["settings"].get("accept_text")
+        behind = f", with {text!r} before every prompt" if text else ""
         raise UserError(
-            f"{directory} holds an adapter: peft.AutoPeftModelForCausalLM.from_pretrained({str(adapter)!r})"
+            f"{directory} holds an adapter: peft.AutoPeftModelForCausalLM.from_pretrained({str(adapter)!r}){behind}"
         )
     check_artefact(directory, record)
     return MixturePolicy.load(directory / str(record["policy"]))

@@ -90,8 +90,23 @@ def log_probabilities(model: LanguageModel, rows: Sequence[Tokens]) -> Floats:
     return logp
 
 
-def drift(policy: LanguageModel, reference: LanguageModel, rows: Sequence[Tokens], *, batch: int = BATCH) -> Drift:
-    """Score completions under both models; every position's distribution is computed once and serves all sums."""
+def drift(
+    policy: LanguageModel,
+    reference: LanguageModel,
+    rows: Sequence[Tokens],
+    *,
+    reference_rows: Sequence[Tokens] | None = None,
+    batch: int = BATCH,
+) -> Drift:
+    """Score completions under both models; every position's distribution is computed once and serves all sums.
+
+    Args:
+        policy: the model that has moved.
+        reference: the model that it has moved from.
+        rows: prompts and completions.
+        reference_rows: the same completions after prompts as the reference reads them; default `rows`.
+        batch: rows at once.
+    """
     logp, reference_logp, divergence = (np.zeros(len(rows)) for _ in range(3))
 
     def compared(log_pi: Tensor, places: Tensor, target: Tensor) -> Tensor:
@@ -102,7 +117,11 @@ def drift(policy: LanguageModel, reference: LanguageModel, rows: Sequence[Tokens
     with measuring(policy.model, reference.model):
         for members, collated in batches(policy, rows, batch, "score texts"):
             ours = states(policy.model, collated)
-            theirs = ours if reference.model is policy.model else states(reference.model, collated)
+            read = collated
+            if reference_rows is not None:
+                read = collate([reference_rows[i] for i in members]).to(reference.device)
+            same = reference.model is policy.model and read is collated
+            theirs = ours if same else states(reference.model, read)
             terms = per_token(policy.model, ours, compared, theirs, collated.target).double()
             for sums, values in zip((logp, reference_logp, divergence), terms, strict=True):
                 sums[members] = collated.reduce(values, "sum").cpu().numpy()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 import polars as pl
 
 from pmpo_offline.data import Dataset
 from pmpo_offline.policies.language.model import LanguageModel
-from pmpo_offline.policies.language.tokens import prompt_tokens
+from pmpo_offline.policies.language.tokens import Tokens, prefix_of, prompt_tokens
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.random_words import random_words
 
@@ -51,6 +53,21 @@ def completion_form(dataset: Dataset, model: LanguageModel) -> tuple[int, bool]:
                 tokens, most - max(len(prompt_tokens(model.tokenizer, text)) for text in rows["prompt"].unique())
             )
     return max(1, tokens), ends
+
+
+def as_read_by(
+    reference: LanguageModel, policy: LanguageModel, rows: Sequence[Tokens], prompts: Iterable[str]
+) -> Sequence[Tokens] | None:
+    """Return a policy's rows with their prompts as its reference reads them; None where that makes no difference.
+
+    A policy may put a text before prompts that its reference knows nothing of (`tokens.with_prefix`).
+    """
+    if prefix_of(policy.tokenizer) == prefix_of(reference.tokenizer):
+        return None
+    return [
+        Tokens(prompt_tokens(reference.tokenizer, prompt), row.completion)
+        for row, prompt in zip(rows, prompts, strict=True)
+    ]
 
 
 def _test_rows(dataset: Dataset) -> pl.DataFrame:

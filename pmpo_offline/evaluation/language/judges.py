@@ -23,7 +23,7 @@ from pmpo_offline.evaluation.language.drift import batches, measuring
 from pmpo_offline.evaluation.language.questions import Judge, Question
 from pmpo_offline.policies.language.model import LanguageModel, open_model
 from pmpo_offline.policies.language.scoring import log_probs, states
-from pmpo_offline.policies.language.tokens import Tokens, tokenize
+from pmpo_offline.policies.language.tokens import Tokens, tokenize, with_prefix
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.tasks.language import model_directory
 
@@ -80,7 +80,8 @@ class LocalJudge:
         tokenizer = self.model.tokenizer
         if tokenizer.chat_template:
             turn = [{"role": "user", "content": question.text}]
-            text = str(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
+            plain = with_prefix(tokenizer, "")  # `tokenize` writes the text of a model that has one
+            text = str(plain.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
             lead = ""
         else:
             text, lead = f"{question.text}\n\nAnswer:", " "

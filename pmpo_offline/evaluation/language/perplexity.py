@@ -20,7 +20,7 @@ from pmpo_offline.declarations import catalog
 from pmpo_offline.evaluation.language.drift import batches, measuring
 from pmpo_offline.policies.language.model import LanguageModel
 from pmpo_offline.policies.language.scoring import states, token_logp
-from pmpo_offline.policies.language.tokens import Tokens, prompt_tokens
+from pmpo_offline.policies.language.tokens import Tokens, prompt_tokens, with_prefix
 from pmpo_offline.runtime.errors import UserError
 
 BATCH = 8
@@ -45,25 +45,25 @@ def perplexity(model: LanguageModel, text: str, *, window: int = 512, stride: in
     stride, window = min(stride, max(1, longest // 2)) if longest < window else stride, min(window, longest)
     if not 1 <= stride < window:
         raise UserError(f"perplexity: a stride of {stride} in windows of {window} tokens: choose 1 to {window - 1}")
-    ids = prompt_tokens(model.tokenizer, text)
+    ids, plain = prompt_tokens(model.tokenizer, text), prompt_tokens(with_prefix(model.tokenizer, ""), text)
     if not _writes(model, text, ids):
         return None
     if len(ids) < 2:
         raise UserError("perplexity: the text is shorter than two tokens")
-    total = 0.0
+    total, first = 0.0, len(ids) - len(plain) + 1  # a text before prompts is read and not scored
     with measuring(model.model):
-        for _, batch in batches(model, list(windows(ids, window, stride)), BATCH, "read held-out text"):
+        for _, batch in batches(model, list(windows(ids, window, stride, first)), BATCH, "read held-out text"):
             logp = token_logp(model.model, states(model.model, batch), batch.target)
             total += float(logp.sum(dtype=torch.float64))
     try:
-        return math.exp(-total / (len(ids) - 1))
+        return math.exp(-total / (len(ids) - first))
     except OverflowError:  # more than 709 nats a token: the logits have exploded
         return math.inf
 
 
-def windows(ids: tuple[int, ...], window: int, stride: int) -> Iterator[Tokens]:
-    """Yield rows whose completions cover every token but the first, once; their prompts are the tokens before."""
-    end, scored = min(window, len(ids)), 1
+def windows(ids: tuple[int, ...], window: int, stride: int, first: int = 1) -> Iterator[Tokens]:
+    """Yield rows whose completions cover every token from `first` on once; their prompts are the tokens before."""
+    end, scored = min(max(window, first + 1), len(ids)), first
     while scored < len(ids):
         start = max(0, end - window)
         yield Tokens(ids[start:scored], ids[scored:end])

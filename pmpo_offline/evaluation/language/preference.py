@@ -23,7 +23,7 @@ import scipy
 
 from pmpo_offline.data import Dataset
 from pmpo_offline.evaluation.language.drift import Floats, log_probabilities, measuring
-from pmpo_offline.evaluation.language.held_out import held_out_responses
+from pmpo_offline.evaluation.language.held_out import as_read_by, held_out_responses
 from pmpo_offline.policies.language.model import LanguageModel
 from pmpo_offline.policies.language.tokens import Tokens
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
@@ -70,7 +70,8 @@ def preference(
     labelled = replace(dataset, table=frame.to_arrow())
     responses = tokenize_responses(labelled, policy.tokenizer, policy.context or sys.maxsize)
     rows = responses.tokens
-    theirs = log_probabilities(reference, rows) if cache is None else _cached(cache, reference, rows)
+    known = as_read_by(reference, policy, rows, frame["prompt"]) or rows
+    theirs = log_probabilities(reference, known) if cache is None else _cached(cache, reference, known)
     # The last digits depend on the other rows of a batch, and must not break ties.
     return compare(np.round(log_probabilities(policy, rows) - theirs, 3), responses)
 

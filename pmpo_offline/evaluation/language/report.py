@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pmpo_offline.data import Dataset, LabelRule, References, label
 from pmpo_offline.evaluation.language.drift import distinct, drift, measuring
-from pmpo_offline.evaluation.language.held_out import completion_form, held_out_prompts
+from pmpo_offline.evaluation.language.held_out import as_read_by, completion_form, held_out_prompts
 from pmpo_offline.evaluation.language.judging import judging
 from pmpo_offline.evaluation.language.perplexity import perplexity, prose
 from pmpo_offline.evaluation.language.preference import preference
@@ -153,7 +153,8 @@ def evaluate_language(
         drawn = draw(policy, prompts["prompt"].to_list(), SamplingSpec(samples, tokens, ends, sampling.seed))
     completions = [text for group in drawn.text for text in group]
     rows = prompts[np.repeat(np.arange(len(prompts)), samples)]
-    moved = drift(policy, reference, _rows(policy, prompts["prompt"], drawn))
+    read = _rows(policy, prompts["prompt"], drawn)
+    moved = drift(policy, reference, read, reference_rows=as_read_by(reference, policy, read, rows["prompt"]))
     task = reward_task(dataset)
     rewards = None if task is None else np.asarray(task.reward(rows["prompt"].to_list(), completions), np.float64)
     per_token = np.where(moved.length > 0, 1 / np.maximum(moved.length, 1), np.nan)

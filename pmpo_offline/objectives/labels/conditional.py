@@ -10,7 +10,7 @@ from ..rows import Setting, classes, detached, full_precision, mean, row_weight,
 
 @declare(
     {"condition_weight": NOT_NEGATIVE},
-    families=("control",),
+    texts=("accept_text", "reject_text"),
     exempt={
         "rejects sink": "it clones all rows, each by its label",
         "unlabelled rows": "they are cloned without a label",
@@ -32,6 +32,9 @@ def conditional(
     with texts it is conditional supervised fine-tuning, `csft` in HALOs::
 
         loss = -E[log pi(y|x)] - lambda E[1[y labelled] log pi(y|x, label)]
+
+    A control policy has an input for the label. A language model reads it as a text before the prompt, `accept_text` or
+    `reject_text`, which are settings of a training on responses.
 
     Nothing is pushed away: rejects teach what is *not* done on "accept". The policy that acts is pi(y|x, accept), which
     in the limit is the reference given that the outcome is accepted, as with `bc_accepts`; what it adds is that both

@@ -15,8 +15,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from pmpo_offline.policies.language.tokens import PREFIX, prefix_of, with_prefix
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, unknown
-from pmpo_offline.runtime.files import atomic_directory
+from pmpo_offline.runtime.files import atomic_directory, read_json
 from pmpo_offline.runtime.hashing import hash_bytes, hash_file
 
 if TYPE_CHECKING:
@@ -185,7 +186,13 @@ def check_adapter(model: Any) -> None:
         raise UserError("no weight of the model is trained: load its adapter with is_trainable=True")
 
 
-def save_adapter(model: PeftModel, directory: Path, base: str | None = None, card: str | None = None) -> None:
+def save_adapter(
+    model: PeftModel,
+    directory: Path,
+    base: str | None = None,
+    card: str | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> None:
     """Write an adapter as peft does, in safetensors, whole or not at all; it may replace another adapter.
 
     Args:
@@ -193,6 +200,7 @@ def save_adapter(model: PeftModel, directory: Path, base: str | None = None, car
         directory: to write.
         base: what others call the model that it belongs to, in place of its path here.
         card: its README.md, in place of peft's template.
+        tokenizer: written beside it if it puts a text before prompts, because the adapter answers behind that text.
 
     Raises:
         UserError: the directory holds something else.
@@ -205,6 +213,8 @@ def save_adapter(model: PeftModel, directory: Path, base: str | None = None, car
         with atomic_directory(directory, ADAPTER[0], "adapter", overwrite=True) as partial, quiet():
             # Not the embeddings: nothing here changes them, and peft would ask the hub whether they were.
             model.save_pretrained(str(partial), safe_serialization=True, save_embedding_layers=False)
+            if tokenizer is not None and prefix_of(tokenizer):
+                tokenizer.save_pretrained(str(partial))
             if card is not None:
                 (partial / "README.md").write_text(card, encoding="utf-8")
     except (OSError, SafetensorError) as error:
@@ -214,6 +224,7 @@ def save_adapter(model: PeftModel, directory: Path, base: str | None = None, car
 def load_adapter(base: LanguageModel, directory: Path, *, trainable: bool = False) -> LanguageModel:
     """Return `base` with the adapter in `directory` on it; `base` itself stays without.
 
+    Its tokenizer puts the text before prompts that the adapter was trained behind, if any.
     Apart from the adapter both share their weights in memory: training those of one changes the other.
     Raises `UserError` if the directory holds no adapter, or one of another model.
     """
@@ -228,10 +239,19 @@ def load_adapter(base: LanguageModel, directory: Path, *, trainable: bool = Fals
             model = PeftModel.from_pretrained(modules, str(directory), is_trainable=trainable)
         except Exception as error:  # safetensors, JSON and peft each have exceptions of their own
             raise UserError(f"{directory} is no adapter of {base.name}: {first_line(error)}") from None
-    digest = hash_bytes(part.encode() for part in (base.digest, *(hash_file(directory / name) for name in ADAPTER)))
+    prefix = _prefix_in(directory)
+    parts = [base.digest, *(hash_file(directory / name) for name in ADAPTER), *([prefix] if prefix else [])]
+    digest = hash_bytes(part.encode() for part in parts)
     if not trainable:
         model = model.eval().requires_grad_(False)
-    return replace(base, model=model, name=directory.name, digest=digest)
+    tokenizer = with_prefix(base.tokenizer, prefix) if prefix else base.tokenizer
+    return replace(base, model=model, tokenizer=tokenizer, name=directory.name, digest=digest)
+
+
+def _prefix_in(directory: Path) -> str:
+    """Return the text that the tokenizer beside an adapter puts before prompts, empty if none."""
+    path = directory / "tokenizer_config.json"
+    return str(read_json(path).get(PREFIX, "")) if path.is_file() else ""
 
 
 def model_hash(directory: Path) -> str:

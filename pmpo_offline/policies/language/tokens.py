@@ -13,6 +13,8 @@ mask is needed.
 
 from __future__ import annotations
 
+import copy
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -27,6 +29,14 @@ if TYPE_CHECKING:
 
 Reduction = Literal["sum", "mean"]
 """Over the tokens of a completion: log-probability of the whole, or of the average token."""
+PREFIX = "prompt_prefix"
+"""Key in a tokenizer's `init_kwargs`, and so in its tokenizer_config.json, of the text that it puts before prompts."""
+_BEFORE = "{% set unprefixed +%}"
+_AFTER = (
+    "{%+ endset +%}{% set begin = bos_token if bos_token and unprefixed.startswith(bos_token) else '' +%}"
+    "{{ begin + PREFIX + unprefixed[begin|length:] }}"
+)
+"""Around a chat template, in the language of these: what it writes, with the text behind its beginning token."""
 
 
 class Tokens(NamedTuple):
@@ -65,6 +75,45 @@ class TokenBatch:
         return replace(self, **{name: part.to(device) for name, part in vars(self).items() if part is not None})
 
 
+def prefix_of(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return the text that a tokenizer puts before every prompt, empty if none."""
+    return str(tokenizer.init_kwargs.get(PREFIX, ""))
+
+
+def with_prefix(tokenizer: PreTrainedTokenizerBase, text: str) -> PreTrainedTokenizerBase:
+    """Return a tokenizer that puts this text, and no other, before every prompt, in its chat template too.
+
+    A model that was trained behind the text is thus asked behind it wherever its tokenizer goes, on the disk as well.
+    Elsewhere than in `prompt_tokens` and the template, a text is tokenized as it is. The tokenizer itself stays as it
+    is; an empty text gives it without one.
+    """
+    if prefix_of(tokenizer) == text:
+        return tokenizer
+    changed, templates = copy.deepcopy(tokenizer), tokenizer.chat_template
+    changed.init_kwargs.pop(PREFIX, None)
+    if text:
+        changed.init_kwargs[PREFIX] = text
+    if isinstance(templates, dict):  # by name
+        changed.chat_template = {name: _rewritten(each, prefix_of(tokenizer), text) for name, each in templates.items()}
+    elif templates:
+        changed.chat_template = _rewritten(templates, prefix_of(tokenizer), text)
+    return changed
+
+
+def _rewritten(template: str, old: str, new: str) -> str:
+    """Return a chat template with another text before its prompts."""
+    after = [_AFTER.replace("PREFIX", json.dumps(text, ensure_ascii=False)) for text in (old, new)]
+    if old:
+        template = template.removeprefix(_BEFORE).removesuffix(after[0])
+    return _BEFORE + template.removesuffix("\n") + after[1] if new else template
+
+
+def _prefixed(tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
+    """Return a prompt behind its text, which goes after a beginning token that the prompt spells out."""
+    begin = tokenizer.bos_token if tokenizer.bos_token and prompt.startswith(tokenizer.bos_token) else ""
+    return begin + prefix_of(tokenizer) + prompt.removeprefix(begin)
+
+
 def tokenize(
     tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str, *, ends: bool, longest: int | None = None
 ) -> Tokens:
@@ -84,7 +133,7 @@ def tokenize(
     Raises:
         ValueError: an empty prompt, or an end, for a tokenizer that has no token for it.
     """
-    head = prompt_tokens(tokenizer, prompt)
+    head, prompt = prompt_tokens(tokenizer, prompt), _prefixed(tokenizer, prompt)
     start = len(head)
     tail: list[int] = _plain(tokenizer, prompt + completion)
     if head[0] == tokenizer.bos_token_id and tail[:1] != [tokenizer.bos_token_id]:
@@ -107,6 +156,7 @@ def tokenize_jointly(tokenizer: PreTrainedTokenizerBase, prompt: str, completion
         chat: whether the template has written the special tokens. If not the tokenizer adds its own, and the
             end-of-sequence token follows.
     """
+    prompt = _prefixed(tokenizer, prompt)
     end = "" if chat or completion.endswith(tokenizer.eos_token) else tokenizer.eos_token
     head: list[int] = tokenizer(prompt, add_special_tokens=not chat).input_ids
     whole: list[int] = tokenizer(prompt + completion + end, add_special_tokens=not chat).input_ids
@@ -121,7 +171,7 @@ def common_prefix(one: Sequence[Any], other: Sequence[Any]) -> int:
 
 
 def prompt_tokens(tokenizer: PreTrainedTokenizerBase, prompt: str) -> tuple[int, ...]:
-    """Return the tokens of a prompt.
+    """Return the tokens of a prompt, behind the text of a tokenizer that has one (`with_prefix`).
 
     It begins with the beginning-of-sequence token only if the tokenizer itself would add one, and not twice if the text
     already spells it out. An empty prompt is the beginning token, or else the end token.
@@ -129,7 +179,7 @@ def prompt_tokens(tokenizer: PreTrainedTokenizerBase, prompt: str) -> tuple[int,
     Raises:
         ValueError: an empty prompt for a tokenizer that has neither.
     """
-    ids, begin = _plain(tokenizer, prompt), tokenizer.bos_token_id
+    ids, begin = _plain(tokenizer, _prefixed(tokenizer, prompt)), tokenizer.bos_token_id
     adds = begin is not None and tokenizer("").input_ids[:1] == [begin]
     if adds and ids[:1] != [begin]:
         ids = [begin, *ids]

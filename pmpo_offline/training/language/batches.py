@@ -225,6 +225,11 @@ class ResponseBatch:
         """(B,)."""
         return self.scores.ref_logp
 
+    @property
+    def conditional_logp(self) -> Tensor:
+        """(B,), behind the text of each row's label; at the cost of one more forward pass."""
+        return self._scorer.score(self._responses.given_label(self._index)).logp
+
     @cached_property
     def label(self) -> Tensor:
         """(B,)."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -37,6 +37,8 @@ class TokenizedResponses:
     """(R,): rows of equal number answer the same prompt, and are compared with one another."""
     paired: bool = False
     """Whether every two rows are one row of a dataset of pairs."""
+    shown: Mapping[int, Sequence[Tokens]] = field(default_factory=dict)
+    """The rows behind the text of each label, by its sign, for an objective that shows a model the label."""
 
     def __len__(self) -> int:
         """Return R."""
@@ -86,6 +88,10 @@ class TokenizedResponses:
         order = np.argsort(self.prompt, kind="stable")
         ends = np.flatnonzero(np.diff(self.prompt[order])) + 1
         return np.split(order, ends) if len(order) else []
+
+    def given_label(self, rows: Indices) -> list[Tokens]:
+        """Return rows behind the text of their label; unlabelled ones as they are."""
+        return [self.shown.get(int(self.label[row]), self.tokens)[row] for row in rows]
 
     def top(self, share: float) -> Indices:
         """Return the rows with the highest scores, this share of the scored ones."""

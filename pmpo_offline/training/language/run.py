@@ -21,6 +21,7 @@ from pmpo_offline import data
 from pmpo_offline.data import Dataset, Metadata
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.policies.language.model import LanguageModel, add_lora, load_adapter, open_model, quiet, save_adapter
+from pmpo_offline.policies.language.tokens import prefix_of, with_prefix
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.arguments import checked
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, counted, reason_of
@@ -139,7 +140,9 @@ def train_language(
     )
     if record := finished(output, run):
         return TrainedLanguage.of(output, record)
-    check_held_out(dataset, base.tokenizer, base.context)
+    texts = setup.objective.texts
+    acting = with_prefix(base.tokenizer, setup.settings[texts[0]]) if texts else base.tokenizer
+    check_held_out(dataset, acting, base.context)
 
     checkpoints = output / "checkpoints"
     claim(output, run, bool(checkpoints_in(checkpoints)))
@@ -168,8 +171,8 @@ def train_language(
         "identity": run,
     }
     published, on_hub = published_name(name, model_directory(name, root))
-    card = adapter_card(published, on_hub, dataset.metadata, record)
-    save_adapter(trainer.policy.model, output / "adapter", published, card)
+    card = adapter_card(published, on_hub, dataset.metadata, record, prefix_of(trainer.policy.tokenizer))
+    save_adapter(trainer.policy.model, output / "adapter", published, card, trainer.policy.tokenizer)
     record = write_record(output, record)
     remove_checkpoints(checkpoints)
     return TrainedLanguage.of(output, record)
@@ -199,7 +202,7 @@ def _train(trainer: ResponseTrainer, name: str, checkpoints: Path) -> None:
         ) from None
 
 
-def adapter_card(base: str, on_hub: bool, dataset: Metadata, record: Mapping[str, Any]) -> str:
+def adapter_card(base: str, on_hub: bool, dataset: Metadata, record: Mapping[str, Any], prefix: str = "") -> str:
     """Return the README.md of an adapter: what it learned from, and how it is loaded, with front matter for the hub.
 
     Args:
@@ -207,9 +210,12 @@ def adapter_card(base: str, on_hub: bool, dataset: Metadata, record: Mapping[str
         on_hub: whether it is the former.
         dataset: what it was trained on.
         record: algorithm, settings and seed of the run, as in run.json.
+        prefix: what its tokenizer puts before prompts (`policies.language.tokens.with_prefix`).
     """
     counts = dataset.counts
-    settings = ", ".join(f"{name} {value}" for name, value in record["settings"].items())
+    texts = {name: repr(text) for name, text in record["settings"].items() if name.endswith("_text")}
+    settings = ", ".join(f"{name} {value}" for name, value in {**record["settings"], **texts}.items())
+    place = '"path/of/this/folder"'
     model = f'"{base}"' if on_hub else f'"the directory of {base}"'
     linked = f"[{base}](https://huggingface.co/{base})" if on_hub else f"`{base}`, which is not on the hub"
     return "\n".join(
@@ -237,13 +243,22 @@ def adapter_card(base: str, on_hub: bool, dataset: Metadata, record: Mapping[str
             "from peft import PeftModel",
             "from transformers import AutoModelForCausalLM, AutoTokenizer",
             "",
-            f"tokenizer = AutoTokenizer.from_pretrained({model})",
+            f"tokenizer = AutoTokenizer.from_pretrained({place if prefix else model})",
             f"base = AutoModelForCausalLM.from_pretrained({model})",
-            'model = PeftModel.from_pretrained(base, "path/of/this/folder")',
+            f"model = PeftModel.from_pretrained(base, {place})",
+            *([f"prompt = {prefix!r} + prompt"] if prefix else []),
             "```",
+            *(["", _BEHIND.format(text=prefix)] if prefix else []),
             "",
         ]
     )
+
+
+_BEHIND = (
+    "**It answers as accepted responses do only behind the text {text!r}**, which has to come before every prompt; "
+    "without it, it imitates all responses. The chat template of the tokenizer in this folder writes it; other texts "
+    "get it by hand, as above, after a beginning-of-sequence token that is spelled out."
+)
 
 
 class _Monitor(transformers.TrainerCallback):  # type: ignore[misc]

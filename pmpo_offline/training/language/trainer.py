@@ -28,6 +28,7 @@ from pmpo_offline.data import Dataset, home
 from pmpo_offline.policies.language import model as models
 from pmpo_offline.policies.language.model import LanguageModel
 from pmpo_offline.policies.language.scoring import check_head
+from pmpo_offline.policies.language.tokens import with_prefix
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.tasks.language.models import model_directory
 from pmpo_offline.training.config import Setup, warn_below
@@ -121,6 +122,9 @@ class ResponseTrainer(SafeCheckpoints):
         setup = Setup(self._algorithm, {}, dataset).settled()
         self.objective, self.settings = setup.objective, setup.settings
         """The settings are complete."""
+        if self.objective.texts:  # it acts on the first, of accepted responses, wherever its tokenizer goes
+            acting = with_prefix(self.policy.tokenizer, self.settings[self.objective.texts[0]])
+            self.policy = replace(self.policy, tokenizer=acting)
         self.beta_bound = setup.bound
         """The least stable β of these settings on the training rows; None if the objective has no bound."""
         if args.process_index == 0:
@@ -164,7 +168,11 @@ class ResponseTrainer(SafeCheckpoints):
         return dataset_of(given, self.policy.tokenizer, split, self._context)
 
     def _entries(self, dataset: Dataset, *, shuffle: bool = False) -> Entries:
-        responses = tokenize_responses(dataset, self.policy.tokenizer, self._context)
+        tokenizer, texts = self.policy.tokenizer, [self.settings[name] for name in self.objective.texts]
+        responses = tokenize_responses(dataset, with_prefix(tokenizer, "") if texts else tokenizer, self._context)
+        if texts:
+            shown = [tokenize_responses(dataset, with_prefix(tokenizer, text), self._context).tokens for text in texts]
+            responses = replace(responses, shown=dict(zip((1, -1), shown, strict=True)))
         return Entries(responses.shuffled(self._config.seed) if shuffle else responses, self._algorithm, self.settings)
 
     @property
@@ -202,6 +210,8 @@ class ResponseTrainer(SafeCheckpoints):
         if self.reference is None:
             return
         tokens = [entries.responses.tokens[row] for row in rows.tolist()]
+        if entries.responses.shown:
+            tokens += entries.responses.given_label(rows)
         self.reference.prepare(tokens[self.args.process_index :: self.args.world_size])
         self.accelerator.wait_for_everyone()
         self.reference.prepare(tokens)  # the others' share is read or, without a shared disk, computed

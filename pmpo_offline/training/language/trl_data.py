@@ -27,7 +27,7 @@ import pyarrow as pa
 from pmpo_offline import data
 from pmpo_offline.data import Dataset, LabelRule
 from pmpo_offline.policies.language.model import first_line
-from pmpo_offline.policies.language.tokens import common_prefix
+from pmpo_offline.policies.language.tokens import common_prefix, with_prefix
 from pmpo_offline.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def dataset_of(
         )
     if not isinstance(rows, Iterable):
         raise UserError(f"{name} is a {type(rows).__name__}: give a datasets.Dataset or a list of dictionaries")
+    tokenizer = with_prefix(tokenizer, "")  # it comes before prompts when these are tokenized
     found: list[tuple[str, str, float | None, int]] = []
     dropped: Counter[str] = Counter()
     paired, chat = set[bool](), set[bool]()

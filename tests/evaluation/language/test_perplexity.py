@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from pmpo_offline.evaluation.language.perplexity import perplexity, prose, windows
-from pmpo_offline.policies.language.tokens import Tokens
+from pmpo_offline.policies.language.tokens import Tokens, with_prefix
 from pmpo_offline.runtime.errors import UserError
 
 TEXT = "The ferry leaves at six, in the fog. Nobody waits."
@@ -34,6 +35,16 @@ def test_equals_a_plain_loop(byte_model, window, stride):
     model = byte_model(0)
     found = perplexity(model, TEXT, window=window, stride=stride)
     assert found == pytest.approx(by_hand(model, TEXT, window, stride), rel=1e-4)
+
+
+def test_the_text_before_prompts_is_read_and_not_scored(byte_model):
+    model = byte_model(0)
+    before, ids = model.tokenizer("Good: ").input_ids, model.tokenizer(TEXT).input_ids
+    with torch.no_grad():
+        logp = model.model(torch.tensor([before + ids])).logits[0].double().log_softmax(-1)
+    scored = [logp[len(before) + place - 1, ids[place]] for place in range(1, len(ids))]
+    behind = replace(model, tokenizer=with_prefix(model.tokenizer, "Good: "))
+    assert perplexity(behind, TEXT, window=100, stride=50) == pytest.approx(math.exp(-sum(scored) / len(scored)))
 
 
 def test_a_model_without_opinions_is_as_surprised_as_its_vocabulary_is_large(byte_model):

@@ -68,6 +68,8 @@ def of_model(directory: Path) -> Template:
         raise UserError(f"--template {directory} holds no tokenizer that can be opened: {reason_of(error)}") from None
     finally:
         logging.set_verbosity(before)
+    if prefix := tokenizer.init_kwargs.get("prompt_prefix"):  # of a conditional adapter: prompts are stored without
+        raise UserError(f"--template {directory} writes {prefix!r} before every prompt: take the model's own folder")
     if not tokenizer.chat_template:
         raise UserError(f"--template {directory} has no chat template: leave it out, conversations become transcripts")
 
