@@ -157,9 +157,9 @@ def _follow(options: argparse.Namespace, journal: Journal, scratch: Path) -> Non
     current, name, begun, last_line = journal.position, "start", False, time.monotonic()
     with (scratch / "stderr").open("wb") as log:
         worker = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
-    answers = _lines(worker)
+    answers = lines_of(worker)
     try:
-        while line := _next(answers, SECONDS if begun else START):
+        while line := next_line(answers, SECONDS if begun else START):
             said = json.loads(line)
             if begun := "begin" in said:
                 current, name = said["begin"], said["target"]
@@ -183,7 +183,7 @@ def _follow(options: argparse.Namespace, journal: Journal, scratch: Path) -> Non
         worker.wait()
 
 
-def _lines(worker: subprocess.Popen[str]) -> queue.Queue[str]:
+def lines_of(worker: subprocess.Popen[str]) -> queue.Queue[str]:
     """Return the lines that a worker writes, as they come, and "" at its end."""
     assert worker.stdout is not None
     written: queue.Queue[str] = queue.Queue()
@@ -197,7 +197,7 @@ def _lines(worker: subprocess.Popen[str]) -> queue.Queue[str]:
     return written
 
 
-def _next(answers: queue.Queue[str], seconds: float) -> str | None:
+def next_line(answers: queue.Queue[str], seconds: float) -> str | None:
     """Return the next line, "" at the end, None if there is none in time."""
     try:
         return answers.get(timeout=seconds)
