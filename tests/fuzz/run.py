@@ -28,6 +28,7 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, TextIO
@@ -35,10 +36,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     from fuzz.imports import Target
 
-SECONDS = 60.0
-"""For one input; a sound one takes a tenth of a second."""
-START = 3600.0
-"""For the start of a worker, which makes the sound files, on a busy machine."""
+CPU_SECONDS = 30.0
+"""Of a worker and its children for one input; a sound one takes a tenth of a second."""
+SECONDS = 3600.0
+"""For one input that does not compute, and for the start of a worker, on a busy machine."""
 MEMORY = 3 * 2**30
 """Bytes of address space beyond what the libraries take."""
 HERE = Path(__file__).resolve()
@@ -159,7 +160,7 @@ def _follow(options: argparse.Namespace, journal: Journal, scratch: Path) -> Non
         worker = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
     answers = lines_of(worker)
     try:
-        while line := next_line(answers, SECONDS if begun else START):
+        while line := next_line(answers, SECONDS, worker.pid if begun else None):
             said = json.loads(line)
             if begun := "begin" in said:
                 current, name = said["begin"], said["target"]
@@ -170,7 +171,7 @@ def _follow(options: argparse.Namespace, journal: Journal, scratch: Path) -> Non
                 last_line = time.monotonic()
                 print(f"{current + 1:,} inputs, {len(journal.failures)} failures", file=sys.stderr, flush=True)
         if line is None:
-            why = f"no answer in {SECONDS:.0f} s"
+            why = f"no answer in {CPU_SECONDS:.0f} s of the processor, or an hour"
         else:
             why = f"the process ended with {worker.wait()}: {(scratch / 'stderr').read_text(errors='replace')[-300:]!r}"
         if name == "start":
@@ -197,12 +198,22 @@ def lines_of(worker: subprocess.Popen[str]) -> queue.Queue[str]:
     return written
 
 
-def next_line(answers: queue.Queue[str], seconds: float) -> str | None:
-    """Return the next line, "" at the end, None if there is none in time."""
+def next_line(answers: queue.Queue[str], seconds: float, computing: int | None = None) -> str | None:
+    """Return the next line, "" at the end, None if there is none in time or a process computes for too long."""
+    ends, used = time.monotonic() + seconds, _used(computing)
+    while time.monotonic() < ends and _used(computing) - used < CPU_SECONDS:
+        with suppress(queue.Empty):
+            return answers.get(timeout=min(1.0, seconds))
+    return None
+
+
+def _used(process: int | None) -> float:
+    """Return the seconds of the processor that a process and its children, as far as they ended, have used."""
     try:
-        return answers.get(timeout=seconds)
-    except queue.Empty:
-        return None
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:  # None, or it has ended
+        return 0.0
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 def work(options: argparse.Namespace, answers: TextIO) -> None:

@@ -137,6 +137,8 @@ def _notes(folder: Path) -> None:
 
 def _read_notes(folder: Path) -> str:
     notes = load_notes(folder / "notes.json", folder / "experience.npz")
+    if notes is None:
+        raise PmpoOfflineError("they are as if absent")
     table, episodes = Experience.load(folder / "experience.npz").tables()
     return f"{notes} {shipped.experience_hash(table, episodes)}"
 

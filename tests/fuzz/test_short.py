@@ -61,7 +61,15 @@ def test_a_worker_that_hangs_is_noticed_after_lines_that_came_together() -> None
     worker = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     answers = lines_of(worker)
     assert [next_line(answers, 60), next_line(answers, 60)] == ["{}\n", "{}\n"]
-    assert next_line(answers, 0.1) is None
+    assert next_line(answers, 0.1, worker.pid) is None
     worker.kill()
     worker.wait()
     assert next_line(answers, 60) == ""
+
+
+def test_a_worker_that_computes_for_too_long_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fuzz.run.CPU_SECONDS", 0.2)
+    worker = subprocess.Popen([sys.executable, "-c", "while True: pass"], stdout=subprocess.PIPE, text=True)
+    assert next_line(lines_of(worker), 600, worker.pid) is None
+    worker.kill()
+    worker.wait()
