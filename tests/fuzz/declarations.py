@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -81,17 +82,18 @@ def _typed(folder: Path) -> None:
 
 
 @cache
-def _dataset(home: Path) -> data.Dataset:
-    data.write(home / "test/small-v0", *make(LENGTHS))
-    return data.load_dataset(home / "test/small-v0")
+def _dataset() -> data.Dataset:
+    path = Path(tempfile.mkdtemp()) / "test/small-v0"
+    data.write(path, *make(LENGTHS))
+    return data.load_dataset(path)
 
 
 def _read_typed(folder: Path) -> None:
-    """Use each text as the command line would, on the dataset beside the folder."""
+    """Use each text as the command line would."""
     from pmpo_offline.cli.console import parse_value
     from pmpo_offline.runtime.errors import PmpoOfflineError
 
-    dataset = _dataset(folder.parent / "typed")
+    dataset = _dataset()
     uses: dict[str, Callable[[str], object]] = {
         "where": dataset.filter,
         "label": lambda text: dataset.relabelled(label=text),

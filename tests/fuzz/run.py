@@ -175,7 +175,7 @@ def _follow(options: argparse.Namespace, journal: Journal, scratch: Path) -> Non
         else:
             why = f"the process ended with {worker.wait()}: {(scratch / 'stderr').read_text(errors='replace')[-300:]!r}"
         if name == "start":
-            raise RuntimeError(f"the worker could not start: {(scratch / 'stderr').read_text()[-2000:]}")
+            raise KeyboardInterrupt(f"a worker that could not start ({why})")
         if begun or worker.poll() != 0:
             _keep(scratch / "input", current)
             journal.end(current, name, "failure", why)
@@ -244,9 +244,12 @@ def _sound(names: list[str], scratch: Path) -> Iterator[tuple[Path, str | None]]
     for number, name in enumerate(names):
         folder, copy = scratch / "sound" / str(number), scratch / "read"
         if not folder.exists():
-            folder.with_suffix(".partial").mkdir(parents=True)
-            TARGETS[name].make(folder.with_suffix(".partial"))
-            folder.with_suffix(".partial").rename(folder)
+            partial = folder.with_suffix(".partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            TARGETS[name].make(partial)
+            partial.rename(folder)
+        shutil.rmtree(copy, ignore_errors=True)  # a killed worker's
         shutil.copytree(folder, copy)
         yield folder, TARGETS[name].read(copy)
         shutil.rmtree(copy)
