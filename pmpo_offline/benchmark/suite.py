@@ -19,13 +19,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel
+
 from pmpo_offline import __version__
 from pmpo_offline.declarations import OBJECTIVES, catalog
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration, Balance, Share, SuiteDeclaration
 from pmpo_offline.objectives import Words
 from pmpo_offline.runtime.errors import UserError, unknown
 from pmpo_offline.runtime.hashing import hash_json
-from pmpo_offline.training.config import Setup, complete, rows_drawn
+from pmpo_offline.training.config import Setup, complete, hyperparameters, rows_drawn
+from pmpo_offline.training.control.config import TrainingSettings
 from pmpo_offline.training.shuffle import check_control, expected, identified
 
 if TYPE_CHECKING:
@@ -253,6 +256,7 @@ def _arms(suite: SuiteDeclaration, family: str, algos: Sequence[str] | None, swe
     for algorithm in (*reference, *chosen):
         if algorithms.setdefault(algorithm.name, algorithm) != algorithm:
             raise UserError(f"two algorithms are called {algorithm.name}: rename your .toml, its name is the file's")
+        hyperparameters(algorithm, suite.training, _training_settings(family))
     controls = {_control(find(name)) for name in suite.shuffled}
     for name in sweep:
         if name not in algorithms:
@@ -265,6 +269,14 @@ def _arms(suite: SuiteDeclaration, family: str, algos: Sequence[str] | None, swe
         for shuffled in ([False, True] if name in controls else [False])
         for stack in _stacks(algorithm, sweep.get(name, {}))
     ]
+
+
+def _training_settings(family: str) -> type[BaseModel]:
+    if family != "language":
+        return TrainingSettings
+    from pmpo_offline.training.language.config import LanguageSettings  # which imports transformers
+
+    return LanguageSettings
 
 
 def _control(algorithm: AlgorithmDeclaration) -> str:

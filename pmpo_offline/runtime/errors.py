@@ -62,15 +62,15 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
 def validated(model: type[M], content: Any, source: str, key: str = "key") -> M:
     """Return `content` as a pydantic model.
 
-    Raises `UserError`, one line that begins with `source`, for the first thing that is malformed; an unknown key is
-    called a `key`.
+    Raises `UserError`, one line that begins with `source`, for the first thing that is malformed; an unknown key, which
+    may be a slip of the pen for one that is missing, comes first and is called a `key`.
     """
     from pydantic import ValidationError
 
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        first, *others = error.errors()
+        first, *others = sorted(error.errors(), key=lambda wrong: wrong["type"] != "extra_forbidden")
         more = f" (and {len(others)} more)" if others else ""
         if first["type"] == "extra_forbidden":
             raise UserError(f"{source}: {unknown(key, str(first['loc'][-1]), model.model_fields)}{more}") from None

@@ -135,6 +135,11 @@ def test_unknown_algorithm_objective_and_declared_setting(suite, declare):
         expand(suite, FAMILIES, algos=[declare("odd", "pmpo", "gamma = 1")])
 
 
+def test_a_setting_of_the_training_is_unknown_before_anything_is_built(suite):
+    with pytest.raises(UserError, match="unknown setting 'learning_rat': did you mean learning_rate"):
+        expand(suite.model_copy(update={"training": {"learning_rat": 1}}), FAMILIES)
+
+
 def test_two_algorithms_of_one_name_are_refused(suite, tmp_path):
     path = tmp_path / "elsewhere" / "learner.toml"
     path.parent.mkdir()
