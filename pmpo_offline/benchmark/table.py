@@ -28,7 +28,7 @@ from pmpo_offline.benchmark.results import CONDITION, DRIFT, TRAINING
 from pmpo_offline.evaluation.rollouts import normalized
 from pmpo_offline.evaluation.statistics import Estimate, estimate, holm, probability_of_improvement
 from pmpo_offline.objectives.stability import Regime, regime
-from pmpo_offline.training.config import has_diverged
+from pmpo_offline.training.control.config import has_diverged
 
 Row = dict[str, Any]
 """A row of the table; its keys are documented in `table`."""

@@ -36,7 +36,8 @@ from pmpo_offline.runtime.errors import PmpoOfflineError, unknown
 from pmpo_offline.runtime.random_words import random_words
 from pmpo_offline.tasks.control import RULES, Rules, play, rules
 from pmpo_offline.tasks.simulated import Array
-from pmpo_offline.training.checkpoint import Checkpoint, training_identity
+from pmpo_offline.training.checkpoint import Checkpoint
+from pmpo_offline.training.config import training_identity
 
 EVALUATIONS = 50
 """Evaluations of a training."""

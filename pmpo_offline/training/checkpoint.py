@@ -1,39 +1,22 @@
-"""Checkpoints: how far a training is, for the same training to resume from, and what makes two trainings the same."""
+"""Checkpoints: how far a training is, for the same training to resume from."""
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pmpo_offline import __version__
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.runtime.files import load_tensors, save_tensors
-from pmpo_offline.runtime.hashing import hash_json, hash_tensors, identity
+from pmpo_offline.runtime.hashing import hash_json, hash_tensors
 
 _SEAL = "seal"
 """The fact that is a hash of all other facts."""
-REVISION = 1
-"""Raise it with every change of the code after which a training comes out differently: old checkpoints are refused."""
-
-
-def training_identity(*packages: str, **ingredients: Any) -> str:
-    """Return the identity of a training: all that it depends on, with the code's revision and the packages' versions.
-
-    Args:
-        packages: distributions that it computes with, beside this one and torch.
-        ingredients: JSON values: content of the dataset, algorithm, complete settings, every seed, hyperparameters, …
-    """
-    # "2.5.1+cpu" and "2.5.1+cu124" are one version: a training may move to another device.
-    versions = {name: importlib.metadata.version(name).partition("+")[0] for name in ("torch", *packages)}
-    return identity(**ingredients, versions={**versions, "pmpo-offline": __version__}, revision=REVISION)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
-"""What is trained: dataset, algorithm and settings as people give them, settled, and their bound on β."""
+"""What is trained: dataset, algorithm and settings as people give them, their bound on β and their identity."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -12,11 +13,13 @@ from typing import Any, TypeVar
 import numpy as np
 from pydantic import BaseModel
 
+from pmpo_offline import __version__
 from pmpo_offline.data import Dataset, columns, flips, load_dataset
 from pmpo_offline.declarations import OBJECTIVES, catalog
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.objectives import Interval, Objective, stability
 from pmpo_offline.runtime.errors import UserError, unknown, validated
+from pmpo_offline.runtime.hashing import identity
 from pmpo_offline.training.control.config import TrainingSettings
 
 MEASURED = "dataset"
@@ -25,10 +28,8 @@ ESTIMATED = "estimated"
 """In place of a number for `flip_rate`: what the labels themselves say (`data.flips`)."""
 LARGEST = 1e9
 """Of any setting: losses are computed in float32, and what is larger is a slip of the pen."""
-FARTHEST = 10.0
-"""Largest mean action, in units of the largest recorded one, of a control policy that still does what the data do."""
-LARGEST_LOSS = 1e6
-"""In nats. With means within the recorded range and the least deviation, .05, an action has at most 803 a dimension."""
+REVISION = 1
+"""Raise it with every change of the code after which a training comes out differently: old checkpoints are refused."""
 
 S = TypeVar("S", bound=BaseModel)
 
@@ -368,33 +369,6 @@ def _deviation(setup: Setup) -> float:
     return deviation
 
 
-def has_diverged(reach: float | None, loss: float | None) -> bool:
-    """Return whether a run's actions or its loss left all bounds, even if they are finite; None: not measured.
-
-    Evaluation clips actions, so that such a policy still gets a score: that of pressing every lever to its end.
-
-    Args:
-        reach: the largest mean action in units of the largest recorded one.
-        loss: the last one, nats.
-    """
-    return not ((reach is None or reach <= FARTHEST) and (loss is None or abs(loss) <= LARGEST_LOSS))
-
-
-def consequence(beta: float, bound: float, collapse: float | None) -> str:
-    """Return what training ends at with a β below its bound."""
-    if collapse is None or math.isinf(bound):
-        return "the loss has no minimum: rejects are pushed away without end, and the policy may collapse"
-    if beta <= collapse:
-        return (
-            f"the loss has no minimum, and at {collapse:.3g} or less a policy over a few outcomes collapses onto one "
-            "of them"
-        )
-    return (
-        f"the loss has no minimum; above {collapse:.3g} a policy over a few outcomes still settles on several accepted "
-        "ones, but a continuous policy may run away where it sees rejects alone"
-    )
-
-
 def warn_below(setups: Sequence[Setup], stacklevel: int = 3) -> None:
     """Warn once of every β below its bound, of one algorithm, with what the lowest of them leads to."""
     listed, worst = [], (math.inf, "")
@@ -402,7 +376,19 @@ def warn_below(setups: Sequence[Setup], stacklevel: int = 3) -> None:
         beta, bound = setup.settings.get("beta", math.inf), setup.bound
         if bound and beta < bound:
             listed.append(f"β = {beta:g} < {bound:.3g}")
-            worst = min(worst, (beta / bound, consequence(beta, bound, setup.collapse)))
+            worst = min(worst, (beta / bound, stability.consequence(beta, bound, setup.collapse)))
     if listed:
         name = setups[0].algorithm.name
         warnings.warn(f"{name}: {', '.join(listed)}: below its bound {worst[1]}", stacklevel=stacklevel)
+
+
+def training_identity(*packages: str, **ingredients: Any) -> str:
+    """Return the identity of a training: all that it depends on, with the code's revision and the packages' versions.
+
+    Args:
+        packages: distributions that it computes with, beside this one and torch.
+        ingredients: JSON values: content of the dataset, algorithm, complete settings, every seed, hyperparameters, …
+    """
+    # "2.5.1+cpu" and "2.5.1+cu124" are one version: a training may move to another device.
+    versions = {name: importlib.metadata.version(name).partition("+")[0] for name in ("torch", *packages)}
+    return identity(**ingredients, versions={**versions, "pmpo-offline": __version__}, revision=REVISION)

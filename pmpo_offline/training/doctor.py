@@ -292,7 +292,7 @@ def _advice(facts: Mapping[str, Any], accepted: int, rejected: int) -> list[str]
     elif math.isinf(bound):
         sentences.append(f"no β bounds the loss: the {values['divergence']} divergence does not hold rejects back")
     elif verdict in ("no minimum", "collapse"):
-        why = config.consequence(values["beta"], bound, facts["collapse"])
+        why = stability.consequence(values["beta"], bound, facts["collapse"])
         sentences.append(f"β is below its bound: {why}")
         if (by_state := facts["collapse_by_state"]) is not None and values["beta"] <= by_state:
             sentences.append(

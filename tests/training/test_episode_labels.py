@@ -10,8 +10,9 @@ from helpers import reaching
 from pmpo_offline.build import import_dataset
 from pmpo_offline.data import Dataset
 from pmpo_offline.declarations import catalog
-from pmpo_offline.training import config, train
+from pmpo_offline.training import train
 from pmpo_offline.training.config import algorithm_for
+from pmpo_offline.training.control.config import FARTHEST
 from pmpo_offline.training.doctor import doctor
 
 QUICK = {"updates": 600, "batch": 128, "hidden": [64], "learning_rate": 5e-3}
@@ -49,7 +50,7 @@ def test_the_default_reaches_and_half_the_bound_runs_away_and_is_said(reach: Dat
         warnings.simplefilter("always")
         lost = train(reach, "pmpo", settings=[{"beta": "0.5x"}], overrides=QUICK, device="cpu")
     assert lost.strayed == [True]
-    assert lost.metrics["reach"][0] > config.FARTHEST
+    assert lost.metrics["reach"][0] > FARTHEST
     assert reaching.succeed(lost.policy)[0] < 0.1
     assert any("left all bounds" in str(warning.message) for warning in caught)
     assert doctor(reach, algorithm_for("pmpo", reach)).verdict == "bounded"

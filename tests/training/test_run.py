@@ -13,7 +13,7 @@ from pmpo_offline import on_progress
 from pmpo_offline.data import Dataset
 from pmpo_offline.evaluation.runs import evaluate_run
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
-from pmpo_offline.training import checkpoint
+from pmpo_offline.training import config
 from pmpo_offline.training.run import Run, read_record, train_run
 
 QUICK: dict[str, Any] = {"updates": 30, "batch": 32, "hidden": [16], "components": 2, "checkpoint_every": 10}
@@ -60,7 +60,7 @@ def test_another_run_is_not_taken_for_this_one(run: Run, tmp_path: Path, change:
 
 def test_a_run_of_other_code_is_another_run(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train_run(run, tmp_path / "run")
-    monkeypatch.setattr(checkpoint, "REVISION", checkpoint.REVISION + 1)
+    monkeypatch.setattr(config, "REVISION", config.REVISION + 1)
     with pytest.raises(UserError, match="holds another run"):
         train_run(run, tmp_path / "run")
 

@@ -27,6 +27,7 @@ from .tabular import Regime as Regime
 from .tabular import beta_collapse as beta_collapse
 from .tabular import beta_min as beta_min
 from .tabular import coefficients as coefficients
+from .tabular import consequence as consequence
 from .tabular import limit_policy as limit_policy
 from .tabular import optimal_policy as optimal_policy
 from .tabular import regime as regime

@@ -174,6 +174,21 @@ def regime(beta: float, bound: float, collapse: float | None) -> Regime:
     return "no minimum" if collapse is not None and beta > collapse else "collapse"
 
 
+def consequence(beta: float, bound: float, collapse: float | None) -> str:
+    """Return what training ends at with a beta below its bound; arguments as in `regime`."""
+    if collapse is None or math.isinf(bound):
+        return "the loss has no minimum: rejects are pushed away without end, and the policy may collapse"
+    if beta <= collapse:
+        return (
+            f"the loss has no minimum, and at {collapse:.3g} or less a policy over a few outcomes collapses onto one "
+            "of them"
+        )
+    return (
+        f"the loss has no minimum; above {collapse:.3g} a policy over a few outcomes still settles on several accepted "
+        "ones, but a continuous policy may run away where it sees rejects alone"
+    )
+
+
 def limit_policy(coefficient: Tensor) -> Tensor:
     """Return the policy over K outcomes at which gradient ascent on softmax logits ends.
 

@@ -1,10 +1,15 @@
-"""Hyperparameters of the training of control policies: `[training]` of an algorithm's TOML."""
+"""Hyperparameters of training control policies (`[training]` of an algorithm's TOML), and when one has diverged."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
+
+FARTHEST = 10.0
+"""Largest mean action, in units of the largest recorded one, of a control policy that still does what the data do."""
+LARGEST_LOSS = 1e6
+"""In nats. With means within the recorded range and the least deviation, .05, an action has at most 803 a dimension."""
 
 
 class TrainingSettings(BaseModel):
@@ -44,3 +49,15 @@ class TrainingSettings(BaseModel):
         """
         constraints = {"epsilon_target", "epsilon_mean", "epsilon_std"}
         return self.model_dump(exclude={"pretraining"} | (set() if self.epsilon_target else constraints))
+
+
+def has_diverged(reach: float | None, loss: float | None) -> bool:
+    """Return whether a run's actions or its loss left all bounds, even if they are finite; None: not measured.
+
+    Evaluation clips actions, so that such a policy still gets a score: that of pressing every lever to its end.
+
+    Args:
+        reach: the largest mean action in units of the largest recorded one.
+        loss: the last one, nats.
+    """
+    return not ((reach is None or reach <= FARTHEST) and (loss is None or abs(loss) <= LARGEST_LOSS))

@@ -11,8 +11,7 @@ from pmpo_offline.data import Dataset, columns
 from pmpo_offline.declarations import OBJECTIVES
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.objectives import Objective
-from pmpo_offline.training.checkpoint import training_identity
-from pmpo_offline.training.config import Setup, algorithm_for, hyperparameters
+from pmpo_offline.training.config import Setup, algorithm_for, hyperparameters, training_identity
 from pmpo_offline.training.control.config import TrainingSettings
 from pmpo_offline.training.shuffle import expected
 

@@ -25,7 +25,7 @@ from pmpo_offline.runtime.notebook import html_table
 from pmpo_offline.training import config, tracking
 from pmpo_offline.training.checkpoint import Checkpoint
 from pmpo_offline.training.control.batches import Sampler, check_rows
-from pmpo_offline.training.control.config import TrainingSettings
+from pmpo_offline.training.control.config import TrainingSettings, has_diverged
 from pmpo_offline.training.control.fit import fit
 from pmpo_offline.training.control.optimization import check_constrained
 from pmpo_offline.training.control.stack import Stack
@@ -65,11 +65,11 @@ class Trained:
 
     @property
     def strayed(self) -> list[bool]:
-        """True for another run whose actions or loss left all bounds (`config.has_diverged`): scores mean little."""
+        """True for another run whose actions or loss left all bounds (`has_diverged`): scores mean little."""
         if "reach" not in self.metrics:  # of a checkpoint from before it was measured
             return [False] * self.policy.runs
         measured = zip(self.metrics["reach"].tolist(), self.metrics["loss"].tolist(), self.diverged, strict=True)
-        return [not lost and config.has_diverged(reach, loss) for reach, loss, lost in measured]
+        return [not lost and has_diverged(reach, loss) for reach, loss, lost in measured]
 
 
 @checked("settings={…} takes hyperparameters of the objective, overrides={…} those of training")

@@ -28,8 +28,7 @@ from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, counted, re
 from pmpo_offline.runtime.notebook import html_table
 from pmpo_offline.tasks.language.models import model_directory, published_name
 from pmpo_offline.training import tracking
-from pmpo_offline.training.checkpoint import training_identity
-from pmpo_offline.training.config import Setup, algorithm_for, hyperparameters, opened
+from pmpo_offline.training.config import Setup, algorithm_for, hyperparameters, opened, training_identity
 from pmpo_offline.training.language.checkpoints import checkpoints_in, last_complete, remove_checkpoints
 from pmpo_offline.training.language.config import LanguageSettings
 from pmpo_offline.training.language.responses import check_held_out, take_split
@@ -112,80 +111,110 @@ def train_language(
             needs), another run in `output`, or anything else.
         PmpoOfflineError: the loss or the weights are not finite any more.
     """
-    dataset, output = opened(dataset, home), Path(output)
+    dataset, output, root = opened(dataset, home), Path(output), data.home(home)
     if isinstance(algorithm, str):
         algorithm = algorithm_for(algorithm, dataset)
-    if shuffle_labels:
-        check_control(algorithm, responses=True)
     hyper = hyperparameters(algorithm, overrides or {}, LanguageSettings)
-    _check(algorithm, hyper)
+    _check(algorithm, hyper, shuffle_labels)
     algorithm = algorithm.model_copy(update={"settings": {**algorithm.settings, **(settings or {})}})
-    rows = take_split(dataset, "train")
-    setup = Setup(algorithm, {}, rows).settled()
+    setup = Setup(algorithm, {}, take_split(dataset, "train")).settled()
     name = model or dataset.metadata.provenance.settings.get("model")
     if not isinstance(name, str):
         raise UserError(f"dataset {dataset.metadata.id} names no model: pass the model to train as --model")
-    root = data.home(home)
-    base = open_model(model_directory(name, root), name=name, dtype=hyper.dtype, quantize=hyper.quantize)
-    run = training_identity(
-        *("transformers", "peft"),
-        content=dataset.content_hash,
-        algorithm=algorithm.model_dump(),
-        settings=setup.settings,
-        training=hyper.model_dump(),
-        seed=seed,
-        shuffled=shuffle_labels and identified(rows.metadata, algorithm.rows),
-        model=base.digest,
-        **setup.objective.version,
-    )
-    if record := finished(output, run):
+    directory = model_directory(name, root)
+    base = open_model(directory, name=name, dtype=hyper.dtype, quantize=hyper.quantize)
+    run = _LanguageRun(dataset, setup, hyper, base, seed, shuffle_labels)
+    identity = run.identity
+    if record := finished(output, identity):
         return TrainedLanguage.of(output, record)
     texts = setup.objective.texts
     acting = with_prefix(base.tokenizer, setup.settings[texts[0]]) if texts else base.tokenizer
     check_held_out(dataset, acting, base.context)
 
     checkpoints = output / "checkpoints"
-    claim(output, run, bool(checkpoints_in(checkpoints)))
-    layers = base.model.config.get_text_config().num_hidden_layers
-    cut = 0 if hyper.lora_layers is None else max(0, layers - hyper.lora_layers)
-    transformers.set_seed(seed)
-    adapted = add_lora(base.model, hyper.lora_rank, hyper.lora_alpha, hyper.lora_targets, cut)
-    places = {"cut": cut, "reference_cache": str(cache or root / ".reference")}
-    args = hyper.trainer_config(algorithm, checkpoints, seed=seed, shuffle_labels=shuffle_labels, **places)
-    trainer = ResponseTrainer(replace(base, model=adapted), args=args, train_dataset=rows)
+    claim(output, identity, bool(checkpoints_in(checkpoints)))
+    trainer = run.trainer(checkpoints, Path(cache or root / ".reference"))
     with tracking.observed(tracking.MetricsFile(output / tracking.FILE), tracking.Loggers(loggers)):
         _train(trainer, algorithm.name, checkpoints)
-    history = [line for line in trainer.state.log_history if "loss" in line]
-    record = {
-        **source_of(dataset, algorithm),
-        "settings": trainer.settings,
-        "training": hyper.model_dump(),
-        "seed": seed,
-        "shuffle_labels": shuffle_labels,
-        "model": str(Path(name).absolute()) if Path(name).is_dir() else name,
-        "model_digest": base.digest,
-        "adapter": "adapter",
-        "bound": trainer.beta_bound,
-        "metrics": history[-1] if history else {},
-        "history": history,
-        "identity": run,
-    }
-    published, on_hub = published_name(name, model_directory(name, root))
-    card = adapter_card(published, on_hub, dataset.metadata, record, prefix_of(trainer.policy.tokenizer))
-    save_adapter(trainer.policy.model, output / "adapter", published, card, trainer.policy.tokenizer)
+    record = {**run.record(trainer), "identity": identity}
+    published, on_hub = published_name(name, directory)
+    tokenizer = trainer.policy.tokenizer
+    card = adapter_card(published, on_hub, dataset.metadata, record, prefix_of(tokenizer))
+    save_adapter(trainer.policy.model, output / "adapter", published, card, tokenizer)
     record = write_record(output, record)
     remove_checkpoints(checkpoints)
     return TrainedLanguage.of(output, record)
 
 
-def _check(algorithm: AlgorithmDeclaration, hyper: LanguageSettings) -> None:
+def _check(algorithm: AlgorithmDeclaration, hyper: LanguageSettings, shuffled: bool) -> None:
     """Raise `UserError` for what a language model cannot be trained with."""
+    name = algorithm.name
+    if shuffled:
+        check_control(algorithm, responses=True)
     if algorithm.start != "reference":
-        raise UserError(f'{algorithm.name}: a language model starts as its own reference: set start = "reference"')
+        raise UserError(f'{name}: a language model starts as its own reference: set start = "reference"')
     if algorithm.rows == "label_pairs":
-        raise UserError(f'{algorithm.name}: responses of one prompt are paired by their labels: set rows = "pairs"')
+        raise UserError(f'{name}: responses of one prompt are paired by their labels: set rows = "pairs"')
     if hyper.batch % hyper.accumulation:
-        raise UserError(f"{algorithm.name}: a batch of {hyper.batch} cannot be divided by {hyper.accumulation}")
+        raise UserError(f"{name}: a batch of {hyper.batch} cannot be divided by {hyper.accumulation}")
+
+
+@dataclass(frozen=True)
+class _LanguageRun:
+    """A run with all that it depends on."""
+
+    dataset: Dataset
+    setup: Setup
+    """The algorithm on the split that it learns from, its settings complete."""
+    hyper: LanguageSettings
+    base: LanguageModel
+    """What the adapter is put on."""
+    seed: int
+    shuffled: bool
+
+    @property
+    def identity(self) -> str:
+        """The hash of all that the trained adapter depends on."""
+        algorithm, rows = self.setup.algorithm, self.setup.dataset
+        return training_identity(
+            *("transformers", "peft"),
+            content=self.dataset.content_hash,
+            algorithm=algorithm.model_dump(),
+            settings=self.setup.settings,
+            training=self.hyper.model_dump(),
+            seed=self.seed,
+            shuffled=self.shuffled and identified(rows.metadata, algorithm.rows),
+            model=self.base.digest,
+            **self.setup.objective.version,
+        )
+
+    def trainer(self, checkpoints: Path, cache: Path) -> ResponseTrainer:
+        """Return the trainer of a fresh adapter, with its folders of checkpoints and of the reference's values."""
+        base, hyper = self.base, self.hyper
+        layers = base.model.config.get_text_config().num_hidden_layers
+        cut = 0 if hyper.lora_layers is None else max(0, layers - hyper.lora_layers)
+        transformers.set_seed(self.seed)
+        adapted = add_lora(base.model, hyper.lora_rank, hyper.lora_alpha, hyper.lora_targets, cut)
+        own = {"seed": self.seed, "shuffle_labels": self.shuffled, "cut": cut, "reference_cache": str(cache)}
+        args = hyper.trainer_config(self.setup.algorithm, checkpoints, **own)
+        return ResponseTrainer(replace(base, model=adapted), args=args, train_dataset=self.setup.dataset)
+
+    def record(self, trainer: ResponseTrainer) -> dict[str, Any]:
+        """Return the record of the finished training, but for its identity."""
+        history, name = [line for line in trainer.state.log_history if "loss" in line], self.base.name
+        return {
+            **source_of(self.dataset, self.setup.algorithm),
+            "settings": trainer.settings,
+            "training": self.hyper.model_dump(),
+            "seed": self.seed,
+            "shuffle_labels": self.shuffled,
+            "model": str(Path(name).absolute()) if Path(name).is_dir() else name,
+            "model_digest": self.base.digest,
+            "adapter": "adapter",
+            "bound": trainer.beta_bound,
+            "metrics": history[-1] if history else {},
+            "history": history,
+        }
 
 
 def _train(trainer: ResponseTrainer, name: str, checkpoints: Path) -> None:

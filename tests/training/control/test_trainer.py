@@ -20,8 +20,8 @@ from pmpo_offline.objectives import OBJECTIVES
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.training import Setup, Trained, config, train
-from pmpo_offline.training import checkpoint as checkpoints
 from pmpo_offline.training.control.batches import Learner, Sampler
+from pmpo_offline.training.control.config import FARTHEST
 from pmpo_offline.training.run import Run, train_run
 
 QUICK: dict[str, Any] = {"updates": 12, "batch": 32, "hidden": [16], "components": 3}
@@ -354,9 +354,9 @@ def test_a_checkpoint_serves_its_own_training_alone(
     if "algorithm" in change:
         asked["algorithm"] = declared(name="pmpo", description="another declaration")
     if version := asked.pop("version", None):
-        monkeypatch.setattr(checkpoints, "__version__", version)
+        monkeypatch.setattr(config, "__version__", version)
     if revision := asked.pop("revision", None):
-        monkeypatch.setattr(checkpoints, "REVISION", revision)
+        monkeypatch.setattr(config, "REVISION", revision)
     with pytest.raises(UserError, match="progress is the checkpoint of another training: name another path, or delete"):
         train(**asked, checkpoint=path, device="cpu")
 
@@ -478,10 +478,10 @@ def test_a_run_whose_actions_leave_all_bounds_is_marked_and_said(stacking: Datas
     assert len([w for w in caught if "left all bounds" in str(w.message)]) == 1
     assert (trained.diverged, trained.strayed) == ([False, False], [True, False])
     reach = trained.metrics["reach"]
-    assert reach[0] > config.FARTHEST > 2 > reach[1]
+    assert reach[0] > FARTHEST > 2 > reach[1]
     observation = columns.matrix(stacking.table, "observation")[:64]
     played = trained.policy(torch.tensor(observation).expand(2, -1, -1)).mode().abs().amax((1, 2))
-    assert played[0] > config.FARTHEST
+    assert played[0] > FARTHEST
 
 
 @pytest.mark.parametrize("name", ["pmpo", "dpo", "dro"])
