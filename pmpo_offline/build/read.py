@@ -301,9 +301,10 @@ def _warn(recorded: Recorded) -> None:
         reasons = "; ".join(f"{count} rows: {reason}" for reason, count in dropped.items())
         warnings.warn(f"dropped {reasons} (show has the report)", stacklevel=4)
     unused = report.get("columns_not_used") if isinstance(report, dict) else None
-    if isinstance(unused, list) and (splits := [name for name in SPLITS if name in unused]):
+    parts = [str(name).rpartition("/") for name in unused] if isinstance(unused, list) else []
+    if splits := [f"{where}{slash}{name}" for where, slash, name in parts if where == "mask" or name in SPLITS]:
         warnings.warn(
-            f"column {splits[0]} is not used, and all episodes are for training: leave those out that are held out",
+            f"{splits[0]} is not used, and all episodes are for training: leave those out that are held out",
             stacklevel=4,
         )
     if recorded.feedback is not None and _feedback(recorded)["labels"] is False:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from helpers.aligned import experience
 from helpers.foreign import as_d4rl, as_states, hdf5, npz, read
 from helpers.imports import refused
+from helpers.robots import frames_of, lerobot, robomimic
 
 from pmpo_offline.build import import_dataset, show
 
@@ -28,8 +30,22 @@ def test_arrays_that_are_not_used_are_in_the_report(tmp_path: Path) -> None:
 
 def test_a_column_of_splits_is_warned_of(tmp_path: Path) -> None:
     path = hdf5(tmp_path / "set-v0.hdf5", STEPS | {"is_test": EPISODE == 2})
-    with pytest.warns(UserWarning, match="column is_test is not used, and all episodes are for training"):
+    with pytest.warns(UserWarning, match="is_test is not used, and all episodes are for training"):
         import_dataset(path)
+
+
+def test_splits_of_robots_are_warned_of(tmp_path: Path) -> None:
+    masks = {"train": [0, 1], "valid": [2], "better": [0]}
+    demos = robomimic(tmp_path / "demos-v0.hdf5", experience(LENGTHS), masks=masks)
+    with pytest.warns(UserWarning, match="mask/valid is not used, and all episodes are for training"):
+        assert show(import_dataset(demos))["report"]["columns_not_used"] == ["mask/valid"]
+    folder = lerobot(
+        tmp_path / "frames", frames_of(experience(LENGTHS), {"next.done": STEPS["terminals"] > 0, "weight": EPISODE})
+    )
+    path = folder / "meta/info.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"splits": {"train": "0:2", "val": "2:3"}}))
+    with pytest.warns(UserWarning, match="split is not used, and all episodes are for training"):
+        assert show(import_dataset(folder))["report"]["columns_not_used"] == ["weight", "split"]
 
 
 @pytest.mark.parametrize("name", ["solved", "task_success"])

@@ -189,7 +189,13 @@ def _read(folder: Path, info: dict[str, Any], column: str | None) -> Recorded:
         bare=end & (padded | ~at_last_step),
         success=solved & ~padded if "next.success" in ends else None,
     )
-    notes |= {"success": "next.success" in ends, "fps": info.get("fps"), **report(rows, {_LOST: rows.bare & ~padded})}
+    unused = sorted(features.keys() - {*observed, action, reward, *ends, *of_frame, *_OURS} - {*_images(features)})
+    unused += ["split"] if {*(info.get("splits") or ())} - {"train"} else []
+    notes |= {
+        "success": "next.success" in ends,
+        "fps": info.get("fps"),
+        **report(rows, {_LOST: rows.bare & ~padded}, unused),
+    }
     feedback = None if column is None else (column, _feedback(folder, frames, column))
     read = recorded(rows, str(folder), folder.absolute().name, notes, feedback)
     return _described(read, folder, number[end], frames["task_index"].to_numpy()[end])
@@ -205,6 +211,10 @@ def _observations(features: Features, folder: Path) -> list[str]:
         )
         raise UserError(f"{folder} has {held}: learners here read vectors of numbers, add observation.state")
     return found
+
+
+def _images(features: Features) -> list[str]:
+    return [name for name, feature in features.items() if _is_image(feature)]
 
 
 def _is_image(feature: Mapping[str, Any]) -> bool:
@@ -252,7 +262,7 @@ def _described(read: Recorded, folder: Path, numbers: NDArray[np.int64], tasks: 
     kept = np.arange(len(numbers)) if read.numbers is None else read.numbers
     info = _info(folder)
     notes, experience = dict(read.notes), read.experience
-    if images := [name for name, feature in info["features"].items() if _is_image(feature)]:
+    if images := _images(info["features"]):
         paths = {"video": info.get("video_path"), "image": "images/{image_key}/episode-{episode_index:06d}"}
         notes["images"] = {name: paths[info["features"][name]["dtype"]] for name in images}
         videos = [name for name in images if info["features"][name]["dtype"] == "video"]

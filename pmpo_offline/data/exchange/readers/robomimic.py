@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from pmpo_offline.data.exchange.exported import Tables, tables
+from pmpo_offline.data.exchange.forms.columns import split_named
 from pmpo_offline.data.exchange.readers.episodes import Rows, recorded, report
 from pmpo_offline.data.exchange.readers.flat import LABELS, Flat, Kind, checked, opened
 from pmpo_offline.data.exchange.readers.source import (
@@ -195,7 +196,9 @@ def _read(flat: Flat, name: str, column: str | None) -> Recorded:
         "observation_parts": dict(demos.parts),
         "masks": {mask: int(inside.sum()) for mask, inside in members.items()},
         **({"images": {image: f"data/demo_*/obs/{image}" for image in demos.images}} if demos.images else {}),
-        **report(rows, {_LOST: rows.bare}),
+        **report(
+            rows, {_LOST: rows.bare}, [mask for mask in members if split_named(mask) == "test" and mask != wanted]
+        ),
     }
     read = recorded(rows, str(flat.path), name, notes, feedback)
     kept = np.arange(len(demos.numbers)) if read.numbers is None else read.numbers
