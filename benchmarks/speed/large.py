@@ -23,6 +23,7 @@ os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # before torch r
 import numpy as np
 
 from benchmarks.experiments import shared
+from benchmarks.speed import rows
 from benchmarks.speed.storage import resident
 from pmpo_offline import data
 from pmpo_offline.data import Experience
@@ -34,22 +35,11 @@ GOAL = 1536
 COLUMNS = ("step", "s", "peak, MiB")
 
 
-def parts(rows: int) -> Iterator[Experience]:
+def parts(count: int) -> Iterator[Experience]:
     """Yield the episodes in parts, as collecting processes leave them."""
-    rng, number = np.random.default_rng(0), np.arange(EPISODES)
-    for start in range(0, rows // LENGTH, EPISODES):
-        observation = rng.standard_normal((EPISODES * LENGTH, 17), dtype=np.float32)
-        yield Experience(
-            observation=observation,
-            action=np.tanh(observation[:, :6]),
-            reward=observation[:, 0].copy(),
-            length=np.full(EPISODES, LENGTH),
-            success=number % 2 == 0,
-            terminated=np.ones(EPISODES, np.bool_),
-            final_observation=observation[:EPISODES],
-            behavior=np.full(EPISODES, "random"),
-            seed=start + number,
-        )
+    rng = np.random.default_rng(0)
+    for start in range(0, count // LENGTH, EPISODES):
+        yield rows.drawn(EPISODES * LENGTH, LENGTH, rng, start)
 
 
 class Steps:
@@ -68,7 +58,7 @@ class Steps:
         self._start = time.process_time()
 
 
-def measure(rows: int, folder: Path, updates: int) -> list[dict[str, Any]]:
+def measure(count: int, folder: Path, updates: int) -> list[dict[str, Any]]:
     """Return the steps of a dataset's life with what each takes."""
     import torch
 
@@ -78,22 +68,13 @@ def measure(rows: int, folder: Path, updates: int) -> list[dict[str, Any]]:
     steps = Steps()
     steps.done("imports")
     with spilled(folder):
-        experience = Experience.concatenate(parts(rows))
+        experience = Experience.concatenate(parts(count))
         steps.done("collect")
-        rule = data.LabelRule.parse("return")
-        done = data.label_tables(*experience.tables(), data.Labelling(rule, imbalance=0.3, noise=0.1))
+        stored = rows.labelled(experience, "return", imbalance=0.3, noise=0.1)
     steps.done("tables and labels")
-    metadata = data.Metadata(
-        id="speed/large-v0",
-        task="mujoco/halfcheetah",
-        score=data.ScoreRule(name=rule.score),
-        label=rule,
-        noise=0.1,
-        **done.described,
-    )
-    data.write(folder / "set", metadata, done.tables)
+    data.write(folder / "set", *stored)
     steps.done("write")
-    del experience, done
+    del experience, stored
     dataset = data.load_dataset(folder / "set")
     steps.done("open")
     if wrong := data.verify(folder / "set"):

@@ -29,9 +29,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.experiments import shared
+from benchmarks.speed import rows
+from benchmarks.speed.rows import ACTION, OBSERVATION
 from pmpo_offline.data import Experience
 
-OBSERVATION, ACTION, BATCH = 17, 6, 256
+BATCH = 256
 GOALS = "Goals: 1M transitions written in at most 1 s, opened in at most 5 ms."
 COLUMNS = ("format", "write, s", "disk, MB", "open, ms", "read all, s", "transitions/s of minibatches", "memory, MiB")
 
@@ -60,21 +62,9 @@ class Contender:
     open: Callable[[Path], Opened]
 
 
-def steps(rows: int, length: int) -> Experience:
+def steps(count: int, length: int) -> Experience:
     """Return random steps in episodes of equal length, half of them successes."""
-    rng, episodes = np.random.default_rng(0), rows // length
-    observation = rng.standard_normal((rows, OBSERVATION), dtype=np.float32)
-    return Experience(
-        observation=observation,
-        action=np.tanh(observation[:, :ACTION]),
-        reward=observation[:, 0].copy(),
-        length=np.full(episodes, length),
-        success=np.arange(episodes) % 2 == 0,
-        terminated=np.ones(episodes, np.bool_),
-        final_observation=observation[:episodes],
-        behavior=np.full(episodes, "random"),
-        seed=np.arange(episodes),
-    )
+    return rows.drawn(count, length, np.random.default_rng(0))
 
 
 def _flat(experience: Experience) -> dict[str, NDArray[Any]]:
@@ -93,16 +83,7 @@ def _write_ours(form: Any) -> Callable[[Path, Experience], None]:
     def write(folder: Path, experience: Experience) -> None:
         from pmpo_offline import data
 
-        rule = data.LabelRule.parse("success")
-        done = data.label_tables(*experience.tables(), data.Labelling(rule))
-        metadata = data.Metadata(
-            id="speed/steps-v0",
-            task="speed/steps",
-            score=data.ScoreRule(name=rule.score),
-            label=rule,
-            **done.described,
-        )
-        data.write(folder / "set", metadata, done.tables, form=form)
+        data.write(folder / "set", *rows.labelled(experience), form=form)
 
     return write
 
@@ -256,9 +237,9 @@ def resident(field: str) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
 
 
-def write(name: str, folder: Path, rows: int, length: int) -> dict[str, float]:
+def write(name: str, folder: Path, count: int, length: int) -> dict[str, float]:
     """Write in this process; the seconds include what the library checks and hashes."""
-    experience, contender = steps(rows, length), CONTENDERS[name]
+    experience, contender = steps(count, length), CONTENDERS[name]
     with tempfile.TemporaryDirectory(dir=folder) as first:  # imports
         contender.write(Path(first), steps(10, 5))
     start = time.process_time()
@@ -266,7 +247,7 @@ def write(name: str, folder: Path, rows: int, length: int) -> dict[str, float]:
     return {"write": time.process_time() - start}
 
 
-def read(name: str, folder: Path, rows: int) -> dict[str, float]:
+def read(name: str, folder: Path, count: int) -> dict[str, float]:
     """Open, read and sample in this process; imports are made by opening once before."""
     import pandas  # noqa: F401 - pyarrow imports it at the first conversion to an array
 
@@ -281,7 +262,7 @@ def read(name: str, folder: Path, rows: int) -> dict[str, float]:
     start = time.process_time()
     opened.read()
     found["read"] = time.process_time() - start
-    indices = rng.integers(0, rows, (opened.batches, BATCH))
+    indices = rng.integers(0, count, (opened.batches, BATCH))
     opened.draw(indices[0])
     start = time.process_time()
     for each in indices:
@@ -290,25 +271,14 @@ def read(name: str, folder: Path, rows: int) -> dict[str, float]:
     return found | {"rate": rate, "memory": resident("VmHWM") - before}
 
 
-def measure(name: str, rows: int, length: int, scratch: Path) -> dict[str, Any]:
+def measure(name: str, count: int, length: int, scratch: Path) -> dict[str, Any]:
     """Return a contender's figures, of two processes."""
     found: dict[str, Any] = {"name": name, "title": CONTENDERS[name].title}
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         for phase in ("write", "read"):
-            asked = [
-                "--phase",
-                phase,
-                "--only",
-                name,
-                "--rows",
-                str(rows),
-                "--length",
-                str(length),
-                "--scratch",
-                folder,
-            ]
+            asked = f"--phase {phase} --only {name} --rows {count} --length {length} --scratch".split()
             done = subprocess.run(
-                [sys.executable, "-W", "ignore", "-m", "benchmarks.speed.storage", *asked],
+                [sys.executable, "-W", "ignore", "-m", "benchmarks.speed.storage", *asked, folder],
                 check=True,
                 stdout=subprocess.PIPE,
             )
@@ -362,20 +332,20 @@ def main() -> None:
     parser.add_argument("--scratch", type=Path, help="folder for the datasets, a temporary one by default")
     parser.add_argument("--phase", choices=["write", "read"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    rows, length = arguments.rows[0], arguments.length[0]
+    count, length = arguments.rows[0], arguments.length[0]
     if arguments.phase == "write":
-        print(json.dumps(write(arguments.only[0], arguments.scratch, rows, length)))
+        print(json.dumps(write(arguments.only[0], arguments.scratch, count, length)))
         return
     if arguments.phase == "read":
-        print(json.dumps(read(arguments.only[0], arguments.scratch, rows)))
+        print(json.dumps(read(arguments.only[0], arguments.scratch, count)))
         return
     sizes = []
-    for rows, length in zip(arguments.rows, arguments.length, strict=True):
+    for count, length in zip(arguments.rows, arguments.length, strict=True):
         contenders = []
         for name in arguments.only:
-            contenders.append(measure(name, rows, length, arguments.scratch))
+            contenders.append(measure(name, count, length, arguments.scratch))
             print(", ".join(cells(contenders[-1])), file=sys.stderr)
-        sizes.append({"rows": rows, "length": length, "contenders": contenders})
+        sizes.append({"rows": count, "length": length, "contenders": contenders})
     packages = ("numpy", "pyarrow", "h5py", "minari", "datasets", "torch")
     found = {"sizes": sizes, "machine": shared.machine(*packages, load=shared.load())}
     shared.publish(arguments.out / "storage", found, markdown(found))
