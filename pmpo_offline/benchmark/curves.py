@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import polars as pl
 
 from pmpo_offline.benchmark.plan import Missing, stack_name
-from pmpo_offline.benchmark.results import Results, read_sealed
-from pmpo_offline.runtime.errors import PmpoOfflineError
-from pmpo_offline.runtime.files import atomic_file
+from pmpo_offline.benchmark.results import Results
 from pmpo_offline.training.tracking import MetricsFile, read_metrics
 
 
@@ -45,14 +44,13 @@ def load(results: Results, keys: Sequence[str]) -> dict[str, pl.DataFrame]:
     """Return the curves of rows by key, of those that have any that can be read."""
     found = {}
     for key in keys:
-        try:
-            table = read_sealed(results.curves_path(key)).sort("seed", "step")
-            found[key] = table.select(pl.col("seed", "step").cast(int), pl.exclude("seed", "step").cast(float))
-        except (PmpoOfflineError, pl.exceptions.PolarsError):
-            continue
+        table = results.read_beside("curves", key)
+        with suppress(pl.exceptions.PolarsError):  # another table
+            if table is not None:
+                numbers = table.select(pl.col("seed", "step").cast(int), pl.exclude("seed", "step").cast(float))
+                found[key] = numbers.sort("seed", "step")
     return found
 
 
 def _write(results: Results, key: str, table: pl.DataFrame) -> None:
-    with atomic_file(results.curves_path(key)) as scratch:
-        table.select("seed", "step", pl.exclude("seed", "step", "run")).write_parquet(scratch)
+    results.write_beside("curves", key, table.select("seed", "step", pl.exclude("seed", "step", "run")))

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from pmpo_offline.benchmark import curves, report
+from pmpo_offline.benchmark import curves, episodes, report
 from pmpo_offline.benchmark.html.report_page import Made, report_page
 from pmpo_offline.benchmark.leaderboard import Leaderboard, listed
 from pmpo_offline.benchmark.methods import methods, shared
@@ -41,14 +41,16 @@ LATEX = str.maketrans(
 def html(done: Benchmark, raw: pl.DataFrame) -> str:
     """Return the page of a benchmark, with the provenance in its folder."""
     results = results_in(done.output)
-    answers = {}
-    for row in done.rows:
-        if (stored := results.answers(row["key"])) is not None:
-            groups = stored.partition_by("seed", maintain_order=True)
-            answers[row["key"]] = [group.drop("seed").to_dicts() for group in groups]
+    keys = [row["key"] for row in done.rows]
     entries = listed(results) if isinstance(results, Leaderboard) else ""
-    recorded = curves.load(results, [row["key"] for row in done.rows])
-    made = Made(results.commands(), results.machines(), answers, recorded, entries)
+    made = Made(
+        results.commands(),
+        results.machines(),
+        answers=episodes.load_answers(results, keys),
+        episodes=episodes.load(results, keys),
+        curves=curves.load(results, keys),
+        entries=entries,
+    )
     return report_page(done.title, raw, done.rows, made)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import polars as pl
 
-from pmpo_offline.benchmark import curves
+from pmpo_offline.benchmark import curves, episodes
 from pmpo_offline.benchmark.plan import Missing, Unit
 from pmpo_offline.benchmark.results import read_sealed, write_sealed
 from pmpo_offline.benchmark.suite import Job, Settings
@@ -65,7 +65,9 @@ def learn_language(job: Job, unit: Unit, rows: Missing) -> Iterator[tuple[str, p
             failure = failure or error
             continue
         curves.store_runs(unit.results, key, {run.seed: run.folder / tracking.FILE for run in runs})
-        yield key, pl.concat([read_sealed(run.scores) for run in runs])
+        scores = pl.concat([read_sealed(run.scores) for run in runs])
+        episodes.store_answers(unit.results, key, scores)
+        yield key, scores
         unit.results.discard_checkpoint(key)
     if failure is not None:
         raise failure
@@ -80,7 +82,7 @@ def execute(run: Run) -> None:
     from pmpo_offline.tasks.language import model_directory
     from pmpo_offline.training.language import train_language
 
-    job, dataset, episodes = run.job, run.job.dataset, run.job.suite.episodes
+    job, dataset, count = run.job, run.job.dataset, run.job.suite.episodes
     trained = train_language(
         dataset,
         job.cell.algorithm,
@@ -94,9 +96,9 @@ def execute(run: Run) -> None:
     reference = open_model(model_directory(job.model, run.home))
     policy = load_adapter(reference, trained.adapter)
     # One sample a prompt as long as there are prompts: another prompt is more informative than another sample.
-    samples = -(-episodes // len(held_out_prompts(dataset)))
-    sampling = Sampling(samples, prompts=-(-episodes // samples))
-    scores = evaluate_language(policy, reference, dataset, sampling).head(episodes)
+    samples = -(-count // len(held_out_prompts(dataset)))
+    sampling = Sampling(samples, prompts=-(-count // samples))
+    scores = evaluate_language(policy, reference, dataset, sampling).head(count)
     answers = stored_answers(dataset)
     scores = scores.with_row_index("episode").join(answers, on="prompt_id", how="left", maintain_order="left")
     scores = scores.with_columns(

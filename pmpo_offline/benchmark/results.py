@@ -5,9 +5,10 @@
 <output>/failed/<key>.json     the error of a row that could not be trained or evaluated; removed once it has scores
 <output>/checkpoints/<key>…    a cell in training; removed once its scores are written
 <output>/references/           reference policies that cells share
-<output>/answers/<key>.parquet what language models answered to the first held-out prompts, beside stored answers
 <output>/commands.txt          a `pmpo-offline bench` a line, each once, in the order of their first run
 <output>/curves/<key>.parquet  metrics over updates (`curves`)
+<output>/episodes/<key>.parquet, <output>/answers/<key>.parquet
+                               some evaluation episodes of every run, or answers of language models (`episodes`)
 <output>/report.{md,json,png}  computed from raw/ alone
 ```
 A key is the hash of everything that determines the scores (`suite.Job.determinants`).
@@ -94,10 +95,10 @@ _MODEL = "base model"
 """Metadata of a file of raw scores: the content hash of the model that training started from."""
 HARDWARE = "hardware"
 """Metadata of a file of raw scores: the machine that computed them."""
-ANSWERS = ("seed", "prompt", "accepted", "rejected", "learned")
-"""Columns of answers: a held-out prompt, the stored answers that were accepted and rejected, and what a run wrote."""
+BESIDE = ("answers", "curves", "episodes")
+"""Folders of tables that reports show beside the scores; a row may have none."""
 _SEAL = "sha256"
-"""Metadata of a file of raw scores: a hash of all its columns. Older files have none."""
+"""Metadata of a file: a hash of all its columns. Older files have none."""
 
 
 @dataclass(frozen=True)
@@ -133,9 +134,6 @@ class Results:
 
     def write(self, key: str, scores: pl.DataFrame, model: str | None = None) -> None:
         """Write one row's raw scores, whole or absent, with the content hash of the base model, if any."""
-        if {*ANSWERS} <= {*scores.columns}:
-            with atomic_file(self.answers_path(key)) as scratch:
-                scores.select(ANSWERS).filter(pl.col("learned").is_not_null()).write_parquet(scratch)
         write_scores(self.path(key), scores.with_columns(key=pl.lit(key)), {} if model is None else {_MODEL: model})
         self.discard_failure(key)
 
@@ -179,21 +177,21 @@ class Results:
 
     def files(self, key: str) -> list[Path]:
         """Return the files that hold what is known of a row, those that exist."""
-        paths = (self.path(key), self.answers_path(key), self.curves_path(key), self._failed(key))
+        paths = (self.path(key), *(self.beside(folder, key) for folder in BESIDE), self._failed(key))
         return [path for path in paths if path.exists()]
 
-    def curves_path(self, key: str) -> Path:
-        """Return the file of the metrics over updates of a key's runs; older rows have none."""
-        return self.output / "curves" / f"{key}.parquet"
+    def beside(self, folder: str, key: str) -> Path:
+        """Return the file of a row's table in one of the folders `BESIDE`."""
+        return self.output / folder / f"{key}.parquet"
 
-    def answers_path(self, key: str) -> Path:
-        """Return the file of the answers of a key's language models; controls have none."""
-        return self.output / "answers" / f"{key}.parquet"
+    def write_beside(self, folder: str, key: str, table: pl.DataFrame) -> None:
+        """Write a table that reports show, whole or absent."""
+        write_sealed(self.beside(folder, key), table, {})
 
-    def answers(self, key: str) -> pl.DataFrame | None:
-        """Return the answers of a key's language models (`ANSWERS`), None without any or of a damaged file."""
-        with contextlib.suppress(PmpoOfflineError, pl.exceptions.PolarsError):
-            return read_sealed(self.answers_path(key)).select(ANSWERS)
+    def read_beside(self, folder: str, key: str) -> pl.DataFrame | None:
+        """Return a table that reports show; None without one, and of a damaged file."""
+        with contextlib.suppress(PmpoOfflineError):
+            return read_sealed(self.beside(folder, key))
         return None
 
     def commands(self) -> list[str]:

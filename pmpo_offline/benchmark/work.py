@@ -14,7 +14,7 @@ from pathlib import Path
 
 import polars as pl
 
-from pmpo_offline.benchmark import curves
+from pmpo_offline.benchmark import curves, episodes
 from pmpo_offline.benchmark.plan import Missing, Unit, base_model, open_condition, stack_name
 from pmpo_offline.benchmark.results import SCHEMA, TRAINING
 from pmpo_offline.benchmark.suite import Condition, Job
@@ -93,7 +93,8 @@ def learn_control(job: Job, unit: Unit, rows: Missing) -> Scores:
     """Train all settings and seeds of a control cell as one stacked batch, and evaluate it in a batched simulator."""
     import torch
 
-    from pmpo_offline.evaluation import evaluate
+    from pmpo_offline import tasks
+    from pmpo_offline.evaluation.rollouts import score
     from pmpo_offline.training import tracking, train
 
     results, seeds, stack = unit.results, job.seeds, stack_name(rows)
@@ -110,9 +111,9 @@ def learn_control(job: Job, unit: Unit, rows: Missing) -> Scores:
             overrides=job.overrides,
         )
         task, first = job.dataset.metadata.task, unit.suite.first_episode
-        threads = torch.get_num_threads()
-        scores = evaluate(trained.policy, task, episodes=first + unit.suite.episodes, workers=threads)
-        scores = scores.filter(pl.col("episode") >= first)
+        played = first + unit.suite.episodes
+        scores, trajectories = score(trained.policy, tasks.get(task), played, torch.get_num_threads())
+        scores = scores.with_row_index("place").filter(pl.col("episode") >= first)
     curves.store_stack(results, recorded, rows, seeds)
     # Run order: for each setting, for each seed.
     scores = scores.with_columns(row=pl.col("run") // len(seeds), seed=seeds.start + pl.col("run") % len(seeds))
@@ -123,8 +124,10 @@ def learn_control(job: Job, unit: Unit, rows: Missing) -> Scores:
         if any(trained.diverged[row * len(seeds) :][: len(seeds)]):
             diverged.append(json.dumps(rows[name]))
             continue
-        bound = pl.lit(trained.bounds[row], pl.Float64)
-        yield name, scores.filter(pl.col("row") == row).with_columns(beta_min=bound)
+        own = scores.filter(pl.col("row") == row)
+        if trajectories is not None:
+            episodes.store(results, name, own, trajectories, task)
+        yield name, own.with_columns(beta_min=pl.lit(trained.bounds[row], pl.Float64))
     results.discard_checkpoint(stack)
     if diverged:
         raise PmpoOfflineError(f"training diverged with {' and with '.join(diverged)}: no scores of these settings")

@@ -18,6 +18,7 @@ from pmpo_offline.runtime.arguments import checked
 from pmpo_offline.runtime.errors import UserError, unknown
 from pmpo_offline.tasks import Task
 from pmpo_offline.tasks.environment import Environment, EnvironmentTask
+from pmpo_offline.tasks.trajectories import Trajectories
 from pmpo_offline.training.control.trainer import Trained
 
 N = TypeVar("N", bound=Any)
@@ -88,9 +89,17 @@ def evaluate(
             kind = type(policy).__name__
             raise UserError(f"expected a policy or a function from observations (n, O) to actions (n, A), not {kind}")
         policy = FunctionPolicy(policy, played.action_dim)
-    _check_widths(policy, played)
-    outcome, layouts = played.score(policy, episodes, threads)
-    return pl.DataFrame(
+    return score(policy, played, episodes, threads)[0]
+
+
+def score(policy: Policy, task: Task, episodes: int, threads: int) -> tuple[pl.DataFrame, Trajectories | None]:
+    """Play held-out episodes: return the frame of `evaluate`, and the trajectories behind its rows, in their order.
+
+    Raises `UserError` for a policy of other observations or actions than the task's.
+    """
+    _check_widths(policy, task)
+    outcome, layouts = task.score(policy, episodes, threads)
+    frame = pl.DataFrame(
         {
             "run": np.repeat(np.arange(policy.runs, dtype=np.int32), episodes),
             "episode": np.tile(np.arange(episodes, dtype=np.int32), policy.runs),
@@ -100,6 +109,7 @@ def evaluate(
             "layout": layouts * policy.runs,
         }
     )
+    return frame, outcome.trajectories
 
 
 def _check_widths(policy: Policy, task: Task) -> None:

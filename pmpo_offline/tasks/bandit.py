@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,6 +40,7 @@ from pmpo_offline.data import Experience
 from pmpo_offline.policies import Policy
 from pmpo_offline.runtime import progress
 from pmpo_offline.tasks.task import Behavior, CollectionSpec, Outcome, ScoredCandidates, Task
+from pmpo_offline.tasks.trajectories import Trajectories
 
 _SHIFT = 0.5
 _HALF_WIDTH = 2.048  # the usual domain of Rosenbrock's function
@@ -205,9 +206,12 @@ class BanditTask(Task):
         with torch.no_grad():
             observation = torch.zeros(policy.runs, episodes, self.observation_dim, device=device)
             action = policy(observation).sample(uniform, normal)
-        regret = self._regret(torch.nan_to_num(action, nan=-1.0).flatten(0, 1).cpu().numpy())
+        taken = torch.nan_to_num(action, nan=-1.0).flatten(0, 1).cpu().numpy()
+        regret = self._regret(taken)
         progress.report("play episodes", episodes, episodes)
-        return _outcome(regret), [self.function.name] * episodes
+        once = np.ones((len(taken), 1), np.int32)
+        trajectories = Trajectories(once, -regret[:, None], taken[:, None], np.zeros((*once.shape, 1), np.float32))
+        return replace(_outcome(regret), trajectories=trajectories), [self.function.name] * episodes
 
     def references(self, episodes: int, seed: int, threads: int) -> tuple[Outcome, Outcome]:
         """Score uniformly random actions, 0 of the normalized score, and the best action, 100."""

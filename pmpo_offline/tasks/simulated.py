@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -24,6 +24,7 @@ from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.runtime.processes import completed
 from pmpo_offline.tasks.task import SEEDS_APART, CollectionSpec, Outcome
+from pmpo_offline.tasks.trajectories import Recorder
 
 if TYPE_CHECKING:
     from pmpo_offline.policies import Policy
@@ -145,7 +146,7 @@ def play(episodes: Episodes, choose: Choose, watch: Watch | None = None) -> Outc
 
 
 def play_policy(episodes: Episodes, policy: Policy) -> Outcome:
-    """Play the episodes, run by run, with R stacked policies: R times the same beginnings.
+    """Play the episodes, run by run, with R stacked policies: R times the same beginnings; record their trajectories.
 
     Every step a component of the mixture is drawn and its mean played: the choices are the policy's own, the jitter
     within one is left out. The draws are common to all runs and all algorithms. A policy that diverged acts with zeros.
@@ -165,7 +166,8 @@ def play_policy(episodes: Episodes, policy: Policy) -> Outcome:
         finite: Array = np.nan_to_num(action.flatten(0, 1).cpu().double().numpy())
         return finite[active]
 
-    return play(episodes, choose)
+    recorder = Recorder(len(episodes), episodes.action_dim, episodes.observation.shape[1])
+    return replace(play(episodes, choose, recorder), trajectories=recorder.trajectories)
 
 
 def record(episodes: Episodes, choose: Choose, behavior: Sequence[str], seeds: Sequence[int]) -> Experience:

@@ -71,6 +71,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pmpo_offline.data import Experience
 from pmpo_offline.runtime.errors import UserError, validated
 from pmpo_offline.runtime.registry import Registry
+from pmpo_offline.tasks.trajectories import Picture, Trajectories
 
 if TYPE_CHECKING:
     from pmpo_offline.policies import Policy
@@ -104,6 +105,8 @@ class Outcome:
     """(n,)."""
     success: NDArray[np.bool_]
     """(n,): whether the task was solved; all False in tasks without a notion of success."""
+    trajectories: Trajectories | None = None
+    """Some steps of each, for reports; None where none were recorded."""
 
 
 @dataclass(frozen=True)
@@ -188,6 +191,13 @@ class Task(Protocol):
             Outcomes run by run, (R * episodes,), and the names of the episodes' layouts, (episodes,).
         """
         ...
+
+    def draw(self, observation: NDArray[np.float32]) -> Sequence[Picture]:
+        """Draw the states that are observed, (T, O), for reports, T pictures.
+
+        Default: none, for tasks whose observations are not of a scene; reports have charts of them.
+        """
+        return []
 
     def references(self, episodes: int, seed: int, threads: int) -> tuple[Outcome, Outcome]:
         """Measure the policies that define 0 and 100 of the normalized score."""

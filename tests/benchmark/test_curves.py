@@ -65,9 +65,9 @@ def test_the_chart_has_the_mean_and_the_extremes_of_the_runs() -> None:
 def test_damaged_curves_are_left_out(output: Path) -> None:
     results = Results(output)
     key, *_ = (path.stem for path in sorted((output / "curves").iterdir()))
-    results.curves_path(key).write_bytes(b"PAR1")
+    results.beside("curves", key).write_bytes(b"PAR1")
     assert key not in curves.load(results, [key])
     for loss in ("much", [1.0, 2.0]):
-        pl.DataFrame({"seed": [0], "step": [25], "loss": [loss]}).write_parquet(results.curves_path(key))
+        pl.DataFrame({"seed": [0], "step": [25], "loss": [loss]}).write_parquet(results.beside("curves", key))
         assert key not in curves.load(results, [key])
     assert curves.load(results, ["none"]) == {}

@@ -36,9 +36,11 @@ def scores(raw: pl.DataFrame, rows: Sequence[Row]) -> list[Drawing]:
     conditions = Counter(map(condition, rows))
     height = style.height(max(conditions.values()))
     y = alt.Y("method:N", sort=None, axis=style.rows())
-    color = alt.Color(
+    names = list(dict.fromkeys(each["method"] for each in values))
+    color = alt.Color("method:N", scale=style.colors(rows, names), legend=None)
+    shape = alt.Shape(
         "role:N",
-        scale=alt.Scale(domain=list(ROLES), range=[style.BLUE, style.AMBER, style.GREY]),
+        scale=alt.Scale(domain=list(ROLES), range=["circle", "diamond", "cross"]),
         legend=style.legend(columns=3),
     )
     base, dots = (style.chart(name).encode(y=y, color=color) for name in ("values", "points"))
@@ -56,8 +58,8 @@ def scores(raw: pl.DataFrame, rows: Sequence[Row]) -> list[Drawing]:
         base.mark_bar(height=11, opacity=0.35, cursor="pointer").encode(
             x=alt.X("low:Q", title=_metric(rows)), x2="high:Q"
         ),
-        dots.mark_circle(size=30, opacity=0.7, cursor="pointer").encode(
-            x="score:Q", tooltip=["method:N", "run:O", alt.Tooltip("score:Q", format=".1f")]
+        dots.mark_point(size=30, opacity=0.7, filled=True, cursor="pointer").encode(
+            x="score:Q", shape=shape, tooltip=["method:N", "run:O", alt.Tooltip("score:Q", format=".1f")]
         ),
         base.mark_tick(thickness=3, height=17, cursor="pointer").encode(
             x=alt.X("iqm:Q", scale=alt.Scale(zero=False)), tooltip=["method:N", *ends, "seeds:Q"]
@@ -134,7 +136,7 @@ def updates(_: pl.DataFrame, rows: Sequence[Row]) -> list[Drawing]:
     chosen, chart = style.by_choice("updates_condition", values)
     base = chart.encode(
         x=alt.X("updates:Q", title="gradient steps"),
-        color=alt.Color("method:N", scale=style.methods(names), legend=style.legend()),
+        color=alt.Color("method:N", scale=style.colors(rows, names), legend=style.legend()),
     )
     layers = (
         base.mark_area(opacity=0.15).encode(y=alt.Y("low:Q", title=_metric(rows)), y2="high:Q"),
@@ -165,7 +167,7 @@ def tuning(_: pl.DataFrame, rows: Sequence[Row]) -> list[Drawing]:
         .encode(
             x=alt.X("settings:Q", title="settings tried", axis=alt.Axis(tickMinStep=1)),
             y=alt.Y("score:Q", title=f"expected {_metric(rows)} of the best", scale=alt.Scale(zero=False)),
-            color=alt.Color("method:N", scale=style.methods(list(trials)), legend=style.legend()),
+            color=alt.Color("method:N", scale=style.colors(rows, list(trials)), legend=style.legend()),
             tooltip=["method:N", "settings:Q", *style.numbers("score")],
         )
     )
@@ -187,7 +189,7 @@ def drift(_: pl.DataFrame, rows: Sequence[Row]) -> list[Drawing]:
     chosen, chart = style.by_choice("drift_condition", values)
     base = chart.encode(
         x=alt.X("kl:Q", title="KL from the start, nats a sample", scale=alt.Scale(type="symlog", constant=1)),
-        color=alt.Color("algorithm:N", scale=style.methods(names), legend=style.legend(columns=3)),
+        color=alt.Color("algorithm:N", scale=style.colors(rows, names), legend=style.legend(columns=3)),
     )
     numbers = style.numbers("iqm", "kl", "distinct", form=".2f")
     points = base.mark_point(size=75, filled=True, opacity=0.9, cursor="pointer").encode(
@@ -222,7 +224,7 @@ def stability(raw: pl.DataFrame, rows: Sequence[Row]) -> list[Drawing]:
     points = chart.mark_circle(size=52, opacity=0.65, cursor="pointer").encode(
         x=alt.X("factor:Q", title="β / bound", scale=alt.Scale(type="log", nice=False, padding=20)),
         y=alt.Y("score:Q", title=_metric(rows)),
-        color=alt.Color("algorithm:N", scale=style.methods(names), legend=style.legend()),
+        color=alt.Color("algorithm:N", scale=style.colors(rows, names), legend=style.legend()),
         tooltip=["method:N", *style.numbers("score", "beta", "bound", "factor", form=".3g")],
     )
     bound_rule = style.chart("bound")
@@ -244,7 +246,7 @@ def _metric(rows: Sequence[Row]) -> str:
 
 SCORES = Charts(
     "Scores",
-    "Each dot is a training run, the bar the interquartile mean with its 95 % interval; dashed: the best clone. "
+    "Each mark is a training run, the bar the interquartile mean with its 95 % interval; dashed: the best clone. "
     "A method is worth something where it beats the better filtered clone. Click a bar for its runs.",
     scores,
 )

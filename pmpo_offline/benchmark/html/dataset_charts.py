@@ -8,7 +8,7 @@ import altair as alt
 import numpy as np
 import polars as pl
 
-from pmpo_offline.benchmark.html import style
+from pmpo_offline.benchmark.html import steps, style
 from pmpo_offline.benchmark.report import Drawing
 from pmpo_offline.data import Dataset, columns
 
@@ -17,8 +17,6 @@ MOST_UNITS = 200_000
 """Labelled units that a histogram counts, taken evenly from the first to the last."""
 MOST_EPISODES, SHOWN, POINTS = 1_500, 16, 60
 """Episodes in the chart of returns; episodes to step through, and points of each of their series."""
-CHANNELS = 8
-"""Dimensions of actions and observations that are drawn, the first ones."""
 _COLORS = alt.Scale(domain=[*LABELS.values()], range=[style.BLUE, style.RED, style.GREY])
 
 
@@ -125,52 +123,46 @@ def episodes(dataset: Dataset) -> list[Drawing]:
     """Rewards, actions and observations of some episodes, with a slider over their steps."""
     if dataset.episodes is None or not dataset.table.num_rows:
         return []
-    starts, lengths = (columns.vector(dataset.episodes, name) for name in ("start", "length"))
-    behaviors, signs = columns.vector(dataset.episodes, "behavior"), columns.labels(dataset.episodes)
-    if lengths.max() < 2:
+    longest = int(columns.vector(dataset.episodes, "length").max())
+    if longest < 2:
         return _actions(dataset)
     values: list[dict[str, Any]] = []
-    names = []
-    for index in evenly(len(lengths), SHOWN):
-        start, length = int(starts[index]), int(lengths[index])
+    for name, (_, start, length) in _shown(dataset).items():
+        taken = evenly(length, POINTS)
+        part = dataset.table.take(start + taken)
+        matrices = (columns.matrix(part, name) for name in ("action", "observation"))
+        for channel, numbers in steps.series(columns.vector(part, "reward"), *matrices).items():
+            of = {"episode": name, "series": channel.partition(" ")[0], "channel": channel}
+            values += [of | {"step": int(step), "value": value} for step, value in zip(taken, numbers, strict=True)]
+    made = steps.chart([*_shown(dataset)], longest - 1)
+    return [{**made, "datasets": made["datasets"] | {"values": values}}]
+
+
+def filmstrips(dataset: Dataset) -> dict[str, Any]:
+    """Return the filmstrip of each of these episodes by its name, to the final observation, if the task draws them."""
+    if dataset.episodes is None:
+        return {}
+    final = columns.matrix(dataset.episodes, "final_observation")
+    strips = {}
+    for name, (index, start, length) in _shown(dataset).items():
+        seen = columns.matrix(dataset.table.slice(start, length), "observation")
+        observation = np.concatenate([seen, final[index : index + 1]])
+        strips[name] = steps.filmstrip(dataset.metadata.task, np.arange(length + 1), observation)
+    return strips if any(strips.values()) else {}
+
+
+def _shown(dataset: Dataset) -> dict[str, tuple[int, int, int]]:
+    """Return some episodes by a name that says what they are: their number, start and length."""
+    assert dataset.episodes is not None
+    numbers = (columns.vector(dataset.episodes, name) for name in ("start", "length"))
+    starts, lengths = (each.astype(int) for each in numbers)
+    behaviors, signs = columns.vector(dataset.episodes, "behavior"), columns.labels(dataset.episodes)
+    found = {}
+    for index in evenly(len(lengths), SHOWN).tolist():
         label = [LABELS[int(signs[index])]] if dataset.metadata.unit == "episode" else []
-        names.append(f"{index} ({', '.join([str(behaviors[index]), *label, f'{length} steps'])})")
-        rows = start + evenly(length, POINTS)
-        part = dataset.table.take(rows)
-        series = {"reward": {"reward": columns.vector(part, "reward")}}
-        for name in ("action", "observation"):
-            matrix = columns.matrix(part, name)
-            series[name] = {
-                f"{name} {channel}": matrix[:, channel] for channel in range(min(CHANNELS, matrix.shape[1]))
-            }
-        values += [
-            {"episode": names[-1], "series": kind, "channel": channel, "step": int(row - start), "value": float(value)}
-            for kind, channels in series.items()
-            for channel, numbers in channels.items()
-            for row, value in zip(rows, numbers, strict=True)
-        ]
-    episode = style.choice("episode", "episode", names)
-    kind = style.choice("series", "series", ["reward", "action", "observation"])
-    last = int(lengths.max()) - 1
-    slider = alt.param(name="step", bind=alt.binding_range(min=0, max=last, step=1, name="step "), value=0)
-    near = max(1, -(-last // (2 * POINTS)))
-    lines = (
-        style.chart("values")
-        .transform_filter((alt.datum.episode == episode) & (alt.datum.series == kind))
-        .encode(
-            x=alt.X("step:Q", title="step"),
-            y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=False)),
-            color=alt.Color("channel:N", legend=style.legend(columns=4)),
-            tooltip=["channel:N", "step:Q", *style.numbers("value", form=".4~g")],
-        )
-    )
-    here = style.chart("here").transform_calculate(at="step").mark_rule(color=style.AMBER).encode(x="at:Q")
-    at = lines.transform_filter(f"abs(datum.step - step) <= {near}").mark_circle(size=60)
-    text = lines.transform_filter(f"abs(datum.step - step) <= {near}").mark_text(align="left", dx=7, dy=-7).encode(
-        text=alt.Text("value:Q", format=".3~g")
-    )  # fmt: skip
-    layers = alt.layer(lines.mark_line(strokeWidth=1.6), here, at, text).add_params(episode, kind, slider)
-    return [style.drawn(layers, 280, values=values, here=[{}])]
+        about = ", ".join([str(behaviors[index]), *label, f"{lengths[index]} steps"])
+        found[f"{index} ({about})"] = index, int(starts[index]), int(lengths[index])
+    return found
 
 
 def _actions(dataset: Dataset) -> list[Drawing]:
@@ -182,17 +174,8 @@ def _actions(dataset: Dataset) -> list[Drawing]:
         {"first": float(x), "second": float(y), "label": LABELS[int(sign)], "reward": float(reward)}
         for x, y, sign, reward in zip(actions[:, 0], second, signs, columns.vector(taken, "reward"), strict=True)
     ]
-    points = (
-        style.chart("values")
-        .mark_circle(size=22, opacity=0.6)
-        .encode(
-            x=alt.X("first:Q", title="action, first dimension"),
-            y=alt.Y("second:Q", title="action, second dimension"),
-            color=alt.Color("label:N", scale=_COLORS, legend=style.legend(columns=3)),
-            tooltip=["label:N", *style.numbers("first", "second", "reward", form=".3~g")],
-        )
-    )
-    return [style.drawn(points, 420, values=values)]
+    made = steps.actions(alt.Color("label:N", scale=_COLORS, legend=style.legend(columns=3)), "label:N")
+    return [{**made, "datasets": {"values": values}}]
 
 
 def evenly(count: int, most: int) -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -44,7 +44,7 @@ def dataset_page(dataset: Dataset) -> str:
     return page.render(
         "dataset.html.j2",
         sections,
-        {},
+        {"films": dataset_charts.filmstrips(dataset)},
         title=meta.id,
         task=meta.task,
         unit=meta.unit,

@@ -49,7 +49,7 @@ def curves(recorded: Mapping[str, pl.DataFrame], rows: Sequence[Row]) -> list[Dr
         .transform_filter((alt.datum.condition == data) & (alt.datum.metric == metric))
         .encode(
             x=alt.X("step:Q", title="updates", scale=alt.Scale(nice=False)),
-            color=alt.Color("method:N", scale=style.methods(names), legend=style.legend(columns=3)),
+            color=alt.Color("method:N", scale=style.colors(rows, names), legend=style.legend(columns=3)),
             opacity=alt.condition(lit, alt.value(1.0), alt.value(0.08)),
         )
     )

@@ -10,16 +10,20 @@ import altair as alt
 import polars as pl
 
 from pmpo_offline.benchmark import report
-from pmpo_offline.benchmark.html import learning, page, style
+from pmpo_offline.benchmark.episodes import WHICH
+from pmpo_offline.benchmark.html import learning, page, steps, style
 from pmpo_offline.benchmark.html.headline import headline
-from pmpo_offline.benchmark.html.runs import details
+from pmpo_offline.benchmark.html.runs import answered, details, played
 from pmpo_offline.benchmark.methods import methods, role
 from pmpo_offline.benchmark.report import SECTIONS, Charts, condition, labelling
 from pmpo_offline.benchmark.table import Row
 from pmpo_offline.runtime import progress
 
 MOST_BYTES = 2_000_000
-"""A page is no larger where listing fewer episodes can achieve it; it says how many of each run it lists."""
+"""A page is no larger where fewer episodes can achieve it: of each run fewer are listed, and of fewer runs of each row,
+the first ones, some are drawn. The page says how many."""
+MOST_DRAWN = 240
+"""Runs whose episodes are drawn, at most, equally many of each row."""
 OWN = ("table", "figure", "versions")
 """Sections of report.md that the page shows in its own way."""
 
@@ -30,8 +34,10 @@ class Made:
 
     commands: Sequence[str] = ()
     hardware: Sequence[str] = ()
-    answers: Mapping[str, Any] = field(default_factory=dict)
-    """Prompts with their answers, by key of a row and number of a run."""
+    answers: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+    """Prompts with their answers (`benchmark.episodes`), by key of a row."""
+    episodes: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+    """Some evaluation episodes (`benchmark.episodes`), by key of a row."""
     curves: Mapping[str, pl.DataFrame] = field(default_factory=dict)
     """Metrics over updates (`benchmark.curves`), by key of a row."""
     entries: str = ""
@@ -58,17 +64,18 @@ def report_page(title: str, raw: pl.DataFrame, rows: Sequence[Row], made: Made =
         "versions": report.versions_section(raw, rows),
         "datasets": _datasets(rows),
     }
-    most = max(row["episodes"] for row in rows)
+    episodes, runs = max(row["episodes"] for row in rows), max(row["seeds"] for row in rows)
+    shown = answered(made.answers) | played(made.episodes, min(runs, MOST_DRAWN // len(rows)))
+    color = alt.Color("reward:Q", scale=alt.Scale(scheme="viridis"), legend=style.legend())
+    drawings = {"episodes": episode_chart(), "steps": steps.chart(WHICH), "samples": steps.actions(color)}
+    share = 1.0
     while True:
-        data = {
-            "rows": details(raw, rows, most, made.answers),
-            "episode_chart": episode_chart(),
-            "listed": most,
-        }
+        most = max(1, int(episodes * share))
+        data = {"rows": details(raw, rows, most, shown, int(runs * share)), "drawings": drawings}
         text = page.render("report.html.j2", sections, data, **context)
-        if (size := len(text.encode())) <= MOST_BYTES or most <= 1:
+        if (size := len(text.encode())) <= MOST_BYTES or share * max(episodes, runs) < 1:
             return text
-        most = max(1, int(most * 0.8 * MOST_BYTES / size))
+        share *= 0.8 * MOST_BYTES / size
 
 
 def _sections(raw: pl.DataFrame, rows: Sequence[Row]) -> Sequence[page.Section]:
@@ -147,7 +154,7 @@ def _datasets(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
 
 def episode_chart() -> report.Drawing:
     """Return the chart of a run's episodes; the page fills in the data set `episodes`."""
-    base = style.chart("episodes").encode(y=alt.Y("return:Q", title="return"))
+    base = style.chart("episodes").encode(y=alt.Y("return:Q", title="return", scale=alt.Scale(zero=False)))
     points = base.mark_circle(size=46, opacity=0.8).encode(
         x=alt.X("episode:Q", title="evaluation episode", axis=alt.Axis(tickMinStep=1)),
         tooltip=["episode:Q", "layout:N", alt.Tooltip("return:Q", format=".4~g"), "success:N"],

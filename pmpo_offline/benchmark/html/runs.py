@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
+import numpy as np
 import polars as pl
 
+from pmpo_offline.benchmark.episodes import SAMPLE
+from pmpo_offline.benchmark.html import steps
 from pmpo_offline.benchmark.methods import methods
 from pmpo_offline.benchmark.report import labelling
-from pmpo_offline.benchmark.table import Row, runs
+from pmpo_offline.benchmark.table import Row
+from pmpo_offline.benchmark.table import runs as scored_runs
+from pmpo_offline.runtime import progress
 
 MEASURES = {
     **{"score": 1, "return": 3, "success": 2, "reach": 2, "loss": 3},
@@ -21,14 +27,21 @@ DIGITS = 4
 """Significant digits of an episode's return."""
 
 
-def details(raw: pl.DataFrame, rows: Sequence[Row], most: int, answers: Mapping[str, Any]) -> list[dict[str, Any]]:
+Shown = dict[int, dict[str, Any]]
+"""By seed what a run did: "answers" of a language model, or some "episodes" or "samples"."""
+
+
+def details(
+    raw: pl.DataFrame, rows: Sequence[Row], most: int, shown: Mapping[str, Shown], runs: int
+) -> list[dict[str, Any]]:
     """Return a JSON object a row of the table, in their order.
 
     Args:
         raw: the raw scores.
         rows: of the table.
         most: episodes of a run that are listed, the first ones; all are counted.
-        answers: prompts with answers, by key and run.
+        shown: what the runs of a row did, by its key.
+        runs: how many runs of a row it is shown of, the first ones.
     """
     listed = {str(key): frame for (key,), frame in _runs(raw, most).group_by(["key"], maintain_order=True)}
     return [
@@ -38,10 +51,51 @@ def details(raw: pl.DataFrame, rows: Sequence[Row], most: int, answers: Mapping[
             "facts": facts(row),
             "episodes": row["episodes"],
             **_columns(listed[row["key"]]),
+            "shown": dict(islice(shown[row["key"]].items(), runs)) if row["key"] in shown else None,
         }
-        | ({"answers": answers[row["key"]]} if row["key"] in answers else {})
         for row, name in zip(rows, methods(rows), strict=True)
     ]
+
+
+def answered(answers: Mapping[str, pl.DataFrame]) -> dict[str, Shown]:
+    """Return the answers of language models by key and seed (`benchmark.episodes`)."""
+    return {
+        key: {
+            int(str(seed)): {"answers": run.drop("seed").to_dicts()}
+            for (seed,), run in table.group_by("seed", maintain_order=True)
+        }
+        for key, table in answers.items()
+    }
+
+
+def played(episodes: Mapping[str, pl.DataFrame], runs: int) -> dict[str, Shown]:
+    """Return some episodes of so many runs of each row by key and seed (`benchmark.episodes`)."""
+    found: dict[str, Shown] = {}
+    for number, (key, table) in enumerate(episodes.items()):
+        progress.report("episodes of the page", number, len(episodes))
+        found[key] = {}
+        for seed in table["seed"].unique().sort()[:runs]:
+            own = table.filter(pl.col("seed") == seed).to_dicts()
+            once = own[0]["which"] == SAMPLE
+            found[key][seed] = {"samples": _samples(own)} if once else {"episodes": [*map(_played, own)]}
+    return found
+
+
+def _played(episode: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an episode as the page draws it: its steps, the series over them, and pictures."""
+    step, reward = np.array(episode["step"]), np.array(episode["reward"])
+    action, observation = (np.array(episode[name]).reshape(-1, len(step)).T for name in ("action", "observation"))
+    return {
+        **{name: episode[name] for name in ("which", "episode", "return", "step")},
+        "series": steps.series(reward, action, observation),
+        "film": steps.filmstrip(episode["task"], step, observation),
+    }
+
+
+def _samples(episodes: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
+    """Return the first two dimensions of actions, and their rewards."""
+    numbers = ((*(each["action"] * 2)[:2], *each["reward"]) for each in episodes)
+    return [dict(zip(("first", "second", "reward"), each, strict=True)) for each in numbers]
 
 
 def facts(row: Row) -> list[tuple[str, str]]:
@@ -74,7 +128,7 @@ def _runs(raw: pl.DataFrame, most: int) -> pl.DataFrame:
             pl.col("layout").head(most).alias("layouts"),
         )
     )
-    return runs(raw).select("key", "seed", *MEASURES).join(episodes, on=["key", "seed"], maintain_order="left")
+    return scored_runs(raw).select("key", "seed", *MEASURES).join(episodes, on=["key", "seed"], maintain_order="left")
 
 
 def _columns(own: pl.DataFrame) -> dict[str, Any]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import lazy_loader
 
+from pmpo_offline.benchmark.methods import methods
 from pmpo_offline.benchmark.report import Drawing
+from pmpo_offline.benchmark.table import Row
 
 if TYPE_CHECKING:
     import altair as alt
@@ -23,9 +26,13 @@ DIVERGING = ["#c8553d", "#efeae2", "#3b7ddd"]
 """Worse, equal, better."""
 
 
-def methods(names: list[str]) -> alt.Scale:
-    """Return the colour scale of these methods."""
-    return alt.Scale(domain=names, range=[METHODS[i % len(METHODS)] for i in range(len(names))])
+def colors(rows: Sequence[Row], names: Iterable[str]) -> alt.Scale:
+    """Return the colours of these algorithms or methods: in all charts of these rows the same, and grey of controls."""
+    controls = {row["algo"] for row in rows if row["shuffled"]}
+    known = dict.fromkeys([*(row["algo"] for row in rows), *methods(rows), *names])
+    order = [name for name in known if not any(name.startswith(control) for control in controls)]
+    named = {name: METHODS[order.index(name) % len(METHODS)] if name in order else GREY for name in names}
+    return alt.Scale(domain=[*named], range=[*named.values()])
 
 
 def height(count: int) -> int:

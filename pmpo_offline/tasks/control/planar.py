@@ -17,6 +17,7 @@ import mujoco
 import numpy as np
 
 from pmpo_offline.tasks.simulated import Array
+from pmpo_offline.tasks.trajectories import Figure, Picture
 
 _XZ = [0, 2]
 
@@ -77,6 +78,24 @@ class Tree:
         centers = np.stack([self._center(body) for body in range(1, self.model.nbody)])
         return Point(self, np.tensordot(mass / mass.sum(), centers, 1))
 
+    def draw(self, qpos: Array) -> list[Picture]:
+        """Return pictures of the mechanism above the ground, (m, nq): its capsules as strokes."""
+        ground = Figure("floor", np.array([[-1.2, 0.0], [1.2, 0.0]]), 0.01)
+        capsules = np.flatnonzero(self.model.geom_type == mujoco.mjtGeom.mjGEOM_CAPSULE).tolist()
+        strokes = [(self._ends(geom, qpos), 2 * float(self.model.geom_size[geom, 0])) for geom in capsules]
+        return [[ground, *(Figure("body", ends[t], width) for ends, width in strokes)] for t in range(len(qpos))]
+
+    def _ends(self, geom: int, qpos: Array) -> Array:
+        """Return both ends of a capsule's axis, (m, 2, 2)."""
+        axis, body = np.zeros(9), self.model.geom_bodyid[geom]
+        mujoco.mju_quat2Mat(axis, self.model.geom_quat[geom])
+        ends = []
+        for side in (-1, 1):
+            constants = self.origin[body].copy()
+            constants[body] += (self.model.geom_pos[geom] + side * self.model.geom_size[geom, 1] * axis[2::3])[_XZ]
+            ends.append(Point(self, constants).place(qpos))
+        return np.stack(ends, axis=1)
+
     def _center(self, body: int) -> Array:
         constants: Array = self.origin[body].copy()
         constants[body] += self.model.body_ipos[body][_XZ]
@@ -90,6 +109,13 @@ class Point:
     tree: Tree
     constants: Array
     """(B, 2): c, as (x, z); the world's are not rotated."""
+
+    def place(self, qpos: Array) -> Array:
+        """Return x and z in metres, (m, nq) -> (m, 2)."""
+        tree, (x, z) = self.tree, self.constants[1:].T
+        angle = tree.angles(qpos)
+        turned = [np.cos(angle) @ x + np.sin(angle) @ z, np.cos(angle) @ z - np.sin(angle) @ x]
+        return np.asarray(self.constants[0] + (qpos - tree.model.qpos0) @ tree.slide.T + np.stack(turned, axis=1))
 
     def height(self, qpos: Array) -> Array:
         """Return z in metres, (m, nq) -> (m,)."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from pmpo_offline.data import Experience
@@ -25,15 +26,20 @@ from pmpo_offline.runtime.errors import UserError, unknown
 from pmpo_offline.runtime.hashing import hash_file
 from pmpo_offline.tasks import simulated
 from pmpo_offline.tasks.control import dm_suite, gymnasium_v5
+from pmpo_offline.tasks.control.planar import Tree
 from pmpo_offline.tasks.control.simulation import Rules, begin, play
 from pmpo_offline.tasks.simulated import Array, Index, play_policy
 from pmpo_offline.tasks.task import SEEDS_APART, Behavior, CollectionSpec, Outcome, Task
+from pmpo_offline.tasks.trajectories import Picture
 
 CHUNK = 50
 """Episodes that are recorded side by side; native stepping is hardly faster with more."""
 
 _HELD_OUT = 7_310_000_000_000_000  # beyond the seeds of every dataset, which are below 2^31 million
 
+
+SEEN = ("dm_control/cheetah-run", "dm_control/hopper-hop", *(f"mujoco/{name}" for name in gymnasium_v5.TASKS))
+"""Tasks whose observation begins with all positions of the joints but the horizontal one."""
 
 RULES: dict[str, Callable[[], Rules]] = {
     **{f"dm_control/{name}": partial(dm_suite.rules, name) for name in dm_suite.TASKS},
@@ -195,6 +201,13 @@ class ControlTask(Task):
         """Play held-out beginnings with every stacked policy; outcomes are run by run, (runs * episodes,)."""
         simulation = begin(self.rules, held_out(episodes) * policy.runs, threads)
         return play_policy(simulation, policy), [self.id] * episodes
+
+    def draw(self, observation: NDArray[np.float32]) -> Sequence[Picture]:
+        """Draw the runners and hoppers, which observe all positions but the horizontal one, from the side."""
+        if self.id not in SEEN:
+            return []
+        unseen = np.zeros((len(observation), 1))
+        return Tree.of(self.rules.model).draw(np.hstack([unseen, observation[:, : self.rules.model.nq - 1]]))
 
     def references(self, episodes: int, seed: int, threads: int) -> tuple[Outcome, Outcome]:
         """Play uniformly random actions, 0 of the normalized score, and the shipped expert's mean, 100."""

@@ -79,6 +79,12 @@ class Shape:
         widths = [self.sides / 8, self.half_width / 0.025, self.aspect - 1]
         return np.array([*widths, self.draft * 10, self.shear * 5, self.half_height / 0.025])
 
+    @classmethod
+    def described(cls, observed: Array) -> Shape:
+        """Return the shape of these six parameters, (6,): the inverse of `describe`."""
+        sides, half_width, aspect, draft, shear, half_height = map(float, observed)
+        return cls(round(8 * sides), 0.025 * half_width, 1 + aspect, draft / 10, shear / 5, 0.025 * half_height)
+
 
 Triplet = tuple[Shape, Shape, Shape]
 """The red, the green and the blue object of an episode."""

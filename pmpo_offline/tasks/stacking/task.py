@@ -21,6 +21,7 @@ from pmpo_offline.data import Experience
 from pmpo_offline.policies import Policy
 from pmpo_offline.tasks import simulated
 from pmpo_offline.tasks.simulated import Index, play, play_policy
+from pmpo_offline.tasks.stacking import picture
 from pmpo_offline.tasks.stacking.scene import (
     BLUE,
     GREEN,
@@ -43,6 +44,7 @@ from pmpo_offline.tasks.stacking.simulation import (
     StackingSimulation,
 )
 from pmpo_offline.tasks.task import Behavior, CollectionSpec, Outcome, Task
+from pmpo_offline.tasks.trajectories import Picture
 
 _HELD_OUT_SEED = 7_310_000_000  # in no dataset: these layouts are of the test triplets
 _TRAVEL = 0.20  # metres: height of the joint when out of the way
@@ -196,6 +198,10 @@ class StackingTask(Task):
         """Play the held-out layouts with every stacked policy; outcomes are run by run, (runs * episodes,)."""
         layouts, names = held_out_layouts(episodes)
         return play_policy(StackingSimulation(layouts * policy.runs, threads), policy), names
+
+    def draw(self, observation: NDArray[np.float32]) -> Sequence[Picture]:
+        """Draw the gripper and the objects from the front."""
+        return picture.draw(observation)
 
     def references(self, episodes: int, seed: int, threads: int) -> tuple[Outcome, Outcome]:
         """Play uniformly random actions, 0 of the normalized score, and the noise-free script, 100."""

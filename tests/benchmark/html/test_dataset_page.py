@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,6 +13,7 @@ from helpers.labelled import saved
 from pmpo_offline import data
 from pmpo_offline.benchmark.html.dataset_charts import behaviors, episodes, scores
 from pmpo_offline.benchmark.html.dataset_page import MOST_RESPONSES, dataset_page, diagnoses
+from pmpo_offline.benchmark.html.steps import FRAMES
 from pmpo_offline.training.config import algorithm_for
 from pmpo_offline.training.doctor import doctor
 
@@ -75,6 +77,18 @@ def test_episodes_can_be_stepped_through(tmp_path, opened):
     page.wait_for_function(CHANGED, arg=before)
     page.select_option("#episodes select >> nth=1", "action")
     page.wait_for_function("document.querySelector('#episodes .role-legend').textContent.includes('action 0')")
+
+
+def test_stacking_episodes_are_filmstrips_to_their_end(stacking, opened):
+    page = opened(dataset_page(stacking), width=400)
+    strip = page.locator("#episodes .filmstrip")
+    chosen = page.locator("#episodes select").first
+    for name in chosen.locator("option").all_inner_texts()[:2]:
+        chosen.select_option(name)
+        last = re.search(r"(\d+) steps", name)[1]
+        assert strip.locator("figcaption").all_inner_texts()[:: FRAMES - 1] == ["step 0", f"step {last}"]
+        assert strip.locator(".figure.red").count() == FRAMES
+    assert page.evaluate("document.documentElement.scrollWidth") == 400
 
 
 @pytest.mark.parametrize(("label", "by_step"), [("return:q0.5", False), ("advantage:sign", True)])

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from helpers.raw_scores import raw_scores
 
+from pmpo_offline.benchmark import episodes
+from pmpo_offline.benchmark.html import charts, comparisons
 from pmpo_offline.benchmark.html import report_page as module
 from pmpo_offline.benchmark.html.report_page import MOST_BYTES, Made, report_page
+from pmpo_offline.benchmark.results import Results
 from pmpo_offline.benchmark.table import table
 from pmpo_offline.runtime.hashing import hash_json
+from pmpo_offline.tasks.stacking.simulation import StackingSimulation
+from pmpo_offline.tasks.stacking.task import held_out_layouts
+from pmpo_offline.tasks.trajectories import Recorder
 
 HOSTILE = "</script><img src=x onerror=alert(1)><script>alert(2)</script>"
 ALGORITHMS = {"bc": 35.0, "bc-accepted": 45.0, "pmpo": 50.0, "dpo": 30.0}
-ANSWER = {"prompt": f"Say {HOSTILE}", "accepted": "<b>yes</b>", "rejected": None, "learned": HOSTILE}
+ANSWER = {"prompt": f"Say {HOSTILE}", "accepted": "<b>yes</b>", "rejected": None, "learned": HOSTILE, "return": 0.25}
 
 
 def suite() -> pl.DataFrame:
@@ -32,15 +41,30 @@ def suite() -> pl.DataFrame:
     return pl.concat([*parts, control])
 
 
+def stacked(folder: Path, raw: pl.DataFrame, keys: Sequence[str]) -> dict[str, pl.DataFrame]:
+    """Store and read seven steps of stacking for each episode of these rows."""
+    results = Results(folder)
+    for key in keys:
+        own = raw.filter(pl.col("key") == key).with_row_index("place")
+        simulation = StackingSimulation(held_out_layouts(len(own))[0])
+        recorder, every = Recorder(len(own), 5, 80), np.arange(len(own))
+        for t in range(7):
+            action = np.full((len(own), 5), 0.1 * t)
+            recorder(every, t, action, simulation.step(action))
+        episodes.store(results, key, own, recorder.trajectories, "rgb-stacking/proxy")
+    return episodes.load(results, keys)
+
+
 @pytest.fixture(scope="module")
-def html() -> str:
+def html(tmp_path_factory: pytest.TempPathFactory) -> str:
     raw = suite()
     rows = table(raw)
-    answers = {"pmpo0.1": [[ANSWER]] * 3}
+    answers = {"dpo0.1": pl.DataFrame([{"seed": seed, **ANSWER} for seed in range(3)])}
+    played = stacked(tmp_path_factory.mktemp("results"), raw, ["pmpo0.1", "pmpo0.5"])
     steps = pl.DataFrame({"step": range(25, 525, 25)})
     recorded = steps.with_columns(seed=0, loss=3.0 / pl.col("step"), kl=pl.col("step") / 100.0)
     curves = {row["key"]: recorded for row in rows}
-    made = Made(["pmpo-offline bench test"], ["A machine"], answers, curves)
+    made = Made(["pmpo-offline bench test"], ["A machine"], answers, played, curves)
     return report_page(f"A title {HOSTILE}", raw, rows, made)
 
 
@@ -88,11 +112,69 @@ def test_a_number_opens_its_runs_and_a_run_its_episodes(page):
     assert dialog.locator(".run").inner_text() == "Episodes of seed 2"
     dialog.locator(".episodes path[aria-roledescription=circle]").first.wait_for(state="attached")
     assert dialog.locator(".episodes path[aria-roledescription=circle]").count() == 4
-    assert dialog.locator(".answers h4").inner_text() == ANSWER["prompt"]
-    sides = dialog.locator(".answers .side > div").all_inner_texts()
-    assert sides == ["accepted\n<b>yes</b>", f"learned\n{HOSTILE}"]
+    titles = dialog.locator(".films h4").all_inner_texts()
+    assert [title.partition(":")[0] for title in titles] == ["worst", "median", "best"]
+    assert titles[0] == "worst: episode 0, return 52.00, 7 steps"
+    strips = dialog.locator(".filmstrip")
+    assert strips.count() == 3
+    assert strips.first.locator("figcaption").all_inner_texts() == [f"step {step}" for step in range(1, 8)]
+    for kind in ("red", "green", "blue", "hand"):
+        assert strips.last.locator(f"svg >> nth=0 >> .figure.{kind}").count() >= 1
+    box = strips.first.locator("svg >> nth=0").bounding_box()
+    assert min(box["width"], box["height"]) > 40
+    dialog.locator(".steps select >> nth=0").select_option("best")
+    dialog.locator(".steps select >> nth=1").select_option("action")
+    page.wait_for_function("document.querySelector('.steps .role-legend').textContent.includes('action 4')")
     page.keyboard.press("Escape")
     assert not dialog.is_visible()
+
+
+def test_a_run_of_a_language_model_opens_its_answers_beside_the_stored_ones(page):
+    page.click("#table tbody button:text-is('dpo') >> nth=0")
+    dialog = page.locator("dialog")
+    assert dialog.locator(".answers h4").inner_text() == ANSWER["prompt"]
+    sides = dialog.locator(".answers .side > div").all_inner_texts()
+    assert sides == ["accepted\n<b>yes</b>", "rejected\n–", f"learned, reward 0.250\n{HOSTILE}"]
+    assert dialog.locator(".filmstrip, .steps svg").count() == 0
+
+
+def test_a_run_without_stored_episodes_has_its_scores_alone(page):
+    page.click("#table tbody button:text-is('bc') >> nth=0")
+    dialog = page.locator("dialog")
+    assert dialog.locator(".runs tbody tr").count() == 3
+    assert not dialog.locator(".omitted").is_visible()
+    assert dialog.locator(".filmstrip, .steps svg, .answers article").count() == 0
+
+
+def test_a_small_page_shows_episodes_of_fewer_runs_and_says_so(html, opened, tmp_path, monkeypatch):
+    raw = suite().filter(pl.col("key") == "pmpo0.1")
+    made = Made(episodes=stacked(tmp_path, raw, ["pmpo0.1"]))
+    rows = table(raw)
+    monkeypatch.setattr(module, "MOST_DRAWN", 2)
+    page = opened(report_page("T", raw, rows, made))
+    page.locator("#table tbody button").first.click()
+    assert page.locator("dialog .filmstrip").count() == 3
+    page.locator("dialog .runs button").nth(2).click()
+    assert "2 of 3" in page.locator(".omitted").inner_text()
+    assert page.locator("dialog .filmstrip").count() == 0
+    whole = len(report_page("T", raw, rows))
+    monkeypatch.setattr(module, "MOST_BYTES", whole + 1_000)
+    assert len(report_page("T", raw, rows, made)) <= whole + 1_000
+
+
+def test_an_algorithm_has_one_colour_in_all_charts():
+    raw = suite()
+    rows = table(raw)
+    colours: dict[str, set[str]] = {}
+    for section in (charts.SCORES, comparisons.AGGREGATES):
+        for drawing in section.draw(raw, rows):
+            for layer in drawing.get("layer", [drawing]):
+                scale = layer["encoding"].get("color", {}).get("scale", {"domain": [], "range": []})
+                for name, colour in zip(scale["domain"], scale["range"], strict=True):
+                    colours.setdefault(name, set()).add(colour)
+    assert {*ALGORITHMS, "pmpo (shuffled)"} <= {*colours}
+    assert all(len(each) == 1 for each in colours.values())
+    assert len({colour for name, (colour,) in colours.items()}) == len(colours)
 
 
 def test_a_mark_of_a_chart_opens_its_row(page):

@@ -84,3 +84,9 @@ def test_description_tells_shapes_apart() -> None:
     described = {tuple(shape.describe()) for shape in NAMED}
     assert len(described) == len(set(NAMED))
     np.testing.assert_allclose(Shape(4, 0.025, 1.5, 0.1, 0.2, 0.025).describe(), [0.5, 1, 0.5, 1, 1, 1])
+
+
+def test_a_shape_is_known_from_its_description():
+    for triplet in TRIPLETS.values():
+        for shape in triplet:
+            assert Shape.described(shape.describe()).vertices() == pytest.approx(shape.vertices())

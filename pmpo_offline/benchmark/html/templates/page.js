@@ -27,6 +27,18 @@ const draw = async (place, spec, opened) => {
   if (opened) view.addEventListener("click", (_, item) => item?.datum?.key && opened(item.datum.key));
   return view;
 };
+// A filmstrip: pictures of figures, which are lists [kind, width, x, y, x, y, …] with y up.
+const vector = (name, attributes, ...parts) => {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", name);
+  Object.entries(attributes).forEach(([key, value]) => made.setAttribute(key, value));
+  made.append(...parts);
+  return made;
+};
+const filmstrip = ({ step, frames, box: [left, low, right, high] }) => element("div", frames.map((figures, i) => element("figure", [
+  vector("svg", { viewBox: `${left} ${-high} ${right - left} ${high - low}` }, vector("g", { transform: "scale(1 -1)" },
+    ...figures.map(([kind, width, ...points]) => vector("polygon", { points, class: `figure ${kind}`, "stroke-width": width })))),
+  element("figcaption", `step ${step[i]}`),
+])), { className: "filmstrip" });
 // A table whose header buttons sort it; dashes come last.
 const sortable = table => all("thead th", table).forEach((head, column) => head.addEventListener("click", () => {
   const down = head.getAttribute("aria-sort") === "descending", sign = down ? 1 : -1;

@@ -1,19 +1,35 @@
 const dialog = one("dialog");
+// What a run did: some episodes with their filmstrips, samples, or answers beside the stored ones.
+const showDone = (data, row, { episodes = [], samples = [], answers = [] }) => {
+  const values = [...samples, ...episodes.flatMap(({ which, step, series }) => Object.entries(series).flatMap(([channel, numbers]) =>
+    numbers.map((value, i) => ({ episode: which, series: channel.split(" ")[0], channel, step: step[i], value }))))];
+  one(".done", dialog).textContent = episodes.length ? "Its worst, its median and its best episode" : samples.length ? "Some of its actions" : answers.length ? "Its answers" : "";
+  one(".films", dialog).replaceChildren(...episodes.flatMap(({ which, episode, step, film, ...own }) => !film.step ? [] : [
+    element("h4", `${which}: episode ${episode}, return ${own.return.toPrecision(4)}, ${step.at(-1)} steps`), filmstrip(film)]));
+  one(".steps", dialog).replaceChildren();
+  if (values.length) draw(one(".steps", dialog), { ...data.drawings[samples.length ? "samples" : "steps"], datasets: { values } });
+  one(".answers", dialog).replaceChildren(...answers.map(answer => {
+    const side = ["accepted", "rejected", "learned"].map(kind => {
+      const reward = kind === "learned" && answer.return != null ? `, reward ${answer.return.toPrecision(3)}` : "";
+      return element("div", [element("b", kind + reward), answer[kind] ?? "–"], { className: kind });
+    });
+    return element("article", [element("h4", answer.prompt), element("div", side, { className: "side" })]);
+  }));
+};
 const showRun = (data, row, number) => {
   all(".runs tbody tr", dialog).forEach((line, i) => line.setAttribute("aria-selected", i === number));
-  const layouts = row.layouts[number] ?? row.layouts[0], verdict = { 1: "yes", 0: "no" };
+  const layouts = row.layouts[number] ?? row.layouts[0], verdict = { 1: "yes", 0: "no" }, [seed] = row.runs[number];
   const episodes = row.returns[number].map((value, i) => ({
     episode: i, return: value, success: verdict[row.successes[number][i]] ?? "–", layout: layouts[i],
   }));
-  one(".run", dialog).textContent = `Episodes of seed ${row.runs[number][0]}`;
+  one(".run", dialog).textContent = `Episodes of seed ${seed}`;
   one(".listed", dialog).textContent = episodes.length < row.episodes ?
     `The first ${episodes.length} of ${row.episodes} episodes; all are in the raw scores.` : `${episodes.length} episodes; dashed: their mean.`;
-  draw(one(".episodes", dialog), { ...data.episode_chart, datasets: { episodes } });
-  one(".answers", dialog).replaceChildren(...(row.answers?.[number] ?? []).map(answer => {
-    const side = ["accepted", "rejected", "learned"].filter(kind => answer[kind] != null)
-      .map(kind => element("div", [element("b", kind), answer[kind]], { className: kind }));
-    return element("article", [element("h4", answer.prompt), element("div", side, { className: "side" })]);
-  }));
+  draw(one(".episodes", dialog), { ...data.drawings.episodes, datasets: { episodes } });
+  const drawn = Object.keys(row.shown ?? {});
+  one(".omitted", dialog).hidden = !row.shown || drawn.includes(`${seed}`);
+  one(".omitted", dialog).textContent = `To keep the page small, what runs did is shown of ${drawn.length} of ${row.runs.length} here; the others' is stored beside the raw scores.`;
+  showDone(data, row, row.shown?.[seed] ?? {});
 };
 const showRow = (data, number) => {
   const row = data.rows[number];

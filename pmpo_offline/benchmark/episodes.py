@@ -1,0 +1,109 @@
+"""What runs did in some of their evaluation episodes, for reports.
+
+```
+<output>/episodes/<key>.parquet    seed, episode, …, step, reward, action, observation: an episode a record
+<output>/answers/<key>.parquet     seed, prompt, accepted, rejected, learned, return: a prompt of a language model
+```
+Of a run there are its worst, its median and its best episode by their returns; of a task whose episodes are of one
+step, some samples. The last columns are lists over the steps that `tasks.trajectories` recorded, and `task` names the
+task that draws them. No score depends on these files, and older rows have none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from pmpo_offline.benchmark.results import Results
+from pmpo_offline.tasks.trajectories import Trajectories
+
+WHICH, SAMPLE = ("worst", "median", "best"), "sample"
+SAMPLES = 40
+"""Episodes of a run that are stored where they are of one step."""
+SCHEMA = pl.Schema(
+    [
+        ("task", pl.String),
+        ("seed", pl.Int32),
+        ("episode", pl.Int32),
+        ("which", pl.String),
+        ("return", pl.Float64),
+        ("step", pl.List(pl.Int32)),  # counted from 1
+        ("reward", pl.List(pl.Float32)),
+        ("action", pl.List(pl.Float32)),  # dimension after dimension: that compresses best
+        ("observation", pl.List(pl.Float32)),  # likewise, after the step
+    ]
+)
+ANSWERS = ("seed", "prompt", "accepted", "rejected", "learned", "return")
+"""A held-out prompt, the stored answers that were accepted and rejected, what a run wrote, and the reward of that."""
+
+
+def store(results: Results, key: str, scores: pl.DataFrame, trajectories: Trajectories, task: str) -> None:
+    """Store some episodes of a row.
+
+    Args:
+        results: the store.
+        key: of the row.
+        scores: its raw scores, with the `place` of each episode among the trajectories.
+        trajectories: of all runs that were scored together.
+        task: the id of the task.
+    """
+    choose = _samples if trajectories.step.shape[1] == 1 else _ends
+    records = [
+        {**episode, "task": task, "which": which, **_steps(trajectories, episode["place"])}
+        for run in scores.select("seed", "episode", "place", "return").partition_by("seed", maintain_order=True)
+        for which, episode in choose(run)
+    ]
+    results.write_beside("episodes", key, pl.DataFrame(records, SCHEMA))
+
+
+def store_answers(results: Results, key: str, scores: pl.DataFrame) -> None:
+    """Store the answers to the prompts of a row of language models that `learned` has a text for."""
+    if {*ANSWERS} <= {*scores.columns}:  # runs that an earlier version had finished may lack them
+        results.write_beside("answers", key, scores.select(ANSWERS).filter(pl.col("learned").is_not_null()))
+
+
+def load(results: Results, keys: Sequence[str]) -> dict[str, pl.DataFrame]:
+    """Return the stored episodes of rows by key, of those that have any that can be read."""
+    read = {key: results.read_beside("episodes", key) for key in keys}
+    return {key: table for key, table in read.items() if table is not None and table.schema == SCHEMA}
+
+
+def load_answers(results: Results, keys: Sequence[str]) -> dict[str, pl.DataFrame]:
+    """Return the stored answers of rows by key, of those that have any that can be read; older ones have no return."""
+    read = {key: results.read_beside("answers", key) for key in keys}
+    return {
+        key: table if "return" in table.columns else table.with_columns(pl.lit(None, pl.Float64).alias("return"))
+        for key, table in read.items()
+        if table is not None and {*ANSWERS[:-1]} <= {*table.columns}
+    }
+
+
+def _ends(run: pl.DataFrame) -> list[tuple[str, dict[str, Any]]]:
+    """Return the worst, the median and the best of a run's episodes, each once."""
+    ranked = run.sort("return", "episode").to_dicts()
+    places = {len(ranked) // 2: "median", len(ranked) - 1: "best", 0: "worst"}  # the later name, where places are equal
+    return [(places[place], ranked[place]) for place in sorted(places)]
+
+
+def _samples(run: pl.DataFrame) -> list[tuple[str, dict[str, Any]]]:
+    return [(SAMPLE, row) for row in run.head(SAMPLES).to_dicts()]
+
+
+def _steps(trajectories: Trajectories, place: int) -> dict[str, Any]:
+    kept = trajectories.step[place] > 0
+    return {
+        "step": trajectories.step[place, kept].tolist(),
+        "reward": _rounded(trajectories.reward[place, kept]).tolist(),
+        "action": _rounded(trajectories.action[place, kept]).T.ravel().tolist(),
+        "observation": _rounded(trajectories.observation[place, kept]).T.ravel().tolist(),
+    }
+
+
+def _rounded(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return numbers to three digits, enough for a picture: their last 14 bits are 0, and compress."""
+    bits = (np.ascontiguousarray(values).view(np.uint32) + 0x2000) & 0xFFFFC000
+    return bits.view(np.float32)
