@@ -12,6 +12,7 @@ task that draws them. No score depends on these files, and older rows have none.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,9 @@ SCHEMA = pl.Schema(
         ("observation", pl.List(pl.Float32)),  # likewise, after the step
     ]
 )
-ANSWERS = ("seed", "prompt", "accepted", "rejected", "learned", "return")
+ANSWERS = pl.Schema(
+    {"seed": pl.Int64, **dict.fromkeys(("prompt", "accepted", "rejected", "learned"), pl.String), "return": pl.Float64}
+)
 """A held-out prompt, the stored answers that were accepted and rejected, what a run wrote, and the reward of that."""
 
 
@@ -63,23 +66,34 @@ def store(results: Results, key: str, scores: pl.DataFrame, trajectories: Trajec
 def store_answers(results: Results, key: str, scores: pl.DataFrame) -> None:
     """Store the answers to the prompts of a row of language models that `learned` has a text for."""
     if {*ANSWERS} <= {*scores.columns}:  # runs that an earlier version had finished may lack them
-        results.write_beside("answers", key, scores.select(ANSWERS).filter(pl.col("learned").is_not_null()))
+        results.write_beside("answers", key, scores.select(ANSWERS.names()).filter(pl.col("learned").is_not_null()))
 
 
 def load(results: Results, keys: Sequence[str]) -> dict[str, pl.DataFrame]:
     """Return the stored episodes of rows by key, of those that have any that can be read."""
     read = {key: results.read_beside("episodes", key) for key in keys}
-    return {key: table for key, table in read.items() if table is not None and table.schema == SCHEMA}
+    return {key: table for key, table in read.items() if table is not None and _is_whole(table)}
 
 
 def load_answers(results: Results, keys: Sequence[str]) -> dict[str, pl.DataFrame]:
     """Return the stored answers of rows by key, of those that have any that can be read; older ones have no return."""
-    read = {key: results.read_beside("answers", key) for key in keys}
-    return {
-        key: table if "return" in table.columns else table.with_columns(pl.lit(None, pl.Float64).alias("return"))
-        for key, table in read.items()
-        if table is not None and {*ANSWERS[:-1]} <= {*table.columns}
-    }
+    found = {}
+    for key in keys:
+        table = results.read_beside("answers", key)
+        with suppress(pl.exceptions.PolarsError):  # another table
+            if table is not None:
+                added = [] if "return" in table.columns else [pl.lit(None).alias("return")]
+                found[key] = table.with_columns(added).select(pl.col(name).cast(kind) for name, kind in ANSWERS.items())
+    return found
+
+
+def _is_whole(table: pl.DataFrame) -> bool:
+    """Return whether a table is of episodes, each with as many numbers of each kind as it has steps."""
+    if table.schema != SCHEMA or table.is_empty() or any(table.null_count().row(0)):
+        return False
+    steps = pl.col("step").list.len()
+    dimensions = (pl.col(name).list.len() % steps == 0 for name in ("action", "observation"))
+    return table.filter(steps > 0, pl.col("reward").list.len() == steps, *dimensions).height == table.height
 
 
 def _ends(run: pl.DataFrame) -> list[tuple[str, dict[str, Any]]]:

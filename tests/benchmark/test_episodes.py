@@ -45,10 +45,12 @@ def test_of_each_run_the_worst_the_median_and_the_best_are_stored(tmp_path: Path
     assert found["step"][0].to_list() == [1, 2, 3]
     assert found["observation"][0].to_list() == pytest.approx([310, 320, 330, 311, 321, 331], rel=1e-3)
     assert found["action"][5].to_list() == pytest.approx([1110, 1120, 1130], rel=1e-3)
-    (shown,) = runs.played({"k": found}, 1).values()
-    assert [each["which"] for each in shown[5]["episodes"]] == ["worst", "median", "best"]
-    assert shown[5]["episodes"][0]["series"]["observation 1"] == pytest.approx([311, 321, 331], rel=1e-3)
-    assert not shown[5]["episodes"][0]["film"], "no task of this name is known here"
+    done = runs.did([{}, {"k": found, "l": found}], 3)
+    assert [*done] == [("k", 5), ("l", 5), ("k", 6)], "a row's second run comes after the first of all rows"
+    shown = done["k", 5]["episodes"]
+    assert [each["which"] for each in shown] == ["worst", "median", "best"]
+    assert shown[0]["series"]["observation 1"] == pytest.approx([311, 321, 331], rel=1e-3)
+    assert not shown[0]["film"], "no task of this name is known here"
 
 
 @pytest.mark.parametrize(("returns", "which"), [([4.0], ["worst"]), ([4.0, 2.0], ["worst", "best"])])
@@ -60,19 +62,20 @@ def test_a_run_of_few_episodes_has_each_once(tmp_path: Path, returns: list[float
 def test_damaged_or_other_tables_are_left_out(tmp_path: Path) -> None:
     results = Results(tmp_path)
     episodes.store(results, "k", scores([[1.0]]), trajectories(3), "test/none")
-    content = results.beside("episodes", "k").read_bytes()
+    whole, content = episodes.load(results, ["k"])["k"], results.beside("episodes", "k").read_bytes()
+    results.write_beside("episodes", "cut", whole.with_columns(pl.col("observation").list.head(2)))
     results.beside("episodes", "k").write_bytes(content[: len(content) // 2])
     results.write_beside("episodes", "other", pl.DataFrame({"seed": [1]}))
     results.write_beside("answers", "other", pl.DataFrame({"seed": [1]}))
-    assert episodes.load(results, ["k", "other"]) == {}
+    assert episodes.load(results, ["k", "cut", "other"]) == {}
     assert episodes.load_answers(results, ["k", "other"]) == {}
 
 
 def test_answers_of_earlier_versions_have_no_reward(tmp_path: Path) -> None:
-    results, older = Results(tmp_path), dict.fromkeys(episodes.ANSWERS[1:-1], "text")
+    results, older = Results(tmp_path), dict.fromkeys(episodes.ANSWERS.names()[1:-1], "text")
     results.write_beside("answers", "k", pl.DataFrame([{"seed": 3, **older}]))
-    (shown,) = runs.answered(episodes.load_answers(results, ["k"])).values()
-    assert shown == {3: {"answers": [{**older, "return": None}]}}
+    done = runs.did([episodes.load_answers(results, ["k"])], 9)
+    assert done == {("k", 3): {"answers": [{**older, "return": None}]}}
 
 
 def test_bench_stores_samples_of_a_bandit_within_kilobytes(tmp_path: Path) -> None:
@@ -88,6 +91,6 @@ def test_bench_stores_samples_of_a_bandit_within_kilobytes(tmp_path: Path) -> No
         assert len(joined) == 2 * episodes.SAMPLES
         assert joined["reward"].to_list() == pytest.approx(joined["return"].to_list(), rel=2e-3)
         assert results.beside("episodes", key).stat().st_size < 8_000
-    (shown, *_) = runs.played(found, 2).values()
-    assert {*shown} == {0, 1}
-    assert {*shown[0]["samples"][0]} == {"first", "second", "reward"}
+    done = runs.did([found], 99)
+    assert {*done} == {(key, seed) for key in found for seed in (0, 1)}
+    assert all({*each["samples"][0]} == {"first", "second", "reward"} for each in done.values())

@@ -12,9 +12,10 @@ import polars as pl
 from helpers.raw_scores import raw_scores
 
 from fuzz.imports import Target
-from pmpo_offline.benchmark import curves, report
+from pmpo_offline.benchmark import curves, episodes, report
+from pmpo_offline.benchmark.html.runs import did
 from pmpo_offline.benchmark.leaderboard import Leaderboard, listed, problems
-from pmpo_offline.benchmark.results import ANSWERS, Results
+from pmpo_offline.benchmark.results import Results
 from pmpo_offline.benchmark.table import table
 from pmpo_offline.data.columns import hash_tables
 from pmpo_offline.runtime.files import write_json
@@ -71,12 +72,14 @@ def _results(folder: Path) -> None:
     results = Results(folder)
     results.fail(FAILED, "dpo on test/line-v0", RuntimeError("why"))
     results.record("pmpo-offline bench quick")
-    answers = pl.DataFrame({name: [0, 1] if name == "seed" else ["a", "β"] for name in ANSWERS})
-    for path in (results.answers_path(KEY), results.curves_path(KEY)):
-        path.parent.mkdir()
-    answers.write_parquet(results.answers_path(KEY))
+    texts = {name: [0, 1] if name == "seed" else ["a", "β"] for name in episodes.ANSWERS if name != "return"}
+    numbers = {"step": [[1, 4]], "reward": [[0.5, 1.0]], "action": [[0.1, 0.2]], "observation": [[1.0, 2.0, 3.0, 4.0]]}
+    played = {"task": ["bandit/sphere"], "seed": [0], "episode": [3], "which": ["best"], "return": [1.5], **numbers}
     metrics = {"seed": [0, 0], "step": [10, 20], "loss": [0.5, np.nan]}
-    pl.DataFrame(metrics).write_parquet(results.curves_path(KEY))
+    tables = {"answers": texts, "curves": metrics, "episodes": pl.DataFrame(played, episodes.SCHEMA)}
+    for name, content in tables.items():  # without a checksum, as earlier versions wrote them
+        results.beside(name, KEY).parent.mkdir()
+        pl.DataFrame(content).write_parquet(results.beside(name, KEY))
     write_json(folder / "report.json", {"title": "Small", "rows": [], "raw": "raw"})
 
 
@@ -84,7 +87,7 @@ def _reported(folder: Path) -> None:
     results = Results(folder)
     report.title(folder)
     results.failures(), results.commands(), results.machines(), results.model(KEY)
-    results.answers(KEY)
+    did([episodes.load_answers(results, [KEY]), episodes.load(results, [KEY])], 4)
     curves.load(results, [KEY])
 
 

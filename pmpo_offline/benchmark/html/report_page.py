@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import altair as alt
@@ -13,17 +14,17 @@ from pmpo_offline.benchmark import report
 from pmpo_offline.benchmark.episodes import WHICH
 from pmpo_offline.benchmark.html import learning, page, steps, style
 from pmpo_offline.benchmark.html.headline import headline
-from pmpo_offline.benchmark.html.runs import answered, details, played
+from pmpo_offline.benchmark.html.runs import details, did
 from pmpo_offline.benchmark.methods import methods, role
 from pmpo_offline.benchmark.report import SECTIONS, Charts, condition, labelling
 from pmpo_offline.benchmark.table import Row
 from pmpo_offline.runtime import progress
 
 MOST_BYTES = 2_000_000
-"""A page is no larger where fewer episodes can achieve it: of each run fewer are listed, and of fewer runs of each row,
-the first ones, some are drawn. The page says how many."""
-MOST_DRAWN = 240
-"""Runs whose episodes are drawn, at most, equally many of each row."""
+"""A page is no larger where fewer episodes can achieve it: of each run fewer are listed, and of fewer runs some are
+drawn, each row's first run before any second. The page says how many."""
+MOST_RUNS = 160
+"""Runs whose episodes or answers are shown."""
 OWN = ("table", "figure", "versions")
 """Sections of report.md that the page shows in its own way."""
 
@@ -64,16 +65,15 @@ def report_page(title: str, raw: pl.DataFrame, rows: Sequence[Row], made: Made =
         "versions": report.versions_section(raw, rows),
         "datasets": _datasets(rows),
     }
-    episodes, runs = max(row["episodes"] for row in rows), max(row["seeds"] for row in rows)
-    shown = answered(made.answers) | played(made.episodes, min(runs, MOST_DRAWN // len(rows)))
+    episodes, done = max(row["episodes"] for row in rows), did((made.answers, made.episodes), MOST_RUNS)
     color = alt.Color("reward:Q", scale=alt.Scale(scheme="viridis"), legend=style.legend())
     drawings = {"episodes": episode_chart(), "steps": steps.chart(WHICH), "samples": steps.actions(color)}
-    share = 1.0
+    share, recorded = 1.0, sorted({*made.answers, *made.episodes})
     while True:
-        most = max(1, int(episodes * share))
-        data = {"rows": details(raw, rows, most, shown, int(runs * share)), "drawings": drawings}
+        most, shown = max(1, int(episodes * share)), dict(islice(done.items(), int(len(done) * share)))
+        data = {"rows": details(raw, rows, most, shown), "recorded": recorded, "drawings": drawings}
         text = page.render("report.html.j2", sections, data, **context)
-        if (size := len(text.encode())) <= MOST_BYTES or share * max(episodes, runs) < 1:
+        if (size := len(text.encode())) <= MOST_BYTES or (most == 1 and not shown):
             return text
         share *= 0.8 * MOST_BYTES / size
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from itertools import islice
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -27,21 +27,18 @@ DIGITS = 4
 """Significant digits of an episode's return."""
 
 
-Shown = dict[int, dict[str, Any]]
-"""By seed what a run did: "answers" of a language model, or some "episodes" or "samples"."""
+Done = dict[tuple[str, int], dict[str, Any]]
+"""By key of a row and seed what a run did: "answers" of a language model, or some "episodes" or "samples"."""
 
 
-def details(
-    raw: pl.DataFrame, rows: Sequence[Row], most: int, shown: Mapping[str, Shown], runs: int
-) -> list[dict[str, Any]]:
+def details(raw: pl.DataFrame, rows: Sequence[Row], most: int, done: Done | None = None) -> list[dict[str, Any]]:
     """Return a JSON object a row of the table, in their order.
 
     Args:
         raw: the raw scores.
         rows: of the table.
         most: episodes of a run that are listed, the first ones; all are counted.
-        shown: what the runs of a row did, by its key.
-        runs: how many runs of a row it is shown of, the first ones.
+        done: what runs did.
     """
     listed = {str(key): frame for (key,), frame in _runs(raw, most).group_by(["key"], maintain_order=True)}
     return [
@@ -51,34 +48,38 @@ def details(
             "facts": facts(row),
             "episodes": row["episodes"],
             **_columns(listed[row["key"]]),
-            "shown": dict(islice(shown[row["key"]].items(), runs)) if row["key"] in shown else None,
+            "done": {seed: what for (key, seed), what in (done or {}).items() if key == row["key"]},
         }
         for row, name in zip(rows, methods(rows), strict=True)
     ]
 
 
-def answered(answers: Mapping[str, pl.DataFrame]) -> dict[str, Shown]:
-    """Return the answers of language models by key and seed (`benchmark.episodes`)."""
-    return {
-        key: {
-            int(str(seed)): {"answers": run.drop("seed").to_dicts()}
-            for (seed,), run in table.group_by("seed", maintain_order=True)
-        }
-        for key, table in answers.items()
-    }
+def did(tables: Sequence[Mapping[str, pl.DataFrame]], most: int) -> Done:
+    """Return what so many runs did: each row's first run, then each row's second, and so on.
 
-
-def played(episodes: Mapping[str, pl.DataFrame], runs: int) -> dict[str, Shown]:
-    """Return some episodes of so many runs of each row by key and seed (`benchmark.episodes`)."""
-    found: dict[str, Shown] = {}
-    for number, (key, table) in enumerate(episodes.items()):
-        progress.report("episodes of the page", number, len(episodes))
-        found[key] = {}
-        for seed in table["seed"].unique().sort()[:runs]:
-            own = table.filter(pl.col("seed") == seed).to_dicts()
-            once = own[0]["which"] == SAMPLE
-            found[key][seed] = {"samples": _samples(own)} if once else {"episodes": [*map(_played, own)]}
+    `tables` are of answers and of episodes (`benchmark.episodes`), by key of a row.
+    """
+    runs = [
+        [
+            (str(key), int(seed), own)
+            for (seed,), own in table.sort("seed", maintain_order=True).group_by(["seed"], maintain_order=True)
+        ]
+        for each in tables
+        for key, table in each.items()
+    ]
+    chosen = [run for turn in zip_longest(*runs) for run in turn if run is not None][:most]
+    found: Done = {}
+    for number, (key, seed, own) in enumerate(chosen):
+        progress.report("what runs did", number, len(chosen))
+        found[key, seed] = _did(own)
     return found
+
+
+def _did(run: pl.DataFrame) -> dict[str, Any]:
+    if "learned" in run.columns:
+        return {"answers": run.drop("seed").to_dicts()}
+    episodes = run.to_dicts()
+    return {"samples": _samples(episodes)} if run["which"][0] == SAMPLE else {"episodes": [*map(_played, episodes)]}
 
 
 def _played(episode: Mapping[str, Any]) -> dict[str, Any]:

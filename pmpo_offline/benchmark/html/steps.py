@@ -19,8 +19,10 @@ CHANNELS = 8
 """Dimensions of actions and observations that are drawn, the first ones."""
 FRAMES = 8
 """Pictures of a filmstrip."""
-_DETAIL = 2_000
+_DETAIL = 1_000
 """Units a metre of a filmstrip's coordinates: they are whole numbers, which are short."""
+_BEYOND = 1_000.0
+"""States with larger numbers have left all bounds, and are not drawn."""
 
 Matrix = NDArray[np.float32]
 
@@ -92,17 +94,20 @@ def filmstrip(task: str, step: NDArray[np.integer[Any]], observation: Matrix) ->
     edges of them all: left, lowest, right, highest.
     """
     places = np.unique(np.linspace(0, len(step) - 1, FRAMES).round().astype(np.int64))
+    seen = observation[places]
     with suppress(UserError, ImportError):
+        drawn = tasks.get(task)
+        if seen.shape[1] != drawn.observation_dim or not (np.abs(seen) < _BEYOND).all():
+            return {}
         pictures = [
-            [(kind, _DETAIL * width, (_DETAIL * points).round().astype(int)) for kind, points, width in picture]
-            for picture in tasks.get(task).draw(observation[places])
+            [(kind, round(_DETAIL * width), (_DETAIL * points).round().astype(int)) for kind, points, width in picture]
+            for picture in drawn.draw(seen)
         ]
-        if not pictures or not np.isfinite(observation[places]).all():
+        if not pictures:
             return {}
         figures = [figure for picture in pictures for figure in picture]
-        low = np.min([points.min(0) - round(width / 2) for _, width, points in figures], axis=0)
-        high = np.max([points.max(0) + round(width / 2) for _, width, points in figures], axis=0)
-        frames = [[[kind, round(width), *points.ravel().tolist()] for kind, width, points in each] for each in pictures]
-        box = [*low.tolist(), *high.tolist()]
-        return {"step": step[places].tolist(), "frames": frames, "box": box}
+        low = np.min([points.min(0) - width // 2 for _, width, points in figures], axis=0)
+        high = np.max([points.max(0) + width // 2 for _, width, points in figures], axis=0)
+        frames = [[[kind, width, *points.ravel().tolist()] for kind, width, points in picture] for picture in pictures]
+        return {"step": step[places].tolist(), "frames": frames, "box": [*low.tolist(), *high.tolist()]}
     return {}

@@ -16,7 +16,7 @@ const config = {
   background: null, font: getComputedStyle(document.body).fontFamily, view: { stroke: null }, padding: 4,
   axisXQuantitative: { tickCount: 8 },
   axis: { ...ink, gridColor: "#8884", gridOpacity: 0.5, domainColor: "#888a", tickColor: "#888a" },
-  legend: { ...ink, padding: 4, rowPadding: 3 }, title: { color: "currentColor" }, text: { color: "currentColor" },
+  legend: { ...ink, padding: 4, rowPadding: 3, symbolBaseFillColor: "currentColor", symbolBaseStrokeColor: "currentColor" }, title: { color: "currentColor" }, text: { color: "currentColor" },
 };
 const draw = async (place, spec, opened) => {
   const dark = matchMedia("(prefers-color-scheme: dark)").matches;

@@ -1,6 +1,6 @@
 const dialog = one("dialog");
 // What a run did: some episodes with their filmstrips, samples, or answers beside the stored ones.
-const showDone = (data, row, { episodes = [], samples = [], answers = [] }) => {
+const showDone = (data, { episodes = [], samples = [], answers = [] }) => {
   const values = [...samples, ...episodes.flatMap(({ which, step, series }) => Object.entries(series).flatMap(([channel, numbers]) =>
     numbers.map((value, i) => ({ episode: which, series: channel.split(" ")[0], channel, step: step[i], value }))))];
   one(".done", dialog).textContent = episodes.length ? "Its worst, its median and its best episode" : samples.length ? "Some of its actions" : answers.length ? "Its answers" : "";
@@ -26,10 +26,10 @@ const showRun = (data, row, number) => {
   one(".listed", dialog).textContent = episodes.length < row.episodes ?
     `The first ${episodes.length} of ${row.episodes} episodes; all are in the raw scores.` : `${episodes.length} episodes; dashed: their mean.`;
   draw(one(".episodes", dialog), { ...data.drawings.episodes, datasets: { episodes } });
-  const drawn = Object.keys(row.shown ?? {});
-  one(".omitted", dialog).hidden = !row.shown || drawn.includes(`${seed}`);
-  one(".omitted", dialog).textContent = `To keep the page small, what runs did is shown of ${drawn.length} of ${row.runs.length} here; the others' is stored beside the raw scores.`;
-  showDone(data, row, row.shown?.[seed] ?? {});
+  const drawn = Object.keys(row.done), omitted = data.recorded.includes(row.key) && !row.done[seed];
+  one(".omitted", dialog).textContent = omitted ?
+    `To keep the page small, it shows what ${drawn.length} of these ${row.runs.length} runs did; beside the raw scores there is more.` : "";
+  showDone(data, row.done[seed] ?? {});
 };
 const showRow = (data, number) => {
   const row = data.rows[number];
