@@ -233,7 +233,7 @@ def test_sections_are_those_of_the_results(page):
     assert "1" * 64 in made
 
 
-def test_a_thousand_rows_are_below_the_limit_and_still_sort(opened):
+def test_a_thousand_rows_are_below_the_limit_and_still_sort(opened, tmp_path):
     four = suite().filter(~pl.col("shuffled"), pl.col("imbalance") == 0.1, pl.col("algo") != HOSTILE)
     raw = four.join(
         pl.DataFrame({"number": range(250), "dataset": [f"test/line{n}-v0" for n in range(250)]}), how="cross"
@@ -251,14 +251,22 @@ def test_a_thousand_rows_are_below_the_limit_and_still_sort(opened):
     losses = steps.with_columns(
         seed=pl.int_range(pl.len()) % 5, loss=pl.col("step").hash(seed=2) % 10_000 / 1e3, kl=0.1
     )
-    text = report_page("Many", raw, rows, Made(curves={row["key"]: losses for row in rows}))
+    (played,) = stacked(tmp_path, four, ["pmpo0.1"]).values()
+    made = Made(episodes={row["key"]: played for row in rows}, curves={row["key"]: losses for row in rows})
+    text = report_page("Many", raw, rows, made)
     assert len(rows) == 1000
     assert len(text.encode()) <= MOST_BYTES
     page = opened(text)
     page.click("#table thead button:has-text('IQM')")
     assert page.locator("#table tbody tr").count() == 1000
-    page.locator("#table tbody button").first.click()
-    assert page.locator(".listed").inner_text().startswith("4 episodes")
+    shown = []
+    for number in (0, len(rows) - 1):
+        page.evaluate(f"lines[{number}].querySelector('button').click()")
+        assert rows[number]["key"] in page.locator(".facts").inner_text()
+        assert page.locator(".listed").inner_text().startswith("4 episodes")
+        shown.append((page.locator("dialog .filmstrip").count(), page.locator(".omitted").inner_text()[:24]))
+        page.keyboard.press("Escape")
+    assert shown == [(3, ""), (0, "To keep the page small, ")]
 
 
 def test_above_the_limit_fewer_episodes_are_listed_and_the_page_says_so(opened, monkeypatch):
