@@ -54,4 +54,4 @@ def test_the_default_reaches_and_half_the_bound_runs_away_and_is_said(reach: Dat
     assert reaching.succeed(lost.policy)[0] < 0.1
     assert any("left all bounds" in str(warning.message) for warning in caught)
     assert doctor(reach, algorithm_for("pmpo", reach)).verdict == "bounded"
-    assert doctor(reach, algorithm_for("pmpo", reach), {"beta": "0.5x"}).verdict == "no minimum"
+    assert doctor(reach, algorithm_for("pmpo", reach), {"beta": "0.5x"}).verdict == "collapse"

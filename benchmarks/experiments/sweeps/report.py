@@ -67,7 +67,7 @@ def main(folder: Annotated[Path, typer.Option(help="Of bandits.parquet.")] = sha
         "![Score against wrong labels](flips.png)",
         "\n".join(flips_table(sweeps["flips"])),
         "## Poor references\n\nThe divergence is to a clone of the rows named, from which training also starts (so for "
-        "KTO and BCO); all labels are there.",
+        "all others); all labels are there.",
         "\n".join(references_table(sweeps["references"], sweeps["labels"])),
         f"{len(raw):,} runs in {raw['cpu_seconds'].sum() / 3600:.2f} CPU-hours. " + shared.hardware("torch"),
     ]
@@ -114,7 +114,8 @@ def harm_table() -> list[str]:
                 for mass, bound in runs.select("reject_mass", "bound").unique().iter_rows()
             ]
         harmed = [seed["multiple"].max() for _, seed in runs.filter("harmed").group_by("seed")]
-        best = runs.group_by("multiple").agg(pl.col("reward").mean()).sort("reward", descending=True).row(0)
+        mean = runs.group_by("multiple").agg(pl.col("reward").mean())
+        best = mean.sort(pl.col("reward").round(6), "multiple", descending=True).row(0)  # the largest of equal ones
         feedback = "rejects" if arm["alpha"] == 0 else "both"
         name = ", ".join(filter(None, (arm["domain"], feedback, arm["normalize"], arm["divergence"], arm["variant"])))
         lines.append([name, _range(collapse), _range(harmed), f"{best[0]:.2g}", f"{best[1]:.2f}"])
