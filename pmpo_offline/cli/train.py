@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -118,7 +118,8 @@ def train(
     from pmpo_offline.training.loggers import check_loggers, tracked
     from pmpo_offline.training.run import Run, read_record, train_run
 
-    check_loggers(tracked_by)
+    if tracked_by:
+        check_loggers(tracked_by)
     if built:
         dataset = load_dataset(name, verify=True, home=home)
     else:
@@ -131,7 +132,8 @@ def train(
     place = options.output or _place(run)
     finished = read_record(place) is not None  # of another run `train_run` refuses
     config = {"dataset": dataset.metadata.id, "algorithm": options.algo, "seed": options.seed, **chosen}
-    with watching(place) if options.watch else nullcontext(), tracked(tracked_by, place, config) as loggers:
+    logging: AbstractContextManager[Any] = tracked(tracked_by, place, config) if tracked_by else nullcontext([])
+    with watching(place) if options.watch else nullcontext(), logging as loggers:
         record = train_run(run, place, home, loggers)
     about = {"output": str(place), "trained": not finished}
     return Result({key: value for key, value in record.items() if key != "history"} | about, _print_run)

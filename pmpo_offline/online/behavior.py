@@ -17,17 +17,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import mujoco
 import numpy as np
-from pydantic import JsonValue
-from torch import Tensor
 
 from pmpo_offline.data import check_outside
 from pmpo_offline.online.behavior_record import CONFIRMING, EPISODES, BehaviorRecord, within
 from pmpo_offline.online.cloning import SCRIPTS, Cloning
-from pmpo_offline.online.online_control import ALGORITHMS, one_run
+from pmpo_offline.online.online_control import ALGORITHMS, OnlineControl, one_run
 from pmpo_offline.online.ppo import PPO
 from pmpo_offline.policies.behavior import BehaviorPolicy
 from pmpo_offline.policies.network import one_thread
@@ -60,39 +57,14 @@ MEDIUM = 0.4
 """Share of the way from random to the target that a medium policy has come."""
 
 
-class Learner(Protocol):
-    """Improves a behaviour policy by acting in a task; a pure function of the task, its seed and its settings."""
+Learner = PPO | Cloning | OnlineControl
+"""What improves a behaviour policy by acting in a task: a pure function of the task, its seed and its settings.
 
-    planned: int
-    """Control steps after which it is done; schedules (a falling learning rate) end there."""
-
-    @property
-    def frames(self) -> int:
-        """Control steps taken so far, of all episodes together."""
-        ...
-
-    @property
-    def settings(self) -> Mapping[str, JsonValue]:
-        """The settings of the training, complete, as JSON values."""
-        ...
-
-    def advance(self) -> dict[str, float]:
-        """Act for a while and learn from it once; return metrics."""
-        ...
-
-    def policy(self) -> BehaviorPolicy:
-        """Return the policy as it is now."""
-        ...
-
-    def state_dict(self) -> Mapping[str, Tensor]:
-        """Return all that changes (weights, moments, episodes, random state), by name and not copied."""
-        ...
-
-    def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> object:
-        """Restore exactly what a learner with the same arguments had in its `state_dict`."""
-        ...
-
-
+Each has `planned` and `frames`, the control steps of all episodes together after which it is done (schedules end there)
+and those so far; its complete `settings` as JSON values; `advance`, which acts for a while and learns from it once; the
+`policy` as it is now; and all that changes (weights, moments, episodes, random state) in its `state_dict`, from which a
+learner with the same arguments goes on exactly.
+"""
 LEARNERS: dict[str, Callable[[Rules, int, int | None], Learner]] = {
     "ppo": PPO,
     "clone": Cloning,

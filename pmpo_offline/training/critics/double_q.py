@@ -1,4 +1,4 @@
-"""Parts of critics that learn beside a policy: double Q with target networks, and Adam."""
+"""Parts of critics that learn beside a policy: their states, double Q with target networks, and Adam."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
+from pmpo_offline.data import Rows
 from pmpo_offline.policies.network import stacked_mlp
 from pmpo_offline.training.checkpoint import allocate_moments
 
@@ -52,6 +53,13 @@ class DoubleQ:
     def follow(self, rate: float) -> None:
         """Move the slow copies by a share of the way."""
         torch._foreach_lerp_(self.slow_weights, [weight.detach() for weight in self.weights], rate)
+
+
+def normalised(states: Tensor, rows: Rows) -> Tensor:
+    """Return states (N, O) by the means and deviations of the recorded observations' columns, as policies see them."""
+    seen = rows.observation
+    deviation = seen.std(0, correction=min(1, len(rows) - 1)).clamp(min=1e-3)
+    return ((states - seen.mean(0)) / deviation).clamp(-10, 10)
 
 
 def value_net(seeds: Sequence[int], inputs: int, hidden: Sequence[int], level: float) -> nn.Sequential:

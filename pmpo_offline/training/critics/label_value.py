@@ -12,7 +12,7 @@ from torch.nn.functional import embedding
 from pmpo_offline.data import Rows
 from pmpo_offline.objectives.rows import mean
 from pmpo_offline.training.critics.critic import Critic
-from pmpo_offline.training.critics.double_q import Adam, value_net
+from pmpo_offline.training.critics.double_q import Adam, normalised, value_net
 
 if TYPE_CHECKING:
     from pmpo_offline.training.control.batches import RowBatch
@@ -36,8 +36,7 @@ class LabelValue(Critic):
     """
 
     def __init__(self, settings: LabelValueSettings, rows: Rows, seeds: Sequence[int]) -> None:
-        mean_, std = rows.observation.mean(0), rows.observation.std(0, correction=min(1, len(rows) - 1)).clamp(min=1e-3)
-        self._states = ((rows.observation - mean_) / std).clamp(-10, 10)
+        self._states = normalised(rows.observation, rows)
         network = value_net([seed + 20_000 for seed in seeds], self._states.shape[1], settings.hidden, 0.5)
         self._network = network.to(self._states.device)
         self._adam = Adam(list(self._network.parameters()), settings.learning_rate)

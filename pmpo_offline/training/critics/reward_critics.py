@@ -22,7 +22,7 @@ from pmpo_offline.objectives import expectile_loss
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.runtime.errors import UserError, unknown, validated
 from pmpo_offline.training.critics.critic import Critic
-from pmpo_offline.training.critics.double_q import Adam, DoubleQ, value_net
+from pmpo_offline.training.critics.double_q import Adam, DoubleQ, normalised, value_net
 from pmpo_offline.training.critics.label_value import LabelValue, LabelValueSettings
 
 if TYPE_CHECKING:
@@ -68,8 +68,7 @@ class RewardCritic(Critic):
     """
 
     def __init__(self, settings: RewardCriticSettings, rows: Rows, seeds: Sequence[int]) -> None:
-        mean, std = rows.observation.mean(0), rows.observation.std(0, correction=min(1, len(rows) - 1)).clamp(min=1e-3)
-        self._rows, self._states = rows, ((rows.states - mean) / std).clamp(-10, 10)
+        self._rows, self._states = rows, normalised(rows.states, rows)
         self._scale = 1 - settings.discount
         self._reward = rows.reward * self._scale
         self._discount = torch.where(rows.terminated, 0.0, settings.discount)
