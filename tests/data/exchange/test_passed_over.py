@@ -114,6 +114,14 @@ def test_a_row_of_lists_is_no_table_of_columns(tmp_path: Path) -> None:
     assert labels(imported(path)) == {"yes": True, "no": False}
 
 
+def test_a_row_that_holds_a_list_of_objects_is_one_row(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps(PAIR[0] | {"items": [{"id": 1}, {"id": 2}]}), encoding="utf-8")
+    dataset = imported(path)
+    assert labels(dataset) == {"r0": True}
+    assert report(dataset)["columns_not_used"] == ["items"]
+
+
 def test_columns_inside_another_are_named(tmp_path: Path) -> None:
     path = jsonl(tmp_path / "rows.jsonl", [{"id": 1, "record": PAIR[0]}])
     assert "columns inside record are called record.NAME" in refused(imported, path)

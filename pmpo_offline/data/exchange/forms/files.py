@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from pmpo_offline.data.exchange.forms.columns import COMPLETIONS, PROMPTS, split_named
+from pmpo_offline.data.exchange.forms.columns import CHATS, COMPLETIONS, PROMPTS, split_named
 from pmpo_offline.data.exchange.forms.csv_files import records
 from pmpo_offline.data.exchange.forms.row import Row
 from pmpo_offline.data.opening import open_parquet
@@ -155,7 +155,7 @@ def _lists(whole: Any) -> tuple[Mapping[str, Sequence[Any]], Mapping[str, Any]]:
     if not isinstance(whole, dict):
         return {"": [whole]}, {}
     lists = {name: items for name, items in whole.items() if _holds_rows(name) and _is_list_of(dict, items)}
-    if lists:
+    if lists and not whole.keys() & {*COMPLETIONS, *CHATS, "chosen"}:  # else it is a row itself
         return lists, {name: value for name, value in whole.items() if name not in lists}
     return {"": _rows_of_frame(whole) or [whole]}, {}
 

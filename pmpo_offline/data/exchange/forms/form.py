@@ -103,7 +103,8 @@ class Form:
             if (found := first_of(row, column.split("|"))) != name:
                 raise row.error(f"holds a column {found}, and the rows before hold {name}: leave one of them out")
         self._note_unread(row, set(names), reading)
-        gone = next((name for name in columns.GONE if WORDS.get(word_of(row.values.get(name))) == 1), None)
+        marks = [name for name in columns.GONE if name in row.values]
+        gone = next((name for name in marks if WORDS.get(word_of(row.values[name])) == 1), None)
         if gone and gone not in names and self.join is iter:
             yield Drop(f"column {gone} says that the row is not to be used", self.responses_a_row)
             return
