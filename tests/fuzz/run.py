@@ -56,7 +56,9 @@ def main() -> int:
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        work(options, sys.stdout)
+        with os.fdopen(os.dup(1), "w") as answers:
+            os.dup2(2, 1)  # what libraries print is no answer
+            work(options, answers)
         return 0
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGHUP, _stop)

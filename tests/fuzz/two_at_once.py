@@ -133,6 +133,7 @@ def play(pair: Pair, rounds: int, rng: Random) -> list[str]:
             problems += [f"left behind: {path}" for path in leftovers(place)]
             if pair.first == pair.second:
                 problems += differences(contents(place), alone or {})
+            print(f"  round {number} of {rounds}, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     return problems
 
 
