@@ -6,6 +6,7 @@ import contextlib
 import functools
 import inspect
 import json
+import os
 import shutil
 import sys
 import textwrap
@@ -139,7 +140,20 @@ def working() -> Iterator[None]:
 
     Whatever prints to stdout meanwhile is sent to stderr, because stdout is for the result (`--json`: one object).
     """
-    with contextlib.redirect_stdout(sys.stderr), progress_bar():
+    with _stdout_of_libraries(), contextlib.redirect_stdout(sys.stderr), progress_bar():
+        yield
+
+
+@contextlib.contextmanager
+def _stdout_of_libraries() -> Iterator[None]:
+    """Send to stderr what code in other languages prints: tokenizers does, of options that it does not know."""
+    sys.stdout.flush()
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # a stream that is closed
+            kept = os.dup(1)
+            stack.callback(os.close, kept)
+            os.dup2(2, 1)
+            stack.callback(os.dup2, kept, 1)
         yield
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
-from pmpo_offline.cli.console import print_columns, print_lines
+from pmpo_offline.cli.console import print_columns, print_lines, working
 
 LINES = {"verdict": "ready", "notes": "the observation never changes\nwords", "path": "/a/path/without/any/blank/in/it"}
 
@@ -41,6 +43,15 @@ def test_a_sentence_as_a_name_moves_its_own_value_alone(capsys: pytest.CaptureFi
 def test_a_list_is_read_as_words(capsys: pytest.CaptureFixture[str]) -> None:
     print_lines({"report": {"columns_not_used": ["stars", "user"]}})
     assert capsys.readouterr().out.splitlines() == ["report", "  columns_not_used  stars, user"]
+
+
+def test_stdout_is_for_results_whatever_libraries_print(capfd: pytest.CaptureFixture[str]) -> None:
+    with working():
+        print("of Python")
+        os.write(1, b"of Rust\n")
+    print("the result", flush=True)
+    out, err = capfd.readouterr()
+    assert (out, err) == ("the result\n", "of Python\nof Rust\n")
 
 
 def test_a_table_is_aligned_however_long_its_names_are(capsys: pytest.CaptureFixture[str]) -> None:
