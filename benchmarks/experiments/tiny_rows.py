@@ -151,7 +151,7 @@ def cells(
     """Train and score an arm in cells, with settings of one rate; one row a run; see `bandit_rows.cells`."""
     truth = corpus()[1].numpy().astype("int8")
     draws = ((seed, cell, imbalanced(truth, None, seed, **cell)) for cell, seed in itertools.product(grid, seeds))
-    runs, named = runs_of(ARMS[name], FAMILY, draws, settings)
+    runs, named = runs_of(LEARNERS[name], FAMILY, draws, settings)
     if not runs:
         return pl.DataFrame()
     named = [{"function": function, "arm": name, **each} for each in named]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 
 import pytest
+import torch
 
 from benchmarks.experiments import tiny_rows
 from benchmarks.experiments.stability import language
@@ -23,10 +24,19 @@ def small(monkeypatch):
 
 def test_learners_start_at_the_reference_which_scores_zero(monkeypatch):
     monkeypatch.setattr(tiny_rows, "UPDATES", 4)
-    for name in tiny_rows.ARMS:
-        setting = {**tiny_rows.ARMS[name].grid[0], "rate": 1e-9}
+    for name in tiny_rows.LEARNERS:
+        setting = {**tiny_rows.LEARNERS[name].grid[0], "rate": 1e-9}
         found = tiny_rows.cells("language", name, [CLEAN], [0, 1], [setting])
         assert found["score"].abs().max() < 1e-3, name
+
+
+def test_pairs_are_of_one_prompt_and_of_both_labels():
+    _, label, _, _ = tiny_rows.corpus()
+    labels = tiny_rows.imbalanced(label.numpy(), None, 0, **CLEAN)
+    accepted, rejected = (pool.draw([0], 0, 200)[0] for pool in tiny_rows._pair_pools([tiny_rows.Run(labels, 0)]))
+    assert (label[accepted] > 0).all()
+    assert (label[rejected] < 0).all()
+    assert torch.equal(accepted // language.RESPONSES, rejected // language.RESPONSES)
 
 
 def test_cloning_the_accepts_raises_them(monkeypatch):
