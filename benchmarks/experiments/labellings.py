@@ -46,6 +46,19 @@ ROWS: dict[str, tuple[tuple[int, ...], ...]] = {
 }
 """The labels in each equal part of a minibatch, by an algorithm's `rows`."""
 
+CLEAN = {"share": None, "kind": "labels", "coverage": 1.0, "flips": 0.0}
+"""The cell, as `imbalanced` takes it, that leaves labels as they were collected."""
+FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
+"""Shares of the rows that keep their labels."""
+RATES = (0.0, 0.1, 0.2, 0.3)
+"""Of flipped labels."""
+WEIGHTS: dict[str, dict[str, Any]] = {
+    "joint": {"normalize": "joint"},
+    "set": {"normalize": "set"},
+    "set, weight from the data": {"normalize": "set", "reject_mass": "dataset"},
+}
+"""Weights of both classes by name; the derived one divides β by the share of rejects in the data."""
+
 
 @dataclass(frozen=True, eq=False)
 class Labelled:

@@ -20,15 +20,13 @@ from benchmarks.experiments.domains import curves
 from benchmarks.experiments.domains.run import (
     ALPHAS,
     DOMAINS,
-    FRACTIONS,
     LABELLED,
     LEARNERS,
     OUT,
-    RATES,
     SHARES,
-    WEIGHTS,
 )
 from benchmarks.experiments.domains.suggested import FIXED, SUGGESTED
+from benchmarks.experiments.labellings import FRACTIONS, RATES, WEIGHTS
 from benchmarks.experiments.margins import t_interval
 from benchmarks.experiments.shared import BLUE, GREEN, GREY, ORANGE, SKY
 from benchmarks.experiments.sweeps.pictures import LOOKS, curve

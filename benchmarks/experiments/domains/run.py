@@ -22,13 +22,22 @@ import typer
 from benchmarks.experiments import control_rows, shared, tiny_rows
 from benchmarks.experiments.arms import FILTERS, Arm, ranked, stacks
 from benchmarks.experiments.domains.suggested import FIXED, SUGGESTED, settings_of
-from benchmarks.experiments.labellings import Labelled, Run, imbalanced, pick, resumable
+from benchmarks.experiments.labellings import (
+    CLEAN,
+    FRACTIONS,
+    RATES,
+    WEIGHTS,
+    Labelled,
+    Run,
+    imbalanced,
+    pick,
+    resumable,
+)
 from benchmarks.experiments.stability import language
 from pmpo_offline.objectives import stability
 
 OUT = shared.RESULTS / "domains"
 DOMAINS = ("language", "cartpole", "cheetah", "stacking")
-CLEAN = {"share": None, "kind": "labels", "coverage": 1.0, "flips": 0.0}
 SEEDS, TUNING_SEEDS = (0, 1, 2, 3, 4), (100, 101)
 TUNED_AT = {**CLEAN, "coverage": 0.25}
 
@@ -36,15 +45,8 @@ MULTIPLES = (0.01, 0.03, 0.1, 0.32, 0.56, 0.8, 1.0, 1.05, 2.0, 10.0)
 """β in multiples of its bound: three decades."""
 CURVES = (("PMPO AR", None), ("PMPO AR", 0.1), ("PMPO R", None))
 """Learner, and accepted share by labels; None: as collected."""
-FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
-RATES = (0.0, 0.1, 0.2, 0.3)
 ALPHAS = (0.1, 0.5, 0.8, 0.95)
 SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)
-WEIGHTS: dict[str, dict[str, Any]] = {
-    "joint": {"normalize": "joint"},
-    "set": {"normalize": "set"},
-    "set, weight from the data": {"normalize": "set", "reject_mass": "dataset"},
-}
 SUGGESTED_AT = [
     {**CLEAN, "share": share, "coverage": coverage, "flips": flips}
     for share, coverage, flips in ((0.1, 1.0, 0.0), (0.9, 1.0, 0.0), (None, 0.3, 0.0), (None, 0.3, 0.1))

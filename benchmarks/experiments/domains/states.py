@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.experiments import control_rows, shared, tiny_rows
-from benchmarks.experiments.domains.run import CLEAN, DOMAINS, OUT, labelled
+from benchmarks.experiments.domains.run import DOMAINS, OUT, labelled
+from benchmarks.experiments.labellings import CLEAN
 from benchmarks.experiments.stability import language
 from pmpo_offline.data import columns
 from pmpo_offline.objectives import stability

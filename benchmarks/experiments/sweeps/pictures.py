@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.experiments import shared
+from benchmarks.experiments.labellings import FRACTIONS, RATES, WEIGHTS
 from benchmarks.experiments.margins import t_interval
 from benchmarks.experiments.shared import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY
-from benchmarks.experiments.sweeps.run import FRACTIONS, RATES, WEIGHTS
 
 LOOKS = {
     "bc-accepted": (GREY, "--"),

@@ -17,11 +17,12 @@ import typer
 from benchmarks.experiments import shared
 from benchmarks.experiments.arms import FILTERS
 from benchmarks.experiments.bandit_rows import ARMS
+from benchmarks.experiments.labellings import FRACTIONS, RATES, WEIGHTS
 from benchmarks.experiments.margins import Design, margins, t_interval
 from benchmarks.experiments.stability.experiment import verdicts
 from benchmarks.experiments.stability.run import COMMITTED as STABILITY
 from benchmarks.experiments.sweeps import pictures
-from benchmarks.experiments.sweeps.run import BETAS, FRACTIONS, RATES, SHARES, WEIGHTS
+from benchmarks.experiments.sweeps.run import BETAS, SHARES
 from pmpo_offline.objectives import stability
 
 

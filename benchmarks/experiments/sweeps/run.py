@@ -35,7 +35,7 @@ from benchmarks.experiments.bandit_rows import (
     scores,
 )
 from benchmarks.experiments.imbalance.run import tune
-from benchmarks.experiments.labellings import Labelled, Run, pick, resumable
+from benchmarks.experiments.labellings import CLEAN, FRACTIONS, RATES, WEIGHTS, Labelled, Run, pick, resumable
 from pmpo_offline.data import columns
 from pmpo_offline.objectives import stability
 
@@ -43,53 +43,41 @@ FUNCTIONS = ("rosenbrock", "schwefel", "sphere")
 MULTIPLES = tuple(round(10 ** (k / 4), 4) for k in range(-8, 5))
 """β in multiples of its bound: three decades."""
 ALPHAS = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95)
-FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
 SHARES = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 BETAS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
-WEIGHTS: dict[str, dict[str, Any]] = {
-    "joint": {"normalize": "joint"},
-    "set": {"normalize": "set"},
-    "set, weight from the data": {"normalize": "set", "reject_mass": "dataset"},
-}
-"""The derived weight divides β by the share of rejects in the data."""
-RATES = (0.0, 0.1, 0.2, 0.3)
-"""Of flipped labels."""
 REFERENCES = ("all", "worst half", "worst quarter", "wrong mode", "noise")
 SWEEPS = ("beta", "alpha", "weight", "labels", "references", "flips")
-CLEAN = {"share": None, "kind": "labels", "coverage": 1.0, "flips": 0.0}
 Chunk = dict[str, Any]
 
 
 def chunks(seeds: int, function: str, tuned: Mapping[str, Any]) -> Iterator[Chunk]:
     """Yield the chunks of all sweeps on a bandit; see `make` for their keys."""
-    draws = list(range(seeds))
+    for chunk in _chunks(tuned):
+        yield {"function": function, "seeds": list(range(seeds)), **chunk}
+
+
+def _chunks(tuned: Mapping[str, Any]) -> Iterator[Chunk]:
+    shares = [{**CLEAN, "share": share} for share in (0.1, 0.5, 0.9)]
     for components, arm in itertools.product((5, 1), ("PMPO AR", "PMPO R")):
-        grid = [{**CLEAN, "share": share} for share in (0.1, 0.5, 0.9)]
+        training = {"components": components}
         settings = [{"multiple": multiple} for multiple in MULTIPLES]
-        yield {"sweep": "beta", "function": function, "arm": arm, "seeds": draws, "grid": grid, "settings": settings,
-               "training": {"components": components}}  # fmt: skip
+        yield {"sweep": "beta", "arm": arm, "grid": shares, "settings": settings, "training": training}
     for normalize in ("joint", "set"):
-        grid = [{**CLEAN, "share": share} for share in (0.1, 0.5, 0.9)]
         settings = [{"multiple": m, "alpha": a, "normalize": normalize} for m in (0.5, 1.05) for a in ALPHAS]
-        yield {"sweep": "alpha", "function": function, "arm": "PMPO AR", "seeds": draws, "grid": grid,
-               "settings": settings}  # fmt: skip
+        yield {"sweep": "alpha", "arm": "PMPO AR", "grid": shares, "settings": settings}
     for weight, kind in itertools.product(WEIGHTS, ("labels", "rows")):
         grid = [{**CLEAN, "share": share, "kind": kind} for share in SHARES]
         settings = [{**WEIGHTS[weight], "beta": beta} for beta in BETAS]
-        yield {"sweep": "weight", "function": function, "arm": "PMPO AR", "seeds": draws, "grid": grid,
-               "settings": settings}  # fmt: skip
+        yield {"sweep": "weight", "arm": "PMPO AR", "grid": grid, "settings": settings}
     for arm in ARMS:
         grid = [{**CLEAN, "coverage": fraction} for fraction in FRACTIONS]
-        yield {"sweep": "labels", "function": function, "arm": arm, "seeds": draws, "grid": grid,
-               "settings": [tuned.get(arm, {})]}  # fmt: skip
+        yield {"sweep": "labels", "arm": arm, "grid": grid, "settings": [tuned.get(arm, {})]}
     for (arm, setting), reference in itertools.product(_compared(), REFERENCES):
-        yield {"sweep": "references", "function": function, "arm": arm, "seeds": draws, "grid": [CLEAN],
-               "settings": [setting], "reference": reference}  # fmt: skip
+        yield {"sweep": "references", "arm": arm, "grid": [CLEAN], "settings": [setting], "reference": reference}
     for (arm, setting), rate in itertools.product(_noisy(tuned), RATES):
         known = {"flip_rate": rate} if rate and arm not in FILTERS else {}
         for settings in [{**setting}] + ([{**setting, **known}] if known else []):
-            yield {"sweep": "flips", "function": function, "arm": arm, "seeds": draws,
-                   "grid": [{**CLEAN, "flips": rate}], "settings": [settings]}  # fmt: skip
+            yield {"sweep": "flips", "arm": arm, "grid": [{**CLEAN, "flips": rate}], "settings": [settings]}
 
 
 def _noisy(tuned: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
