@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import polars as pl
@@ -42,14 +41,8 @@ def store_runs(results: Results, key: str, recorded: Mapping[int, Path]) -> None
 
 def load(results: Results, keys: Sequence[str]) -> dict[str, pl.DataFrame]:
     """Return the curves of rows by key, of those that have any that can be read."""
-    found = {}
-    for key in keys:
-        table = results.read_beside("curves", key)
-        with suppress(pl.exceptions.PolarsError):  # another table
-            if table is not None:
-                numbers = table.select(pl.col("seed", "step").cast(int), pl.exclude("seed", "step").cast(float))
-                found[key] = numbers.sort("seed", "step")
-    return found
+    numbers = pl.col("seed", "step").cast(int), pl.exclude("seed", "step").cast(float)
+    return results.read_beside("curves", keys, lambda table: table.select(numbers).sort("seed", "step"))
 
 
 def _write(results: Results, key: str, table: pl.DataFrame) -> None:

@@ -12,7 +12,6 @@ task that draws them. No score depends on these files, and older rows have none.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -71,29 +70,31 @@ def store_answers(results: Results, key: str, scores: pl.DataFrame) -> None:
 
 def load(results: Results, keys: Sequence[str]) -> dict[str, pl.DataFrame]:
     """Return the stored episodes of rows by key, of those that have any that can be read."""
-    read = {key: results.read_beside("episodes", key) for key in keys}
-    return {key: table for key, table in read.items() if table is not None and _is_whole(table)}
+    return results.read_beside("episodes", keys, _whole)
 
 
 def load_answers(results: Results, keys: Sequence[str]) -> dict[str, pl.DataFrame]:
     """Return the stored answers of rows by key, of those that have any that can be read; older ones have no return."""
-    found = {}
-    for key in keys:
-        table = results.read_beside("answers", key)
-        with suppress(pl.exceptions.PolarsError):  # another table
-            if table is not None:
-                added = [] if "return" in table.columns else [pl.lit(None).alias("return")]
-                found[key] = table.with_columns(added).select(pl.col(name).cast(kind) for name, kind in ANSWERS.items())
-    return found
+
+    def complete(table: pl.DataFrame) -> pl.DataFrame:
+        added = [] if "return" in table.columns else [pl.lit(None).alias("return")]
+        return _cast(table.with_columns(added), ANSWERS)
+
+    return results.read_beside("answers", keys, complete)
 
 
-def _is_whole(table: pl.DataFrame) -> bool:
-    """Return whether a table is of episodes, each with as many numbers of each kind as it has steps."""
-    if table.schema != SCHEMA or table.is_empty() or any(table.null_count().row(0)):
-        return False
-    steps = pl.col("step").list.len()
+def _cast(table: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:
+    return table.select(pl.col(name).cast(kind) for name, kind in schema.items())
+
+
+def _whole(table: pl.DataFrame) -> pl.DataFrame:
+    """Return a table of episodes with as many numbers of each kind as they have steps, else raise `ShapeError`."""
+    same, steps = _cast(table, SCHEMA), pl.col("step").list.len()
     dimensions = (pl.col(name).list.len() % steps == 0 for name in ("action", "observation"))
-    return table.filter(steps > 0, pl.col("reward").list.len() == steps, *dimensions).height == table.height
+    sound = same.drop_nulls().filter(steps > 0, pl.col("reward").list.len() == steps, *dimensions)
+    if sound.is_empty() or len(sound) < len(same):
+        raise pl.exceptions.ShapeError("lists of other lengths than the steps")
+    return same
 
 
 def _ends(run: pl.DataFrame) -> list[tuple[str, dict[str, Any]]]:

@@ -21,7 +21,7 @@ import io
 import platform
 import shutil
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -188,11 +188,18 @@ class Results:
         """Write a table that reports show, whole or absent."""
         write_sealed(self.beside(folder, key), table, {})
 
-    def read_beside(self, folder: str, key: str) -> pl.DataFrame | None:
-        """Return a table that reports show; None without one, and of a damaged file."""
-        with contextlib.suppress(PmpoOfflineError):
-            return read_sealed(self.beside(folder, key))
-        return None
+    def read_beside(
+        self, folder: str, keys: Iterable[str], form: Callable[[pl.DataFrame], pl.DataFrame]
+    ) -> dict[str, pl.DataFrame]:
+        """Return the tables of rows by key, of those that have one: `form` casts them, or raises an error of Polars.
+
+        Damaged and other tables are left out.
+        """
+        found = {}
+        for key in keys:
+            with contextlib.suppress(PmpoOfflineError, pl.exceptions.PolarsError):
+                found[key] = form(read_sealed(self.beside(folder, key)))
+        return found
 
     def commands(self) -> list[str]:
         """Return the commands that wrote into the folder; older folders do not record them."""
