@@ -110,7 +110,7 @@ def test_what_is_wrong_names_what_to_pass(sphere: Dataset, monkeypatch: pytest.M
         train("bandit/gmm-v0", "pmpo")
     with pytest.raises(UserError, match="expected a Dataset, a text or a path for dataset, not array"):
         train(np.zeros(3), "pmpo")  # type: ignore[arg-type]
-    with pytest.raises(UserError, match=r"expected a MixturePolicy.*or a function for policy, not 3"):
+    with pytest.raises(UserError, match=r"expected a MixturePolicy.*a function or a Trained for policy, not 3"):
         evaluate(3, "bandit/sphere")  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"unknown task 'sphere'.*or pass a Gymnasium environment"):
         evaluate(lambda seen: seen, "sphere")
