@@ -11,7 +11,7 @@ task that draws them. No score depends on these files, and older rows have none.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -37,8 +37,9 @@ SCHEMA = pl.Schema(
         ("observation", pl.List(pl.Float32)),  # likewise, after the step
     ]
 )
+_LISTS = ("step", "reward", "action", "observation")
 ANSWERS = pl.Schema(
-    {"seed": pl.Int64, **dict.fromkeys(("prompt", "accepted", "rejected", "learned"), pl.String), "return": pl.Float64}
+    {"seed": pl.Int32, **dict.fromkeys(("prompt", "accepted", "rejected", "learned"), pl.String), "return": pl.Float64}
 )
 """A held-out prompt, the stored answers that were accepted and rejected, what a run wrote, and the reward of that."""
 
@@ -68,19 +69,33 @@ def store_answers(results: Results, key: str, scores: pl.DataFrame) -> None:
         results.write_beside("answers", key, scores.select(ANSWERS.names()).filter(pl.col("learned").is_not_null()))
 
 
-def load(results: Results, keys: Sequence[str]) -> dict[str, pl.DataFrame]:
-    """Return the stored episodes of rows by key, of those that have any that can be read."""
-    return results.read_beside("episodes", keys, _whole)
+def load(results: Results, raw: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    """Return the stored episodes of the rows of raw scores by key, of those that have any, whole and of these runs."""
+    return _scored(results.read_beside("episodes", _keys(raw), _whole), raw, "seed", "episode", "return")
 
 
-def load_answers(results: Results, keys: Sequence[str]) -> dict[str, pl.DataFrame]:
-    """Return the stored answers of rows by key, of those that have any that can be read; older ones have no return."""
+def load_answers(results: Results, raw: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    """Return the stored answers likewise; older ones have no return."""
 
     def complete(table: pl.DataFrame) -> pl.DataFrame:
         added = [] if "return" in table.columns else [pl.lit(None).alias("return")]
         return _cast(table.with_columns(added), ANSWERS)
 
-    return results.read_beside("answers", keys, complete)
+    return _scored(results.read_beside("answers", _keys(raw), complete), raw, "seed", "return")
+
+
+def _keys(raw: pl.DataFrame) -> list[str]:
+    return raw["key"].unique(maintain_order=True).to_list()
+
+
+def _scored(tables: Mapping[str, pl.DataFrame], raw: pl.DataFrame, *columns: str) -> dict[str, pl.DataFrame]:
+    """Return the tables whose every record is a scored episode of its row by these columns: a file may be another's."""
+    found = {}
+    for key, table in tables.items():
+        known = [name for name in columns if name != "return" or not table[name].null_count()]
+        if len(table.join(raw.filter(key=key), on=known, how="semi")) == len(table):
+            found[key] = table
+    return found
 
 
 def _cast(table: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:
@@ -90,10 +105,13 @@ def _cast(table: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:
 def _whole(table: pl.DataFrame) -> pl.DataFrame:
     """Return a table of episodes with as many numbers of each kind as they have steps, else raise `ShapeError`."""
     same, steps = _cast(table, SCHEMA), pl.col("step").list.len()
-    dimensions = (pl.col(name).list.len() % steps == 0 for name in ("action", "observation"))
-    sound = same.drop_nulls().filter(steps > 0, pl.col("reward").list.len() == steps, *dimensions)
-    if sound.is_empty() or len(sound) < len(same):
-        raise pl.exceptions.ShapeError("lists of other lengths than the steps")
+    sound = [pl.col("return").is_finite(), steps > 0, pl.col("reward").list.len() == steps]
+    sound += [pl.col(name).list.len() % steps == 0 for name in ("action", "observation")]
+    sound += [pl.col(name).list.drop_nulls().list.len() == pl.col(name).list.len() for name in _LISTS]
+    sampled = (pl.col("which") == SAMPLE) & (steps == 1) & (pl.col("action").list.len() > 0)
+    kinds = (same.drop_nulls().filter(*sound, kind) for kind in (sampled, pl.col("which").is_in(WHICH)))
+    if same.is_empty() or all(len(kind) < len(same) for kind in kinds):
+        raise pl.exceptions.ShapeError("no episodes of one kind, or lists of other lengths than the steps")
     return same
 
 

@@ -41,14 +41,13 @@ LATEX = str.maketrans(
 def html(done: Benchmark, raw: pl.DataFrame) -> str:
     """Return the page of a benchmark, with the provenance in its folder."""
     results = results_in(done.output)
-    keys = [row["key"] for row in done.rows]
     entries = listed(results) if isinstance(results, Leaderboard) else ""
     made = Made(
         results.commands(),
         results.machines(),
-        answers=episodes.load_answers(results, keys),
-        episodes=episodes.load(results, keys),
-        curves=curves.load(results, keys),
+        answers=episodes.load_answers(results, raw),
+        episodes=episodes.load(results, raw),
+        curves=curves.load(results, [row["key"] for row in done.rows]),
         entries=entries,
     )
     return report_page(done.title, raw, done.rows, made)

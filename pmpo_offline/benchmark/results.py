@@ -307,6 +307,8 @@ def _unsealed(path: Path) -> pl.DataFrame:
     with open_parquet(path) as file:
         stored, seal = file.read(), _facts(file.metadata).get(_SEAL)
     stored.validate(full=True)
+    if odd := [field.name for field in stored.schema if pa.types.is_struct(field.type)]:
+        raise TypeError(f"{odd[0][:40]!r} holds objects")
     scores = cast(pl.DataFrame, pl.from_arrow(stored))
     if seal not in (None, _seal(scores)):
         raise OSError("its checksum is wrong")

@@ -181,5 +181,6 @@ def _sweep(options: list[str]) -> dict[str, dict[str, list[Any]]]:
         algorithm, _, setting = target.rpartition(".")
         if not (equals and algorithm and setting and values):
             raise UserError(f"--set {given}: write ALGO.SETTING=VALUES, as in pmpo.beta=0.5,1,2")
-        sweep.setdefault(algorithm, {}).setdefault(setting, []).extend(map(parse_value, values.split(",")))
+        listed = [value.strip() for value in values.split(",")] if "," in values else [values]  # a text ends in a space
+        sweep.setdefault(algorithm, {}).setdefault(setting, []).extend(map(parse_value, listed))
     return sweep

@@ -109,10 +109,9 @@ def _value(field: Field[Any], given: Any) -> Any:
 
 
 def parse_value(text: str) -> Any:
-    """Return a number or a truth value as TOML or people write it (.5), else the text itself."""
-    text = text.strip()
+    """Return a number or a truth value as TOML or people write it (.5), else the text itself, spaces and all."""
     with contextlib.suppress(ValueError):
-        parsed = from_toml(f"value = {text}")["value"]
+        parsed = from_toml(f"value = {text.strip()}")["value"]
         if isinstance(parsed, bool | int | float):
             return parsed
     try:

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 from helpers.raw_scores import raw_scores
 
-from pmpo_offline.benchmark.results import DRIFT, Results, read_sealed, write_sealed
+from pmpo_offline.benchmark.results import DRIFT, Results, read_scores, read_sealed, write_sealed
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 
 
@@ -47,6 +47,13 @@ def test_scores_that_cannot_be_written_leave_nothing(tmp_path, scores):
 def test_directory_without_scores_says_what_to_do(tmp_path):
     with pytest.raises(UserError, match="no raw scores here"):
         Results(tmp_path).read()
+
+
+@pytest.mark.parametrize("value", [{"a": 1}, [{"a": 1}], [[1]], b"a", [True], None])
+def test_tables_of_other_kinds_are_named_in_one_line(tmp_path, value):
+    pl.DataFrame({"key": [value]}).write_parquet(tmp_path / "scores.parquet")
+    with pytest.raises(PmpoOfflineError, match=r"scores\.parquet: not readable as raw scores \("):
+        read_scores(tmp_path / "scores.parquet")
 
 
 def test_damaged_scores_are_named_in_one_line(tmp_path, scores):

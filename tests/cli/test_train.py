@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from pmpo_offline.build import build_dataset
+from pmpo_offline.cli.bench import _sweep
+from pmpo_offline.cli.console import assignments
 from pmpo_offline.cli.main import run
 from pmpo_offline.data import Dataset, load_dataset
 from pmpo_offline.policies import MixturePolicy
@@ -28,6 +30,15 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("home")
     build_dataset("bandit/sphere-v0", episodes=100, home=home, workers=1)
     return home
+
+
+def test_a_text_of_a_setting_keeps_its_spaces_and_numbers_may_have_some() -> None:
+    given = ["accept_text=Good: ", "beta= 0.5 ", "normalize=set"]
+    assert assignments(given, "beta=0.5") == {"accept_text": "Good: ", "beta": 0.5, "normalize": "set"}
+    assert _sweep(["conditional.accept_text=Good: ", "pmpo.beta=0.5, 1x"]) == {
+        "conditional": {"accept_text": ["Good: "]},
+        "pmpo": {"beta": [0.5, "1x"]},
+    }
 
 
 def test_a_control_policy_is_trained_kept_and_not_trained_again(

@@ -74,7 +74,7 @@ def _results(folder: Path) -> None:
     results.record("pmpo-offline bench quick")
     texts = {name: [0, 1] if name == "seed" else ["a", "β"] for name in episodes.ANSWERS if name != "return"}
     numbers = {"step": [[1, 4]], "reward": [[0.5, 1.0]], "action": [[0.1, 0.2]], "observation": [[1.0, 2.0, 3.0, 4.0]]}
-    played = {"task": ["bandit/sphere"], "seed": [0], "episode": [3], "which": ["best"], "return": [1.5], **numbers}
+    played = {"task": ["bandit/sphere"], "seed": [0], "episode": [1], "which": ["best"], "return": [2.0], **numbers}
     metrics = {"seed": [0, 0], "step": [10, 20], "loss": [0.5, np.nan]}
     tables = {"answers": texts, "curves": metrics, "episodes": pl.DataFrame(played, episodes.SCHEMA)}
     for name, content in tables.items():  # without a checksum, as earlier versions wrote them
@@ -87,7 +87,8 @@ def _reported(folder: Path) -> None:
     results = Results(folder)
     report.title(folder)
     results.failures(), results.commands(), results.machines(), results.model(KEY)
-    did([episodes.load_answers(results, [KEY]), episodes.load(results, [KEY])], 4)
+    raw = results.read()
+    did([episodes.load_answers(results, raw), episodes.load(results, raw)], 4)
     curves.load(results, [KEY])
 
 

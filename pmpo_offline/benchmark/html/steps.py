@@ -9,6 +9,7 @@ from typing import Any
 import altair as alt
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import QhullError
 
 from pmpo_offline import tasks
 from pmpo_offline.benchmark.html import style
@@ -88,14 +89,16 @@ def actions(color: alt.Color, *about: str) -> Drawing:
 
 
 def filmstrip(task: str, step: NDArray[np.integer[Any]], observation: Matrix) -> dict[str, Any]:
-    """Return pictures of some of T observed states, evenly taken; nothing if the task draws none, or is not known here.
+    """Return pictures of some of T observed states, evenly taken.
+
+    Nothing if the task draws none or is not known here, and of states that it cannot draw.
 
     `step` has the steps that are drawn, `frames` their figures as lists [kind, width, x, y, x, y, …], and `box` the
     edges of them all: left, lowest, right, highest.
     """
     places = np.unique(np.linspace(0, len(step) - 1, FRAMES).round().astype(np.int64))
     seen = observation[places]
-    with suppress(UserError, ImportError):
+    with suppress(UserError, ImportError, ArithmeticError, ValueError, QhullError):
         drawn = tasks.get(task)
         if seen.shape[1] != drawn.observation_dim or not (np.abs(seen) < _BEYOND).all():
             return {}

@@ -52,7 +52,7 @@ def stacked(folder: Path, raw: pl.DataFrame, keys: Sequence[str]) -> dict[str, p
             action = np.full((len(own), 5), 0.1 * t)
             recorder(every, t, action, simulation.step(action))
         episodes.store(results, key, own, recorder.trajectories, "rgb-stacking/proxy")
-    return episodes.load(results, keys)
+    return episodes.load(results, raw)
 
 
 @pytest.fixture(scope="module")
