@@ -81,3 +81,11 @@ def test_rlds_discounts_and_marks_must_agree(tmp_path: Path) -> None:
     assert read(agree).experience.terminated.any()
     differ = npz(tmp_path / "differ.npz", states | {"discount": 1.0 - in_last_step})
     assert "an episode's last step, and the row after it is not is_terminal" in refused(read, differ)
+
+
+@pytest.mark.parametrize("said", [0.0, np.nan, "unknown"])
+def test_rlds_discounts_that_say_nothing_are_passed_over(tmp_path: Path, said: float | str) -> None:
+    states = as_states(experience(LENGTHS))
+    column = np.full(len(states["is_last"]), said)
+    found = read(npz(tmp_path / "set.npz", states | {"discount": column})).experience
+    assert np.array_equal(found.terminated, read(npz(tmp_path / "none.npz", states)).experience.terminated)

@@ -78,10 +78,10 @@ def check_numbers(flat: Flat, end: NDArray[np.bool_]) -> None:
             continue
         falls = (found[1:] < found[:-1] if name in _TIMES else found[1:] <= found[:-1]) & inside
         if falls.any():
-            row = int(falls.argmax())
+            row, hint = int(falls.argmax()), ", or rename it if it is how long a step took" if name in _TIMES else ""
             raise UserError(
                 f"{flat.path}: {name} goes from {found[row]} to {found[row + 1]} after row {row}, within an "
-                f"episode: {_SORT}, and mark every episode's last row"
+                f"episode: {_SORT}, and mark every episode's last row{hint}"
             )
 
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from pmpo_offline.data.exchange.readers.episodes import NO_STEP, Rows, recorded, report, single_states, steps_of
-from pmpo_offline.data.exchange.readers.flat import SUCCESS, Flat, Kind
+from pmpo_offline.data.exchange.readers.flat import SUCCESS, Array, Flat, Kind
 from pmpo_offline.data.exchange.readers.order import check_numbers
 from pmpo_offline.data.exchange.readers.source import Candidate, Reader, Recorded, of_arrays
 from pmpo_offline.runtime.errors import UserError
@@ -43,9 +43,9 @@ def _read(flat: Flat, name: str, column: str | None) -> Recorded:
     flat.need(*parts, *_VALUES, *_MARKS)
     marks = flat.read(dict.fromkeys(parts, _MATRIX) | _MARKS, SUCCESS)
     end = _ends(marks["is_first"], marks["is_last"], marks["is_terminal"], flat.path)
-    values = flat.read(_VALUES, {"discount": "vector"}, unused=end)
-    if "discount" in values:
-        _check_discount(values["discount"], end, marks, flat.path)
+    values = flat.read(_VALUES, unused=end)
+    if "discount" in flat.names:
+        _check_discount(flat["discount"], end, marks, flat.path)
     check_numbers(flat, end)
     rows = Rows(
         marks[parts[0]] if len(parts) == 1 else np.concatenate([marks[part] for part in parts], axis=1),
@@ -69,10 +69,16 @@ def _read(flat: Flat, name: str, column: str | None) -> Recorded:
 
 
 def _check_discount(
-    discount: NDArray[np.float32], end: NDArray[np.bool_], marks: Mapping[str, NDArray[np.bool_]], path: Path
+    discount: Array, end: NDArray[np.bool_], marks: Mapping[str, NDArray[np.bool_]], path: Path
 ) -> None:
-    """Raise `UserError` where the task ended an episode by its discount (M,) of 0, and by its marks did not."""
-    ended = np.append(discount[:-1] == 0, False) & np.append(end[1:], False)  # in the last step
+    """Raise `UserError` where the task ended an episode by its discount (M,) of 0, and by its marks did not.
+
+    Zeros throughout were never set, and NaN says nothing.
+    """
+    said = discount.reshape(len(discount), -1)
+    if said.shape != (len(end), 1) or said.dtype.kind not in "fiub" or not said.any():
+        return
+    ended = np.append(said[:-1, 0] == 0, False) & np.append(end[1:], False)  # in the last step
     if (wrong := ended & ~np.append(marks["is_terminal"][1:], False)).any():
         raise UserError(
             f"{path}: discount is 0 in row {int(wrong.argmax())}, an episode's last step, and the row after it is not "
