@@ -36,17 +36,11 @@ def collapse_by_state(setup: Setup) -> float | None:
         return None
     if not setup.dataset.has_contexts or setup.collapse is None:
         return None
-    chances, rate = label_chances(setup.dataset), settings.get("flip_rate", 0.0)
-    observed = chances[:, 0], chances[:, 2]
+    observed, rate = label_chances(setup.dataset)[:, [0, 2]], settings.get("flip_rate", 0.0)
     # De-biased, what was observed counts as itself and, with the other sign, as its opposite.
-    reject, accept = (((1 - rate) * one - rate * other) / (1 - 2 * rate) for one, other in (observed, observed[::-1]))
+    chances = ((1 - rate) * observed - rate * observed.flip(1)) / (1 - 2 * rate)
     found = stability.state_collapse(
-        reject,
-        accept,
-        settings["alpha"],
-        settings["normalize"],
-        over=settings["over"],
-        minibatch=setup.minibatch,
+        chances, settings["alpha"], settings["normalize"], over=settings["over"], minibatch=setup.minibatch
     )
     least = float(np.quantile(found.numpy(), QUANTILE)) * float(settings["reject_mass"])
     return min(least, setup.bound or 0.0)

@@ -161,7 +161,7 @@ def test_in_each_state_the_pushes_of_the_objective_add_up_to_nothing_at_its_thre
     label = torch.tensor([-1.0, 1.0, 0.0]).repeat(4).repeat_interleave(counts.flatten())
     state = torch.arange(4).repeat_interleave(counts.sum(1))
     chances = counts / counts.sum(1, keepdim=True)
-    found = state_collapse(chances[:, 0], chances[:, 1], alpha, normalize, over=over)
+    found = state_collapse(chances[:, :2], alpha, normalize, over=over)
     for place in torch.nonzero(found).flatten().tolist():
         logp = torch.zeros(len(label), requires_grad=True)
         counted = label != 0 if over == "labelled" else label == label
@@ -172,13 +172,13 @@ def test_in_each_state_the_pushes_of_the_objective_add_up_to_nothing_at_its_thre
 
 @pytest.mark.parametrize("normalize", ["joint", "set"])
 def test_a_state_that_says_nothing_leaves_the_collapse_threshold_and_one_that_says_all_the_bound(normalize: str):
-    nothing = state_collapse(torch.full((9,), 0.6), torch.full((9,), 0.3), 0.2, normalize)
+    nothing = state_collapse(torch.tensor([[0.6, 0.3]]).expand(9, 2), 0.2, normalize)
     torch.testing.assert_close(nothing, torch.full((9,), beta_collapse(0.2, 2 / 3, normalize)))
-    reject, accept = torch.tensor([1.0, 1, 1, 0, 0]), torch.tensor([0.0, 0, 0, 1, 0])
-    everything = state_collapse(reject, accept, 0.2, normalize)
+    chances = torch.tensor([[1.0, 0], [1, 0], [1, 0], [0, 1], [0, 0]])
+    everything = state_collapse(chances, 0.2, normalize)
     bound = beta_min(0.2, 0.6, normalize, reject_share=0.75)
     torch.testing.assert_close(everything, torch.tensor([bound, bound, bound, 0, 0]))
 
 
 def test_states_without_labels_do_not_collapse():
-    assert state_collapse(torch.zeros(3), torch.zeros(3), 0.5, "joint", over="labelled").tolist() == [0, 0, 0]
+    assert state_collapse(torch.zeros(3, 2), 0.5, "joint", over="labelled").tolist() == [0, 0, 0]

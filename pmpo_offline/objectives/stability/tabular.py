@@ -122,8 +122,7 @@ def beta_collapse(
 
 
 def state_collapse(
-    reject: Tensor,
-    accept: Tensor,
+    chances: Tensor,
     alpha: float,
     normalize: Literal["joint", "set"] = "set",
     *,
@@ -140,8 +139,7 @@ def state_collapse(
     If the state says nothing of the label that is `beta_collapse`, if it says all, `beta_min`.
 
     Args:
-        reject: `(S,)`, r(s); states count equally, as rows of a dataset do.
-        accept: `(S,)`, a(s).
+        chances: `(S, 2)`, r(s) and a(s); states count equally, as rows of a dataset do.
         alpha: weight of the accepts, in [0, 1].
         normalize: as in `pmpo`, whose default is "joint".
         over: the rows that the divergence runs over; over the labelled ones it weighs by their share in the state.
@@ -151,7 +149,8 @@ def state_collapse(
         ValueError: alpha outside [0, 1], or another `normalize`.
     """
     _check_shares(alpha=alpha)
-    rejects, accepts = float(reject.mean()), float(accept.mean())
+    reject, accept = chances.unbind(1)
+    rejects, accepts = chances.mean(0).tolist()
     w_accept, w_reject = class_weights(normalize, accepts, rejects, minibatch)
     push = (1 - alpha) * w_reject * reject / (rejects or 1.0) - alpha * w_accept * accept / (accepts or 1.0)
     labelled = reject + accept
