@@ -126,6 +126,7 @@ def doctor(
         own, overrides = config.divide(algorithm, own, TrainingSettings)
     chosen = config.complete(algorithm, own)
     config.check_family(algorithm, dataset)
+    config.check_texts(algorithm, chosen, dataset)
     setup = Setup(algorithm, chosen, dataset, config.rows_drawn(algorithm, overrides, dataset))
     objective, meta = setup.objective, dataset.metadata
     by_candidates = algorithm.rows in ("candidates", "pairs") and dataset.candidates is not None

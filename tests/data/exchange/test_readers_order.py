@@ -164,11 +164,8 @@ def test_less_is_better_where_it_is_said(tmp_path: Path) -> None:
         ("episode_id", np.repeat(["a", "b", "a", "c"], LENGTHS), "episode_id a comes back after row 6"),
         ("episode", np.repeat([0.0, 1.0, 0.0, 2.0], LENGTHS), "episode 0.0 comes back after row 6"),
         ("step", -STEP.astype(float), "step goes from -0.0 to -1.0 after row 0"),
-        (
-            "timestamp",
-            -STEP / 10,
-            "timestamp goes from 0.0 to -0.1 after row 0.*or rename it if it is how long a step took",
-        ),
+        ("timestamp", -STEP / 10, "timestamp goes from 0.0 to -0.1 after row 0"),
+        ("time", -STEP / 10, "or rename it if it is how long a step took"),
     ],
 )
 def test_texts_floats_and_times_number_rows_too(tmp_path: Path, name: str, values: np.ndarray, said: str) -> None:

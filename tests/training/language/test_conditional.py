@@ -22,6 +22,7 @@ from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.tasks.language import SamplingSpec, draw
 from pmpo_offline.tasks.language.tiny import tokenizer
 from pmpo_offline.training import train
+from pmpo_offline.training.doctor import doctor
 from pmpo_offline.training.language import PMPOConfig, PMPOTrainer, ResponseConfig, ResponseTrainer, train_language
 from pmpo_offline.training.language.trl_data import dataset_of
 
@@ -183,3 +184,7 @@ def test_texts_are_for_responses_and_differ(stacking: Dataset, tmp_path: Path) -
     ):
         with pytest.raises(UserError, match=message):
             train_language(data, declared("conditional", **texts), output=tmp_path, model="tiny")
+        with pytest.raises(UserError, match=message):
+            doctor(data, declared("conditional", **texts))
+    with pytest.raises(UserError, match="has no prompts: leave it out"):
+        doctor(stacking, "conditional", {"accept_text": "a"})
