@@ -71,6 +71,8 @@ def test_labels_of_a_file_beside_the_episodes(tmp_path: Path) -> None:
         ([(1, "accept"), ("e1", "reject")], "episode 1 has two values, 1 and -1"),
         ([("demo_" + "9" * 30, "accept")], "expected an episode's number"),
         ([("first", "accept")], "expected an episode's number or a name that ends with it, found 'first'"),
+        ([(1.5, "accept")], "expected an episode's number or a name that ends with it, found '1.5'"),
+        ([(-1, "accept")], "expected an episode's number or a name that ends with it, found '-1'"),
         ([(0, "meh")], "expected a number or a label such as accept, reject, success or failure, found 'meh' in row 0"),
     ],
     ids=str,
@@ -79,6 +81,12 @@ def test_files_of_labels_that_cannot_be_read(tmp_path: Path, rows: list[tuple[An
     path = hdf5(tmp_path / "set.hdf5", as_d4rl(experience(LENGTHS)))
     with pytest.raises(UserError, match=message):
         import_dataset(path, labels=side_file(tmp_path / "reviewed.csv", rows), home=tmp_path / "home")
+
+
+def test_a_file_of_labels_that_is_not_there(tmp_path: Path) -> None:
+    path = hdf5(tmp_path / "set.hdf5", as_d4rl(experience(LENGTHS)))
+    for name, message in (("gone.csv", "there is no such file"), ("set.hdf5", "expected a file that ends in .csv")):
+        assert message in refused(import_dataset, path, labels=tmp_path / name, home=tmp_path / "home")
 
 
 def test_a_file_of_labels_that_is_not_utf8(tmp_path: Path) -> None:
@@ -106,7 +114,14 @@ def test_a_file_of_labels_that_is_not_utf8(tmp_path: Path) -> None:
         ("a.csv", "episode,score\n0,1_000\n", "found '1_000' in row 0"),
         ("a.csv", "episode,score\n0,inf\n", "found 'inf' in row 0"),
         ("a.csv", "episode,score\n0,5\n1,good\n", "found '5' in row 0"),
-        ("a.csv", "episode,label,comment\n0,1,x\n", "expected a column episode and one of labels or scores"),
+        ("a.csv", "episode,label,comment\n0,1,x\n", "found episode, label, comment: leave the other columns out"),
+        (
+            "a.json",
+            str([{f"e{n}": 1 for n in range(50)}]).replace("'", '"'),
+            "found e0, e1, e2, e3, e4, e5, e6, e7 and 42",
+        ),
+        ("a.csv", "episode,label\n0.0,yes\n1.0,no\n2.0,yes\n", [1, -1, 1, 0]),
+        ("a.csv", "episode,label\ndemo-0,yes\nrun.1,no\n", [1, -1, 0, 0]),
     ],
 )
 def test_files_of_labels_as_people_write_them(tmp_path: Path, name: str, content: str, right: list[int] | str) -> None:

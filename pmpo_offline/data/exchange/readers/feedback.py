@@ -31,6 +31,8 @@ _FOLDERS = {**dict.fromkeys(_ACCEPTS.split(), 1.0), **dict.fromkeys(_REJECTS.spl
 WORDS: Mapping[str, float] = {**columns.WORDS, **_FOLDERS, **dict.fromkeys(("", "unlabelled", "unlabeled"), np.nan)}
 """The label of an episode or a step by a text in a column: +1 accept, −1 reject, NaN neither."""
 Values = NDArray[np.float32]
+_SHOWN = 8
+"""Columns that a message lists."""
 
 
 def parsed(values: NDArray[Any], where: str) -> tuple[Values, bool]:
@@ -59,7 +61,7 @@ def parsed(values: NDArray[Any], where: str) -> tuple[Values, bool]:
     if unknown is not None:
         raise UserError(
             f"{where}: expected a number or a label such as accept, reject, success or failure, found "
-            f"{texts[unknown]!r} in row {unknown}"
+            f"{texts[unknown]!r} in row {unknown} (empty: unlabelled)"
         )
     return np.array([WORDS[word] for word in words], np.float32), True
 
@@ -107,15 +109,19 @@ def feedback_of_file(path: Path, numbers: NDArray[np.int64]) -> tuple[Values, Js
     Raises `UserError` for a file that cannot be read, an episode that is not there, one that is named twice with
     different values, and a column of which less is mostly better.
     """
-    if not path.is_file() or not files.kind_of(path):
+    if not path.is_file():
+        raise UserError(f"--labels {path}: there is no such file")
+    if not files.kind_of(path):
         raise UserError(f"--labels {path}: expected a file that ends in .csv, .jsonl, .json or .parquet")
     rows = [row.values for row in files.rows(path)]
     names = list(rows[0]) if rows else []
     episode = next((name for name in names if snake(name) in EPISODES), None)
     others = [name for name in names if name != episode]
     if episode is None or len(others) != 1:
+        found_names = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if names[_SHOWN:] else "")
         raise UserError(
-            f"--labels {path}: expected a column episode and one of labels or scores, found {', '.join(names)}"
+            f"--labels {path}: expected a column episode and one of labels or scores, found {found_names}: leave the "
+            "other columns out, and call the episodes' column episode"
         )
     column, sign = directed(others[0], f"--labels {path}: column", "")
     named = [_number(row.get(episode), path) for row in rows]
@@ -137,10 +143,14 @@ def feedback_of_file(path: Path, numbers: NDArray[np.int64]) -> tuple[Values, Js
 
 
 def _number(name: Any, path: Path) -> int:
-    """Return the number at the end of an episode's name; `UserError` if there is none."""
-    if not (digits := re.search(r"(?<!\d)\d{1,18}$", str(name).strip())):
+    """Return an episode's number, or that at the end of its name; `UserError` if there is none."""
+    text = str(name).strip()
+    digits = re.fullmatch(r"(\d{1,18})(?:\.0*)?", text)  # 7.0: a whole column of floats, as pandas writes one with gaps
+    if digits is None and _number_in(text) is None:  # the end of -7 or 1.5 is no episode
+        digits = re.search(r"(?<!\d)(\d{1,18})$", text)
+    if digits is None:
         raise UserError(f"--labels {path}: expected an episode's number or a name that ends with it, found {name!r}")
-    return int(digits[0])
+    return int(digits[1])
 
 
 def meaning_of(folder: str) -> float | None:
