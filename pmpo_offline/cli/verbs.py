@@ -97,12 +97,12 @@ def relabel(
     return _shown([build.relabel_dataset(name, new, changes, place)])
 
 
-@command()
-def rename(name: Name, new: New, home: Home = None) -> Result[Any]:
+@command(Place)
+def rename(name: Name, new: New, *, place: Place) -> Result[Any]:
     """Give a dataset another id."""
     from pmpo_offline import build
 
-    return _shown([build.rename_dataset(name, new, Place(home))])
+    return _shown([build.rename_dataset(name, new, place)])
 
 
 @command()
@@ -115,10 +115,19 @@ def delete(
     from pmpo_offline import build, data
 
     path = data.resolve(name, home)
-    if not yes and not typer.confirm(f"delete {path}?", err=True):
+    if not yes and not _agreed(f"delete {path}?"):
         raise UserError(f"{path} is kept: answer y, or add --yes")
     build.delete_dataset(name, home)
     return Result({"deleted": str(path)}, lambda _: print(f"deleted {path}"))
+
+
+def _agreed(question: str) -> bool:
+    """Return whether the answer is yes; no answer (the input ends, Ctrl-C) is no."""
+    try:
+        return typer.confirm(question, err=True)
+    except typer.Abort:
+        typer.echo(err=True)  # the message goes on a line of its own
+        return False
 
 
 def _shares(text: str) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import pytest
@@ -31,6 +32,26 @@ def test_the_commands(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     assert data.stored_ids() == ["test/a-v0", "test/small-success-v0", *sorted(parts), "test/small-v0"]
     assert run(["filter", "test/small-v0", "test/a-v0", "--where", "return > 0 and length > 1"]) == 0
     assert "test/a-v0: " in capsys.readouterr().out
+
+
+def test_rename_takes_the_overwrite_that_its_error_names(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    store()
+    made(capsys, "filter", "test/small-v0", "test/a-v0", "--where", "length > 1")
+    renaming = ["rename", "test/small-v0", "test/a-v0"]
+    assert run(renaming) == 2
+    assert "was made otherwise: choose another id, or add --overwrite" in capsys.readouterr().err
+    assert made(capsys, *renaming, "--overwrite") == ["test/a-v0"]
+    assert data.stored_ids() == ["test/a-v0"]
+
+
+def test_delete_without_an_answer_keeps_the_dataset(
+    store: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store()
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    assert run(["delete", "test/small-v0"]) == 2
+    assert "small-v0 is kept: answer y, or add --yes" in capsys.readouterr().err.splitlines()[-1]
+    assert data.stored_ids() == ["test/small-v0"]
 
 
 @pytest.mark.parametrize(
