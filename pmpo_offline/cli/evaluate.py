@@ -42,11 +42,11 @@ def evaluate(
 
 def _print(found: dict[str, Any]) -> None:
     settings = f" ({readable(found['settings'])})" if found["settings"] else ""
-    print(f"{found['algorithm']}{settings}, seed {found['seed']}, on {found['dataset']}")
+    _print_line(f"{found['algorithm']}{settings}, seed {found['seed']}, on {found['dataset']}")
     if found["kind"] != "responses":
         scores = {name: readable(found[name]) for name in ("normalized", "success", "length")}
         score = f"return {readable(found['return'])} ± {readable(found['return_error'])}, {readable(scores)}"
-        print(f"{found['episodes']} episodes: {score}")
+        _print_line(f"{found['episodes']} episodes: {score}")
         return
     rows = [("", "policy", f"reference ({found['model']})")]
     for name, title in MEASURES.items():
@@ -55,23 +55,30 @@ def _print(found: dict[str, Any]) -> None:
         rows.append((title, readable(ours) + error, readable(theirs)))
     print_columns(rows)
     implicit = found["implicit"]
-    print(f"{found['prompts']} held-out prompts × {found['samples']}; implicit reward: accuracy ", end="")
-    print(f"{readable(implicit['accuracy'])} over {implicit['pairs']} pairs, AUC {readable(implicit['auc'])}")
+    _print_line(
+        f"{found['prompts']} held-out prompts × {found['samples']}; implicit reward: accuracy "
+        f"{readable(implicit['accuracy'])} over {implicit['pairs']} pairs, AUC {readable(implicit['auc'])}"
+    )
     if found["judge"]:
         _print_judge(found["judge"])
     for note in found["notes"]:
-        print(f"note: {note}")
+        _print_line(f"note: {note}")
     print(f"samples: {found['output']}")
+
+
+def _print_line(text: str) -> None:
+    """Print a text, in lines that fit where it is a terminal that shows them."""
+    print_columns([(text,)])
 
 
 def _print_judge(judge: dict[str, Any]) -> None:
     samples, pairs, single = judge["samples"], judge["labels"]["pairs"], judge["labels"]["single"]
-    print(
+    _print_line(
         f"judge {judge['name']}: win rate over the reference {_rate(samples)}, position bias "
         f"{readable(samples['first'])} (0.5 is none); good by themselves {readable(samples['accepted'])}, the "
         f"reference's {readable(samples['reference_accepted'])} ({samples['unparsed_single']} unreadable)"
     )
-    print(
+    _print_line(
         f"judge against the labels: prefers the accepted response {_rate(pairs)}; single verdicts: accuracy "
         f"{readable(single['accuracy'])}, Cohen's kappa {readable(single['kappa'])} of {single['n']} "
         f"({single['unparsed']} unreadable)"

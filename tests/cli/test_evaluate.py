@@ -262,7 +262,7 @@ def test_a_policy_that_diverged(place: Path, tmp_path: Path, capsys: pytest.Capt
     assert "probabilities of the next token are not numbers" in refusal(capsys, run, code=1)
 
 
-def test_a_control_policy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_control_policy(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = build_dataset("bandit/sphere-v0", episodes=50, home=tmp_path / "home", workers=1)
     actions = dataset.table.schema.field("action").type.list_size
     policy = MixturePolicy([0], torch.zeros(1), torch.ones(1), actions, components=1, hidden=(8,))
@@ -280,6 +280,12 @@ def test_a_control_policy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert run(["evaluate", str(tmp_path / "run")]) == 0
     assert "100 episodes: return" in capsys.readouterr().out
     assert "leave --judge out" in refusal(capsys, tmp_path / "run", "--judge", "tiny")
+    write_record(tmp_path / "run", {**record, "settings": {f"setting_{n}": n for n in range(20)}})
+    with monkeypatch.context() as terminal:
+        terminal.setattr("sys.stdout.isatty", lambda: True)
+        terminal.setenv("COLUMNS", "80")
+        assert run(["evaluate", str(tmp_path / "run"), "--episodes", "2"]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
     write_record(tmp_path / "run", {**record, "dataset_digest": dataset.content_hash})
     assert run(["evaluate", str(tmp_path / "run"), "--episodes", "2"]) == 0
     write_record(tmp_path / "run", {**record, "dataset_digest": "0" * 64})
