@@ -342,8 +342,10 @@ def _notes(labels: Labels, scores: NDArray[np.floating], rule: LabelRule, thresh
         return []
     counts = count_labels(labels)
     if empty := [name for name in ("accepted", "rejected") if not counts[name]]:
-        between = f"the scores lie between {np.nanmin(scores):g} and {np.nanmax(scores):g}"
-        return [f"label '{rule}': nothing is {' or '.join(empty)}, {between}: choose another threshold or score"]
+        low, high = np.nanmin(scores), np.nanmax(scores)
+        which = f"every score is {low:g}" if low == high else f"the scores lie between {low:g} and {high:g}"
+        advice = "choose another threshold or score unless that is meant"
+        return [f"label '{rule}': nothing is {' or '.join(empty)}, {which}: {advice}"]
     ties = int((scores == threshold).sum()) if rule.threshold == "quantile" and not rule.dead_zone else 0
     at = f"label '{rule}': {ties:,} scores equal the threshold {threshold:g} and are rejected"
     return [f"{at}: choose a lower threshold to accept them"] if ties > 1 else []

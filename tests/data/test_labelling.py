@@ -155,9 +155,10 @@ def responses(scores: list[float | None]) -> pa.Table:
 @pytest.mark.parametrize(
     ("rule", "scores", "notes"),
     [
-        ("column:q0.5", [1, 1, 1], ["nothing is accepted, the scores lie between 1 and 1: choose another threshold"]),
+        ("column:q0.5", [1, 1, 1], ["nothing is accepted, every score is 1: choose another threshold"]),
+        ("column:sign", [-1, -1], ["nothing is accepted, every score is -1: choose another threshold or score unless"]),
         ("column", [1, 2, None], ["nothing is rejected, the scores lie between 1 and 2: choose another threshold"]),
-        ("column:sign", [0, 0], ["nothing is accepted or rejected, the scores lie between 0 and 0: choose another"]),
+        ("column:sign", [0, 0], ["nothing is accepted or rejected, every score is 0: choose another"]),
         ("column:q0.5", [1, 2, 2, 3], ["2 scores equal the threshold 2 and are rejected: choose a lower threshold"]),
         ("column:q0.5:0.1", [1, 2, 2, 3], []),  # in the dead zone
         ("column:q0.5", [1, 2, 3, None], []),
