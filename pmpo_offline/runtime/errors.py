@@ -41,13 +41,14 @@ def counted(number: int, noun: str) -> str:
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
-    """Return the error for an unknown name, with the near misses or, failing those, the known names.
+    """Return the error for an unknown name, with what it abbreviates, the near misses, or else the known names.
 
     >>> str(unknown("algorithm", "pmop", ["pmpo", "dpo"]))
     "unknown algorithm 'pmop': did you mean pmpo, dpo?"
     """
     names = sorted(known)
-    near = get_close_matches(name, names, n=3, cutoff=0.5 if len(name) < 6 else 0.6)
+    initials = [each for each in names if "_" in each and "".join(word[:1] for word in each.split("_")) == name]
+    near = initials or get_close_matches(name, names, n=3, cutoff=0.5 if len(name) < 6 else 0.6)
     if near:
         hint = f"did you mean {', '.join(near)}?"
     elif len(names) <= _FEW:

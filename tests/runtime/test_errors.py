@@ -25,6 +25,11 @@ def test_near_misses_are_told_of_however_many() -> None:
     )
 
 
+def test_initials_are_read_before_near_misses() -> None:
+    assert str(unknown("setting", "lr", ["floor", "learning_rate"])).endswith("did you mean learning_rate?")
+    assert str(unknown("setting", "lr", ["floor", "beta"])).endswith("did you mean floor?")
+
+
 @pytest.mark.parametrize(("kind", "hint"), [("dataset", ", see pmpo-offline list"), ("key", "")])
 def test_many_names_are_not(kind: str, hint: str) -> None:
     message = str(unknown(kind, "x", MANY))
