@@ -17,6 +17,8 @@ from pmpo_offline.training.doctor import Diagnosis, doctor
 
 MOST_RESPONSES, MOST_CHARACTERS = 200, 2_000
 """Responses that a page lists, evenly taken, and characters of each."""
+_READY = ["ready", "–", "–", "–", "–", ""]
+"""What `_line` says of an algorithm that can be trained, and has no threshold and no note."""
 CHARTS = {
     "scores": ("Scores and labels", dataset_charts.scores),
     "behaviors": ("Behaviours", dataset_charts.behaviors),
@@ -39,6 +41,7 @@ def dataset_page(dataset: Dataset) -> str:
         if charts := draw(dataset):
             alone = name == "episodes" and meta.counts.episodes == len(dataset)
             sections.append(page.Section(name, title, TEXTS["actions" if alone else name], charts))
+    lines = [_line(diagnosis) for diagnosis in diagnoses(dataset)]
     counts = {"rows": meta.counts.rows, "episodes": meta.counts.episodes}
     counts |= {name: getattr(meta.counts, name) for name in LABELS.values()}
     return page.render(
@@ -50,7 +53,8 @@ def dataset_page(dataset: Dataset) -> str:
         unit=meta.unit,
         rule=f"{meta.label}" + (f", {meta.noise:g} of the labels flipped" if meta.noise else ""),
         tiles=[(f"{count:,}", name) for name, count in counts.items() if count or name in LABELS.values()],
-        diagnoses=[_line(diagnosis) for diagnosis in diagnoses(dataset)],
+        diagnoses=[line for line in lines if line[1:] != _READY],
+        ready=[line[0] for line in lines if line[1:] == _READY],
         responses=_responses(dataset),
         card=page.Section("card", "Card", _card(dataset)),
         files=[(name, f"{info.bytes:,}", info.sha256) for name, info in meta.files.items()],

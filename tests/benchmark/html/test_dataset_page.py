@@ -60,7 +60,11 @@ def test_responses_are_filtered_and_stay_text(answers, opened):
     }
     page.fill("[type=search]", "<b>0</b>")
     assert shown.count() == 1
-    assert page.locator("#doctor tbody tr").count() > 5
+    rows = page.locator("#doctor tbody tr").all_inner_texts()
+    assert any("bounded" in row for row in rows)
+    assert [row for row in rows if row.split()[1:] == ["ready", *"––––"]] == []
+    named = page.locator("#doctor p").last.inner_text().partition(": ")[2].removesuffix(".").split(", ")
+    assert sorted([*named, *(row.split()[0] for row in rows)]) == sorted(each.algorithm for each in diagnoses(answers))
     assert "sha256" in page.locator("#files").inner_text()
 
 
