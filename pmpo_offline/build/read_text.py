@@ -160,7 +160,11 @@ class _Texts:
     def read(self) -> Content:
         """Read, select and split the texts; `UserError` where nothing is left. Warns of what was dropped."""
         found, options, report = self.found, self.options, Report(self.form.name)
-        texts, exported = self._selected(report)
+        try:
+            texts, exported = self._selected(report)
+        except columns.SomeFramed:
+            report = Report(self.form.name)
+            texts, exported = self._selected(report, framed=True)
         if self.label.score == "reward":
             texts = self._rewarded(texts)
         if dropped := sum(report.dropped.values()):
@@ -224,15 +228,18 @@ class _Texts:
             exported=exported,
         )
 
-    def _selected(self, report: Report) -> tuple[pa.Table, data.Metadata | None]:
-        """Return the table of the responses that are kept, unlabelled; or labelled, with its metadata, of an export."""
+    def _selected(self, report: Report, *, framed: bool = False) -> tuple[pa.Table, data.Metadata | None]:
+        """Return the table of the responses that are kept, unlabelled; or labelled, with its metadata, of an export.
+
+        `framed` is that of all rows (`Row`).
+        """
         score, sign = _directed(self.options)
         reading = Reading(score, self.template is TRANSCRIPT, self.options.accept, sign)
         splits = self.options.test_share is None
 
         def rows() -> Iterator[Row]:
             for report.rows, row in enumerate(self.found.rows(), 1):
-                known = columns.renamed(row, self.names)
+                known = columns.renamed(row, self.names)._replace(framed=framed)
                 yield known._replace(split=reading.split(known)) if splits else known
 
         def read() -> Iterator[tuple[str, Response | Drop]]:

@@ -47,7 +47,7 @@ def run(domains: Sequence[str] = DOMAINS) -> pl.DataFrame:
         chance = cross_fitted(observation, labelled(domain, 0, {**CLEAN, "share": share}).label, episode)
         for alpha in (0.5, 0.0):
             bound = (1 - alpha) / float(chance[:, ::2].sum(1).mean())
-            at = stability.state_collapse(chance[:, 0], chance[:, 2], alpha, "joint") / bound
+            at = stability.state_collapse(chance[:, [0, 2]], alpha, "joint") / bound
             at = at[:: max(1, len(at) // 100_000)]
             values = {f"q{q}": float(at.quantile(q)) for q in QUANTILES}
             found.append({"domain": domain, "share": share, "arm": "PMPO AR" if alpha else "PMPO R", **values})

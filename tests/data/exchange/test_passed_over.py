@@ -64,6 +64,37 @@ def test_other_words_of_a_split_are_counted_and_warned_of(tmp_path: Path) -> Non
     assert "splits_not_understood" not in report(named)  # a subset is mostly a subject
 
 
+def test_where_only_what_is_held_out_is_named_all_else_is_learned_from(tmp_path: Path) -> None:
+    flagged = rows_with()
+    flagged[2] |= {"is_test": True}
+    assert splits(jsonl(tmp_path / "rows.jsonl", flagged)) == ["train", "train", "test", "train"]
+    rows = rows_with()
+    (tmp_path / "rows.json").write_text(json.dumps({"data": rows[:3], "test": rows[3:]}))
+    assert splits(tmp_path / "rows.json") == ["train"] * 3 + ["test"]
+    (tmp_path / "set").mkdir()
+    jsonl(tmp_path / "set/rows.jsonl", rows[:3])
+    jsonl(tmp_path / "set/test.jsonl", rows[3:])
+    assert splits(tmp_path / "set") == ["train"] * 3 + ["test"]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize(("column", "values"), [("system", ("", "Be kind.")), ("history", ([], [["h", "a"]]))])
+def test_some_rows_have_a_system_message_or_a_history(
+    tmp_path: Path, column: str, values: tuple[Any, Any], first: int
+) -> None:
+    """Then all are conversations: the prompt of the others is its user's only turn."""
+    rows = rows_with(**{column: [values[(i + first) % 2] for i in range(4)]})
+    table = imported(jsonl(tmp_path / "rows.jsonl", rows)).table
+    found = set(zip(table["prompt"].to_pylist(), table["completion"].to_pylist(), strict=True))
+    before = "Be kind.\n\nHuman: " if column == "system" else "\n\nHuman: h\n\nAssistant: a\n\nHuman: "
+    for i in range(4):
+        opening = before if (i + first) % 2 else "\n\nHuman: "
+        assert (f"{opening}p{i}\n\nAssistant:", f" r{i}") in found
+    chat = rows_with()
+    chat[1]["prompt"] = [{"role": "user", "content": "p1"}]
+    assert "found a conversation" in refused(imported, jsonl(tmp_path / "mixed.jsonl", chat))
+
+
 def test_a_file_of_a_split_and_a_column_must_agree(tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     for name in ("train", "test"):

@@ -211,6 +211,10 @@ def _at(values: Mapping[str, Any], path: str) -> tuple[bool, Any]:
     return True, found
 
 
+class SomeFramed(UserError):
+    """Some rows have a system message or a history, and others are plain texts: read them with `Row.framed`."""
+
+
 @dataclass
 class Reading:
     """How a source is read, and what was met on the way."""
@@ -227,6 +231,8 @@ class Reading:
     """The labels that occurred, and how they were interpreted."""
     conversational: bool | None = None
     """Whether the texts are conversations; None before the first row."""
+    framed: bool = False
+    """Whether a row had a system message or a history."""
     list_score: str | None = None
     """The column of scores in lists of completions, once it was met: their scales are not mixed."""
     unused: str | None = None
@@ -250,15 +256,17 @@ class Reading:
             self.unused = next((name for name, value in scores.items() if value not in (None, "", 1, 0, -1)), None)
 
     def steady(self, row: Row, conversational: bool) -> None:
-        """Raise `UserError` where plain texts and conversations are mixed."""
+        """Raise `UserError` where plain texts and conversations are mixed: `SomeFramed` if a row has what frames it."""
         if self.conversational is None:
             self.conversational = conversational
+        self.framed |= any(filled(row.values.get(name)) for name in (*SYSTEM, *HISTORY))
         if self.conversational != conversational:
             kinds = {True: "a conversation", False: "plain text"}
-            raise row.error(
+            error = row.error(
                 f"found {kinds[conversational]}, and the rows before hold {kinds[self.conversational]}: "
                 "import files of one form at a time"
             )
+            raise SomeFramed(str(error)) if self.framed else error
 
     def split(self, row: Row) -> str | None:
         """Return the split that a row is of by its file and its columns, None if nothing says it.

@@ -114,7 +114,7 @@ def prompt_of(row: Row) -> Prompt:
     others = [*competing, *(ADDED if is_list(value) else ())]
     refuse_unsaid(row, others, said, f"columns {name} and {{}} hold different prompts: leave one of them out")
     conversation = framed(row, (*_history(row), *said))
-    return conversation if is_list(value) or len(conversation) > 1 else said[0].content
+    return conversation if row.framed or is_list(value) or len(conversation) > 1 else said[0].content
 
 
 def refuse_unsaid(row: Row, names: Iterable[str], said: Sequence[Message], problem: str) -> None:

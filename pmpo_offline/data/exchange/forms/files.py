@@ -163,8 +163,11 @@ def _lists(whole: Any) -> tuple[Mapping[str, Sequence[Any]], Mapping[str, Any]]:
 def _rows_of_frame(whole: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the rows that pandas wrote by index, by columns or split in both; empty for any other object."""
     values = list(whole.values())
-    if _is_list_of(str, whole.get("columns")) and _is_list_of(list, whole.get("data")):
-        return [dict(zip(whole["columns"], row, strict=True)) for row in whole["data"]]
+    columns, rows = (whole.get(name, []) for name in ("columns", "data"))
+    if _is_list_of(str, columns) and _is_list_of(list, rows):
+        if wrong := next((number for number, row in enumerate(rows, 1) if len(row) != len(columns)), None):
+            raise ValueError(f"row {wrong} of data has {len(rows[wrong - 1])} values for {len(columns)} columns")
+        return [dict(zip(columns, row, strict=True)) for row in rows]
     if _is_list_of(dict, values) and all(name.isdecimal() for name in whole):
         return values
     if _is_list_of(dict, values) and all(name.isdecimal() for name in values[0]) and len({*map(tuple, values)}) == 1:

@@ -280,12 +280,12 @@ def _split(kept: list[Kept], test_share: float | None, report: Report) -> list[s
     sides = ["test" if side_of(item.response.opening or item.response.prompt) < share else "train" for item in kept]
     if test_share is not None:
         return sides
-    report.own_split = {"train", "test"} <= {item.response.split for item in kept} and not any(
-        item.response.stored for item in kept
-    )
+    named = {item.response.split for item in kept}
+    report.own_split = "test" in named and len(named) > 1 and not any(item.response.stored for item in kept)
     split = []
     for item, side in zip(kept, sides, strict=True):
-        own = item.response.split if report.own_split else None
+        # Where rows to hold out are named and no others, all others are to learn from.
+        own = (item.response.split or (None if "train" in named else "train")) if report.own_split else None
         split.append(item.response.stored.split if item.response.stored else own or side)
     parts = {name: {item.prompt for item, one in zip(kept, split, strict=True) if one == name} for name in set(split)}
     report.in_both = len(parts.get("train", set()) & parts.get("test", set()))

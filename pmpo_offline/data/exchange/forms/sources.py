@@ -130,9 +130,10 @@ def _of_files(path: Path) -> TextSource:
 
 
 def _splits(names: Mapping[str, Any]) -> dict[str, str]:
-    """Return the splits of parts by their names; empty unless some are to learn from and some held out."""
+    """Return the splits of parts by their names; empty unless some are held out and others are not."""
     found = {name: split for name in names if (split := split_named(name))}
-    return found if {"train", "test"} <= set(found.values()) else {}
+    held_out = [name for name, split in found.items() if split == "test"]
+    return found if 0 < len(held_out) < len(names) else {}
 
 
 def _rows(found: Mapping[str, Path], splits: Mapping[str, str], classes: Mapping[str, Any]) -> Iterator[Row]:
