@@ -144,7 +144,7 @@ def test_unknown_objective_setting_names_the_near_miss(stacking: Dataset) -> Non
         settle(PMPO, {"alhpa": 0.5}, stacking)
     with pytest.raises(UserError, match="unknown setting of pmpo 'lr': did you mean learning_rate"):
         settle(PMPO, {"lr": 1}, stacking)
-    with pytest.raises(UserError, match="learning_rate belongs to the training, .* overrides"):
+    with pytest.raises(UserError, match=r"learning_rate belongs to the training, .* overrides"):
         settle(PMPO, {"learning_rate": 1}, stacking)
 
 
