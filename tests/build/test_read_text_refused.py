@@ -119,7 +119,7 @@ def test_names_of_files_and_columns_cannot_escape_the_home(home: Path, tmp_path:
 
 @pytest.mark.parametrize("format", ["arrow", "hdf5"])
 def test_what_is_no_valid_text_beside_the_texts(home: Path, tmp_path: Path, format: data.Format) -> None:
-    odd = {"source": "a\0b", "language": "\ud800", "model": 3, "redacted": "no"}
+    odd = {"source": "a\0b", "language": "\ud800", "model": 3, "redacted": "no", "\ud800": 1, "größe": 2}
     rows = [row | odd for row in unpaired(4)]
     path = tmp_path / os.fsdecode(b"r\xffws.jsonl")
     dataset = imported(jsonl(path, rows), format=format)

@@ -8,6 +8,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import polars as pl
 import pytest
 from helpers.aligned import experience
 from helpers.foreign import assert_same, found, read
@@ -165,6 +166,19 @@ def test_lerobot_folders_that_cannot_be_read(tmp_path: Path) -> None:
     assert "cannot be read, it is damaged" in refusal(path)
     (path / "meta/info.json").write_text("{")
     assert "info.json cannot be read" in refusal(path)
+
+
+def test_lerobot_episodes_that_are_not_described_are_refused(tmp_path: Path) -> None:
+    """Of a missing one, a search would find its neighbour's verdict."""
+    path = lerobot(tmp_path / "set", frames_of(experience(LENGTHS)), "v3.0", verdict=["good", "bad", "good", "bad"])
+    (file,) = path.glob("meta/episodes/**/*.parquet")
+    whole = pl.read_parquet(file)
+    for damaged, said in (
+        (whole.filter(pl.col("episode_index") != 1), "lacks episode 1 in meta/episodes"),
+        (whole.rename({"episode_index": "index"}), 'unable to find column "episode_index"'),
+    ):
+        damaged.write_parquet(file)
+        assert said in refusal(path, "verdict")
 
 
 def test_lerobot_videos_of_every_episode_that_is_kept_are_noted(tmp_path: Path) -> None:

@@ -239,6 +239,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _record(value: Any, place: str) -> Row:
     if not isinstance(value, dict):
         raise UserError(f"{place}: expected an object with named columns, found a {type(value).__name__}")
+    if not all(map(str.isascii, value)):  # half of a surrogate pair, which JSON may hold, is in no other text
+        value = {name.encode(errors="replace").decode(): each for name, each in value.items()}
     return Row(value, place)
 
 

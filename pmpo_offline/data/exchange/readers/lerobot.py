@@ -140,7 +140,17 @@ def _episodes(folder: Path) -> pl.DataFrame:
         with readable(path), open_parquet(path) as file:
             wanted = [name for name in file.schema_arrow.names if not name.startswith("stats/")]
             found.append(pl.DataFrame(pl.from_arrow(file.read(columns=wanted))))
-    return pl.concat(found, how="vertical_relaxed").sort("episode_index")
+    with readable(folder):
+        return pl.concat(found, how="vertical_relaxed").sort("episode_index")
+
+
+def _places(episodes: pl.DataFrame, numbers: NDArray[np.int64], folder: Path) -> NDArray[np.int64]:
+    """Return the rows (n,) of `_episodes` that hold these episodes (n,); `UserError` if it lacks one."""
+    known = episodes["episode_index"].to_numpy()
+    place = np.searchsorted(known, numbers)
+    if lacking := sorted({*numbers.tolist()} - {*known.tolist()}):
+        raise UserError(f"{folder} lacks episode {lacking[0]} in meta/episodes: get the data set again")
+    return place
 
 
 def _numbers(frames: pl.DataFrame, name: str) -> NDArray[Any]:
@@ -253,8 +263,7 @@ def _feedback(folder: Path, frames: pl.DataFrame, column: str) -> NDArray[Any]:
     episodes = _episodes(folder)
     if column not in episodes.columns:
         raise unknown("column", column, {*frames.columns, *episodes.columns} - _OURS)
-    place = np.searchsorted(episodes["episode_index"].to_numpy(), frames["episode_index"].to_numpy())
-    return episodes[column].to_numpy()[place]
+    return episodes[column].to_numpy()[_places(episodes, frames["episode_index"].to_numpy(), folder)]
 
 
 def _described(read: Recorded, folder: Path, numbers: NDArray[np.int64], tasks: NDArray[np.int64]) -> Recorded:
@@ -287,14 +296,14 @@ def _video_files(folder: Path, info: dict[str, Any], name: str, numbers: NDArray
     if not isinstance(template, str):
         return {}
     episodes = _episodes(folder)
-    here = episodes[np.searchsorted(episodes["episode_index"].to_numpy(), numbers)]
+    here = episodes[_places(episodes, numbers, folder)]
     known = {key: f"videos/{name}/{key}" for key in ("chunk_index", "file_index", "from_timestamp", "to_timestamp")}
     stored = {key: here[column].to_list() for key, column in known.items() if column in here.columns}
     files: list[JsonValue] = []
     for place, number in enumerate(numbers.tolist()):
         values = {key: column[place] for key, column in stored.items()}
-        chunk = number // int(info.get("chunks_size") or _CHUNK)
         try:
+            chunk = number // int(info.get("chunks_size") or _CHUNK)
             path = template.format(video_key=name, episode_index=number, episode_chunk=chunk, **values)
         except (LookupError, ValueError, TypeError, AttributeError):
             return {}
