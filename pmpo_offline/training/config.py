@@ -67,14 +67,13 @@ def complete(algorithm: AlgorithmDeclaration, settings: Mapping[str, Any]) -> di
     objective = OBJECTIVES[algorithm.objective]
     values = {**objective.settings, **algorithm.settings, **settings}
     known = objective.known
-    training = {*TrainingSettings.model_fields, *algorithm.training}
     for name in sorted(set(values) - set(known)):
-        if name in training:
+        if name in {*TrainingSettings.model_fields, *algorithm.training}:
             raise UserError(
                 f"{name} belongs to the training, not to the settings of {algorithm.name}: in Python it is given in "
                 "overrides, in a .toml under [training]"
             )
-        raise unknown(f"setting of {algorithm.name}", name, {*known, *training})
+        raise unknown(f"setting of {algorithm.name}", name, known)
     for name, allowed in known.items():
         if name not in values:  # one without a default
             continue
