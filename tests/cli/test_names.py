@@ -6,9 +6,11 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
 MISTYPED = [
     ["build-dataset", "bandit/sfere-v0"],
@@ -65,7 +67,8 @@ finally:
 def test_help_imports_nothing_that_it_does_not_show() -> None:
     done = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True)
     assert "build-dataset" in done.stdout
-    assert done.stderr.strip() == "[]"
+    before = Version(version("rich")) < Version("15")  # which imports it itself
+    assert done.stderr.strip() == ("['logging']" if before else "[]")
 
 
 @pytest.mark.parametrize(
