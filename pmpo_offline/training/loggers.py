@@ -4,7 +4,7 @@
 >>> train("bandit/sphere-v0", "pmpo", loggers=[TensorBoard("runs/sphere")])
 
 They send nothing anywhere and write into the run's directory. `WANDB_MODE=online` and `wandb sync` upload, as their
-documentation says. A run that was killed goes on from its checkpoint: the steps that it logs again replace those from
+documentation says. A run that was killed resumes from its checkpoint: the steps that it logs again replace those from
 before in TensorBoard, and belong to the same run of Weights & Biases.
 """
 

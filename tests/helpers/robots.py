@@ -11,11 +11,41 @@ import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
-from helpers.foreign import episodes
-from pmpo_offline.data import Experience
+from helpers.foreign import episodes, found
+from pmpo_offline import data
+from pmpo_offline.data import Experience, columns
+from pmpo_offline.runtime.errors import UserError
 
 Columns = Mapping[str, Any]
+
+
+LENGTHS = [3, 1, 4, 2]
+VERSIONS = ["v2.1", "v3.0"]
+both = pytest.mark.parametrize("version", VERSIONS)
+
+
+def last_rows(lengths: list[int] = LENGTHS) -> np.ndarray:
+    return np.cumsum(lengths) - 1
+
+
+def at_last(flags: list[bool]) -> np.ndarray:
+    """Steps (N,), true in the last one of the episodes with a flag."""
+    steps = np.zeros(sum(LENGTHS), bool)
+    steps[last_rows()] = flags
+    return steps
+
+
+def refusal(path: Path, column: str | None = None) -> str:
+    with pytest.raises(UserError) as caught:
+        found(path).read(*([column] if column else []))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def accepted(dataset: data.Dataset) -> list[int]:
+    return columns.labels(dataset.episodes).tolist()
 
 
 def frames_of(written: Experience, more: Columns | None = None, padded: bool = False) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from pmpo_offline.training.doctor import Diagnosis, doctor
 MOST_RESPONSES, MOST_CHARACTERS = 200, 2_000
 """Responses that a page lists, evenly taken, and characters of each."""
 _READY = ["ready", "–", "–", "–", "–", ""]
-"""What `_line` says of an algorithm that can be trained, and has no threshold and no note."""
+"""What `_line` returns for an algorithm that can be trained, and has no threshold and no note."""
 CHARTS = {
     "scores": ("Scores and labels", dataset_charts.scores),
     "behaviors": ("Behaviours", dataset_charts.behaviors),

@@ -8,42 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers.aligned import experience
-from helpers.foreign import as_d4rl, found, hdf5, minari_set
+from helpers.foreign import as_d4rl, hdf5, minari_set
 from helpers.imports import refused
-from helpers.robots import frames_of, lerobot
+from helpers.robots import LENGTHS, accepted, frames_of, lerobot, refusal
 
-from pmpo_offline import data
 from pmpo_offline.build.read import import_dataset
 from pmpo_offline.data import columns
 from pmpo_offline.data.exchange.forms import is_text
 from pmpo_offline.runtime.errors import UserError
 
-LENGTHS = [3, 1, 4, 2]
-VERSIONS = ["v2.1", "v3.0"]
-both = pytest.mark.parametrize("version", VERSIONS)
 pytestmark = pytest.mark.filterwarnings("ignore:.*actions reach", "ignore:dropped", "ignore:left out")
-
-
-def last_rows(lengths: list[int] = LENGTHS) -> np.ndarray:
-    return np.cumsum(lengths) - 1
-
-
-def at_last(flags: list[bool]) -> np.ndarray:
-    """Steps (N,), true in the last one of the episodes with a flag."""
-    steps = np.zeros(sum(LENGTHS), bool)
-    steps[last_rows()] = flags
-    return steps
-
-
-def refusal(path: Path, column: str | None = None) -> str:
-    with pytest.raises(UserError) as caught:
-        found(path).read(*([column] if column else []))
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-def accepted(dataset: data.Dataset) -> list[int]:
-    return columns.labels(dataset.episodes).tolist()
 
 
 def side_file(path: Path, rows: list[tuple[Any, Any]]) -> Path:
