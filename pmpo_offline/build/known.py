@@ -5,12 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import polars as pl
+from pydantic import JsonValue
 
 from pmpo_offline.data import Dataset, load_dataset, read_metadata, resolve, stored_ids
+from pmpo_offline.data.derived import HISTORY
 from pmpo_offline.declarations import catalog
 from pmpo_offline.runtime.arguments import checked
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, unknown
 from pmpo_offline.runtime.notebook import Facts
+
+DOUBTFUL = ("episodes_ended_by_next_observations", "episodes_begin_where_the_last_ended", "images")
+"""What imports of episodes warn of and keep beside their report, among the settings of the provenance."""
 
 
 @checked()
@@ -64,11 +69,14 @@ def require_built(name: str, home: str | Path | None = None) -> None:
 
 
 def _summary(dataset: Dataset) -> Facts:
-    """Return counts, labels, bounds on β, files and references of a dataset, as `show` and `--json` do."""
+    """Return counts, labels, origin, bounds on β, files and references of a dataset, as `show` and `--json` do."""
     meta = dataset.metadata
     content = meta.model_dump(exclude={"counts", "provenance"})
-    imported = meta.provenance.settings.get("report")  # what became of an import's rows
+    settings = meta.provenance.settings
+    imported = settings.get("report")  # what became of an import's rows
     report = dict(imported) if isinstance(imported, dict) else {}
+    report |= {name: settings[name] for name in DOUBTFUL if settings.get(name)}
+    units = dataset.table if dataset.episodes is None else dataset.episodes
     return Facts(
         {
             "id": meta.id,
@@ -77,7 +85,12 @@ def _summary(dataset: Dataset) -> Facts:
             **{name: content[name] for name in ("kind", "task", "unit")},
             "rows": meta.counts.rows,
             "episodes": meta.counts.episodes,
+            **({"prompts": len(units["prompt_id"].unique())} if dataset.episodes is None else {}),
+            "splits": {each["values"]: each["counts"] for each in units["split"].value_counts().to_pylist()},
+            "sources": meta.provenance.sources,
+            "made_from": _operation(settings.get(HISTORY)),
             "score": meta.score.name,
+            "column": meta.score.settings.get("column"),
             "label": str(meta.label),
             **{name: content[name] for name in ("threshold", "noise")},
             "accepted": meta.counts.accepted,
@@ -93,6 +106,13 @@ def _summary(dataset: Dataset) -> Facts:
             **({"dropped": report.pop("dropped", {}), "report": report} if report else {}),
         }
     )
+
+
+def _operation(history: JsonValue) -> dict[str, JsonValue]:
+    """Return the operation that made a dataset of others, with their ids; empty if none did."""
+    if not isinstance(history, dict) or not isinstance(parents := history.get("parents"), list):
+        return {}
+    return {**history, "parents": [parent["id"] for parent in parents if isinstance(parent, dict)]}
 
 
 def _bounds(reject_mass: float, reject_share: float) -> dict[str, dict[str, float]]:

@@ -18,7 +18,8 @@ from typer.core import TyperCommand
 
 from pmpo_offline.build.options import Changes, ImportOptions, Place, Target, TextOptions
 from pmpo_offline.cli import names
-from pmpo_offline.cli.console import Home, Name, Result, command, print_lines
+from pmpo_offline.cli.console import Home, Name, Result, command
+from pmpo_offline.cli.summary import print_facts, print_summary
 from pmpo_offline.runtime.errors import UserError, unknown
 from pmpo_offline.runtime.files import write_text
 from pmpo_offline.runtime.options import option
@@ -88,7 +89,7 @@ def build_dataset(
     catalog.dataset(name)
     from pmpo_offline import build
 
-    return Result(build.show(build.build_dataset(name, **vars(options), **vars(place))), _print_summary)
+    return Result(build.show(build.build_dataset(name, **vars(options), **vars(place))), print_summary)
 
 
 @command(TextOptions, Imported)
@@ -122,7 +123,7 @@ def import_(
         if wrong and Path(source).expanduser().exists():
             raise UserError(f"{source} holds trajectories, and --{wrong[0].replace('_', '-')} is for texts")
         dataset = build.import_dataset(source, **shared, **vars(place))
-    return Result(build.show(dataset), _print_summary)
+    return Result(build.show(dataset), print_summary)
 
 
 @command(Exported)
@@ -256,9 +257,12 @@ def show_dataset(
         Path | None,
         typer.Option(metavar="FILE", help="Write one self-contained page: charts, episodes, responses, card."),
     ] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="Everything: bounds on β, balance, candidates, references, files, losses.")
+    ] = False,
     home: Home = None,
 ) -> Result[Any]:
-    """Show a dataset's counts, labels, bounds on β, files, references and path."""
+    """Show what a dataset is: contents, labels, origin, what was dropped, splits, path; `--json` has all of it."""
     from pmpo_offline import build
 
     summary = build.show(name, home)
@@ -269,7 +273,7 @@ def show_dataset(
         from pmpo_offline.data import load_dataset
 
         write_text(html, dataset_page(load_dataset(name, home=home)))
-    return Result(summary, _print_summary)
+    return Result(summary, print_facts if full else print_summary)
 
 
 @command()
@@ -308,24 +312,6 @@ def _print_leftovers(content: dict[str, Any]) -> None:
     count = len(content["leftovers"])
     done = "removed" if content["removed"] else "to remove (leave --dry-run out)"
     print(f"{content['bytes']:>16,} bytes  {count} {done}" if count else "nothing to remove")
-
-
-LEGEND = {
-    "reject_mass": "rejected rows of all rows, before balancing (P_r)",
-    "labelled_reject_mass": "the same after balancing",
-    "reject_share": "rejected rows of the labelled ones (w_r)",
-    "beta_min": "least β with a minimum where rows look alike: from reject_mass",
-    "beta_min_rows": "where each row has its own state: from labelled_reject_mass",
-}
-"""Of numbers that differ in what they are shares of; `train`, `bench` and `doctor` choose the one that applies."""
-
-
-def _print_summary(summary: dict[str, Any]) -> None:
-    sizes = {name: f"{info['bytes']:,} bytes" for name, info in summary.get("files", {}).items()}
-    print_lines({**summary, **({"files": sizes} if sizes else {})})  # hashes are for programs
-    if summary["built"]:
-        print()
-        print_lines(LEGEND)
 
 
 def formats_in() -> list[str]:

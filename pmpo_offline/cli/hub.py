@@ -8,6 +8,7 @@ import typer
 
 from pmpo_offline.build.options import Place
 from pmpo_offline.cli.console import Home, Name, Result, command
+from pmpo_offline.cli.summary import print_summary
 
 
 @command()
@@ -32,8 +33,7 @@ def pull(
     place: Place,
 ) -> Result[Any]:
     """Download a dataset from the Hugging Face hub and check it; it is stored under the id that it was pushed with."""
+    from pmpo_offline.build import show
     from pmpo_offline.data.exchange import pull_dataset
 
-    dataset = pull_dataset(source, revision=revision, **vars(place))
-    found = {"id": dataset.metadata.id, "path": str(dataset.path)}
-    return Result(found, lambda _: print(f"{found['id']}: {found['path']}"))
+    return Result(show(pull_dataset(source, revision=revision, **vars(place))), print_summary)

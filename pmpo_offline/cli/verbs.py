@@ -10,7 +10,8 @@ import typer
 
 from pmpo_offline.build.options import Place
 from pmpo_offline.cli.console import Home, Name, Result, command, parse_value
-from pmpo_offline.runtime.errors import UserError, counted
+from pmpo_offline.cli.summary import print_summary
+from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.options import option
 
 if TYPE_CHECKING:
@@ -144,21 +145,7 @@ def _shares(text: str) -> dict[str, float]:
 
 
 def _shown(made: list[Dataset]) -> Result[Any]:
-    content: list[dict[str, Any]] = [
-        {
-            "id": dataset.metadata.id,
-            "path": str(dataset.path),
-            "label": str(dataset.metadata.label),
-            **dataset.metadata.counts.model_dump(),
-        }
-        for dataset in made
-    ]
-    return Result({"datasets": content}, _print)
+    from pmpo_offline import build
 
-
-def _print(content: dict[str, Any]) -> None:
-    for made in content["datasets"]:
-        units = f"{counted(made['episodes'], 'episode')}, " if made["episodes"] else ""
-        print(f"{made['id']}: {units}{counted(made['rows'], 'row')}, label {made['label']}")
-        print(f"  {made['accepted']:,} accepted, {made['rejected']:,} rejected, {made['unlabelled']:,} unlabelled")
-        print(f"  {made['path']}")
+    shown = [build.show(dataset) for dataset in made]
+    return Result({"datasets": shown}, lambda _: print_summary(*shown))

@@ -191,8 +191,8 @@ def test_show_states_counts_shares_and_bounds(built, capsys, by_path):
     assert shown["files"].keys() == {path.name for path in built.iterdir()} - {"dataset.json", "dataset.json.sha256"}
 
 
-def test_show_for_people(built, capsys):
-    assert run(["show", "test/small-v0"]) == 0
+def test_show_everything_for_people(built, capsys):
+    assert run(["show", "test/small-v0", "--full"]) == 0
     out = capsys.readouterr().out
     size = (built / "transitions.arrow").stat().st_size
     assert re.search(r"^accepted +1$", out, re.MULTILINE)

@@ -31,7 +31,7 @@ def test_the_commands(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     assert "deleted" in capsys.readouterr().out
     assert data.stored_ids() == ["test/a-v0", "test/small-success-v0", *sorted(parts), "test/small-v0"]
     assert run(["filter", "test/small-v0", "test/a-v0", "--where", "return > 0 and length > 1"]) == 0
-    assert "test/a-v0: " in capsys.readouterr().out
+    assert "filter of test/small-v0 (where return > 0" in capsys.readouterr().out
 
 
 def test_rename_takes_the_overwrite_that_its_error_names(store: Store, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,77 @@
+"""The summary of a dataset that `show`, `import`, `build-dataset`, `pull` and the verbs print."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pmpo_offline import build
+from pmpo_offline.cli.main import run
+from pmpo_offline.cli.summary import print_summary
+from pmpo_offline.data.exchange.forms.selection import Report
+
+ROWS = [{"prompt": f"q{i // 2}", "response": f"a{i}" * (i > 2), "thumb": ["up", "down"][i % 2]} for i in range(12)]
+
+
+@pytest.fixture
+def thumbs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Twelve responses, three of them empty, with columns that nothing reads."""
+    monkeypatch.setenv("PMPO_OFFLINE_DATASETS", str(tmp_path / "home"))
+    path = tmp_path / "thumbs.jsonl"
+    path.write_text("".join(json.dumps({**row, "latency": 1.5, "cost": 2}) + "\n" for row in ROWS))
+    return path
+
+
+def test_a_summary_says_what_there_is_and_what_was_lost(thumbs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["import", str(thumbs), "--id", "my/thumbs-v0", "--test-share", "0"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.splitlines() == [
+        "id        my/thumbs-v0",
+        "holds     9 responses to 5 prompts, of task language/thumbs",
+        "labels    4 accepted, 5 rejected, 0 unlabelled, one per response",
+        "rule      column:sign: up accept, down reject",
+        "from      TRL unpaired: thumbs",
+        "dropped   3 of 12 responses: completion is empty",
+        "not used  2 columns: cost, latency",
+        "splits    9 train",
+        "licence   unknown",
+        f"path      {thumbs.parent / 'home/my/thumbs-v0'}",
+        "next      pmpo-offline doctor my/thumbs-v0",
+        "more      pmpo-offline show my/thumbs-v0 --full",
+    ]
+    assert run(["show", "my/thumbs-v0"]) == 0
+    assert capsys.readouterr().out == printed
+    assert run(["relabel", "my/thumbs-v0", "my/few-v0", "--imbalance", "0.2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "balance   0.1667 accepted, 0.2 asked: 3 accepts and 0 rejects left unlabelled" in lines
+    assert "from      relabel of my/thumbs-v0 (imbalance 0.2); TRL unpaired: thumbs" in lines
+    assert "dropped   3 of 12 responses: completion is empty" in lines, "of the import that it is made of"
+
+
+def test_the_next_command_works_where_the_id_alone_would_not(
+    thumbs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["import", str(thumbs), "--id", "my/thumbs-v0", "--home", str(tmp_path / "other home")]) == 0
+    assert f"\nnext      pmpo-offline doctor '{tmp_path}/other home/my/thumbs-v0'\n" in capsys.readouterr().out
+
+
+def test_no_count_of_what_is_lost_or_doubtful_is_left_out(thumbs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every entry of a report that is no plain count is among the lines, whatever readers add."""
+    facts = build.show(build.import_text(thumbs))
+    report = Report("a form", redacted=11, contradicting=12, rounded=13, in_both=14, unread=("spare",))
+    report.disagreeing["lower"], report.other_splits["fold: 3"], report.dropped["too long"] = 15, 16, 17
+    read: dict[str, Any] = {**report.content(), "rounded": {"observations": 18}, "anything_new": 19}
+    print_summary({**facts, "dropped": report.dropped, "report": read})
+    shown = capsys.readouterr().out
+    assert all(f"{count}" in shown for count in range(11, 20))
+    assert "1 column: spare" in shown
+
+
+def test_of_a_dataset_that_is_not_built_the_recipe_in_short(thumbs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["show", "bandit/sphere-v0"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "id       bandit/sphere-v0 (not built)"
+    assert lines[-2] == "next     pmpo-offline build-dataset bandit/sphere-v0"
