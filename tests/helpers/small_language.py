@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import os
 import random
+from functools import lru_cache
 from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from pmpo_offline.data import Dataset
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
+from pmpo_offline.policies.language.tokens import Tokens
 from pmpo_offline.tasks.language.tiny import TASK, tokenizer
+from pmpo_offline.training.language.responses import take_split
+from pmpo_offline.training.language.trl_data import dataset_of
 
 SIZE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
 
@@ -60,3 +66,23 @@ def declared(objective: str, rows: str = "all", training: dict[str, Any] | None 
         settings=settings,
         training={"steps": 6, "batch": 12, "learning_rate": 1e-2, **(training or {})},
     )
+
+
+@lru_cache
+def train_dataset() -> Dataset:
+    """Return the training split of `labelled_rows`."""
+    return take_split(dataset_of(labelled_rows(), tokenizer()), "train")
+
+
+def log_probs(model: Any, row: Tokens) -> Tensor:
+    """Return the distributions that predict a row's completion, (T, V), from the model's own logits."""
+    ids = torch.tensor([row.prompt + row.completion])
+    with torch.no_grad():
+        logits = model(input_ids=ids).logits[0]
+    return logits[len(row.prompt) - 1 : -1].log_softmax(-1)
+
+
+def by_hand(model: Any, row: Tokens, reduction: str) -> float:
+    """Return the log-probability of a row's completion from the model's own logits, their sum or mean."""
+    chosen = log_probs(model, row)[range(len(row.completion)), list(row.completion)]
+    return float(chosen.sum() if reduction == "sum" else chosen.mean())

@@ -4,10 +4,10 @@ import itertools
 
 import pytest
 import torch
+from helpers.objective_cases import CASES, Case, sample
 from torch import Tensor
 
 from pmpo_offline.objectives import OBJECTIVES, debias, pmpo
-from tests.objectives.test_laws import CASES, Case, sample
 
 ROBUST = {name: case for name, case in CASES.items() if case.objective.noise}
 ADDITIVE = [
