@@ -70,12 +70,12 @@ class ImportOptions:
         f"What is dropped for the share: {_LABELS_OR_ROWS}.", "labels", metavar="labels|rows"
     )
     score: str | None = option(
-        "The column of scores or labels, e.g. adv_ind of robot episodes.",
+        "The column of scores or labels, e.g. adv_ind of robot episodes; with --labels, of that file.",
         metavar="COLUMN",
         show_default="trajectories: label or adv_ind; texts: labels, else score, rating, …",
     )
     labels: Path | None = option(
-        "Labels or scores of robot episodes: a .csv, .jsonl or .parquet file with a column episode and one more.",
+        "Labels or scores of robot episodes: a .csv, .jsonl or .parquet file with a column episode and one of labels.",
         metavar="FILE",
         show_default="none",
     )

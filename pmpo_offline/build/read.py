@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -72,8 +73,8 @@ def import_dataset(
         imbalance: accepted share of the labelled units in [0, 1]; None as it comes.
         balance: what is dropped for it: "labels", or "rows" with their episodes.
         noise: rate of flipped labels.
-        score: name of the column of labels or scores; its values are split by `label`, default `column:q0.5` (of labels
-            `column`).
+        score: name of the column of labels or scores, in the file `labels` if there is one; its values are split by
+            `label`, default `column:q0.5` (of labels `column`).
         labels: a .csv, .jsonl or .parquet file with the labels or scores of episodes.
         actions: number of discrete actions, where the actions are whole numbers and the source does not say.
         task: the task here that it is of; default the source's, else the name of its own environment.
@@ -134,18 +135,17 @@ def _as_exported(found: Source, exported: Exported) -> Spec:
 def _labelled_anew(found: Source, options: ImportOptions, rule: LabelRule | None, task: str, target: Target) -> Spec:
     """Return the dataset that is made of a source's episodes with these labels; reads them."""
     hashes = found.hashes()
-    if options.score and not found.takes_column:
-        raise UserError(f"--score {options.score}: a {found.format} source has no columns of scores")
-    column, sign = directed(options.score) if options.score else (None, 1.0)
+    own = None if options.labels else options.score  # else it is a column of the labels' file
+    if own and not found.takes_column:
+        raise UserError(f"--score {own}: a {found.format} source has no columns of scores")
+    column, sign = directed(own) if own else (None, 1.0)
     raw = hash_json([_READERS, found.format, found.name, hashes, *([column] if column else [])])[:16]
     with raw_folder(data.home(target.home), raw) as folder:
         recorded = _signed(_recorded(found, column, folder, target.overwrite), sign)
     recorded, choices = _choices(found, recorded, options.actions)
     if options.labels:
-        recorded, hashes = (
-            _with_labels(recorded, options.labels),
-            {**hashes, options.labels.name: hash_file(options.labels)},
-        )
+        recorded = _with_labels(recorded, options.labels, options.score)
+        hashes = {**hashes, options.labels.name: hash_file(options.labels)}
     check_task(found, recorded.experience, task)
     usual = Labelling(_default_label(found, recorded))
     labelling = Labelling(rule or usual.label, options.imbalance, options.noise or 0.0, options.seed, options.balance)
@@ -155,8 +155,8 @@ def _labelled_anew(found: Source, options: ImportOptions, rule: LabelRule | None
         )
     _check_label(found, recorded, labelling.label, usual.label)
     _warn(recorded)
-    less = options.score is not None and options.score[:1] == "-"
-    named = {"score": f"less-{column}" if less else column, "labels": options.labels and options.labels.stem}
+    less, score = (options.score or "")[:1] == "-", (options.score or "").lstrip("+-")
+    named = {"score": f"less-{score}" if less else score, "labels": options.labels and options.labels.stem}
     changed = {key: value for key, value in vars(labelling).items() if value != vars(usual)[key]}
     changed |= {key: value for key, value in named.items() if value}
     settings, candidates = CriticSettings(), CandidateSettings() if labelling.label.score == "q_rank" else None
@@ -254,16 +254,29 @@ def _feedback(recorded: Recorded) -> dict[str, JsonValue]:
     return note if recorded.feedback is not None and isinstance(note, dict) else {}
 
 
-def _with_labels(recorded: Recorded, path: Path) -> Recorded:
-    """Return the episodes with the feedback of a file that names them."""
+def _with_labels(recorded: Recorded, path: Path, score: str | None) -> Recorded:
+    """Return the episodes with the feedback of a file that names them, in its column `score` if there are several."""
     count = len(recorded.experience.length)
     numbers = np.arange(count) if recorded.numbers is None else recorded.numbers
-    values, note = feedback_of_file(path.expanduser(), numbers)
+    values, note, unused = feedback_of_file(path.expanduser(), numbers, score)
     if unnamed := int(np.isnan(values).sum()):
         warnings.warn(
             f"--labels {path} has no label for {unnamed} of {count} episodes: they stay unlabelled", stacklevel=3
         )
+    passed_over = [*_reported(recorded).get("columns_not_used", []), *unused]
+    recorded = _reporting(recorded, columns_not_used=passed_over) if unused else recorded
     return replace(recorded, feedback=values, notes={**recorded.notes, "feedback": note})
+
+
+def _reported(recorded: Recorded) -> dict[str, Any]:
+    """Return the report of how the source was read, empty where there is none."""
+    report = recorded.notes.get("report")
+    return report if isinstance(report, dict) else {}
+
+
+def _reporting(recorded: Recorded, **entries: JsonValue) -> Recorded:
+    """Return the episodes with more in that report."""
+    return replace(recorded, notes={**recorded.notes, "report": {**_reported(recorded), **entries}})
 
 
 def _tables(recorded: Recorded) -> tuple[pa.Table, pa.Table]:
@@ -290,18 +303,17 @@ def _warn(recorded: Recorded) -> None:
             "task: leave those rows out and import again",
             stacklevel=4,
         )
-    report = recorded.notes.get("report")
-    if isinstance(report, dict) and isinstance(rounded := report.get("rounded"), dict):
+    report = _reported(recorded)
+    if rounded := report.get("rounded"):
         counts = ", ".join(f"{count} rows of {name}" for name, count in rounded.items())
         warnings.warn(
             f"numbers beyond 2^24 are stored as float32, which rounds {counts}: subtract what they have in common",
             stacklevel=4,
         )
-    if isinstance(report, dict) and isinstance(dropped := report.get("dropped"), dict):
+    if dropped := report.get("dropped"):
         reasons = "; ".join(f"{count} rows: {reason}" for reason, count in dropped.items())
         warnings.warn(f"dropped {reasons} (show has the report)", stacklevel=4)
-    unused = report.get("columns_not_used") if isinstance(report, dict) else None
-    parts = [str(name).rpartition("/") for name in unused] if isinstance(unused, list) else []
+    parts = [str(name).rpartition("/") for name in report.get("columns_not_used", [])]
     if splits := [f"{where}{slash}{name}" for where, slash, name in parts if where == "mask" or name in SPLITS]:
         warnings.warn(
             f"{splits[0]} is not used, and all episodes are for training: leave those out that are held out",
@@ -330,10 +342,7 @@ def _recorded(found: Source, column: str | None, folder: Path, again: bool) -> R
     with counting_rounded() as rounded:
         recorded = (found.exported or found).read() if column is None else found.read(column)
     if rounded:
-        report = recorded.notes.get("report")
-        counts: dict[str, JsonValue] = dict(rounded.items())
-        noted: dict[str, JsonValue] = {**(report if isinstance(report, dict) else {}), "rounded": counts}
-        recorded = replace(recorded, notes={**recorded.notes, "report": noted})
+        recorded = _reporting(recorded, rounded=dict(rounded.items()))
     notes.unlink(missing_ok=True)
     recorded.experience.save(path)
     kept = {"feedback": recorded.feedback, "numbers": recorded.numbers}
@@ -370,7 +379,11 @@ def _check_label(found: Source, recorded: Recorded, rule: LabelRule, default: La
                 f"{found.name} holds no rewards, from which {rule.score} would follow: add an array rewards, "
                 "one number a step"
             )
-        warnings.warn(f"{found.name} holds no rewards: nothing is labelled", stacklevel=3)
+        warnings.warn(
+            f"{found.name} holds no rewards: nothing is labelled; give the episodes' labels in a file with --labels, "
+            "or sort episodes of a file each into folders accepts and rejects",
+            stacklevel=3,
+        )
     if rule.score == "q_rank" and recorded.experience.action.dtype.kind == "i":
         raise UserError(f"{found.name}: candidates are not drawn from discrete actions: use another label")
     if rule.score == "q_rank" and reach_of(recorded.experience) > REACH:

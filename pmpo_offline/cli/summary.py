@@ -130,4 +130,4 @@ def _is_elsewhere(facts: Mapping[str, Any]) -> bool:
     """Return whether a dataset is found by its path and not by its id alone."""
     from pmpo_offline.data import home
 
-    return Path(facts["path"]).resolve() != (home() / facts["id"]).resolve()
+    return bool(Path(facts["path"]).resolve() != (home() / facts["id"]).resolve())

@@ -37,7 +37,7 @@ refusal = partial(refused, imported)
         (
             "a.csv",
             b"prompt,completion,label\np,c,maybe\n",
-            "a.csv, row 1: expected true, false, 1, 0, -1, up, down or null in",
+            "a.csv, line 2: expected true, false, 1, 0, -1, up, down or null in",
         ),
         ("a.csv", b"\n\n", "a.csv is empty"),
         ("a.csv", b"prompt,completion,label,label\np,c,1,0\n", "a.csv has several columns called label: rename them"),
@@ -64,9 +64,9 @@ def test_bad_files_end_with_one_line_and_leave_nothing(
 def test_why_a_csv_cannot_be_parsed_is_a_whole_sentence(home: Path, tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(b'prompt,completion,label\n"p"x,c,1\n')
-    assert refusal(path).endswith("row 1, up to line 2, has text after a closing quote")
+    assert refusal(path).endswith("line 2: text after a closing quote")
     path.write_bytes(b'prompt,completion,label\np,c,1\n"p,c,0\n')
-    assert refusal(path).endswith("row 2, up to line 3, has a quote that is never closed")
+    assert refusal(path).endswith("line 3: a quote that is never closed")
 
 
 def test_a_test_split_without_prompts_is_said(home: Path, tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def changed(name: str, values: Any) -> Arrays:
     ("arrays", "message"),
     [
         (without(changed("x", 0), "x", "actions"), "lacks actions: it holds next_observations, observations"),
-        (without(changed("x", 0), "x", "actions", "rewards"), "lacks actions, rewards"),
+        (without(changed("x", 0), "x", "actions", "terminals"), "lacks actions, terminals"),
         (without(changed("x", 0), "x", "timeouts", "next_observations"), "lacks timeouts and next_observations"),
         (
             changed("rewards", np.zeros(7)),
@@ -202,7 +202,10 @@ def changed(name: str, values: Any) -> Arrays:
             },
             "holds no step: every episode is a single state",
         ),
-        ({"a": np.zeros(3)}, "set.hdf5 is not recognised by its arrays, a: known are minari, lerobot"),
+        (
+            {"a": np.zeros(3)},
+            "set.hdf5 is not recognised by its arrays, a: call them as D4RL does, observations, actions, rewards, ",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers.aligned import experience
-from helpers.foreign import as_d4rl, hdf5, minari_set
+from helpers.foreign import as_d4rl, hdf5, minari_set, npz
 from helpers.imports import refused
 from helpers.robots import LENGTHS, accepted, frames_of, lerobot, refusal
 
 from pmpo_offline.build.read import import_dataset
-from pmpo_offline.data import columns
+from pmpo_offline.data import Dataset, columns
 from pmpo_offline.data.exchange.forms import is_text
 from pmpo_offline.runtime.errors import UserError
 
@@ -41,13 +41,19 @@ def test_labels_of_a_file_beside_the_episodes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([(7, "accept")], "episode 7 is not in the source, which has 4 episodes, 0 to 3"),
-        ([(1, "accept"), ("e1", "reject")], "episode 1 has two values, 1 and -1"),
+        ([(7, "accept")], "episode 7 in line 2 is not in the source, which has 4 episodes, 0 to 3"),
+        ([(1, "accept"), ("e1", "reject")], "episode 1 has two values, 1 in line 2 and -1 in line 3"),
         ([("demo_" + "9" * 30, "accept")], "expected an episode's number"),
-        ([("first", "accept")], "expected an episode's number or a name that ends with it, found 'first'"),
+        (
+            [("first", "accept")],
+            "reviewed.csv, line 2: expected an episode's number or a name that ends with it, found 'first'",
+        ),
         ([(1.5, "accept")], "expected an episode's number or a name that ends with it, found '1.5'"),
         ([(-1, "accept")], "expected an episode's number or a name that ends with it, found '-1'"),
-        ([(0, "meh")], "expected a number or a label such as accept, reject, success or failure, found 'meh' in row 0"),
+        (
+            [(0, "meh")],
+            "expected a number or a label such as accept, reject, success or failure, found 'meh' in line 2",
+        ),
     ],
     ids=str,
 )
@@ -85,10 +91,24 @@ def test_a_file_of_labels_that_is_not_utf8(tmp_path: Path) -> None:
         ("a.csv", "episode,-error\n0,0.1\n1,0.2\n2,0.3\n3,n/a\n", [1, -1, -1, 0]),
         ("a.csv", "episode,+error\n0,0.1\n1,0.2\n2,0.3\n3,0.4\n", [-1, -1, 1, 1]),
         ("a.csv", "episode,error\n0,0.1\n", "column error: if less of it is better, write -error, else +error"),
-        ("a.csv", "episode,score\n0,1_000\n", "found '1_000' in row 0"),
-        ("a.csv", "episode,score\n0,inf\n", "found 'inf' in row 0"),
-        ("a.csv", "episode,score\n0,5\n1,good\n", "found '5' in row 0"),
-        ("a.csv", "episode,label,comment\n0,1,x\n", "found episode, label, comment: leave the other columns out"),
+        ("a.csv", "episode,score\n0,1_000\n", "found '1_000' in line 2"),
+        ("a.csv", "episode,score\n0,inf\n", "found 'inf' in line 2"),
+        ("a.csv", "episode,score\n0,5\n1,good\n", "found '5' in line 2"),
+        (
+            "a.csv",
+            'episode,comment,label\n0,"two\nlines",yes\n\n1,x,meh\n',
+            "found 'meh' in line 5 (empty: unlabelled)",
+        ),
+        ("a.json", '[{"episode": 0, "label": "yes"}, {"episode": 1, "label": "meh"}]', "found 'meh' in item 2"),
+        ("a.csv", "episode,label,comment\n0,1,x\n3,0,y\n", [1, 0, 0, -1]),
+        ("a.csv", "episode,thumb,comment\n0,1,x\n", "which column holds the labels? Choose one of thumb, comment with"),
+        ("a.csv", "episode,label,labels\n0,1,1\n", "Choose one of label, labels with --score"),
+        (
+            "a.csv",
+            "episode,traj_id,label\n0,1,1\n",
+            "one column of episodes, called episode, episode_id, episode_index or",
+        ),
+        ("a.csv", "episode\n0\n", "there is no column beside the episodes': add one of labels or scores"),
         (
             "a.json",
             str([{f"e{n}": 1 for n in range(50)}]).replace("'", '"'),
@@ -105,6 +125,27 @@ def test_files_of_labels_as_people_write_them(tmp_path: Path, name: str, content
         assert right in refused(import_dataset, path, labels=labels, home=tmp_path / "home")
     else:
         assert accepted(import_dataset(path, labels=labels, home=tmp_path / "home")) == right
+
+
+def test_a_column_of_a_wide_file_of_labels_is_chosen_and_the_others_are_reported(tmp_path: Path) -> None:
+    path = hdf5(tmp_path / "set.hdf5", as_d4rl(experience(LENGTHS)))
+    (labels := tmp_path / "a.csv").write_text("episode,thumb,stars,by\n0,up,4,bo\n1,down,1,al\n2,,3,al\n3,up,2,al\n")
+
+    def imported(score: str) -> Dataset:
+        return import_dataset(
+            path, labels=labels, score=score, label="column:2.5" * ("stars" in score) or None, home=home
+        )
+
+    home = tmp_path / "home"
+    thumbs, stars, fewest = imported("thumb"), imported("stars"), imported("-stars")
+    assert [accepted(each) for each in (thumbs, stars)] == [[1, -1, 0, 1], [1, -1, 1, -1]]
+    assert accepted(fewest) == [-1] * 4, "all of -4, -1, -3 and -2 lie below 2.5"
+    assert thumbs.metadata.score.settings == {"column": "a.csv: thumb"}
+    report = thumbs.metadata.provenance.settings["report"]
+    assert report == {"columns_not_used": ["a.csv: stars", "a.csv: by"]}
+    assert len({each.metadata.id for each in (thumbs, stars, fewest)}) == 3
+    with pytest.raises(UserError, match=r"unknown column of a\.csv for --score: 'star': did you mean stars"):
+        imported("star")
 
 
 def test_numbers_in_a_file_of_labels_are_those_of_the_source(tmp_path: Path) -> None:
@@ -170,3 +211,57 @@ def test_columns_of_rlds_and_minari_are_feedback_too(tmp_path: Path, monkeypatch
         import_dataset(name, score="stars", home=tmp_path / "home")
     with pytest.raises(UserError, match=r"label 'success:0\.5' does not use --score or --labels"):
         import_dataset(name, score="rating", label="success", home=tmp_path / "home")
+
+
+def unsorted(root: Path, ending: str, names: dict[str, list[int]], **columns: Any) -> Path:
+    """A folder of files with episodes of these lengths, and further arrays."""
+    root.mkdir()
+    for name, lengths in names.items():
+        write = {".npz": npz, ".hdf5": hdf5}[ending]
+        added = {key: each(name) for key, each in columns.items()}
+        write(root / f"{name}{ending}", as_d4rl(experience(lengths)) | added)
+    return root
+
+
+@pytest.mark.parametrize("ending", [".npz", ".hdf5"])
+def test_a_folder_of_files_that_nobody_sorted_is_read_in_the_order_of_their_numbers(
+    tmp_path: Path, ending: str
+) -> None:
+    root = unsorted(tmp_path / "set", ending, {"demo_2": [3], "demo_10": [1], "demo_7": [4], "demo_3": [2]})
+    dataset = import_dataset(root, home=tmp_path / "home")
+    assert columns.vector(dataset.episodes, "length").tolist() == [3, 2, 4, 1]
+    assert str(dataset.metadata.label) == "return:q0.5", "they hold rewards, and episodes of different returns"
+    named = [(10, "yes"), (f"demo_3{ending}", "no"), ("cam/demo_2.mp4", "yes")]
+    labels = side_file(tmp_path / "reviewed.csv", named)
+    assert accepted(import_dataset(root, labels=labels, home=tmp_path / "home")) == [1, -1, 0, 1]
+    with pytest.raises(UserError, match="episode 0 in line 2 is not in the source"):
+        import_dataset(root, labels=side_file(tmp_path / "a.csv", [(0, "yes")]), home=tmp_path / "home")
+
+
+def test_files_of_several_episodes_count_them_from_0(tmp_path: Path) -> None:
+    root = unsorted(tmp_path / "set", ".npz", {"part_5": [3, 1], "part_6": [4, 2]})
+    labels = side_file(tmp_path / "reviewed.csv", [(0, "yes"), (3, "no")])
+    assert accepted(import_dataset(root, labels=labels, home=tmp_path / "home")) == [1, 0, 0, -1]
+
+
+def test_columns_of_labels_in_several_files(tmp_path: Path) -> None:
+    parts = {"demo_0": [3], "demo_1": [2]}
+    steps = {"demo_0": np.array([1, 0, 1]), "demo_1": np.zeros(2, int)}  # of the second, one value an episode
+    dataset = import_dataset(unsorted(tmp_path / "a", ".npz", parts, label=steps.get), home=tmp_path / "home")
+    assert (columns.labels(dataset.table).tolist(), dataset.metadata.unit) == ([1, -1, 1, -1, -1], "step")
+    mixed = {"demo_0": np.array([1, 0, 1]), "demo_1": np.full(2, 0.5)}
+    with pytest.raises(UserError, match="column label holds labels in some files and scores in others"):
+        import_dataset(unsorted(tmp_path / "b", ".npz", parts, label=mixed.get), home=tmp_path / "home")
+
+
+def test_a_folder_of_files_without_labels_and_rewards_says_what_to_do(tmp_path: Path) -> None:
+    root = unsorted(tmp_path / "set", ".npz", {"demo_0": [3], "demo_1": [2]})
+    for path in root.iterdir():
+        arrays = dict(np.load(path))
+        del arrays["rewards"]
+        npz(path, arrays)
+    with pytest.warns(UserWarning, match="nothing is labelled; give the episodes' labels in a file with --labels, or"):
+        dataset = import_dataset(root, home=tmp_path / "home")
+    assert accepted(dataset) == [0, 0]
+    npz(root / "demo_0.npz", {"obs": np.zeros(3), "act": np.zeros(3)})
+    assert "set is not recognised by its arrays, " in refusal(root)

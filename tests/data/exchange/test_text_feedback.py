@@ -163,7 +163,7 @@ def test_conversations_in_cells_are_parsed_or_refused(home: Path, tmp_path: Path
     cell, right = CELLS[case]
     source = save(tmp_path / "rows.csv", [{"messages": cell, "label": "1"}])
     if right is None:
-        assert "row 1: expected a list as JSON or a Python literal" in refusal(source)
+        assert "line 2: expected a list as JSON or a Python literal" in refusal(source)
     else:
         assert by_completion(imported(source)[0], "label") == right
 
@@ -183,7 +183,7 @@ def test_other_literals_in_cells(home: Path, tmp_path: Path) -> None:
 
 def test_a_quote_that_swallows_rows_of_a_table_of_tabs_is_refused(home: Path, tmp_path: Path) -> None:
     (tmp_path / "rows.tsv").write_text('prompt\tcompletion\tlabel\np\t"Hello\t1\nq\tx"\t0\n')
-    assert "row 1 (up to line 3) holds a tab and a line break between two quotes" in refusal(tmp_path / "rows.tsv")
+    assert "lines 2 to 3: a tab and a line break between two quotes" in refusal(tmp_path / "rows.tsv")
 
 
 DESCRIBED = {

@@ -63,9 +63,9 @@ def test_backslashes_of_spark_are_unescaped_only_before_quotes_and_themselves(tm
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"prompt,completion,label\np,c,1\np,c,1,4\n", "a.csv, row 2 (up to line 3) has 4 fields, and the header 3"),
-        (b"prompt,completion,label\np,c\n", "a.csv, row 1 (up to line 2) has 2 fields, and the header 3"),
-        (b'prompt,completion,label\np,"c" d,1\n', "row 1, up to line 2, has text after a closing quote"),
+        (b"prompt,completion,label\np,c,1\np,c,1,4\n", "a.csv, line 3: 4 fields, and the header has 3"),
+        (b"prompt,completion,label\np,c\n", "a.csv, line 2: 2 fields, and the header has 3"),
+        (b'prompt,completion,label\np,"c" d,1\n', "line 2: text after a closing quote"),
         (b"prompt,completion,label\np,c,1\ncaf\xe9,c,1\n", "a.csv, line 3: not valid UTF-8: convert the file"),
     ],
 )

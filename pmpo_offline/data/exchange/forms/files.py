@@ -256,10 +256,10 @@ def _csv(source: _File) -> Iterator[Row]:
             f"{source.name}, line {line}: not valid {encoding.upper().removesuffix('-SIG')}: convert the file, as in "
             "iconv -f latin1 -t utf-8"
         ) from None
-    names, *found = records(text, source.name)
+    (_, names), *found = records(text, source.name)
     header = _unique([name or "" for name in names], source)
-    for number, fields in enumerate(found, 1):
-        yield Row(dict(zip(header, fields, strict=True)), f"{source.name}, row {number}")
+    for line, fields in found:
+        yield Row(dict(zip(header, fields, strict=True)), f"{source.name}, line {line}")
 
 
 def _unique(names: list[str], source: _File) -> list[str]:

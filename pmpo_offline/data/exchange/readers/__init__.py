@@ -35,6 +35,7 @@ READERS: Registry[Reader] = Registry(
         "rlds": f"{_HERE}.rlds:RLDS",
         "ogbench": f"{_HERE}.ogbench:OGBENCH",
         "d4rl": f"{_HERE}.d4rl:D4RL",
+        "files": f"{_HERE}.folders:FILES",
     },
 )
 """In the order in which they are tried."""

@@ -1,6 +1,7 @@
 """HDF5 files in D4RL's layout: flat arrays, one row a step, episodes one after the other.
 
-observations (M, O), actions (M, A), rewards (M,), terminals (M,): the task ended the episode
+observations (M, O), actions (M, A), terminals (M,): the task ended the episode
+rewards (M,)              where given
 timeouts (M,)             time ran out
 next_observations (M, O)  where given, it decides: each episode's final observation comes from it, and a row whose
                           successor is not the row after it ends an episode, marked or not (as IQL's reader has it);

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ from pydantic import JsonValue
 
 from pmpo_offline.data.exchange.forms import columns, files
 from pmpo_offline.data.exchange.forms.columns import directed, inside, snake, word_of
-from pmpo_offline.data.exchange.readers.flat import EPISODES, note_rounded
-from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.data.exchange.readers.flat import EPISODES, LABELS, note_rounded
+from pmpo_offline.runtime.errors import UserError, unknown
 
 _ACCEPTS = "accept accepted accepts success successes successful succeeded positive positives good expert"
 _REJECTS = "reject rejected rejects fail failed failure failures negative negatives bad"
@@ -35,10 +35,10 @@ _SHOWN = 8
 """Columns that a message lists."""
 
 
-def parsed(values: NDArray[Any], where: str) -> tuple[Values, bool]:
+def parsed(values: NDArray[Any], where: str, place: Callable[[int], str] = "row {}".format) -> tuple[Values, bool]:
     """Return a column's values (n,), NaN where there is none, and whether they are labels, +1 and −1.
 
-    Raises `UserError` for a value that is neither a number nor one of `WORDS`.
+    Raises `UserError` for a value that is neither a number nor one of `WORDS`; `place` says where a row is.
     """
     if not len(values):
         raise UserError(f"{where}: there are no rows")
@@ -61,7 +61,7 @@ def parsed(values: NDArray[Any], where: str) -> tuple[Values, bool]:
     if unknown is not None:
         raise UserError(
             f"{where}: expected a number or a label such as accept, reject, success or failure, found "
-            f"{texts[unknown]!r} in row {unknown} (empty: unlabelled)"
+            f"{texts[unknown]!r} in {place(unknown)} (empty: unlabelled)"
         )
     return np.array([WORDS[word] for word in words], np.float32), True
 
@@ -99,57 +99,95 @@ def feedback_of_steps(
     return found[start] if by_episode else found, note
 
 
-def feedback_of_file(path: Path, numbers: NDArray[np.int64]) -> tuple[Values, JsonValue]:
-    """Return the feedback (E,) in a file of rows (`forms.files`), and its note.
+def feedback_of_file(
+    path: Path, numbers: NDArray[np.int64], score: str | None = None
+) -> tuple[Values, JsonValue, list[str]]:
+    """Return the feedback (E,) in a file of rows (`forms.files`), its note, and the columns that were not used.
 
     A row has the column `episode` (or `episode_id`, …), the number of an episode in the source or a name that ends with
-    it (demo_7), and one more column, whatever it is called; of ranks the lowest is best. `numbers` (E,) are those of
-    the episodes that were read.
+    it (demo_7), and its label or score in the column `score` (as `--score` has it), else in the only other one or the
+    one called label; of ranks the lowest is best. `numbers` (E,) are those of the episodes that were read.
 
-    Raises `UserError` for a file that cannot be read, an episode that is not there, one that is named twice with
-    different values, and a column of which less is mostly better.
+    Raises `UserError` for a file that cannot be read, columns among which none is chosen, an episode that is not there,
+    one that is named twice with different values, and a column of which less is mostly better.
     """
     if not path.is_file():
         raise UserError(f"--labels {path}: there is no such file")
     if not files.kind_of(path):
         raise UserError(f"--labels {path}: expected a file that ends in .csv, .jsonl, .json or .parquet")
-    rows = [row.values for row in files.rows(path)]
-    names = list(rows[0]) if rows else []
-    episode = next((name for name in names if snake(name) in EPISODES), None)
+    rows = list(files.rows(path))
+    names = list(dict.fromkeys(name for row in rows for name in row.values))
+    episode = _column_of_episodes(names, path)
     others = [name for name in names if name != episode]
-    if episode is None or len(others) != 1:
-        found_names = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if names[_SHOWN:] else "")
-        raise UserError(
-            f"--labels {path}: expected a column episode and one of labels or scores, found {found_names}: leave the "
-            "other columns out, and call the episodes' column episode"
-        )
-    column, sign = directed(others[0], f"--labels {path}: column", "")
-    named = [_number(row.get(episode), path) for row in rows]
-    values, are_labels = parsed(
-        np.array([inside(row.get(others[0])) for row in rows], object), f"--labels {path}: {column}"
-    )
-    found: dict[int, float] = {}
-    for number, value in zip(named, (sign * values).tolist(), strict=True):
-        if number in found and not np.array_equal(found[number], value, equal_nan=True):
-            raise UserError(f"--labels {path}: episode {number} has two values, {found[number]:g} and {value:g}")
-        found[number] = value
-    if absent := sorted(set(found) - set(numbers.tolist())):
-        raise UserError(
-            f"--labels {path}: episode {absent[0]} is not in the source, which has {len(numbers)} episodes, "
-            f"{numbers[0]} to {numbers[-1]}"
-        )
+    written = _column_of_labels(others, path) if score is None else score
+    column, sign = directed(written, *((f"--labels {path}: column", "") if score is None else ()))
+    own = written if score is None else column  # a header may have a sign of its own
+    if own not in others:
+        raise unknown(f"column of {path.name} for --score:", own, others)
+
+    def place(index: int) -> str:
+        return rows[index].place.removeprefix(f"{path.name}, ")
+
+    named = [_number(row.values.get(episode), f"--labels {row.place}") for row in rows]
+    held = np.array([inside(row.values.get(own)) for row in rows], object)
+    values, are_labels = parsed(held, f"--labels {path}: {column}", place)
+    found: dict[int, tuple[float, int]] = {}
+    known = set(numbers.tolist())
+    for index, (number, value) in enumerate(zip(named, (sign * values).tolist(), strict=True)):
+        if number not in known:
+            raise UserError(
+                f"--labels {path}: episode {number} in {place(index)} is not in the source, which has {len(numbers)} "
+                f"episodes, {numbers[0]} to {numbers[-1]}"
+            )
+        first, line = found.setdefault(number, (value, index))
+        if not np.array_equal(first, value, equal_nan=True):
+            raise UserError(
+                f"--labels {path}: episode {number} has two values, {first:g} in {place(line)} and {value:g} in "
+                f"{place(index)}"
+            )
     note: JsonValue = {"column": f"{path.name}: {column}", "of": "episode", "labels": are_labels}
-    return np.array([found.get(number, np.nan) for number in numbers.tolist()], np.float32), note
+    labels = np.array([found.get(number, (np.nan, 0))[0] for number in numbers.tolist()], np.float32)
+    return labels, note, [f"{path.name}: {name}" for name in others if name != own]
 
 
-def _number(name: Any, path: Path) -> int:
-    """Return an episode's number, or that at the end of its name; `UserError` if there is none."""
-    text = str(name).strip()
+def _column_of_episodes(names: Sequence[str], path: Path) -> str:
+    found = [name for name in names if snake(name) in EPISODES]
+    if len(found) != 1:
+        raise UserError(
+            f"--labels {path}: expected one column of episodes, called {', '.join(EPISODES[:3])} or the like, found "
+            f"{_listed(found or names)}: {'leave all but one out' if found else 'rename it'}"
+        )
+    return found[0]
+
+
+def _column_of_labels(others: Sequence[str], path: Path) -> str:
+    """Return the only column beside the episodes', or the only one that is called label."""
+    called = [name for name in others if snake(name) in LABELS]
+    chosen = others if len(others) == 1 else called
+    if len(chosen) != 1:
+        raise UserError(
+            f"--labels {path}: "
+            + (
+                f"which column holds the labels? Choose one of {_listed(called or others)} with --score"
+                if others
+                else "there is no column beside the episodes': add one of labels or scores"
+            )
+        )
+    return chosen[0]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if names[_SHOWN:] else "")
+
+
+def _number(name: Any, where: str) -> int:
+    """Return an episode's number, or that at the end of its name; `UserError`, which begins with `where`, if none."""
+    text = re.sub(r"\.[A-Za-z]\w*$", "", str(name).strip())  # of a file: the 4 of demo_7.mp4 is no episode
     digits = re.fullmatch(r"(\d{1,18})(?:\.0*)?", text)  # 7.0: a whole column of floats, as pandas writes one with gaps
     if digits is None and _number_in(text) is None:  # the end of -7 or 1.5 is no episode
         digits = re.search(r"(?<!\d)(\d{1,18})$", text)
     if digits is None:
-        raise UserError(f"--labels {path}: expected an episode's number or a name that ends with it, found {name!r}")
+        raise UserError(f"{where}: expected an episode's number or a name that ends with it, found {name!r}")
     return int(digits[1])
 
 

@@ -1,12 +1,13 @@
-"""Episodes that a person sorted into folders: `accepts/` and `rejects/`, `success` and `failure-data`.
+"""Episodes in the files of a folder, and those that a person sorted into `accepts/` and `rejects/`.
 
 The name of a folder says what its episodes are, by a word such as accept, success, positive, fail or bad. Each one is
 read as if it were imported alone; it may hold several files or data sets of one form. Names that say neither or both
-are refused: a folder `unlabelled` holds episodes without a label.
+are refused: a folder `unlabelled` holds episodes without a label. Files that nobody sorted are read one after another.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -14,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from pmpo_offline.data import Experience
-from pmpo_offline.data.exchange.readers import minari_folder
+from pmpo_offline.data.exchange.readers import ARRAYS, READERS, minari_folder
 from pmpo_offline.data.exchange.readers.feedback import meaning_of
 from pmpo_offline.data.exchange.readers.source import Candidate, Reader, Recorded, Source, open_source
 from pmpo_offline.runtime.errors import UserError
@@ -61,30 +63,41 @@ def _source(given: Candidate) -> Source:
         name=given.path.absolute().name,
         files=files,
         read=lambda: _read(inside),
-        environment=first.environment if all(source.environment == first.environment for source in sources) else None,
         takes_column=False,
         exported=None,
+        **_shared(sources),
     )
+
+
+def _shared(sources: Sequence[Source]) -> dict[str, Any]:
+    """Return what several sources say they are of, None where they differ."""
+    said = {name: [getattr(source, name) for source in sources] for name in ("environment", "references", "task")}
+    return {name: values[0] if all(value == values[0] for value in values) else None for name, values in said.items()}
 
 
 def _sources(folder: Path) -> Iterator[Source]:
     """Yield the source that a folder is, else those that lie in it."""
+    within = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    found = [path for path in within if path.is_dir() or path.suffix in ARRAYS]
+    given = Candidate(str(folder))
+    if whole := _reader_of(given):
+        yield whole.open(given)
+    elif within and not found:
+        open_source(str(folder))  # raises
+    else:
+        yield from (open_source(str(path)) for path in found)
+
+
+def _reader_of(given: Candidate) -> Reader | None:
+    """Return the reader of something as one source."""
     try:
-        yield open_source(str(folder))
-        return
-    except UserError as error:
-        within = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
-        if not within:
-            return
-        problem = error
-    found = [path for path in within if path.is_dir() or path.suffix in (".npz", ".hdf5", ".h5", ".parquet")]
-    if not found:
-        raise problem
-    for path in found:
-        yield open_source(str(path))
+        return next((reader for reader in READERS.values() if reader is not FILES and reader.recognises(given)), None)
+    except UserError:  # files of several kinds, or a damaged one
+        return None
 
 
 def _read(inside: dict[str, list[Source]]) -> Recorded:
+    """Return the episodes in sorted folders, labelled by the folders' names."""
     parts: list[Recorded] = []
     labels: list[float] = []
     counts: dict[str, JsonValue] = {}
@@ -96,21 +109,26 @@ def _read(inside: dict[str, list[Source]]) -> Recorded:
             labels += [np.nan if meaning is None else meaning] * len(part.experience.length)
             word = {None: "unlabelled", 1.0: "accept", -1.0: "reject"}[meaning]
             counts[f"{name}: {source.name}"] = f"{word}, {len(part.experience.length)} episodes"
+    whole = _joined(parts, "the folders")
+    note: JsonValue = {"column": "the folder", "of": "episode", "labels": True}
+    return Recorded(
+        whole.experience, {**whole.notes, "folders": counts, "feedback": note}, np.array(labels, np.float32)
+    )
+
+
+def _joined(parts: Sequence[Recorded], where: str) -> Recorded:
+    """Return the episodes of several sources in a row, with what their notes have in common and without feedback."""
     shapes = {(part.experience.observation.shape[1], part.experience.action.shape[1]) for part in parts}
     if len(shapes) > 1:
-        raise UserError(
-            f"the folders hold observations and actions of other widths: {', '.join(map(str, sorted(shapes)))}"
-        )
+        raise UserError(f"{where} hold observations and actions of other widths: {', '.join(map(str, sorted(shapes)))}")
     first = parts[0].notes
     notes: dict[str, JsonValue] = {
         name: value for name, value in first.items() if all(part.notes.get(name) == value for part in parts)
     }
     notes |= {name: all(bool(part.notes[name]) for part in parts) for name in ("rewards", "success")}
-    notes |= {"folders": counts, "feedback": {"column": "the folder", "of": "episode", "labels": True}}
     if reports := [part.notes["report"] for part in parts if "report" in part.notes]:
         notes["report"] = _summed(reports)
-    experience = Experience.concatenate([part.experience for part in parts])
-    return Recorded(experience, notes, np.array(labels, np.float32))
+    return Recorded(Experience.concatenate([part.experience for part in parts]), notes)
 
 
 def _summed(reports: Sequence[Any]) -> dict[str, JsonValue]:
@@ -132,4 +150,67 @@ FOLDERS = Reader(
     recognises=_is_sorted,
     open=_source,
     example="reviewed",
+)
+
+
+def _is_folder_of_files(given: Candidate) -> bool:
+    """Return whether a folder holds files each of which can be read, but that no reader takes as one."""
+    return given.path.is_dir() and bool(given.files) and _reader_of(Candidate(str(given.files[0]))) is not None
+
+
+def _source_of_files(given: Candidate) -> Source:
+    sources = [open_source(str(path)) for path in given.files]
+    if len(formats := {source.format for source in sources}) > 1:
+        raise UserError(f"{given.path} holds {' and '.join(sorted(formats))}: import sources of one form at a time")
+    return replace(
+        sources[0],
+        name=given.path.absolute().name,
+        files={path.name: path for path in given.files},
+        read=lambda column=None: _read_files(sources, column),
+        exported=None,
+        **_shared(sources),
+    )
+
+
+def _read_files(sources: Sequence[Source], column: str | None) -> Recorded:
+    """Return the episodes of files, one after another; a file of labels names each by its file's number, if it has one.
+
+    They are numbered from 0 unless each file holds one episode and the names end with different numbers.
+    """
+    parts = [source.read(*([column] if column else [])) for source in sources]
+    whole = _joined(parts, "the files")
+    feedback, note = _joined_feedback(sources, parts)
+    named = [re.search(r"\d{1,18}$", source.name) for source in sources]
+    found = [int(digits[0]) for digits in named if digits]
+    is_named = len(set(found)) == len(parts) == len(whole.experience.length)
+    numbers = np.array(found, np.int64) if is_named else None
+    return Recorded(whole.experience, {**whole.notes, **note, "source_files": len(parts)}, feedback, numbers)
+
+
+def _joined_feedback(
+    sources: Sequence[Source], parts: Sequence[Recorded]
+) -> tuple[NDArray[np.float32] | None, dict[str, JsonValue]]:
+    """Return the feedback in a column of several files, of episodes if it is in each, else of steps, and its note."""
+    notes: list[Any] = [part.notes.get("feedback") for part in parts]
+    if not any(notes):
+        return None, {}
+    if odd := [source.name for source, note in zip(sources, notes, strict=True) if note is None]:
+        raise UserError(f"{odd[0]} has no column {next(filter(None, notes))['column']}, which other files have")
+    if len({(note["column"], note["labels"]) for note in notes}) > 1:
+        raise UserError(f"column {notes[0]['column']} holds labels in some files and scores in others: give --labels")
+    of = "episode" if all(note["of"] == "episode" for note in notes) else "step"
+    values = [
+        np.repeat(part.feedback, part.experience.length if note["of"] != of else 1)
+        for part, note in zip(parts, notes, strict=True)
+        if part.feedback is not None
+    ]
+    return np.concatenate(values), {"feedback": {**notes[0], "of": of}}
+
+
+FILES = Reader(
+    name="files",
+    reads="a folder of files of episodes in any of these forms, one after another",
+    recognises=_is_folder_of_files,
+    open=_source_of_files,
+    example="episodes --labels reviewed.csv",
 )

@@ -216,4 +216,7 @@ def open_source(name: str) -> Source:
             f"{given.path} is the inside of a Minari data set: give the folder that holds data/metadata.json"
         )
     held = ", ".join(sorted(given.flat.names)[:12]) or "nothing"
-    raise UserError(f"{given.path} is not recognised by its arrays, {held}: {known}")
+    raise UserError(
+        f"{given.path} is not recognised by its arrays, {held}: call them as D4RL does, observations, actions, "
+        f"rewards, terminals and timeouts, a row a step; {known}"
+    )

@@ -18,8 +18,8 @@ from pmpo_offline.data.exchange.readers.order import (
 from pmpo_offline.data.exchange.readers.source import Recorded
 from pmpo_offline.data.mapping import gathered, slices
 
-NEEDED: Kinds = {"observation": "matrix", "action": "actions", "reward": "vector", "terminated": "flags"}
-OPTIONAL: Kinds = {"truncated": "flags", "next_observation": "matrix"}
+NEEDED: Kinds = {"observation": "matrix", "action": "actions", "terminated": "flags"}
+OPTIONAL: Kinds = {"reward": "vector", "truncated": "flags", "next_observation": "matrix"}
 
 
 def read_steps(flat: Flat, called: Mapping[str, str], name: str, column: str | None) -> Recorded:
@@ -39,6 +39,7 @@ def read_steps(flat: Flat, called: Mapping[str, str], name: str, column: str | N
     arrays = flat.read(kinds, {**optional, **SUCCESS})
     found = {ours: arrays[theirs] for ours, theirs in called.items() if theirs in arrays}
     observation, terminal = found["observation"], found["terminated"]
+    reward = found.get("reward", np.zeros(len(terminal), np.float32))
     following = found.get("next_observation")
     marked = terminal | found.get("truncated", np.zeros(len(terminal), np.bool_))
     end, unmarked, reason, goes_on = np.append(marked[:-1], True), 0, LOST, False
@@ -47,7 +48,7 @@ def read_steps(flat: Flat, called: Mapping[str, str], name: str, column: str | N
         end, unmarked = ends_by_successors(observation, following, marked, flat.path, all="truncated" in found)
         resets, reason = resets_itself(observation, following, marked & ~terminal), RESET
         bare = end & ~terminal & resets
-        goes_on = resets and begins_with_resets(found["reward"], marked)
+        goes_on = resets and begins_with_resets(reward, marked)
         if resets:  # of bare rows their own observation
             following = gathered(
                 np.where(bare[rows, None], observation[rows], following[rows]) for rows in slices(len(bare))
@@ -57,7 +58,7 @@ def read_steps(flat: Flat, called: Mapping[str, str], name: str, column: str | N
     rows = Rows(
         observation,
         found["action"],
-        found["reward"],
+        reward,
         end=end,
         terminal=terminal,
         bare=bare,
@@ -66,7 +67,7 @@ def read_steps(flat: Flat, called: Mapping[str, str], name: str, column: str | N
     )
     feedback = flat.feedback(column)
     notes: dict[str, JsonValue] = {
-        "rewards": True,
+        "rewards": "reward" in found,
         "success": success is not None,
         "rows_without_successor_dropped": int(bare.sum()),
         "episodes_ended_by_next_observations": unmarked,
