@@ -65,7 +65,7 @@ def _read(flat: Flat, name: str, column: str | None) -> Recorded:
     solved = ~marks["masks"] if "masks" in marks else np.zeros(count, np.bool_)
     success = flat.solved(marks)
     if following is not None:
-        end, _ = ends_by_successors(marks["observations"], following, end, flat.path, all=True)
+        end, _ = ends_by_successors(marks["observations"], following, end, flat.path, every=True)
     check_numbers(flat, np.append(end[:-1], True))
     rows = Rows(
         marks["observations"],

@@ -24,7 +24,7 @@ def ends_by_successors(
     marked: NDArray[np.bool_],
     path: Path,
     *,
-    all: bool,
+    every: bool,
 ) -> tuple[NDArray[np.bool_], int]:
     """Return the last rows (M,) of episodes, `marked` or not, and how many of them, but for the last row, are not.
 
@@ -36,12 +36,12 @@ def ends_by_successors(
         following: (M, O) what was observed after each row.
         marked: (M,) ends that are marked.
         path: named in errors.
-        all: whether every end should be marked.
+        every: whether every end should be marked.
     """
     end = marked | _seams(observation, following, path)
     unmarked = int((end[:-1] & ~marked[:-1]).sum())
     count = len(end)
-    if unmarked * 2 > (count - int(marked.sum()) if all else count):
+    if unmarked * 2 > (count - int(marked.sum()) if every else count):
         raise UserError(
             f"{path}: the rows do not follow one another: after {unmarked} of {count}, first row "
             f"{int((end & ~marked).argmax())}, next_observations is not the next row's observation, and no episode "

@@ -145,14 +145,14 @@ class Candidate:
         return bool(self.files) and self.flat.names.issuperset(names)
 
 
-def of_arrays(format: str, given: Candidate, read: Callable[[Flat, str, str | None], Recorded], **known: Any) -> Source:
+def of_arrays(form: str, given: Candidate, read: Callable[[Flat, str, str | None], Recorded], **known: Any) -> Source:
     """Return the source that files of arrays are, called as the file; `read` takes the arrays, that name and a column.
 
     `known` are other fields of `Source`.
     """
     flat, name = given.flat, given.flat.path.stem
     files = {path.name: path for path in given.files}
-    return Source(format, name, files, lambda column=None: read(flat, name, column), takes_column=True, **known)
+    return Source(form, name, files, lambda column=None: read(flat, name, column), takes_column=True, **known)
 
 
 def exported_in(flat: Flat, read: Callable[[], Mapping[str, pa.Table]]) -> Exported | None:

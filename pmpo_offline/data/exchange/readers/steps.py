@@ -45,7 +45,7 @@ def read_steps(flat: Flat, called: Mapping[str, str], name: str, column: str | N
     end, unmarked, reason, goes_on = np.append(marked[:-1], True), 0, LOST, False
     bare = end & ~terminal
     if following is not None:
-        end, unmarked = ends_by_successors(observation, following, marked, flat.path, all="truncated" in found)
+        end, unmarked = ends_by_successors(observation, following, marked, flat.path, every="truncated" in found)
         resets, reason = resets_itself(observation, following, marked & ~terminal), RESET
         bare = end & ~terminal & resets
         goes_on = resets and begins_with_resets(reward, marked)
