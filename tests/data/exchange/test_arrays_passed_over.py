@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from helpers.aligned import experience
-from helpers.foreign import as_d4rl, as_states, hdf5, npz, read
+from helpers.foreign import as_d4rl, as_states, found, hdf5, minari_set, npz, read
 from helpers.imports import refused
-from helpers.robots import frames_of, lerobot, robomimic
+from helpers.robots import d3rlpy, frames_of, lerobot, robomimic
 
 from pmpo_offline.build import import_dataset, show
 
@@ -26,6 +28,42 @@ def test_arrays_that_are_not_used_are_in_the_report(tmp_path: Path) -> None:
     assert read(path).notes["report"] == {"columns_not_used": ["infos/qpos", "weight"]}
     assert show(import_dataset(path))["report"] == {"columns_not_used": ["infos/qpos", "weight"]}
     assert "report" not in read(hdf5(tmp_path / "plain.hdf5", STEPS)).notes
+
+
+@pytest.mark.parametrize("form", ["hdf5", "arrow"])
+def test_infos_of_minari_that_are_not_used_are_in_the_report(
+    tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+
+    def infos(_: int, length: int) -> dict[str, Any]:
+        counted = np.arange(length + 1.0)
+        return {"is_success": counted > 1, "rating": counted, "camera": {"left": np.zeros((length + 1, 2))}}
+
+    name = minari_set(experience(LENGTHS), form=form, infos=infos)
+    assert read(name).notes["report"] == {"columns_not_used": ["infos/camera/left", "infos/rating"]}
+    assert found(name).read("rating").notes["report"] == {"columns_not_used": ["infos/camera/left"]}
+
+
+def test_arrays_of_robots_that_are_not_used_are_in_the_report(tmp_path: Path) -> None:
+    path = robomimic(tmp_path / "demos-v0.hdf5", experience(LENGTHS))
+    with h5py.File(path, "r+") as file:
+        for demo in file["data"].values():
+            demo["states"] = np.zeros((len(demo["actions"]), 9))
+            demo["action_dict/pose"] = np.zeros((len(demo["actions"]), 2))
+    assert read(path).notes["report"]["columns_not_used"] == ["action_dict/pose", "states"]
+    path = d3rlpy(tmp_path / "replay.h5", experience(LENGTHS))
+    with h5py.File(path, "r+") as file:
+        for episode in range(len(LENGTHS)):
+            file[f"action_values_{episode}"] = np.zeros(LENGTHS[episode])
+    assert read(path).notes["report"]["columns_not_used"] == ["action_values"]
+
+
+def test_arrays_that_only_some_files_have_are_in_the_report(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    for place, more in enumerate(({}, {"weight": np.ones(4)})):
+        npz(tmp_path / f"set/{place}.npz", as_states(experience([3])) | more)
+    assert read(tmp_path / "set").notes["report"]["columns_not_used"] == ["weight"]
 
 
 def test_a_column_of_splits_is_warned_of(tmp_path: Path) -> None:
@@ -50,9 +88,9 @@ def test_splits_of_robots_are_warned_of(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["solved", "task_success"])
 def test_success_has_other_names(tmp_path: Path, name: str) -> None:
-    found = read(hdf5(tmp_path / "set-v0.hdf5", STEPS | {name: EPISODE == 1}))
-    assert found.notes["success"] is True
-    assert found.experience.success.tolist() == [False, True, False]
+    recorded = read(hdf5(tmp_path / "set-v0.hdf5", STEPS | {name: EPISODE == 1}))
+    assert recorded.notes["success"] is True
+    assert recorded.experience.success.tolist() == [False, True, False]
 
 
 def test_one_number_a_row_is_an_observation(tmp_path: Path) -> None:
@@ -87,5 +125,5 @@ def test_rlds_discounts_and_marks_must_agree(tmp_path: Path) -> None:
 def test_rlds_discounts_that_say_nothing_are_passed_over(tmp_path: Path, said: float | str) -> None:
     states = as_states(experience(LENGTHS))
     column = np.full(len(states["is_last"]), said)
-    found = read(npz(tmp_path / "set.npz", states | {"discount": column})).experience
-    assert np.array_equal(found.terminated, read(npz(tmp_path / "none.npz", states)).experience.terminated)
+    given = read(npz(tmp_path / "set.npz", states | {"discount": column})).experience
+    assert np.array_equal(given.terminated, read(npz(tmp_path / "none.npz", states)).experience.terminated)

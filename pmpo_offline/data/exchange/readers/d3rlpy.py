@@ -11,6 +11,7 @@ never draws it. Exports of this package have the final observations, and lose no
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from itertools import count, takewhile
 from typing import Any
@@ -51,9 +52,14 @@ def _read(flat: Flat, name: str, column: str | None) -> Recorded:
         "rewards": True,
         "success": False,
         "final_observation_of_terminated": "the last observation",
-        **report(rows, {LOST: rows.bare}),
+        **report(rows, {LOST: rows.bare}, sorted(_columns(flat) - {*_KINDS, "terminated"})),
     }
     return recorded(rows, str(flat.path), name, notes, flat.feedback(column))
+
+
+def _columns(flat: Flat) -> set[str]:
+    """Return the names of the arrays that each episode has."""
+    return {found[1] for name in flat.names if (found := re.fullmatch(r"(.*?)(?:_\d+)+", name))}
 
 
 def _rows(flat: Flat) -> Rows:

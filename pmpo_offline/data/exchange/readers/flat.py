@@ -94,6 +94,8 @@ class Flat:
     """Inode, size and time of an HDF5 file when `open_hdf5` found it sound, which takes long with many arrays."""
     used: set[str] = field(default_factory=set)
     """Names of the arrays that were read."""
+    partial: frozenset[str] = frozenset()
+    """Names of the arrays that only some of several files have, which cannot be read."""
 
     def need(self, *names: str) -> None:
         """Raise `UserError` that names every array which is missing."""
@@ -112,7 +114,7 @@ class Flat:
     @property
     def unused(self) -> list[str]:
         """Names of the arrays that were not read, without those that describe the file."""
-        return sorted(name for name in self.names - self.used if not name.startswith("metadata/"))
+        return sorted(name for name in (self.names | self.partial) - self.used if not name.startswith("metadata/"))
 
     def read(
         self, kinds: Kinds, optional: Kinds = MappingProxyType({}), unused: NDArray[np.bool_] | None = None
@@ -291,7 +293,8 @@ def _printable(names: Iterable[str | bytes]) -> frozenset[str]:
 def joined(shards: Sequence[Flat], folder: Path) -> Flat:
     """Return the rows of several files as one, in the order given; a name counts if every file has it."""
     names = frozenset.intersection(*(shard.names for shard in shards))
-    return Flat(folder, names, lambda name: gathered(shard[name] for shard in shards))
+    partial = frozenset[str]().union(*(shard.names for shard in shards)) - names
+    return Flat(folder, names, lambda name: gathered(shard[name] for shard in shards), partial=partial)
 
 
 @contextmanager

@@ -94,6 +94,10 @@ def _references(said: dict[str, Any], name: str) -> References | None:
     return References(min=low, max=high, how=f"ref_min_score and ref_max_score of {name}")
 
 
+SUCCESS = ("success", "is_success")
+"""Infos that say whether a step solved the task."""
+
+
 def _environment(spec: Any) -> Environment | None:
     """Return what the specification says; the environment is never made."""
     try:
@@ -124,6 +128,7 @@ def _read(folder: Path, said: dict[str, Any], knows_success: bool, name: str | N
     if not isinstance(count, int) or count < 1:
         raise UserError(f"{folder}: total_episodes is {count!r}: it holds no episodes")
     feedback: list[NDArray[Any]] = []
+    infos: set[str] = set()
     known = knows_success
 
     def episodes() -> Iterator[Experience]:
@@ -137,6 +142,8 @@ def _read(folder: Path, said: dict[str, Any], knows_success: bool, name: str | N
                 success = _success(episode, len(reward), where)
                 feedback += _feedback(episode, len(reward), name, where)
                 known &= success is not None
+                if not index:
+                    infos.update(episode.infos())
                 yield Experience(
                     observation=observation[:-1],
                     action=action,
@@ -156,9 +163,12 @@ def _read(folder: Path, said: dict[str, Any], knows_success: bool, name: str | N
     notes: dict[str, JsonValue] = {"rewards": True, "success": known, "action_low_high": bounds}
     if acted[0].choices is not None:
         notes = {"rewards": True, "success": known, "actions": acted[0].choices}
+    wanted = (name or "label").removeprefix("infos/")
+    if unused := sorted(f"infos/{info}" for info in infos - {*SUCCESS, wanted}):
+        notes["report"] = {"columns_not_used": [*unused]}
     if len(feedback) != count:
         return Recorded(experience, notes)
-    info = f"infos/{(name or 'label').removeprefix('infos/')}"
+    info = f"infos/{wanted}"
     found, note = feedback_of_steps(info, np.concatenate(feedback), experience.length, folder)
     return Recorded(experience, {**notes, "feedback": note}, found)
 
@@ -221,7 +231,7 @@ def _success(episode: Episode, steps: int, where: str) -> bool | None:
     if (attribute := episode.attribute("success")) is not None:
         return bool(attribute)
     found: dict[str, bool] = {}
-    for name in ("success", "is_success"):
+    for name in SUCCESS:
         with suppress(KeyError):
             found[name] = bool(np.any(episode.array(("infos", name))[-steps:]))  # the first of T+1 is the reset's
     if len(set(found.values())) > 1:

@@ -88,6 +88,8 @@ class Episode:
     """("observations", *path in the space), ("actions", …), ("rewards",), ("infos", "success") …"""
     attribute: Callable[[str], Any]
     """An attribute of the episode, None if it has none of this name."""
+    infos: Callable[[], list[str]]
+    """Return the names of its infos, with slashes where they are nested."""
 
 
 @contextmanager
@@ -122,7 +124,13 @@ def _from_hdf5(file: h5py.File, index: int) -> Episode:
     def attribute(key: str) -> Any:
         return h5py.Group(group).attrs[key] if h5py.h5a.exists(group, key.encode()) else None
 
-    return Episode(name, array, attribute)
+    def infos() -> list[str]:
+        found: list[str] = []
+        if "infos" in (here := h5py.Group(group)):
+            here["infos"].visititems(lambda name, item: found.append(name) if isinstance(item, h5py.Dataset) else None)
+        return found
+
+    return Episode(name, array, attribute, infos)
 
 
 def _from_arrow(folder: Path, form: str, index: int) -> Episode:
@@ -143,6 +151,19 @@ def _from_arrow(folder: Path, form: str, index: int) -> Episode:
         # But for observations, the last of T+1 rows is padding.
         return values if path[0] in ("observations", "infos") else values[:-1]
 
+    def infos() -> list[str]:
+        inside = {name: column.type for name, column in zip(table.column_names, table.columns, strict=True)}
+        return list(_leaves(inside["infos"])) if "infos" in inside else []
+
     said = place / METADATA
     attributes = from_json(said.read_bytes()) if said.is_file() else {}
-    return Episode(f"episode {index}", array, attributes.get)
+    return Episode(f"episode {index}", array, attributes.get, infos)
+
+
+def _leaves(kind: pa.DataType, name: str = "") -> Iterator[str]:
+    """Yield the names of the fields of a struct that are none themselves."""
+    if not pa.types.is_struct(kind):
+        yield name
+        return
+    for field in kind:
+        yield from _leaves(field.type, f"{name}/{field.name}" if name else field.name)

@@ -92,6 +92,8 @@ class _Demos:
     parts: dict[str, int]
     """Width of each observation, in the order in which they are joined."""
     images: list[str]
+    unused: list[str]
+    """Names of arrays in the first episode that were not read."""
 
     @property
     def last(self) -> NDArray[np.int64]:
@@ -164,7 +166,9 @@ def _demos(flat: Flat, more: tuple[str, ...] = ()) -> _Demos:
             number = numbers[int(wrong.argmax())]
             raise UserError(f"{flat.path}: demo_{number} has other numbers of {name} and actions")
     images = [name for name in names if name not in widths]
-    return _Demos(joined, length, np.array(numbers), widths, images)
+    inside = {name.removeprefix(f"{first}/") for name in flat.names if name.startswith(f"{first}/")}
+    unused = sorted(name for name in inside - {*_KINDS, *more} if name.partition("/")[0] not in ("obs", "next_obs"))
+    return _Demos(joined, length, np.array(numbers), widths, images, unused)
 
 
 def _joined(demo: h5py.Group, name: str, widths: Mapping[str, int], rows: slice) -> NDArray[Any]:
@@ -190,15 +194,14 @@ def _read(flat: Flat, name: str, column: str | None) -> Recorded:
         feedback = (str(wanted), np.repeat(members[str(wanted)], demos.length))
     elif wanted:
         feedback = (wanted, demos.arrays[wanted])
+    masks = [mask for mask in members if split_named(mask) == "test" and mask != wanted]
     notes: dict[str, JsonValue] = {
         "rewards": True,
         "success": known,
         "observation_parts": dict(demos.parts),
         "masks": {mask: int(inside.sum()) for mask, inside in members.items()},
         **({"images": {image: f"data/demo_*/obs/{image}" for image in demos.images}} if demos.images else {}),
-        **report(
-            rows, {_LOST: rows.bare}, [mask for mask in members if split_named(mask) == "test" and mask != wanted]
-        ),
+        **report(rows, {_LOST: rows.bare}, [*demos.unused, *masks]),
     }
     read = recorded(rows, str(flat.path), name, notes, feedback)
     kept = np.arange(len(demos.numbers)) if read.numbers is None else read.numbers
