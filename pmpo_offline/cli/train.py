@@ -37,6 +37,20 @@ ALWAYS = ("alpha", "beta", "normalize")
 """Settings that doctor prints even where they are the objective's defaults."""
 COLOURS = {"bounded": "green", "ready": "green", "at the edge": "yellow", "no minimum": "yellow"}
 """Of verdicts; all others are red."""
+LEGEND = {
+    "pairs": "of an accept and a reject of one state or prompt",
+    "w_D / w_U": "weight of an accept over that of a reject; advised is the range in which both classes count alike",
+    "β ≥": "the bound, from which on the loss has a minimum, with accepts and rejects averaged together (joint) or each "
+    "class by itself (set)",
+    "collapse at β ≤": "training ends on a single outcome; between this and the bound on several",
+    "in a tenth of states": "the same for a policy that sees the state, where labels are more one-sided: at this β a "
+    "tenth of the states collapses",
+    "β ≥, flipped labels": "the bound where flipped labels are known to be some and outcomes have both",
+    "β >, one Gaussian": "the bound of a policy that is one Gaussian, not a mixture",
+    "suggested β": "for the α above",
+    "suggested α, β": "as a pair: α from what unlabelled rows are worth, and the β for it",
+}
+"""What the lines of `doctor` mean, as far as they do not say it themselves."""
 _set = partial(
     option,
     "A setting of the objective or of the training, e.g. beta=0.5, learning_rate=1e-4; repeatable.",
@@ -244,7 +258,11 @@ def _print_diagnosis(found: Diagnosis) -> None:
         "suggested α, β": known(found.suggested),
         "notes": "\n".join(found.notes) or None,
     }
-    print_lines({name: value for name, value in lines.items() if value is not None})
+    shown = {name: value for name, value in lines.items() if value is not None}
+    print_lines(shown)
+    if legend := {name: meaning for name, meaning in LEGEND.items() if name in shown}:
+        print()
+        print_lines(legend)
 
 
 @command(Acting)

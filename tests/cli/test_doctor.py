@@ -114,3 +114,17 @@ def test_mistakes_take_one_line_and_exit_code_2(
     assert out == ""
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_a_legend_explains_the_lines_that_are_shown_and_no_others(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["doctor", name, "--alpha", "0.3"]) == 0
+    table, legend = (
+        [re.split("  +", line)[0] for line in part.splitlines() if line[0] != " "]
+        for part in capsys.readouterr().out.split("\n\n")
+    )
+    assert {"β ≥", "suggested β", "suggested α, β", "β >, one Gaussian"} <= set(legend) <= set(table)
+    assert "in a tenth of states" not in legend, "the observation never changes"
+    assert run(["doctor", name, "--algo", "bc"]) == 0
+    assert "\n\n" not in capsys.readouterr().out

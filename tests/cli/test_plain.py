@@ -31,6 +31,7 @@ def test_a_name_that_is_no_utf_8_is_imported_on_any_terminal(
     monkeypatch.setattr(sys, "stdout", out)
     monkeypatch.setattr(sys, "stderr", err)
     assert run(["import", os.fsdecode(odd), "--home", str(tmp_path / "home")]) == 0
+    assert run(["show", "d4rl/hop-v0", "--full", "--home", str(tmp_path / "home")]) == 0
     shown = [stream.buffer.getvalue() for stream in (out, err) if stream.flush() is None]
     assert b"Traceback" not in shown[1]
     assert (b"beta" if encoding == "ascii" else "β".encode()) in shown[0]
