@@ -199,6 +199,11 @@ def _check_rows(tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> None
 def _check_labels(label: Tensor) -> None:
     if label.dtype == torch.bool:
         return
+    if label.is_complex() or not label.dtype.is_signed:
+        raise ValueError(
+            f"label is of {label.dtype}: give Boolean labels, True for accept, or floats of -1 (reject), "
+            "0 (unlabelled) and +1 (accept)"
+        )
     if not label.is_floating_point() and (label == 0).any() and not (label < 0).any():
         raise ValueError(
             "integer labels of 0 and no -1 are ambiguous, because 0 means unlabelled: give Boolean labels, "

@@ -38,6 +38,14 @@ def present(value: Tensor, weight: Tensor) -> Tensor:
     return torch.where(weight != 0, value, 0)
 
 
+def log_ratio(logp: Tensor, ref_logp: Tensor, weight: Tensor) -> Tensor:
+    """Return r = log pi - log pi_ref `(*runs, B)`, zero on the rows of weight zero, whatever they hold.
+
+    No gradient flows to the reference, which is frozen, even where its caller forgot to say so.
+    """
+    return present(logp - ref_logp.detach(), weight)
+
+
 def mean(value: Tensor, weight: Tensor, over: Tensor | None = None) -> Tensor:
     """Return `sum(weight * value) / sum(over)` over the last dimension; zero where there is nothing to average.
 

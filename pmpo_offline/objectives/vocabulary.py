@@ -2,7 +2,8 @@
 
 `(*runs, B)` unless said otherwise: B rows, P pairs, K candidates a state.
 
-- `logp`, `ref_logp`: log-probability of each row's outcome under the policy and under the reference
+- `logp`, `ref_logp`: log-probability of each row's outcome under the policy and under the reference, which
+  gets no gradient
 - `label`: +1 accept, -1 reject, 0 unlabelled
 - `conditional_logp`: log-probability of each row's outcome under a policy that is given the row's label, if it has one
 - `accept_rate`: the share of accepts among the labelled rows of each row's context, in [0, 1]

@@ -57,14 +57,17 @@ def test_the_function_refuses_what_are_no_tensors(objective: Objective):
 @pytest.mark.parametrize(
     ("label", "message"),
     [
+        (torch.ones(6, dtype=torch.uint8), "label is of torch.uint8: give Boolean labels"),
+        (torch.ones(6, dtype=torch.uint16), "label is of torch.uint16: give Boolean labels"),
+        (torch.ones(6, dtype=torch.complex64), "label is of torch.complex64: give Boolean labels"),
         ([0, 1, 1, 0, 0, 1], "integer labels of 0 and no -1 are ambiguous"),
         ([0.0, 1.0, -1.0, math.nan, 1.0, 1.0], "holds other values"),
         ([0.0, 1.0, -1.0, 0.5, 1.0, 1.0], "holds other values"),
         ([0, 1, -1, 2, 1, 1], "holds other values"),
     ],
 )
-def test_the_function_refuses_what_are_no_labels(name: str, label: list[float], message: str):
-    inputs = {**sample(), "label": torch.tensor(label)}
+def test_the_function_refuses_what_are_no_labels(name: str, label: list[float] | torch.Tensor, message: str):
+    inputs = {**sample(), "label": torch.as_tensor(label)}
     with pytest.raises(ValueError, match=message):
         getattr(objectives, name)(**{to: inputs[of] for to, of in OBJECTIVES[name].inputs.items()})
 

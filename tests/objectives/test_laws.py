@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from helpers.objective_cases import CASES, LABELLED, PAIRED, ROWS, Case, by_rows, every_case, learned, sample
+from helpers.objective_cases import CASES, LABELLED, LEARNED, PAIRED, ROWS, Case, by_rows, every_case, learned, sample
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -122,6 +122,16 @@ def test_at_the_reference_the_chosen_rise_and_the_rejected_sink(name: str):
     assert raises(OBJECTIVES[name], -leaves["logp_rejected"].grad)
 
 
+@every_case
+def test_only_what_the_policy_gives_has_a_gradient(case: Case):
+    """A reference, labels and learned values that require one are read, and left alone."""
+    counted = {name: value for name, value in sample(2).items() if name.startswith("length")}
+    inputs = {name: value.clone().requires_grad_() for name, value in sample(2).items()} | counted
+    case(inputs)[0].sum().backward()
+    taught = {name for name, value in inputs.items() if value.grad is not None and value.grad.any()}
+    assert taught == set(case.objective.inputs.values()) & {*LEARNED, "policy_value"}
+
+
 @pytest.mark.parametrize("name", LABELLED)
 def test_a_bool_label_is_accept_or_reject(name: str):
     inputs = by_rows(sample(), torch.arange(4))
@@ -231,6 +241,18 @@ def test_extreme_log_probabilities_stay_finite(case: Case, seed: int):
     assert loss.isfinite()
     assert all(value.isfinite() for value in metrics.values())
     assert all(leaf.grad.isfinite().all() for leaf in leaves.values())
+
+
+@every_case
+@pytest.mark.parametrize("row", range(ROWS))
+def test_an_outcome_that_policy_or_reference_no_longer_gives_is_no_nan(case: Case, row: int):
+    """The loss may be infinite; NaN would say nothing of where it comes from."""
+    for name in {name for name in case.objective.inputs.values() if "logp" in name or name.startswith("ref_")}:
+        inputs = sample()
+        inputs[name] = inputs[name].index_fill(0, torch.tensor(row), -math.inf)
+        loss, metrics = case(inputs)
+        assert not loss.isnan(), name
+        assert not any(value.isnan() for value in metrics.values()), name
 
 
 @every_case

@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from ..objective import POSITIVE, declare
-from ..rows import Setting, classes, full_precision, per_run
-from .classes import class_metrics, log_ratio
+from ..rows import Setting, classes, full_precision, log_ratio, per_run, present
+from .classes import class_metrics
 
 
 @declare(
@@ -60,7 +60,7 @@ def aot_unpaired(
     width = torch.where((accepted != 0).any(-1, keepdim=True) & (rejected != 0).any(-1, keepdim=True), width, 0)
     middle = steps - width / 2
     gap = _at(chosen, upto, middle) - _at(refused, upto_refused, middle)
-    loss = -(width * logsigmoid(gap)).sum(-1)
+    loss = -(width * present(logsigmoid(gap), width)).sum(-1)
 
     both = (accepted, rejected)
     return loss, class_metrics(loss, logp, reward, both, dominated=(width * (gap > 0)).sum(-1))

@@ -6,8 +6,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from ..objective import POSITIVE, declare
-from ..rows import Setting, classes, full_precision, mean, per_run
-from .classes import class_metrics, half_way, log_ratio
+from ..rows import Setting, classes, full_precision, log_ratio, mean, per_run
+from .classes import class_metrics, half_way
 
 
 @declare(

@@ -1,16 +1,11 @@
-"""What objectives of single labels share: log-ratios against the reference and the metrics of both classes."""
+"""What objectives of single labels share: the metrics of both classes, and what lies half-way between them."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from ..rows import detached, mean, present
-
-
-def log_ratio(logp: Tensor, ref_logp: Tensor, weight: Tensor) -> Tensor:
-    """Return r = log pi - log pi_ref `(*runs, B)`, zero on the rows of weight zero, whatever they hold."""
-    return present(logp - ref_logp, weight)
+from ..rows import detached, mean
 
 
 def class_metrics(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from ..objective import NOT_NEGATIVE, POSITIVE, declare
-from ..rows import Setting, classes, full_precision, mean, per_run
-from .classes import class_metrics, log_ratio
+from ..rows import Setting, classes, full_precision, log_ratio, mean, per_run
+from .classes import class_metrics
 
 
 @declare(
@@ -61,7 +60,7 @@ def d2o(
     beta, alpha = per_run(beta, logp), per_run(alpha, logp)
 
     ratio = log_ratio(logp, ref_logp, accepted + rejected)
-    own = torch.where((rejected != 0).unsqueeze(-1), own_logp - own_ref_logp, 0).mean(-1)
+    own = log_ratio(own_logp, own_ref_logp, rejected.unsqueeze(-1)).mean(-1)
     loss = -mean(logsigmoid(beta * (own - alpha * ratio)), rejected)
 
     both = (accepted, rejected)

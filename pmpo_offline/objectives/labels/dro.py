@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from ..objective import POSITIVE, declaration, declare
-from ..rows import Setting, classes, full_precision, mean, per_run, present
-from .classes import class_metrics, log_ratio
+from ..rows import Setting, classes, full_precision, log_ratio, mean, per_run, present
+from .classes import class_metrics
 
 _SQUARES = {"extreme values": "squares overflow above 1e19 in float32"}
 

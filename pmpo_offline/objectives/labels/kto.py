@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor, sigmoid
 
 from ..objective import NOT_NEGATIVE, POSITIVE, declare
-from ..rows import Setting, classes, full_precision, mean, per_run, reduced, row_weight
-from .classes import class_metrics, log_ratio
+from ..rows import Setting, classes, full_precision, log_ratio, mean, per_run, reduced, row_weight
+from .classes import class_metrics
 
 
 @declare(

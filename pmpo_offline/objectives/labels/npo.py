@@ -6,8 +6,8 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from ..objective import NOT_NEGATIVE, POSITIVE, declare
-from ..rows import Setting, classes, full_precision, mean, per_run, scale
-from .classes import class_metrics, log_ratio
+from ..rows import Setting, classes, full_precision, log_ratio, mean, per_run, scale
+from .classes import class_metrics
 
 
 @declare(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..objective import POSITIVE, declare
-from ..rows import Setting, classes, full_precision, mean, per_run
-from .classes import class_metrics, log_ratio
+from ..rows import Setting, classes, full_precision, log_ratio, mean, per_run
+from .classes import class_metrics
 
 
 @declare({"beta": POSITIVE}, exempt={"extreme values": "squares overflow above 1e19 in float32"})

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from ..objective import POSITIVE, SHARE, declare
-from ..rows import Setting, classes, full_precision, mean, per_run, present, row_weight, scale
+from ..rows import Setting, classes, full_precision, log_ratio, mean, per_run, row_weight, scale
 from .classes import class_metrics, half_way
 
 
@@ -70,7 +70,7 @@ def sspo(
     unlabelled = torch.where(accepted + rejected == 0, rows, 0)
     beta, prior = per_run(beta, logp), per_run(prior, logp)
 
-    reward = beta * present(logp - ref_logp, rows)
+    reward = beta * log_ratio(logp, ref_logp, rows)
     batch_shift = half_way(reward.detach(), accepted, rejected)
     shift = full_precision(batch_shift if shift is None else shift).detach()
     gain = reward - shift.unsqueeze(-1)

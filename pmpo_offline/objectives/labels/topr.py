@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from ..objective import declare
-from ..rows import classes, full_precision, mean
-from .classes import class_metrics, log_ratio
+from ..rows import classes, full_precision, log_ratio, mean
+from .classes import class_metrics
 
 
 @declare()

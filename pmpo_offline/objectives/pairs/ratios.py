@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..rows import detached, full_precision, mean, present, row_weight
+from ..rows import detached, full_precision, log_ratio, mean, row_weight
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Pairs:
         """Return pairs from the inputs of an objective, in full precision."""
         logp = full_precision(logp_chosen), full_precision(logp_rejected)
         weight = row_weight(logp[0], weight)
-        return cls(present(logp[0] - ref_chosen, weight), present(logp[1] - ref_rejected, weight), weight, logp)
+        return cls(log_ratio(logp[0], ref_chosen, weight), log_ratio(logp[1], ref_rejected, weight), weight, logp)
 
     def metrics(self, loss: Tensor, chosen: Tensor, rejected: Tensor) -> dict[str, Tensor]:
         """Return the metrics of pairs with these rewards, detached, in the shape of the loss `(*runs,)`.
