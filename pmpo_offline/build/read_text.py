@@ -17,13 +17,15 @@ from pmpo_offline.build.pipeline import Content, Spec, build, name_parts, reward
 from pmpo_offline.data import Dataset, Labelling, LabelRule
 from pmpo_offline.data.exchange.forms import Drop, Form, Reading, Response, Row, TextSource, columns, form_of, open_text
 from pmpo_offline.data.exchange.forms.columns import word_of
-from pmpo_offline.data.exchange.forms.selection import Report, Selection, restored, select, table
+from pmpo_offline.data.exchange.forms.reading import SomeFramed
+from pmpo_offline.data.exchange.forms.report import Report
+from pmpo_offline.data.exchange.forms.selection import Selection, restored, select, table
 from pmpo_offline.data.exchange.forms.templates import TRANSCRIPT, Template, of_model
 from pmpo_offline.runtime.arguments import checked
 from pmpo_offline.runtime.errors import UserError, unknown
 from pmpo_offline.runtime.hashing import hash_json
 
-_READERS = 6
+_READERS = 7
 """Revision of the readers: raise it when they change what they make of a file."""
 
 
@@ -162,53 +164,15 @@ class _Texts:
         found, options, report = self.found, self.options, Report(self.form.name)
         try:
             texts, exported = self._selected(report)
-        except columns.SomeFramed:
+        except SomeFramed:
             report = Report(self.form.name)
             texts, exported = self._selected(report, framed=True)
         if self.label.score == "reward":
             texts = self._rewarded(texts)
-        if dropped := sum(report.dropped.values()):
-            why, count = report.dropped.most_common(1)[0]
-            warnings.warn(
-                f"{dropped:,} of {report.responses:,} responses dropped, most of them ({count:,}) as {why}, "
-                f"first at {report.first[why]}; `pmpo-offline show` lists every reason",
-                stacklevel=3,
-            )
-        if report.contradicting:
-            warnings.warn(
-                f"{report.contradicting:,} responses are the same text, to the same prompt, as one with another label "
-                "or score: "
-                "--deduplicate leaves them out, and a column that tells them apart may be called system or context",
-                stacklevel=3,
-            )
-        if report.disagreeing:
-            counts = " and ".join(f"{count:,} {how}" for how, count in report.disagreeing.items())
-            warnings.warn(
-                f"the chosen response of some pairs has no higher score than the rejected one ({counts}): it was "
-                "accepted as it was chosen, and --score takes the scores instead",
-                stacklevel=3,
-            )
-        if report.rounded:
-            warnings.warn(
-                f"{report.rounded:,} scores beyond 2^24 were rounded, because scores are stored as float32: subtract "
-                "what they have in common",
-                stacklevel=3,
-            )
+        for line in report.warnings():
+            warnings.warn(line, stacklevel=3)
         if texts["score"].null_count == texts.num_rows and not exported:
             warnings.warn("no response has a label or a score: nothing is labelled", stacklevel=3)
-        if report.in_both:
-            warnings.warn(
-                f"{report.in_both:,} prompts are in both of the source's splits: --test-share 0.1 splits by prompts",
-                stacklevel=3,
-            )
-        if report.other_splits:
-            said = ", ".join(f"{what} ({count:,})" for what, count in report.other_splits.most_common(3))
-            warnings.warn(f"which rows are held out is not clear from {said}: call them train and test", stacklevel=3)
-        for score, count in report.lone_negative.items():
-            warnings.warn(
-                f"{count:,} scores are {score:g} and no other is below 0: if that means unknown, write null",
-                stacklevel=3,
-            )
         if self.template.model and not report.template:
             warnings.warn(f"--template {self.template.model} has no effect: no text is a conversation", stacklevel=3)
         if options.test_share != 0 and not report.test:

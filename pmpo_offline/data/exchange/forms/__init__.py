@@ -13,9 +13,9 @@ import lazy_loader
 from pmpo_offline.runtime.registry import Registry
 
 if TYPE_CHECKING:
-    from pmpo_offline.data.exchange.forms.columns import Reading as Reading
     from pmpo_offline.data.exchange.forms.form import Form as Form
     from pmpo_offline.data.exchange.forms.form import form_of as form_of
+    from pmpo_offline.data.exchange.forms.reading import Reading as Reading
     from pmpo_offline.data.exchange.forms.row import Drop as Drop
     from pmpo_offline.data.exchange.forms.row import Response as Response
     from pmpo_offline.data.exchange.forms.row import Row as Row
@@ -37,7 +37,10 @@ FORMS: Registry[Form] = Registry(
         "arena-lists": f"{_HERE}.compared:ARENA_LISTS",
         "voted": f"{_HERE}.compared:VOTED",
         "hh-rlhf": f"{_HERE}.pairs:TRANSCRIPTS",
+        "openai-preferences": f"{_HERE}.pairs:OPENAI",
         "trl-paired": f"{_HERE}.pairs:PAIRED",
+        "two-answers": f"{_HERE}.pairs:ANSWERS",
+        "rejected-answers": f"{_HERE}.pairs:REJECTED",
         "trl-paired-implied": f"{_HERE}.pairs:IMPLIED",
         "trl-stepwise": f"{_HERE}.unpaired:STEPWISE",
         "scored-lists": f"{_HERE}.unpaired:SEVERAL",
@@ -59,8 +62,8 @@ FORMS: Registry[Form] = Registry(
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "columns": ["Reading"],
         "form": ["Form", "form_of"],
+        "reading": ["Reading"],
         "row": ["Drop", "Response", "Row"],
         "sources": ["TextSource", "is_text", "open_text"],
     },

@@ -7,7 +7,17 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pmpo_offline.data.exchange.forms import columns
-from pmpo_offline.data.exchange.forms.columns import ABOUT, CHATS, LABELS, SCORES, SYSTEM, Reading, first_of
+from pmpo_offline.data.exchange.forms.columns import (
+    ABOUT,
+    CHATS,
+    LABELS,
+    SCORES,
+    SYSTEM,
+    WORDS,
+    first_of,
+    inside,
+    word_of,
+)
 from pmpo_offline.data.exchange.forms.conversation import (
     after_history,
     caught,
@@ -20,9 +30,10 @@ from pmpo_offline.data.exchange.forms.conversation import (
     unanswerable,
 )
 from pmpo_offline.data.exchange.forms.form import Form
+from pmpo_offline.data.exchange.forms.reading import Reading
 from pmpo_offline.data.exchange.forms.row import Drop, Message, Response, Row, about, filled, is_list, short
 
-_ON_TURNS = (*LABELS, "rating", "score")
+_ON_TURNS = (*LABELS, "rating", "score", "annotation")
 """Keys of the feedback on a turn."""
 _BESIDE = {*ABOUT, *SYSTEM, "id", "conversation_id", "conversation_hash", "turn", "title", "dataset", "tools"}
 """Columns that are no feedback."""
@@ -30,7 +41,13 @@ _BESIDE = {*ABOUT, *SYSTEM, "id", "conversation_id", "conversation_hash", "turn"
 
 def of_messages(row: Row, reading: Reading) -> Iterator[Response | Drop]:
     """Yield the assistant's last turn, with everything before it as the prompt; the score is that of the row."""
-    yield _last(row, reading, reading.number(row, reading.score) if reading.score else reading.feedback(row))
+    score = reading.number(row, reading.score) if reading.score else reading.feedback(row)
+    response = _last(row, reading, score)
+    said = row.value(row.first(CHATS))[-1]
+    key = None if reading.score else _rated_by(said)
+    if key and WORDS.get(word_of(inside(said[key])), score) == -score:
+        raise row.error(f"{key} of the last turn and the row's own label contradict each other: leave one of them out")
+    yield response
 
 
 def of_satisfaction(row: Row, reading: Reading) -> Iterator[Response | Drop]:
@@ -140,10 +157,15 @@ def _numbers(row: Row, reading: Reading, count: int) -> list[float]:
     return [reading.number(Row({name: number}, row.place), name) for number in value]
 
 
+def _rated_by(message: Any) -> str | None:
+    """Return the key of a turn that holds feedback on it."""
+    return next((key for key in _ON_TURNS if filled(message.get(key))), None) if isinstance(message, Mapping) else None
+
+
 def _on_turn(row: Row, reading: Reading, message: Any) -> float:
-    key = next((key for key in _ON_TURNS if filled(message.get(key))), None) if isinstance(message, Mapping) else None
-    if key is None:
+    if (key := _rated_by(message)) is None:
         return math.nan
+    reading.used.add(f"{row.first(CHATS)}.{key}")
     if role_of(message) != "assistant":
         raise row.error(f"{key} is on a turn of role {short(message.get('role', message.get('from')))}: whose is it?")
     return reading.label(Row(message, row.place), key)

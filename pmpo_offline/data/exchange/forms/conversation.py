@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import takewhile
 from typing import Any, TypeVar
 
-from pmpo_offline.data.exchange.forms.columns import ADDED, HISTORY, NOT_TEXT, PROMPTS, SYSTEM, Reading
+from pmpo_offline.data.exchange.forms.columns import ADDED, HISTORY, NOT_TEXT_IN_TURNS, PROMPTS, SYSTEM, snake
+from pmpo_offline.data.exchange.forms.markup import goes_on, normal, opening
+from pmpo_offline.data.exchange.forms.reading import Reading
 from pmpo_offline.data.exchange.forms.row import (
     TURNS,
     Drop,
@@ -18,6 +18,7 @@ from pmpo_offline.data.exchange.forms.row import (
     filled,
     is_list,
     is_turn,
+    is_written_list,
     joined,
     short,
     stored,
@@ -29,32 +30,11 @@ T = TypeVar("T")
 _ROLES = {
     **dict.fromkeys(("system", "developer"), "system"),
     **dict.fromkeys(("user", "human", "prompter"), "user"),
-    **dict.fromkeys(("assistant", "gpt", "model", "bot", "chatgpt", "bard"), "assistant"),
+    **dict.fromkeys(("assistant", "gpt", "model", "bot", "ai", "chatgpt", "bard"), "assistant"),
 }
 
-_TRANSCRIPTS = (
-    (r"(?:^|\n)[ \t]*Human:", r"\n[ \t]*Assistant:"),
-    (r"\bHuman:", r"\bAssistant:"),
-)
-_MARKUPS = (
-    (r"<\|im_start\|>\s*user\b", r"<\|im_start\|>\s*assistant\b"),
-    (r"<\|start_header_id\|>\s*user\b", r"<\|start_header_id\|>\s*assistant\s*<\|end_header_id\|>"),
-    (r"<\|header_start\|>\s*user\b", r"<\|header_start\|>\s*assistant\s*<\|header_end\|>"),
-    (r"<\|start_of_role\|>\s*user\b", r"<\|start_of_role\|>\s*assistant\s*<\|end_of_role\|>"),
-    (r"<\|start\|>\s*user\b", r"<\|start\|>\s*assistant\b"),
-    (r"<start_of_turn>\s*user\b", r"<start_of_turn>\s*model\b"),
-    (r"<[|｜](?:user|prompter)[|｜]>", r"<[|｜](?:assistant|bot)[|｜]>"),
-    (r"<(?:human|user)>", r"<(?:bot|assistant)>"),
-    (r"<reserved_106>", r"<reserved_107>"),
-    (r"<\|USER_TOKEN\|>", r"<\|CHATBOT_TOKEN\|>"),
-    (r"###\s*Instruction:", r"\n\s*###\s*Response:"),
-    (r"^", r"<extra_id_1>\s*Assistant\b"),
-    (r"\[INST\]", r"\[/INST\]"),
-    (r"(?:^|\n)[ \t#]*(?:User|Human):", r"\n[ \t#]*(?:Assistant|Bot|AI):"),
-    (r"(?:^|\n)[ \t#]*Customer:", r"\n[ \t#]*Agent:"),
-    (r"\bUSER:", r"\bASSISTANT:"),
-)
-"""How conversations are written in one text: what begins a turn of the user, and what begins the assistant's."""
+
+_PLAIN = {key for keys in TURNS for key in keys}
 
 
 def caught(read: Callable[..., T], *arguments: Any) -> T | Drop:
@@ -76,25 +56,19 @@ def answered(
     texts = {name: caught(completion_of, row, value, name) for name, value in completions.items()}
     chat = any(map(is_list, [prompt, *completions.values()]))
     reading.steady(row, chat)
+    if isinstance(prompt, str) and all(map(is_written_list, [prompt, *completions.values()])):
+        raise row.error(
+            f"prompt and {' and '.join(completions)} are lists of texts that are written as text: write the texts "
+            "themselves, or a list of turns with role and content"
+        )
     if isinstance(prompt, str) and not any(stored(row, side) for side in ("", *completions)):
         texts = {
-            name: text if isinstance(text, Drop) else _one_turn(prompt, text, name) for name, text in texts.items()
+            name: Drop(f"{name} goes on with a turn of the user")
+            if isinstance(text, str) and goes_on(prompt, text)
+            else text
+            for name, text in texts.items()
         }
     return (Message("user", prompt),) if chat and isinstance(prompt, str) else prompt, texts
-
-
-def _one_turn(prompt: str, completion: str, what: str) -> str | Drop:
-    """Return a completion, or a `Drop` where a text in one of the usual markups goes on with another turn of the user.
-
-    The marks are those with which the prompt ends.
-    """
-    for user, assistant in (*_TRANSCRIPTS, *_MARKUPS):
-        if user != "^" and re.search(rf"{user}.*{assistant}\s*$", prompt, re.IGNORECASE | re.DOTALL):
-            more = re.search(
-                user, completion, 0 if user.startswith(r"\b") else re.IGNORECASE
-            )  # in prose: "the user: …"
-            return Drop(f"{what} goes on with a turn of the user") if more else completion
-    return completion
 
 
 def prompt_of(row: Row) -> Prompt:
@@ -113,16 +87,18 @@ def prompt_of(row: Row) -> Prompt:
     competing = [other for other in PROMPTS if other != name and (is_list(value) or other not in ADDED)]
     others = [*competing, *(ADDED if is_list(value) else ())]
     refuse_unsaid(row, others, said, f"columns {name} and {{}} hold different prompts: leave one of them out")
-    conversation = framed(row, (*_history(row), *said))
+    conversation = framed(row, after_history(row, said))
     return conversation if row.framed or is_list(value) or len(conversation) > 1 else said[0].content
 
 
 def refuse_unsaid(row: Row, names: Iterable[str], said: Sequence[Message], problem: str) -> None:
     """Raise `UserError` with the problem for the first column that holds something else than these turns."""
     for name in names:
+        if not filled(row.values.get(name)):
+            continue
         value = row.value(name)
         parts = [each.get("content", each.get("value")) for each in value] if _is_chat(value) else [value]
-        if filled(value) and not all(any(_holds(turn.content, part) for turn in said) for part in parts):
+        if not all(any(_holds(turn.content, part) for turn in said) for part in parts):
             raise row.error(problem.format(name))
 
 
@@ -170,7 +146,8 @@ def turn(row: Row, value: Any, what: str) -> Message:
         raise row.error(f"a turn in {what} has a content and another value: leave one of them out")
     if role is None:
         raise Drop(f"{what} has a turn of role {short(value[role_key])}")
-    if used := next((name for name in (*NOT_TEXT, "reasoning") if filled(value.get(name))), None):
+    others = [key for key in value if key not in _PLAIN and snake(key) in NOT_TEXT_IN_TURNS]
+    if used := next((key for key in others if filled(value[key])), None):
         raise Drop(f"{what} has {used}, which a text has no place for")
     content, unread = joined(value[content_key])
     if unread is not None:
@@ -215,9 +192,11 @@ def conversation(row: Row, name: str) -> tuple[tuple[Message, ...], str]:
 
 
 def after_history(row: Row, said: tuple[Message, ...]) -> tuple[Message, ...]:
-    """Return turns after those of a column `history`, unless they begin with them."""
+    """Return turns after those of a column `history`, once where they begin with them, or it ends with them."""
     earlier = _history(row)
-    return said if said[: len(earlier)] == earlier else (*earlier, *said)
+    if said[: len(earlier)] == earlier:
+        return said
+    return earlier if earlier[-len(said) :] == said else (*earlier, *said)
 
 
 def unanswerable(history: Sequence[Message], what: str) -> Drop | None:
@@ -270,12 +249,8 @@ def side_of(prompt: Prompt) -> float:
     `User:`, ChatML, `[INST]`, …), whichever template writes it. A greeting before the user's first turn is no answer.
     The test prompts at one share are among those at a larger one.
     """
-    text = _opening(prompt) if isinstance(prompt, str) else _first_turns(prompt)
+    text = opening(prompt) if isinstance(prompt, str) else _first_turns(prompt)
     return int(hash_bytes([text.encode()])[:12], 16) * 2.0**-48
-
-
-def _normal(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def _first_turns(turns: tuple[Message, ...]) -> str:
@@ -283,19 +258,5 @@ def _first_turns(turns: tuple[Message, ...]) -> str:
     start = next((place for place, turn in enumerate(turns) if turn.role == "user"), len(turns))
     before = [turn for turn in turns[:start] if turn.role == "system"]
     opening = [*before, *takewhile(lambda turn: turn.role != "assistant", turns[start:])]
-    written = _normal(transcript(opening))
+    written = normal(transcript(opening))
     return written if start == len(turns) else written.removesuffix("assistant:")
-
-
-def _opening(text: str) -> str:
-    """Return what comes before the first answer; a mark after which the assistant is to answer belongs to it."""
-    for user, assistant in (*_TRANSCRIPTS, *_MARKUPS):
-        question = re.search(user, text, re.IGNORECASE)
-        answer = question and re.compile(assistant, re.IGNORECASE).search(text, question.end())
-        if not answer:
-            continue
-        if (user, assistant) in _TRANSCRIPTS:  # as the turns of a conversation have it
-            return _normal(text[: answer.start()]) + " "
-        is_open = re.search(rf"{assistant}\s*$", text, re.IGNORECASE)
-        return _normal(text[: answer.end() if is_open else answer.start()])
-    return _normal(text)

@@ -265,6 +265,8 @@ def _csv(source: _File) -> Iterator[Row]:
 def _unique(names: list[str], source: _File) -> list[str]:
     """Return the names of columns; `UserError` for two of one name."""
     if twice := [name for place, name in enumerate(names) if name in names[:place]]:
+        if not twice[0]:
+            raise UserError(f"{source.path} has several columns without a name: is its first line the one of names?")
         raise UserError(f"{source.path} has several columns called {twice[0]}: rename them, or leave all but one out")
     return names
 

@@ -5,18 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from pmpo_offline.data.exchange.forms import FORMS, columns
-from pmpo_offline.data.exchange.forms.columns import LABELS, WORDS, Reading, first_of, word_of
+from pmpo_offline.data.exchange.forms.columns import LABELS, WORDS, first_of, word_of
+from pmpo_offline.data.exchange.forms.conversation import role_of
+from pmpo_offline.data.exchange.forms.reading import Reading
 from pmpo_offline.data.exchange.forms.row import Drop, Response, Row, filled, is_list
 
 _OF_PROMPTS = {*columns.PROMPTS, *columns.ADDED, *columns.SYSTEM, *columns.HISTORY}
 _REFERENCES = {"answer", "reply"}
 """Often what is correct, rather than what was answered."""
-_TEXTS = {*_OF_PROMPTS, *columns.COMPLETIONS, *columns.CHATS, "completions"} - _REFERENCES
-_MEANINGFUL = [*sorted(_TEXTS), *LABELS, columns.THUMBS_DOWN]
+_TEXTS = {*_OF_PROMPTS, *columns.COMPLETIONS, *columns.CHATS, *columns.SIDES, "completions"} - _REFERENCES
+_FEEDBACK = {*LABELS, columns.THUMBS_DOWN}
+_MEANINGFUL = _TEXTS | _FEEDBACK
 """Columns that no form passes over: it reads them, or refuses rows in which they say something else than it reads."""
+_VERDICTS = ("accept", "reject", "ignore")
+"""What Prodigy's column `answer` says of a row."""
+_IN_TURNS = {"role", "content", "from", "value", "parts", "weight"}
 _LISTED = 12
 
 
@@ -93,22 +100,19 @@ class Form:
 
     def responses(self, row: Row, reading: Reading) -> Iterator[Response | Drop]:
         """Yield the responses of a row; `UserError` for one of another form, or with a column that is not read."""
-        names = self.names or self.columns
-        if missing := [name for name in names if name not in row.values]:
+        if missing := [name for name, _ in self._named if name not in row.values]:
             raise row.error(
                 f"lacks {', '.join(missing)}, which the rows before have ({self.name}): it holds {_held(row)}; "
                 "import files of one form at a time"
             )
-        for column, name in zip(self.columns, names, strict=True):
-            if (found := first_of(row, column.split("|"))) != name:
+        for name, others in self._named:
+            if (found := first_of(row, others)) != name:
                 raise row.error(f"holds a column {found}, and the rows before hold {name}: leave one of them out")
-        self._note_unread(row, set(names), reading)
-        marks = [name for name in columns.GONE if name in row.values]
-        gone = next((name for name in marks if WORDS.get(word_of(row.values[name])) == 1), None)
-        if gone and gone not in names and self.join is iter:
+        self._note_unread(row, reading)
+        if self.join is iter and (gone := self._gone(row)):
             yield Drop(f"column {gone} says that the row is not to be used", self.responses_a_row)
             return
-        offered = next((name for name in columns.NOT_TEXT if filled(row.values.get(name))), None)
+        offered = next((name for name in columns.NOT_TEXT if name in row.values and filled(row.values[name])), None)
         unstored = Drop(f"column {offered} is used, which a text has no place for")
         try:
             for response in self.read(row, reading):
@@ -116,26 +120,58 @@ class Form:
         except Drop as drop:
             yield Drop(drop.reason, max(drop.responses, self.responses_a_row))
 
-    def _note_unread(self, row: Row, names: set[str], reading: Reading) -> None:
-        """Note which columns are not read; `UserError` for one of a known meaning that says something else."""
-        reads = names | set(self.also)
+    @cached_property
+    def _named(self) -> list[tuple[str, tuple[str, ...]]]:
+        """Return the names of the columns in the source, each with those of which it is the first."""
+        others = [tuple(column.split("|")) for column in self.columns]
+        return list(zip(self.names or self.columns, others, strict=True))
+
+    @cached_property
+    def _reads(self) -> set[str]:
+        """Return the names of the columns that it reads, but for those of a score that is named."""
+        reads = {name for name, _ in self._named} | set(self.also)
         if reads & set(columns.PROMPTS):
             reads |= _OF_PROMPTS
-        if self.feedback == "|".join(LABELS) or reading.score:
-            reads |= {*LABELS, columns.THUMBS_DOWN}
-        for name in _MEANINGFUL:
-            if name in reads or not filled(row.values.get(name)):
+        return reads | (_FEEDBACK if self.feedback == "|".join(LABELS) else set())
+
+    def _gone(self, row: Row) -> str | None:
+        """Return the column that marks a row as one that is not to be used."""
+        marks = [name for name in columns.GONE if name in row.values and name not in self._reads]
+        if str(row.values.get("status")).lower() in columns.STATES_GONE:
+            return "status"
+        return next((name for name in marks if WORDS.get(word_of(row.values[name])) == 1), None)
+
+    def _note_unread(self, row: Row, reading: Reading) -> None:
+        """Note which columns are not read; `UserError` for one of a known meaning that says something else."""
+        reads = self._reads | _FEEDBACK if reading.score else self._reads
+        if row.values.get("answer") in _VERDICTS:
+            raise row.error(
+                f"column answer says {row.values['answer']}, which is a verdict and no text: add --columns label=answer"
+            )
+        for name in [name for name in row.values if name in _MEANINGFUL and name not in reads]:
+            if not filled(row.values[name]):
                 continue
             read = set().union(*(_contents(row, other) for other in reads if other in row.values))
-            if name in LABELS or not _contents(row, name) <= read:
+            unlabelled = name in columns.CHATS and "chosen" in reads  # another answer, beside the two that have labels
+            if name in LABELS or not _contents(row, name, but_answer=unlabelled) <= read:
+                names = ", ".join(sorted(name for name, _ in self._named))
                 raise row.error(
-                    f"column {name} says something that {', '.join(sorted(names))} do not ({self.name}): "
+                    f"column {name} says something that {names} do not ({self.name}): "
                     "merge it into one of them, or leave it out"
                 )
         if self.join is not iter:  # its rows are made of others
             return
-        beside = {*reads, *columns.ABOUT, *columns.GONE}
+        beside = {*reads, *columns.ABOUT, *columns.GONE, *columns.NOT_TEXT}
         reading.unread |= {name for name, value in row.values.items() if name not in beside and filled(value)}
+        for name in columns.CHATS:
+            if name in row.values and is_list(chat := row.value(name)):
+                reading.unread |= {
+                    f"{name}.{key}"
+                    for said in chat
+                    if isinstance(said, Mapping) and said.keys() - _IN_TURNS
+                    for key in said.keys() - _IN_TURNS
+                    if filled(said[key])
+                }
 
 
 def form_of(row: Row, score: str | None) -> Form:
@@ -194,12 +230,13 @@ def _require(row: Row, column: str) -> None:
         raise row.error(f"there is no column {column}: it holds {', '.join(sorted(row.values)[:_LISTED])}")
 
 
-def _contents(row: Row, name: str) -> set[str]:
-    """Return the texts that a column holds: one, or those of a conversation's turns."""
+def _contents(row: Row, name: str, *, but_answer: bool = False) -> set[str]:
+    """Return the texts of a column: one, or those of a conversation's turns, perhaps without the last answer."""
     value = row.value(name)
-    if is_list(value):
-        return {
-            str(turn.get("content", turn.get("value"))).strip() if isinstance(turn, Mapping) else str(turn)
-            for turn in value
-        }
-    return {str(value).strip()}
+    if not is_list(value):
+        return {str(value).strip()}
+    turns = value[:-1] if but_answer and isinstance(value[-1], Mapping) and role_of(value[-1]) == "assistant" else value
+    return {
+        str(turn.get("content", turn.get("value"))).strip() if isinstance(turn, Mapping) else str(turn)
+        for turn in turns
+    }

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import takewhile
 from typing import Any
 
 from pmpo_offline.data.exchange.forms import columns
-from pmpo_offline.data.exchange.forms.columns import Reading
 from pmpo_offline.data.exchange.forms.conversation import (
     answered,
     conversation,
@@ -18,7 +17,21 @@ from pmpo_offline.data.exchange.forms.conversation import (
     refuse_unsaid,
 )
 from pmpo_offline.data.exchange.forms.form import Form
-from pmpo_offline.data.exchange.forms.row import Drop, Message, Prompt, Response, Row, about, is_list, stored
+from pmpo_offline.data.exchange.forms.markup import last_answer
+from pmpo_offline.data.exchange.forms.reading import Reading
+from pmpo_offline.data.exchange.forms.row import (
+    Drop,
+    Message,
+    Prompt,
+    Response,
+    Row,
+    about,
+    filled,
+    is_list,
+    mapping_in,
+    short,
+    stored,
+)
 from pmpo_offline.data.exchange.forms.templates import ASSISTANT, HUMAN
 
 _SIDES = {"chosen": 1.0, "rejected": -1.0}
@@ -46,6 +59,30 @@ def of_paired(row: Row, reading: Reading) -> Iterator[Response | Drop]:
     else:
         prompt, sides = _implied_text(row, names)
     yield from _both(row, reading, prompt, sides)
+
+
+def of_preferred(row: Row, reading: Reading) -> Iterator[Response | Drop]:
+    """Yield the outputs of OpenAI's preferences: the request is an object with `messages`, and perhaps tools."""
+    request = mapping_in(row.values["input"])
+    if not isinstance(request, Mapping) or "messages" not in request:
+        raise row.error(f"expected an object with messages in column input, found {short(row.values['input'])}")
+    if used := next((name for name in columns.NOT_TEXT if filled(request.get(name))), None):
+        raise Drop(f"input has {used}, which a text has no place for")
+    sides = {"chosen": row.values["preferred_output"], "rejected": row.values["non_preferred_output"]}
+    others = {name: value for name, value in row.values.items() if name != "input"}
+    yield from of_paired(row._replace(values={**others, **sides, "prompt": request["messages"]}), reading)
+
+
+def of_answers(row: Row, reading: Reading) -> Iterator[Response | Drop]:
+    """Yield the two next turns of a conversation that ends with the user's."""
+    yield from of_paired(row._replace(values={**row.values, "prompt": row.values[row.first(columns.CHATS)]}), reading)
+
+
+def of_rejected(row: Row, reading: Reading) -> Iterator[Response | Drop]:
+    """Yield the last turn of a conversation as chosen, and the answer beside it as rejected."""
+    history, chosen = conversation(row, row.first(columns.CHATS))
+    sides = {"chosen": chosen, "rejected": row.values["rejected_response"]}
+    yield from _both(row, reading, framed(row, history), sides)
 
 
 def of_transcripts(row: Row, reading: Reading) -> Iterator[Response | Drop]:
@@ -85,10 +122,11 @@ def _implied_turns(row: Row, names: dict[str, str]) -> tuple[Prompt, dict[str, A
 
 
 def _implied_text(row: Row, names: dict[str, str]) -> tuple[Prompt, dict[str, Any]]:
-    """Split two texts at the last blank of what both begin with, which is the prompt: no word is cut in two."""
+    """Split two texts at the last blank of what both begin with, or at the mark of an answer: no word is cut in two."""
     texts = {side: row.text(name) for side, name in names.items()}
     shared = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(*texts.values(), strict=False))))
-    end = max((place for place in range(shared) if texts["chosen"][place].isspace()), default=0)
+    blank = max((place for place in range(shared) if texts["chosen"][place].isspace()), default=0)
+    end = max(blank, last_answer(texts["chosen"][:shared]))
     prompt = texts["chosen"][:end]
     if not prompt.strip():
         raise Drop("chosen and rejected share no beginning to be the prompt")
@@ -107,7 +145,9 @@ def _both(row: Row, reading: Reading, prompt: Prompt, sides: dict[str, Any]) -> 
     for name, text in texts.items():
         score = reading.number(row, _score(row, reading.score, name)) if reading.score else _SIDES[name]
         known["stored"] = stored(row, name)
-        known["source"] = row.values.get(f"source_{name}", known["source"])
+        writer = columns.first_of(row, (f"source_{name}", f"{name}_model", f"{name}-model"))
+        known["source"] = row.values[writer] if writer else known["source"]
+        reading.used |= {writer} if writer else set()
         yield text if isinstance(text, Drop) else Response(prompt, text, score, **known)
     if not reading.score:
         reading.meant |= {"chosen": "accept", "rejected": "reject"}
@@ -119,6 +159,7 @@ def _compare_scores(row: Row, reading: Reading) -> None:
         found = {side: columns.first_of(row, _score_columns(name, side)) for side in _SIDES}
         values = [row.values[column] for column in found.values() if column]
         if len(values) == 2 and all(isinstance(value, int | float) for value in values):
+            reading.used |= {column for column in found.values() if column}
             for value in values:
                 reading.pass_over({name: value})
             if values[0] <= values[1]:
@@ -141,6 +182,11 @@ def _score(row: Row, name: str, side: str) -> str:
 def _is_transcript(row: Row) -> bool:
     text = row.values["chosen"]
     return not set(columns.PROMPTS) & row.values.keys() and _is_begun(text)
+
+
+def _is_answered(row: Row) -> bool:
+    sides = [row.value(row.first(names)) for names in _NAMES.values()]
+    return all(is_list(side) and len(side) == 1 for side in sides)
 
 
 def _is_begun(text: Any) -> bool:
@@ -173,6 +219,47 @@ PAIRED = Form(
     "LLaMA-Factory",
     score_columns=(),
     responses_a_row=2,
+)
+OPENAI = replace(
+    PAIRED,
+    name="OpenAI preferences",
+    space="openai",
+    columns=("input", "preferred_output", "non_preferred_output"),
+    read=of_preferred,
+    example={
+        "input": {"messages": [{"role": "user", "content": "Name a prime."}], "tools": []},
+        "preferred_output": [{"role": "assistant", "content": "Seven."}],
+        "non_preferred_output": [{"role": "assistant", "content": "Nine."}],
+    },
+    meaning="each output; preferred: accept, the other: reject; a request with tools is dropped",
+    card="OpenAI's preference fine-tuning",
+    takes_score=False,
+)
+ANSWERS = replace(
+    PAIRED,
+    name="two answers to a conversation",
+    columns=("|".join(columns.CHATS), *PAIRED.columns[1:]),
+    read=of_answers,
+    example={
+        "messages": [{"role": "user", "content": "Name a prime."}],
+        "chosen": {"role": "assistant", "content": "Seven."},
+        "rejected": {"role": "assistant", "content": "Nine."},
+    },
+    card="axolotl's `chat_template.default`",
+    test=_is_answered,
+)
+REJECTED = replace(
+    PAIRED,
+    name="conversations with a rejected answer",
+    columns=("|".join(columns.CHATS), "rejected_response"),
+    read=of_rejected,
+    example={
+        "messages": [{"role": "user", "content": "Name a prime."}, {"role": "assistant", "content": "Seven."}],
+        "rejected_response": "Nine.",
+    },
+    meaning="the assistant's last turn: accept; `rejected_response`: reject",
+    card="ms-swift",
+    takes_score=False,
 )
 IMPLIED = replace(
     PAIRED,

@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from pmpo_offline.data.exchange.forms.columns import Reading
 from pmpo_offline.data.exchange.forms.form import Form
+from pmpo_offline.data.exchange.forms.reading import Reading
 from pmpo_offline.data.exchange.forms.row import Drop, Response, Row, about
 from pmpo_offline.runtime.errors import UserError
 

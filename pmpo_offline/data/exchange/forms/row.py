@@ -18,6 +18,7 @@ TURNS = (("role", "content"), ("from", "value"))
 _CHAT = re.compile(
     r"""\s*"?(?:array\(\s*)?(\[\s*\{\s*\\?["'](role|content|from)\\?["']\s*:\s*\\?["']"""
     r"""|\[\s*\{(?=.*["']role\\?["']\s*:)(?=.*["']content\\?["']\s*:)"""
+    r"""|\{\s*["']messages["']\s*:\s*\[\s*\{"""
     r"""|\[\s*\{(?=.*["']from\\?["']\s*:\s*\\?["'](?:human|gpt|system|user)\b)(?=.*["']value\\?["']\s*:)"""
     r"""|\{\s*["'](role["']\s*:.*["']content|content["']\s*:.*["']role"""
     r"""|from["']\s*:\s*["'](human|gpt|system)["'].*["']value)["']\s*:.*\}\s*$)""",
@@ -27,6 +28,15 @@ _CHAT = re.compile(
 _PARTS = re.compile(r"""\s*\[\s*\{(?=.*["']type["']\s*:)(?=.*["']text["']\s*:).*\]\s*$""", re.DOTALL)
 _ARRAY = re.compile(r"array\((.*?)(?:,\s*dtype=object)?\)\s*$", re.DOTALL)
 _BYTES = re.compile(r"""b(["']).*\1\s*$""", re.DOTALL)
+NOTHING = frozenset(("", "null", "none", "nan", "n/a", "na", "\\n"))
+"""Texts for what is not known, in lower case: MySQL writes \\N."""
+ENDINGS = ("finish_reason", "stop_reason", "done_reason", "truncated", "is_truncated")
+"""Columns that say why an answer ended."""
+_CUT_OFF = {
+    *("length", "max_tokens", "max_length", "max_output_tokens", "model_length", "content_filter"),
+    *("truncated", "true", "1"),
+}
+"""What they say of an answer that was cut off."""
 _TEXTS = ("text", "input_text", "output_text")
 """Types of the parts of a content that are text."""
 _LARGEST = 3.4e38  # of float32
@@ -82,12 +92,13 @@ class Row(NamedTuple):
         return self.error(f"expected a list as JSON or a Python literal in column {name}, found {found}")
 
     def number(self, name: str) -> float:
-        """Return a finite number, NaN for null and for empty text; `UserError` for anything else."""
+        """Return a finite number, NaN for null and for texts that say nothing; `UserError` for anything else."""
         value = self.values.get(name)
-        if value is None or value == "":
+        if value is None:
             return math.nan
         if isinstance(value, str):
-            value = {"true": 1, "false": 0}.get(value.strip().lower(), value)
+            word = value.strip().lower()
+            value = math.nan if word in NOTHING else {"true": 1, "false": 0}.get(word, value)
         number = math.inf
         with suppress(ValueError, OverflowError):
             if isinstance(value, (int, float, Decimal)) or (
@@ -126,9 +137,13 @@ class Row(NamedTuple):
 
 def filled(value: Any) -> bool:
     """Return whether a value says anything: it is neither null nor empty, nor a text for either."""
+    if value is None:
+        return False
     if isinstance(value, str):
         return value.strip() not in ("", "[]", "{}", "null", "None")
-    return value is not None and not (isinstance(value, float) and math.isnan(value)) and value not in ([], (), {})
+    if isinstance(value, (list, tuple, dict)):
+        return len(value) > 0
+    return bool(value == value)  # NaN is not
 
 
 def short(value: Any) -> str:
@@ -190,10 +205,12 @@ class Response(NamedTuple):
     """Where the source is a dataset of this package."""
     opening: str | None = None
     """What the split goes by where the prompt holds parts of answers."""
+    is_cut_off: bool = False
+    """Whether the source says that it was cut off before its end."""
 
 
 def about(row: Row) -> dict[str, Any]:
-    """Return who wrote the row's responses, in which language, in which split, and whether names were redacted."""
+    """Return what a row says of its responses: who wrote them, their language and split, what they lack."""
     values = row.values
     named = {name: _name(row, name) for name in ("model", "source", "language", "lang") if name in values}
     return {
@@ -201,6 +218,7 @@ def about(row: Row) -> dict[str, Any]:
         "language": named.get("language", named.get("lang")),
         "redacted": str(values["redacted"]).lower() in ("true", "1") if "redacted" in values else None,
         "split": row.split,
+        "is_cut_off": any(str(values[name]).strip().lower() in _CUT_OFF for name in ENDINGS if name in values),
     }
 
 
@@ -240,7 +258,7 @@ def _name(row: Row, column: str) -> str:
 
 def is_list(value: Any) -> bool:
     """Return whether a value is a list, as conversations are."""
-    return isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray))
+    return isinstance(value, (list, tuple))
 
 
 def is_turn(value: Any) -> bool:
@@ -265,18 +283,49 @@ def literal(text: str) -> Any:
 def conversation_in(value: Any) -> Any:
     """Return a conversation as a list of turns however it is written, and any other value as it is.
 
-    It may be one turn, text that holds a literal, or a list for each key of a turn, as Hugging Face's `Sequence` stores
-    it. Raises `ValueError` for text that begins as a conversation does and cannot be parsed.
+    It may be one turn, the request of an API (`{"messages": …}` and nothing else), text that holds a literal, or a list
+    for each key of a turn, as Hugging Face's `Sequence` stores it. Raises `ValueError` for text that begins as a
+    conversation does and cannot be parsed.
     """
+    if is_list(value):
+        return _turns(value)
     if isinstance(value, Mapping):
+        if is_list(value.get("messages")) and [key for key, held in value.items() if filled(held)] == ["messages"]:
+            return _turns(value["messages"])
         return [value] if is_turn(value) and not _is_transposed(value) else _transposed(value)
     if not isinstance(value, str) or not _CHAT.match(value):
         return value
     found = literal(value)
     if isinstance(found, str):  # encoded twice
         found = literal(found)
-    turns = found if isinstance(found, list) else conversation_in(found)
+    turns = conversation_in(found)
     return turns if is_list(turns) and all(map(is_turn, turns)) else value
+
+
+def _turns(items: Sequence[Any]) -> Sequence[Any]:
+    """Return turns of role and content where Gemini's `parts` or pairs of `input` and `output` are, as in Capybara."""
+    first = items[0] if items else None
+    if not isinstance(first, Mapping):
+        return items
+    if first.keys() == {"input", "output"} and all(isinstance(item, Mapping) for item in items):
+        sides = (("user", "input"), ("assistant", "output"))
+        return [{"role": role, "content": item.get(key)} for item in items for role, key in sides]
+    if "parts" not in first or "role" not in first:
+        return items
+    return [
+        {**item, "content": _typed(item["parts"])} if isinstance(item, Mapping) and is_list(item.get("parts")) else item
+        for item in items
+    ]
+
+
+def _typed(parts: Sequence[Any]) -> list[Any]:
+    """Return the parts of a content with their types, which Gemini's have as a key: text, functionCall, inlineData."""
+    return [
+        {"type": "thought" if part.get("thought") else "text" if "text" in part else next(iter(part), "part"), **part}
+        if isinstance(part, Mapping)
+        else {"type": "text", "text": part}
+        for part in parts
+    ]
 
 
 def joined(content: Any) -> tuple[Any, str | None]:
@@ -311,6 +360,17 @@ def mapping_in(value: Any) -> Any:
     except ValueError:
         return value
     return found if isinstance(found, Mapping) else value
+
+
+def is_written_list(text: Any) -> bool:
+    """Return whether a value is a text that holds a list of texts as JSON or a Python literal."""
+    if not isinstance(text, str) or not text.startswith("["):
+        return False
+    try:
+        found = literal(text)
+    except ValueError:
+        return False
+    return is_list(found) and len(found) > 0 and all(isinstance(item, str) for item in found)
 
 
 def is_bytes(text: str) -> bool:

@@ -10,15 +10,15 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import JsonValue
 
 from pmpo_offline.data.exchange.forms.conversation import caught, side_of
+from pmpo_offline.data.exchange.forms.report import Report
 from pmpo_offline.data.exchange.forms.row import Drop, Response
 from pmpo_offline.data.exchange.forms.templates import Template
 from pmpo_offline.data.schema import responses_schema
@@ -28,6 +28,12 @@ from pmpo_offline.runtime.random_words import random_words
 _TEST_SHARE = 0.1
 _UNKNOWN = {-1.0, -9.0, -99.0, -999.0, -9999.0}
 """Numbers that often mean that a score is unknown."""
+
+END_MARKS = (
+    *("<|im_end|>", "</s>", "<|eot_id|>", "<|endoftext|>", "<end_of_turn>", "<eos>", "<|end|>", "<|return|>"),
+    "<|end_of_text|>",
+)
+"""What chat templates and tokenizers end an answer with."""
 
 
 @dataclass(frozen=True)
@@ -46,77 +52,6 @@ class Selection:
     deduplicate: bool = False
     """Of responses with equal prompts and completions, white space aside, keep the first; none if their scores
     contradict each other."""
-
-
-@dataclass
-class Report:
-    """Counts of an import, filled while it reads."""
-
-    form: str
-    template: str | None = None
-    """How conversations were written down; None where there are none."""
-    rows: int = 0
-    responses: int = 0
-    """Of all rows, dropped ones included."""
-    dropped: Counter[str] = field(default_factory=Counter)
-    """Responses, by the reason."""
-    first: dict[str, str] = field(default_factory=dict)
-    """Where each reason was first met."""
-    labels: dict[str, str] = field(default_factory=dict)
-    """The labels that occurred, and how they were interpreted."""
-    languages: Counter[str] = field(default_factory=Counter)
-    """Of the responses that were kept, where the source tells."""
-    redacted: int = 0
-    """Kept responses of conversations in which names were redacted."""
-    contradicting: int = 0
-    """Kept responses of which an equal one, to an equal prompt, white space aside, has another label or score."""
-    disagreeing: Counter[str] = field(default_factory=Counter)
-    """Pairs whose own scores say that the chosen response is "lower" than the rejected one, or "equal"."""
-    other_splits: Counter[str] = field(default_factory=Counter)
-    """What columns of splits say besides train and test: the rows go where their prompts' hash puts them."""
-    lone_negative: dict[float, int] = field(default_factory=dict)
-    """The one score below 0, and how often it occurs, where it is a number that often means unknown."""
-    unread: tuple[str, ...] = ()
-    """Columns that hold something and were not used."""
-    rounded: int = 0
-    """Kept scores that differ as float32, all of them beyond 2²⁴."""
-    own_split: bool = False
-    """Whether the split is the source's."""
-    in_both: int = 0
-    """Prompts that the source has in both of its splits."""
-    prompts: int = 0
-    train: int = 0
-    test: int = 0
-
-    def drop(self, reason: str, place: str, responses: int = 1) -> None:
-        """Count responses that are left out."""
-        self.dropped[reason] += responses
-        self.first.setdefault(reason, place)
-
-    def content(self) -> dict[str, JsonValue]:
-        """Return everything, as dataset.json keeps it; what did not occur is left out."""
-        counts: dict[str, JsonValue] = {"rows": self.rows, "responses": self.responses, "kept": self.train + self.test}
-        counts |= {"prompts": self.prompts, "train": self.train, "test": self.test}
-        found: dict[str, JsonValue] = {
-            "split": "as in the source" if self.own_split else None,
-            "labels": dict(self.labels),
-            "languages": dict(self.languages.most_common()),
-            "redacted": self.redacted,
-            "contradicting": self.contradicting,
-            "pairs_by_own_scores": {f"chosen {how}": count for how, count in self.disagreeing.items()},
-            "columns_not_used": list(self.unread),
-            "splits_not_understood": dict(self.other_splits),
-            "scores_rounded": self.rounded,
-            "prompts_in_both_splits": self.in_both,
-        }
-        return {
-            "form": self.form,
-            **({"template": self.template} if self.template else {}),
-            **counts,
-            **{name: value for name, value in found.items() if value},
-            "dropped": dict(self.dropped.most_common()),
-            "first_dropped": dict(self.first),
-        }
 
 
 class Kept(NamedTuple):
@@ -139,9 +74,13 @@ def select(
     if chosen.deduplicate:
         found = list(_unrepeated(found, report))
     else:
-        report.contradicting = _contradicting([item for _, item in found])
+        report.contradicting, report.repeated = _alike([item for _, item in found])
     for _, item in found:
+        prompt, completion = item.response.prompt, item.completion
         report.redacted += bool(item.response.redacted)
+        report.cut_off += item.response.is_cut_off
+        report.repeating_prompts += isinstance(prompt, str) and completion.startswith(prompt)
+        report.marked_ends += completion.rstrip().endswith(END_MARKS)
         if item.response.language:
             report.languages[item.response.language] += 1
     return [item for _, item in found]
@@ -245,13 +184,17 @@ def _once(found: Iterable[Found], report: Report) -> Iterator[Found]:
             yield place, item
 
 
-def _contradicting(kept: list[Kept]) -> int:
-    """Count the responses of which equal ones have other labels or scores."""
+def _alike(kept: list[Kept]) -> tuple[int, int]:
+    """Count the responses of which equal ones have other labels or scores, and those that repeat one in all of it."""
     scores: dict[tuple[str, str], list[float]] = {}
     for item in kept:
-        if not math.isnan(item.response.score):
-            scores.setdefault(_same(item), []).append(item.response.score)
-    return sum(len(values) for values in scores.values() if len(set(values)) > 1)
+        scores.setdefault(_same(item), []).append(item.response.score)
+    contradicting = repeated = 0
+    for values in (values for values in scores.values() if len(values) > 1):
+        known = [value for value in values if not math.isnan(value)]
+        contradicting += len(known) if len(set(known)) > 1 else 0
+        repeated += len(values) - len(set(known)) - (len(known) < len(values))
+    return contradicting, repeated
 
 
 def _same(item: Kept) -> tuple[str, str]:

@@ -109,6 +109,8 @@ def _holds_steps(path: Path) -> bool:
 
 def _of_files(path: Path) -> TextSource:
     if not path.is_dir() and not (files.kind_of(path) and path.is_file()):
+        if path.is_file() and not files.kind_of(path):
+            raise UserError(f"{path} is no file of text: export it as .jsonl or .csv (which may end in .gz or .zst)")
         raise UserError(f"{path}: there is no such file of text")
     name = sound_name(files.stem_of(path.resolve().name))
     # The folder that was exported, or one of those inside it.
@@ -142,10 +144,11 @@ def _rows(found: Mapping[str, Path], splits: Mapping[str, str], classes: Mapping
     total = max(1, sum(sizes) // _MB)
     before = 0
     for (name, path), size in zip(found.items(), sizes, strict=True):
+        kind = files.kind_of(path)
         for number, row in enumerate(files.rows(path, name)):
             if number % 1024 == 0:
                 progress.report("read MB of text", before // _MB, total)
-            yield row._replace(split=splits.get(name, row.split), values=_named(row, classes, files.kind_of(path)))
+            yield row._replace(split=splits.get(name, row.split), values=_named(row, classes, kind))
         before += size
     progress.report("read MB of text", total, total)
 

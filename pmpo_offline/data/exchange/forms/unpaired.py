@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pmpo_offline.data.exchange.forms import columns
-from pmpo_offline.data.exchange.forms.columns import COMPLETIONS, LABELS, LIST_SCORES, LISTS, PROMPTS, SCORES, Reading
+from pmpo_offline.data.exchange.forms.columns import COMPLETIONS, LABELS, LIST_SCORES, LISTS, PROMPTS, SCORES
 from pmpo_offline.data.exchange.forms.conversation import (
     answered,
     caught,
@@ -18,6 +18,7 @@ from pmpo_offline.data.exchange.forms.conversation import (
     refuse_unsaid,
 )
 from pmpo_offline.data.exchange.forms.form import Form
+from pmpo_offline.data.exchange.forms.reading import Reading
 from pmpo_offline.data.exchange.forms.row import Drop, Response, Row, about, is_list, stored
 from pmpo_offline.runtime.errors import UserError
 

@@ -1,0 +1,199 @@
+"""Reading: how a source is read, and what its rows were found to say: labels, scores and splits."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pmpo_offline.data.exchange.forms.columns import (
+    AMBIGUOUS_SPLITS,
+    HISTORY,
+    LABELS,
+    PARTS,
+    RANKS,
+    SPLIT_FLAGS,
+    SPLITS,
+    SYSTEM,
+    THUMBS_DOWN,
+    WORDS,
+    inside,
+    split_named,
+    word_of,
+)
+from pmpo_offline.data.exchange.forms.row import Row, filled, short
+from pmpo_offline.runtime.errors import UserError
+
+_BETTER = {
+    **{f"{word}_is_better": 1.0 for word in ("higher", "larger", "greater", "bigger", "more")},
+    **{f"{word}_is_better": -1.0 for word in ("lower", "smaller", "less")},
+}
+"""Columns that say whether more or less of a score is better."""
+_SCALES = ("max_score", "max_rating", "score_max", "rating_max", "scale", "score_scale", "rating_scale", "out_of")
+"""Columns of the largest score that could be given."""
+
+
+class SomeFramed(UserError):
+    """Some rows have a system message or a history, and others are plain texts: read them with `Row.framed`."""
+
+
+@dataclass
+class Reading:
+    """How a source is read, and what was met on the way."""
+
+    score: str | None = None
+    """The column of scores; None: the form's own."""
+    transcripts: bool = True
+    """Whether conversations become `Human:/Assistant:` transcripts, so that such texts need not be taken apart."""
+    accept: tuple[str, ...] = ()
+    """The values of the column of labels (or of `score`) that mean accept, all others meaning reject; empty: words."""
+    sign: float = 1.0
+    """Of the scores in the column `score`, such that more is better."""
+    meant: dict[str, str] = field(default_factory=dict)
+    """The labels that occurred, and how they were interpreted."""
+    conversational: bool | None = None
+    """Whether the texts are conversations; None before the first row."""
+    framed: bool = False
+    """Whether a row had a system message or a history."""
+    list_score: str | None = None
+    """The column of scores in lists of completions, once it was met: their scales are not mixed."""
+    unused: str | None = None
+    """What `--score` calls the first numbers beside the labels that are not used, if there are any."""
+    used: set[str] = field(default_factory=set)
+    """Columns that labels and scores were taken from."""
+    unread: set[str] = field(default_factory=set)
+    """Columns that hold something and are not the form's."""
+    other_splits: Counter[str] = field(default_factory=Counter)
+    """What columns of splits say besides train and test."""
+    scales: dict[str, Any] = field(default_factory=dict)
+    """The first value of each column of largest scores."""
+    disagreeing: Counter[str] = field(default_factory=Counter)
+    """Pairs whose own scores say "lower" or "equal" of the chosen response."""
+    kinds: dict[tuple[str, bool], str] = field(default_factory=dict)
+    """Where a column of scores first held a Boolean, and a number that is none."""
+
+    def pass_over(self, scores: Mapping[str, Any]) -> None:
+        """Note scores that are not taken, by what `--score` calls them, where they say more than their label."""
+        if self.score is None and self.unused is None:
+            self.unused = next((name for name, value in scores.items() if value not in (None, "", 1, 0, -1)), None)
+
+    def steady(self, row: Row, conversational: bool) -> None:
+        """Raise `UserError` where plain texts and conversations are mixed: `SomeFramed` if a row has what frames it."""
+        if self.conversational is None:
+            self.conversational = conversational
+        self.framed |= any(filled(row.values.get(name)) for name in (*SYSTEM, *HISTORY))
+        if self.conversational != conversational:
+            kinds = {True: "a conversation", False: "plain text"}
+            error = row.error(
+                f"found {kinds[conversational]}, and the rows before hold {kinds[self.conversational]}: "
+                "import files of one form at a time"
+            )
+            raise SomeFramed(str(error)) if self.framed else error
+
+    def split(self, row: Row) -> str | None:
+        """Return the split that a row is of by its file and its columns, None if nothing says it.
+
+        Raises `UserError` for numbered parts, of which none is held out, and for columns that contradict each other.
+        """
+        found = {"(its file's name)": row.split} if row.split else {}
+        for name in SPLITS:
+            if name not in row.values or not filled(value := row.values[name]):
+                continue
+            word = word_of(value)
+            if name in SPLIT_FLAGS:
+                if word not in WORDS:
+                    raise row.error(f"expected true or false in column {name}, found {short(value)}")
+                found |= {1.0: {name: SPLIT_FLAGS[name][0]}, -1.0: {name: SPLIT_FLAGS[name][1]}}.get(WORDS[word], {})
+            elif name not in AMBIGUOUS_SPLITS and re.fullmatch(r"-?\d+", word):
+                what = (
+                    "the folds: call one test in a column split"
+                    if name == "fold"
+                    else "its parts: call them train and test"
+                )
+                raise row.error(f"column {name} numbers {what}, or add --test-share 0.1")
+            elif named := split_named(value) if "split" in name else PARTS.get(word):
+                found[name] = named
+            elif name not in AMBIGUOUS_SPLITS:
+                self.other_splits[f"{name} {short(value)}"] += 1
+        if len(set(found.values())) > 1:
+            raise row.error(f"columns {' and '.join(found)} say different splits: leave all but one out")
+        return next(iter(found.values()), None)
+
+    def number(self, row: Row, name: str) -> float:
+        """Return a column's score: its number, with the other sign for a rank; the label where `accept` is given.
+
+        Raises `UserError` where a column holds true or false beside numbers other than 0 and 1, where another says that
+        less is better, or that scores are on several scales.
+        """
+        self.used.add(name)
+        if self.accept:
+            return self.label(row, name)
+        self._check_scale(row, name)
+        value, number = row.values.get(name), row.number(name)
+        flag = isinstance(value, bool) or (isinstance(value, str) and value.strip().lower() in ("true", "false"))
+        if flag or not (math.isnan(number) or number in (0, 1)):
+            self.kinds.setdefault((name, flag), row.place)
+            if other := self.kinds.get((name, not flag)):
+                held = ("true or false", "a number")[:: 1 if flag else -1]
+                raise row.error(f"column {name} holds {held[0]}, and {held[1]} in {other}: write one kind of score")
+        return number * (self.sign if self.score else -1.0 if name in RANKS else 1.0)
+
+    def _check_scale(self, row: Row, name: str) -> None:
+        for other, sign in _BETTER.items():
+            if other in row.values:
+                self.used.add(other)
+                if WORDS.get(word_of(row.values[other]), sign) * sign * self.sign < 0 and name not in RANKS:
+                    more, direction = ("less", "-") if self.sign > 0 else ("more", "+")
+                    raise row.error(
+                        f"column {other} says that {more} of {name} is better: write --score={direction}{name}"
+                    )
+        for other in _SCALES:
+            if other in row.values and filled(value := row.values[other]):
+                self.used.add(other)
+                if (first := self.scales.setdefault(other, value)) != value:
+                    raise row.error(
+                        f"column {other} is {short(value)}, and {short(first)} before: divide the scores by it"
+                    )
+
+    def feedback(self, row: Row) -> float:
+        """Return the label of the row; `UserError` if two columns of labels contradict each other."""
+        name, *others = [name for name in LABELS if name in row.values]
+        value = self.label(row, name)
+        for other in others:
+            if not self.accept and not math.isnan(value) and WORDS.get(word_of(row.values[other]), value) == -value:
+                raise row.error(f"columns {name} and {other} contradict each other: leave one of them out")
+        if THUMBS_DOWN not in row.values:
+            return value
+        down = self.label(row, THUMBS_DOWN)
+        if value == down == 1:
+            raise row.error(f"columns {name} and {THUMBS_DOWN} are both set: leave one of them out")
+        return value if value == 1 else -1.0 if down == 1 else math.nan
+
+    def label(self, row: Row, name: str) -> float:
+        """Return +1 for true, 1 and words as up, good, yes; −1 for false, 0, −1, down, bad, no, …; NaN for null.
+
+        Where −1 occurs, 0 could be a reject or no opinion, and a column that holds both is refused, as is every value
+        of no known meaning: `UserError`.
+        """
+        self.used.add(name)
+        value = inside(row.values.get(name))
+        if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+            self.meant["null"] = "unlabelled"
+            return math.nan
+        word = word_of(value)
+        if self.accept:
+            label = 1.0 if word in map(word_of, self.accept) else -1.0
+        elif word in WORDS:
+            label = WORDS[word]
+        else:
+            raise row.error(
+                f"expected true, false, 1, 0, -1, up, down or null in column {name}, found {short(value)} (words such "
+                "as good or bad are read too; others: --accept VALUE; columns of numbers: --score COLUMN)"
+            )
+        self.meant[word] = {1.0: "accept", -1.0: "reject"}.get(label, "unlabelled")
+        if {"0", "-1"} <= self.meant.keys() and not self.accept:
+            raise row.error(f"column {name} holds both 0 and -1: write null where there was no opinion")
+        return label

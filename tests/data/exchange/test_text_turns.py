@@ -1,0 +1,188 @@
+"""Turns as APIs, front ends and trainers write them, and what is beside their texts: read, dropped or refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from helpers.imports import refused, responses
+from helpers.texts import said
+
+GOOD, BAD = (["q"], "a", 1), (["q"], "b", -1)
+
+
+def read(*rows: dict[str, Any], **asked: Any) -> list[Any]:
+    return responses(*rows, **asked)[1]
+
+
+def refusal(*rows: dict[str, Any], **asked: Any) -> str:
+    return refused(responses, *rows, **asked)
+
+
+def gemini(*texts: str) -> list[dict[str, Any]]:
+    """Turns as Gemini's API has them."""
+    return [{"role": ("user", "model")[i % 2], "parts": [{"text": text}]} for i, text in enumerate(texts)]
+
+
+@pytest.mark.parametrize("write", [list, json.dumps, repr])
+def test_parts_of_gemini_are_texts(write: Callable[[Any], Any]) -> None:
+    assert read({"contents": write(gemini("q", "a")), "label": 1}) == [GOOD]
+    assert read({"prompt": write(gemini("q")), "completion": "a", "label": 1}) == [GOOD]
+    for part, what in (
+        ({"functionCall": {"name": "f"}}, "functionCall"),
+        ({"inlineData": {}}, "inlineData"),
+        ({"text": "hm", "thought": True}, "thought"),
+    ):
+        turns = gemini("q", "a")
+        turns[1]["parts"].insert(0, part)
+        assert read({"contents": write(turns), "label": 1}) == [
+            (f"contents has {what}, which a text has no place for", 1)
+        ]
+
+
+@pytest.mark.parametrize("write", [dict, json.dumps, repr])
+def test_requests_of_an_api_hold_the_turns(write: Callable[[Any], Any]) -> None:
+    assert read({"messages": write({"messages": said("q", "a")}), "label": 1}) == [GOOD]
+    assert read({"prompt": write({"messages": said("q")}), "completion": "a", "label": 1}) == [GOOD]
+
+
+def test_a_request_with_more_than_turns_is_none() -> None:
+    request = {"messages": said("q"), "tools": [{"name": "f"}]}
+    assert "in prompt, found {'messages'" in refusal({"prompt": request, "completion": "a", "label": 1})
+
+
+def test_preferences_of_openai() -> None:
+    row = {
+        "input": {"messages": said("q"), "tools": [], "parallel_tool_calls": True},
+        "preferred_output": said("q", "a")[1:],
+        "non_preferred_output": said("q", "b")[1:],
+    }
+    assert read(row) == [GOOD, BAD]
+    assert read(row | {"input": json.dumps(row["input"])}) == [GOOD, BAD]
+    tools = {"messages": said("q"), "tools": [{"type": "function"}]}
+    assert read(row | {"input": tools}) == [("input has tools, which a text has no place for", 2)]
+    call = [{"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}]
+    assert read(row | {"preferred_output": call})[0] == (
+        "chosen has tool_calls, which a text has no place for",
+        1,
+    )
+    assert "expected an object with messages in column input, found 'q'" in refusal(row | {"input": "q"})
+
+
+def test_pairs_of_trainers() -> None:
+    answers = {"chosen": said("q", "a")[1], "rejected": said("q", "b")[1]}
+    assert read({"messages": said("q"), **answers}) == [GOOD, BAD]  # axolotl
+    assert read({"messages": said("q", "a"), "rejected_response": "b"}) == [GOOD, BAD]  # ms-swift
+    # A conversation that ends with the chosen answer, or with one that has no label, is the pair's own.
+    whole = {"chosen": said("q", "a"), "rejected": said("q", "b")}
+    for last in ("a", "c"):
+        assert read(whole | {"messages": said("q", last)}) == [GOOD, BAD]
+    assert "column messages says something" in refusal(whole | {"messages": said("other", "a")})
+
+
+def test_pairs_of_capybara() -> None:
+    talk = [{"input": "q", "output": "old"}, {"input": "r", "output": "a"}]
+    both = {"prompt": "r", "chosen": said("q", "old", "r", "a"), "rejected": said("q", "old", "r", "b")}
+    assert read(both | {"conversation": talk}) == [(["q", "old", "r"], "a", 1), (["q", "old", "r"], "b", -1)]
+    assert read({"conversation": talk}) == [(["q"], "old", None), (["q", "old", "r"], "a", None)]
+
+
+def test_two_names_of_one_side_must_agree() -> None:
+    pair = {"prompt": "q", "chosen": "a", "rejected": "b"}
+    same = pair | {"chosen_response": "a", "rejected_response": "b"}
+    assert read(same) == read(pair)
+    assert "column chosen_response says something" in refusal(same | {"chosen_response": "c"})
+
+
+def test_writers_of_a_pair_are_its_sources() -> None:
+    from pmpo_offline.data.exchange.forms import Reading, Row, form_of
+
+    for names in (("chosen_model", "rejected_model"), ("chosen-model", "rejected-model")):
+        row = Row({"prompt": "q", "chosen": "a", "rejected": "b", **dict(zip(names, "xy", strict=True))}, "here")
+        reading = Reading()
+        assert [each.source for each in form_of(row, None).responses(row, reading)] == ["x", "y"]
+        assert reading.unread - reading.used == set()
+
+
+@pytest.mark.parametrize(
+    "key", ["toolCalls", "toolInvocations", "attachments", "reasoning_details", "Tool-Calls", "functionCall"]
+)
+def test_keys_of_turns_are_known_however_they_are_written(key: str) -> None:
+    turns = said("q", "a")
+    turns[1][key] = [{"x": 1}]
+    assert read({"messages": turns, "label": 1}) == [(f"messages has {key}, which a text has no place for", 1)]
+    turns[1][key] = []
+    assert read({"messages": turns, "label": 1}) == [GOOD]
+
+
+def test_feedback_on_a_turn_is_read_and_other_keys_are_listed() -> None:
+    from pmpo_offline.data.exchange.forms import Reading, Row, form_of
+
+    turns = said("q", "a")
+    turns[1] |= {"annotation": {"rating": -1, "tags": []}, "toxicity": 0.9}  # Open WebUI
+    row, reading = Row({"messages": turns}, "here"), Reading()
+    assert [each.score for each in form_of(row, None).responses(row, reading)] == [-1]
+    assert reading.unread - reading.used == {"messages.toxicity"}
+    assert "annotation of the last turn and the row's own label contradict" in refusal({"messages": turns, "label": 1})
+    assert read({"messages": turns, "label": 0}) == [(["q"], "a", -1)]
+
+
+def test_a_history_that_ends_with_the_prompt_holds_it_once() -> None:
+    right = [(["h", "i", "q"], "a", 1)]
+    for history in (said("h", "i"), said("h", "i", "q")):
+        assert read({"history": history, "prompt": "q", "completion": "a", "label": 1}) == right
+    assert read({"history": said("h", "i"), "prompt": said("h", "i", "q"), "completion": "a", "label": 1}) == right
+
+
+@pytest.mark.parametrize("name", ["knowledge", "paragraph", "choices", "options"])
+def test_more_columns_go_on_from_the_question(name: str) -> None:
+    row = {"question": "Which?", name: "A) 1 B) 2", "response": "A", "label": 1}
+    assert read(row) == [("Which?\nA) 1 B) 2", "A", 1)]
+    assert f"expected text in {name}, found ['1', '2']" in refusal(row | {name: ["1", "2"]})
+
+
+def test_instructions_beside_an_input_are_a_system_message() -> None:
+    assert read({"instructions": "s", "input": "q", "output": "a", "label": 1}) == [(["s", "q"], "a", 1)]
+
+
+def test_lists_of_texts_in_text_cells_are_refused() -> None:
+    for row in (
+        {"prompt": '["q"]', "completion": '["a"]', "label": 1},
+        {"prompt": "['q']", "response_a": "['a']", "response_b": "['b']", "winner": "model_a"},
+        {"prompt": '["q"]', "chosen": '["a"]', "rejected": '["b"]'},
+    ):
+        assert "are lists of texts that are written as text" in refusal(row)
+    listed = {"prompt": "Three primes as JSON?", "completion": '["2", "3", "5"]', "label": 1}
+    assert read(listed) == [("Three primes as JSON?", '["2", "3", "5"]', 1)]
+
+
+def test_an_implied_prompt_ends_with_the_mark_of_the_answer() -> None:
+    pair = {"chosen": "[INST] Name a prime. [/INST]Seven", "rejected": "[INST] Name a prime. [/INST]Six"}
+    assert read(pair) == [("[INST] Name a prime. [/INST]", "Seven", 1), ("[INST] Name a prime. [/INST]", "Six", -1)]
+
+
+def test_a_verdict_is_no_answer() -> None:
+    row = {"prompt": "q", "response": "a", "label": "GOOD", "answer": "reject"}  # Prodigy
+    assert "column answer says reject, which is a verdict and no text: add --columns label=answer" in refusal(row)
+    rows = [row | {"answer": verdict} for verdict in ("accept", "reject", "ignore")]
+    assert [each[2] for each in read(*rows, asked="label=answer")] == [1, -1, None]
+
+
+def test_a_path_that_a_row_lacks_is_null() -> None:
+    asked = "prompt=inputs.q,completion=outputs.a,label=stats.user.avg"
+    rows = [
+        {"inputs": {"q": "q"}, "outputs": {"a": "a"}, "stats": stats} for stats in ({"user": {"avg": 1.0}}, {}, None)
+    ]
+    assert [each[2] for each in read(*rows, asked=asked)] == [1, None, None]
+
+
+@pytest.mark.parametrize("word", ["N/A", "na", "None", "null", "\\N", " "])
+def test_words_for_nothing_leave_a_row_unlabelled(word: str) -> None:
+    assert [each[2] for each in read(*({"prompt": "q", "completion": "a", "score": s} for s in ("4", word)))] == [
+        4,
+        None,
+    ]
+    rows = ({"prompt": "q", "completion": "a", "label": label} for label in ("✅", "✗", word.strip()))
+    assert [each[2] for each in read(*rows)] == [1, -1, None]
