@@ -21,7 +21,7 @@ from typer.core import TyperGroup
 
 from pmpo_offline import __version__
 from pmpo_offline.cli import bench, datasets, evaluate, hub, plain, report, train, verbs
-from pmpo_offline.runtime.errors import PmpoOfflineError
+from pmpo_offline.runtime.errors import Notice, PmpoOfflineError
 from pmpo_offline.runtime.files import refusal
 from pmpo_offline.runtime.machine import SLEEPING
 
@@ -173,8 +173,8 @@ def _fail(message: object, code: int) -> int:
     return code
 
 
-def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    print(f"warning: {_line(message)}", file=sys.stderr)
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    print(f"{'note' if issubclass(category, Notice) else 'warning'}: {_line(message)}", file=sys.stderr, flush=True)
 
 
 def _line(message: object) -> str:

@@ -40,8 +40,8 @@ COLOURS = {"bounded": "green", "ready": "green", "at the edge": "yellow", "no mi
 LEGEND = {
     "pairs": "of an accept and a reject of one state or prompt",
     "w_D / w_U": "weight of an accept over that of a reject; advised is the range in which both classes count alike",
-    "β ≥": "the bound, from which on the loss has a minimum, with accepts and rejects averaged together (joint) or each "
-    "class by itself (set)",
+    "β ≥": "the bound, from which on the loss has a minimum, with accepts and rejects averaged together (joint) or "
+    "each class by itself (set)",
     "collapse at β ≤": "training ends on a single outcome; between this and the bound on several",
     "in a tenth of states": "the same for a policy that sees the state, where labels are more one-sided: at this β a "
     "tenth of the states collapses",
@@ -149,8 +149,18 @@ def train(
     logging: AbstractContextManager[Any] = tracked(tracked_by, place, config) if tracked_by else nullcontext([])
     with watching(place) if options.watch else nullcontext(), logging as loggers:
         record = train_run(run, place, home, loggers)
-    about = {"output": str(place), "trained": not finished}
+    about = {"output": str(place), "trained": not finished, **_own_model(record, home)}
     return Result({key: value for key, value in record.items() if key != "history"} | about, _print_run)
+
+
+def _own_model(record: dict[str, Any], home: Path | None) -> dict[str, str]:
+    """Return where the base model of an adapter is, if it is one that was made here."""
+    if "model" not in record:
+        return {}
+    from pmpo_offline.tasks.language.models import OWN, own_directory
+
+    name = record["model"]
+    return {"model_path": str(own_directory(name, home))} if name in OWN else {}
 
 
 def _check_settings(dataset: str, algorithm: str, settings: dict[str, Any]) -> None:
@@ -183,6 +193,7 @@ def _print_run(record: dict[str, Any]) -> None:
         "algorithm": record["algorithm"] + (" (shuffled labels)" if record["shuffle_labels"] else ""),
         "settings": readable(record["settings"]) or "–",
         **({"model": record["model"]} if "model" in record else {}),
+        **({"made here": record["model_path"]} if "model_path" in record else {}),
         "seed": str(record["seed"]),
         "steps": training.get("steps", training.get("updates")),
     }

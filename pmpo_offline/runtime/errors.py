@@ -24,6 +24,10 @@ class UserError(PmpoOfflineError):
     exit_code = 2
 
 
+class Notice(UserWarning):
+    """What is worth knowing, as that something takes long this once, and is no reason to worry."""
+
+
 _FEW = 12
 """The number of names that fit a line; of more, only the nearest are listed."""
 _LISTED = ("dataset", "suite", "algorithm")

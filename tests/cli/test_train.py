@@ -128,6 +128,7 @@ def test_a_language_model_is_trained(
     shown = capsys.readouterr().out
     assert "β ≥ bound" in shown
     assert str(tmp_path / "run" / "adapter") in shown
+    assert re.search(rf"^made here +{language_home}/\.models/tiny-\w+$", shown, re.MULTILINE)
 
 
 @pytest.mark.parametrize(

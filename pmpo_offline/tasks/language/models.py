@@ -17,6 +17,7 @@ import contextlib
 import importlib.util
 import io
 import re
+import warnings
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -25,7 +26,7 @@ from typing import NamedTuple
 from pmpo_offline import data
 from pmpo_offline.policies.language import quiet
 from pmpo_offline.runtime import progress
-from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, unknown
+from pmpo_offline.runtime.errors import Notice, PmpoOfflineError, UserError, unknown
 from pmpo_offline.runtime.files import atomic_directory, read_json, refusal
 from pmpo_offline.runtime.hashing import hash_bytes, hash_file
 from pmpo_offline.tasks.language import tiny
@@ -97,13 +98,18 @@ def model_version(name: str) -> str:
     return name
 
 
+def own_directory(name: str, home: str | Path | None = None) -> Path:
+    """Return where one of our models is kept, made or not; `UserError` if its source is not installed."""
+    return data.home(home) / ".models" / f"{name}-{OWN[name].identity()[:16]}"
+
+
 def _made(name: str, home: Path) -> Path:
-    maker = OWN[name]
-    directory = home / ".models" / f"{name}-{maker.identity()[:16]}"
+    maker, directory = OWN[name], own_directory(name, home)
     if (directory / _MARKER).is_file():
         return directory
     try:
         with atomic_directory(directory, _MARKER, "model", overwrite=False) as partial:
+            warnings.warn(f"the model {name} {maker.how}, this once, and is kept in {directory}", Notice, stacklevel=3)
             maker.make(partial)
     except OSError as error:
         raise PmpoOfflineError(refusal(directory, error, "choose another --home")) from error
@@ -183,10 +189,12 @@ class Maker(NamedTuple):
     """Returns a hash of what it is made from."""
     make: Callable[[Path], None]
     """Writes it into a directory."""
+    how: str
+    """What is done, and how long it takes."""
 
 
 OWN = {
-    "tiny": Maker(tiny.identity, tiny.identity, tiny.make),
-    SMOLLM2: Maker(lambda: SMOLLM2, smollm2_identity, _make_smollm2),
+    "tiny": Maker(tiny.identity, tiny.identity, tiny.make, "is trained first, which takes some 20 s"),
+    SMOLLM2: Maker(lambda: SMOLLM2, smollm2_identity, _make_smollm2, "is converted first, which takes some 10 s"),
 }
 """Makers of our own models by name."""

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from pmpo_offline.policies.language import open_model
+from pmpo_offline.runtime.errors import Notice
 from pmpo_offline.runtime.progress import on_progress
 from pmpo_offline.tasks.language import SamplingSpec, draw, get, model_directory, tiny
 
@@ -64,7 +65,8 @@ def test_interrupted_training_leaves_nothing_and_random_numbers_as_they_were(tmp
 
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    with pytest.raises(KeyboardInterrupt), on_progress(interrupt):
+    note = pytest.warns(Notice, match=r"the model tiny is trained first, which takes some 20 s, .* kept in .*/tiny-")
+    with pytest.raises(KeyboardInterrupt), on_progress(interrupt), note:
         model_directory("tiny", tmp_path)
     assert not list((tmp_path / ".models").iterdir())
     assert torch.equal(torch.get_rng_state(), before)
