@@ -11,13 +11,27 @@ NotImplementedError for a case that it does not claim to cover. docs/conformance
 import argparse
 import json
 import runpy
+from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 VECTORS = Path(__file__).parent / "vectors"
 STEP = 1e-3
 """Of finite differences: wide enough for losses in float32, which are then good to about 1e-3."""
+
+
+class Failure(NamedTuple):
+    """What is wrong in a case, and the known mistakes that give exactly that loss."""
+
+    case: str
+    what: str
+    mistakes: tuple = ()
+
+    def __str__(self):
+        guess = f"; that is what you get from: {' or: '.join(self.mistakes)}" if self.mistakes else ""
+        return f"{self.case}: {self.what}{guess}"
 
 
 def differences(loss, inputs, name):
@@ -42,7 +56,8 @@ def apart(mine, expected):
 
 
 def failure(function, case, tolerance):
-    """Return what is wrong with a function in one case, or None."""
+    """Return the failure of a function in one case, or None."""
+    title = case["case"]
     inputs = {name: np.asarray(value, float) for name, value in case["inputs"].items()}
 
     def loss(values):
@@ -51,10 +66,13 @@ def failure(function, case, tolerance):
 
     result = function(inputs, case["settings"])
     mine, gradients = result if isinstance(result, tuple) else (result, {})
+    if np.shape(mine):
+        return Failure(title, f"loss of shape {np.shape(mine)}, expected one number")
+    if unknown := [name for name in gradients if name not in inputs]:
+        return Failure(title, f"gradient in {unknown[0]}, which is no input: {', '.join(inputs)}")
     if not apart(mine, case["loss"]) <= tolerance:  # a NaN is no match either
         names = [name for name, value in case.get("mistakes", {}).items() if apart(mine, value) <= tolerance]
-        guess = f"; that is what you get from: {' or: '.join(names)}" if names else ""
-        return f"loss {float(mine):.8g}, expected {case['loss']:.8g}{guess}"
+        return Failure(title, f"loss {float(mine):.8g}, expected {case['loss']:.8g}", tuple(names))
     for name, expected in case["gradient"].items():
         if name in gradients:
             got, allowed = gradients[name], tolerance
@@ -63,12 +81,12 @@ def failure(function, case, tolerance):
         else:
             continue
         if not apart(got, expected) <= allowed:
-            return f"gradient in {name} {np.asarray(got).tolist()}, expected {expected}"
+            return Failure(title, f"gradient in {name} {np.asarray(got).tolist()}, expected {expected}")
     return None
 
 
 def check(function, path, tolerance=1e-5):
-    """Return (passed, skipped, failures) of a function on a file of vectors; failures are lines of text."""
+    """Return (passed, skipped, failures) of a function on a file of vectors."""
     passed, skipped, failures = 0, 0, []
     for case in json.loads(Path(path).read_text(encoding="utf-8"))["cases"]:
         try:
@@ -77,8 +95,15 @@ def check(function, path, tolerance=1e-5):
             skipped += 1
             continue
         passed += wrong is None
-        failures += [f"{case['case']}: {wrong}"] if wrong else []
+        failures += [wrong] if wrong else []
     return passed, skipped, failures
+
+
+def likely(failures):
+    """Return the known mistakes that explain the most failures, at least half of them, and how many these are."""
+    counts = Counter(name for failure in failures for name in failure.mistakes)
+    most = max(counts.values(), default=0)
+    return [name for name, count in counts.items() if count == most and 2 * most >= len(failures)], most
 
 
 def main(arguments=None):
@@ -102,6 +127,9 @@ def main(arguments=None):
             f"{'FAIL' if failures else 'ok':4} {name}: {passed} of {total} cases"
             + f", {skipped} skipped" * bool(skipped)
         )
+        names, explained = likely(failures)
+        if names:
+            print(f"     {explained} of {len(failures)} failures: {' or: '.join(names)}")
         print("".join(f"     {line}\n" for line in failures), end="")
     return wrong
 

@@ -58,7 +58,22 @@ MISTAKES: dict[str, Callable[[Parts], Parts]] = {
     "both classes divided by all labelled rows, not each by its own": lambda parts: parts.with_settings(
         normalize="joint"
     ),
+    "both classes divided by all rows, unlabelled ones too": lambda parts: replace(
+        parts.with_settings(normalize="joint"), logp=parts.logp * (parts.label != 0).double().mean()
+    ),
+    "unlabelled rows taken for rejects": lambda parts: replace(
+        parts, label=torch.where(parts.label == 0, -1, parts.label)
+    ),
+    "unlabelled rows taken for accepts": lambda parts: replace(
+        parts, label=torch.where(parts.label == 0, 1, parts.label)
+    ),
+    "alpha and 1 - alpha swapped": lambda parts: parts.with_settings(alpha=1 - parts.settings["alpha"]),
     "no weights": lambda parts: replace(parts, weight=None),
+    "the divergence subtracted": lambda parts: replace(parts, divergence=-parts.divergence),
+    "the divergence summed over the rows, not averaged": lambda parts: replace(
+        parts, divergence=parts.divergence * len(parts.logp)
+    ),
+    "no beta": lambda parts: parts.with_settings(beta=1.0),
     "no divergence": lambda parts: parts.with_settings(beta=0.0),
     "no floor": lambda parts: parts.with_settings(floor=0.0),
 }
