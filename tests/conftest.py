@@ -70,7 +70,7 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def fast_garbage_collection() -> None:
-    """Exempt what is imported and collected so far: each Trainer calls `gc.collect`, which takes .4 s over all of it."""
+    """Exempt what is imported and collected so far: each Trainer calls `gc.collect`, which takes .4 s over all."""
     gc.collect()
     gc.freeze()
 

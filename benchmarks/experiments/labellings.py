@@ -30,8 +30,9 @@ from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.runtime.hashing import hash_json
 from pmpo_offline.runtime.random_words import uniforms
 from pmpo_offline.training.config import complete
-from pmpo_offline.training.control.batches import Batch, CandidateBatch, Learner, PairBatch, Pools, RowBatch, Sampler
+from pmpo_offline.training.control.batches import Batch, CandidateBatch, Learner, PairBatch, RowBatch
 from pmpo_offline.training.control.fit import fit
+from pmpo_offline.training.control.sampler import Pools, Sampler
 from pmpo_offline.training.control.stack import Stack
 from pmpo_offline.training.control.trainer import fresh_policy
 

@@ -35,8 +35,8 @@ from benchmarks.experiments.stability.language import (
 from benchmarks.experiments.stability.sequence import SequencePolicy
 from pmpo_offline.declarations import OBJECTIVES
 from pmpo_offline.objectives import bco_shift, divergences
-from pmpo_offline.training.control.batches import Pools
 from pmpo_offline.training.control.fit import stack_settings
+from pmpo_offline.training.control.sampler import Pools
 
 FAMILY, UPDATES = "bandit", 200
 _STRENGTHS = [{"beta": beta, "rate": rate} for beta in (0.03, 0.1, 0.3, 1.0) for rate in (1e-3, 3e-3)]

@@ -16,8 +16,8 @@ from benchmarks.speed import rows
 from benchmarks.speed.timing import BATCH, HIDDEN, Contender, Timing, flops, timed
 from pmpo_offline import data
 from pmpo_offline.declarations import catalog
-from pmpo_offline.training.control.batches import Sampler
 from pmpo_offline.training.control.fit import fit
+from pmpo_offline.training.control.sampler import Sampler
 from pmpo_offline.training.control.stack import Stack
 from pmpo_offline.training.control.trainer import fresh_policy
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import embedding, one_hot  # the first gathers whole rows, faster than indexing does
 
 from pmpo_offline.data import columns
-from pmpo_offline.data.mapping import fit, place, release_pages
+from pmpo_offline.data.mapping import fit, places, release_pages, taken
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.random_words import random_words
 
@@ -40,6 +40,11 @@ _STORED = ("action", "reward", "terminated", "truncated", "score", "label")
 """Columns that `Rows` holds as they are stored."""
 _WIDE = 16
 """Bytes of a row from which on large columns are read by position; of narrower ones the pages may stay resident."""
+_APART = 8 * 2**10
+"""Bytes from row to row, on average, up to which rows of large columns are gathered through the map in the order of
+their addresses: the system maps more than that at a touch, so it is faster than reading each row by position."""
+_AHEAD = 64 * 2**20
+"""Bytes of observations or actions that are gathered ahead at most."""
 
 
 class Column:
@@ -56,7 +61,9 @@ class Column:
         self._mapped, self._gathered = mapped, 0
         self._stored = math.prod(self.chunks[0].shape[1:])  # numbers a row, in the chunks
         self._bytes = self._stored * self.chunks[0].itemsize
-        self._places = _places(self.chunks, self._starts) if mapped and self._bytes >= _WIDE and not fit() else None
+        large = mapped and self._bytes >= _WIDE and not fit()
+        self._places = places([chunk.numpy() for chunk in self.chunks]) if large else None
+        self._dense = len(self) * self._bytes // _APART
         if len(self.chunks) > 1 and self._places is None:
             self._span, self._offset = _span(self.chunks, self._starts)
 
@@ -87,7 +94,8 @@ class Column:
     def __getitem__(self, rows: Tensor) -> Tensor:
         """Return a copy of these rows (…,) int64, as (…, width) or (…,); `IndexError` for rows outside 0 … N − 1."""
         if self._places is not None:
-            return self._read_rows(self._checked(rows), 1)
+            index = self._checked(rows)
+            return self._read_rows(index, 1) if index.size < self._dense else self._swept(index)
         if len(self.chunks) == 1:
             found = embedding(rows, self.chunks[0]) if self.chunks[0].dim() > 1 else self.chunks[0][rows]
         else:
@@ -103,8 +111,9 @@ class Column:
     def pairs(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return copies of these rows (n,) and of the ones after them, (n, …) each; after the last row comes itself."""
         after = (rows + 1).clamp(max=len(self) - 1)
-        if self._places is None or not len(rows):
-            return self[rows], self[after]
+        if self._places is None or not 0 < 2 * len(rows) < self._dense:
+            first, second = self[torch.stack([rows, after])]
+            return first, second
         index = self._checked(rows)
         first, second = self._read_rows(index, 2).unbind(1)
         cut = self._starts[self._chunk(index) + 1] == index + 1  # what follows in the file is no row of this column
@@ -125,10 +134,24 @@ class Column:
         """Return `count` neighbouring rows from each index on, read by position; (…, width), or (…, count, width)."""
         assert self._places is not None
         chunk, (file, first) = self._chunk(index).ravel(), self._places
-        offset = index.ravel() * self._bytes + first[chunk]
+        offset = (index.ravel() - self._starts[chunk]) * self._bytes + first[chunk]
         content = b"".join(map(os.pread, file[chunk].tolist(), repeat(count * self._bytes), offset.tolist()))
         found = torch.from_numpy(np.frombuffer(bytearray(content), self.chunks[0].numpy().dtype))
         return found.reshape(*index.shape, *([count] if count > 1 else []), *self.chunks[0].shape[1:])
+
+    def _swept(self, index: NDArray[np.int64]) -> Tensor:
+        """Return rows (…, width), gathered in the order of their addresses."""
+        order, shape = index.argsort(axis=None), self.chunks[0].shape[1:]
+        ascending, found = index.ravel()[order], np.empty((index.size, *shape), self.chunks[0].numpy().dtype)
+        cuts = np.searchsorted(ascending, self._starts)
+        for chunk, start, first, end in zip(self.chunks, self._starts, cuts, cuts[1:], strict=False):
+            found[order[first:end]] = taken(chunk.numpy(), ascending[first:end] - start)
+        return torch.from_numpy(found).reshape(*index.shape, *shape)
+
+    @property
+    def ahead(self) -> int:
+        """Number of rows of many minibatches that are gathered faster in one call; 0 where it makes no difference."""
+        return self._dense if self._places is not None and self._dense * self._bytes <= _AHEAD else 0
 
     def packed(self, device: torch.device | str = "cpu") -> Tensor:
         """Return a copy of all rows in one tensor on `device`."""
@@ -192,15 +215,6 @@ class OneHot(Column):
     def largest(self) -> Tensor:
         """Return the largest magnitude, which is 1."""
         return torch.ones((), device=self.chunks[0].device)
-
-
-def _places(chunks: Sequence[Tensor], starts: Any) -> tuple[Any, Any] | None:
-    """Return (file, first) such that row r of chunk c is at byte `r * row + first[c]` of `file[c]`; None in memory."""
-    found = [place(chunk.numpy()) for chunk in chunks]
-    if None in found or not all(chunk.is_contiguous() for chunk in chunks):
-        return None
-    file, first = np.array(found).T
-    return file, first - starts[:-1] * chunks[0][0].nbytes
 
 
 def _span(chunks: Sequence[Tensor], starts: Any) -> tuple[Any, Any]:

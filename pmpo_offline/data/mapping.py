@@ -1,7 +1,7 @@
 """Files mapped into memory, whose pages are given back: of large tables only what is in use stays resident.
 
 Linux maps up to 2 MiB at the first touch of a page. So random rows of a table that is larger than `RESIDENT` would
-map all of it in no time, and be slow: they are read by position (`place`), which maps nothing.
+map all of it in no time, and be slow: they are read by position (`places`), which maps nothing.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import mmap
 import resource
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -63,8 +63,19 @@ def fit() -> bool:
     return sum(map(len, list(_MAPPED))) <= RESIDENT
 
 
-def place(array: NDArray[Any]) -> tuple[int, int] | None:
-    """Return the descriptor of the mapped file that an array is a view of, and its first byte there; None of others."""
+def places(arrays: Sequence[NDArray[Any]]) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+    """Return for each array the descriptor of the mapped file that it is a view of, and its first byte there.
+
+    None if one of them is a view of none, or not contiguous.
+    """
+    found = [_place(array) for array in arrays]
+    if None in found or not all(array.flags.c_contiguous for array in arrays):
+        return None
+    file, first = np.array(found, np.int64).T
+    return file, first
+
+
+def _place(array: NDArray[Any]) -> tuple[int, int] | None:
     for mapped in list(_MAPPED):
         offset = array.ctypes.data - np.frombuffer(mapped, np.uint8).ctypes.data
         if 0 <= offset < len(mapped):
@@ -151,7 +162,7 @@ def taken(values: NDArray[Any], chosen: NDArray[np.int64]) -> NDArray[Any]:
         own: NDArray[np.int64] = chosen[first:end] - rows.start
         return own
 
-    return gathered(values[rows][within(rows)] for rows in slices(len(values)))
+    return gathered(values[rows].take(within(rows), 0) for rows in slices(len(values)))
 
 
 def release_pages() -> None:

@@ -139,11 +139,13 @@ def test_contradictions_are_found_in_every_part(
 
 
 @pytest.mark.usefixtures("small_parts")
-def test_rows_of_files_larger_than_memory_are_read_by_position(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("apart", [1, 1 << 20], ids=["by position", "in the order of addresses"])
+def test_rows_of_files_larger_than_memory_are_found(store: Store, monkeypatch: pytest.MonkeyPatch, apart: int) -> None:
     dataset = store(LENGTHS, "advantage")
     expected = dataset.sample(200, torch.Generator().manual_seed(0))
     monkeypatch.setattr("pmpo_offline.data.mapping.RESIDENT", 0)
     monkeypatch.setattr("pmpo_offline.data.gathering._WIDE", 8)
+    monkeypatch.setattr("pmpo_offline.data.gathering._APART", apart)
     opened = data.load_dataset(dataset.path)
     found = opened.sample(200, torch.Generator().manual_seed(0))
     read = {name: opened.column(name) for name in ("observation", "action", "reward")}

@@ -1,4 +1,4 @@
-"""Minibatches of all runs at once, and the inputs of objectives by name.
+"""The inputs of objectives by name, computed for the minibatches of all runs at once (`sampler` draws them).
 
 An objective declares which tensors it needs (`Objective.inputs`); a batch has a property of each name and computes it
 on access. So nothing here, or in the trainer, knows an algorithm.
@@ -7,16 +7,15 @@ on access. So nothing here, or in the trainer, knows an algorithm.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from pmpo_offline.data import Candidates, Dataset, Rows, columns, indices, pairs
+from pmpo_offline.data import Candidates
 from pmpo_offline.data.gathering import Steps
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.objectives.rows import mean, per_run
@@ -24,17 +23,14 @@ from pmpo_offline.policies import Categorical, Mixture, MixturePolicy
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.training import config
 from pmpo_offline.training.control.divergence import draw, from_reference
-from pmpo_offline.training.shuffle import shuffled
 
 if TYPE_CHECKING:
+    from pmpo_offline.training.control.sampler import Sampler
     from pmpo_offline.training.critics.critic import Critic
 
 _OWN = 4  # actions that are drawn from the policy itself for each row, where an objective compares with them
-_MANY = 1 << 62  # a population so large that its remainder by a pool's size is uniform for all purposes
 _PLAYED = 0.01
 """Least weight of a mixture component whose mean counts as an action of the policy."""
-PARTS = {"accepted": [[1]], "unrejected": [[0, 1]], "balanced": [[1], [-1]], "label_pairs": [[1], [-1]]}
-"""Minibatches of rows by their labels: the labels of each of their parts, which are of one size."""
 
 
 @dataclass(frozen=True)
@@ -46,109 +42,6 @@ class Learner:
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Of the objective, stacked; its `caller` settings say how inputs are computed."""
     critic: Critic | None = None
-
-
-class Pools:
-    """Entries that each run draws from: one pool a run, or one that all share.
-
-    Args:
-        pools: (L,) int64 tensors, one a run or just one.
-    """
-
-    def __init__(self, pools: Sequence[Tensor]) -> None:
-        self.size = torch.tensor([len(pool) for pool in pools], device=pools[0].device).unsqueeze(1)
-        padded = torch.nn.utils.rnn.pad_sequence(list(pools), batch_first=True) if pools[1:] else pools[0].unsqueeze(0)
-        self.entries = padded.int() if self.size.max() and padded.max() < 2**31 else padded  # half the memory
-        if not self.size.all():
-            raise UserError("the labels leave this algorithm nothing to learn from: no such rows or pairs are labelled")
-
-    def draw(self, seeds: Sequence[int], step: int, batch: int) -> Tensor:
-        """Return (R, batch) entries; a pure function of each run's seed and the step."""
-        place = indices(seeds, step, batch, _MANY, self.size.device) % self.size
-        return self.entries.expand(len(seeds), -1).gather(1, place).long()
-
-
-@dataclass(frozen=True)
-class Population:
-    """All of `size` entries, which every run draws from: the draws are those of a pool that lists them."""
-
-    size: int
-    device: torch.device
-
-    def draw(self, seeds: Sequence[int], step: int, batch: int) -> Tensor:
-        """Return (R, batch) entries; a pure function of each run's seed and the step."""
-        return indices(seeds, step, batch, _MANY, self.device) % self.size
-
-
-class Sampler:
-    """Draws the minibatches of a stack of runs.
-
-    Args:
-        dataset: labelled transitions.
-        algorithm: its `rows` say what a minibatch is made of.
-        seeds: one a run.
-        shuffle: give every run labels that were permuted among all units, as a control.
-        device: where the data lies.
-    """
-
-    def __init__(
-        self,
-        dataset: Dataset,
-        algorithm: AlgorithmDeclaration,
-        seeds: Sequence[int],
-        *,
-        shuffle: bool,
-        device: torch.device,
-    ) -> None:
-        kind = algorithm.rows
-        self.steps, self._kind, self.seeds, self.device = Steps.of(dataset, device), kind, seeds, device
-        self.score, self.has_contexts = dataset.metadata.score.name, dataset.has_contexts
-        self.is_discrete = dataset.metadata.actions is not None
-        if kind in ("candidates", "pairs") and self.steps.candidates is None:
-            raise UserError("this algorithm learns from scored candidate actions and the dataset has none")
-        # Runs of equal seed share one permutation; without shuffling all runs share the labels as they are.
-        views = [shuffled(self.steps, dataset.metadata.unit, seed) for seed in seeds] if shuffle else [self.steps]
-        self.label = torch.stack([view.label for view in views])  # (R or 1, N) int8
-        candidates = [view.candidates for view in views if view.candidates is not None]
-        if kind == "label_pairs" and dataset.has_contexts:
-            raise UserError(
-                "pairs of labelled steps need one context, and here observations differ, so that an accept is not "
-                'better than a reject of another state: set rows = "pairs", of candidates, in the TOML'
-            )
-        if kind in PARTS:
-            chosen = [[torch.isin(view.label, view.label.new_tensor(part)) for view in views] for part in PARTS[kind]]
-            self._parts: list[Pools | Population] = [
-                Pools([each.nonzero().squeeze(1) for each in rows]) for rows in chosen
-            ]
-        elif kind == "top":
-            self._parts = [Pools([top_rows(dataset, algorithm.top).to(device)])]
-        elif kind == "pairs":
-            tables = [torch.stack(pairs(view), dim=1) for view in candidates]
-            self._pairs = torch.nn.utils.rnn.pad_sequence(tables, batch_first=True)  # (R or 1, P, 3)
-            self._parts = [Pools([torch.arange(len(table), device=device) for table in tables])]
-        else:
-            count = len(candidates[0].state_row) if kind == "candidates" else len(self.steps)
-            self._parts = [Population(count, device)]
-
-    @cached_property
-    def rows(self) -> Rows:
-        """A dense copy of the transitions, which critics learn from."""
-        return Rows.of(self.steps.dataset, self.device)
-
-    def batch(self, step: int, size: int, learner: Learner) -> RowBatch | CandidateBatch | PairBatch:
-        """Return the minibatch of update `step`, `size` rows, states or pairs a run."""
-        parts = len(self._parts)
-        if size < parts:
-            raise UserError(f"batch is {size}, and a minibatch of {self._kind} rows has {parts} parts: raise it")
-        index = torch.cat([part.draw(self.seeds, step, size // parts) for part in self._parts], dim=1)
-        candidates = self.steps.candidates
-        if candidates is not None and self._kind == "candidates":
-            return CandidateBatch(self.steps, candidates, index, learner)
-        if candidates is not None and self._kind == "pairs":
-            pair = self._pairs.expand(len(index), -1, -1).gather(1, index.unsqueeze(-1).expand(-1, -1, 3))
-            return PairBatch(self.steps, candidates, pair, learner)
-        kind = LabelPairBatch if self._kind == "label_pairs" else RowBatch
-        return kind(self, index, step, learner)
 
 
 class Batch:
@@ -188,7 +81,7 @@ class RowBatch(Batch):
     """Recorded steps: R runs of B rows."""
 
     def __init__(self, source: Sampler, index: Tensor, step: int, learner: Learner) -> None:
-        super().__init__(source.steps.observation[index], learner)
+        super().__init__(source.gathered("observation", index, step), learner)
         self.index = index
         self._source, self._steps, self._step = source, source.steps, step
 
@@ -200,7 +93,7 @@ class RowBatch(Batch):
     @cached_property
     def _action(self) -> Tensor:
         """(R, B, A)."""
-        return self._steps.action[self.index]
+        return self._source.gathered("action", self.index, self._step)
 
     @cached_property
     def logp(self) -> Tensor:
@@ -383,18 +276,3 @@ def check_rows(algorithm: AlgorithmDeclaration) -> None:
     """Raise `UserError` if minibatches of the algorithm's rows lack an input of its objective."""
     kinds: dict[str, type[Batch]] = {"candidates": CandidateBatch, "pairs": PairBatch, "label_pairs": LabelPairBatch}
     config.check_inputs(algorithm, kinds.get(algorithm.rows, RowBatch))
-
-
-def top_rows(dataset: Dataset, share: float) -> Tensor:
-    """Return the rows, ascending int64, of the share of the episodes that have the highest returns, at least of one.
-
-    Episodes are cut where they ended, as stored, and a share that is no whole number of them is rounded down; of equal
-    returns the earlier episode goes first. This is "10 % BC" at 0.1 (Chen et al., *Decision Transformer*,
-    arXiv 2106.01345, section 5.1).
-    """
-    if dataset.episodes is None:
-        raise UserError(f"dataset {dataset.metadata.id} holds responses, not episodes with returns")
-    returns, start, length = (columns.vector(dataset.episodes, name) for name in ("return", "start", "length"))
-    count = max(1, math.floor(share * len(returns) + 1e-9))  # 0.1 of 30 is 3, whatever binary fractions say
-    best = np.sort(np.argsort(-returns, kind="stable")[:count])
-    return torch.from_numpy(np.concatenate([np.arange(start[e], start[e] + length[e]) for e in best]).astype(np.int64))

@@ -14,9 +14,10 @@ from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.training import tracking
 from pmpo_offline.training.checkpoint import Checkpoint, allocate_moments
-from pmpo_offline.training.control.batches import Batch, CandidateBatch, Learner, RowBatch, Sampler, inputs
+from pmpo_offline.training.control.batches import Batch, CandidateBatch, Learner, RowBatch, inputs
 from pmpo_offline.training.control.config import TrainingSettings
 from pmpo_offline.training.control.optimization import Constraints, Duals
+from pmpo_offline.training.control.sampler import Sampler
 from pmpo_offline.training.control.stack import Stack
 from pmpo_offline.training.critics.reward_critics import make_critic
 

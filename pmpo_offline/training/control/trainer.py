@@ -24,10 +24,11 @@ from pmpo_offline.runtime.locks import claim
 from pmpo_offline.runtime.notebook import html_table
 from pmpo_offline.training import config, tracking
 from pmpo_offline.training.checkpoint import Checkpoint
-from pmpo_offline.training.control.batches import Sampler, check_rows
+from pmpo_offline.training.control.batches import check_rows
 from pmpo_offline.training.control.config import TrainingSettings, has_diverged
 from pmpo_offline.training.control.fit import fit
 from pmpo_offline.training.control.optimization import check_constrained
+from pmpo_offline.training.control.sampler import Sampler
 from pmpo_offline.training.control.stack import Stack
 from pmpo_offline.training.critics.reward_critics import critic_settings
 from pmpo_offline.training.shuffle import check_control

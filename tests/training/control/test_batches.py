@@ -17,8 +17,9 @@ from pmpo_offline.declarations import catalog
 from pmpo_offline.objectives import OBJECTIVES
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.runtime.errors import UserError
-from pmpo_offline.training.control.batches import Learner, Pools, RowBatch, Sampler, check_rows, inputs
+from pmpo_offline.training.control.batches import Learner, RowBatch, check_rows, inputs
 from pmpo_offline.training.control.divergence import from_reference
+from pmpo_offline.training.control.sampler import Pools, Sampler
 
 CPU = torch.device("cpu")
 SEEDS = (0, 1)

@@ -13,8 +13,9 @@ from helpers.quick_training import QUICK, weights
 from pmpo_offline.data import Dataset, columns
 from pmpo_offline.runtime.errors import PmpoOfflineError
 from pmpo_offline.training import train
-from pmpo_offline.training.control.batches import Learner, Sampler
+from pmpo_offline.training.control.batches import Learner
 from pmpo_offline.training.control.config import FARTHEST
+from pmpo_offline.training.control.sampler import Sampler
 from pmpo_offline.training.run import Run, train_run
 
 

@@ -19,8 +19,9 @@ from pmpo_offline.objectives import OBJECTIVES, bco_shift
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.training import Setup, TrainingSettings, config, train
-from pmpo_offline.training.control.batches import Learner, RowBatch, Sampler
+from pmpo_offline.training.control.batches import Learner, RowBatch
 from pmpo_offline.training.control.fit import fit
+from pmpo_offline.training.control.sampler import Sampler
 from pmpo_offline.training.control.stack import Stack
 from pmpo_offline.training.control.trainer import fresh_policy
 

@@ -13,7 +13,7 @@ from pmpo_offline.data import Dataset
 from pmpo_offline.declarations import catalog
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.training import train
-from pmpo_offline.training.control.batches import Sampler, top_rows
+from pmpo_offline.training.control.sampler import Sampler, top_rows
 
 LENGTHS = [1, 3, 2, 1, 4]
 REWARD = [5, 1, 1, 1, 3, 3, 4, 0.5, 1, 1, 1]  # returns 5, 3, 6, 4, 3.5; the best reward a step is the first episode's

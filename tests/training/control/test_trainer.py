@@ -12,7 +12,7 @@ import torch
 from helpers.quick_training import LEARNERS, QUICK, declared, quick, weights
 
 from pmpo_offline import data
-from pmpo_offline.data import Dataset, Rows, gathering, parts
+from pmpo_offline.data import Dataset, Rows, gathering, mapping, parts
 from pmpo_offline.declarations import catalog
 from pmpo_offline.objectives import OBJECTIVES
 from pmpo_offline.policies import MixturePolicy
@@ -206,16 +206,22 @@ def test_seeds_and_settings_are_checked(stacking: Dataset, arguments: dict[str, 
         train(stacking, "pmpo", **arguments)
 
 
+@pytest.mark.parametrize("ahead", [False, True])
 @pytest.mark.parametrize("name", ["pmpo", "dpo", "dro"])
 def test_training_from_mapped_parts_is_bit_for_bit_that_from_packed_memory(
-    stacking: Dataset, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stacking: Dataset, name: str, ahead: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     packed = train(stacking, name, seeds=(0, 1), overrides=QUICK, device="cpu")
     monkeypatch.setattr(parts, "PART_BYTES", 100_000)
     data.write(tmp_path / "d", stacking.metadata, stacking.stored)
     monkeypatch.setattr(gathering, "PACKED_BYTES", 0)
+    if ahead:
+        monkeypatch.setattr(mapping, "RESIDENT", 0)
+        monkeypatch.setattr(gathering, "_APART", 1 << 11)
     split = data.load_dataset(tmp_path / "d")
     assert split.table.column("action").num_chunks > 3
+    updates_ahead = split.column("observation").ahead // (2 * QUICK["batch"])
+    assert (1 < updates_ahead < QUICK["updates"] - 1) if ahead else updates_ahead == 0, updates_ahead
     mapped = train(split, name, seeds=(0, 1), overrides=QUICK, device="cpu")
     for one, other in zip(packed.policy.parameters(), mapped.policy.parameters(), strict=True):
         assert one.equal(other)
