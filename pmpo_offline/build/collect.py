@@ -15,6 +15,7 @@ from pmpo_offline import data, tasks
 from pmpo_offline.build.options import Changes, Target
 from pmpo_offline.build.pipeline import Content, Critic, Spec, build, candidates_table, variant, versions
 from pmpo_offline.data import Dataset, Labelling, LabelRule
+from pmpo_offline.data.storage import OURS
 from pmpo_offline.declarations import catalog
 from pmpo_offline.declarations.catalog import DatasetDeclaration
 from pmpo_offline.runtime import processes
@@ -132,7 +133,7 @@ class Recipe:
             labelling=labelling,
             digest=hash_json([*recorded[1:], *labels, critic.file, *sources.values()]),
             hashes={"experience": raw, **sources},
-            source=f"simulated by pmpo-offline, task {recipe.task}",
+            source=f"simulated {OURS}, task {recipe.task}",
             licence=recipe.licence,
             read=partial(_simulate, recipe, candidates, workers),
             raw=raw,

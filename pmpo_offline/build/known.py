@@ -8,7 +8,7 @@ import polars as pl
 from pydantic import JsonValue
 
 from pmpo_offline.data import Dataset, load_dataset, read_metadata, resolve, stored_ids
-from pmpo_offline.data.derived import HISTORY
+from pmpo_offline.data.storage import HISTORY
 from pmpo_offline.declarations import catalog
 from pmpo_offline.runtime.arguments import checked
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, unknown

@@ -12,6 +12,7 @@ import pyarrow as pa
 from pmpo_offline import data
 from pmpo_offline.build.collect import Recipe
 from pmpo_offline.build.pipeline import Content, Spec, load_notes, raw_folder, rewards, save_notes, versions
+from pmpo_offline.data.storage import OURS
 from pmpo_offline.policies.language import LanguageModel, open_model
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.hashing import hash_json
@@ -38,7 +39,7 @@ def spec(recipe: Recipe, home: Path) -> Spec:
         labelling=labelling,
         digest=hash_json([*scored, str(labelling.label), *labelling.shares]),
         hashes={"responses": sampling.raw},
-        source=f"sampled from {sampling.model} by pmpo-offline, task {sampling.task.id}",
+        source=f"sampled from {sampling.model} {OURS}, task {sampling.task.id}",
         licence=recipe.declared.licence,
         read=lambda _: sampling.content(),
     )

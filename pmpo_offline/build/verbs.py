@@ -17,7 +17,8 @@ from pmpo_offline import data
 from pmpo_offline.build.options import Place, Target
 from pmpo_offline.build.pipeline import store, variant
 from pmpo_offline.data import Dataset, LabelRule
-from pmpo_offline.data.derived import HISTORY, combined, with_history, without_settings
+from pmpo_offline.data.derived import combined, with_history, without_settings
+from pmpo_offline.data.storage import HISTORY
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.runtime.files import remove_directory
 from pmpo_offline.runtime.hashing import hash_json

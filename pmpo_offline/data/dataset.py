@@ -18,7 +18,7 @@ from pmpo_offline.data.checks import place_problems
 from pmpo_offline.data.columns import hash_tables
 from pmpo_offline.data.labels import Labelling, label_tables
 from pmpo_offline.data.schema import Balance, LabelRule, Metadata, ScoreRule, schema_problems
-from pmpo_offline.data.storage import file_problems, read_metadata, read_tables, resolve
+from pmpo_offline.data.storage import file_problems, read_metadata, read_tables, remedy, resolve
 from pmpo_offline.runtime.arguments import checked
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, unknown
 from pmpo_offline.runtime.hashing import hash_bytes
@@ -289,7 +289,7 @@ class Dataset:
     def _columns(self) -> dict[str, Column]:
         """The columns that were asked for; the places of rows are checked before the first."""
         if wrong := next(place_problems({"transitions": self.table, **self.others}), None):
-            raise PmpoOfflineError(f"dataset {self.metadata.id} is damaged: {wrong}; build it again with --overwrite")
+            raise PmpoOfflineError(f"dataset {self.metadata.id} is damaged: {wrong}; {remedy(self.metadata)}")
         return {}
 
     def _require_transitions(self) -> None:
@@ -325,7 +325,7 @@ def open_dataset(directory: Path, *, verify: bool = False) -> Dataset:
     """
     metadata = read_metadata(directory)
     if wrong := file_problems(directory, metadata, hashes=verify):
-        raise PmpoOfflineError(f"{directory} is damaged: {wrong[0]}; build it again with --overwrite")
+        raise PmpoOfflineError(f"{directory} is damaged: {wrong[0]}; {remedy(metadata)}")
     tables = read_tables(directory, metadata)
     if wrong := schema_problems(metadata, tables):
         raise PmpoOfflineError(f"{directory} is damaged: {wrong[0]}; run verify on it")

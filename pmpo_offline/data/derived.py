@@ -22,11 +22,9 @@ from pmpo_offline.data import columns, dropping
 from pmpo_offline.data.dataset import Dataset
 from pmpo_offline.data.labels import Labelling, held_out, label_tables
 from pmpo_offline.data.schema import LabelRule, Metadata
+from pmpo_offline.data.storage import HISTORY
 from pmpo_offline.runtime.errors import UserError, reason_of, unknown
 from pmpo_offline.runtime.random_words import random_words
-
-HISTORY = "made_from"
-"""The key of `provenance.settings` that holds the operation and the datasets it was applied to."""
 
 
 def filtered(dataset: Dataset, where: str) -> Dataset:

@@ -29,6 +29,10 @@ METADATA_FILE = "dataset.json"
 SEAL_FILE = "dataset.json.sha256"
 """The hash of dataset.json, as `sha256sum --check` reads it; datasets of earlier versions have none."""
 Format = Literal["arrow", "hdf5"]
+HISTORY = "made_from"
+"""The key of `provenance.settings` that holds the operation and the datasets it was applied to."""
+OURS = "by pmpo-offline"
+"""In the source of what is simulated or sampled here, and in no other one."""
 _EDITED = "edited after it was written (its sha256 differs)"
 
 # Minari's rule (a namespace of two characters or more, a version at the end), with the namespace made compulsory and
@@ -174,8 +178,17 @@ def _fill(partial: Path, metadata: Metadata, tables: dict[str, pa.Table], form: 
     return written
 
 
-def read_metadata(directory: Path) -> Metadata:
-    """Read dataset.json; one line for what is missing, malformed or of another schema version."""
+def remedy(metadata: Metadata | None = None) -> str:
+    """Return what to do about a damaged dataset, by what it is from; one that was received may be had there again."""
+    how = "build or import it"
+    if metadata and (origin := metadata.provenance).sources:
+        how = "build it" if OURS in origin.sources[-1] else f"import it ({origin.sources[-1]})"
+        how = "make it from its parents" if HISTORY in origin.settings else how
+    return f"{how} again with --overwrite, or copy or pull it from where you have it"
+
+
+def read_metadata(directory: Path, remedy: str = remedy()) -> Metadata:
+    """Read dataset.json; one line, with `remedy`, for what is missing, malformed or of another schema version."""
     path = directory / METADATA_FILE
     try:
         content = from_json(path.read_bytes())
@@ -183,16 +196,16 @@ def read_metadata(directory: Path) -> Metadata:
     except OSError as error:
         raise PmpoOfflineError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise PmpoOfflineError(f"{path} is damaged: no JSON with a schema_version; build the dataset again") from error
+        raise PmpoOfflineError(f"{path} is damaged: no JSON with a schema_version; {remedy}") from error
     if version != SCHEMA_VERSION:
         raise UserError(
             f"{directory} has schema version {version}, this pmpo-offline reads {SCHEMA_VERSION}: "
-            "build it again with --overwrite, or install the pmpo-offline that wrote it"
+            "build or import it again with --overwrite, or install the pmpo-offline that wrote it"
         )
     try:
         return validated(Metadata, content, f"{path} is damaged")
     except UserError as error:
-        raise PmpoOfflineError(f"{error}; build the dataset again") from error
+        raise PmpoOfflineError(f"{error}; {remedy}") from error
 
 
 def file_problems(directory: Path, metadata: Metadata, *, hashes: bool = False) -> list[str]:
@@ -228,7 +241,7 @@ def read_tables(directory: Path, metadata: Metadata) -> dict[str, pa.Table]:
         return read_parts(directory, metadata.files)
     except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, pa.ArrowException) as error:
         line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise PmpoOfflineError(f"{directory} cannot be read: {line}; build it again with --overwrite") from error
+        raise PmpoOfflineError(f"{directory} cannot be read: {line}; {remedy(metadata)}") from error
 
 
 @checked()

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import re
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from threading import Event
 
 import pytest
+from helpers.aligned import experience
 from helpers.encoded import Store
+from helpers.foreign import as_d4rl, npz
 
 from pmpo_offline import build, data
-from pmpo_offline.data.derived import HISTORY
+from pmpo_offline.build.options import Place
+from pmpo_offline.data import load_dataset
+from pmpo_offline.data.storage import HISTORY
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 
 LENGTHS = [1 + i % 4 for i in range(40)]
@@ -135,3 +141,26 @@ def test_two_that_make_the_same_at_once_both_have_it(store: Store, home: Path) -
         made = [future.result() for future in [pool.submit(build.filter_dataset, *call) for _ in range(4)]]
     assert len({dataset.fingerprint for dataset in made}) == 1
     assert data.verify("test/long-v0") == []
+
+
+@pytest.mark.parametrize(
+    ("made", "remedy"),
+    [
+        ("built", "build it again with --overwrite, or copy or pull it from where you have it"),
+        ("imported", r"import it (d4rl: log) again with --overwrite, or copy or pull it"),
+        ("renamed", "make it from its parents again with --overwrite, or copy or pull it"),
+        ("unreadable", "build or import it again with --overwrite, or copy or pull it"),
+    ],
+)
+def test_a_damaged_dataset_says_what_fits_its_source(tmp_path: Path, made: str, remedy: str) -> None:
+    if made == "imported":
+        dataset = build.import_dataset(npz(tmp_path / "log.npz", as_d4rl(experience([3, 2]))), home=tmp_path)
+    else:
+        dataset = build.build_dataset("bandit/sphere-v0", episodes=40, home=tmp_path, workers=1)
+    if made == "renamed":
+        dataset = build.rename_dataset(dataset.metadata.id, "my/other-v0", Place(tmp_path))
+    broken = dataset.path / ("dataset.json" if made == "unreadable" else "episodes.arrow")
+    os.truncate(broken, 100)
+    for opened in (load_dataset, build.show):
+        with pytest.raises(PmpoOfflineError, match=re.escape(remedy)):
+            opened(dataset.path)

@@ -50,7 +50,7 @@ def test_a_truncated_file_is_found_and_not_opened(store: Store, form: data.Forma
     size = path.stat().st_size
     path.write_bytes(path.read_bytes()[:-8])
     assert data.verify(ID) == [f"{name}: {size - 8} bytes instead of {size}"]
-    assert f"{name}: {size - 8} bytes instead of {size}; build it again with --overwrite" in refused()
+    assert f"{name}: {size - 8} bytes instead of {size}; build or import it again with --overwrite" in refused()
 
 
 @pytest.mark.parametrize(("form", "name"), CASES)
@@ -73,7 +73,7 @@ def test_files_of_the_right_size_and_the_wrong_content_end_in_one_line(store: St
 
 def test_another_schema_version_is_refused_with_a_remedy(store: Store) -> None:
     rewrite(store().path, lambda content: content.update(schema_version=2, new_field="of the future"))
-    assert "has schema version 2, this pmpo-offline reads 1: build it again" in refused(UserError)
+    assert "has schema version 2, this pmpo-offline reads 1: build or import it again" in refused(UserError)
     assert len(data.verify(ID)) == 1
 
 

@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING
 
 from pmpo_offline import data
 from pmpo_offline.data import Dataset
-from pmpo_offline.data.derived import HISTORY
 from pmpo_offline.data.parts import table_files
 from pmpo_offline.data.schema import Metadata
-from pmpo_offline.data.storage import METADATA_FILE, SEAL_FILE, card, file_problems
+from pmpo_offline.data.storage import HISTORY, METADATA_FILE, SEAL_FILE, card, file_problems
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.arguments import checked
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, reason_of
@@ -187,7 +186,7 @@ def _download(api: HfApi, repository: str, sha: str, partial: Path) -> tuple[Met
         ) from None
     folder = partial / _FOLDER
     try:
-        metadata = data.read_metadata(folder)
+        metadata = data.read_metadata(folder, "ask its owner to push it again")
         directory = data.dataset_path(metadata.id, partial.parent.parent)
         names = [SEAL_FILE, *metadata.files] if api.file_exists(
             repository, f"{_FOLDER}/{SEAL_FILE}", repo_type="dataset", revision=sha
