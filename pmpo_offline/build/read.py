@@ -27,7 +27,7 @@ from pmpo_offline.build.pipeline import (
 )
 from pmpo_offline.build.recorded_task import REACH, check_task, reach_of, references_of, task_of
 from pmpo_offline.data import Dataset, Experience, Labelling, LabelRule
-from pmpo_offline.data.exchange.forms.columns import SPLITS, directed
+from pmpo_offline.data.exchange.forms.columns import SPLITS, directed, is_feedback
 from pmpo_offline.data.exchange.forms.selection import lone_negative
 from pmpo_offline.data.exchange.readers import Exported, Recorded, Source, open_source
 from pmpo_offline.data.exchange.readers.feedback import feedback_of_file
@@ -39,7 +39,7 @@ from pmpo_offline.runtime.files import load_arrays, save_arrays
 from pmpo_offline.runtime.hashing import hash_file, hash_json
 from pmpo_offline.training import CandidateSettings, CriticSettings
 
-_READERS = 5
+_READERS = 6
 """Revision of readers and critics: raise it when they change what they make of a file."""
 
 
@@ -317,6 +317,11 @@ def _warn(recorded: Recorded) -> None:
     if splits := [f"{where}{slash}{name}" for where, slash, name in parts if where == "mask" or name in SPLITS]:
         warnings.warn(
             f"{splits[0]} is not used, and all episodes are for training: leave those out that are held out",
+            stacklevel=4,
+        )
+    if feedback := [f"{where}{slash}{name}" for where, slash, name in parts if is_feedback(name)]:
+        warnings.warn(
+            f"{' and '.join(feedback[:3])} may be feedback and is not used: --score {feedback[0]} takes it",
             stacklevel=4,
         )
     if recorded.feedback is not None and _feedback(recorded)["labels"] is False:

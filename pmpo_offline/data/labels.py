@@ -364,14 +364,16 @@ def _scores(table: pa.Table, episodes: pa.Table | None, rule: LabelRule) -> NDAr
         if rule.score not in ("reward", "column"):
             raise UserError(f"label '{rule}': responses are scored by reward or column")
         return columns.vector(table, "score")
+    # A sum of float32 rewards is as exact as they are: a return of 0.1 does not exceed a threshold of 0.1.
+    summed = np.float64 if rule.threshold == "quantile" else np.float32
     if rule.score in ("return", "success"):
-        return columns.vector(episodes, rule.score).astype(np.float64)
+        return columns.vector(episodes, rule.score).astype(summed)
     if _unit(episodes, rule) == "episode":
         return columns.vector(episodes, "score")
     if rule.score == "return_to_go":
         rewards = columns.vector(table, "reward").astype(np.float64)
         ends = (columns.vector(episodes, "start") + columns.vector(episodes, "length"))[:-1]
-        return np.concatenate([part[::-1].cumsum()[::-1] for part in np.split(rewards, ends)])
+        return np.concatenate([part[::-1].cumsum()[::-1] for part in np.split(rewards, ends)]).astype(summed)
     return columns.vector(table, "reward" if rule.score == "reward" else "score")
 
 

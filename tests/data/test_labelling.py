@@ -57,6 +57,17 @@ def test_a_return_to_go_does_not_run_into_the_next_episode() -> None:
     np.testing.assert_allclose(columns.vector(done.table, "score"), by_hand, rtol=1e-6)
 
 
+def test_a_return_is_as_exact_as_its_rewards() -> None:
+    tables = raw_tables([3, 1, 1])
+    reward = np.array([0.1, 0.1, 0.1, 0.3, 0.31], np.float32)
+    tables["transitions"] = columns.replace(tables["transitions"], reward=reward)
+    sums = [float(part.astype(np.float64).sum()) for part in (reward[:3], reward[3:4], reward[4:])]
+    tables["episodes"] = columns.replace(tables["episodes"], **{"return": np.array(sums)})
+    assert sums[0] > 0.3  # in float64, as 0.1 of float32 is above 0.1
+    assert apply(tables, "return:0.3").episodes["label"].to_pylist() == [False, False, True]
+    assert apply(tables, "return_to_go:0.3").table["label"].to_pylist() == [False, False, False, False, True]
+
+
 def test_rewards_label_steps() -> None:
     tables = raw_tables([5, 5])
     done = apply(tables, "reward:0.1")

@@ -127,3 +127,36 @@ def test_rlds_discounts_that_say_nothing_are_passed_over(tmp_path: Path, said: f
     column = np.full(len(states["is_last"]), said)
     given = read(npz(tmp_path / "set.npz", states | {"discount": column})).experience
     assert np.array_equal(given.terminated, read(npz(tmp_path / "none.npz", states)).experience.terminated)
+
+
+def test_two_columns_of_labels_must_agree(tmp_path: Path) -> None:
+    both = {"label": EPISODE == 1, "labels": EPISODE == 2}
+    path = hdf5(tmp_path / "set-v0.hdf5", STEPS | both)
+    assert "label and labels differ: say which one counts, with --score label" in refused(import_dataset, path)
+    assert import_dataset(path, score="labels").episodes["label"].to_pylist() == [False, False, True]
+    agree = hdf5(tmp_path / "agree-v0.hdf5", STEPS | {"label": EPISODE == 1, "labels": (EPISODE == 1) * 1.0})
+    assert import_dataset(agree).episodes["label"].to_pylist() == [False, True, False]
+
+
+@pytest.mark.parametrize("name", ["label", "success"])
+def test_what_means_something_is_in_all_files_of_a_folder_or_in_none(tmp_path: Path, name: str) -> None:
+    states = as_states(experience(LENGTHS))
+    npz(tmp_path / "0.npz", states | {name: states["is_last"]})
+    npz(tmp_path / "1.npz", states)
+    assert f"only some of the files hold {name}: write it in all of them, or in none" in refused(read, tmp_path)
+
+
+def test_files_of_a_folder_have_rows_of_one_shape(tmp_path: Path) -> None:
+    states = as_states(experience(LENGTHS))
+    npz(tmp_path / "0.npz", states)
+    npz(tmp_path / "1.npz", states | {"observation": states["observation"][:, :2]})
+    assert "1.npz: rows of observation have shape (2,), and (3,) in 0.npz" in refused(read, tmp_path)
+
+
+def test_arrays_that_may_be_feedback_are_warned_of(tmp_path: Path) -> None:
+    path = hdf5(tmp_path / "set-v0.hdf5", STEPS | {"infos/human_label": EPISODE == 1})
+    with pytest.warns(
+        UserWarning, match="infos/human_label may be feedback and is not used: --score infos/human_label"
+    ):
+        import_dataset(path)
+    assert import_dataset(path, score="infos/human_label").episodes["label"].to_pylist() == [False, True, False]

@@ -40,6 +40,19 @@ def test_d4rl_with_next_observations(tmp_path: Path, lengths: list[int]) -> None
     assert recorded.notes["episodes_ended_by_next_observations"] == 0
 
 
+def test_ends_as_gymnasium_calls_them(tmp_path: Path) -> None:
+    written = experience([3, 1, 4])
+    names = {"terminals": "terminations", "timeouts": "truncations"}
+    arrays = {names.get(name, name): values for name, values in as_d4rl(written).items()}
+    assert_same(read(hdf5(tmp_path / "set.hdf5", arrays)).experience, written)
+    assert_same(read(npz(tmp_path / "set.npz", arrays)).experience, written)
+    kept = read(hdf5(tmp_path / "set.hdf5", without(arrays, "next_observations"))).experience
+    assert kept.length.tolist() == [3, 3]  # the episode of one row that ran out of time is no step
+    assert "lacks timeouts and next_observations" in refusal(
+        hdf5(tmp_path / "set.hdf5", without(arrays, "next_observations", "truncations"))
+    )
+
+
 @every
 def test_d4rl_where_only_next_observations_tell_when_time_ran_out(tmp_path: Path, lengths: list[int]) -> None:
     written = experience(lengths)

@@ -161,6 +161,35 @@ def test_success_is_an_info_of_any_step_or_an_attribute(minari_home: Path, form:
     assert read("minari:test/silent-v0").experience.success.tolist() == [True, False, False]
 
 
+@pytest.mark.parametrize(
+    ("said", "right"),
+    [
+        (("no", "yes", "False"), [False, True, False]),
+        ((0.0, 1.0, np.int64(1)), [False, True, True]),
+        ((np.nan, np.nan, np.nan), None),
+        ((True, np.nan, False), None),
+    ],
+)
+def test_success_of_an_episode_may_be_a_word_or_unknown(minari_home: Path, said: Any, right: list[bool] | None) -> None:
+    import minari
+
+    written = experience([3, 1, 4])
+    minari_set(written)
+    storage = minari.load_dataset("test/aligned-v0").storage
+    storage.update_episode_metadata([{"success": value} for value in said])
+    recorded = read("minari:test/aligned-v0")
+    assert recorded.notes["success"] is (right is not None)
+    if right is not None:
+        assert recorded.experience.success.tolist() == right
+    storage.update_episode_metadata([{"success": 0.5} for _ in said])
+    assert "episode_0: success: expected true or false, found 0.5" in refusal("minari:test/aligned-v0")
+
+
+def test_infos_that_say_nothing_leave_success_unknown(minari_home: Path) -> None:
+    recorded = read(minari_set(experience([3, 1]), infos=lambda _, length: {"success": np.full(length + 1, np.nan)}))
+    assert (recorded.notes["success"], recorded.experience.success.any()) == (False, False)
+
+
 @pytest.mark.parametrize("form", ["hdf5", "arrow"])
 def test_success_in_the_info_of_a_reset_is_none(form: str) -> None:
     def infos(index: int, length: int) -> dict[str, np.ndarray]:
@@ -301,6 +330,11 @@ def replace(path: Path, name: str, values: Any) -> None:
             "episode_0: terminations ends in step 1, and the episode has 3",
         ),
         ("episode_0/terminations", np.array([0, 1]), "episode_0: terminations has 2 of 3 flags"),
+        (
+            "episode_2/truncations",
+            np.array([0, 1, 0, 0]),
+            "episode_2: truncations ends in step 1, and the episode has 4",
+        ),
         ("episode_0/rewards", np.array(["a", "b", "c"], "S1"), "rewards: expected numbers, found |S1"),
     ],
     ids=str,

@@ -33,7 +33,22 @@ LIST_SCORES = ("overall_score", "fine-grained_score", "score", "rating", "reward
 RANKS = {"rank", "ranks", "ranking", "rankings"}
 """Words of columns that count from the best down: the score is the number with the other sign."""
 _FEEDBACK = {
-    *("label", "score", "rating", "reward", "feedback", "thumb", "thumbs", "vote", "verdict", "grade", "stars"),
+    *(
+        "label",
+        "labels",
+        "score",
+        "scores",
+        "rating",
+        "ratings",
+        "reward",
+        "feedback",
+        "thumb",
+        "thumbs",
+        "vote",
+        "verdict",
+        "grade",
+        "stars",
+    ),
     *("correct", "helpful", "preferred", "accepted", "approved", "liked", "chosen"),
 }
 _BESIDE_FEEDBACK = {

@@ -9,9 +9,9 @@ next_observations (M, O)  where given, it decides: each episode's final observat
                           environment that resets itself records it, what followed is lost as without them
 infos/success (M,)        where given, an episode that was solved at any step is a success; or is_success
 
-timeouts may be missing where there are next_observations. Without those, the last row of an episode that ran out of
-time is dropped, because what followed it is lost (see `episodes`). Files whose rows are shuffled are refused. All other
-infos and metadata are ignored.
+terminations and truncations, as Gymnasium calls them, are terminals and timeouts. timeouts may be missing where there
+are next_observations. Without those, the last row of an episode that ran out of time is dropped, because what followed
+it is lost (see `episodes`). Files whose rows are shuffled are refused. All other infos and metadata are ignored.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ _CALLED = {
     "truncated": "timeouts",
     "next_observation": "next_observations",
 }
+_GYMNASIUM = {"terminals": "terminations", "timeouts": "truncations"}
+"""Other names of the same arrays."""
 _LICENCE = "CC-BY-4.0"  # of D4RL's data sets
 _OURS = {"id", "task", "label", "licence"}
 """Attributes that all exports of this package have."""
@@ -93,13 +95,15 @@ def _name(flat: Flat) -> str:
 
 
 def _read(flat: Flat, name: str, column: str | None) -> Recorded:
-    flat.need(*(_CALLED[name] for name in NEEDED))
-    if not {"timeouts", "next_observations"} & flat.names:
+    other = {name: _GYMNASIUM[name] for name in _GYMNASIUM if name not in flat.names and _GYMNASIUM[name] in flat.names}
+    called = {ours: other.get(theirs, theirs) for ours, theirs in _CALLED.items()}
+    flat.need(*(called[name] for name in NEEDED))
+    if not {called["truncated"], "next_observations"} & flat.names:
         raise UserError(
             f"{flat.path} lacks timeouts and next_observations, and nothing else says where time ran out: add an array "
             "timeouts (M,), of zeros if terminals end every episode"
         )
-    return read_steps(flat, _CALLED, name, column)
+    return read_steps(flat, called, name, column)
 
 
 D4RL = Reader(

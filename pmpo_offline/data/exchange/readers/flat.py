@@ -38,7 +38,11 @@ Kind = Literal["matrix", "actions", "vector", "flags"]
 """How an array is checked, and what it is read as: (M, n) or (M,) float32, (M,) Booleans, (M, 1) int32."""
 Kinds = Mapping[str, Kind]
 SUCCESS: Kinds = dict.fromkeys(
-    ("infos/success", "infos/is_success", "success", "is_success", "task_success", "solved"), "flags"
+    (
+        *("infos/success", "infos/is_success", "infos/goal_achieved"),
+        *("success", "is_success", "task_success", "goal_achieved", "solved"),
+    ),
+    "flags",
 )
 """What an array of the steps at which the task was solved may be called."""
 
@@ -99,10 +103,15 @@ class Flat:
 
     def need(self, *names: str) -> None:
         """Raise `UserError` that names every array which is missing."""
+        self._refuse_partial(names)
         if missing := [name for name in names if name not in self.names]:
             raise UserError(
                 f"{self.path} lacks {', '.join(missing)}: it holds {', '.join(sorted(self.names)[:12]) or 'nothing'}"
             )
+
+    def _refuse_partial(self, names: Iterable[str]) -> None:
+        if found := [name for name in names if name in self.partial]:
+            raise UserError(f"{self.path}: only some of the files hold {found[0]}: write it in all of them, or in none")
 
     def __getitem__(self, name: str) -> Array:
         """Return one array; `UserError` where the file is damaged."""
@@ -125,6 +134,7 @@ class Flat:
         have as many rows, and at least one.
         """
         self.need(*kinds)
+        self._refuse_partial(optional)
         kinds = {**kinds, **{name: kind for name, kind in optional.items() if name in self.names}}
         found: dict[str, Array] = {}
         first, rows = "the marks", -1 if unused is None else len(unused)
@@ -147,9 +157,20 @@ class Flat:
         return found
 
     def feedback(self, column: str | None) -> tuple[str, Array] | None:
-        """Return the name and the values of a column of feedback: the one that is named, else one of labels, if any."""
-        name = column or next((name for name in LABELS if name in self.names), None)
-        return None if name is None else (name, self[name])
+        """Return the name and the values of a column of feedback: the one that is named, else one of labels, if any.
+
+        Raises `UserError` where two columns of labels differ and none is named.
+        """
+        self._refuse_partial([column] if column else LABELS)
+        names = [column] if column else [name for name in LABELS if name in self.names]
+        if not names:
+            return None
+        values = self[names[0]]
+        if other := next((name for name in names[1:] if not np.array_equal(values, self[name])), None):
+            raise UserError(
+                f"{self.path}: {names[0]} and {other} differ: say which one counts, with --score {names[0]}"
+            )
+        return names[0], values
 
     def solved(self, arrays: Mapping[str, Array]) -> NDArray[np.bool_] | None:
         """Return the rows (M,) at which the task was solved, None if no array says so; `UserError` if two differ."""
@@ -294,7 +315,21 @@ def joined(shards: Sequence[Flat], folder: Path) -> Flat:
     """Return the rows of several files as one, in the order given; a name counts if every file has it."""
     names = frozenset.intersection(*(shard.names for shard in shards))
     partial = frozenset[str]().union(*(shard.names for shard in shards)) - names
-    return Flat(folder, names, lambda name: gathered(shard[name] for shard in shards), partial=partial)
+    return Flat(folder, names, lambda name: gathered(_alike(shards, name)), partial=partial)
+
+
+def _alike(shards: Sequence[Flat], name: str) -> Iterator[Array]:
+    """Yield an array of each file; `UserError` where its rows have another shape than in the first one."""
+    first: tuple[int, ...] | None = None
+    for shard in shards:
+        values = shard[name]
+        first = values.shape[1:] if first is None else first
+        if values.shape[1:] != first:
+            raise UserError(
+                f"{shard.path}: rows of {name} have shape {values.shape[1:]}, and {first} in {shards[0].path.name}: "
+                "import files of one kind"
+            )
+        yield values
 
 
 @contextmanager

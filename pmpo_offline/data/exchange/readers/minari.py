@@ -25,7 +25,7 @@ from pmpo_offline.data import Experience, hdf5
 from pmpo_offline.data.exchange.origin import origin
 from pmpo_offline.data.exchange.readers import minari_folder
 from pmpo_offline.data.exchange.readers.episodes import UNKNOWN_SEED
-from pmpo_offline.data.exchange.readers.feedback import feedback_of_steps
+from pmpo_offline.data.exchange.readers.feedback import feedback_of_steps, parsed
 from pmpo_offline.data.exchange.readers.flat import flags, floats
 from pmpo_offline.data.exchange.readers.minari_files import METADATA, Episode, find, open_storage
 from pmpo_offline.data.exchange.readers.source import Candidate, Environment, Reader, Recorded, Source, exported_to
@@ -166,8 +166,12 @@ def _read(folder: Path, said: dict[str, Any], knows_success: bool, name: str | N
     wanted = (name or "label").removeprefix("infos/")
     if unused := sorted(f"infos/{info}" for info in infos - {*SUCCESS, wanted}):
         notes["report"] = {"columns_not_used": [*unused]}
-    if len(feedback) != count:
+    if not feedback:
         return Recorded(experience, notes)
+    if len(feedback) != count:
+        raise UserError(
+            f"{folder}: only {len(feedback)} of {count} episodes have an info {wanted}: write it in all of them"
+        )
     info = f"infos/{wanted}"
     found, note = feedback_of_steps(info, np.concatenate(feedback), experience.length, folder)
     return Recorded(experience, {**notes, "feedback": note}, found)
@@ -217,26 +221,39 @@ def _stored(episode: Episode, path: tuple[str | int, ...], here: str) -> NDArray
 
 
 def _terminated(episode: Episode, steps: int, where: str) -> bool:
-    """Return whether the task ended the episode; `UserError` if it did so before the last step."""
-    here = f"{where}: terminations"
-    ends = flags(_stored(episode, ("terminations",), here), here)
-    if len(ends) != steps or ends[:-1].any():
-        problem = f"has {len(ends)} of {steps} flags" if len(ends) != steps else f"ends in step {int(ends.argmax())}"
-        raise UserError(f"{here} {problem}, and the episode has {steps} steps: split it there and import again")
-    return bool(ends[-1])
+    """Return whether the task ended the episode; `UserError` if it, or time, did so before the last step."""
+    ended = []
+    for name in ("terminations", "truncations"):
+        here = f"{where}: {name}"
+        ends = flags(_stored(episode, (name,), here), here)
+        if len(ends) != steps or ends[:-1].any():
+            problem = f"has {len(ends)} of {steps} flags" if len(ends) != steps else f"ends in step {ends.argmax()}"
+            raise UserError(f"{here} {problem}, and the episode has {steps} steps: split it there and import again")
+        ended.append(bool(ends[-1]))
+    return ended[0]
 
 
 def _success(episode: Episode, steps: int, where: str) -> bool | None:
     """Return whether the episode was solved, by its attribute or at any of its steps; None where it does not say."""
     if (attribute := episode.attribute("success")) is not None:
-        return bool(attribute)
-    found: dict[str, bool] = {}
+        return _any_true(np.reshape(attribute, 1), f"{where}: success")
+    found: dict[str, bool | None] = {}
     for name in SUCCESS:
-        with suppress(KeyError):
-            found[name] = bool(np.any(episode.array(("infos", name))[-steps:]))  # the first of T+1 is the reset's
+        with suppress(KeyError):  # the first of T+1 is the reset's
+            found[name] = _any_true(episode.array(("infos", name))[-steps:], f"{where}: infos {name}")
     if len(set(found.values())) > 1:
         raise UserError(f"{where}: infos {' and '.join(found)} contradict each other: leave one of them out")
     return next(iter(found.values()), None)
+
+
+def _any_true(values: NDArray[Any], where: str) -> bool | None:
+    """Return whether any of these flags is true, None where none of them says anything."""
+    if values.dtype.kind == "b":
+        return bool(values.any())
+    said, are_flags = parsed(values, where)
+    if not are_flags:
+        raise UserError(f"{where}: expected true or false, found {values.reshape(-1)[0]}")
+    return None if np.isnan(said).all() else bool((said == 1).any())
 
 
 def _check_within(
