@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pmpo_offline.data import Dataset, columns
-from pmpo_offline.policies.language.tokens import Tokens, prompt_tokens, tokenize, tokenize_jointly
+from pmpo_offline.policies.language.tokens import Tokens, prompt_tokens, tokenize, tokenize_jointly, with_prefix
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError
 
@@ -186,6 +186,29 @@ def tokenize_responses(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, con
         columns.vector(table, "prompt_id").astype(np.int64),
         paired,
     )
+
+
+def behind_labels(
+    dataset: Dataset, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], context: int
+) -> TokenizedResponses:
+    """Return `tokenize_responses` of a tokenizer without a text before prompts, with the rows behind each label's text.
+
+    Args:
+        dataset: of responses.
+        tokenizer: the model's, with or without a text.
+        texts: of accepts and of rejects.
+        context: the most tokens of a row, its text included.
+
+    Raises:
+        UserError: texts that are the same tokens to the model, and as in `tokenize_responses`.
+    """
+    hidden, accept, reject = (
+        tokenize_responses(dataset, with_prefix(tokenizer, text), context) for text in ("", *texts)
+    )
+    if accept.tokens == reject.tokens:
+        written = " and ".join(map(repr, texts))
+        raise UserError(f"{written} are the same tokens to this model, which cannot tell the labels apart: change one")
+    return replace(hidden, shown={1: accept.tokens, -1: reject.tokens})
 
 
 def _from_one_place(one: Tokens, other: Tokens) -> tuple[Tokens, Tokens]:

@@ -36,7 +36,7 @@ from pmpo_offline.training.language.batches import InputSettings, Parts, Scorer,
 from pmpo_offline.training.language.checkpoints import SafeCheckpoints
 from pmpo_offline.training.language.config import PMPOConfig, ResponseConfig
 from pmpo_offline.training.language.reference import Reference, load_reference
-from pmpo_offline.training.language.responses import Indices, take_split, tokenize_responses
+from pmpo_offline.training.language.responses import Indices, behind_labels, take_split, tokenize_responses
 from pmpo_offline.training.language.sampler import Division, Entries, MicroBatchLoader, WholeLoader
 from pmpo_offline.training.language.trl_data import dataset_of
 from pmpo_offline.training.shuffle import check_control
@@ -169,10 +169,10 @@ class ResponseTrainer(SafeCheckpoints):
 
     def _entries(self, dataset: Dataset, *, shuffle: bool = False) -> Entries:
         tokenizer, texts = self.policy.tokenizer, [self.settings[name] for name in self.objective.texts]
-        responses = tokenize_responses(dataset, with_prefix(tokenizer, "") if texts else tokenizer, self._context)
         if texts:
-            shown = [tokenize_responses(dataset, with_prefix(tokenizer, text), self._context).tokens for text in texts]
-            responses = replace(responses, shown=dict(zip((1, -1), shown, strict=True)))
+            responses = behind_labels(dataset, tokenizer, texts, self._context)
+        else:
+            responses = tokenize_responses(dataset, tokenizer, self._context)
         return Entries(responses.shuffled(self._config.seed) if shuffle else responses, self._algorithm, self.settings)
 
     @property

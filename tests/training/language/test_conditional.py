@@ -170,6 +170,14 @@ def test_other_trainers_go_on_behind_the_text(tmp_path: Path) -> None:
     assert heads == [prompt_tokens(tokenizer(), ACCEPT + row["prompt"]) for row in ROWS]
 
 
+def test_texts_that_are_the_same_tokens_are_refused(tmp_path: Path) -> None:
+    """To the tiny tokenizer every word is made of unknown letters."""
+    settings = {"accept_text": "yup ", "reject_text": "not "}
+    args = ResponseConfig(str(tmp_path), objective="conditional", settings=settings, report_to=[], use_cpu=True)
+    with pytest.raises(UserError, match="'yup ' and 'not ' are the same tokens to this model"):
+        ResponseTrainer(random_model(), args=args, train_dataset=ROWS, processing_class=tokenizer())
+
+
 def test_texts_are_for_responses_and_differ(stacking: Dataset, tmp_path: Path) -> None:
     quick = {"updates": 1, "batch": 8, "hidden": [4], "components": 1}
     with pytest.raises(UserError, match=r"conditional\.accept_text: .* has no prompts: leave it out"):
