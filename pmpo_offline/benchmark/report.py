@@ -58,7 +58,8 @@ LEGEND = {
     "P(": "probability that a run beats one of {meaning} on the same data. * marks a difference of IQMs that is "
     "significant at 5 %, corrected for the number of rows (Holm)",
     "β ≥ bound": "below its bound (!) the loss has no minimum for a policy that can single outcomes out; lower still "
-    "(!!) such a policy collapses onto one of them",
+    "(!!) such a policy collapses onto one of them. Both count the labels of all states together: for a policy that "
+    "sees the state, `pmpo-offline doctor` says where it collapses",
     "KL": "from the model that learning starts from, nats a sample. ! marks a policy that collapsed: less than half of "
     "the reference row's words, or twice its nats",
     "words": "share of different words in a sample",

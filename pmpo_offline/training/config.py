@@ -384,7 +384,8 @@ def warn_below(setups: Sequence[Setup], stacklevel: int = 3) -> None:
             worst = min(worst, (beta / bound, stability.consequence(beta, bound, setup.collapse)))
     if listed:
         name = setups[0].algorithm.name
-        warnings.warn(f"{name}: {', '.join(listed)}: below its bound {worst[1]}", stacklevel=stacklevel)
+        said = f"{name}: {', '.join(listed)}: below its bound {worst[1]}; `pmpo-offline doctor` says more"
+        warnings.warn(said, stacklevel=stacklevel)
 
 
 def training_identity(*packages: str, **ingredients: Any) -> str:

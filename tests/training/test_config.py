@@ -151,16 +151,21 @@ def test_one_warning_for_all_that_are_below_their_bound(stacking: Dataset) -> No
     assert 0.5 < share < 0.9
     collapse = 0.5 * share - 0.5 * (1 - share)
     for betas, shown, ending in (
-        ((0.01, 0.4, 2.0), ["β = 0.01 < 0.5", "β = 0.4 < 0.5"], "collapses onto one of them"),
+        (
+            (0.01, 0.4, 2.0),
+            ["β = 0.01 < 0.5", "β = 0.4 < 0.5"],
+            "collapses onto one of them; `pmpo-offline doctor` says more",
+        ),
         (
             (collapse + 1e-3,),
             [f"β = {collapse + 1e-3:g} < 0.5"],
-            "but a continuous policy may run away where it sees rejects alone",
+            "but one that sees the state may run away where it sees rejects alone; `pmpo-offline doctor` says more",
         ),
         (
             (collapse,),
             [f"β = {collapse:g} < 0.5"],
-            f"at {collapse:.3g} or less a policy over a few outcomes collapses onto one of them",
+            f"at {collapse:.3g} or less, by the labels of all states together, a policy over a few outcomes collapses "
+            "onto one of them; `pmpo-offline doctor` says more",
         ),
     ):
         with pytest.warns(UserWarning, match="below its bound the loss has no minimum") as caught:

@@ -174,17 +174,22 @@ def regime(beta: float, bound: float, collapse: float | None) -> Regime:
 
 
 def consequence(beta: float, bound: float, collapse: float | None) -> str:
-    """Return what training ends at with a beta below its bound; arguments as in `regime`."""
+    """Return what training ends at with a beta below its bound; arguments as in `regime`.
+
+    `beta_collapse` counts the labels of all states: where states tell labels apart, collapse begins above it
+    (`state_collapse`).
+    """
     if collapse is None or math.isinf(bound):
         return "the loss has no minimum: rejects are pushed away without end, and the policy may collapse"
     if beta <= collapse:
         return (
-            f"the loss has no minimum, and at {collapse:.3g} or less a policy over a few outcomes collapses onto one "
-            "of them"
+            f"the loss has no minimum, and at {collapse:.3g} or less, by the labels of all states together, a policy "
+            "over a few outcomes collapses onto one of them"
         )
     return (
-        f"the loss has no minimum; above {collapse:.3g} a policy over a few outcomes still settles on several accepted "
-        "ones, but a continuous policy may run away where it sees rejects alone"
+        f"the loss has no minimum; above {collapse:.3g}, by the labels of all states together, a policy over a few "
+        "outcomes still settles on several accepted ones, but one that sees the state may run away where it sees "
+        "rejects alone"
     )
 
 
