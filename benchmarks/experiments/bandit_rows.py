@@ -42,7 +42,7 @@ ARMS = {
 """DPO pairs every accepted action with every rejected one; MPO* sees the rewards of all rows."""
 _OTHERS = {
     **{"APO-zero": "apo-zero", "AOT": "aot", "SPPO": "sppo", "SSPO": "sspo", "NPO": "npo", "TOPR": "topr"},
-    **{"RPO": "rpo", "IPO": "ipo", "D2O": "d2o"},
+    **{"RPO": "rpo", "DRO": "dro", "IPO": "ipo", "D2O": "d2o"},
 }
 COMPARED = {title: Arm(name) for title, name in _OTHERS.items()}
 """The other learners that compare with a reference, for the sweep of poor ones alone."""
