@@ -20,9 +20,11 @@ from benchmarks.experiments.domains import curves
 from benchmarks.experiments.domains.run import (
     ALPHAS,
     DOMAINS,
+    FLIPS,
     LABELLED,
     LEARNERS,
     OUT,
+    RARE,
     SHARES,
 )
 from benchmarks.experiments.domains.suggested import FIXED, SUGGESTED
@@ -177,24 +179,28 @@ def _settings(raw: pl.DataFrame, *names: str) -> pl.DataFrame:
 
 def flips_table(raw: pl.DataFrame) -> list[str]:
     """Return the score at every rate of wrong labels, as they are and de-biased, and what the rate gains at 30 %."""
-    named, lines = _settings(raw, "normalize", "multiple", "flip_rate"), []
+    named, lines = _settings(raw.filter(pl.col("share").is_null()), "normalize", "multiple", "flip_rate"), []
     for domain, part in domains_of(named):
         for arm in ("bc-accepted", "KTO"):
-            lines.append([f"{domain}, {arm}", *by(part.filter(pl.col("arm") == arm), "flips", RATES), ""])
+            lines.append([f"{domain}, {arm}", *by(part.filter(pl.col("arm") == arm), "flips", FLIPS), ""])
         pmpo = part.filter(pl.col("arm") == "PMPO AR")
         for (multiple, normalize), mine in pmpo.group_by("multiple", "normalize", maintain_order=True):
             plain, known = (mine.filter(pl.col("flip_rate").is_null() == null) for null in (True, False))
             name = f"{domain}, PMPO, {normalize}, {multiple:g} × bound"
-            lines.append([name, *by(plain, "flips", RATES), ""])
+            lines.append([name, *by(plain, "flips", FLIPS), ""])
             worst = [each.filter(pl.col("flips") == RATES[-1]) for each in (known, plain)]
-            lines.append([f"{name}, de-biased", "same", *by(known, "flips", RATES[1:]), paired(worst[0], worst[1])])
-    head = ("learner", *(f"{100 * rate:g} % flipped" for rate in RATES), "de-biasing gains at 30 %")
+            lines.append([f"{name}, de-biased", "same", *by(known, "flips", FLIPS[1:]), paired(worst[0], worst[1])])
+    for domain, part in domains_of(raw.filter(pl.col("share") == RARE["share"])):
+        for (arm,), mine in part.group_by("arm", maintain_order=True):
+            lines.append([f"{domain}, 10 % accepted, {arm}", *by(mine, "flips", FLIPS), ""])
+    head = ("learner", *(f"{100 * rate:g} % flipped" for rate in FLIPS), "de-biasing gains at 30 %")
     return shared.table(head, lines, "lr")
 
 
 def flips_picture(raw: pl.DataFrame) -> Figure:
     """Return score against the rate of wrong labels, a panel a domain; solid lines are de-biased."""
-    parts = list(domains_of(_settings(raw, "normalize", "multiple", "flip_rate")))
+    whole = raw.filter(pl.col("share").is_null())
+    parts = list(domains_of(_settings(whole, "normalize", "multiple", "flip_rate")))
     figure = Figure(figsize=(max(8.0, 4.6 * len(parts)), 4.6), layout="constrained")
     for axes, (domain, part) in zip(figure.subplots(1, len(parts), squeeze=False)[0], parts, strict=True):
         for arm, colour in (("bc-accepted", GREY), ("KTO", GREEN)):

@@ -53,6 +53,9 @@ SUGGESTED_AT = [
 ]
 LABELLED = "PMPO AR, labelled rows"
 LEARNERS = ("bc-accepted", "bc-unrejected", "PMPO AR", LABELLED, "KTO", "BCO", "DPO")
+RARE = {**CLEAN, "share": 0.1}
+FLIPS = (0.0, 0.05, 0.1, 0.2, 0.3)
+"""Of all domains; one label in twenty on stacking with rare accepts alone."""
 SWEEPS = ("beta", "labels", "flips", "suggestion", "references", "weight", "alpha")
 Chunk = dict[str, Any]
 
@@ -181,7 +184,7 @@ def _beta(domain: str, _: Mapping[str, Any]) -> Iterator[Chunk]:
         settings = [{"multiple": multiple} for multiple in MULTIPLES]
         yield {"arm": arm, "grid": [{**CLEAN, "share": share}], "settings": settings}
     for arm in FILTERS:
-        yield {"arm": arm, "grid": [CLEAN, {**CLEAN, "share": 0.1}], "settings": [{}]}
+        yield {"arm": arm, "grid": [CLEAN, RARE], "settings": [{}]}
 
 
 def _labels(domain: str, tuned: Mapping[str, Any]) -> Iterator[Chunk]:
@@ -201,12 +204,17 @@ def _flips(domain: str, tuned: Mapping[str, Any]) -> Iterator[Chunk]:
         for cell in grid[1:]:
             known = {**setting, "flip_rate": cell["flips"]}
             yield {"arm": "PMPO AR", "grid": [cell], "settings": [known], "beta_from": {"flips": 0.0}}
+    if domain == "stacking":
+        rare = [{**RARE, "flips": rate} for rate in FLIPS[:2]]
+        for arm in FILTERS:
+            yield {"arm": arm, "grid": rare, "settings": [{}]}
+        yield {"arm": "PMPO AR", "grid": rare, "settings": [{"multiple": 1.05}], "beta_from": {"flips": 0.0}}
 
 
 def _alpha(domain: str, _: Mapping[str, Any]) -> Iterator[Chunk]:
     for normalize in ("joint", "set"):
         settings = [{"multiple": 1.05, "alpha": alpha, "normalize": normalize} for alpha in ALPHAS]
-        grid = [{**CLEAN, "share": 0.1}, {**CLEAN, "coverage": 0.9}]
+        grid = [RARE, {**CLEAN, "coverage": 0.9}]
         yield {"arm": "PMPO AR", "grid": grid, "settings": settings}
 
 

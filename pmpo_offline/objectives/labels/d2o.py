@@ -35,6 +35,8 @@ def d2o(
         r(y) = log pi(y|x) - log pi_ref(y|x)
         loss = -E_reject[log sigmoid(beta (1/K sum_k r(y_k) - alpha r(y)))]
 
+    In the source beta multiplies the first sum alone: its alpha is alpha beta here.
+
     The policy's own outcomes hold it in place where rejects alone would leave nothing to hold on to. They have to be
     drawn again as it changes, which is cheap for actions and not for texts.
 
