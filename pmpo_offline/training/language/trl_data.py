@@ -9,8 +9,9 @@
 In the conversational variants the texts are lists of messages, `{"role": ..., "content": ...}`, which the model's chat
 template renders with the row's `tools` and `chat_template_kwargs`: the prompt with the cue for an answer, the
 completion with its end. A text `prompt` beside two conversations that begin with it is not read; beside answers alone
-it is the user's message. In the plain variants the end-of-sequence token follows a completion. All this and the tokens
-(`tokens.tokenize_jointly`) are as in TRL.
+it is the user's message. A label that is a Hugging Face `ClassLabel` says by its name which is accept. Other columns
+are not read; those that would change a prompt (`system`, `input`, `images`, …) are warned of. In the plain variants the
+end-of-sequence token follows a completion. All this and the tokens (`tokens.tokenize_jointly`) are as in TRL.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ import pyarrow as pa
 
 from pmpo_offline import data
 from pmpo_offline.data import Dataset, LabelRule
+from pmpo_offline.data.exchange.forms.columns import ADDED, HISTORY, NOT_TEXT, SYSTEM, WORDS, word_of
+from pmpo_offline.data.exchange.forms.files import classes_of, named
+from pmpo_offline.data.exchange.forms.row import filled
 from pmpo_offline.policies.language.model import first_line
 from pmpo_offline.policies.language.tokens import common_prefix, with_prefix
 from pmpo_offline.runtime.errors import UserError
@@ -33,6 +37,8 @@ from pmpo_offline.runtime.errors import UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_NOT_READ = {*ADDED, *SYSTEM, *HISTORY, *NOT_TEXT} - {"tools"}
+"""Columns that would change a prompt."""
 _RULE = LabelRule.parse("column:0.5")
 
 
@@ -67,6 +73,9 @@ def dataset_of(
     found: list[tuple[str, str, float | None, int]] = []
     dropped: Counter[str] = Counter()
     paired, chat = set[bool](), set[bool]()
+    features = getattr(rows, "features", None)  # of a datasets.Dataset
+    classes = classes_of(features.to_dict()) if features else {}
+    unread = set[str]()
     for number, row in enumerate(rows):
         where = f"{name}: row {number}"
         if not isinstance(row, Mapping):
@@ -74,7 +83,8 @@ def dataset_of(
                 f"{where} is a {type(row).__name__}: give a datasets.Dataset (of a pandas frame, Dataset.from_pandas) "
                 "or a list of dictionaries"
             )
-        row = _with_prompt(row)
+        unread |= {column for column in row.keys() & _NOT_READ if filled(row[column])}
+        row = _with_prompt({**row, "label": _meaning(row, classes, where)} if "label" in classes else row)
         scores = _scores(row, where)
         paired.add(len(scores) > 1)
         if len(paired) > 1:
@@ -95,12 +105,24 @@ def dataset_of(
             dropped[f"a prompt that leaves no room in {context} tokens"] += 1
             continue
         found += [(*text, score, number) for text, score in zip(texts, scores.values(), strict=True)]
+    if unread:
+        warnings.warn(f"{name}: not read: {', '.join(sorted(unread))}; put what they say into prompt", stacklevel=2)
     why = ", ".join(f"{count} with {reason}" for reason, count in dropped.items())
     if not found:
         raise UserError(f"{name} has no rows" + (f" that can be used: {why}" if why else ""))
     if why:
         warnings.warn(f"{name}: left out {dropped.total()} of {number + 1} rows: {why}", stacklevel=2)
     return _in_memory(found, name, ends=chat == {False}, paired=paired == {True})
+
+
+def _meaning(row: Mapping[str, Any], classes: Mapping[str, Any], where: str) -> bool | None:
+    """Return what the name of a label's class says; `UserError` for a name of no known meaning."""
+    word = word_of(named(row, classes).get("label"))
+    if word not in WORDS:
+        raise UserError(
+            f"{where}: label is of a class {word!r}, which is not known to mean accept or reject: give true or false"
+        )
+    return {1.0: True, -1.0: False}.get(WORDS[word])
 
 
 def _with_prompt(row: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,41 @@ def test_unpaired_rows_keep_their_order_and_their_labels() -> None:
     assert all(completion[-1] == end and len(completion) == 3 for _, completion in found.tokens)
     zero_one = [{"prompt": "ab=", "completion": "ba", "label": value} for value in (1, 0, 1.0)]
     assert tokens_of(dataset_of(zero_one, tokenizer())).label.tolist() == [1, -1, 1]
+
+
+@pytest.mark.parametrize(
+    ("names", "right"),
+    [
+        (["reject", "accept"], [-1, 1, 0]),
+        (["accept", "reject"], [1, -1, 0]),
+        (["good", "neutral"], [1, 0, 0]),
+        (["0", "1"], [-1, 1, 0]),
+    ],
+)
+def test_names_of_classes_say_which_label_is_accept(names: list[str], right: list[int]) -> None:
+    features = {name: datasets.Value("string") for name in ("prompt", "completion")}
+    features |= {"label": datasets.ClassLabel(names=names)}
+    columns = {"prompt": ["ab="] * 3, "completion": ["ba", "ab", "b"], "label": [0, 1, None]}
+    rows = datasets.Dataset.from_dict(columns, datasets.Features(features))
+    assert tokens_of(dataset_of(rows, tokenizer())).label.tolist() == right
+
+
+def test_names_of_classes_that_mean_nothing_are_refused() -> None:
+    features = {name: datasets.Value("string") for name in ("prompt", "completion")}
+    features |= {"label": datasets.ClassLabel(names=["label_0", "label_1"])}
+    columns = {"prompt": ["ab="], "completion": ["ba"], "label": [1]}
+    rows = datasets.Dataset.from_dict(columns, datasets.Features(features))
+    with pytest.raises(UserError, match="row 0: label is of a class 'label_1', which is not known to mean accept"):
+        dataset_of(rows, tokenizer())
+
+
+def test_columns_that_would_change_a_prompt_are_warned_of() -> None:
+    row = {"prompt": "ab=", "completion": "ba", "label": True, "source": "x", "images": []}
+    with pytest.warns(UserWarning, match="not read: input, system; put what they say into prompt"):
+        dataset_of([row | {"system": "a"}, row | {"system": None, "input": "b"}], tokenizer())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dataset_of([row], tokenizer())
 
 
 def test_paired_rows_are_pairs_of_their_own() -> None:
