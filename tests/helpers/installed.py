@@ -38,6 +38,7 @@ def importable(folder: Path) -> Iterator[None]:
 def forget_entries() -> None:
     """Let every registry look for the entries of other packages again."""
     importlib.invalidate_caches()
+    gc.unfreeze()  # what is frozen (tests/conftest.py) is not among the objects
     for registry in [each for each in gc.get_objects() if type(each) is Registry]:
         vars(registry).pop("_added", None)
         registry._loaded.clear()
