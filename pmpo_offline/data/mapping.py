@@ -100,24 +100,43 @@ class Spill:
         self._folder = _folder.get()
         self._file: IO[bytes] | None = None
         self._blocks: list[NDArray[Any]] = []
-        self._rows = self._bytes = 0
+        self._bytes, self._in_memory = 0, self._folder is None
+        self.lengths: list[int] = []
+        """Rows of every block."""
 
     def append(self, block: NDArray[Any]) -> None:
-        """Add the rows of a block; `ValueError` for another type or width, and `OSError` if the disk refuses."""
-        kept = self._blocks[0] if self._blocks else block
-        if self._file is not None and (block.dtype, block.shape[1:]) != (kept.dtype, kept.shape[1:]):
-            raise ValueError(f"expected rows of {kept.dtype}{kept.shape[1:]}, got {block.dtype}{block.shape[1:]}")
-        self._rows += len(block) if block.ndim else 1
+        """Add the rows of a block; `ValueError` for another width, and `OSError` if the disk refuses.
+
+        Blocks of several types become one that holds all their values, as in `np.concatenate`.
+        """
+        if self._file is not None:
+            kept = self._blocks[0]
+            if block.shape[1:] != kept.shape[1:]:
+                raise ValueError(f"expected rows of {kept.dtype}{kept.shape[1:]}, got {block.dtype}{block.shape[1:]}")
+            kind = np.result_type(kept.dtype, block.dtype)
+            if kind != kept.dtype:
+                self._begin_again(kind)
+            block = block.astype(kind, copy=False)
+        self.lengths.append(len(block) if block.ndim else 1)
         self._bytes += block.nbytes
         if self._file is not None:
             self._write(block)
             return
         self._blocks.append(np.array(block) if self._blocks else block)  # a view would keep what it is a view of
-        if self._folder is not None and self._bytes > SPILLED and not block.dtype.hasobject:
+        self._in_memory |= block.dtype.hasobject
+        if self._bytes > SPILLED and not self._in_memory:
+            assert self._folder is not None
             self._folder.mkdir(parents=True, exist_ok=True)
             whole = np.concatenate(self._blocks)
             self._file, self._blocks = tempfile.TemporaryFile(dir=self._folder), [whole[:0].copy()]  # noqa: SIM115 - `joined`
             self._write(whole)
+
+    def _begin_again(self, kind: np.dtype[Any]) -> None:
+        stored, other = self.joined(), Spill()
+        other._folder, other._in_memory = self._folder, False
+        for rows in slices(len(stored)):
+            other.append(stored[rows].astype(kind))
+        vars(self).update(vars(other), lengths=self.lengths)
 
     def _write(self, block: NDArray[Any]) -> None:
         assert self._file is not None
@@ -130,7 +149,7 @@ class Spill:
             return self._blocks[0] if len(self._blocks) == 1 else np.concatenate(self._blocks)
         self._file.flush()
         kept = self._blocks[0]
-        return np.frombuffer(_mapped(self._file), kept.dtype).reshape(self._rows, *kept.shape[1:])
+        return np.frombuffer(_mapped(self._file), kept.dtype).reshape(sum(self.lengths), *kept.shape[1:])
 
 
 def gathered(blocks: Iterable[NDArray[Any]]) -> NDArray[Any]:

@@ -10,10 +10,12 @@ from helpers.encoded import Store
 from pmpo_offline.build import import_dataset
 from pmpo_offline.data import Dataset, load_dataset, mapping, verify
 from pmpo_offline.data.exchange import export_dataset
+from pmpo_offline.data.exchange.origin import MARKER
 from pmpo_offline.runtime import files
 
 LENGTHS = [3, 1, 4, 7, 2]
-FORMS = {"minari": "", "d4rl": "*.hdf5", "d3rlpy": "*.h5", "robomimic": "*.hdf5", "ogbench": "*.npz", "parquet": ""}
+FORMS = {"minari": "", "d4rl": "*.hdf5", "d3rlpy": "*.h5", "robomimic": "*.hdf5", "ogbench": "*.npz"}
+FORMS |= {"parquet": "", "lerobot": ""}
 
 
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,11 +31,13 @@ def assert_equal(one: Dataset, other: Dataset) -> None:
     assert one.episodes.equals(other.episodes)
 
 
-@pytest.mark.parametrize("to", FORMS)
+@pytest.mark.parametrize(("to", "changed"), [*((to, False) for to in FORMS), ("parquet", True), ("lerobot", True)])
 def test_an_import_in_blocks_is_an_import(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str, changed: bool
 ) -> None:
     folder = export_dataset(store(LENGTHS, "success"), to, tmp_path / to)
+    if changed:  # and so read as any other
+        (folder / MARKER).unlink()
     source = next(folder.glob(FORMS[to])) if FORMS[to] else folder
     for label in (None, "return:q0.5"):  # as it was exported, and read anew
         whole = import_dataset(source, label=label, home=tmp_path / "whole", overwrite=True)

@@ -103,12 +103,25 @@ def test_recordings_are_joined_in_files_as_in_memory(
     assert not list(tmp_path.iterdir()), "files without a name leave nothing"
 
 
-def test_blocks_of_other_types_and_widths_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_of_other_widths_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mapping, "SPILLED", 8)
     with mapping.spilled(tmp_path):
         spill = mapping.Spill()
     spill.append(np.ones((2, 3), np.float32))
-    for block in (np.ones((2, 3)), np.ones((2, 4), np.float32)):
-        with pytest.raises(ValueError, match=r"expected rows of float32\(3,\)"):
-            spill.append(block)
+    with pytest.raises(ValueError, match=r"expected rows of float32\(3,\)"):
+        spill.append(np.ones((2, 4), np.float32))
     assert spill.joined().tolist() == [[1, 1, 1]] * 2
+
+
+@pytest.mark.parametrize("last", [[0.1], [None], [2**40], [True]])
+@pytest.mark.parametrize("first", [[1], [2**40], [0.1], [True]])
+def test_blocks_of_several_types_are_joined_as_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: list[object], last: list[object]
+) -> None:
+    monkeypatch.setattr(mapping, "SPILLED", 0)
+    blocks = [np.array(first * 3), np.array(last * 2), np.array(first)]
+    with mapping.spilled(tmp_path):
+        joined = mapping.gathered(iter(blocks))
+    expected = np.concatenate(blocks)
+    assert joined.dtype == expected.dtype
+    assert joined.tolist() == expected.tolist()

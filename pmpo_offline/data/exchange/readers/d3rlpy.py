@@ -25,6 +25,7 @@ from pmpo_offline.data.exchange.exported import Tables, tables
 from pmpo_offline.data.exchange.readers.episodes import LOST, Rows, recorded, report
 from pmpo_offline.data.exchange.readers.flat import Flat, Kind, checked, opened
 from pmpo_offline.data.exchange.readers.source import Candidate, Reader, Recorded, Source, exported_in, of_arrays
+from pmpo_offline.data.mapping import Spill
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError
 
@@ -63,7 +64,7 @@ def _columns(flat: Flat) -> set[str]:
 
 
 def _rows(flat: Flat) -> Rows:
-    parts: dict[str, list[NDArray[Any]]] = {name: [] for name in _KINDS}
+    parts = {name: Spill() for name in _KINDS}
     with opened(flat) as file:
         episodes = int(file["num_episodes"][()])
         terminated = np.zeros(episodes, np.bool_)
@@ -71,8 +72,9 @@ def _rows(flat: Flat) -> Rows:
             for name, found in parts.items():
                 found.append(_part(file, f"{name}_{index}"))
             terminated[index] = bool(file[f"terminated_{index}"][()])
-    arrays = checked({name: np.concatenate(found) for name, found in parts.items()}, _KINDS, flat.path)
-    last = np.cumsum([len(found) for found in parts["actions"]]) - 1
+        joined = {name: found.joined() for name, found in parts.items()}
+    arrays = checked(joined, _KINDS, flat.path)
+    last = np.cumsum(parts["actions"].lengths) - 1
     end, terminal = np.zeros((2, len(arrays["rewards"])), np.bool_)
     end[last], terminal[last] = True, terminated
     return Rows(

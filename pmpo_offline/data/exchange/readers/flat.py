@@ -22,7 +22,9 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
+from pyarrow.parquet import ParquetFile
 
+from pmpo_offline.data import mapping
 from pmpo_offline.data.mapping import gathered, slices
 from pmpo_offline.data.opening import open_hdf5, open_parquet
 from pmpo_offline.runtime import progress
@@ -365,18 +367,29 @@ def _from_hdf5(path: Path, examined: tuple[int, int, int], name: str) -> Array:
 
 
 def _from_parquet(path: Path, name: str) -> Array:
-    """Return a column as an array, nulls as NaN; `UserError` for lists of unequal lengths."""
-    with open_parquet(path) as file:  # not by Polars, which can end the whole process on a damaged file
-        stored = file.read(columns=[name])
-    stored.validate(full=True)
-    column = pl.DataFrame(pl.from_arrow(stored)).to_series()
-    if column.dtype == pl.List:
-        lengths = column.list.len().fill_null(strategy="forward").fill_null(strategy="backward").to_numpy()
-        if (lengths != lengths[:1]).any():
-            row = int((lengths != lengths[0]).argmax())
-            raise UserError(
-                f"{path}: the lists of {name} are of unequal lengths: {lengths[row]} numbers in row {row}, "
-                f"{lengths[0]} before: write {lengths[0]} in every row"
-            )
-        column = column.list.to_array(int(lengths[0]) if len(lengths) else 0)
-    return column.to_numpy()
+    with open_parquet(path) as file:
+        return gathered(column_blocks(file, name, path))
+
+
+def column_blocks(file: ParquetFile, name: str, path: Path) -> Iterator[Array]:
+    """Yield a column of a Parquet file as arrays of some rows, lists as (n, width), nulls as NaN; one at least.
+
+    Raises `UserError`, which names `path`, for lists of unequal lengths.
+    """
+    first, width = 0, None
+    empty = file.schema_arrow.empty_table().select([name]).to_batches()
+    for batch in file.iter_batches(mapping.ROWS, columns=[name]) if file.metadata.num_rows else empty:
+        batch.validate(full=True)
+        column = pl.DataFrame(pl.from_arrow(batch)).to_series()  # Polars reads no files: a damaged one can end it
+        if column.dtype == pl.List:
+            lengths = column.list.len().fill_null(strategy="forward").fill_null(strategy="backward").to_numpy()
+            width = int(lengths[0]) if width is None and len(lengths) else width or 0
+            if (lengths != width).any():
+                row = int((lengths != width).argmax())
+                raise UserError(
+                    f"{path}: the lists of {name} are of unequal lengths: {lengths[row]} numbers in row {first + row}, "
+                    f"{width} before: write {width} in every row"
+                )
+            column = column.list.to_array(width)
+        first += len(column)
+        yield column.to_numpy()

@@ -31,8 +31,9 @@ from pydantic import JsonValue
 from pmpo_offline.data import Experience, columns
 from pmpo_offline.data.exchange.exported import Tables
 from pmpo_offline.data.exchange.readers.episodes import Rows, recorded, report
-from pmpo_offline.data.exchange.readers.flat import LABELS, Kind, checked, readable
+from pmpo_offline.data.exchange.readers.flat import LABELS, Array, Kind, checked, column_blocks, readable
 from pmpo_offline.data.exchange.readers.source import Candidate, Reader, Recorded, Source, exported_to
+from pmpo_offline.data.mapping import Spill, gathered, slices
 from pmpo_offline.data.opening import open_parquet
 from pmpo_offline.data.schema import Metadata, episodes_schema
 from pmpo_offline.runtime import progress
@@ -45,7 +46,10 @@ _ACTIONS, _REWARDS, _STATES = ("action", "actions"), ("next.reward", "reward"), 
 _CHUNK = 1000
 """Episodes a folder where the data set does not say."""
 _OURS = {"index", "task_index", "timestamp", "episode_index", "frame_index"}
+_ORDER = ("episode_index", "frame_index")
 Features = Mapping[str, Mapping[str, Any]]
+Frames = Mapping[str, Array]
+"""Columns by name, of lists (M, n)."""
 
 
 def _is_lerobot(given: Candidate) -> bool:
@@ -88,7 +92,7 @@ def _tables(folder: Path, _: Metadata) -> Tables:
     """Return the tables of an export of this package; the episodes have what frames have no place for."""
     names = ["observation.state", "action", "next.reward", "score", "label"]
     frames, episodes = _frames(folder, names), _episodes(folder)
-    observation = _numbers(frames, "observation.state")
+    observation = _matrix(frames["observation.state"])
     schema = episodes_schema(observation.shape[1])
     stored = {name: episodes[name].to_arrow() for name in schema.names if name in episodes.columns}
     if episodes["success"].null_count():  # nothing is known of it
@@ -98,8 +102,8 @@ def _tables(folder: Path, _: Metadata) -> Tables:
     length = columns.vector(table, "length").astype(np.int64)
     experience = Experience(
         observation=observation,
-        action=_numbers(frames, "action"),
-        reward=frames["next.reward"].to_numpy(),
+        action=_matrix(frames["action"]),
+        reward=frames["next.reward"],
         length=length,
         success=columns.vector(table, "success"),
         terminated=columns.vector(table, "terminated"),
@@ -108,23 +112,36 @@ def _tables(folder: Path, _: Metadata) -> Tables:
         behavior=np.array(table["behavior"].to_pylist()),
     )
     steps, _ = experience.tables()
-    steps = columns.replace(steps, score=frames["score"].to_numpy(), label=frames["label"].to_numpy())
+    steps = columns.replace(steps, score=frames["score"], label=frames["label"])
     return {"transitions": steps, "episodes": table}
 
 
-def _frames(folder: Path, names: list[str]) -> pl.DataFrame:
+def _frames(folder: Path, names: list[str]) -> Frames:
     """Return these columns of all frames, by episode and frame."""
-    found, paths = [], sorted(folder.glob("data/**/*.parquet"))
+    found, paths = {name: Spill() for name in (*names, *_ORDER)}, sorted(folder.glob("data/**/*.parquet"))
     if not paths:
         raise UserError(f"{folder} holds no frames in data/: get the data set again")
     for path in progress.counted(paths, "read files", len(paths)):
         with readable(path), open_parquet(path) as file:
-            table = file.read(columns=[*names, "episode_index", "frame_index"])
-        if missing := [name for name in names if name not in table.column_names]:
-            raise UserError(f"{path} lacks {', '.join(missing)}, which meta/info.json names")
-        found.append(pl.DataFrame(pl.from_arrow(table)))
+            if missing := [name for name in found if name not in file.schema_arrow.names]:
+                raise UserError(f"{path} lacks {', '.join(missing)}, which meta/info.json names")
+            for name, values in found.items():
+                for block in column_blocks(file, name, path):
+                    values.append(block)
     with readable(folder):
-        return pl.concat(found).sort("episode_index", "frame_index")
+        frames = {name: values.joined() for name, values in found.items()}
+        episode, frame = (frames[name] for name in _ORDER)
+        pairs = (slice(rows.start, rows.stop + 1) for rows in slices(len(frame)))
+        if all(_ascend(episode[rows], frame[rows]) for rows in pairs):
+            return frames
+        order = np.lexsort((frame, episode))
+        return {name: gathered(values[order[rows]] for rows in slices(len(order))) for name, values in frames.items()}
+
+
+def _ascend(episode: Array, frame: Array) -> bool:
+    """Return whether frames are in order."""
+    later, further = np.diff(episode), np.diff(frame)
+    return bool(((later > 0) | (later == 0) & (further > 0)).all())
 
 
 def _episodes(folder: Path) -> pl.DataFrame:
@@ -153,15 +170,8 @@ def _places(episodes: pl.DataFrame, numbers: NDArray[np.int64], folder: Path) ->
     return place
 
 
-def _numbers(frames: pl.DataFrame, name: str) -> NDArray[Any]:
+def _matrix(values: Array) -> Array:
     """Return a column of lists or numbers as (M, n)."""
-    column = frames[name]
-    if isinstance(column.dtype, pl.List):
-        lengths = column.list.len().unique().to_list()
-        if len(lengths) != 1:
-            raise UserError(f"the lists of {name} are of unequal lengths: {', '.join(map(str, sorted(lengths)))}")
-        column = column.list.to_array(lengths[0])
-    values: NDArray[Any] = column.to_numpy()
     return values.reshape(len(values), -1)
 
 
@@ -177,7 +187,7 @@ def _read(folder: Path, info: dict[str, Any], column: str | None) -> Recorded:
     frames = _frames(
         folder, list(dict.fromkeys([*observed, action, *([reward] if reward else []), *ends, "task_index", *of_frame]))
     )
-    number = frames["episode_index"].to_numpy()
+    number = frames["episode_index"]
     end = np.append(number[1:] != number[:-1], True)
     done, solved = (_flags(frames, name) for name in ("next.done", "next.success"))
     rows, notes = _rows(
@@ -208,7 +218,7 @@ def _read(folder: Path, info: dict[str, Any], column: str | None) -> Recorded:
     }
     feedback = None if column is None else (column, _feedback(folder, frames, column))
     read = recorded(rows, str(folder), folder.absolute().name, notes, feedback)
-    return _described(read, folder, number[end], frames["task_index"].to_numpy()[end])
+    return _described(read, folder, number[end], frames["task_index"][end])
 
 
 def _observations(features: Features, folder: Path) -> list[str]:
@@ -231,22 +241,24 @@ def _is_image(feature: Mapping[str, Any]) -> bool:
     return feature.get("dtype") in ("image", "video")
 
 
-def _flags(frames: pl.DataFrame, name: str) -> NDArray[np.bool_]:
-    if name not in frames.columns:
-        return np.zeros(len(frames), np.bool_)
-    return np.asarray(_numbers(frames, name)[:, 0] != 0)
+def _flags(frames: Frames, name: str) -> NDArray[np.bool_]:
+    if name not in frames:
+        return np.zeros(len(frames["episode_index"]), np.bool_)
+    return np.asarray(_matrix(frames[name])[:, 0] != 0)
 
 
 def _rows(
-    frames: pl.DataFrame, names: Mapping[str, list[str]], end: NDArray[np.bool_], folder: Path
+    frames: Frames, names: Mapping[str, list[str]], end: NDArray[np.bool_], folder: Path
 ) -> tuple[Rows, dict[str, JsonValue]]:
     """Return the frames as rows without their ends, and notes of what they hold."""
-    parts = {name: _numbers(frames, name) for name in names["observed"]}
+    parts = {name: _matrix(frames[name]) for name in names["observed"]}
     kinds: dict[str, Kind] = {"observation": "matrix", "action": "actions", "reward": "vector"}
     arrays = {
-        "observation": np.concatenate(list(parts.values()), axis=1),
-        "action": _numbers(frames, names["action"][0]),
-        "reward": _numbers(frames, names["reward"][0]) if names["reward"] else np.zeros(len(frames)),
+        "observation": gathered(
+            np.concatenate([part[rows] for part in parts.values()], axis=1) for rows in slices(len(end))
+        ),
+        "action": _matrix(frames[names["action"][0]]),
+        "reward": _matrix(frames[names["reward"][0]]) if names["reward"] else np.zeros(len(end), np.float32),
     }
     found = checked(arrays, kinds, folder)
     nothing = np.zeros(len(end), np.bool_)
@@ -255,15 +267,14 @@ def _rows(
     return rows, {"rewards": bool(names["reward"]), "observation_parts": widths}
 
 
-def _feedback(folder: Path, frames: pl.DataFrame, column: str) -> NDArray[Any]:
+def _feedback(folder: Path, frames: Frames, column: str) -> Array:
     """Return the values (M,) of a column of the frames, or of the episodes."""
-    if column in frames.columns:
-        values = frames[column]
-        return _numbers(frames, column) if isinstance(values.dtype, pl.List | pl.Array) else values.to_numpy()
+    if column in frames:
+        return frames[column]
     episodes = _episodes(folder)
     if column not in episodes.columns:
-        raise unknown("column", column, {*frames.columns, *episodes.columns} - _OURS)
-    return episodes[column].to_numpy()[_places(episodes, frames["episode_index"].to_numpy(), folder)]
+        raise unknown("column", column, {*frames, *episodes.columns} - _OURS)
+    return episodes[column].to_numpy()[_places(episodes, frames["episode_index"], folder)]
 
 
 def _described(read: Recorded, folder: Path, numbers: NDArray[np.int64], tasks: NDArray[np.int64]) -> Recorded:

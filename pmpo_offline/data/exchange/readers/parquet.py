@@ -20,6 +20,7 @@ from pmpo_offline.data import columns, schema
 from pmpo_offline.data.exchange.exported import Tables
 from pmpo_offline.data.exchange.readers.source import Candidate, Reader, Source, exported_to
 from pmpo_offline.data.exchange.readers.steps import NEEDED, OPTIONAL, read_steps
+from pmpo_offline.data.mapping import Spill
 from pmpo_offline.data.schema import Metadata
 
 STEPS = "transitions"
@@ -55,18 +56,27 @@ def _source(given: Candidate) -> Source:
 
 def _tables(folder: Path, _: Metadata) -> Tables:
     found = {
-        name: ds.dataset(folder / name, format="parquet").to_table()
+        name: ds.dataset(folder / name, format="parquet")
         for name in (STEPS, "episodes", "candidates")
         if (folder / name).is_dir()
     }
-    episodes = found["episodes"]
+    schemas = schema.schemas({name: stored.schema.empty_table() for name, stored in found.items()})
+    episodes = found.pop("episodes").to_table()
     if episodes["success"].null_count:  # nothing is known of it
-        nothing = pa.array(np.zeros(episodes.num_rows, np.bool_))
-        found["episodes"] = columns.replace(episodes, success=nothing)
-    return {
-        name: found[name].select(wanted.names).cast(wanted).combine_chunks()
-        for name, wanted in schema.schemas(found).items()
-    }
+        episodes = columns.replace(episodes, success=pa.array(np.zeros(episodes.num_rows, np.bool_)))
+    tables = {name: _table(stored, schemas[name]) for name, stored in found.items()}
+    wanted = schemas["episodes"]
+    return {**tables, "episodes": episodes.select(wanted.names).cast(wanted).combine_chunks()}
+
+
+def _table(stored: ds.Dataset, wanted: pa.Schema) -> pa.Table:
+    """Read numbers in blocks, which memory never holds all of."""
+    read = {name: Spill() for name in wanted.names}
+    for batch in stored.to_batches(columns=wanted.names, batch_readahead=1, fragment_readahead=1, use_threads=False):
+        block = pa.Table.from_batches([batch]).cast(wanted)
+        for name, values in read.items():
+            values.append(columns.values(block, name))
+    return columns.table_of({name: values.joined() for name, values in read.items()}, wanted)
 
 
 PARQUET = Reader(

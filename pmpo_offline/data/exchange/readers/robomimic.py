@@ -39,6 +39,7 @@ from pmpo_offline.data.exchange.readers.source import (
     exported_in,
     of_arrays,
 )
+from pmpo_offline.data.mapping import Spill
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError, unknown
 from pmpo_offline.runtime.files import from_json
@@ -112,7 +113,7 @@ class _Demos:
         following = self.arrays.get("next_obs")
         whole = None
         if following is not None:
-            whole = np.zeros_like(self.arrays["obs"])
+            whole = np.zeros(self.arrays["obs"].shape, np.float32)  # of which only last rows are ever touched
             whole[self.last] = following
         bare = end & ~terminal if following is None else np.zeros(len(end), np.bool_)
         return Rows(
@@ -137,7 +138,7 @@ def _demos(flat: Flat, more: tuple[str, ...] = ()) -> _Demos:
             f"{flat.path} holds no observations: extract them from the states with robomimic's "
             "dataset_states_to_obs.py, and import what it writes"
         )
-    parts: dict[str, list[NDArray[Any]]] = {name: [] for name in ("obs", "next_obs", *_KINDS, *more)}
+    parts = {name: Spill() for name in ("obs", "next_obs", *_KINDS, *more)}
     with opened(flat) as file:
         shapes = {name: file[f"{first}/obs/{name}"].shape for name in names}
         widths = {name: int(np.prod(shape[1:])) for name, shape in shapes.items() if len(shape) <= 2}
@@ -157,12 +158,12 @@ def _demos(flat: Flat, more: tuple[str, ...] = ()) -> _Demos:
                     )
                 elif name != "next_obs":
                     raise unknown("column", name, [*demo, *(key for key in flat.names if key.startswith(_MASK))])
-    joined = {name: np.concatenate(values) for name, values in parts.items() if values}
+        joined = {name: values.joined() for name, values in parts.items() if values.lengths}
     matrices: dict[str, Kind] = {name: "matrix" for name in ("obs", "next_obs") if name in joined}
     joined |= checked(joined, {**matrices, **_KINDS}, flat.path)
-    length = np.array([len(values) for values in parts["actions"]])
+    length = np.array(parts["actions"].lengths)
     for name in ("obs", "rewards", "dones", *more):
-        if (wrong := np.array([len(values) for values in parts[name]]) != length).any():
+        if (wrong := np.array(parts[name].lengths) != length).any():
             number = numbers[int(wrong.argmax())]
             raise UserError(f"{flat.path}: demo_{number} has other numbers of {name} and actions")
     images = [name for name in names if name not in widths]
