@@ -32,8 +32,8 @@ import pyarrow.parquet as pq
 
 from pmpo_offline.data.columns import hash_tables
 from pmpo_offline.data.opening import open_parquet
-from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, reason_of
-from pmpo_offline.runtime.files import atomic_file, from_json, read_json, refusal, write_json
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, reason_of, refusal
+from pmpo_offline.runtime.files import atomic_file, from_json, read_json, write_json
 from pmpo_offline.runtime.locks import claim, file_lock
 from pmpo_offline.runtime.machine import hardware
 

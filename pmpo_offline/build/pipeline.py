@@ -29,7 +29,7 @@ from pmpo_offline.build.options import Target
 from pmpo_offline.data import Dataset, Labelling, LabelRule
 from pmpo_offline.data.mapping import spilled
 from pmpo_offline.runtime import progress
-from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, refusal
 from pmpo_offline.runtime.files import finite, read_json, write_json
 from pmpo_offline.runtime.hashing import hash_file, hash_json
 from pmpo_offline.runtime.locks import file_lock
@@ -152,9 +152,7 @@ def raw_folder(home: Path, name: str | None) -> Iterator[Path]:
                     yield folder
                     return
     except OSError as error:
-        raise PmpoOfflineError(
-            f"cannot write in {home}: {error.strerror or error}; choose another --home or free space"
-        ) from None
+        raise PmpoOfflineError(refusal(home, error, "choose another --home")) from None
 
 
 def save_notes(path: Path, notes: Mapping[str, JsonValue], *files: Path) -> None:

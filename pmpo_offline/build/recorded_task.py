@@ -7,6 +7,7 @@ reference scores or none.
 
 from __future__ import annotations
 
+import re
 import warnings
 
 import numpy as np
@@ -21,6 +22,8 @@ from pmpo_offline.declarations import catalog
 from pmpo_offline.runtime.errors import UserError, unknown
 
 _HORIZON = 1000
+_ENVIRONMENT = re.compile(r"(?:[\w.]+:)?((?:[\w:-]+/)?[\w:.-]+?)-v\d+", re.ASCII)
+"""What Gymnasium calls its environments: [MODULE:][NAMESPACE/]NAME-vN; tasks here have no version."""
 REACH = 1.0001
 """Largest action: 1, rounded to float32 and back."""
 
@@ -35,6 +38,12 @@ def task_of(found: Source, wanted: str | None) -> str:
     if wanted is None:
         return ours or "/".join(own or [found.format, *name_parts(found.name)])
     if wanted not in tasks.TASKS and wanted not in own:
+        named = _ENVIRONMENT.fullmatch(wanted)
+        if named and named[1] not in tasks.TASKS:
+            raise UserError(
+                f"no task is called {wanted}; if that is an environment of Gymnasium, leave --task out, and score what "
+                f"is trained on the episodes with evaluate RUN --environment {wanted}"
+            )
         raise unknown("task", wanted, [*tasks.TASKS, *own])
     recorded_in = ours or (environment.id if environment else wanted)
     if wanted not in (recorded_in, *own):

@@ -107,7 +107,7 @@ def delete_dataset(name: str, home: Path | None = None) -> Path:
     try:
         remove_directory(directory)
     except OSError as error:
-        raise PmpoOfflineError(f"cannot remove {directory}: {error.strerror or error}") from None
+        raise PmpoOfflineError(f"cannot remove {directory}: {error.strerror or error}; check the permissions") from None
     return directory
 
 

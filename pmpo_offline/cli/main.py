@@ -21,8 +21,7 @@ from typer.core import TyperGroup
 
 from pmpo_offline import __version__
 from pmpo_offline.cli import bench, datasets, evaluate, hub, plain, report, train, verbs
-from pmpo_offline.runtime.errors import Notice, PmpoOfflineError
-from pmpo_offline.runtime.files import refusal
+from pmpo_offline.runtime.errors import FULL, Notice, PmpoOfflineError, refusal
 from pmpo_offline.runtime.machine import SLEEPING
 
 app = typer.Typer(
@@ -128,7 +127,7 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         return _hang_up()
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM):
+        if error.errno in (*FULL, errno.EROFS, errno.EACCES, errno.EPERM):
             return _fail(refusal(Path(error.filename or "the results"), error, "run the same command elsewhere"), 1)
         where = f": {error.filename}" if error.filename else ""
         return _fail(f"{error.strerror or error}{where}", 1)

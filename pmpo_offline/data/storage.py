@@ -21,8 +21,8 @@ from pmpo_offline.data.mapping import release_pages
 from pmpo_offline.data.parts import read_parts, table_files, write_parts
 from pmpo_offline.data.schema import SCHEMA_VERSION, FileInfo, Metadata, schemas
 from pmpo_offline.runtime.arguments import checked
-from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, reason_of, unknown, validated
-from pmpo_offline.runtime.files import atomic_directory, from_json, moved_aside, recover, refusal
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, reason_of, refusal, unknown, validated
+from pmpo_offline.runtime.files import atomic_directory, from_json, moved_aside, recover
 from pmpo_offline.runtime.hashing import hash_file
 
 METADATA_FILE = "dataset.json"

@@ -29,7 +29,7 @@ from pmpo_offline.online.ppo import PPO
 from pmpo_offline.policies.behavior import BehaviorPolicy
 from pmpo_offline.policies.network import one_thread
 from pmpo_offline.runtime import progress
-from pmpo_offline.runtime.errors import PmpoOfflineError, unknown
+from pmpo_offline.runtime.errors import PmpoOfflineError, refusal, unknown
 from pmpo_offline.runtime.random_words import random_words
 from pmpo_offline.tasks.control import RULES, Rules, play, rules
 from pmpo_offline.tasks.simulated import Array
@@ -135,7 +135,7 @@ def train_behavior(
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise PmpoOfflineError(f"cannot write into {output}: {error.strerror}") from None
+        raise PmpoOfflineError(refusal(output, error, "name another --output")) from None
     with one_thread():
         return _Training(task, algo, seed, steps, output, fresh).run(minutes)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, refusal
 from pmpo_offline.runtime.files import atomic_file
 
 Array = NDArray[np.float64]
@@ -169,4 +169,4 @@ def _write(path: Path, arrays: Mapping[str, NDArray[np.float32 | np.float16]], f
         with atomic_file(path) as scratch:
             save_file({name: np.ascontiguousarray(values) for name, values in arrays.items()}, scratch, dict(facts))
     except (OSError, SafetensorError) as error:
-        raise PmpoOfflineError(f"cannot write {path}: {error}") from None
+        raise PmpoOfflineError(refusal(path, error, "write elsewhere")) from None

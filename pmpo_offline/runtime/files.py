@@ -9,7 +9,6 @@ Files hold JSON, NumPy arrays (.npz) or tensors (.safetensors).
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 import os
@@ -25,7 +24,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, reason_of
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, reason_of, refusal
 from pmpo_offline.runtime.locks import file_lock
 
 if TYPE_CHECKING:
@@ -109,8 +108,8 @@ def moved_aside(names: Collection[str]) -> list[str]:
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a scratch path beside `path`; it becomes `path`, flushed to the disk, if the block ends without an error.
 
-    Two writers of one file do not disturb each other: the last one wins. Raises `OSError` if the disk refuses; then
-    the file is what it was.
+    Two writers of one file do not disturb each other: the last one wins. Raises `OSError` of `path` if the disk
+    refuses; then the file is what it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Another ending than the file's, because `glob("*.parquet")` finds hidden files.
@@ -121,6 +120,9 @@ def atomic_file(path: Path) -> Iterator[Path]:
         scratch.chmod(mode)
         _flush(scratch)
         scratch.replace(path)
+    except OSError as error:
+        error.filename = str(path)  # not the scratch file
+        raise
     finally:
         scratch.unlink(missing_ok=True)
 
@@ -310,7 +312,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], **facts: str) -> Non
             save_file(stored, scratch, metadata=facts)
             _sort_facts(scratch)
     except (OSError, SafetensorError) as error:
-        raise PmpoOfflineError(f"cannot write {path}: {error}") from None
+        raise PmpoOfflineError(refusal(path, error, "write elsewhere")) from None
 
 
 def _sort_facts(path: Path) -> None:
@@ -342,14 +344,6 @@ def load_tensors(path: Path, names: Collection[str] = ()) -> tuple[dict[str, Ten
 
 def _damaged(path: Path, reason: object, remedy: str = _AGAIN) -> PmpoOfflineError:
     return PmpoOfflineError(f"{path} is damaged ({reason}): {remedy}")
-
-
-def refusal(directory: Path, error: OSError, elsewhere: str) -> str:
-    """Return one line: why a folder could not be written, and what to do: free space, or `elsewhere`."""
-    reason = os.strerror(error.errno) if error.errno else str(error).splitlines()[0]
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    remedy = "free some space" if full else "check the permissions"
-    return f"cannot write {directory}: {reason}; {remedy} or {elsewhere}"
 
 
 def _replaced(directory: Path) -> Path:

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from pmpo_offline.runtime.errors import PmpoOfflineError, refusal
+
 
 @contextmanager
 def file_lock(folder: Path, *, wait: bool = True) -> Iterator[None]:
@@ -25,14 +27,17 @@ def claim(path: Path, *, wait: bool = True) -> Iterator[bool]:
     """Hold the right to make `path`, which other processes may want to make too; yield whether it is held.
 
     If another process holds it, wait for that to end, or yield False without `wait`. Then look again whether `path` is
-    there. A hidden folder beside it is locked, and removed at the end.
+    there. A hidden folder beside it is locked, and removed at the end. Raises `PmpoOfflineError` if the disk refuses.
     """
     lock = path.with_name(f".{path.name}.claim")
     handle = None
-    while handle is None:
-        lock.mkdir(parents=True, exist_ok=True)  # not found, as below /proc, is for ever
-        with suppress(FileNotFoundError):  # its holder may remove it between these two calls
-            handle = os.open(lock, os.O_RDONLY)
+    try:
+        while handle is None:
+            lock.mkdir(parents=True, exist_ok=True)  # not found, as below /proc, is for ever
+            with suppress(FileNotFoundError):  # its holder may remove it between these two calls
+                handle = os.open(lock, os.O_RDONLY)
+    except OSError as error:
+        raise PmpoOfflineError(refusal(path.parent, error, "name another folder")) from None
     with ExitStack() as stack:
         try:
             stack.enter_context(_locked(handle, wait))

@@ -26,7 +26,7 @@ from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.runtime import locks
 from pmpo_offline.runtime.arguments import checked
-from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, refusal
 from pmpo_offline.runtime.files import read_json, write_json
 from pmpo_offline.runtime.hashing import hash_file, hash_json
 from pmpo_offline.training import tracking
@@ -194,7 +194,7 @@ def write_record(output: Path, record: Mapping[str, Any]) -> dict[str, Any]:
         write_json(output / NAME, record)
         (output / BEGUN).unlink(missing_ok=True)
     except OSError as error:
-        raise PmpoOfflineError(f"cannot write {output / NAME}: {error.strerror or error}") from None
+        raise PmpoOfflineError(refusal(output / NAME, error, "name another --output")) from None
     return record
 
 
@@ -259,7 +259,7 @@ def claim(output: Path, identity: str, resumable: bool) -> None:
         output.mkdir(parents=True, exist_ok=True)
         marker.write_text(identity)
     except OSError as error:
-        raise PmpoOfflineError(f"cannot write {marker}: {error.strerror or error}") from None
+        raise PmpoOfflineError(refusal(output, error, "name another --output")) from None
 
 
 def labels_of(dataset: Dataset) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import polars as pl
 
-from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, refusal
 from pmpo_offline.runtime.files import atomic_file
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ class MetricsFile:
         try:
             yield
         except OSError as error:
-            raise PmpoOfflineError(f"cannot write {self._path}: {error.strerror or error}") from None
+            raise PmpoOfflineError(refusal(self._path, error, "write elsewhere")) from None
 
 
 def read_metrics(path: Path) -> pl.DataFrame | None:

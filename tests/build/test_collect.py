@@ -325,4 +325,4 @@ def test_home_that_cannot_be_written_is_one_line(recipe: Path, tmp_path: Path, c
     assert run(["build-dataset", str(recipe), "--home", str(home)]) == 1
     out, err = capsys.readouterr()
     assert out == ""
-    assert err == f"error: cannot write in {home}: Not a directory; choose another --home or free space\n"
+    assert err == f"error: cannot write {home}: Not a directory; check the permissions or choose another --home\n"

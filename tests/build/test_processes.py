@@ -162,7 +162,7 @@ def test_full_disk_is_one_line_and_leaves_nothing_half_written(recipe: Path, tmp
     assert done.returncode == 1
     lines = [line for line in done.stderr.splitlines() if not line.startswith("collect episodes: ")]
     assert len(lines) == 1, done.stderr
-    assert lines[0].startswith(f"error: cannot write in {tmp_path}: ")
+    assert lines[0].startswith(f"error: cannot write {tmp_path}: ")
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 

@@ -126,6 +126,12 @@ def test_a_task_that_is_given_must_fit(home: Path, tmp_path: Path) -> None:
     assert import_dataset(path, task="mujoco/hopper").metadata.task == "mujoco/hopper"
     assert "task mujoco/walker2d has 17 and 6: it is of another task" in refusal(path, task="mujoco/walker2d")
     assert "unknown task 'mujoco/hoper': did you mean mujoco/hopper" in refusal(path, task="mujoco/hoper")
+    for name in ("Reach-v0", "reach:Reach-v0", "mine/Reach-v0"):
+        assert (
+            f"leave --task out, and score what is trained on the episodes with evaluate RUN --environment {name}"
+            in (refusal(path, task=name))
+        )
+    assert "unknown task 'mujoco/hopper-v0': did you mean mujoco/hopper" in refusal(path, task="mujoco/hopper-v0")
     wild = hdf5(tmp_path / "wild.hdf5", as_d4rl(bounded([3], 11, 3, action=np.full((3, 3), 2, np.float32))))
     assert "actions reach 2, and those of task mujoco/hopper lie within -1 and 1" in refusal(wild, task="mujoco/hopper")
     with pytest.warns(UserWarning, match="actions reach 2; they are stored as they are"):

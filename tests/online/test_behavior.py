@@ -203,7 +203,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
         (2, "did you mean", "cheeta-run"),
         (2, "unknown learner of behaviours 'ppq': did you mean ppo", "cartpole-swingup", "--algo", "ppq"),
         (2, "is the checkpoint of another training", "cartpole-swingup", "--steps", "2000"),
-        (1, "cannot write into file/there", "cartpole-swingup", "--output", "file/there"),
+        (1, "cannot write file/there", "cartpole-swingup", "--output", "file/there"),
         (2, "steps", "cartpole-swingup", "--steps", "0"),
     ):
         assert run(["train-behavior", *arguments]) == code

@@ -25,7 +25,10 @@ def test_near_misses_are_told_of_however_many() -> None:
     )
 
 
-def test_initials_are_read_before_near_misses() -> None:
+def test_words_of_other_libraries_and_initials_are_read_before_near_misses() -> None:
+    training = ["batch", "beta", "floor", "hidden", "lora_layers", "updates", "weight_decay"]
+    for theirs, ours in {"bs": "batch", "epochs": "updates", "kl_coef": "beta", "layers": "hidden"}.items():
+        assert str(unknown("setting", theirs, training)).endswith(f"did you mean {ours}?")
     assert str(unknown("setting", "lr", ["floor", "learning_rate"])).endswith("did you mean learning_rate?")
     assert str(unknown("setting", "lr", ["floor", "beta"])).endswith("did you mean floor?")
 

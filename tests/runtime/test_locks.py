@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pmpo_offline.runtime.errors import PmpoOfflineError
 from pmpo_offline.runtime.locks import claim, file_lock
 
 
@@ -51,5 +52,6 @@ def test_a_claim_is_of_one_process_leaves_nothing_and_dies_with_its_holder(tmp_p
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="Linux has a folder in which none can be made")
 def test_a_claim_where_no_folder_can_be_made_ends() -> None:
-    with pytest.raises(FileNotFoundError), claim(Path("/proc/run")):
+    refused = pytest.raises(PmpoOfflineError, match=r"^cannot write /proc: No such file or directory; check the perm")
+    with refused, claim(Path("/proc/run")):
         pass

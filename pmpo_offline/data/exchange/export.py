@@ -12,8 +12,8 @@ from pmpo_offline.data.exchange.writers import WRITERS
 from pmpo_offline.data.storage import card
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.arguments import checked
-from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
-from pmpo_offline.runtime.files import atomic_directory, refusal
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, refusal
+from pmpo_offline.runtime.files import atomic_directory
 
 
 @checked()

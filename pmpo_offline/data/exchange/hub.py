@@ -23,8 +23,8 @@ from pmpo_offline.data.schema import Metadata
 from pmpo_offline.data.storage import HISTORY, METADATA_FILE, SEAL_FILE, card, file_problems
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.arguments import checked
-from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, reason_of
-from pmpo_offline.runtime.files import atomic_directory, refusal
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, reason_of, refusal
+from pmpo_offline.runtime.files import atomic_directory
 from pmpo_offline.runtime.locks import file_lock
 
 if TYPE_CHECKING:

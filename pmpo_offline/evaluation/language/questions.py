@@ -21,7 +21,7 @@ from pydantic import BaseModel, Field, field_validator
 
 from pmpo_offline.declarations.catalog import read_toml
 from pmpo_offline.runtime import progress
-from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, validated
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, refusal, validated
 from pmpo_offline.runtime.files import from_json
 from pmpo_offline.runtime.hashing import hash_json
 
@@ -152,7 +152,7 @@ class Answers:
                 begun = file.tell() and (file.seek(-1, 2), file.read(1))[1] != b"\n"
                 file.write((b"\n" if begun else b"") + json.dumps(record).encode() + b"\n")
         except OSError as error:
-            raise PmpoOfflineError(f"cannot write {self.path}: {error.strerror}") from None
+            raise PmpoOfflineError(refusal(self.path, error, "name another file")) from None
         self._known[key] = answer
 
 

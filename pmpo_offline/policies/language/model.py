@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from pmpo_offline.policies.language.tokens import PREFIX, prefix_of, with_prefix
-from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, unknown
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, refusal, unknown
 from pmpo_offline.runtime.files import atomic_directory, read_json
 from pmpo_offline.runtime.hashing import hash_bytes, hash_file
 
@@ -218,7 +218,7 @@ def save_adapter(
             if card is not None:
                 (partial / "README.md").write_text(card, encoding="utf-8")
     except (OSError, SafetensorError) as error:
-        raise PmpoOfflineError(f"cannot write {directory}: {getattr(error, 'strerror', None) or error}") from None
+        raise PmpoOfflineError(refusal(directory, error, "write elsewhere")) from None
 
 
 def load_adapter(base: LanguageModel, directory: Path, *, trainable: bool = False) -> LanguageModel:

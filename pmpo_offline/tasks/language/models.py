@@ -26,8 +26,8 @@ from typing import NamedTuple
 from pmpo_offline import data
 from pmpo_offline.policies.language import quiet
 from pmpo_offline.runtime import progress
-from pmpo_offline.runtime.errors import Notice, PmpoOfflineError, UserError, unknown
-from pmpo_offline.runtime.files import atomic_directory, read_json, refusal
+from pmpo_offline.runtime.errors import Notice, PmpoOfflineError, UserError, refusal, unknown
+from pmpo_offline.runtime.files import atomic_directory, read_json
 from pmpo_offline.runtime.hashing import hash_bytes, hash_file
 from pmpo_offline.tasks.language import tiny
 from pmpo_offline.tasks.language.task import SMOLLM2

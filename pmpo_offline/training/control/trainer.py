@@ -19,7 +19,7 @@ from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.policies import CategoricalPolicy, MixturePolicy
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.arguments import checked
-from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, counted, reason_of
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, counted, reason_of, refusal
 from pmpo_offline.runtime.locks import claim
 from pmpo_offline.runtime.notebook import html_table
 from pmpo_offline.training import config, tracking
@@ -133,7 +133,8 @@ def train(
         with tracking.observed(*observers):
             return train_stack(stack, kept, None if references is None else Path(references), device)
     except OSError as error:
-        raise PmpoOfflineError(f"cannot write {error.filename or kept}: {error.strerror or error}") from None
+        where = Path(error.filename or kept or ".")
+        raise PmpoOfflineError(refusal(where, error, "write elsewhere")) from None
 
 
 def _device(name: str | None) -> torch.device:
