@@ -10,6 +10,7 @@ runs of a killed benchmark are not repeated.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,11 @@ def learn_language(job: Job, unit: Unit, rows: Missing) -> Iterator[tuple[str, p
 
     One setting may diverge where others do not: the others are run, then the first error is raised.
     """
+    import pmpo_offline.training.language.run  # noqa: F401  with all that it needs
+
+    # The Trainer collects garbage whenever it starts: it need not look through what is imported.
+    gc.collect()
+    gc.freeze()
     failure: PmpoOfflineError | None = None
     suffix = "" if unit.model is None else f"-{unit.model[:16]}"
     for key, settings in rows.items():

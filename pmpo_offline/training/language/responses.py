@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -159,13 +159,17 @@ def tokenize_responses(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, con
     ends, longest = bool(settings.get("ends", True)), _longest(dataset)
     jointly, paired = bool(settings.get("joint")), bool(settings.get("paired"))
     tokens: list[Tokens] = []
+
+    @cache  # a short answer is often given twice
+    def tokenized(prompt: str, completion: str) -> Tokens:
+        if jointly:
+            return tokenize_jointly(tokenizer, prompt, completion, chat=not ends)
+        return tokenize(tokenizer, prompt, completion, ends=ends, longest=longest)
+
     for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
         if prompt is None or completion is None:
             raise UserError(f"{name}: row {row} has no {'prompt' if prompt is None else 'completion'}: leave it out")
-        if jointly:
-            head, tail = tokenize_jointly(tokenizer, prompt, completion, chat=not ends)
-        else:
-            head, tail = tokenize(tokenizer, prompt, completion, ends=ends, longest=longest)
+        head, tail = tokenized(prompt, completion)
         room = context - len(head)
         if room < 1:
             raise UserError(

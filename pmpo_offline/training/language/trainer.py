@@ -229,7 +229,9 @@ class ResponseTrainer(SafeCheckpoints):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Return the loss of a micro-batch, a mean over its entries; without a gradient it is computed in parts."""
-        policy, args = self.accelerator.unwrap_model(model), self.args
+        args = self.args
+        # Looking for wrappers goes through all modules, so it is done where there are any.
+        policy = model if model is self.policy.model else self.accelerator.unwrap_model(model)
         parts = None
         if not torch.is_grad_enabled():
             size, rank = args.per_device_eval_batch_size, args.process_index
