@@ -24,12 +24,12 @@ class Local:
         self.workers = plan.workers
 
     def run(self, units: Sequence[Unit]) -> Iterator[Outcome]:
-        """Run control, then language models, as `Executor.run`."""
+        """Run control, then language models, as `Executor.run`; on few cores in the same processes."""
         cores = os.cpu_count() or 1
-        for chosen, most in (
-            ([unit for unit in units if not unit.is_language], cores),
-            ([unit for unit in units if unit.is_language], min(cores, MODELS)),
-        ):
+        control = [unit for unit in units if not unit.is_language]
+        language = [unit for unit in units if unit.is_language]
+        groups = [(control, cores), (language, MODELS)] if cores > MODELS else [(control + language, cores)]
+        for chosen, most in groups:
             at_once = min(self.workers or most, len(chosen))
             if at_once > 1 and not torch.cuda.is_available():
                 tasks = [([unit], max(1, cores // at_once)) for unit in chosen]
