@@ -19,13 +19,24 @@ from pathlib import Path
 import h5py
 import pyarrow.parquet as pq
 
+from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.files import DENSEST
 from pmpo_offline.runtime.hashing import hash_file
 
 SECONDS = 5
 """Of computing (a slow disk does not count) that a look at any HDF5 file may take, and one more a MiB of it."""
+_POINTER = 1024
+"""Bytes that a pointer of Git LFS never reaches."""
 _SMALL = 2**20
 """Bytes that any file may declare, whatever its size."""
+
+
+def refuse_pointer(path: Path) -> None:
+    """Raise `UserError` for the pointer that Git LFS leaves in the place of a file that was not downloaded."""
+    if path.stat().st_size < _POINTER:
+        with path.open("rb") as file:
+            if file.read(40).startswith(b"version https://git-lfs"):
+                raise UserError(f"{path} is a pointer of Git LFS and no data: get the file itself, with git lfs pull")
 
 
 @contextmanager
@@ -41,6 +52,7 @@ def open_hdf5(path: Path, sha256: str | None = None) -> Iterator[h5py.File]:
         ValueError: it is not of this hash, reaches outside itself, declares more than it holds, or breaks the library.
     """
     found = path.stat()
+    refuse_pointer(path)
     if not stat.S_ISREG(found.st_mode):
         raise OSError(f"{path} is no file")
     if sha256 is None:
@@ -132,6 +144,7 @@ def _examine_in_child(path: Path, version: tuple[int, ...]) -> None:
 @contextmanager
 def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
     """Open a Parquet file; `ValueError` if it declares more rows than a file of its size can hold."""
+    refuse_pointer(path)
     with pq.ParquetFile(path) as file:
         rows, size = file.metadata.num_rows, path.stat().st_size
         if not 0 <= rows <= DENSEST * size:

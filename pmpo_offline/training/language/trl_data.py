@@ -27,9 +27,9 @@ import pyarrow as pa
 
 from pmpo_offline import data
 from pmpo_offline.data import Dataset, LabelRule
+from pmpo_offline.data.exchange.forms.cells import filled
+from pmpo_offline.data.exchange.forms.classes import classes_of, named
 from pmpo_offline.data.exchange.forms.columns import ADDED, HISTORY, NOT_TEXT, SYSTEM, WORDS, word_of
-from pmpo_offline.data.exchange.forms.files import classes_of, named
-from pmpo_offline.data.exchange.forms.row import filled
 from pmpo_offline.policies.language.model import first_line
 from pmpo_offline.policies.language.tokens import common_prefix, with_prefix
 from pmpo_offline.runtime.errors import UserError

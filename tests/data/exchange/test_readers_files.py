@@ -102,3 +102,9 @@ def test_names_that_are_not_text_are_left_out(tmp_path: Path) -> None:
     with h5py.File(path, "r+") as file:
         file[b"\xff\xfe"] = np.zeros(5)
     assert read(path).experience.length.tolist() == [3, 2]
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a.hdf5", "a.parquet"])
+def test_pointers_of_git_lfs_are_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12345\n")
+    assert "is a pointer of Git LFS and no data: get the file itself" in refused(read, tmp_path / name)

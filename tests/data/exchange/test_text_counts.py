@@ -113,3 +113,19 @@ def test_files_that_are_no_texts_say_what_to_do(tmp_path: Path) -> None:
     assert "has several columns without a name: is its first line the one of names?" in refused(
         imported, tmp_path / "a.csv"
     )
+
+
+def test_folders_of_hive_are_columns(tmp_path: Path) -> None:
+    for value in (0, 1):
+        (tmp_path / f"label={value}").mkdir()
+        jsonl(tmp_path / f"label={value}" / "part-0.jsonl", [{"prompt": "q", "completion": f"r{value}"}])
+    assert labels(imported(tmp_path)[0]) == {"r0": False, "r1": True}
+
+
+def test_folders_and_files_that_are_not_the_data_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "_delta_log").mkdir()
+    jsonl(tmp_path / "part-0.jsonl", rows())
+    assert "is a Delta table, whose folder holds deleted rows too" in refused(imported, tmp_path)
+    for name in ("a.jsonl", "a.parquet", "a.csv"):
+        (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12345\n")
+        assert f"{name} is a pointer of Git LFS and no data" in refused(imported, tmp_path / name)

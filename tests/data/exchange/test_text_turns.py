@@ -186,3 +186,42 @@ def test_words_for_nothing_leave_a_row_unlabelled(word: str) -> None:
     ]
     rows = ({"prompt": "q", "completion": "a", "label": label} for label in ("✅", "✗", word.strip()))
     assert [each[2] for each in read(*rows)] == [1, -1, None]
+
+
+@pytest.mark.parametrize("keys", [("user", "assistant"), ("question", "answer"), ("prompt", "response")])
+@pytest.mark.parametrize("write", [list, json.dumps])
+def test_questions_and_answers_in_one_object_are_turns(keys: tuple[str, str], write: Callable[[Any], Any]) -> None:
+    talk = [dict(zip(keys, ("h", "i"), strict=True))]
+    row = {"history": write(talk), "prompt": "q", "completion": "a", "label": 1}
+    assert read(row) == [(["h", "i", "q"], "a", 1)]
+    more = [dict(zip((*keys, "when"), ("h", "i", 1), strict=True))]
+    assert "expected a message with role and content in history" in refusal(row | {"history": more})
+
+
+def test_a_thumb_that_nobody_gave_is_no_opinion() -> None:
+    row = {"prompt": "q", "completion": "a"}
+    for up, down in (("liked", "disliked"), ("thumbs_up", "thumbs_down"), ("accepted", "rejected")):
+        rows = [row | {up: first, down: second} for first, second in ((1, 0), (0, 1), (0, 0))]
+        assert [each[2] for each in read(*rows)] == [1, -1, None]
+        assert f"columns {up} and {down} are both set" in refusal(row | {up: 1, down: 1})
+    assert read(row | {"label": False, "thumbs_down": False}) == [("q", "a", -1)]
+
+
+@pytest.mark.parametrize("text", ["\u200b", "\ufeff \u200d", "\u2060", float("nan")])
+def test_texts_without_a_visible_letter_are_dropped(text: Any) -> None:
+    (found,) = read({"prompt": "q", "completion": text, "label": 1})
+    assert found in (("completion is empty", 1), ("completion is null", 1))
+
+
+def test_labels_are_numbers_of_any_kind() -> None:
+    from decimal import Decimal
+
+    rows = [{"prompt": "q", "completion": "a", "label": label} for label in (Decimal("1.00"), Decimal("0.0"), 1.0)]
+    assert [each[2] for each in read(*rows)] == [1, -1, 1]
+
+
+def test_items_of_openais_responses_are_turns() -> None:
+    item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "q"}]}
+    reply = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "a"}]}
+    assert read({"input": [item], "output": [reply], "label": 1}) == [GOOD]
+    assert "found {'type': 'reasoning'" in refusal({"input": [item], "output": [{"type": "reasoning"}], "label": 1})

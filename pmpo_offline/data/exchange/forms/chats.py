@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pmpo_offline.data.exchange.forms import columns
+from pmpo_offline.data.exchange.forms.cells import filled, is_list, short
 from pmpo_offline.data.exchange.forms.columns import (
     ABOUT,
     CHATS,
@@ -31,7 +32,7 @@ from pmpo_offline.data.exchange.forms.conversation import (
 )
 from pmpo_offline.data.exchange.forms.form import Form
 from pmpo_offline.data.exchange.forms.reading import Reading
-from pmpo_offline.data.exchange.forms.row import Drop, Message, Response, Row, about, filled, is_list, short
+from pmpo_offline.data.exchange.forms.row import Drop, Message, Response, Row, about
 
 _ON_TURNS = (*LABELS, "rating", "score", "annotation")
 """Keys of the feedback on a turn."""

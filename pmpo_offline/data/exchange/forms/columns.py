@@ -8,9 +8,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
-from pmpo_offline.data.exchange.forms.row import ENDINGS, NOTHING, Row, mapping_in
+from pmpo_offline.data.exchange.forms.cells import NOTHING, mapping_in
+from pmpo_offline.data.exchange.forms.row import ENDINGS, Row
 from pmpo_offline.runtime.errors import UserError, unknown
 
 PROMPTS = ("prompt", "instruction", "question", "query", "user_message", "conversations", "input")
@@ -26,8 +28,8 @@ SYSTEM = (
 HISTORY = ("history", "chat_history", "conversation_history", "previous_turns")
 COMPLETIONS = ("completion", "response", "output", "answer", "reply", "assistant_message")
 LABELS = ("label", "kto_tag", "is_safe", "thumbs", "thumbs_up", "thumb", "feedback", "vote", "accepted", "liked")
-THUMBS_DOWN = "thumbs_down"
-"""A reject where it is set; beside `thumbs_up`, neither of them set is no opinion."""
+THUMBS_DOWN = ("thumbs_down", "disliked", "dislike", "downvoted", "downvote", "rejected")
+"""A reject where it is set; beside `thumbs_up` or the like, neither of them set is no opinion."""
 SCORES = ("score", "rating", "reward", "helpfulness", "overall_score", "fine-grained_score", "stars")
 LIST_SCORES = ("overall_score", "fine-grained_score", "score", "rating", "reward", "rank")
 RANKS = {"rank", "ranks", "ranking", "rankings"}
@@ -115,7 +117,7 @@ _KNOWN = {
     *LISTS,
     *NOT_TEXT,
     *ABOUT,
-    THUMBS_DOWN,
+    *THUMBS_DOWN,
     "chosen",
     "rejected",
     *(name for same in _SAME for name in same),
@@ -266,7 +268,7 @@ def inside(value: Any) -> Any:
 
 def word_of(value: Any) -> str:
     """Return a label without case, white space, signs of emoji and the like: "Thumbs Up" is thumbs_up, 1.0 is 1."""
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, (float, Decimal)) and float(value).is_integer():
         return str(int(value))
     word = re.sub("[\ufe0f\U0001f3fb-\U0001f3ff]", "", str(value)).strip().strip(":").lower().removeprefix("+")
     word = re.sub(r"(?<=\w)[ -](?=\w)", "_", word)

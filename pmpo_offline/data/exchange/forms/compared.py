@@ -12,11 +12,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pmpo_offline.data.exchange.forms import columns
+from pmpo_offline.data.exchange.forms.cells import is_list, short
 from pmpo_offline.data.exchange.forms.columns import word_of
 from pmpo_offline.data.exchange.forms.conversation import answered, conversation, framed, prompt_of
 from pmpo_offline.data.exchange.forms.form import Form
 from pmpo_offline.data.exchange.forms.reading import Reading
-from pmpo_offline.data.exchange.forms.row import Drop, Prompt, Response, Row, about, is_list, short
+from pmpo_offline.data.exchange.forms.row import Drop, Prompt, Response, Row, about
 from pmpo_offline.runtime.files import from_json
 
 Scores = tuple[float, float]

@@ -6,24 +6,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import takewhile
 from typing import Any, TypeVar
 
+from pmpo_offline.data.exchange.forms.cells import TURNS, filled, is_list, is_turn, is_written_list, joined, short
 from pmpo_offline.data.exchange.forms.columns import ADDED, HISTORY, NOT_TEXT_IN_TURNS, PROMPTS, SYSTEM, snake
-from pmpo_offline.data.exchange.forms.markup import goes_on, normal, opening
 from pmpo_offline.data.exchange.forms.reading import Reading
-from pmpo_offline.data.exchange.forms.row import (
-    TURNS,
-    Drop,
-    Message,
-    Prompt,
-    Row,
-    filled,
-    is_list,
-    is_turn,
-    is_written_list,
-    joined,
-    short,
-    stored,
-)
-from pmpo_offline.data.exchange.forms.templates import transcript
+from pmpo_offline.data.exchange.forms.row import Drop, Message, Prompt, Row, stored
+from pmpo_offline.data.exchange.forms.templates import goes_on, normal, opening, transcript
 from pmpo_offline.runtime.hashing import hash_bytes
 
 T = TypeVar("T")
@@ -85,7 +72,7 @@ def prompt_of(row: Row) -> Prompt:
     else:
         said = (Message("user", _continued(row, value)),)
     competing = [other for other in PROMPTS if other != name and (is_list(value) or other not in ADDED)]
-    others = [*competing, *(ADDED if is_list(value) else ())]
+    others = [*competing, *(other for other in ADDED if is_list(value) and other != name)]
     refuse_unsaid(row, others, said, f"columns {name} and {{}} hold different prompts: leave one of them out")
     conversation = framed(row, after_history(row, said))
     return conversation if row.framed or is_list(value) or len(conversation) > 1 else said[0].content

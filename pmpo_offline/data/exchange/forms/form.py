@@ -9,16 +9,17 @@ from functools import cached_property
 from typing import Any
 
 from pmpo_offline.data.exchange.forms import FORMS, columns
+from pmpo_offline.data.exchange.forms.cells import filled, is_list
 from pmpo_offline.data.exchange.forms.columns import LABELS, WORDS, first_of, word_of
 from pmpo_offline.data.exchange.forms.conversation import role_of
 from pmpo_offline.data.exchange.forms.reading import Reading
-from pmpo_offline.data.exchange.forms.row import Drop, Response, Row, filled, is_list
+from pmpo_offline.data.exchange.forms.row import Drop, Response, Row
 
 _OF_PROMPTS = {*columns.PROMPTS, *columns.ADDED, *columns.SYSTEM, *columns.HISTORY}
 _REFERENCES = {"answer", "reply"}
 """Often what is correct, rather than what was answered."""
 _TEXTS = {*_OF_PROMPTS, *columns.COMPLETIONS, *columns.CHATS, *columns.SIDES, "completions"} - _REFERENCES
-_FEEDBACK = {*LABELS, columns.THUMBS_DOWN}
+_FEEDBACK = {*LABELS, *columns.THUMBS_DOWN}
 _MEANINGFUL = _TEXTS | _FEEDBACK
 """Columns that no form passes over: it reads them, or refuses rows in which they say something else than it reads."""
 _VERDICTS = ("accept", "reject", "ignore")
@@ -214,7 +215,7 @@ def _names() -> list[str]:
         "completion": columns.COMPLETIONS,
         "list of completions": columns.LISTS,
         "conversation": columns.CHATS,
-        "label": (*LABELS, columns.THUMBS_DOWN),
+        "label": (*LABELS, *columns.THUMBS_DOWN),
         "score": columns.SCORES,
     }
     lines = [f"| {meaning} | {', '.join(f'`{name}`' for name in called)} |" for meaning, called in names.items()]

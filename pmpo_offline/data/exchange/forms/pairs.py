@@ -9,6 +9,7 @@ from itertools import takewhile
 from typing import Any
 
 from pmpo_offline.data.exchange.forms import columns
+from pmpo_offline.data.exchange.forms.cells import filled, is_list, mapping_in, short
 from pmpo_offline.data.exchange.forms.conversation import (
     answered,
     conversation,
@@ -17,22 +18,9 @@ from pmpo_offline.data.exchange.forms.conversation import (
     refuse_unsaid,
 )
 from pmpo_offline.data.exchange.forms.form import Form
-from pmpo_offline.data.exchange.forms.markup import last_answer
 from pmpo_offline.data.exchange.forms.reading import Reading
-from pmpo_offline.data.exchange.forms.row import (
-    Drop,
-    Message,
-    Prompt,
-    Response,
-    Row,
-    about,
-    filled,
-    is_list,
-    mapping_in,
-    short,
-    stored,
-)
-from pmpo_offline.data.exchange.forms.templates import ASSISTANT, HUMAN
+from pmpo_offline.data.exchange.forms.row import Drop, Message, Prompt, Response, Row, about, stored
+from pmpo_offline.data.exchange.forms.templates import ASSISTANT, HUMAN, last_answer
 
 _SIDES = {"chosen": 1.0, "rejected": -1.0}
 _NAMES = {side: (side, f"{side}_response") for side in _SIDES}

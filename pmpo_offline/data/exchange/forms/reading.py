@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pmpo_offline.data.exchange.forms.cells import filled, short
 from pmpo_offline.data.exchange.forms.columns import (
     AMBIGUOUS_SPLITS,
     HISTORY,
@@ -20,11 +21,12 @@ from pmpo_offline.data.exchange.forms.columns import (
     SYSTEM,
     THUMBS_DOWN,
     WORDS,
+    first_of,
     inside,
     split_named,
     word_of,
 )
-from pmpo_offline.data.exchange.forms.row import Row, filled, short
+from pmpo_offline.data.exchange.forms.row import Row
 from pmpo_offline.runtime.errors import UserError
 
 _BETTER = {
@@ -32,6 +34,8 @@ _BETTER = {
     **{f"{word}_is_better": -1.0 for word in ("lower", "smaller", "less")},
 }
 """Columns that say whether more or less of a score is better."""
+_SET = ("thumbs", "thumbs_up", "thumb", "vote", "liked", "accepted")
+"""Labels that are false also where nobody has said anything, if the other thumb has a column."""
 _SCALES = ("max_score", "max_rating", "score_max", "rating_max", "scale", "score_scale", "rating_scale", "out_of")
 """Columns of the largest score that could be given."""
 
@@ -165,12 +169,14 @@ class Reading:
         for other in others:
             if not self.accept and not math.isnan(value) and WORDS.get(word_of(row.values[other]), value) == -value:
                 raise row.error(f"columns {name} and {other} contradict each other: leave one of them out")
-        if THUMBS_DOWN not in row.values:
+        if (against := first_of(row, THUMBS_DOWN)) is None:
             return value
-        down = self.label(row, THUMBS_DOWN)
+        down = self.label(row, against)
         if value == down == 1:
-            raise row.error(f"columns {name} and {THUMBS_DOWN} are both set: leave one of them out")
-        return value if value == 1 else -1.0 if down == 1 else math.nan
+            raise row.error(f"columns {name} and {against} are both set: leave one of them out")
+        if down == 1:
+            return -1.0
+        return math.nan if name in _SET and value == -1 else value
 
     def label(self, row: Row, name: str) -> float:
         """Return +1 for true, 1 and words as up, good, yes; −1 for false, 0, −1, down, bad, no, …; NaN for null.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from pydantic import JsonValue
 
-from pmpo_offline.data.exchange.forms.columns import is_feedback
+from pmpo_offline.data.exchange.forms.columns import SCORES, is_feedback
 from pmpo_offline.data.exchange.forms.row import ENDINGS
 
 _SEVERAL, _MOST = 0.1, 0.5
@@ -144,7 +144,7 @@ class Report:
         if self.other_splits:
             said = ", ".join(f"{what} ({count:,})" for what, count in self.other_splits.most_common(3))
             yield f"which rows are held out is not clear from {said}: call them train and test"
-        if feedback := [name for name in self.unread if is_feedback(name)]:
+        if feedback := [name for name in self.unread if is_feedback(name) and name not in SCORES]:
             yield (
                 f"{' and '.join(feedback[:3])} may be feedback and is not used: --columns label={feedback[0]} takes "
                 "labels from it, --score takes numbers"

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from pmpo_offline.data.exchange.forms import files, reviews
+from pmpo_offline.data.exchange.forms.classes import classes_beside, classes_of, named
 from pmpo_offline.data.exchange.forms.columns import split_named
-from pmpo_offline.data.exchange.forms.files import classes_beside, classes_of, named
 from pmpo_offline.data.exchange.forms.form import Form
 from pmpo_offline.data.exchange.forms.row import Row
 from pmpo_offline.data.exchange.origin import Origin, hashes_of, origin, sound_name
@@ -139,23 +139,27 @@ def _splits(names: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _rows(found: Mapping[str, Path], splits: Mapping[str, str], classes: Mapping[str, Any]) -> Iterator[Row]:
-    """Yield the rows of files, with the names of the classes that are described beside them."""
+    """Yield the rows of files, with the names of classes that are described beside them, and Hive's partitions.
+
+    Files in a folder label=1 have a column label, which each of their rows says is 1.
+    """
     sizes = [path.stat().st_size for path in found.values()]
     total = max(1, sum(sizes) // _MB)
     before = 0
     for (name, path), size in zip(found.items(), sizes, strict=True):
         kind = files.kind_of(path)
+        partitions = dict(part.split("=", 1) for part in name.split("/")[:-1] if "=" in part)
         for number, row in enumerate(files.rows(path, name)):
             if number % 1024 == 0:
                 progress.report("read MB of text", before // _MB, total)
-            yield row._replace(split=splits.get(name, row.split), values=_named(row, classes, kind))
+            yield row._replace(split=splits.get(name, row.split), values=partitions | _named(row, classes, kind))
         before += size
     progress.report("read MB of text", total, total)
 
 
-def _named(row: Row, classes: Mapping[str, Any], kind: str | None) -> Mapping[str, Any]:
+def _named(row: Row, classes: Mapping[str, Any], kind: str | None) -> dict[str, Any]:
     if not classes:
-        return row.values
+        return dict(row.values)
     values = dict(row.values)
     if kind == "CSV":  # which holds texts
         values |= {name: int(text) for name in classes if (text := str(values.get(name))).isdecimal()}

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from pmpo_offline.data.exchange.forms.cells import is_list, joined
 from pmpo_offline.data.exchange.forms.conversation import conversation
 from pmpo_offline.data.exchange.forms.form import Form
 from pmpo_offline.data.exchange.forms.reading import Reading
-from pmpo_offline.data.exchange.forms.row import Drop, Prompt, Response, Row, about, is_list, joined
+from pmpo_offline.data.exchange.forms.row import Drop, Prompt, Response, Row, about
 
 
 def paths(rows: Iterable[Row]) -> Iterator[Row]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pmpo_offline.data.exchange.forms import columns
+from pmpo_offline.data.exchange.forms.cells import is_list
 from pmpo_offline.data.exchange.forms.columns import COMPLETIONS, LABELS, LIST_SCORES, LISTS, PROMPTS, SCORES
 from pmpo_offline.data.exchange.forms.conversation import (
     answered,
@@ -19,7 +20,7 @@ from pmpo_offline.data.exchange.forms.conversation import (
 )
 from pmpo_offline.data.exchange.forms.form import Form
 from pmpo_offline.data.exchange.forms.reading import Reading
-from pmpo_offline.data.exchange.forms.row import Drop, Response, Row, about, is_list, stored
+from pmpo_offline.data.exchange.forms.row import Drop, Response, Row, about, stored
 from pmpo_offline.runtime.errors import UserError
 
 _PROMPT, _COMPLETION, _LIST = "|".join(PROMPTS), "|".join(COMPLETIONS), "|".join(LISTS)

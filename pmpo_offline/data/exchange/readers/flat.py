@@ -26,7 +26,7 @@ from pyarrow.parquet import ParquetFile
 
 from pmpo_offline.data import mapping
 from pmpo_offline.data.mapping import gathered, slices
-from pmpo_offline.data.opening import open_hdf5, open_parquet
+from pmpo_offline.data.opening import open_hdf5, open_parquet, refuse_pointer
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError, reason_of
 from pmpo_offline.runtime.files import array_blocks, array_names
@@ -293,6 +293,7 @@ def open_flat(path: Path) -> Flat:
     """Open a file of named arrays; `UserError` for one that is empty or damaged."""
     if not path.stat().st_size:
         raise UserError(f"{path} is empty")
+    refuse_pointer(path)
     with readable(path):
         if path.suffix == ".npz":
             if not zipfile.is_zipfile(path):
