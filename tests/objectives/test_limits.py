@@ -36,9 +36,9 @@ LABELS = {
 
 
 def ascent(coefficient: Tensor, steps: int = 20_000) -> Tensor:
-    """Gradient ascent of sum c(y) log pi(y) on logits, from the reference."""
-    logits, total = REFERENCE.log(), coefficient.sum()
-    rate = 1.5 / float(total.abs())  # beyond 2 a step overshoots
+    """Gradient ascent of sum c(y) log pi(y) on logits, from the reference; leading dimensions are ascents at once."""
+    logits, total = REFERENCE.log(), coefficient.sum(-1, keepdim=True)
+    rate = 1.5 / total.abs()  # beyond 2 a step overshoots
     for _ in range(steps):
         logits = logits + rate * (coefficient - total * logits.softmax(-1))
     return logits.softmax(-1)
@@ -54,11 +54,16 @@ def shares(accept: Tensor, reject: Tensor) -> float:
 def test_training_ends_at_the_limit_policy(labels: str, normalize: str):
     accept, reject = LABELS[labels]
     threshold = beta_collapse(0.4, shares(accept, reject), normalize)
-    for above in (0.2, 0.6):
-        beta = threshold + above
-        coefficient = coefficients(REFERENCE, accept, reject, alpha=0.4, beta=beta, normalize=normalize)
-        assert threshold == 0 or coefficient.sum() == pytest.approx(above)
-        torch.testing.assert_close(ascent(coefficient), limit_policy(coefficient), atol=1e-4, rtol=0)
+    above = (0.2, 0.6)
+    coefficient = torch.stack(
+        [
+            coefficients(REFERENCE, accept, reject, alpha=0.4, beta=threshold + each, normalize=normalize)
+            for each in above
+        ]
+    )
+    assert threshold == 0 or coefficient.sum(-1).tolist() == pytest.approx(above)
+    expected = torch.stack([limit_policy(each) for each in coefficient])
+    torch.testing.assert_close(ascent(coefficient), expected, atol=1e-4, rtol=0)
 
 
 def support(policy: Tensor) -> int:
@@ -72,11 +77,12 @@ def test_below_the_second_threshold_one_outcome_is_left_and_above_it_ever_more(l
     threshold = beta_collapse(0.2, shares(accept, reject), normalize)
     assert threshold > 0
 
-    def end(beta: float) -> Tensor:
-        return ascent(coefficients(REFERENCE, accept, reject, alpha=0.2, beta=beta, normalize=normalize), 5_000)
-
-    assert support(end(0.9 * threshold)) == 1
-    supports = [support(end(threshold + above)) for above in (0.02, 0.1, 0.2, 0.4)]
+    betas = [0.9 * threshold, *(threshold + above for above in (0.02, 0.1, 0.2, 0.4))]
+    coefficient = torch.stack(
+        [coefficients(REFERENCE, accept, reject, alpha=0.2, beta=beta, normalize=normalize) for beta in betas]
+    )
+    below, *supports = [support(policy) for policy in ascent(coefficient, 5_000)]
+    assert below == 1
     assert supports == sorted(supports)
     assert supports[-1] > 3
 
@@ -88,10 +94,11 @@ def test_the_three_regimes(normalize: str):
     bound = beta_min(0.2, float(REFERENCE @ reject), normalize)
     threshold = beta_collapse(0.2, shares(accept, reject), normalize)
     assert 0 < threshold < bound
-    between, above = (
-        ascent(coefficients(REFERENCE, accept, reject, alpha=0.2, beta=beta, normalize=normalize), 5_000)
-        for beta in (0.3 * threshold + 0.7 * bound, 1.1 * bound)
+    betas = (0.3 * threshold + 0.7 * bound, 1.1 * bound)
+    coefficient = torch.stack(
+        [coefficients(REFERENCE, accept, reject, alpha=0.2, beta=beta, normalize=normalize) for beta in betas]
     )
+    between, above = ascent(coefficient, 5_000)
     assert support(between * BAD) == 0
     assert 3 < support(between) < support(above) == K
 
