@@ -10,7 +10,7 @@ import polars as pl
 
 from pmpo_offline.benchmark.html import steps, style
 from pmpo_offline.benchmark.report import Drawing
-from pmpo_offline.data import Dataset, columns
+from pmpo_offline.data import Dataset, Metadata, columns
 
 LABELS = {1: "accepted", -1: "rejected", 0: "unlabelled"}
 MOST_UNITS = 200_000
@@ -18,6 +18,12 @@ MOST_UNITS = 200_000
 MOST_EPISODES, SHOWN, POINTS = 1_500, 16, 60
 """Episodes in the chart of returns; episodes to step through, and points of each of their series."""
 _COLORS = alt.Scale(domain=[*LABELS.values()], range=[style.BLUE, style.RED, style.GREY])
+
+
+def score_name(metadata: Metadata) -> str:
+    """Return what the scores are: the name of the source's column where they are from one, else of the score."""
+    column = metadata.score.settings.get("column")
+    return f"column {column}" if column else metadata.score.name
 
 
 def units(dataset: Dataset) -> pl.DataFrame:
@@ -57,7 +63,7 @@ def scores(dataset: Dataset) -> list[Drawing]:
         style.chart("values")
         .mark_bar()
         .encode(
-            x=alt.X("low:Q", title=f"score: {dataset.metadata.score.name}", bin="binned"),
+            x=alt.X("low:Q", title=f"score: {score_name(dataset.metadata)}", bin="binned"),
             x2="high:Q",
             y=alt.Y("count:Q", title=f"{dataset.metadata.unit}s"),
             color=alt.Color("label:N", scale=_COLORS, legend=style.legend(columns=3)),
@@ -71,7 +77,10 @@ def scores(dataset: Dataset) -> list[Drawing]:
 
 
 def behaviors(dataset: Dataset) -> list[Drawing]:
-    """The return of every episode, and the share of its labels, by the behaviour that collected it."""
+    """The return of every episode, and the share of its labels, by the behaviour that collected it.
+
+    Where all returns are equal, as without rewards, the episodes' scores are in their place, if they have any.
+    """
     if dataset.episodes is None:
         return []
     episodes = dataset.episodes
@@ -80,10 +89,14 @@ def behaviors(dataset: Dataset) -> list[Drawing]:
             "behavior": columns.vector(episodes, "behavior").astype(str),
             "return": columns.vector(episodes, "return"),
             "length": columns.vector(episodes, "length"),
+            "score": columns.vector(episodes, "score").astype(np.float64),
             "label": columns.labels(episodes),
         }
     ).with_row_index("episode")
     episode_labels = dataset.metadata.unit == "episode"
+    by_score = frame["return"].n_unique() == 1 and frame["score"].is_finite().any()
+    good, title = ("score", score_name(dataset.metadata)) if by_score else ("return", "return of an episode")
+    frame = frame.with_columns(pl.col("score").fill_nan(None))
     taken = frame[evenly(len(frame), MOST_EPISODES)].to_dicts()
     values = [each | {"label": LABELS[each["label"]] if episode_labels else "unlabelled"} for each in taken]
     names = sorted(set(frame["behavior"]))
@@ -92,9 +105,9 @@ def behaviors(dataset: Dataset) -> list[Drawing]:
         .mark_tick(thickness=1.5, height=16, opacity=0.55)
         .encode(
             y=alt.Y("behavior:N", sort=names, axis=style.rows()),
-            x=alt.X("return:Q", title="return of an episode", scale=alt.Scale(zero=False)),
+            x=alt.X(f"{good}:Q", title=title, scale=alt.Scale(zero=False)),
             color=alt.Color("label:N", scale=_COLORS, legend=style.legend(columns=3) if episode_labels else None),
-            tooltip=["episode:Q", "behavior:N", "label:N", *style.numbers("return", form=".4~g"), "length:Q"],
+            tooltip=["episode:Q", "behavior:N", "label:N", *style.numbers(good, form=".4~g"), "length:Q"],
         )
     )
     labels = columns.labels(dataset.table) if dataset.metadata.unit == "step" else frame["label"].to_numpy()
@@ -120,7 +133,10 @@ def behaviors(dataset: Dataset) -> list[Drawing]:
 
 
 def episodes(dataset: Dataset) -> list[Drawing]:
-    """Rewards, actions and observations of some episodes, with a slider over their steps."""
+    """Scores, rewards, actions and observations of some episodes, with a slider over their steps.
+
+    The chart opens on what labels of steps came from, and never on rewards that are all equal.
+    """
     if dataset.episodes is None or not dataset.table.num_rows:
         return []
     longest = int(columns.vector(dataset.episodes, "length").max())
@@ -131,10 +147,17 @@ def episodes(dataset: Dataset) -> list[Drawing]:
         taken = evenly(length, POINTS)
         part = dataset.table.take(start + taken)
         matrices = (columns.matrix(part, name) for name in ("action", "observation"))
-        for channel, numbers in steps.series(columns.vector(part, "reward"), *matrices).items():
+        drawn = steps.series(columns.vector(part, "reward"), *matrices)
+        if dataset.metadata.unit == "step":
+            drawn["score"] = [float(f"{score:.4g}") for score in columns.vector(part, "score")]
+        for channel, numbers in drawn.items():
             of = {"episode": name, "series": channel.partition(" ")[0], "channel": channel}
-            values += [of | {"step": int(step), "value": value} for step, value in zip(taken, numbers, strict=True)]
-    made = steps.chart([*_shown(dataset)], longest - 1)
+            points = zip(taken, numbers, strict=True)
+            values += [of | {"step": int(step), "value": value} for step, value in points if np.isfinite(value)]
+    varied = len({each["value"] for each in values if each["series"] == "reward"}) > 1
+    kinds = [*(["score"] if any(each["series"] == "score" for each in values) else []), *steps.SERIES]
+    kinds.sort(key=lambda kind: kind == "reward" and not varied)
+    made = steps.chart([*_shown(dataset)], longest - 1, kinds)
     return [{**made, "datasets": made["datasets"] | {"values": values}}]
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import polars as pl
 
 from pmpo_offline.benchmark.html import dataset_charts, page
 from pmpo_offline.benchmark.html.dataset_charts import LABELS
-from pmpo_offline.data import Dataset, columns
+from pmpo_offline.data import Dataset, Metadata, columns
 from pmpo_offline.declarations import catalog
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError
@@ -51,7 +52,7 @@ def dataset_page(dataset: Dataset) -> str:
         title=meta.id,
         task=meta.task,
         unit=meta.unit,
-        rule=f"{meta.label}" + (f", {meta.noise:g} of the labels flipped" if meta.noise else ""),
+        rule=", ".join([f"{meta.label}", *_about(meta)]),
         tiles=[(f"{count:,}", name) for name, count in counts.items() if count or name in LABELS.values()],
         diagnoses=[line for line in lines if line[1:] != _READY],
         ready=[line[0] for line in lines if line[1:] == _READY],
@@ -59,6 +60,14 @@ def dataset_page(dataset: Dataset) -> str:
         card=page.Section("card", "Card", _card(dataset)),
         files=[(name, f"{info.bytes:,}", info.sha256) for name, info in meta.files.items()],
     )
+
+
+def _about(meta: Metadata) -> Iterator[str]:
+    """Yield what a label rule leaves open: the column of its scores, and flipped labels."""
+    if "column" in meta.score.settings:
+        yield f"of {dataset_charts.score_name(meta)}"
+    if meta.noise:
+        yield f"{meta.noise:g} of the labels flipped"
 
 
 def diagnoses(dataset: Dataset) -> list[Diagnosis]:

@@ -122,15 +122,17 @@ def _columns(rows: Sequence[Row]) -> list[str]:
 
 
 def _lines(rows: Sequence[Row], columns: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the table's rows: their role, and the texts of the cells."""
+    """Return the table's rows: their role, their colour in the charts, and the texts of the cells."""
+    colors = style.colored(rows, methods(rows))
     return [
         {
             "role": role(row),
+            "color": colors[name],
             "dataset": row["dataset"],
             "labels": labelling(row),
             "cells": [(line | {"method": _method(line), "labels": labelling(row)})[column] for column in columns],
         }
-        for row, line in zip(rows, report.cells(rows), strict=True)
+        for row, line, name in zip(rows, report.cells(rows), methods(rows), strict=True)
     ]
 
 

@@ -42,13 +42,17 @@ def series(reward: Matrix, action: Matrix, observation: Matrix) -> dict[str, lis
     return {name: [float(f"{value:.4g}") for value in numbers] for name, numbers in found.items()}
 
 
-def chart(episodes: Sequence[str], last: int | None = None) -> Drawing:
+SERIES = ("reward", "action", "observation")
+"""What is drawn of an episode, the first of them at first."""
+
+
+def chart(episodes: Sequence[str], last: int | None = None, kinds: Sequence[str] = SERIES) -> Drawing:
     """Return the chart of one of these episodes; its data set `values` has `episode, series, channel, step, value`.
 
-    With a `last` step a slider shows the values at one.
+    With a `last` step a slider shows the values at one. `kinds` are the series that can be chosen.
     """
     episode = style.choice("episode", "episode", list(episodes))
-    kind = style.choice("series", "series", ["reward", "action", "observation"])
+    kind = style.choice("series", "series", list(kinds))
     lines = (
         style.chart("values")
         .transform_filter((alt.datum.episode == episode) & (alt.datum.series == kind))

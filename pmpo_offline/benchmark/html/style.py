@@ -26,12 +26,17 @@ DIVERGING = ["#c8553d", "#efeae2", "#3b7ddd"]
 """Worse, equal, better."""
 
 
-def colors(rows: Sequence[Row], names: Iterable[str]) -> alt.Scale:
-    """Return the colours of these algorithms or methods: in all charts of these rows the same, and grey of controls."""
+def colored(rows: Sequence[Row], names: Iterable[str]) -> dict[str, str]:
+    """Return the colours of these algorithms or methods: everywhere on these rows' page the same, grey of controls."""
     controls = {row["algo"] for row in rows if row["shuffled"]}
     known = dict.fromkeys([*(row["algo"] for row in rows), *methods(rows), *names])
     order = [name for name in known if not any(name.startswith(control) for control in controls)]
-    named = {name: METHODS[order.index(name) % len(METHODS)] if name in order else GREY for name in names}
+    return {name: METHODS[order.index(name) % len(METHODS)] if name in order else GREY for name in names}
+
+
+def colors(rows: Sequence[Row], names: Iterable[str]) -> alt.Scale:
+    """Return the scale of these colours."""
+    named = colored(rows, names)
     return alt.Scale(domain=[*named], range=[*named.values()])
 
 

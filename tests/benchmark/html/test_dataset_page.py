@@ -5,15 +5,19 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
+from helpers.aligned import experience
 from helpers.encoded import make
+from helpers.foreign import as_d4rl, npz
 from helpers.labelled import saved
 
 from pmpo_offline import data
 from pmpo_offline.benchmark.html.dataset_charts import behaviors, episodes, scores
 from pmpo_offline.benchmark.html.dataset_page import MOST_RESPONSES, dataset_page, diagnoses
 from pmpo_offline.benchmark.html.steps import FRAMES
+from pmpo_offline.build import import_dataset
 from pmpo_offline.training.config import algorithm_for
 from pmpo_offline.training.doctor import doctor
 
@@ -118,3 +122,31 @@ def test_charts_count_every_unit(tmp_path):
     (steps,) = episodes(dataset)
     rewards = [each for each in steps["datasets"]["values"] if each["series"] == "reward"]
     assert len(rewards) == len(dataset)
+
+
+def imported(folder: Path, **columns: np.ndarray) -> data.Dataset:
+    """Import episodes of a robot, whose rewards are all 0, with these columns of labels."""
+    arrays = as_d4rl(experience([4, 3, 5])) | {"rewards": np.zeros(12)} | columns
+    return import_dataset(npz(folder / "log.npz", arrays), score=next(iter(columns)), home=folder / "home")
+
+
+def test_without_rewards_the_page_opens_on_what_the_labels_came_from(tmp_path):
+    by_step = imported(tmp_path, adv=np.linspace(-1, 1, 12))
+    (steps,) = episodes(by_step)
+    chosen = next(each for each in steps["params"] if each["name"] == "series")
+    assert chosen["bind"]["options"] == ["score", "action", "observation", "reward"]
+    assert chosen["value"] == "score"
+    drawn = [each["value"] for each in steps["datasets"]["values"] if each["series"] == "score"]
+    assert drawn == pytest.approx(np.linspace(-1, 1, 12), abs=1e-3)
+    histogram, _ = scores(by_step)
+    assert histogram["layer"][0]["encoding"]["x"]["title"] == "score: column adv"
+    assert "by the rule column:q0.5, of column adv." in dataset_page(by_step)
+
+
+def test_equal_returns_give_way_to_the_scores_of_episodes(tmp_path):
+    stars = imported(tmp_path, stars=np.repeat([2.0, 5.0, 3.0], [4, 3, 5]))
+    ticks = behaviors(stars)[0]
+    assert ticks["encoding"]["x"] == {**ticks["encoding"]["x"], "field": "score", "title": "column stars"}
+    assert [each["score"] for each in ticks["datasets"]["values"]] == [2.0, 5.0, 3.0]
+    (steps,) = episodes(stars)
+    assert next(each for each in steps["params"] if each["name"] == "series")["value"] == "action"

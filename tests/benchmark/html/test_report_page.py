@@ -15,6 +15,7 @@ from pmpo_offline.benchmark import episodes
 from pmpo_offline.benchmark.html import charts, comparisons
 from pmpo_offline.benchmark.html import report_page as module
 from pmpo_offline.benchmark.html.report_page import MOST_BYTES, Made, report_page
+from pmpo_offline.benchmark.methods import methods
 from pmpo_offline.benchmark.results import Results
 from pmpo_offline.benchmark.table import table
 from pmpo_offline.runtime.hashing import hash_json
@@ -162,7 +163,7 @@ def test_a_small_page_shows_episodes_of_fewer_runs_and_says_so(html, opened, tmp
     assert len(report_page("T", raw, rows, made)) <= whole + 1_000
 
 
-def test_an_algorithm_has_one_colour_in_all_charts():
+def test_an_algorithm_has_one_colour_in_the_table_and_in_all_charts():
     raw = suite()
     rows = table(raw)
     colours: dict[str, set[str]] = {}
@@ -173,6 +174,9 @@ def test_an_algorithm_has_one_colour_in_all_charts():
                 for name, colour in zip(scale["domain"], scale["range"], strict=True):
                     colours.setdefault(name, set()).add(colour)
     assert {*ALGORITHMS, "pmpo (shuffled)"} <= {*colours}
+    shown = re.findall(r'<tr [^>]*style="--method: (#\w+)"', report_page("T", raw, rows))
+    for name, colour in zip(methods(rows), shown, strict=True):
+        colours[name].add(colour)
     assert all(len(each) == 1 for each in colours.values())
     assert len({colour for name, (colour,) in colours.items()}) == len(colours)
 
