@@ -122,9 +122,39 @@ def test_lerobot_labels_of_episodes(tmp_path: Path, version: str) -> None:
     assert "unknown column 'verdikt': did you mean verdict" in refusal(path, "verdikt")
 
 
+@both
+@pytest.mark.parametrize("name", ["success", "is_success", "is_episode_successful"])
+def test_lerobot_success_has_other_names(tmp_path: Path, version: str, name: str) -> None:
+    solved = np.arange(4) == 2
+    frames = frames_of(experience(LENGTHS), {name: np.repeat(solved, LENGTHS)})
+    for path in (
+        lerobot(tmp_path / "frames", frames, version),
+        lerobot(tmp_path / "episodes", frames_of(experience(LENGTHS)), version, **{name: solved.tolist()}),
+    ):
+        got = found(path).read()
+        assert got.notes["success"] is True
+        assert got.experience.success.tolist() == [False, True, False]  # the episode of one frame has no step
+        assert not got.experience.terminated.any()  # it does not say when
+    unknown = lerobot(tmp_path / "unknown", frames_of(experience(LENGTHS)), version, **{name: [None] * 4})
+    assert found(unknown).read().notes["success"] is False
+
+
+@both
+def test_lerobot_labels_in_episodes_need_no_score(tmp_path: Path, version: str) -> None:
+    path = lerobot(tmp_path / "set", frames_of(experience(LENGTHS)), version, label=["good", "", "bad", "good"])
+    dataset = import_dataset(path, home=tmp_path / "home")
+    assert accepted(dataset) == [1, -1, 1]
+    more = lerobot(tmp_path / "more", frames_of(experience(LENGTHS)), version, operator=["a", "b", "a", "b"])
+    assert found(more).read().notes["report"]["columns_not_used"] == ["episodes/operator"]  # type: ignore[index, call-overload]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"next.success": np.full(10, 0.7, np.float32)}, "next.success: expected 0 or 1, found 0.7 in row 0"),
+        ({"next.done": np.arange(10) * 2}, "next.done: expected 0 or 1, found 2 in row 1"),
+        ({"label": np.arange(10) > 5, "adv_ind": np.arange(10) > 6}, "label and adv_ind differ: say which one counts"),
+        ({"frame_index": np.zeros(10, int)}, "frame_index goes from 0 to 0 in episode 0: frames are missing or there"),
         ({"next.done": np.arange(10) == 4}, "next.done is true in frame 0 of episode 2, which goes on after it"),
         ({"observation.state": np.full((10, 3), np.nan)}, "observation holds NaN or infinite values, first in row 0"),
     ],

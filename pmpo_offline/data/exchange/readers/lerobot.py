@@ -12,7 +12,8 @@ ended there by success (`next.success`, or `next.done` if there is no column of 
 it. Images and videos are left out; where they are is noted: of videos the file and the seconds of every episode.
 
 Labels may be in any column of the frames or the episodes (`--score adv_ind`, RECAP's indicator of the advantage, or
-`reward_label`); success is `next.success` in any frame.
+`reward_label`; `label` and `adv_ind` without it); success is `next.success`, or `success`, `is_episode_successful` or
+the like, in any frame or in meta/episodes.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from pydantic import JsonValue
 from pmpo_offline.data import Experience, columns
 from pmpo_offline.data.exchange.exported import Tables
 from pmpo_offline.data.exchange.readers.episodes import Rows, recorded, report
-from pmpo_offline.data.exchange.readers.flat import LABELS, Array, Kind, checked, column_blocks, readable
+from pmpo_offline.data.exchange.readers.flat import LABELS, Array, Kind, checked, column_blocks, flags, readable
 from pmpo_offline.data.exchange.readers.source import Candidate, Reader, Recorded, Source, exported_to
 from pmpo_offline.data.mapping import Spill, gathered, slices
 from pmpo_offline.data.opening import open_parquet
@@ -43,10 +44,13 @@ from pmpo_offline.runtime.files import from_json
 _INFO = "meta/info.json"
 _LOST = "the last frame of an episode: what followed it is not in the data"
 _ACTIONS, _REWARDS, _STATES = ("action", "actions"), ("next.reward", "reward"), ("state", "states")
+_SUCCESS = ("next.success", "success", "is_success", "is_episode_successful", "episode_success", "task_success")
+"""Columns of the frames or the episodes that say whether the task was solved; only the first says when."""
 _CHUNK = 1000
 """Episodes a folder where the data set does not say."""
 _OURS = {"index", "task_index", "timestamp", "episode_index", "frame_index"}
 _ORDER = ("episode_index", "frame_index")
+_ABOUT_EPISODES = {"episode_index", "tasks", "length", "dataset_from_index", "dataset_to_index", "task_index"}
 Features = Mapping[str, Mapping[str, Any]]
 Frames = Mapping[str, Array]
 """Columns by name, of lists (M, n)."""
@@ -161,6 +165,10 @@ def _episodes(folder: Path) -> pl.DataFrame:
         return pl.concat(found, how="vertical_relaxed").sort("episode_index")
 
 
+def _describes_episodes(folder: Path) -> bool:
+    return (folder / "meta/episodes.jsonl").is_file() or any(folder.glob("meta/episodes/**/*.parquet"))
+
+
 def _places(episodes: pl.DataFrame, numbers: NDArray[np.int64], folder: Path) -> NDArray[np.int64]:
     """Return the rows (n,) of `_episodes` that hold these episodes (n,); `UserError` if it lacks one."""
     known = episodes["episode_index"].to_numpy()
@@ -181,15 +189,18 @@ def _read(folder: Path, info: dict[str, Any], column: str | None) -> Recorded:
     action, reward = (next((name for name in names if name in features), None) for names in (_ACTIONS, _REWARDS))
     if action is None:
         raise UserError(f"{folder} lacks action: it has {', '.join(features)}")
-    ends = [name for name in ("next.done", "next.success") if name in features]
-    column = column or next((name for name in LABELS if name in features), None)
-    of_frame = [column] if column and column in features else []
-    frames = _frames(
-        folder, list(dict.fromkeys([*observed, action, *([reward] if reward else []), *ends, "task_index", *of_frame]))
-    )
+    described = {*_episodes(folder).columns} if _describes_episodes(folder) else set[str]()
+    held = features.keys() | described
+    success = next((name for name in _SUCCESS if name in held), None)
+    labels = [column] if column else [name for name in LABELS if name in held]
+    ends = {"next.done", success} & features.keys()
+    wanted = [*observed, action, reward, *ends, *(name for name in labels if name in features), "task_index"]
+    frames = _frames(folder, [name for name in dict.fromkeys(wanted) if name])
     number = frames["episode_index"]
     end = np.append(number[1:] != number[:-1], True)
-    done, solved = (_flags(frames, name) for name in ("next.done", "next.success"))
+    _check_order(frames, end, folder)
+    done = flags(frames["next.done"], f"{folder}: next.done") if "next.done" in ends else np.zeros(len(end), np.bool_)
+    solved = None if success is None else _success(_feedback(folder, frames, success), f"{folder}: {success}")
     rows, notes = _rows(
         frames, {"observed": observed, "action": [action], "reward": [reward] if reward else []}, end, folder
     )
@@ -201,22 +212,27 @@ def _read(folder: Path, info: dict[str, Any], column: str | None) -> Recorded:
             f"{folder}: next.done is true in frame {int(frames['frame_index'][at])} of episode {int(number[at])}, "
             "which goes on after it: cut the episode there and import again"
         )
-    ended = solved if "next.success" in ends else done
+    ended = done if solved is None or success != _SUCCESS[0] else solved
     at_last_step = np.where(padded, np.append(False, ended[:-1]), ended)
     rows = replace(
         rows,
         terminal=at_last_step,
         bare=end & (padded | ~at_last_step),
-        success=solved & ~padded if "next.success" in ends else None,
+        success=None if solved is None else solved & ~padded,
     )
-    unused = sorted(features.keys() - {*observed, action, reward, *ends, *of_frame, *_OURS} - {*_images(features)})
+    used = {*observed, action, reward, *ends, success, *labels}
+    unused = sorted(features.keys() - {*used, *_OURS} - {*_images(features)})
+    unused += sorted(f"episodes/{name}" for name in described - {*used, *features, *_ABOUT_EPISODES} if "/" not in name)
     unused += ["split"] if {*(info.get("splits") or ())} - {"train"} else []
     notes |= {
-        "success": "next.success" in ends,
+        "success": solved is not None,
         "fps": info.get("fps"),
         **report(rows, {_LOST: rows.bare & ~padded}, unused),
     }
-    feedback = None if column is None else (column, _feedback(folder, frames, column))
+    found = [(name, _feedback(folder, frames, name)) for name in labels]
+    if other := next((name for name, values in found[1:] if not np.array_equal(values, found[0][1])), None):
+        raise UserError(f"{folder}: {labels[0]} and {other} differ: say which one counts, with --score {labels[0]}")
+    feedback = found[0] if found else None
     read = recorded(rows, str(folder), folder.absolute().name, notes, feedback)
     return _described(read, folder, number[end], frames["task_index"][end])
 
@@ -241,10 +257,21 @@ def _is_image(feature: Mapping[str, Any]) -> bool:
     return feature.get("dtype") in ("image", "video")
 
 
-def _flags(frames: Frames, name: str) -> NDArray[np.bool_]:
-    if name not in frames:
-        return np.zeros(len(frames["episode_index"]), np.bool_)
-    return np.asarray(_matrix(frames[name])[:, 0] != 0)
+def _success(values: Array, where: str) -> NDArray[np.bool_] | None:
+    """Return flags (M,), None where all of them are null."""
+    numbers = values.astype(np.float32) if values.dtype.kind in "Ob" else values
+    return None if numbers.dtype.kind == "f" and np.isnan(numbers).all() else flags(numbers, where)
+
+
+def _check_order(frames: Frames, end: NDArray[np.bool_], folder: Path) -> None:
+    """Raise `UserError` where the frames of an episode are not numbered one by one; `end` (M,) marks its last one."""
+    episode, frame = (frames[name] for name in _ORDER)
+    if (wrong := (np.diff(frame) != 1) & ~end[:-1]).any():
+        at = int(wrong.argmax())
+        raise UserError(
+            f"{folder}: frame_index goes from {frame[at]} to {frame[at + 1]} in episode {episode[at]}: frames are "
+            "missing or there twice, get the data set again"
+        )
 
 
 def _rows(
