@@ -287,6 +287,23 @@ def test_robomimic_success_is_unknown_with_shaped_rewards(tmp_path: Path) -> Non
     assert read(robomimic(tmp_path / "failed.hdf5", nothing, env=LIFT)).notes["success"] is True
 
 
+def test_robomimic_success_may_be_an_attribute_of_every_episode(tmp_path: Path) -> None:
+    path = robomimic(tmp_path / "set.hdf5", experience(LENGTHS))
+    with h5py.File(path, "r+") as file:
+        for index in range(4):
+            file[f"data/demo_{index}"].attrs["success"] = index == 2
+    got = found(path).read()
+    assert got.notes["success"] is True
+    assert got.experience.success.tolist() == [False, False, True, False]
+    assert got.experience.terminated.tolist() == [False, False, True, False]
+    with h5py.File(path, "r+") as file:
+        file["data/demo_2"].attrs["success"] = 0.5
+    assert "attribute success: expected 0 or 1, found 0.5" in refusal(path)
+    with h5py.File(path, "r+") as file:
+        del file["data/demo_2"].attrs["success"]
+    assert "only 3 of 4 episodes have an attribute success" in refusal(path)
+
+
 def test_robomimic_images_labels_and_what_is_missing(tmp_path: Path) -> None:
     written = sparse()
     path = robomimic(tmp_path / "set.hdf5", written, image=True, labels=np.array([1, -1] * 5, np.int8))

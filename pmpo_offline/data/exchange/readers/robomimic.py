@@ -9,9 +9,10 @@ mask/<name>     names of episodes: those with a name such as better or okay_2 ar
                 accepted, the others rejected
 
 Rewards of robosuite's tasks are 1 where the task is solved: an episode with such a step is a success, unless env_args
-say that rewards are shaped (`reward_shaping`), which leaves success unknown unless all rewards are 0 and 1. `dones`
-marks the end of a recording as well as success (`done_mode`), so that an episode is terminated where its last step is
-done and, if success is known, solved. MG (machine-generated) and Can-Paired have this layout.
+say that rewards are shaped (`reward_shaping`), which leaves success unknown unless all rewards are 0 and 1; or an
+attribute `success` of every episode says it. `dones` marks the end of a recording as well as success (`done_mode`), so
+that an episode is terminated where its last step is done and, if success is known, solved. MG (machine-generated) and
+Can-Paired have this layout.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from pydantic import JsonValue
 from pmpo_offline.data.exchange.exported import Tables, tables
 from pmpo_offline.data.exchange.forms.columns import split_named
 from pmpo_offline.data.exchange.readers.episodes import Rows, recorded, report
-from pmpo_offline.data.exchange.readers.flat import LABELS, Flat, Kind, checked, opened
+from pmpo_offline.data.exchange.readers.flat import LABELS, Flat, Kind, checked, flags, opened
 from pmpo_offline.data.exchange.readers.source import (
     Candidate,
     Environment,
@@ -95,6 +96,8 @@ class _Demos:
     images: list[str]
     unused: list[str]
     """Names of arrays in the first episode that were not read."""
+    solved: NDArray[np.bool_] | None
+    """(E,) whether the task was solved, by an attribute success of the episodes; None if they have none."""
 
     @property
     def last(self) -> NDArray[np.int64]:
@@ -139,6 +142,7 @@ def _demos(flat: Flat, more: tuple[str, ...] = ()) -> _Demos:
             "dataset_states_to_obs.py, and import what it writes"
         )
     parts = {name: Spill() for name in ("obs", "next_obs", *_KINDS, *more)}
+    success: list[Any] = []
     with opened(flat) as file:
         shapes = {name: file[f"{first}/obs/{name}"].shape for name in names}
         widths = {name: int(np.prod(shape[1:])) for name, shape in shapes.items() if len(shape) <= 2}
@@ -147,6 +151,7 @@ def _demos(flat: Flat, more: tuple[str, ...] = ()) -> _Demos:
         has_next = f"{first}/next_obs/{next(iter(widths))}" in flat.names
         for number in progress.counted(numbers, "read episodes", len(numbers)):
             demo = file[f"data/demo_{number}"]
+            success += [demo.attrs["success"]] if "success" in demo.attrs else []
             for name, values in parts.items():
                 if name == "obs" or (name == "next_obs" and has_next):
                     values.append(_joined(demo, name, widths, slice(None) if name == "obs" else slice(-1, None)))
@@ -169,7 +174,10 @@ def _demos(flat: Flat, more: tuple[str, ...] = ()) -> _Demos:
     images = [name for name in names if name not in widths]
     inside = {name.removeprefix(f"{first}/") for name in flat.names if name.startswith(f"{first}/")}
     unused = sorted(name for name in inside - {*_KINDS, *more} if name.partition("/")[0] not in ("obs", "next_obs"))
-    return _Demos(joined, length, np.array(numbers), widths, images, unused)
+    if 0 < len(success) < len(numbers):
+        raise UserError(f"{flat.path}: only {len(success)} of {len(numbers)} episodes have an attribute success")
+    solved = flags(np.array(success), f"{flat.path}: attribute success") if success else None
+    return _Demos(joined, length, np.array(numbers), widths, images, unused, solved)
 
 
 def _joined(demo: h5py.Group, name: str, widths: Mapping[str, int], rows: slice) -> NDArray[Any]:
@@ -185,8 +193,9 @@ def _read(flat: Flat, name: str, column: str | None) -> Recorded:
     rewards = demos.arrays["rewards"]
     shaped = (_environment(flat) or {}).get("env_kwargs", {}).get("reward_shaping")
     is_sign = bool(np.isin(rewards, (0, 1)).all())
-    known = is_sign and (shaped is False or bool(rewards.any()))
-    rows = demos.rows(rewards == 1 if known else None)
+    known = demos.solved is not None or (is_sign and (shaped is False or bool(rewards.any())))
+    solved = rewards == 1 if demos.solved is None else np.repeat(demos.solved, demos.length)
+    rows = demos.rows(solved if known else None)
     members = dict(_masks(flat, demos.numbers))
     feedback = None
     if by_mask:
