@@ -137,8 +137,9 @@ def bench(
     replaced |= {"seeds": seeds, "episodes": episodes, "updates": updates}
     changes = {name: value for name, value in replaced.items() if value is not None}
     declared = catalog.revise(declared, "bench", changes)
-    families = {name: _family(name, home) for name in declared.datasets}
-    cells = expand(declared, families, algos=algos, sweep=settings)
+    with catalog.located(suite):
+        families = {name: _family(name, home) for name in declared.datasets}
+        cells = expand(declared, families, algos=algos, sweep=settings)
     if shard is not None:
         cells = part(cells, *shard)
     keys, failures = execute(Plan(declared, cells, results, fresh, retry_failed, workers, home), executor)

@@ -250,13 +250,15 @@ def _arms(suite: SuiteDeclaration, family: str, algos: Sequence[str] | None, swe
     def find(name: str) -> AlgorithmDeclaration:
         return catalog.algorithm(own.get(name, name), family)
 
-    chosen = [find(name) for name in [*suite.filtered, *(algos or suite.algorithms)]]
     reference = [find(suite.reference)] if suite.reference else []
     algorithms: dict[str, AlgorithmDeclaration] = {}
-    for algorithm in (*reference, *chosen):
+    for name in [*filter(None, [suite.reference]), *suite.filtered, *(algos or suite.algorithms)]:
+        algorithm = find(name)
         if algorithms.setdefault(algorithm.name, algorithm) != algorithm:
             raise UserError(f"two algorithms are called {algorithm.name}: rename your .toml, its name is the file's")
-        hyperparameters(algorithm, suite.training, _training_settings(family))
+        with catalog.located(own.get(name, name)):
+            complete(algorithm, {})
+            hyperparameters(algorithm, suite.training, _training_settings(family))
     controls = {_control(find(name)) for name in suite.shuffled}
     for name in sweep:
         if name not in algorithms:
@@ -284,7 +286,7 @@ def _control(algorithm: AlgorithmDeclaration) -> str:
     try:
         check_control(algorithm, responses=algorithm.family == "language")
     except UserError as error:
-        raise UserError(f"shuffled: {error}: take it out of the list") from None
+        raise UserError(f"shuffled: {error}: take it out of the list", ["shuffled"]) from None
     return algorithm.name
 
 

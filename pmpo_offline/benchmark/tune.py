@@ -105,8 +105,9 @@ def tune(
     changes: dict[str, Any] = {"shuffled": [], "seeds": rule.seeds, "first_seed": rule.first_seed}
     changes |= {"first_episode": declared.episodes}
     here = catalog.revise(declared, "tune", changes)
-    families = {recipe: _family(recipe) for recipe in declared.datasets}
-    arms = expand(here, families)
+    with catalog.located(suite):
+        families = {recipe: _family(recipe) for recipe in declared.datasets}
+        arms = expand(here, families)
     ranges = {(cell.algorithm.family, cell.algorithm.name): rule.of(cell.algorithm) for cell in arms}
     drawn = {
         name: build_dataset(name, seed=rule.data_seed, workers=workers, home=home).metadata.id for name in families

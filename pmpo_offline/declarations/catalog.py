@@ -14,8 +14,10 @@ holds such files: `my_package.algorithms` with `<family>/<algorithm>.toml`.
 from __future__ import annotations
 
 import importlib.metadata
+import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -363,7 +365,31 @@ def _read(path: Path, model: type[D], family: str | None = None) -> D:
         implied["family"] = family or path.parent.name
     if repeated := sorted(implied.keys() & content.keys()):
         raise UserError(f"{path}: {repeated[0]}: comes from the file's place and cannot be set; remove it")
-    return validated(model, {**content, **implied}, str(path))
+    with located(path):
+        return validated(model, {**content, **implied}, str(path))
+
+
+@contextmanager
+def located(declaration: str | Path) -> Iterator[None]:
+    """Add the line of a .toml to errors about a name or a key that is in it; other names change no error."""
+    try:
+        yield
+    except UserError as error:
+        path = Path(declaration)
+        line = _line_of(path, error.about) if path.suffix == ".toml" and path.is_file() else None
+        if line is None:
+            raise
+        raise UserError(f"{path}, line {line}: {str(error).removeprefix(f'{path}: ')}") from None
+
+
+def _line_of(path: Path, about: Sequence[str]) -> int | None:
+    """Return the first line with the first of these words that is a key, a table or a text in a TOML file."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    for word in map(re.escape, about):
+        found = re.compile(rf"""\s*(\[\s*)?["']?{word}["']?\s*[=.\]]|[^#]*["']{word}["']""")
+        if number := next((number for number, line in enumerate(lines, 1) if found.match(line)), None):
+            return number
+    return None
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -25,6 +25,11 @@ class UserError(PmpoOfflineError):
     """A request that cannot be met; the message is one line with what to do instead; exit code 2."""
 
     exit_code = 2
+
+    def __init__(self, message: object = "", about: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.about = tuple(about)
+        """The name or key that is wrong, and those around it: whoever knows the file can say where it is."""
 
 
 class Notice(UserWarning):
@@ -86,7 +91,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
         nearest = ", ".join(get_close_matches(name, names, n=5, cutoff=0))
         hint = f"known: {nearest} and {len(names) - 5} more"
         hint += ", see pmpo-offline list" if kind in _LISTED else ""
-    return UserError(f"unknown {kind} {name!r}: {hint}")
+    return UserError(f"unknown {kind} {name!r}: {hint}", [name])
 
 
 def validated(model: type[M], content: Any, source: str, key: str = "key") -> M:
@@ -102,8 +107,10 @@ def validated(model: type[M], content: Any, source: str, key: str = "key") -> M:
     except ValidationError as error:
         first, *others = sorted(error.errors(), key=lambda wrong: wrong["type"] != "extra_forbidden")
         more = f" (and {len(others)} more)" if others else ""
+        about = [part for part in reversed(first["loc"]) if isinstance(part, str)]
         if first["type"] == "extra_forbidden":
-            raise UserError(f"{source}: {unknown(key, str(first['loc'][-1]), model.model_fields)}{more}") from None
+            wrong = unknown(key, str(first["loc"][-1]), model.model_fields)
+            raise UserError(f"{source}: {wrong}{more}", about) from None
         where = ".".join(str(part) for part in first["loc"])
         value = "" if first["type"] == "missing" else f", not {first['input']!r}"
-        raise UserError(f"{source}: {where}: {first['msg'].lower()}{value}{more}") from None
+        raise UserError(f"{source}: {where}: {first['msg'].lower()}{value}{more}", about) from None

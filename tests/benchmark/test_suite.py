@@ -1,5 +1,9 @@
+import re
+from pathlib import Path
+
 import pytest
 
+from pmpo_offline.benchmark import bench
 from pmpo_offline.benchmark.suite import expand
 from pmpo_offline.declarations import catalog
 from pmpo_offline.declarations.catalog import SuiteDeclaration
@@ -175,3 +179,36 @@ def test_an_empty_list_is_no_list_of_all() -> None:
         expand(suite, families, algos=[])
     with pytest.raises(UserError, match=r"pmpo.beta has no values: give one or more"):
         expand(suite, families, sweep={"pmpo": {"alpha": [0.5], "beta": []}})
+
+
+LINES = {
+    'algoritms = ["bc"]': "mine.toml, line 3: unknown key 'algoritms': did you mean algorithms?",
+    'algorithms = ["bc", "pmop"]': "mine.toml, line 3: unknown algorithm 'pmop': did you mean pmpo",
+    'algorithms = ["bc"]\nfiltered = ["nope"]': "mine.toml, line 4: unknown algorithm 'nope'",
+    'algorithms = ["bc"]\nshuffled = ["bc"]': "mine.toml, line 4: shuffled: bc uses no labels",
+    'algorithms = ["bc"]\nimbalance = [1.5]': "mine.toml, line 4: imbalance.0.share: input should be less than",
+    'algorithms = ["bc"]\n\n[training]\nlr = 1': "mine.toml, line 6: training of bc: unknown setting 'lr': did you",
+    'algorithms = ["bc"]\n[training]\nbatch = "x"': "mine.toml, line 5: training of bc: batch: input should be a valid",
+    'datasets = ["bandit/spher-v0"]\nalgorithms = ["bc"]': "mine.toml, line 3: unknown dataset 'bandit/spher-v0'",
+    'algorithms = ["own.toml"]': "own.toml, line 6: unknown setting of own 'alfa': did you mean alpha?",
+}
+"""What a mistake in a suite's own file is answered with; its title and its datasets are above."""
+
+
+@pytest.mark.parametrize("text", LINES)
+def test_a_mistake_in_a_file_is_named_with_its_line_before_any_work(tmp_path, monkeypatch, text):
+    monkeypatch.chdir(tmp_path)
+    datasets = "" if "datasets" in text else 'datasets = ["bandit/sphere-v0"]'
+    Path("mine.toml").write_text(f'title = "Mine"\n{datasets}\n{text}\n')
+    algorithm = 'title = "Own"\nobjective = "pmpo"\nrows = "all"\nstart = "scratch"\n[settings]\nalfa = 1\n'
+    Path("own.toml").write_text(algorithm)
+    with pytest.raises(UserError, match=re.escape(LINES[text])):
+        bench("mine.toml", home=tmp_path / "home")
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_name_of_the_command_line_has_no_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.toml").write_text('title = "Mine"\ndatasets = ["bandit/sphere-v0"]\nalgorithms = ["bc"]\n')
+    with pytest.raises(UserError, match=r"^unknown algorithm 'nope'"):
+        bench("mine.toml", algos=["nope"], home=tmp_path / "home")

@@ -67,13 +67,13 @@ def test_unknown_names_come_with_near_misses():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (SUITE + "algoritms = []", r"mine\.toml: unknown key 'algoritms': did you mean algorithms\?"),
+        (SUITE + "algoritms = []", r"mine\.toml, line 6: unknown key 'algoritms': did you mean algorithms\?"),
         (
             SUITE.replace("0.1", "1.5"),
-            r"mine\.toml: imbalance\.1.*: input should be less than or equal to 1, not 1\.5$",
+            r"mine\.toml, line 4: imbalance\.1.*: input should be less than or equal to 1, not 1\.5$",
         ),
         (SUITE + "name = 'other'", r"mine\.toml: name: comes from the file's place"),
-        (SUITE + "seeds = 0", r"mine\.toml: seeds: input should be greater than or equal to 1"),
+        (SUITE + "seeds = 0", r"mine\.toml, line 6: seeds: input should be greater than or equal to 1"),
         (SUITE + "seeds = [", r"mine\.toml: not valid TOML"),
         ("title = 'x'", r"mine\.toml: datasets: field required \(and 1 more\)"),
     ],
