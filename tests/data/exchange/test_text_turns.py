@@ -225,3 +225,32 @@ def test_items_of_openais_responses_are_turns() -> None:
     reply = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "a"}]}
     assert read({"input": [item], "output": [reply], "label": 1}) == [GOOD]
     assert "found {'type': 'reasoning'" in refusal({"input": [item], "output": [{"type": "reasoning"}], "label": 1})
+
+
+def test_paths_lead_through_lists_and_take_what_is_beside_the_text() -> None:
+    request = {"messages": said("q"), "tools": [{"name": "f"}]}
+    reply = [{"message": said("q", "a")[1], "finish_reason": "stop"}]
+    row = {"request": request, "choices": reply, "scores": [{"name": "user", "value": 0}]}
+    asked = "prompt=request.messages,completion=choices.0.message,label=scores.0.value"
+    assert read(row, asked=asked) == [("column tools is used, which a text has no place for", 1)]
+    assert read(row | {"request": {"messages": said("q")}}, asked=asked) == [(["q"], "a", -1)]
+    first = row | {"request": {"messages": said("q")}}
+    assert [each[2] for each in read(first, first | {"scores": []}, asked=asked)] == [-1, None]
+    assert "columns inside scores are called scores.0.NAME" in refusal({"scores": [{"value": 1}]})
+
+
+def test_a_label_of_another_turn_is_no_label_of_the_last() -> None:
+    turns = said("q", "a", "r", "b")
+    turns[1]["annotation"] = {"rating": 1}
+    row = {"snapshot": {"chat": {"messages": turns}}, "data": {"rating": 1}}  # Open WebUI's export of feedback
+    both = "messages=snapshot.chat.messages,label=data.rating"
+    assert "annotation is on an earlier turn, and the row's own label on the last one" in refusal(row, asked=both)
+    assert [each[2] for each in read(row, asked="messages=snapshot.chat.messages")] == [1, None]
+
+
+@pytest.mark.parametrize("nothing", ["<noinput>", "Noinput", "nan", "N/A", "null", " "])
+def test_words_for_nothing_are_no_part_of_a_prompt(nothing: str) -> None:
+    row = {"instruction": "q", "input": nothing, "system": nothing, "output": "a", "label": 1}
+    assert read(row) == [("q", "a", 1)]
+    assert read({"messages": nothing, "label": 1}) == [("messages is null", 1)]
+    assert read({"prompt": "Is it null?", "completion": "null", "label": 1}) == [("Is it null?", "null", 1)]

@@ -25,6 +25,9 @@ _ARRAY = re.compile(r"array\((.*?)(?:,\s*dtype=object)?\)\s*$", re.DOTALL)
 _BYTES = re.compile(r"""b(["']).*\1\s*$""", re.DOTALL)
 NOTHING = frozenset(("", "null", "none", "nan", "n/a", "na", "\\n"))
 """Texts for what is not known, in lower case: MySQL writes \\N."""
+_EMPTY = NOTHING | {"[]", "{}", "<noinput>", "noinput"}
+_LONGEST = max(map(len, _EMPTY))
+"""Texts in other columns that say nothing: `<noinput>` is of Self-Instruct."""
 _INVISIBLE = " \t\r\n\u00a0\u200b\u200c\u200d\u2060\ufeff"
 """Letters without a shape, of which some are no white space."""
 _USER_KEYS = {"user", "human", "prompt", "question", "query", "instruction", "input"}
@@ -39,7 +42,8 @@ def filled(value: Any) -> bool:
     if value is None:
         return False
     if isinstance(value, str):
-        return value.strip() not in ("", "[]", "{}", "null", "None")
+        word = value.strip()
+        return bool(word) and (len(word) > _LONGEST or word.lower() not in _EMPTY)
     if isinstance(value, (list, tuple, dict)):
         return len(value) > 0
     return bool(value == value)  # NaN is not

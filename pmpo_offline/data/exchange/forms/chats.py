@@ -44,10 +44,8 @@ def of_messages(row: Row, reading: Reading) -> Iterator[Response | Drop]:
     """Yield the assistant's last turn, with everything before it as the prompt; the score is that of the row."""
     score = reading.number(row, reading.score) if reading.score else reading.feedback(row)
     response = _last(row, reading, score)
-    said = row.value(row.first(CHATS))[-1]
-    key = None if reading.score else _rated_by(said)
-    if key and WORDS.get(word_of(inside(said[key])), score) == -score:
-        raise row.error(f"{key} of the last turn and the row's own label contradict each other: leave one of them out")
+    if not reading.score:
+        _compare_turns(row, score)
     yield response
 
 
@@ -90,6 +88,16 @@ def of_unlabelled(row: Row, reading: Reading) -> Iterator[Response | Drop]:
     messages = _messages(row, row.first(CHATS))
     reading.meant["no feedback"] = "unlabelled"
     yield from _turns(row, messages, [math.nan] * len(messages))
+
+
+def _compare_turns(row: Row, score: float) -> None:
+    """Raise `UserError` where feedback on a turn contradicts the row's score, or is not on the last turn."""
+    *before, last = row.value(row.first(CHATS))
+    if key := _rated_by(last):
+        if WORDS.get(word_of(inside(last[key])), score) == -score:
+            raise row.error(f"{key} of the last turn and the row's own label contradict each other: leave one out")
+    elif key := next(filter(None, map(_rated_by, before)), None):
+        raise row.error(f"{key} is on an earlier turn, and the row's own label on the last one: leave one of them out")
 
 
 def _last(row: Row, reading: Reading, score: float) -> Response:

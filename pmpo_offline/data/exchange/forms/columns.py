@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from pmpo_offline.data.exchange.forms.cells import NOTHING, mapping_in
+from pmpo_offline.data.exchange.forms.cells import NOTHING, is_list, mapping_in
 from pmpo_offline.data.exchange.forms.row import ENDINGS, Row
 from pmpo_offline.runtime.errors import UserError, unknown
 
@@ -174,13 +174,25 @@ def renaming(first: Row, asked: Mapping[str, str]) -> dict[str, str | None]:
 
 
 def renamed(row: Row, names: Mapping[str, str | None]) -> Row:
-    """Return a row with the columns' new names."""
+    """Return a row with the columns' new names.
+
+    Of an object that a path leads into, what it holds beside that says how its text came about (tools, the reason of
+    its end) is a column too, and the rest is called `<name>.*`.
+    """
     if not names:
         return row
     values = {new: value for name, value in row.values.items() if (new := names.get(name, name)) is not None}
     for path, new in names.items():
-        if new is not None and path not in row.values and path.partition(".")[0] in row.values:
-            values[new] = _at(row.values, path)[1]  # None where the object lacks it
+        top, parent = path.partition(".")[0], path.rpartition(".")[0]
+        if new is None or path in row.values or top not in row.values:
+            continue
+        values[new] = _at(row.values, path)[1]  # None where the object lacks it
+        around = _at(row.values, parent)[1]
+        for name in (*NOT_TEXT, *ENDINGS):
+            if isinstance(around, Mapping) and name in around:
+                values.setdefault(name, around[name])
+        if top in values and top not in names.values():
+            values[f"{top}.*"] = values.pop(top)
     return row._replace(values=values)
 
 
@@ -224,9 +236,11 @@ def check_asked(asked: Mapping[str, str], accept: Sequence[str]) -> None:
 
 def split_named(name: object) -> str | None:
     """Return "train" or "test" for the name of a split or of its file, None for a name that is neither."""
-    words = re.split(r"[^a-z]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", str(name)).lower())
-    found = [PARTS[word] for word in words if word in PARTS]
-    return found[-1] if found else None
+    for part in reversed(str(name).split("/")):
+        words = re.split(r"[^a-z]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", part).lower())
+        if found := {PARTS[word] for word in words if word in PARTS}:
+            return found.pop() if len(found) == 1 else None
+    return None
 
 
 def is_feedback(name: str) -> bool:
@@ -251,12 +265,15 @@ def snake(name: str) -> str:
 
 
 def _at(values: Mapping[str, Any], path: str) -> tuple[bool, Any]:
-    """Return whether there is something at a path of names, and what it is."""
+    """Return whether there is something at a path of names and numbers of items, from 0, and what it is."""
     found: Any = values
     for name in path.split("."):
-        if not isinstance(found, Mapping) or name not in found:
+        if isinstance(found, Mapping) and name in found:
+            found = found[name]
+        elif is_list(found) and name.isdecimal() and int(name) < len(found):
+            found = found[int(name)]
+        else:
             return False, None
-        found = found[name]
     return True, found
 
 

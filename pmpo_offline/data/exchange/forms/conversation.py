@@ -164,7 +164,7 @@ def _role(name: Any) -> str | None:
 def conversation(row: Row, name: str) -> tuple[tuple[Message, ...], str]:
     """Return the history and the assistant's last turn of a column of conversations; raises as `turns` does."""
     value = row.value(name)
-    if value is None:
+    if value is None or (isinstance(value, str) and not filled(value)):
         raise Drop(f"{name} is null")
     if not is_list(value):
         raise row.error(f"expected a list of messages with role and content in column {name}, found {short(value)}")

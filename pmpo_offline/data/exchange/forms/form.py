@@ -189,12 +189,17 @@ def form_of(row: Row, score: str | None) -> Form:
         raise row.error(
             "this is a step or an episode, and they are read from .npz, .hdf5 or .parquet: write one of those"
         )
-    inside = next((name for name, value in row.values.items() if isinstance(value, Mapping)), None)
+    name = next((name for name, value in row.values.items() if _holds_object(value)), None)
+    inside = f"{name}.0" if name and is_list(row.values[name]) else name
     raise row.error(
         f"not recognised by the columns {', '.join(sorted(row.values)[:_LISTED]) or '(none)'}: say what they mean, as "
         "in --columns prompt=question,completion=output,label=verdict, or see the forms in pmpo-offline import --help"
-        + (f" (columns inside {inside} are called {inside}.NAME)" if inside else "")
+        + (f" (columns inside {name} are called {inside}.NAME)" if inside else "")
     )
+
+
+def _holds_object(value: Any) -> bool:
+    return isinstance(value, Mapping) or (is_list(value) and bool(value) and isinstance(value[0], Mapping))
 
 
 def table() -> str:
