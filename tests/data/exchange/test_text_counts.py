@@ -129,3 +129,17 @@ def test_folders_and_files_that_are_not_the_data_are_refused(tmp_path: Path) -> 
     for name in ("a.jsonl", "a.parquet", "a.csv"):
         (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12345\n")
         assert f"{name} is a pointer of Git LFS and no data" in refused(imported, tmp_path / name)
+
+
+def test_rows_without_a_response_are_counted(tmp_path: Path) -> None:
+    several = [
+        {"prompt": "q", "completions": []},
+        {"prompt": "r", "completions": [{"response": f"r{i}", "score": i} for i in (1, 2)]},
+    ]
+    dataset, _ = imported(jsonl(tmp_path / "rows.jsonl", several))
+    assert labels(dataset) == {"r1": False, "r2": True}
+    assert report(dataset)["dropped"] == {"the row holds no response": 1}
+    unrated = [{"prompt": "q", "responses": ["r0", "r1"], "scores": scores} for scores in ([1, 0], None)]
+    unrated[1]["responses"] = ["r2", "r3"]
+    found = labels(imported(jsonl(tmp_path / "rows.jsonl", unrated))[0])
+    assert found == {"r0": True, "r1": False, "r2": None, "r3": None}

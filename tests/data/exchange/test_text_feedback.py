@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from helpers.imports import refused, warned
 from helpers.texts import Rows, jsonl, said, save
@@ -217,6 +219,15 @@ def test_classes_that_a_folder_describes(home: Path, tmp_path: Path, name: str, 
         dataset, _ = imported(source)
         assert by_completion(dataset, "label") == {"r0": True, "r1": False}
         assert name in dataset.metadata.provenance.hashes
+
+
+def test_a_number_that_no_class_has_is_refused(home: Path, tmp_path: Path) -> None:
+    table = pa.table({"prompt": ["p", "q"], "completion": ["a", "b"], "label": [0, 7]})
+    features = {"label": {"names": ["good", "bad"], "_type": "ClassLabel"}}
+    said = {"huggingface": json.dumps({"info": {"features": features}})}
+    pq.write_table(table.replace_schema_metadata(said), tmp_path / "a.parquet")
+    assert "row 2: expected true, false, 1, 0, -1" in refused(imported, tmp_path / "a.parquet")
+    assert "found 'class 7 of 2'" in refused(imported, tmp_path / "a.parquet")
 
 
 def test_classes_that_differ_between_configurations_are_refused(home: Path, tmp_path: Path) -> None:

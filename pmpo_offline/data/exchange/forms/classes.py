@@ -52,7 +52,9 @@ def _name_of(value: Any, classes: Any) -> Any:
         return named(value, classes) if isinstance(value, Mapping) else value
     if not isinstance(value, int) or isinstance(value, bool):
         return value
-    return classes[value] if 0 <= value < len(classes) else None
+    if value >= len(classes):
+        return f"class {value} of {len(classes)}"  # no known word: refused by name where it is read
+    return classes[value] if value >= 0 else None
 
 
 def _classes(said: Any) -> Any:

@@ -88,7 +88,21 @@ NOT_TEXT = (
 NOT_TEXT_IN_TURNS = {*NOT_TEXT, "reasoning", "reasoning_details", "tool_invocations", "files"} - {"suffix"}
 """Keys of a conversation's turns, however their words are joined, whose rows are dropped where they are used."""
 PARTS = dict.fromkeys(("train", "training"), "train") | dict.fromkeys(
-    ("test", "testing", "validation", "valid", "val", "dev", "eval", "evaluation", "heldout", "held", "holdout"), "test"
+    (
+        "test",
+        "testing",
+        "devtest",
+        "validation",
+        "valid",
+        "val",
+        "dev",
+        "eval",
+        "evaluation",
+        "heldout",
+        "held",
+        "holdout",
+    ),
+    "test",
 )
 _HALVES = ("data_split", "dataset_split", "split_name", "partition", "subset", "set", "fold", "phase")
 _HELD_OUT = ("test", "train")

@@ -115,9 +115,13 @@ class Form:
             return
         offered = next((name for name in columns.NOT_TEXT if name in row.values and filled(row.values[name])), None)
         unstored = Drop(f"column {offered} is used, which a text has no place for")
+        empty = True
         try:
             for response in self.read(row, reading):
+                empty = False
                 yield unstored if offered and isinstance(response, Response) else response
+            if empty:
+                yield Drop("the row holds no response")
         except Drop as drop:
             yield Drop(drop.reason, max(drop.responses, self.responses_a_row))
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pmpo_offline.data.exchange.forms import columns
-from pmpo_offline.data.exchange.forms.cells import is_list
+from pmpo_offline.data.exchange.forms.cells import filled, is_list
 from pmpo_offline.data.exchange.forms.columns import COMPLETIONS, LABELS, LIST_SCORES, LISTS, PROMPTS, SCORES
 from pmpo_offline.data.exchange.forms.conversation import (
     answered,
@@ -142,7 +142,7 @@ def _items(row: Row, reading: Reading, name: str, several: Any) -> Iterator[tupl
         elif scores is None:
             raise row.error(f"expected objects with a response and its score in column {name}")
         else:
-            values = row.listed(scores)
+            values = row.listed(scores) if filled(row.values[scores]) else [None] * len(several)
             if values is None or len(values) != len(several):
                 raise row.error(f"expected a score for each of the {len(several)} items of {name} in column {scores}")
             reading.used.add(scores)
