@@ -160,3 +160,46 @@ def test_arrays_that_may_be_feedback_are_warned_of(tmp_path: Path) -> None:
     ):
         import_dataset(path)
     assert import_dataset(path, score="infos/human_label").episodes["label"].to_pylist() == [False, True, False]
+
+
+@pytest.mark.parametrize("padding", ["zeros", "the same row"])
+def test_successors_that_are_padding_are_none(tmp_path: Path, padding: str) -> None:
+    last = np.cumsum(LENGTHS) - 1
+    following = STEPS["next_observations"].copy()
+    following[last] = 0 if padding == "zeros" else STEPS["observations"][last]
+    found = read(hdf5(tmp_path / "set.hdf5", STEPS | {"next_observations": following}))
+    without = read(hdf5(tmp_path / "without.hdf5", {name: STEPS[name] for name in STEPS if name[:4] != "next"}))
+    for name in ("observation", "action", "reward", "length", "terminated"):
+        assert np.array_equal(getattr(found.experience, name), getattr(without.experience, name)), name
+    (reason,) = found.notes["report"]["dropped"]  # type: ignore[index, call-overload]
+    assert reason == "the last row of an episode that ran out of time: next_observations has only padding there"
+    one = following.copy()
+    one[last[1]] = STEPS["next_observations"][last[1]]  # so that it is no padding elsewhere
+    assert read(hdf5(tmp_path / "one.hdf5", STEPS | {"next_observations": one})).experience.length.tolist() == LENGTHS
+
+
+def test_observations_that_never_change_need_no_padding(tmp_path: Path) -> None:
+    still = {name: np.ones_like(STEPS[name]) for name in NAMES}
+    assert read(hdf5(tmp_path / "set.hdf5", STEPS | still)).experience.length.tolist() == LENGTHS
+
+
+def test_infinite_scores_are_refused(tmp_path: Path) -> None:
+    path = hdf5(tmp_path / "set.hdf5", STEPS | {"human": np.array([5.0, np.inf, 3.0])[EPISODE]})
+    assert "human: expected a number, found inf in row 3 (NaN: unlabelled)" in refused(
+        import_dataset, path, score="human"
+    )
+
+
+def test_flags_of_states_in_which_nothing_was_done_may_be_nan(tmp_path: Path) -> None:
+    states = as_states(experience(LENGTHS))
+    last = states["is_last"].astype(bool)
+    solved = np.where(last, np.nan, np.append(last[1:], False) & (np.arange(len(last)) > 6))
+    found = read(npz(tmp_path / "rlds.npz", states | {"success": solved}))
+    assert found.experience.success.tolist() == [False, False, True]
+    refusal = refused(read, npz(tmp_path / "bad.npz", states | {"success": np.where(last, 0, np.nan)}))
+    assert "success holds NaN or infinite values, first in row 0" in refusal
+    names = {"observations": "observation", "actions": "action", "rewards": "reward", "terminals": "is_last"}
+    arrays = {name: states[theirs] for name, theirs in names.items()}
+    masks = np.where(last, np.nan, solved != 1)
+    got = read(npz(tmp_path / "cube-v0.npz", arrays | {"masks": masks})).experience
+    assert got.success.tolist() == got.terminated.tolist() == [False, False, True]

@@ -6,7 +6,8 @@ timeouts (M,)             time ran out
 next_observations (M, O)  where given, it decides: each episode's final observation comes from it, and a row whose
                           successor is not the row after it ends an episode, marked or not (as IQL's reader has it);
                           where all that ran out of time have the next episode's first observation there, as a vector
-                          environment that resets itself records it, what followed is lost as without them
+                          environment that resets itself records it, or only padding (zeros, or the same row once
+                          more), what followed is lost as without them
 infos/success (M,)        where given, an episode that was solved at any step is a success; or is_success
 
 terminations and truncations, as Gymnasium calls them, are terminals and timeouts. timeouts may be missing where there

@@ -40,6 +40,7 @@ Column = tuple[str, NDArray[Any]] | None
 """The name and the values (M,) of a column of feedback."""
 LOST = "the last row of an episode that ran out of time: what followed it is not in the file"
 RESET = "the last row of an episode that ran out of time: next_observations has the next episode's first"
+PADDED = "the last row of an episode that ran out of time: next_observations has only padding there"
 GOES_ON = "episodes_begin_where_the_last_ended"
 """The note that perhaps each episode has a first step that only resets the environment."""
 NO_STEP = "a state without a step, of an episode of one row"

@@ -49,7 +49,11 @@ def parsed(values: NDArray[Any], where: str, place: Callable[[int], str] = "row 
     if column.dtype.kind == "b":
         return np.where(column, 1, -1).astype(np.float32), True
     if column.dtype.kind in "iuf":
-        numbers = column.astype(np.float32)
+        with np.errstate(over="ignore"):
+            numbers = column.astype(np.float32)
+        if (infinite := np.isinf(numbers)).any():
+            row = int(infinite.argmax())
+            raise UserError(f"{where}: expected a number, found {column[row]} in {place(row)} (NaN: unlabelled)")
         note_rounded(numbers, column, where.rpartition(": ")[2])
         return _numbers(numbers)
     texts = ["" if value is None else value.decode() if isinstance(value, bytes) else str(value) for value in column]

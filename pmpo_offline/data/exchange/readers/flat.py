@@ -132,8 +132,8 @@ class Flat:
     ) -> dict[str, Array]:
         """Return the arrays of these names and kinds, the `optional` ones if they are there.
 
-        Rows that are `unused` mean nothing, may hold anything and are read as 0. Raises `UserError` unless all arrays
-        have as many rows, and at least one.
+        Rows that are `unused` mean nothing, may hold anything and are read as 0, of flags only NaN. Raises `UserError`
+        unless all arrays have as many rows, and at least one.
         """
         self.need(*kinds)
         self._refuse_partial(optional)
@@ -151,7 +151,7 @@ class Flat:
                     "every array needs one row a step"
                 )
             if unused is not None and values.dtype.kind in "fiub":
-                values = _without(values, unused)
+                values = _without(values, unused & _is_nan(values) if kind == "flags" else unused)
             found[name] = _READ[kind](values, f"{self.path}: {name}")
         progress.report("read arrays", len(kinds), len(kinds))
         if not rows:
@@ -186,6 +186,13 @@ class Flat:
 def checked(arrays: Mapping[str, Array], kinds: Kinds, where: object) -> dict[str, Array]:
     """Return arrays that were read already as their kinds; `UserError` for one that is not of its kind."""
     return {name: _READ[kind](arrays[name], f"{where}: {name}") for name, kind in kinds.items()}
+
+
+def _is_nan(values: Array) -> NDArray[np.bool_]:
+    """Return the rows (M,) that hold NaN."""
+    if values.dtype.kind != "f":
+        return np.zeros(len(values), np.bool_)
+    return np.asarray(np.isnan(values).reshape(len(values), -1).any(axis=1))
 
 
 def _without(values: Array, unused: NDArray[np.bool_]) -> Array:

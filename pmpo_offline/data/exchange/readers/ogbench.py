@@ -30,7 +30,9 @@ from pmpo_offline.data.exchange.readers.source import (
 )
 
 _MARKS: Kinds = {"observations": "matrix", "terminals": "flags"}
-_OPTIONAL: Kinds = {"valids": "flags", "masks": "flags", "next_observations": "matrix", **SUCCESS}
+_OPTIONAL: Kinds = {"valids": "flags", "next_observations": "matrix"}
+_OF_STEPS: Kinds = {"rewards": "vector", "masks": "flags", **SUCCESS}
+"""Optional, and of no meaning where nothing was done."""
 
 
 def _is_ogbench(given: Candidate) -> bool:
@@ -61,9 +63,9 @@ def _read(flat: Flat, name: str, column: str | None) -> Recorded:
     end = ~marks["valids"] if "valids" in marks else marks["terminals"]
     following = marks.get("next_observations")
     bare = np.full(count, following is None)
-    values = flat.read({"actions": "actions"}, {"rewards": "vector"}, unused=bare & end)
-    solved = ~marks["masks"] if "masks" in marks else np.zeros(count, np.bool_)
-    success = flat.solved(marks)
+    values = flat.read({"actions": "actions"}, _OF_STEPS, unused=bare & end)
+    solved = ~values["masks"] if "masks" in values else np.zeros(count, np.bool_)
+    success = flat.solved(values)
     if following is not None:
         end, _ = ends_by_successors(marks["observations"], following, end, flat.path, every=True)
     check_numbers(flat, np.append(end[:-1], True))
@@ -81,7 +83,7 @@ def _read(flat: Flat, name: str, column: str | None) -> Recorded:
     feedback = flat.feedback(column)
     notes: dict[str, JsonValue] = {
         "rewards": "rewards" in values,
-        "success": "masks" in marks or success is not None,
+        "success": "masks" in values or success is not None,
         "rows_that_are_final_states": int((~steps_of(rows)).sum()),
         **report(rows, {NO_STEP: single_states(rows)}, flat.unused),
     }

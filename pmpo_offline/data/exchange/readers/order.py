@@ -97,6 +97,20 @@ def resets_itself(observation: NDArray[np.float32], following: NDArray[np.float3
     return bool(len(rows)) and bool((same & moved).all())
 
 
+def has_no_successors(observation: NDArray[np.float32], following: NDArray[np.float32], cut: NDArray[np.bool_]) -> bool:
+    """Return whether what follows the rows (M,) where time ran out is padding: zeros only, or those rows once more.
+
+    Elsewhere observations have to change, and zeros have to differ from what was observed.
+    """
+    rows = np.flatnonzero(cut)
+    after, here = taken(following, rows), taken(observation, rows)
+    zeros = not after.any() and bool(here.any(axis=1).all())
+    if not len(rows) or not (zeros or np.array_equal(after, here)):
+        return False
+    moved = (following[:_BLOCK] != observation[:_BLOCK]).any(axis=1)[~cut[:_BLOCK]]
+    return bool(len(moved)) and bool(moved.mean() > 0.5)
+
+
 def begins_with_resets(reward: NDArray[np.float32], marked: NDArray[np.bool_]) -> bool:
     """Return whether the rows (M,) after marked ends have no reward and most others do: they only reset, perhaps."""
     first = np.append(False, marked[:-1])

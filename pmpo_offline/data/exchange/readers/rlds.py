@@ -41,9 +41,9 @@ def _read(flat: Flat, name: str, column: str | None) -> Recorded:
     named = sorted(name for name in flat.names if name.startswith("observation/"))
     parts = named if named and "observation" not in flat.names else ["observation"]
     flat.need(*parts, *_VALUES, *_MARKS)
-    marks = flat.read(dict.fromkeys(parts, _MATRIX) | _MARKS, SUCCESS)
+    marks = flat.read(dict.fromkeys(parts, _MATRIX) | _MARKS)
     end = _ends(marks["is_first"], marks["is_last"], marks["is_terminal"], flat.path)
-    values = flat.read(_VALUES, unused=end)
+    values = flat.read(_VALUES, SUCCESS, unused=end)
     if "discount" in flat.names:
         _check_discount(flat["discount"], end, marks, flat.path)
     check_numbers(flat, end)
@@ -54,7 +54,7 @@ def _read(flat: Flat, name: str, column: str | None) -> Recorded:
         end=end,
         terminal=marks["is_terminal"],
         bare=np.ones(len(end), np.bool_),
-        success=flat.solved(marks),
+        success=flat.solved(values),
     )
     feedback = flat.feedback(column)
     broken = end & ~marks["is_last"]

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 import numpy as np
 from pydantic import JsonValue
 
-from pmpo_offline.data.exchange.readers.episodes import GOES_ON, LOST, RESET, Rows, recorded, report
+from pmpo_offline.data.exchange.exported import ABOUT
+from pmpo_offline.data.exchange.readers.episodes import GOES_ON, LOST, PADDED, RESET, Rows, recorded, report
 from pmpo_offline.data.exchange.readers.flat import SUCCESS, Flat, Kinds
 from pmpo_offline.data.exchange.readers.order import (
     begins_with_resets,
     check_numbers,
     ends_by_successors,
+    has_no_successors,
     resets_itself,
 )
 from pmpo_offline.data.exchange.readers.source import Recorded
@@ -26,8 +28,8 @@ def read_steps(flat: Flat, called: Mapping[str, str], name: str, column: str | N
     """Return the episodes of steps, and their feedback in a column.
 
     Where there are next observations, they decide: a row whose successor is not the row after it ends an episode,
-    marked or not. Without them, or where a vector environment that resets itself has recorded the next episode's first
-    one, the last row of an episode that ran out of time is dropped.
+    marked or not. Without them, or where they are padding or the next episode's first ones (of a vector environment
+    that resets itself), the last row of an episode that ran out of time is dropped.
 
     Args:
         flat: the arrays.
@@ -46,10 +48,13 @@ def read_steps(flat: Flat, called: Mapping[str, str], name: str, column: str | N
     bare = end & ~terminal
     if following is not None:
         end, unmarked = ends_by_successors(observation, following, marked, flat.path, every="truncated" in found)
-        resets, reason = resets_itself(observation, following, marked & ~terminal), RESET
-        bare = end & ~terminal & resets
+        cut = marked & ~terminal
+        resets, reason = resets_itself(observation, following, cut), RESET
+        is_padded = ABOUT not in flat.names and has_no_successors(observation, following, cut)
+        reason = PADDED if is_padded else reason
+        bare = end & ~terminal & (resets or is_padded)
         goes_on = resets and begins_with_resets(reward, marked)
-        if resets:  # of bare rows their own observation
+        if resets or is_padded:  # of bare rows their own observation
             following = gathered(
                 np.where(bare[rows, None], observation[rows], following[rows]) for rows in slices(len(bare))
             )
