@@ -254,3 +254,52 @@ def test_words_for_nothing_are_no_part_of_a_prompt(nothing: str) -> None:
     assert read(row) == [("q", "a", 1)]
     assert read({"messages": nothing, "label": 1}) == [("messages is null", 1)]
     assert read({"prompt": "Is it null?", "completion": "null", "label": 1}) == [("Is it null?", "null", 1)]
+
+
+def message(name: str, parent: str | None, role: str, text: str, **more: Any) -> dict[str, Any]:
+    return {"message_id": name, "parent_id": parent, "role": role, "text": text, **more}
+
+
+def test_what_follows_a_deleted_message_is_deleted_too() -> None:
+    rows = [
+        message("a", None, "prompter", "q"),
+        message("b", "a", "assistant", "a", rank=0, deleted=True),
+        message("c", "b", "prompter", "r"),
+        message("d", "c", "assistant", "b", rank=0),
+        message("e", "a", "assistant", "c", rank=1),
+    ]
+    gone = ("the message was deleted, or one that it follows", 1)
+    assert read(*rows) == [gone, gone, (["q"], "c", -1)]
+
+
+def test_two_messages_of_one_id_are_refused() -> None:
+    rows = [
+        message("a", None, "prompter", "q"),
+        message("b", "a", "assistant", "a"),
+        message("b", "a", "assistant", "b"),
+    ]
+    assert "message_id 'b' is that of another message too" in refusal(*rows)
+    assert read(*rows[:2], rows[1]) == [(["q"], "a", None)] * 2
+
+
+def test_messages_of_front_ends_may_have_files_and_be_unfinished() -> None:
+    from pmpo_offline.data.exchange.forms import Reading, Row, form_of
+
+    asked = {"messageId": "a", "parentMessageId": None, "isCreatedByUser": True, "text": "q"}
+    reply = {"messageId": "b", "parentMessageId": "a", "isCreatedByUser": False, "unfinished": True}
+    reply |= {"text": "", "content": [{"type": "text", "text": {"value": "a"}}]}
+    row = {"conversationId": "c", "messages": [asked, reply]}
+    assert read(row) == [(["q"], "a", None)]
+    files = row | {"messages": [asked | {"files": [{"file_id": "1"}]}, reply]}
+    assert read(files) == [("messages has files, which a text has no place for", 1)]
+    given = Row(row, "here")
+    form, reading = form_of(given, None), Reading()
+    assert [each.is_cut_off for each in form.responses(next(form.join([given])), reading)] == [True]
+
+
+@pytest.mark.parametrize("content", [[], [{"type": "text", "text": None}]])
+def test_contents_without_a_text_are_dropped(content: Any) -> None:
+    turns = said("q", "a")
+    turns[1]["content"] = content
+    ((reason, count),) = read({"messages": turns, "label": 1})
+    assert (reason in ("messages's content is empty", "messages's content is null"), count) == (True, 1)

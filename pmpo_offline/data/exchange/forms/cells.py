@@ -159,7 +159,11 @@ def joined(content: Any) -> tuple[Any, str | None]:
     if (other := next((part["type"] for part in parts if part["type"] not in _TEXTS), None)) is not None:
         return content, str(other)
     texts = [part.get("text") for part in parts]
-    return "\n".join(texts) if all(isinstance(text, str) for text in texts) else content, None
+    texts = [text.get("value") if isinstance(text, Mapping) else text for text in texts]  # of OpenAI's Assistants
+    known = [text for text in texts if text is not None]
+    if not known:
+        return None, None
+    return "\n".join(known) if all(isinstance(text, str) for text in known) else content, None
 
 
 def mapping_in(value: Any) -> Any:

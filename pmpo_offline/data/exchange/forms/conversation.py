@@ -137,6 +137,8 @@ def turn(row: Row, value: Any, what: str) -> Message:
     if used := next((key for key in others if filled(value[key])), None):
         raise Drop(f"{what} has {used}, which a text has no place for")
     content, unread = joined(value[content_key])
+    if is_list(content) and not content:
+        raise Drop(f"{what}'s content is empty")
     if unread is not None:
         raise Drop(f"{what} has {unread}, which a text has no place for")
     return Message(role, row.checked(content, f"{what}'s content"))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from pmpo_offline.data.exchange.forms.cells import is_list, joined
+from pmpo_offline.data.exchange.forms.cells import is_list, joined, short
 from pmpo_offline.data.exchange.forms.conversation import conversation
 from pmpo_offline.data.exchange.forms.form import Form
 from pmpo_offline.data.exchange.forms.reading import Reading
@@ -17,10 +17,16 @@ from pmpo_offline.data.exchange.forms.row import Drop, Prompt, Response, Row, ab
 def paths(rows: Iterable[Row]) -> Iterator[Row]:
     """Yield a row for each assistant's message: its columns, and all turns from the prompt to it as `messages`.
 
-    A parent may come after its replies. Trees may also be nested, a message holding its `replies`.
+    A parent may come after its replies. Trees may also be nested, a message holding its `replies`. What follows a
+    deleted message is deleted too. Raises `UserError` for two messages of one id.
     """
     found = [message for row in rows for message in _flattened(row, row.values.get("prompt", row.values))]
-    by_id = {row.values.get("message_id"): row for row in found}
+    by_id: dict[Any, Row] = {}
+    for row in found:
+        name = row.values.get("message_id")
+        if name is not None and name in by_id and by_id[name].values.get("text") != row.values.get("text"):
+            raise row.error(f"message_id {short(name)} is that of another message too: give every message its own")
+        by_id[name] = row
     for row in found:
         if row.values.get("role") != "assistant":
             continue
@@ -28,8 +34,12 @@ def paths(rows: Iterable[Row]) -> Iterator[Row]:
         while path and (parent := path[-1].values.get("parent_id")) is not None:
             above = by_id.get(parent)
             path = [] if above is None or above in path else [*path, above]
-        turns = [{"role": said.values.get("role"), "content": said.values.get("text")} for said in reversed(path)]
-        yield row._replace(values={**row.values, "messages": turns})
+        turns = [
+            {"role": said.values.get("role"), "content": said.values.get("text"), "files": said.values.get("files")}
+            for said in reversed(path)
+        ]
+        deleted = any(said.values.get("deleted") for said in path)
+        yield row._replace(values={**row.values, "messages": turns, "deleted": deleted})
 
 
 def front_end(rows: Iterable[Row]) -> Iterator[Row]:
@@ -50,6 +60,8 @@ def front_end(rows: Iterable[Row]) -> Iterator[Row]:
                     "text": said.get("text") or joined(said.get("content"))[0],
                     "model": said.get("model"),
                     "feedback": said.get("feedback"),
+                    "files": said.get("files") or said.get("attachments"),
+                    "finish_reason": "length" if said.get("unfinished") else said.get("finish_reason"),
                 }
                 yield row._replace(values=known)
                 pending += reversed(said.get("children") or ())
@@ -66,7 +78,7 @@ def of_rated_path(row: Row, reading: Reading) -> Iterator[Response | Drop]:
 def of_path(row: Row, reading: Reading) -> Iterator[Response | Drop]:
     """Yield the reply of a path: the best of its siblings is accepted, the others are rejected."""
     if row.values.get("deleted"):
-        raise Drop("the message was deleted")
+        raise Drop("the message was deleted, or one that it follows")
     history, reply = _said(row)
     yield Response(history, reply, _score(row, reading), **about(row))
 
