@@ -43,7 +43,8 @@ def evaluate_run(
         facts = {name: record[name] for name in ("kind", "dataset", "task", "algorithm", "settings", "seed")}
         if "sha256" in record:  # runs of earlier versions do not record it
             check_artefact(directory, record)
-        dataset = _dataset(directory, record, home)
+        # In an environment a policy of control is scored without its dataset, which may be gone.
+        dataset = None if record["kind"] != "responses" and options.environment else _dataset(directory, record, home)
         if record["kind"] != "responses" and options.judge is not None:
             raise UserError(f"{directory} holds a control policy, which has no texts to judge: leave --judge out")
         if diverged := bool(record.get("diverged")):  # runs of earlier versions do not record it
@@ -52,7 +53,7 @@ def evaluate_run(
             )
         for name in _without_effect(options, record["kind"]):
             warnings.warn(f"{name} has no effect on {directory}", stacklevel=2)
-        if record["kind"] == "responses":
+        if record["kind"] == "responses" and dataset is not None:
             measured = _language(directory, record, dataset, options, home)
         else:
             measured = _control(directory, record, dataset, options)
@@ -72,10 +73,11 @@ def _dataset(directory: Path, record: dict[str, Any], home: str | Path | None) -
     path, name = Path(record["dataset_path"]), record["dataset"]
     try:
         dataset = load_dataset(path if path.is_dir() else name, verify=True, home=home)
-    except UserError as error:
+    except UserError:
+        free = "" if record["kind"] == "responses" else "; scores in an --environment need no dataset"
         raise UserError(
-            f"{directory} was trained on {name}, which is not at {path} ({error}); a dataset that is nowhere on disk "
-            "has to be stored (data.write) and trained on from there"
+            f"{directory} was trained on {name}, which is neither at {path} nor in the home: build, import, copy or "
+            f"pull it again, or name its --home (what was in memory alone is stored first, by data.write){free}"
         ) from None
     # Rows that are held out now may have been trained on then. Runs of earlier versions do not record a hash.
     digest = record.get("dataset_digest")
@@ -134,14 +136,16 @@ def _environment(dataset: Dataset) -> str | None:
     return str(recorded)
 
 
-def _control(directory: Path, record: dict[str, Any], dataset: Dataset, options: EvaluationOptions) -> dict[str, Any]:
+def _control(
+    directory: Path, record: dict[str, Any], dataset: Dataset | None, options: EvaluationOptions
+) -> dict[str, Any]:
     from pmpo_offline.evaluation.rollouts import check_scorable, evaluate, normalized
     from pmpo_offline.policies import MixturePolicy
 
-    environment = options.environment or _environment(dataset)
-    references = None if environment else dataset.metadata.references
-    if environment is None:
+    environment, references = options.environment, None
+    if dataset is not None and (environment := _environment(dataset)) is None:
         check_scorable(dataset.metadata)
+        references = dataset.metadata.references
     policy = MixturePolicy.load(directory / record["policy"])
     episodes = options.episodes or 100
     scores = evaluate(policy, environment or record["task"], episodes=episodes, workers=options.workers)

@@ -15,6 +15,7 @@ import pytest
 import torch
 from helpers.labelled import saved
 from helpers.small_language import byte_tokenizer
+from peft import IA3Config, PromptTuningConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
@@ -198,6 +199,28 @@ def test_what_cannot_be_evaluated(place: Path, tmp_path: Path, capsys: pytest.Ca
     assert "damaged" in refusal(capsys, gone, code=1)
 
 
+@pytest.mark.parametrize("kind", ["IA3", "PROMPT_TUNING"])
+def test_adapters_of_the_layers_are_evaluated_and_virtual_tokens_refused(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    configs = {
+        "IA3": IA3Config(task_type="CAUSAL_LM", target_modules=["v_proj"], feedforward_modules=[]),
+        "PROMPT_TUNING": PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2),
+    }
+    directory = save_run(tmp_path / "run", place / "dataset", place / "model")
+    shutil.rmtree(directory / "adapter")
+    base = LlamaForCausalLM.from_pretrained(place / "model")
+    get_peft_model(base, configs[kind]).save_pretrained(directory / "adapter")
+    record = read_record(directory)
+    assert record is not None
+    write_record(directory, record)
+    if kind == "IA3":
+        assert answer(capsys, directory, "--prompts", "1")["policy"]["kl"] == pytest.approx(0, abs=1e-5)
+    else:
+        said = refusal(capsys, directory, "--prompts", "1")
+        assert "PROMPT_TUNING puts virtual tokens before a prompt, which is not supported: take an adapter" in said
+
+
 def test_rows_that_were_trained_on_are_not_held_out(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -241,7 +264,7 @@ def test_labels_that_were_given_in_memory_are_those_that_it_is_evaluated_against
     )
     assert "on rows that are stored if they were changed in memory" in refusal(capsys, tmp_path / "b")
     shutil.rmtree(tmp_path / "dataset")
-    assert "nowhere on disk has to be stored" in refusal(capsys, tmp_path / "b")
+    assert "what was in memory alone is stored first, by data.write" in refusal(capsys, tmp_path / "b")
 
 
 def test_options_without_effect_are_named(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -290,3 +313,21 @@ def test_a_control_policy(tmp_path: Path, capsys: pytest.CaptureFixture[str], mo
     assert run(["evaluate", str(tmp_path / "run"), "--episodes", "2"]) == 0
     write_record(tmp_path / "run", {**record, "dataset_digest": "0" * 64})
     assert "trained on other rows" in refusal(capsys, tmp_path / "run")
+
+
+def test_a_control_policy_whose_dataset_is_gone_is_scored_in_an_environment(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy = MixturePolicy([0], torch.zeros(3), torch.ones(3), 1, components=1, hidden=(8,))
+    (tmp_path / "run").mkdir()
+    policy.save(tmp_path / "run" / "policy.safetensors")
+    record = {"kind": "transitions", "dataset": "my/gone-v0", "dataset_path": str(tmp_path / "gone"), "seed": 0}
+    write_record(
+        tmp_path / "run",
+        record | {"task": "my/gone", "algorithm": "bc", "settings": {}, "policy": "policy.safetensors"},
+    )
+    said = refusal(capsys, tmp_path / "run", "--home", tmp_path)
+    assert f"was trained on my/gone-v0, which is neither at {tmp_path / 'gone'} nor in the home: build, import" in said
+    assert said.rstrip().endswith("; scores in an --environment need no dataset")
+    found = answer(capsys, tmp_path / "run", "--environment", "Pendulum-v1", "--episodes", "2", "--home", tmp_path)
+    assert (found["episodes"], found["length"], found["normalized"]) == (2, 200, None)

@@ -171,9 +171,17 @@ def add_adapter(model: PreTrainedModel, config: Any) -> PeftModel:
 
 
 def check_adapter(model: Any) -> None:
-    """Raise `UserError` for adapters that are not in the layers, or of which nothing is trained.
+    """Raise `UserError` for adapters that are not in the layers, or of which nothing is trained."""
+    _check_layers(model)
+    if not any(weight.requires_grad for weight in model.parameters()):
+        raise UserError("no weight of the model is trained: load its adapter with is_trainable=True")
 
-    Supported are those of peft that change the layers: LoRA and its variants, IA3, LoHa, LoKr, OFT and others.
+
+def _check_layers(model: Any) -> None:
+    """Raise `UserError` for adapters that are not in the layers.
+
+    Supported are those of peft that change the layers: LoRA and its variants, IA3, LoHa, LoKr, OFT and others. Behind
+    virtual tokens peft ignores the positions that padded batches need.
     """
     for config in getattr(model, "peft_config", {}).values():
         if config.is_prompt_learning:
@@ -182,8 +190,6 @@ def check_adapter(model: Any) -> None:
                 f"{kind} puts virtual tokens before a prompt, which is not supported: take an adapter of the layers "
                 "(LoRA, DoRA, IA3, LoHa, LoKr, OFT)"
             )
-    if not any(weight.requires_grad for weight in model.parameters()):
-        raise UserError("no weight of the model is trained: load its adapter with is_trainable=True")
 
 
 def save_adapter(
@@ -239,6 +245,7 @@ def load_adapter(base: LanguageModel, directory: Path, *, trainable: bool = Fals
             model = PeftModel.from_pretrained(modules, str(directory), is_trainable=trainable)
         except Exception as error:  # safetensors, JSON and peft each have exceptions of their own
             raise UserError(f"{directory} is no adapter of {base.name}: {first_line(error)}") from None
+    _check_layers(model)
     prefix = _prefix_in(directory)
     parts = [base.digest, *(hash_file(directory / name) for name in ADAPTER), *([prefix] if prefix else [])]
     digest = hash_bytes(part.encode() for part in parts)
