@@ -86,7 +86,7 @@ def fit_critic(rows: Rows, settings: CriticSettings, seed: int) -> CriticEstimat
     seen = targets(settings.trace)
     values = evaluate(value_net, states).squeeze(-1)
     returns, value = folds.own(seen) / scale, folds.own(values) / scale
-    whole = folds.own(targets(trace=1.0)) / scale
+    whole = returns if settings.trace == 1.0 else folds.own(targets(trace=1.0)) / scale
     variance = float(whole.var())
     explained = 1 - float((whole - value).square().mean()) / variance if variance else 0.0  # nothing to explain
 
