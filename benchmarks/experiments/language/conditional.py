@@ -35,6 +35,8 @@ GUIDANCE = (2.0, 3.0)
 """Weights of classifier-free guidance, log π(y) + w (log π(y | accept) − log π(y)) for every token; 1 is none."""
 SYMBOLS = {"accept_text": "<pad>", "reject_text": "?"}
 """One token each, of which the model has seen neither."""
+EQUALLY_LONG = {"accept_text": "Good: ", "reject_text": "Bad:: "}
+"""The declared texts are six and five tokens long."""
 GRID: tuple[tuple[str, float, int, Mapping[str, Any], int], ...] = (
     ("bc-accepted", 2e-3, 100, {}, 3),
     ("bc-accepted", 2e-3, 1600, {}, 1),
@@ -49,6 +51,8 @@ GRID: tuple[tuple[str, float, int, Mapping[str, Any], int], ...] = (
     ("conditional", 3e-3, 200, {"condition_weight": 3.0}, 1),
     ("conditional", 3e-3, 400, {"condition_weight": 3.0}, 1),
     ("conditional", 3e-3, 800, {"condition_weight": 3.0}, 3),
+    ("conditional", 3e-3, 1600, {"condition_weight": 3.0}, 1),
+    ("conditional", 3e-3, 800, EQUALLY_LONG, 1),
     ("conditional", 1e-2, 400, SYMBOLS, 1),
     ("conditional", 3e-3, 1600, SYMBOLS, 1),
 )
