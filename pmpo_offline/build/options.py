@@ -79,6 +79,12 @@ class ImportOptions:
         metavar="FILE",
         show_default="none",
     )
+    accept: tuple[str, ...] = option(
+        "Values of the labels (or of --score) that mean accept; all others mean reject.",
+        (),
+        metavar="VALUE,…",
+        show_default="true, 1, yes, up, good, …",
+    )
     actions: int | None = option(
         "Number of discrete actions, of trajectories whose actions are whole numbers.",
         min=2,
@@ -106,12 +112,6 @@ class TextOptions(ImportOptions):
         (),
         metavar="MEANING=COLUMN,…",
         show_default="by their names",
-    )
-    accept: tuple[str, ...] = _text(
-        "Values of the labels (or of --score) that mean accept; all others mean reject.",
-        (),
-        metavar="VALUE,…",
-        show_default="true, 1, yes, up, good, …",
     )
     threshold: str | None = _text("Scores above it are accepted: a number or a quantile.", show_default="q0.5")
     margin: float | None = _text(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,13 @@ from pmpo_offline.build.pipeline import (
     variant,
     versions,
 )
-from pmpo_offline.build.recorded_task import REACH, check_task, reach_of, references_of, task_of
+from pmpo_offline.build.recorded_task import REACH, check_task, choices_of, reach_of, references_of, task_of
 from pmpo_offline.data import Dataset, Experience, Labelling, LabelRule
 from pmpo_offline.data.exchange.forms.columns import SPLITS, directed, is_feedback
 from pmpo_offline.data.exchange.forms.selection import lone_negative
 from pmpo_offline.data.exchange.readers import Exported, Recorded, Source, open_source
 from pmpo_offline.data.exchange.readers.feedback import feedback_of_file
-from pmpo_offline.data.exchange.readers.flat import counting_rounded, is_one_hot
+from pmpo_offline.data.exchange.readers.flat import counting_rounded
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.arguments import checked
 from pmpo_offline.runtime.errors import UserError
@@ -54,6 +55,7 @@ def import_dataset(
     noise: float | None = None,
     score: str | None = None,
     labels: str | Path | None = None,
+    accept: Sequence[str] = (),
     actions: int | None = None,
     task: str | None = None,
     seed: int = 0,
@@ -76,6 +78,8 @@ def import_dataset(
         score: name of the column of labels or scores, in the file `labels` if there is one; its values are split by
             `label`, default `column:q0.5` (of labels `column`).
         labels: a .csv, .jsonl or .parquet file with the labels or scores of episodes.
+        accept: the values in that file that mean accept; all others but empty ones mean reject. Default: words such as
+            accept, success and yes, and numbers.
         actions: number of discrete actions, where the actions are whole numbers and the source does not say.
         task: the task here that it is of; default the source's, else the name of its own environment.
         seed: of noise, imbalance and critics.
@@ -91,7 +95,7 @@ def import_dataset(
     if id is not None:
         data.dataset_path(id, root)  # refuse a malformed id before anything is read
     reviewed = None if labels is None else Path(labels)
-    options = ImportOptions(label, imbalance, noise, seed, balance, score, reviewed, actions)
+    options = ImportOptions(label, imbalance, noise, seed, balance, score, reviewed, tuple(accept), actions)
     options.check()
     rule = None if label is None else LabelRule.parse(label)
     found, target = open_source(str(source)), Target(root, overwrite, format)
@@ -135,6 +139,8 @@ def _as_exported(found: Source, exported: Exported) -> Spec:
 def _labelled_anew(found: Source, options: ImportOptions, rule: LabelRule | None, task: str, target: Target) -> Spec:
     """Return the dataset that is made of a source's episodes with these labels; reads them."""
     hashes = found.hashes()
+    if options.accept and not options.labels:
+        raise UserError("--accept is for texts, and for episodes with a file of --labels")
     own = None if options.labels else options.score  # else it is a column of the labels' file
     if own and not found.takes_column:
         raise UserError(f"--score {own}: a {found.format} source has no columns of scores")
@@ -142,9 +148,9 @@ def _labelled_anew(found: Source, options: ImportOptions, rule: LabelRule | None
     raw = hash_json([_READERS, found.format, found.name, hashes, *([column] if column else [])])[:16]
     with raw_folder(data.home(target.home), raw) as folder:
         recorded = _signed(_recorded(found, column, folder, target.overwrite), sign)
-    recorded, choices = _choices(found, recorded, options.actions)
+    recorded, choices = choices_of(found, recorded, options.actions)
     if options.labels:
-        recorded = _with_labels(recorded, options.labels, options.score)
+        recorded = _with_labels(recorded, options.labels, options)
         hashes = {**hashes, options.labels.name: hash_file(options.labels)}
     check_task(found, recorded.experience, task)
     usual = Labelling(_default_label(found, recorded))
@@ -157,6 +163,7 @@ def _labelled_anew(found: Source, options: ImportOptions, rule: LabelRule | None
     _warn(recorded)
     less, score = (options.score or "")[:1] == "-", (options.score or "").lstrip("+-")
     named = {"score": f"less-{score}" if less else score, "labels": options.labels and options.labels.stem}
+    named["accept"] = "-".join(options.accept)
     changed = {key: value for key, value in vars(labelling).items() if value != vars(usual)[key]}
     changed |= {key: value for key, value in named.items() if value}
     settings, candidates = CriticSettings(), CandidateSettings() if labelling.label.score == "q_rank" else None
@@ -165,6 +172,7 @@ def _labelled_anew(found: Source, options: ImportOptions, rule: LabelRule | None
     references = references_of(found, task)
     labels = [str(labelling.label), *labelling.shares, options.seed, options.score]
     labels += [] if options.actions is None else [f"{options.actions} actions"]
+    labels += [f"accept {options.accept}"] if options.accept else []
     made_of = [_READERS, found.format, hashes, task, references and references.model_dump(), *labels, scored]
     transitions, ends = _tables(recorded)
     content = Content(
@@ -205,60 +213,17 @@ def _signed(recorded: Recorded, sign: float) -> Recorded:
     return replace(recorded, feedback=-recorded.feedback)  # type: ignore[operator]
 
 
-def _choices(found: Source, recorded: Recorded, said: int | None) -> tuple[Recorded, int | None]:
-    """Return the episodes, and the number of their discrete actions, None of continuous ones.
-
-    Whole numbers that are stored as floats are discrete actions if `--actions` says so. Raises `UserError` if the
-    number of actions is unknown or too small.
-    """
-    action, noted = recorded.experience.action, recorded.notes.get("actions")
-    if action.dtype.kind != "i" and is_one_hot(action):
-        if said is None:
-            warnings.warn(
-                f"{found.name}: actions are one-hot rows of {action.shape[1]} and are taken as continuous: if they are "
-                f"choices, add --actions {action.shape[1]}",
-                stacklevel=3,
-            )
-            return recorded, None
-        action = action.argmax(axis=1, keepdims=True).astype(np.float32)
-    if action.dtype.kind != "i":
-        whole = action.shape[1] == 1 and bool((action == np.floor(action)).all() and action.min() >= 0)
-        if said is None:
-            if whole and action.max() >= 1:
-                warnings.warn(
-                    f"{found.name}: actions are whole numbers up to {action.max():g} and are taken as continuous: if "
-                    f"they are choices, add --actions {max(2, int(action.max()) + 1)}",
-                    stacklevel=3,
-                )
-            return recorded, None
-        if not whole:
-            raise UserError(f"--actions {said}: the actions of {found.name} are {action.dtype}, not whole numbers")
-        action = action.astype(np.int32)
-        recorded = replace(recorded, experience=replace(recorded.experience, action=action))
-    known, largest = said or (noted if isinstance(noted, int) else None), int(action.max())
-    if known is None:
-        raise UserError(
-            f"{found.name}: actions are whole numbers up to {largest}: say how many there are, with --actions "
-            f"{max(2, largest + 1)} or more"
-        )
-    if said is not None and isinstance(noted, int) and said != noted:
-        raise UserError(f"--actions {said}: {found.name} says that there are {noted}")
-    if largest >= known:
-        raise UserError(f"{found.name}: an action is {largest}, and there are {known}, counted from 0")
-    return recorded, known
-
-
 def _feedback(recorded: Recorded) -> dict[str, JsonValue]:
     """Return the note of the source's feedback, empty where there is none."""
     note = recorded.notes.get("feedback")
     return note if recorded.feedback is not None and isinstance(note, dict) else {}
 
 
-def _with_labels(recorded: Recorded, path: Path, score: str | None) -> Recorded:
+def _with_labels(recorded: Recorded, path: Path, options: ImportOptions) -> Recorded:
     """Return the episodes with the feedback of a file that names them, in its column `score` if there are several."""
     count = len(recorded.experience.length)
     numbers = np.arange(count) if recorded.numbers is None else recorded.numbers
-    values, note, unused = feedback_of_file(path.expanduser(), numbers, score)
+    values, note, unused = feedback_of_file(path.expanduser(), numbers, options.score, options.accept)
     if unnamed := int(np.isnan(values).sum()):
         warnings.warn(
             f"--labels {path} has no label for {unnamed} of {count} episodes: they stay unlabelled", stacklevel=3

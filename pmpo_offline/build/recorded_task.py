@@ -1,4 +1,4 @@
-"""The task of recorded episodes: its name, its reference scores, and whether the episodes fit it.
+"""The task of recorded episodes: its name, its reference scores, its actions, and whether the episodes fit it.
 
 A data set is of a task here only if it was recorded in that very version of its environment: Hopper-v4 and D4RL's
 hopper-v2 are other tasks than mujoco/hopper (Hopper-v5), keep the names of their own environments, and bring their own
@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import re
 import warnings
+from dataclasses import replace
 
 import numpy as np
 
 from pmpo_offline import data, tasks
 from pmpo_offline.build.pipeline import name_parts
 from pmpo_offline.data import Experience
-from pmpo_offline.data.exchange.readers import Source
+from pmpo_offline.data.exchange.readers import Recorded, Source
+from pmpo_offline.data.exchange.readers.flat import is_one_hot
 from pmpo_offline.data.mapping import slices
 from pmpo_offline.data.minari_metadata import ENVIRONMENTS
 from pmpo_offline.declarations import catalog
@@ -95,3 +97,46 @@ def check_task(found: Source, experience: Experience, name: str) -> None:
 def reach_of(experience: Experience) -> float:
     """Return the largest magnitude of an action."""
     return max(float(np.abs(experience.action[rows]).max()) for rows in slices(len(experience.action)))
+
+
+def choices_of(found: Source, recorded: Recorded, said: int | None) -> tuple[Recorded, int | None]:
+    """Return the episodes, and the number of their discrete actions, None of continuous ones.
+
+    Whole numbers that are stored as floats are discrete actions if `--actions` says so. Raises `UserError` if the
+    number of actions is unknown or too small.
+    """
+    action, noted = recorded.experience.action, recorded.notes.get("actions")
+    if action.dtype.kind != "i" and is_one_hot(action):
+        if said is None:
+            warnings.warn(
+                f"{found.name}: actions are one-hot rows of {action.shape[1]} and are taken as continuous: if they are "
+                f"choices, add --actions {action.shape[1]}",
+                stacklevel=3,
+            )
+            return recorded, None
+        action = action.argmax(axis=1, keepdims=True).astype(np.float32)
+    if action.dtype.kind != "i":
+        whole = action.shape[1] == 1 and bool((action == np.floor(action)).all() and action.min() >= 0)
+        if said is None:
+            if whole and action.max() >= 1:
+                warnings.warn(
+                    f"{found.name}: actions are whole numbers up to {action.max():g} and are taken as continuous: if "
+                    f"they are choices, add --actions {max(2, int(action.max()) + 1)}",
+                    stacklevel=3,
+                )
+            return recorded, None
+        if not whole:
+            raise UserError(f"--actions {said}: the actions of {found.name} are {action.dtype}, not whole numbers")
+        action = action.astype(np.int32)
+        recorded = replace(recorded, experience=replace(recorded.experience, action=action))
+    known, largest = said or (noted if isinstance(noted, int) else None), int(action.max())
+    if known is None:
+        raise UserError(
+            f"{found.name}: actions are whole numbers up to {largest}: say how many there are, with --actions "
+            f"{max(2, largest + 1)} or more"
+        )
+    if said is not None and isinstance(noted, int) and said != noted:
+        raise UserError(f"--actions {said}: {found.name} says that there are {noted}")
+    if largest >= known:
+        raise UserError(f"{found.name}: an action is {largest}, and there are {known}, counted from 0")
+    return recorded, known

@@ -97,7 +97,7 @@ def test_a_file_of_labels_that_is_not_utf8(tmp_path: Path) -> None:
         (
             "a.csv",
             'episode,comment,label\n0,"two\nlines",yes\n\n1,x,meh\n',
-            "found 'meh' in line 5 (empty: unlabelled)",
+            "found 'meh' in line 5 (empty:",
         ),
         ("a.json", '[{"episode": 0, "label": "yes"}, {"episode": 1, "label": "meh"}]', "found 'meh' in item 2"),
         ("a.csv", "episode,label,comment\n0,1,x\n3,0,y\n", [1, 0, 0, -1]),
@@ -146,6 +146,21 @@ def test_a_column_of_a_wide_file_of_labels_is_chosen_and_the_others_are_reported
     assert len({each.metadata.id for each in (thumbs, stars, fewest)}) == 3
     with pytest.raises(UserError, match=r"unknown column of a\.csv for --score: 'star': did you mean stars"):
         imported("star")
+
+
+def test_words_of_ones_own_are_named_as_accepts(tmp_path: Path) -> None:
+    path = hdf5(tmp_path / "set.hdf5", as_d4rl(experience(LENGTHS)))
+    (labels := tmp_path / "a.csv").write_text("episode,rank,verdict\n0,1,OK\n1,2,meh\n2,3,\n3,1,fine\n")
+
+    def imported(*accept: str, **named: Any) -> list[int]:
+        return accepted(import_dataset(path, labels=labels, accept=accept, home=tmp_path / "home", **named))
+
+    assert imported("ok", "fine", score="verdict") == [1, -1, 0, 1]
+    assert imported("1", score="rank") == [1, -1, -1, 1], "a value that is named is no rank"
+    with pytest.raises(UserError, match=r"--accept good: no row of .*a\.csv holds it, they hold ok, meh, fine"):
+        imported("good", score="verdict")
+    with pytest.raises(UserError, match="--accept is for texts, and for episodes with a file of --labels"):
+        import_dataset(path, accept=["ok"], home=tmp_path / "home")
 
 
 def test_numbers_in_a_file_of_labels_are_those_of_the_source(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def parsed(values: NDArray[Any], where: str, place: Callable[[int], str] = "row 
     if unknown is not None:
         raise UserError(
             f"{where}: expected a number or a label such as accept, reject, success or failure, found "
-            f"{texts[unknown]!r} in {place(unknown)} (empty: unlabelled)"
+            f"{texts[unknown]!r} in {place(unknown)} (empty: unlabelled; --labels with --accept takes other words)"
         )
     return np.array([WORDS[word] for word in words], np.float32), True
 
@@ -104,13 +104,14 @@ def feedback_of_steps(
 
 
 def feedback_of_file(
-    path: Path, numbers: NDArray[np.int64], score: str | None = None
+    path: Path, numbers: NDArray[np.int64], score: str | None = None, accept: Sequence[str] = ()
 ) -> tuple[Values, JsonValue, list[str]]:
     """Return the feedback (E,) in a file of rows (`forms.files`), its note, and the columns that were not used.
 
     A row has the column `episode` (or `episode_id`, …), the number of an episode in the source or a name that ends with
     it (demo_7), and its label or score in the column `score` (as `--score` has it), else in the only other one or the
-    one called label; of ranks the lowest is best. `numbers` (E,) are those of the episodes that were read.
+    one called label; of ranks the lowest is best. `numbers` (E,) are those of the episodes that were read. The
+    values `accept`, if any, mean accept, and all others but empty ones reject.
 
     Raises `UserError` for a file that cannot be read, columns among which none is chosen, an episode that is not there,
     one that is named twice with different values, and a column of which less is mostly better.
@@ -124,7 +125,8 @@ def feedback_of_file(
     episode = _column_of_episodes(names, path)
     others = [name for name in names if name != episode]
     written = _column_of_labels(others, path) if score is None else score
-    column, sign = directed(written, *((f"--labels {path}: column", "") if score is None else ()))
+    said = (f"--labels {path}: column", "") if score is None else ()
+    column, sign = (written, 1.0) if accept else directed(written, *said)
     own = written if score is None else column  # a header may have a sign of its own
     if own not in others:
         raise unknown(f"column of {path.name} for --score:", own, others)
@@ -134,7 +136,7 @@ def feedback_of_file(
 
     named = [_number(row.values.get(episode), f"--labels {row.place}") for row in rows]
     held = np.array([inside(row.values.get(own)) for row in rows], object)
-    values, are_labels = parsed(held, f"--labels {path}: {column}", place)
+    values, are_labels = parsed(_accepted(held, accept, path) if accept else held, f"--labels {path}: {column}", place)
     found: dict[int, tuple[float, int]] = {}
     known = set(numbers.tolist())
     for index, (number, value) in enumerate(zip(named, (sign * values).tolist(), strict=True)):
@@ -152,6 +154,17 @@ def feedback_of_file(
     note: JsonValue = {"column": f"{path.name}: {column}", "of": "episode", "labels": are_labels}
     labels = np.array([found.get(number, (np.nan, 0))[0] for number in numbers.tolist()], np.float32)
     return labels, note, [f"{path.name}: {name}" for name in others if name != own]
+
+
+def _accepted(held: NDArray[Any], accept: Sequence[str], path: Path) -> NDArray[Any]:
+    """Return labels in words: accept where a value is one of `accept`, "" where it is none, else reject."""
+    words = ["" if value is None else word_of(value) for value in held]
+    wanted = {word_of(value) for value in accept}
+    if never := [value for value in accept if word_of(value) not in words]:
+        found = ", ".join(list(dict.fromkeys(filter(None, words)))[:_SHOWN])
+        raise UserError(f"--accept {never[0]}: no row of {path} holds it, they hold {found}")
+    said = ["accept" if word in wanted else "" if math.isnan(WORDS.get(word, 0.0)) else "reject" for word in words]
+    return np.array(said, object)
 
 
 def _column_of_episodes(names: Sequence[str], path: Path) -> str:
