@@ -40,6 +40,20 @@ def test_answers_that_were_cut_off_are_kept_and_counted(tmp_path: Path, column: 
     assert any(line.startswith("2 responses were cut off, as the source says") for line in said)
 
 
+def test_turns_that_were_cut_off_are_counted(tmp_path: Path) -> None:
+    turns = said("q", "a", "r", "b")
+    turns[1]["finish_reason"], turns[3]["finish_reason"] = "length", "stop"
+    counts = {}
+    for name, row in {
+        "its last turn": {"messages": turns, "label": 1},
+        "every turn": {"messages": turns},
+        "the row": {"messages": said("q", "a", "r", "b"), "finish_reason": "length", "label": 1},
+        "turns of a row": {"conversation": turns, "openai_moderation": None, "finish_reason": "length"},
+    }.items():
+        counts[name] = report(imported(jsonl(tmp_path / "rows.jsonl", [row]))[0]).get("cut_off", 0)
+    assert counts == {"its last turn": 0, "every turn": 1, "the row": 1, "turns of a row": 2}
+
+
 def test_repeated_responses_are_counted_with_their_labels(tmp_path: Path) -> None:
     once = rows()
     dataset, said = imported(jsonl(tmp_path / "rows.jsonl", [*once, once[0], {**once[0], "completion": " r0"}]))

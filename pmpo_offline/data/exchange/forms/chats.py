@@ -32,7 +32,7 @@ from pmpo_offline.data.exchange.forms.conversation import (
 )
 from pmpo_offline.data.exchange.forms.form import Form
 from pmpo_offline.data.exchange.forms.reading import Reading
-from pmpo_offline.data.exchange.forms.row import Drop, Message, Response, Row, about
+from pmpo_offline.data.exchange.forms.row import Drop, Message, Response, Row, about, is_cut_off
 
 _ON_TURNS = (*LABELS, "rating", "score", "annotation")
 """Keys of the feedback on a turn."""
@@ -102,8 +102,16 @@ def _compare_turns(row: Row, score: float) -> None:
 
 def _last(row: Row, reading: Reading, score: float) -> Response:
     reading.pass_over({name: row.values.get(name) for name in SCORES})
-    history, reply = conversation(row, row.first(CHATS))
-    return Response(framed(row, after_history(row, history)), reply, score, **about(row))
+    name = row.first(CHATS)
+    history, reply = conversation(row, name)
+    known = _about(row, row.value(name)[-1], is_last=True)
+    return Response(framed(row, after_history(row, history)), reply, score, **known)
+
+
+def _about(row: Row, turn: Mapping[str, Any], *, is_last: bool) -> dict[str, Any]:
+    """Return what the row says of its responses, and whether this turn was cut off; the row says it of its last one."""
+    known = about(row)
+    return known | {"is_cut_off": is_cut_off(turn) or (is_last and known["is_cut_off"])}
 
 
 def _messages(row: Row, name: str) -> Any:
@@ -136,7 +144,8 @@ def _turns(row: Row, messages: Any, scores: list[float]) -> Iterator[Response | 
             wrong = unanswerable(history, name)
             if is_weightless(value):
                 wrong = Drop(f"{name} has a turn of weight 0, which is not to be learned")
-            yield wrong or Response(framed(row, tuple(history)), said.content, score, **about(row))
+            known = _about(row, value, is_last=value is messages[-1])
+            yield wrong or Response(framed(row, tuple(history)), said.content, score, **known)
         history.append(said)
     if not answers:
         raise Drop(f"{name} has no assistant's turn")

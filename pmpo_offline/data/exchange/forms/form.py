@@ -13,7 +13,7 @@ from pmpo_offline.data.exchange.forms.cells import filled, is_list
 from pmpo_offline.data.exchange.forms.columns import LABELS, WORDS, first_of, word_of
 from pmpo_offline.data.exchange.forms.conversation import role_of
 from pmpo_offline.data.exchange.forms.reading import Reading
-from pmpo_offline.data.exchange.forms.row import Drop, Response, Row
+from pmpo_offline.data.exchange.forms.row import ENDINGS, Drop, Response, Row
 
 _OF_PROMPTS = {*columns.PROMPTS, *columns.ADDED, *columns.SYSTEM, *columns.HISTORY}
 _REFERENCES = {"answer", "reply"}
@@ -24,7 +24,7 @@ _MEANINGFUL = _TEXTS | _FEEDBACK
 """Columns that no form passes over: it reads them, or refuses rows in which they say something else than it reads."""
 _VERDICTS = ("accept", "reject", "ignore")
 """What Prodigy's column `answer` says of a row."""
-_IN_TURNS = {"role", "content", "from", "value", "parts", "weight"}
+_IN_TURNS = {"role", "content", "from", "value", "parts", "weight", *ENDINGS}
 _LISTED = 12
 
 

@@ -178,8 +178,13 @@ def about(row: Row) -> dict[str, Any]:
         "language": named.get("language", named.get("lang")),
         "redacted": str(values["redacted"]).lower() in ("true", "1") if "redacted" in values else None,
         "split": row.split,
-        "is_cut_off": any(str(values[name]).strip().lower() in _CUT_OFF for name in ENDINGS if name in values),
+        "is_cut_off": is_cut_off(values),
     }
+
+
+def is_cut_off(values: Mapping[str, Any]) -> bool:
+    """Return whether columns, or the keys of a turn, say that an answer was cut off before its end."""
+    return any(str(values[name]).strip().lower() in _CUT_OFF for name in ENDINGS if name in values)
 
 
 def stored(row: Row, side: str = "") -> Stored | None:
