@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import polars as pl
 import pytest
 import torch
@@ -56,3 +58,23 @@ def test_half_of_the_labels_is_compared_within_runs():
     ]
     lines = report.half_table(pl.DataFrame(rows))
     assert lines[-1] == "| cheetah, KTO | -4 (-4 – -4) | +16 (+16 – +16) |"
+
+
+def test_flips_at_rare_accepts_are_rows_of_their_own():
+    plain = {"multiple": 1.05, "normalize": "joint"}
+    rows = [
+        {"function": "stacking", "arm": arm, "share": share, "flips": flips, "setting": json.dumps(setting)}
+        | {"seed": seed, "score": score + seed}
+        for arm, share, flips, setting, score in (
+            *(("PMPO AR", None, 0.0, plain, 50), ("PMPO AR", None, 0.3, plain, 30)),
+            ("PMPO AR", None, 0.3, {**plain, "flip_rate": 0.3}, 45),
+            *(("bc-unrejected", 0.1, 0.05, {}, 56), ("PMPO AR", 0.1, 0.05, plain, 40)),
+        )
+        for seed in (-1, 0, 1)
+    ]
+    lines = report.flips_table(pl.DataFrame(rows, schema_overrides={"share": pl.Float64}))
+    cells = {line.split(" | ")[0].removeprefix("| "): line.split(" | ")[1:] for line in lines[2:]}
+    assert [cell.split(" (")[0] for cell in cells["stacking, PMPO, joint, 1.05 × bound"][:5]] == ["50", *"–––", "30"]
+    assert cells["stacking, PMPO, joint, 1.05 × bound, de-biased"][5].startswith("+15")
+    assert [cell.split(" (")[0] for cell in cells["stacking, 10 % accepted, PMPO AR"][:3]] == ["–", "40", "–"]
+    assert cells["stacking, 10 % accepted, bc-unrejected"][1].startswith("56 (")
