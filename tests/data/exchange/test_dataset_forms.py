@@ -293,6 +293,8 @@ def test_columns_of_other_names() -> None:
     row = {"q": "p", "text": "c", "verdict": {"by": "x", "is": "fine"}, "label": "from elsewhere"}
     asked = "prompt=q,completion=text,label=verdict.is"
     assert read(row, asked=asked, accept=("fine",))[1] == [("p", "c", 1)]
+    signs = [row | {"verdict": {"is": sign}} for sign in ("+", "", "-")]
+    assert [each[2] for each in read(*signs, asked=asked, accept=("+",))[1]] == [1, None, -1], "+ is no empty label"
     assert read(row, row | {"verdict": {"is": "poor"}}, asked=asked, accept=("Fine",))[1][1] == ("p", "c", -1)
     assert read({"q": "p", "text": "c", "points": 3}, asked="prompt=q,completion=text,score=points")[1] == [
         ("p", "c", 3)

@@ -301,6 +301,7 @@ def word_of(value: Any) -> str:
     """Return a label without case, white space, signs of emoji and the like: "Thumbs Up" is thumbs_up, 1.0 is 1."""
     if isinstance(value, (float, Decimal)) and float(value).is_integer():
         return str(int(value))
-    word = re.sub("[\ufe0f\U0001f3fb-\U0001f3ff]", "", str(value)).strip().strip(":").lower().removeprefix("+")
+    word = re.sub("[\ufe0f\U0001f3fb-\U0001f3ff]", "", str(value)).strip().strip(":").lower()
+    word = word.removeprefix("+") or word  # +1 is 1, and + is a word of its own
     word = re.sub(r"(?<=\w)[ -](?=\w)", "_", word)
     return {"1.0": "1", "0.0": "0", "-1.0": "-1", "−1": "-1"}.get(word, word)
