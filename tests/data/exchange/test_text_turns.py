@@ -303,3 +303,24 @@ def test_contents_without_a_text_are_dropped(content: Any) -> None:
     turns[1]["content"] = content
     ((reason, count),) = read({"messages": turns, "label": 1})
     assert (reason in ("messages's content is empty", "messages's content is null"), count) == (True, 1)
+
+
+@pytest.mark.parametrize("name", ["problem", "post", "text", "user_prompt", "questionText"])
+def test_a_pair_beside_a_text_that_may_be_its_prompt_is_refused(name: str) -> None:
+    pair = {name: "Which letter?", "chosen": "I think a", "rejected": "I think b"}
+    assert f"column {name} may be the prompt of chosen and rejected: add --columns prompt={name}" in refusal(pair)
+    right = [("Which letter?", "I think a", 1), ("Which letter?", "I think b", -1)]
+    assert read(pair, asked=f"prompt={name}") == right
+
+
+def test_a_pair_beside_other_texts_has_what_both_begin_with_as_its_prompt() -> None:
+    pair = {"chosen": "I think a", "rejected": "I think b", "user_id": "u", "category": "x y", "rationale": "z"}
+    assert read(pair) == [("I think", " a", 1), ("I think", " b", -1)]
+
+
+def test_an_input_beside_a_text_that_may_be_its_instruction_is_refused() -> None:
+    row = {"definition": "Translate to French.", "input": "cat", "output": "chat", "label": 1}
+    assert "column definition may be the instruction of input: add --columns instruction=definition" in refusal(row)
+    assert read(row, asked="instruction=definition") == [("Translate to French.\ncat", "chat", 1)]
+    named = {"task": "translation", "input": "Translate cat.", "output": "chat", "label": 1}
+    assert read(named) == [("Translate cat.", "chat", 1)]

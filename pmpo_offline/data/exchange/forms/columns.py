@@ -68,6 +68,12 @@ _BESIDE_FEEDBACK = {
     "judge",
 }
 """Words of columns that may be feedback, and what stands beside those words."""
+_ASKING = {
+    *("prompt", "question", "query", "instruction", "problem", "post", "text", "user", "human", "task", "request"),
+    *("input", "inputs", "message", "title", "body", "content", "dialogue", "dialog", "utterance", "definition"),
+}
+_NO_TEXT = {"id", "ids", "uuid", "hash", "index", "type", "count", "name", "category", "length", "tokens", "source"}
+"""Words of columns that may be a prompt, and of those that are none in spite of them."""
 _LOWER = (
     "loss losses nll perplexity ppl error errors cost costs penalty regret distance toxicity harmfulness position "
     "violations latency failures uncertainty toxic harmful harm unsafe hallucinated hallucination hallucinations "
@@ -261,6 +267,12 @@ def is_feedback(name: str) -> bool:
     """Return whether a name is made of words for labels and scores alone: human_label, is_correct."""
     words = _words(name)
     return bool(words & _FEEDBACK) and words <= _FEEDBACK | _BESIDE_FEEDBACK
+
+
+def may_ask(name: str) -> bool:
+    """Return whether a column may hold what was asked, by the words of its name: problem, user_prompt, but user_id."""
+    words = _words(name)
+    return bool(words & _ASKING) and not words & _NO_TEXT
 
 
 def first_of(row: Row, names: Iterable[str]) -> str | None:

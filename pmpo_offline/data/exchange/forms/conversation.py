@@ -7,7 +7,16 @@ from itertools import takewhile
 from typing import Any, TypeVar
 
 from pmpo_offline.data.exchange.forms.cells import TURNS, filled, is_list, is_turn, is_written_list, joined, short
-from pmpo_offline.data.exchange.forms.columns import ADDED, HISTORY, NOT_TEXT_IN_TURNS, PROMPTS, SYSTEM, snake
+from pmpo_offline.data.exchange.forms.columns import (
+    ADDED,
+    COMPLETIONS,
+    HISTORY,
+    NOT_TEXT_IN_TURNS,
+    PROMPTS,
+    SYSTEM,
+    may_ask,
+    snake,
+)
 from pmpo_offline.data.exchange.forms.reading import Reading
 from pmpo_offline.data.exchange.forms.row import Drop, Message, Prompt, Row, stored
 from pmpo_offline.data.exchange.forms.templates import goes_on, normal, opening, transcript
@@ -21,6 +30,8 @@ _ROLES = {
 }
 
 
+_READ = {*PROMPTS, *ADDED, *COMPLETIONS, *SYSTEM}
+"""Columns of texts that are read beside a prompt."""
 _PLAIN = {key for keys in TURNS for key in keys}
 
 
@@ -71,11 +82,20 @@ def prompt_of(row: Row) -> Prompt:
             raise wrong
     else:
         said = (Message("user", _continued(row, value)),)
+        if name == "input":  # which mostly goes on from an instruction
+            _refuse_instructions(row)
     competing = [other for other in PROMPTS if other != name and (is_list(value) or other not in ADDED)]
     others = [*competing, *(other for other in ADDED if is_list(value) and other != name)]
     refuse_unsaid(row, others, said, f"columns {name} and {{}} hold different prompts: leave one of them out")
     conversation = framed(row, after_history(row, said))
     return conversation if row.framed or is_list(value) or len(conversation) > 1 else said[0].content
+
+
+def _refuse_instructions(row: Row) -> None:
+    """Raise `UserError` for a column that may be the instruction of `input`: a text of several words that asks."""
+    for name, value in row.values.items():
+        if name not in _READ and isinstance(value, str) and " " in value.strip() and may_ask(name):
+            raise row.error(f"column {name} may be the instruction of input: add --columns instruction={name}")
 
 
 def refuse_unsaid(row: Row, names: Iterable[str], said: Sequence[Message], problem: str) -> None:

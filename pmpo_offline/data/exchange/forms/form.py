@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from pmpo_offline.data.exchange.forms import FORMS, columns
-from pmpo_offline.data.exchange.forms.cells import filled, is_list
+from pmpo_offline.data.exchange.forms.cells import filled, is_list, is_turn
 from pmpo_offline.data.exchange.forms.columns import LABELS, WORDS, first_of, word_of
 from pmpo_offline.data.exchange.forms.conversation import role_of
 from pmpo_offline.data.exchange.forms.reading import Reading
@@ -203,7 +203,8 @@ def form_of(row: Row, score: str | None) -> Form:
 
 
 def _holds_object(value: Any) -> bool:
-    return isinstance(value, Mapping) or (is_list(value) and bool(value) and isinstance(value[0], Mapping))
+    item = value[0] if is_list(value) and value else value
+    return isinstance(item, Mapping) and not is_turn(item)
 
 
 def table() -> str:
