@@ -218,4 +218,5 @@ def print_columns(rows: Iterable[Sequence[str]], widest: int = sys.maxsize) -> N
     for row in rows:
         start = "".join(text.ljust(size) + "  " for text, size in zip(row, sizes, strict=False))
         wrapper = textwrap.TextWrapper(width, start, indent, break_long_words=False, break_on_hyphens=False)
-        typer.echo("\n".join(wrapper.wrap(row[-1])) or start.rstrip())
+        # Given no file, click writes UTF-8 where the terminal says ASCII, and our plain characters were never seen.
+        typer.echo("\n".join(wrapper.wrap(row[-1])) or start.rstrip(), file=sys.stdout)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -35,3 +36,15 @@ def test_a_name_that_is_no_utf_8_is_imported_on_any_terminal(
     shown = [stream.buffer.getvalue() for stream in (out, err) if stream.flush() is None]
     assert b"Traceback" not in shown[1]
     assert (b"beta" if encoding == "ascii" else "β".encode()) in shown[0]
+
+
+def test_a_terminal_of_ascii_gets_no_byte_of_another_encoding(tmp_path: Path) -> None:
+    """In a process of its own: click takes a stream that says ASCII for a mistake, and would write UTF-8."""
+    assert (
+        run(["build-dataset", "bandit/sphere-v0", "--episodes", "20", "--workers", "1", "--home", str(tmp_path)]) == 0
+    )
+    (path,) = (tmp_path / "bandit").glob("sphere-*")
+    command = [sys.executable, "-m", "pmpo_offline", "doctor", str(path)]
+    done = subprocess.run(command, env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True, check=True)
+    assert done.stdout.isascii()
+    assert b"\nsuggested beta " in done.stdout
