@@ -29,7 +29,7 @@ class UserError(PmpoOfflineError):
     def __init__(self, message: object = "", about: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.about = tuple(about)
-        """The name or key that is wrong, and those around it: whoever knows the file can say where it is."""
+        """The name or key that is wrong, and those around it: the caller that knows the file adds its line."""
 
 
 class Notice(UserWarning):

@@ -67,7 +67,7 @@ _BESIDE_FEEDBACK = {
     "average",
     "judge",
 }
-"""Words of columns that may be feedback, and what stands beside those words."""
+"""Words of columns that may be feedback, and the words beside them."""
 _ASKING = {
     *("prompt", "question", "query", "instruction", "problem", "post", "text", "user", "human", "task", "request"),
     *("input", "inputs", "message", "title", "body", "content", "dialogue", "dialog", "utterance", "definition"),
@@ -128,7 +128,7 @@ GONE = (
 )
 """Columns that mark rows that are not to be used."""
 STATES_GONE = {"deleted", "removed", "excluded", "discarded", "skipped"}
-"""What a column `status` says of such rows."""
+"""Values of a column `status` in such rows."""
 ABOUT = ("model", "source", "language", "lang", "redacted", *ENDINGS, *SPLITS)
 _SAME = (PROMPTS, COMPLETIONS, LABELS, SCORES, SYSTEM, HISTORY, CHATS)
 _USUAL = (*(same[0] for same in _SAME), "chosen", "rejected", "source", "language", "split")

@@ -82,7 +82,7 @@ def prompt_of(row: Row) -> Prompt:
             raise wrong
     else:
         said = (Message("user", _continued(row, value)),)
-        if name == "input":  # which mostly goes on from an instruction
+        if name == "input":  # which mostly continues an instruction
             _refuse_instructions(row)
     competing = [other for other in PROMPTS if other != name and (is_list(value) or other not in ADDED)]
     others = [*competing, *(other for other in ADDED if is_list(value) and other != name)]

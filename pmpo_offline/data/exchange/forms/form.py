@@ -23,7 +23,7 @@ _FEEDBACK = {*LABELS, *columns.THUMBS_DOWN}
 _MEANINGFUL = _TEXTS | _FEEDBACK
 """Columns that no form passes over: it reads them, or refuses rows in which they say something else than it reads."""
 _VERDICTS = ("accept", "reject", "ignore")
-"""What Prodigy's column `answer` says of a row."""
+"""Values of Prodigy's column `answer`."""
 _IN_TURNS = {"role", "content", "from", "value", "parts", "weight", *ENDINGS}
 _LISTED = 12
 

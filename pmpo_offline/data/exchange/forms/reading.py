@@ -35,7 +35,7 @@ _BETTER = {
 }
 """Columns that say whether more or less of a score is better."""
 _SET = ("thumbs", "thumbs_up", "thumb", "vote", "liked", "accepted")
-"""Labels that are false also where nobody has said anything, if the other thumb has a column."""
+"""Labels that are false also where there was no feedback, if the other thumb has a column."""
 _SCALES = ("max_score", "max_rating", "score_max", "rating_max", "scale", "score_scale", "rating_scale", "out_of")
 """Columns of the largest score that could be given."""
 

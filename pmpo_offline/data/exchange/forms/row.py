@@ -26,7 +26,7 @@ _CUT_OFF = {
     *("length", "max_tokens", "max_length", "max_output_tokens", "model_length", "content_filter"),
     *("truncated", "true", "1"),
 }
-"""What they say of an answer that was cut off."""
+"""Their values for an answer that was cut off."""
 _LARGEST = 3.4e38  # of float32
 
 
@@ -170,7 +170,7 @@ class Response(NamedTuple):
 
 
 def about(row: Row) -> dict[str, Any]:
-    """Return what a row says of its responses: who wrote them, their language and split, what they lack."""
+    """Return the metadata of a row's responses: source, language, split, and what they lack."""
     values = row.values
     named = {name: _name(row, name) for name in ("model", "source", "language", "lang") if name in values}
     return {

@@ -1,4 +1,4 @@
-"""Conversations as one text: how they are written, and the marks by which such texts are told and taken apart.
+"""Conversations as one text: how they are written, and the marks by which such texts are recognised and split.
 
 They are written as transcripts, or by the chat template of a local model.
 

@@ -2,7 +2,7 @@
 
 The name of a folder says what its episodes are, by a word such as accept, success, positive, fail or bad. Each one is
 read as if it were imported alone; it may hold several files or data sets of one form. Names that say neither or both
-are refused: a folder `unlabelled` holds episodes without a label. Files that nobody sorted are read one after another.
+are refused: a folder `unlabelled` holds episodes without a label. Unsorted files are read one after another.
 """
 
 from __future__ import annotations
