@@ -109,7 +109,7 @@ def _last(row: Row, reading: Reading, score: float) -> Response:
 
 
 def _about(row: Row, turn: Mapping[str, Any], *, is_last: bool) -> dict[str, Any]:
-    """Return the row's metadata of its responses, and whether this turn was cut off; the row's own mark is about its last turn."""
+    """Return the row's metadata, and whether this turn was cut off; the row's own mark is about its last turn."""
     known = about(row)
     return known | {"is_cut_off": is_cut_off(turn) or (is_last and known["is_cut_off"])}
 
