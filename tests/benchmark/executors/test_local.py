@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import shutil
 import threading
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from pmpo_offline.benchmark import EXECUTORS, Local, Outcome, Plan, Unit, report_on, work
+from pmpo_offline.benchmark.executors import local
 from pmpo_offline.benchmark.executors.executor import run_on_node
 from pmpo_offline.benchmark.plan import prepare
 from pmpo_offline.benchmark.results import Results
@@ -163,3 +165,28 @@ def test_another_dataset_of_the_same_name_is_refused(tmp_path: Path, small) -> N
     (failure,) = Results(tmp_path).failures()
     assert "is another dataset on this machine" in str(failure)
     assert failure.is_request
+
+
+@pytest.mark.usefixtures("forkserver")
+@pytest.mark.parametrize(("cores", "pools"), [(2, [4]), (8, [2, 2])])
+def test_on_few_cores_language_models_run_in_the_processes_of_control(
+    small, monkeypatch: pytest.MonkeyPatch, cores: int, pools: list[int]
+) -> None:
+    started, in_processes = [], local.in_processes
+
+    def counted(function, tasks, workers, work):
+        started.append(len(tasks))
+        return in_processes(function, tasks, workers, work)
+
+    monkeypatch.setattr(local, "in_processes", counted)
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    suite = catalog.suite(str(small.path))
+    plan = Plan(
+        suite, expand(suite, dict.fromkeys(suite.datasets, "bandit")), Results(small.path.parent), home=small.home
+    )
+    units = [replace(unit, output=small.whole.output) for unit in prepare(plan).units[:2]]  # which are finished
+    units += [replace(unit, is_language=True) for unit in units]
+    outcomes = [*Local(plan).run(units)]
+    assert started == pools
+    assert len(outcomes) == 4
+    assert not any(outcome.lost for outcome in outcomes)
