@@ -83,6 +83,9 @@ def measure(count: int, folder: Path, updates: int) -> list[dict[str, Any]]:
     for _ in range(2000):
         dataset.sample(256)
     steps.done("2,000 × sample(256)")
+    for _ in range(2):
+        dataset.sample(1 << 19)
+    steps.done("2 × sample(524,288)")
     train(dataset, "pmpo", overrides={"updates": updates}, device="cpu")
     steps.done(f"train pmpo, {updates:,} updates")
     return steps.rows
