@@ -139,15 +139,15 @@ def run(arguments: Sequence[str]) -> int:
         if not hasattr(error, "format_message"):
             raise
         command = " ".join(["pmpo-offline", *(name for name in arguments[:1] if name in group.commands)])
-        message = _named(error.format_message().rstrip("."), arguments)
+        message = _named(error.format_message().rstrip("."), arguments, getattr(error, "param", None))
         return _fail(f"{message} (see {command} --help)", getattr(error, "exit_code", 2))
     if code == 130:
         return _fail(INTERRUPTED, 130)
     return code if isinstance(code, int) else 0
 
 
-def _named(message: str, arguments: Sequence[str]) -> str:
-    """Return Typer's message on an option's value with that value, which it leaves out."""
+def _named(message: str, arguments: Sequence[str], parameter: Any) -> str:
+    """Return Typer's message on an option's value with that value, which it leaves out, and what may be written."""
     said = re.match(r"Invalid value for '(--[-\w]+)': Input should be (?:a )?(?:valid )?([^,]*)", message)
     if said is None:
         return message
@@ -156,8 +156,10 @@ def _named(message: str, arguments: Sequence[str]) -> str:
     found += [
         value for name, _, value in (argument.partition("=") for argument in arguments) if name == option and value
     ]
-    wanted = wanted if wanted in ("number", "integer") else f"number {wanted}"
-    return f"{option} {found[0]}: write {'an' if wanted == 'integer' else 'a'} {wanted}" if found else message
+    low, high = (getattr(parameter, end, None) for end in ("min", "max"))
+    within = "" if low is None or high is None else f" from {low} to {high}"
+    wanted = f"{wanted}{within}" if wanted in ("number", "integer") else f"number {wanted}"
+    return f"{option} {found[0]}: write {'an' if wanted.startswith('integer') else 'a'} {wanted}" if found else message
 
 
 def _hang_up() -> int:

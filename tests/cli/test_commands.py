@@ -98,7 +98,10 @@ def test_help_starts_without_anything_heavy(arguments):
         (["bench", "--seeds", "0"], "--seeds 0: write a number greater than or equal to 1"),
         (["bench", "--workers=0"], "--workers 0: write a number greater than or equal to 1"),
         (["build-dataset", "--imbalance", "1.5"], "--imbalance 1.5: write a number less than or equal to 1"),
-        (["build-dataset", "--imbalance", "abc"], "--imbalance abc: write a number"),
+        (
+            ["build-dataset", "--imbalance", "abc"],
+            "--imbalance abc: write a number from 0 to 1 (see pmpo-offline",
+        ),
         (["show", ""], "not ''"),
         (["list", "--home", ""], "--home: the name or value that follows is empty"),
         (["list", "--home="], "--home=: the name or value that follows is empty"),
