@@ -55,7 +55,7 @@ def is_built(name: str, home: str | Path | None = None) -> bool:
     except UserError:
         if catalog.is_declared(name):
             return False
-        if Path(name).is_dir():
+        if Path(name).exists():
             raise
         declared = [declaration.id for declaration in catalog.datasets()]
         raise unknown("dataset", name, {*stored_ids(home), *declared}) from None
@@ -77,6 +77,7 @@ def _summary(dataset: Dataset) -> Facts:
     report = dict(imported) if isinstance(imported, dict) else {}
     report |= {name: settings[name] for name in DOUBTFUL if settings.get(name)}
     units = dataset.table if dataset.episodes is None else dataset.episodes
+    splits = units["split"].value_counts().sort("descending", by="values")  # train before test
     return Facts(
         {
             "id": meta.id,
@@ -86,7 +87,7 @@ def _summary(dataset: Dataset) -> Facts:
             "rows": meta.counts.rows,
             "episodes": meta.counts.episodes,
             **({"prompts": len(units["prompt_id"].unique())} if dataset.episodes is None else {}),
-            "splits": {each["values"]: each["counts"] for each in units["split"].value_counts().to_pylist()},
+            "splits": {each["values"]: each["counts"] for each in splits.to_pylist()},
             "sources": meta.provenance.sources,
             "made_from": _operation(settings.get(HISTORY)),
             "score": meta.score.name,

@@ -108,7 +108,7 @@ class TextOptions(ImportOptions):
     """How texts are imported; None is the default. Lengths are in characters (Unicode code points)."""
 
     columns: tuple[str, ...] = _text(
-        "What columns of other names mean: prompt=question,completion=output,label=kto_tag.",
+        "What columns of other names mean, as in prompt=question; several with commas.",
         (),
         metavar="MEANING=COLUMN,…",
         show_default="by their names",

@@ -262,7 +262,7 @@ def show_dataset(
     ] = False,
     home: Home = None,
 ) -> Result[Any]:
-    """Show what a dataset is: contents, labels, origin, what was dropped, splits, path; `--json` has all of it."""
+    """Show what a dataset is: contents, labels, origin, what was dropped, splits, path; --full: all of it."""
     from pmpo_offline import build
 
     summary = build.show(name, home)

@@ -23,6 +23,9 @@ LEGEND = {
 }
 """Of numbers that differ in what they are shares of; `train`, `bench` and `doctor` choose the one that applies."""
 
+_SHOWN = 8
+"""Values of a column of labels that a summary lists."""
+
 
 def print_facts(facts: Mapping[str, Any]) -> None:
     """Print everything that `build.show` returns, but for the hashes, which are for programs."""
@@ -61,7 +64,7 @@ def _summary(facts: Mapping[str, Any]) -> dict[str, Any]:
     quantile = f", which is {readable(facts['threshold'])}" if ":q" in facts["label"] else ""
     flipped = f", noise {facts['noise']:g}" if facts["noise"] else ""
     column = f", of column {facts['column']}" if facts["column"] else ""
-    meant = f": {readable(meant)}" if (meant := facts.get("report", {}).get("labels")) else ""
+    meant = f": {_meanings(meant)}" if (meant := facts.get("report", {}).get("labels")) else ""
     name = shlex.quote(facts["path"] if _is_elsewhere(facts) else facts["id"])
     return {
         "id": facts["id"],
@@ -77,6 +80,12 @@ def _summary(facts: Mapping[str, Any]) -> dict[str, Any]:
         "next": f"pmpo-offline doctor {name}",
         "more": f"pmpo-offline show {name} --full",
     }
+
+
+def _meanings(labels: Mapping[str, str]) -> str:
+    """Return what the values of a column mean, accepts first, in a line that many values do not make longer."""
+    ordered = dict(sorted(labels.items(), key=lambda pair: (pair[1], pair[0]))[:_SHOWN])
+    return readable(ordered) + (f" and {len(labels) - _SHOWN} more" if len(labels) > _SHOWN else "")
 
 
 def _holds(facts: Mapping[str, Any]) -> str:

@@ -93,6 +93,8 @@ def resolve(id_or_path: str | Path, home: str | Path | None = None) -> Path:
         return path
     if path.is_dir():
         raise UserError(f"{name} holds no {METADATA_FILE}: give the folder of a dataset, or an id")
+    if path.is_file():
+        raise UserError(f"{name} is a file: give the folder of a dataset or an id, which `import` makes of a file")
     error = unknown("dataset", name, stored_ids(home))
     raise UserError(f"{error} (a declared dataset is built first: build_dataset)")
 

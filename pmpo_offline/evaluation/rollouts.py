@@ -49,8 +49,8 @@ def check_scorable(dataset: Metadata) -> None:
     if dataset.kind != "responses":
         if dataset.task not in tasks.TASKS:
             raise UserError(
-                f"{dataset.id}: nothing here simulates its task {dataset.task}, and no policy can be scored without "
-                "one: evaluate takes an --environment of Gymnasium"
+                f"{dataset.id}: nothing here simulates its task {dataset.task}, which scores need: give evaluate an "
+                "--environment of Gymnasium, or make one a task of bench (docs/howto/task.md)"
             )
         return
     from pmpo_offline.tasks import language

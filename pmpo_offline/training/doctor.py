@@ -297,8 +297,8 @@ def _advice(facts: Mapping[str, Any], accepted: int, rejected: int) -> list[str]
         sentences.append(f"β is below its bound: {why}")
         if (by_state := facts["collapse_by_state"]) is not None and values["beta"] <= by_state:
             sentences.append(
-                f"but it is at or below {by_state:.4g}, where in a tenth of the states rejects outweigh all that holds "
-                "them: a policy that sees the state is pushed away there without end"
+                f"it is also at or below {by_state:.4g}, where in a tenth of the states rejects outweigh all that "
+                "holds them: a policy that sees the state is pushed away there without end"
             )
     elif verdict == "at the edge":
         sentences.append(

@@ -124,6 +124,7 @@ def test_help_starts_without_anything_heavy(arguments):
         ),
         (["bench", "--datasets", "test/smal-v0"], "unknown dataset 'test/smal-v0': did you mean test/small-v0?"),
         (["show", "/"], "holds no dataset.json"),
+        (["doctor", __file__], "is a file: give the folder of a dataset or an id, which `import` makes of a file"),
         (["report", "/nowhere"], "no such folder; name the output directory"),
     ],
 )

@@ -70,6 +70,20 @@ def test_no_count_of_what_is_lost_or_doubtful_is_left_out(thumbs: Path, capsys: 
     assert "1 column: spare" in shown
 
 
+def test_many_values_of_a_label_are_cut_short_accepts_first(thumbs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    facts = build.show(build.import_text(thumbs))
+    meant = {f"{stars} stars": "accept" if stars > 7 else "reject" for stars in range(10)}
+    print_summary({**facts, "report": {**facts["report"], "labels": meant}})
+    rule = "column:sign: 8 stars accept, 9 stars accept, 0 stars reject, 1 stars reject, 2 stars reject, 3 stars reject"
+    assert f"\nrule      {rule}, 4 stars reject, 5 stars reject and 2 more\n" in capsys.readouterr().out
+
+
+def test_the_train_split_comes_first(thumbs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    thumbs.write_text("".join(json.dumps({**ROWS[-1], "split": part}) + "\n" for part in ("test", "train", "train")))
+    print_summary(build.show(build.import_text(thumbs)))
+    assert "\nsplits   2 train, 1 test\n" in capsys.readouterr().out
+
+
 def test_of_a_dataset_that_is_not_built_the_recipe_in_short(thumbs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["show", "bandit/sphere-v0"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -242,7 +242,7 @@ def check_held_out(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, context
         if context is not None and length + answer > context:
             raise UserError(
                 f"{name}: the prompt of {where} has {length} tokens, and with {answer} of an answer they do not fit "
-                f"the model's context of {context}: shorten it or leave it out, or it could not be evaluated on"
+                f"the model's context of {context}: shorten it, leave it out, or choose a model of a longer context"
             )
 
 

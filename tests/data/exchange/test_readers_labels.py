@@ -42,7 +42,10 @@ def test_labels_of_a_file_beside_the_episodes(tmp_path: Path) -> None:
     ("rows", "message"),
     [
         ([(7, "accept")], "episode 7 in line 2 is not in the source, which has 4 episodes, 0 to 3"),
-        ([(1, "accept"), ("e1", "reject")], "episode 1 has two values, 1 in line 2 and -1 in line 3"),
+        (
+            [(1, "accept"), ("e1", "reject")],
+            "episode 1 has two values, 'accept' in line 2 and 'reject' in line 3: leave at least one",
+        ),
         ([("demo_" + "9" * 30, "accept")], "expected an episode's number"),
         (
             [("first", "accept")],

@@ -102,8 +102,9 @@ class Report:
         kept = self.train + self.test
         if dropped := sum(self.dropped.values()):
             why, count = self.dropped.most_common(1)[0]
+            part = "all" if count == dropped else f"most of them ({count:,})"
             yield (
-                f"{dropped:,} of {self.responses:,} responses dropped, most of them ({count:,}) as {why}, "
+                f"{dropped:,} of {self.responses:,} responses dropped, {part} as {why}, "
                 f"first at {self.first[why]}; `pmpo-offline show` lists every reason"
             )
         if self.contradicting:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal
@@ -94,7 +95,9 @@ class Row(NamedTuple):
             ):  # Python's 1_000
                 number = float(value)
         if abs(number) > _LARGEST:
-            raise self.error(f"expected a number in column {name}, found {short(value)} (leave it null if unknown)")
+            comma = re.fullmatch(r"\s*([+-]?\d+),(\d+)\s*", value) if isinstance(value, str) else None
+            hint = f"write {comma[1]}.{comma[2]} if that is meant" if comma else "leave it null if unknown"
+            raise self.error(f"expected a number in column {name}, found {short(value)} ({hint})")
         return number
 
     def text(self, name: str) -> str:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from pmpo_offline.data.exchange.forms import columns, files
+from pmpo_offline.data.exchange.forms.cells import short
 from pmpo_offline.data.exchange.forms.columns import directed, inside, snake, word_of
 from pmpo_offline.data.exchange.readers.flat import EPISODES, LABELS, note_rounded
 from pmpo_offline.runtime.errors import UserError, unknown
@@ -148,8 +149,8 @@ def feedback_of_file(
         first, line = found.setdefault(number, (value, index))
         if not np.array_equal(first, value, equal_nan=True):
             raise UserError(
-                f"--labels {path}: episode {number} has two values, {first:g} in {place(line)} and {value:g} in "
-                f"{place(index)}"
+                f"--labels {path}: episode {number} has two values, {short(held[line])} in {place(line)} and "
+                f"{short(held[index])} in {place(index)}: leave at least one out"
             )
     note: JsonValue = {"column": f"{path.name}: {column}", "of": "episode", "labels": are_labels}
     labels = np.array([found.get(number, (np.nan, 0))[0] for number in numbers.tolist()], np.float32)
