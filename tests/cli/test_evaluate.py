@@ -48,7 +48,7 @@ def save_model(directory: Path, seed: int, tokenizer: PreTrainedTokenizerBase | 
     return directory
 
 
-def save_dataset(directory: Path, task: str = "language/tiny") -> Path:
+def save_dataset(directory: Path, task: str = "language/tiny", label: str = "reward:0.5") -> Path:
     """Eight prompts with a right and a wrong response, six of them held out."""
     prompts = [prompt for prompt in tiny.TASK.prompts(8, seed=0) for _ in range(2)]
     right = [i % 2 == 0 for i in range(16)]
@@ -65,7 +65,7 @@ def save_dataset(directory: Path, task: str = "language/tiny") -> Path:
     provenance = Provenance(settings={"model": "random", "ends": True, "tokens": 6})
     about = {"id": "language/test-v0", "task": task, "provenance": provenance}
     references = References(min=0.5, max=1.0, how="test")
-    saved(directory, pa.table(rows, schema=responses_schema()), None, "reward:0.5", references=references, **about)
+    saved(directory, pa.table(rows, schema=responses_schema()), None, label, references=references, **about)
     return directory
 
 
@@ -178,6 +178,15 @@ def test_without_a_reward_function(place: Path, tmp_path: Path, capsys: pytest.C
     assert found["policy"]["reward"] is found["policy"]["normalized"] is None
     assert found["policy"]["kl"] is not None
     assert found["notes"][0] == "task hf/imported has no reward function: no reward, success and normalized score"
+
+
+def test_of_labels_that_are_no_threshold_on_the_reward(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = save_dataset(tmp_path / "dataset", label="column:0.5")
+    found = answer(capsys, save_run(tmp_path / "run", dataset, place / "model"))
+    assert found["policy"]["success"] is None
+    assert found["notes"][0].startswith("its labels are no threshold on the reward of language/tiny")
 
 
 def test_what_cannot_be_evaluated(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

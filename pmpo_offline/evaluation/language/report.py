@@ -97,6 +97,8 @@ def report(policy: LanguageModel, reference: LanguageModel, dataset: Dataset, re
         check_scorable(meta)
         if meta.references is None:
             notes.append(f"dataset {meta.id} has no reference scores: no normalized score")
+        if meta.label.score != "reward":
+            notes.append(f"its labels are no threshold on the reward of {meta.task}: no share that would be accepted")
     measured: dict[str, Any] = {}
     frames: dict[str, pl.DataFrame] = {}
     request.output.mkdir(parents=True, exist_ok=True)

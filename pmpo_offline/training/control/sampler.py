@@ -81,7 +81,10 @@ class Sampler:
         self.score, self.has_contexts = dataset.metadata.score.name, dataset.has_contexts
         self.is_discrete = dataset.metadata.actions is not None
         if kind in ("candidates", "pairs") and self.steps.candidates is None:
-            raise UserError("this algorithm learns from scored candidate actions and the dataset has none")
+            raise UserError(
+                "this algorithm learns from scored candidate actions and the dataset has none: choose one that learns "
+                "from labels, such as pmpo, kto or bco"
+            )
         # Runs of equal seed share one permutation; without shuffling all runs share the labels as they are.
         views = [shuffled(self.steps, dataset.metadata.unit, seed) for seed in seeds] if shuffle else [self.steps]
         self.label = torch.stack([view.label for view in views])  # (R or 1, N) int8

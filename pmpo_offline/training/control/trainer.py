@@ -154,6 +154,7 @@ def train_stack(
     _check(stack)
     config.warn_below(stack.setups, stacklevel=5)
     place, bounds, reference = _device(device), [setup.bound for setup in stack.setups], None
+    sampler = _sampler(stack, place)  # before a clone is trained: it refuses data from which nothing can be learned
     if stack.clone:
         path = references / f"clone-{stack.clone.identity[:16]}.safetensors" if references else None
         clones, metrics = _clone(stack, path or (checkpoint if stack.is_clone else None), place, shared=bool(path))
@@ -161,7 +162,7 @@ def train_stack(
         if stack.is_clone:
             metrics = {name: value.repeat(len(stack.settings)) for name, value in metrics.items()}
             return Trained(reference, stack.runs, bounds, metrics, [False] * reference.runs)
-    policy, metrics = _fit_fresh(stack, checkpoint, place, reference)
+    policy, metrics = _fit_fresh(stack, sampler, checkpoint, reference)
     trained = Trained(policy, stack.runs, bounds, metrics, _diverged(policy, metrics))
     _warn_of_divergence(stack, trained)
     return trained
@@ -194,7 +195,7 @@ def _clone(
         claim(path) if path and shared else nullcontext(),
         tracking.observed(*observers, alone=shared or not stack.is_clone),
     ):
-        clones, metrics = _fit_fresh(stack.clone, path, device)
+        clones, metrics = _fit_fresh(stack.clone, _sampler(stack.clone, device), path)
     for run, bad in enumerate(_diverged(clones, metrics)):
         if bad:
             named = stack.clone.named(run)
@@ -249,15 +250,20 @@ def fresh_policy(sampler: Sampler, hyper: TrainingSettings, *, conditional: bool
     return policy.to(sampler.device)
 
 
+def _sampler(stack: Stack, device: torch.device) -> Sampler:
+    """Return what draws a stack's minibatches; `UserError` if there is nothing that its algorithm learns from."""
+    seeds = [seed for _, seed in stack.runs]
+    sampler = Sampler(stack.dataset, stack.algorithm, seeds, shuffle=stack.shuffled, device=device)
+    if "label" in stack.objective.inputs.values() and not sampler.steps.label.any():
+        raise UserError(f"{stack.algorithm.name} learns from labelled rows and {stack.dataset.metadata.id} has none")
+    return sampler
+
+
 def _fit_fresh(
-    stack: Stack, path: Path | None, device: torch.device, reference: MixturePolicy | None = None
+    stack: Stack, sampler: Sampler, path: Path | None, reference: MixturePolicy | None = None
 ) -> tuple[MixturePolicy, dict[str, Tensor]]:
     """Fit new policies, or read them from the checkpoint at `path`; return them with their last metrics."""
-    dataset, algorithm = stack.dataset, stack.algorithm
-    seeds = [seed for _, seed in stack.runs]
-    sampler = Sampler(dataset, algorithm, seeds, shuffle=stack.shuffled, device=device)
-    if "label" in stack.objective.inputs.values() and not sampler.steps.label.any():
-        raise UserError(f"{algorithm.name} learns from labelled rows and {dataset.metadata.id} has none")
+    algorithm = stack.algorithm
     conditional = "conditional_logp" in stack.objective.inputs.values()
     if conditional and algorithm.start == "reference":
         raise UserError(

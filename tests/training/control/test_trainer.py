@@ -158,14 +158,19 @@ def test_mistakes_are_the_users(stacking: Dataset) -> None:
         train(stacking, "pmpo", overrides={"update": 3})
     with pytest.raises(UserError, match="unknown setting of dpo 'betta': did you mean beta"):
         train(stacking, "dpo", settings=[{"betta": 3}])
-    rejects = stacking.relabelled(imbalance=0.0)
+
+
+def test_nothing_to_learn_from_is_refused_before_a_clone_is_trained(stacking: Dataset, tmp_path: Path) -> None:
+    rejects, where = stacking.relabelled(imbalance=0.0), {"references": tmp_path, "device": "cpu"}
     for name in ("dpo", "kto", "bc-accepted"):
         with pytest.raises(UserError, match="the labels leave this algorithm nothing to learn from"):
-            train(rejects, name, overrides=QUICK, device="cpu")
+            train(rejects, name, overrides=QUICK, **where)
     with pytest.raises(UserError, match="pmpo learns from labelled rows and test/stacking-v0 has none"):
-        train(stacking.relabelled("q_rank"), "pmpo", overrides=QUICK, device="cpu")
-    with pytest.raises(UserError, match="the dataset has none"):
-        train(replace(stacking, candidates=None), "mpo", overrides=QUICK, device="cpu")
+        train(stacking.relabelled("q_rank"), "pmpo", overrides=QUICK, **where)
+    for name in ("mpo", "dpo"):
+        with pytest.raises(UserError, match="the dataset has none: choose one that learns from labels"):
+            train(replace(stacking, candidates=None), name, overrides=QUICK, **where)
+    assert not list(tmp_path.iterdir())
 
 
 def test_algorithm_of_ones_own(stacking: Dataset) -> None:
