@@ -277,7 +277,7 @@ def _warn(recorded: Recorded) -> None:
         )
     if dropped := report.get("dropped"):
         reasons = "; ".join(f"{count} rows: {reason}" for reason, count in dropped.items())
-        warnings.warn(f"dropped {reasons} (show has the report)", stacklevel=4)
+        warnings.warn(f"dropped {reasons} (`pmpo-offline show --full` names the first of each)", stacklevel=4)
     parts = [str(name).rpartition("/") for name in report.get("columns_not_used", [])]
     if splits := [f"{where}{slash}{name}" for where, slash, name in parts if where == "mask" or name in SPLITS]:
         warnings.warn(
