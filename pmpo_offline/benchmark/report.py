@@ -55,7 +55,7 @@ LEGEND = {
     "IQM": "interquartile mean over training runs of their scores: {metrics}",
     "95 % interval": "t interval of the IQM over training runs",
     "success": "share of evaluation episodes that end in success",
-    "P(": "probability that a run beats one of {meaning} on the same data. * marks a difference of IQMs that is "
+    "P(": "probability that a run beats a run of {meaning} on the same data. * marks a difference of IQMs that is "
     "significant at 5 %, corrected for the number of rows (Holm)",
     "β ≥ bound": "below its bound (!) the loss has no minimum for a policy that can single outcomes out; lower still "
     "(!!) such a policy collapses onto one of them. Both count the labels of all states together: for a policy that "

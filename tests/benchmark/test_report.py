@@ -60,7 +60,7 @@ def test_rows_are_compared_with_the_better_filtered_clone(raw, scores):
     assert rows["pmpo"]["p_value"] > 0.05 > bc["p_value"] > 0
     text = markdown([*rows.values()])
     assert "P(>filter)" in text
-    assert "one of the better filtered clone (marked filter) on the same data" in text
+    assert "a run of the better filtered clone (marked filter) on the same data" in text
     assert "| 0.00 * |" in text
 
 
@@ -69,7 +69,7 @@ def test_without_filtered_clones_the_table_says_what_it_compares_with(raw):
     assert [row["compared"] for row in rows] == [None, "bc", "bc"]
     text = markdown(rows)
     assert "P(>bc)" in text
-    assert "one of the reference bc on the same data" in text
+    assert "a run of the reference bc on the same data" in text
 
 
 def test_reference_comes_first_and_the_control_is_marked(raw):
