@@ -32,7 +32,7 @@ from pmpo_offline.data.exchange.forms.columns import SPLITS, directed, is_feedba
 from pmpo_offline.data.exchange.forms.selection import lone_negative
 from pmpo_offline.data.exchange.readers import Exported, Recorded, Source, open_source
 from pmpo_offline.data.exchange.readers.feedback import feedback_of_file
-from pmpo_offline.data.exchange.readers.flat import counting_rounded
+from pmpo_offline.data.exchange.readers.rounding import counting_rounded
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.arguments import checked
 from pmpo_offline.runtime.errors import UserError

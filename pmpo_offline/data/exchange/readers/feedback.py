@@ -22,7 +22,8 @@ from pydantic import JsonValue
 from pmpo_offline.data.exchange.forms import columns, files
 from pmpo_offline.data.exchange.forms.cells import short
 from pmpo_offline.data.exchange.forms.columns import directed, inside, snake, word_of
-from pmpo_offline.data.exchange.readers.flat import EPISODES, LABELS, note_rounded
+from pmpo_offline.data.exchange.readers.flat import EPISODES, LABELS
+from pmpo_offline.data.exchange.readers.rounding import note_rounded
 from pmpo_offline.runtime.errors import UserError, unknown
 
 _ACCEPTS = "accept accepted accepts success successes successful succeeded positive positives good expert"

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,6 +23,7 @@ from numpy.typing import NDArray
 from pyarrow.parquet import ParquetFile
 
 from pmpo_offline.data import mapping
+from pmpo_offline.data.exchange.readers.rounding import as_float32
 from pmpo_offline.data.mapping import gathered, slices
 from pmpo_offline.data.opening import open_hdf5, open_parquet, refuse_pointer
 from pmpo_offline.runtime import progress
@@ -47,43 +46,6 @@ SUCCESS: Kinds = dict.fromkeys(
     "flags",
 )
 """What an array of the steps at which the task was solved may be called."""
-
-
-EXACT = 2**24
-"""Up to here every whole number has a float32 of its own."""
-_rounded: ContextVar[Counter[str] | None] = ContextVar("rounded", default=None)
-
-
-@contextmanager
-def counting_rounded() -> Iterator[Counter[str]]:
-    """Count the rows of each array that are read meanwhile and that float32 rounds, beyond 2²⁴."""
-    found: Counter[str] = Counter()
-    token = _rounded.set(found)
-    try:
-        yield found
-    finally:
-        _rounded.reset(token)
-
-
-def note_rounded(numbers: NDArray[np.float32], values: Array, name: str) -> None:
-    """Count the rows of `values` that are other numbers as float32, where some are beyond 2²⁴."""
-    found = _rounded.get()
-    if found is None or numbers.dtype == values.dtype or not numbers.size:
-        return
-    if not max(numbers.max(), -numbers.min()) >= EXACT:
-        return
-    for start in range(0, len(numbers), 65536):
-        rows = slice(start, start + 65536)
-        changed = (np.abs(numbers[rows]) >= EXACT) & (numbers[rows].astype(np.float64) != values[rows])
-        if count := int(changed.reshape(len(changed), -1).any(axis=1).sum()):
-            found[name] += count
-
-
-def _as_float32(values: Array, name: str) -> NDArray[np.float32]:
-    with np.errstate(over="ignore"):
-        numbers = np.ascontiguousarray(values, np.float32)
-    note_rounded(numbers, values, name)
-    return numbers
 
 
 @dataclass(frozen=True)
@@ -220,7 +182,7 @@ def floats(values: Array, where: str) -> NDArray[np.float32]:
     numbers = values
     if values.dtype != np.float32 or not values.flags.c_contiguous or not values.ndim:
         name, rows_of = where.rpartition(": ")[2], values.reshape(-1) if not values.ndim else values
-        numbers = gathered(_as_float32(rows_of[rows], name) for rows in slices(len(rows_of)))
+        numbers = gathered(as_float32(rows_of[rows], name) for rows in slices(len(rows_of)))
     # A sum is not finite if one term is not, and needs no array of Booleans; only what fails is searched.
     with np.errstate(over="ignore", invalid="ignore"):
         suspicious = not all(np.isfinite(numbers[rows].sum(dtype=np.float64)) for rows in slices(len(numbers)))
@@ -371,7 +333,7 @@ def _from_hdf5(path: Path, examined: tuple[int, int, int], name: str) -> Array:
             return np.asarray(stored[()])
         is_double = stored.dtype == np.float64 and not name.startswith("metadata/")
         blocks = (stored[rows] for rows in slices(len(stored), max(1, (len(stored) << 24) // max(1, stored.nbytes))))
-        return gathered(_as_float32(block, name) if is_double else np.asarray(block) for block in blocks)
+        return gathered(as_float32(block, name) if is_double else np.asarray(block) for block in blocks)
 
 
 def _from_parquet(path: Path, name: str) -> Array:
