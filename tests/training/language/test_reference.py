@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import warnings
 from pathlib import Path
@@ -279,10 +278,9 @@ def fill(folder: Path, order: list[int]) -> None:
         cache.rows([ROWS[i]])
 
 
-def test_writers_at_once(tmp_path):
-    start = multiprocessing.get_context("fork")
+def test_writers_at_once(tmp_path, forkserver):
     orders = [[0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [0, 1, 2, 3, 4]]
-    processes = [start.Process(target=fill, args=(tmp_path, order)) for order in orders]
+    processes = [forkserver.Process(target=fill, args=(tmp_path, order)) for order in orders]
     for process in processes:
         process.start()
     for process in processes:

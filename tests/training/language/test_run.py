@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -86,20 +85,23 @@ def test_a_run_leaves_an_adapter_and_a_record(
         train(data, model_folder, cache, tmp_path / "run", settings={"beta": 2.0})
 
 
+def train_until_killed(model_folder: Path, cache: Path, output: Path) -> None:
+    """Train as the test does, and kill this process after five updates."""
+
+    def kill(stage: str, done: int, total: int) -> None:
+        if stage == "train pmpo" and done == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with on_progress(kill):
+        train(dataset_of(labelled_rows(), tokenizer(), "test/answers-v0"), model_folder, cache, output)
+
+
 def test_a_killed_run_resumes_and_ends_with_the_same_weights(
-    data: Dataset, model_folder: Path, cache: Path, tmp_path: Path
+    data: Dataset, model_folder: Path, cache: Path, tmp_path: Path, forkserver: Any
 ) -> None:
     whole = train(data, model_folder, cache, tmp_path / "whole")
 
-    def killed() -> None:
-        def kill(stage: str, done: int, total: int) -> None:
-            if stage == "train pmpo" and done == 5:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        with on_progress(kill):
-            train(data, model_folder, cache, tmp_path / "run")
-
-    process = multiprocessing.get_context("fork").Process(target=killed)
+    process = forkserver.Process(target=train_until_killed, args=(model_folder, cache, tmp_path / "run"))
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
