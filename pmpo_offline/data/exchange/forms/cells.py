@@ -26,8 +26,8 @@ _BYTES = re.compile(r"""b(["']).*\1\s*$""", re.DOTALL)
 NOTHING = frozenset(("", "null", "none", "nan", "n/a", "na", "\\n"))
 """Texts for what is not known, in lower case: MySQL writes \\N."""
 _EMPTY = NOTHING | {"[]", "{}", "<noinput>", "noinput"}
-_LONGEST = max(map(len, _EMPTY))
 """Texts in other columns that say nothing: `<noinput>` is of Self-Instruct."""
+_LONGEST = max(map(len, _EMPTY))
 _INVISIBLE = " \t\r\n\u00a0\u200b\u200c\u200d\u2060\ufeff"
 """Letters without a shape, of which some are no white space."""
 _USER_KEYS = {"user", "human", "prompt", "question", "query", "instruction", "input"}
@@ -190,11 +190,9 @@ def is_written_list(text: Any) -> bool:
 
 def is_bytes(text: str) -> bool:
     """Return whether a text is the Python literal of bytes, b'…'."""
-    if not _BYTES.match(text):
-        return False
     try:
-        return isinstance(ast.literal_eval(text.strip()), bytes)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return bool(_BYTES.match(text)) and isinstance(literal(text), bytes)
+    except ValueError:
         return False
 
 
