@@ -166,13 +166,29 @@ def _add(agenda: Agenda, job: Job, plan: Plan, models: _Models) -> None:
     _discard(job, plan, model)
     agenda.keys += job.rows
     missing = {key: settings for key, settings in job.rows.items() if not plan.results.is_settled(key)}
+    _discard_left(job, plan)
     if not missing:
         return
     check_scorable(job.dataset.metadata)
-    stacks = [{key: settings} for key, settings in missing.items()] if job.is_language else [missing]
+    stacks = _stacks(job, missing)
     where = (plan.results.output.absolute(), None if plan.home is None else Path(plan.home).absolute())
     content = (job.dataset.fingerprint, model, job.is_language)
     agenda.units += [Unit(job.suite, job.cell, stack, *content, *where) for stack in stacks]
+
+
+def _stacks(job: Job, rows: Missing) -> list[Missing]:
+    """Return the rows that are trained together: all of a control cell, one of a language cell."""
+    return [{key: settings} for key, settings in rows.items()] if job.is_language else [rows]
+
+
+def _discard_left(job: Job, plan: Plan) -> None:
+    """Remove checkpoints that have scores: a process was killed before it could."""
+    results = plan.results
+    for stack in _stacks(job, job.rows) if results.checkpoints.exists() else ():
+        done = [key for key in stack if results.path(key).exists()]
+        with results.claim(stack_name(stack), wait=False) as held:  # not held by a benchmark that writes them just now
+            for name in (stack_name(stack), *done) if held and done else ():
+                results.discard_checkpoint(name)
 
 
 def _discard(job: Job, plan: Plan, model: str | None) -> None:

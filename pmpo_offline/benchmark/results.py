@@ -121,6 +121,7 @@ class Results:
         """Name the directory; nothing is created before the first write."""
         self.output = output
         self.raw = output / "raw"
+        self.checkpoints = output / "checkpoints"
 
     def path(self, key: str) -> Path:
         """Return the file of this key's scores; it exists once they are finished."""
@@ -241,7 +242,7 @@ class Results:
 
     def checkpoint(self, key: str) -> Path:
         """Return where a cell may keep what it needs to continue after an interruption."""
-        path = self.output / "checkpoints" / key
+        path = self.checkpoints / key
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -254,12 +255,12 @@ class Results:
         with claim(self.checkpoint(name), wait=wait) as held:
             yield held
         with contextlib.suppress(OSError):  # others may be at work
-            (self.output / "checkpoints").rmdir()
+            self.checkpoints.rmdir()
 
     def discard_checkpoint(self, key: str) -> None:
         """Remove everything that a cell kept: it is finished, or to be started again."""
         folder = self.checkpoint(key).parent
-        for path in folder.glob(f"{key}*"):
+        for path in (*folder.glob(f"{key}*"), *folder.glob(f".{key}*.tmp")):  # the latter of killed processes
             if path.is_dir():
                 shutil.rmtree(path)
             else:

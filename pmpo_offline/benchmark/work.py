@@ -29,16 +29,21 @@ Scores = Iterator[tuple[str, pl.DataFrame]]
 def run(units: Sequence[Unit]) -> None:
     """Run what is missing of each unit; one that fails is recorded with its error and does not stop the others."""
     for unit in units:
-        with unit.results.claim(unit.name, wait=unit.wait) as held:
-            rows = {key: settings for key, settings in unit.rows.items() if not unit.results.is_settled(key)}
-            if not held or not rows:
+        results = unit.results
+        with results.claim(unit.name, wait=unit.wait) as held:
+            if not held:
                 continue
+            rows = {key: settings for key, settings in unit.rows.items() if not results.is_settled(key)}
             try:
-                _run(unit, rows)
+                if rows:
+                    _run(unit, rows)
             except Exception as error:
                 for key in rows:
-                    if not unit.results.path(key).exists():
-                        unit.results.fail(key, unit.cell.title, error)
+                    if not results.path(key).exists():
+                        results.fail(key, unit.cell.title, error)
+            if all(results.path(key).exists() for key in unit.rows):  # a process may be killed before it has cleaned up
+                for name in (unit.name, *unit.rows):
+                    results.discard_checkpoint(name)
 
 
 def run_elsewhere(units: Sequence[Unit], threads: int) -> list[str]:

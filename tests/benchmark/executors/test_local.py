@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import platform
 import shutil
 import threading
 import time
@@ -52,6 +53,33 @@ def test_a_killed_process_loses_nothing_and_two_give_the_table_of_one(tmp_path: 
     assert not (output / "checkpoints").exists()
     assert all(f"-{killed[0]}-" in path.name for path in output.rglob("*.tmp"))  # of which `clean` removes it
     assert not list(output.rglob("*.claim"))
+
+
+@pytest.mark.parametrize("again", ["in the same benchmark", "in the next"])
+def test_a_process_killed_before_it_has_cleaned_up_leaves_no_checkpoint(
+    tmp_path: Path, small, monkeypatch: pytest.MonkeyPatch, again: str
+) -> None:
+    output = tmp_path / "out"
+    suite = catalog.suite(str(small.path))
+    cells = expand(suite, dict.fromkeys(suite.datasets, "bandit"))
+    units = prepare(Plan(suite, cells, Results(output), home=small.home)).units
+    with monkeypatch.context() as patched:
+        patched.setattr(Results, "discard_checkpoint", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            small.bench(output, workers=1)
+    raw = list(output.glob("raw/*.parquet"))
+    left = list(output.glob("checkpoints/*"))
+    assert raw and left
+    left[0].with_name(f".{left[0].name}.{platform.node()}-1-1.tmp").touch()  # as of a process killed while it wrote
+    if again == "in the same benchmark":
+        work.run(units)
+    done = small.bench(output, workers=1)
+    assert done.rows == small.whole.rows
+    assert not (output / "checkpoints").exists()
+
+
+def _killed(self: Results, key: str) -> None:
+    raise KeyboardInterrupt
 
 
 def test_what_fails_is_recorded_and_run_again_when_asked(
