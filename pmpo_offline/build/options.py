@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, fields
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +16,6 @@ from pmpo_offline.runtime.options import option
 
 _LABELS_OR_ROWS = "labels (the rows stay, unlabelled), or rows (as if nothing else had been collected)"
 HOME = "Directory of datasets; $PMPO_OFFLINE_DATASETS sets it too."
-_text = partial(option, rich_help_panel="Texts")
 
 
 @dataclass(frozen=True)
@@ -107,37 +105,39 @@ class ImportOptions:
 class TextOptions(ImportOptions):
     """How texts are imported; None is the default. Lengths are in characters (Unicode code points)."""
 
-    columns: tuple[str, ...] = _text(
-        "What columns of other names mean, as in prompt=question; several with commas.",
+    columns: tuple[str, ...] = option(
+        "Texts: what columns of other names mean, as in prompt=question; several with commas.",
         (),
         metavar="MEANING=COLUMN,…",
         show_default="by their names",
     )
-    threshold: str | None = _text("Scores above it are accepted: a number or a quantile.", show_default="q0.5")
-    margin: float | None = _text(
-        "Scores within this distance of the threshold stay unlabelled.", min=0, show_default="0"
+    threshold: str | None = option("Texts: scores above it are accepted: a number or a quantile.", show_default="q0.5")
+    margin: float | None = option(
+        "Texts: scores within this distance of the threshold stay unlabelled.", min=0, show_default="0"
     )
-    test_share: float | None = _text(
-        "Share of the prompts that are held out, chosen by a hash of their text.",
+    test_share: float | None = option(
+        "Texts: share of the prompts that are held out, chosen by a hash of their text.",
         min=0,
         max=1,
         show_default="0.1, or the source's own split",
     )
-    template: Path | None = _text(
-        "Folder of a model whose chat template formats conversations.",
+    template: Path | None = option(
+        "Texts: folder of a model whose chat template formats conversations.",
         metavar="MODEL",
         show_default="Human:/Assistant: transcripts",
     )
-    languages: tuple[str, ...] = _text(
-        "Keep these languages, by the column language.", (), metavar="A,B", show_default="all"
+    languages: tuple[str, ...] = option(
+        "Texts: keep these languages, by the column language.", (), metavar="A,B", show_default="all"
     )
-    redacted: Literal["keep", "drop"] = _text(
-        "What to do with conversations in which names were redacted.", "keep", metavar="keep|drop"
+    redacted: Literal["keep", "drop"] = option(
+        "Texts: what to do with conversations in which names were redacted.", "keep", metavar="keep|drop"
     )
-    min_characters: int | None = _text("Shortest completion, in characters.", min=1)
-    max_characters: int | None = _text("Longest completion, in characters.", min=1)
-    max_prompt_characters: int | None = _text("Longest prompt, in characters.", min=1)
-    deduplicate: bool = _text("Keep the first of equal responses to equal prompts, ignoring white space.", False)
+    min_characters: int | None = option("Texts: shortest completion, in characters.", min=1)
+    max_characters: int | None = option("Texts: longest completion, in characters.", min=1)
+    max_prompt_characters: int | None = option("Texts: longest prompt, in characters.", min=1)
+    deduplicate: bool = option(
+        "Texts: keep the first of equal responses to equal prompts, ignoring white space.", False
+    )
     """Of repeated responses whose scores contradict each other, none is imported."""
 
     def changed(self) -> dict[str, Any]:

@@ -316,13 +316,11 @@ def _print_leftovers(content: dict[str, Any]) -> None:
 
 def formats_in() -> list[str]:
     """Return the paragraphs on the formats that `import` reads."""
-    from rich.markup import escape
-
     from pmpo_offline.data.exchange.forms import FORMS
     from pmpo_offline.data.exchange.readers import READERS
 
     readers = [f"{name}: {reader.reads}." for name, reader in READERS.items()]
-    forms = [escape(f"{form.name}: {form.described}. As in {form.shown}") for form in FORMS.values()]
+    forms = [f"{form.name}: {form.described}. As in {form.shown}" for form in FORMS.values()]
     return ["Trajectories", *readers, "Texts, by their columns", *forms]
 
 

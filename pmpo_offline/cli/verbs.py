@@ -57,7 +57,7 @@ def split(
 @command(Place)
 def combine(
     new: New,
-    names: Annotated[list[str], typer.Argument(metavar="ID…", help="Ids or paths of two or more datasets.")],
+    names: Annotated[list[str], typer.Argument(metavar="ID", help="Ids or paths of two or more datasets.")],
     *,
     place: Place,
 ) -> Result[Any]:

@@ -6,11 +6,12 @@ import json
 import os
 import subprocess
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from packaging.version import Version
+import typer
+
+from pmpo_offline.cli.main import app, run
 
 MISTYPED = [
     ["build-dataset", "bandit/sfere-v0"],
@@ -67,8 +68,25 @@ finally:
 def test_help_imports_nothing_that_it_does_not_show() -> None:
     done = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True)
     assert "build-dataset" in done.stdout
-    before = Version(version("rich")) < Version("15")  # which imports it itself
-    assert done.stderr.strip() == ("['logging']" if before else "[]")
+    assert done.stderr.strip() == "[]"
+
+
+@pytest.mark.parametrize("columns", [80, 50])
+def test_help_cuts_no_name_and_no_sentence(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        assert run([name, "--help"]) == 0
+        shown = capsys.readouterr().out
+        assert max(map(len, shown.splitlines())) <= columns
+        assert {option for parameter in command.params for option in parameter.opts if option[:2] == "--"} <= {
+            word.rstrip(",") for word in shown.split()
+        }
+    assert run(["--help"]) == 0
+    listed = capsys.readouterr().out.partition("Commands:")[2]
+    assert "..." not in listed
+    assert "dataset of their own." in " ".join(listed.split())
 
 
 @pytest.mark.parametrize(
