@@ -35,7 +35,7 @@ from pmpo_offline.data.exchange.readers.feedback import feedback_of_file
 from pmpo_offline.data.exchange.readers.rounding import counting_rounded
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.arguments import checked
-from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.runtime.errors import Dropped, UserError
 from pmpo_offline.runtime.files import load_arrays, save_arrays
 from pmpo_offline.runtime.hashing import hash_file, hash_json
 from pmpo_offline.training import CandidateSettings, CriticSettings
@@ -277,7 +277,7 @@ def _warn(recorded: Recorded) -> None:
         )
     if dropped := report.get("dropped"):
         reasons = "; ".join(f"{count} rows: {reason}" for reason, count in dropped.items())
-        warnings.warn(f"dropped {reasons} (`pmpo-offline show --full` names the first of each)", stacklevel=4)
+        warnings.warn(f"dropped {reasons} (`show` names the first of each)", Dropped, stacklevel=4)
     parts = [str(name).rpartition("/") for name in report.get("columns_not_used", [])]
     if splits := [f"{where}{slash}{name}" for where, slash, name in parts if where == "mask" or name in SPLITS]:
         warnings.warn(

@@ -22,7 +22,7 @@ from pmpo_offline.data.exchange.forms.report import Report
 from pmpo_offline.data.exchange.forms.selection import Selection, restored, select, table
 from pmpo_offline.data.exchange.forms.templates import TRANSCRIPT, Template, of_model
 from pmpo_offline.runtime.arguments import checked
-from pmpo_offline.runtime.errors import UserError, unknown
+from pmpo_offline.runtime.errors import Dropped, UserError, unknown
 from pmpo_offline.runtime.hashing import hash_json
 
 _READERS = 7
@@ -169,6 +169,8 @@ class _Texts:
             texts, exported = self._selected(report, framed=True)
         if self.label.score == "reward":
             texts = self._rewarded(texts)
+        if lost := report.lost():
+            warnings.warn(lost, Dropped, stacklevel=3)
         for line in report.warnings():
             warnings.warn(line, stacklevel=3)
         if texts["score"].null_count == texts.num_rows and not exported:

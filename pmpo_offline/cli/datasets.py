@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import shutil
 import textwrap
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -20,7 +21,7 @@ from pmpo_offline.build.options import Changes, ImportOptions, Place, Target, Te
 from pmpo_offline.cli import names
 from pmpo_offline.cli.console import Home, Name, Result, command
 from pmpo_offline.cli.summary import print_facts, print_summary
-from pmpo_offline.runtime.errors import UserError, unknown
+from pmpo_offline.runtime.errors import Dropped, UserError, unknown
 from pmpo_offline.runtime.files import write_text
 from pmpo_offline.runtime.options import option
 
@@ -115,14 +116,15 @@ def import_(
         open_source(source)  # raises
     from pmpo_offline import build
 
-    if is_text(source):
-        dataset = build.import_text(source, options=options, **vars(place))
-    else:
-        shared = {field.name: getattr(options, field.name) for field in fields(ImportOptions)}
-        wrong = [name for name in options.changed() if name not in shared]
-        if wrong and Path(source).expanduser().exists():
-            raise UserError(f"{source} holds trajectories, and --{wrong[0].replace('_', '-')} is for texts")
-        dataset = build.import_dataset(source, **shared, **vars(place))
+    with warnings.catch_warnings(action="ignore", category=Dropped):  # the summary has it
+        if is_text(source):
+            dataset = build.import_text(source, options=options, **vars(place))
+        else:
+            shared = {field.name: getattr(options, field.name) for field in fields(ImportOptions)}
+            wrong = [name for name in options.changed() if name not in shared]
+            if wrong and Path(source).expanduser().exists():
+                raise UserError(f"{source} holds trajectories, and --{wrong[0].replace('_', '-')} is for texts")
+            dataset = build.import_dataset(source, **shared, **vars(place))
     return Result(build.show(dataset), print_summary)
 
 

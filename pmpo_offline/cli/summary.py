@@ -105,8 +105,8 @@ def _balance(facts: Mapping[str, Any]) -> dict[str, str]:
     if made["asked"] is None and not accepted and not rejected:
         return {}
     lost = "dropped with their rows" if made.get("balance") == "rows" else "left unlabelled"
-    share = f"{_share(made['achieved'])} accepted, {_share(made['asked'])} asked"
-    return {"balance": f"{share}: {accepted:,} accepts and {rejected:,} rejects {lost}"}
+    cost = f"{accepted:,} accepts and {rejected:,} rejects {lost}" if accepted or rejected else "nothing was dropped"
+    return {"balance": f"{_share(made['achieved'])} accepted, {_share(made['asked'])} asked: {cost}"}
 
 
 def _share(value: float | None) -> str:
@@ -124,7 +124,9 @@ def _losses(facts: Mapping[str, Any]) -> dict[str, str]:
     """Return the lines on what an import dropped, did not use or doubts."""
     report = facts.get("report", {})
     whole, unit = (report["responses"], "responses") if "responses" in report else (report.get("rows"), "rows")
-    dropped = [f"{count:,} of {whole:,} {unit}: {why}" for why, count in facts.get("dropped", {}).items()]
+    first = {why: f", first at {place}" for why, place in report.get("first_dropped", {}).items()}
+    lost = facts.get("dropped", {})
+    dropped = [f"{count:,} of {whole:,} {unit}: {why}{first.get(why, '')}" for why, count in lost.items()]
     unused = report.get("columns_not_used", [])
     noted = [f"{name.replace('_', ' ')}: {readable(value)}" for name, value in report.items() if name not in COUNTS]
     lines = {

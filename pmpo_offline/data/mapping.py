@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import IO, Any
-from weakref import WeakSet
+from weakref import WeakSet, finalize
 
 import numpy as np
 import pyarrow as pa
@@ -54,6 +54,7 @@ def _mapped(file: IO[bytes]) -> Map:
         file.close()
         raise
     mapped.file = file
+    finalize(mapped, file.close)
     _MAPPED.add(mapped)
     return mapped
 

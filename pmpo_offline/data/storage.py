@@ -96,7 +96,7 @@ def resolve(id_or_path: str | Path, home: str | Path | None = None) -> Path:
     if path.is_file():
         raise UserError(f"{name} is a file: give the folder of a dataset or an id, which `import` makes of a file")
     error = unknown("dataset", name, stored_ids(home))
-    raise UserError(f"{error} (a declared dataset is built first: build_dataset)")
+    raise UserError(f"{error}; a declared dataset has to be built first")
 
 
 def is_stored(dataset_id: str, home: str | Path | None = None) -> bool:
@@ -311,8 +311,9 @@ def card(
     counts, imbalance = metadata.counts, metadata.imbalance
     achieved = "nothing labelled" if imbalance.achieved is None else f"{imbalance.achieved:.4g}"
     requested = "as collected" if imbalance.asked is None else f"{imbalance.asked:g} asked"
-    lost = "dropped with their rows" if imbalance.drops_rows else "left unlabelled"
-    dropped = f"{imbalance.dropped_accepted} accepts and {imbalance.dropped_rejected} rejects {lost} for it"
+    if imbalance.dropped_accepted or imbalance.dropped_rejected:
+        lost = "dropped with their rows" if imbalance.drops_rows else "left unlabelled"
+        requested += f"; {imbalance.dropped_accepted} accepts and {imbalance.dropped_rejected} rejects {lost} for it"
     lines = [
         *_front_matter(metadata, data_files),
         f"# {metadata.id}",
@@ -326,7 +327,7 @@ def card(
         f"| labels | {counts.accepted:,} accepted, {counts.rejected:,} rejected, {counts.unlabelled:,} unlabelled |",
         f"| label rule | `{metadata.label}` on the score `{metadata.score.name}` |",
         f"| label noise | {metadata.noise:g} of the labels flipped |",
-        f"| accepted share | {achieved} ({requested}; {dropped}) |",
+        f"| accepted share | {achieved} ({requested}) |",
         f"| reject mass P_r before balancing | {metadata.reject_mass:.4g} |",
         f"| seed | {metadata.seed} |",
         f"| licence | {metadata.licence} |",

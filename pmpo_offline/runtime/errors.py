@@ -36,6 +36,10 @@ class Notice(UserWarning):
     """What is worth knowing, as that something takes long this once, and is no reason to worry."""
 
 
+class Dropped(UserWarning):
+    """Rows of an import that were dropped, which the summary that commands print lists too."""
+
+
 ELSEWHERE = {
     "batch": ("bs", "batch_size", "minibatch_size", "per_device_train_batch_size"),
     "beta": ("kl_coef", "kl_coeff", "kl_weight"),

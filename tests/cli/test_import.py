@@ -46,7 +46,7 @@ def test_import_tells_what_became_of_every_row(
     assert summary["report"]["labels"] == {"chosen": "accept", "rejected": "reject"}
     assert run(["import", str(transcripts), "--test-share", "0.5"]) == 0  # not imported again
     shown = capsys.readouterr().out
-    assert "dropped  2 of 40 responses: chosen and rejected are equal\n" in shown
+    assert "dropped  2 of 40 responses: chosen and rejected are equal, first at pairs.jsonl, line 1\n" in shown
     assert "HH-RLHF transcripts" in shown
     assert run(["verify", summary["id"]]) == 0
 

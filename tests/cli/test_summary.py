@@ -27,14 +27,15 @@ def thumbs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_summary_says_what_there_is_and_what_was_lost(thumbs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["import", str(thumbs), "--id", "my/thumbs-v0", "--test-share", "0"]) == 0
-    printed = capsys.readouterr().out
+    printed, warned = capsys.readouterr()
+    assert "completion is empty" not in warned, "it is said once"
     assert printed.splitlines() == [
         "id        my/thumbs-v0",
         "holds     9 responses to 5 prompts, of task language/thumbs",
         "labels    4 accepted, 5 rejected, 0 unlabelled, one per response",
         "rule      column:sign: up accept, down reject",
         "from      TRL unpaired: thumbs",
-        "dropped   3 of 12 responses: completion is empty",
+        "dropped   3 of 12 responses: completion is empty, first at thumbs.jsonl, line 1",
         "not used  2 columns: cost, latency",
         "splits    9 train",
         "licence   unknown",
@@ -47,8 +48,10 @@ def test_a_summary_says_what_there_is_and_what_was_lost(thumbs: Path, capsys: py
     assert run(["relabel", "my/thumbs-v0", "my/few-v0", "--imbalance", "0.2"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "balance   0.1667 accepted, 0.2 asked: 3 accepts and 0 rejects left unlabelled" in lines
+    assert "left unlabelled" not in (thumbs.parent / "home/my/thumbs-v0/README.md").read_text(), "nothing was asked for"
     assert "from      relabel of my/thumbs-v0 (imbalance 0.2); TRL unpaired: thumbs" in lines
-    assert "dropped   3 of 12 responses: completion is empty" in lines, "of the import that it is made of"
+    lost = "dropped   3 of 12 responses: completion is empty, first at thumbs.jsonl, line 1"
+    assert lost in lines, "of the import that it is made of"
 
 
 def test_the_next_command_works_where_the_id_alone_would_not(

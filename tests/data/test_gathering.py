@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -84,6 +85,15 @@ def test_pages_of_mapped_files_are_given_back(tmp_path: Path, monkeypatch: pytes
     mapping.release_pages()
     assert resident() == 0
     assert values[-1] == (4 << 20) - 1, "the values are still there"
+
+
+def test_a_mapped_file_is_closed_with_its_map(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"some")
+    with warnings.catch_warnings(record=True, action="always") as said:
+        buffer = mapping.map_file(tmp_path / "file")
+        assert buffer.to_pybytes() == b"some"
+        del buffer
+    assert said == [], "no unclosed file"
 
 
 @pytest.mark.parametrize("in_files", [True, False])

@@ -18,7 +18,7 @@ import importlib.util
 import io
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -62,6 +62,12 @@ def model_directory(name: str, home: str | Path | None = None) -> Path:
     if name.count("/") == 1 and not name.startswith(("/", "~", ".")):
         return _from_hub(name)
     raise unknown("language model", name, OWN)
+
+
+def check_texts(name: str, texts: Iterable[str]) -> None:
+    """Raise `UserError` for a text that a model of ours cannot read, before the model is made."""
+    if name in OWN:
+        OWN[name].check(texts)
 
 
 def published_name(name: str, directory: Path) -> tuple[str, bool]:
@@ -191,10 +197,12 @@ class Maker(NamedTuple):
     """Writes it into a directory."""
     how: str
     """What is done, and how long it takes."""
+    check: Callable[[Iterable[str]], None] = lambda texts: None
+    """Raises `UserError` for a text that it cannot read."""
 
 
 OWN = {
-    "tiny": Maker(tiny.identity, tiny.identity, tiny.make, "is trained first, which takes some 20 s"),
+    "tiny": Maker(tiny.identity, tiny.identity, tiny.make, "is trained first, which takes some 20 s", tiny.check),
     SMOLLM2: Maker(lambda: SMOLLM2, smollm2_identity, _make_smollm2, "is converted first, which takes some 10 s"),
 }
 """Makers of our own models by name."""

@@ -9,7 +9,7 @@ accept/reject feedback shows in seconds what it does.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from pmpo_offline.policies.language import quiet
 from pmpo_offline.runtime import progress
+from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.hashing import hash_json
 from pmpo_offline.tasks.language.task import LanguageTask
 
@@ -59,6 +60,16 @@ TASK = LanguageTask("language/tiny", reward, every_prompt, model="tiny", tokens=
 def identity() -> str:
     """Return a hash of everything that the model is made from."""
     return hash_json([_VERSION, _WORDS, _SIZE, _TRAINING], sort_keys=False)
+
+
+def check(texts: Iterable[str]) -> None:
+    """Raise `UserError` for a text that has other characters than the model knows, or does not fit its context."""
+    for text in texts:
+        if set(text) - set(_WORDS) or len(text) >= _SIZE["max_position_embeddings"]:
+            raise UserError(
+                f"the model tiny cannot read {text[:40]!r}: it reads the letters {LETTERS} and =, fewer than "
+                f"{_SIZE['max_position_embeddings']} at once; choose another --model"
+            )
 
 
 def make(directory: Path) -> None:

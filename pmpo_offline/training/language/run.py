@@ -26,7 +26,7 @@ from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.arguments import checked
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, counted, reason_of
 from pmpo_offline.runtime.notebook import html_table
-from pmpo_offline.tasks.language.models import model_directory, published_name
+from pmpo_offline.tasks.language.models import check_texts, model_directory, published_name
 from pmpo_offline.training import tracking
 from pmpo_offline.training.config import Setup, algorithm_for, hyperparameters, opened, training_identity
 from pmpo_offline.training.language.checkpoints import checkpoints_in, last_complete, remove_checkpoints
@@ -121,6 +121,8 @@ def train_language(
     name = model or dataset.metadata.provenance.settings.get("model")
     if not isinstance(name, str):
         raise UserError(f"dataset {dataset.metadata.id} names no model: pass the model to train as --model")
+    for column in ("prompt", "completion"):
+        check_texts(name, filter(None, dataset.table.column(column).to_pylist()))
     directory = model_directory(name, root)
     base = open_model(directory, name=name, dtype=hyper.dtype, quantize=hyper.quantize)
     run = _LanguageRun(dataset, setup, hyper, base, seed, shuffle_labels)

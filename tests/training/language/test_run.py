@@ -85,6 +85,16 @@ def test_a_run_leaves_an_adapter_and_a_record(
         train(data, model_folder, cache, tmp_path / "run", settings={"beta": 2.0})
 
 
+@pytest.mark.parametrize("text", ["hello", "abcd" * 8])
+def test_texts_that_tiny_cannot_read_are_refused_before_it_is_made(tmp_path: Path, text: str) -> None:
+    data = dataset_of([{**row, "prompt": text} for row in labelled_rows()], tokenizer(), "test/answers-v0")
+    with pytest.raises(
+        UserError, match=r"^the model tiny cannot read '\w+': it reads the letters abcdefgh and =, fewer"
+    ):
+        train_language(data, PMPO, output=tmp_path / "run", model="tiny", home=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def train_until_killed(model_folder: Path, cache: Path, output: Path) -> None:
     """Train as the test does, and kill this process after five updates."""
 

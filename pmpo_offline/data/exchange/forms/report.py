@@ -97,16 +97,20 @@ class Report:
             "first_dropped": dict(self.first),
         }
 
+    def lost(self) -> str:
+        """Return a line on what was dropped, empty if nothing was."""
+        if not (dropped := sum(self.dropped.values())):
+            return ""
+        why, count = self.dropped.most_common(1)[0]
+        part = "all" if count == dropped else f"most of them ({count:,})"
+        return (
+            f"{dropped:,} of {self.responses:,} responses dropped, {part} as {why}, first at {self.first[why]}; "
+            "`show` lists every reason"
+        )
+
     def warnings(self) -> Iterator[str]:
         """Yield a line for everything that may make the data other than they seem, and what to do about it."""
         kept = self.train + self.test
-        if dropped := sum(self.dropped.values()):
-            why, count = self.dropped.most_common(1)[0]
-            part = "all" if count == dropped else f"most of them ({count:,})"
-            yield (
-                f"{dropped:,} of {self.responses:,} responses dropped, {part} as {why}, "
-                f"first at {self.first[why]}; `pmpo-offline show` lists every reason"
-            )
         if self.contradicting:
             yield (
                 f"{self.contradicting:,} responses are the same text, to the same prompt, as one with another label or "
