@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -28,14 +27,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from baselines.peers import environment
 from benchmarks.experiments import shared
 from pmpo_offline import evaluation, on_progress
 from pmpo_offline.build import build_dataset
 from pmpo_offline.data import Dataset
 from pmpo_offline.data.exchange import export_dataset
 from pmpo_offline.declarations import catalog
+from pmpo_offline.policies.function import Act
 from pmpo_offline.runtime.files import atomic_file
-from pmpo_offline.tasks.control import held_out, play, rules
 from pmpo_offline.training import train
 
 RECIPES = Path(__file__).with_name("recipes")
@@ -53,7 +53,7 @@ def main() -> None:
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
     stem = options.out / "d3rlpy"
-    found = {"updates": options.updates, "seeds": options.seeds, "episodes": options.episodes, **versions(options)}
+    found = {"updates": options.updates, "seeds": options.seeds, "episodes": options.episodes, **versions()}
     rows = finished(stem.with_suffix(".json"), found)
     for name in options.datasets.split(","):
         with on_progress(report):
@@ -98,7 +98,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--episodes", type=int, default=20, help="held-out episodes a run")
     parser.add_argument("--home", type=Path, default=None, help="where datasets are")
-    parser.add_argument("--peers", type=Path, default=shared.ROOT / ".venv-peers/bin/python", help="d3rlpy's Python")
     parser.add_argument("--out", type=Path, default=shared.RESULTS / "peers")
     return parser.parse_args()
 
@@ -114,21 +113,25 @@ def d3rlpy_scores(
     dataset: Dataset, exported: Path, learner: str, options: argparse.Namespace
 ) -> Iterator[NDArray[np.float64]]:
     """Yield the returns (episodes,) of each of d3rlpy's runs, in the episodes that ours played."""
-    script = Path(__file__).with_name("d3rlpy_train.py")
     for seed in range(options.seeds):
-        target = exported.parent / f"{learner}-{seed}.pt"
-        command = [options.peers, script, exported, learner, options.updates, seed, target]
-        done = subprocess.run([*map(str, command)], capture_output=True, text=True)
-        if done.returncode:
-            sys.exit(f"d3rlpy failed on {dataset.metadata.id}:\n{done.stderr}")
-        policy = torch.jit.load(str(target))
+        policy = d3rlpy_policy(exported, learner, options.updates, seed)
+        frame = evaluation.evaluate(policy, dataset.metadata.task, episodes=options.episodes, workers=1)
+        yield frame["return"].to_numpy()
 
-        def choose(observation: NDArray[np.float64], t: int, policy: Any = policy) -> NDArray[np.float64]:
-            with torch.no_grad():
-                action: NDArray[np.float64] = policy(torch.from_numpy(observation.astype(np.float32))).double().numpy()
-            return action
 
-        yield play(rules(dataset.metadata.task), held_out(options.episodes), choose).returns
+def d3rlpy_policy(exported: Path, learner: str, updates: int, seed: int) -> Act:
+    """Return the greedy actions of a run of d3rlpy's, which is trained unless its policy lies beside the export."""
+    target = exported.with_name(f"{learner}-{updates}-{seed}.pt")
+    if not target.exists():
+        environment.run(Path(__file__).with_name("d3rlpy_train.py"), exported, learner, updates, seed, target)
+    policy = torch.jit.load(str(target))
+
+    def act(observation: NDArray[np.float32]) -> torch.Tensor:
+        with torch.no_grad():
+            action: torch.Tensor = policy(torch.from_numpy(observation))
+        return action
+
+    return act
 
 
 def described(dataset: Dataset, learner: str, ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> dict[str, Any]:
@@ -170,12 +173,10 @@ def markdown(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def versions(options: argparse.Namespace) -> dict[str, str]:
+def versions() -> dict[str, str]:
     """Return the versions that the figures hold for."""
-    asked = [str(options.peers), "-c", "from importlib.metadata import version; print(version('d3rlpy'))"]
-    peer = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
     made = shared.machine("torch", "mujoco")
-    return {"d3rlpy": peer, **{name: made[name] for name in ("torch", "mujoco", "python")}}
+    return {"d3rlpy": environment.version("d3rlpy"), **{name: made[name] for name in ("torch", "mujoco", "python")}}
 
 
 def report(stage: str, done: int, total: int) -> None:

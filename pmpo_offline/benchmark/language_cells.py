@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -26,6 +27,9 @@ from pmpo_offline.data import Dataset
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError
 from pmpo_offline.training import tracking
+
+if TYPE_CHECKING:
+    from pmpo_offline.policies.language import LanguageModel
 
 SHOWN = 12
 """Held-out prompts of a run whose answers are kept for the report."""
@@ -95,16 +99,13 @@ def _learned(job: Job, unit: Unit, rows: Missing) -> Iterator[tuple[str, pl.Data
 
 def execute(run: Run) -> None:
     """Train one run and write its raw scores; an interrupted training continues, and a finished one is not repeated."""
-    from pmpo_offline.evaluation.language import Sampling, evaluate_language
-    from pmpo_offline.evaluation.language.held_out import held_out_prompts
-    from pmpo_offline.evaluation.language.perplexity import perplexity, prose
     from pmpo_offline.policies.language.model import load_adapter, open_model
     from pmpo_offline.tasks.language import model_directory
     from pmpo_offline.training.language import train_language
 
-    job, dataset, count = run.job, run.job.dataset, run.job.suite.episodes
+    job = run.job
     trained = train_language(
-        dataset,
+        job.dataset,
         job.cell.algorithm,
         settings=run.settings,
         seed=run.seed,
@@ -114,21 +115,32 @@ def execute(run: Run) -> None:
         overrides=job.overrides,
     )
     reference = open_model(model_directory(job.model, run.home))
-    policy = load_adapter(reference, trained.adapter)
+    scores = raw_scores(load_adapter(reference, trained.adapter), reference, job.dataset, job.suite.episodes)
+    bound = pl.lit(trained.bound, pl.Float64)
+    write_sealed(run.scores, scores.with_columns(seed=pl.lit(run.seed), beta_min=bound), {})
+
+
+def raw_scores(policy: LanguageModel, reference: LanguageModel, dataset: Dataset, count: int) -> pl.DataFrame:
+    """Return what a table records of `count` samples of a policy, whoever trained it, on held-out prompts of a dataset.
+
+    A record is an episode: what `evaluate_language` measures, `perplexity` of the policy, `layout`, and of the first
+    `SHOWN` the stored and the `learned` answers.
+    """
+    from pmpo_offline.evaluation.language import Sampling, evaluate_language
+    from pmpo_offline.evaluation.language.held_out import held_out_prompts
+    from pmpo_offline.evaluation.language.perplexity import perplexity, prose
+
     # One sample a prompt as long as there are prompts: another prompt is more informative than another sample.
     samples = -(-count // len(held_out_prompts(dataset)))
     sampling = Sampling(samples, prompts=-(-count // samples))
     scores = evaluate_language(policy, reference, dataset, sampling).head(count)
     answers = stored_answers(dataset)
     scores = scores.with_row_index("episode").join(answers, on="prompt_id", how="left", maintain_order="left")
-    scores = scores.with_columns(
+    return scores.with_columns(
         learned=pl.when(pl.col("episode") < SHOWN).then("completion"),
-        seed=pl.lit(run.seed),
         layout=pl.format("prompt {}", "prompt_id"),
         perplexity=pl.lit(perplexity(policy, prose()), pl.Float64),
-        beta_min=pl.lit(trained.bound, pl.Float64),
     )
-    write_sealed(run.scores, scores, {})
 
 
 def stored_answers(dataset: Dataset) -> pl.DataFrame:

@@ -10,6 +10,7 @@ the table and the page. Equal rows of two submissions are one; other rows of an 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -160,11 +161,14 @@ def problems(scores: pl.DataFrame, leaderboard: Leaderboard, home: Path | None =
     """Yield what is wrong with raw scores that are to be submitted, a line each.
 
     Every row has `LEAST_RUNS` runs or more with equally many episodes and finite returns; every condition has the
-    suite's reference and a control on shuffled labels; one set of versions made all rows; and the data are those of the
-    leaderboard, or of the stored dataset of this id where the leaderboard has none with these labels.
+    suite's reference and a control on shuffled labels; one version of each package made all rows (language models have
+    other packages than control); and the data are those of the leaderboard, or of the stored dataset of this id where
+    the leaderboard has none with these labels.
     """
-    if scores["versions"].n_unique() > 1:
-        yield "its rows were made by several versions of packages: run them again with one"
+    made = {(name, str(version)) for text in scores["versions"].unique() for name, version in json.loads(text).items()}
+    for package in sorted({name for name, _ in made}):
+        if len(found := sorted(version for name, version in made if name == package)) > 1:
+            yield f"its rows were made by {package} {' and '.join(found)}: run them again with one"
     wrong = scores.filter(~pl.col("return").is_finite().fill_null(False))
     if len(wrong):
         yield f"{len(wrong)} returns of {wrong['algo'][0]} are not numbers"
