@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -70,11 +70,11 @@ class Running(Executed):
 def bench(suite: Annotated[str, _SUITE] = "quick", *, grid: Grid, running: Running) -> Result[Any]:
     """Train and evaluate algorithms on datasets, building what is missing, and print the table of scores."""
     request: dict[str, Any] = vars(grid) | {
-        "algos": _list(grid.algos, str, "--algos", "names"),
-        "datasets": _list(grid.datasets, str, "--datasets", "ids or paths"),
+        "algos": _list(grid.algos, _word, "--algos", "names"),
+        "datasets": _list(grid.datasets, _word, "--datasets", "ids or paths"),
         "imbalance": _list(grid.imbalance, _share, "--imbalance", "numbers from 0 to 1, or collected"),
-        "balance": _list(grid.balance, str, "--balance", "labels or rows"),
-        "noise": _list(grid.noise, float, "--noise", "numbers from 0 to 1"),
+        "balance": _list(grid.balance, _balance, "--balance", "labels or rows"),
+        "noise": _list(grid.noise, _rate, "--noise", "numbers from 0 to 1"),
         "settings": _sweep(grid.settings or []),
     }
     request |= vars(running) | {"shard": None if running.shard is None else _shard(running.shard)}
@@ -102,17 +102,27 @@ def _shard(text: str) -> tuple[int, int]:
     return int(number), int(count)
 
 
-def shown(done: Benchmark, text: str | None = None) -> Result[Any]:
-    """Return the tables of a benchmark, or a text in their place, and its failures, which are exit code 1."""
-    content = {"rows": done.rows, "raw": str(done.raw), "report": str(done.report), "failures": done.failures}
+def shown(done: Benchmark, text: str | None = None, written: Mapping[str, str] | None = None) -> Result[Any]:
+    """Return the tables of a benchmark, or a text in their place, and its failures, which are exit code 1.
+
+    Below the tables are the files that were `written` beside the report, by their forms.
+    """
+    content: dict[str, Any] = {
+        "rows": done.rows,
+        "raw": str(done.raw),
+        "report": str(done.report),
+        "failures": done.failures,
+    }
+    if written is not None:
+        content["written"] = written
     errors = [f"error: {failure}" for failure in done.failures]
     if done.failures and done.has_recorded_failures:
         errors.append("What failed is not run again, except by bench --retry-failed.")
-    render = partial(print, text, end="") if text is not None else partial(_print, done)
+    render = partial(print, text, end="") if text is not None else partial(_print, done, written or {})
     return Result(content, lambda _: render(), failed=bool(errors), errors=errors)
 
 
-def _print(done: Benchmark) -> None:
+def _print(done: Benchmark, written: Mapping[str, str]) -> None:
     from rich.console import Console
 
     from pmpo_offline.benchmark.report import tables
@@ -121,7 +131,8 @@ def _print(done: Benchmark) -> None:
     console = Console(width=None if sys.stdout.isatty() else 200)
     for part in tables(done.title, done.rows, console.width):
         console.print(part, crop=False)
-    print(f"report: {done.report}")
+    for form, path in {"report": done.report, **written}.items():
+        print(f"{form}: {path}")
 
 
 @command(Executed)
@@ -169,8 +180,26 @@ def _list(text: str | None, parse: Callable[[str], T], option: str, values: str)
         raise UserError(f"{option} {text}: write {values}, separated by commas") from None
 
 
+def _word(text: str) -> str:
+    if not text:
+        raise ValueError
+    return text
+
+
+def _balance(text: str) -> str:
+    if text not in ("labels", "rows"):
+        raise ValueError
+    return text
+
+
+def _rate(text: str) -> float:
+    if not 0 <= (rate := float(text)) <= 1:
+        raise ValueError
+    return rate
+
+
 def _share(text: str) -> float | Literal["collected"]:
-    return "collected" if text == "collected" else float(text)
+    return "collected" if text == "collected" else _rate(text)
 
 
 def _sweep(options: list[str]) -> dict[str, dict[str, list[Any]]]:

@@ -275,6 +275,7 @@ def show_dataset(
         from pmpo_offline.data import load_dataset
 
         write_text(html, dataset_page(load_dataset(name, home=home)))
+        summary["page"] = str(html)
     return Result(summary, print_facts if full else print_summary)
 
 

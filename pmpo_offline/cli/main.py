@@ -127,8 +127,8 @@ def run(arguments: Sequence[str]) -> int:
     except OSError as error:
         if error.errno in (*FULL, errno.EROFS, errno.EACCES, errno.EPERM):
             return _fail(refusal(Path(error.filename or "the results"), error, "run the same command elsewhere"), 1)
-        where = f": {error.filename}" if error.filename else ""
-        return _fail(f"{error.strerror or error}{where}", 1)
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror or error}; check the path", 1)
     except MemoryError:
         return _fail("not enough memory: free some, or lower --workers, seeds or settings at once", 1)
     except Exception as error:

@@ -69,7 +69,10 @@ def report(
             write_text(cast(Path, targets[name]), text)
     if scores is not None:
         exports.write_scores(scores, raw, done.rows)
-    return shown(done, texts[printed[0]] if printed else None)
+    files = {
+        name: str(target) for name, target in {**targets, "scores": scores}.items() if target not in (None, STDOUT)
+    }
+    return shown(done, texts[printed[0]] if printed else None, files)
 
 
 @command(Entry)

@@ -77,6 +77,7 @@ def _summary(facts: Mapping[str, Any]) -> dict[str, Any]:
         "splits": ", ".join(f"{count:,} {split}" for split, count in facts["splits"].items()),
         "licence": facts["licence"],
         "path": facts["path"],
+        **({"page": facts["page"]} if "page" in facts else {}),
         "next": f"pmpo-offline doctor {name}",
         "more": f"pmpo-offline show {name} --full",
     }

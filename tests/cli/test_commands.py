@@ -107,7 +107,10 @@ def test_help_starts_without_anything_heavy(arguments):
         (["list", "--home="], "--home=: the name or value that follows is empty"),
         (["show", "nothere"], "unknown dataset 'nothere': known: "),
         (["build-dataset", "--imbalance", "nan"], "--imbalance nan: write a number less than or equal to 1"),
-        (["bench", "--imbalance", "1.5"], "input should be less than or equal to 1, not 1.5"),
+        (["bench", "--imbalance", "1.5"], "--imbalance 1.5: write numbers from 0 to 1, or collected, separated by"),
+        (["bench", "--noise=-1"], "--noise -1: write numbers from 0 to 1, separated by commas"),
+        (["bench", "--balance", "labels,row"], "--balance labels,row: write labels or rows, separated by commas"),
+        (["bench", "--algos", "pmpo,,bc"], "--algos pmpo,,bc: write names, separated by commas"),
         (
             ["bench", "--imbalance", "half"],
             "--imbalance half: write numbers from 0 to 1, or collected, separated by commas",

@@ -45,6 +45,9 @@ def test_a_summary_says_what_there_is_and_what_was_lost(thumbs: Path, capsys: py
     ]
     assert run(["show", "my/thumbs-v0"]) == 0
     assert capsys.readouterr().out == printed
+    page = str(thumbs.parent / "page.html")
+    assert run(["show", "my/thumbs-v0", "--html", page]) == 0
+    assert f"page      {page}" in capsys.readouterr().out.splitlines()
     assert run(["relabel", "my/thumbs-v0", "my/few-v0", "--imbalance", "0.2"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "balance   0.1667 accepted, 0.2 asked: 3 accepts and 0 rejects left unlabelled" in lines

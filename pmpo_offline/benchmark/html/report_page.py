@@ -67,7 +67,7 @@ def report_page(title: str, raw: pl.DataFrame, rows: Sequence[Row], made: Made =
     }
     episodes, done = max(row["episodes"] for row in rows), did((made.answers, made.episodes), MOST_RUNS)
     color = alt.Color("reward:Q", scale=alt.Scale(scheme="viridis"), legend=style.legend())
-    drawings = {"episodes": episode_chart(), "steps": steps.chart(WHICH), "samples": steps.actions(color)}
+    drawings = {"episodes": episode_chart(raw["success"]), "steps": steps.chart(WHICH), "samples": steps.actions(color)}
     share, recorded = 1.0, sorted({*made.answers, *made.episodes})
     while True:
         most, shown = max(1, int(episodes * share)), dict(islice(done.items(), int(len(done) * share)))
@@ -154,16 +154,21 @@ def _datasets(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
     return list(dict.fromkeys((row["dataset"], labelling(row), row["dataset_sha"]) for row in rows))
 
 
-def episode_chart() -> report.Drawing:
-    """Return the chart of a run's episodes; the page fills in the data set `episodes`."""
+def episode_chart(success: pl.Series) -> report.Drawing:
+    """Return the chart of a run's episodes; the page fills in the data set `episodes`.
+
+    Its legend has what there is in `success`, Booleans of all runs: a dash where some are unknown, and only then.
+    """
+    known = {"yes": style.BLUE, "no": style.RED} if success.null_count() < len(success) else {}
+    colors = {**known, **({"–": style.GREY} if success.null_count() else {})}
     base = style.chart("episodes").encode(y=alt.Y("return:Q", title="return", scale=alt.Scale(zero=False)))
     points = base.mark_circle(size=46, opacity=0.8).encode(
         x=alt.X("episode:Q", title="evaluation episode", axis=alt.Axis(tickMinStep=1)),
         tooltip=["episode:Q", "layout:N", alt.Tooltip("return:Q", format=".4~g"), "success:N"],
         color=alt.Color(
             "success:N",
-            scale=alt.Scale(domain=["yes", "no", "–"], range=[style.BLUE, style.RED, style.GREY]),
-            legend=style.legend("success", columns=3),
+            scale=alt.Scale(domain=[*colors], range=[*colors.values()]),
+            legend=style.legend("success", columns=3) if known else None,
         ),
     )
     mean = base.mark_rule(strokeDash=[4, 3], color=style.AMBER).encode(y="mean(return):Q")

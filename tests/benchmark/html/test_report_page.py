@@ -130,6 +130,17 @@ def test_a_number_opens_its_runs_and_a_run_its_episodes(page):
     assert not dialog.is_visible()
 
 
+@pytest.mark.parametrize(
+    ("success", "shown"),
+    [([True, False], ["yes", "no"]), ([True, None], ["yes", "no", "–"]), ([None, None], None)],
+)
+def test_the_legend_of_success_has_a_dash_only_where_it_is_unknown(
+    success: list[bool | None], shown: list[str] | None
+) -> None:
+    color = module.episode_chart(pl.Series(success, dtype=pl.Boolean))["layer"][0]["encoding"]["color"]
+    assert (color["legend"] and color["scale"]["domain"]) == shown
+
+
 def test_a_run_of_a_language_model_opens_its_answers_beside_the_stored_ones(page):
     page.click("#table tbody button:text-is('dpo') >> nth=0")
     dialog = page.locator("dialog")
