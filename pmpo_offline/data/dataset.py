@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pmpo_offline.data import columns
 from pmpo_offline.data.checks import place_problems
 from pmpo_offline.data.columns import hash_tables
+from pmpo_offline.data.known import check_known
 from pmpo_offline.data.labels import Labelling, label_tables
 from pmpo_offline.data.schema import Balance, LabelRule, Metadata, ScoreRule, schema_problems
 from pmpo_offline.data.storage import file_problems, read_metadata, read_tables, remedy, resolve
@@ -153,6 +154,8 @@ class Dataset:
                 f"dataset {meta.id} stores the score {meta.score.name}, not {rule.score}: "
                 f"build one that does with build-dataset --label {rule}"
             )
+        if rule != meta.label:
+            check_known(meta, [rule.score], f"label '{rule}'")
         share = meta.imbalance.asked if imbalance is None else imbalance
         if share == "collected":
             share = None

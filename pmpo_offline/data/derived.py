@@ -20,6 +20,7 @@ from polars.exceptions import PolarsError
 
 from pmpo_offline.data import columns, dropping
 from pmpo_offline.data.dataset import Dataset
+from pmpo_offline.data.known import check_known
 from pmpo_offline.data.labels import Labelling, held_out, label_tables
 from pmpo_offline.data.schema import LabelRule, Metadata
 from pmpo_offline.data.storage import HISTORY
@@ -43,6 +44,7 @@ def filtered(dataset: Dataset, where: str) -> Dataset:
         condition = pl.sql_expr(where)
         if odd := set(condition.meta.root_names()) - set(units.column_names):
             raise unknown(f"column in where {where!r}:", min(odd), units.column_names)
+        check_known(dataset.metadata, condition.meta.root_names(), f"where {where!r}")
         matches = pl.DataFrame(pl.from_arrow(units)).select(condition.alias("matches"))["matches"]
     except (PolarsError, pl.exceptions.PanicException) as error:
         raise UserError(f"where {where!r}: {reason_of(error)}") from None
@@ -107,6 +109,8 @@ def combined(datasets: Sequence[Dataset]) -> Dataset:
     table, episodes, candidates = _concatenated(datasets)
     settings = [dataset.metadata.provenance.settings for dataset in datasets]
     shared = {k: v for k, v in settings[0].items() if all(k in other and other[k] == v for other in settings)}
+    # What one source does not say is unknown of the whole.
+    shared |= {name: False for name in ("success", "rewards") if any(known.get(name) is False for known in settings)}
     metadata = first.metadata.model_copy(
         update={
             "licence": " AND ".join(dict.fromkeys(dataset.metadata.licence for dataset in datasets)),

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from pmpo_offline.data import columns
 from pmpo_offline.data.dataset import Dataset
+from pmpo_offline.data.known import unknown_columns
 from pmpo_offline.runtime.errors import UserError
 
 
@@ -38,7 +39,7 @@ class Episode:
     labels: columns.Labels
     """(T,): +1 accept, -1 reject, 0 unlabelled."""
     about: dict[str, Any]
-    """Its row in the table of episodes: return, success, behavior, seed, label, …"""
+    """Its row in the table of episodes: return, success, behavior, seed, label, …; None for what is unknown."""
 
     def __len__(self) -> int:
         """Return the number of steps T."""
@@ -51,10 +52,11 @@ def episodes_of(dataset: Dataset) -> Iterator[Episode]:
         raise UserError(f"dataset {dataset.metadata.id} holds responses, which have no episodes: iterate over its rows")
     names = ("observation", "action", "reward", "terminated", "truncated", "score", "label")
     steps = columns.by_episode(dataset.table, dataset.episodes, *names)
-    number = count()
+    number, unknown = count(), unknown_columns(dataset.metadata)
     for batch in dataset.episodes.to_batches(max_chunksize=1024):
         for about in batch.to_pylist():
             del about["start"]
+            about |= dict.fromkeys(unknown & about.keys())
             final, own = np.array(about.pop("final_observation"), np.float32), next(steps)
             yield Episode(
                 id=next(number),

@@ -188,3 +188,29 @@ def test_rows_as_polars(store: Store) -> None:
     frame = dataset.to_polars()
     assert frame.height == len(dataset)
     assert frame.filter(pl.col("label"))["step"].len() == dataset.filter("label").metadata.counts.rows
+
+
+def saying(dataset: data.Dataset, **settings: bool) -> data.Dataset:
+    """The dataset as an import of a source that does, or does not, tell success or rewards."""
+    provenance = dataset.metadata.provenance.model_copy(update={"settings": settings})
+    metadata = dataset.metadata.model_copy(update={"provenance": provenance})
+    return data.Dataset(metadata, dataset.path, dataset.table, dataset.episodes)
+
+
+def test_what_a_source_does_not_say_stays_unknown(store: Store) -> None:
+    told = saying(store(LENGTHS, "advantage", id="test/told-v0"), success=True, rewards=True)
+    silent = saying(store(LENGTHS, "advantage", id="test/silent-v0"), success=False, rewards=False)
+    for name, use in {"success": "not success", "return": '"return" > 0'}.items():
+        with pytest.raises(UserError, match=rf"where .*: the source of test/silent-v0 does not say .*: {name} is unk"):
+            silent.filter(use)
+    for label in ("success", "return:q0.5", "return_to_go:q0.5", "reward:q0.5"):
+        with pytest.raises(UserError, match=f"label '{label}.*': the source of test/silent-v0 does not say"):
+            silent.relabelled(label)
+    about = next(iter(silent.episodes_iter())).about
+    assert (about["success"], about["return"]) == (None, None)
+    assert silent.filter("length > 1").metadata.provenance.settings["success"] is False
+    other = saying(store(LENGTHS[::-1], "advantage", id="test/other-v0"), success=True, rewards=True)
+    for first, second in ((other, silent), (silent, other)):
+        settings = combined([first, second]).metadata.provenance.settings
+        assert (settings["success"], settings["rewards"]) == (False, False)
+    assert combined([told, other]).metadata.provenance.settings["success"] is True

@@ -110,11 +110,6 @@ def experience_of(found: Mapping[str, pa.Table]) -> Experience:
     )
 
 
-def knows_success(metadata: Metadata) -> bool:
-    """Return whether the column `success` says anything; an import of a source that does not tell has false in all."""
-    return metadata.provenance.settings.get("success") is not False
-
-
 def _texts(values: NDArray[Any]) -> pa.Array:
     try:
         return pa.array([value.decode() if isinstance(value, bytes) else str(value) for value in values.tolist()])

@@ -25,9 +25,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pmpo_offline.data import Dataset, columns
-from pmpo_offline.data.exchange.exported import knows_success
 from pmpo_offline.data.exchange.writers import Writer
 from pmpo_offline.data.exchange.writers.parquet import BLOCK, write_tables
+from pmpo_offline.data.known import knows_success
 from pmpo_offline.runtime import progress
 
 _CHUNK, _FILE_MB = 1000, 100  # files a folder, megabytes a file

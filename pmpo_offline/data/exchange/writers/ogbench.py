@@ -21,9 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pmpo_offline.data import Dataset, columns
-from pmpo_offline.data.exchange.exported import about, knows_success
+from pmpo_offline.data.exchange.exported import about
 from pmpo_offline.data.exchange.writers import Writer
 from pmpo_offline.data.exchange.writers.hdf5_files import file_name
+from pmpo_offline.data.known import knows_success
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.files import add_array
 

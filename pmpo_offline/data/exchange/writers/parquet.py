@@ -26,8 +26,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pmpo_offline.data import Dataset, Kind, columns
-from pmpo_offline.data.exchange.exported import knows_success
 from pmpo_offline.data.exchange.writers import Writer
+from pmpo_offline.data.known import knows_success
 from pmpo_offline.runtime import progress
 
 BLOCK = 65_536
