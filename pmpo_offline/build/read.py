@@ -6,13 +6,13 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from pydantic import JsonValue
 
 from pmpo_offline import data
+from pmpo_offline.build.import_warnings import feedback_note, report_of, warn
 from pmpo_offline.build.options import ImportOptions, Target
 from pmpo_offline.build.pipeline import (
     Content,
@@ -28,19 +28,19 @@ from pmpo_offline.build.pipeline import (
 )
 from pmpo_offline.build.recorded_task import REACH, check_task, choices_of, reach_of, references_of, task_of
 from pmpo_offline.data import Dataset, Experience, Labelling, LabelRule
-from pmpo_offline.data.exchange.forms.columns import SPLITS, directed, is_feedback
-from pmpo_offline.data.exchange.forms.selection import lone_negative
+from pmpo_offline.data.exchange.forms.columns import directed
 from pmpo_offline.data.exchange.readers import Exported, Recorded, Source, open_source
-from pmpo_offline.data.exchange.readers.feedback import feedback_of_file
-from pmpo_offline.data.exchange.readers.rounding import counting_rounded
+from pmpo_offline.data.exchange.readers.arrays import counting_rounded
+from pmpo_offline.data.exchange.readers.labels_file import Episodes, feedback_of_file
+from pmpo_offline.data.repeats import firsts
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.arguments import checked
-from pmpo_offline.runtime.errors import Dropped, UserError
+from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.files import load_arrays, save_arrays
 from pmpo_offline.runtime.hashing import hash_file, hash_json
 from pmpo_offline.training import CandidateSettings, CriticSettings
 
-_READERS = 6
+_READERS = 7
 """Revision of readers and critics: raise it when they change what they make of a file."""
 
 
@@ -70,8 +70,8 @@ def import_dataset(
             export of this package comes back with its labels, unless others are asked for.
         id: of the dataset; default `<format>/<its own name>`, with a word for every setting that is not the default.
         label: `SCORE[:THRESHOLD[:MARGIN]]`; default `column` where the source has labels or `score` or `labels` is
-            given, else success where the source tells it and both kinds occur, else `return:q0.5`; without rewards
-            nothing is labelled.
+            given, else success where the source tells it and both kinds occur, or all returns are equal, else
+            `return:q0.5`; without rewards and success nothing is labelled.
         imbalance: accepted share of the labelled units in [0, 1]; None as it comes.
         balance: what is dropped for it: "labels", or "rows" with their episodes.
         noise: rate of flipped labels.
@@ -152,15 +152,17 @@ def _labelled_anew(found: Source, options: ImportOptions, rule: LabelRule | None
     if options.labels:
         recorded = _with_labels(recorded, options.labels, options)
         hashes = {**hashes, options.labels.name: hash_file(options.labels)}
+    recorded = _counting_repeats(recorded)
     check_task(found, recorded.experience, task)
-    usual = Labelling(_default_label(found, recorded))
+    transitions, ends = _tables(recorded)
+    usual = Labelling(_default_label(found, recorded, ends))
     labelling = Labelling(rule or usual.label, options.imbalance, options.noise or 0.0, options.seed, options.balance)
     if (options.score or options.labels) and labelling.label.score != "column":
         raise UserError(
             f"label '{labelling.label}' does not use --score or --labels: leave them out, or label by column"
         )
     _check_label(found, recorded, labelling.label, usual.label)
-    _warn(recorded)
+    warn(found, recorded)
     less, score = (options.score or "")[:1] == "-", (options.score or "").lstrip("+-")
     named = {"score": f"less-{score}" if less else score, "labels": options.labels and options.labels.stem}
     named["accept"] = "-".join(options.accept)
@@ -174,7 +176,6 @@ def _labelled_anew(found: Source, options: ImportOptions, rule: LabelRule | None
     labels += [] if options.actions is None else [f"{options.actions} actions"]
     labels += [f"accept {options.accept}"] if options.accept else []
     made_of = [_READERS, found.format, hashes, task, references and references.model_dump(), *labels, scored]
-    transitions, ends = _tables(recorded)
     content = Content(
         table=transitions,
         episodes=ends,
@@ -201,133 +202,89 @@ def _labelled_anew(found: Source, options: ImportOptions, rule: LabelRule | None
         read=lambda _: content,
         raw=raw,
         critic=Critic(settings, candidates, f"judged-{scored}.npz"),
-        score={"column": _feedback(recorded)["column"]} if by_column else {},
+        score={"column": feedback_note(recorded)["column"]} if by_column else {},
         files=[*found.files.values(), *([options.labels] if options.labels else [])],
     )
 
 
 def _signed(recorded: Recorded, sign: float) -> Recorded:
     """Return the episodes with scores of which more is better; labels stay as they are."""
-    if sign > 0 or _feedback(recorded).get("labels"):
+    if sign > 0 or feedback_note(recorded).get("labels"):
         return recorded
     return replace(recorded, feedback=-recorded.feedback)  # type: ignore[operator]
 
 
-def _feedback(recorded: Recorded) -> dict[str, JsonValue]:
-    """Return the note of the source's feedback, empty where there is none."""
-    note = recorded.notes.get("feedback")
-    return note if recorded.feedback is not None and isinstance(note, dict) else {}
-
-
 def _with_labels(recorded: Recorded, path: Path, options: ImportOptions) -> Recorded:
     """Return the episodes with the feedback of a file that names them, in its column `score` if there are several."""
-    count = len(recorded.experience.length)
-    numbers = np.arange(count) if recorded.numbers is None else recorded.numbers
-    values, note, unused = feedback_of_file(path.expanduser(), numbers, options.score, options.accept)
+    length = recorded.experience.length
+    numbers = np.arange(len(length)) if recorded.numbers is None else recorded.numbers
+    episodes = Episodes(numbers, length, cut="dropped" in report_of(recorded))
+    values, note, unused = feedback_of_file(path.expanduser(), episodes, options.score, options.accept)
     if unnamed := int(np.isnan(values).sum()):
-        warnings.warn(
-            f"--labels {path} has no label for {unnamed} of {count} episodes: they stay unlabelled", stacklevel=3
-        )
-    passed_over = [*_reported(recorded).get("columns_not_used", []), *unused]
-    recorded = _reporting(recorded, columns_not_used=passed_over) if unused else recorded
+        of = f"{unnamed} of {len(values)} {note['of']}s"
+        warnings.warn(f"--labels {path} has no label for {of}: they stay unlabelled", stacklevel=3)
+    if lost := note.get("of_dropped_rows"):
+        warnings.warn(f"--labels {path} labels {lost} rows that were dropped, as no steps", stacklevel=3)
+    own = [str(before["column"])] if (before := feedback_note(recorded)) else []
+    passed_over = [*report_of(recorded).get("columns_not_used", []), *own, *unused]
+    recorded = _reporting(recorded, columns_not_used=passed_over) if passed_over else recorded
     return replace(recorded, feedback=values, notes={**recorded.notes, "feedback": note})
-
-
-def _reported(recorded: Recorded) -> dict[str, Any]:
-    """Return the report of how the source was read, empty where there is none."""
-    report = recorded.notes.get("report")
-    return report if isinstance(report, dict) else {}
 
 
 def _reporting(recorded: Recorded, **entries: JsonValue) -> Recorded:
     """Return the episodes with more in that report."""
-    return replace(recorded, notes={**recorded.notes, "report": {**_reported(recorded), **entries}})
+    return replace(recorded, notes={**recorded.notes, "report": {**report_of(recorded), **entries}})
+
+
+def _counting_repeats(recorded: Recorded) -> Recorded:
+    """Return the episodes with the number of repeated ones in the report, and of those that contradict the first."""
+    if recorded.firsts is None:
+        return recorded
+    again = recorded.firsts != np.arange(len(recorded.firsts))
+    entries: dict[str, JsonValue] = {"repeated_episodes": int(again.sum())}
+    if recorded.feedback is not None and feedback_note(recorded)["of"] == "episode":
+        mine, first = recorded.feedback, recorded.feedback[recorded.firsts]
+        entries["contradicting_episodes"] = int((~np.isnan(mine) & ~np.isnan(first) & (mine != first)).sum())
+    return _reporting(recorded, **{name: count for name, count in entries.items() if count})
 
 
 def _tables(recorded: Recorded) -> tuple[pa.Table, pa.Table]:
     """Return the transitions and the episodes, the source's feedback as the scores of either."""
     steps, episodes = recorded.experience.tables()
-    note = _feedback(recorded)
+    note = feedback_note(recorded)
     if note.get("of") == "episode":
         return steps, data.columns.replace(episodes, score=recorded.feedback)
     return (data.columns.replace(steps, score=recorded.feedback) if note else steps), episodes
-
-
-def _warn(recorded: Recorded) -> None:
-    """Warn of rows that were dropped, and of episodes that end where nothing marks it."""
-    if count := recorded.notes.get("episodes_ended_by_next_observations"):
-        warnings.warn(
-            f"{count} episodes end unmarked, where next_observations is not the next row's observation: right if time "
-            "ran out there, wrong if rows were shuffled or left out",
-            stacklevel=4,
-        )
-    if recorded.notes.get("episodes_begin_where_the_last_ended"):
-        warnings.warn(
-            "every episode begins with the observation with which the one before it ended: right where nothing was "
-            "reset; where a vector environment reset itself (Gymnasium 1), the first step of each is no step of the "
-            "task: leave those rows out and import again",
-            stacklevel=4,
-        )
-    report = _reported(recorded)
-    if rounded := report.get("rounded"):
-        counts = ", ".join(f"{count} rows of {name}" for name, count in rounded.items())
-        warnings.warn(
-            f"numbers beyond 2^24 are stored as float32, which rounds {counts}: subtract what they have in common",
-            stacklevel=4,
-        )
-    if dropped := report.get("dropped"):
-        reasons = "; ".join(f"{count} rows: {reason}" for reason, count in dropped.items())
-        warnings.warn(f"dropped {reasons} (`show` names the first of each)", Dropped, stacklevel=4)
-    parts = [str(name).rpartition("/") for name in report.get("columns_not_used", [])]
-    if splits := [f"{where}{slash}{name}" for where, slash, name in parts if where == "mask" or name in SPLITS]:
-        warnings.warn(
-            f"{splits[0]} is not used, and all episodes are for training: leave those out that are held out",
-            stacklevel=4,
-        )
-    if feedback := [f"{where}{slash}{name}" for where, slash, name in parts if is_feedback(name)]:
-        warnings.warn(
-            f"{' and '.join(feedback[:3])} may be feedback and is not used: --score {feedback[0]} takes it",
-            stacklevel=4,
-        )
-    if recorded.feedback is not None and _feedback(recorded)["labels"] is False:
-        for score, count in lone_negative(recorded.feedback).items():
-            warnings.warn(
-                f"{count:,} scores are {score:g} and no other is below 0: if that means unknown, write null",
-                stacklevel=4,
-            )
-    if isinstance(images := recorded.notes.get("images"), dict):
-        warnings.warn(
-            f"left out {', '.join(images)}: learners here read vectors of numbers; where the files are is in the "
-            "dataset's provenance.settings.images",
-            stacklevel=4,
-        )
 
 
 def _recorded(found: Source, column: str | None, folder: Path, again: bool) -> Recorded:
     """Return the episodes and the feedback in a column, from `folder` where they were read before, unless `again`."""
     notes, path, beside = folder / "notes.json", folder / "experience.npz", folder / "feedback.npz"
     if not again and (known := load_notes(notes, path, beside)) is not None:
-        arrays = load_arrays(beside, ["feedback", "numbers"])
-        return Recorded(Experience.load(path), known, *(each if len(each) else None for each in arrays.values()))
+        arrays = load_arrays(beside, ["feedback", "numbers", "firsts"])
+        held = {name: each if len(each) else None for name, each in arrays.items()}
+        return Recorded(Experience.load(path), known, held["feedback"], held["numbers"], firsts=held["firsts"])
     with counting_rounded() as rounded:
         recorded = (found.exported or found).read() if column is None else found.read(column)
+    recorded = replace(recorded, firsts=firsts(recorded.experience))
     if rounded:
         recorded = _reporting(recorded, rounded=dict(rounded.items()))
     notes.unlink(missing_ok=True)
     recorded.experience.save(path)
-    kept = {"feedback": recorded.feedback, "numbers": recorded.numbers}
+    kept = {"feedback": recorded.feedback, "numbers": recorded.numbers, "firsts": recorded.firsts}
     save_arrays(beside, {name: np.empty(0) if values is None else values for name, values in kept.items()})
     save_notes(notes, recorded.notes, path, beside)
     return recorded
 
 
-def _default_label(found: Source, recorded: Recorded) -> LabelRule:
-    if note := _feedback(recorded):
+def _default_label(found: Source, recorded: Recorded, episodes: pa.Table) -> LabelRule:
+    if note := feedback_note(recorded):
         if found.exported and found.exported.metadata.label.score == "column":
             return found.exported.metadata.label
         return LabelRule.parse("column" if note["labels"] else "column:q0.5")
     success = recorded.experience.success
-    if recorded.notes["success"] and success.any() and not success.all():
+    splits = bool(recorded.notes["rewards"]) and len(np.unique(data.columns.vector(episodes, "return"))) > 1
+    if recorded.notes["success"] and (not splits or (success.any() and not success.all())):
         return LabelRule.parse("success")
     return LabelRule.parse("return:q0.5" if recorded.notes["rewards"] else "reward")
 
@@ -335,7 +292,7 @@ def _default_label(found: Source, recorded: Recorded) -> LabelRule:
 def _check_label(found: Source, recorded: Recorded, rule: LabelRule, default: LabelRule) -> None:
     """Raise `UserError` for labels that do not follow from what the source holds."""
     if rule.score == "column":
-        if not _feedback(recorded):
+        if not feedback_note(recorded):
             raise UserError(
                 f"{found.name} has no column of labels: name one with --score, or give the episodes' labels in a file "
                 "with --labels"

@@ -17,7 +17,7 @@ from pmpo_offline import data, tasks
 from pmpo_offline.build.pipeline import name_parts
 from pmpo_offline.data import Experience
 from pmpo_offline.data.exchange.readers import Recorded, Source
-from pmpo_offline.data.exchange.readers.flat import is_one_hot
+from pmpo_offline.data.exchange.readers.arrays import is_one_hot
 from pmpo_offline.data.mapping import slices
 from pmpo_offline.data.minari_metadata import ENVIRONMENTS
 from pmpo_offline.declarations import catalog

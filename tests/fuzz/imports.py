@@ -20,7 +20,7 @@ from helpers.aligned import experience
 
 from pmpo_offline.build.read_text import import_text
 from pmpo_offline.data.exchange.readers import open_source
-from pmpo_offline.data.exchange.readers.feedback import feedback_of_file
+from pmpo_offline.data.exchange.readers.labels_file import Episodes, feedback_of_file
 
 LENGTHS = [3, 1, 4, 2, 5, 2]
 
@@ -178,7 +178,7 @@ def _labels(name: str) -> Target:
         write[Path(name).suffix](folder / name)
 
     def read(folder: Path) -> None:
-        feedback_of_file(folder / name, np.arange(6))
+        feedback_of_file(folder / name, Episodes(np.arange(6), np.full(6, 3)))
 
     return Target(write, read)
 

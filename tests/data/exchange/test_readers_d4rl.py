@@ -181,9 +181,9 @@ def changed(name: str, values: Any) -> Arrays:
         (without(changed("x", 0), "x", "timeouts", "next_observations"), "lacks timeouts and next_observations"),
         (
             changed("rewards", np.zeros(7)),
-            "observations has 8 rows and rewards has 7: every array needs one row a step",
+            "rewards has 7 rows and the marks 8: every array needs one row a step",
         ),
-        (changed("timeouts", np.zeros(9)), "observations has 8 rows and timeouts has 9"),
+        (changed("timeouts", np.zeros(9)), "timeouts has 9 rows and observations 8"),
         (
             changed("rewards", np.array([0, 0, np.nan, 0, 0, np.inf, 0, 0])),
             "rewards holds NaN or infinite values, first in row 2 (2 rows in all)",

@@ -113,8 +113,8 @@ def test_a_file_of_labels_that_is_not_utf8(tmp_path: Path) -> None:
         ),
         ("a.csv", "episode\n0\n", "there is no column beside the episodes': add one of labels or scores"),
         (
-            "a.json",
-            str([{f"e{n}": 1 for n in range(50)}]).replace("'", '"'),
+            "a.jsonl",
+            str({f"e{n}": 1 for n in range(50)}).replace("'", '"'),
             "found e0, e1, e2, e3, e4, e5, e6, e7 and 42",
         ),
         ("a.csv", "episode,label\n0.0,yes\n1.0,no\n2.0,yes\n", [1, -1, 1, 0]),

@@ -298,10 +298,10 @@ def test_robomimic_success_may_be_an_attribute_of_every_episode(tmp_path: Path) 
     assert got.experience.terminated.tolist() == [False, False, True, False]
     with h5py.File(path, "r+") as file:
         file["data/demo_2"].attrs["success"] = 0.5
-    assert "attribute success: expected 0 or 1, found 0.5" in refusal(path)
+    assert "success: expected 0 or 1, found 0.5" in refusal(path)
     with h5py.File(path, "r+") as file:
         del file["data/demo_2"].attrs["success"]
-    assert "only 3 of 4 episodes have an attribute success" in refusal(path)
+    assert "only 3 of 4 episodes say whether they are a success" in refusal(path)
 
 
 def test_robomimic_images_labels_and_what_is_missing(tmp_path: Path) -> None:

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from pmpo_offline.data.exchange.exported import Tables, tables
+from pmpo_offline.data.exchange.readers.arrays import Kind, checked
 from pmpo_offline.data.exchange.readers.episodes import LOST, Rows, recorded, report
-from pmpo_offline.data.exchange.readers.flat import Flat, Kind, checked, opened
+from pmpo_offline.data.exchange.readers.flat import Flat, opened
 from pmpo_offline.data.exchange.readers.source import Candidate, Reader, Recorded, Source, exported_in, of_arrays
 from pmpo_offline.data.mapping import Spill
 from pmpo_offline.runtime import progress
@@ -71,6 +72,8 @@ def _rows(flat: Flat) -> Rows:
         for index in progress.counted(range(episodes), "read episodes", episodes):
             for name, found in parts.items():
                 found.append(_part(file, f"{name}_{index}"))
+            if not parts["actions"].lengths[-1]:
+                raise UserError(f"{flat.path}: episode {index} has no steps: leave it out and number the others anew")
             terminated[index] = bool(file[f"terminated_{index}"][()])
         joined = {name: found.joined() for name, found in parts.items()}
     arrays = checked(joined, _KINDS, flat.path)

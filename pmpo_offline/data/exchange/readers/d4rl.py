@@ -20,22 +20,12 @@ from __future__ import annotations
 from pmpo_offline.data.exchange import d4rl_scores
 from pmpo_offline.data.exchange.exported import Tables, tables
 from pmpo_offline.data.exchange.readers.flat import Flat
-from pmpo_offline.data.exchange.readers.source import Candidate, Environment, Reader, Recorded, Source, exported_in
-from pmpo_offline.data.exchange.readers.steps import NEEDED, read_steps
+from pmpo_offline.data.exchange.readers.source import Candidate, Environment, Reader, Source, exported_in
+from pmpo_offline.data.exchange.readers.steps import holds_steps, read_steps
 from pmpo_offline.data.schema import References
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.files import from_json
 
-_CALLED = {
-    "observation": "observations",
-    "action": "actions",
-    "reward": "rewards",
-    "terminated": "terminals",
-    "truncated": "timeouts",
-    "next_observation": "next_observations",
-}
-_GYMNASIUM = {"terminals": "terminations", "timeouts": "truncations"}
-"""Other names of the same arrays."""
 _LICENCE = "CC-BY-4.0"  # of D4RL's data sets
 _OURS = {"id", "task", "label", "licence"}
 """Attributes that all exports of this package have."""
@@ -43,7 +33,7 @@ _OURS = {"id", "task", "label", "licence"}
 
 def _is_d4rl(given: Candidate) -> bool:
     single = len(given.files) == 1 and not given.path.is_dir() and given.path.suffix != ".parquet"
-    return single and any(given.has(_CALLED[name]) for name in NEEDED)
+    return single and holds_steps(given.flat, all_of_it=False)
 
 
 def _source(given: Candidate) -> Source:
@@ -58,7 +48,7 @@ def _source(given: Candidate) -> Source:
         format="d4rl",
         name=name,
         files={flat.path.name: flat.path},
-        read=lambda column=None: _read(flat, name, column),
+        read=lambda column=None: read_steps(flat, name, column),
         packages=("h5py",),
         takes_column=True,
         exported=exported_in(flat, lambda: _tables(flat)),
@@ -87,24 +77,12 @@ def _recorded_references(flat: Flat) -> References | None:
 
 
 def _tables(flat: Flat) -> Tables:
-    return tables(flat, _read(flat, _name(flat), None).experience, flat["scores"], flat["labels"])
+    return tables(flat, read_steps(flat, _name(flat), None).experience, flat["scores"], flat["labels"])
 
 
 def _name(flat: Flat) -> str:
     """Return what D4RL calls a file's data set: hopper-medium-v2, and the file hopper_medium-v2.hdf5."""
     return flat.path.stem.replace("_", "-")
-
-
-def _read(flat: Flat, name: str, column: str | None) -> Recorded:
-    other = {name: _GYMNASIUM[name] for name in _GYMNASIUM if name not in flat.names and _GYMNASIUM[name] in flat.names}
-    called = {ours: other.get(theirs, theirs) for ours, theirs in _CALLED.items()}
-    flat.need(*(called[name] for name in NEEDED))
-    if not {called["truncated"], "next_observations"} & flat.names:
-        raise UserError(
-            f"{flat.path} lacks timeouts and next_observations, and nothing else says where time ran out: add an array "
-            "timeouts (M,), of zeros if terminals end every episode"
-        )
-    return read_steps(flat, called, name, column)
 
 
 D4RL = Reader(

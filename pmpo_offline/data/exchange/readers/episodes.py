@@ -30,6 +30,7 @@ from pydantic import JsonValue
 
 from pmpo_offline.data import Experience
 from pmpo_offline.data.exchange.origin import sound_name
+from pmpo_offline.data.exchange.readers.arrays import by_row
 from pmpo_offline.data.exchange.readers.feedback import feedback_of_steps
 from pmpo_offline.data.exchange.readers.source import Recorded
 from pmpo_offline.data.mapping import kept, taken
@@ -37,7 +38,7 @@ from pmpo_offline.runtime.errors import UserError
 
 UNKNOWN_SEED = -1
 Column = tuple[str, NDArray[Any]] | None
-"""The name and the values (M,) of a column of feedback."""
+"""The name and the values of a column of feedback, of the rows (M,) or the episodes (E,)."""
 LOST = "the last row of an episode that ran out of time: what followed it is not in the file"
 RESET = "the last row of an episode that ran out of time: next_observations has the next episode's first"
 PADDED = "the last row of an episode that ran out of time: next_observations has only padding there"
@@ -65,6 +66,8 @@ class Rows:
     """(M,) solved at this row; an episode with one such row is a success."""
     final: NDArray[np.float32] | None = None
     """(E, O) the observation after each episode, in place of `following`."""
+    named: NDArray[Any] | None = None
+    """(E,) the numbers or names of the episodes in the source, if it has any."""
 
     @property
     def last(self) -> NDArray[np.int64]:
@@ -107,7 +110,7 @@ def steps_of(rows: Rows) -> NDArray[np.bool_]:
 
 
 def recorded(rows: Rows, where: str, behavior: str, notes: Mapping[str, JsonValue], column: Column = None) -> Recorded:
-    """Return the episodes with the source's number of each, and the feedback in a column of the rows if there is one.
+    """Return the episodes with the number of each, and the feedback in a column if there is one.
 
     `notes` are those of `Recorded` but for the feedback's.
     """
@@ -115,13 +118,13 @@ def recorded(rows: Rows, where: str, behavior: str, notes: Mapping[str, JsonValu
     if _goes_on(experience):
         notes = {**notes, GOES_ON: len(experience.length) - 1}
     numbers = np.flatnonzero(np.diff(rows.last, prepend=-1) > rows.bare[rows.last])
+    named = (numbers, True) if rows.named is None else (rows.named[numbers], False)
     if column is None:
-        return Recorded(experience, notes, numbers=numbers)
+        return Recorded(experience, notes, None, *named)
     name, values = column
-    if len(values) != len(rows.observation):
-        raise UserError(f"{where}: {name} has {len(values)} rows and observations {len(rows.observation)}")
-    found, note = feedback_of_steps(name, values[steps_of(rows)], experience.length, where)
-    return Recorded(experience, {**notes, "feedback": note}, found, numbers)
+    of_rows = by_row(values, rows.last, f"{where}: {name}")
+    found, note = feedback_of_steps(name, of_rows[steps_of(rows)], experience.length, where)
+    return Recorded(experience, {**notes, "feedback": note}, found, *named)
 
 
 def _goes_on(experience: Experience) -> bool:

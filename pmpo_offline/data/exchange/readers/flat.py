@@ -1,4 +1,4 @@
-"""Named arrays, one row a step, from an .npz, .hdf5 or .parquet file, and the checks that every number must pass.
+"""Named arrays, one row a step, from an .npz, .hdf5 or .parquet file.
 
 Nothing is unpickled, and an array is read when it is used.
 """
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 import h5py
 import numpy as np
@@ -23,34 +23,26 @@ from numpy.typing import NDArray
 from pyarrow.parquet import ParquetFile
 
 from pmpo_offline.data import mapping
-from pmpo_offline.data.exchange.readers.rounding import as_float32
+from pmpo_offline.data.exchange.forms.classes import classes_beside, classes_of, named
+from pmpo_offline.data.exchange.readers.arrays import Array, Kinds, as_float32, as_kind, by_row, is_nan, without
 from pmpo_offline.data.mapping import gathered, slices
 from pmpo_offline.data.opening import open_hdf5, open_parquet, refuse_pointer
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError, reason_of
-from pmpo_offline.runtime.files import array_blocks, array_names
+from pmpo_offline.runtime.files import array_blocks, array_names, from_json
 
-Array = NDArray[Any]
 LABELS = ("label", "labels", "infos/label", "infos/labels", "adv_ind")
 """Columns that are labels wherever they are: ours, and RECAP's indicator of the advantage (positive, negative)."""
 EPISODES = ("episode", "episode_id", "episode_index", "traj_id", "trajectory_id", "trajectory_index", "trajectory")
 """Columns that number or name episodes."""
-Kind = Literal["matrix", "actions", "vector", "flags"]
-"""How an array is checked, and what it is read as: (M, n) or (M,) float32, (M,) Booleans, (M, 1) int32."""
-Kinds = Mapping[str, Kind]
-SUCCESS: Kinds = dict.fromkeys(
-    (
-        *("infos/success", "infos/is_success", "infos/goal_achieved"),
-        *("success", "is_success", "task_success", "goal_achieved", "solved"),
-    ),
-    "flags",
-)
-"""What an array of the steps at which the task was solved may be called."""
+SOLVED = ("success", "is_success", "task_success", "goal_achieved", "solved")
+SUCCESS = (*(f"infos/{name}" for name in SOLVED), *SOLVED)
+"""What an array of the steps at which the task was solved may be called, or of the episodes in which it was."""
 
 
 @dataclass(frozen=True)
 class Flat:
-    """The arrays of one file; slashes in names are groups of an HDF5 file."""
+    """The arrays of one file; slashes in names are groups of an HDF5 file, whose arrays are joined if it is read."""
 
     path: Path
     names: frozenset[str]
@@ -64,11 +56,17 @@ class Flat:
     """Names of the arrays that were read."""
     partial: frozenset[str] = frozenset()
     """Names of the arrays that only some of several files have, which cannot be read."""
+    classes: Mapping[str, Any] | None = None
+    """Names of the classes in columns of a Parquet file (Hugging Face's `ClassLabel`); None of files of other kinds."""
+
+    def parts(self, name: str) -> list[str]:
+        """Return the array of this name, or all those in the group, in the order of their names; empty if none."""
+        return [name] if name in self.names else sorted(part for part in self.names if part.startswith(f"{name}/"))
 
     def need(self, *names: str) -> None:
         """Raise `UserError` that names every array which is missing."""
         self._refuse_partial(names)
-        if missing := [name for name in names if name not in self.names]:
+        if missing := [name for name in names if not self.parts(name)]:
             raise UserError(
                 f"{self.path} lacks {', '.join(missing)}: it holds {', '.join(sorted(self.names)[:12]) or 'nothing'}"
             )
@@ -78,11 +76,20 @@ class Flat:
             raise UserError(f"{self.path}: only some of the files hold {found[0]}: write it in all of them, or in none")
 
     def __getitem__(self, name: str) -> Array:
-        """Return one array; `UserError` where the file is damaged."""
+        """Return one array, or those of a group as one matrix; `UserError` where the file is damaged."""
         self.need(name)
-        self.used.add(name)
+        names = self.parts(name)
+        self.used.update(names)
         with readable(self.path):
-            return self.load(name)
+            found = [self.load(part) for part in names]
+        if name in self.names:
+            return found[0]
+        if odd := [part for part, values in zip(names, found, strict=True) if values.ndim not in (1, 2)]:
+            raise UserError(f"{self.path}: {odd[0]} is no row of numbers a step, and images are not supported")
+        if len({len(values) for values in found}) > 1:
+            raise UserError(f"{self.path}: {name} has parts of different lengths: every array needs one row a step")
+        matrices = [values.reshape(len(values), -1) for values in found]
+        return gathered(np.concatenate([part[rows] for part in matrices], axis=1) for rows in slices(len(found[0])))
 
     @property
     def unused(self) -> list[str]:
@@ -99,22 +106,22 @@ class Flat:
         """
         self.need(*kinds)
         self._refuse_partial(optional)
-        kinds = {**kinds, **{name: kind for name, kind in optional.items() if name in self.names}}
+        kinds = {**kinds, **{name: kind for name, kind in optional.items() if self.parts(name)}}
         found: dict[str, Array] = {}
         first, rows = "the marks", -1 if unused is None else len(unused)
         for done, (name, kind) in enumerate(kinds.items()):
             progress.report("read arrays", done, len(kinds))
             values = self[name]
-            if rows < 0:
+            if rows < 0 and values.ndim:
                 first, rows = name, len(values)
-            if len(values) != rows:
+            if values.shape[:1] != (rows,):
+                count = len(np.atleast_1d(values))
                 raise UserError(
-                    f"{self.path}: {first} has {rows} rows and {name} has {len(values)}: "
-                    "every array needs one row a step"
+                    f"{self.path}: {name} has {count} rows and {first} {rows}: every array needs one row a step"
                 )
             if unused is not None and values.dtype.kind in "fiub":
-                values = _without(values, unused & _is_nan(values) if kind == "flags" else unused)
-            found[name] = _READ[kind](values, f"{self.path}: {name}")
+                values = without(values, unused & is_nan(values) if kind == "flags" else unused)
+            found[name] = as_kind(kind, values, f"{self.path}: {name}")
         progress.report("read arrays", len(kinds), len(kinds))
         if not rows:
             raise UserError(f"{self.path}: {first} holds no rows")
@@ -134,33 +141,44 @@ class Flat:
             raise UserError(
                 f"{self.path}: {names[0]} and {other} differ: say which one counts, with --score {names[0]}"
             )
+        if self.classes is not None:
+            described, _ = classes_beside(self.path if self.path.is_dir() else self.path.parent)
+            values = named_classes(values, {**described, **self.classes}.get(names[0]))
         return names[0], values
 
-    def solved(self, arrays: Mapping[str, Array]) -> NDArray[np.bool_] | None:
-        """Return the rows (M,) at which the task was solved, None if no array says so; `UserError` if two differ."""
-        names = [name for name in SUCCESS if name in arrays]
-        for name in names[1:]:
-            if (arrays[name] != arrays[names[0]]).any():
-                raise UserError(f"{self.path}: {names[0]} and {name} contradict each other: leave one of them out")
-        return arrays[names[0]] if names else None
+    def solved(self, last: NDArray[np.int64]) -> NDArray[np.bool_] | None:
+        """Return the rows (M,) at which the task was solved, given the last row (E,) of each episode.
+
+        NaN says nothing; None if no array says anything. Raises `UserError` where two arrays differ, and where one
+        says nothing of some episodes.
+        """
+        self._refuse_partial(SUCCESS)
+        found: dict[str, Array] = {}
+        for name in filter(self.names.__contains__, SUCCESS):
+            where = f"{self.path}: {name}"
+            if self.classes and name in self.classes:
+                raise UserError(f"{where} holds classes, {', '.join(self.classes[name])}: write true and false")
+            values = by_row(self[name], last, where)
+            empty = is_nan(values)
+            if empty.all():
+                continue
+            if (silent := np.logical_and.reduceat(empty, np.append(0, last[:-1] + 1))).any():
+                raise UserError(
+                    f"{where} says nothing of {int(silent.sum())} episodes, first of number {int(silent.argmax())}: "
+                    "write it of all of them, or of none"
+                )
+            found[name] = as_kind("flags", without(values, empty), where)
+            first = next(iter(found))
+            if (found[name] != found[first]).any():
+                raise UserError(f"{self.path}: {first} and {name} contradict each other: leave one of them out")
+        return next(iter(found.values()), None)
 
 
-def checked(arrays: Mapping[str, Array], kinds: Kinds, where: object) -> dict[str, Array]:
-    """Return arrays that were read already as their kinds; `UserError` for one that is not of its kind."""
-    return {name: _READ[kind](arrays[name], f"{where}: {name}") for name, kind in kinds.items()}
-
-
-def _is_nan(values: Array) -> NDArray[np.bool_]:
-    """Return the rows (M,) that hold NaN."""
-    if values.dtype.kind != "f":
-        return np.zeros(len(values), np.bool_)
-    return np.asarray(np.isnan(values).reshape(len(values), -1).any(axis=1))
-
-
-def _without(values: Array, unused: NDArray[np.bool_]) -> Array:
-    """Return values (M, …) with 0 in the rows that are unused."""
-    empty = unused.reshape(-1, *[1] * (values.ndim - 1))
-    return gathered(np.where(empty[rows], values.dtype.type(0), values[rows]) for rows in slices(len(values)))
+def named_classes(values: Array, names: Sequence[str] | None) -> Array:
+    """Return the names of classes in place of their numbers, None for a negative one; other values as they are."""
+    if names is None or values.dtype.kind not in "iu":
+        return values
+    return np.array([named({"": int(value)}, {"": names})[""] for value in values.tolist()], object)
 
 
 @contextmanager
@@ -171,91 +189,6 @@ def opened(flat: Flat) -> Iterator[h5py.File]:
             raise ValueError("it changed while it was read")
         with h5py.File(flat.path, "r") as file:
             yield file
-
-
-def floats(values: Array, where: str) -> NDArray[np.float32]:
-    """Return numbers as float32, rows first; `UserError` names the first row that is not finite (or overflows)."""
-    if values.dtype.kind not in "fiub":
-        texts = (value for value in values.flat if not isinstance(value, int | float))
-        found = f"{next(texts, None)!r:.40}" if values.dtype.kind == "O" else values.dtype
-        raise UserError(f"{where}: expected numbers, found {found}")
-    numbers = values
-    if values.dtype != np.float32 or not values.flags.c_contiguous or not values.ndim:
-        name, rows_of = where.rpartition(": ")[2], values.reshape(-1) if not values.ndim else values
-        numbers = gathered(as_float32(rows_of[rows], name) for rows in slices(len(rows_of)))
-    # A sum is not finite if one term is not, and needs no array of Booleans; only what fails is searched.
-    with np.errstate(over="ignore", invalid="ignore"):
-        suspicious = not all(np.isfinite(numbers[rows].sum(dtype=np.float64)) for rows in slices(len(numbers)))
-    if suspicious:
-        bad = np.concatenate(
-            [~np.isfinite(numbers[rows].reshape(-1, numbers[:1].size)).all(axis=1) for rows in slices(len(numbers))]
-        )
-        if bad.any():
-            raise UserError(
-                f"{where} holds NaN or infinite values, first in row {int(bad.argmax())} ({int(bad.sum())} rows in "
-                "all): drop those episodes and import again"
-            )
-    return numbers
-
-
-def flags(values: Array, where: str) -> NDArray[np.bool_]:
-    """Return a column of zeros and ones as Booleans; `UserError` where it holds anything else."""
-    numbers = floats(values.reshape(len(values), -1)[:, 0] if values.ndim > 1 else values, where)
-    marked: NDArray[np.bool_] = numbers != 0
-    if (numbers[marked] != 1).any():
-        row = int(np.flatnonzero(marked)[(numbers[marked] != 1).argmax()])
-        raise UserError(f"{where}: expected 0 or 1, found {numbers[row]:g} in row {row}")
-    return marked
-
-
-def _matrix(values: Array, where: str) -> NDArray[np.float32]:
-    if values.ndim == 1 and values.dtype.kind in "fiub":  # one number a row
-        values = values[:, None]
-    if values.ndim != 2 or not values.shape[1]:
-        kind = "images are" if values.ndim >= 3 else "that shape is"
-        raise UserError(f"{where} has shape {values.shape}, and {kind} not supported: write rows of numbers (M, n)")
-    return floats(values, where)
-
-
-def _actions(values: Array, where: str) -> Array:
-    return choices(values, where) if values.dtype.kind in "iub" else _matrix(values, where)
-
-
-def choices(values: Array, where: str) -> NDArray[np.int32]:
-    """Return discrete actions, one whole number from 0 or one-hot a row, as (n, 1); `UserError` for anything else."""
-    if is_one_hot(values):
-        values = values.argmax(axis=1)
-    if values.shape not in ((len(values),), (len(values), 1)):
-        raise UserError(
-            f"{where} is of whole numbers, of shape {values.shape}: one discrete action a step can be "
-            "read; number the combinations of several"
-        )
-    numbers = values.reshape(-1, 1).astype(np.int64)
-    if ((numbers < 0) | (numbers >= 2**31)).any():
-        raise UserError(f"{where}: discrete actions are counted from 0, and one is {int(numbers.min())}")
-    return numbers.astype(np.int32)
-
-
-def is_one_hot(values: Array) -> bool:
-    """Return whether every row of a matrix is one 1 among zeros, in two columns or more, each of which is used."""
-    if values.ndim != 2 or values.shape[1] < 2 or values.dtype.kind not in "fiub" or not len(values):
-        return False
-    ones = values == 1
-    return bool(((values == 0) | ones).all() and (ones.sum(axis=1) == 1).all() and ones.any(axis=0).all())
-
-
-def _vector(values: Array, where: str) -> NDArray[np.float32]:
-    if values.ndim != 1 and values.shape[1:] != (1,):
-        raise UserError(f"{where}: expected one number a row, found shape {values.shape}")
-    return floats(values.reshape(-1), where)
-
-
-_READ: Mapping[Kind, Callable[[Array, str], Array]] = {
-    "matrix": _matrix,
-    "actions": _actions,
-    "vector": _vector,
-    "flags": lambda values, where: flags(_vector(values, where), where),
-}
 
 
 def open_flat(path: Path) -> Flat:
@@ -270,7 +203,8 @@ def open_flat(path: Path) -> Flat:
             return Flat(path, _printable(array_names(path)), lambda name: gathered(array_blocks(path, name)))
         if path.suffix == ".parquet":
             with open_parquet(path) as table:
-                return Flat(path, _printable(table.schema_arrow.names), partial(_from_parquet, path))
+                names_of, classes = table.schema_arrow.names, classes_in(table)
+                return Flat(path, _printable(names_of), partial(_from_parquet, path), classes=classes)
         names: set[str | bytes] = set()
         examined = _stamp(path)
         with open_hdf5(path) as file:
@@ -287,7 +221,7 @@ def joined(shards: Sequence[Flat], folder: Path) -> Flat:
     """Return the rows of several files as one, in the order given; a name counts if every file has it."""
     names = frozenset.intersection(*(shard.names for shard in shards))
     partial = frozenset[str]().union(*(shard.names for shard in shards)) - names
-    return Flat(folder, names, lambda name: gathered(_alike(shards, name)), partial=partial)
+    return Flat(folder, names, lambda name: gathered(_alike(shards, name)), partial=partial, classes=shards[0].classes)
 
 
 def _alike(shards: Sequence[Flat], name: str) -> Iterator[Array]:
@@ -341,16 +275,26 @@ def _from_parquet(path: Path, name: str) -> Array:
         return gathered(column_blocks(file, name, path))
 
 
+def classes_in(file: ParquetFile) -> dict[str, Any]:
+    """Return the names of the classes of the columns that Hugging Face's features, in the file's schema, describe."""
+    said = from_json((file.schema_arrow.metadata or {}).get(b"huggingface", b"{}"))
+    return classes_of(said.get("info", {}).get("features", {}))
+
+
 def column_blocks(file: ParquetFile, name: str, path: Path) -> Iterator[Array]:
     """Yield a column of a Parquet file as arrays of some rows, lists as (n, width), nulls as NaN; one at least.
 
-    Raises `UserError`, which names `path`, for lists of unequal lengths.
+    Raises `UserError`, which names `path`, for lists of unequal lengths or of lists.
     """
     first, width = 0, None
     empty = file.schema_arrow.empty_table().select([name]).to_batches()
     for batch in file.iter_batches(mapping.ROWS, columns=[name]) if file.metadata.num_rows else empty:
         batch.validate(full=True)
         column = pl.DataFrame(pl.from_arrow(batch)).to_series()  # Polars reads no files: a damaged one can end it
+        if column.dtype == pl.Boolean and column.null_count():
+            column = column.cast(pl.Float32)
+        if isinstance(getattr(column.dtype, "inner", None), (pl.List, pl.Array)):
+            raise UserError(f"{path}: {name} holds lists of lists, and images are not supported: write rows of numbers")
         if column.dtype == pl.List:
             lengths = column.list.len().fill_null(strategy="forward").fill_null(strategy="backward").to_numpy()
             width = int(lengths[0]) if width is None and len(lengths) else width or 0

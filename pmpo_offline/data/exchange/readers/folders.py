@@ -7,7 +7,6 @@ are refused: a folder `unlabelled` holds episodes without a label. Unsorted file
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -111,9 +110,10 @@ def _read(inside: dict[str, list[Source]]) -> Recorded:
             counts[f"{name}: {source.name}"] = f"{word}, {len(part.experience.length)} episodes"
     whole = _joined(parts, "the folders")
     note: JsonValue = {"column": "the folder", "of": "episode", "labels": True}
-    return Recorded(
-        whole.experience, {**whole.notes, "folders": counts, "feedback": note}, np.array(labels, np.float32)
-    )
+    own = {str(said["column"]) for part in parts if isinstance(said := part.notes.get("feedback"), dict)}
+    reports = [{"columns_not_used": [*own]}, *([whole.notes["report"]] if "report" in whole.notes else [])]
+    notes = {**whole.notes, "folders": counts, "feedback": note, **({"report": _summed(reports)} if own else {})}
+    return replace(whole, notes=notes, feedback=np.array(labels, np.float32))
 
 
 def _joined(parts: Sequence[Recorded], where: str) -> Recorded:
@@ -128,7 +128,22 @@ def _joined(parts: Sequence[Recorded], where: str) -> Recorded:
     notes |= {name: all(bool(part.notes[name]) for part in parts) for name in ("rewards", "success")}
     if reports := [part.notes["report"] for part in parts if "report" in part.notes]:
         notes["report"] = _summed(reports)
-    return Recorded(Experience.concatenate([part.experience for part in parts]), notes)
+    experience = Experience.concatenate([part.experience for part in parts])
+    return Recorded(experience, notes, None, *_numbers(parts))
+
+
+def _numbers(parts: Sequence[Recorded]) -> tuple[NDArray[Any], bool]:
+    """Return the episodes' own numbers if they differ, else those that count them over all sources, and which it is."""
+    own = [part.numbers for part in parts if part.numbers is not None and not part.are_counted]
+    if len(own) == len(parts) and len(np.unique(joined := np.concatenate(own))) == len(joined):
+        return joined, False
+    found, before = [], 0
+    for part in parts:
+        count, report = len(part.experience.length), part.notes.get("report")
+        places = part.numbers if part.are_counted else None  # gaps are episodes that vanished
+        found.append(before + (np.arange(count) if places is None else places))
+        before += count + (int(str(report.get("episodes_dropped", 0))) if isinstance(report, dict) else 0)
+    return np.concatenate(found), True
 
 
 def _summed(reports: Sequence[Any]) -> dict[str, JsonValue]:
@@ -173,18 +188,15 @@ def _source_of_files(given: Candidate) -> Source:
 
 
 def _read_files(sources: Sequence[Source], column: str | None) -> Recorded:
-    """Return the episodes of files, one after another; a file of labels names each by its file's number, if it has one.
-
-    They are numbered from 0 unless each file holds one episode and the names end with different numbers.
-    """
+    """Return the episodes of files, one after another; if each holds one, it is called as its file."""
     parts = [source.read(*([column] if column else [])) for source in sources]
     whole = _joined(parts, "the files")
     feedback, note = _joined_feedback(sources, parts)
-    named = [re.search(r"\d{1,18}$", source.name) for source in sources]
-    found = [int(digits[0]) for digits in named if digits]
-    is_named = len(set(found)) == len(parts) == len(whole.experience.length)
-    numbers = np.array(found, np.int64) if is_named else None
-    return Recorded(whole.experience, {**whole.notes, **note, "source_files": len(parts)}, feedback, numbers)
+    notes = {**whole.notes, **note, "source_files": len(parts)}
+    if len(parts) == len(whole.experience.length):
+        names = np.array([Path(next(iter(source.files))).stem for source in sources])
+        return Recorded(whole.experience, notes, feedback, names, are_counted=False)
+    return replace(whole, notes=notes, feedback=feedback)
 
 
 def _joined_feedback(

@@ -31,8 +31,9 @@ from pydantic import JsonValue
 
 from pmpo_offline.data import Experience, columns
 from pmpo_offline.data.exchange.exported import Tables
+from pmpo_offline.data.exchange.readers.arrays import Array, Kind, checked, flags, is_nan, without
 from pmpo_offline.data.exchange.readers.episodes import Rows, recorded, report
-from pmpo_offline.data.exchange.readers.flat import LABELS, Array, Kind, checked, column_blocks, flags, readable
+from pmpo_offline.data.exchange.readers.flat import LABELS, classes_in, column_blocks, named_classes, readable
 from pmpo_offline.data.exchange.readers.source import Candidate, Reader, Recorded, Source, exported_to
 from pmpo_offline.data.mapping import Spill, gathered, slices
 from pmpo_offline.data.opening import open_parquet
@@ -201,9 +202,6 @@ def _read(folder: Path, info: dict[str, Any], column: str | None) -> Recorded:
     _check_order(frames, end, folder)
     done = flags(frames["next.done"], f"{folder}: next.done") if "next.done" in ends else np.zeros(len(end), np.bool_)
     solved = None if success is None else _success(_feedback(folder, frames, success), f"{folder}: {success}")
-    rows, notes = _rows(
-        frames, {"observed": observed, "action": [action], "reward": [reward] if reward else []}, end, folder
-    )
     padded = end & done & np.append(False, done[:-1]) & np.append(False, ~end[:-1])
     early = done & ~end & ~np.append(padded[1:], False)
     if early.any():
@@ -214,12 +212,11 @@ def _read(folder: Path, info: dict[str, Any], column: str | None) -> Recorded:
         )
     ended = done if solved is None or success != _SUCCESS[0] else solved
     at_last_step = np.where(padded, np.append(False, ended[:-1]), ended)
-    rows = replace(
-        rows,
-        terminal=at_last_step,
-        bare=end & (padded | ~at_last_step),
-        success=None if solved is None else solved & ~padded,
-    )
+    bare = end & (padded | ~at_last_step)
+    names = {"observed": observed, "action": [action], "reward": [reward] if reward else []}
+    rows, notes = _rows(frames, names, bare, folder)
+    success_of = None if solved is None else solved & ~padded
+    rows = replace(rows, end=end, terminal=at_last_step, success=success_of)
     used = {*observed, action, reward, *ends, success, *labels}
     unused = sorted(features.keys() - {*used, *_OURS} - {*_images(features)})
     unused += sorted(f"episodes/{name}" for name in described - {*used, *features, *_ABOUT_EPISODES} if "/" not in name)
@@ -275,29 +272,34 @@ def _check_order(frames: Frames, end: NDArray[np.bool_], folder: Path) -> None:
 
 
 def _rows(
-    frames: Frames, names: Mapping[str, list[str]], end: NDArray[np.bool_], folder: Path
+    frames: Frames, names: Mapping[str, list[str]], bare: NDArray[np.bool_], folder: Path
 ) -> tuple[Rows, dict[str, JsonValue]]:
-    """Return the frames as rows without their ends, and notes of what they hold."""
+    """Return the frames as rows without their ends, and notes of what they hold; bare ones (M,) are no steps."""
     parts = {name: _matrix(frames[name]) for name in names["observed"]}
     kinds: dict[str, Kind] = {"observation": "matrix", "action": "actions", "reward": "vector"}
     arrays = {
         "observation": gathered(
-            np.concatenate([part[rows] for part in parts.values()], axis=1) for rows in slices(len(end))
+            np.concatenate([part[rows] for part in parts.values()], axis=1) for rows in slices(len(bare))
         ),
-        "action": _matrix(frames[names["action"][0]]),
-        "reward": _matrix(frames[names["reward"][0]]) if names["reward"] else np.zeros(len(end), np.float32),
+        "action": _matrix(_used(frames[names["action"][0]], bare)),
+        "reward": _matrix(_used(frames[names["reward"][0]], bare)) if names["reward"] else np.zeros(len(bare), "f4"),
     }
     found = checked(arrays, kinds, folder)
-    nothing = np.zeros(len(end), np.bool_)
-    rows = Rows(found["observation"], found["action"], found["reward"], end=end, terminal=nothing, bare=nothing)
+    rows = Rows(found["observation"], found["action"], found["reward"], end=bare, terminal=bare, bare=bare)
     widths: dict[str, JsonValue] = {name: values.shape[1] for name, values in parts.items()}
     return rows, {"rewards": bool(names["reward"]), "observation_parts": widths}
+
+
+def _used(values: Array, bare: NDArray[np.bool_]) -> Array:
+    """Return values (M, …) with 0 where NaN is in rows that are no steps."""
+    return without(values, bare & is_nan(values))
 
 
 def _feedback(folder: Path, frames: Frames, column: str) -> Array:
     """Return the values (M,) of a column of the frames, or of the episodes."""
     if column in frames:
-        return frames[column]
+        with open_parquet(next(folder.glob("data/**/*.parquet"))) as file:
+            return named_classes(frames[column], classes_in(file).get(column))
     episodes = _episodes(folder)
     if column not in episodes.columns:
         raise unknown("column", column, {*frames, *episodes.columns} - _OURS)

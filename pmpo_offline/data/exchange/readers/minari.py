@@ -6,8 +6,8 @@ Arrow     <i>/*.arrow (or *.parquet), a folder each of T+1 rows, the last one pa
 Both are read here and not through Minari, which takes an Arrow episode of more than 32,767 steps for several and gives
 wrong rows (as of 0.5.4), and would make the environment that the metadata name, which runs what they say. The last
 observation of an episode is its final observation. `success`, an attribute of the episodes or an info of their steps
-(not of the reset before them), is taken over, as are the attributes `behavior` and `seed`, and the info `label`, or the
-one that is named, as feedback; other infos are ignored.
+(not of the reset before them), is taken over, as are the attributes `behavior` and `seed`, and the info or attribute
+`label`, or the one that is named, as feedback; the others are reported.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from pydantic import JsonValue
 from pmpo_offline.data import Experience, hdf5
 from pmpo_offline.data.exchange.origin import origin
 from pmpo_offline.data.exchange.readers import minari_folder
+from pmpo_offline.data.exchange.readers.arrays import flags, floats
 from pmpo_offline.data.exchange.readers.episodes import UNKNOWN_SEED
 from pmpo_offline.data.exchange.readers.feedback import feedback_of_steps, parsed
-from pmpo_offline.data.exchange.readers.flat import flags, floats
+from pmpo_offline.data.exchange.readers.flat import SOLVED
 from pmpo_offline.data.exchange.readers.minari_files import METADATA, Episode, find, open_storage
 from pmpo_offline.data.exchange.readers.source import Candidate, Environment, Reader, Recorded, Source, exported_to
 from pmpo_offline.data.exchange.readers.spaces import Leaf, leaves
@@ -35,6 +36,8 @@ from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.files import from_json
 
+_ATTRIBUTES = {"id", "total_steps", "seed", "options", "success", "behavior"}
+"""What Minari and this package write as attributes of episodes."""
 _NEEDED = ("observation_space", "action_space", "total_episodes", "data_format")
 
 
@@ -94,10 +97,6 @@ def _references(said: dict[str, Any], name: str) -> References | None:
     return References(min=low, max=high, how=f"ref_min_score and ref_max_score of {name}")
 
 
-SUCCESS = ("success", "is_success")
-"""Infos that say whether a step solved the task."""
-
-
 def _environment(spec: Any) -> Environment | None:
     """Return what the specification says; the environment is never made."""
     try:
@@ -143,7 +142,7 @@ def _read(folder: Path, said: dict[str, Any], knows_success: bool, name: str | N
                 feedback += _feedback(episode, len(reward), name, where)
                 known &= success is not None
                 if not index:
-                    infos.update(episode.infos())
+                    infos.update(episode.infos(), (f"episodes/{key}" for key in episode.attributes() - _ATTRIBUTES))
                 yield Experience(
                     observation=observation[:-1],
                     action=action,
@@ -163,8 +162,11 @@ def _read(folder: Path, said: dict[str, Any], knows_success: bool, name: str | N
     notes: dict[str, JsonValue] = {"rewards": True, "success": known, "action_low_high": bounds}
     if acted[0].choices is not None:
         notes = {"rewards": True, "success": known, "actions": acted[0].choices}
-    wanted = (name or "label").removeprefix("infos/")
-    if unused := sorted(f"infos/{info}" for info in infos - {*SUCCESS, wanted}):
+    wanted = _plain(name)
+    if unused := sorted(
+        info if info.startswith("episodes/") else f"infos/{info}"
+        for info in infos - {*SOLVED, wanted, f"episodes/{wanted}"}
+    ):
         notes["report"] = {"columns_not_used": [*unused]}
     if not feedback:
         return Recorded(experience, notes)
@@ -178,13 +180,33 @@ def _read(folder: Path, said: dict[str, Any], knows_success: bool, name: str | N
 
 
 def _feedback(episode: Episode, steps: int, name: str | None, where: str) -> list[NDArray[Any]]:
-    """Return the info (T,) that is feedback, in a list that is empty where there is none and none is named."""
+    """Return the info or the attribute that is feedback, of the steps (T,).
+
+    The list is empty where there is none and none is named.
+    """
+    wanted = _plain(name)
     try:
-        return [episode.array(("infos", *(name or "label").removeprefix("infos/").split("/")))[-steps:]]
+        return [_of_steps(episode.array(("infos", *wanted.split("/"))), steps, f"{where}: infos {wanted}")]
     except KeyError:
+        if (attribute := episode.attribute(wanted)) is not None:
+            return [_of_steps(np.asarray(attribute), steps, f"{where}: attribute {wanted}")]
         if name:
-            raise UserError(f"{where} has no info {name.removeprefix('infos/')}: choose another --score") from None
+            raise UserError(f"{where} has no info {wanted}: choose another --score") from None
         return []
+
+
+def _plain(name: str | None) -> str:
+    """Return the name of an info or an attribute of feedback, which `--score` may give with what it is of."""
+    return (name or "label").removeprefix("infos/").removeprefix("episodes/")
+
+
+def _of_steps(values: NDArray[Any], steps: int, where: str) -> NDArray[Any]:
+    """Return an info of the steps (T,): without that of the reset, if T+1 are stored; one value is of all of them."""
+    if values.size == 1:
+        return np.repeat(values.reshape(1), steps)
+    if not values.ndim or len(values) - steps not in (0, 1):
+        raise UserError(f"{where} has {values.size} values and the episode {steps} steps: write T+1, or one")
+    return values[-steps:]
 
 
 def _arrays(
@@ -238,9 +260,10 @@ def _success(episode: Episode, steps: int, where: str) -> bool | None:
     if (attribute := episode.attribute("success")) is not None:
         return _any_true(np.reshape(attribute, 1), f"{where}: success")
     found: dict[str, bool | None] = {}
-    for name in SUCCESS:
-        with suppress(KeyError):  # the first of T+1 is the reset's
-            found[name] = _any_true(episode.array(("infos", name))[-steps:], f"{where}: infos {name}")
+    for name in SOLVED:
+        with suppress(KeyError):
+            of = f"{where}: infos {name}"
+            found[name] = _any_true(_of_steps(episode.array(("infos", name)), steps, of), of)
     if len(set(found.values())) > 1:
         raise UserError(f"{where}: infos {' and '.join(found)} contradict each other: leave one of them out")
     return next(iter(found.values()), None)

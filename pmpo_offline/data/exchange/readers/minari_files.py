@@ -90,6 +90,8 @@ class Episode:
     """An attribute of the episode, None if it has none of this name."""
     infos: Callable[[], list[str]]
     """Return the names of its infos, with slashes where they are nested."""
+    attributes: Callable[[], set[str]]
+    """Return the names of its attributes."""
 
 
 @contextmanager
@@ -130,7 +132,7 @@ def _from_hdf5(file: h5py.File, index: int) -> Episode:
             here["infos"].visititems(lambda name, item: found.append(name) if isinstance(item, h5py.Dataset) else None)
         return found
 
-    return Episode(name, array, attribute, infos)
+    return Episode(name, array, attribute, infos, lambda: set(h5py.Group(group).attrs))
 
 
 def _from_arrow(folder: Path, form: str, index: int) -> Episode:
@@ -157,7 +159,7 @@ def _from_arrow(folder: Path, form: str, index: int) -> Episode:
 
     said = place / METADATA
     attributes = from_json(said.read_bytes()) if said.is_file() else {}
-    return Episode(f"episode {index}", array, attributes.get, infos)
+    return Episode(f"episode {index}", array, attributes.get, infos, lambda: set(attributes))
 
 
 def _leaves(kind: pa.DataType, name: str = "") -> Iterator[str]:

@@ -16,8 +16,9 @@ import numpy as np
 from pydantic import JsonValue
 
 from pmpo_offline.data.exchange.exported import ABOUT, Tables, tables
+from pmpo_offline.data.exchange.readers.arrays import Kinds
 from pmpo_offline.data.exchange.readers.episodes import NO_STEP, Rows, recorded, report, single_states, steps_of
-from pmpo_offline.data.exchange.readers.flat import SUCCESS, Flat, Kinds
+from pmpo_offline.data.exchange.readers.flat import Flat
 from pmpo_offline.data.exchange.readers.order import check_numbers, ends_by_successors
 from pmpo_offline.data.exchange.readers.source import (
     Candidate,
@@ -31,7 +32,7 @@ from pmpo_offline.data.exchange.readers.source import (
 
 _MARKS: Kinds = {"observations": "matrix", "terminals": "flags"}
 _OPTIONAL: Kinds = {"valids": "flags", "next_observations": "matrix"}
-_OF_STEPS: Kinds = {"rewards": "vector", "masks": "flags", **SUCCESS}
+_OF_STEPS: Kinds = {"rewards": "vector", "masks": "flags"}
 """Optional, and of no meaning where nothing was done."""
 
 
@@ -65,10 +66,10 @@ def _read(flat: Flat, name: str, column: str | None) -> Recorded:
     bare = np.full(count, following is None)
     values = flat.read({"actions": "actions"}, _OF_STEPS, unused=bare & end)
     solved = ~values["masks"] if "masks" in values else np.zeros(count, np.bool_)
-    success = flat.solved(values)
     if following is not None:
         end, _ = ends_by_successors(marks["observations"], following, end, flat.path, every=True)
-    check_numbers(flat, np.append(end[:-1], True))
+    whole = np.append(end[:-1], True)
+    success = flat.solved(np.flatnonzero(whole))
     rows = Rows(
         marks["observations"],
         values["actions"],
@@ -79,6 +80,7 @@ def _read(flat: Flat, name: str, column: str | None) -> Recorded:
         bare=bare,
         following=following,
         success=solved & ~(bare & end) if success is None else success,
+        named=check_numbers(flat, whole),
     )
     feedback = flat.feedback(column)
     notes: dict[str, JsonValue] = {

@@ -12,7 +12,7 @@ from pmpo_offline.data.exchange.readers.flat import EPISODES, Flat
 from pmpo_offline.data.mapping import slices, taken
 from pmpo_offline.runtime.errors import UserError
 
-_STEPS = ("step", "step_id", "step_index", "frame_index", "timestep", "timesteps")
+STEPS = ("step", "step_id", "step_index", "frame_index", "timestep", "timesteps")
 _TIMES = ("timestamp", "timestamps", "time", "datetime")
 _SORT = "sort the rows by episode and step"
 _BLOCK = 65536
@@ -51,9 +51,12 @@ def ends_by_successors(
     return end, unmarked
 
 
-def check_numbers(flat: Flat, end: NDArray[np.bool_]) -> None:
-    """Raise `UserError` where columns that number episodes or steps contradict the last rows (M,) of episodes."""
-    last = np.flatnonzero(end)
+def check_numbers(flat: Flat, end: NDArray[np.bool_]) -> NDArray[Any] | None:
+    """Return the numbers or names (E,) of episodes in the first column that has them, None if there is none.
+
+    Raises `UserError` where columns that number episodes or steps contradict the last rows (M,) of episodes.
+    """
+    last, named = np.flatnonzero(end), None
     inside = ~end[:-1]
     for name in EPISODES:
         if (found := _column(flat, name, len(end))) is None:
@@ -73,7 +76,8 @@ def check_numbers(flat: Flat, end: NDArray[np.bool_]) -> None:
                 f"{flat.path}: {name} {ids[own[again[0]]]} comes back after row {last[again[0] - 1]}, another "
                 f"episode's last: {_SORT}"
             )
-    for name in (*_STEPS, *_TIMES):
+        named = _numbered(found[last]) if named is None else named
+    for name in (*STEPS, *_TIMES):
         if (found := _column(flat, name, len(end))) is None or found.dtype.kind not in "iufM":
             continue
         falls = (found[1:] < found[:-1] if name in _TIMES else found[1:] <= found[:-1]) & inside
@@ -83,6 +87,16 @@ def check_numbers(flat: Flat, end: NDArray[np.bool_]) -> None:
                 f"{flat.path}: {name} goes from {found[row]} to {found[row + 1]} after row {row}, within an "
                 f"episode: {_SORT}, and mark every episode's last row{hint}"
             )
+    return named
+
+
+def _numbered(found: NDArray[Any]) -> NDArray[Any] | None:
+    """Return names of episodes (E,), as whole numbers if that is what they are; None for other numbers."""
+    if found.dtype.kind == "U" and not all(map(str.isdecimal, found.tolist())):
+        return found
+    with np.errstate(invalid="ignore", over="ignore"):
+        numbers = found.astype(np.float64).astype(np.int64)
+    return numbers if found.dtype.kind == "U" or (numbers == found).all() else None
 
 
 def resets_itself(observation: NDArray[np.float32], following: NDArray[np.float32], cut: NDArray[np.bool_]) -> bool:
@@ -122,7 +136,8 @@ def _column(flat: Flat, name: str, count: int) -> NDArray[Any] | None:
     if name not in flat.names:
         return None
     values = flat[name]
-    values = values.astype(str) if values.dtype.kind in "OS" else values
+    if values.dtype.kind in "OS":
+        values = np.array([v.decode(errors="replace") if isinstance(v, bytes) else str(v) for v in values.flat])
     return values if values.shape == (count,) else None
 
 

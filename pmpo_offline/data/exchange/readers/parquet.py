@@ -1,4 +1,4 @@
-"""Our own columns in Parquet: a table of steps as this package stores and exports it, in one file or a folder of files.
+"""Steps in Parquet, as this package stores and exports them or called as in D4RL, in one file or a folder of files.
 
     observation (list), action (list), reward, terminated, truncated     a row a step, in order
     next_observation    where given; else the last step of a truncated episode is dropped: what followed it is unknown
@@ -18,13 +18,14 @@ import pyarrow.dataset as ds
 
 from pmpo_offline.data import columns, schema
 from pmpo_offline.data.exchange.exported import Tables
-from pmpo_offline.data.exchange.readers.source import Candidate, Reader, Source, exported_to
-from pmpo_offline.data.exchange.readers.steps import NEEDED, OPTIONAL, read_steps
+from pmpo_offline.data.exchange.readers.flat import EPISODES, open_flat
+from pmpo_offline.data.exchange.readers.source import Candidate, Reader, Recorded, Source, exported_to
+from pmpo_offline.data.exchange.readers.steps import called, holds_steps, read_steps
 from pmpo_offline.data.mapping import Spill
 from pmpo_offline.data.schema import Metadata
+from pmpo_offline.runtime.errors import UserError
 
 STEPS = "transitions"
-_CALLED = {name: name for name in (*NEEDED, *OPTIONAL)}
 
 
 def _steps(given: Candidate) -> Candidate:
@@ -35,7 +36,7 @@ def _steps(given: Candidate) -> Candidate:
 
 def _is_ours(given: Candidate) -> bool:
     steps = _steps(given)
-    return bool(steps.files) and steps.files[0].suffix == ".parquet" and steps.has(*NEEDED, "truncated")
+    return bool(steps.files) and steps.files[0].suffix == ".parquet" and holds_steps(steps.flat, all_of_it=True)
 
 
 def _source(given: Candidate) -> Source:
@@ -47,11 +48,27 @@ def _source(given: Candidate) -> Source:
         format="parquet",
         name=name,
         files=files if exported else {path.name: path for path in steps.files},
-        read=lambda column=None: read_steps(steps.flat, _CALLED, name, column),
+        read=lambda column=None: _read(steps, name, column),
         packages=("pyarrow",),
         takes_column=True,
         exported=exported,
     )
+
+
+def _read(steps: Candidate, name: str, column: str | None) -> Recorded:
+    """Return the episodes; `UserError` where nothing says whether one goes on in the next file."""
+    names = called(steps.flat)
+    decide = (names["next_observation"], *EPISODES)
+    for path in [] if steps.flat.names.intersection(decide) else steps.files[:-1]:
+        shard = open_flat(path)
+        ends = [shard[names[mark]] for mark in ("terminated", "truncated") if names[mark] in shard.names]
+        if not any(len(end) and bool(end[-1]) for end in ends):
+            raise UserError(
+                f"{path}: the last row is marked neither {names['terminated']} nor {names['truncated']}, and nothing "
+                "says whether the episode goes on in the next file: mark each episode's last row, or add a column "
+                "episode"
+            )
+    return read_steps(steps.flat, name, column)
 
 
 def _tables(folder: Path, _: Metadata) -> Tables:
@@ -81,7 +98,7 @@ def _table(stored: ds.Dataset, wanted: pa.Schema) -> pa.Table:
 
 PARQUET = Reader(
     name="parquet",
-    reads="our own columns in .parquet (observation, action, reward, terminated, truncated), and exports in them",
+    reads="steps in .parquet (observation, action, reward, terminated, truncated, or as in D4RL), and our exports",
     recognises=_is_ours,
     open=_source,
     example="exported",

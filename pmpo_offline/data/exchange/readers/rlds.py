@@ -21,13 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
+from pmpo_offline.data.exchange.readers.arrays import Array, Kind
 from pmpo_offline.data.exchange.readers.episodes import NO_STEP, Rows, recorded, report, single_states, steps_of
-from pmpo_offline.data.exchange.readers.flat import SUCCESS, Array, Flat, Kind
+from pmpo_offline.data.exchange.readers.flat import Flat
 from pmpo_offline.data.exchange.readers.order import check_numbers
 from pmpo_offline.data.exchange.readers.source import Candidate, Reader, Recorded, of_arrays
 from pmpo_offline.runtime.errors import UserError
 
-_MATRIX: Kind = "matrix"
 _MARKS: dict[str, Kind] = {"is_first": "flags", "is_last": "flags", "is_terminal": "flags"}
 _VALUES: dict[str, Kind] = {"action": "actions", "reward": "vector"}
 _LOST = "the last row of an episode without a last step: what followed it is not in the file"
@@ -38,23 +38,21 @@ def _is_rlds(given: Candidate) -> bool:
 
 
 def _read(flat: Flat, name: str, column: str | None) -> Recorded:
-    named = sorted(name for name in flat.names if name.startswith("observation/"))
-    parts = named if named and "observation" not in flat.names else ["observation"]
-    flat.need(*parts, *_VALUES, *_MARKS)
-    marks = flat.read(dict.fromkeys(parts, _MATRIX) | _MARKS)
+    flat.need("observation", *_VALUES, *_MARKS)
+    marks = flat.read({"observation": "matrix", **_MARKS})
     end = _ends(marks["is_first"], marks["is_last"], marks["is_terminal"], flat.path)
-    values = flat.read(_VALUES, SUCCESS, unused=end)
+    values = flat.read(_VALUES, unused=end)
     if "discount" in flat.names:
         _check_discount(flat["discount"], end, marks, flat.path)
-    check_numbers(flat, end)
     rows = Rows(
-        marks[parts[0]] if len(parts) == 1 else np.concatenate([marks[part] for part in parts], axis=1),
+        marks["observation"],
         values["action"],
         values["reward"],
         end=end,
         terminal=marks["is_terminal"],
         bare=np.ones(len(end), np.bool_),
-        success=flat.solved(values),
+        success=flat.solved(np.flatnonzero(end)),
+        named=check_numbers(flat, end),
     )
     feedback = flat.feedback(column)
     broken = end & ~marks["is_last"]

@@ -10,9 +10,9 @@ mask/<name>     names of episodes: those with a name such as better or okay_2 ar
 
 Rewards of robosuite's tasks are 1 where the task is solved: an episode with such a step is a success, unless env_args
 say that rewards are shaped (`reward_shaping`), which leaves success unknown unless all rewards are 0 and 1; or an
-attribute `success` of every episode says it. `dones` marks the end of a recording as well as success (`done_mode`), so
-that an episode is terminated where its last step is done and, if success is known, solved. MG (machine-generated) and
-Can-Paired have this layout.
+attribute or array `success` of every episode says it. Labels may be an attribute of the episodes, too. `dones` marks
+the end of a recording as well as success (`done_mode`), so that an episode is terminated where its last step is done
+and, if success is known, solved. MG (machine-generated) and Can-Paired have this layout.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ from pydantic import JsonValue
 
 from pmpo_offline.data.exchange.exported import Tables, tables
 from pmpo_offline.data.exchange.forms.columns import split_named
+from pmpo_offline.data.exchange.readers.arrays import Kind, checked, flags
 from pmpo_offline.data.exchange.readers.episodes import Rows, recorded, report
-from pmpo_offline.data.exchange.readers.flat import LABELS, Flat, Kind, checked, flags, opened
+from pmpo_offline.data.exchange.readers.flat import LABELS, Flat, opened
 from pmpo_offline.data.exchange.readers.source import (
     Candidate,
     Environment,
@@ -97,7 +98,7 @@ class _Demos:
     unused: list[str]
     """Names of arrays in the first episode that were not read."""
     solved: NDArray[np.bool_] | None
-    """(E,) whether the task was solved, by an attribute success of the episodes; None if they have none."""
+    """(E,) whether the task was solved, by `success` of the episodes; None if they have none."""
 
     @property
     def last(self) -> NDArray[np.int64]:
@@ -129,7 +130,7 @@ class _Demos:
 
 def _demos(flat: Flat, more: tuple[str, ...] = ()) -> _Demos:
     """Read all episodes in the order of their numbers, with `more` arrays of a value a step."""
-    numbers = sorted(int(found[1]) for name in flat.names if (found := _DEMO.fullmatch(name)))
+    numbers = _numbers(flat)
     first = f"data/demo_{numbers[0]}"
     names = sorted(name.removeprefix(f"{first}/obs/") for name in flat.names if name.startswith(f"{first}/obs/"))
     if not names:
@@ -147,12 +148,17 @@ def _demos(flat: Flat, more: tuple[str, ...] = ()) -> _Demos:
         has_next = f"{first}/next_obs/{next(iter(widths))}" in flat.names
         for number in progress.counted(numbers, "read episodes", len(numbers)):
             demo = file[f"data/demo_{number}"]
-            success += [demo.attrs["success"]] if "success" in demo.attrs else []
+            if not len(demo["actions"]):
+                raise UserError(f"{flat.path}: demo_{number} has no steps: leave it out")
+            if (solved := _solved(demo)) is not None:
+                success.append(solved)
             for name, values in parts.items():
                 if name == "obs" or (name == "next_obs" and has_next):
                     values.append(_joined(demo, name, widths, slice(None) if name == "obs" else slice(-1, None)))
                 elif name in demo and name != "next_obs":
                     values.append(demo[name][()])
+                elif name in demo.attrs:
+                    values.append(np.repeat(np.asarray(demo.attrs[name]).reshape(1), len(demo["actions"])))
                 elif name in ("rewards", "dones"):
                     raise UserError(
                         f"{flat.path}: demo_{number} lacks {name}: write them with robomimic's dataset_states_to_obs.py"
@@ -169,11 +175,31 @@ def _demos(flat: Flat, more: tuple[str, ...] = ()) -> _Demos:
             raise UserError(f"{flat.path}: demo_{number} has other numbers of {name} and actions")
     images = [name for name in names if name not in widths]
     inside = {name.removeprefix(f"{first}/") for name in flat.names if name.startswith(f"{first}/")}
-    unused = sorted(name for name in inside - {*_KINDS, *more} if name.partition("/")[0] not in ("obs", "next_obs"))
+    inside |= _attributes(flat, first)
+    unused = sorted(
+        name for name in inside - {*_KINDS, *more, "success"} if name.partition("/")[0] not in ("obs", "next_obs")
+    )
     if 0 < len(success) < len(numbers):
-        raise UserError(f"{flat.path}: only {len(success)} of {len(numbers)} episodes have an attribute success")
-    solved = flags(np.array(success), f"{flat.path}: attribute success") if success else None
-    return _Demos(joined, length, np.array(numbers), widths, images, unused, solved)
+        raise UserError(f"{flat.path}: only {len(success)} of {len(numbers)} episodes say whether they are a success")
+    known = flags(np.array(success), f"{flat.path}: success") if success else None
+    return _Demos(joined, length, np.array(numbers), widths, images, unused, known)
+
+
+def _solved(demo: h5py.Group) -> Any:
+    """Return the attribute success of an episode, or the greatest value of its array of that name; None if neither."""
+    if "success" in demo.attrs or "success" not in demo:
+        return demo.attrs.get("success")
+    return np.max(demo["success"][()])
+
+
+def _attributes(flat: Flat, demo: str) -> set[str]:
+    """Return the names of the attributes of an episode, but for those that robomimic itself writes."""
+    with opened(flat) as file:
+        return {*file[demo].attrs} - {"num_samples", "model_file", "ep_meta"}
+
+
+def _numbers(flat: Flat) -> list[int]:
+    return sorted(int(found[1]) for name in flat.names if (found := _DEMO.fullmatch(name)))
 
 
 def _joined(demo: h5py.Group, name: str, widths: Mapping[str, int], rows: slice) -> NDArray[Any]:
@@ -182,8 +208,8 @@ def _joined(demo: h5py.Group, name: str, widths: Mapping[str, int], rows: slice)
 
 
 def _read(flat: Flat, name: str, column: str | None) -> Recorded:
-    step_labels = next((label for label in LABELS if any(each.endswith(f"/{label}") for each in flat.names)), None)
-    wanted = step_labels if column is None else column
+    held = {each.rpartition("/")[2] for each in flat.names} | _attributes(flat, f"data/demo_{_numbers(flat)[0]}")
+    wanted = next((label for label in LABELS if label in held), None) if column is None else column
     by_mask = bool(wanted) and str(wanted).startswith(_MASK)
     demos = _demos(flat, (wanted,) if wanted and not by_mask else ())
     rewards = demos.arrays["rewards"]

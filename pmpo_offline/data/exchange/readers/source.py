@@ -47,8 +47,13 @@ class Recorded:
     whether it holds labels (`labels`)."""
     feedback: NDArray[np.float32] | None = None
     """(N,) or (E,) labels +1 and −1, or scores; NaN where there is none."""
-    numbers: NDArray[np.int64] | None = None
-    """(E,) the number of each episode in the source, by which a file of labels names it; None: in order from 0."""
+    numbers: NDArray[Any] | None = None
+    """(E,) the number, or the name, of each episode in the source, by which a file of labels calls it; None: in order
+    from 0."""
+    are_counted: bool = True
+    """Whether those are counted from 0 here, and not the source's own."""
+    firsts: NDArray[np.int64] | None = None
+    """(E,) the first episode that equals each one; None: all differ, or they were not compared."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +147,7 @@ class Candidate:
 
     def has(self, *names: str) -> bool:
         """Return whether there are arrays of all these names."""
-        return bool(self.files) and self.flat.names.issuperset(names)
+        return bool(self.files) and all(map(self.flat.parts, names))
 
 
 def of_arrays(form: str, given: Candidate, read: Callable[[Flat, str, str | None], Recorded], **known: Any) -> Source:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pmpo_offline.data.exchange.readers.flat import choices, floats
+from pmpo_offline.data.exchange.readers.arrays import choices, floats
 from pmpo_offline.runtime.errors import UserError
 
 if TYPE_CHECKING:

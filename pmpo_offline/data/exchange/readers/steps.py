@@ -1,4 +1,4 @@
-"""Rows of steps whose ends are marked, and whose successors may be beside them: D4RL's files and our own Parquet."""
+"""Rows of steps whose ends are marked, and whose successors may be beside them: D4RL's files and our own columns."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import numpy as np
 from pydantic import JsonValue
 
 from pmpo_offline.data.exchange.exported import ABOUT
+from pmpo_offline.data.exchange.readers.arrays import Kind, checked, is_nan, without
 from pmpo_offline.data.exchange.readers.episodes import GOES_ON, LOST, PADDED, RESET, Rows, recorded, report
-from pmpo_offline.data.exchange.readers.flat import SUCCESS, Flat, Kinds
+from pmpo_offline.data.exchange.readers.flat import Flat
 from pmpo_offline.data.exchange.readers.order import (
     begins_with_resets,
     check_numbers,
@@ -19,65 +20,97 @@ from pmpo_offline.data.exchange.readers.order import (
 )
 from pmpo_offline.data.exchange.readers.source import Recorded
 from pmpo_offline.data.mapping import gathered, slices
+from pmpo_offline.runtime.errors import UserError
 
-NEEDED: Kinds = {"observation": "matrix", "action": "actions", "terminated": "flags"}
-OPTIONAL: Kinds = {"reward": "vector", "truncated": "flags", "next_observation": "matrix"}
+_NAMES: Mapping[str, tuple[str, ...]] = {
+    "observation": ("observations", "observation"),
+    "action": ("actions", "action"),
+    "reward": ("rewards", "reward"),
+    "terminated": ("terminals", "terminated", "terminations"),
+    "truncated": ("timeouts", "truncated", "truncations", "episode_terminals"),
+    "next_observation": ("next_observations", "next_observation"),
+}
+"""What the arrays are called by D4RL, here, by Gymnasium, and by d3rlpy of version 1 (whose mark is of both ends)."""
+_NEEDED: Mapping[str, Kind] = {"observation": "matrix", "action": "actions", "terminated": "flags"}
 
 
-def read_steps(flat: Flat, called: Mapping[str, str], name: str, column: str | None) -> Recorded:
+def called(flat: Flat) -> dict[str, str]:
+    """Return the names of the arrays in a file by ours; those that it lacks as D4RL, or we, call them."""
+    usual = 1 if flat.parts("observation") else 0
+    return {ours: next(filter(flat.parts, names), names[usual]) for ours, names in _NAMES.items()}
+
+
+def holds_steps(flat: Flat, *, all_of_it: bool) -> bool:
+    """Return whether a file has the arrays that steps need, or any of them."""
+    names = called(flat)
+    found = [bool(flat.parts(names[ours])) for ours in _NEEDED]
+    return all(found) if all_of_it else any(found)
+
+
+def read_steps(flat: Flat, name: str, column: str | None) -> Recorded:
     """Return the episodes of steps, and their feedback in a column.
 
     Where there are next observations, they decide: a row whose successor is not the row after it ends an episode,
-    marked or not. Without them, or where they are padding or the next episode's first ones (of a vector environment
-    that resets itself), the last row of an episode that ran out of time is dropped.
+    marked or not. Without them, or where they are NaN, padding or the next episode's first ones (of a vector
+    environment that resets itself), the last row of an episode that ran out of time is dropped.
 
     Args:
-        flat: the arrays.
-        called: their names in the file, by ours: those of `NEEDED` and `OPTIONAL`.
+        flat: the arrays, called as in `_NAMES`.
         name: of the data set.
         column: of feedback; None: one of labels, if there is one.
     """
-    kinds, optional = ({called[ours]: kind for ours, kind in known.items()} for known in (NEEDED, OPTIONAL))
-    arrays = flat.read(kinds, {**optional, **SUCCESS})
-    found = {ours: arrays[theirs] for ours, theirs in called.items() if theirs in arrays}
-    observation, terminal = found["observation"], found["terminated"]
-    reward = found.get("reward", np.zeros(len(terminal), np.float32))
-    following = found.get("next_observation")
-    marked = terminal | found.get("truncated", np.zeros(len(terminal), np.bool_))
-    end, unmarked, reason, goes_on = np.append(marked[:-1], True), 0, LOST, False
+    names = called(flat)
+    flat.need(*(names[ours] for ours in _NEEDED))
+    if not (flat.parts(names["truncated"]) or flat.parts(names["next_observation"])):
+        raise UserError(
+            f"{flat.path} lacks {names['truncated']} and {names['next_observation']}, and nothing else says where time "
+            f"ran out: add an array {names['truncated']} (M,), of zeros if {names['terminated']} end every episode"
+        )
+    marks = flat.read({names["observation"]: "matrix", names["terminated"]: "flags"}, {names["truncated"]: "flags"})
+    observation, terminal = marks[names["observation"]], marks[names["terminated"]]
+    marked = terminal | marks.get(names["truncated"], np.zeros(len(terminal), np.bool_))
+    end, unmarked, dropped, goes_on, following = np.append(marked[:-1], True), 0, {}, False, None
     bare = end & ~terminal
-    if following is not None:
-        end, unmarked = ends_by_successors(observation, following, marked, flat.path, every="truncated" in found)
-        cut = marked & ~terminal
-        resets, reason = resets_itself(observation, following, cut), RESET
+    dropped = {LOST: bare}
+    if flat.parts(names["next_observation"]):
+        raw = flat[names["next_observation"]]
+        hole = is_nan(raw) & end if len(raw) == len(end) else np.zeros(len(end), np.bool_)
+        kinds: Mapping[str, Kind] = {names["next_observation"]: "matrix"}
+        (following,) = checked(dict.fromkeys(kinds, without(raw, hole)), kinds, flat.path).values()
+        end, unmarked = ends_by_successors(observation, following, marked, flat.path, every=names["truncated"] in marks)
+        cut = marked & ~terminal & ~hole
+        resets = resets_itself(observation, following, cut)
         is_padded = ABOUT not in flat.names and has_no_successors(observation, following, cut)
-        reason = PADDED if is_padded else reason
-        bare = end & ~terminal & (resets or is_padded)
-        goes_on = resets and begins_with_resets(reward, marked)
-        if resets or is_padded:  # of bare rows their own observation
-            following = gathered(
-                np.where(bare[rows, None], observation[rows], following[rows]) for rows in slices(len(bare))
-            )
-    check_numbers(flat, end)
-    success = flat.solved(arrays)
+        lost = end & ~terminal & (hole | (resets or is_padded))
+        dropped = {LOST: lost & hole, PADDED if is_padded else RESET: lost & ~hole}
+        bare, own = lost, lost | hole
+        if own.any():
+            blocks = slices(len(own))
+            following = gathered(np.where(own[rows, None], observation[rows], following[rows]) for rows in blocks)
+        goes_on = resets
+    rewards: Mapping[str, Kind] = {names["reward"]: "vector"}
+    values = flat.read({names["action"]: "actions"}, rewards, unused=bare)
+    reward = values.get(names["reward"], np.zeros(len(end), np.float32))
     rows = Rows(
         observation,
-        found["action"],
+        values[names["action"]],
         reward,
         end=end,
         terminal=terminal,
         bare=bare,
         following=following,
-        success=success,
+        success=flat.solved(np.flatnonzero(end)),
+        named=check_numbers(flat, end),
     )
-    feedback = flat.feedback(column)
     notes: dict[str, JsonValue] = {
-        "rewards": "reward" in found,
-        "success": success is not None,
+        "rewards": names["reward"] in values,
+        "success": rows.success is not None,
         "rows_without_successor_dropped": int(bare.sum()),
         "episodes_ended_by_next_observations": unmarked,
-        "final_observation_of_terminated": "the last observation" if following is None else called["next_observation"],
-        **report(rows, {reason: bare}, flat.unused),
-        **({GOES_ON: int(marked[:-1].sum())} if goes_on else {}),
+        "final_observation_of_terminated": "the last observation" if following is None else names["next_observation"],
     }
+    feedback = flat.feedback(column)
+    notes |= report(rows, dropped, flat.unused)
+    if goes_on and begins_with_resets(reward, marked):
+        notes[GOES_ON] = int(marked[:-1].sum())
     return recorded(rows, str(flat.path), name, notes, feedback)

@@ -1,0 +1,74 @@
+"""What an import of episodes warns of: what was lost, is not used, or may mean something else."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import JsonValue
+
+from pmpo_offline.data.exchange.forms.columns import SPLITS, is_feedback, split_named
+from pmpo_offline.data.exchange.forms.selection import lone_negative
+from pmpo_offline.data.exchange.readers import Recorded, Source
+from pmpo_offline.runtime.errors import Dropped
+
+
+def feedback_note(recorded: Recorded) -> dict[str, JsonValue]:
+    """Return the note of the source's feedback, empty where there is none."""
+    note = recorded.notes.get("feedback")
+    return note if recorded.feedback is not None and isinstance(note, dict) else {}
+
+
+def report_of(recorded: Recorded) -> dict[str, Any]:
+    """Return the report of how the source was read, empty where there is none."""
+    report = recorded.notes.get("report")
+    return report if isinstance(report, dict) else {}
+
+
+def warn(found: Source, recorded: Recorded) -> None:
+    """Warn of all that is lost or doubtful in the episodes of a source."""
+    for line in _doubts(found, recorded):
+        warnings.warn(line, stacklevel=4)
+
+
+def _doubts(found: Source, recorded: Recorded) -> Iterator[str | Warning]:
+    if count := recorded.notes.get("episodes_ended_by_next_observations"):
+        yield (
+            f"{count} episodes end unmarked, where next_observations is not the next row's observation: right if time "
+            "ran out there, wrong if rows were shuffled or left out"
+        )
+    if recorded.notes.get("episodes_begin_where_the_last_ended"):
+        yield (
+            "every episode begins with the observation with which the one before it ended: right where nothing was "
+            "reset; where a vector environment reset itself (Gymnasium 1), the first step of each is no step of the "
+            "task: leave those rows out and import again"
+        )
+    report = report_of(recorded)
+    if rounded := report.get("rounded"):
+        counts = ", ".join(f"{count} rows of {name}" for name, count in rounded.items())
+        yield f"numbers beyond 2^24 are stored as float32, which rounds {counts}: subtract what they have in common"
+    if dropped := report.get("dropped"):
+        reasons = "; ".join(f"{count} rows: {reason}" for reason, count in dropped.items())
+        yield Dropped(f"dropped {reasons} (`show` names the first of each)")
+    if differ := report.get("contradicting_episodes"):
+        yield f"{differ} episodes repeat an earlier one in all numbers, with another label: leave at least one out"
+    note = feedback_note(recorded)
+    if only := note.get("only_of"):
+        yield f"{note['column']} is of {only} only: if it is meant of whole episodes, write it in all of their rows"
+    parts = [str(name).rpartition("/") for name in report.get("columns_not_used", [])]
+    if splits := [f"{where}{slash}{name}" for where, slash, name in parts if where == "mask" or name in SPLITS]:
+        yield f"{splits[0]} is not used, and all episodes are for training: leave those out that are held out"
+    named = {name: split_named(name) for name in found.files}
+    if (held := [name for name, split in named.items() if split == "test"]) and len(held) < len(named):
+        yield f"{held[0]} is held out by its name, and all episodes are for training: leave it out if it is"
+    if feedback := [f"{where}{slash}{name}" for where, slash, name in parts if is_feedback(name)]:
+        yield f"{' and '.join(feedback[:3])} may be feedback and is not used: --score {feedback[0]} takes it"
+    if recorded.feedback is not None and note["labels"] is False:
+        for score, count in lone_negative(recorded.feedback).items():
+            yield f"{count:,} scores are {score:g} and no other is below 0: if that means unknown, write null"
+    if isinstance(images := recorded.notes.get("images"), dict):
+        yield (
+            f"left out {', '.join(images)}: learners here read vectors of numbers; where the files are is in the "
+            "dataset's provenance.settings.images"
+        )

@@ -1,0 +1,376 @@
+"""What arrays, attributes and files say of episodes, in the shapes and under the names that people give them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from helpers.aligned import experience
+from helpers.foreign import Arrays, as_d4rl, as_states, assert_same, hdf5, minari_set, npz, read, without
+from helpers.imports import refused
+from helpers.robots import accepted, d3rlpy, frames_of, lerobot, robomimic
+
+from pmpo_offline.build import import_dataset, show
+from pmpo_offline.data import Dataset, columns
+
+LENGTHS = [4, 3, 5, 2]
+WRITTEN = experience(LENGTHS)
+STEPS = as_d4rl(WRITTEN)
+STATES = as_states(WRITTEN)
+EPISODE = np.repeat(np.arange(4), LENGTHS)
+LAST = np.cumsum(LENGTHS) - 1
+OURS = {
+    "observations": "observation",
+    "next_observations": "next_observation",
+    "actions": "action",
+    "rewards": "reward",
+    "terminals": "terminated",
+    "timeouts": "truncated",
+}
+GYMNASIUM = {"terminals": "terminations", "timeouts": "truncations"}
+pytestmark = [pytest.mark.usefixtures("home"), pytest.mark.filterwarnings("ignore:.*actions reach", "ignore:.*has no")]
+
+
+def called(arrays: Arrays, names: dict[str, str]) -> Arrays:
+    return {names.get(name, name): values for name, values in arrays.items()}
+
+
+def parquet(path: Path, arrays: dict[str, Any], classes: dict[str, list[str]] | None = None) -> Path:
+    """Steps in our own columns, of which some are Hugging Face's `ClassLabel`."""
+    lists = {OURS.get(n, n): v.tolist() if isinstance(v, np.ndarray) else v for n, v in arrays.items()}
+    features = {name: {"names": names, "_type": "ClassLabel"} for name, names in (classes or {}).items()}
+    about = {"huggingface": json.dumps({"info": {"features": features}})}
+    pq.write_table(pa.table(lists).replace_schema_metadata(about), path)
+    return path
+
+
+def ran_out_without_successor(got: Any) -> None:
+    """The episodes 1 and 2, which ran out of time, lost their last rows."""
+    assert got.experience.length.tolist() == [4, 2, 4, 2]
+    assert got.experience.terminated.tolist() == [True, False, False, True]
+    assert got.experience.final_observation[1:3].tolist() == STEPS["observations"][LAST[1:3]].tolist()
+    assert sum(got.notes["report"]["dropped"].values()) == 2
+
+
+def test_names_of_classes_say_which_is_accept(tmp_path: Path) -> None:
+    names = ["success", "failure"]
+    label = np.array([0, 1, -1, 0])[EPISODE]
+    path = parquet(tmp_path / "set.parquet", STEPS | {"label": label}, {"label": names})
+    assert accepted(import_dataset(path)) == [1, -1, 0, 1]
+    human = parquet(tmp_path / "human.parquet", STEPS | {"human": label}, {"human": names})
+    assert accepted(import_dataset(human, score="human")) == [1, -1, 0, 1]
+    actions = parquet(tmp_path / "a.parquet", STEPS | {"actions": EPISODE}, {"action": ["up", "down", "left", "right"]})
+    assert import_dataset(actions, actions=4).metadata.actions == 4, "classes of actions stay numbers"
+    success = parquet(tmp_path / "b.parquet", STEPS | {"success": EPISODE % 2}, {"success": names})
+    assert "success holds classes" in refused(import_dataset, success)
+    folder = lerobot(tmp_path / "frames", frames_of(WRITTEN, {"label": EPISODE % 2}))
+    for file in folder.glob("data/**/*.parquet"):
+        about = {"huggingface": json.dumps({"info": {"features": {"label": {"names": names, "_type": "ClassLabel"}}}})}
+        pq.write_table(pq.read_table(file).replace_schema_metadata(about), file)
+    with pytest.warns(UserWarning, match="dropped 4 rows"):
+        assert accepted(import_dataset(folder)) == [1, -1, 1, -1]
+
+
+@pytest.mark.parametrize(
+    ("write", "names"),
+    [
+        (npz, OURS),
+        (hdf5, OURS),
+        (parquet, {}),
+        (parquet, {ours: theirs for theirs, ours in OURS.items()}),
+        (hdf5, GYMNASIUM),
+    ],
+    ids=["ours.npz", "ours.hdf5", "ours.parquet", "d4rl.parquet", "gymnasium.hdf5"],
+)
+def test_names_of_arrays_are_the_same_in_every_file(
+    tmp_path: Path, write: Callable[..., Path], names: dict[str, str]
+) -> None:
+    path = tmp_path / f"set.{write.__name__}"
+    table = write(path, called(STEPS, names))
+    if names and write is parquet:
+        pq.write_table(pq.read_table(path).rename_columns([*STEPS]), path)
+    assert_same(read(table).experience, WRITTEN)
+
+
+def test_steps_whose_ends_are_marked_as_in_older_files(tmp_path: Path) -> None:
+    """d3rlpy of version 1 marks the end of an episode apart from its termination."""
+    arrays = without(STEPS, "timeouts", "next_observations") | {"episode_terminals": np.isin(np.arange(14), LAST)}
+    ran_out_without_successor(read(hdf5(tmp_path / "set.h5", arrays)))
+    unmarked = parquet(tmp_path / "set.parquet", without(STEPS, "timeouts"))
+    assert_same(read(unmarked).experience, WRITTEN)
+    nothing = without(STEPS, "timeouts", "next_observations")
+    assert "lacks truncated and next_observation" in refused(read, parquet(tmp_path / "no.parquet", nothing))
+
+
+def test_observations_in_a_group_are_joined(tmp_path: Path) -> None:
+    parts = without(STEPS, "observations", "next_observations")
+    for name in ("observations", "next_observations"):
+        parts |= {f"{name}/arm": STEPS[name][:, :1], f"{name}/base": STEPS[name][:, 1:]}
+    assert_same(read(hdf5(tmp_path / "set.hdf5", parts)).experience, WRITTEN)
+    camera = {"observations/camera": np.zeros((14, 4, 4, 3), np.uint8)}
+    path = hdf5(tmp_path / "b.h5", parts | camera)
+    assert "observations/camera is no row of numbers a step, and images" in refused(read, path)
+    lists = STEPS | {"observations": [[[1.0], [2.0]]] * 14}
+    assert "holds lists of lists, and images are not" in refused(read, parquet(tmp_path / "c.parquet", lists))
+
+
+@pytest.mark.parametrize("of", ["next_observations", "rewards", "actions"])
+@pytest.mark.parametrize("write", [npz, parquet])
+def test_what_is_nan_where_it_means_nothing_is_not_refused(tmp_path: Path, of: str, write: Callable[..., Path]) -> None:
+    cut = ~WRITTEN.terminated
+    rows = LAST if of == "next_observations" else LAST[cut]
+    values = STEPS[of].copy()
+    values[rows] = np.nan
+    arrays = STEPS | {of: values}
+    if of != "next_observations":
+        del arrays["next_observations"]
+    ran_out_without_successor(read(write(tmp_path / f"set.{write.__name__}", arrays)))
+    values[1] = np.nan
+    message = refused(read, write(tmp_path / f"bad.{write.__name__}", arrays))
+    assert "holds NaN or infinite values, first in row 1" in message
+
+
+def test_successors_as_polars_shifts_them(tmp_path: Path) -> None:
+    frame = pl.DataFrame(
+        {name: pl.Series(STEPS[theirs]) for theirs, name in OURS.items()} | {"episode": EPISODE}
+    ).with_columns(next_observation=pl.col("observation").shift(-1).over("episode"))
+    frame.write_parquet(tmp_path / "set.parquet")
+    ran_out_without_successor(read(tmp_path / "set.parquet"))
+
+
+def test_frames_that_are_dropped_may_hold_anything(tmp_path: Path) -> None:
+    frames = frames_of(WRITTEN)
+    for name in ("action", "next.reward"):
+        frames[name] = np.array(frames[name])
+        frames[name][LAST] = np.nan
+    assert read(lerobot(tmp_path / "set", frames)).experience.length.tolist() == [3, 2, 4, 1]
+
+
+@pytest.mark.parametrize(
+    ("success", "right"),
+    [
+        (np.array([1, 0, 1, 0]), [True, False, True, False]),
+        (np.where(np.isin(np.arange(14), LAST), EPISODE % 2, np.nan), [False, True, False, True]),
+        (np.full(14, np.nan), None),
+        (np.full(4, np.nan), None),
+        (np.where(EPISODE == 2, np.nan, 1), "success says nothing of 1 episodes, first of number 2"),
+        (np.ones(5), "success has 5 rows: expected one a step, 14, or one an episode, 4"),
+        (np.array(True), "success has 1 rows: expected one a step, 14, or one an episode, 4"),
+    ],
+    ids=["of episodes", "at their ends", "unknown", "unknown of episodes", "of some", "of five", "of the file"],
+)
+def test_success_of_steps_and_of_episodes(tmp_path: Path, success: Any, right: list[bool] | str | None) -> None:
+    path = npz(tmp_path / "set.npz", STEPS | {"success": success})
+    if isinstance(right, str):
+        assert right in refused(read, path)
+        return
+    found = read(path)
+    assert found.notes["success"] is (right is not None)
+    assert found.experience.success.tolist() == (right or [False] * 4)
+    if len(success) == 4:
+        return
+    null = parquet(tmp_path / "set.parquet", STEPS | {"success": [None if np.isnan(x) else x == 1 for x in success]})
+    assert read(null).experience.success.tolist() == (right or [False] * 4)
+
+
+def test_files_of_one_episode_hold_one_value(tmp_path: Path) -> None:
+    for index, (length, label) in enumerate(zip(LENGTHS, ["good", "bad", "good", "bad"], strict=True)):
+        npz(tmp_path / f"run_{index}.npz", as_d4rl(experience([length])) | {"label": label, "success": index == 1})
+    dataset = import_dataset(tmp_path)
+    assert accepted(dataset) == [1, -1, 1, -1]
+    assert columns.vector(dataset.episodes, "success").tolist() == [False, True, False, False]
+
+
+def test_attributes_of_episodes_may_be_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    name = minari_set(WRITTEN, infos=lambda index, length: {"goal_achieved": np.full(length + 1, index == 1)})
+    demos = robomimic(tmp_path / "demos.hdf5", WRITTEN, success=EPISODE == 1)
+    with h5py.File(tmp_path / "minari/test/aligned-v0/data/main_data.hdf5", "a") as sets, h5py.File(demos, "a") as file:
+        for group in (*(sets[f"episode_{index}"] for index in range(4)), *file["data"].values()):
+            group.attrs.update(label=1 - int(group.name[-1]) % 2, grade=int(group.name[-1]))
+    for source in (name, demos):
+        dataset = import_dataset(source)
+        assert accepted(dataset) == [1, -1, 1, -1]
+        assert columns.vector(dataset.episodes, "success").tolist() == [False, True, False, False]
+        assert accepted(import_dataset(source, score="grade", label="column:1.5")) == [-1, -1, 1, 1]
+        assert [c.rpartition("/")[2] for c in show(dataset)["report"]["columns_not_used"]] == ["grade"]
+
+
+@pytest.mark.parametrize(("key", "values"), [("success", True), ("label", 1), ("label", [1, 0, 1])])
+def test_infos_of_minari_of_other_lengths(
+    tmp_path: Path, key: str, values: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    name = minari_set(experience([4, 4]))
+    with h5py.File(tmp_path / "minari/test/aligned-v0/data/main_data.hdf5", "a") as file:
+        for index in range(2):
+            file[f"episode_{index}/infos/{key}"] = values
+    if isinstance(values, list):
+        assert f"infos {key} has 3 values and the episode 4 steps" in refused(read, name)
+    elif key == "success":
+        assert read(name).experience.success.tolist() == [True, True]
+    else:
+        assert read(name).feedback == pytest.approx([1, 1])
+
+
+def test_episodes_without_steps_are_refused_by_number(tmp_path: Path) -> None:
+    path, demos = d3rlpy(tmp_path / "set.h5", WRITTEN), robomimic(tmp_path / "demos.hdf5", WRITTEN)
+    with h5py.File(path, "a") as file, h5py.File(demos, "a") as other:
+        for name in ("observations", "actions", "rewards"):
+            del file[f"{name}_1"]
+            file[f"{name}_1"] = STEPS[name][:0]
+        del other["data/demo_1/actions"]
+        other["data/demo_1/actions"] = STEPS["actions"][:0]
+    assert "set.h5: episode 1 has no steps" in refused(read, path)
+    assert "demos.hdf5: demo_1 has no steps" in refused(read, demos)
+
+
+def test_episodes_of_files_whose_ends_are_not_marked_are_not_joined(tmp_path: Path) -> None:
+    arrays = without(STEPS, "next_observations") | {name: np.zeros(14, bool) for name in ("terminals", "timeouts")}
+    for index in range(4):
+        own = {name: values[index == EPISODE] for name, values in arrays.items()}
+        parquet(tmp_path / f"{index}.parquet", own)
+    assert "0.parquet: the last row is marked neither terminated nor truncated" in refused(read, tmp_path)
+
+
+def imported(tmp_path: Path, arrays: dict[str, Any], **asked: Any) -> Dataset:
+    return import_dataset(npz(tmp_path / "set.npz", arrays), **asked)
+
+
+def test_the_default_rule_where_all_returns_are_equal(tmp_path: Path) -> None:
+    end = np.isin(np.arange(14), LAST)
+    dataset = imported(tmp_path, STEPS | {"rewards": end * 1.0, "success": end})
+    assert (str(dataset.metadata.label), accepted(dataset)) == ("success:0.5", [1] * 4)
+    unrewarded = imported(tmp_path, without(STEPS, "rewards") | {"success": end}, overwrite=True)
+    assert accepted(unrewarded) == [1] * 4
+    split = imported(tmp_path, STEPS | {"success": end}, overwrite=True)
+    assert str(split.metadata.label) == "return:q0.5"
+
+
+def test_repeated_episodes_are_counted_and_contradicting_ones_warned_of(tmp_path: Path) -> None:
+    twice = {name: np.concatenate([values, values[:9]]) for name, values in STEPS.items()}
+    twice["rewards"] = np.append(STEPS["rewards"], [*STEPS["rewards"][:7], 0.5, 0.5])  # episode 2 for two steps only
+    twice["timeouts"][-1] = True
+    label = np.append(1 - EPISODE % 2, [1, 1, 1, 1, 1, 1, 1, 0, 0])
+    with pytest.warns(UserWarning, match="1 episodes repeat an earlier one in all numbers, with another label"):
+        dataset = imported(tmp_path, twice | {"label": label})
+    assert show(dataset)["report"] == {"repeated_episodes": 2, "contradicting_episodes": 1}
+
+
+def test_labels_of_single_steps_of_episodes_are_warned_of(tmp_path: Path) -> None:
+    at_last = np.where(np.isin(np.arange(14), LAST), 1 - EPISODE % 2, np.nan)
+    with pytest.warns(UserWarning, match="label is of the last steps of episodes only: if it is meant of whole"):
+        assert imported(tmp_path, STEPS | {"label": at_last}).metadata.unit == "step"
+
+
+@pytest.mark.parametrize("names", [("train", "val"), ("cube-single-play-v0", "cube-single-play-v0-val")])
+def test_files_that_are_held_out_by_their_names_are_warned_of(tmp_path: Path, names: tuple[str, str]) -> None:
+    for name in names:
+        npz(tmp_path / f"{name}.npz", STEPS)
+    with pytest.warns(UserWarning, match="val.npz is held out by its name, and all episodes are for training"):
+        import_dataset(tmp_path)
+
+
+def test_labels_in_files_that_a_person_sorted_are_reported(tmp_path: Path) -> None:
+    for name in ("accepts", "rejects"):
+        (tmp_path / name).mkdir()
+        npz(tmp_path / name / "a.npz", STEPS | {"label": EPISODE})
+    with pytest.warns(UserWarning, match="label may be feedback and is not used"):
+        assert accepted(import_dataset(tmp_path)) == [1] * 4 + [-1] * 4
+
+
+NAMED = "episode,label\n"
+
+
+@pytest.mark.parametrize(
+    ("ids", "content", "right"),
+    [
+        ([1, 2, 3, 4], "1,1\n2,0\n3,1\n", [1, -1, 1, 0]),
+        ([3.0, 5.0, 7.0, 9.0], "9,0\n3,1\n", [1, 0, 0, -1]),
+        (["3", "5", "7", "9"], "9,0\nrun_3,1\n", [1, 0, 0, -1]),
+        (["ep_3", "ep_2", "ep_1", "ep_0"], "ep_3,1\nep_2,0\n", [1, -1, 0, 0]),
+        (["ep_3", "ep_2", "ep_1", "ep_0"], "3,1\n2.0,0\n", [1, -1, 0, 0]),
+        (["kitchen-a", "kitchen-b", "lab-a", "lab-b"], "kitchen-b,1\nfilms/lab-a.mp4,0\n", [0, 1, -1, 0]),
+        ([10, 11, 12, 13], "0,1\n", "episode 0 in line 2 is not in the source, which has 4 episodes, 10 to 13"),
+        (["x", "y", "z", "w"], "0,1\n", "episode 0 in line 2 is not in the source, which has 4 episodes, x to w"),
+    ],
+)
+def test_episodes_are_called_as_the_source_calls_them(
+    tmp_path: Path, ids: list[Any], content: str, right: list[int] | str
+) -> None:
+    (labels := tmp_path / "labels.csv").write_text(NAMED + content)
+    sources = [npz(tmp_path / "set.npz", STEPS | {"episode": np.array(ids)[EPISODE]})]
+    if isinstance(right, str):
+        assert right in refused(import_dataset, sources[0], labels=labels)
+        return
+    sources += [npz(tmp_path / "rlds.npz", STATES | {"traj_id": np.repeat(ids, np.array(LENGTHS) + 1)})]
+    for source in sources:
+        assert accepted(import_dataset(source, labels=labels)) == right
+
+
+def test_vanished_episodes_of_files_count(tmp_path: Path) -> None:
+    """The first of b.npz is the fourth, although one of a.npz has no step."""
+    for name, lengths in (("a", [2, 3, 1]), ("b", [2, 2])):
+        arrays = without(as_d4rl(experience(lengths)), "next_observations")
+        arrays["terminals"], arrays["timeouts"] = arrays["timeouts"] & False, arrays["timeouts"] | arrays["terminals"]
+        npz(tmp_path / f"{name}.npz", arrays)
+    (labels := tmp_path / "labels.csv").write_text(NAMED + "0,1\n3,0\n4,1\n")
+    with pytest.warns(UserWarning, match="dropped 5 rows"):
+        assert accepted(import_dataset(tmp_path, labels=labels)) == [1, 0, -1, 1]
+
+
+def test_files_of_one_episode_are_called_as_their_files(tmp_path: Path) -> None:
+    for name, length in (("kitchen_a", 3), ("lab_b", 2)):
+        npz(tmp_path / f"{name}.npz", as_d4rl(experience([length])))
+    (tmp_path / "l.csv").write_text("file,label\nlab_b.npz,1\nkitchen_a.npz,0\n")
+    assert accepted(import_dataset(tmp_path, labels=tmp_path / "l.csv")) == [-1, 1]
+
+
+def step_labels(dataset: Dataset) -> list[int]:
+    return columns.labels(dataset.table).tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "right"),
+    [
+        ("l.csv", "episode,step,label\n0,3,0\n1,2,1\n", {3: -1, 6: 1}),
+        ("l.csv", "episode,frame_index,score\n0,3.0,-2\n3,1,1\n", {3: -1, 13: 1}),
+        ("l.csv", "episode,step,label\n0,4,0\n", "line 2: step 4 is not in the source, which has 4 steps of episode 0"),
+        ("l.csv", "episode,step,label\n0,1,0\n0,1,1\n", "episode 0, step 1, has two values, '0' in line 2 and '1' in"),
+        ("l.csv", "episode,step,label\n0,1.5,0\n", "step 1.5 is not in the source"),
+        ("l.json", '{"0": true, "demo_1": false, "3": "good"}', [1, -1, 0, 1]),
+        ("l.json", '{"episode": [0, 1], "label": [1, 0]}', [1, -1, 0, 0]),
+        ("l.csv", "demo,label\ndemo_0,1\ndemo_1,0\n", [1, -1, 0, 0]),
+        ("l.csv", "demo,episode,label\ndemo_0,3,1\ndemo_1,2,0\n", [0, 0, -1, 1]),
+    ],
+)
+def test_files_of_labels_name_episodes_and_steps(
+    tmp_path: Path, name: str, content: str, right: dict[int, int] | list[int] | str
+) -> None:
+    (labels := tmp_path / name).write_text(content)
+    path, rule = npz(tmp_path / "set.npz", STEPS), "column:0" if "score" in content else None
+    if isinstance(right, str):
+        assert right in refused(import_dataset, path, labels=labels)
+        return
+    dataset = import_dataset(path, labels=labels, label=rule)
+    if isinstance(right, list):
+        assert accepted(dataset) == right
+    else:
+        assert step_labels(dataset) == [right.get(row, 0) for row in range(14)]
+
+
+def test_labels_of_rows_that_were_dropped_are_counted(tmp_path: Path) -> None:
+    path = npz(tmp_path / "set.npz", without(STEPS, "next_observations"))
+    rows = "".join(f"{e},{s},{s % 2}\n" for e, length in enumerate(LENGTHS) for s in range(length))
+    (labels := tmp_path / "l.csv").write_text("episode,step,label\n" + rows)
+    with pytest.warns(UserWarning, match="labels 2 rows that were dropped, as no steps"):
+        dataset = import_dataset(path, labels=labels)
+    assert step_labels(dataset) == [-1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1]
