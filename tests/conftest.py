@@ -124,8 +124,13 @@ def advantage(recipe: Path, stacking: Dataset, stacking_home: Path) -> Dataset:
 def language_home(once: Once) -> Path:
     """The home of the tiny language model, trained in half a minute, and its dataset; tests may add to it."""
     from pmpo_offline.build import build_dataset
+    from pmpo_offline.tasks.language import model_directory
 
-    return once("language", lambda home: build_dataset("language/tiny-v0", home=home))
+    def make(home: Path) -> None:
+        build_dataset("language/tiny-v0", home=home)
+        model_directory("tiny", home)
+
+    return once("language", make)
 
 
 @pytest.fixture(scope="session")
