@@ -3,11 +3,7 @@
 Nothing here knows a dataset, a task or an objective.
 """
 
-from pmpo_offline.policies.categorical import Categorical, CategoricalPolicy
-from pmpo_offline.policies.function import Act, FunctionPolicy
-from pmpo_offline.policies.mixture import Mixture, MixturePolicy
+import lazy_loader
 
-Policy = MixturePolicy | FunctionPolicy
-"""What a task scores."""
-
-__all__ = ["Act", "Categorical", "CategoricalPolicy", "FunctionPolicy", "Mixture", "MixturePolicy", "Policy"]
+# Names are imported on first use, as `__init__.pyi` lists them: processes that collect episodes do without torch.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pmpo_offline.policies.mixture import MixturePolicy
 from pmpo_offline.runtime.errors import UserError
 
 Act = Callable[[NDArray[np.float32]], Any]
@@ -61,3 +62,7 @@ class FunctionPolicy:
                 f"({len(seen)}, {self.action_dim}), one action a row"
             )
         return Point(action.unsqueeze(0))
+
+
+Policy = MixturePolicy | FunctionPolicy
+"""What a task scores."""

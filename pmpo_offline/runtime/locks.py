@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from pmpo_offline.runtime.errors import PmpoOfflineError, refusal
+from pmpo_offline.runtime.machine import interruptible
 
 
 @contextmanager
@@ -55,6 +56,7 @@ def claim(path: Path, *, wait: bool = True) -> Iterator[bool]:
 def _locked(handle: int, wait: bool) -> Iterator[None]:
     """Lock an open folder, and close it at the end; `BlockingIOError` if another process holds it, without `wait`."""
     try:
+        interruptible()
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:

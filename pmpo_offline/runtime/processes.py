@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from pmpo_offline.runtime.errors import PmpoOfflineError, unknown
-from pmpo_offline.runtime.machine import SLEEPING
+from pmpo_offline.runtime.machine import SLEEPING, interruptible
 from pmpo_offline.runtime.ray_tasks import on_ray
 
 Submit = Callable[..., "Future[Any]"]
@@ -97,6 +97,7 @@ def in_processes(function: Callable[..., Any], tasks: Sequence[Task], workers: i
                     free.append(stack.enter_context(processes(1, work)))
                 else:
                     running[future] = waiting.popleft(), submit
+            interruptible()
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 task, submit = running.pop(future)
                 try:

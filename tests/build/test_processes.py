@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
+from helpers.gated import CHUNK, GATE
 
 from pmpo_offline import data
 from pmpo_offline.build import build_dataset
 from pmpo_offline.data import Dataset
+from pmpo_offline.tasks import simulated
 
 
 def assert_equal(one: Dataset, other: Dataset) -> None:
@@ -22,22 +26,27 @@ def assert_equal(one: Dataset, other: Dataset) -> None:
         assert getattr(one, name).equals(getattr(other, name))
 
 
-EPISODES = 101  # a chunk of one hundred, and one of a single episode
+EPISODES = CHUNK + 1  # a long chunk, and one of a single episode
 
 
-def command(recipe: Path, home: Path, *options: str) -> list[str]:
-    arguments = ["build-dataset", str(recipe), "--home", str(home), "--episodes", str(EPISODES), "--workers", "2"]
-    return [sys.executable, "-m", "pmpo_offline", *arguments, *options]
+def arguments(recipe: Path, home: Path) -> list[str]:
+    return ["build-dataset", str(recipe), "--home", str(home), "--episodes", str(EPISODES), "--workers", "2"]
+
+
+def gate(home: Path) -> Path:
+    return home.with_name(f"{home.name}.gate")
 
 
 def start(recipe: Path, home: Path) -> subprocess.Popen[str]:
-    """Start a build in a session of its own, as a terminal would have it."""
+    """Start a build in a session of its own, as a terminal would have it; its long chunk waits for the gate."""
+    code = "from helpers.gated import build; build()"
+    paths = os.pathsep.join(path for path in sys.path if path)
     return subprocess.Popen(
-        command(recipe, home),
+        [sys.executable, "-c", code, *arguments(recipe, home)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, GATE: str(gate(home))},
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which what runs in the background ignores
     )
@@ -85,6 +94,11 @@ def chunks(home: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in (home / ".raw").rglob("chunk-*.npz")}
 
 
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(simulated, "collect", partial(simulated.collect, chunk=CHUNK))
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     home = tmp_path_factory.mktemp("uninterrupted")
@@ -104,7 +118,7 @@ def test_killed_build_leaves_nothing_visible_and_the_next_goes_on(
     process.communicate()
     wait_for_silence(process.pid)
     kept = chunks(tmp_path)
-    assert list(kept) == ["chunk-0000100.npz"], "the short chunk was done, the long one was not"
+    assert list(kept) == [f"chunk-{CHUNK:07d}.npz"], "the short chunk was done, the long one was not"
     assert data.stored_ids(tmp_path) == []
     assert [path.name for path in tmp_path.iterdir()] == [".raw"]
 
@@ -121,7 +135,6 @@ def test_interrupted_build_says_one_line_and_leaves_no_process(recipe: Path, tmp
     process = start(recipe, tmp_path)
     if when == "workers start":
         wait_until(lambda: workers(process.pid), process)
-        time.sleep(0.3)  # they are importing, and have had no chance yet to say what Ctrl-C means to them
     else:
         wait_until(lambda: chunks(tmp_path), process)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: everybody in the group hears it
@@ -142,6 +155,7 @@ def test_a_killed_worker_costs_only_its_chunk(recipe: Path, tmp_path: Path, unin
     kept = chunks(tmp_path)
     for pid in workers(process.pid):  # one of them collects the other chunk
         os.kill(pid, signal.SIGKILL)
+    gate(tmp_path).touch()
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert kept.items() <= chunks(tmp_path).items()
@@ -157,7 +171,7 @@ def test_ray_collects_what_one_process_collects(recipe: Path, tmp_path: Path, un
 
 def test_full_disk_is_one_line_and_leaves_nothing_half_written(recipe: Path, tmp_path: Path) -> None:
     # The shell's limit on the size of a file (in KiB) stands in for the disk.
-    words = " ".join(command(recipe, tmp_path, "--episodes", "4"))
+    words = shlex.join([sys.executable, "-m", "pmpo_offline", *arguments(recipe, tmp_path)])
     done = subprocess.run(["bash", "-c", f"ulimit -f 64; exec {words}"], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     lines = [line for line in done.stderr.splitlines() if not line.startswith("collect episodes: ")]

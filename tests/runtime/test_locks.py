@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -20,14 +21,31 @@ def elsewhere(code: str, *args: Path) -> subprocess.Popen[str]:
     )
 
 
+WAITING = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which what runs in the background ignores
+import polars  # whose own handler lets system calls go on
+try:
+    print('waiting', flush=True)
+    with file_lock(Path(sys.argv[1])): print('held', flush=True)
+except KeyboardInterrupt:
+    print('interrupted', flush=True)
+with file_lock(Path(sys.argv[1])): print('held', flush=True)
+"""
+
+
 def test_a_lock_excludes_other_processes_and_dies_with_its_holder(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)  # a folder that may only be read is locked too
     holder = elsewhere("with file_lock(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()", tmp_path)
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
-    waiter = elsewhere("with file_lock(Path(sys.argv[1])): print('held', flush=True)", tmp_path)
+    waiter = elsewhere(WAITING, tmp_path)
+    assert waiter.stdout is not None
+    assert waiter.stdout.readline() == "waiting\n"
     with pytest.raises(subprocess.TimeoutExpired):
         waiter.wait(timeout=1)
+    waiter.send_signal(signal.SIGINT)
+    assert waiter.stdout.readline() == "interrupted\n"
     holder.kill()
     assert waiter.communicate(timeout=60)[0] == "held\n"
     with file_lock(tmp_path):

@@ -41,7 +41,6 @@ def test_an_episode_is_a_function_of_its_seed(recorded: Experience) -> None:
     assert not np.array_equal(other.observation[0], recorded.observation[0])
 
 
-@pytest.mark.usefixtures("forkserver")
 def test_workers_and_chunks_change_nothing(recorded: Experience, tmp_path: Path) -> None:
     reported: list[tuple[str, int, int]] = []
     with on_progress(lambda *each: reported.append(each)):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,6 @@ from pydantic import Field
 
 from pmpo_offline.data import Experience
 from pmpo_offline.declarations import catalog
-from pmpo_offline.policies import Policy
 from pmpo_offline.policies.behavior import BehaviorPolicy
 from pmpo_offline.runtime.errors import UserError, unknown
 from pmpo_offline.runtime.hashing import hash_file
@@ -31,6 +30,9 @@ from pmpo_offline.tasks.control.simulation import Rules, begin, play
 from pmpo_offline.tasks.simulated import Array, Index, play_policy
 from pmpo_offline.tasks.task import SEEDS_APART, Behavior, CollectionSpec, Outcome, Task
 from pmpo_offline.tasks.trajectories import Picture
+
+if TYPE_CHECKING:
+    from pmpo_offline.policies import Policy
 
 CHUNK = 50
 """Episodes that are recorded side by side; native stepping is hardly faster with more."""

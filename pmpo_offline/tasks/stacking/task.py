@@ -11,17 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from pmpo_offline.data import Experience
-from pmpo_offline.policies import Policy
 from pmpo_offline.tasks import simulated
 from pmpo_offline.tasks.simulated import Index, play, play_policy
-from pmpo_offline.tasks.stacking import picture
 from pmpo_offline.tasks.stacking.scene import (
     BLUE,
     GREEN,
@@ -45,6 +43,9 @@ from pmpo_offline.tasks.stacking.simulation import (
 )
 from pmpo_offline.tasks.task import Behavior, CollectionSpec, Outcome, Task
 from pmpo_offline.tasks.trajectories import Picture
+
+if TYPE_CHECKING:
+    from pmpo_offline.policies import Policy
 
 _HELD_OUT_SEED = 7_310_000_000  # in no dataset: these layouts are of the test triplets
 _TRAVEL = 0.20  # metres: height of the joint when out of the way
@@ -201,6 +202,8 @@ class StackingTask(Task):
 
     def draw(self, observation: NDArray[np.float32]) -> Sequence[Picture]:
         """Draw the gripper and the objects from the front."""
+        from pmpo_offline.tasks.stacking import picture  # scipy, which no process that collects needs
+
         return picture.draw(observation)
 
     def references(self, episodes: int, seed: int, threads: int) -> tuple[Outcome, Outcome]:
