@@ -8,7 +8,8 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from pmpo_offline.data.exchange.forms.columns import SPLITS, is_feedback, split_named
+from pmpo_offline.data.exchange.forms.columns import SPLITS, split_named
+from pmpo_offline.data.exchange.forms.names import is_feedback
 from pmpo_offline.data.exchange.forms.selection import lone_negative
 from pmpo_offline.data.exchange.readers import Recorded, Source
 from pmpo_offline.runtime.errors import Dropped

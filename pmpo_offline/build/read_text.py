@@ -25,7 +25,7 @@ from pmpo_offline.runtime.arguments import checked
 from pmpo_offline.runtime.errors import Dropped, UserError, unknown
 from pmpo_offline.runtime.hashing import hash_json
 
-_READERS = 7
+_READERS = 8
 """Revision of the readers: raise it when they change what they make of a file."""
 
 
@@ -98,8 +98,9 @@ def _form(found: TextSource, options: TextOptions) -> tuple[Form, Mapping[str, s
         raise UserError(f"{found.name} has labels and no column of scores: leave --{given[0]} out")
     asked = columns.parse(options.columns)
     columns.check_asked(asked, options.accept)
-    names = columns.renaming(first, asked)
-    return found.form or form_of(columns.renamed(first, names), _directed(options)[0]), names
+    score = _directed(options)[0]
+    names = columns.renaming(first, asked, score)
+    return found.form or form_of(columns.renamed(first, names), score), names
 
 
 def _directed(options: TextOptions) -> tuple[str | None, float]:
@@ -200,7 +201,8 @@ class _Texts:
         `framed` is that of all rows (`Row`).
         """
         score, sign = _directed(self.options)
-        reading = Reading(score, self.template is TRANSCRIPT, self.options.accept, sign)
+        called = {new: name for name, new in self.names.items() if new}
+        reading = Reading(score, self.template is TRANSCRIPT, self.options.accept, sign, called)
         splits = self.options.test_share is None
 
         def rows() -> Iterator[Row]:
@@ -217,6 +219,7 @@ class _Texts:
         whole = None if self.options.changed() or not all(item.response.stored for item in kept) else self._exported
         report.labels, report.disagreeing = reading.meant, reading.disagreeing
         report.other_splits = reading.other_splits
+        report.apart = tuple(sorted(reading.apart))
         report.unread = () if self.found.origin else tuple(sorted(reading.unread - reading.used))
         if never := [value for value in self.options.accept if word_of(value) not in reading.meant]:
             raise UserError(f"--accept {never[0]}: no row holds it, they hold {', '.join(list(reading.meant)[:12])}")

@@ -70,7 +70,7 @@ def responses(
 ) -> tuple[str, list[Any]]:
     """Return the form's name, and of every response (prompt, completion, score), of what is dropped the reason."""
     given = [Row(values, f"rows, line {number}") for number, values in enumerate(rows, 1)]
-    names = columns.renaming(given[0], columns.parse(asked.split(",") if asked else []))
+    names = columns.renaming(given[0], columns.parse(asked.split(",") if asked else []), score)
     renamed = [columns.renamed(row, names) for row in given]
     form, reading = form_of(renamed[0], score), Reading(score, transcripts, accept)
     return form.name, [_short(each) for row in form.join(renamed) for each in form.responses(row, reading)]

@@ -115,7 +115,7 @@ def test_one_scored_response_a_row() -> None:
     row = {"instruction": "p", "response": "c", "rating": "4.5", "quality": 7}
     assert read(row) == ("one scored response a row", [("p", "c", 4.5)])
     assert read(row, score="quality")[1] == [("p", "c", 7)]
-    assert "line 1: expected a number in column rating, found 'good'" in refusal(row | {"rating": "good"})
+    assert "line 2: expected a number in column rating, found 'good'" in refusal(row, row | {"rating": "good"})
     assert "found '4,5' (write 4.5 if that is meant)" in refusal(row | {"rating": "4,5"})
     assert "found inf" in refusal(row | {"rating": math.inf})
     assert read(row | {"rating": NAN}, row | {"rating": None})[1] == [("p", "c", None)] * 2

@@ -52,6 +52,7 @@ FORMS: Registry[Form] = Registry(
         "wildfb": f"{_HERE}.chats:SATISFACTION",
         "thumbs-on-turns": f"{_HERE}.chats:ON_TURNS",
         "thumbs": f"{_HERE}.chats:THUMBS_LOG",
+        "scored-conversations": f"{_HERE}.chats:SCORED_CHATS",
         "trl-unpaired": f"{_HERE}.unpaired:UNPAIRED",
         "scored-rows": f"{_HERE}.unpaired:SCORED",
         "chats": f"{_HERE}.chats:UNRATED",

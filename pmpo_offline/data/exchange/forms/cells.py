@@ -10,6 +10,14 @@ from typing import Any
 
 TURNS = (("role", "content"), ("from", "value"))
 """Keys of a conversation's turn: as TRL and as ShareGPT call them."""
+ROLES = {
+    **dict.fromkeys(("system", "developer"), "system"),
+    **dict.fromkeys(("user", "human", "prompter"), "user"),
+    **dict.fromkeys(("assistant", "gpt", "model", "bot", "ai", "chatgpt", "bard"), "assistant"),
+}
+"""What roles are called, in lower case."""
+_ROLES, _CONTENTS = ("role", "from", "sender", "speaker"), ("content", "value", "text", "message")
+"""Other words for them, of which any two may be together."""
 _CHAT = re.compile(
     r"""\s*"?(?:array\(\s*)?(\[\s*\{\s*\\?["'](role|content|from)\\?["']\s*:\s*\\?["']"""
     r"""|\[\s*\{(?=.*["']role\\?["']\s*:)(?=.*["']content\\?["']\s*:)"""
@@ -76,6 +84,11 @@ def is_turn(value: Any) -> bool:
     return isinstance(value, Mapping) and any(keys <= value.keys() for keys in map(set, TURNS))
 
 
+def role_of(value: Mapping[str, Any]) -> str | None:
+    """Return the role of a turn: system, user or assistant; None for others."""
+    return ROLES.get(str(value.get("role", value.get("from"))).lower())
+
+
 def literal(text: str) -> Any:
     """Return the value of JSON, of a Python literal or of a NumPy array of objects; `ValueError` for other text."""
     try:
@@ -102,7 +115,8 @@ def conversation_in(value: Any) -> Any:
     if isinstance(value, Mapping):
         if is_list(value.get("messages")) and [key for key, held in value.items() if filled(held)] == ["messages"]:
             return _turns(value["messages"])
-        return [value] if is_turn(value) and not _is_transposed(value) else _transposed(value)
+        (turn,) = _turns([value])
+        return [turn] if is_turn(turn) and not _is_transposed(value) else _transposed(value)
     if not isinstance(value, str) or not _CHAT.match(value):
         return value
     found = literal(value)
@@ -113,10 +127,18 @@ def conversation_in(value: Any) -> Any:
 
 
 def _turns(items: Sequence[Any]) -> Sequence[Any]:
-    """Return turns of role and content for Gemini's `parts`, and for pairs such as Capybara's `input` and `output`."""
+    """Return turns of role and content for those of other keys, for Gemini's `parts`, and for pairs.
+
+    Pairs are objects such as Capybara's `input` and `output`, or lists of two texts.
+    """
     first = items[0] if items else None
+    if is_list(first) and all(is_list(item) and len(item) == 2 for item in items):
+        return _of_pairs(items)
     if not isinstance(first, Mapping):
         return items
+    role, content = (next((key for key in keys if key in first), None) for keys in (_ROLES, _CONTENTS))
+    if role and content and not is_turn(first) and all(isinstance(item, Mapping) for item in items):
+        return [{**item, "role": item.get(role), "content": item.get(content)} for item in items]
     asked, answered = first.keys() & _USER_KEYS, first.keys() & _ANSWER_KEYS
     if len(first) == 2 and asked and answered and all(isinstance(item, Mapping) for item in items):
         sides = (("user", *asked), ("assistant", *answered))
@@ -127,6 +149,13 @@ def _turns(items: Sequence[Any]) -> Sequence[Any]:
         {**item, "content": _typed(item["parts"])} if isinstance(item, Mapping) and is_list(item.get("parts")) else item
         for item in items
     ]
+
+
+def _of_pairs(items: Sequence[Any]) -> list[Any]:
+    """Return turns for lists of a role and a text, or of a question (null before a greeting) and its answer."""
+    if str(items[0][0]).lower() not in ROLES:
+        items = [side for item in items for side in zip(("user", "assistant"), item, strict=True)]
+    return [{"role": role, "content": text} for role, text in items if not (text is None and role == "user")]
 
 
 def _typed(parts: Sequence[Any]) -> list[Any]:

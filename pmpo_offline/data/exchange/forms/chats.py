@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from pmpo_offline.data.exchange.forms import columns
-from pmpo_offline.data.exchange.forms.cells import filled, is_list, short
+from pmpo_offline.data.exchange.forms.cells import filled, is_list, role_of, short
 from pmpo_offline.data.exchange.forms.columns import (
     ABOUT,
     CHATS,
@@ -26,7 +27,6 @@ from pmpo_offline.data.exchange.forms.conversation import (
     framed,
     is_blank_system,
     is_weightless,
-    role_of,
     turn,
     unanswerable,
 )
@@ -47,6 +47,12 @@ def of_messages(row: Row, reading: Reading) -> Iterator[Response | Drop]:
     if not reading.score:
         _compare_turns(row, score)
     yield response
+
+
+def of_scored_messages(row: Row, reading: Reading) -> Iterator[Response | Drop]:
+    """Yield the assistant's last turn, with everything before it as the prompt, and the row's number."""
+    name = reading.score or row.first(SCORES)
+    yield _last(row, reading, reading.number(row, name), taken=name)
 
 
 def of_satisfaction(row: Row, reading: Reading) -> Iterator[Response | Drop]:
@@ -80,6 +86,8 @@ def of_lmsys(row: Row, reading: Reading) -> Iterator[Response | Drop]:
 def of_turns(row: Row, reading: Reading) -> Iterator[Response | Drop]:
     """Yield every turn of the assistant with the feedback that the turn itself holds."""
     messages = _messages(row, row.first(CHATS))
+    if rated := next((name for name in SCORES if filled(row.values.get(name))), None):
+        raise row.error(f"{rated} and feedback on turns both say what the answers are worth: leave one of them out")
     yield from _turns(row, messages, [_on_turn(row, reading, message) for message in messages])
 
 
@@ -100,8 +108,8 @@ def _compare_turns(row: Row, score: float) -> None:
         raise row.error(f"{key} is on an earlier turn, and the row's own label on the last one: leave one of them out")
 
 
-def _last(row: Row, reading: Reading, score: float) -> Response:
-    reading.pass_over({name: row.values.get(name) for name in SCORES})
+def _last(row: Row, reading: Reading, score: float, taken: str = "") -> Response:
+    reading.pass_over({name: row.values.get(name) for name in SCORES if name != taken})
     name = row.first(CHATS)
     history, reply = conversation(row, name)
     known = _about(row, row.value(name)[-1], is_last=True)
@@ -244,6 +252,17 @@ THUMBS_LOG = Form(
     card="ms-swift; LLaMA-Factory's `kto_tag`",
     feedback="|".join(LABELS),
     also=(*SYSTEM, *columns.HISTORY),
+)
+SCORED_CHATS = replace(
+    THUMBS_LOG,
+    name="conversations with a score",
+    space="scored",
+    read=of_scored_messages,
+    example={"messages": _CHAT, "rating": 4},
+    meaning="the assistant's last turn; the number",
+    card="logs of chat front ends",
+    feedback="|".join(SCORES),
+    scored=True,
 )
 UNRATED = Form(
     name="conversations without feedback",

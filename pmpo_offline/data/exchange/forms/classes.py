@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,8 @@ def _name_of(value: Any, classes: Any) -> Any:
         return [_name_of(one, classes) for one in value]
     if isinstance(classes, Mapping):
         return named(value, classes) if isinstance(value, Mapping) else value
+    if isinstance(value, float | str) and value not in classes and re.fullmatch(r"\d+(\.0+)?", str(value)):
+        value = int(float(value))
     if not isinstance(value, int) or isinstance(value, bool):
         return value
     if value >= len(classes):

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from pmpo_offline.data.exchange.forms.cells import NOTHING, is_list, mapping_in
+from pmpo_offline.data.exchange.forms.cells import NOTHING, is_list, is_turn, mapping_in, role_of
+from pmpo_offline.data.exchange.forms.names import LOWER, NUMBERS, RANKS, is_feedback, snake, words_of
 from pmpo_offline.data.exchange.forms.row import ENDINGS, Row
 from pmpo_offline.runtime.errors import UserError, unknown
 
@@ -23,6 +24,7 @@ ADDED = (
 """Columns that continue the prompt, as in Alpaca's form."""
 SYSTEM = (
     *("system", "system_prompt", "system_message", "system_instruction", "system_instructions", "preamble"),
+    *("sys_prompt", "developer_message"),
     "instructions",  # of OpenAI's Responses
 )
 HISTORY = ("history", "chat_history", "conversation_history", "previous_turns")
@@ -32,55 +34,6 @@ THUMBS_DOWN = ("thumbs_down", "disliked", "dislike", "downvoted", "downvote", "r
 """A reject where it is set; beside `thumbs_up` or the like, neither of them set is no opinion."""
 SCORES = ("score", "rating", "reward", "helpfulness", "overall_score", "fine-grained_score", "stars")
 LIST_SCORES = ("overall_score", "fine-grained_score", "score", "rating", "reward", "rank")
-RANKS = {"rank", "ranks", "ranking", "rankings"}
-"""Words of columns that count from the best down: the score is the number with the other sign."""
-_FEEDBACK = {
-    *(
-        "label",
-        "labels",
-        "score",
-        "scores",
-        "rating",
-        "ratings",
-        "reward",
-        "feedback",
-        "thumb",
-        "thumbs",
-        "vote",
-        "verdict",
-        "grade",
-        "stars",
-    ),
-    *("correct", "helpful", "preferred", "accepted", "approved", "liked", "chosen"),
-}
-_BESIDE_FEEDBACK = {
-    "is",
-    "was",
-    "if",
-    "user",
-    "human",
-    "expert",
-    "final",
-    "gold",
-    "overall",
-    "mean",
-    "average",
-    "judge",
-}
-"""Words of columns that may be feedback, and the words beside them."""
-_ASKING = {
-    *("prompt", "question", "query", "instruction", "problem", "post", "text", "user", "human", "task", "request"),
-    *("input", "inputs", "message", "title", "body", "content", "dialogue", "dialog", "utterance", "definition"),
-}
-_NO_TEXT = {"id", "ids", "uuid", "hash", "index", "type", "count", "name", "category", "length", "tokens", "source"}
-"""Words of columns that may be a prompt, and of those that are none in spite of them."""
-_LOWER = (
-    "loss losses nll perplexity ppl error errors cost costs penalty regret distance toxicity harmfulness position "
-    "violations latency failures uncertainty toxic harmful harm unsafe hallucinated hallucination hallucinations "
-    "biased rejected flagged failed failure fail violation offensive spam bad wrong incorrect refused refusal "
-    "insult threat obscene profanity"
-)
-"""Words of columns of which less is mostly better: `--score` must say it."""
 CHATS = ("messages", "conversations", "conversation", "contents")
 SIDES = ("chosen_response", "rejected_response")
 """Other names of the sides of a pair, chosen and rejected."""
@@ -164,12 +117,13 @@ _INSIDE = ("rating", "thumb", "thumbs", "label", "value", "score", "type")
 """Keys of feedback that is an object."""
 
 
-def renaming(first: Row, asked: Mapping[str, str]) -> dict[str, str | None]:
+def renaming(first: Row, asked: Mapping[str, str], score: str | None = None) -> dict[str, str | None]:
     """Return the new names of a source's columns, by its own; None for a column that another takes the place of.
 
     Args:
         first: the first row.
         asked: `--columns`: what a column means, and its name, or the path to it ("feedback.rating").
+        score: the column of `--score`, which is not taken for anything else.
 
     Raises:
         UserError: there is no such column or no such meaning.
@@ -190,7 +144,36 @@ def renaming(first: Row, asked: Mapping[str, str]) -> dict[str, str | None]:
                 f"holds several columns called {usual}: rename {name}, or say what it means with --columns"
             )
         names[name] = usual
-    return {**names, **{name: meaning for meaning, name in asked.items()}}
+    names |= {name: meaning for meaning, name in asked.items()}
+    return names | _implied(renamed(first, names), names, score)
+
+
+def _implied(row: Row, names: Mapping[str, str | None], score: str | None) -> dict[str, str]:
+    """Return what columns of other names mean by what a first row holds.
+
+    A conversation that ends with the user's turn is the prompt of a completion beside it; the one column whose name is
+    made of words for feedback is the label, if it holds one or nothing: `user_feedback: up`, `rating: like`.
+    """
+    found = {}
+    said = {name: turns[-1] for name in (*CHATS, "context") if is_list(turns := row.value(name)) and turns}
+    asked = next((name for name, last in said.items() if is_turn(last) and role_of(last) == "user"), None)
+    if asked and not (row.values.keys() & {*PROMPTS} - {asked}) and row.values.keys() & {*COMPLETIONS, *LISTS}:
+        found[asked] = "prompt"
+    one = row.values.keys() & {*COMPLETIONS, *CHATS} and not row.values.keys() & {*LABELS, *THUMBS_DOWN, "chosen"}
+    if one and score is None:
+        rated = [name for name in row.values if name in SCORES or is_feedback(name)]
+        if len(rated) == 1 and _may_label(rated[0], inside(row.values[rated[0]])):
+            found[rated[0]] = "label"
+    old = {new: name for name, new in names.items() if new}
+    return {old.get(name, name): meaning for name, meaning in found.items()}
+
+
+def _may_label(name: str, value: Any) -> bool:
+    """Return whether a value of a column for feedback may be a label, rather than a number that is a score."""
+    word = word_of(value)
+    if not isinstance(value, str | None) or word in NOTHING or re.fullmatch(r"-?\d+", word):
+        return word in WORDS and not words_of(name) & NUMBERS
+    return word in WORDS and not (name in SCORES and word in ("true", "false"))
 
 
 def renamed(row: Row, names: Mapping[str, str | None]) -> Row:
@@ -235,9 +218,9 @@ def directed(score: str, where: str = "--score", written: str = "--score=") -> t
     """
     if score[:1] in ("-", "+") and len(score) > 1:
         return score[1:], -1.0 if score[0] == "-" else 1.0
-    if _words(score) & RANKS:
+    if words_of(score) & RANKS:
         return score, -1.0
-    if _words(score) & {*_LOWER.split()}:
+    if words_of(score) & LOWER:
         raise UserError(f"{where} {score}: if less of it is better, write {written}-{score}, else {written}+{score}")
     return score, 1.0
 
@@ -247,11 +230,16 @@ def check_asked(asked: Mapping[str, str], accept: Sequence[str]) -> None:
     for meaning, name in asked.items():
         if meaning in SCORES and not accept:
             directed(name)
-        if meaning in LABELS and not accept and _words(name) & {*_LOWER.split()}:
+        if meaning in LABELS and not accept and words_of(name) & LOWER:
             raise UserError(
                 f"--columns {meaning}={name}: true seems to mean reject: add --accept with the value that means "
                 "accept, as in --accept false"
             )
+
+
+def is_set(value: Any) -> bool:
+    """Return whether a flag is set, also where it is a text."""
+    return WORDS.get(word_of(value)) == 1
 
 
 def split_named(name: object) -> str | None:
@@ -263,31 +251,9 @@ def split_named(name: object) -> str | None:
     return None
 
 
-def is_feedback(name: str) -> bool:
-    """Return whether a name is made of words for labels and scores alone: human_label, is_correct."""
-    words = _words(name)
-    return bool(words & _FEEDBACK) and words <= _FEEDBACK | _BESIDE_FEEDBACK
-
-
-def may_ask(name: str) -> bool:
-    """Return whether a column may hold what was asked, by the words of its name: problem, user_prompt, but user_id."""
-    words = _words(name)
-    return bool(words & _ASKING) and not words & _NO_TEXT
-
-
 def first_of(row: Row, names: Iterable[str]) -> str | None:
     """Return the first of these columns that a row has."""
     return next((name for name in names if name in row.values), None)
-
-
-def _words(name: str) -> set[str]:
-    return set(snake(name).split("_"))
-
-
-def snake(name: str) -> str:
-    """Return a name in lower case, its words joined by underscores: `thumbsUp` is thumbs_up."""
-    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.strip())
-    return re.sub(r"[\s_-]+", "_", words).lower()
 
 
 def _at(values: Mapping[str, Any], path: str) -> tuple[bool, Any]:
@@ -316,4 +282,4 @@ def word_of(value: Any) -> str:
     word = re.sub("[\ufe0f\U0001f3fb-\U0001f3ff]", "", str(value)).strip().strip(":").lower()
     word = word.removeprefix("+") or word  # +1 is 1, and + is a word of its own
     word = re.sub(r"(?<=\w)[ -](?=\w)", "_", word)
-    return {"1.0": "1", "0.0": "0", "-1.0": "-1", "−1": "-1"}.get(word, word)
+    return re.sub(r"(?<=\d)\.0+$", "", word.replace("−", "-"))

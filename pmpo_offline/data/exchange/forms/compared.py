@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pmpo_offline.data.exchange.forms import columns
-from pmpo_offline.data.exchange.forms.cells import is_list, short
+from pmpo_offline.data.exchange.forms.cells import is_list, is_turn, role_of, short
 from pmpo_offline.data.exchange.forms.columns import word_of
 from pmpo_offline.data.exchange.forms.conversation import answered, conversation, framed, prompt_of
 from pmpo_offline.data.exchange.forms.form import Form
@@ -25,12 +25,18 @@ FIRST, SECOND, TIE, BAD, GOOD = (1.0, -1.0), (-1.0, 1.0), (math.nan, math.nan), 
 STRENGTHS: Mapping[str, Scores] = {}
 """The sign of the number."""
 WINNERS = {
-    **dict.fromkeys(("model_a", "a", "left"), FIRST),
-    **dict.fromkeys(("model_b", "b", "right"), SECOND),
-    **dict.fromkeys(("tie", "draw", "none"), TIE),
+    **dict.fromkeys(("model_a", "assistant_a", "a", "left", "first"), FIRST),
+    **dict.fromkeys(("model_b", "assistant_b", "b", "right", "second"), SECOND),
+    **dict.fromkeys(("tie", "draw", "equal", "none", "tie (inconsistent)"), TIE),
     **dict.fromkeys(("tie (bothbad)", "tie (both_bad)", "both_bad", "bothbad", "bothbad_vote"), BAD),
     **dict.fromkeys(("both_good", "bothgood"), GOOD),
 }
+_FIRST, _SECOND = (
+    tuple(f"{stem}{join}{mark}" for mark in marks for stem in ("response", "answer", "output") for join in ("_", ""))
+    for marks in ("a1", "b2")
+)
+_VERDICTS = ("winner", "preference", "preferred", "choice", "better", "chosen", "verdict", "label")
+_MODELS = (("model_a", "model_b"), ("model_1", "model_2"), ("generator_1", "generator_2"))
 _SAID = (
     (FIRST, "accept the first, reject the second"),
     (SECOND, "accept the second, reject the first"),
@@ -57,8 +63,9 @@ class Comparison:
     def read(self, row: Row, reading: Reading) -> Iterator[Response | Drop]:
         """Yield both responses with the scores that the verdict gives them."""
         scores = self._scores(row, reading)
-        chats = [row.value(name) for name in self.sides]
-        if all(is_list(chat) and chat and isinstance(chat[0], Mapping) for chat in chats):
+        chats = [_up_to(row.value(name), row.values.get("turn")) for name in self.sides]
+        row = row._replace(values={**row.values, **dict(zip(self.sides, chats, strict=True))})
+        if all(is_list(chat) and len(chat) > 1 and is_turn(chat[0]) for chat in chats):
             said = [conversation(row, name) for name in self.sides]
             found: list[tuple[Prompt, str | Drop]] = [(framed(row, history), reply) for history, reply in said]
             reading.steady(row, True)
@@ -71,6 +78,7 @@ class Comparison:
         for (prompt, text), score, model in zip(found, scores, self.models, strict=True):
             if isinstance(row.values.get(model), str):
                 known["source"] = row.values[model]
+                reading.used.add(model)
             yield text if isinstance(text, Drop) else Response(prompt, text, score, **known)
 
     def _prompt(self, row: Row) -> Prompt:
@@ -133,6 +141,25 @@ class ArenaLists(Comparison):
         yield from Comparison.read(self, row._replace(values={**values, **chats, "winner": won[0]}), reading)
 
 
+def of_voted(row: Row, reading: Reading) -> Iterator[Response | Drop]:
+    """Yield two responses that are called by a letter or a number, as the verdict calls them: response_a, 1, first."""
+    sides, column = (row.first(_FIRST), row.first(_SECOND)), reading.score or row.first(_VERDICTS)
+    own = dict(zip(sides, (FIRST, SECOND), strict=True))
+    numbers = {"1": FIRST, "2": SECOND, "1.5": TIE} if sides[0].endswith("1") else {}
+    verdicts = {name: WINNERS | own | numbers for name in _VERDICTS if name == column}
+    ends = (sides[0][-2:], sides[1][-2:])
+    models = next((names for names in _MODELS if names[0] in row.values), _MODELS[0])
+    yield from Comparison(sides, verdicts, scores=ends, models=models).read(row, reading)
+
+
+def _up_to(chat: Any, turn: Any) -> Any:
+    """Return a conversation up to the answer that a verdict is about: MT-bench has its number in a column `turn`."""
+    number = int(turn) if word_of(turn).isdecimal() else 0
+    messages = chat if is_list(chat) else ()
+    ends = [place for place, said in enumerate(messages, 1) if is_turn(said) and role_of(said) == "assistant"]
+    return chat[: ends[number - 1]] if 0 < number < len(ends) else chat
+
+
 def _texts(row: Row, name: str) -> list[Any]:
     """Return a column's list of texts, written as JSON."""
     value = row.values[name]
@@ -154,6 +181,7 @@ SAFE = Form(
         ("response_0", "response_1"),
         {name: {"0": FIRST, "1": SECOND} for name in ("better_response_id", "safer_response_id")},
         labels=("is_response_0_safe", "is_response_1_safe"),
+        models=("response_0_source", "response_1_source"),
     ).read,
     example={
         **{"prompt": _ASK, "response_0": _GOOD, "response_1": _POOR},
@@ -234,9 +262,10 @@ ARENA_LISTS = Form(
 VOTED = replace(
     ARENA,
     name="two responses and the winner",
-    columns=(_PROMPT, "response_a", "response_b"),
-    read=Comparison(("response_a", "response_b"), {"winner": WINNERS}, models=("model_a", "model_b")).read,
+    columns=(_PROMPT, "|".join(_FIRST), "|".join(_SECOND)),
+    read=of_voted,
     example={"prompt": _ASK, "response_a": _GOOD, "response_b": _POOR, "winner": "both_bad"},
-    meaning=ARENA.meaning.replace("the last turn of each", "each response"),
-    card="",
+    meaning=ARENA.meaning.replace("the last turn of each", "each response, also `output_1`, `answer_b`, …"),
+    card="AlpacaFarm and AlpacaEval (`preference` 1 or 2)",
+    feedback="|".join(_VERDICTS),
 )

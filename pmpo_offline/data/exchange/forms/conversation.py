@@ -6,7 +6,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import takewhile
 from typing import Any, TypeVar
 
-from pmpo_offline.data.exchange.forms.cells import TURNS, filled, is_list, is_turn, is_written_list, joined, short
+from pmpo_offline.data.exchange.forms.cells import (
+    ROLES,
+    TURNS,
+    filled,
+    is_list,
+    is_turn,
+    is_written_list,
+    joined,
+    role_of,
+    short,
+)
 from pmpo_offline.data.exchange.forms.columns import (
     ADDED,
     COMPLETIONS,
@@ -14,22 +24,14 @@ from pmpo_offline.data.exchange.forms.columns import (
     NOT_TEXT_IN_TURNS,
     PROMPTS,
     SYSTEM,
-    may_ask,
-    snake,
 )
+from pmpo_offline.data.exchange.forms.names import may_ask, snake
 from pmpo_offline.data.exchange.forms.reading import Reading
 from pmpo_offline.data.exchange.forms.row import Drop, Message, Prompt, Row, stored
 from pmpo_offline.data.exchange.forms.templates import goes_on, normal, opening, transcript
 from pmpo_offline.runtime.hashing import hash_bytes
 
 T = TypeVar("T")
-_ROLES = {
-    **dict.fromkeys(("system", "developer"), "system"),
-    **dict.fromkeys(("user", "human", "prompter"), "user"),
-    **dict.fromkeys(("assistant", "gpt", "model", "bot", "ai", "chatgpt", "bard"), "assistant"),
-}
-
-
 _READ = {*PROMPTS, *ADDED, *COMPLETIONS, *SYSTEM}
 """Columns of texts that are read beside a prompt."""
 _PLAIN = {key for keys in TURNS for key in keys}
@@ -147,7 +149,7 @@ def turn(row: Row, value: Any, what: str) -> Message:
         raise row.error(f"expected a message with role and content in {what}, found {short(value)}")
     role_key, content_key = next(keys for keys in TURNS if set(keys) <= value.keys())
     role, other = role_of(value), value.get("from")
-    if filled(other) and _role(other) != role:
+    if filled(other) and ROLES.get(str(other).lower()) != role:
         raise row.error(f"a turn in {what} has role {short(value[role_key])} and from {short(other)}: leave one out")
     if filled(other := value.get("value")) and other != value[content_key]:
         raise row.error(f"a turn in {what} has a content and another value: leave one of them out")
@@ -172,15 +174,6 @@ def is_blank_system(value: Any) -> bool:
 def is_weightless(value: Any) -> bool:
     """Return whether a turn is not to be learned, as OpenAI's files say it."""
     return isinstance(value, Mapping) and "weight" in value and value["weight"] == 0
-
-
-def role_of(value: Mapping[str, Any]) -> str | None:
-    """Return the role of a turn: system, user or assistant; None for others."""
-    return _role(value.get("role", value.get("from")))
-
-
-def _role(name: Any) -> str | None:
-    return _ROLES.get(str(name).lower())
 
 
 def conversation(row: Row, name: str) -> tuple[tuple[Message, ...], str]:
@@ -239,14 +232,11 @@ def _holds(text: str, part: Any) -> bool:
 
 
 def _history(row: Row) -> tuple[Message, ...]:
-    """Return the earlier turns of a column `history`: messages, or pairs of a question and its answer."""
+    """Return the earlier turns of a column `history`."""
     name = next((name for name in HISTORY if filled(row.values.get(name))), None)
     if name is None:
         return ()
     value = row.listed(name) or ()
-    if all(is_list(pair) and len(pair) == 2 for pair in value):
-        roles = ("user", "assistant")
-        value = [{"role": role, "content": text} for pair in value for role, text in zip(roles, pair, strict=True)]
     return turns(row, value, name)
 
 

@@ -9,9 +9,8 @@ from functools import cached_property
 from typing import Any
 
 from pmpo_offline.data.exchange.forms import FORMS, columns
-from pmpo_offline.data.exchange.forms.cells import filled, is_list, is_turn
-from pmpo_offline.data.exchange.forms.columns import LABELS, WORDS, first_of, word_of
-from pmpo_offline.data.exchange.forms.conversation import role_of
+from pmpo_offline.data.exchange.forms.cells import filled, is_list, is_turn, role_of
+from pmpo_offline.data.exchange.forms.columns import LABELS, first_of
 from pmpo_offline.data.exchange.forms.reading import Reading
 from pmpo_offline.data.exchange.forms.row import ENDINGS, Drop, Response, Row
 
@@ -109,7 +108,8 @@ class Form:
         for name, others in self._named:
             if (found := first_of(row, others)) != name:
                 raise row.error(f"holds a column {found}, and the rows before hold {name}: leave one of them out")
-        self._note_unread(row, reading)
+        unread = self._unread(row, reading)
+        reading.framed |= any(filled(row.values.get(name)) for name in (*columns.SYSTEM, *columns.HISTORY))
         if self.join is iter and (gone := self._gone(row)):
             yield Drop(f"column {gone} says that the row is not to be used", self.responses_a_row)
             return
@@ -119,6 +119,8 @@ class Form:
         try:
             for response in self.read(row, reading):
                 empty = False
+                if isinstance(response, Response):
+                    reading.tell_apart(row, unread, response)
                 yield unstored if offered and isinstance(response, Response) else response
             if empty:
                 yield Drop("the row holds no response")
@@ -144,10 +146,13 @@ class Form:
         marks = [name for name in columns.GONE if name in row.values and name not in self._reads]
         if str(row.values.get("status")).lower() in columns.STATES_GONE:
             return "status"
-        return next((name for name in marks if WORDS.get(word_of(row.values[name])) == 1), None)
+        return next((name for name in marks if columns.is_set(row.values[name])), None)
 
-    def _note_unread(self, row: Row, reading: Reading) -> None:
-        """Note which columns are not read; `UserError` for one of a known meaning that says something else."""
+    def _unread(self, row: Row, reading: Reading) -> list[str]:
+        """Note which columns are not read, and return those that may belong to a plain prompt.
+
+        Raises `UserError` for a column of a known meaning that says something else than those that are read.
+        """
         reads = self._reads | _FEEDBACK if reading.score else self._reads
         if row.values.get("answer") in _VERDICTS:
             raise row.error(
@@ -165,9 +170,10 @@ class Form:
                     "merge it into one of them, or leave it out"
                 )
         if self.join is not iter:  # its rows are made of others
-            return
+            return []
         beside = {*reads, *columns.ABOUT, *columns.GONE, *columns.NOT_TEXT}
-        reading.unread |= {name for name, value in row.values.items() if name not in beside and filled(value)}
+        unread = [name for name, value in row.values.items() if name not in beside and filled(value)]
+        reading.unread |= set(unread)
         for name in columns.CHATS:
             if name in row.values and is_list(chat := row.value(name)):
                 reading.unread |= {
@@ -177,6 +183,7 @@ class Form:
                     for key in said.keys() - _IN_TURNS
                     if filled(said[key])
                 }
+        return unread if reads & set(columns.PROMPTS) else []
 
 
 def form_of(row: Row, score: str | None) -> Form:

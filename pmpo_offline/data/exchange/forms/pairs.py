@@ -18,6 +18,7 @@ from pmpo_offline.data.exchange.forms.conversation import (
     refuse_unsaid,
 )
 from pmpo_offline.data.exchange.forms.form import Form
+from pmpo_offline.data.exchange.forms.names import may_ask
 from pmpo_offline.data.exchange.forms.reading import Reading
 from pmpo_offline.data.exchange.forms.row import Drop, Message, Prompt, Response, Row, about, stored
 from pmpo_offline.data.exchange.forms.templates import ASSISTANT, HUMAN, last_answer
@@ -112,7 +113,7 @@ def _implied_turns(row: Row, names: dict[str, str]) -> tuple[Prompt, dict[str, A
 def _implied_text(row: Row, names: dict[str, str]) -> tuple[Prompt, dict[str, Any]]:
     """Split two texts at the last blank of what both begin with, or at the mark of an answer: no word is cut in two."""
     texts = {side: row.text(name) for side, name in names.items()}
-    asking = [name for name, value in row.values.items() if isinstance(value, str) and columns.may_ask(name)]
+    asking = [name for name, value in row.values.items() if isinstance(value, str) and may_ask(name)]
     if found := next((name for name in asking if name not in names.values() and filled(row.values[name])), None):
         raise row.error(f"column {found} may be the prompt of chosen and rejected: add --columns prompt={found}")
     shared = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(*texts.values(), strict=False))))

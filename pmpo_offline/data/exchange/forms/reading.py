@@ -5,20 +5,17 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from pmpo_offline.data.exchange.forms.cells import filled, short
 from pmpo_offline.data.exchange.forms.columns import (
     AMBIGUOUS_SPLITS,
-    HISTORY,
     LABELS,
     PARTS,
-    RANKS,
     SPLIT_FLAGS,
     SPLITS,
-    SYSTEM,
     THUMBS_DOWN,
     WORDS,
     first_of,
@@ -26,7 +23,8 @@ from pmpo_offline.data.exchange.forms.columns import (
     split_named,
     word_of,
 )
-from pmpo_offline.data.exchange.forms.row import Row
+from pmpo_offline.data.exchange.forms.names import RANKS, is_part_of_prompt, may_be_part
+from pmpo_offline.data.exchange.forms.row import Response, Row
 from pmpo_offline.runtime.errors import UserError
 
 _BETTER = {
@@ -36,6 +34,8 @@ _BETTER = {
 """Columns that say whether more or less of a score is better."""
 _SET = ("thumbs", "thumbs_up", "thumb", "vote", "liked", "accepted")
 """Labels that are false also where there was no feedback, if the other thumb has a column."""
+_NUMBERS = ("1", "0", "-1", "true", "false")
+"""Labels that are numbers as well."""
 _SCALES = ("max_score", "max_rating", "score_max", "rating_max", "scale", "score_scale", "rating_scale", "out_of")
 """Columns of the largest score that could be given."""
 
@@ -56,6 +56,8 @@ class Reading:
     """The values of the column of labels (or of `score`) that mean accept, all others meaning reject; empty: words."""
     sign: float = 1.0
     """Of the scores in the column `score`, such that more is better."""
+    called: Mapping[str, str] = field(default_factory=dict)
+    """What the source calls columns that were renamed."""
     meant: dict[str, str] = field(default_factory=dict)
     """The labels that occurred, and how they were interpreted."""
     conversational: bool | None = None
@@ -72,6 +74,10 @@ class Reading:
     """Columns that hold something and are not the form's."""
     other_splits: Counter[str] = field(default_factory=Counter)
     """What columns of splits say besides train and test."""
+    apart: set[str] = field(default_factory=set)
+    """Columns of texts that are not used, and in which rows of one prompt differ."""
+    beside: dict[tuple[str, int], int] = field(default_factory=dict)
+    """The first text of such a column, by the column and the prompt, as hashes."""
     scales: dict[str, Any] = field(default_factory=dict)
     """The first value of each column of largest scores."""
     disagreeing: Counter[str] = field(default_factory=Counter)
@@ -84,11 +90,32 @@ class Reading:
         if self.score is None and self.unused is None:
             self.unused = next((name for name, value in scores.items() if value not in (None, "", 1, 0, -1)), None)
 
+    def tell_apart(self, row: Row, unread: Iterable[str], response: Response) -> None:
+        """Note columns of texts that are not used and differ between rows of one prompt.
+
+        Raises `UserError` where the name says that such a column is part of the prompt.
+        """
+        for name in unread:
+            value = row.values[name]
+            if not isinstance(value, str) or response.completion.strip() in value or name in self.apart:
+                continue
+            part = is_part_of_prompt(name)
+            if not part and not may_be_part(name, value):
+                continue
+            text = hash(value)
+            if self.beside.setdefault((name, hash(response.prompt)), text) == text:
+                continue
+            if part:
+                raise row.error(
+                    f"column {name} differs between rows of one prompt and is not used: add --columns context={name} "
+                    "if it is part of the prompt, else leave it out"
+                )
+            self.apart.add(name)
+
     def steady(self, row: Row, conversational: bool) -> None:
         """Raise `UserError` where plain texts and conversations are mixed: `SomeFramed` if a row has what frames it."""
         if self.conversational is None:
             self.conversational = conversational
-        self.framed |= any(filled(row.values.get(name)) for name in (*SYSTEM, *HISTORY))
         if self.conversational != conversational:
             kinds = {True: "a conversation", False: "plain text"}
             error = row.error(
@@ -136,7 +163,13 @@ class Reading:
         if self.accept:
             return self.label(row, name)
         self._check_scale(row, name)
-        value, number = row.values.get(name), row.number(name)
+        value = row.values.get(name)
+        if isinstance(value, str) and WORDS.get(word := word_of(value)) in (1, -1) and word not in _NUMBERS:
+            raise row.error(
+                f"expected a number in column {name}, found {short(value)}: add --columns label={name} if it holds "
+                "such words"
+            )
+        number = row.number(name)
         flag = isinstance(value, bool) or (isinstance(value, str) and value.strip().lower() in ("true", "false"))
         if flag or not (math.isnan(number) or number in (0, 1)):
             self.kinds.setdefault((name, flag), row.place)
@@ -164,7 +197,8 @@ class Reading:
 
     def feedback(self, row: Row) -> float:
         """Return the label of the row; `UserError` if two columns of labels contradict each other."""
-        name, *others = [name for name in LABELS if name in row.values]
+        names = [name for name in LABELS if name in row.values]
+        name, *others = sorted(names, key=lambda name: not filled(inside(row.values[name])))
         value = self.label(row, name)
         for other in others:
             if not self.accept and not math.isnan(value) and WORDS.get(word_of(row.values[other]), value) == -value:
@@ -196,8 +230,9 @@ class Reading:
             label = WORDS[word]
         else:
             raise row.error(
-                f"expected true, false, 1, 0, -1, up, down or null in column {name}, found {short(value)} (words such "
-                "as good or bad are read too; others: --accept VALUE; columns of numbers: --score COLUMN)"
+                f"expected true, false, 1, 0, -1, up, down or null in column {self.called.get(name, name)}, found "
+                f"{short(value)} (words such as good or bad are read too; others: --accept VALUE; columns of numbers: "
+                "--score COLUMN)"
             )
         self.meant[word] = {1.0: "accept", -1.0: "reject"}.get(label, "unlabelled")
         if {"0", "-1"} <= self.meant.keys() and not self.accept:

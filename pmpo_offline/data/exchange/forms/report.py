@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from pydantic import JsonValue
 
-from pmpo_offline.data.exchange.forms.columns import SCORES, is_feedback
+from pmpo_offline.data.exchange.forms.columns import SCORES
+from pmpo_offline.data.exchange.forms.names import is_feedback
 from pmpo_offline.data.exchange.forms.row import ENDINGS
 
 _SEVERAL, _MOST = 0.1, 0.5
@@ -45,6 +46,8 @@ class Report:
     """The one score below 0, and how often it occurs, where it is a number that often means unknown."""
     unread: tuple[str, ...] = ()
     """Columns that hold something and were not used."""
+    apart: tuple[str, ...] = ()
+    """Those of texts in which rows of one prompt differ."""
     rounded: int = 0
     """Kept scores that differ as float32, all of them beyond 2²⁴."""
     repeated: int = 0
@@ -84,6 +87,7 @@ class Report:
             "responses_with_marks_at_the_end": self.marked_ends,
             "pairs_by_own_scores": {f"chosen {how}": count for how, count in self.disagreeing.items()},
             "columns_not_used": list(self.unread),
+            "columns_that_differ_within_a_prompt": list(self.apart),
             "splits_not_understood": dict(self.other_splits),
             "scores_rounded": self.rounded,
             "prompts_in_both_splits": self.in_both,
@@ -153,6 +157,11 @@ class Report:
             yield (
                 f"{' and '.join(feedback[:3])} may be feedback and is not used: --columns label={feedback[0]} takes "
                 "labels from it, --score takes numbers"
+            )
+        if self.apart:
+            yield (
+                f"rows of one prompt differ in {' and '.join(self.apart[:3])}, which is not used: if it is part of the "
+                f"prompt, add --columns context={self.apart[0]}, or system={self.apart[0]}"
             )
         for score, count in self.lone_negative.items():
             yield f"{count:,} scores are {score:g} and no other is below 0: if that means unknown, write null"

