@@ -12,6 +12,7 @@ from pmpo_offline.data.exchange.forms.columns import SPLITS, split_named
 from pmpo_offline.data.exchange.forms.names import is_feedback
 from pmpo_offline.data.exchange.forms.selection import lone_negative
 from pmpo_offline.data.exchange.readers import Recorded, Source
+from pmpo_offline.data.exchange.readers.episodes import SOLVED_AT_FIRST
 from pmpo_offline.runtime.errors import Dropped
 
 
@@ -41,9 +42,14 @@ def _doubts(found: Source, recorded: Recorded) -> Iterator[str | Warning]:
         )
     if recorded.notes.get("episodes_begin_where_the_last_ended"):
         yield (
-            "every episode begins with the observation with which the one before it ended: right where nothing was "
+            "most episodes begin with the observation with which the one before it ended: right where nothing was "
             "reset; where a vector environment reset itself (Gymnasium 1), the first step of each is no step of the "
             "task: leave those rows out and import again"
+        )
+    if count := recorded.notes.get(SOLVED_AT_FIRST):
+        yield (
+            f"{count} episodes are a success by their first step alone: wrong if that says how the episode before it "
+            "ended, as the info of a reset may"
         )
     report = report_of(recorded)
     if rounded := report.get("rounded"):

@@ -368,8 +368,8 @@ def _scores(table: pa.Table, episodes: pa.Table | None, rule: LabelRule) -> NDAr
     summed = np.float64 if rule.threshold == "quantile" else np.float32
     if rule.score in ("return", "success"):
         return columns.vector(episodes, rule.score).astype(summed)
-    if _unit(episodes, rule) == "episode":
-        return columns.vector(episodes, "score")
+    if _unit(episodes, rule) == "episode":  # imported as float32, although the table holds float64
+        return columns.vector(episodes, "score").astype(np.float32)
     if rule.score == "return_to_go":
         rewards = columns.vector(table, "reward").astype(np.float64)
         ends = (columns.vector(episodes, "start") + columns.vector(episodes, "length"))[:-1]

@@ -119,7 +119,9 @@ def test_observations_in_a_group_are_joined(tmp_path: Path) -> None:
     path = hdf5(tmp_path / "b.h5", parts | camera)
     assert "observations/camera is no row of numbers a step, and images" in refused(read, path)
     lists = STEPS | {"observations": [[[1.0], [2.0]]] * 14}
-    assert "holds lists of lists, and images are not" in refused(read, parquet(tmp_path / "c.parquet", lists))
+    assert "holds lists of lists: write a row of numbers a step" in refused(
+        read, parquet(tmp_path / "c.parquet", lists)
+    )
 
 
 @pytest.mark.parametrize("of", ["next_observations", "rewards", "actions"])
@@ -374,3 +376,109 @@ def test_labels_of_rows_that_were_dropped_are_counted(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="labels 2 rows that were dropped, as no steps"):
         dataset = import_dataset(path, labels=labels)
     assert step_labels(dataset) == [-1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1]
+
+
+def vector_environment(streams: int, resets: str) -> Arrays:
+    """Episodes of `streams` environments, one after the other; the last of each is cut off where the recording ends.
+
+    `resets`: "same step": the successor of an episode's last row is the next episode's first observation; "next step":
+    a step without a reward leads there.
+    """
+    parts = []
+    for stream in range(streams):
+        part, last = {name: values[9:] + 0 for name, values in as_d4rl(experience([5, 4, 3, 6, 2])).items()}, [2, 8, 10]
+        part["timeouts"], part["terminals"] = part["timeouts"] | part["terminals"], np.zeros(11, bool)
+        part["rewards"] = 1 + 0 * part["rewards"]
+        part["observations"], part["next_observations"] = (
+            part[name] + 100 * stream for name in ("observations", "next_observations")
+        )
+        following, here = part["next_observations"], part["observations"]
+        if resets == "same step":
+            following[last[:2]] = here[np.array(last[:2]) + 1]
+        else:
+            final, at = following[last[:2]], np.array(last[:2]) + 1
+            begun = here[at]
+            part = {name: np.insert(values, at, 0, axis=0) for name, values in part.items()}
+            new = at + np.arange(2)
+            part["observations"][new], part["next_observations"][new] = final, begun
+        parts.append(part)
+    return {name: np.concatenate([part[name] for part in parts]) for name in STEPS}
+
+
+def test_vector_environments_that_reset_themselves_end_with_rows_of_their_own(tmp_path: Path) -> None:
+    found = read(npz(tmp_path / "same.npz", vector_environment(3, "same step")))
+    assert found.experience.length.tolist() == [2, 5, 2] * 3, "the last of each environment has a successor of its own"
+    reason = "the last row of an episode that ran out of time: next_observations has the next episode's first"
+    assert found.notes["report"]["dropped"] == {reason: 6}  # type: ignore[index, call-overload]
+    with pytest.warns(UserWarning, match="most episodes begin with the observation with which the one before it ended"):
+        import_dataset(npz(tmp_path / "next.npz", vector_environment(3, "next step")))
+
+
+@pytest.mark.parametrize("source", ["label", "labels file"])
+def test_scores_of_episodes_are_compared_in_their_own_precision(tmp_path: Path, source: str) -> None:
+    grades = np.array([0.1, 0.2, 0.05, 0.1])
+    asked: dict[str, Any] = {"score": "grade"}
+    if source == "labels file":
+        (labels := tmp_path / "l.csv").write_text(
+            "episode,grade\n" + "".join(f"{i},{g}\n" for i, g in enumerate(grades))
+        )
+        asked = {"labels": labels}
+    dataset = imported(tmp_path, STEPS | {"grade": grades[EPISODE]}, label="column:0.1", **asked)
+    assert accepted(dataset) == [-1, 1, -1, -1]
+
+
+@pytest.mark.parametrize("write", [npz, parquet])
+def test_labels_in_rows_that_are_no_steps_are_of_the_episodes(tmp_path: Path, write: Callable[..., Path]) -> None:
+    rows = np.cumsum(np.array(LENGTHS) + 1) - 1
+    label = np.full(18, np.nan)
+    label[rows] = [1, 0, np.nan, 1]
+    path = write(tmp_path / f"set.{write.__name__}", STATES | {"label": label})
+    assert accepted(import_dataset(path)) == [1, -1, 0, 1]
+    words = np.where(np.isnan(label), "", np.where(label == 1, "good", "bad"))
+    assert accepted(import_dataset(npz(tmp_path / "words.npz", STATES | {"label": words}))) == [1, -1, 0, 1]
+    arrays = without(STEPS, "next_observations") | {
+        "label": np.where(np.isin(np.arange(14), LAST), EPISODE % 2, np.nan)
+    }
+    assert accepted(import_dataset(npz(tmp_path / "lost.npz", arrays))) == [-1, 1, -1, 1], (
+        "two of the rows were dropped"
+    )
+
+
+@pytest.mark.parametrize("form", ["d4rl", "rlds", "lerobot"])
+def test_success_in_first_rows_only_is_warned_of(tmp_path: Path, form: str) -> None:
+    """The info of a reset may be that of the episode before."""
+    first = np.diff(EPISODE, prepend=-1) > 0
+    if form == "lerobot":
+        source = lerobot(tmp_path / "set", frames_of(WRITTEN, {"next.success": first & (EPISODE % 2 == 1)}))
+    elif form == "rlds":
+        source = npz(tmp_path / "set.npz", STATES | {"success": STATES["is_first"] & (np.arange(18) > 4)})
+    else:
+        source = hdf5(tmp_path / "set.hdf5", STEPS | {"infos/success": first & (EPISODE % 2 == 1)})
+    with pytest.warns(UserWarning, match=r"\d episodes are a success by their first step alone"):
+        import_dataset(source)
+
+
+def test_two_names_of_the_same_ends_must_agree(tmp_path: Path) -> None:
+    both = STEPS | {"terminations": STEPS["terminals"], "dones": STEPS["terminals"] | STEPS["timeouts"]}
+    assert_same(read(npz(tmp_path / "set.npz", both)).experience, WRITTEN)
+    differ = npz(tmp_path / "differ.npz", both | {"terminations": ~STEPS["terminals"]})
+    assert "terminals and terminations differ: leave one of them out" in refused(read, differ)
+
+
+def test_successors_may_be_stored_as_bfloat16(tmp_path: Path) -> None:
+    numbers = np.split(np.random.default_rng(0).normal(scale=30, size=(18, 3)).astype(np.float32), np.cumsum([5, 4, 6]))
+    after = np.concatenate([each[1:] for each in numbers]).view(np.uint32) & 0xFFFF0000
+    arrays = {"observations": np.concatenate([each[:-1] for each in numbers]), "next_observations": after.view("f4")}
+    assert read(npz(tmp_path / "set.npz", STEPS | arrays)).experience.length.tolist() == LENGTHS
+
+
+def test_padding_of_one_hot_actions_is_no_choice(tmp_path: Path) -> None:
+    chosen = np.eye(3, dtype=int)[np.arange(18) % 3] * ~STATES["is_last"][:, None]
+    dataset = imported(tmp_path, STATES | {"action": chosen}, actions=3)
+    assert columns.matrix(dataset.table, "action")[:, 0].tolist() == (np.arange(18) % 3)[~STATES["is_last"]].tolist()
+
+
+def test_steps_in_the_folder_data_of_the_hub(tmp_path: Path) -> None:
+    (tmp_path / "set/data").mkdir(parents=True)
+    parquet(tmp_path / "set/data/train-00000-of-00001.parquet", STEPS)
+    assert_same(read(tmp_path / "set").experience, WRITTEN)

@@ -45,6 +45,13 @@ def is_nan(values: Array) -> NDArray[np.bool_]:
     return np.asarray(np.isnan(values).reshape(len(values), -1).any(axis=1))
 
 
+def is_blank(values: Array) -> NDArray[np.bool_]:
+    """Return the values (M,) that are NaN, None or an empty text."""
+    if values.dtype.kind in "OSU":
+        return np.array([value is None or value != value or value in ("", b"") for value in values.tolist()], np.bool_)
+    return is_nan(values)
+
+
 def without(values: Array, unused: NDArray[np.bool_]) -> Array:
     """Return values (M, …) with 0 in the rows that are unused."""
     if not unused.any():

@@ -30,7 +30,7 @@ from pydantic import JsonValue
 
 from pmpo_offline.data import Experience
 from pmpo_offline.data.exchange.origin import sound_name
-from pmpo_offline.data.exchange.readers.arrays import by_row
+from pmpo_offline.data.exchange.readers.arrays import by_row, is_blank
 from pmpo_offline.data.exchange.readers.feedback import feedback_of_steps
 from pmpo_offline.data.exchange.readers.source import Recorded
 from pmpo_offline.data.mapping import kept, taken
@@ -44,6 +44,8 @@ RESET = "the last row of an episode that ran out of time: next_observations has 
 PADDED = "the last row of an episode that ran out of time: next_observations has only padding there"
 GOES_ON = "episodes_begin_where_the_last_ended"
 """The note that perhaps each episode has a first step that only resets the environment."""
+SOLVED_AT_FIRST = "episodes_solved_in_their_first_row_only"
+"""The note that perhaps success is that of the episode before, in the info of a reset."""
 NO_STEP = "a state without a step, of an episode of one row"
 
 
@@ -117,23 +119,33 @@ def recorded(rows: Rows, where: str, behavior: str, notes: Mapping[str, JsonValu
     experience = cut(rows, where, behavior)
     if _goes_on(experience):
         notes = {**notes, GOES_ON: len(experience.length) - 1}
+    if rows.success is not None and (count := _solved_at_first(rows.success, rows.last)):
+        notes = {**notes, SOLVED_AT_FIRST: count}
     numbers = np.flatnonzero(np.diff(rows.last, prepend=-1) > rows.bare[rows.last])
     named = (numbers, True) if rows.named is None else (rows.named[numbers], False)
     if column is None:
         return Recorded(experience, notes, None, *named)
     name, values = column
     of_rows = by_row(values, rows.last, f"{where}: {name}")
+    if rows.bare[rows.last].any() and not np.delete(said := ~is_blank(of_rows), rows.last).any() and said.any():
+        of_rows = by_row(of_rows[rows.last], rows.last, where)  # what is said where nothing was done is of the episode
     found, note = feedback_of_steps(name, of_rows[steps_of(rows)], experience.length, where)
     return Recorded(experience, {**notes, "feedback": note}, found, *named)
 
 
+def _solved_at_first(success: NDArray[np.bool_], last: NDArray[np.int64]) -> int:
+    """Return how many episodes of several rows are solved in their first row, and in no other."""
+    first = np.append(0, last[:-1] + 1)
+    solved = np.add.reduceat(success.astype(np.int64), first)
+    return int((success[first] & (solved == 1) & (last > first)).sum())
+
+
 def _goes_on(experience: Experience) -> bool:
-    """Return whether each of several episodes begins with the observation with which the one before it ended."""
+    """Return whether most of several episodes begin with the observation with which the one before it ended."""
     start = np.cumsum(experience.length)[:-1]
-    final, moved = experience.final_observation[:-1], experience.observation[start - 1]
-    return len(start) > 1 and bool(
-        (final == experience.observation[start]).all() and (final != moved).any(axis=1).all()
-    )
+    final, before = experience.final_observation[:-1], experience.observation[start - 1]
+    goes_on = (final == experience.observation[start]).all(axis=1) & (final != before).any(axis=1)
+    return len(start) > 1 and bool(goes_on.mean() > 0.5)
 
 
 def single_states(rows: Rows) -> NDArray[np.bool_]:

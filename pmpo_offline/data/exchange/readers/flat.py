@@ -121,6 +121,10 @@ class Flat:
                 )
             if unused is not None and values.dtype.kind in "fiub":
                 values = without(values, unused & is_nan(values) if kind == "flags" else unused)
+                if (
+                    kind == "actions" and values.ndim == 2 and values.dtype.kind in "iub"
+                ):  # of a row of 0, none is chosen
+                    values = np.where(unused[:, None], values[int(unused.argmin())], values)
             found[name] = as_kind(kind, values, f"{self.path}: {name}")
         progress.report("read arrays", len(kinds), len(kinds))
         if not rows:
@@ -294,7 +298,7 @@ def column_blocks(file: ParquetFile, name: str, path: Path) -> Iterator[Array]:
         if column.dtype == pl.Boolean and column.null_count():
             column = column.cast(pl.Float32)
         if isinstance(getattr(column.dtype, "inner", None), (pl.List, pl.Array)):
-            raise UserError(f"{path}: {name} holds lists of lists, and images are not supported: write rows of numbers")
+            raise UserError(f"{path}: {name} holds lists of lists: write a row of numbers a step (images are not read)")
         if column.dtype == pl.List:
             lengths = column.list.len().fill_null(strategy="forward").fill_null(strategy="backward").to_numpy()
             width = int(lengths[0]) if width is None and len(lengths) else width or 0

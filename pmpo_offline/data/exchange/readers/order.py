@@ -99,16 +99,22 @@ def _numbered(found: NDArray[Any]) -> NDArray[Any] | None:
     return numbers if found.dtype.kind == "U" or (numbers == found).all() else None
 
 
-def resets_itself(observation: NDArray[np.float32], following: NDArray[np.float32], cut: NDArray[np.bool_]) -> bool:
-    """Return whether what follows the rows (M,) where time ran out is the next row's observation only.
+def resets_itself(
+    observation: NDArray[np.float32], following: NDArray[np.float32], cut: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Return the rows (M,) where time ran out and what follows is the next row's observation only.
 
-    A vector environment that resets itself records it so. Episodes whose observation never changes cannot be judged.
+    A vector environment that resets itself records it so, but for the last row of each environment: none are returned
+    unless most are such rows. Episodes whose observation never changes cannot be judged.
     """
     rows = np.flatnonzero(cut[:-1])
     after = taken(following, rows)
     same = (after == taken(observation, rows + 1)).all(axis=1)
     moved = (after != taken(observation, rows)).any(axis=1)
-    return bool(len(rows)) and bool((same & moved).all())
+    found = np.zeros(len(cut), np.bool_)
+    if (same & moved).sum() * 2 > moved.sum():
+        found[rows[same & moved]] = True
+    return found
 
 
 def has_no_successors(observation: NDArray[np.float32], following: NDArray[np.float32], cut: NDArray[np.bool_]) -> bool:
@@ -126,9 +132,9 @@ def has_no_successors(observation: NDArray[np.float32], following: NDArray[np.fl
 
 
 def begins_with_resets(reward: NDArray[np.float32], marked: NDArray[np.bool_]) -> bool:
-    """Return whether the rows (M,) after marked ends have no reward and most others do: they only reset, perhaps."""
+    """Return whether most rows (M,) after marked ends have no reward and most others do: they only reset, perhaps."""
     first = np.append(False, marked[:-1])
-    return bool(first.any() and (reward[first] == 0).all() and (reward[~first] != 0).mean() > 0.5)
+    return bool(first.any() and (reward[first] == 0).mean() > 0.5 and (reward[~first] != 0).mean() > 0.5)
 
 
 def _column(flat: Flat, name: str, count: int) -> NDArray[Any] | None:
@@ -147,8 +153,8 @@ def _seams(observation: NDArray[np.float32], following: NDArray[np.float32], pat
         raise UserError(
             f"{path}: observations have {observation.shape[1]} numbers and next_observations {following.shape[1]}"
         )
-    # A step of float16 is 2⁻¹⁰ of a number's size.
-    close = 2.0**-10 if _is_half(observation) != _is_half(following) else 1e-5
+    finer, coarser = sorted((_precision(observation), _precision(following)))
+    close = coarser if finer < coarser else 1e-5
     reach = np.max([np.abs(observation[rows]).max(axis=0) for rows in slices(len(observation))], axis=0)
     slack = 1e-6 * np.minimum(1, reach)  # of small numbers, less
     seams = np.ones(len(observation), np.bool_)
@@ -158,8 +164,11 @@ def _seams(observation: NDArray[np.float32], following: NDArray[np.float32], pat
     return seams
 
 
-def _is_half(values: NDArray[np.float32]) -> bool:
-    """Return whether numbers were stored in half precision, whatever they are stored in now."""
-    some = values[:_BLOCK]
+def _precision(values: NDArray[np.float32]) -> float:
+    """Return a step, as a share of a number's size, of the type that numbers were stored in, whatever it is now."""
+    some = np.ascontiguousarray(values[:_BLOCK])
+    if not (some.view(np.uint32) & 0xFFFF).any():
+        return 2.0**-7  # bfloat16
     with np.errstate(over="ignore"):
-        return np.array_equal(some.astype(np.float16).astype(np.float32), some)
+        is_half = np.array_equal(some.astype(np.float16).astype(np.float32), some)
+    return 2.0**-10 if is_half else 2.0**-23

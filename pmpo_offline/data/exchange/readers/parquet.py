@@ -29,9 +29,9 @@ STEPS = "transitions"
 
 
 def _steps(given: Candidate) -> Candidate:
-    """Return the steps among the tables of an export, else what is given."""
-    inside = given.path / STEPS
-    return Candidate(str(inside)) if inside.is_dir() else given
+    """Return the steps among the tables of an export, or in the folder `data` that the hub has; else what is given."""
+    inside = next(filter(Path.is_dir, (given.path / STEPS, given.path / "data")), given.path)
+    return given if inside == given.path else Candidate(str(inside))
 
 
 def _is_ours(given: Candidate) -> bool:

@@ -40,6 +40,15 @@ def called(flat: Flat) -> dict[str, str]:
     return {ours: next(filter(flat.parts, names), names[usual]) for ours, names in _NAMES.items()}
 
 
+def _check_marks(flat: Flat) -> None:
+    """Raise `UserError` where two arrays of the same ends differ; d3rlpy's marks more than time's."""
+    for names in (_NAMES["terminated"], _NAMES["truncated"][:3]):
+        first, *others = [*filter(flat.names.__contains__, names), ""]
+        for other in filter(None, others):
+            if not np.array_equal(flat[first], flat[other]):
+                raise UserError(f"{flat.path}: {first} and {other} differ: leave one of them out")
+
+
 def holds_steps(flat: Flat, *, all_of_it: bool) -> bool:
     """Return whether a file has the arrays that steps need, or any of them."""
     names = called(flat)
@@ -61,6 +70,7 @@ def read_steps(flat: Flat, name: str, column: str | None) -> Recorded:
     """
     names = called(flat)
     flat.need(*(names[ours] for ours in _NEEDED))
+    _check_marks(flat)
     if not (flat.parts(names["truncated"]) or flat.parts(names["next_observation"])):
         raise UserError(
             f"{flat.path} lacks {names['truncated']} and {names['next_observation']}, and nothing else says where time "
@@ -81,13 +91,13 @@ def read_steps(flat: Flat, name: str, column: str | None) -> Recorded:
         cut = marked & ~terminal & ~hole
         resets = resets_itself(observation, following, cut)
         is_padded = ABOUT not in flat.names and has_no_successors(observation, following, cut)
-        lost = end & ~terminal & (hole | (resets or is_padded))
+        lost = end & ~terminal & (hole | resets | is_padded)
         dropped = {LOST: lost & hole, PADDED if is_padded else RESET: lost & ~hole}
         bare, own = lost, lost | hole
         if own.any():
             blocks = slices(len(own))
             following = gathered(np.where(own[rows, None], observation[rows], following[rows]) for rows in blocks)
-        goes_on = resets
+        goes_on = bool(resets.any())
     rewards: Mapping[str, Kind] = {names["reward"]: "vector"}
     values = flat.read({names["action"]: "actions"}, rewards, unused=bare)
     reward = values.get(names["reward"], np.zeros(len(end), np.float32))
