@@ -54,7 +54,9 @@ def main(output: Path) -> None:
         np.savez(source, **rows, reward=columns.vector(dataset.table, "reward")[accepted])
         environment.run("-m", "baselines.peers.bandit_bc", "learn", source, target)
         actions = np.load(target).values()
-    ours = Results(output).read().filter(algo="bc-accepted")
+    results = Results(output)
+    results.record("python -m baselines.peers.bandit_bc OUTPUT")
+    ours = results.read().filter(algo="bc-accepted")
     episodes = ours["episode"].n_unique()
     runs = [
         evaluate(lambda states, a=a: np.repeat(a[None], len(states), 0), dataset.metadata.task, episodes=episodes)
@@ -62,7 +64,7 @@ def main(output: Path) -> None:
     ]
     library = f"d3rlpy {environment.version('d3rlpy')}"
     how = {"library": library, "updates": UPDATES, "batch": BATCH, "learning_rate": RATE}
-    add_row(Results(output), "bc-accepted (d3rlpy)", ours, runs, how)
+    add_row(results, "bc-accepted (d3rlpy)", ours, runs, how)
 
 
 if __name__ == "__main__":

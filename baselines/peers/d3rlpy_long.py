@@ -33,6 +33,7 @@ def main(output: Path) -> None:
     export = output / "d3rlpy" / "export"
     if not export.exists():
         export_dataset(dataset, "d3rlpy", export)
+    results.record("python -m baselines.peers.d3rlpy_long OUTPUT")
     (file,) = export.glob("*.h5")
     how = {"library": f"d3rlpy {environment.version('d3rlpy')}", "updates": UPDATES, "hidden": [256, 256]}
     for learner in LEARNERS:

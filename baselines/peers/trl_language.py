@@ -86,6 +86,7 @@ def main(output: Path) -> None:
     if not (folder / "export").exists():
         export_dataset(dataset, "trl", folder / "export")
     model, counts, library = model_directory("tiny"), dataset.metadata.counts, f"TRL {environment.version('trl')}"
+    results.record("python -m baselines.peers.trl_language OUTPUT")
     reference = open_model(model)
     for name, (algorithm, equal) in ROWS.items():
         ours = results.read().filter(algo=algorithm, shuffled=False)
