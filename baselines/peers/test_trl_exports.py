@@ -12,12 +12,15 @@ import polars as pl
 import pyarrow as pa
 import pytest
 from helpers.labelled import saved
+from peft import LoraConfig
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 
 from baselines.peers.language import WORDS, arguments, llama, tokenizer
 from datasets import Dataset, load_dataset
 from pmpo_offline import data
+from pmpo_offline.benchmark.language_cells import raw_scores
 from pmpo_offline.data.exchange import export_dataset
+from pmpo_offline.policies.language import load_adapter, open_model
 
 PROMPTS, EACH = 40, 4
 
@@ -127,3 +130,27 @@ def test_rows_as_they_are_stored_need_their_nulls_left_out(exported: tuple[data.
     assert line in (exported[0].path / "README.md").read_text()
     fitting = eval(line, {"rows": stored})
     assert len(trainer(fitting).train_dataset) == sum(label is not None for label in fitting["label"]) > 0
+
+
+def test_an_adapter_of_trl_is_evaluated_like_ours(exported: tuple[data.Dataset, Path], tmp_path: Path) -> None:
+    """Before its first update it is the reference to the last digit; after a few its samples have drifted."""
+    dataset, export = exported
+    model = tmp_path / "model"
+    llama(0).float().save_pretrained(model)
+    tokenizer().save_pretrained(model)
+    reference = open_model(model, device="cpu")
+    rows = load_dataset(str(export), "dpo", split="train", cache_dir=str(tmp_path / "cache"))
+    scores = []
+    for steps, rate in ((1, 0.0), (5, 0.1)):
+        args = DPOConfig(**arguments(tmp_path, 8), max_steps=steps, learning_rate=rate, save_strategy="no")
+        lora = LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj", "v_proj"])
+        trainer = DPOTrainer(
+            model=llama(0).float(), args=args, train_dataset=rows, processing_class=tokenizer(), peft_config=lora
+        )
+        trainer.train()
+        trainer.save_model(str(tmp_path / f"adapter-{steps}"))
+        policy = load_adapter(reference, tmp_path / f"adapter-{steps}")
+        scores.append(raw_scores(policy, reference, dataset, 7))
+    assert [part["episode"].to_list() for part in scores] == [list(range(7))] * 2
+    assert scores[0]["kl"].abs().max() == 0
+    assert scores[1]["token_kl"].min() > 1e-4

@@ -5,7 +5,8 @@
 
 Its trainers learn from what `export --to trl` writes of the suite's condition, with the LoRA, updates, minibatch, rate,
 schedule and β of our `dpo` and `kto`; the classes of KTO weigh alike, as its documentation advises. Rows "as it comes"
-have TRL's own rate, schedule and weights. The adapters are evaluated as ours are. Finished runs are not repeated.
+have TRL's own rate, schedule and weights. The adapters are evaluated as ours are. `recipes/kto-shares.toml` is our KTO
+with minibatches as TRL draws them. Finished runs are not repeated.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 from baselines.peers import environment
 
 DATASET, SHARE, RUNS = "language/tiny-v0", 0.1, range(5)
+SHARES = str(Path(__file__).with_name("recipes") / "kto-shares.toml")
 ROWS = {
     "dpo (TRL)": ("dpo", True),
     "kto (TRL)": ("kto", True),
@@ -81,7 +83,7 @@ def main(output: Path) -> None:
     from pmpo_offline.policies.language import load_adapter, open_model
     from pmpo_offline.tasks.language import model_directory
 
-    bench("quick", datasets=DATASET, algos=["pmpo", "dpo", "kto"], output=output, workers=1)
+    bench("quick", datasets=DATASET, algos=["pmpo", "dpo", "kto", SHARES], output=output, workers=1)
     dataset, results, folder = build_dataset(DATASET, imbalance=SHARE), Results(output), output / "trl"
     if not (folder / "export").exists():
         export_dataset(dataset, "trl", folder / "export")
