@@ -60,6 +60,8 @@ FEEDBACK: dict[str, tuple[str, list[Any], list[float | None]]] = {
     "nothing first": ("user_feedback", [None, "up", "down"], [None, 1, -1]),
     "an object": ("userFeedback", [{"rating": "thumbsUp"}, {"rating": "thumbsDown"}], [1, -1]),
     "chosen and rejected": ("preference", ["chosen", "rejected"], [1, -1]),
+    "chosen or not": ("chosen", [True, False], [1, -1]),
+    "an empty object": ("feedback", ["up", {}, []], [1, None, None]),
     "true is a score": ("rating", [True, False], [1, 0]),
     "true as a word too": ("reward", ["True", "false"], [1, 0]),
 }
@@ -122,6 +124,11 @@ def test_turns_have_keys_of_several_names(keys: tuple[str, str]) -> None:
     assert read({"messages": turns}) == [(["q"], "a", -1)]
 
 
+def test_roles_are_known_in_any_case_and_with_blanks() -> None:
+    turns = [{"role": role, "content": text} for role, text in ((" User", "q"), ("CHATBOT ", "a"))]
+    assert read({"messages": turns, "label": 1}) == [(["q"], "a", 1)]
+
+
 def test_turns_as_pairs() -> None:
     for chat in ([["q", "a"]], [["user", "q"], ["assistant", "a"]], [[None, "hello"], ["q", "a"]]):
         found = read({"conversation": chat, "label": 1})
@@ -138,6 +145,22 @@ def test_items_of_a_list_are_read_as_one_completion_is() -> None:
     ]
     turns = [said("", text)[1] for text in "ab"]
     assert read({"prompt": "q", "responses": turns, "scores": [1, 0]}) == [(["q"], "a", 1), (["q"], "b", 0)]
+
+
+def test_a_completion_that_holds_its_prompt_as_a_turn_is_dropped() -> None:
+    for whole in ("\n\nHuman: q?\n\nAssistant: a", "<|im_start|>user\nq?<|im_end|>\n<|im_start|>assistant\na"):
+        assert read(ONE | {"prompt": "q?", "completion": whole, "label": 1}) == [
+            ("completion repeats the prompt as a turn of the user", 1)
+        ]
+        asked = {"prompt": "Write a dialogue.", "completion": whole, "label": 1}
+        assert read(asked) == [("Write a dialogue.", whole, 1)]
+
+
+def test_all_responses_of_a_row_that_is_gone_are_counted() -> None:
+    row = {"prompt": "q", "completions": [{"response": text, "score": 1} for text in "abc"], "deleted": True}
+    assert read(row) == [("column deleted says that the row is not to be used", 3)]
+    assert read({"prompt": "q", "chosen": "a", "rejected": "b", "spam": 1})[0][1] == 2
+    assert read(ONE | {"label": "?", "excluded": "yes"})[0][1] == 1
 
 
 @pytest.mark.parametrize(
@@ -191,6 +214,13 @@ def test_numbers_of_classes_may_be_texts(
     lines = [",".join(rows[0]), *(",".join(row.values()) for row in rows)] if suffix == "csv" else map(json.dumps, rows)
     path.write_text("\n".join(lines))
     assert labels(imported(path)[0]) == dict(zip("ab", right, strict=True))
+
+
+def test_ranks_have_to_be_named_with_score(home: Path, tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "rows.jsonl", [ONE | {"my_rank": 1}, ONE | {"completion": "b", "my_rank": "−2"}])
+    problem = "ranks count from the best down: write --score my_rank"
+    assert problem in refused(imported, path, columns=("score=my_rank",))
+    assert labels(imported(path, score="my_rank")[0]) == {"a": False, "b": True}
 
 
 def test_values_to_accept_are_compared_as_numbers(home: Path, tmp_path: Path) -> None:

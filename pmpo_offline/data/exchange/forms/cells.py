@@ -13,7 +13,7 @@ TURNS = (("role", "content"), ("from", "value"))
 ROLES = {
     **dict.fromkeys(("system", "developer"), "system"),
     **dict.fromkeys(("user", "human", "prompter"), "user"),
-    **dict.fromkeys(("assistant", "gpt", "model", "bot", "ai", "chatgpt", "bard"), "assistant"),
+    **dict.fromkeys(("assistant", "gpt", "model", "bot", "ai", "chatbot", "chatgpt", "bard"), "assistant"),
 }
 """What roles are called, in lower case."""
 _ROLES, _CONTENTS = ("role", "from", "sender", "speaker"), ("content", "value", "text", "message")
@@ -36,7 +36,7 @@ NOTHING = frozenset(("", "null", "none", "nan", "n/a", "na", "\\n"))
 _EMPTY = NOTHING | {"[]", "{}", "<noinput>", "noinput"}
 """Texts in other columns that say nothing: `<noinput>` is of Self-Instruct."""
 _LONGEST = max(map(len, _EMPTY))
-_INVISIBLE = " \t\r\n\u00a0\u200b\u200c\u200d\u2060\ufeff"
+INVISIBLE = " \t\r\n\u00a0\u200b\u200c\u200d\u2060\ufeff"
 """Letters without a shape, of which some are no white space."""
 _USER_KEYS = {"user", "human", "prompt", "question", "query", "instruction", "input"}
 _ANSWER_KEYS = {"assistant", "bot", "gpt", "model", "response", "answer", "output", "completion", "reply"}
@@ -65,7 +65,7 @@ def short(value: Any) -> str:
 
 def blemish_of(text: str) -> str | None:
     """Return why a text cannot be stored, None for a sound one."""
-    if not text or text.isspace() or (text[0] in _INVISIBLE and not text.strip(_INVISIBLE)):
+    if not text or text.isspace() or (text[0] in INVISIBLE and not text.strip(INVISIBLE)):
         return "is empty"
     if "\0" in text:  # HDF5 ends a string there
         return "holds a NUL character"
@@ -86,7 +86,7 @@ def is_turn(value: Any) -> bool:
 
 def role_of(value: Mapping[str, Any]) -> str | None:
     """Return the role of a turn: system, user or assistant; None for others."""
-    return ROLES.get(str(value.get("role", value.get("from"))).lower())
+    return ROLES.get(str(value.get("role", value.get("from"))).strip().lower())
 
 
 def literal(text: str) -> Any:

@@ -159,7 +159,7 @@ def _implied(row: Row, names: Mapping[str, str | None], score: str | None) -> di
     asked = next((name for name, last in said.items() if is_turn(last) and role_of(last) == "user"), None)
     if asked and not (row.values.keys() & {*PROMPTS} - {asked}) and row.values.keys() & {*COMPLETIONS, *LISTS}:
         found[asked] = "prompt"
-    one = row.values.keys() & {*COMPLETIONS, *CHATS} and not row.values.keys() & {*LABELS, *THUMBS_DOWN, "chosen"}
+    one = row.values.keys() & {*COMPLETIONS, *CHATS} and not row.values.keys() & {*LABELS, *THUMBS_DOWN}
     if one and score is None:
         rated = [name for name in row.values if name in SCORES or is_feedback(name)]
         if len(rated) == 1 and _may_label(rated[0], inside(row.values[rated[0]])):
@@ -228,8 +228,8 @@ def directed(score: str, where: str = "--score", written: str = "--score=") -> t
 def check_asked(asked: Mapping[str, str], accept: Sequence[str]) -> None:
     """Raise `UserError` if `--columns` takes for a label or a score a column of which less is mostly better."""
     for meaning, name in asked.items():
-        if meaning in SCORES and not accept:
-            directed(name)
+        if meaning in SCORES and not accept and directed(name)[1] < 0:
+            raise UserError(f"--columns {meaning}={name}: ranks count from the best down: write --score {name}")
         if meaning in LABELS and not accept and words_of(name) & LOWER:
             raise UserError(
                 f"--columns {meaning}={name}: true seems to mean reject: add --accept with the value that means "

@@ -28,7 +28,7 @@ from pmpo_offline.data.exchange.forms.columns import (
 from pmpo_offline.data.exchange.forms.names import may_ask, snake
 from pmpo_offline.data.exchange.forms.reading import Reading
 from pmpo_offline.data.exchange.forms.row import Drop, Message, Prompt, Row, stored
-from pmpo_offline.data.exchange.forms.templates import goes_on, normal, opening, transcript
+from pmpo_offline.data.exchange.forms.templates import goes_on, normal, opening, repeats, transcript
 from pmpo_offline.runtime.hashing import hash_bytes
 
 T = TypeVar("T")
@@ -62,12 +62,11 @@ def answered(
             "themselves, or a list of turns with role and content"
         )
     if isinstance(prompt, str) and not any(stored(row, side) for side in ("", *completions)):
-        texts = {
-            name: Drop(f"{name} goes on with a turn of the user")
-            if isinstance(text, str) and goes_on(prompt, text)
-            else text
-            for name, text in texts.items()
-        }
+        for name, text in texts.items():
+            if isinstance(text, str) and goes_on(prompt, text):
+                texts[name] = Drop(f"{name} goes on with a turn of the user")
+            elif isinstance(text, str) and repeats(prompt, text):
+                texts[name] = Drop(f"{name} repeats the prompt as a turn of the user")
     return (Message("user", prompt),) if chat and isinstance(prompt, str) else prompt, texts
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -13,6 +14,7 @@ from pmpo_offline.data.exchange.forms.cells import filled, is_list, is_turn, rol
 from pmpo_offline.data.exchange.forms.columns import LABELS, first_of
 from pmpo_offline.data.exchange.forms.reading import Reading
 from pmpo_offline.data.exchange.forms.row import ENDINGS, Drop, Response, Row
+from pmpo_offline.runtime.errors import UserError
 
 _OF_PROMPTS = {*columns.PROMPTS, *columns.ADDED, *columns.SYSTEM, *columns.HISTORY}
 _REFERENCES = {"answer", "reply"}
@@ -111,7 +113,7 @@ class Form:
         unread = self._unread(row, reading)
         reading.framed |= any(filled(row.values.get(name)) for name in (*columns.SYSTEM, *columns.HISTORY))
         if self.join is iter and (gone := self._gone(row)):
-            yield Drop(f"column {gone} says that the row is not to be used", self.responses_a_row)
+            yield Drop(f"column {gone} says that the row is not to be used", self._count(row, reading))
             return
         offered = next((name for name in columns.NOT_TEXT if name in row.values and filled(row.values[name])), None)
         unstored = Drop(f"column {offered} is used, which a text has no place for")
@@ -140,6 +142,13 @@ class Form:
         if reads & set(columns.PROMPTS):
             reads |= _OF_PROMPTS
         return reads | (_FEEDBACK if self.feedback == "|".join(LABELS) else set())
+
+    def _count(self, row: Row, reading: Reading) -> int:
+        """Return how many responses are lost with a row that is not read."""
+        with suppress(UserError, Drop):
+            found = self.read(row, Reading(reading.score, reading.transcripts, reading.accept, reading.sign))
+            return sum(each.responses if isinstance(each, Drop) else 1 for each in found) or 1
+        return self.responses_a_row
 
     def _gone(self, row: Row) -> str | None:
         """Return the column that marks a row as one that is not to be used."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from functools import cache
 
+from pmpo_offline.data.exchange.forms.cells import INVISIBLE
+
 RANKS = {"rank", "ranks", "ranking", "rankings"}
 """Words of columns that count from the best down: the score is the number with the other sign."""
 
@@ -19,7 +21,7 @@ _FEEDBACK = NUMBERS - {"helpfulness"} | _set(
     "label feedback thumb thumbs vote verdict correct helpful preferred accepted approved liked chosen useful upvoted "
     "good acceptable positive preference judgment judgement decision reaction"
 )
-_BESIDE_FEEDBACK = _set("is was if user human expert final gold overall mean average judge")
+_BESIDE_FEEDBACK = _set("is was if up user human expert final gold overall mean average judge")
 """Words of columns that may be feedback, and the words beside them."""
 _PARTS = _set(
     "prompt question query instruction problem post text request input inputs message body content dialogue dialog "
@@ -49,7 +51,7 @@ LOWER = _set(
 @cache
 def snake(name: str) -> str:
     """Return a name in lower case, its words joined by underscores: `thumbsUp` is thumbs_up."""
-    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.strip())
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.strip(INVISIBLE))
     return re.sub(r"[\s_-]+", "_", words).lower()
 
 

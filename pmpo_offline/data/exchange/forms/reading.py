@@ -220,7 +220,7 @@ class Reading:
         """
         self.used.add(name)
         value = inside(row.values.get(name))
-        if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+        if value in (None, "", {}, []) or (isinstance(value, float) and math.isnan(value)):
             self.meant["null"] = "unlabelled"
             return math.nan
         word = word_of(value)

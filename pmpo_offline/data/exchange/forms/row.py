@@ -93,7 +93,7 @@ class Row(NamedTuple):
             if isinstance(value, (int, float, Decimal)) or (
                 isinstance(value, str) and "_" not in value
             ):  # Python's 1_000
-                number = float(value)
+                number = float(value.replace("−", "-") if isinstance(value, str) else value)
         if abs(number) > _LARGEST:
             comma = re.fullmatch(r"\s*([+-]?\d+),(\d+)\s*", value) if isinstance(value, str) else None
             hint = f"write {comma[1]}.{comma[2]} if that is meant" if comma else "leave it null if unknown"

@@ -144,6 +144,13 @@ def goes_on(prompt: str, completion: str) -> bool:
     return marks is not None and marks.again.search(completion) is not None
 
 
+def repeats(prompt: str, completion: str) -> bool:
+    """Return whether a completion is a conversation in which the prompt is a turn of the user before an answer."""
+    place = completion.find(prompt.strip())
+    marked = place > 0 and any(marks.user.search(completion, 0, place) for marks in _MARKS if marks.user.pattern != "^")
+    return marked and last_answer(completion) > place
+
+
 def opening(text: str) -> str:
     """Return what comes before the first answer; a mark after which the assistant is to answer belongs to it."""
     whole = normal(text)
