@@ -25,5 +25,5 @@ def knows_success(metadata: Metadata) -> bool:
 def check_known(metadata: Metadata, names: Iterable[str], use: str) -> None:
     """Raise `UserError`, which begins with `use`, if one of these columns or scores is unknown."""
     if said := sorted(unknown_columns(metadata).intersection(names)):
-        what = "which episodes succeeded" if said[0] == "success" else "any rewards"
-        raise UserError(f"{use}: the source of {metadata.id} does not say {what}: {said[0]} is unknown")
+        what = "does not say which episodes succeeded" if said[0] == "success" else "holds no rewards"
+        raise UserError(f"{use}: the source of {metadata.id} {what}: {said[0]} is unknown")

@@ -201,10 +201,10 @@ def test_what_a_source_does_not_say_stays_unknown(store: Store) -> None:
     told = saying(store(LENGTHS, "advantage", id="test/told-v0"), success=True, rewards=True)
     silent = saying(store(LENGTHS, "advantage", id="test/silent-v0"), success=False, rewards=False)
     for name, use in {"success": "not success", "return": '"return" > 0'}.items():
-        with pytest.raises(UserError, match=rf"where .*: the source of test/silent-v0 does not say .*: {name} is unk"):
+        with pytest.raises(UserError, match=rf"where .*: the source of test/silent-v0 .*: {name} is unknown"):
             silent.filter(use)
     for label in ("success", "return:q0.5", "return_to_go:q0.5", "reward:q0.5"):
-        with pytest.raises(UserError, match=f"label '{label}.*': the source of test/silent-v0 does not say"):
+        with pytest.raises(UserError, match=f"label '{label}.*': the source of test/silent-v0 .* is unknown"):
             silent.relabelled(label)
     about = next(iter(silent.episodes_iter())).about
     assert (about["success"], about["return"]) == (None, None)

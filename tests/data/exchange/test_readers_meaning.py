@@ -463,6 +463,9 @@ def test_two_names_of_the_same_ends_must_agree(tmp_path: Path) -> None:
     assert_same(read(npz(tmp_path / "set.npz", both)).experience, WRITTEN)
     differ = npz(tmp_path / "differ.npz", both | {"terminations": ~STEPS["terminals"]})
     assert "terminals and terminations differ: leave one of them out" in refused(read, differ)
+    done = without(STEPS, "terminals", "timeouts") | {"done": STEPS["terminals"]}
+    for path in (npz(tmp_path / "done.npz", done), parquet(tmp_path / "done.parquet", done)):
+        assert "done does not say whether the task ended an episode or time ran out" in refused(read, path)
 
 
 def test_successors_may_be_stored_as_bfloat16(tmp_path: Path) -> None:

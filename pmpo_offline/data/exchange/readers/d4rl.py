@@ -21,7 +21,7 @@ from pmpo_offline.data.exchange import d4rl_scores
 from pmpo_offline.data.exchange.exported import Tables, tables
 from pmpo_offline.data.exchange.readers.flat import Flat
 from pmpo_offline.data.exchange.readers.source import Candidate, Environment, Reader, Source, exported_in
-from pmpo_offline.data.exchange.readers.steps import holds_steps, read_steps
+from pmpo_offline.data.exchange.readers.steps import holds_any, read_steps
 from pmpo_offline.data.schema import References
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.files import from_json
@@ -33,7 +33,7 @@ _OURS = {"id", "task", "label", "licence"}
 
 def _is_d4rl(given: Candidate) -> bool:
     single = len(given.files) == 1 and not given.path.is_dir() and given.path.suffix != ".parquet"
-    return single and holds_steps(given.flat, all_of_it=False)
+    return single and holds_any(given.flat)
 
 
 def _source(given: Candidate) -> Source:

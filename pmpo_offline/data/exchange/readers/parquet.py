@@ -36,7 +36,7 @@ def _steps(given: Candidate) -> Candidate:
 
 def _is_ours(given: Candidate) -> bool:
     steps = _steps(given)
-    return bool(steps.files) and steps.files[0].suffix == ".parquet" and holds_steps(steps.flat, all_of_it=True)
+    return bool(steps.files) and steps.files[0].suffix == ".parquet" and holds_steps(steps.flat)
 
 
 def _source(given: Candidate) -> Source:

@@ -49,11 +49,16 @@ def _check_marks(flat: Flat) -> None:
                 raise UserError(f"{flat.path}: {first} and {other} differ: leave one of them out")
 
 
-def holds_steps(flat: Flat, *, all_of_it: bool) -> bool:
-    """Return whether a file has the arrays that steps need, or any of them."""
+def holds_any(flat: Flat) -> bool:
+    """Return whether a file has any of the arrays that steps need."""
     names = called(flat)
-    found = [bool(flat.parts(names[ours])) for ours in _NEEDED]
-    return all(found) if all_of_it else any(found)
+    return any(flat.parts(names[ours]) for ours in _NEEDED)
+
+
+def holds_steps(flat: Flat) -> bool:
+    """Return whether a file has observations and actions."""
+    names = called(flat)
+    return bool(flat.parts(names["observation"]) and flat.parts(names["action"]))
 
 
 def read_steps(flat: Flat, name: str, column: str | None) -> Recorded:
@@ -69,6 +74,12 @@ def read_steps(flat: Flat, name: str, column: str | None) -> Recorded:
         column: of feedback; None: one of labels, if there is one.
     """
     names = called(flat)
+    done = next((name for name in ("done", "dones") if name in flat.names), None)
+    if done and not flat.parts(names["terminated"]):
+        raise UserError(
+            f"{flat.path}: {done} does not say whether the task ended an episode or time ran out: write "
+            f"{names['terminated']} and {names['truncated']} (M,)"
+        )
     flat.need(*(names[ours] for ours in _NEEDED))
     _check_marks(flat)
     if not (flat.parts(names["truncated"]) or flat.parts(names["next_observation"])):
