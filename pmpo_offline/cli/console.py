@@ -19,6 +19,7 @@ import typer
 
 from pmpo_offline.build.options import HOME
 from pmpo_offline.cli import names
+from pmpo_offline.runtime.arguments import COMMAND_LINE
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.files import finite, from_toml
 from pmpo_offline.runtime.progress import progress_bar
@@ -138,9 +139,14 @@ def working() -> Iterator[None]:
     """Show progress on stderr while something is being done: one line on a terminal, else a line now and then.
 
     Whatever prints to stdout meanwhile is sent to stderr, because stdout is for the result (`--json`: one object).
+    Messages name options.
     """
-    with _stdout_of_libraries(), contextlib.redirect_stdout(sys.stderr), progress_bar():
-        yield
+    token = COMMAND_LINE.set(True)
+    try:
+        with _stdout_of_libraries(), contextlib.redirect_stdout(sys.stderr), progress_bar():
+            yield
+    finally:
+        COMMAND_LINE.reset(token)
 
 
 @contextlib.contextmanager

@@ -148,7 +148,7 @@ def _named(message: str, arguments: Sequence[str], parameter: Any) -> str:
     """Return Typer's message on an option's value with that value, which it leaves out, and what may be written."""
     said = re.match(r"Invalid value for '(--[-\w]+)': Input should be (?:a )?(?:valid )?([^,]*)", message)
     if said is None:
-        return message
+        return message.replace("Value error, ", "")
     option, wanted = said.groups()
     found = [value for name, value in pairwise(arguments) if name == option]
     found += [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -73,7 +73,7 @@ class Changed:
 
     label: str | None = _kept("SCORE[:THRESHOLD[:MARGIN]], as in return:q0.7.")
     imbalance: str | None = _kept("Accepted share of the labelled units, or collected.")
-    balance: str | None = _kept("What is dropped for it.", metavar="labels|rows")
+    balance: Literal["labels", "rows"] | None = _kept("What is dropped for it.", metavar="labels|rows")
     noise: float | None = _kept("Rate of flipped labels.", min=0, max=1)
     seed: int | None = _kept("Seed of noise and balance.", min=0)
 

@@ -70,7 +70,8 @@ def split(dataset: Dataset, shares: Mapping[str, float], seed: int = 0) -> dict[
     """
     total = math.fsum(shares.values())
     if not shares or min(shares.values()) <= 0 or not total <= 1 + 1e-9:
-        raise UserError(f"shares {dict(shares)}: give numbers above 0 that are at most 1 together")
+        given = ", ".join(f"{name}={share:g}" for name, share in shares.items())
+        raise UserError(f"shares {given or dict(shares)}: give numbers above 0 that are at most 1 together")
     if seed < 0:
         raise UserError(f"seed {seed}: give 0 or more")
     units = _units(dataset)
@@ -187,7 +188,7 @@ def _fixed_rule(dataset: Dataset) -> LabelRule:
         why += [f"accepted share {meta.imbalance.asked:g}"] if meta.imbalance.asked is not None else []
         raise UserError(
             f"the labels of {meta.id} do not follow from the scores alone ({', '.join(why) or 'an export'}): "
-            "relabel it with noise 0 and imbalance collected, and what is made of it with what you want"
+            "take a copy without them (relabel it with noise 0 and imbalance collected), and relabel what you make of that"
         )
     return rule
 

@@ -46,6 +46,14 @@ def log_ratio(logp: Tensor, ref_logp: Tensor, weight: Tensor) -> Tensor:
     return present(logp - ref_logp.detach(), weight)
 
 
+def squared(error: Tensor) -> Tensor:
+    """Return the squares; an infinite error costs infinity and has no gradient, which would be NaN times a weight of 0.
+
+    So a row of log-probability -inf leaves the gradients of all other rows as they are.
+    """
+    return torch.where(error.isfinite(), error, error.detach()).square()
+
+
 def mean(value: Tensor, weight: Tensor, over: Tensor | None = None) -> Tensor:
     """Return `sum(weight * value) / sum(over)` over the last dimension; zero where there is nothing to average.
 

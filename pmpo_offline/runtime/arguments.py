@@ -7,6 +7,8 @@ import re
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from contextvars import ContextVar
+from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from functools import cache, wraps
 from numbers import Integral, Real
@@ -14,17 +16,19 @@ from pathlib import Path
 from types import NoneType, SimpleNamespace, UnionType
 from typing import Annotated, Any, Literal, ParamSpec, TypeVar, get_args, get_origin
 
-from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 
 P = ParamSpec("P")
 R = TypeVar("R")
+COMMAND_LINE: ContextVar[bool] = ContextVar("COMMAND_LINE", default=False)
+"""Whether a command is running, whose messages name its options."""
 
 
 def checked(hint: str = "") -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Return a decorator that raises `UserError` for arguments of unknown names, missing ones and wrong types.
 
     Numbers may be NumPy's, and what has a length and can be iterated is a sequence. A path is not empty. Annotations
-    that exist only for type checkers are not compared.
+    that exist only for type checkers are not compared. Errors name arguments where a command's name its options.
 
     Args:
         hint: where to pass what has none of the parameters' names.
@@ -45,11 +49,29 @@ def checked(hint: str = "") -> Callable[[Callable[P, R]], Callable[P, R]]:
                 if not fits(value, annotation := parameter_types(function)[name]):
                     shown = type(value).__name__ if len(repr(value)) > 40 else repr(value)
                     raise UserError(f"{function.__name__}: expected {in_words(annotation)} for {name}, not {shown}")
-            return function(*args, **kwargs)
+            try:
+                return function(*args, **kwargs)
+            except PmpoOfflineError as error:
+                if not COMMAND_LINE.get():
+                    error.args = (_as_arguments(str(error), function), *error.args[1:])
+                raise
 
         return call
 
     return decorate
+
+
+def _as_arguments(message: str, function: Callable[..., Any]) -> str:
+    """Return a message on options of a command with the names of a function's arguments: `overwrite=True`, `score`."""
+    kinds = dict(parameter_types(function))
+    for model in [each for kind in kinds.values() for each in get_args(kind) if is_dataclass(each)]:
+        kinds |= {field.name: bool if field.default is False else Any for field in fields(model)}
+
+    def argument(option: re.Match[str]) -> str:
+        name = option[1].replace("-", "_")
+        return option[0] if name not in kinds else f"{name}=True" if kinds[name] is bool else name
+
+    return re.sub(r"--([a-z][a-z-]*)", argument, message)
 
 
 def _unknown(name: str, known: Iterable[str], hint: str) -> str:

@@ -9,6 +9,7 @@ Files hold JSON, NumPy arrays (.npz) or tensors (.safetensors).
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -111,6 +112,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
     Two writers of one file do not disturb each other: the last one wins. Raises `OSError` of `path` if the disk
     refuses; then the file is what it was.
     """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     # Another ending than the file's, because `glob("*.parquet")` finds hidden files.
     scratch = path.with_name(f".{path.name}.{_writer()}.tmp")

@@ -205,7 +205,7 @@ def test_same_recipe_elsewhere_is_the_same_dataset(stacking: Dataset, recipe: Pa
 
 
 def test_other_form_of_a_standing_dataset(stacking: Dataset, recipe: Path, stacking_home: Path) -> None:
-    with pytest.raises(UserError, match=r"exists as arrow in .*: add --overwrite to store it as hdf5") as caught:
+    with pytest.raises(UserError, match=r"exists as arrow in .*: add overwrite=True to store it as hdf5") as caught:
         build_dataset(str(recipe), home=stacking_home, format="hdf5")
     assert "\n" not in str(caught.value)
     assert (stacking.path / "transitions.arrow").is_file()

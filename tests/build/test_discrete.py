@@ -136,7 +136,7 @@ def test_what_is_not_known_or_contradicts_is_refused(tmp_path: Path, written: Pa
             import_dataset(written, home=home, **settings)  # type: ignore[arg-type]
         return str(refused.value)
 
-    assert "say how many there are, with --actions 3" in refusal()
+    assert "say how many there are, with actions 3" in refusal()
     assert "an action is 2, and there are 2" in refusal(actions=2)
     assert "actions 1: choose a number between 2" in refusal(actions=1)
     assert "task mujoco/hopper" in refusal(actions=3, task="mujoco/hopper")

@@ -20,7 +20,7 @@ from pmpo_offline.data import Experience
 from pmpo_offline.declarations import catalog
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 
-REMEDY = "add --overwrite"
+REMEDY = "add overwrite=True"
 
 
 def spec(path: Path, **changes: Any) -> Spec:
@@ -78,7 +78,7 @@ def test_revisions_of_code_and_versions_of_simulators(recipe: Path, monkeypatch:
 def test_what_other_simulators_made_is_refused(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build_dataset(str(recipe), episodes=2, home=tmp_path / "home", workers=1, label="return")
     monkeypatch.setattr(collect, "_EXPERIENCE", 2)
-    with pytest.raises(UserError, match="from another recipe or on other versions of the simulators: add --overwrite"):
+    with pytest.raises(UserError, match="or on other versions of the simulators: add overwrite=True"):
         build_dataset(str(recipe), episodes=2, home=tmp_path / "home", workers=1, label="return")
 
 

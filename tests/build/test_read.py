@@ -119,7 +119,7 @@ def test_another_content_does_not_pass_for_what_stands(home: Path, tmp_path: Pat
     path.unlink()
     hdf5(path, as_d4rl(bounded([2, 2])))
     assert "d4rl/set-v0 exists in" in refusal(path)
-    assert ", imported from other files or with other settings: add --overwrite" in refusal(path)
+    assert ", imported from other files or with other settings: add overwrite=True" in refusal(path)
     assert [table.to_pylist() for table in tables(data.load_dataset("d4rl/set-v0"))] == before
     assert len(import_dataset(path, overwrite=True)) == 4
     assert "exists as arrow" in refusal(path, format="hdf5")
@@ -180,7 +180,7 @@ def test_a_source_is_never_replaced_by_its_import(home: Path, tmp_path: Path, mo
     first = import_dataset(path, id="test/set-v0", format="hdf5")
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(home))
     line = refusal("minari:test/set-v0", id="test/set-v0", overwrite=True)
-    assert "where its import would go: choose another --id or --home" in line
+    assert "where its import would go: choose another id or home" in line
     again = import_dataset("minari:test/set-v0")
     assert again.table.equals(first.table)
     assert (again.metadata.id, again.metadata.task) == ("minari/test/set-v0", first.metadata.task)
@@ -193,7 +193,7 @@ def test_a_source_is_never_replaced_by_its_import(home: Path, tmp_path: Path, mo
         ({"noise": -0.1}, "import: noise -0.1: choose a number between 0 and 1"),
         ({"seed": -1}, "import: seed -1"),
         ({"label": "retrun"}, "unknown score 'retrun': did you mean return"),
-        ({"label": "column"}, "set has no column of labels: name one with --score"),
+        ({"label": "column"}, "set has no column of labels: name one with score"),
         ({"label": "return:1e9", "imbalance": 0.5}, "imbalance 0.5 is impossible with 0 accepted and 2 rejected"),
     ],
     ids=str,

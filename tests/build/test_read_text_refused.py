@@ -91,7 +91,7 @@ def test_a_truncated_parquet_is_refused(home: Path, tmp_path: Path) -> None:
     ("asked", "said"),
     [
         ({"threshold": "0.5"}, "the feedback is yes or no (TRL unpaired) and a threshold is for scores"),
-        ({"label": "column:1", "margin": 1.0}, "leave --threshold and --margin out"),
+        ({"label": "column:1", "margin": 1.0}, "leave threshold and margin out"),
         ({"label": "return:1"}, "texts are scored by column, or by reward"),
         ({"score": "nothing"}, "there is no column nothing"),
         ({"score": "label", "threshold": "best"}, "neither a number, a quantile"),

@@ -98,7 +98,7 @@ def test_another_version_is_another_task(home: Path, tmp_path: Path, environment
     name = minari_of(tmp_path, environment, (11, 3), **spec)
     line = refusal(name, task="mujoco/hopper")
     assert f"was recorded in {environment}" in line
-    assert "which is not task mujoco/hopper: their scores cannot be mixed; leave --task out" in line
+    assert "which is not task mujoco/hopper: their scores cannot be mixed; leave task out" in line
     said = import_dataset(name).metadata
     assert (said.task, said.references) == (environment, None)
 
@@ -127,9 +127,8 @@ def test_a_task_that_is_given_must_fit(home: Path, tmp_path: Path) -> None:
     assert "task mujoco/walker2d has 17 and 6: it is of another task" in refusal(path, task="mujoco/walker2d")
     assert "unknown task 'mujoco/hoper': did you mean mujoco/hopper" in refusal(path, task="mujoco/hoper")
     for name in ("Reach-v0", "reach:Reach-v0", "mine/Reach-v0"):
-        assert (
-            f"leave --task out, and score what is trained on the episodes with evaluate RUN --environment {name}"
-            in (refusal(path, task=name))
+        assert f"leave task out, and score what is trained on the episodes with evaluate RUN --environment {name}" in (
+            refusal(path, task=name)
         )
     assert "unknown task 'mujoco/hopper-v0': did you mean mujoco/hopper" in refusal(path, task="mujoco/hopper-v0")
     wild = hdf5(tmp_path / "wild.hdf5", as_d4rl(bounded([3], 11, 3, action=np.full((3, 3), 2, np.float32))))

@@ -20,5 +20,8 @@ def test_report_prints_where_its_files_are(tmp_path: Path, capsys: pytest.Captur
     assert printed[-3:] == [f"report: {folder}/report.md", f"csv: {table}", f"scores: {scores}"]
     assert run(["report", folder, "--csv", table, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["written"] == {"csv": table}
+    for place in ("/", folder):
+        assert run(["report", folder, "--csv", place]) == 1
+        assert capsys.readouterr().err.endswith(f"error: {place}: Is a directory; check the path\n")
     assert run(["report", folder, "--csv", "-", "--latex", str(tmp_path / "table.tex")]) == 0
     assert capsys.readouterr().out == Path(table).read_text()

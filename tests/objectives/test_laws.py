@@ -250,9 +250,12 @@ def test_an_outcome_that_policy_or_reference_no_longer_gives_is_no_nan(case: Cas
     for name in {name for name in case.objective.inputs.values() if "logp" in name or name.startswith("ref_")}:
         inputs = sample()
         inputs[name] = inputs[name].index_fill(0, torch.tensor(row), -math.inf)
+        leaves = learned(case.objective, inputs)
         loss, metrics = case(inputs)
         assert not loss.isnan(), name
         assert not any(value.isnan() for value in metrics.values()), name
+        loss.backward()
+        assert all(leaf.grad.isfinite().all() for leaf in leaves.values()), name
 
 
 @every_case

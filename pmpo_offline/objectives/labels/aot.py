@@ -60,7 +60,7 @@ def aot_unpaired(
     width = torch.where((accepted != 0).any(-1, keepdim=True) & (rejected != 0).any(-1, keepdim=True), width, 0)
     middle = steps - width / 2
     gap = _at(chosen, upto, middle) - _at(refused, upto_refused, middle)
-    loss = -(width * present(logsigmoid(gap), width)).sum(-1)
+    loss = -(width * logsigmoid(present(gap, width))).sum(-1)
 
     both = (accepted, rejected)
     return loss, class_metrics(loss, logp, reward, both, dominated=(width * (gap > 0)).sum(-1))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..objective import POSITIVE, declaration, declare
-from ..rows import Setting, classes, full_precision, log_ratio, mean, per_run, present
+from ..rows import Setting, classes, full_precision, log_ratio, mean, per_run, present, squared
 from .classes import class_metrics
 
 _SQUARES = {"extreme values": "squares overflow above 1e19 in float32"}
@@ -54,8 +54,8 @@ def dro(
 
     value = present(full_precision(state_value), labelled).detach()
     reward = per_run(temperature, logp) * log_ratio(logp, ref_logp, labelled)
-    rejects = mean((-value - reward).square(), rejected, over=labelled)
-    loss = (mean((1 - value - reward).square(), accepted, over=labelled) + rejects) / 2
+    rejects = mean(squared(-value - reward), rejected, over=labelled)
+    loss = (mean(squared(1 - value - reward), accepted, over=labelled) + rejects) / 2
 
     return loss, class_metrics(loss, logp, reward, both, value=mean(value, labelled))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..objective import POSITIVE, declare
-from ..rows import Setting, classes, full_precision, log_ratio, mean, per_run
+from ..rows import Setting, classes, full_precision, log_ratio, mean, per_run, squared
 from .classes import class_metrics
 
 
@@ -44,6 +44,6 @@ def sppo_unpaired(
     beta = per_run(beta, logp)
 
     ratio, target = log_ratio(logp, ref_logp, accepted + rejected), 0.5 / beta
-    loss = mean((ratio - target).square(), accepted) + mean((ratio + target).square(), rejected)
+    loss = mean(squared(ratio - target), accepted) + mean(squared(ratio + target), rejected)
 
     return loss, class_metrics(loss, logp, beta * ratio, (accepted, rejected))

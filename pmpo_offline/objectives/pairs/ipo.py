@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..objective import POSITIVE, declaration, declare
-from ..rows import Setting, full_precision, mean, per_run
+from ..rows import Setting, full_precision, mean, per_run, squared
 from .ratios import Pairs
 
 
@@ -96,7 +96,7 @@ def ipo_length_normalized(
 
     chosen = pairs.chosen / _length(length_chosen, pairs.weight)
     rejected = pairs.rejected / _length(length_rejected, pairs.weight)
-    loss = mean((chosen - rejected - 1 / (2 * beta)).square(), pairs.weight)
+    loss = mean(squared(chosen - rejected - 1 / (2 * beta)), pairs.weight)
 
     return loss, pairs.metrics(loss, beta * chosen, beta * rejected)
 

@@ -105,7 +105,7 @@ def test_the_score_that_means_unknown_is_warned_of(tmp_path: Path) -> None:
     path = hdf5(tmp_path / "set-v0.hdf5", STEPS | {"human": np.array([5.0, -999.0, 3.0])[EPISODE]})
     with pytest.warns(UserWarning, match="1 scores are -999 and no other is below 0"):
         import_dataset(path, score="human")
-    assert "--score failed: if less of it is better" in refused(import_dataset, path, score="failed")
+    assert "score failed: if less of it is better" in refused(import_dataset, path, score="failed")
 
 
 def test_rlds_discounts_and_marks_must_agree(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_rlds_discounts_that_say_nothing_are_passed_over(tmp_path: Path, said: f
 def test_two_columns_of_labels_must_agree(tmp_path: Path) -> None:
     both = {"label": EPISODE == 1, "labels": EPISODE == 2}
     path = hdf5(tmp_path / "set-v0.hdf5", STEPS | both)
-    assert "label and labels differ: say which one counts, with --score label" in refused(import_dataset, path)
+    assert "label and labels differ: say which one counts, with score label" in refused(import_dataset, path)
     assert import_dataset(path, score="labels").episodes["label"].to_pylist() == [False, False, True]
     agree = hdf5(tmp_path / "agree-v0.hdf5", STEPS | {"label": EPISODE == 1, "labels": (EPISODE == 1) * 1.0})
     assert import_dataset(agree).episodes["label"].to_pylist() == [False, True, False]

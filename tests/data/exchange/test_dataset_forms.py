@@ -39,7 +39,7 @@ def test_pku_saferlhf_has_a_label_for_each_response() -> None:
     assert read(row) == ("PKU-SafeRLHF", [("q", "a", -1), ("q", "b", -1)])
     assert read(row, score="better_response_id")[1] == [("q", "a", -1), ("q", "b", 1)]
     assert read(row, score="safer_response_id")[1] == [("q", "a", 1), ("q", "b", -1)]
-    assert "--score response_0_severity_level scores no response" in refusal(row, score="response_0_severity_level")
+    assert "score response_0_severity_level scores no response" in refusal(row, score="response_0_severity_level")
 
 
 def test_beavertails() -> None:

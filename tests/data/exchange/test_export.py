@@ -49,7 +49,7 @@ def test_export_is_replaced_only_with_overwrite(store: Store, tmp_path: Path, to
     dataset, out = store([3, 1, 4], "success"), tmp_path / "out"
     folder = export_dataset(dataset, to, out)
     before = everything_in(folder)
-    with pytest.raises(UserError, match="exists already: use --overwrite"):
+    with pytest.raises(UserError, match="exists already: use overwrite=True"):
         export_dataset(dataset, to, out)
     assert everything_in(folder) == before
     assert export_dataset(store([2], "success", overwrite=True), to, out, overwrite=True) == folder

@@ -179,7 +179,7 @@ def test_a_moved_file_that_contradicts_its_metadata_is_refused(store: Store, tmp
     source = source_of(export_dataset(provided(store, "success"), "d4rl", tmp_path / "out"))
     with h5py.File(source, "a") as file:
         file["labels"][:] = -file["labels"][:]
-    with pytest.raises(UserError, match=r"was changed after its export: .*; label it again with --label"):
+    with pytest.raises(UserError, match=r"was changed after its export: .*; label it again with label"):
         import_dataset(source, home=tmp_path / "back")
     with h5py.File(source, "a") as file:
         del file["metadata/dataset"]

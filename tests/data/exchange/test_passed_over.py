@@ -171,9 +171,9 @@ def scored(*scores: Any, name: str = "score", **more: list[Any]) -> Rows:
 @pytest.mark.parametrize(
     ("column", "values", "score", "said"),
     [
-        ("higher_is_better", [False, False], None, "less of score is better: write --score=-score"),
-        ("lower_is_better", ["yes", "yes"], None, "less of score is better: write --score=-score"),
-        ("higher_is_better", [True, True], "-score", "more of score is better: write --score=+score"),
+        ("higher_is_better", [False, False], None, "less of score is better: write score=-score"),
+        ("lower_is_better", ["yes", "yes"], None, "less of score is better: write score=-score"),
+        ("higher_is_better", [True, True], "-score", "more of score is better: write score=+score"),
         ("max_score", [5, 10], None, "line 2: column max_score is 10, and 5 before: divide the scores by it"),
     ],
 )
@@ -196,10 +196,10 @@ def test_scores_of_which_less_is_better(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "asked", "said"),
     [
-        ("toxic", {"score": "toxic"}, "--score toxic: if less of it is better"),
-        ("toxicity", {"columns": ("score=toxicity",)}, "--score toxicity: if less of it is better"),
-        ("is_harmful", {"columns": ("label=is_harmful",)}, "true seems to mean reject: add --accept"),
-        ("hallucinated", {"columns": ("label=hallucinated",)}, "as in --accept false"),
+        ("toxic", {"score": "toxic"}, "score toxic: if less of it is better"),
+        ("toxicity", {"columns": ("score=toxicity",)}, "score toxicity: if less of it is better"),
+        ("is_harmful", {"columns": ("label=is_harmful",)}, "true seems to mean reject: add accept"),
+        ("hallucinated", {"columns": ("label=hallucinated",)}, "as in accept false"),
     ],
 )
 def test_columns_whose_names_say_reject(tmp_path: Path, name: str, asked: dict[str, Any], said: str) -> None:

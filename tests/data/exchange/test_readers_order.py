@@ -153,7 +153,7 @@ def test_less_is_better_where_it_is_said(tmp_path: Path) -> None:
 
     assert labels(score="rank") == labels(score="-loss") == [True, True, False, False]
     assert labels(score="+loss") == [False, False, True, True]
-    with pytest.raises(UserError, match="--score=-loss"):
+    with pytest.raises(UserError, match="write score=-loss"):
         labels(score="loss")
 
 

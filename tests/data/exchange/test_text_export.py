@@ -133,7 +133,7 @@ def test_an_export_that_was_edited_is_not_taken_for_the_dataset(scored: Dataset,
     folder = export_dataset(scored, "parquet", tmp_path / "out")
     edited = pl.read_parquet(folder / "responses.parquet").with_columns(label=~pl.col("label"))
     edited.write_parquet(folder / "responses.parquet")
-    with pytest.raises(UserError, match=r"was changed after its export: .*; label it again with --label"):
+    with pytest.raises(UserError, match=r"was changed after its export: .*; label it again with label"):
         imported(folder, id="test/back-v0")
     again = imported(folder, id="test/back-v0", label="column")
     assert again.metadata.counts.accepted == int(edited["label"].sum())

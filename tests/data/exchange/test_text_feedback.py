@@ -57,7 +57,7 @@ def test_ranks_count_from_the_best_down(home: Path, tmp_path: Path, name: str) -
 @pytest.mark.parametrize("name", ["loss", "eval_loss", "perplexity", "toxicity", "position"])
 def test_less_is_better_has_to_be_said(home: Path, tmp_path: Path, name: str) -> None:
     source = jsonl(tmp_path / "rows.jsonl", rows_with(name, 1, 2, 3))
-    assert f"--score=-{name}" in refusal(source, score=name)
+    assert f"score=-{name}" in refusal(source, score=name)
     assert by_completion(imported(source, score=f"-{name}")[0], "score") == {"r0": -1, "r1": -2, "r2": -3}
     assert by_completion(imported(source, score=f"+{name}")[0], "score") == {"r0": 1, "r1": 2, "r2": 3}
 

@@ -185,7 +185,7 @@ def test_texts_that_cannot_be_kept_are_counted(text: str | None, reason: str) ->
 def test_columns_that_make_no_form() -> None:
     told = refusal({"text": "a", "label": 1})
     assert told.startswith("rows, line 1: not recognised by the columns label, text: say what they mean")
-    assert "--columns prompt=" in told
+    assert "columns prompt=" in told
     assert "not recognised" in refusal({"prompt": "a", "completion": "b"})
     assert "not recognised" in refusal({"conversation": [], "verdict": "fine"})
     assert "there is no column stars: it holds completion, label, prompt" in refusal(

@@ -308,10 +308,10 @@ def test_options_without_an_effect_are_refused_or_warned_of(home: Path, tmp_path
     path = jsonl(tmp_path / "rows.jsonl", [ROW])
     check(path, "no column redacted tells", redacted="drop")
     check(path, "no column language tells", languages=("English",))
-    check(path, "--accept maybe: no row holds it, they hold true", accept=("maybe",))
+    check(path, "accept maybe: no row holds it, they hold true", accept=("maybe",))
     check(path, "a threshold is for scores", threshold="0.5")
     pair = jsonl(tmp_path / "pair.jsonl", [PAIR])
-    check(pair, "--accept yes: no row holds it, they hold chosen, rejected", accept=("yes",))
+    check(pair, "accept yes: no row holds it, they hold chosen, rejected", accept=("yes",))
 
 
 FILES: dict[str, tuple[str, bytes, Right]] = {
@@ -385,7 +385,7 @@ def test_a_log_of_other_names(home: Path, tmp_path: Path) -> None:
     columns = ("prompt=user_text", "completion=bot_text", "label=verdict")
     check(tmp_path / "log.csv", "not recognised by the columns bot_text, user_text, verdict: say what they mean")
     check(tmp_path / "log.csv", {"hi": True, "no": False, "so": None}, columns=columns, accept=("fine",))
-    check(tmp_path / "log.csv", "--accept fin: no row holds it, they hold fine, poor", columns=columns, accept=("fin",))
+    check(tmp_path / "log.csv", "accept fin: no row holds it, they hold fine, poor", columns=columns, accept=("fin",))
     check(
         tmp_path / "log.csv", "unknown meaning of a column 'foo': known: chosen, completion", columns=("foo=verdict",)
     )

@@ -165,7 +165,7 @@ def test_foreign_files_are_not_touched(
     mine = tmp_path / "run" / name
     mine.parent.mkdir(parents=True)
     mine.write_text("mine")
-    with pytest.raises(UserError, match="run exists and is no run: name another --output"):
+    with pytest.raises(UserError, match="run exists and is no run: name another output"):
         train(data, model_folder, cache, tmp_path / "run", overrides={"steps": 2})
     assert [path for path in (tmp_path / "run").rglob("*") if path.is_file()] == [mine]
     with pytest.raises(UserError, match="exists and is no run"):
