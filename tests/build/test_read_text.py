@@ -274,6 +274,21 @@ def test_conversations_become_transcripts_or_what_a_model_sees(home: Path, tmp_p
     assert "holds no tokenizer that can be opened" in refusal(path, template=chat_model)
 
 
+def test_turns_that_a_template_leaves_out_are_dropped(home: Path, tmp_path: Path, chat_model: Path) -> None:
+    (chat_model / "chat_template.jinja").write_text("<user>{{ messages[-1]['content'] | trim }}<assistant>")
+    system = [{"role": "system", "content": "Be kind."}]
+    rows = [
+        {"messages": turns, "label": 1}
+        for turns in (said(" q ", "a"), said("q", "x", "r", "b"), system + said("q", "c"))
+    ]
+    dataset = imported(jsonl(tmp_path / "rows.jsonl", rows), template=chat_model)
+    assert frame(dataset).select("prompt", "completion").rows() == [("<user>q<assistant>", "a")]
+    assert report(dataset)["dropped"] == {
+        "the chat template leaves out the user's turn": 1,
+        "the chat template leaves out the system's turn": 1,
+    }
+
+
 def test_a_template_is_found_again_from_another_folder(
     home: Path, tmp_path: Path, chat_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

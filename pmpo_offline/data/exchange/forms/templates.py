@@ -128,9 +128,13 @@ def of_model(directory: Path) -> Template:
     def prompt(history: Sequence[Message]) -> str:
         turns = [turn._asdict() for turn in history]
         try:
-            return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+            text = str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
         except Exception as error:  # what the template itself raises (roles that must alternate, say)
             raise Drop(f"the chat template refuses the conversation: {reason_of(error)}") from None
+        for turn in history:  # of the assistant's, templates leave out thoughts
+            if turn.role != "assistant" and turn.content.strip() not in text:
+                raise Drop(f"the chat template leaves out the {turn.role}'s turn")
+        return text
 
     hashes = {name: hash_file(directory / name) for name in _FILES if (directory / name).is_file()}
     return Template(f"chat template of {directory.name}", prompt, lambda reply: reply, hashes, str(directory))
