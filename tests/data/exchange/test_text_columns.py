@@ -216,6 +216,19 @@ def test_numbers_of_classes_may_be_texts(
     assert labels(imported(path)[0]) == dict(zip("ab", right, strict=True))
 
 
+def test_a_card_names_the_splits_of_its_files(home: Path, tmp_path: Path) -> None:
+    for text in ("one", "two"):
+        jsonl(tmp_path / f"{text}.jsonl", [ONE | {"completion": text, "label": True}])
+    parts = "".join(
+        f"  - split: {split}\n    path: {path}\n" for split, path in (("train", "on*"), ("test", "[two.jsonl]"))
+    )
+    (tmp_path / "README.md").write_text(f"---\nconfigs:\n- config_name: x\n  data_files:\n{parts}---\n")
+    dataset, _ = imported(tmp_path)
+    splits = dict(zip(dataset.table["completion"].to_pylist(), dataset.table["split"].to_pylist(), strict=True))
+    assert splits == {"one": "train", "two": "test"}
+    assert "README.md" in dataset.metadata.provenance.hashes
+
+
 def test_ranks_have_to_be_named_with_score(home: Path, tmp_path: Path) -> None:
     path = jsonl(tmp_path / "rows.jsonl", [ONE | {"my_rank": 1}, ONE | {"completion": "b", "my_rank": "−2"}])
     problem = "ranks count from the best down: write --score my_rank"

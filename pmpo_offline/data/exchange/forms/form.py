@@ -23,6 +23,7 @@ _TEXTS = {*_OF_PROMPTS, *columns.COMPLETIONS, *columns.CHATS, *columns.SIDES, "c
 _FEEDBACK = {*LABELS, *columns.THUMBS_DOWN}
 _MEANINGFUL = _TEXTS | _FEEDBACK
 """Columns that no form passes over: it reads them, or refuses rows in which they say something else than it reads."""
+_FRAMES = {*columns.SYSTEM, *columns.HISTORY}
 _VERDICTS = ("accept", "reject", "ignore")
 """Values of Prodigy's column `answer`."""
 _IN_TURNS = {"role", "content", "from", "value", "parts", "weight", *ENDINGS}
@@ -111,7 +112,7 @@ class Form:
             if (found := first_of(row, others)) != name:
                 raise row.error(f"holds a column {found}, and the rows before hold {name}: leave one of them out")
         unread = self._unread(row, reading)
-        reading.framed |= any(filled(row.values.get(name)) for name in (*columns.SYSTEM, *columns.HISTORY))
+        reading.framed |= any(filled(row.values[name]) for name in row.values.keys() & _FRAMES)
         if self.join is iter and (gone := self._gone(row)):
             yield Drop(f"column {gone} says that the row is not to be used", self._count(row, reading))
             return

@@ -9,8 +9,9 @@ import importlib.util
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -118,20 +119,37 @@ def _of_files(path: Path) -> TextSource:
     folder, inside = (path, files.found_in(path)) if path.is_dir() else (path.parent, [path])
     found = {sound_name(file.relative_to(folder).as_posix()): file for file in inside}
     classes, described = classes_beside(folder)
-    splits = _splits(found) if path.is_dir() else {}
+    card, stated = folder / "README.md", _splits_in_card(folder, found) if path.is_dir() else {}
+    splits = _splits(found, stated) if path.is_dir() else {}
+    beside = {file.name: file for file in (described, card if stated else None) if file}
     return TextSource(
         name=name,
         rows=lambda: _rows(found, splits, classes),
-        hashes=lambda: hashes_of(found | ({described.name: described} if described else {})),
+        hashes=lambda: hashes_of(found | beside),
         files=found,
         packages=("pyarrow", "polars"),
         origin=came_from,
     )
 
 
-def _splits(names: Mapping[str, Any]) -> dict[str, str]:
-    """Return the splits of parts by their names; empty unless some are held out and others are not."""
-    found = {name: split for name in names if (split := split_named(name))}
+def _splits_in_card(folder: Path, names: Collection[str]) -> dict[str, str]:
+    """Return the splits of files whose paths the `configs` of a card name; none where it cannot be read."""
+    try:
+        from huggingface_hub import metadata_load
+
+        configs = (metadata_load(folder / "README.md") or {}).get("configs") or []
+        parts = [part for config in configs for part in config["data_files"]]
+        stated = [(part["split"], [part["path"]] if isinstance(part["path"], str) else part["path"]) for part in parts]
+    except Exception:  # no such file, or what parsers of YAML raise
+        return {}
+    said = {name: split for split, paths in stated for name in names if any(fnmatch(name, path) for path in paths)}
+    return {name: part for name, split in said.items() if (part := split_named(split))}
+
+
+def _splits(names: Collection[str], stated: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the splits of parts, as stated or by their names; empty unless some are held out and others are not."""
+    known = stated or {}
+    found = {name: split for name in names if (split := known.get(name) or split_named(name))}
     held_out = [name for name, split in found.items() if split == "test"]
     return found if 0 < len(held_out) < len(names) else {}
 
