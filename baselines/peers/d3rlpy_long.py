@@ -4,7 +4,8 @@
     pmpo-offline submit OUTPUT --name d3rlpy-long
 
 Networks, rates, batch and updates are those of our `iql-256` and `td3-bc-256`, and the held-out episodes are the same.
-What was finished in OUTPUT is not run again: neither our rows nor d3rlpy's policies.
+Beside them the suite's reference, filtered clone and shuffled control are run. What was finished in OUTPUT is not run
+again: neither our rows nor d3rlpy's policies.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ LEARNERS = ("iql-256", "td3-bc-256")
 def main(output: Path) -> None:
     """Bench the suite's own rows, then add d3rlpy's."""
     torch.set_num_threads(1)
-    bench("control-long", datasets=DATASET, algos=["pmpo", *LEARNERS], updates=UPDATES, output=output, workers=1)
+    bench("control-long", datasets=DATASET, algos="pmpo", updates=UPDATES, output=output, workers=1)
     dataset, results = build_dataset(DATASET), Results(output)
     export = output / "d3rlpy" / "export"
     if not export.exists():
@@ -36,18 +37,18 @@ def main(output: Path) -> None:
     results.record("python -m baselines.peers.d3rlpy_long OUTPUT")
     (file,) = export.glob("*.h5")
     how = {"library": f"d3rlpy {environment.version('d3rlpy')}", "updates": UPDATES, "hidden": [256, 256]}
+    reference = results.read().filter("reference")
     for learner in LEARNERS:
-        ours = results.read().filter(algo=learner)
         runs = (
             evaluate(
                 d3rlpy_policy(file, learner, UPDATES, seed),
                 dataset.metadata.task,
-                episodes=ours["episode"].n_unique(),
+                episodes=reference["episode"].n_unique(),
                 workers=1,
             )
             for seed in RUNS
         )
-        add_row(results, f"{learner} (d3rlpy)", ours, runs, how)
+        add_row(results, f"{learner} (d3rlpy)", reference, runs, how)
 
 
 if __name__ == "__main__":
