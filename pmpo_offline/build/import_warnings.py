@@ -64,12 +64,15 @@ def _doubts(found: Source, recorded: Recorded) -> Iterator[str | Warning]:
     if only := note.get("only_of"):
         yield f"{note['column']} is of {only} only: if it is meant of whole episodes, write it in all of their rows"
     parts = [str(name).rpartition("/") for name in report.get("columns_not_used", [])]
-    if splits := [f"{where}{slash}{name}" for where, slash, name in parts if where == "mask" or name in SPLITS]:
+    masks = {name for where, _, name in parts if where == "mask"}
+    held_out = {*SPLITS, *filter(split_named, masks)}
+    if splits := [f"{where}{slash}{name}" for where, slash, name in parts if name in held_out]:
         yield f"{splits[0]} is not used, and all episodes are for training: leave those out that are held out"
     named = {name: split_named(name) for name in found.files}
     if (held := [name for name, split in named.items() if split == "test"]) and len(held) < len(named):
         yield f"{held[0]} is held out by its name, and all episodes are for training: leave it out if it is"
-    if feedback := [f"{where}{slash}{name}" for where, slash, name in parts if is_feedback(name)]:
+    masks -= held_out
+    if feedback := [f"{where}{slash}{name}" for where, slash, name in parts if is_feedback(name) or name in masks]:
         yield f"{' and '.join(feedback[:3])} may be feedback and is not used: --score {feedback[0]} takes it"
     if recorded.feedback is not None and note["labels"] is False:
         for score, count in lone_negative(recorded.feedback).items():

@@ -208,8 +208,8 @@ def _labelled_anew(found: Source, options: ImportOptions, rule: LabelRule | None
 
 
 def _signed(recorded: Recorded, sign: float) -> Recorded:
-    """Return the episodes with scores of which more is better; labels stay as they are."""
-    if sign > 0 or feedback_note(recorded).get("labels"):
+    """Return the episodes with scores of which more is better, or with labels of which +1 is accept."""
+    if sign > 0:
         return recorded
     return replace(recorded, feedback=-recorded.feedback)  # type: ignore[operator]
 

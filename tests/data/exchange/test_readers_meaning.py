@@ -485,3 +485,48 @@ def test_steps_in_the_folder_data_of_the_hub(tmp_path: Path) -> None:
     (tmp_path / "set/data").mkdir(parents=True)
     parquet(tmp_path / "set/data/train-00000-of-00001.parquet", STEPS)
     assert_same(read(tmp_path / "set").experience, WRITTEN)
+
+
+@pytest.mark.parametrize("column", ["failed", "infos/failed", "rank", "mask/bad"])
+def test_labels_of_which_less_is_better_have_to_say_so(tmp_path: Path, column: str) -> None:
+    failed = EPISODE % 2 == 1
+    if column == "mask/bad":
+        source = robomimic(tmp_path / "set.hdf5", WRITTEN, masks={"good": [0, 2], "bad": [1, 3]})
+    else:
+        source = hdf5(tmp_path / "set.hdf5", STEPS | {column: failed})
+    if column == "rank":  # says it
+        assert accepted(import_dataset(source, score="rank")) == [1, -1, 1, -1]
+        return
+    assert f"--score {column}: if less of it is better, write --score=-{column}" in refused(
+        import_dataset, source, score=column
+    )
+    assert accepted(import_dataset(source, score=f"-{column}")) == [1, -1, 1, -1]
+    assert accepted(import_dataset(source, score=f"+{column}")) == [-1, 1, -1, 1]
+
+
+def test_masks_that_may_be_feedback_are_warned_of(tmp_path: Path) -> None:
+    path = robomimic(tmp_path / "set.hdf5", WRITTEN, masks={"good": [0, 2], "better": [1], "valid": [3]})
+    with pytest.warns(UserWarning, match="mask/good may be feedback and is not used: --score mask/good takes it"):
+        import_dataset(path)
+
+
+def test_files_without_rows_and_decimals_are_read(tmp_path: Path) -> None:
+    table = pq.read_table(parquet(tmp_path / "1.parquet", STEPS))
+    rewards = table["reward"].cast(pa.decimal128(12, 4))
+    pq.write_table(table.set_column(table.schema.get_field_index("reward"), "reward", rewards), tmp_path / "1.parquet")
+    pq.write_table(table.slice(0, 0), tmp_path / "0.parquet")
+    assert_same(read(tmp_path).experience, WRITTEN)
+    (tmp_path / "1.parquet").unlink()
+    assert "holds no rows" in refused(read, tmp_path)
+
+
+def test_labels_of_episodes_in_files_of_d3rlpy_and_success_of_last_frames(tmp_path: Path) -> None:
+    path = d3rlpy(tmp_path / "set.h5", WRITTEN)
+    with h5py.File(path, "a") as file:
+        for index in range(4):
+            file[f"label_{index}"] = [0, 1, 0, 1][index] if index < 2 else np.full(LENGTHS[index], index % 2)
+    with pytest.warns(UserWarning, match="dropped 2 rows"):
+        assert accepted(import_dataset(path)) == [-1, 1, -1, 1]
+    at_last = np.where(np.isin(np.arange(14), LAST), EPISODE % 2, np.nan)
+    folder = lerobot(tmp_path / "frames", frames_of(WRITTEN, {"next.success": at_last}))
+    assert read(folder).experience.success.tolist() == [False, True, False, True]

@@ -270,8 +270,8 @@ def test_robomimic_paired_layout(tmp_path: Path) -> None:
     path = robomimic(tmp_path / "paired.hdf5", written, masks={"good": [0, 3, 6], "bad": [1, 2, 4, 5, 7, 8]}, env=LIFT)
     dataset = import_dataset(path, home=tmp_path / "home")
     assert (str(dataset.metadata.label), accepted(dataset)) == ("success:0.5", [1, -1, -1] * 3)
-    masked = import_dataset(path, score="mask/bad", home=tmp_path / "home")
-    assert accepted(masked) == [-1, 1, 1] * 3
+    masked = import_dataset(path, score="-mask/bad", home=tmp_path / "home")
+    assert accepted(masked) == [1, -1, -1] * 3
     assert "unknown mask 'mask/goood': did you mean mask/good" in refusal(path, "mask/goood")
     assert dataset.metadata.task == "robosuite/Lift"
 

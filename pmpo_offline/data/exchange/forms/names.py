@@ -43,7 +43,7 @@ LOWER = _set(
     "loss losses nll perplexity ppl error errors cost costs penalty regret distance toxicity harmfulness position "
     "violations latency failures uncertainty toxic harmful harm unsafe hallucinated hallucination hallucinations "
     "biased rejected flagged failed failure fail violation offensive spam bad wrong incorrect refused refusal "
-    "insult threat obscene profanity"
+    "insult threat obscene profanity reject rejects rejection negative negatives"
 )
 """Words of columns of which less is mostly better: `--score` must say it."""
 

@@ -38,6 +38,23 @@ def as_kind(kind: Kind, values: Array, where: str) -> Array:
     return _READ[kind](values, where)
 
 
+def solved_rows(values: Array, last: NDArray[np.int64], where: str) -> NDArray[np.bool_] | None:
+    """Return flags of rows (M,), of values of rows or of episodes; NaN says nothing, and None is of nothing else.
+
+    `last` (E,) are the last rows of the episodes. Raises `UserError` if only some episodes are spoken of.
+    """
+    values = by_row(values, last, where)
+    empty = is_nan(values)
+    if empty.all():
+        return None
+    if (silent := np.logical_and.reduceat(empty, np.append(0, last[:-1] + 1))).any():
+        raise UserError(
+            f"{where} says nothing of {int(silent.sum())} episodes, first of number {int(silent.argmax())}: write it "
+            "of all of them, or of none"
+        )
+    return as_kind("flags", without(values, empty), where)
+
+
 def is_nan(values: Array) -> NDArray[np.bool_]:
     """Return the rows (M,) that hold NaN."""
     if values.dtype.kind != "f":

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from pmpo_offline.data.exchange.exported import Tables, tables
-from pmpo_offline.data.exchange.readers.arrays import Kind, checked
+from pmpo_offline.data.exchange.readers.arrays import Kind, by_row, checked
 from pmpo_offline.data.exchange.readers.episodes import LOST, Rows, recorded, report
-from pmpo_offline.data.exchange.readers.flat import Flat, opened
+from pmpo_offline.data.exchange.readers.flat import LABELS, Flat, opened
 from pmpo_offline.data.exchange.readers.source import Candidate, Reader, Recorded, Source, exported_in, of_arrays
 from pmpo_offline.data.mapping import Spill
 from pmpo_offline.runtime import progress
@@ -50,18 +50,29 @@ def _tables(flat: Flat) -> Tables:
 
 def _read(flat: Flat, name: str, column: str | None) -> Recorded:
     rows = _rows(flat)
+    known = _columns(flat)
+    wanted = next((label for label in LABELS if label in known), None) if column is None else column
+    feedback = (wanted, _spoken(flat, wanted, rows.last)) if wanted in known else flat.feedback(column)
     notes: dict[str, JsonValue] = {
         "rewards": True,
         "success": False,
         "final_observation_of_terminated": "the last observation",
-        **report(rows, {LOST: rows.bare}, sorted(_columns(flat) - {*_KINDS, "terminated"})),
+        **report(rows, {LOST: rows.bare}, sorted(known - {*_KINDS, "terminated", wanted})),
     }
-    return recorded(rows, str(flat.path), name, notes, flat.feedback(column))
+    return recorded(rows, str(flat.path), name, notes, feedback)
 
 
 def _columns(flat: Flat) -> set[str]:
     """Return the names of the arrays that each episode has."""
     return {found[1] for name in flat.names if (found := re.fullmatch(r"(.*?)(?:_\d+)+", name))}
+
+
+def _spoken(flat: Flat, name: str, last: NDArray[np.int64]) -> NDArray[Any]:
+    """Return the feedback (M,) in an array of each episode, of its steps or of all of it."""
+    with opened(flat) as file:
+        found = [np.atleast_1d(file[f"{name}_{index}"][()]) for index in range(len(last))]
+    length = np.diff(last, prepend=-1)
+    return np.concatenate([by_row(own, np.array([n - 1]), name) for own, n in zip(found, length, strict=True)])
 
 
 def _rows(flat: Flat) -> Rows:

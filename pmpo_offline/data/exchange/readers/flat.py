@@ -24,7 +24,7 @@ from pyarrow.parquet import ParquetFile
 
 from pmpo_offline.data import mapping
 from pmpo_offline.data.exchange.forms.classes import classes_beside, classes_of, named
-from pmpo_offline.data.exchange.readers.arrays import Array, Kinds, as_float32, as_kind, by_row, is_nan, without
+from pmpo_offline.data.exchange.readers.arrays import Array, Kinds, as_float32, as_kind, is_nan, solved_rows, without
 from pmpo_offline.data.mapping import gathered, slices
 from pmpo_offline.data.opening import open_hdf5, open_parquet, refuse_pointer
 from pmpo_offline.runtime import progress
@@ -56,6 +56,8 @@ class Flat:
     """Names of the arrays that were read."""
     partial: frozenset[str] = frozenset()
     """Names of the arrays that only some of several files have, which cannot be read."""
+    is_empty: bool = False
+    """Whether it is a table without rows."""
     classes: Mapping[str, Any] | None = None
     """Names of the classes in columns of a Parquet file (Hugging Face's `ClassLabel`); None of files of other kinds."""
 
@@ -162,16 +164,9 @@ class Flat:
             where = f"{self.path}: {name}"
             if self.classes and name in self.classes:
                 raise UserError(f"{where} holds classes, {', '.join(self.classes[name])}: write true and false")
-            values = by_row(self[name], last, where)
-            empty = is_nan(values)
-            if empty.all():
+            if (solved := solved_rows(self[name], last, where)) is None:
                 continue
-            if (silent := np.logical_and.reduceat(empty, np.append(0, last[:-1] + 1))).any():
-                raise UserError(
-                    f"{where} says nothing of {int(silent.sum())} episodes, first of number {int(silent.argmax())}: "
-                    "write it of all of them, or of none"
-                )
-            found[name] = as_kind("flags", without(values, empty), where)
+            found[name] = solved
             first = next(iter(found))
             if (found[name] != found[first]).any():
                 raise UserError(f"{self.path}: {first} and {name} contradict each other: leave one of them out")
@@ -207,6 +202,8 @@ def open_flat(path: Path) -> Flat:
             return Flat(path, _printable(array_names(path)), lambda name: gathered(array_blocks(path, name)))
         if path.suffix == ".parquet":
             with open_parquet(path) as table:
+                if not table.metadata.num_rows:
+                    return Flat(path, frozenset(), lambda name: np.empty(0), is_empty=True)
                 names_of, classes = table.schema_arrow.names, classes_in(table)
                 return Flat(path, _printable(names_of), partial(_from_parquet, path), classes=classes)
         names: set[str | bytes] = set()
@@ -286,17 +283,18 @@ def classes_in(file: ParquetFile) -> dict[str, Any]:
 
 
 def column_blocks(file: ParquetFile, name: str, path: Path) -> Iterator[Array]:
-    """Yield a column of a Parquet file as arrays of some rows, lists as (n, width), nulls as NaN; one at least.
+    """Yield a column of a Parquet file that has rows as arrays of some of them, lists as (n, width), nulls as NaN.
 
     Raises `UserError`, which names `path`, for lists of unequal lengths or of lists.
     """
     first, width = 0, None
-    empty = file.schema_arrow.empty_table().select([name]).to_batches()
-    for batch in file.iter_batches(mapping.ROWS, columns=[name]) if file.metadata.num_rows else empty:
+    for batch in file.iter_batches(mapping.ROWS, columns=[name]):
         batch.validate(full=True)
         column = pl.DataFrame(pl.from_arrow(batch)).to_series()  # Polars reads no files: a damaged one can end it
         if column.dtype == pl.Boolean and column.null_count():
             column = column.cast(pl.Float32)
+        if isinstance(column.dtype, pl.Decimal):
+            column = column.cast(pl.Float64)
         if isinstance(getattr(column.dtype, "inner", None), (pl.List, pl.Array)):
             raise UserError(f"{path}: {name} holds lists of lists: write a row of numbers a step (images are not read)")
         if column.dtype == pl.List:

@@ -31,7 +31,7 @@ from pydantic import JsonValue
 
 from pmpo_offline.data import Experience, columns
 from pmpo_offline.data.exchange.exported import Tables
-from pmpo_offline.data.exchange.readers.arrays import Array, Kind, checked, flags, is_nan, without
+from pmpo_offline.data.exchange.readers.arrays import Array, Kind, checked, flags, is_nan, solved_rows, without
 from pmpo_offline.data.exchange.readers.episodes import Rows, recorded, report
 from pmpo_offline.data.exchange.readers.flat import LABELS, classes_in, column_blocks, named_classes, readable
 from pmpo_offline.data.exchange.readers.source import Candidate, Reader, Recorded, Source, exported_to
@@ -128,6 +128,8 @@ def _frames(folder: Path, names: list[str]) -> Frames:
         raise UserError(f"{folder} holds no frames in data/: get the data set again")
     for path in progress.counted(paths, "read files", len(paths)):
         with readable(path), open_parquet(path) as file:
+            if not file.metadata.num_rows:
+                continue
             if missing := [name for name in found if name not in file.schema_arrow.names]:
                 raise UserError(f"{path} lacks {', '.join(missing)}, which meta/info.json names")
             for name, values in found.items():
@@ -201,7 +203,11 @@ def _read(folder: Path, info: dict[str, Any], column: str | None) -> Recorded:
     end = np.append(number[1:] != number[:-1], True)
     _check_order(frames, end, folder)
     done = flags(frames["next.done"], f"{folder}: next.done") if "next.done" in ends else np.zeros(len(end), np.bool_)
-    solved = None if success is None else _success(_feedback(folder, frames, success), f"{folder}: {success}")
+    solved = (
+        None
+        if success is None
+        else solved_rows(_numbers(_feedback(folder, frames, success)), np.flatnonzero(end), f"{folder}: {success}")
+    )
     padded = end & done & np.append(False, done[:-1]) & np.append(False, ~end[:-1])
     early = done & ~end & ~np.append(padded[1:], False)
     if early.any():
@@ -254,10 +260,9 @@ def _is_image(feature: Mapping[str, Any]) -> bool:
     return feature.get("dtype") in ("image", "video")
 
 
-def _success(values: Array, where: str) -> NDArray[np.bool_] | None:
-    """Return flags (M,), None where all of them are null."""
-    numbers = values.astype(np.float32) if values.dtype.kind in "Ob" else values
-    return None if numbers.dtype.kind == "f" and np.isnan(numbers).all() else flags(numbers, where)
+def _numbers(values: Array) -> Array:
+    """Return flags (M,) of which some may be null as numbers."""
+    return values.astype(np.float32) if values.dtype.kind in "Ob" else values
 
 
 def _check_order(frames: Frames, end: NDArray[np.bool_], folder: Path) -> None:

@@ -31,6 +31,7 @@ from pmpo_offline.data.exchange.exported import Tables, tables
 from pmpo_offline.data.exchange.forms.columns import split_named
 from pmpo_offline.data.exchange.readers.arrays import Kind, checked, flags
 from pmpo_offline.data.exchange.readers.episodes import Rows, recorded, report
+from pmpo_offline.data.exchange.readers.feedback import meaning_of
 from pmpo_offline.data.exchange.readers.flat import LABELS, Flat, opened
 from pmpo_offline.data.exchange.readers.source import (
     Candidate,
@@ -226,7 +227,8 @@ def _read(flat: Flat, name: str, column: str | None) -> Recorded:
         feedback = (str(wanted), np.repeat(members[str(wanted)], demos.length))
     elif wanted:
         feedback = (wanted, demos.arrays[wanted])
-    masks = [mask for mask in members if split_named(mask) == "test" and mask != wanted]
+    telling = [mask for mask in members if split_named(mask) == "test" or meaning_of(mask.removeprefix(_MASK))]
+    masks = [mask for mask in telling if mask != wanted]
     notes: dict[str, JsonValue] = {
         "rewards": True,
         "success": known,

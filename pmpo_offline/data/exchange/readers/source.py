@@ -142,7 +142,9 @@ class Candidate:
     @cached_property
     def flat(self) -> Flat:
         """The arrays of `files`, of which there is at least one; `UserError` for a damaged file."""
-        shards = [open_flat(file) for file in self.files]
+        shards = [shard for shard in map(open_flat, self.files) if not shard.is_empty]
+        if not shards:
+            raise UserError(f"{self.path} holds no rows")
         return joined(shards, self.path) if self.path.is_dir() else shards[0]
 
     def has(self, *names: str) -> bool:
