@@ -264,7 +264,6 @@ def test_bytes_are_no_text(home: Path, tmp_path: Path, case: str) -> None:
     check(tmp_path / "rows.parquet", right)
 
 
-HUMAN = "\n\nHuman: hi\n\nAssistant:"
 TRANSCRIPTS: dict[str, tuple[str, str, Right]] = {
     "sound": (f"{HUMAN} yes", f"{HUMAN} no", {"yes": True, "no": False}),
     "without blank lines before": (
@@ -332,6 +331,16 @@ FILES: dict[str, tuple[str, bytes, Right]] = {
     "a column of numbers": ("a.csv", b",prompt,completion,label\n0,q,a,1\n1,r,b,0\n", {"a": True, "b": False}),
     "lines of the Macintosh": ("a.csv", b"prompt,completion,label\rq,a,1\rr,b,0\r", {"a": True, "b": False}),
     "a byte order mark": ("a.csv", b"\xef\xbb\xbfprompt,completion,label\nq,a,1\n", {"a": True}),
+    "empty columns at the end": (
+        "a.csv",
+        b"prompt,completion,label,,\nq,a,1,,\nr,b,0,,\n,,,,\n",
+        {"a": True, "b": False},
+    ),
+    "tabs without quotes": (
+        "a.tsv",
+        b'prompt\tcompletion\tlabel\nq\t"a" x\t1\nr\t"b"\t0\n',
+        {'"a" x': True, '"b"': False},
+    ),
     "two columns of one name": ("a.csv", b"prompt,completion,label,label\nq,a,1,0\n", "several columns called label"),
     "two values of one name": (
         "a.jsonl",

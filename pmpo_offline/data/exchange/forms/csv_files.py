@@ -7,6 +7,7 @@ import io
 import re
 import sys
 from contextlib import suppress
+from typing import Literal
 
 from pmpo_offline.runtime.errors import UserError
 
@@ -31,15 +32,20 @@ def records(text: str, name: str) -> list[Record]:
         if '\\"' in text:
             with suppress(csv.Error):
                 return _split(unescaped, separator, name)
+        if separator == "\t":  # such tables are mostly written without quotes around fields
+            with suppress(UserError):
+                return _split(text, separator, name, quoting=csv.QUOTE_NONE)
         raise ValueError(error) from None
 
 
-def _split(text: str, separator: str, name: str) -> list[Record]:
+def _split(text: str, separator: str, name: str, quoting: Literal[0, 3] = csv.QUOTE_MINIMAL) -> list[Record]:
     found: list[Record] = []
     limit = csv.field_size_limit(sys.maxsize)
     header = text.lstrip("\r\n").partition("\n")[0]
     spaced = separator in header and header.count(f"{separator} ") == header.count(separator)
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=spaced)
+    lines = csv.reader(
+        io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=spaced, quoting=quoting
+    )
     begin = 1
     try:
         for record in lines:
@@ -65,7 +71,8 @@ def _split(text: str, separator: str, name: str) -> list[Record]:
         csv.field_size_limit(limit)
     if not found:
         raise UserError(f"{name} is empty")
-    return found
+    width = max(place for _, fields in found for place, field in enumerate(fields, 1) if field or place == 1)
+    return [(line, fields[:width]) for line, fields in found]  # spreadsheets end lines with empty columns
 
 
 def _lines(first: int, last: int) -> str:
