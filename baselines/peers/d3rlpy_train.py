@@ -70,6 +70,6 @@ def opened(path: Path) -> ReplayBuffer:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     source, name, updates, seed, target = sys.argv[1:]
-    partial = Path(target).with_suffix(".partial")
+    partial = Path(target).with_suffix(".partial.pt")  # by the last suffix d3rlpy knows the form
     train(opened(Path(source)), name, int(updates), int(seed)).save_policy(str(partial))
     partial.rename(target)
