@@ -34,6 +34,7 @@ LEAST_RUNS = 5
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,60}")
 _LABELS = ["dataset", "imbalance", "balance", "noise"]
 _HASHES = ["dataset_sha", "labels_sha"]
+_SCORE = ["algo", "shuffled", "seed", "episode", "return"]
 
 
 class Leaderboard(Results):
@@ -69,7 +70,11 @@ class Leaderboard(Results):
     def _renamed(self, name: str, scores: pl.DataFrame, before: list[pl.DataFrame]) -> pl.DataFrame:
         """Leave out rows that are there already; mark other rows of an algorithm that is there with the submission."""
         known = pl.concat([scores.head(0), *before])
-        scores = scores.filter(~pl.col("key").is_in(known["key"].unique().implode()))
+        # Keys of another version may differ where no score does.
+        new = scores.join(known, on=[*CONDITION, *_SCORE], how="anti", nulls_equal=True)["key"].unique()
+        scores = scores.filter(
+            pl.col("key").is_in(new.implode()), ~pl.col("key").is_in(known["key"].unique().implode())
+        )
         taken = scores.join(known, on=[*CONDITION, "algo"], how="semi", nulls_equal=True)["algo"].unique().implode()
         marked = pl.format("{} ({})", "algo", pl.lit(name))
         return scores.with_columns(algo=pl.when(pl.col("algo").is_in(taken)).then(marked).otherwise("algo"))

@@ -52,6 +52,13 @@ def test_submissions_become_one_table_and_one_page(tmp_path, folder):
     # The second is checked against the first: no dataset is needed any more.
     second = submit(folder("two", "pmpo", 50.0), board, "second", {"by": "", "link": ""}, tmp_path / "empty")
     assert second.name.endswith("-second")
+    again = Results(folder("one", "pmpo", 40.0))  # as another version finds the same scores
+    for path in again.raw.glob("*.parquet"):
+        path.rename(path.with_stem(f"{path.stem}-again"))
+    rows = again.read().with_columns(key=pl.col("key") + "-again")
+    for (key,), own in rows.group_by("key"):
+        again.write(key, own)
+    submit(again.output, board, "third", ABOUT, home)
     done = report_on(board)
     assert [row["algo"] for row in done.rows] == ["bc", "pmpo", f"pmpo ({second.name})", "pmpo (shuffled)"]
     assert done.rows == table(results_in(board).read())
