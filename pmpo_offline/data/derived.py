@@ -188,7 +188,7 @@ def _fixed_rule(dataset: Dataset) -> LabelRule:
         why += [f"accepted share {meta.imbalance.asked:g}"] if meta.imbalance.asked is not None else []
         raise UserError(
             f"the labels of {meta.id} do not follow from the scores alone ({', '.join(why) or 'an export'}): "
-            "take a copy without them (relabel it with noise 0 and imbalance collected), and relabel what you make of that"
+            "relabel it with noise 0 and imbalance collected, and relabel what you make of that"
         )
     return rule
 
