@@ -195,6 +195,27 @@ def test_flags_of_trees_may_be_texts() -> None:
     assert read(first, reply | {"deleted": "True"}) == [("the message was deleted, or one that it follows", 1)]
 
 
+SAID = {"message_id": "1", "parent_id": None, "role": "assistant", "text": "a"}
+STEP = {"completions": [{"text": "a", "rating": 1}], "chosen_completion": 0}
+MALFORMED: dict[str, tuple[dict[str, Any], str]] = {
+    "steps": ({"steps": 3}, "expected a list in column steps, found 3"),
+    "a step": ({"steps": [None]}, "expected an object in column steps, found None"),
+    "a candidate": ({"steps": [STEP | {"completions": ["a"]}]}, "expected an object in column completions, found 'a'"),
+    "a choice": ({"steps": [STEP | {"chosen_completion": 1}]}, "expected the number of a completion"),
+    "an id": (SAID | {"message_id": [1]}, "expected a text or a number as message_id, found [1]"),
+    "a parent": (SAID | {"parent_id": {}}, "expected a text or a number as parent_id, found {}"),
+    "replies": (SAID | {"replies": ["b"]}, "expected an object in column replies, found 'b'"),
+    "scores": ({"prompt": "q", "completions": ["a"], "labels": [1]}, "there is no column quality"),
+}
+
+
+@pytest.mark.parametrize("case", MALFORMED)
+def test_objects_inside_rows_that_are_malformed_are_refused(case: str) -> None:
+    row, problem = MALFORMED[case]
+    given = {"question": {"problem": "q"}, "label": row} if "steps" in row else row
+    assert problem in refusal(given, score="quality" if case == "scores" else None)
+
+
 @pytest.mark.parametrize(
     ("suffix", "numbers", "right"),
     [
@@ -231,8 +252,7 @@ def test_a_card_names_the_splits_of_its_files(home: Path, tmp_path: Path) -> Non
 
 def test_ranks_have_to_be_named_with_score(home: Path, tmp_path: Path) -> None:
     path = jsonl(tmp_path / "rows.jsonl", [ONE | {"my_rank": 1}, ONE | {"completion": "b", "my_rank": "−2"}])
-    problem = "ranks count from the best down: write --score my_rank"
-    assert problem in refused(imported, path, columns=("score=my_rank",))
+    assert "ranks count from the best down" in refused(imported, path, columns=("score=my_rank",))
     assert labels(imported(path, score="my_rank")[0]) == {"a": False, "b": True}
 
 

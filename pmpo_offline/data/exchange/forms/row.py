@@ -76,6 +76,17 @@ class Row(NamedTuple):
             raise self.error(f"expected a list in column {name}, found {short(value)}")
         return tuple(value)
 
+    def object(self, name: str) -> Row:
+        """Return a column's object as columns of their own; `UserError` for any other value."""
+        value = self.values.get(name)
+        if not isinstance(value, Mapping):
+            raise self.error(f"expected an object in column {name}, found {short(value)}")
+        return self._replace(values=value)
+
+    def objects(self, name: str) -> list[Row]:
+        """Return the objects in a column's list, none for null; `UserError` for any other value."""
+        return [Row({name: item}, self.place, self.split).object(name) for item in self.listed(name) or ()]
+
     def _no_list(self, name: str) -> UserError:
         found = short(self.values.get(name))
         return self.error(f"expected a list as JSON or a Python literal in column {name}, found {found}")
@@ -199,20 +210,21 @@ def stored(row: Row, side: str = "") -> Stored | None:
     split, names = values.get("split"), ("prompt_id", f"response_id{end}")
     if split not in ("train", "test") or not set(names) <= values.keys():
         return None
+    score = values.get(f"score{end}")
     try:
         ids = [float(values[name]) for name in names]
-    except (TypeError, ValueError):  # H4's prompt_id is a hash
+        number = float(score) if isinstance(score, int | float) else None
+    except (TypeError, ValueError, OverflowError):  # H4's prompt_id is a hash
         return None
     if not all(0 <= value < 2**31 and value.is_integer() for value in ids):
         return None
     label = side == "chosen" if side else values.get("label")
-    score = values.get(f"score{end}")
     return Stored(
         prompt_id=int(ids[0]),
         response_id=int(ids[1]),
         split=str(split),
         label=label if isinstance(label, bool) else None,
-        score=float(score) if isinstance(score, int | float) else None,
+        score=number,
     )
 
 

@@ -21,10 +21,12 @@ def paths(rows: Iterable[Row]) -> Iterator[Row]:
     A parent may come after its replies. Trees may also be nested, a message holding its `replies`. What follows a
     deleted message is deleted too. Raises `UserError` for two messages of one id.
     """
-    found = [message for row in rows for message in _flattened(row, row.values.get("prompt", row.values))]
+    found = [message for row in rows for message in _flattened(row)]
     by_id: dict[Any, Row] = {}
     for row in found:
         name = row.values.get("message_id")
+        if bad := [key for key in ("message_id", "parent_id") if isinstance(row.values.get(key), list | dict)]:
+            raise row.error(f"expected a text or a number as {bad[0]}, found {short(row.values[bad[0]])}")
         if name is not None and name in by_id and by_id[name].values.get("text") != row.values.get("text"):
             raise row.error(f"message_id {short(name)} is that of another message too: give every message its own")
         by_id[name] = row
@@ -48,16 +50,17 @@ def front_end(rows: Iterable[Row]) -> Iterator[Row]:
 
     def messages() -> Iterator[Row]:
         for row in rows:
-            pending = list(reversed(row.listed("messages") or ()))
+            pending = row.objects("messages")[::-1]
             while pending:
-                said = pending.pop()
-                if not isinstance(said, Mapping) or not {"messageId", "isCreatedByUser"} <= said.keys():
+                reply = pending.pop()
+                said = reply.values
+                if not {"messageId", "isCreatedByUser"} <= said.keys():
                     raise row.error("expected messages with messageId and isCreatedByUser")
                 parent = said.get("parentMessageId")
                 known = {
                     "message_id": said["messageId"],
                     "parent_id": None if parent in (None, "", _ROOT) else parent,
-                    "role": "user" if said["isCreatedByUser"] else "assistant",
+                    "role": "user" if is_set(said["isCreatedByUser"]) else "assistant",
                     "text": said.get("text") or joined(said.get("content"))[0],
                     "model": said.get("model"),
                     "feedback": said.get("feedback"),
@@ -65,7 +68,7 @@ def front_end(rows: Iterable[Row]) -> Iterator[Row]:
                     "finish_reason": "length" if said.get("unfinished") else said.get("finish_reason"),
                 }
                 yield row._replace(values=known)
-                pending += reversed(said.get("children") or ())
+                pending += reply.objects("children")[::-1]
 
     yield from paths(messages())
 
@@ -116,14 +119,14 @@ def _labels(value: Any) -> Mapping[str, Any]:
     return {name: each["value"] for name, each in value.items() if isinstance(each, Mapping) and "value" in each}
 
 
-def _flattened(row: Row, message: Any) -> Iterator[Row]:
-    pending = [(message, message.get("parent_id") if isinstance(message, Mapping) else None)]
+def _flattened(row: Row) -> Iterator[Row]:
+    first = row.object("prompt") if "prompt" in row.values else row
+    pending = [(first, first.values.get("parent_id"))]
     while pending:
         said, parent = pending.pop()
-        if not isinstance(said, Mapping):
-            raise row.error("expected a message with its replies")
-        yield row._replace(values={**{name: said[name] for name in said if name != "replies"}, "parent_id": parent})
-        pending += [(reply, said.get("message_id")) for reply in reversed(said.get("replies") or ())]
+        own = {name: value for name, value in said.values.items() if name != "replies"}
+        yield row._replace(values={**own, "parent_id": parent})
+        pending += [(reply, said.values.get("message_id")) for reply in said.objects("replies")[::-1]]
 
 
 def _is_front_end(row: Row) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pmpo_offline.data.exchange.forms import columns
-from pmpo_offline.data.exchange.forms.cells import filled, is_list, is_turn
+from pmpo_offline.data.exchange.forms.cells import filled, is_list, is_turn, short
 from pmpo_offline.data.exchange.forms.columns import COMPLETIONS, LABELS, LIST_SCORES, LISTS, PROMPTS, SCORES
 from pmpo_offline.data.exchange.forms.conversation import (
     answered,
@@ -97,19 +97,19 @@ def of_steps(row: Row, reading: Reading) -> Iterator[Response | Drop]:
 
 def of_rated_steps(row: Row, reading: Reading) -> Iterator[Response | Drop]:
     """Yield every rated candidate of every step, with the steps that were chosen before it at the end of the prompt."""
-    question, label = (row.values[name] for name in ("question", "label"))
-    prompt = caught(row.checked, question.get("problem"), "question.problem")
+    prompt = caught(row.object("question").text, "problem")
+    steps = row.object("label").objects("steps")
     if isinstance(prompt, Drop):
-        yield Drop(prompt.reason, sum(len(step.get("completions") or ()) for step in label.get("steps") or ()))
+        yield Drop(f"question.{prompt.reason}", sum(len(step.objects("completions")) for step in steps))
         return
     reading.steady(row, False)
     reading.meant |= {"1": "accept", "-1": "reject", "0": "unlabelled"}
     before = f"{prompt}\n"
-    for number, step in enumerate(label.get("steps") or (), 1):
-        candidates = step.get("completions") or ()
+    for number, step in enumerate(steps, 1):
+        candidates = step.objects("completions")
         for one in candidates:
-            text = caught(row.checked, one.get("text"), "step")
-            rating = Row({"rating": one.get("rating")}, f"{row.place}, step {number}").number("rating")
+            text = caught(row.checked, one.values.get("text"), "step")
+            rating = one.number("rating")
             if not (math.isnan(rating) or rating in (-1, 0, 1)):
                 raise row.error(f"expected -1, 0 or 1 as the rating of step {number}, found {rating:g}")
             yield (
@@ -117,8 +117,12 @@ def of_rated_steps(row: Row, reading: Reading) -> Iterator[Response | Drop]:
                 if isinstance(text, Drop)
                 else Response(before, text, rating or math.nan, opening=prompt, **about(row))
             )
-        chosen = step.get("chosen_completion")
-        said = step.get("human_completion") if chosen is None else candidates[chosen]
+        chosen = step.values.get("chosen_completion")
+        if not (chosen is None or chosen in range(len(candidates))):
+            raise row.error(
+                f"step {number}: expected the number of a completion as the chosen one, found {short(chosen)}"
+            )
+        said = step.values.get("human_completion") if chosen is None else candidates[int(chosen)].values
         taken = said.get("text") if isinstance(said, Mapping) else said
         if not isinstance(taken, str):  # labelling ended here
             return
@@ -140,6 +144,8 @@ def _items(row: Row, reading: Reading, name: str, several: Any) -> Iterator[tupl
             yield content, score
         elif scores is None:
             raise row.error(f"expected objects with a response and its score in column {name}")
+        elif scores not in row.values:
+            raise row.error(f"there is no column {scores}: it holds {', '.join(sorted(row.values)[:12])}")
         else:
             values = row.listed(scores) if filled(row.values[scores]) else [None] * len(several)
             if values is None or len(values) != len(several):
