@@ -61,6 +61,6 @@ def forkserver(monkeypatch: pytest.MonkeyPatch) -> BaseContext:
     That each starts as a fresh interpreter, which takes seconds, is tested in tests/build/test_processes.py.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pmpo_offline.benchmark.work", "pmpo_offline.training.language"])
+    context.set_forkserver_preload(["pmpo_offline.benchmark.work", "pmpo_offline.training.language.trainer"])
     monkeypatch.setattr(multiprocessing, "get_context", lambda method=None: context)
     return context

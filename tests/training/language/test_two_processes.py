@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+from multiprocessing.context import BaseContext
 from pathlib import Path
 
 import pytest
 import torch
-from helpers.launched import LEARNERS, history
+from accelerate import debug_launcher
+from helpers.launched import LEARNERS, history, write_history
 
 NAMES = (
     "loss",
@@ -24,24 +23,15 @@ NAMES = (
 )
 
 
-LAUNCH = """
-import sys
-from pathlib import Path
-from accelerate import debug_launcher
-from helpers.launched import write_history
-debug_launcher(write_history, (Path(sys.argv[1]),), num_processes=2)
-"""
-
-
 @pytest.mark.skipif(
     torch.cuda.is_available(), reason="processes are forked, which autograd with a GPU does not survive"
 )
-def test_two_processes_have_the_losses_of_one(tmp_path: Path) -> None:
+def test_two_processes_have_the_losses_of_one(tmp_path: Path, forkserver: BaseContext) -> None:
     # It forks, which only a process survives that no library has started threads in: this one may have run other tests.
-    paths = os.pathsep.join(path for path in sys.path if path)
-    subprocess.run(
-        [sys.executable, "-c", LAUNCH, str(tmp_path)], env={**os.environ, "PYTHONPATH": paths}, check=True, timeout=600
-    )
+    process = forkserver.Process(target=debug_launcher, args=(write_history, (tmp_path,), 2))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
     for objective, rows in LEARNERS:
         two = json.loads((tmp_path / f"{objective}.json").read_text())
         one = history(tmp_path / "alone", objective, rows, 12, 1)
