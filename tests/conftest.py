@@ -85,8 +85,9 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
     def folder(name: str, make: Callable[[Path], object]) -> Path:
         from pmpo_offline.runtime.locks import file_lock
 
-        original, partial = shared / name, shared / f"{name}.partial"
-        with file_lock(shared):
+        original, partial, lock = shared / name, shared / f"{name}.partial", shared / f"{name}.lock"
+        lock.mkdir(exist_ok=True)
+        with file_lock(lock):
             if not original.exists():
                 shutil.rmtree(partial, ignore_errors=True)
                 make(partial)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 import datasets
 from pmpo_offline import data, load_dataset, on_progress
@@ -132,26 +131,23 @@ def test_other_libraries_open_the_files_unchanged(tiny_dataset, tmp_path):
     assert scanned.equals(frame(tiny_dataset))
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from pmpo_offline import build_dataset, on_progress
+def build_until_killed(recipe: Path, home: Path) -> None:
+    """Build, and kill this process after the first chunk."""
 
-def kill(stage, done, total):
-    if stage == "sample completions":
-        os.kill(os.getpid(), signal.SIGKILL)
+    def kill(stage: str, done: int, total: int) -> None:
+        if stage == "sample completions":
+            os.kill(os.getpid(), signal.SIGKILL)
 
-with on_progress(kill):
-    build_dataset(sys.argv[1], home=Path(sys.argv[2]))
-"""
+    torch.set_num_threads(1)
+    with on_progress(kill):
+        build_dataset(str(recipe), home=home)
 
 
-def test_killed_build_goes_on_where_it_stopped_and_gives_the_same(recipe, home, tmp_path):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED, str(recipe), str(home)], env=environment, timeout=300, check=False
-    )
-    assert killed.returncode == -signal.SIGKILL
+def test_killed_build_goes_on_where_it_stopped_and_gives_the_same(recipe, home, tmp_path, forkserver):
+    process = forkserver.Process(target=build_until_killed, args=(recipe, home))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     [chunk] = (home / ".raw").rglob("responses-*.npz")
     before = chunk.stat().st_mtime_ns
     assert data.stored_ids(home) == []

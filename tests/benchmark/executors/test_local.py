@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import platform
 import shutil
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
+from helpers.dying import second_killed
 
 from pmpo_offline.benchmark import EXECUTORS, Local, Outcome, Plan, Unit, report_on, work
 from pmpo_offline.benchmark.executors import local
@@ -29,29 +29,26 @@ from pmpo_offline.runtime.errors import UserError
 CELLS = 5
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.usefixtures("forkserver")
-def test_a_killed_process_loses_nothing_and_two_give_the_table_of_one(tmp_path: Path, small) -> None:
-    output, before = tmp_path / "out", set(multiprocessing.active_children())
-    killed: list[int] = []
+def test_a_killed_process_loses_nothing_and_two_give_the_table_of_one(
+    tmp_path: Path, small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, calls, in_processes, ended = tmp_path / "out", tmp_path / "calls", local.in_processes, []
 
-    def kill_one() -> None:
-        while not list(output.glob("raw/*.parquet")):
-            time.sleep(0.02)
-        worker = min(set(multiprocessing.active_children()) - before, key=lambda process: process.name)
-        worker.kill()
-        killed.append(worker.pid)
+    def one_killed(function, *arguments):
+        for task, result, reason in in_processes(partial(second_killed, calls, function), *arguments):
+            ended.append(reason is None)
+            yield task, result, reason
 
-    thread = threading.Thread(target=kill_one, daemon=True)
-    thread.start()
+    monkeypatch.setattr(local, "in_processes", one_killed)
     done = small.bench(output, workers=2)
-    thread.join()
-    assert killed
+    assert sorted(ended) == [False, *[True] * (CELLS - 1)]
     assert not done.failures
     assert done.rows == small.whole.rows
     assert {path.name for path in output.iterdir()} >= {"raw", "references"}
     assert not (output / "checkpoints").exists()
-    assert all(f"-{killed[0]}-" in path.name for path in output.rglob("*.tmp"))  # of which `clean` removes it
+    killed = (calls / "1").read_text()
+    assert all(f"-{killed}-" in path.name for path in output.rglob("*.tmp"))  # of which `clean` removes it
     assert not list(output.rglob("*.claim"))
 
 

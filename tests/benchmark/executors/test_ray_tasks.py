@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
-import random
-import signal
 import sys
-import threading
-import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from threading import Event
 
 import pytest
 import ray
+from helpers.dying import lost_with_its_node
 from ray.cluster_utils import Cluster
 
-from benchmarks.speed.killed_cluster import HEAD, NODE, task_processes
+from benchmarks.speed.killed_cluster import HEAD, NODE
+from pmpo_offline.benchmark.executors import ray_tasks
 
 pytestmark = [
     pytest.mark.timeout(300),
@@ -25,36 +26,38 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    cluster = Cluster(initialize_head=True, head_node_args=HEAD)
-    cluster.add_node(**NODE)
-    ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
-    yield cluster
-    ray.shutdown()
-    cluster.shutdown()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))  # where `helpers` is
+        cluster = Cluster(initialize_head=True, head_node_args=HEAD)
+        cluster.add_node(**NODE)
+        ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
+        yield cluster
+        ray.shutdown()
+        cluster.shutdown()
 
 
-def test_a_killed_process_and_a_killed_node_lose_nothing(tmp_path: Path, small, cluster: Cluster) -> None:
-    output, draw = tmp_path / "out", random.Random(0)
-    killed: list[str] = []
-
-    def await_scores(count: int) -> None:
-        while len(list(output.glob("raw/*.parquet"))) < count:
-            time.sleep(0.02)
+def test_a_killed_process_and_a_killed_node_lose_nothing(
+    tmp_path: Path, small, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (node,) = cluster.worker_nodes
+    dying = partial(lost_with_its_node, tmp_path, node.node_id, ray_tasks.run_on_node)
+    monkeypatch.setattr(ray_tasks, "run_on_node", dying)
+    ended = Event()
 
     def kill() -> None:
-        await_scores(1)
-        while not (running := task_processes(cluster)):
-            time.sleep(0.02)
-        os.kill(draw.choice(running), signal.SIGKILL)
-        killed.append("process")
-        await_scores(2)
-        cluster.remove_node(cluster.worker_nodes.copy().pop(), allow_graceful=False)
-        killed.append("node")
+        while not (tmp_path / "gate").exists():
+            if ended.wait(0.02):
+                return
+        cluster.remove_node(node, allow_graceful=False)
 
-    thread = threading.Thread(target=kill, daemon=True)
-    thread.start()
-    done = small.bench(output, executor="ray")
-    thread.join()
-    assert killed == ["process", "node"]
+    with ThreadPoolExecutor(1) as pool:
+        removed = pool.submit(kill)
+        try:
+            done = small.bench(tmp_path / "out", executor="ray")
+        finally:
+            ended.set()
+        removed.result()
+    assert not cluster.worker_nodes
+    assert len(list((tmp_path / "calls").iterdir())) > len(done.rows), "one call was killed"
     assert not done.failures
     assert done.rows == small.whole.rows

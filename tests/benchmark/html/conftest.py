@@ -35,6 +35,7 @@ def watched(chromium: Any, folder: Path) -> Iterator[Callable[..., Any]]:
         file = folder / "page.html"
         file.write_text(html, encoding="utf-8")
         context = chromium.new_context(viewport={"width": width, "height": 800}, **options)
+        context.set_default_timeout(300_000)  # drawing takes two seconds of a core that others may use
         contexts.append(context)
         page = context.new_page()
         page.on("console", lambda message: complaints.append(message.text))
@@ -42,7 +43,7 @@ def watched(chromium: Any, folder: Path) -> Iterator[Callable[..., Any]]:
         page.on("dialog", lambda dialog: complaints.append(dialog.message))
         page.on("request", lambda request: requests.append(request.url))
         page.goto(file.as_uri())
-        page.wait_for_selector("html[data-ready]", timeout=20_000)
+        page.wait_for_selector("html[data-ready]")
         return page
 
     yield show

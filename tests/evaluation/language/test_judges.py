@@ -79,7 +79,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 def judge(server: Server, model: str | None = None, options: Any = None, **limits: Any) -> RemoteJudge:
-    return RemoteJudge(server.url, model, options, Limits(**{"waits": (0, 0), "timeout": 5, **limits}))
+    return RemoteJudge(server.url, model, options, Limits(**{"waits": (0, 0), "timeout": 60, **limits}))
 
 
 def questions(count: int) -> list[Question]:

@@ -191,7 +191,8 @@ def test_the_gradient_of_an_update_is_that_of_one_big_batch(
     assert whole.abs().max() > 1e-3
     for accumulation, ranks in [(4, 1), (1, 2), (2, 2)]:
         divided = gradient(policy, entries, reference, algorithm, accumulation, ranks)
-        assert torch.allclose(divided, whole, atol=1e-6 * float(whole.abs().max()) + 1e-6)
+        # What a wrong weight changes is above 1e-2; sums of squares in single precision differ by up to 2e-6.
+        assert torch.allclose(divided, whole, atol=1e-5 * float(whole.abs().max()) + 1e-6)
 
 
 def test_a_micro_batch_has_the_shares_of_the_dataset(
