@@ -31,6 +31,7 @@ from pmpo_offline.data import Dataset, Experience, Labelling, LabelRule
 from pmpo_offline.data.exchange.forms.columns import directed
 from pmpo_offline.data.exchange.readers import Exported, Recorded, Source, open_source
 from pmpo_offline.data.exchange.readers.arrays import counting_rounded
+from pmpo_offline.data.exchange.readers.folders import THE_FOLDER
 from pmpo_offline.data.exchange.readers.labels_file import Episodes, feedback_of_file
 from pmpo_offline.data.repeats import firsts
 from pmpo_offline.runtime import progress
@@ -216,6 +217,8 @@ def _signed(recorded: Recorded, sign: float) -> Recorded:
 
 def _with_labels(recorded: Recorded, path: Path, options: ImportOptions) -> Recorded:
     """Return the episodes with the feedback of a file that names them, in its column `score` if there are several."""
+    if feedback_note(recorded).get("column") == THE_FOLDER:
+        raise UserError(f"--labels {path}: the folders say what their episodes are: leave it out, or move the episodes")
     length = recorded.experience.length
     numbers = np.arange(len(length)) if recorded.numbers is None else recorded.numbers
     episodes = Episodes(numbers, length, cut="dropped" in report_of(recorded))

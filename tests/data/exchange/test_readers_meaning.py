@@ -348,6 +348,14 @@ def step_labels(dataset: Dataset) -> list[int]:
         ("l.csv", "episode,step,label\n0,4,0\n", "line 2: step 4 is not in the source, which has 4 steps of episode 0"),
         ("l.csv", "episode,step,label\n0,1,0\n0,1,1\n", "episode 0, step 1, has two values, '0' in line 2 and '1' in"),
         ("l.csv", "episode,step,label\n0,1.5,0\n", "step 1.5 is not in the source"),
+        ("l.csv", "episode,start_step,end_step,label\n0,0,2,1\n", "start_step is of ranges: write a row for each step"),
+        (
+            "l.csv",
+            "episode,label\n2026-11-01,1\n",
+            "expected an episode's number or a name that ends with it, found '2026",
+        ),
+        ("l.csv", "episode,label\n0x1,1\n", "expected an episode's number or a name that ends with it, found '0x1'"),
+        ("l.jsonl", '{"episodeId": 0, "thumbsDown": true}\n{"episodeId": 1, "thumbsDown": false}', [-1, 1, 0, 0]),
         ("l.json", '{"0": true, "demo_1": false, "3": "good"}', [1, -1, 0, 1]),
         ("l.json", '{"episode": [0, 1], "label": [1, 0]}', [1, -1, 0, 0]),
         ("l.csv", "demo,label\ndemo_0,1\ndemo_1,0\n", [1, -1, 0, 0]),
@@ -497,9 +505,8 @@ def test_labels_of_which_less_is_better_have_to_say_so(tmp_path: Path, column: s
     if column == "rank":  # says it
         assert accepted(import_dataset(source, score="rank")) == [1, -1, 1, -1]
         return
-    assert f"--score {column}: if less of it is better, write --score=-{column}" in refused(
-        import_dataset, source, score=column
-    )
+    message = refused(import_dataset, source, score=column)
+    assert f"score {column}: if less of it is better, write score=-{column}" in message
     assert accepted(import_dataset(source, score=f"-{column}")) == [1, -1, 1, -1]
     assert accepted(import_dataset(source, score=f"+{column}")) == [-1, 1, -1, 1]
 
@@ -530,3 +537,23 @@ def test_labels_of_episodes_in_files_of_d3rlpy_and_success_of_last_frames(tmp_pa
     at_last = np.where(np.isin(np.arange(14), LAST), EPISODE % 2, np.nan)
     folder = lerobot(tmp_path / "frames", frames_of(WRITTEN, {"next.success": at_last}))
     assert read(folder).experience.success.tolist() == [False, True, False, True]
+
+
+def folders(root: Path, *names: str) -> Path:
+    """A folder for each name, with one episode in it."""
+    for name in names:
+        (root / name).mkdir(parents=True)
+        npz(root / name / "a.npz", as_d4rl(experience([len(name)])))
+    return root
+
+
+def test_names_of_sorted_folders(tmp_path: Path) -> None:
+    for number, names in enumerate([("thumbs_down", "thumbs_up"), ("neg", "pos"), ("Unsuccessful", "successful")]):
+        assert accepted(import_dataset(folders(tmp_path / str(number), *names))) == [-1, 1]
+    for name in ("not_successful", "non-expert"):
+        assert f"{name}: the name says neither" in refused(read, folders(tmp_path / name, "good", name))
+    sound = folders(tmp_path / "sound", "bad", "good")
+    (labels := tmp_path / "labels.csv").write_text("episode,label\n0,1\n")
+    assert "the folders say what their episodes are" in refused(import_dataset, sound, labels=labels)
+    npz(sound / "b.npz", STEPS)
+    assert "b.npz lies beside the sorted folders: move it into one of them" in refused(read, sound)

@@ -213,8 +213,8 @@ def parse(asked: Sequence[str]) -> dict[str, str]:
 def directed(score: str, where: str = "--score", written: str = "--score=") -> tuple[str, float]:
     """Return the column that `--score` (or a header) names, and the sign with which more of it is better.
 
-    "-loss" takes its numbers, or labels, with the other sign, "+loss" as they are; ranks have the other sign of
-    themselves. Raises `UserError` for other names of which less is mostly better.
+    "-loss" takes its numbers, or labels, with the other sign, "+loss" as they are; ranks and thumbs down have the other
+    sign of themselves. Raises `UserError` for other names of which less is mostly better.
     """
     if score[:1] in ("-", "+") and len(score) > 1:
         return score[1:], -1.0 if score[0] == "-" else 1.0
@@ -223,7 +223,7 @@ def directed(score: str, where: str = "--score", written: str = "--score=") -> t
         return score, -1.0
     if words & LOWER:
         raise UserError(f"{where} {score}: if less of it is better, write {written}-{score}, else {written}+{score}")
-    return score, 1.0
+    return score, -1.0 if snake(score) in THUMBS_DOWN else 1.0
 
 
 def check_asked(asked: Mapping[str, str], accept: Sequence[str]) -> None:

@@ -59,7 +59,8 @@ def is_nan(values: Array) -> NDArray[np.bool_]:
     """Return the rows (M,) that hold NaN."""
     if values.dtype.kind != "f":
         return np.zeros(len(values), np.bool_)
-    return np.asarray(np.isnan(values).reshape(len(values), -1).any(axis=1))
+    blocks = (values[rows] for rows in slices(len(values)))
+    return np.concatenate([np.isnan(block).reshape(len(block), -1).any(axis=1) for block in blocks])
 
 
 def is_blank(values: Array) -> NDArray[np.bool_]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,9 @@ from pmpo_offline.data.exchange.forms.columns import word_of
 from pmpo_offline.data.exchange.readers.arrays import note_rounded
 from pmpo_offline.runtime.errors import UserError
 
-_ACCEPTS = "accept accepted accepts success successes successful succeeded positive positives good expert"
-_REJECTS = "reject rejected rejects fail failed failure failures negative negatives bad"
+_ACCEPTS = "accept accepted accepts approved success successes successful succeeded positive positives pos good expert"
+_REJECTS = "reject rejected rejects fail failed failure failures unsuccessful negative negatives neg bad"
+_NOT = {"not", "non", "no", "un", "never"}
 _FOLDERS = {**dict.fromkeys(_ACCEPTS.split(), 1.0), **dict.fromkeys(_REJECTS.split(), -1.0)}
 """The label of episodes by a word in their folder's name; fewer than in a column, for `right` may be an arm."""
 WORDS: Mapping[str, float] = {**columns.WORDS, **_FOLDERS, **dict.fromkeys(("", "unlabelled", "unlabeled"), np.nan)}
@@ -111,6 +112,7 @@ def meaning_of(folder: str) -> float | None:
 
     The words of the name are looked up one by one.
     """
-    words: Sequence[str] = re.split(r"[^a-z]+", folder.lower())
-    found = {_FOLDERS[word] for word in words if word in _FOLDERS}
-    return found.pop() if len(found) == 1 else None
+    words = re.split(r"[^a-z]+", re.sub(r"thumbs?[^a-z]?(?=up|down)", "thumbs", folder.lower()))
+    known = {**_FOLDERS, "thumbsup": 1.0, "thumbsdown": -1.0}
+    found = {known[word] for word in words if word in known}
+    return found.pop() if len(found) == 1 and not _NOT.intersection(words) else None

@@ -23,6 +23,8 @@ from pmpo_offline.data.exchange.readers.feedback import meaning_of
 from pmpo_offline.data.exchange.readers.source import Candidate, Reader, Recorded, Source, open_source
 from pmpo_offline.runtime.errors import UserError
 
+THE_FOLDER = "the folder"
+"""What is noted in place of a column of labels."""
 _UNLABELLED = ("unlabelled", "unlabeled")
 
 
@@ -38,6 +40,8 @@ def _is_sorted(given: Candidate) -> bool:
 
 
 def _source(given: Candidate) -> Source:
+    if beside := [path.name for path in sorted(given.path.iterdir()) if path.is_file() and path.suffix in ARRAYS]:
+        raise UserError(f"{given.path / beside[0]} lies beside the sorted folders: move it into one of them")
     inside = {folder.name: list(_sources(folder)) for folder in _folders(given.path)}
     for name, found in inside.items():
         if found and meaning_of(name) is None and name.lower() not in _UNLABELLED:
@@ -109,7 +113,7 @@ def _read(inside: dict[str, list[Source]]) -> Recorded:
             word = {None: "unlabelled", 1.0: "accept", -1.0: "reject"}[meaning]
             counts[f"{name}: {source.name}"] = f"{word}, {len(part.experience.length)} episodes"
     whole = _joined(parts, "the folders")
-    note: JsonValue = {"column": "the folder", "of": "episode", "labels": True}
+    note: JsonValue = {"column": THE_FOLDER, "of": "episode", "labels": True}
     own = {str(said["column"]) for part in parts if isinstance(said := part.notes.get("feedback"), dict)}
     reports = [{"columns_not_used": [*own]}, *([whole.notes["report"]] if "report" in whole.notes else [])]
     notes = {**whole.notes, "folders": counts, "feedback": note, **({"report": _summed(reports)} if own else {})}

@@ -29,7 +29,8 @@ _NAMES = (
     *("file", "filename", "file_name", "path", "video", "name", "id"),
 )
 """Columns that name episodes where no column is called as in `EPISODES`."""
-_STEPS = (*STEPS, "frame", "frame_id")
+_STEPS = (*STEPS, "frame", "frame_id", "t")
+_RANGES = re.compile(r"(start|end|from|to|first|last)_(step|frame)s?|(step|frame)s?_(start|end|from|to)")
 _SHOWN = 8
 """Columns that a message lists."""
 
@@ -93,6 +94,8 @@ def feedback_of_file(
     rows = _rows(path)
     names = list(dict.fromkeys(name for row in rows for name in row.values))
     episode = _column_of_episodes(names, path)
+    if ranges := [name for name in names if _RANGES.fullmatch(snake(name))]:
+        raise UserError(f"--labels {path}: {ranges[0]} is of ranges: write a row for each step, with a column step")
     step = next((name for name in names if snake(name) in _STEPS), None)
     others = [name for name in names if name not in (episode, step)]
     written = _column_of_labels(others, path) if score is None else score
@@ -193,6 +196,7 @@ def _listed(names: Sequence[str]) -> str:
 def _number_of(name: str) -> int | None:
     """Return the whole number that a name is, or that at its end; None if there is none."""
     digits = re.fullmatch(r"(\d{1,18})(?:\.0*)?", name)  # 7.0: a whole column of floats, as pandas writes one with gaps
-    if digits is None and number_in(name) is None:  # the end of -7 or 1.5 is no episode
+    is_name = any(map(str.isalpha, name)) and not name.lower().startswith("0x")
+    if digits is None and is_name and number_in(name) is None:  # the end of -7, 1.5 or 2026-11-30 is no episode
         digits = re.search(r"(?<!\d)(\d{1,18})$", name)
     return None if digits is None else int(digits[1])
