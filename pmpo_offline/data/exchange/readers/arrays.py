@@ -60,7 +60,7 @@ def is_nan(values: Array) -> NDArray[np.bool_]:
     if values.dtype.kind != "f":
         return np.zeros(len(values), np.bool_)
     blocks = (values[rows] for rows in slices(len(values)))
-    return np.concatenate([np.isnan(block).reshape(len(block), -1).any(axis=1) for block in blocks])
+    return np.concatenate([np.isnan(block).any(axis=tuple(range(1, block.ndim))) for block in blocks])
 
 
 def is_blank(values: Array) -> NDArray[np.bool_]:

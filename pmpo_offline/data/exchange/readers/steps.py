@@ -95,7 +95,10 @@ def read_steps(flat: Flat, name: str, column: str | None) -> Recorded:
     dropped = {LOST: bare}
     if flat.parts(names["next_observation"]):
         raw = flat[names["next_observation"]]
-        hole = is_nan(raw) & end if len(raw) == len(end) else np.zeros(len(end), np.bool_)
+        if len(raw) != len(end):
+            has = f"{len(raw)} rows and {names['observation']} {len(end)}"
+            raise UserError(f"{flat.path}: {names['next_observation']} has {has}: every array needs one row a step")
+        hole = is_nan(raw) & end
         kinds: Mapping[str, Kind] = {names["next_observation"]: "matrix"}
         (following,) = checked(dict.fromkeys(kinds, without(raw, hole)), kinds, flat.path).values()
         end, unmarked = ends_by_successors(observation, following, marked, flat.path, every=names["truncated"] in marks)
