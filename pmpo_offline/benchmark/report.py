@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 from rich.box import SIMPLE_HEAD
@@ -21,14 +22,11 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from pmpo_offline.benchmark.picture import picture
 from pmpo_offline.benchmark.table import Row
 from pmpo_offline.declarations import catalog
 from pmpo_offline.runtime.files import atomic_file, from_json, write_json
 from pmpo_offline.runtime.registry import Registry
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 
 Drawing = dict[str, Any]
 """A Vega-Lite specification with its data, such as `altair.Chart(…).to_dict()`."""
@@ -100,7 +98,20 @@ def write(output: Path, title: str, raw: pl.DataFrame, rows: Sequence[Row]) -> N
     with atomic_file(output / "report.md") as scratch:
         scratch.write_text(markdown(title, raw, rows), encoding="utf-8")
     with atomic_file(output / "report.png") as scratch:
-        intervals(title, rows).savefig(scratch, format="png", dpi=150)
+        picture(title, _panels(rows)).savefig(scratch, format="png", dpi=150)
+
+
+def _panels(rows: Sequence[Row]) -> dict[str, list[tuple[str, Row]]]:
+    """Return the rows of each condition with their labels: the algorithm, and the settings that distinguish it.
+
+    β is a multiple of its bound where it has one, and is thus the same in every condition.
+    """
+    panels: dict[str, list[tuple[str, Row]]] = {}
+    for row, text in zip(rows, varying(rows), strict=True):
+        if row["beta"] is not None and row["beta_min"] and math.isfinite(row["beta_min"]):
+            text = re.sub(r"\bbeta=\S+", f"β {row['beta'] / row['beta_min']:.3g}x", text)
+        panels.setdefault(condition(row), []).append((f"{row['algo']} {text}".rstrip(), row))
+    return panels
 
 
 def title(output: Path) -> str | None:
@@ -300,37 +311,6 @@ def varying(rows: Sequence[Row]) -> list[str]:
             " ".join(f"{key}={own[key]:g}" if isinstance(own[key], float) else f"{key}={own[key]}" for key in shown)
         )
     return texts
-
-
-def intervals(title: str, rows: Sequence[Row]) -> Figure:
-    """Return the picture of a table: each row's score with its interval, a colour a condition, controls hollow."""
-    from matplotlib.figure import Figure
-
-    picture = Figure(figsize=(9, 1.6 + 0.32 * len(rows)), layout="constrained")
-    axes = picture.add_subplot()
-    conditions = list(dict.fromkeys(condition(row) for row in rows))
-    for height, row in enumerate(rows):
-        colour = f"C{conditions.index(condition(row)) % 10}"
-        fill = "white" if row["shuffled"] else colour
-        axes.errorbar(
-            [row["iqm"]], [height], xerr=error_bar(row), fmt="o", capsize=3, color=colour, markerfacecolor=fill
-        )
-    labels = [" ".join(filter(None, (row["algo"], text))) for row, text in zip(rows, varying(rows), strict=True)]
-    axes.set_yticks(range(len(rows)), labels)
-    axes.invert_yaxis()
-    axes.grid(axis="x", alpha=0.3)
-    metrics = " / ".join(sorted({row["metric"] for row in rows}))
-    axes.set_xlabel(f"{metrics}, interquartile mean over runs with 95 % interval".replace("_", " "))
-    axes.set_title(title)
-    for index, name in enumerate(conditions):
-        axes.plot([], [], "o", color=f"C{index % 10}", label=name)
-    axes.legend(loc="best", fontsize="small")
-    return picture
-
-
-def error_bar(row: Row) -> list[list[float]]:
-    """Return the interval of a row's score as matplotlib's `xerr` or `yerr`, (2, 1)."""
-    return [[row["iqm"] - row["low"]], [row["high"] - row["iqm"]]]
 
 
 def tables(title: str, rows: Sequence[Row], width: int) -> Iterator[RenderableType]:
