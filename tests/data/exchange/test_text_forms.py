@@ -212,6 +212,16 @@ def test_the_example_of_every_form_is_of_that_form(name: str) -> None:
     assert all(len(each) == 3 for each in responses), "a response each, no drops"
 
 
+@pytest.mark.parametrize("write", [json.dumps, repr])
+@pytest.mark.parametrize("name", FORMS)
+def test_lists_and_objects_may_be_text_cells_in_every_form(name: str, write: Callable[[Any], str]) -> None:
+    rows = list(map(dict, FORMS[name].examples))
+    cells = [
+        {key: write(value) if isinstance(value, list | dict) else value for key, value in row.items()} for row in rows
+    ]
+    assert read(*cells) == read(*rows)
+
+
 # Columns that say something are read, or refused by name
 
 

@@ -17,6 +17,7 @@ from pmpo_offline.data.exchange.forms.cells import (
     is_list,
     joined,
     literal,
+    mapping_in,
     short,
 )
 from pmpo_offline.runtime.errors import UserError
@@ -76,9 +77,15 @@ class Row(NamedTuple):
             raise self.error(f"expected a list in column {name}, found {short(value)}")
         return tuple(value)
 
+    def items(self, name: str) -> Sequence[Any]:
+        """Return a column's list as `listed` does, empty for any other value."""
+        with suppress(UserError):
+            return self.listed(name) or ()
+        return ()
+
     def object(self, name: str) -> Row:
-        """Return a column's object as columns of their own; `UserError` for any other value."""
-        value = self.values.get(name)
+        """Return a column's object, also as a literal, as columns of their own; `UserError` for any other value."""
+        value = mapping_in(self.values.get(name))
         if not isinstance(value, Mapping):
             raise self.error(f"expected an object in column {name}, found {short(value)}")
         return self._replace(values=value)

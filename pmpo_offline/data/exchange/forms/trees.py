@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from pmpo_offline.data.exchange.forms.cells import is_list, joined, short
+from pmpo_offline.data.exchange.forms.cells import joined, mapping_in, short
 from pmpo_offline.data.exchange.forms.columns import WORDS, is_set, word_of
 from pmpo_offline.data.exchange.forms.conversation import conversation
 from pmpo_offline.data.exchange.forms.form import Form
@@ -130,8 +130,7 @@ def _flattened(row: Row) -> Iterator[Row]:
 
 
 def _is_front_end(row: Row) -> bool:
-    messages = row.values["messages"]
-    return is_list(messages) and any(isinstance(said, Mapping) and "isCreatedByUser" in said for said in messages)
+    return any(isinstance(said, Mapping) and "isCreatedByUser" in said for said in row.items("messages"))
 
 
 _ROOT = "00000000-0000-0000-0000-000000000000"
@@ -170,7 +169,7 @@ TREES = replace(
     },
     meaning="as of OASST messages",
     card="OpenAssistant/oasst2, *_trees.jsonl.gz",
-    test=lambda row: isinstance(row.values["prompt"], Mapping),
+    test=lambda row: isinstance(mapping_in(row.values["prompt"]), Mapping),
 )
 LIBRECHAT = Form(
     name="LibreChat conversations",

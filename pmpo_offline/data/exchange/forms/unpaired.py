@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pmpo_offline.data.exchange.forms import columns
-from pmpo_offline.data.exchange.forms.cells import filled, is_list, is_turn, short
+from pmpo_offline.data.exchange.forms.cells import filled, is_list, is_turn, mapping_in, short
 from pmpo_offline.data.exchange.forms.columns import COMPLETIONS, LABELS, LIST_SCORES, LISTS, PROMPTS, SCORES
 from pmpo_offline.data.exchange.forms.conversation import (
     answered,
@@ -20,7 +20,6 @@ from pmpo_offline.data.exchange.forms.conversation import (
 from pmpo_offline.data.exchange.forms.form import Form
 from pmpo_offline.data.exchange.forms.reading import Reading
 from pmpo_offline.data.exchange.forms.row import Drop, Response, Row, about, stored
-from pmpo_offline.runtime.errors import UserError
 
 _PROMPT, _COMPLETION, _LIST = "|".join(PROMPTS), "|".join(COMPLETIONS), "|".join(LISTS)
 _PARALLEL = ("scores", "ratings", "rating", "rewards", "labels", "ranks")
@@ -172,16 +171,12 @@ def _response(row: Row, reading: Reading, score: float) -> Response:
 
 def _holds_list(row: Row) -> bool:
     """Return whether alternatives have scores inside or beside them."""
-    try:
-        items = row.listed(row.first(LISTS)) or [{}]
-    except UserError:  # no list: reading it says so
-        return True
+    items = row.items(row.first(LISTS)) or [{}]  # of what is no list, reading says so
     return isinstance(items[0], Mapping) or columns.first_of(row, _PARALLEL) is not None
 
 
 def _holds_steps(row: Row) -> bool:
-    steps = row.values["completions"]
-    return is_list(steps) and all(isinstance(step, str) for step in steps)
+    return all(isinstance(step, str) for step in row.items("completions"))
 
 
 _ASK = "Name a prime."
@@ -237,7 +232,7 @@ PRM800K = Form(
     "unlabelled",
     card="openai/prm800k",
     takes_score=False,
-    test=lambda row: all(isinstance(row.values[name], Mapping) for name in ("question", "label")),
+    test=lambda row: all(isinstance(mapping_in(row.values[name]), Mapping) for name in ("question", "label")),
 )
 OWN = Form(
     name="an export of pmpo-offline",
