@@ -8,11 +8,11 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from pmpo_offline.data.exchange.forms.columns import SPLITS, split_named
+from pmpo_offline.data.exchange.forms.columns import GONE, SPLITS, split_named
 from pmpo_offline.data.exchange.forms.names import is_feedback
 from pmpo_offline.data.exchange.forms.selection import lone_negative
 from pmpo_offline.data.exchange.readers import Recorded, Source
-from pmpo_offline.data.exchange.readers.episodes import SOLVED_AT_FIRST
+from pmpo_offline.data.exchange.readers.episodes import SOLVED_AT_FIRST, UNREAD_REWARDS
 from pmpo_offline.runtime.errors import Dropped
 
 
@@ -51,6 +51,11 @@ def _doubts(found: Source, recorded: Recorded) -> Iterator[str | Warning]:
             f"{count} episodes are a success by their first step alone: wrong if that says how the episode before it "
             "ended, as the info of a reset may"
         )
+    if count := recorded.notes.get(UNREAD_REWARDS):
+        yield (
+            f"{count} episodes have a reward in their last row, where RLDS has nothing done, and it is left out: if an "
+            "action was taken there, add a row with the final observation to every episode"
+        )
     report = report_of(recorded)
     if rounded := report.get("rounded"):
         counts = ", ".join(f"{count} rows of {name}" for name, count in rounded.items())
@@ -64,6 +69,8 @@ def _doubts(found: Source, recorded: Recorded) -> Iterator[str | Warning]:
     if only := note.get("only_of"):
         yield f"{note['column']} is of {only} only: if it is meant of whole episodes, write it in all of their rows"
     parts = [str(name).rpartition("/") for name in report.get("columns_not_used", [])]
+    if gone := [str(name) for name in report.get("columns_not_used", []) if name in GONE]:
+        yield f"{gone[0]} is not used: leave out the rows that it marks, if any"
     masks = {name for where, _, name in parts if where == "mask"}
     held_out = {*SPLITS, *filter(split_named, masks)}
     if splits := [f"{where}{slash}{name}" for where, slash, name in parts if name in held_out]:

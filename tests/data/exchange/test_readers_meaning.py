@@ -557,3 +557,22 @@ def test_names_of_sorted_folders(tmp_path: Path) -> None:
     assert "the folders say what their episodes are" in refused(import_dataset, sound, labels=labels)
     npz(sound / "b.npz", STEPS)
     assert "b.npz lies beside the sorted folders: move it into one of them" in refused(read, sound)
+
+
+def test_rewards_in_last_rows_of_rlds_and_rows_marked_as_gone_are_warned_of(tmp_path: Path) -> None:
+    """Many writers of RLDS end an episode with its last action, for which there is no successor."""
+    rewards = {"reward": STATES["is_last"] & (np.arange(18) > 4)}
+    path = npz(tmp_path / "set.npz", STATES | rewards | {"excluded": np.zeros(18)})
+    with pytest.warns(UserWarning, match="3 episodes have a reward in their last row, where RLDS has nothing done"):
+        dataset = import_dataset(path)
+    assert dataset.episodes["return"].to_pylist() == [0.0] * 4
+    with pytest.warns(UserWarning, match="excluded is not used: leave out the rows that it marks"):
+        import_dataset(path, overwrite=True)
+
+
+def test_rows_of_ogbench_that_are_marked_twice_need_valids(tmp_path: Path) -> None:
+    ends = STATES["is_last"]
+    arrays = {"observations": STATES["observation"], "actions": STATES["action"], "terminals": ends}
+    twice = arrays | {"terminals": ends | np.append(ends[1:], False)}
+    assert "terminals marks two rows of every episode" in refused(read, npz(tmp_path / "cube-v0.npz", twice))
+    assert read(npz(tmp_path / "b.npz", twice | {"valids": ~ends})).experience.length.tolist() == LENGTHS

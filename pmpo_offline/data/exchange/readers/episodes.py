@@ -46,6 +46,8 @@ GOES_ON = "episodes_begin_where_the_last_ended"
 """The note that perhaps each episode has a first step that only resets the environment."""
 SOLVED_AT_FIRST = "episodes_solved_in_their_first_row_only"
 """The note that perhaps success is that of the episode before, in the info of a reset."""
+UNREAD_REWARDS = "rewards_in_last_steps"
+"""The note that perhaps something was done in the last rows of RLDS."""
 NO_STEP = "a state without a step, of an episode of one row"
 
 

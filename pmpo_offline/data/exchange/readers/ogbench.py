@@ -29,6 +29,7 @@ from pmpo_offline.data.exchange.readers.source import (
     exported_in,
     of_arrays,
 )
+from pmpo_offline.runtime.errors import UserError
 
 _MARKS: Kinds = {"observations": "matrix", "terminals": "flags"}
 _OPTIONAL: Kinds = {"valids": "flags", "next_observations": "matrix"}
@@ -63,6 +64,10 @@ def _read(flat: Flat, name: str, column: str | None) -> Recorded:
     count = len(marks["observations"])
     end = ~marks["valids"] if "valids" in marks else marks["terminals"]
     following = marks.get("next_observations")
+    if following is None and "valids" not in marks and end.any() and 2 * (end[1:] & end[:-1]).sum() == end.sum():
+        raise UserError(
+            f"{flat.path}: terminals marks two rows of every episode, as in OGBench's compact layout: add its valids"
+        )
     bare = np.full(count, following is None)
     values = flat.read({"actions": "actions"}, _OF_STEPS, unused=bare & end)
     solved = ~values["masks"] if "masks" in values else np.zeros(count, np.bool_)

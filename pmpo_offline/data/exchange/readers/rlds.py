@@ -21,8 +21,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
-from pmpo_offline.data.exchange.readers.arrays import Array, Kind
-from pmpo_offline.data.exchange.readers.episodes import NO_STEP, Rows, recorded, report, single_states, steps_of
+from pmpo_offline.data.exchange.readers.arrays import Array, Kind, is_nan, without
+from pmpo_offline.data.exchange.readers.episodes import (
+    NO_STEP,
+    UNREAD_REWARDS,
+    Rows,
+    recorded,
+    report,
+    single_states,
+    steps_of,
+)
 from pmpo_offline.data.exchange.readers.flat import Flat
 from pmpo_offline.data.exchange.readers.order import check_numbers
 from pmpo_offline.data.exchange.readers.source import Candidate, Reader, Recorded, of_arrays
@@ -56,10 +64,12 @@ def _read(flat: Flat, name: str, column: str | None) -> Recorded:
     )
     feedback = flat.feedback(column)
     broken = end & ~marks["is_last"]
+    unread = without(flat["reward"].reshape(-1), is_nan(flat["reward"]))[marks["is_last"]]
     notes: dict[str, JsonValue] = {
         "rewards": True,
         "success": rows.success is not None,
         "rows_that_are_final_states": int((~steps_of(rows)).sum()),
+        **({UNREAD_REWARDS: count} if (count := int(np.count_nonzero(unread))) else {}),
         "episodes_without_a_last_step": int(broken.sum()),
         **report(rows, {_LOST: broken, NO_STEP: single_states(rows) & ~broken}, flat.unused),
     }
