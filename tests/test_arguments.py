@@ -108,6 +108,14 @@ def test_every_annotation_is_known_at_runtime(name: str) -> None:
         (lambda: pmpo_offline.train("a/b-v0", None), "for algorithm, not None"),
         (lambda: pmpo_offline.train("a/b-v0", "pmpo", step=50), "settings={…} takes hyperparameters of the objective"),
         (lambda: pmpo_offline.train("a/b-v0", "pmpo", update=50), "did you mean updates?"),
+        (
+            lambda: pmpo_offline.import_text("x.jsonl", score="x"),
+            "import_text: there is no argument 'score': pass options=TextOptions(score=…)",
+        ),
+        (
+            lambda: pmpo_offline.import_text("x.jsonl", options=pmpo_offline.TextOptions(languages="English")),  # type: ignore[arg-type]
+            "import: expected a sequence of texts for languages, not 'English'",
+        ),
         (lambda: pmpo_offline.train(), "missing a required argument: 'dataset'"),
         (
             lambda: pmpo_offline.bench(settings={"pmpo": {"beta": 1}}),

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
-from pmpo_offline.runtime.errors import UserError, unknown
+from pmpo_offline.runtime.arguments import fits, in_words
+from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.options import option
 
 _LABELS_OR_ROWS = "labels (the rows stay, unlabelled), or rows (as if nothing else had been collected)"
@@ -92,10 +93,12 @@ class ImportOptions:
 
     def check(self) -> None:
         """Raise `UserError` for values that are impossible, whatever is imported."""
+        types = get_type_hints(type(self))
         for each in fields(self):
+            kind = types[each.name] | str if Path in get_args(types[each.name]) else types[each.name]
+            if not fits(getattr(self, each.name), kind):
+                raise UserError(f"import: expected {in_words(kind)} for {each.name}, not {getattr(self, each.name)!r}")
             value, least, most = getattr(self, each.name), each.metadata.get("min"), each.metadata.get("max")
-            if each.name == "balance" and value not in ("labels", "rows"):
-                raise unknown("balance", value, ("labels", "rows"))
             if value is not None and least is not None and not least <= value <= (value if most is None else most):
                 allowed = f"of {least} or more" if most is None else f"between {least} and {most}"
                 raise UserError(f"import: {each.name.replace('_', ' ')} {value:g}: choose a number {allowed}")
@@ -149,8 +152,6 @@ class TextOptions(ImportOptions):
     def check(self) -> None:
         """Raise `UserError` for values that are impossible, whatever is imported."""
         super().check()
-        if self.redacted not in ("keep", "drop"):
-            raise unknown("way to treat redacted conversations", self.redacted, ("keep", "drop"))
         if self.max_characters is not None and (self.min_characters or 0) > self.max_characters:
             raise UserError(
                 f"import: no completion has at least {self.min_characters} and at most {self.max_characters} characters"

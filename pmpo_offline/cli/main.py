@@ -91,6 +91,9 @@ def main() -> NoReturn:
         os.environ.setdefault(name, value)
     sys.path.append("")  # modules of the working directory (`--environment module:Name-v0`), as with `python -m`
     arguments = sys.argv[1:]
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed, as with `>&-`; the file takes the number of what was closed
+            setattr(sys, name, Path(os.devnull).open("r+", encoding="utf-8"))  # noqa: SIM115 - as long as the process
     try:
         if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as `pmpo_offline` sets it while this is imported
             signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -167,7 +167,7 @@ class Objective:
         }
         for name, value in given.items():
             if not isinstance(value, Tensor):
-                raise ValueError(f"{name} is a tensor, not a {type(value).__name__}: wrap it in torch.as_tensor")
+                raise ValueError(f"{name} is a tensor, not {type(value).__name__}: wrap it in torch.as_tensor")
         _check_rows({name: value for name, value in given.items() if row_dimension(names[name]) is not None}, names)
         if "label" in given and not given["label"].is_cuda:
             _check_labels(given["label"])

@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 import re
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
-from dataclasses import fields, is_dataclass
+from dataclasses import Field, fields, is_dataclass
 from difflib import get_close_matches
 from functools import cache, wraps
 from numbers import Integral, Real
@@ -43,7 +43,7 @@ def checked(hint: str = "") -> Callable[[Callable[P, R]], Callable[P, R]]:
                 given = signature.bind(*args, **kwargs).arguments
             except TypeError as error:
                 unknown = [name for name in kwargs if name not in signature.parameters]
-                reason = _unknown(unknown[0], signature.parameters, hint) if unknown else str(error)
+                reason = _unknown(unknown[0], function, hint) if unknown else str(error)
                 raise UserError(f"{function.__name__}: {reason}") from None
             for name, value in given.items():
                 if not fits(value, annotation := parameter_types(function)[name]):
@@ -63,9 +63,8 @@ def checked(hint: str = "") -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 def _as_arguments(message: str, function: Callable[..., Any]) -> str:
     """Return a message on options of a command with the names of a function's arguments: `overwrite=True`, `score`."""
-    kinds = dict(parameter_types(function))
-    for model in [each for kind in kinds.values() for each in get_args(kind) if is_dataclass(each)]:
-        kinds |= {field.name: bool if field.default is False else Any for field in fields(model)}
+    grouped = {field.name: bool if field.default is False else Any for _, _, field in _grouped(function)}
+    kinds = {**grouped, **parameter_types(function)}
 
     def argument(option: re.Match[str]) -> str:
         name = option[1].replace("-", "_")
@@ -74,7 +73,19 @@ def _as_arguments(message: str, function: Callable[..., Any]) -> str:
     return re.sub(r"--([a-z][a-z-]*)", argument, message)
 
 
-def _unknown(name: str, known: Iterable[str], hint: str) -> str:
+def _grouped(function: Callable[..., Any]) -> Iterator[tuple[str, type, Field[Any]]]:
+    """Yield the options that a function takes as one dataclass: argument, class and field."""
+    for argument, kind in parameter_types(function).items():
+        for model in get_args(kind):
+            if isinstance(model, type) and is_dataclass(model):
+                yield from ((argument, model, field) for field in fields(model))
+
+
+def _unknown(name: str, function: Callable[..., Any], hint: str) -> str:
+    for argument, model, field in _grouped(function):
+        if field.name == name:
+            return f"there is no argument {name!r}: pass {argument}={model.__name__}({name}=…)"
+    known = parameter_types(function)
     near = get_close_matches(name, known, n=2, cutoff=0.7)
     help_ = f"did you mean {' or '.join(near)}?" if near else hint or f"known: {', '.join(known)}"
     return f"there is no argument {name!r}: {help_}"
@@ -92,9 +103,15 @@ def parameter_types(function: Callable[..., Any]) -> Mapping[str, Any]:
     return found
 
 
+def _parsed(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
+    """Return the kind of a type and what is in its brackets; tuples of any length are sequences."""
+    kind, arguments = get_origin(annotation) or annotation, get_args(annotation)
+    return (Sequence, arguments[:1]) if kind is tuple and arguments[1:] == (Ellipsis,) else (kind, arguments)
+
+
 def fits(value: Any, annotation: Any) -> bool:
     """Return whether a value is of a type."""
-    kind, arguments = get_origin(annotation) or annotation, get_args(annotation)
+    kind, arguments = _parsed(annotation)
     if kind is Any:
         return True
     if kind in (typing.Union, UnionType):
@@ -136,7 +153,7 @@ _WORDS: dict[Any, str] = {
 
 def in_words(annotation: Any) -> str:
     """Return a type as people say it: "a number or None"."""
-    kind, arguments = get_origin(annotation) or annotation, get_args(annotation)
+    kind, arguments = _parsed(annotation)
     if kind in (typing.Union, UnionType):
         words = list(dict.fromkeys(in_words(option) for option in arguments))
         return f"{', '.join(words[:-1])} or {words[-1]}"
@@ -149,7 +166,8 @@ def in_words(annotation: Any) -> str:
     if kind is Mapping and arguments:
         return f"a mapping of {' to '.join(map(_plural, arguments))}"
     name = getattr(kind, "__name__", str(kind))
-    return _WORDS.get(kind) or f"a {name.lower() if name == 'Path' else name}"
+    article = "an" if name[0] in "AEIOU" else "a"
+    return _WORDS.get(kind) or f"{article} {name.lower() if name == 'Path' else name}"
 
 
 def _plural(annotation: Any) -> str:

@@ -77,7 +77,7 @@ def complete(algorithm: AlgorithmDeclaration, settings: Mapping[str, Any]) -> di
     for name, allowed in known.items():
         if name not in values:  # one without a default
             continue
-        value = values[name]
+        value = values[name].item() if isinstance(values[name], np.generic) else values[name]
         if value in allowed and (isinstance(value, str) or abs(value) <= LARGEST):
             values[name] = float(value) if isinstance(allowed, Interval) else value  # people write 2 for 2.0
             continue

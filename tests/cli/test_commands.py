@@ -3,6 +3,7 @@ import json
 import math
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -260,6 +261,18 @@ main()
     talk.stdin.close()
     assert talk.stderr.read() == ""
     assert talk.wait() == 0
+
+
+@pytest.mark.parametrize(
+    ("closed", "name", "code"),
+    [(">&-", "list", 0), ("2>&-", "list", 0), ("<&-", "delete", 2), ("<&- >&- 2>&-", "lst", 2)],
+)
+def test_closed_streams_are_no_traceback(built, closed, name, code):
+    words = [sys.executable, "-m", "pmpo_offline", name, *(["test/small-v0"] if name == "delete" else [])]
+    done = subprocess.run(f"{shlex.join(words)} {closed}", shell=True, capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+    assert (built / "dataset.json").exists()
 
 
 def test_operating_system_errors_are_one_line(command, capsys):

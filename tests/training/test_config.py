@@ -71,6 +71,7 @@ def test_beta_as_a_multiple_of_its_bound(stacking: Dataset, normalize: str, shar
     assert Setup(PMPO, complete, dataset).bound == pytest.approx(bound)
     assert bound > 0
     assert settle(PMPO, {"beta": 0.7}, dataset)["beta"] == 0.7
+    assert settle(PMPO, {"beta": np.float32(0.5)}, dataset)["beta"] == 0.5
     # By hand: (1 - alpha) w_r / P_r.
     weight = metadata.reject_share if normalize == "joint" else 1
     assert bound == pytest.approx(0.5 * weight / metadata.labelled_reject_mass)

@@ -112,15 +112,16 @@ def train_language(
         PmpoOfflineError: the loss or the weights are not finite any more.
     """
     dataset, output, root = opened(dataset, home), Path(output), data.home(home)
+    learned_from = take_split(dataset, "train")
     if isinstance(algorithm, str):
         algorithm = algorithm_for(algorithm, dataset)
     hyper = hyperparameters(algorithm, overrides or {}, LanguageSettings)
     _check(algorithm, hyper, shuffle_labels)
     algorithm = algorithm.model_copy(update={"settings": {**algorithm.settings, **(settings or {})}})
-    setup = Setup(algorithm, {}, take_split(dataset, "train")).settled()
+    setup = Setup(algorithm, {}, learned_from).settled()
     name = model or dataset.metadata.provenance.settings.get("model")
     if not isinstance(name, str):
-        raise UserError(f"dataset {dataset.metadata.id} names no model: pass the model to train as --model")
+        raise UserError(f"dataset {dataset.metadata.id} names no model: choose one with --model")
     for column in ("prompt", "completion"):
         check_texts(name, filter(None, dataset.table.column(column).to_pylist()))
     directory = model_directory(name, root)
