@@ -89,20 +89,32 @@ def test_help_cuts_no_name_and_no_sentence(
     assert "dataset of their own." in " ".join(listed.split())
 
 
-@pytest.mark.parametrize(
-    ("words", "offered"),
-    [
-        ("pmpo-offline show bandit/s", {"bandit/sphere-v0", "bandit/schwefel-v0"}),
-        ("pmpo-offline train --dataset bandit/g", {"bandit/gmm-v0"}),
-        ("pmpo-offline train --algo apo", {"apo-down", "apo-zero"}),
-        ("pmpo-offline bench qui", {"quick"}),
-        ("pmpo-offline train-behavior chee", {"cheetah-run"}),
-    ],
-)
-def test_shells_complete_names(tmp_path: Path, words: str, offered: set[str]) -> None:
-    asked = {"_PMPO_OFFLINE_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
-    environment = {**os.environ, **asked, "PMPO_OFFLINE_DATASETS": str(tmp_path)}
+COMPLETED = {
+    "pmpo-offline show bandit/s": {"bandit/sphere-v0", "bandit/schwefel-v0"},
+    "pmpo-offline train --dataset bandit/g": {"bandit/gmm-v0"},
+    "pmpo-offline train --algo apo": {"apo-down", "apo-zero"},
+    "pmpo-offline bench qui": {"quick"},
+    "pmpo-offline train-behavior chee": {"cheetah-run"},
+}
+COMPLETE = """
+import os, sys
+from pmpo_offline.cli import main
+sys.argv = ["pmpo-offline"]
+for words in sys.stdin.read().splitlines():
+    os.environ |= {"_PMPO_OFFLINE_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    try:
+        main()
+    except SystemExit:
+        print("end")
+"""
+
+
+def test_shells_complete_names(tmp_path: Path) -> None:
+    environment = {**os.environ, "PMPO_OFFLINE_DATASETS": str(tmp_path)}
+    command = [sys.executable, "-c", COMPLETE]
     done = subprocess.run(
-        [sys.executable, "-m", "pmpo_offline"], env=environment, capture_output=True, text=True, check=True
+        command, input="\n".join(COMPLETED), env=environment, capture_output=True, text=True, check=True
     )
-    assert set(done.stdout.split()) == offered
+    *found, rest = done.stdout.split("end\n")
+    assert rest == ""
+    assert [set(names.split()) for names in found] == [*COMPLETED.values()]

@@ -44,7 +44,7 @@ def test_a_terminal_of_ascii_gets_no_byte_of_another_encoding(tmp_path: Path) ->
         run(["build-dataset", "bandit/sphere-v0", "--episodes", "20", "--workers", "1", "--home", str(tmp_path)]) == 0
     )
     (path,) = (tmp_path / "bandit").glob("sphere-*")
-    command = [sys.executable, "-m", "pmpo_offline", "doctor", str(path)]
+    command = [sys.executable, "-m", "pmpo_offline", "show", str(path), "--full"]
     done = subprocess.run(command, env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True, check=True)
     assert done.stdout.isascii()
-    assert b"\nsuggested beta " in done.stdout
+    assert b" beta with a minimum " in done.stdout

@@ -34,11 +34,13 @@ def curves(recorded: Mapping[str, pl.DataFrame], rows: Sequence[Row]) -> list[Dr
     known = {column for table in recorded.values() for column in table.columns}
     metrics = [name for name in METRICS if name in known] if len(shown) <= 60 else ["loss"]
     points = max(6, min(60, MOST // (len(shown) * len(metrics) * 3)))
+    tables = {row["key"]: recorded[row["key"]] for row, _ in shown}
+    drawn = {metric: _thinned(tables, metric, points) for metric in metrics}
     values = [
         {"method": name, "condition": condition(row), "key": row["key"], **each}
         for row, name in shown
         for metric in metrics
-        for each in _thinned(recorded[row["key"]], metric, points)
+        for each in drawn[metric].get(row["key"], [])
     ]
     conditions = list(dict.fromkeys(condition(row) for row, _ in shown))
     names = sorted({name for _, name in shown})
@@ -67,22 +69,25 @@ def curves(recorded: Mapping[str, pl.DataFrame], rows: Sequence[Row]) -> list[Dr
     return [style.drawn(alt.layer(band, line).add_params(data, metric, lit), 320, values=values)]
 
 
-def _thinned(table: pl.DataFrame, metric: str, points: int) -> list[dict[str, Any]]:
-    """Return a metric's mean, lowest and highest run at so many of the updates, the last one among them."""
-    if metric not in table.columns:
-        return []
-    finite = table.select("step", value=metric).filter(pl.col("value").is_finite())
-    steps = finite["step"].unique().sort()
-    if steps.is_empty():
-        return []
-    every = -(-len(steps) // points)
-    kept = steps.reverse().gather_every(every)
+def _thinned(tables: Mapping[str, pl.DataFrame], metric: str, points: int) -> dict[str, list[dict[str, Any]]]:
+    """Return a metric's mean, lowest and highest run at so many of the updates of each table, the last among them.
+
+    One query for all tables: each of a thousand takes longer to ask than to answer.
+    """
+    having = {key: table[["step", metric]] for key, table in tables.items() if metric in table.columns}
+    if not having:
+        return {}
+    keys = [key for key, table in having.items() for _ in range(len(table))]
+    every = pl.concat(having.values(), how="vertical_relaxed").with_columns(key=pl.Series(keys, dtype=pl.String))
+    later = (pl.col("step").rank("dense", descending=True) - 1).over("key")
+    apart = (pl.col("step").n_unique() / points).ceil().cast(pl.UInt32).over("key")
     rounded = (pl.col(name).round_sig_figs(4) for name in ("mean", "low", "high"))
-    return (
-        finite.filter(pl.col("step").is_in(kept.implode()))
-        .group_by("step")
-        .agg(mean=pl.col("value").mean(), low=pl.col("value").min(), high=pl.col("value").max())
+    kept = (
+        every.filter(pl.col(metric).is_finite())
+        .filter(later % apart == 0)
+        .group_by("key", "step")
+        .agg(mean=pl.col(metric).mean(), low=pl.col(metric).min(), high=pl.col(metric).max())
         .sort("step")
-        .select(pl.lit(metric).alias("metric"), "step", *rounded)
-        .to_dicts()
+        .select("key", pl.lit(metric).alias("metric"), "step", *rounded)
     )
+    return {str(key): rows.drop("key").to_dicts() for (key,), rows in kept.group_by(["key"], maintain_order=True)}

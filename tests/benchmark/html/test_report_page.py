@@ -213,18 +213,20 @@ def test_hostile_names_and_answers_stay_text(html, page):
     assert page.locator("script").count() == html.count("<script nonce=") + 1  # Vega's, which the page's own adds
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_readable_on_a_telephone_and_in_the_dark(html, opened, scheme):
-    page = opened(html, width=400, color_scheme=scheme)
-    assert page.evaluate("document.documentElement.scrollWidth") == 400
-    page.locator("#table tbody button").first.click()
-    assert page.evaluate("document.querySelector('dialog').scrollWidth") <= 400
-    ink, paper = (page.evaluate(f"getComputedStyle(document.body).{name}") for name in ("color", "backgroundColor"))
-    brightness = [sum(map(int, re.findall(r"\d+", each))) for each in (ink, paper)]
-    assert (brightness[0] > brightness[1]) == (scheme == "dark")
-    assert abs(brightness[0] - brightness[1]) > 450
-    # Axes and their labels take the page's colour.
-    assert page.evaluate("getComputedStyle(document.querySelector('#scores .role-axis-label text')).fill") == ink
+def test_readable_on_a_telephone_and_in_the_dark(html, opened, page):
+    telephone = opened(html, width=400, color_scheme="dark")
+    assert telephone.evaluate("document.documentElement.scrollWidth") == 400
+    telephone.locator("#table tbody button").first.click()
+    assert telephone.evaluate("document.querySelector('dialog').scrollWidth") <= 400
+    for shown, is_dark in ((telephone, True), (page, False)):
+        ink, paper = (
+            shown.evaluate(f"getComputedStyle(document.body).{name}") for name in ("color", "backgroundColor")
+        )
+        brightness = [sum(map(int, re.findall(r"\d+", each))) for each in (ink, paper)]
+        assert (brightness[0] > brightness[1]) == is_dark
+        assert abs(brightness[0] - brightness[1]) > 450
+        # Axes and their labels take the page's colour.
+        assert shown.evaluate("getComputedStyle(document.querySelector('#scores .role-axis-label text')).fill") == ink
 
 
 def test_prints_what_the_screen_shows_without_its_controls(page):
