@@ -17,6 +17,7 @@ from pmpo_offline.build.pipeline import Content, Spec, build, name_parts, reward
 from pmpo_offline.data import Dataset, Labelling, LabelRule
 from pmpo_offline.data.exchange.forms import Drop, Form, Reading, Response, Row, TextSource, columns, form_of, open_text
 from pmpo_offline.data.exchange.forms.columns import word_of
+from pmpo_offline.data.exchange.forms.form import names_of_columns
 from pmpo_offline.data.exchange.forms.reading import SomeFramed
 from pmpo_offline.data.exchange.forms.report import Report
 from pmpo_offline.data.exchange.forms.selection import Selection, restored, select, table
@@ -99,7 +100,7 @@ def _form(found: TextSource, options: TextOptions) -> tuple[Form, Mapping[str, s
     asked = columns.parse(options.columns)
     columns.check_asked(asked, options.accept)
     score = _directed(options)[0]
-    names = columns.renaming(first, asked, score)
+    names = columns.renaming(first, asked, score, names_of_columns())
     return found.form or form_of(columns.renamed(first, names), score), names
 
 
@@ -219,8 +220,10 @@ class _Texts:
         whole = None if self.options.changed() or not all(item.response.stored for item in kept) else self._exported
         report.labels, report.disagreeing = reading.meant, reading.disagreeing
         report.other_splits = reading.other_splits
-        report.apart = tuple(sorted(reading.apart))
-        report.unread = () if self.found.origin else tuple(sorted(reading.unread - reading.used))
+        unread = set() if self.found.origin else reading.unread - reading.used
+        report.apart, report.unread = (
+            tuple(sorted(called.get(name, name) for name in names)) for names in (reading.apart, unread)
+        )
         if never := [value for value in self.options.accept if word_of(value) not in reading.meant]:
             raise UserError(f"--accept {never[0]}: no row holds it, they hold {', '.join(list(reading.meant)[:12])}")
         if reading.unused and not whole:

@@ -14,6 +14,7 @@ import pytest
 from pmpo_offline.build import TextOptions, import_text
 from pmpo_offline.data import Dataset
 from pmpo_offline.data.exchange.forms import Drop, Reading, Response, Row, columns, form_of
+from pmpo_offline.data.exchange.forms.form import names_of_columns
 from pmpo_offline.runtime.errors import UserError
 
 _STORED = ("id", "task", "format", "overwrite")
@@ -70,7 +71,7 @@ def responses(
 ) -> tuple[str, list[Any]]:
     """Return the form's name, and of every response (prompt, completion, score), of what is dropped the reason."""
     given = [Row(values, f"rows, line {number}") for number, values in enumerate(rows, 1)]
-    names = columns.renaming(given[0], columns.parse(asked.split(",") if asked else []), score)
+    names = columns.renaming(given[0], columns.parse(asked.split(",") if asked else []), score, names_of_columns())
     renamed = [columns.renamed(row, names) for row in given]
     form, reading = form_of(renamed[0], score), Reading(score, transcripts, accept)
     return form.name, [_short(each) for row in form.join(renamed) for each in form.responses(row, reading)]

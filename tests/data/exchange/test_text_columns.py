@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 from helpers.imports import labels, refused, report, responses, warned
 from helpers.texts import Rows, jsonl, said
+
+from pmpo_offline.data.exchange.forms import FORMS
 
 ONE = {"prompt": "q", "completion": "a"}
 GOOD, BAD = ("q", "a", 1), ("q", "b", -1)
@@ -65,6 +68,22 @@ FEEDBACK: dict[str, tuple[str, list[Any], list[float | None]]] = {
     "true is a score": ("rating", [True, False], [1, 0]),
     "true as a word too": ("reward", ["True", "false"], [1, 0]),
 }
+
+
+@pytest.mark.parametrize("change", [str.upper, str.title, lambda name: name.replace("_", " ") + " "])
+def test_columns_of_every_form_are_known_in_any_case(change: Callable[[str], str]) -> None:
+    for name in set(FORMS) - {"librechat"}:  # which is JSON as its front end writes it
+        rows = list(map(dict, FORMS[name].examples))
+        assert read(*({change(key): value for key, value in row.items()} for row in rows)) == read(*rows), name
+    assert read(ONE | {"Quality": 3}, score="Quality") == [("q", "a", 3)]
+    assert read(ONE | {"Rating": 3}, score="Rating") == [("q", "a", 3)]
+
+
+def test_conversations_without_feedback_may_have_columns_about_the_row() -> None:
+    row = {"messages": said("q", "a"), "created_at": "2024-01-01", "user_id": 3, "metadata": {}, "deleted": False}
+    assert read(row) == [(["q"], "a", None)]
+    assert read(row | {"deleted": True}) == [("column deleted says that the row is not to be used", 1)]
+    assert "not recognised" in refusal(row | {"opinion": "fine"})
 
 
 @pytest.mark.parametrize("case", FEEDBACK)

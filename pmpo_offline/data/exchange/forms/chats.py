@@ -31,12 +31,24 @@ from pmpo_offline.data.exchange.forms.conversation import (
     unanswerable,
 )
 from pmpo_offline.data.exchange.forms.form import Form
+from pmpo_offline.data.exchange.forms.names import is_about_row
 from pmpo_offline.data.exchange.forms.reading import Reading
 from pmpo_offline.data.exchange.forms.row import Drop, Message, Response, Row, about, is_cut_off
 
 _ON_TURNS = (*LABELS, "rating", "score", "annotation")
 """Keys of the feedback on a turn."""
-_BESIDE = {*ABOUT, *SYSTEM, "id", "conversation_id", "conversation_hash", "turn", "title", "dataset", "tools"}
+_BESIDE = {
+    *ABOUT,
+    *SYSTEM,
+    *columns.GONE,
+    "id",
+    "conversation_id",
+    "conversation_hash",
+    "turn",
+    "title",
+    "dataset",
+    "tools",
+}
 """Columns that are no feedback."""
 
 
@@ -204,7 +216,8 @@ def _rates_turns(row: Row) -> bool:
 
 
 def _rates_nothing(row: Row) -> bool:
-    return row.values.keys() <= {*_BESIDE, *CHATS} and is_list(row.value(row.first(CHATS)))
+    others = [name for name, value in row.values.items() if filled(value) and name not in {*_BESIDE, *CHATS}]
+    return all(map(is_about_row, others)) and is_list(row.value(row.first(CHATS)))
 
 
 _CHAT = [{"role": "user", "content": "Name a prime."}, {"role": "assistant", "content": "Seven."}]

@@ -117,13 +117,16 @@ _INSIDE = ("rating", "thumb", "thumbs", "label", "value", "score", "type")
 """Keys of feedback that is an object."""
 
 
-def renaming(first: Row, asked: Mapping[str, str], score: str | None = None) -> dict[str, str | None]:
+def renaming(
+    first: Row, asked: Mapping[str, str], score: str | None = None, others: Iterable[str] = ()
+) -> dict[str, str | None]:
     """Return the new names of a source's columns, by its own; None for a column that another takes the place of.
 
     Args:
         first: the first row.
         asked: `--columns`: what a column means, and its name, or the path to it ("feedback.rating").
         score: the column of `--score`, which is not taken for anything else.
+        others: names of columns that forms have.
 
     Raises:
         UserError: there is no such column or no such meaning.
@@ -136,8 +139,10 @@ def renaming(first: Row, asked: Mapping[str, str], score: str | None = None) -> 
             raise first.error(f"--columns: there is no column {name}: it holds {', '.join(list(first.values)[:12])}")
         same = next((names for names in _SAME if meaning in names), (meaning,))
         names |= {other: None for other in same if other not in (ADDED if meaning in PROMPTS else ())}
+    written = {snake(name): name for name in others} | {name: name for name in _KNOWN}
     for name in first.values:
-        if name in _KNOWN or name in asked.values() or (usual := snake(name)) not in _KNOWN or usual in asked:
+        usual = written.get(snake(name), name)
+        if usual in (name, *asked) or name in (score, *asked.values()) or name in _KNOWN:
             continue
         if usual in first.values or usual in names.values():
             raise first.error(

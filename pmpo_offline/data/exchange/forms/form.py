@@ -196,6 +196,13 @@ class Form:
         return unread if reads & set(columns.PROMPTS) else []
 
 
+def names_of_columns() -> set[str]:
+    """Return the names of columns that the forms read."""
+    needs = [need for form in FORMS.values() for need in (*form.columns, *form.also, form.feedback) if need]
+    shown = {name for form in FORMS.values() for row in form.examples for name in row}
+    return shown | {name for need in needs for name in need.split("|")}
+
+
 def form_of(row: Row, score: str | None) -> Form:
     """Return the form that a data set's first row is of, with this column of scores if one is named.
 

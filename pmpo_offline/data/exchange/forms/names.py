@@ -33,12 +33,13 @@ _NO_TEXT = _set("id ids uuid hash index type count name category length tokens s
 _SOURCES = _set("sentence premise hypothesis code snippet story email excerpt transcript claim context source text")
 _BESIDE_PARTS = _set("user human additional extra original raw in")
 """Words of columns that are part of a prompt if rows of one prompt differ in them, and the words beside them."""
-_NO_PART = _NO_TEXT | _set(
+_ABOUT_ROWS = _NO_TEXT | _set("date time timestamp created updated at url model author license version tags metadata")
+"""Words of columns about the row."""
+_NO_PART = _ABOUT_ROWS | _set(
     "comment comments reason rationale explanation justification critique review note notes feedback annotation "
-    "annotator reference gold expected answer answers response output completion chosen rejected generation date time "
-    "timestamp created updated url model author license"
+    "annotator reference gold expected answer answers response output completion chosen rejected generation"
 )
-"""Words of columns that rarely are, for they are about the answer or the row."""
+"""Words of columns that rarely are part of a prompt, for they are about the answer or the row."""
 LOWER = _set(
     "loss losses nll perplexity ppl error errors cost costs penalty regret distance toxicity harmfulness position "
     "violations latency failures uncertainty toxic harmful harm unsafe hallucinated hallucination hallucinations "
@@ -77,6 +78,11 @@ def is_part_of_prompt(name: str) -> bool:
     """Return whether a name is made of words for parts of a prompt alone: input_text, user_input, code."""
     words = words_of(name)
     return bool(words & (_PARTS | _SOURCES)) and words <= _PARTS | _SOURCES | _BESIDE_PARTS
+
+
+def is_about_row(name: str) -> bool:
+    """Return whether a name is made of words about the row: created_at, user_id, model_version, metadata."""
+    return words_of(name) <= _ABOUT_ROWS | {"user"}
 
 
 def may_be_part(name: str, value: str) -> bool:

@@ -154,7 +154,7 @@ MESSAGES = Form(
     card="OpenAssistant/oasst1 and oasst2",
     score_columns=(),
     join=paths,
-    also=("messages",),
+    also=("messages", "rank", "labels", "review_result", "deleted"),
 )
 TREES = replace(
     MESSAGES,
