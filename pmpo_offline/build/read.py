@@ -78,7 +78,8 @@ def import_dataset(
         noise: rate of flipped labels.
         score: name of the column of labels or scores, in the file `labels` if there is one; its values are split by
             `label`, default `column:q0.5` (of labels `column`).
-        labels: a .csv, .jsonl or .parquet file with the labels or scores of episodes.
+        labels: a .csv, .jsonl or .parquet file with the labels or scores of episodes, or of steps, if it has a
+            column `step`.
         accept: the values in that file that mean accept; all others but empty ones mean reject. Default: words such as
             accept, success and yes, and numbers.
         actions: number of discrete actions, where the actions are whole numbers and the source does not say.
