@@ -49,7 +49,7 @@ def test_the_function_refuses_what_are_no_tensors(objective: Objective):
     optional = {parameter: torch.ones(ROWS) for parameter in (*objective.optional, "weight")}
     for name in (*own, *optional):
         for value, kind in (([0.0, 1.0], "list"), (np.ones(2), "ndarray"), (1.0, "float")):
-            with pytest.raises(ValueError, match=f"{name} is a tensor, not a {kind}: wrap it in torch.as_tensor"):
+            with pytest.raises(ValueError, match=f"{name} is a tensor, not {kind}: wrap it in torch.as_tensor"):
                 getattr(objectives, objective.name)(**{**own, **optional, name: value})
 
 
