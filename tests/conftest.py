@@ -1,4 +1,4 @@
-"""Shared test setup: one torch thread, because two threads on a busy two-core machine are slower than one."""
+"""Shared test setup: one thread of torch and of NumPy, because two workers have a core each: others wait and spin."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when NumPy and torch are imported, by child processes too
 
 import pytest
 import torch
