@@ -1,6 +1,7 @@
 """d3rlpy's IQL and TD3+BC at 10,000 updates, as rows of `control-long`: the leaderboard's entry `d3rlpy-long`.
 
-    python -m baselines.peers.d3rlpy_long OUTPUT               # after `make peers`; forty minutes of CPU time
+    python -m baselines.peers.d3rlpy_long OUTPUT               # after `make peers`; thirty minutes of CPU time
+    python -m baselines.peers.d3rlpy_long OUTPUT iql-256       # one of them: the other can follow
     pmpo-offline submit OUTPUT --name d3rlpy-long
 
 Networks, rates, batch and updates are those of our `iql-256` and `td3-bc-256`, and the held-out episodes are the same.
@@ -26,7 +27,7 @@ DATASET, UPDATES, RUNS = "mujoco/halfcheetah-medium-replay-v0", 10_000, range(5)
 LEARNERS = ("iql-256", "td3-bc-256")
 
 
-def main(output: Path) -> None:
+def main(output: Path, *learners: str) -> None:
     """Bench the suite's own rows, then add d3rlpy's."""
     torch.set_num_threads(1)
     bench("control-long", datasets=DATASET, algos="pmpo", updates=UPDATES, output=output, workers=1)
@@ -38,7 +39,7 @@ def main(output: Path) -> None:
     (file,) = export.glob("*.h5")
     how = {"library": f"d3rlpy {environment.version('d3rlpy')}", "updates": UPDATES, "hidden": [256, 256]}
     reference = results.read().filter("reference")
-    for learner in LEARNERS:
+    for learner in learners or LEARNERS:
         runs = (
             evaluate(
                 d3rlpy_policy(file, learner, UPDATES, seed),
@@ -52,4 +53,4 @@ def main(output: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:])
