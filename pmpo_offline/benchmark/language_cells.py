@@ -121,7 +121,7 @@ def execute(run: Run) -> None:
 
 
 def raw_scores(policy: LanguageModel, reference: LanguageModel, dataset: Dataset, count: int) -> pl.DataFrame:
-    """Return what a table records of `count` samples of a policy, whoever trained it, on held-out prompts of a dataset.
+    """Return what a table records of `count` samples of a policy, of any trainer, on held-out prompts of a dataset.
 
     A record is an episode: what `evaluate_language` measures, `perplexity` of the policy, `layout`, and of the first
     `SHOWN` the stored and the `learned` answers.

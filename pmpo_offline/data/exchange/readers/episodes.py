@@ -130,7 +130,7 @@ def recorded(rows: Rows, where: str, behavior: str, notes: Mapping[str, JsonValu
     name, values = column
     of_rows = by_row(values, rows.last, f"{where}: {name}")
     if rows.bare[rows.last].any() and not np.delete(said := ~is_blank(of_rows), rows.last).any() and said.any():
-        of_rows = by_row(of_rows[rows.last], rows.last, where)  # what is said where nothing was done is of the episode
+        of_rows = by_row(of_rows[rows.last], rows.last, where)  # a value in a row that is no step is the episode's
     found, note = feedback_of_steps(name, of_rows[steps_of(rows)], experience.length, where)
     return Recorded(experience, {**notes, "feedback": note}, found, *named)
 
