@@ -165,6 +165,11 @@ def _isolated() -> Iterator[None]:
         os.environ.setdefault(name, value)
     display = os.environ.get("MUJOCO_GL")
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    # Another thread may get the signal, and this one would be interrupted before its new process has all it needs.
+    handler, interrupts = signal.getsignal(signal.SIGINT), list[int]()
+    is_deferred = threading.current_thread() is threading.main_thread() and handler is not None
+    if is_deferred:
+        signal.signal(signal.SIGINT, lambda number, frame: interrupts.append(number))
     try:
         os.environ["MUJOCO_GL"] = "disable"
         vars(main).update(__file__=None, __spec__=None)
@@ -172,11 +177,15 @@ def _isolated() -> Iterator[None]:
     finally:
         del main.__file__
         vars(main).update(known)
+        if is_deferred:
+            signal.signal(signal.SIGINT, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         if display is None:
             del os.environ["MUJOCO_GL"]
         else:
             os.environ["MUJOCO_GL"] = display
+    if interrupts:
+        signal.raise_signal(signal.SIGINT)
 
 
 def _follow(parent: Connection) -> None:
