@@ -51,15 +51,17 @@ def test_every_row_has_the_curves_of_its_runs(output: Path, tmp_path: Path) -> N
 
 def test_the_chart_has_the_mean_and_the_extremes_of_the_runs() -> None:
     table = pl.DataFrame({"seed": [0, 0, 1, 1], "step": [25, 50, 25, 50], "loss": [1.0, float("nan"), 3.0, 4.0]})
-    assert learning._thinned(table, "loss", 10) == [
+    many = pl.DataFrame({"seed": 0, "step": range(25, 5_025, 25), "loss": 0.5, "kl": 1.0})
+    found = learning._thinned({"few": table, "many": many}, "loss", 10)
+    assert found["few"] == [
         {"metric": "loss", "step": 25, "mean": 2.0, "low": 1.0, "high": 3.0},
         {"metric": "loss", "step": 50, "mean": 4.0, "low": 4.0, "high": 4.0},
     ]
-    many = pl.DataFrame({"seed": 0, "step": range(25, 5_025, 25), "loss": 0.5})
-    steps = [each["step"] for each in learning._thinned(many, "loss", 10)]
+    steps = [each["step"] for each in found["many"]]
     assert len(steps) <= 10
     assert steps[-1] == 5_000
-    assert learning._thinned(table, "kl", 10) == []
+    assert learning._thinned({"few": table, "many": many}, "kl", 10).keys() == {"many"}
+    assert learning._thinned({"few": table}, "kl", 10) == {}
 
 
 def test_damaged_curves_are_left_out(output: Path) -> None:
