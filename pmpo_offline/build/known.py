@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import polars as pl
@@ -58,6 +59,10 @@ def is_built(name: str, home: str | Path | None = None) -> bool:
         if Path(name).exists():
             raise
         declared = [declaration.id for declaration in catalog.datasets()]
+        base = re.sub(r"-accept[^/]*(-v\d+)$", r"\1", name)  # as `build-dataset --imbalance` names what it makes
+        if base in declared:
+            made = f"pmpo-offline build-dataset {base} with the --imbalance of its name makes it"
+            raise UserError(f"dataset {name!r} is not built: {made}") from None
         raise unknown("dataset", name, {*stored_ids(home), *declared}) from None
     return True
 

@@ -36,7 +36,7 @@ Name = Annotated[str, typer.Argument(metavar="ID", help="Id or path of a dataset
 Algo = Annotated[str, typer.Option(help="Name of an algorithm, or its .toml.", autocompletion=names.algorithms)]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Home = Annotated[Path | None, typer.Option(help=HOME, show_default="in ~/.cache")]
-Watch = Annotated[bool, typer.Option("--watch", help="Draw the metrics over updates on the terminal meanwhile.")]
+Watch = Annotated[bool, typer.Option("--watch", help="Draw the metrics over updates on the terminal while training.")]
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ class Entry:
 
     name: Annotated[str, typer.Option(help="Name of the submission: its method, say.")]
     by: str = option("Who submits it.", "")
-    link: str = option("Where more is to be read: a paper, a repository.", "")
+    link: str = option("Address of a paper or a repository.", "")
 
 
 @command(Targets)

@@ -128,7 +128,7 @@ def _losses(facts: Mapping[str, Any]) -> dict[str, str]:
     first = {why: f", first at {place}" for why, place in report.get("first_dropped", {}).items()}
     lost = facts.get("dropped", {})
     dropped = [f"{count:,} of {whole:,} {unit}: {why}{first.get(why, '')}" for why, count in lost.items()]
-    unused = report.get("columns_not_used", [])
+    unused = [name or "(no name)" for name in report.get("columns_not_used", [])]  # of an index that pandas wrote
     noted = [f"{name.replace('_', ' ')}: {readable(value)}" for name, value in report.items() if name not in COUNTS]
     lines = {
         "dropped": "\n".join(dropped),

@@ -96,7 +96,7 @@ def resolve(id_or_path: str | Path, home: str | Path | None = None) -> Path:
     if path.is_file():
         raise UserError(f"{name} is a file: give the folder of a dataset or an id, which `import` makes of a file")
     error = unknown("dataset", name, stored_ids(home))
-    raise UserError(f"{error}; a declared dataset has to be built first")
+    raise UserError(f"{error} (a declared dataset has to be built first)")
 
 
 def is_stored(dataset_id: str, home: str | Path | None = None) -> bool:

@@ -151,4 +151,4 @@ def test_what_is_text_and_what_is_not(tmp_path: Path) -> None:
         assert not is_text(name)
     for name in ("hf:a/b", "missing.jsonl", "movie-reviews"):
         assert is_text(name)
-    assert "there is no such file of text" in refusal(tmp_path / "missing.jsonl")
+    assert "there is no such file" in refusal(tmp_path / "missing.jsonl")

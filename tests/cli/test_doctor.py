@@ -89,6 +89,10 @@ def test_for_people(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "message"),
     [
         (["bandit/spere-v0"], "unknown dataset 'bandit/spere-v0': did you mean"),
+        (
+            ["bandit/schwefel-accept10-v0"],
+            "not built: pmpo-offline build-dataset bandit/schwefel-v0 with the --imbalance",
+        ),
         (["bandit/schwefel-v0"], "is declared but not built: run pmpo-offline build-dataset bandit/schwefel-v0"),
         (["NAME", "--algo", "pmop"], "unknown algorithm 'pmop': did you mean pmpo"),
         (["NAME", "--alpha", "2"], "pmpo.alpha is a number from 0 to 1, not 2.0"),

@@ -21,7 +21,7 @@ def thumbs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Twelve responses, three of them empty, with columns that nothing reads."""
     monkeypatch.setenv("PMPO_OFFLINE_DATASETS", str(tmp_path / "home"))
     path = tmp_path / "thumbs.jsonl"
-    path.write_text("".join(json.dumps({**row, "latency": 1.5, "cost": 2}) + "\n" for row in ROWS))
+    path.write_text("".join(json.dumps({**row, "latency": 1.5, "cost": 2, "": 0}) + "\n" for row in ROWS))
     return path
 
 
@@ -36,7 +36,7 @@ def test_a_summary_says_what_there_is_and_what_was_lost(thumbs: Path, capsys: py
         "rule      column:sign: up accept, down reject",
         "from      TRL unpaired: thumbs",
         "dropped   3 of 12 responses: completion is empty, first at thumbs.jsonl, line 1",
-        "not used  2 columns: cost, latency",
+        "not used  3 columns: (no name), cost, latency",
         "splits    9 train",
         "licence   unknown",
         f"path      {thumbs.parent / 'home/my/thumbs-v0'}",

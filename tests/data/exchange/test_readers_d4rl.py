@@ -178,6 +178,11 @@ def changed(name: str, values: Any) -> Arrays:
     [
         (without(changed("x", 0), "x", "actions"), "lacks actions: it holds next_observations, observations"),
         (without(changed("x", 0), "x", "actions", "terminals"), "lacks actions, terminals"),
+        (
+            without(changed("x", 0), "x", "terminals"),
+            "; needed are, a row a step, observations (M, O), actions (M, A), terminals (M,), true where the task "
+            "ended an episode (false throughout if it never does), and timeouts (M,), true in the last row of",
+        ),
         (without(changed("x", 0), "x", "timeouts", "next_observations"), "lacks timeouts and next_observations"),
         (
             changed("rewards", np.zeros(7)),

@@ -379,9 +379,9 @@ def test_compressed_texts(home: Path, tmp_path: Path, ending: str, codec: str) -
 
 def test_folders_that_are_no_data_set(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.mkfifo(tmp_path / "pipe.jsonl")
-    check(tmp_path / "pipe.jsonl", "there is no such file of text")
+    check(tmp_path / "pipe.jsonl", "there is no such file")
     (tmp_path / "loop.jsonl").symlink_to("loop.jsonl")
-    check(tmp_path / "loop.jsonl", "there is no such file of text")
+    check(tmp_path / "loop.jsonl", "there is no such file")
     jsonl(tmp_path / "rows.jsonl", [ROW])
     check(tmp_path, {"a": True})
     monkeypatch.setattr(files, "MOST_FILES", 3)  # as `import /` has far too many

@@ -110,7 +110,7 @@ def _of_files(path: Path) -> TextSource:
     if not path.is_dir() and not (files.kind_of(path) and path.is_file()):
         if path.is_file() and not files.kind_of(path):
             raise UserError(f"{path} is no file of text: export it as .jsonl or .csv (which may end in .gz or .zst)")
-        raise UserError(f"{path}: there is no such file of text")
+        raise UserError(f"{path}: there is no such file")
     name = sound_name(files.stem_of(path.resolve().name))
     # The folder that was exported, or one of those inside it.
     came_from = next(filter(None, map(origin, [path, path.parent, path.parent.parent])), None)

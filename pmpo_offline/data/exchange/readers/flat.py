@@ -65,13 +65,12 @@ class Flat:
         """Return the array of this name, or all those in the group, in the order of their names; empty if none."""
         return [name] if name in self.names else sorted(part for part in self.names if part.startswith(f"{name}/"))
 
-    def need(self, *names: str) -> None:
-        """Raise `UserError` that names every array which is missing."""
+    def need(self, *names: str, advice: str = "") -> None:
+        """Raise `UserError` that names every array which is missing, and ends with the advice."""
         self._refuse_partial(names)
         if missing := [name for name in names if not self.parts(name)]:
-            raise UserError(
-                f"{self.path} lacks {', '.join(missing)}: it holds {', '.join(sorted(self.names)[:12]) or 'nothing'}"
-            )
+            held = ", ".join(sorted(self.names)[:12]) or "nothing"
+            raise UserError(f"{self.path} lacks {', '.join(missing)}: it holds {held}{advice}")
 
     def _refuse_partial(self, names: Iterable[str]) -> None:
         if found := [name for name in names if name in self.partial]:

@@ -40,6 +40,15 @@ def called(flat: Flat) -> dict[str, str]:
     return {ours: next(filter(flat.parts, names), names[usual]) for ours, names in _NAMES.items()}
 
 
+def _advice(names: Mapping[str, str]) -> str:
+    """Return what arrays a file of steps needs, for the error of one that lacks some."""
+    return (
+        f"; needed are, a row a step, {names['observation']} (M, O), {names['action']} (M, A), {names['terminated']} "
+        f"(M,), true where the task ended an episode (false throughout if it never does), and {names['truncated']} "
+        "(M,), true in the last row of every other episode"
+    )
+
+
 def _check_marks(flat: Flat) -> None:
     """Raise `UserError` where two arrays of the same ends differ; d3rlpy's marks more than time's."""
     for names in (_NAMES["terminated"], _NAMES["truncated"][:3]):
@@ -80,7 +89,7 @@ def read_steps(flat: Flat, name: str, column: str | None) -> Recorded:
             f"{flat.path}: {done} does not say whether the task ended an episode or time ran out: write "
             f"{names['terminated']} and {names['truncated']} (M,)"
         )
-    flat.need(*(names[ours] for ours in _NEEDED))
+    flat.need(*(names[ours] for ours in _NEEDED), advice=_advice(names))
     _check_marks(flat)
     if not (flat.parts(names["truncated"]) or flat.parts(names["next_observation"])):
         raise UserError(
