@@ -182,7 +182,7 @@ def _stacks(job: Job, rows: Missing) -> list[Missing]:
 
 
 def _discard_left(job: Job, plan: Plan) -> None:
-    """Remove checkpoints that have scores: a process was killed before it could."""
+    """Remove checkpoints of rows that have scores, left by a process that was killed before it removed them."""
     results = plan.results
     for stack in _stacks(job, job.rows) if results.checkpoints.exists() else ():
         done = [key for key in stack if results.path(key).exists()]
