@@ -1,6 +1,6 @@
 """Arrow columns as NumPy arrays and back, without a copy wherever the layout allows it; recorded episodes as tables.
 
-A large table is in several chunks (`data.parts`): `vector` and `matrix` join those of a column, which copies it, and
+A large table is in several chunks (`data.mapping`): `vector` and `matrix` join those of a column, which copies it, and
 `blocks` reads it a part at a time.
 
 In Arrow an absent label or score is null. In arrays a label is int8 (+1 accept, −1 reject, 0 unlabelled) and an absent

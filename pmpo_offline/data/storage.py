@@ -1,6 +1,6 @@
 """Datasets on disk, whole or absent: where they are, writing, reading and verifying them, and their card (README.md).
 
-In the Arrow form tables are uncompressed IPC *files*, so that a memory map is the table (`data.parts`); the HDF5 form
+In the Arrow form tables are uncompressed IPC *files*, so that a memory map is the table (`data.mapping`); the HDF5 form
 is `data.hdf5`.
 """
 
@@ -17,8 +17,7 @@ import pyarrow as pa
 
 from pmpo_offline.data import columns, hdf5
 from pmpo_offline.data.checks import derived_problems, problems
-from pmpo_offline.data.mapping import release_pages
-from pmpo_offline.data.parts import read_parts, table_files, write_parts
+from pmpo_offline.data.mapping import read_parts, release_pages, table_files, write_parts
 from pmpo_offline.data.schema import SCHEMA_VERSION, FileInfo, Metadata, schemas
 from pmpo_offline.runtime.arguments import checked
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, reason_of, refusal, unknown, validated

@@ -1,4 +1,4 @@
-"""Locks between processes: of a folder while something in it changes, and claims on a path that is to be made.
+"""Locks between processes: of a folder while something in it changes, and of a path that is to be made.
 
 A folder is locked itself, by flock, which the kernel releases when the holder dies: a library such as filelock needs a
 lock file, which would be left in the folder, counted as content, and impossible in one that is read-only.
@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from pmpo_offline.runtime.errors import PmpoOfflineError, refusal
-from pmpo_offline.runtime.machine import interruptible
 
 
 @contextmanager
@@ -66,3 +66,12 @@ def _locked(handle: int, wait: bool) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def interruptible() -> None:
+    """Let Ctrl-C end what this thread is about to wait for.
+
+    Importing polars 2 installs a handler with SA_RESTART: the system call goes on, and a wait for a lock or another
+    process would notice Ctrl-C at its end.
+    """
+    signal.siginterrupt(signal.SIGINT, True)

@@ -1,25 +1,15 @@
-"""The machine: what figures hold for, how its cores are used, and how waiting for it is interrupted."""
+"""The machine: what figures hold for, and how its cores are used."""
 
 from __future__ import annotations
 
 import os
 import platform
-import signal
 from functools import cache
 from pathlib import Path
 
 SLEEPING = {"OMP_WAIT_POLICY": "passive"}
 """Environment in which torch is to be imported: its threads sleep while they wait for each other. On a machine that
 others use too, two spinning ones took 3 times the processor time and 5 to 8 times as long."""
-
-
-def interruptible() -> None:
-    """Let Ctrl-C end what this thread is about to wait for.
-
-    Importing polars 2 installs a handler with SA_RESTART: the system call goes on, and a wait for a lock or another
-    process would notice Ctrl-C at its end.
-    """
-    signal.siginterrupt(signal.SIGINT, True)
 
 
 def processor() -> str:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from pmpo_offline.data import Experience, columns, mapping
 from pmpo_offline.data.gathering import Column
-from pmpo_offline.data.parts import read_arrow
+from pmpo_offline.data.mapping import read_arrow
 
 
 def column(values: np.ndarray, lengths: list[int]) -> Column:

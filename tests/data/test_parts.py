@@ -13,7 +13,7 @@ import torch
 from helpers.encoded import Store, observed
 
 from pmpo_offline import data
-from pmpo_offline.data import Rows, columns, parts
+from pmpo_offline.data import Rows, columns, mapping
 from pmpo_offline.data.checks import derived_problems, problems
 from pmpo_offline.runtime.errors import PmpoOfflineError
 
@@ -23,14 +23,14 @@ LENGTHS = [3, 1, 4, 7, 2]
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Part files of five transitions, and columns read three rows at a time."""
-    row = sum(parts._width(kind) for kind in data.transitions_schema(3, 2).types)
-    monkeypatch.setattr(parts, "PART_BYTES", 5 * row)
+    row = sum(mapping._width(kind) for kind in data.transitions_schema(3, 2).types)
+    monkeypatch.setattr(mapping, "PART_BYTES", 5 * row)
     monkeypatch.setattr(columns, "BLOCK", 3)
 
 
 def test_rows_of_a_part_fill_it() -> None:
     # 17 + 6 numbers of 4 bytes, reward, episode, step and score of 4, two flags and a label of 1
-    assert parts.rows_of_part(data.transitions_schema(17, 6)) == parts.PART_BYTES // (4 * 23 + 4 * 4 + 3)
+    assert mapping.rows_of_part(data.transitions_schema(17, 6)) == mapping.PART_BYTES // (4 * 23 + 4 * 4 + 3)
 
 
 @pytest.mark.parametrize("label", ["success", "advantage", "return_to_go:q0.5"])
@@ -102,7 +102,7 @@ def test_a_missing_or_foreign_part_is_damage(store: Store, small_parts: None) ->
     listed = json.loads((dataset.path / "dataset.json").read_text(encoding="utf-8"))["files"]
     del listed[first.name]
     with pytest.raises(ValueError, match="not one or parts from 00000 on"):
-        parts.read_parts(dataset.path, listed)
+        mapping.read_parts(dataset.path, listed)
 
 
 def test_parts_of_different_columns_are_refused(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_parts_of_different_columns_are_refused(tmp_path: Path) -> None:
         with pa.ipc.new_file(tmp_path / f"t-{part:05d}.arrow", table.schema) as file:
             file.write_table(table)
     with pytest.raises(ValueError, match="different columns"):
-        parts.read_parts(tmp_path, ["t-00000.arrow", "t-00001.arrow"])
+        mapping.read_parts(tmp_path, ["t-00000.arrow", "t-00001.arrow"])
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_a_wrong_offset_of_a_text_is_found_on_opening(tmp_path: Path) -> None:
     table = pa.table({"text": ["one", "two", "three"] * 20, "n": list(range(60))})
     with pa.ipc.new_file(path, table.schema) as file:
         file.write_table(table)
-    assert parts.read_arrow(path).equals(table)
+    assert mapping.read_arrow(path).equals(table)
     offsets = np.cumsum([0, *map(len, table["text"].to_pylist())]).astype(np.int32)
     content = path.read_bytes()
     place = content.index(offsets.tobytes())
@@ -175,4 +175,4 @@ def test_a_wrong_offset_of_a_text_is_found_on_opening(tmp_path: Path) -> None:
         damaged[place + 80 : place + 84] = np.int32(wrong).tobytes()
         path.write_bytes(damaged)
         with pytest.raises(pa.ArrowInvalid, match="offset"):
-            parts.read_arrow(path)
+            mapping.read_arrow(path)

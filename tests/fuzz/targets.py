@@ -23,7 +23,7 @@ from pmpo_offline import data
 from pmpo_offline.build import shipped
 from pmpo_offline.build.pipeline import load_notes, save_notes
 from pmpo_offline.build.read_text import import_text
-from pmpo_offline.data import Experience, parts
+from pmpo_offline.data import Experience, mapping
 from pmpo_offline.data.exchange import export_dataset
 from pmpo_offline.data.exchange.origin import origin
 from pmpo_offline.data.exchange.readers import open_source
@@ -51,7 +51,7 @@ def _stored_hdf5(folder: Path) -> None:
 
 
 def _stored_in_parts(folder: Path) -> None:
-    with patch.object(parts, "PART_BYTES", 200):
+    with patch.object(mapping, "PART_BYTES", 200):
         _stored(folder)
 
 

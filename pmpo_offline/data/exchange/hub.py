@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from pmpo_offline import data
 from pmpo_offline.data import Dataset
-from pmpo_offline.data.parts import table_files
+from pmpo_offline.data.mapping import table_files
 from pmpo_offline.data.schema import Metadata
 from pmpo_offline.data.storage import HISTORY, METADATA_FILE, SEAL_FILE, card, file_problems
 from pmpo_offline.runtime import progress

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from .gaussian import gaussian_beta_min as gaussian_beta_min
 from .gaussian import gaussian_optimum as gaussian_optimum
-from .minibatch import Minibatch as Minibatch
+from .tabular import Minibatch as Minibatch
 from .tabular import Regime as Regime
 from .tabular import beta_collapse as beta_collapse
 from .tabular import beta_min as beta_min

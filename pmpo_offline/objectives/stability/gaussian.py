@@ -18,8 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .minibatch import Minibatch
-from .tabular import class_weights
+from .tabular import Minibatch, class_weights
 
 
 def gaussian_beta_min(

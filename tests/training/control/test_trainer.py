@@ -12,7 +12,7 @@ import torch
 from helpers.quick_training import LEARNERS, QUICK, declared, quick, weights
 
 from pmpo_offline import data
-from pmpo_offline.data import Dataset, Rows, gathering, mapping, parts
+from pmpo_offline.data import Dataset, Rows, gathering, mapping
 from pmpo_offline.declarations import catalog
 from pmpo_offline.objectives import OBJECTIVES
 from pmpo_offline.policies import MixturePolicy
@@ -217,7 +217,7 @@ def test_training_from_mapped_parts_is_bit_for_bit_that_from_packed_memory(
     stacking: Dataset, name: str, ahead: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     packed = train(stacking, name, seeds=(0, 1), overrides=QUICK, device="cpu")
-    monkeypatch.setattr(parts, "PART_BYTES", 100_000)
+    monkeypatch.setattr(mapping, "PART_BYTES", 100_000)
     data.write(tmp_path / "d", stacking.metadata, stacking.stored)
     monkeypatch.setattr(gathering, "PACKED_BYTES", 0)
     if ahead:
