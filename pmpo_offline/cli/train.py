@@ -168,13 +168,18 @@ def _check_settings(dataset: str, algorithm: str, settings: dict[str, Any]) -> N
     from pmpo_offline.data import LabelRule
     from pmpo_offline.declarations import catalog
     from pmpo_offline.training.config import divide
-    from pmpo_offline.training.control.config import TrainingSettings
-    from pmpo_offline.training.language import LanguageSettings
 
     recipe = catalog.dataset(dataset)
     family = catalog.family(recipe.task, by_step=LabelRule.parse(recipe.label).by_step)
-    kind = LanguageSettings if recipe.kind == "responses" else TrainingSettings
-    divide(catalog.algorithm(algorithm, family), settings, kind)
+    declared = catalog.algorithm(algorithm, family)
+    if recipe.kind == "responses":
+        from pmpo_offline.training.language import LanguageSettings  # with transformers, for seconds
+
+        divide(declared, settings, LanguageSettings)
+    else:
+        from pmpo_offline.training.control.config import TrainingSettings
+
+        divide(declared, settings, TrainingSettings)
 
 
 def _place(run: Run) -> Path:

@@ -16,7 +16,8 @@ from pmpo_offline.policies.behavior import BehaviorPolicy
 from pmpo_offline.runtime.random_words import random_words
 from pmpo_offline.tasks.control import Rules, Simulation
 from pmpo_offline.tasks.simulated import Array, Bools, Index
-from pmpo_offline.training.checkpoint import allocate_moments, keep_state
+from pmpo_offline.training.adam import Adam
+from pmpo_offline.training.checkpoint import keep_state
 
 ACTOR = 64
 """Units of either of an actor's two layers."""
@@ -95,9 +96,7 @@ class ActingLearner(nn.Module):
     actor: nn.Sequential
     log_std: Tensor
     """(A,)."""
-    optimizer: torch.optim.Adam
-    weights: list[Tensor]
-    """The weights that the optimizer moves."""
+    optimizer: Adam
 
     def __init__(self, rules: Rules, seed: int, beginnings: int, episodes: int) -> None:
         super().__init__()
@@ -138,9 +137,8 @@ class ActingLearner(nn.Module):
 
     def _train(self, weights: Iterable[Tensor], learning_rate: float, eps: float = 1e-8) -> None:
         """Make the optimizer of weights, whose moments are part of the state."""
-        self.weights = list(weights)
-        self.optimizer = torch.optim.Adam(self.weights, learning_rate, eps=eps, fused=True)
-        keep_state(self, moments=allocate_moments(self.optimizer))
+        self.optimizer = Adam(weights, learning_rate, eps=eps)
+        keep_state(self, moments=self.optimizer.moments)
 
     def _reset(self, over: Bools) -> None:
         """Begin the episodes that are over, (n,), again."""

@@ -124,8 +124,7 @@ class Cloning(ActingLearner):
     def _imitate(self) -> float:
         """Take `UPDATES` steps towards the script's actions; return the last squared error."""
         policy, rows = self.policy(), self._rows[-min(self.frames, NEWEST) :]
-        for group in self.optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * max(1 - self.frames / self.planned, LAST_RATE)
+        self.optimizer.rate = LEARNING_RATE * max(1 - self.frames / self.planned, LAST_RATE)
         for _ in range(UPDATES):
             drawn = rows[torch.randint(len(rows), (BATCH,), generator=self._chance)]
             observation, wanted = torch.split(drawn, [policy.observation_dim, policy.action_dim], dim=1)
@@ -134,7 +133,5 @@ class Cloning(ActingLearner):
             # The environment clips: once both are beyond the same bound they agree.
             agree = (wanted.abs() == 1) & (mean.detach() * wanted >= 1)
             loss = torch.where(agree, 0.0, (mean - wanted).square()).mean()
-            self.optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            self.optimizer.step()
+            self.optimizer.minimise(loss)
         return loss.item()

@@ -26,9 +26,10 @@ from pmpo_offline.policies.behavior import FARTHEST, BehaviorPolicy
 from pmpo_offline.policies.network import StackedLinear
 from pmpo_offline.policies.perceptron import PerceptronPolicy
 from pmpo_offline.tasks.control import Rules
+from pmpo_offline.training.adam import Adam
 from pmpo_offline.training.checkpoint import keep_state
 from pmpo_offline.training.control.optimization import Constraints
-from pmpo_offline.training.critics.double_q import Adam, DoubleQ
+from pmpo_offline.training.critics.double_q import DoubleQ
 
 PLANNED = 2_000_000
 """Control steps of a run by default."""
@@ -127,7 +128,7 @@ class OnlineControl(nn.Module):
         self._acting, self._picking = Draws(seeds, "act"), Draws(seeds, "pick")
         self._center = torch.zeros(len(seeds), 1, observed, dtype=torch.float64)
         self._square = torch.ones(len(seeds), 1, observed, dtype=torch.float64)
-        critic = [*self._critic_optimizer.tensors, *self._critic.slow_weights]
+        critic = [*self._critic.weights, *self._critic_optimizer.moments, *self._critic.slow_weights]
         keep_state(self, center=self._center, square=self._square, critic=critic)
 
     @property
@@ -227,7 +228,7 @@ class OnlineControl(nn.Module):
         """Take a step of both Q towards the targets where an action was taken; return the mean squared error, (R,)."""
         values = self._critic(state, action.clamp(-1, 1))
         errors = torch.stack([(taken * (value - target).square()).sum(1) / taken.sum(1) for value in values])
-        self._critic_optimizer.step(errors.sum(0))
+        self._critic_optimizer.minimise(errors.sum(0))
         self._critic.follow(self._settings.tracking)
         return errors.detach().mean(0)
 

@@ -189,9 +189,8 @@ class PPO(ActingLearner):
 
     def _improve(self, x: Tensor, action: Tensor, logp: Tensor, advantage: Tensor, target: Tensor) -> dict[str, float]:
         """Improve actor and critic on rows: x (B, O), action (B, A), the others (B,)."""
-        rate = self.config.learning_rate * max(1 - (1 - LAST_RATE) * self.frames / self.planned, LAST_RATE)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        share = max(1 - (1 - LAST_RATE) * self.frames / self.planned, LAST_RATE)
+        self.optimizer.rate = self.config.learning_rate * share
         advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
         for _ in range(self.config.epochs):
             order = torch.randperm(len(x), generator=self._chance)
@@ -202,6 +201,6 @@ class PPO(ActingLearner):
                 loss = clipped(ratio, advantage[rows]) + error / 2
                 self.optimizer.zero_grad()
                 loss.backward()
-                nn.utils.clip_grad_norm_(self.weights, LARGEST_GRADIENT)
+                nn.utils.clip_grad_norm_(self.optimizer.weights, LARGEST_GRADIENT)
                 self.optimizer.step()
         return {"ratio": (ratio - 1).abs().mean().item(), "critic": error.item()}

@@ -60,21 +60,6 @@ class Checkpoint:
         return tensors, facts
 
 
-def allocate_moments(optimizer: torch.optim.Adam | torch.optim.AdamW) -> list[Tensor]:
-    """Allocate and return a fused optimizer's moments, as it does at its first step, for a checkpoint to restore them.
-
-    A checkpoint of the first updates could not be restored into an optimizer that has none yet.
-    """
-    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-    for weight in weights:
-        optimizer.state[weight] = {
-            "step": torch.zeros((), device=weight.device),
-            "exp_avg": torch.zeros_like(weight),
-            "exp_avg_sq": torch.zeros_like(weight),
-        }
-    return [moment for weight in weights for moment in optimizer.state[weight].values()]
-
-
 def keep_state(module: nn.Module, **values: Tensor | NDArray[np.generic] | list[Tensor]) -> None:
     """Add tensors and arrays that change in place to a module's state, so that `load_state_dict` restores them."""
     for name, value in values.items():

@@ -22,6 +22,7 @@ from pmpo_offline.data import Rows
 from pmpo_offline.policies.network import stacked_mlp
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
+from pmpo_offline.training.adam import Adam, one_cycle
 
 _AT_ONCE = 16384  # rows
 _STEADY = 1e-3  # a deviation of actions below which they count as always the same
@@ -155,16 +156,13 @@ class Folds:
         """Minimise a loss of row indices (F, B) -> (F,), each fold's drawn from the other folds."""
         settings = self._settings
         rate, decay, updates = settings.learning_rate, settings.weight_decay, settings.updates
-        optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=decay, fused=True)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=updates)
+        optimizer = Adam(network.parameters(), rate, decay=decay)
         generator = torch.Generator().manual_seed(self._seed * 1000 + self._fits)
         for update in range(updates):
             drawn = [pool[torch.randint(len(pool), (settings.batch,), generator=generator)] for pool in self._others]
             losses = loss(torch.stack(drawn))
-            optimizer.zero_grad()
-            losses.sum().backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            schedule.step()
+            optimizer.rate, optimizer.beta = one_cycle(update, updates, rate)
+            optimizer.minimise(losses)
             if update % 50 == 49:
                 progress.report("fit the critic", self._fits * updates + update + 1, self._planned * updates)
         self._fits += 1

@@ -1,4 +1,4 @@
-"""Parts of critics that learn beside a policy: their states, double Q with target networks, and Adam."""
+"""Parts of critics that learn beside a policy: their states and double Q with target networks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from pmpo_offline.data import Rows
 from pmpo_offline.policies.network import stacked_mlp
-from pmpo_offline.training.checkpoint import allocate_moments
 
 
 class DoubleQ:
@@ -76,20 +75,3 @@ def _still(network: nn.Module) -> nn.Module:
     for mine, theirs in zip(view.parameters(), network.parameters(), strict=True):
         mine.data = theirs.data
     return view.requires_grad_(False)
-
-
-class Adam:
-    """Adam with pre-allocated moments, so that a checkpoint can hold them and restore them in place."""
-
-    def __init__(self, weights: Sequence[Tensor], learning_rate: float) -> None:
-        self._weights = list(weights)
-        self._adam = torch.optim.Adam(self._weights, lr=learning_rate, fused=True)
-        self.tensors = [*(weight.data for weight in self._weights), *allocate_moments(self._adam)]
-        """The weights and their moments; writing into these restores the optimizer."""
-
-    def step(self, loss: Tensor) -> None:
-        """Move the weights against the gradient of the runs' losses (R,)."""
-        for weight in self._weights:
-            weight.grad = None
-        loss.sum().backward()  # type: ignore[no-untyped-call]
-        self._adam.step()

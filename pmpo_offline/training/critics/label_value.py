@@ -11,8 +11,9 @@ from torch.nn.functional import embedding
 
 from pmpo_offline.data import Rows
 from pmpo_offline.objectives.rows import mean
+from pmpo_offline.training.adam import Adam
 from pmpo_offline.training.critics.critic import Critic
-from pmpo_offline.training.critics.double_q import Adam, normalised, value_net
+from pmpo_offline.training.critics.double_q import normalised, value_net
 
 if TYPE_CHECKING:
     from pmpo_offline.training.control.batches import RowBatch
@@ -39,8 +40,8 @@ class LabelValue(Critic):
         self._states = normalised(rows.observation, rows)
         network = value_net([seed + 20_000 for seed in seeds], self._states.shape[1], settings.hidden, 0.5)
         self._network = network.to(self._states.device)
-        self._adam = Adam(list(self._network.parameters()), settings.learning_rate)
-        self.tensors = self._adam.tensors
+        self._adam = Adam(self._network.parameters(), settings.learning_rate)
+        self.tensors = [*self._adam.weights, *self._adam.moments]
         self._last: Tensor
 
     @property
@@ -52,5 +53,5 @@ class LabelValue(Critic):
         """Update V on the labelled rows of a minibatch."""
         value = self._network(embedding(batch.index, self._states)).squeeze(-1)
         target = (batch.label > 0).to(value) - batch.log_reward
-        self._adam.step(mean((value - target).square(), batch.label.abs().to(value)))
+        self._adam.minimise(mean((value - target).square(), batch.label.abs().to(value)))
         self._last = value.detach()

@@ -21,8 +21,9 @@ from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.objectives import expectile_loss
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.runtime.errors import UserError, unknown, validated
+from pmpo_offline.training.adam import Adam
 from pmpo_offline.training.critics.critic import Critic
-from pmpo_offline.training.critics.double_q import Adam, DoubleQ, normalised, value_net
+from pmpo_offline.training.critics.double_q import DoubleQ, normalised, value_net
 from pmpo_offline.training.critics.label_value import LabelValue, LabelValueSettings
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ class ExpectileCritic(RewardCritic):
         network = value_net(own_seeds, rows.states.shape[1], settings.hidden, self._level)
         self._value = network.to(rows.states.device)
         self._adam = Adam([*self._value.parameters(), *self._q.weights], settings.learning_rate)
-        self.tensors = [*self._adam.tensors, *self._q.slow_weights]
+        self.tensors = [*self._adam.weights, *self._adam.moments, *self._q.slow_weights]
         returns = rows.reward.new_zeros(int(rows.episode.max()) + 1).index_add(0, rows.episode, rows.reward)
         spread = float(returns.max() - returns.min())
         self._unit = float(rows.episode.bincount().max()) / spread if spread else 1.0  # equal episodes have no scale
@@ -132,7 +133,7 @@ class ExpectileCritic(RewardCritic):
         loss = expectile_loss(value, target, self._settings.expectile)
         for action_value in self._q(state, action):
             loss = loss + (action_value - following).square().mean(-1)
-        self._adam.step(loss)
+        self._adam.minimise(loss)
         self._q.follow(self._settings.follow)
         self._gain = target - value.detach()
 
@@ -151,7 +152,7 @@ class TwinDelayedCritic(RewardCritic):
         self._target_policy = deepcopy(policy).requires_grad_(False)
         self._target_weights = [weight.data for weight in self._target_policy.parameters()]
         self._adam = Adam(self._q.weights, settings.learning_rate)
-        self.tensors = [*self._adam.tensors, *self._q.slow_weights, *self._target_weights]
+        self.tensors = [*self._adam.weights, *self._adam.moments, *self._q.slow_weights, *self._target_weights]
         self._index: Tensor
 
     @property
@@ -172,7 +173,7 @@ class TwinDelayedCritic(RewardCritic):
             next_action = (next_action.clamp(-1, 1) + noise).clamp(-1, 1)
             following = self.bootstrapped(index, self._q.least(self.next_state(index), next_action))
         first, second = self._q(self.state(index), embedding(index, self._rows.action))
-        self._adam.step((first - following).square().mean(-1) + (second - following).square().mean(-1))
+        self._adam.minimise((first - following).square().mean(-1) + (second - following).square().mean(-1))
         if step % self.delay == 0:
             self._q.follow(settings.follow)
             weights = [weight.data for weight in self._policy.parameters()]
