@@ -154,9 +154,14 @@ def on_top(model, cut: int):
     return get_peft_model(model, settings)
 
 
+def distance(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """The norm of the difference relative to that of the expected tensor."""
+    return ((found - expected).double().norm() / expected.double().norm()).item()
+
+
 @pytest.mark.parametrize("cut", [1, 3])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_pieces_are_the_model(llama, rows, cut, dtype):
+@pytest.mark.parametrize(("dtype", "rounding"), [(torch.float32, 1e-5), (torch.bfloat16, 0.05)], ids=str)
+def test_the_pieces_are_the_model(llama, rows, cut, dtype, rounding):
     plain = llama(num_hidden_layers=LAYERS).to(dtype)
     check_split(plain, cut)
     batch = collate(rows)
@@ -164,13 +169,14 @@ def test_the_pieces_are_the_model(llama, rows, cut, dtype):
     model = on_top(plain, cut)
     whole = states(model, batch)
     pieces = states(model, batch, trunk=below, cut=cut)
-    # What is below was read with padding: matrix products of other shapes round otherwise.
-    torch.testing.assert_close(pieces, whole)
+    # What is below was read with padding: matrix products of other shapes round otherwise, each processor its own way.
+    assert distance(pieces, whole) < rounding
     other = states(llama(num_hidden_layers=LAYERS).to(dtype), batch)
-    assert (whole - other).abs().max() > 0.01  # the adapter does something
+    assert distance(other, whole) > 4 * rounding  # the adapter does something
 
-    found = [gradients(model, token_logp(model, hidden, batch.target).sum()) for hidden in (whole, pieces)]
-    torch.testing.assert_close(*found)
+    found, expected = (gradients(model, token_logp(model, hidden, batch.target).sum()) for hidden in (pieces, whole))
+    assert found.keys() == expected.keys()
+    assert max(distance(found[name], expected[name]) for name in found) < rounding
 
 
 def test_the_model_itself_is_left_alone(llama, rows):
