@@ -10,6 +10,7 @@ to zero on its side.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from pmpo_offline.data import Dataset, columns
 from pmpo_offline.data.schema import LabelRule
 from pmpo_offline.declarations import catalog
-from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
+from pmpo_offline.runtime.errors import Notice, PmpoOfflineError, UserError
 from pmpo_offline.runtime.files import load_arrays, save_arrays
 from pmpo_offline.runtime.hashing import hash_json
 
@@ -47,11 +48,20 @@ def labels_path(raw: str, critic: Mapping[str, Any]) -> Path:
 
 
 def with_shipped_labels(advantage: NDArray[np.float32], path: Path, content: Content) -> NDArray[np.float32] | None:
-    """Return advantages with the signs of the shipped labels; None if there are none of this experience."""
+    """Return advantages with the signs of the shipped labels; None if there are none of this experience.
+
+    Warns of labels of other experience: those of here, and what is learned from them, are not those of the results.
+    """
     if not path.exists():
         return None
     stored = load_arrays(path, _ARRAYS)
     if str(stored["experience"]) != experience_hash(content.table, content.episodes):
+        warnings.warn(
+            f"{path.name}, the labels of the committed results, are of other episodes than this processor records (the "
+            "last bits of NumPy's functions differ between processors): a critic that is trained here gives the labels",
+            Notice,
+            stacklevel=2,
+        )
         return None
     bits, ties = stored["accepted"], stored["ties"]
     whole = bits.dtype == np.uint8 and bits.shape == (-(-len(advantage) // 8),)

@@ -11,7 +11,7 @@ import pytest
 
 from pmpo_offline.build import build_dataset, shipped
 from pmpo_offline.data import columns
-from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
+from pmpo_offline.runtime.errors import Notice, PmpoOfflineError, UserError
 from pmpo_offline.runtime.files import load_arrays, save_arrays
 
 RECIPE = """
@@ -80,7 +80,8 @@ def test_labels_of_other_experience_are_not_taken_and_damaged_ones_are_an_error(
     path = shipped.save_labels(made)
     stored = load_arrays(path, ("accepted", "ties", "experience"))
     save_arrays(path, {**stored, "experience": np.array("0" * 64)})
-    other = build_dataset(recipe, home=tmp_path / "other", workers=1)
+    with pytest.warns(Notice, match="are of other episodes than this processor records"):
+        other = build_dataset(recipe, home=tmp_path / "other", workers=1)
     assert other.metadata.score.is_local
     assert other.fingerprint == made.fingerprint
     path.write_bytes(path.read_bytes()[:-40])
