@@ -27,8 +27,7 @@ from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.objectives import bco_shift
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
-from pmpo_offline.runtime.hashing import hash_json
-from pmpo_offline.runtime.random_words import uniforms
+from pmpo_offline.runtime.hashing import hash_json, uniforms
 from pmpo_offline.training.config import complete
 from pmpo_offline.training.control.batches import Batch, CandidateBatch, Learner, PairBatch, RowBatch
 from pmpo_offline.training.control.fit import fit

@@ -24,7 +24,8 @@ from pmpo_offline.benchmark.report import literal
 from pmpo_offline.benchmark.results import CONDITION, HARDWARE, Results, read_scores, write_scores
 from pmpo_offline.build import is_built
 from pmpo_offline.data import load_dataset
-from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, validated
+from pmpo_offline.runtime.arguments import validated
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.runtime.files import atomic_directory, read_json, write_json
 from pmpo_offline.runtime.hashing import hash_file
 

@@ -19,8 +19,8 @@ from pmpo_offline.data.storage import OURS
 from pmpo_offline.declarations import catalog
 from pmpo_offline.declarations.catalog import DatasetDeclaration
 from pmpo_offline.runtime import processes
-from pmpo_offline.runtime.arguments import checked
-from pmpo_offline.runtime.errors import UserError, validated
+from pmpo_offline.runtime.arguments import checked, validated
+from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.hashing import hash_json
 from pmpo_offline.training import CandidateSettings, CriticSettings
 

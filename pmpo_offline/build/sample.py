@@ -15,8 +15,7 @@ from pmpo_offline.build.pipeline import Content, Spec, load_notes, raw_folder, r
 from pmpo_offline.data.storage import OURS
 from pmpo_offline.policies.language import LanguageModel, open_model
 from pmpo_offline.runtime.errors import UserError
-from pmpo_offline.runtime.hashing import hash_json
-from pmpo_offline.runtime.random_words import random_words
+from pmpo_offline.runtime.hashing import hash_json, random_words
 from pmpo_offline.tasks import language
 from pmpo_offline.tasks.language.responses import Responses, collect, shipped
 

@@ -25,7 +25,7 @@ from pmpo_offline.data.labels import Labelling, held_out, label_tables
 from pmpo_offline.data.schema import LabelRule, Metadata
 from pmpo_offline.data.storage import HISTORY
 from pmpo_offline.runtime.errors import UserError, reason_of, unknown
-from pmpo_offline.runtime.random_words import random_words
+from pmpo_offline.runtime.hashing import random_words
 
 
 def filtered(dataset: Dataset, where: str) -> Dataset:

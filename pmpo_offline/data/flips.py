@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pmpo_offline.data import columns
 from pmpo_offline.data.dataset import Dataset
 from pmpo_offline.runtime.errors import UserError
-from pmpo_offline.runtime.random_words import random_words
+from pmpo_offline.runtime.hashing import random_words
 
 _PAIRS = 200
 """So many pairs of duplicates give a rate of .1 to about .02."""

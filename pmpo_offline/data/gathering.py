@@ -22,7 +22,7 @@ from torch.nn.functional import embedding, one_hot  # the first gathers whole ro
 from pmpo_offline.data import columns
 from pmpo_offline.data.mapping import fit, places, release_pages, taken
 from pmpo_offline.runtime.errors import UserError
-from pmpo_offline.runtime.random_words import random_words
+from pmpo_offline.runtime.hashing import random_words
 
 if TYPE_CHECKING:
     from pmpo_offline.data.dataset import Dataset

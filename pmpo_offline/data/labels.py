@@ -19,7 +19,7 @@ from pmpo_offline.data import columns, dropping
 from pmpo_offline.data.columns import Labels
 from pmpo_offline.data.schema import Balance, CandidateLabels, Counts, Imbalance, LabelRule, Metadata, Unit
 from pmpo_offline.runtime.errors import UserError
-from pmpo_offline.runtime.random_words import random_words, uniforms
+from pmpo_offline.runtime.hashing import random_words, uniforms
 
 
 def cut(scores: NDArray[np.floating], rule: LabelRule) -> float:

@@ -19,8 +19,8 @@ from pmpo_offline.data import columns, hdf5
 from pmpo_offline.data.checks import derived_problems, problems
 from pmpo_offline.data.mapping import read_parts, release_pages, table_files, write_parts
 from pmpo_offline.data.schema import SCHEMA_VERSION, FileInfo, Metadata, schemas
-from pmpo_offline.runtime.arguments import checked
-from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, reason_of, refusal, unknown, validated
+from pmpo_offline.runtime.arguments import checked, validated
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, reason_of, refusal, unknown
 from pmpo_offline.runtime.files import atomic_directory, from_json, moved_aside, recover
 from pmpo_offline.runtime.hashing import hash_file
 

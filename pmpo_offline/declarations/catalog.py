@@ -25,7 +25,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from pmpo_offline.runtime.errors import UserError, unknown, validated
+from pmpo_offline.runtime.arguments import validated
+from pmpo_offline.runtime.errors import UserError, unknown
 from pmpo_offline.runtime.files import from_toml
 from pmpo_offline.runtime.registry import Registry
 

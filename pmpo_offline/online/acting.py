@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pmpo_offline.online.replay import CUT_OFF, ENDED, GOES_ON
 from pmpo_offline.policies.behavior import BehaviorPolicy
-from pmpo_offline.runtime.random_words import random_words
+from pmpo_offline.runtime.hashing import random_words
 from pmpo_offline.tasks.control import Rules, Simulation
 from pmpo_offline.tasks.simulated import Array, Bools, Index
 from pmpo_offline.training.adam import Adam

@@ -30,7 +30,7 @@ from pmpo_offline.policies.behavior import BehaviorPolicy
 from pmpo_offline.policies.network import one_thread
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError, refusal, unknown
-from pmpo_offline.runtime.random_words import random_words
+from pmpo_offline.runtime.hashing import random_words
 from pmpo_offline.tasks.control import RULES, Rules, play, rules
 from pmpo_offline.tasks.simulated import Array
 from pmpo_offline.training.checkpoint import Checkpoint

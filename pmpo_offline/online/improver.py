@@ -23,7 +23,7 @@ from pmpo_offline.declarations import OBJECTIVES
 from pmpo_offline.objectives import Objective
 from pmpo_offline.online.online_batch import OnlineBatch
 from pmpo_offline.policies import Mixture
-from pmpo_offline.runtime.random_words import random_words
+from pmpo_offline.runtime.hashing import random_words
 from pmpo_offline.training.control.batches import inputs
 from pmpo_offline.training.control.optimization import Constraints, Duals, StackedAdam, check_constrained
 

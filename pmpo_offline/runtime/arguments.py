@@ -1,4 +1,4 @@
-"""Check the arguments of public functions against their annotations, so that a mistake is one line, not a traceback."""
+"""Checks whose errors are one line, not a traceback: of arguments against annotations, of content against a model."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ from functools import cache, wraps
 from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType, SimpleNamespace, UnionType
-from typing import Annotated, Any, Literal, ParamSpec, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, ParamSpec, TypeVar, get_args, get_origin
 
-from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, unknown
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 P = ParamSpec("P")
 R = TypeVar("R")
+M = TypeVar("M", bound="BaseModel")
 COMMAND_LINE: ContextVar[bool] = ContextVar("COMMAND_LINE", default=False)
 """Whether a command is running, whose messages name its options."""
 
@@ -42,8 +46,8 @@ def checked(hint: str = "") -> Callable[[Callable[P, R]], Callable[P, R]]:
             try:
                 given = signature.bind(*args, **kwargs).arguments
             except TypeError as error:
-                unknown = [name for name in kwargs if name not in signature.parameters]
-                reason = _unknown(unknown[0], function, hint) if unknown else str(error)
+                other = next((name for name in kwargs if name not in signature.parameters), None)
+                reason = str(error) if other is None else _no_argument(other, function, hint)
                 raise UserError(f"{function.__name__}: {reason}") from None
             for name, value in given.items():
                 if not fits(value, annotation := parameter_types(function)[name]):
@@ -81,7 +85,7 @@ def _grouped(function: Callable[..., Any]) -> Iterator[tuple[str, type, Field[An
                 yield from ((argument, model, field) for field in fields(model))
 
 
-def _unknown(name: str, function: Callable[..., Any], hint: str) -> str:
+def _no_argument(name: str, function: Callable[..., Any], hint: str) -> str:
     for argument, model, field in _grouped(function):
         if field.name == name:
             return f"there is no argument {name!r}: pass {argument}={model.__name__}({name}=…)"
@@ -174,3 +178,25 @@ def _plural(annotation: Any) -> str:
     kind, arguments = get_origin(annotation), get_args(annotation)
     options = arguments if kind in (typing.Union, UnionType) else (annotation,)
     return " or ".join(re.sub(r"^an? (\w+)", r"\1s", in_words(option)) for option in options)
+
+
+def validated(model: type[M], content: Any, source: str, key: str = "key") -> M:
+    """Return `content` as a pydantic model.
+
+    Raises `UserError`, one line that begins with `source`, for the first thing that is malformed; an unknown key, which
+    may be a slip of the pen for one that is missing, comes first and is called a `key`.
+    """
+    from pydantic import ValidationError
+
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        first, *others = sorted(error.errors(), key=lambda wrong: wrong["type"] != "extra_forbidden")
+        more = f" (and {len(others)} more)" if others else ""
+        about = [part for part in reversed(first["loc"]) if isinstance(part, str)]
+        if first["type"] == "extra_forbidden":
+            wrong = unknown(key, str(first["loc"][-1]), model.model_fields)
+            raise UserError(f"{source}: {wrong}{more}", about) from None
+        where = ".".join(str(part) for part in first["loc"])
+        value = "" if first["type"] == "missing" else f", not {first['input']!r}"
+        raise UserError(f"{source}: {where}: {first['msg'].lower()}{value}{more}", about) from None

@@ -7,12 +7,6 @@ import os
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
-
-if TYPE_CHECKING:
-    from pydantic import BaseModel
-
-M = TypeVar("M", bound="BaseModel")
 
 
 class PmpoOfflineError(Exception):
@@ -96,25 +90,3 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
         hint = f"known: {nearest} and {len(names) - 5} more"
         hint += ", see pmpo-offline list" if kind in _LISTED else ""
     return UserError(f"unknown {kind} {name!r}: {hint}", [name])
-
-
-def validated(model: type[M], content: Any, source: str, key: str = "key") -> M:
-    """Return `content` as a pydantic model.
-
-    Raises `UserError`, one line that begins with `source`, for the first thing that is malformed; an unknown key, which
-    may be a slip of the pen for one that is missing, comes first and is called a `key`.
-    """
-    from pydantic import ValidationError
-
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        first, *others = sorted(error.errors(), key=lambda wrong: wrong["type"] != "extra_forbidden")
-        more = f" (and {len(others)} more)" if others else ""
-        about = [part for part in reversed(first["loc"]) if isinstance(part, str)]
-        if first["type"] == "extra_forbidden":
-            wrong = unknown(key, str(first["loc"][-1]), model.model_fields)
-            raise UserError(f"{source}: {wrong}{more}", about) from None
-        where = ".".join(str(part) for part in first["loc"])
-        value = "" if first["type"] == "missing" else f", not {first['input']!r}"
-        raise UserError(f"{source}: {where}: {first['msg'].lower()}{value}{more}", about) from None

@@ -1,7 +1,11 @@
-"""Hashes, computed in this module only, and the identity by which everything that is reused is found.
+"""What follows from content or a key alone: hashes, the identities by which things are found, and random words.
 
 An identity hashes all that a result depends on: content, labels, every seed, settings, versions, and the revision
 counter of the code that made it. Whatever is stored under another identity is refused or made again, never continued.
+All hashes are computed here.
+
+Random words come from NumPy's bit generators, whose streams NumPy promises to keep; it does not promise that for the
+distributions of `Generator`. So a dataset can be built again from its seed, byte for byte, with later versions.
 """
 
 from __future__ import annotations
@@ -11,6 +15,9 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,3 +60,18 @@ def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
 def identity(**ingredients: Any) -> str:
     """Return the hash of everything that a result depends on, each ingredient a JSON value under its own name."""
     return hash_json(ingredients)
+
+
+def random_words(count: int, *key: int | str) -> NDArray[np.uint64]:
+    """Return `count` uniform 64-bit words, a pure function of `key` (non-negative integers and words).
+
+    A shorter draw from the same key is a prefix of a longer one.
+    """
+    entropy = [part if isinstance(part, int) else int.from_bytes(part.encode(), "little") for part in key]
+    words: NDArray[np.uint64] = np.random.PCG64(np.random.SeedSequence(entropy)).random_raw(count)
+    return words
+
+
+def uniforms(count: int, *key: int | str) -> NDArray[np.float64]:
+    """Return `count` floats in [0, 1) from the 53 upper bits of `random_words`."""
+    return (random_words(count, *key) >> np.uint64(11)).astype(np.float64) * 2.0**-53

@@ -69,7 +69,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from pmpo_offline.data import Experience
-from pmpo_offline.runtime.errors import UserError, validated
+from pmpo_offline.runtime.arguments import validated
+from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.registry import Registry
 from pmpo_offline.tasks.trajectories import Picture, Trajectories
 

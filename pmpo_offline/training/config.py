@@ -18,7 +18,8 @@ from pmpo_offline.data import Dataset, columns, flips, load_dataset
 from pmpo_offline.declarations import OBJECTIVES, catalog
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.objectives import Interval, Objective, stability
-from pmpo_offline.runtime.errors import UserError, unknown, validated
+from pmpo_offline.runtime.arguments import validated
+from pmpo_offline.runtime.errors import UserError, unknown
 from pmpo_offline.runtime.hashing import identity
 from pmpo_offline.training.control.config import TrainingSettings
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from pydantic import BaseModel, ConfigDict
 
-from pmpo_offline.runtime.errors import UserError, counted, unknown, validated
+from pmpo_offline.runtime.errors import counted, unknown
 
 MANY = [f"family/set-{i:02d}-v0" for i in range(40)]
 
@@ -39,12 +38,3 @@ def test_many_names_are_not(kind: str, hint: str) -> None:
     assert message.endswith(f" and 35 more{hint}")
     assert sum(name in message for name in MANY) == 5
     assert len(message) < 200
-
-
-def test_an_unknown_key_comes_before_the_one_that_is_missing_for_it() -> None:
-    class Suite(BaseModel):
-        model_config = ConfigDict(extra="forbid")
-        algorithms: list[str]
-
-    with pytest.raises(UserError, match=r"a\.toml: unknown key 'algoritms': did you mean algorithms\? \(and 1 more\)"):
-        validated(Suite, {"algoritms": []}, "a.toml")

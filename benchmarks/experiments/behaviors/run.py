@@ -10,7 +10,7 @@ from rich.progress import track
 from benchmarks.experiments import shared
 from pmpo_offline.online.behavior import TARGETS, returns
 from pmpo_offline.policies.behavior import BehaviorPolicy
-from pmpo_offline.runtime.random_words import random_words
+from pmpo_offline.runtime.hashing import random_words
 from pmpo_offline.tasks.control import rules
 
 EPISODES = 100

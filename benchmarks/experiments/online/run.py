@@ -34,8 +34,7 @@ from pmpo_offline.policies.behavior import BehaviorPolicy
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import unknown
 from pmpo_offline.runtime.files import load_tensors, save_tensors
-from pmpo_offline.runtime.hashing import hash_json
-from pmpo_offline.runtime.random_words import random_words
+from pmpo_offline.runtime.hashing import hash_json, random_words
 from pmpo_offline.tasks.control import Rules, rules
 
 RESULTS = shared.RESULTS / "online"

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from pmpo_offline.data import Dataset, Experience, columns
 from pmpo_offline.data.schema import Metadata, candidates_schema, episodes_schema
-from pmpo_offline.runtime.errors import UserError, reason_of, validated
+from pmpo_offline.runtime.arguments import validated
+from pmpo_offline.runtime.errors import UserError, reason_of
 from pmpo_offline.runtime.files import from_json
 
 ABOUT = "metadata/dataset"

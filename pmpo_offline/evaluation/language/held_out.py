@@ -11,7 +11,7 @@ from pmpo_offline.data import Dataset
 from pmpo_offline.policies.language.model import LanguageModel
 from pmpo_offline.policies.language.tokens import Tokens, prefix_of, prompt_tokens
 from pmpo_offline.runtime.errors import UserError
-from pmpo_offline.runtime.random_words import random_words
+from pmpo_offline.runtime.hashing import random_words
 
 SPLIT = "test"
 

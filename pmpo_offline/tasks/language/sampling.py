@@ -27,8 +27,7 @@ from pmpo_offline.policies.language import LanguageModel
 from pmpo_offline.policies.language.tokens import prompt_tokens
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
-from pmpo_offline.runtime.hashing import hash_bytes
-from pmpo_offline.runtime.random_words import uniforms
+from pmpo_offline.runtime.hashing import hash_bytes, uniforms
 
 _CROWDED = 0.75
 """Rows that ended are taken out once fewer than this share of a batch is unfinished: each time the cache is copied."""

@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from pmpo_offline.runtime.errors import UserError, validated
-from pmpo_offline.runtime.random_words import random_words
+from pmpo_offline.runtime.arguments import validated
+from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.runtime.hashing import random_words
 
 SMOLLM2 = "smollm2-135m-instruct"
 Reward = Callable[[Sequence[str], Sequence[str]], "Sequence[float] | NDArray[np.floating]"]

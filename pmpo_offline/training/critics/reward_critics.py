@@ -20,7 +20,8 @@ from pmpo_offline.data import Rows
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.objectives import expectile_loss
 from pmpo_offline.policies import MixturePolicy
-from pmpo_offline.runtime.errors import UserError, unknown, validated
+from pmpo_offline.runtime.arguments import validated
+from pmpo_offline.runtime.errors import UserError, unknown
 from pmpo_offline.training.adam import Adam
 from pmpo_offline.training.critics.critic import Critic
 from pmpo_offline.training.critics.double_q import DoubleQ, normalised, value_net

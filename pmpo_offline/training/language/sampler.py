@@ -32,7 +32,7 @@ from torch.utils.data import DataLoader, Sampler
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.objectives import OBJECTIVES
 from pmpo_offline.runtime.errors import UserError
-from pmpo_offline.runtime.random_words import random_words
+from pmpo_offline.runtime.hashing import random_words
 from pmpo_offline.training.config import check_inputs
 from pmpo_offline.training.language.batches import BATCHES, Batch, ResponseBatch, Scorer
 from pmpo_offline.training.language.responses import Indices, TokenizedResponses

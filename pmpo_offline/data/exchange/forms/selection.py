@@ -23,7 +23,7 @@ from pmpo_offline.data.exchange.forms.row import Drop, Response
 from pmpo_offline.data.exchange.forms.templates import Template
 from pmpo_offline.data.schema import responses_schema
 from pmpo_offline.runtime.errors import UserError
-from pmpo_offline.runtime.random_words import random_words
+from pmpo_offline.runtime.hashing import random_words
 
 _TEST_SHARE = 0.1
 _UNKNOWN = {-1.0, -9.0, -99.0, -999.0, -9999.0}

@@ -21,7 +21,7 @@ from pmpo_offline.data.exchange.writers import Writer
 from pmpo_offline.data.exchange.writers.parquet import splits, write_tables
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError, counted
-from pmpo_offline.runtime.random_words import random_words
+from pmpo_offline.runtime.hashing import random_words
 
 
 def write(folder: Path, dataset: Dataset) -> None:
