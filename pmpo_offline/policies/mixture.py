@@ -63,6 +63,16 @@ class Mixture:
         chosen = self._choose(uniform)
         return self._pick(self.mean, chosen) + self._pick(self.log_std, chosen).exp() * normal
 
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """Draw `count` actions a state, (R, B, count, A), from random numbers that all runs share."""
+        *_, states, _, action_dim = self.mean.shape
+        drawn = []
+        for _ in range(count):
+            uniform = torch.rand(states, generator=generator).to(self.mean.device)
+            normal = torch.randn(states, action_dim, generator=generator).to(self.mean.device)
+            drawn.append(self.sample(uniform, normal))
+        return torch.stack(drawn, dim=-2)
+
     def _choose(self, uniform: Tensor) -> Tensor:
         passed = self.log_weight.exp().cumsum(-1) < uniform.unsqueeze(-1)
         return passed.sum(-1).clamp(max=self.log_weight.shape[-1] - 1)

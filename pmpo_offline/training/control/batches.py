@@ -22,7 +22,7 @@ from pmpo_offline.objectives.rows import mean, per_run
 from pmpo_offline.policies import Categorical, Mixture, MixturePolicy
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.training import config
-from pmpo_offline.training.control.divergence import draw, from_reference
+from pmpo_offline.training.control.divergence import from_reference
 
 if TYPE_CHECKING:
     from pmpo_offline.training.control.sampler import Sampler
@@ -135,7 +135,7 @@ class RowBatch(Batch):
         """(R, B, K, A): actions drawn from the policy."""
         distribution = self._distribution  # with its graph: others need the gradient
         with torch.no_grad():
-            return torch.stack(draw(distribution, _OWN, torch.Generator().manual_seed(self._step)), dim=-2)
+            return distribution.draw(_OWN, torch.Generator().manual_seed(self._step))
 
     @property
     def own_logp(self) -> Tensor:
@@ -204,7 +204,7 @@ class RowBatch(Batch):
         with torch.no_grad():
             if self._learner.policy.components == 1 or isinstance(distribution, Categorical):
                 return from_reference(distribution, self._reference_distribution, "reverse", 0.0, 0).mean(-1)
-            (action,) = draw(distribution, 1, torch.Generator().manual_seed(self._step))
+            action = distribution.draw(1, torch.Generator().manual_seed(self._step)).squeeze(-2)
             ratio = distribution.log_prob(action) - self._reference_distribution.log_prob(action)
         return ratio.mean(-1).clamp(min=0)
 

@@ -40,8 +40,7 @@ def from_reference(policy: Mixture, reference: Mixture, kind: str, order: Any, s
             return divergences.gaussian_kl(*p, *q) if kind == "forward" else divergences.gaussian_kl(*q, *p)
         return (divergences.gaussian_alpha if kind == "alpha" else divergences.gaussian_renyi)(*p, *q, order)
     with torch.no_grad():
-        drawn = draw(reference, DRAWS, torch.Generator().manual_seed(seed))
-        action = torch.stack(drawn, dim=-2)  # (R, B, DRAWS, A)
+        action = reference.draw(DRAWS, torch.Generator().manual_seed(seed))
         logp_reference = reference.log_prob(action)
     logp_policy = policy.log_prob(action)
     if kind == "forward":
@@ -65,15 +64,3 @@ def decoupled_kl(reference: Mixture, policy: Mixture) -> tuple[Tensor, Tensor]:
     share = reference.log_weight.exp()
     of_weights = divergences.categorical_kl(reference.log_weight, policy.log_weight)
     return (share * of_mean).sum(-1) + of_weights, (share * of_std).sum(-1)
-
-
-def draw(distribution: Mixture, times: int, generator: torch.Generator) -> list[Tensor]:
-    """Draw actions `times` over, (R, B, A) each, from random numbers that all runs share."""
-    *_, states, _, action_dim = distribution.mean.shape
-    device = distribution.mean.device
-    drawn = []
-    for _ in range(times):
-        uniform = torch.rand(states, generator=generator).to(device)
-        normal = torch.randn(states, action_dim, generator=generator).to(device)
-        drawn.append(distribution.sample(uniform, normal))
-    return drawn

@@ -15,7 +15,6 @@ from pmpo_offline.data import Dataset, Rows
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.policies.network import one_thread
 from pmpo_offline.runtime.files import load_arrays, save_arrays
-from pmpo_offline.training.control.divergence import draw
 from pmpo_offline.training.control.stack import CLONE
 from pmpo_offline.training.control.trainer import train
 from pmpo_offline.training.critics.cross_fitted import CriticSettings, fit_critic
@@ -88,8 +87,6 @@ class Advantages:
 def _draw(policy: MixturePolicy, observation: Tensor, actions: int, seed: int) -> Tensor:
     """Draw actions at states from a policy of one run: (S, O) -> (S, actions, A), clipped to the action range."""
     generator = torch.Generator().manual_seed(seed)
-    drawn = [
-        torch.stack(draw(policy(part.unsqueeze(0)), actions, generator), dim=-2).squeeze(0)
-        for part in torch.split(observation, _AT_ONCE)
-    ]
+    parts = torch.split(observation, _AT_ONCE)
+    drawn = [policy(part.unsqueeze(0)).draw(actions, generator).squeeze(0) for part in parts]
     return torch.cat(drawn).clamp(-1, 1)

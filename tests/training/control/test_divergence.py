@@ -7,7 +7,7 @@ import torch
 
 from pmpo_offline.objectives.divergences import gaussian_alpha, gaussian_kl, gaussian_renyi
 from pmpo_offline.policies import Mixture
-from pmpo_offline.training.control.divergence import draw, from_reference
+from pmpo_offline.training.control.divergence import from_reference
 
 RUNS, STATES, DIM = 2, 400, 3
 KINDS = ["forward", "reverse", "alpha", "renyi"]
@@ -61,6 +61,6 @@ def test_an_order_for_each_run(kind: str, components: int) -> None:
 
 
 def test_runs_share_the_draws() -> None:
-    first, second = draw(gaussian(0.0, 0.0, 2), 2, torch.Generator().manual_seed(5))
+    first, second = gaussian(0.0, 0.0, 2).draw(2, torch.Generator().manual_seed(5)).unbind(-2)
     assert first[0].equal(first[1])
     assert not first.equal(second)
