@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
-from pmpo_offline.benchmark.picture import error_bar
+from pmpo_offline.benchmark.report import error_bar
 from pmpo_offline.benchmark.table import Row, runs
 from pmpo_offline.evaluation.statistics import Floats, Interval, interval, probability_of_improvement
 

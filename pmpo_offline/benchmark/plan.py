@@ -13,8 +13,9 @@ from pathlib import Path
 from pmpo_offline import data
 from pmpo_offline.benchmark.results import Results
 from pmpo_offline.benchmark.suite import Cell, Condition, Job, Settings
-from pmpo_offline.build import build_dataset, is_built
+from pmpo_offline.build import build_dataset
 from pmpo_offline.data import Dataset
+from pmpo_offline.data.storage import stored_at
 from pmpo_offline.declarations.catalog import SuiteDeclaration
 from pmpo_offline.evaluation.rollouts import check_scorable
 from pmpo_offline.runtime.errors import PmpoOfflineError
@@ -121,7 +122,7 @@ def open_condition(condition: Condition, home: str | Path | None = None, workers
     name, imbalance, noise = condition.dataset, condition.imbalance, condition.noise
     # The dataset's own share, or none, is left as it is.
     balance = condition.balance if isinstance(imbalance, float) else None
-    if is_built(name, home):
+    if stored_at(name, home):
         return data.load_dataset(name, imbalance=imbalance, balance=balance, noise=noise, verify=True, home=home)
     share = None if imbalance == "collected" else imbalance
     dataset = build_dataset(name, imbalance=share, balance=balance, noise=noise, home=home, workers=workers)

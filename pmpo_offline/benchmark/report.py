@@ -1,6 +1,6 @@
-"""The report of a table: Markdown in sections, JSON, a picture, a frame, and tables in the terminal.
+"""The report of a table: Markdown in sections, JSON, a picture, and a frame.
 
-`html` makes a page of the same sections, `exports` has further forms.
+`html` makes a page of the same sections, `exports` has further forms, and `cli.bench` prints tables in the terminal.
 """
 
 from __future__ import annotations
@@ -8,25 +8,23 @@ from __future__ import annotations
 import json
 import math
 import re
-import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
-from rich.box import SIMPLE_HEAD
-from rich.console import RenderableType
-from rich.table import Table
-from rich.text import Text
 
-from pmpo_offline.benchmark.picture import picture
-from pmpo_offline.benchmark.table import Row
+from pmpo_offline.benchmark.table import CONTROL, Row
 from pmpo_offline.declarations import catalog
 from pmpo_offline.runtime.files import atomic_file, from_json, write_json
 from pmpo_offline.runtime.registry import Registry
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Drawing = dict[str, Any]
 """A Vega-Lite specification with its data, such as `altair.Chart(…).to_dict()`."""
@@ -76,17 +74,16 @@ DIVERGED = (
 )
 CRITICS = "a critic ranks the candidates that {learners} learn from: it puts {right} (by chance .50)"
 SIGNIFICANT = 0.05
-DESCRIPTION = ("dataset", "accepted", "noise", "seeds")
-"""Columns that the terminal puts into a table's title, if all rows agree."""
-WIDEST = 80
-"""Width of the legend, also where the terminal is wider or a file has none."""
-NARROWEST = 9
-"""Width of the column of algorithms where the terminal is narrow: longer names are folded."""
 METRICS = {
     "normalized_score": "0 is a random policy, 100 the expert",
     "language": "0 is the model that learning starts from, 100 the best of its stored responses to a prompt",
     "return": "returns, because the dataset has no reference scores to normalize with",
 }
+_CLONE = "#7d828c"
+_COLOURS = [f"C{index}" for index in range(10) if index != 7]
+"""Matplotlib's, without its grey."""
+_ROW, _PANEL, _FRAME = 0.3, 0.55, 1.0
+"""Heights in inches: of a row, of what a panel has beside its rows, and of what the picture has beside its panels."""
 
 
 def write(output: Path, title: str, raw: pl.DataFrame, rows: Sequence[Row]) -> None:
@@ -112,6 +109,60 @@ def _panels(rows: Sequence[Row]) -> dict[str, list[tuple[str, Row]]]:
             text = re.sub(r"\bbeta=\S+", f"β {row['beta'] / row['beta_min']:.3g}x", text)
         panels.setdefault(condition(row), []).append((f"{row['algo']} {text}".rstrip(), row))
     return panels
+
+
+def picture(title: str, panels: dict[str, list[tuple[str, Row]]]) -> Figure:
+    """Return the picture of a table, given the rows of each condition with their labels.
+
+    A colour is an algorithm; clones are grey, controls hollow. A dashed line, with its interval as a band, is what the
+    rows of a panel are compared with: the better filtered clone, else the reference.
+    """
+    from matplotlib.figure import Figure
+
+    heights = [_ROW * len(rows) + _PANEL for rows in panels.values()]
+    figure = Figure(figsize=(9, _FRAME + sum(heights)), layout="constrained")
+    axes = figure.subplots(len(panels), sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    rows = [row for labelled in panels.values() for _, row in labelled]
+    names = dict.fromkeys(_algorithm(row) for row in rows if not _is_clone(row))
+    colours = dict(zip(names, cycle(_COLOURS), strict=False))
+    for each, (condition, labelled) in zip(axes, panels.items(), strict=True):
+        each.set_title(condition, loc="left", fontsize="medium")
+        _draw(each, labelled, colours)
+    metrics = " / ".join(sorted({row["metric"] for row in rows}))
+    axes[-1].set_xlabel(f"{metrics}, interquartile mean over runs with 95 % interval".replace("_", " "))
+    figure.suptitle(title, fontweight="bold")
+    return figure
+
+
+def error_bar(row: Row) -> list[list[float]]:
+    """Return the interval of a row's score as matplotlib's `xerr` or `yerr`, (2, 1)."""
+    return [[row["iqm"] - row["low"]], [row["high"] - row["iqm"]]]
+
+
+def _draw(axes: Axes, labelled: Sequence[tuple[str, Row]], colours: dict[str, str]) -> None:
+    compared = {row["compared"] for _, row in labelled} - {None}
+    for height, (_, row) in enumerate(labelled):
+        colour = colours.get(_algorithm(row), _CLONE)
+        fill = "white" if row["shuffled"] else colour
+        axes.errorbar(
+            [row["iqm"]], [height], xerr=error_bar(row), fmt="o", capsize=3, color=colour, markerfacecolor=fill
+        )
+        if row["compared"] is None and row["algo"] in compared:
+            axes.axvspan(row["low"], row["high"], color=_CLONE, alpha=0.12, linewidth=0)
+            axes.axvline(row["iqm"], color=_CLONE, linestyle="--", linewidth=1)
+    axes.set_yticks(range(len(labelled)), [label for label, _ in labelled])
+    axes.set_ylim(len(labelled) - 0.5, -0.5)
+    axes.grid(axis="x", alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _is_clone(row: Row) -> bool:
+    return bool(row["reference"] or row["filtered"]) and not row["shuffled"]
+
+
+def _algorithm(row: Row) -> str:
+    """Return the name under which a row and its control share a colour."""
+    return str(row["algo"]).removesuffix(CONTROL)
 
 
 def title(output: Path) -> str | None:
@@ -311,69 +362,3 @@ def varying(rows: Sequence[Row]) -> list[str]:
             " ".join(f"{key}={own[key]:g}" if isinstance(own[key], float) else f"{key}={own[key]}" for key in shown)
         )
     return texts
-
-
-def tables(title: str, rows: Sequence[Row], width: int) -> Iterator[RenderableType]:
-    """Yield what a rich console prints: the tables of each dataset, of language models one of their drift too, notes.
-
-    No number is cut: columns that do not fit beside each other follow in a further table below. Columns of dashes are
-    left out, algorithms with their settings are folded. Several shares or rates of noise are sections of the table;
-    what all rows share is in its title.
-
-    Args:
-        title: of the benchmark.
-        rows: of its table.
-        width: of the terminal, in characters.
-    """
-    for _, group in groupby(rows, lambda row: row["dataset"]):
-        mine = list(group)
-        lines = cells(mine)
-        texts = {name: {line[name] for line in lines} for name in lines[0]}
-        shared = [f"{name} {lines[0][name]}" for name in DESCRIPTION if len(texts[name]) == 1]
-        yield Text(", ".join([title, *shared]), style="italic")
-        hidden = {*TEXT, "accepted", "noise", *(["seeds"] if len(texts["seeds"]) == 1 else [])}
-        shown = [name for name in texts if name not in hidden and texts[name] != {"–"}]
-        for kind in ([name for name in shown if name not in DRIFT], [name for name in shown if name in DRIFT]):
-            for names in _fitting(kind, lines, width):
-                yield _grid(mine, lines, names)
-    for name, meaning in legend(rows):
-        text = textwrap.fill(f"{name}: {meaning}.", min(width, WIDEST), subsequent_indent="  ")
-        yield Text(text, style="dim")
-
-
-def _fitting(names: Sequence[str], lines: Sequence[dict[str, str]], width: int) -> Iterator[list[str]]:
-    """Yield the columns in groups that fit the width beside the algorithms; a single one is never left out."""
-    room = width - NARROWEST - 4
-    group: list[str] = []
-    left = room
-    for name in names:
-        needed = _width(name, lines) + 2
-        if group and needed > left:
-            yield group
-            group, left = [], room
-        group.append(name)
-        left -= needed
-    if group:
-        yield group
-
-
-def _width(name: str, lines: Sequence[dict[str, str]]) -> int:
-    return max(len(name), *(len(line[name]) for line in lines))
-
-
-def _grid(rows: Sequence[Row], lines: Sequence[dict[str, str]], names: Sequence[str]) -> Table:
-    """Return one table: the algorithms with these columns, in sections by labelling."""
-    grid = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    grid.add_column("algorithm", overflow="fold", min_width=NARROWEST)
-    for name in names:
-        grid.add_column(name, justify="right", overflow="fold", min_width=_width(name, lines))
-    several = len({labelling(row) for row in rows}) > 1
-    heading = None if several else labelling(rows[0])
-    for row, line in zip(rows, lines, strict=True):
-        if labelling(row) != heading:
-            heading = labelling(row)
-            grid.add_section()
-            grid.add_row(Text(heading, style="italic"))
-        label = Text(f"{line['algorithm']} {line['settings']}".rstrip())
-        grid.add_row(label, *(line[name] for name in names), style="dim" if row["shuffled"] else None)
-    return grid

@@ -24,8 +24,9 @@ from pmpo_offline.benchmark.plan import Agenda, Plan, prepare
 from pmpo_offline.benchmark.results import Failure, Results
 from pmpo_offline.benchmark.suite import Cell, Sweep, expand
 from pmpo_offline.benchmark.table import Row, table
-from pmpo_offline.build import is_built
+from pmpo_offline.build.known import check_declared
 from pmpo_offline.data import Dataset, check_outside
+from pmpo_offline.data.storage import stored_at
 from pmpo_offline.declarations import catalog
 from pmpo_offline.declarations.catalog import Balance, Share
 from pmpo_offline.runtime import progress
@@ -254,9 +255,10 @@ def _on_disk(given: str | Dataset, folder: Path, home: str | Path | None) -> str
 
 def _family(dataset: str, home: str | Path | None) -> str:
     """Return the family of a dataset; a mistyped name is refused here, before hours of training."""
-    if is_built(dataset, home):
-        built = data.read_metadata(data.resolve(dataset, home))
+    if stored := stored_at(dataset, home):
+        built = data.read_metadata(stored)
         return catalog.family(built.task, by_step=built.label.by_step)
+    check_declared(dataset, home)
     recipe = catalog.dataset(dataset)
     return catalog.family(recipe.task, by_step=data.LabelRule.parse(recipe.label).by_step)
 

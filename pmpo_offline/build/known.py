@@ -9,7 +9,7 @@ import polars as pl
 from pydantic import JsonValue
 
 from pmpo_offline.data import Dataset, load_dataset, read_metadata, resolve, stored_ids
-from pmpo_offline.data.storage import HISTORY
+from pmpo_offline.data.storage import HISTORY, stored_at
 from pmpo_offline.declarations import catalog
 from pmpo_offline.runtime.arguments import checked
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, unknown
@@ -51,20 +51,24 @@ def is_built(name: str, home: str | Path | None = None) -> bool:
 
     Raises `UserError`, with the near misses among both, if it is neither.
     """
-    try:
-        resolve(name, home)
-    except UserError:
-        if catalog.is_declared(name):
-            return False
-        if Path(name).exists():
-            raise
-        declared = [declaration.id for declaration in catalog.datasets()]
-        base = re.sub(r"-accept[^/]*(-v\d+)$", r"\1", name)  # as `build-dataset --imbalance` names what it makes
-        if base in declared:
-            made = f"pmpo-offline build-dataset {base} with the --imbalance of its name makes it"
-            raise UserError(f"dataset {name!r} is not built: {made}") from None
-        raise unknown("dataset", name, {*stored_ids(home), *declared}) from None
-    return True
+    if stored_at(name, home):
+        return True
+    check_declared(name, home)
+    return False
+
+
+def check_declared(name: str, home: str | Path | None = None) -> None:
+    """Raise `UserError`, with the near misses among stored ones too, unless a dataset is declared; it is not stored."""
+    if catalog.is_declared(name):
+        return
+    if Path(name).exists():
+        resolve(name, home)  # raises
+    declared = [declaration.id for declaration in catalog.datasets()]
+    base = re.sub(r"-accept[^/]*(-v\d+)$", r"\1", name)  # as `build-dataset --imbalance` names what it makes
+    if base in declared:
+        made = f"pmpo-offline build-dataset {base} with the --imbalance of its name makes it"
+        raise UserError(f"dataset {name!r} is not built: {made}")
+    raise unknown("dataset", name, {*stored_ids(home), *declared})
 
 
 def require_built(name: str, home: str | Path | None = None) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -19,9 +21,20 @@ from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.options import option
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
     from pmpo_offline.benchmark import Benchmark
+    from pmpo_offline.benchmark.table import Row
 
 T = TypeVar("T")
+
+DESCRIPTION = ("dataset", "accepted", "noise", "seeds")
+"""Columns that the terminal puts into a table's title, if all rows agree."""
+WIDEST = 80
+"""Width of the legend, also where the terminal is wider or a file has none."""
+NARROWEST = 9
+"""Width of the column of algorithms where the terminal is narrow: longer names are folded."""
 
 _suites = partial(option, show_default="the suite's")
 _SUITE = typer.Argument(metavar="SUITE", help="Name of a suite, or its .toml.", autocompletion=names.suites)
@@ -79,7 +92,8 @@ def bench(suite: Annotated[str, _SUITE] = "quick", *, grid: Grid, running: Runni
     }
     request |= vars(running) | {"shard": None if running.shard is None else _shard(running.shard)}
     del request["watch"]
-    from pmpo_offline.build import is_built
+    from pmpo_offline.build.known import check_declared
+    from pmpo_offline.data.storage import stored_at
     from pmpo_offline.declarations import catalog
 
     # Unknown names are answered before anything heavy is imported.
@@ -87,7 +101,8 @@ def bench(suite: Annotated[str, _SUITE] = "quick", *, grid: Grid, running: Runni
     for name in request["algos"] or ():
         catalog.check_algorithm(name)
     for name in request["datasets"] or ():
-        is_built(name, running.home)
+        if not stored_at(name, running.home):
+            check_declared(name, running.home)
     output = running.output or Path("results") / Path(suite).stem
     with watching(output) if running.watch else nullcontext():
         from pmpo_offline import benchmark
@@ -125,14 +140,88 @@ def shown(done: Benchmark, text: str | None = None, written: Mapping[str, str] |
 def _print(done: Benchmark, written: Mapping[str, str]) -> None:
     from rich.console import Console
 
-    from pmpo_offline.benchmark.report import tables
-
     # Piped into a file the tables keep their width instead of being folded at 80 columns.
     console = Console(width=None if sys.stdout.isatty() else 200)
     for part in tables(done.title, done.rows, console.width):
         console.print(part, crop=False)
     for form, path in {"report": done.report, **written}.items():
         print(f"{form}: {path}")
+
+
+def tables(title: str, rows: Sequence[Row], width: int) -> Iterator[RenderableType]:
+    """Yield what a rich console prints: the tables of each dataset, of language models one of their drift too, notes.
+
+    No number is cut: columns that do not fit beside each other follow in a further table below. Columns of dashes are
+    left out, algorithms with their settings are folded. Several shares or rates of noise are sections of the table;
+    what all rows share is in its title.
+
+    Args:
+        title: of the benchmark.
+        rows: of its table.
+        width: of the terminal, in characters.
+    """
+    from rich.text import Text
+
+    from pmpo_offline.benchmark.report import DRIFT, TEXT, cells, legend
+
+    for _, group in groupby(rows, lambda row: row["dataset"]):
+        mine = list(group)
+        lines = cells(mine)
+        texts = {name: {line[name] for line in lines} for name in lines[0]}
+        shared = [f"{name} {lines[0][name]}" for name in DESCRIPTION if len(texts[name]) == 1]
+        yield Text(", ".join([title, *shared]), style="italic")
+        hidden = {*TEXT, "accepted", "noise", *(["seeds"] if len(texts["seeds"]) == 1 else [])}
+        shown = [name for name in texts if name not in hidden and texts[name] != {"–"}]
+        for kind in ([name for name in shown if name not in DRIFT], [name for name in shown if name in DRIFT]):
+            for columns in _fitting(kind, lines, width):
+                yield _grid(mine, lines, columns)
+    for name, meaning in legend(rows):
+        text = textwrap.fill(f"{name}: {meaning}.", min(width, WIDEST), subsequent_indent="  ")
+        yield Text(text, style="dim")
+
+
+def _fitting(names: Sequence[str], lines: Sequence[dict[str, str]], width: int) -> Iterator[list[str]]:
+    """Yield the columns in groups that fit the width beside the algorithms; a single one is never left out."""
+    room = width - NARROWEST - 4
+    group: list[str] = []
+    left = room
+    for name in names:
+        needed = _width(name, lines) + 2
+        if group and needed > left:
+            yield group
+            group, left = [], room
+        group.append(name)
+        left -= needed
+    if group:
+        yield group
+
+
+def _width(name: str, lines: Sequence[dict[str, str]]) -> int:
+    return max(len(name), *(len(line[name]) for line in lines))
+
+
+def _grid(rows: Sequence[Row], lines: Sequence[dict[str, str]], names: Sequence[str]) -> Table:
+    """Return one table: the algorithms with these columns, in sections by labelling."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    from pmpo_offline.benchmark.report import labelling
+
+    grid = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    grid.add_column("algorithm", overflow="fold", min_width=NARROWEST)
+    for name in names:
+        grid.add_column(name, justify="right", overflow="fold", min_width=_width(name, lines))
+    several = len({labelling(row) for row in rows}) > 1
+    heading = None if several else labelling(rows[0])
+    for row, line in zip(rows, lines, strict=True):
+        if labelling(row) != heading:
+            heading = labelling(row)
+            grid.add_section()
+            grid.add_row(Text(heading, style="italic"))
+        label = Text(f"{line['algorithm']} {line['settings']}".rstrip())
+        grid.add_row(label, *(line[name] for name in names), style="dim" if row["shuffled"] else None)
+    return grid
 
 
 @command(Executed)

@@ -77,9 +77,22 @@ def check_outside(folder: Path) -> None:
 
 
 def resolve(id_or_path: str | Path, home: str | Path | None = None) -> Path:
-    """Return the directory of a stored dataset, given its id or its path; an id wins over a path of the same name.
+    """Return the directory of a stored dataset, as `stored_at`; `UserError` with the near misses if there is none."""
+    if found := stored_at(id_or_path, home):
+        return found
+    name, path = str(id_or_path), Path(id_or_path).expanduser()
+    if path.is_dir():
+        raise UserError(f"{name} holds no {METADATA_FILE}: give the folder of a dataset, or an id")
+    if path.is_file():
+        raise UserError(f"{name} is a file: give the folder of a dataset or an id, which `import` makes of a file")
+    error = unknown("dataset", name, stored_ids(home))
+    raise UserError(f"{error} (a declared dataset has to be built first)")
 
-    Raises `UserError` with the near misses among the stored ids.
+
+def stored_at(id_or_path: str | Path, home: str | Path | None = None) -> Path | None:
+    """Return the directory of a stored dataset, given its id or its path, None if there is none.
+
+    An id wins over a path of the same name. Raises `UserError` for an empty name, and an id that is a link elsewhere.
     """
     name = str(id_or_path)
     if not name.strip():
@@ -88,14 +101,7 @@ def resolve(id_or_path: str | Path, home: str | Path | None = None) -> Path:
         return dataset_path(name, home)
     path = Path(id_or_path).expanduser()
     recover(path)
-    if (path / METADATA_FILE).is_file():
-        return path
-    if path.is_dir():
-        raise UserError(f"{name} holds no {METADATA_FILE}: give the folder of a dataset, or an id")
-    if path.is_file():
-        raise UserError(f"{name} is a file: give the folder of a dataset or an id, which `import` makes of a file")
-    error = unknown("dataset", name, stored_ids(home))
-    raise UserError(f"{error} (a declared dataset has to be built first)")
+    return path if (path / METADATA_FILE).is_file() else None
 
 
 def is_stored(dataset_id: str, home: str | Path | None = None) -> bool:

@@ -10,9 +10,9 @@ from helpers.raw_scores import raw_scores
 from rich.console import Console
 
 from pmpo_offline.benchmark.exports import FORMS
-from pmpo_offline.benchmark.report import tables
 from pmpo_offline.benchmark.results import Results
 from pmpo_offline.benchmark.runner import report_on, results_in
+from pmpo_offline.cli.bench import tables
 from pmpo_offline.declarations import catalog
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from helpers.raw_scores import raw_scores
 
-from pmpo_offline.benchmark import picture, report
+from pmpo_offline.benchmark import report
 from pmpo_offline.benchmark.table import table
 
 
@@ -27,7 +27,7 @@ def test_panels_say_what_their_rows_are_compared_with(tmp_path: Path, monkeypatc
         )
     )
     drawn = []
-    draw = picture.picture
+    draw = report.picture
     monkeypatch.setattr(report, "picture", lambda *given: drawn.append(draw(*given)) or drawn[0])
     report.write(tmp_path, "Lines", raw, table(raw))
     panels = drawn[0].axes

@@ -1,10 +1,8 @@
 import json
 import math
-from io import StringIO
 
 import polars as pl
 import pytest
-from rich.console import Console
 
 from pmpo_offline.benchmark import report, report_on
 from pmpo_offline.benchmark.results import Results
@@ -177,29 +175,6 @@ def test_tables_without_language_models_say_nothing_of_drift(raw):
     text = markdown(table(raw))
     assert "KL" not in text
     assert "| β ≥ bound |\n" in text
-
-
-@pytest.mark.parametrize("width", [40, 50, 80, 200])
-def test_tables_of_the_terminal_fit_it_and_cut_no_number(scores, width):
-    named = {"algo": "an-algorithm-of-a-long-name", "settings": '{"beta": 12.5, "alpha": 0.25}', "beta_min": 12.5}
-    wide = scores("w", [[-1e3], [300.0], [100.0]], **named, beta=12.5, imbalance=0.5, share=0.5)
-    other = scores(
-        "o", [[1.0]], **named | {"settings": '{"beta": 0.5, "alpha": 0.75}'}, beta=0.5, imbalance=0.5, share=0.5
-    )
-    drift = {"kl": 4.0, "token_kl": 4.0, "distinct": 0.5, "reference_logp": -2.0, "perplexity": None}
-    wide = wide.with_columns(pl.lit(value, pl.Float64).alias(name) for name, value in drift.items())
-    rows = table(pl.concat([wide, other, scores("p", [[60.0]] * 2)]))
-    console = Console(width=width, file=StringIO())
-    for part in report.tables("A title that is as long as titles of suites are", rows, width):
-        console.print(part, crop=False)
-    text = console.file.getvalue()
-    assert "…" not in text
-    for row in report.cells(rows):
-        numbers = [row[name] for name in ("IQM", "95 % interval", "mean", "β ≥ bound", "KL") if name in row]
-        assert all(number in text for number in numbers)
-    assert "perplexity  " not in text, "a column of dashes"
-    assert width < 80 or text.count("algorithm ") == 2, "a table of the dataset, and one of drift"
-    assert width < 50 or max(map(len, text.splitlines())) <= width
 
 
 def test_a_report_is_made_of_registered_sections(raw, monkeypatch):

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+from io import StringIO
 from pathlib import Path
 
+import polars as pl
 import pytest
 from helpers.raw_scores import raw_scores
+from rich.console import Console
 
+from pmpo_offline.benchmark.report import cells
 from pmpo_offline.benchmark.results import Results
+from pmpo_offline.benchmark.table import table
+from pmpo_offline.cli.bench import tables
 from pmpo_offline.cli.main import run
 
 
@@ -25,3 +31,26 @@ def test_report_prints_where_its_files_are(tmp_path: Path, capsys: pytest.Captur
         assert capsys.readouterr().err.endswith(f"error: {place}: Is a directory; check the path\n")
     assert run(["report", folder, "--csv", "-", "--latex", str(tmp_path / "table.tex")]) == 0
     assert capsys.readouterr().out == Path(table).read_text()
+
+
+@pytest.mark.parametrize("width", [40, 50, 80, 200])
+def test_tables_of_the_terminal_fit_it_and_cut_no_number(width: int) -> None:
+    named = {"algo": "an-algorithm-of-a-long-name", "settings": '{"beta": 12.5, "alpha": 0.25}', "beta_min": 12.5}
+    wide = raw_scores("w", [[-1e3], [300.0], [100.0]], **named, beta=12.5, imbalance=0.5, share=0.5)
+    other = raw_scores(
+        "o", [[1.0]], **named | {"settings": '{"beta": 0.5, "alpha": 0.75}'}, beta=0.5, imbalance=0.5, share=0.5
+    )
+    drift = {"kl": 4.0, "token_kl": 4.0, "distinct": 0.5, "reference_logp": -2.0, "perplexity": None}
+    wide = wide.with_columns(pl.lit(value, pl.Float64).alias(name) for name, value in drift.items())
+    rows = table(pl.concat([wide, other, raw_scores("p", [[60.0]] * 2)]))
+    console = Console(width=width, file=StringIO())
+    for part in tables("A title that is as long as titles of suites are", rows, width):
+        console.print(part, crop=False)
+    text = console.file.getvalue()
+    assert "…" not in text
+    for row in cells(rows):
+        numbers = [row[name] for name in ("IQM", "95 % interval", "mean", "β ≥ bound", "KL") if name in row]
+        assert all(number in text for number in numbers)
+    assert "perplexity  " not in text, "a column of dashes"
+    assert width < 80 or text.count("algorithm ") == 2, "a table of the dataset, and one of drift"
+    assert width < 50 or max(map(len, text.splitlines())) <= width
