@@ -62,6 +62,44 @@ class Observer(Protocol):
 _observers: ContextVar[tuple[Observer, ...]] = ContextVar("observers", default=())
 
 
+def trl_metrics(
+    metrics: Mapping[str, Tensor], label: Tensor | None = None, ratio: Tensor | None = None
+) -> dict[str, Tensor]:
+    """Return an objective's metrics by TRL's names, with rewards if the objective has none of its own.
+
+    A reward is the objective's own (beta times the log-ratio to the reference), else the log-ratio itself; the accuracy
+    of single responses is the share of accept x reject pairs within the batch whose rewards are in order.
+
+    Args:
+        metrics: () each.
+        label: (B,), of single responses.
+        ratio: (B,), their log-ratios, without a gradient, if there is a reference.
+    """
+    if label is None:
+        return {TRL_NAMES.get(name, name): value for name, value in metrics.items()}
+    accepted, rejected = label > 0, label < 0
+    # Objectives report 0 for the mean of an absent class. Which classes are there is the same in every micro-batch.
+    absent = {name for name, rows in (("accept", accepted), ("reject", rejected)) if not rows.any()}
+    named = {TRL_NAMES.get(name, name): value for name, value in metrics.items() if name.split("_")[0] not in absent}
+    if ratio is not None:
+        if "accept" not in absent:
+            named.setdefault("rewards/chosen", ratio[accepted].mean())
+        if "reject" not in absent:
+            named.setdefault("rewards/rejected", ratio[rejected].mean())
+        if not absent:
+            named["rewards/margins"] = (named["rewards/chosen"] - named["rewards/rejected"]).detach()
+            named["rewards/accuracies"] = _ordered(ratio[accepted], ratio[rejected])
+    return named
+
+
+def _ordered(accepted: Tensor, rejected: Tensor) -> Tensor:
+    """Return the share of pairs in which the accepted reward is larger, (), from (A,) and (R,); NaN is never."""
+    import torch
+
+    smaller = torch.searchsorted(rejected.sort().values, accepted.contiguous())
+    return torch.where(accepted.isnan(), 0, smaller).float().mean() / len(rejected)
+
+
 @contextlib.contextmanager
 def observed(*observers: Observer, alone: bool = False) -> Iterator[None]:
     """Report the trainings inside the block to these observers too, or to these alone."""

@@ -3,7 +3,14 @@
 The backbone reads a prompt that several rows share only once. The head, a third of the work for a small model with a
 large vocabulary, runs over the N completion tokens only, and numbers of N tokens times V words are never held at once:
 a head that is not trained passes back one vector of width H per token, computed along with the value, chunk by chunk.
-On a CPU padding is not read either (`packing.unpadded`).
+On a CPU padding is not read either: sequences stand behind one another, each attending to itself alone::
+
+    padded       a a a a . .          unpadded      a a a a b b b b b b c c
+                 b b b b b b
+                 c c . . . .
+
+All layers but attention look at one place at a time, so only attention has to know where a sequence ends: it is called
+once per sequence. On a GPU few large calls are faster than many small ones, padded or not.
 
 A model can be split into a trunk that training does not change, and the layers above it::
 
@@ -28,14 +35,15 @@ logit so far. That saves the softmax, its derivative and every tensor of width V
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from pmpo_offline.policies.language.packing import is_unpadded, shares_prompts, unpadded
 from pmpo_offline.policies.language.tokens import TokenBatch
 from pmpo_offline.runtime.errors import UserError
 
@@ -48,11 +56,16 @@ Causal: TypeAlias = "PreTrainedModel | PeftModel"
 Measure = Callable[..., Tensor]
 """(log-probabilities (n, V) of n tokens, further tensors of the same tokens) -> K values of each, (K, n)."""
 
+MOST_FILLED = 0.97
+"""Padding is left out if at most this share of the places is filled."""
 CHUNK, CHUNK_ON_GPU = 128, 1024
 """Tokens whose numbers for the whole vocabulary are held at once. On a CPU more are slower: tensors of 25 MB (49,152
 words) are reused, while larger ones are returned to the system each time and allocated again."""
 CLOSED_CHUNK = 32
 """The size of the closed form's working set, as logits of this many tokens: 6 MB (49,152 words) fit a CPU's cache."""
+_ATTENTION = "pmpo_offline_unpadded"
+_SEQUENCES: ContextVar[tuple[list[int], list[Tensor | None]]] = ContextVar(_ATTENTION)
+"""The length of each sequence that is read without padding, and its mask."""
 
 
 def causal(model: Causal) -> Any:
@@ -103,6 +116,69 @@ def _read(batch: TokenBatch) -> Tensor:
     """Return the places of a plain batch up to the last one that predicts something: (B, T), bool."""
     last = torch.zeros_like(batch.length).scatter_reduce(0, batch.row, batch.place, "amax")
     return torch.arange(batch.ids.shape[1], device=last.device) <= last.unsqueeze(-1)
+
+
+def shares_prompts(backbone: Any, width: int) -> bool:
+    """Return whether a network accepts positions and a mask for sequences of `width` places."""
+    config = backbone.config
+    window = getattr(config, "sliding_window", None)
+    return (
+        hasattr(backbone, "rotary_emb")
+        and config._attn_implementation in ("sdpa", "eager")
+        and (window is None or window >= width)
+    )
+
+
+def is_unpadded(backbone: Any, filled: Tensor) -> bool:
+    """Return whether a network can and should read sequences without padding; `filled` is (S, W) bool."""
+    config = backbone.config
+    return (
+        filled.device.type == "cpu"
+        and hasattr(backbone, "rotary_emb")
+        and config._attn_implementation == "sdpa"
+        and backbone._supports_attention_backend  # attention is called through transformers' `AttentionInterface`
+        # Other kinds of layers carry state from one place to the next, or have a limited window.
+        and set(getattr(config, "layer_types", None) or ["full_attention"]) == {"full_attention"}
+        and getattr(config, "sliding_window", None) is None
+        # With checkpointing a layer runs again in the backward pass, when the model's own attention is restored.
+        and not any(getattr(part, "gradient_checkpointing", False) for part in backbone.modules())
+        and bool(filled.float().mean() <= MOST_FILLED)
+    )
+
+
+@contextmanager
+def unpadded(backbone: Any, filled: Tensor, mask: Tensor | None) -> Iterator[None]:
+    """Let a network read the filled places as one row, (1, P), sequence after sequence, inside the block.
+
+    Args:
+        backbone: see `is_unpadded`.
+        filled: (S, W) bool, from the left.
+        mask: (S, 1, W, W), added to the logits of attention; None: every place sees itself and those before it.
+    """
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(_ATTENTION, _attend)
+    lengths = filled.sum(-1).tolist()
+    masks = [None if mask is None else mask[i : i + 1, :, :n, :n] for i, n in enumerate(lengths)]
+    own = backbone.config._attn_implementation
+    token = _SEQUENCES.set((lengths, masks))
+    backbone.config._attn_implementation = _ATTENTION
+    try:
+        yield
+    finally:
+        backbone.config._attn_implementation = own
+        _SEQUENCES.reset(token)
+
+
+def _attend(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
+) -> tuple[Tensor, None]:
+    """Run transformers' SDPA attention on each sequence: (1, heads, P, width) -> (1, P, heads, width)."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    lengths, masks = _SEQUENCES.get()
+    parts = zip(*(torch.split(part, lengths, dim=2) for part in (query, key, value)), masks, strict=True)
+    return torch.cat([sdpa_attention_forward(module, *part, **options)[0] for part in parts], dim=1), None
 
 
 def trunk_states(model: Causal, ids: Tensor, cut: int) -> Tensor:

@@ -1,8 +1,9 @@
-"""Micro-batches of responses: the inputs of objectives by name, as in `training.control.batches`, and logged metrics.
+"""Micro-batches of responses: the inputs of objectives by name, as in `training.control.batches`.
 
 A batch has a property for each name of the vocabulary (`objectives.objective`) that it can provide, and computes it on
 access; nothing here knows an algorithm. A property's gradient reaches the policy through one forward pass over the
-batch, whatever is accessed. The reference's values come from its cache, never from a second network.
+batch, whatever is accessed. The reference's values come from its cache, never from a second network: its distributions
+are computed from its last hidden states, which take about a hundredth of their room, a chunk of tokens at a time.
 """
 
 from __future__ import annotations
@@ -16,17 +17,81 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pmpo_offline.objectives import bco_shift, kto_reference_point
-from pmpo_offline.policies.language.scoring import states, token_logp
+from pmpo_offline.objectives import bco_shift, divergences, kto_reference_point
+from pmpo_offline.policies.language import scoring
+from pmpo_offline.policies.language.scoring import Causal, states, token_logp
 from pmpo_offline.policies.language.tokens import Reduction, TokenBatch, Tokens, collate
 from pmpo_offline.runtime import progress
-from pmpo_offline.runtime.errors import UserError
-from pmpo_offline.training.language.divergence import TokenDivergence
+from pmpo_offline.runtime.errors import UserError, unknown
 from pmpo_offline.training.language.reference import Reference, ReferenceScores
 from pmpo_offline.training.language.responses import Indices, TokenizedResponses
-from pmpo_offline.training.tracking import TRL_NAMES
 
 PolicyKL = Literal["exact", "mismatched"]
+KINDS = ("forward", "reverse", "alpha", "renyi")
+"""KL(reference || policy), KL(policy || reference), and the two families of an order between them."""
+
+
+@dataclass(frozen=True)
+class TokenDivergence:
+    """An exact divergence between policy and reference, over the whole vocabulary, at each token; nats.
+
+    It raises `UserError` for an unknown kind, and `ValueError` for an order outside [0, 1].
+    """
+
+    kind: str
+    """One of `KINDS`."""
+    order: float = 0.0
+    """Of "alpha" and "renyi": near 1 they are like the forward, near 0 like the reverse divergence."""
+    constant: bool = False
+    """It needs no gradient, which saves a third of the work."""
+
+    def __call__(
+        self, model: Causal, states: Tensor, target: Tensor, reference: ReferenceScores
+    ) -> tuple[Tensor, Tensor]:
+        """Return the log-probability of each target, (N,), and the divergence, which share the policy's distributions.
+
+        Args:
+            model: the policy, whose head turns `states` into its distributions.
+            states: of the policy, (N, H).
+            target: (N,), the tokens.
+            reference: at the same tokens; its head is the policy's own if that is not trained.
+        """
+        head = scoring.causal(model).get_output_embeddings()
+        if reference.head is head and scoring.is_closed(head, states) and reference.states.dtype == states.dtype:
+            # A constant reverse divergence reads nothing but the reference's states and log-probabilities, a tenth of a
+            # step of KTO less; the forward one needs no tensor of the vocabulary's width, a tenth of a step of PMPO.
+            if self.kind == "forward" and not self.constant:
+                logp, _ = scoring.logp_and_slope(head, states, target)
+                known, slope = scoring.logp_and_slope(head, reference.states.detach(), target)
+                return logp, scoring.kl(known, slope, reference.states, logp, states)
+            if self.kind == "reverse" and self.constant:
+                logp, slope = scoring.logp_and_slope(head, states, target)
+                return logp, scoring.kl(logp, slope, states, reference.logp, reference.states).detach()
+
+        def measure(log_p: Tensor, word: Tensor, other: Tensor) -> Tensor:
+            return torch.cat([scoring.of_target(log_p, word), self._between(log_p, other, reference).unsqueeze(0)])
+
+        logp, divergence = scoring.per_token(
+            model, states, measure, target, reference.states, constants=int(self.constant)
+        )
+        return logp, divergence.detach() if self.constant else divergence
+
+    def _between(self, policy: Tensor, reference_states: Tensor, reference: ReferenceScores) -> Tensor:
+        """Return the divergence at n tokens from the policy's log-probabilities: (n, V), (n, H) -> (n,)."""
+        with torch.no_grad():
+            known = scoring.head_log_probs(reference.head, reference_states)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.constant):
+            match self.kind:
+                case "forward":
+                    return divergences.categorical_kl(known, policy)
+                case "reverse":
+                    return divergences.categorical_kl(policy, known)
+                case "alpha":
+                    return divergences.categorical_alpha(known, policy, self.order)
+                case "renyi":
+                    return divergences.categorical_renyi(known, policy, self.order)
+                case _:
+                    raise unknown("divergence", self.kind, KINDS)
 
 
 @dataclass(frozen=True)
@@ -211,9 +276,9 @@ class ResponseBatch:
         self._responses, self._index, self.weight = responses, index, weight
 
     @property
-    def is_compared(self) -> bool:
-        """Whether there is a reference."""
-        return self._scorer.reference is not None
+    def ratio(self) -> Tensor | None:
+        """(B,), detached: the log-ratio to the reference, None without one."""
+        return None if self._scorer.reference is None else self.logp.detach() - self.ref_logp.detach()
 
     @property
     def logp(self) -> Tensor:
@@ -322,37 +387,6 @@ class ResponseGroups:
 Batch = ResponseBatch | ResponsePairs | ResponseGroups
 BATCHES: dict[str, type[Batch]] = {"pairs": ResponsePairs, "candidates": ResponseGroups}
 """By `rows` of the algorithm's declaration; any other draws single responses."""
-
-
-def trl_metrics(batch: Batch, metrics: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return an objective's metrics by TRL's names, with rewards if the objective has none of its own.
-
-    A reward is the objective's own (beta times the log-ratio to the reference), else the log-ratio itself; the accuracy
-    of single responses is the share of accept x reject pairs within the batch whose rewards are in order.
-    """
-    absent = set()
-    if isinstance(batch, ResponseBatch):
-        accepted, rejected = batch.label > 0, batch.label < 0
-        # Objectives report 0 for the mean of an absent class. Which classes are there is the same in every micro-batch.
-        absent = {name for name, rows in (("accept", accepted), ("reject", rejected)) if not rows.any()}
-    named = {TRL_NAMES.get(name, name): value for name, value in metrics.items() if name.split("_")[0] not in absent}
-    if isinstance(batch, ResponseBatch) and batch.is_compared:
-        with torch.no_grad():
-            ratio = batch.logp - batch.ref_logp
-            if "accept" not in absent:
-                named.setdefault("rewards/chosen", ratio[accepted].mean())
-            if "reject" not in absent:
-                named.setdefault("rewards/rejected", ratio[rejected].mean())
-            if not absent:
-                named["rewards/margins"] = named["rewards/chosen"] - named["rewards/rejected"]
-                named["rewards/accuracies"] = _ordered(ratio[accepted], ratio[rejected])
-    return named
-
-
-def _ordered(accepted: Tensor, rejected: Tensor) -> Tensor:
-    """Return the share of pairs in which the accepted reward is larger, (), from (A,) and (R,); NaN is never."""
-    smaller = torch.searchsorted(rejected.sort().values, accepted.contiguous())
-    return torch.where(accepted.isnan(), 0, smaller).float().mean() / len(rejected)
 
 
 def _mean(value: Tensor, weight: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ from pmpo_offline.policies.language.tokens import with_prefix
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.tasks.language.models import model_directory
 from pmpo_offline.training.config import Setup, warn_below
-from pmpo_offline.training.language.batches import InputSettings, Parts, Scorer, trl_metrics
+from pmpo_offline.training.language.batches import InputSettings, Parts, ResponseBatch, Scorer
 from pmpo_offline.training.language.checkpoints import SafeCheckpoints
 from pmpo_offline.training.language.config import PMPOConfig, ResponseConfig
 from pmpo_offline.training.language.reference import Reference, load_reference
@@ -40,6 +40,7 @@ from pmpo_offline.training.language.responses import Indices, behind_labels, tak
 from pmpo_offline.training.language.sampler import Division, Entries, MicroBatchLoader, WholeLoader
 from pmpo_offline.training.language.trl_data import dataset_of
 from pmpo_offline.training.shuffle import check_control
+from pmpo_offline.training.tracking import trl_metrics
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -247,7 +248,8 @@ class ResponseTrainer(SafeCheckpoints):
                 self.running.observe({name: read[name] for name in self.running.means})
                 read |= {name: read[name].new_tensor(mean) for name, mean in self.running.means.items()}
             value, metrics = self.objective(read, weight=weight, **self.settings)
-            return value, trl_metrics(batch, metrics)
+            rewarded = (batch.label, batch.ratio) if isinstance(batch, ResponseBatch) else ()
+            return value, trl_metrics(metrics, *rewarded)
 
         with self.accelerator.autocast():
             value, metrics = _as_forward(model, policy, loss)

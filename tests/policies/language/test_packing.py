@@ -12,10 +12,17 @@ from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from transformers import GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForCausalLM, MistralModel
 
-from pmpo_offline.policies.language import packing, scoring
-from pmpo_offline.policies.language.packing import is_unpadded, pack, shares_prompts, unpadded
-from pmpo_offline.policies.language.scoring import backbone, states, token_logp, trunk_states
-from pmpo_offline.policies.language.tokens import TokenBatch, Tokens, collate
+from pmpo_offline.policies.language import scoring, tokens
+from pmpo_offline.policies.language.scoring import (
+    backbone,
+    is_unpadded,
+    shares_prompts,
+    states,
+    token_logp,
+    trunk_states,
+    unpadded,
+)
+from pmpo_offline.policies.language.tokens import TokenBatch, Tokens, collate, pack
 
 PAIR = [Tokens((3, 4, 5), (6, 7, 8, 9)), Tokens((3, 4, 5), (10, 11, 12))]
 FOUR = [*PAIR, Tokens((20, 21), (22, 23)), Tokens((20, 21), ()), Tokens((3, 4, 5), (13,)), Tokens((20, 21), (24, 25))]
@@ -61,7 +68,7 @@ def test_nothing_is_packed_where_nothing_is_shared_or_little_won():
 
 
 def test_long_sequences_are_not_made_longer_without_end(monkeypatch):
-    monkeypatch.setattr(packing, "LONGEST", 12)
+    monkeypatch.setattr(tokens, "LONGEST", 12)
     found = pack([(1, 2, 3, 4)] * 6, [5] * 6)
     assert found.row.shape == (3, 12)
     rows = torch.arange(6).repeat_interleave(5)

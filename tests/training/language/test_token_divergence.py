@@ -19,7 +19,7 @@ from pmpo_offline.policies.language import scoring
 from pmpo_offline.policies.language.scoring import states, token_logp
 from pmpo_offline.policies.language.tokens import Tokens, collate
 from pmpo_offline.runtime.errors import UserError
-from pmpo_offline.training.language.divergence import KINDS, TokenDivergence
+from pmpo_offline.training.language.batches import KINDS, TokenDivergence
 from pmpo_offline.training.language.reference import ReferenceScores
 
 ROWS = [Tokens((3, 4), (5, 6, 7, 8)), Tokens((9,), ()), Tokens((10, 11, 12), (13, 14, 15, 16, 17))]
