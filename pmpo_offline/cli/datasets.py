@@ -110,14 +110,15 @@ def import_(
     """Import a dataset of another library, label it and store it; opens an earlier import of the same source."""
     from pmpo_offline.data.exchange.forms import is_text
 
-    if not is_text(source) and ":" not in source and not Path(source).expanduser().exists():
+    text = is_text(source)
+    if not text and ":" not in source and not Path(source).expanduser().exists():
         from pmpo_offline.data.exchange.readers import open_source
 
         open_source(source)  # raises
     from pmpo_offline import build
 
     with warnings.catch_warnings(action="ignore", category=Dropped):  # the summary has it
-        if is_text(source):
+        if text:
             dataset = build.import_text(source, options=options, **vars(place))
         else:
             shared = {field.name: getattr(options, field.name) for field in fields(ImportOptions)}

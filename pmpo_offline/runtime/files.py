@@ -160,9 +160,9 @@ def write_text(path: Path, content: str) -> None:
         scratch.write_text(content, encoding="utf-8")
 
 
-def write_json(path: Path, content: Any, indent: int = 1) -> None:
+def write_json(path: Path, content: Any) -> None:
     """Write a JSON file, whole or absent; raises `OSError` if the disk refuses."""
-    write_text(path, json.dumps(finite(content), indent=indent, allow_nan=False))
+    write_text(path, json.dumps(finite(content), indent=1, allow_nan=False))
 
 
 def read_json(path: Path, remedy: str = _AGAIN) -> dict[str, Any]:
@@ -330,19 +330,15 @@ def _sort_facts(path: Path) -> None:
             file.write(content)
 
 
-def load_tensors(path: Path, names: Collection[str] = ()) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read what `save_tensors` wrote; `PmpoOfflineError` if the file is damaged or lacks a tensor of these names."""
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read what `save_tensors` wrote; `PmpoOfflineError` if the file is damaged."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            facts = dict(file.metadata() or {})
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise _damaged(path, error) from None
-    if missing := sorted(set(names) - set(tensors)):
-        raise _damaged(path, f"it lacks {', '.join(missing)}")
-    return tensors, facts
 
 
 def _damaged(path: Path, reason: object, remedy: str = _AGAIN) -> PmpoOfflineError:

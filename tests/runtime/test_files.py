@@ -129,7 +129,7 @@ def test_damaged_headers_of_arrays_are_noticed(tmp_path: Path) -> None:
             load_arrays(path, ["x"])
 
 
-def test_tensors_are_readable_as_the_umask_says_and_a_missing_one_is_named(tmp_path: Path) -> None:
+def test_tensors_are_readable_as_the_umask_says(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     before = os.umask(0o022)
     try:
@@ -137,8 +137,6 @@ def test_tensors_are_readable_as_the_umask_says_and_a_missing_one_is_named(tmp_p
     finally:
         os.umask(before)
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
-    with pytest.raises(PmpoOfflineError, match=r"a\.safetensors is damaged \(it lacks y\)"):
-        load_tensors(path, ["x", "y"])
 
 
 def test_json_that_is_nested_too_deeply_is_one_line(tmp_path: Path) -> None:
