@@ -221,15 +221,18 @@ def legend(rows: Sequence[Row]) -> list[tuple[str, str]]:
 
 def _critics(rows: Sequence[Row]) -> str:
     """Return how far the critic can be trusted from which some learners take their pairs and groups."""
+    critics = {name: critic for name in {row["dataset"]: None for row in rows} if (critic := catalog.critic(name))}
+    if not critics:
+        return ""
     told = {"candidates", "pairs"}
     learners = {each.name for family in catalog.families() for each in catalog.algorithms(family) if each.rows in told}
     shown = [name for name in dict.fromkeys(row["algo"] for row in rows) if name in learners]
-    known = {row["dataset"]: catalog.critic(row["dataset"]) for row in rows if row["algo"] in learners}
+    known = dict.fromkeys(row["dataset"] for row in rows if row["algo"] in learners)
     right = [
         f"{each['right']:.2f} ({each['low']:.2f} – {each['high']:.2f}) of them on the right side of top 2 and bottom 2 "
         f"on {dataset}"
-        for dataset, each in known.items()
-        if each
+        for dataset in known
+        if (each := critics.get(dataset))
     ]
     return CRITICS.format(learners=", ".join(shown), right="; ".join(right)) if right else ""
 

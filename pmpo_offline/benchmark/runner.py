@@ -171,6 +171,9 @@ def execute(plan: Plan, executor: str) -> tuple[list[str], list[str]]:
     agenda = prepare(plan)
     units, total = agenda.units, len(agenda.units)
     lost: dict[str, str] = {}
+    if units:
+        with plan.results.claim(units[0].name, wait=False):
+            """Refused here, before processes start, if nothing can be written."""
     for _ in range(ROUNDS):
         for outcome in chosen.run(units) if units else ():
             _accept(outcome, plan.results, lost)

@@ -15,7 +15,7 @@ import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -203,7 +203,13 @@ class Job:
     def versions(self) -> dict[str, str]:
         """The versions of the packages that the scores come from."""
         packages = ("numpy", "peft", "torch", "transformers") if self.is_language else ("mujoco", "numpy", "torch")
-        return {"pmpo-offline": __version__} | {name: importlib.metadata.version(name) for name in packages}
+        return {"pmpo-offline": __version__} | {name: _installed(name) for name in packages}
+
+
+@cache
+def _installed(package: str) -> str:
+    """Return a package's version; importlib reads all of its metadata each time, milliseconds for every row's key."""
+    return importlib.metadata.version(package)
 
 
 def expand(

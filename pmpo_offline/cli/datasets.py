@@ -22,7 +22,7 @@ from pmpo_offline.cli import names
 from pmpo_offline.cli.console import Home, Name, Result, command
 from pmpo_offline.cli.summary import print_facts, print_summary
 from pmpo_offline.runtime.errors import Dropped, UserError, unknown
-from pmpo_offline.runtime.files import write_text
+from pmpo_offline.runtime.files import atomic_file
 from pmpo_offline.runtime.options import option
 
 if TYPE_CHECKING:
@@ -275,7 +275,9 @@ def show_dataset(
         from pmpo_offline.benchmark.html.dataset_page import dataset_page
         from pmpo_offline.data import load_dataset
 
-        write_text(html, dataset_page(load_dataset(name, home=home)))
+        dataset = load_dataset(name, home=home)
+        with atomic_file(html) as scratch:  # refused before the page is made
+            scratch.write_text(dataset_page(dataset), encoding="utf-8")
         summary["page"] = str(html)
     return Result(summary, print_facts if full else print_summary)
 

@@ -1,6 +1,11 @@
-"""The whole way on the real task, with a dataset of noise: three updates and two episodes are enough to see it run."""
+"""The whole way, with datasets of noise: three updates and two episodes are enough to see it run.
+
+What is particular to simulated episodes (layouts, a run that is killed) is seen on stacking, all else on a bandit,
+whose episodes take one step instead of 200.
+"""
 
 import re
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -12,7 +17,7 @@ import pytest
 from helpers.labelled import saved
 
 from pmpo_offline import data
-from pmpo_offline.benchmark import EXECUTORS, Local, bench, report_on
+from pmpo_offline.benchmark import EXECUTORS, Benchmark, Local, bench, report_on
 from pmpo_offline.benchmark.plan import open_condition
 from pmpo_offline.benchmark.results import Results
 from pmpo_offline.benchmark.suite import Condition, Job, expand
@@ -33,14 +38,17 @@ seeds = 2
 episodes = 2
 updates = 3
 """
-EPISODES, STEPS, WIDTHS = 8, 6, {"observation": 80, "action": 5}
+EPISODES, STEPS = 8, 6
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory) -> Path:
+def noise(directory: Path, task: str, **widths: int) -> Path:
+    """Store episodes of noise with columns of these widths, 0s where it is 1; three episodes of the eight succeed."""
     rng = np.random.default_rng(0)
     rows, episodes = np.arange(EPISODES * STEPS), np.arange(EPISODES)
-    wide = {name: columns.list_array(rng.normal(size=(len(rows), n)).clip(-0.9, 0.9)) for name, n in WIDTHS.items()}
+    wide = {
+        name: columns.list_array(rng.normal(scale=n > 1, size=(len(rows), n)).clip(-0.9, 0.9))
+        for name, n in widths.items()
+    }
     transitions = {
         **wide,
         "reward": rng.random(len(rows)),
@@ -64,67 +72,101 @@ def dataset(tmp_path_factory) -> Path:
         "label": pa.nulls(EPISODES, pa.bool_()),
         "split": ["train"] * EPISODES,
     }
-    directory = tmp_path_factory.mktemp("home") / "test" / "noise-v0"
     saved(
         directory,
         pa.table({name: pa.array(column) for name, column in transitions.items()}).cast(
-            data.transitions_schema(*WIDTHS.values())
+            data.transitions_schema(*widths.values())
         ),
-        pa.table({name: pa.array(column) for name, column in table.items()}).cast(data.episodes_schema(80)),
+        pa.table({name: pa.array(column) for name, column in table.items()}).cast(
+            data.episodes_schema(widths["observation"])
+        ),
         "success",
         id="test/noise-v0",
-        task=catalog.dataset("rgb-stacking/proxy-v0").task,
+        task=task,
         references=data.References(min=0.0, max=100.0, how="made up"),
     )
     return directory
 
 
+@pytest.fixture(scope="module")
+def stacking_noise(tmp_path_factory) -> Path:
+    task = catalog.dataset("rgb-stacking/proxy-v0").task
+    return noise(tmp_path_factory.mktemp("home") / "test" / "noise-v0", task, observation=80, action=5)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> Path:
+    return noise(tmp_path_factory.mktemp("home") / "test" / "noise-v0", "bandit/sphere", observation=1, action=10)
+
+
+@pytest.fixture(scope="session")
+def small_suite(declare_in):
+    """Write a suite of a clone, a learner and its control on a dataset into a folder."""
+
+    def write(folder: Path, dataset: Path, family: str) -> str:
+        clone = declare_in(folder, "clone", "bc", family=family)
+        learner = declare_in(folder, "learner", "pmpo", "beta = 2", family=family)
+        path = folder / "small.toml"
+        path.write_text(SUITE.format(dataset=dataset, reference=clone, learner=learner))
+        return str(path)
+
+    return write
+
+
 @pytest.fixture
-def suite(tmp_path, declare, dataset) -> str:
-    paths = {"dataset": dataset, "reference": declare("clone", "bc"), "learner": declare("learner", "pmpo", "beta = 2")}
-    path = tmp_path / "small.toml"
-    path.write_text(SUITE.format(**paths))
-    return str(path)
+def suite(tmp_path, small_suite, dataset) -> str:
+    return small_suite(tmp_path, dataset, "bandit")
+
+
+@pytest.fixture(scope="module")
+def stacking_suite(tmp_path_factory, small_suite, stacking_noise) -> str:
+    return small_suite(tmp_path_factory.mktemp("suite"), stacking_noise, "rgb-stacking")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, stacking_suite) -> tuple[Benchmark, list[str]]:
+    """The suite on stacking, run without an interruption, and its stages."""
+    stages = []
+    with on_progress(lambda stage, done, total: stages.append(stage)):
+        return bench(stacking_suite, output=tmp_path_factory.mktemp("whole") / "out", workers=1), stages
 
 
 def written(output: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in (output / "raw").iterdir()}
 
 
-def test_returns_are_not_compared_with_references_of_another_simulator(tmp_path, suite, dataset):
-    found = data.open_dataset(dataset)
+def test_returns_are_not_compared_with_references_of_another_simulator(tmp_path, stacking_suite, stacking_noise):
+    found = data.open_dataset(stacking_noise)
     references = data.References(min=0.0, max=100.0, how="made up", versions={"mujoco": "3.0.0"})
     metadata = found.metadata.model_copy(update={"references": references})
     elsewhere = tmp_path / "test" / "noise-v0"
     data.write(elsewhere, metadata, {"transitions": found.table, "episodes": found.episodes})
     with pytest.raises(UserError, match=r"test/noise-v0: its reference scores are of mujoco 3\.0\.0"):
-        bench(suite, datasets=[str(elsewhere)], output=tmp_path / "out", workers=1)
+        bench(stacking_suite, datasets=[str(elsewhere)], output=tmp_path / "out", workers=1)
     assert not (tmp_path / "out" / "raw").exists()
 
 
-def test_nothing_is_trained_for_a_task_that_nothing_plays(tmp_path, suite, dataset):
-    found, told = data.open_dataset(dataset), []
+def test_nothing_is_trained_for_a_task_that_nothing_plays(tmp_path, stacking_suite, stacking_noise):
+    found, told = data.open_dataset(stacking_noise), []
     metadata = found.metadata.model_copy(update={"task": "rgb-stacking/real", "references": None})
     imported = tmp_path / "test" / "noise-v0"
     data.write(imported, metadata, {"transitions": found.table, "episodes": found.episodes})
     message = "nothing here simulates its task rgb-stacking/real"
     with pytest.raises(UserError, match=message), on_progress(lambda *stage: told.append(stage)):
-        bench(suite, datasets=[str(imported)], output=tmp_path / "out", workers=1)
+        bench(stacking_suite, datasets=[str(imported)], output=tmp_path / "out", workers=1)
     assert not [stage for stage, *_ in told if "train" in stage]
 
 
-def test_bench_runs_what_is_missing_and_nothing_twice(tmp_path, suite, dataset):
-    output = tmp_path / "out"
-    stages = []
-    with on_progress(lambda stage, done, total: stages.append(stage)):
-        first = bench(suite, output=output, workers=1)
+def test_bench_runs_what_is_missing_and_nothing_twice(tmp_path, stacking_suite, stacking_noise, whole):
+    first, stages = whole
+    output = Path(shutil.copytree(first.output, tmp_path / "out"))
     assert [(row["algo"], row["seeds"], row["episodes"]) for row in first.rows] == [
         ("clone", 2, 2),
         ("learner", 2, 2),
         ("learner (shuffled)", 2, 2),
     ]
     assert [row["bounded"] for row in first.rows] == [None, True, True]
-    assert {row["dataset"] for row in first.rows} == {str(dataset)}
+    assert {row["dataset"] for row in first.rows} == {str(stacking_noise)}
     assert {(row["imbalance"], row["share"]) for row in first.rows} == {(0.5, 0.5)}
     assert "benchmark" in stages
     assert not first.failures
@@ -137,12 +179,12 @@ def test_bench_runs_what_is_missing_and_nothing_twice(tmp_path, suite, dataset):
     assert all(each == layouts[0] for each in layouts), "every run is evaluated on the same held-out layouts"
 
     files = written(output)
-    again = bench(suite, output=output, workers=1)
+    again = bench(stacking_suite, output=output, workers=1)
     assert again.rows == first.rows
     assert written(output) == files
 
     # Half of the labels are rejects, 3 episodes of 8: the bound is 0.5 · 0.5 / (3 / 8), and 3 times that is 2 again.
-    wider = bench(suite, output=output, workers=1, settings={"learner": {"beta": [2, 3, "3x"]}})
+    wider = bench(stacking_suite, output=output, workers=1, settings={"learner": {"beta": [2, 3, "3x"]}})
     assert files.items() < written(output).items()
     assert len(wider.rows) == 5
     assert all(row in wider.rows for row in first.rows)
@@ -150,10 +192,11 @@ def test_bench_runs_what_is_missing_and_nothing_twice(tmp_path, suite, dataset):
     assert report_on(output).rows == wider.rows
 
 
-def test_runs_of_a_killed_benchmark_are_kept_and_the_rest_comes_out_the_same(tmp_path, suite, forkserver):
-    whole = bench(suite, output=tmp_path / "whole", workers=1)
+def test_runs_of_a_killed_benchmark_are_kept_and_the_rest_comes_out_the_same(
+    tmp_path, stacking_suite, whole, forkserver
+):
     output = tmp_path / "killed"
-    command = ["bench", suite, "--output", str(output), "--workers", "1"]
+    command = ["bench", stacking_suite, "--output", str(output), "--workers", "1"]
     process = forkserver.Process(target=run, args=(command,))
     process.start()
     while process.is_alive() and not list((output / "raw").glob("*.parquet")):
@@ -162,13 +205,13 @@ def test_runs_of_a_killed_benchmark_are_kept_and_the_rest_comes_out_the_same(tmp
     process.join()
     kept = written(output)
     assert kept
-    resumed = bench(suite, output=output, workers=1)
+    resumed = bench(stacking_suite, output=output, workers=1)
     assert kept.items() <= written(output).items()
-    assert resumed.rows == whole.rows
+    assert resumed.rows == whole[0].rows
 
 
-def test_cell_that_is_impossible_does_not_stop_the_others(tmp_path, suite, declare):
-    pairs = Path(declare("pairs", "dpo"))
+def test_cell_that_is_impossible_does_not_stop_the_others(tmp_path, suite, declare_in):
+    pairs = Path(declare_in(tmp_path, "pairs", "dpo", family="bandit"))
     pairs.write_text(pairs.read_text().replace('rows = "all"', 'rows = "pairs"'))
     done = bench(suite, algos=[str(pairs)], output=tmp_path / "out", workers=1)
     assert [row["algo"] for row in done.rows] == ["clone"]
@@ -177,7 +220,7 @@ def test_cell_that_is_impossible_does_not_stop_the_others(tmp_path, suite, decla
 
 
 def test_share_that_is_impossible_does_not_stop_the_others(tmp_path, suite, dataset):
-    clone = str(tmp_path / "rgb-stacking" / "clone.toml")
+    clone = str(tmp_path / "bandit" / "clone.toml")
     done = bench(suite, algos=[clone], imbalance=[0.5, 0.001, 0.4], output=tmp_path / "out", workers=1)
     assert [row["imbalance"] for row in done.rows] == [0.4, 0.5]
     (failure,) = done.failures
@@ -187,7 +230,7 @@ def test_share_that_is_impossible_does_not_stop_the_others(tmp_path, suite, data
 
 
 def test_a_share_reached_by_dropping_rows_is_a_section_of_its_own(tmp_path, suite, dataset):
-    clone = str(tmp_path / "rgb-stacking" / "clone.toml")
+    clone = str(tmp_path / "bandit" / "clone.toml")
     shares = {"imbalance": [0.5], "balance": ["labels", "rows"]}
     done = bench(suite, algos=[clone], **shares, output=tmp_path / "out", workers=1)
     assert [(row["balance"], row["share"]) for row in done.rows] == [("labels", 0.5), ("rows", 0.5)]
@@ -236,7 +279,7 @@ def test_a_suite_sets_the_trainer_s_hyperparameters(suite, dataset):
     path = Path(suite)
     path.write_text(path.read_text() + "[training]\nhidden = [8]\nbatch = 16\n")
     declared = catalog.suite(suite)
-    (cell, *_) = expand(declared, {str(dataset): "rgb-stacking"})
+    (cell, *_) = expand(declared, {str(dataset): "bandit"})
     job = Job(declared, cell, data.open_dataset(dataset))
     assert job.overrides == {"updates": 3, "hidden": [8], "batch": 16}
     assert job.training == job.overrides  # in place of the algorithm's own updates = 100
@@ -256,20 +299,19 @@ def test_cells_run_by_the_executor_that_is_named(tmp_path, suite, monkeypatch):
         bench(suite, output=tmp_path / "out", executor="locale")
 
 
-def test_returns_that_are_not_numbers_are_reported_as_failures_every_time(tmp_path, suite):
-    output = tmp_path / "out"
-    first = bench(suite, output=output, workers=1)
-    results, key = Results(output), first.rows[1]["key"]
+def test_returns_that_are_not_numbers_are_reported_as_failures_every_time(tmp_path, stacking_suite, whole):
+    output = Path(shutil.copytree(whole[0].output, tmp_path / "out"))
+    results, key = Results(output), whole[0].rows[1]["key"]
     broken = pl.when(pl.col("episode") == 0).then(float("nan")).otherwise("return").alias("return")
     results.write(key, results.read([key]).with_columns(broken))
-    for done in (bench(suite, output=output, workers=1), report_on(output)):
+    for done in (bench(stacking_suite, output=output, workers=1), report_on(output)):
         (failure,) = done.failures
         assert failure.startswith("learner, ")
         assert f"2 returns are not numbers: its score means nothing (raw/{key}.parquet)" in failure
 
 
-def test_a_setting_that_diverges_has_no_scores_and_does_not_stop_the_others(tmp_path, declare, suite):
-    declare("learner", "sppo_unpaired", "beta = 2")
+def test_a_setting_that_diverges_has_no_scores_and_does_not_stop_the_others(tmp_path, declare_in, suite):
+    declare_in(tmp_path, "learner", "sppo_unpaired", "beta = 2", family="bandit")
     with pytest.warns(UserWarning, match="diverged"):  # 1 / (2 β), squared, is infinite in single precision
         done = bench(suite, output=tmp_path / "out", workers=1, settings={"learner": {"beta": [2, 1e-30]}})
     assert len(done.failures) == 2, "on true and on shuffled labels"

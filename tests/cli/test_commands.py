@@ -264,11 +264,16 @@ main()
 
 
 @pytest.mark.parametrize(
-    ("closed", "name", "code"),
-    [(">&-", "list", 0), ("2>&-", "list", 0), ("<&-", "delete", 2), ("<&- >&- 2>&-", "lst", 2)],
+    ("closed", "arguments", "code"),
+    [
+        (">&-", "list datasets", 0),
+        ("2>&-", "list datasets", 0),
+        ("<&-", "delete test/small-v0", 2),
+        ("<&- >&- 2>&-", "lst", 2),
+    ],
 )
-def test_closed_streams_are_no_traceback(built, closed, name, code):
-    words = [sys.executable, "-m", "pmpo_offline", name, *(["test/small-v0"] if name == "delete" else [])]
+def test_closed_streams_are_no_traceback(built, closed, arguments, code):
+    words = [sys.executable, "-m", "pmpo_offline", *arguments.split()]
     done = subprocess.run(f"{shlex.join(words)} {closed}", shell=True, capture_output=True, text=True, check=False)
     assert done.returncode == code
     assert "Traceback" not in done.stderr
