@@ -18,16 +18,23 @@ from pmpo_offline.online.ppo import PLANS, PPOConfig
 from pmpo_offline.policies.behavior import BehaviorPolicy
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.runtime.progress import on_progress
-from pmpo_offline.tasks.control import RULES, rules
+from pmpo_offline.tasks.control import RULES, Rules, rules
 
 TASK = "dm_control/cartpole-swingup"
 FILES = ("medium", "expert", "replay")
 STEPS = 4_000
 
 
+@pytest.fixture(scope="module")
+def short() -> Rules:
+    """The task with episodes of 100 control steps."""
+    return replace(rules(TASK), horizon=100)
+
+
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick(short: Rules, monkeypatch: pytest.MonkeyPatch) -> None:
     """Few, small improvements, short evaluations, and a target that a policy from nowhere reaches."""
+    monkeypatch.setitem(RULES, TASK, lambda: short)
     monkeypatch.setitem(PLANS, TASK, PPOConfig(STEPS, episodes=8, decisions=64, epochs=1, minibatch=256))
     monkeypatch.setitem(TARGETS, TASK, -50.0)
     monkeypatch.setattr(behavior, "EVALUATIONS", 4)

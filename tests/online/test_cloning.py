@@ -41,8 +41,8 @@ def test_the_script_by_hand() -> None:
 
 def test_the_reacher_is_learned_in_seconds() -> None:
     task = rules(TASK)
-    learner = Cloning(task, 0, 200_000)
-    seeds = list(range(8))
+    learner = Cloning(task, 0, 100_000)
+    seeds = list(range(4))
     before = returns(learner.policy(), task, seeds).mean()
     while learner.frames < learner.planned:
         metrics = learner.advance()

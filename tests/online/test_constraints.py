@@ -35,13 +35,13 @@ def train(constraints: Constraints, seeds: list[int], steps: int) -> tuple[Gauss
 def trained() -> tuple[GaussianPolicy, dict[str, Tensor]]:
     """Two seeds with three constraints in use, and a run whose deviation may do as it likes."""
     std = torch.tensor([[1e-3], [1e-3], [10.0]])
-    return train(Constraints(mean=0.01, std=std, start=FROM_ONE), [0, 1, 0], steps=1000)
+    return train(Constraints(mean=0.01, std=std, learning_rate=0.02, start=FROM_ONE), [0, 1, 0], steps=500)
 
 
 def test_learned_duals_spend_the_budgets_and_no_more(trained: tuple[GaussianPolicy, dict[str, Tensor]]):
-    """Means over the last 300 of 1000 updates; over the first 100 the duals are still where they began."""
+    """Means over the last 150 of 500 updates; over the first 50 the duals are still where they began."""
     early, late = (
-        {name: trained[1][name][part].mean(0) for name in BUDGETS} for part in (slice(100), slice(-300, None))
+        {name: trained[1][name][part].mean(0) for name in BUDGETS} for part in (slice(50), slice(-150, None))
     )
     assert (early["target_kl_over_epsilon"] > 1.5).all()
     assert (early["mean_kl_over_epsilon"] > 1.5).all()
@@ -53,18 +53,18 @@ def test_learned_duals_spend_the_budgets_and_no_more(trained: tuple[GaussianPoli
 
 def test_the_reward_improves(trained: tuple[GaussianPolicy, dict[str, Tensor]]):
     policy, metrics = trained
-    assert (SPHERE.regret(policy.mean.detach()) < 0.4 * SPHERE.regret(torch.full((2,), START))).all()
+    assert (SPHERE.regret(policy.mean.detach()) < 0.6 * SPHERE.regret(torch.full((2,), START))).all()
     deviation = policy.log_std.detach().exp().mean(-1)
     assert deviation[2] < deviation[:2].min(), "the deviation shrinks slower where it is held"
-    assert (metrics["temperature"][-1] < 0.8 * metrics["temperature"][300]).all(), "it follows the scores"
+    assert (metrics["temperature"][-1] < 0.9 * metrics["temperature"][150]).all(), "it follows the scores"
 
 
 def test_a_stacked_run_equals_the_run_alone():
     budgets = {"target": [0.1, 0.3], "mean": [0.01, 0.001], "std": [1e-3, 1e-4], "learning_rate": [0.01, 0.03]}
     stacked = {name: torch.tensor(values).unsqueeze(1) for name, values in budgets.items()}
-    policy, metrics = train(Constraints(**stacked), [4, 7], steps=50)
+    policy, metrics = train(Constraints(**stacked), [4, 7], steps=15)
     for run, seed in enumerate([4, 7]):
-        own, alone = train(Constraints(**{name: values[run] for name, values in budgets.items()}), [seed], steps=50)
+        own, alone = train(Constraints(**{name: values[run] for name, values in budgets.items()}), [seed], steps=15)
         torch.testing.assert_close(own.mean[0], policy.mean[run], rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(own.log_std[0], policy.log_std[run], rtol=1e-5, atol=1e-6)
         for name in ("temperature", *BUDGETS):

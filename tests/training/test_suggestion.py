@@ -12,11 +12,17 @@ import torch
 from pmpo_offline.data import Dataset, columns
 from pmpo_offline.declarations import catalog
 from pmpo_offline.objectives import pmpo
-from pmpo_offline.training import Setup
+from pmpo_offline.training import Setup, states
 from pmpo_offline.training.doctor import doctor
 from pmpo_offline.training.suggestion import MARGIN, noise_bound, suggest, suggest_beta
 
 PMPO = catalog.algorithm("pmpo", "rgb-stacking")
+
+
+@pytest.fixture(autouse=True)
+def quick_classifier(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labels are predicted from states by a classifier of few updates: nothing here depends on how well it does."""
+    monkeypatch.setattr(states, "_UPDATES", 20)
 
 
 def setup(dataset: Dataset, **chosen: Any) -> Setup:

@@ -72,10 +72,10 @@ def check(texts: Iterable[str]) -> None:
             )
 
 
-def make(directory: Path) -> None:
+def make(directory: Path, steps: int = int(_TRAINING["steps"])) -> None:
     """Train the model and write it into `directory` with its tokenizer, as any transformers model."""
     with quiet():
-        train().save_pretrained(directory)
+        train(steps).save_pretrained(directory)
         tokenizer().save_pretrained(directory)
 
 
@@ -96,7 +96,7 @@ def tokenizer() -> PreTrainedTokenizerBase:
     )
 
 
-def train(steps: int = int(_TRAINING["steps"])) -> LlamaForCausalLM:
+def train(steps: int) -> LlamaForCausalLM:
     """Return the model, trained from scratch on the corrupted corpus; the global random state does not change."""
     from transformers import LlamaConfig, LlamaForCausalLM
 

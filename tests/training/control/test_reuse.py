@@ -33,7 +33,7 @@ class Stop:
             raise Interrupted
 
 
-LONGER = {**QUICK, "updates": 75, "checkpoint_every": 20}
+LONGER = {**QUICK, "updates": 50, "checkpoint_every": 20}
 
 
 @pytest.mark.parametrize(
@@ -58,11 +58,11 @@ def test_interrupted_training_ends_bit_for_bit_alike(
 
     whole = run("whole", Stop())
     with pytest.raises(Interrupted):
-        run("cut", Stop(f"train {name}", 50))
+        run("cut", Stop(f"train {name}", 25))
     assert (tmp_path / "cut" / "progress").is_file()
     second = Stop()
     resumed = run("cut", second)
-    assert second.reports == [(f"train {name}", 50), (f"train {name}", 75)], "from update 40 on, and no second clone"
+    assert second.reports == [(f"train {name}", 25), (f"train {name}", 50)], "from update 20 on, and no second clone"
     assert weights(resumed.policy).equal(weights(whole.policy))
     assert all(resumed.metrics[key].equal(value) for key, value in whole.metrics.items())
 
@@ -74,10 +74,10 @@ def test_interrupted_clone_goes_on_too(stacking: Dataset, tmp_path: Path) -> Non
 
     whole = run("whole", Stop())
     with pytest.raises(Interrupted):
-        run("cut", Stop("clone the behaviour", 50))
+        run("cut", Stop("clone the behaviour", 25))
     second = Stop()
     assert weights(run("cut", second)).equal(weights(whole))
-    assert second.reports == [("clone the behaviour", 50), ("clone the behaviour", 75)]
+    assert second.reports == [("clone the behaviour", 25), ("clone the behaviour", 50)]
     assert {path.suffix for path in (tmp_path / "cut").iterdir()} == {".safetensors", ".csv"}, "no leftovers"
 
 
@@ -101,12 +101,12 @@ def test_labels_share_one_clone(stacking: Dataset, tmp_path: Path) -> None:
 
 
 ALONE: dict[str, Any] = {"algorithm": "pmpo", "seeds": (0, 1), "settings": ({},), "shuffle_labels": False}
-SHORT = {**QUICK, "updates": 60, "checkpoint_every": 20}
+SHORT = {**QUICK, "updates": 26, "checkpoint_every": 20}
 
 
 def half_way(stacking: Dataset, path: Path) -> None:
-    """Stop a training after its checkpoint at update 40."""
-    with pytest.raises(Interrupted), on_progress(Stop("train pmpo", 50)):
+    """Stop a training after its checkpoint at update 20."""
+    with pytest.raises(Interrupted), on_progress(Stop("train pmpo", 25)):
         train(stacking, **ALONE, overrides=SHORT, checkpoint=path, device="cpu")
 
 

@@ -31,7 +31,7 @@ QUICK: dict[str, Any] = {"updates": 12, "batch": 32, "hidden": [16]}
 def declared(name: str, **changes: Any) -> AlgorithmDeclaration:
     """A shipped learner with other values of some fields; those of its critic go over the declared ones."""
     algorithm = catalog.algorithm(name).model_dump()
-    small = {"hidden": [16], "learning_rate": 1e-2, "follow": 0.2}
+    small = {"hidden": [16], "learning_rate": 2e-2, "follow": 0.4}
     changes["critic"] = {**algorithm["critic"], **small, **changes.get("critic", {})}
     return AlgorithmDeclaration.model_validate({**algorithm, **changes})
 
@@ -75,7 +75,7 @@ def fitted(dataset: Dataset, algorithm: AlgorithmDeclaration, updates: int) -> t
 def test_iql_values_a_state_by_the_expectile_of_its_actions(expectile: float) -> None:
     """V of the second state is the expectile of {0, 1}, which is the level itself, and Q of the first .5 times that."""
     settings = {"expectile": expectile, "discount": 0.5}
-    found, rows = fitted(chain(), declared("iql", critic=settings), 300)
+    found, rows = fitted(chain(), declared("iql", critic=settings), 150)
     second = rows.observation[:, 0] == 1
     value = found.value(torch.arange(len(rows)).expand(2, -1), rows.action.expand(2, -1, -1)) / (1 - 0.5)
     torch.testing.assert_close(value[:, ~second], torch.full((2, 20), 0.5 * expectile), atol=0.03, rtol=0)
@@ -86,14 +86,14 @@ def test_iql_values_a_state_by_the_expectile_of_its_actions(expectile: float) ->
 
 
 @pytest.mark.parametrize("name", LEARNERS)
-@pytest.mark.parametrize(("terminated", "value"), [(True, 1.0), (False, 5.0)], ids=["terminated", "cut"])
+@pytest.mark.parametrize(("terminated", "value"), [(True, 1.0), (False, 2.0)], ids=["terminated", "cut"])
 def test_what_is_cut_goes_on_and_what_ends_is_over(name: str, terminated: bool, value: float) -> None:
-    """One state that pays 1 a step: 1 where the episode ends, 1 / (1 - .8) where it is only cut."""
+    """One state that pays 1 a step: 1 where the episode ends, 1 / (1 - .5) where it is only cut."""
     rows = np.zeros((8, 1))
     dataset = recorded(rows, rows, np.ones(8), [1] * 8, [terminated] * 8, rows)
-    found, _ = fitted(dataset, declared(name, critic={"discount": 0.8}), 250)
-    learned = found.value(torch.zeros(2, 1, dtype=torch.int64), torch.zeros(2, 1, 1)) / (1 - 0.8)
-    torch.testing.assert_close(learned, torch.full((2, 1), value), atol=0.1, rtol=0)
+    found, _ = fitted(dataset, declared(name, critic={"discount": 0.5}), 80)
+    learned = found.value(torch.zeros(2, 1, dtype=torch.int64), torch.zeros(2, 1, 1)) / (1 - 0.5)
+    torch.testing.assert_close(learned, torch.full((2, 1), value), atol=0.06, rtol=0)
 
 
 def test_td3_values_what_the_policy_would_do_next() -> None:
@@ -116,7 +116,7 @@ def test_td3_values_what_the_policy_would_do_next() -> None:
         policy.network[-1].bias[..., 1] = torch.tensor([[0.4], [-3.0]])  # type: ignore[index]
     found = make_critic(algorithm, rows, (0, 1), policy)
     assert found is not None
-    for step in range(300):
+    for step in range(150):
         found.learn(SimpleNamespace(index=torch.arange(61).expand(2, -1)), step)
     learned = found.value(torch.zeros(2, 1, dtype=torch.int64), torch.zeros(2, 1, 1)) / (1 - 0.5)
     assert learned.flatten().tolist() == pytest.approx([0.5 * 0.4, 0.5 * -1.0], abs=0.05), (
@@ -131,7 +131,7 @@ def test_td3_bc_rests_between_the_recorded_actions_and_the_best_one() -> None:
     action = np.linspace(-1, 1, 41)[:, None]
     dataset = recorded(np.zeros((41, 1)), action, action[:, 0], [1] * 41, [True] * 41, np.zeros((41, 1)))
     alphas: list[dict[str, Any]] = [{"alpha": alpha} for alpha in (0.0, 0.18, 0.98, 8.0)]
-    overrides = {"updates": 500, "batch": 128, "hidden": [8], "learning_rate": 1e-2, "averaging": 0.98}
+    overrides = {"updates": 250, "batch": 64, "hidden": [8], "learning_rate": 2e-2, "averaging": 0.96}
     algorithm = declared("td3-bc", critic={"discount": 0.0})
     policy = train(dataset, algorithm, settings=alphas, overrides=overrides, device="cpu").policy
     acts = policy(torch.zeros(4, 1, 1)).mode().clamp(-1, 1).flatten().tolist()
@@ -140,7 +140,8 @@ def test_td3_bc_rests_between_the_recorded_actions_and_the_best_one() -> None:
 
 def test_iql_prefers_what_turned_out_better() -> None:
     overrides = {"updates": 300, "batch": 64, "hidden": [32], "learning_rate": 1e-2, "averaging": 0.98}
-    policy = train(chain(), declared("iql"), seeds=(0, 1), overrides=overrides, device="cpu").policy
+    algorithm = declared("iql", critic={"learning_rate": 1e-2, "follow": 0.2})
+    policy = train(chain(), algorithm, seeds=(0, 1), overrides=overrides, device="cpu").policy
     assert policy(torch.ones(2, 1, 1)).mode().flatten().tolist() == pytest.approx([1.0, 1.0], abs=0.1)
 
 
@@ -195,9 +196,9 @@ def stop(at: int) -> Callable[[str, int, int], None]:
 
 
 @pytest.mark.parametrize("name", LEARNERS)
-@pytest.mark.parametrize("updates", [75, 61])
+@pytest.mark.parametrize("updates", [15, 16])
 def test_interrupted_training_ends_bit_for_bit_alike(tmp_path: Path, name: str, updates: int) -> None:
-    overrides = {**QUICK, "updates": updates, "checkpoint_every": 15}
+    overrides = {**QUICK, "updates": updates, "checkpoint_every": 5}
 
     def run(folder: str, progress: Callable[[str, int, int], None] | None = None) -> Trained:
         with on_progress(progress):
