@@ -14,7 +14,8 @@ ROOT = Path(__file__).parent.parent
 CODE = """
 import importlib.util, sys
 from pmpo_offline.cli.main import run
-run(["list", "--json"])
+for kind in ("datasets", "suites", "algorithms"):
+    run(["list", kind, "--json"])
 print(sys.modules["pmpo_offline"].__file__)
 print(importlib.util.find_spec("datasets").origin)
 """
@@ -64,10 +65,10 @@ def test_wheel_works_from_any_directory(tmp_path: Path) -> None:
     version = [sys.executable, "-m", "pmpo_offline", "--version"]
     said = subprocess.run(version, cwd=elsewhere, env=environment, check=True, capture_output=True, text=True).stdout
     assert said == f"pmpo-offline {pmpo_offline.__version__}\n"
-    listed, ours, theirs = done.stdout.splitlines()
+    *listed, ours, theirs = done.stdout.splitlines()
     assert Path(ours).is_relative_to(installed)
     assert "site-packages" in theirs, "`import datasets` stays Hugging Face's"
-    content = json.loads(listed)
+    content = {kind: entries for line in listed for kind, entries in json.loads(line).items()}
     built = {each["id"]: each["built"] for each in content["datasets"]}
     assert {"rgb-stacking/proxy-v0": False, "bandit/gmm-v0": False}.items() <= built.items()
     assert {suite["name"] for suite in content["suites"]} == {

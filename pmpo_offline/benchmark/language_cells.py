@@ -62,14 +62,14 @@ def learn_language(job: Job, unit: Unit, rows: Missing) -> Iterator[tuple[str, p
 
 @contextmanager
 def _quick_garbage_collection() -> Iterator[None]:
-    """Exempt from garbage collection what is imported: the Trainer collects at every start, .4 s over all of it."""
+    """Exempt from garbage collection what is there: the Trainer collects at every start, .4 s over all of it."""
     import pmpo_offline.training.language.run  # noqa: F401  with all that it needs
 
-    gc.collect()
     gc.freeze()
     try:
         yield
     finally:
+        gc.collect()  # what the cell leaves, so that the next one does not exempt it
         gc.unfreeze()
 
 

@@ -19,19 +19,22 @@ _CYCLE_BETAS = 0.95, 0.85
 
 
 class Adam:
-    """PyTorch's fused Adam, or AdamW where there is weight decay: Loshchilov and Hutter, arXiv 1711.05101.
+    """PyTorch's Adam, or AdamW where there is weight decay: Loshchilov and Hutter, arXiv 1711.05101.
 
     Args:
         weights: changed in place.
         rate: the learning rate.
         decay: of the weights, decoupled.
         eps: added to the root of the second moment.
+        fused: use the kernel of a single pass; without it, bits are those of `torch.optim.AdamW` by default on a CPU.
     """
 
-    def __init__(self, weights: Iterable[Tensor], rate: float, *, decay: float = 0.0, eps: float = 1e-8) -> None:
+    def __init__(
+        self, weights: Iterable[Tensor], rate: float, *, decay: float = 0.0, eps: float = 1e-8, fused: bool = True
+    ) -> None:
         self.weights = list(weights)
         self.rate, self.beta = rate, BETA
-        self._decay, self._eps = decay, eps
+        self._decay, self._eps, self._fused = decay, eps, fused
         self._steps = [torch.zeros((), device=weight.device) for weight in self.weights]
         self._means = [torch.zeros_like(weight) for weight in self.weights]
         self._squares = [torch.zeros_like(weight) for weight in self.weights]
@@ -60,7 +63,8 @@ class Adam:
             self._squares,
             max_exp_avg_sqs=[],
             state_steps=self._steps,
-            fused=True,
+            foreach=False,
+            fused=self._fused,
             amsgrad=False,
             maximize=False,
             beta1=self.beta,

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from pmpo_offline.data import Dataset, columns
 from pmpo_offline.objectives import stability
 from pmpo_offline.runtime import progress
+from pmpo_offline.training.adam import Adam, one_cycle
 from pmpo_offline.training.config import Setup
 
 QUANTILE = 0.9
@@ -76,15 +77,12 @@ def cross_fitted(observation: Tensor, label: Tensor, episode: Tensor) -> Tensor:
                 nn.Linear(scaled.shape[1], 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 3)
             )
         generator = torch.Generator().manual_seed(fold)
-        optimizer = torch.optim.AdamW(classifier.parameters(), lr=_RATE, weight_decay=1e-2)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=_UPDATES)
+        optimizer = Adam(classifier.parameters(), _RATE, decay=1e-2, fused=False)
         for update in range(_UPDATES):
             chosen = rows[torch.randint(len(rows), (min(_BATCH, len(rows)),), generator=generator)]
             loss = nn.functional.cross_entropy(classifier(scaled[chosen]), label[chosen].long() + 1)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            schedule.step()
+            optimizer.rate, optimizer.beta = one_cycle(update, _UPDATES, _RATE)
+            optimizer.minimise(loss)
             progress.report("labels by state", fold * _UPDATES + update + 1, _FOLDS * _UPDATES)
         with torch.no_grad():
             found[asked] = classifier(scaled[asked]).softmax(-1)

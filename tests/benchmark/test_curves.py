@@ -15,15 +15,20 @@ from pmpo_offline.training import train
 
 
 @pytest.fixture(scope="module")
-def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home, output = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("results")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Path:
+    output = tmp_path_factory.mktemp("results")
     changed = {"datasets": "bandit/sphere-v0", "imbalance": [0.5], "seeds": 2, "episodes": 2, "updates": 60}
     settings = {"pmpo": {"beta": [1.0, 2.0]}}
     bench("bandit", algos="pmpo", settings=settings, output=output, home=home, workers=1, **changed)
     return output
 
 
-def test_every_row_has_the_curves_of_its_runs(output: Path, tmp_path: Path) -> None:
+def test_every_row_has_the_curves_of_its_runs(output: Path, home: Path) -> None:
     results = Results(output)
     raw = results.read()
     last = raw.group_by("key", "seed").agg(pl.col("loss").first(), pl.col("algo").first()).sort("key", "seed")
@@ -37,7 +42,7 @@ def test_every_row_has_the_curves_of_its_runs(output: Path, tmp_path: Path) -> N
     # One of the stack, trained alone, has the same curve.
     (key,) = raw.filter((pl.col("beta") == 2.0) & ~pl.col("shuffled"))["key"].unique()
     got: list[float] = []
-    data = build_dataset("bandit/sphere-v0", home=tmp_path).relabelled(imbalance=0.5)
+    data = build_dataset("bandit/sphere-v0", home=home).relabelled(imbalance=0.5)
     train(
         data,
         "pmpo",

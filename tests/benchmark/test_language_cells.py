@@ -142,7 +142,7 @@ def test_interrupted_and_continued_in_two_processes_it_comes_out_the_same(
 
 
 def test_algorithm_that_finds_nothing_to_learn_does_not_stop_the_others(tmp_path: Path, suite: str) -> None:
-    options = {"output": tmp_path / "out", "home": tmp_path / "home", "workers": 1}
+    options = {"output": tmp_path / "out", "home": tmp_path / "home", "workers": 1, "seeds": 1}
     done = bench(suite, algos=["dpo"], imbalance=[1.0], **options)
     assert [row["algo"] for row in done.rows] == ["bc"]
     (failure,) = done.failures

@@ -41,11 +41,16 @@ def ours(name: str, dtype: torch.dtype = torch.float64):
         else:
             made = variants.VARIANTS[name](leaves, settings)
             loss = made if isinstance(made, torch.Tensor) else made.loss
-        found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True) if loss.requires_grad else ()
-        gradients = dict(zip(leaves, found, strict=False))
-        return loss.item(), {key: each.numpy() for key, each in gradients.items() if each is not None}
+        return loss.item(), gradients(loss, leaves)
 
     return function
+
+
+def gradients(loss: torch.Tensor, leaves: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    """Return the gradients of automatic differentiation by name, without those of inputs that are not used."""
+    found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True) if loss.requires_grad else ()
+    named = zip(leaves, found, strict=False)
+    return {name: each.numpy() for name, each in named if each is not None}
 
 
 @pytest.mark.parametrize("path", MADE)
@@ -91,11 +96,12 @@ def test_the_edge_cases_are_there(path: str):
 
 
 def wrong(form: Any, mistake: str):
-    """A form of PMPO with a mistake in it, without gradients."""
+    """A form of PMPO with a mistake in it."""
 
-    def function(inputs: Given, settings: Given) -> float:
-        parts = form({name: torch.tensor(value) for name, value in inputs.items()}, settings)
-        return float(variants.MISTAKES[mistake](parts).loss)
+    def function(inputs: Given, settings: Given):
+        leaves = {name: torch.tensor(value, requires_grad=True) for name, value in inputs.items()}
+        loss = variants.MISTAKES[mistake](form(leaves, settings)).loss
+        return loss.item(), gradients(loss, leaves)
 
     return function
 
@@ -129,8 +135,8 @@ def test_a_gradient_of_the_wrong_sign_is_found(name: str):
     assert committed(path)
 
     def turned(inputs: Given, settings: Given):
-        loss, gradients = ours(name)(inputs, settings)
-        return loss, {key: -value for key, value in gradients.items()}
+        loss, found = ours(name)(inputs, settings)
+        return loss, {key: -value for key, value in found.items()}
 
     assert check.check(turned, check.VECTORS / path)[2]
 

@@ -27,7 +27,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pmpo_offline.online.online_control.ControlSettings", lambda: small)
     monkeypatch.setattr("pmpo_offline.online.online_control.CHUNK", 20)
     monkeypatch.setattr(run, "FRAMES", {TASK: 480})
-    monkeypatch.setattr(run, "rules", lambda name: replace(rules(name), horizon=100))
+    monkeypatch.setattr(run, "rules", lambda name: replace(rules(name), horizon=20))
     for name, number in (("EVALUATIONS", 2), ("EPISODES", 2)):
         monkeypatch.setattr(run, name, number)
 

@@ -13,13 +13,15 @@ from benchmarks.experiments.stability import language
 CLEAN = {"share": None, "kind": "labels", "coverage": 1.0, "flips": 0.0}
 
 
-@pytest.fixture(autouse=True)
-def small(monkeypatch):
+@pytest.fixture(scope="module", autouse=True)
+def small():
     reference = functools.cache(functools.partial(language.reference.__wrapped__, updates=120, batch=16))
-    for module in (language, tiny_rows):
-        monkeypatch.setattr(module, "reference", reference)
-    monkeypatch.setattr(tiny_rows, "PROMPTS", 64)
-    monkeypatch.setattr(tiny_rows, "corpus", functools.cache(tiny_rows.corpus.__wrapped__))
+    with pytest.MonkeyPatch.context() as patched:
+        for module in (language, tiny_rows):
+            patched.setattr(module, "reference", reference)
+        patched.setattr(tiny_rows, "PROMPTS", 64)
+        patched.setattr(tiny_rows, "corpus", functools.cache(tiny_rows.corpus.__wrapped__))
+        yield
 
 
 def test_learners_start_at_the_reference_which_scores_zero(monkeypatch):

@@ -250,7 +250,8 @@ def test_sections_are_those_of_the_results(page):
     assert "1" * 64 in made
 
 
-def test_a_thousand_rows_are_below_the_limit_and_still_sort(opened, tmp_path):
+def test_a_thousand_rows_are_below_the_limit_and_still_sort(opened, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "MOST_RUNS", 20)  # drawing an episode takes 30 ms
     four = suite().filter(~pl.col("shuffled"), pl.col("imbalance") == 0.1, pl.col("algo") != HOSTILE)
     raw = four.join(
         pl.DataFrame({"number": range(250), "dataset": [f"test/line{n}-v0" for n in range(250)]}), how="cross"
