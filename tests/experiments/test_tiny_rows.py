@@ -25,7 +25,7 @@ def small():
 
 
 def test_learners_start_at_the_reference_which_scores_zero(monkeypatch):
-    monkeypatch.setattr(tiny_rows, "UPDATES", 4)
+    monkeypatch.setattr(tiny_rows, "UPDATES", 2)
     for name in tiny_rows.LEARNERS:
         setting = {**tiny_rows.LEARNERS[name].grid[0], "rate": 1e-9}
         found = tiny_rows.cells("language", name, [CLEAN], [0, 1], [setting])
