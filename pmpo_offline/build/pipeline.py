@@ -310,7 +310,8 @@ def _estimates(spec: Spec, critic: Critic, content: Content, folder: Path) -> Ad
     with warnings.catch_warnings(action="ignore"):  # about labels, which critics do not see
         metadata, tables = _described(replace(spec, labelling=plain), replace(content, candidates=None))
     dataset = Dataset(metadata, folder, tables["transitions"], tables["episodes"])
-    estimates = Advantages.of(dataset, critic.settings, critic.candidates, spec.labelling.seed, folder)
+    candidates = critic.candidates if content.candidates is None else None  # the task's own need no clone to draw them
+    estimates = Advantages.of(dataset, critic.settings, candidates, spec.labelling.seed, folder)
     estimates.save(path)
     return estimates
 

@@ -54,7 +54,7 @@ def test_factors_are_what_an_average_over_drawn_minibatches_is(normalize: str, o
     assert reject == pytest.approx(weights[1] * factors[1], rel=0.03)
 
 
-def descend(beta: Tensor, normalize: str, steps: int = 3000) -> Tensor:
+def descend(beta: Tensor, normalize: str, steps: int = 1500) -> Tensor:
     """Stochastic gradient descent from the reference, (R,) values of beta at once; the mean policy of the second half.
 
     The rate falls, so that the noise of single minibatches averages out.
@@ -92,7 +92,7 @@ def test_descent_ends_where_the_minibatch_thresholds_say(normalize: str):
         limit = limit_policy(
             coefficients(REFERENCE, ACCEPT, REJECT, alpha=ALPHA, beta=b, normalize=normalize, rows=ROWS)
         )
-        torch.testing.assert_close(end, limit, atol=0.04, rtol=0)
+        torch.testing.assert_close(end, limit, atol=0.06, rtol=0)
     assert rejected[1] > 0.1
 
 

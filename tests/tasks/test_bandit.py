@@ -91,7 +91,10 @@ def test_candidates_stay_exact_where_critics_label_the_rows(tmp_path: Path):
     declared = catalog.root("datasets") / "bandit" / "schwefel-v0.toml"
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(declared.read_text() + "\n[critic]\nfolds = 2\nhidden = [8]\nupdates = 5\nsweeps = 1\n")
-    dataset = build_dataset(str(recipe), label="advantage:q0.5", episodes=200, home=tmp_path, workers=1)
+    stages: set[str] = set()
+    with on_progress(lambda stage, *_: stages.add(stage)):
+        dataset = build_dataset(str(recipe), label="advantage:q0.5", episodes=200, home=tmp_path, workers=1)
+    assert "clone the behaviour" not in stages, "what would draw candidates elsewhere"
 
     assert dataset.metadata.score.name == "advantage"
     assert dataset.candidates is not None

@@ -24,7 +24,7 @@ from pmpo_offline.runtime.hashing import hash_file
 LENGTHS = {
     "single steps": [1, 1, 1],
     "mixed": [3, 1, 4, 1, 12],
-    "many episodes": [1 + index % 3 for index in range(300)],
+    "many episodes": [1 + index % 3 for index in range(110)],
 }
 
 
