@@ -40,16 +40,29 @@ def _whole(table: pa.Table, name: str) -> pa.Array:
 
 
 def _vector(array: pa.Array) -> NDArray[Any]:
-    return array.to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
+    """Return `array.to_numpy`, which imports pandas where that is installed: a second of every process that trains."""
+    kind = array.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return np.array(array.to_pylist(), dtype=object)
+    if array.null_count and pa.types.is_floating(kind):
+        found = np.full(len(array), np.nan, kind.to_pandas_dtype())
+        found[_vector(array.is_valid())] = _vector(array.drop_null())
+        return found
+    if array.null_count or not (pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        return array.to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
+    if pa.types.is_boolean(kind):
+        return np.from_dlpack(array.cast(pa.uint8())).astype(np.bool_)
+    return np.from_dlpack(array)
 
 
 def _matrix(lists: pa.Array) -> NDArray[np.float32]:
-    return lists.flatten().to_numpy(zero_copy_only=True).reshape(len(lists), -1)  # type: ignore[no-any-return]
+    return _vector(lists.flatten()).reshape(len(lists), -1)
 
 
 def _signs(labels: pa.Array) -> Labels:
-    signs = np.where(labels.fill_null(False).to_numpy(zero_copy_only=False), np.int8(1), np.int8(-1))
-    signs[labels.is_null().to_numpy(zero_copy_only=False)] = 0
+    known = _vector(labels.is_valid())
+    signs = np.zeros(len(labels), np.int8)
+    signs[known] = np.where(_vector(labels.drop_null()), 1, -1)
     return signs
 
 
@@ -126,7 +139,7 @@ def list_array(values: NDArray[Any]) -> pa.Array:
     """Return (n, width) as a fixed-size-list array that shares its memory: int32 of integers, else float32."""
     kind = pa.int32() if values.dtype.kind == "i" else pa.float32()
     flat = np.ascontiguousarray(values, kind.to_pandas_dtype()).reshape(-1)
-    return pa.FixedSizeListArray.from_arrays(pa.array(flat), type=pa.list_(kind, values.shape[1]))
+    return pa.FixedSizeListArray.from_arrays(_array(flat, kind), type=pa.list_(kind, values.shape[1]))
 
 
 def array(values: NDArray[Any] | pa.Array, field: pa.Field) -> pa.Array:
@@ -136,17 +149,28 @@ def array(values: NDArray[Any] | pa.Array, field: pa.Field) -> pa.Array:
     if field.name in ("label", "score") and len(values) > BLOCK:
         return pa.chunked_array([array(values[at : at + BLOCK], field) for at in range(0, len(values), BLOCK)])
     if field.name == "label":
-        return pa.array(values > 0, mask=values == 0)
+        return _array(values > 0, field.type, values != 0)
     if field.name == "score":
-        return pa.array(np.asarray(values, field.type.to_pandas_dtype()), mask=np.isnan(values))
+        return _array(values, field.type, ~np.isnan(values))
     return list_array(values) if pa.types.is_fixed_size_list(field.type) else pa.array(values, field.type)
 
 
 def without_nans(scores: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return scores with null for NaN."""
     return pa.chunked_array(
-        [pa.array(values := _vector(chunk), mask=np.isnan(values)) for chunk in scores.chunks], scores.type
+        [_array(values := _vector(chunk), scores.type, ~np.isnan(values)) for chunk in scores.chunks], scores.type
     )
+
+
+def _array(values: NDArray[Any], kind: pa.DataType, known: NDArray[np.bool_] | None = None) -> pa.Array:
+    """Return numbers or truth values as `pa.array` does, which imports pandas; null where they are not `known`."""
+    flags = pa.types.is_boolean(kind)
+    data = _bits(values) if flags else pa.py_buffer(np.ascontiguousarray(values, kind.to_pandas_dtype()))
+    return pa.Array.from_buffers(kind, len(values), [None if known is None or known.all() else _bits(known), data])
+
+
+def _bits(flags: NDArray[np.bool_]) -> pa.Buffer:
+    return pa.py_buffer(np.packbits(flags, bitorder="little"))
 
 
 def table_of(arrays: Mapping[str, NDArray[Any] | pa.Array], schema: pa.Schema) -> pa.Table:
@@ -184,9 +208,9 @@ def hash_tables(tables: Mapping[str, pa.Table]) -> str:
                 yield f"{title}.{name}:{table.num_rows}".encode()
                 for start in range(0, table.num_rows, 1 << 18):
                     column = table.column(name).slice(start, 1 << 18).combine_chunks()
-                    yield np.packbits(column.is_valid().to_numpy(zero_copy_only=False)).tobytes()
+                    yield np.packbits(_vector(column.is_valid())).tobytes()
                     known = column.drop_null()
-                    flat = (known.flatten() if hasattr(known, "flatten") else known).to_numpy(zero_copy_only=False)
+                    flat = _vector(known.flatten() if hasattr(known, "flatten") else known)
                     yield json.dumps(flat.tolist()).encode() if flat.dtype == object else flat.tobytes()
                     release_pages()
 

@@ -254,7 +254,7 @@ def label_tables(
 
 def held_out(units: pa.Table) -> NDArray[np.bool_]:
     """Return which episodes or responses are of the split "test": evaluation needs them all."""
-    return np.asarray(units.column("split").to_numpy(zero_copy_only=False) == "test")
+    return np.asarray(columns.vector(units, "split") == "test")
 
 
 def _ranked(candidates: pa.Table, labelling: Labelling) -> tuple[pa.Table, CandidateLabels, list[str]]:

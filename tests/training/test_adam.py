@@ -79,13 +79,13 @@ def test_one_cycle_is_that_of_pytorch(updates: int, peak: float) -> None:
 
 
 def test_training_does_not_import_the_compiler() -> None:
-    """A command that builds a dataset and trains on it does without `torch._dynamo` and `transformers`."""
+    """A command that builds a dataset and trains on it does without `torch._dynamo`, `transformers` and pandas."""
     code = """
 import sys, tempfile
 from pmpo_offline.cli.main import run
 folder = tempfile.mkdtemp()
 chosen = ["--dataset", "bandit/sphere-v0", "--algo", "pmpo", "--set", "beta=1", "--steps", "2"]
 done = run(["train", *chosen, "--output", f"{folder}/run", "--home", folder])
-sys.exit(done or "torch._dynamo" in sys.modules or "transformers" in sys.modules)
+sys.exit(done or bool({"torch._dynamo", "transformers", "pandas"} & {*sys.modules}))
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
