@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
+from pmpo_offline.build import build_dataset
 from pmpo_offline.training.adam import Adam, one_cycle
 
 UPDATES = 20
@@ -78,14 +80,14 @@ def test_one_cycle_is_that_of_pytorch(updates: int, peak: float) -> None:
             schedule.step()
 
 
-def test_training_does_not_import_the_compiler() -> None:
-    """A command that builds a dataset and trains on it does without `torch._dynamo`, `transformers` and pandas."""
+def test_training_does_not_import_the_compiler(tmp_path: Path) -> None:
+    """A command that trains on a stored dataset does without `torch._dynamo`, `transformers` and pandas."""
+    dataset = build_dataset("bandit/sphere-v0", episodes=50, home=tmp_path)
     code = """
-import sys, tempfile
+import sys
 from pmpo_offline.cli.main import run
-folder = tempfile.mkdtemp()
-chosen = ["--dataset", "bandit/sphere-v0", "--algo", "pmpo", "--set", "beta=1", "--steps", "2"]
-done = run(["train", *chosen, "--output", f"{folder}/run", "--home", folder])
+done = run(["train", *sys.argv[1:], "--algo", "pmpo", "--set", "beta=1", "--steps", "2"])
 sys.exit(done or bool({"torch._dynamo", "transformers", "pandas"} & {*sys.modules}))
 """
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    options = ["--dataset", dataset.metadata.id, "--home", str(tmp_path), "--output", str(tmp_path / "run")]
+    assert subprocess.run([sys.executable, "-c", code, *options], check=False).returncode == 0
