@@ -3,9 +3,9 @@ from .control.config import TrainingSettings as TrainingSettings
 from .control.trainer import Trained as Trained
 from .control.trainer import train as train
 from .critics.advantages import Advantages as Advantages
-from .critics.advantages import CandidateSettings as CandidateSettings
+from .critics.config import CandidateSettings as CandidateSettings
+from .critics.config import CriticSettings as CriticSettings
 from .critics.cross_fitted import CriticEstimates as CriticEstimates
-from .critics.cross_fitted import CriticSettings as CriticSettings
 from .critics.cross_fitted import fit_critic as fit_critic
 from .doctor import doctor as doctor
 from .loggers import TensorBoard as TensorBoard

@@ -29,8 +29,9 @@ def assert_equal(one: Dataset, other: Dataset) -> None:
 EPISODES = CHUNK + 1  # a long chunk, and one of a single episode
 
 
-def arguments(recipe: Path, home: Path) -> list[str]:
-    return ["build-dataset", str(recipe), "--home", str(home), "--episodes", str(EPISODES), "--workers", "2"]
+def arguments(recipe: Path, home: Path, episodes: int = EPISODES, workers: int = 2) -> list[str]:
+    numbers = ["--episodes", str(episodes), "--workers", str(workers)]
+    return ["build-dataset", str(recipe), "--home", str(home), *numbers]
 
 
 def gate(home: Path) -> Path:
@@ -171,8 +172,8 @@ def test_ray_collects_what_one_process_collects(recipe: Path, tmp_path: Path, un
 
 def test_full_disk_is_one_line_and_leaves_nothing_half_written(recipe: Path, tmp_path: Path) -> None:
     # The shell's limit on the size of a file (in KiB) stands in for the disk.
-    words = shlex.join([sys.executable, "-m", "pmpo_offline", *arguments(recipe, tmp_path)])
-    done = subprocess.run(["bash", "-c", f"ulimit -f 64; exec {words}"], capture_output=True, text=True, check=False)
+    words = shlex.join([sys.executable, "-m", "pmpo_offline", *arguments(recipe, tmp_path, episodes=2, workers=1)])
+    done = subprocess.run(["bash", "-c", f"ulimit -f 16; exec {words}"], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     lines = [line for line in done.stderr.splitlines() if not line.startswith("collect episodes: ")]
     assert len(lines) == 1, done.stderr

@@ -22,7 +22,7 @@ from pmpo_offline.tasks.stacking.task import StackingBehavior, record
 DECLARED = catalog.dataset("rgb-stacking/proxy-v0").behavior
 BEHAVIORS = tuple(StackingBehavior.model_validate(each) for each in DECLARED)
 RECORD = partial(record, BEHAVIORS)
-EPISODES = 10
+EPISODES = 6
 SPEC = CollectionSpec(DECLARED, EPISODES, 0)
 
 
@@ -32,10 +32,10 @@ def recorded() -> Experience:
 
 
 def test_an_episode_is_a_function_of_its_seed(recorded: Experience) -> None:
-    for seed in (7, 2):
+    for seed in (4, 2):
         assert_equal(record(BEHAVIORS, [seed]), part(recorded, seed))
-    shuffled = record(BEHAVIORS, [5, 0, 9])
-    for place, seed in enumerate([5, 0, 9]):
+    shuffled = record(BEHAVIORS, [5, 0, 3])
+    for place, seed in enumerate([5, 0, 3]):
         assert_equal(part(shuffled, place), part(recorded, seed))
     other = record(BEHAVIORS, [EPISODES])
     assert not np.array_equal(other.observation[0], recorded.observation[0])
@@ -47,16 +47,16 @@ def test_workers_and_chunks_change_nothing(recorded: Experience, tmp_path: Path)
         whole = collect(RECORD, SPEC, tmp_path / "one", 1)
     assert_equal(whole, recorded)
     assert reported == [("collect episodes", EPISODES, EPISODES)]
-    assert_equal(collect(RECORD, SPEC, tmp_path / "two", 2, chunk=3), recorded)
+    assert_equal(collect(RECORD, SPEC, tmp_path / "two", 2, chunk=2), recorded)
     chunks = sorted(path.name for path in (tmp_path / "two").iterdir())
-    assert chunks == [f"chunk-{start:07d}.npz" for start in (0, 3, 6, 9)], "four whole chunks and nothing else"
+    assert chunks == [f"chunk-{start:07d}.npz" for start in (0, 2, 4)], "three whole chunks and nothing else"
 
 
 def test_finished_chunks_are_kept_and_missing_ones_recorded(recorded: Experience, tmp_path: Path) -> None:
-    first, second = tmp_path / "chunk-0000000.npz", tmp_path / "chunk-0000005.npz"
-    RECORD(SPEC.seeds[:5].tolist()).save(first)
+    first, second = tmp_path / "chunk-0000000.npz", tmp_path / "chunk-0000003.npz"
+    RECORD(SPEC.seeds[:3].tolist()).save(first)
     stamp = first.stat().st_mtime_ns
-    assert_equal(collect(RECORD, SPEC, tmp_path, 1, chunk=5), recorded)
+    assert_equal(collect(RECORD, SPEC, tmp_path, 1, chunk=3), recorded)
     assert first.stat().st_mtime_ns == stamp
     assert sorted(tmp_path.iterdir()) == [first, second]
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from pmpo_offline.data import Dataset, Rows
@@ -17,22 +16,10 @@ from pmpo_offline.policies.network import one_thread
 from pmpo_offline.runtime.files import load_arrays, save_arrays
 from pmpo_offline.training.control.stack import CLONE
 from pmpo_offline.training.control.trainer import train
-from pmpo_offline.training.critics.cross_fitted import CriticSettings, fit_critic
+from pmpo_offline.training.critics.config import CandidateSettings, CriticSettings
+from pmpo_offline.training.critics.cross_fitted import fit_critic
 
 _AT_ONCE = 8192  # states
-
-
-class CandidateSettings(BaseModel):
-    """Which candidate actions are scored."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    actions: int = Field(default=4, ge=2)
-    """K: actions a state, drawn from a clone of the recorded behaviour."""
-    states: int = Field(default=50_000, ge=1)
-    """States, drawn without replacement (all, if there are fewer)."""
-    updates: int = Field(default=3000, ge=1)
-    """Gradient steps of the clone."""
 
 
 @dataclass(frozen=True)

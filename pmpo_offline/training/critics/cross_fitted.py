@@ -10,12 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import scipy  # its parts load where they are first used: a second that a worker seldom needs
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from pmpo_offline.data import Rows
@@ -23,32 +21,10 @@ from pmpo_offline.policies.network import stacked_mlp
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.training.adam import Adam, one_cycle
+from pmpo_offline.training.critics.config import CriticSettings
 
 _AT_ONCE = 16384  # rows
 _STEADY = 1e-3  # a deviation of actions below which they count as always the same
-
-
-class CriticSettings(BaseModel):
-    """Training of the critics of a dataset."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    discount: float = Field(default=0.97, ge=0, lt=1)
-    folds: int = Field(default=5, ge=2)
-    hidden: tuple[int, ...] = (128, 128)
-    updates: int = Field(default=1500, ge=1)
-    """Updates a sweep; the targets are renewed between sweeps, because cut episodes are bootstrapped."""
-    sweeps: int = Field(default=3, ge=1)
-    batch: int = Field(default=512, ge=1)
-    learning_rate: float = Field(default=1e-3, gt=0)
-    weight_decay: float = Field(default=1e-2, ge=0)
-    trace: float = Field(default=1.0, ge=0, le=1)
-    """λ of the returns that V is compared with: 1 trusts the rewards alone, less trusts V for what comes later, and has
-    less noise. V itself is fitted on whole returns, because from others it learns its own errors."""
-    action_value: Literal["network", "first_order"] = "network"
-    """How actions are valued: by a network of state and action, or by V and an advantage linear in the action."""
-    advantage: Literal["recorded", "fitted"] = "recorded"
-    """Recorded: a row's own return less V, with all its luck. Fitted: Q less V, what such actions gained elsewhere."""
 
 
 @dataclass(frozen=True)

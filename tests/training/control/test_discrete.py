@@ -19,7 +19,7 @@ from pmpo_offline.policies import CategoricalPolicy
 from pmpo_offline.training.control.trainer import Trained, train
 from pmpo_offline.training.run import load_policy
 
-SHORT = {"updates": 300, "hidden": [32], "batch": 128, "learning_rate": 3e-3}
+SHORT = {"updates": 150, "hidden": [32], "batch": 128, "learning_rate": 5e-3, "averaging": 0.98}
 
 
 def balancing(observation: np.ndarray) -> int:
@@ -49,7 +49,7 @@ def cartpole(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return import_dataset(folder / "CartPole.npz", actions=2, label="return:q0.5", home=folder / "home")
 
 
-def returns(trained: Trained, episodes: int = 5) -> float:
+def returns(trained: Trained, episodes: int = 3) -> float:
     return float(evaluate(trained.policy, "CartPole-v1", episodes=episodes)["return"].mean())
 
 
@@ -99,7 +99,7 @@ def probabilities(trained: Trained) -> np.ndarray:
 
 
 def test_a_clone_has_the_shares_of_the_actions(choice: Dataset) -> None:
-    found = probabilities(train(choice, "bc", overrides={"updates": 500, "hidden": [8]}))
+    found = probabilities(train(choice, "bc", overrides={"updates": 250, "hidden": [8]}))
     assert found == pytest.approx(np.full(4, 0.25), abs=0.03)
 
 
@@ -114,7 +114,7 @@ def test_pmpo_finds_the_optimum_of_its_objective(choice: Dataset) -> None:
             choice,
             "pmpo",
             settings=[{"alpha": 0.5, "beta": 1.0, "normalize": "joint", "divergence": "behavior", "over": "all"}],
-            overrides={"updates": 800, "hidden": [8], "learning_rate": 3e-3, "batch": 400},
+            overrides={"updates": 400, "hidden": [8], "learning_rate": 6e-3, "batch": 400, "averaging": 0.99},
         )
     )
     assert found == pytest.approx(np.array([0.125, 0.125, 0.375, 0.375]), abs=0.03)
@@ -122,6 +122,8 @@ def test_pmpo_finds_the_optimum_of_its_objective(choice: Dataset) -> None:
 
 @pytest.mark.parametrize("algorithm", [str(root("baselines") / "bandit/dpo-labels.toml"), "kto"])
 def test_pairs_and_labels_prefer_the_accepted(choice: Dataset, algorithm: str) -> None:
-    found = probabilities(train(choice, algorithm, overrides={"updates": 300, "hidden": [8], "learning_rate": 1e-2}))
+    found = probabilities(
+        train(choice, algorithm, overrides={"updates": 150, "hidden": [8], "learning_rate": 2e-2, "averaging": 0.98})
+    )
     assert found[2:].sum() > 0.8
     assert found.sum() == pytest.approx(1)
