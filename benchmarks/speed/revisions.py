@@ -1,4 +1,4 @@
-"""Compare two revisions of this repository, side by side: the command line's start, a training step, a language step.
+"""Compare two revisions of this repository, side by side: the starts of two commands, a training step, a language step.
 
     python -m benchmarks.speed.revisions 997eb25            # this working tree beside that commit; about five minutes
 
@@ -24,6 +24,18 @@ import resource, subprocess, sys
 subprocess.run([sys.executable, "-m", sys.argv[1], "--help"], check=True, stdout=subprocess.DEVNULL)
 used = resource.getrusage(resource.RUSAGE_CHILDREN)
 print(used.ru_utime + used.ru_stime)
+"""
+TRAIN = """
+import resource, subprocess, sys, tempfile
+def train():
+    output = tempfile.mkdtemp(dir=sys.argv[2]) + "/run"
+    chosen = ["--dataset", "bandit/sphere-v0", "--algo", "pmpo", "--steps", "2", "--output", output]
+    run = [sys.executable, "-m", sys.argv[1], "train", *chosen, "--home", sys.argv[2]]
+    subprocess.run(run, check=True, stdout=subprocess.DEVNULL)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+first = train()  # builds the dataset, once
+print(train() - first)
 """
 CONTROL = """
 import sys, time, warnings
@@ -55,6 +67,7 @@ print((run(42) - run(2)) / 40)
 """
 MEASURES = {
     "pmpo-offline --help": START,
+    "pmpo-offline train, two updates": TRAIN,
     "update of five stacked PMPO runs": CONTROL,
     "update of PMPO on the tiny language": LANGUAGE,
 }

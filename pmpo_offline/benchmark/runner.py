@@ -173,7 +173,7 @@ def execute(plan: Plan, executor: str) -> tuple[list[str], list[str]]:
     lost: dict[str, str] = {}
     if units:
         with plan.results.claim(units[0].name, wait=False):
-            """Refused here, before processes start, if nothing can be written."""
+            pass  # refused here, before processes start, if nothing can be written
     for _ in range(ROUNDS):
         for outcome in chosen.run(units) if units else ():
             _accept(outcome, plan.results, lost)
