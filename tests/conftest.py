@@ -132,7 +132,7 @@ def advantage(recipe: Path, stacking: Dataset, stacking_home: Path) -> Dataset:
 def language_home(once: Once) -> Path:
     """The home of the tiny language model, trained for 150 updates of its 600, and its dataset; tests may add to it.
 
-    It answers as often right as the declared one; test_keys pins what that is made from.
+    It answers as often right as the declared one; test_tiny.py pins what that is made from.
     """
     from pmpo_offline.build import build_dataset
     from pmpo_offline.tasks.language import models, tiny
