@@ -56,7 +56,8 @@ def _vector(array: pa.Array) -> NDArray[Any]:
 
 
 def _matrix(lists: pa.Array) -> NDArray[np.float32]:
-    return _vector(lists.flatten()).reshape(len(lists), -1)
+    flat: NDArray[np.float32] = np.from_dlpack(lists.flatten())  # type: ignore[assignment]
+    return flat.reshape(len(lists), -1)  # an error where a number is null
 
 
 def _signs(labels: pa.Array) -> Labels:
