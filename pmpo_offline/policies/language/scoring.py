@@ -3,7 +3,7 @@
 The backbone reads a prompt that several rows share only once. The head, a third of the work for a small model with a
 large vocabulary, runs over the N completion tokens only, and numbers of N tokens times V words are never held at once:
 a head that is not trained passes back one vector of width H per token, computed along with the value, chunk by chunk.
-On a CPU padding is not read either: sequences stand behind one another, each attending to itself alone::
+On a CPU padding is not read either: sequences follow one another, each attending to itself alone::
 
     padded       a a a a . .          unpadded      a a a a b b b b b b c c
                  b b b b b b
