@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,8 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., 
 def test_task_recipe_objective_algorithm_executor_and_section(command, tmp_path: Path):
     assert command("build-dataset", "example/ring-v0")["accepted"] == 400
     (tmp_path / "ring.toml").write_text(SUITE)
-    rows = command("bench", tmp_path / "ring.toml", "--executor", "reversed", "--output", tmp_path / "out")["rows"]
+    places = ["--output", tmp_path / "out", "--home", os.environ["PMPO_OFFLINE_DATASETS"]]  # forked: an older one
+    rows = command("bench", tmp_path / "ring.toml", "--executor", "reversed", *places)["rows"]
     assert [row["algo"] for row in rows] == ["bc", "margin"]
     report = (tmp_path / "out" / "report.md").read_text()
     assert "\n- Best on example/ring-v0: " in report

@@ -20,8 +20,8 @@ CLEAN = {"share": None, "kind": "labels", "coverage": 1.0, "flips": 0.0}
 
 
 @pytest.fixture(scope="module")
-def bandit():
-    return build_dataset("bandit/sphere-v0")
+def bandit(tmp_path_factory):
+    return build_dataset("bandit/sphere-v0", home=tmp_path_factory.mktemp("home"))
 
 
 def labels_of(dataset) -> torch.Tensor:
