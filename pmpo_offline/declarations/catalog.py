@@ -27,7 +27,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field
 
 from pmpo_offline.runtime.arguments import validated
 from pmpo_offline.runtime.errors import UserError, unknown
-from pmpo_offline.runtime.files import from_toml
+from pmpo_offline.runtime.files import read_toml
 from pmpo_offline.runtime.registry import Registry
 
 Rate = Annotated[float, Field(ge=0, le=1)]
@@ -391,11 +391,3 @@ def _line_of(path: Path, about: Sequence[str]) -> int | None:
         if number := next((number for number, line in enumerate(lines, 1) if found.match(line)), None):
             return number
     return None
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file; `UserError` if it is malformed, `OSError` if it cannot be read."""
-    try:
-        return from_toml(path.read_bytes())
-    except ValueError as error:
-        raise UserError(f"{path}: not valid TOML: {error}") from None

@@ -194,6 +194,14 @@ def from_toml(content: bytes | str) -> dict[str, Any]:
         raise ValueError("it is nested too deeply") from None
 
 
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file; `UserError` if it is malformed, `OSError` if it cannot be read."""
+    try:
+        return from_toml(path.read_bytes())
+    except ValueError as error:
+        raise UserError(f"{path}: not valid TOML: {error}") from None
+
+
 def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
     """Write named arrays as one .npz file, whole or absent; raises `OSError` if the disk refuses."""
     import zipfile

@@ -44,10 +44,9 @@ def divide(
     algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], kind: type[BaseModel]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Divide settings into those of the objective and those of the training; `UserError` for one that is neither."""
-    own, training = set(complete(algorithm, {})), set(kind.model_fields)
-    own |= set(OBJECTIVES[algorithm.objective].known)
-    if odd := set(settings) - own - training:
-        raise unknown(f"setting of {algorithm.name}", min(odd), own | training)
+    own = {*complete(algorithm, {}), *OBJECTIVES[algorithm.objective].known}
+    if odd := set(settings) - own - set(kind.model_fields):
+        raise unknown(f"setting of {algorithm.name}", min(odd), own | set(kind.model_fields))
     return {k: v for k, v in settings.items() if k in own}, {k: v for k, v in settings.items() if k not in own}
 
 

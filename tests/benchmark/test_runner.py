@@ -24,7 +24,7 @@ from pmpo_offline.benchmark.suite import Condition, Job, expand
 from pmpo_offline.cli.main import run
 from pmpo_offline.data import columns
 from pmpo_offline.declarations import catalog
-from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.runtime.progress import on_progress
 
 SUITE = """
@@ -319,3 +319,11 @@ def test_a_setting_that_diverges_has_no_scores_and_does_not_stop_the_others(tmp_
         r'learner, .*: training diverged with .*"beta": 1e-30.*: no scores of these settings', done.failures[0]
     )
     assert sorted(row["beta"] for row in done.rows if row["algo"] == "learner" and not row["shuffled"]) == [2]
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_executor_runs(tmp_path, suite, monkeypatch):
+    monkeypatch.setattr(Local, "run", lambda *_: pytest.fail("it ran"))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/checkpoints").write_text("in the way")
+    with pytest.raises(PmpoOfflineError, match="checkpoints"):
+        bench(suite, output=tmp_path / "out", workers=2)

@@ -19,11 +19,10 @@ from typing import Annotated, NamedTuple, Protocol
 
 from pydantic import BaseModel, Field, field_validator
 
-from pmpo_offline.declarations.catalog import read_toml
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.arguments import validated
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, refusal
-from pmpo_offline.runtime.files import from_json
+from pmpo_offline.runtime.files import from_json, read_toml
 from pmpo_offline.runtime.hashing import hash_json
 
 SHIPPED = Path(__file__).with_name("judge.toml")
