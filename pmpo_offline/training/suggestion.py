@@ -25,7 +25,7 @@ import numpy as np
 
 from pmpo_offline.data import columns
 from pmpo_offline.objectives import stability
-from pmpo_offline.objectives.stability.tabular import class_weights
+from pmpo_offline.objectives.stability.bounds import class_weights
 from pmpo_offline.training.config import Setup
 from pmpo_offline.training.states import collapse_by_state
 

@@ -18,18 +18,7 @@ one and the alpha- and Renyi divergences below order 1 stay finite there: with a
 while rejects outweigh accepts on some outcome, they merely slow the fall. Only a `floor` under the rejects does.
 """
 
-from __future__ import annotations
+import lazy_loader
 
-from .gaussian import gaussian_beta_min as gaussian_beta_min
-from .gaussian import gaussian_optimum as gaussian_optimum
-from .tabular import Minibatch as Minibatch
-from .tabular import Regime as Regime
-from .tabular import beta_collapse as beta_collapse
-from .tabular import beta_min as beta_min
-from .tabular import coefficients as coefficients
-from .tabular import consequence as consequence
-from .tabular import limit_policy as limit_policy
-from .tabular import optimal_policy as optimal_policy
-from .tabular import regime as regime
-from .tabular import remaining_noise as remaining_noise
-from .tabular import state_collapse as state_collapse
+# Names are imported on first use, as `__init__.pyi` lists them: the thresholds need no torch.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

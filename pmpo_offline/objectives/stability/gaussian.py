@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .tabular import Minibatch, class_weights
+from .bounds import Minibatch, class_weights
 
 
 def gaussian_beta_min(

@@ -1,4 +1,4 @@
-"""Policies over a few outcomes: two thresholds on beta, the optimum, and the limit of training, all in closed form.
+"""Policies over a few outcomes: the thresholds on beta, in closed form; numbers alone, without torch.
 
 The coefficients c(y) are those of `stability`.
 """
@@ -8,9 +8,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from typing import Literal
-
-import torch
-from torch import Tensor
 
 Regime = Literal["bounded", "no minimum", "collapse", "unbounded"]
 """The loss has a minimum; it has none, yet training ends at a policy over several outcomes (`limit_policy`); it ends on
@@ -60,7 +57,7 @@ def beta_min(
     """
     accept_mass = 1 - reject_mass if accept_mass is None else accept_mass
     reject_share = reject_mass if reject_share is None else reject_share
-    _check_shares(alpha=alpha, reject_mass=reject_mass, reject_share=reject_share, accept_mass=accept_mass)
+    check_shares(alpha=alpha, reject_mass=reject_mass, reject_share=reject_share, accept_mass=accept_mass)
     if not 0 <= noise <= 0.5:
         raise ValueError(f"noise lies in [0, 1/2], not {noise}: beyond it the labels say the opposite")
     w_accept, w_reject = class_weights(normalize, 1 - reject_share, reject_share, minibatch)
@@ -114,47 +111,10 @@ def beta_collapse(
     Raises:
         ValueError: an argument outside [0, 1], or another `normalize`.
     """
-    _check_shares(alpha=alpha, reject_share=reject_share)
+    check_shares(alpha=alpha, reject_share=reject_share)
     w_accept, w_reject = class_weights(normalize, 1 - reject_share, reject_share, minibatch)
     pull = alpha * w_accept if reject_share < 1 else 0.0
     return max(0.0, (1 - alpha) * w_reject - pull) if reject_share else 0.0
-
-
-def state_collapse(
-    chances: Tensor,
-    alpha: float,
-    normalize: Literal["joint", "set"] = "set",
-    *,
-    over: Literal["all", "labelled"] = "all",
-    minibatch: Minibatch | None = None,
-) -> Tensor:
-    """Return the beta at or below which a policy that sees the state collapses in each of S states, (S,).
-
-    It has a softmax a state, of which `beta_collapse` asks that the coefficients have a positive sum there. With r(s)
-    and a(s) the chances that a row of state s is labelled reject or accept, and P_r and P_a their means over states ::
-
-        beta <= (1 - alpha) w_r r(s) / P_r - alpha w_a a(s) / P_a
-
-    If the state says nothing of the label that is `beta_collapse`, if it says all, `beta_min`.
-
-    Args:
-        chances: `(S, 2)`, r(s) and a(s); states count equally, as rows of a dataset do.
-        alpha: weight of the accepts, in [0, 1].
-        normalize: as in `pmpo`, whose default is "joint".
-        over: the rows that the divergence runs over; over the labelled ones it weighs by their share in the state.
-        minibatch: as in `beta_min`.
-
-    Raises:
-        ValueError: alpha outside [0, 1], or another `normalize`.
-    """
-    _check_shares(alpha=alpha)
-    reject, accept = chances.unbind(1)
-    rejects, accepts = chances.mean(0).tolist()
-    w_accept, w_reject = class_weights(normalize, accepts, rejects, minibatch)
-    push = (1 - alpha) * w_reject * reject / (rejects or 1.0) - alpha * w_accept * accept / (accepts or 1.0)
-    labelled = reject + accept
-    held = labelled / (rejects + accepts) if over == "labelled" else torch.ones_like(labelled)
-    return torch.where(held > 0, push / held, 0.0).clamp(min=0)
 
 
 def regime(beta: float, bound: float, collapse: float | None) -> Regime:
@@ -190,91 +150,6 @@ def consequence(beta: float, bound: float, collapse: float | None) -> str:
         "outcomes still settles on several accepted ones, but one that sees the state may run away where it sees "
         "rejects alone"
     )
-
-
-def limit_policy(coefficient: Tensor) -> Tensor:
-    """Return the policy over K outcomes at which gradient ascent on softmax logits ends.
-
-    The logits of the outcomes that survive grow at one rate, `c(y) - C pi(y) = level`, and those of the others more
-    slowly, which is water-filling::
-
-        pi(y) = max(0, c(y) - level) / C,    level such that it sums to one
-
-    Where no coefficient is negative the level is zero and this is the minimum, `optimal_policy`.
-
-    Args:
-        coefficient: `(K,)`, c(y) of `coefficients`.
-
-    Returns:
-        `(K,)`, the probabilities.
-
-    Raises:
-        ValueError: the coefficients sum to zero or less (see `beta_collapse`).
-    """
-    total = coefficient.sum()
-    if total <= 0:
-        raise ValueError("training collapses onto one outcome: raise beta (see beta_collapse)")
-    ordered = coefficient.sort(descending=True).values
-    count = torch.arange(1, len(ordered) + 1, dtype=ordered.dtype)
-    level = (ordered.cumsum(0) - total) / count
-    return (coefficient - level[(ordered > level).nonzero()[-1]]).clamp(min=0) / total
-
-
-def coefficients(
-    reference: Tensor,
-    accept: Tensor,
-    reject: Tensor,
-    *,
-    alpha: float,
-    beta: float,
-    normalize: Literal["joint", "set"] = "set",
-    rows: int | None = None,
-) -> Tensor:
-    """Return c(y) of K outcomes, the weights of -log pi(y) in PMPO's loss; arguments as in `optimal_policy`.
-
-    In minibatches of so many `rows`, drawn at random, they are the expected weights (`Minibatch`).
-    """
-    accepted, rejected = reference * accept, reference * reject
-    p_accept, p_reject = float(accepted.sum()), float(rejected.sum())
-    minibatch = None if rows is None else Minibatch(rows, p_accept + p_reject)
-    w_accept, w_reject = class_weights(normalize, p_accept, p_reject, minibatch)
-    coefficient = beta * reference
-    if p_accept:
-        coefficient = coefficient + alpha * w_accept * accepted / p_accept
-    if p_reject:
-        coefficient = coefficient - (1 - alpha) * w_reject * rejected / p_reject
-    return coefficient
-
-
-def optimal_policy(
-    reference: Tensor,
-    accept: Tensor,
-    reject: Tensor,
-    *,
-    alpha: float,
-    beta: float,
-    normalize: Literal["joint", "set"] = "set",
-) -> Tensor:
-    """Return the policy over K outcomes that minimises PMPO: proportional to the coefficients c(y).
-
-    Args:
-        reference: `(K,)`, pi_ref, the distribution that the rows come from.
-        accept: `(K,)`, the probability that an outcome is labelled as accepted.
-        reject: `(K,)`, the probability that it is labelled as rejected; whatever remains is unlabelled.
-        alpha: weight of the accepts, in [0, 1].
-        beta: weight of the divergence, which runs over every row.
-        normalize: as in `pmpo`.
-
-    Returns:
-        `(K,)`, the optimal probabilities.
-
-    Raises:
-        ValueError: the loss has no minimum (a negative coefficient, or nothing but zeros), or another `normalize`.
-    """
-    coefficient = coefficients(reference, accept, reject, alpha=alpha, beta=beta, normalize=normalize)
-    if (coefficient < 0).any() or not coefficient.any():
-        raise ValueError(f"PMPO has no minimum at alpha={alpha}, beta={beta}: raise beta (see beta_min)")
-    return coefficient / coefficient.sum()
 
 
 @dataclass(frozen=True)
@@ -340,7 +215,7 @@ def class_weights(
     return weights[0] * present[0], weights[1] * present[1]
 
 
-def _check_shares(**shares: float) -> None:
+def check_shares(**shares: float) -> None:
     """Raise `ValueError` for an argument outside [0, 1]."""
     for name, share in shares.items():
         if not 0 <= share <= 1:

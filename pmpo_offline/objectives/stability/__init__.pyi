@@ -1,0 +1,13 @@
+from .bounds import Minibatch as Minibatch
+from .bounds import Regime as Regime
+from .bounds import beta_collapse as beta_collapse
+from .bounds import beta_min as beta_min
+from .bounds import consequence as consequence
+from .bounds import regime as regime
+from .bounds import remaining_noise as remaining_noise
+from .gaussian import gaussian_beta_min as gaussian_beta_min
+from .gaussian import gaussian_optimum as gaussian_optimum
+from .optimum import coefficients as coefficients
+from .optimum import limit_policy as limit_policy
+from .optimum import optimal_policy as optimal_policy
+from .optimum import state_collapse as state_collapse
