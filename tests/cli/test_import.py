@@ -137,12 +137,12 @@ def test_options_of_texts_are_not_for_trajectories(
     assert "holds trajectories, and --threshold is for texts" in capsys.readouterr().err
 
 
-def test_importing_texts_needs_no_simulator_and_no_transformers(home: Path, transcripts: Path) -> None:
+def test_importing_texts_needs_no_torch_no_simulator_and_no_transformers(home: Path, transcripts: Path) -> None:
     script = f"""
 import sys
 from pmpo_offline.cli.main import run
 assert run(["import", {str(transcripts)!r}]) == 0
-print(*(name for name in ("datasets", "transformers", "mujoco") if name in sys.modules), file=sys.stderr)
+print(*(name for name in ("torch", "datasets", "transformers", "mujoco") if name in sys.modules), file=sys.stderr)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stderr.splitlines()[-1] == ""
