@@ -10,12 +10,11 @@ A dataset's family decides which hyperparameters an algorithm takes there, so th
 
 from __future__ import annotations
 
-import importlib.metadata
 import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +25,7 @@ from pmpo_offline.declarations import OBJECTIVES, catalog
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration, Balance, Share, SuiteDeclaration
 from pmpo_offline.objectives import Words
 from pmpo_offline.runtime.errors import UserError, unknown
-from pmpo_offline.runtime.hashing import hash_json
+from pmpo_offline.runtime.hashing import hash_json, version
 from pmpo_offline.training.config import Setup, complete, hyperparameters, rows_drawn
 from pmpo_offline.training.control.config import TrainingSettings
 from pmpo_offline.training.shuffle import check_control, expected, identified
@@ -203,13 +202,7 @@ class Job:
     def versions(self) -> dict[str, str]:
         """The versions of the packages that the scores come from."""
         packages = ("numpy", "peft", "torch", "transformers") if self.is_language else ("mujoco", "numpy", "torch")
-        return {"pmpo-offline": __version__} | {name: _installed(name) for name in packages}
-
-
-@cache
-def _installed(package: str) -> str:
-    """Return a package's version; importlib reads all of its metadata each time, milliseconds for every row's key."""
-    return importlib.metadata.version(package)
+        return {"pmpo-offline": __version__} | {name: version(name) for name in packages}
 
 
 def expand(

@@ -9,7 +9,6 @@ spec ── is it there already? ── spec.read ── critics ── label_ta
 
 from __future__ import annotations
 
-import importlib.metadata
 import re
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -31,7 +30,7 @@ from pmpo_offline.data.mapping import spilled
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, refusal
 from pmpo_offline.runtime.files import finite, read_json, write_json
-from pmpo_offline.runtime.hashing import hash_file, hash_json
+from pmpo_offline.runtime.hashing import hash_file, hash_json, version
 from pmpo_offline.runtime.locks import file_lock
 
 if TYPE_CHECKING:
@@ -183,7 +182,7 @@ def _seal(notes: Mapping[str, JsonValue], files: Collection[Path]) -> str:
 
 def versions(*names: str) -> dict[str, str]:
     """Return the installed versions of packages, for the provenance."""
-    return {name: importlib.metadata.version(name) for name in names}
+    return {name: version(name) for name in names}
 
 
 def rewards(task: LanguageTask, prompts: list[str], completions: list[str]) -> NDArray[np.float32]:

@@ -28,6 +28,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field
 from pmpo_offline.runtime.arguments import validated
 from pmpo_offline.runtime.errors import UserError, unknown
 from pmpo_offline.runtime.files import read_toml
+from pmpo_offline.runtime.hashing import version
 from pmpo_offline.runtime.registry import Registry
 
 Rate = Annotated[float, Field(ge=0, le=1)]
@@ -280,7 +281,7 @@ def references(task: str) -> dict[str, Any] | None:
     do not apply to what is simulated here.
     """
     for found in read_toml(root("baselines") / "references.toml").get(task, []):
-        if all(_installed(name) == version for name, version in found.get("versions", {}).items()):
+        if all(_installed(name) == wanted for name, wanted in found.get("versions", {}).items()):
             return dict(found)
     return None
 
@@ -298,7 +299,7 @@ def revise(declaration: D, source: str, changes: Mapping[str, Any]) -> D:
 
 def _installed(package: str) -> str | None:
     try:
-        return importlib.metadata.version(package)
+        return version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
 

@@ -16,6 +16,7 @@ from pmpo_offline.data import Metadata
 from pmpo_offline.policies import Act, FunctionPolicy, Policy
 from pmpo_offline.runtime.arguments import checked
 from pmpo_offline.runtime.errors import UserError, unknown
+from pmpo_offline.runtime.hashing import version
 from pmpo_offline.tasks import Task
 from pmpo_offline.tasks.environment import Environment, EnvironmentTask
 from pmpo_offline.tasks.trajectories import Trajectories
@@ -38,12 +39,12 @@ def check_scorable(dataset: Metadata) -> None:
     An imported dataset's task may have no simulator, or no reward function. Returns of a simulator are compared with
     references of the same version only; packages that are not installed are ignored.
     """
-    for package, version in (dataset.references.versions if dataset.references else {}).items():
+    for package, wanted in (dataset.references.versions if dataset.references else {}).items():
         with suppress(importlib.metadata.PackageNotFoundError):
-            if (installed := importlib.metadata.version(package)) != version:
+            if (installed := version(package)) != wanted:
                 raise UserError(
-                    f"{dataset.id}: its reference scores are of {package} {version}, and returns of the installed "
-                    f"{installed} cannot be compared with them: install {package}=={version}, or build the dataset "
+                    f"{dataset.id}: its reference scores are of {package} {wanted}, and returns of the installed "
+                    f"{installed} cannot be compared with them: install {package}=={wanted}, or build the dataset "
                     "again with what is installed"
                 )
     if dataset.kind != "responses":

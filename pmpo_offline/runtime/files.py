@@ -21,6 +21,8 @@ import threading
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from copy import deepcopy
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -197,9 +199,12 @@ def from_toml(content: bytes | str) -> dict[str, Any]:
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file; `UserError` if it is malformed, `OSError` if it cannot be read."""
     try:
-        return from_toml(path.read_bytes())
+        return deepcopy(_parsed(path.read_bytes()))
     except ValueError as error:
         raise UserError(f"{path}: not valid TOML: {error}") from None
+
+
+_parsed = lru_cache(512)(from_toml)  # by content: one id is found by reading every recipe, and parsing takes the time
 
 
 def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:

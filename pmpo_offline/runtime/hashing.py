@@ -11,15 +11,16 @@ distributions of `Generator`. So a dataset can be built again from its seed, byt
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import json
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
 
@@ -62,11 +63,22 @@ def identity(**ingredients: Any) -> str:
     return hash_json(ingredients)
 
 
+@cache
+def version(package: str) -> str:
+    """Return the installed version of a package; `importlib.metadata.PackageNotFoundError` if there is none.
+
+    importlib reads all of a package's metadata each time, milliseconds for the key of every row.
+    """
+    return importlib.metadata.version(package)
+
+
 def random_words(count: int, *key: int | str) -> NDArray[np.uint64]:
     """Return `count` uniform 64-bit words, a pure function of `key` (non-negative integers and words).
 
     A shorter draw from the same key is a prefix of a longer one.
     """
+    import numpy as np  # here, so that what needs no numbers starts without it
+
     entropy = [part if isinstance(part, int) else int.from_bytes(part.encode(), "little") for part in key]
     words: NDArray[np.uint64] = np.random.PCG64(np.random.SeedSequence(entropy)).random_raw(count)
     return words
@@ -74,4 +86,4 @@ def random_words(count: int, *key: int | str) -> NDArray[np.uint64]:
 
 def uniforms(count: int, *key: int | str) -> NDArray[np.float64]:
     """Return `count` floats in [0, 1) from the 53 upper bits of `random_words`."""
-    return (random_words(count, *key) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return (random_words(count, *key) >> 11).astype("float64") * 2.0**-53

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,7 @@ from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.objectives import Interval, Objective, stability
 from pmpo_offline.runtime.arguments import validated
 from pmpo_offline.runtime.errors import UserError, unknown
-from pmpo_offline.runtime.hashing import identity
+from pmpo_offline.runtime.hashing import identity, version
 from pmpo_offline.training.control.config import TrainingSettings
 
 MEASURED = "dataset"
@@ -396,5 +395,5 @@ def training_identity(*packages: str, **ingredients: Any) -> str:
         ingredients: JSON values: content of the dataset, algorithm, complete settings, every seed, hyperparameters, …
     """
     # "2.5.1+cpu" and "2.5.1+cu124" are one version: a training may move to another device.
-    versions = {name: importlib.metadata.version(name).partition("+")[0] for name in ("torch", *packages)}
+    versions = {name: version(name).partition("+")[0] for name in ("torch", *packages)}
     return identity(**ingredients, versions={**versions, "pmpo-offline": __version__}, revision=REVISION)

@@ -17,7 +17,7 @@ from helpers.labelled import saved
 
 from pmpo_offline import data
 from pmpo_offline.cli import console
-from pmpo_offline.cli.main import app, run
+from pmpo_offline.cli.main import app, commands, run
 from pmpo_offline.data import columns
 from pmpo_offline.runtime import progress
 
@@ -239,7 +239,9 @@ def command(monkeypatch):
         app.command("try")(function)
         return ["try"]
 
-    return add
+    commands.cache_clear()
+    yield add
+    commands.cache_clear()
 
 
 @pytest.mark.parametrize("lines", [3, 100_000])

@@ -14,7 +14,6 @@ A row is found by the hash of its tokens and a model by the hash of its weights,
 from __future__ import annotations
 
 import copy
-import importlib.metadata
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -35,7 +34,7 @@ from pmpo_offline.policies.language.tokens import TokenBatch, Tokens, collate
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, refusal
 from pmpo_offline.runtime.files import atomic_file
-from pmpo_offline.runtime.hashing import hash_bytes, hash_tensors, identity
+from pmpo_offline.runtime.hashing import hash_bytes, hash_tensors, identity, version
 from pmpo_offline.runtime.locks import file_lock
 
 if TYPE_CHECKING:
@@ -96,7 +95,7 @@ class Reference:
         self._model, self._without, self.cut = model.model, without, cut
         precision = _precision(model.model)
         # "2.5.1+cpu" and "2.5.1+cu124" are one version: the cache serves any device.
-        versions = {name: importlib.metadata.version(name).partition("+")[0] for name in ("torch", "transformers")}
+        versions = {name: version(name).partition("+")[0] for name in ("torch", "transformers")}
         owner = {"reference": model.digest, "precision": precision, "revision": REVISION, **versions}
         self._kinds = ("logp", "states", *([f"trunk-{cut}"] if cut else []))
         self._shards = Shards(folder / f"{model.digest[:16]}-{precision}-{identity(**owner)[:8]}", owner)

@@ -99,7 +99,7 @@ def test_only_another_model_precision_row_cut_or_version_is_new(tmp_path, monkey
         changed.setattr(reference, "REVISION", "another")
         other.cache(tmp_path).rows(ROWS)
     assert other.rows == 2 * len(ROWS)
-    monkeypatch.setattr("importlib.metadata.version", lambda name: "0.1")
+    monkeypatch.setattr("pmpo_offline.training.language.reference.version", lambda name: "0.1")
     other.cache(tmp_path).rows(ROWS)
     assert other.rows == 3 * len(ROWS)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import shutil
@@ -25,6 +24,7 @@ from pmpo_offline.policies.language import open_model
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.runtime.progress import on_progress
 from pmpo_offline.tasks.language.tiny import tokenizer
+from pmpo_offline.training import config
 from pmpo_offline.training.language import TrainedLanguage, train_language
 from pmpo_offline.training.language.trl_data import dataset_of
 from pmpo_offline.training.tracking import read_metrics
@@ -249,10 +249,8 @@ def test_a_finished_run_is_found_by_all_that_it_depends_on(
         case "weights":
             random_model(1).save_pretrained(model)  # under the same name
         case "version":
-            installed = importlib.metadata.version
-            monkeypatch.setattr(
-                importlib.metadata, "version", lambda name: "0.1" if name == "peft" else installed(name)
-            )
+            installed = config.version
+            monkeypatch.setattr(config, "version", lambda name: "0.1" if name == "peft" else installed(name))
     with pytest.raises(UserError, match="holds another run"):
         train(divided, model, cache, tmp_path / "run", **more)
 
