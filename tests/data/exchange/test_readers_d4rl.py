@@ -53,6 +53,14 @@ def test_ends_as_gymnasium_calls_them(tmp_path: Path) -> None:
     )
 
 
+def test_observations_as_replay_buffers_call_them(tmp_path: Path) -> None:
+    written = experience([3, 1, 4])
+    names = {"observations": "obs", "next_observations": "next_obs"}
+    arrays = {names.get(name, name): values for name, values in as_d4rl(written).items()}
+    assert_same(read(hdf5(tmp_path / "set.hdf5", arrays)).experience, written)
+    assert_same(read(npz(tmp_path / "set.npz", arrays)).experience, written)
+
+
 @every
 def test_d4rl_where_only_next_observations_tell_when_time_ran_out(tmp_path: Path, lengths: list[int]) -> None:
     written = experience(lengths)

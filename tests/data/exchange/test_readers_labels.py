@@ -281,5 +281,5 @@ def test_a_folder_of_files_without_labels_and_rewards_says_what_to_do(tmp_path: 
     with pytest.warns(UserWarning, match="nothing is labelled; give the episodes' labels in a file with --labels, or"):
         dataset = import_dataset(root, home=tmp_path / "home")
     assert accepted(dataset) == [0, 0]
-    npz(root / "demo_0.npz", {"obs": np.zeros(3), "act": np.zeros(3)})
+    npz(root / "demo_0.npz", {"seen": np.zeros(3), "act": np.zeros(3)})
     assert "set is not recognised by its arrays, " in refusal(root)

@@ -23,14 +23,15 @@ from pmpo_offline.data.mapping import gathered, slices
 from pmpo_offline.runtime.errors import UserError
 
 _NAMES: Mapping[str, tuple[str, ...]] = {
-    "observation": ("observations", "observation"),
+    "observation": ("observations", "observation", "obs"),
     "action": ("actions", "action"),
     "reward": ("rewards", "reward"),
     "terminated": ("terminals", "terminated", "terminations"),
     "truncated": ("timeouts", "truncated", "truncations", "episode_terminals"),
-    "next_observation": ("next_observations", "next_observation"),
+    "next_observation": ("next_observations", "next_observation", "next_obs"),
 }
-"""What the arrays are called by D4RL, here, by Gymnasium, and by d3rlpy of version 1 (whose mark is of both ends)."""
+"""What the arrays are called by D4RL, here, by Gymnasium and in replay buffers (`obs`, `next_obs`), and by d3rlpy of
+version 1 (whose mark is of both ends)."""
 _NEEDED: Mapping[str, Kind] = {"observation": "matrix", "action": "actions", "terminated": "flags"}
 
 
