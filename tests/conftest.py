@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when NumPy and torch are imported, by child processes too
 
 import pytest
-import torch
 from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
@@ -25,7 +24,6 @@ pytest_plugins = ["helpers.fixtures"]
 Once = Callable[[str, Callable[[Path], object]], Path]
 """From a name and a function that fills a folder, a copy of that folder."""
 
-torch.set_num_threads(1)
 if (
     signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 ):  # in a job that a shell put into the background; children inherit it
@@ -72,6 +70,8 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     """Undo what an earlier test's benchmark has set (`workers` is torch's number of threads)."""
+    import torch  # here, because the process that hands tests to workers has no use for it
+
     torch.set_num_threads(1)
 
 
