@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from helpers import encoded
+from helpers import encoded, fork_server
 from helpers.encoded import Make, Store
 from pmpo_offline import data
 
@@ -56,11 +56,21 @@ def hugging_face(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 @pytest.fixture
 def forkserver(monkeypatch: pytest.MonkeyPatch) -> BaseContext:
-    """Worker processes come from a server that has imported everything once; in all else they are those of a user.
+    """Worker processes are forked from one that has imported everything; in all else they are those of a user.
 
     That each starts as a fresh interpreter, which takes seconds, is tested in tests/build/test_processes.py.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pmpo_offline.benchmark.work", "pmpo_offline.training.language.trainer"])
     monkeypatch.setattr(multiprocessing, "get_context", lambda method=None: context)
     return context
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """Start the fork server if a test uses it."""
+    used = any("forkserver" in item.fixturenames for item in session.items if isinstance(item, pytest.Function))
+    if used and not session.config.option.collectonly:
+        capture: Any = session.config.pluginmanager.getplugin("capturemanager")
+        capture.resume_global_capture()  # its processes write where the tests write
+        fork_server.start()
+        capture.suspend_global_capture()
