@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when NumPy and torch are imported, by child processes too
+gc.disable()  # until all is collected: what is imported stays, and looking for garbage in it is a sixth of the time
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -33,6 +34,11 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub: n
 # Property tests without a time limit an example (machines are shared), and with the same examples in every run.
 settings.register_profile("repeatable", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("repeatable")
+
+
+def pytest_collection_finish() -> None:
+    gc.enable()
+
 
 SMALL = """
 id = "test/stacking-v0"
