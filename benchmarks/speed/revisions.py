@@ -1,4 +1,4 @@
-"""Compare two revisions of this repository, side by side: the starts of two commands, a training step, a language step.
+"""Compare two revisions of this repository, side by side: the starts of three commands, a training step, a language step.
 
     python -m benchmarks.speed.revisions 997eb25            # this working tree beside that commit; about five minutes
 
@@ -37,6 +37,16 @@ def train():
 first = train()  # builds the dataset, once
 print(train() - first)
 """
+SHOW = """
+import resource, subprocess, sys
+def cpu_of(*command):
+    run = [sys.executable, "-m", sys.argv[1], *command, "bandit/sphere-v0", "--home", sys.argv[2]]
+    subprocess.run(run, check=True, stdout=subprocess.DEVNULL)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+built = cpu_of("build-dataset")
+print(cpu_of("show") - built)
+"""
 CONTROL = """
 import sys, time, warnings
 warnings.simplefilter("ignore")
@@ -67,6 +77,7 @@ print((run(42) - run(2)) / 40)
 """
 MEASURES = {
     "pmpo-offline --help": START,
+    "pmpo-offline show": SHOW,
     "pmpo-offline train, two updates": TRAIN,
     "update of five stacked PMPO runs": CONTROL,
     "update of PMPO on the tiny language": LANGUAGE,
