@@ -1,4 +1,4 @@
-"""Compare two revisions of this repository, side by side: the starts of three commands, a training step, a language step.
+"""Compare two revisions of this repository, side by side: starts of three commands, a training step, a language step.
 
     python -m benchmarks.speed.revisions 997eb25            # this working tree beside that commit; about five minutes
 
