@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when NumPy and torch are imported, by child processes too
-gc.disable()  # until all is collected: what is imported stays, and looking for garbage in it is a sixth of the time
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -19,6 +18,8 @@ from hypothesis import HealthCheck, settings
 if TYPE_CHECKING:
     from pmpo_offline.data import Dataset
     from pmpo_offline.policies.language import LanguageModel
+
+gc.disable()  # until all is collected: what is imported stays, and looking for garbage in it is a sixth of the time
 
 pytest_plugins = ["helpers.fixtures"]
 
