@@ -70,6 +70,7 @@ def running() -> Iterator[Hub]:
 class _Handler(BaseHTTPRequestHandler):
     held: Hub
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # which holds a body back for 40 ms, until its header is acknowledged
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
