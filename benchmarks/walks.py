@@ -1,8 +1,10 @@
-"""Count the package files that a reader enters on six walks: `python -m benchmarks.walks [WALK] [-v]`.
+"""Count the package files that a reader enters on seven walks: `python -m benchmarks.walks [WALK] [-v]`.
 
 A file is entered when one of its functions runs in the process of the command; what worker processes would do is done
 here and not counted. Every walk runs twice, and the second time counts: what runs only while modules are imported is
-not part of the walk. The control step is what the training loop runs. Critic and clone are fitted briefly.
+not part of the walk. The control step is what the training loop runs. `build` trains critics and a clone that draws
+candidates, briefly, and so contains the walk of a control training; `build-bandit`, whose task knows all values, does
+not.
 """
 
 from __future__ import annotations
@@ -27,7 +29,15 @@ from pmpo_offline.runtime import processes
 from pmpo_offline.training.control.fit import fit
 
 PACKAGE = Path(pmpo_offline.__file__).parent
-LIMITS = {"build": 28, "bench": 32, "import": 20, "train-language": 36, "control-step": 12, "evaluate": None}
+LIMITS = {
+    "build": 28,
+    "build-bandit": 28,
+    "bench": 32,
+    "import": 20,
+    "train-language": 36,
+    "control-step": 12,
+    "evaluate": None,
+}
 TEXTS = '{"prompt": "a", "completion": " b", "label": true}\n{"prompt": "c", "completion": " d", "label": false}\n'
 
 
@@ -97,6 +107,7 @@ def walks(home: Path) -> dict[str, Callable[[int], None]]:
 
     return {
         "build": lambda seed: command(*stacking, "--seed", str(seed)),
+        "build-bandit": lambda seed: command("build-dataset", "bandit/sphere-v0", *small, "--seed", str(seed)),
         "bench": lambda seed: command("bench", *bandit, "--output", str(home / "results"), "--fresh", *stored),
         "import": lambda seed: command("import", str(texts), "--overwrite", *stored),
         "train-language": lambda seed: command(
