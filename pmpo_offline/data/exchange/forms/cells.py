@@ -18,6 +18,7 @@ ROLES = {
 """What roles are called, in lower case."""
 _ROLES, _CONTENTS = ("role", "from", "sender", "speaker"), ("content", "value", "text", "message")
 """Other words for them, of which any two may be together."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _CHAT = re.compile(
     r"""\s*"?(?:array\(\s*)?(\[\s*\{\s*\\?["'](role|content|from)\\?["']\s*:\s*\\?["']"""
     r"""|\[\s*\{(?=.*["']role\\?["']\s*:)(?=.*["']content\\?["']\s*:)"""
@@ -69,7 +70,7 @@ def blemish_of(text: str) -> str | None:
         return "is empty"
     if "\0" in text:  # HDF5 ends a string there
         return "holds a NUL character"
-    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+    if not text.isascii() and _SURROGATE.search(text):
         return "is no valid Unicode"
     return None
 
