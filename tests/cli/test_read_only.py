@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
-import os
-import subprocess
-import sys
+import multiprocessing
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +11,7 @@ from pathlib import Path
 import pytest
 from helpers.aligned import experience
 from helpers.foreign import as_d4rl, npz
+from helpers.forked import Forked
 
 from pmpo_offline.build import build_dataset, rename_dataset
 from pmpo_offline.build.options import Place
@@ -51,13 +49,19 @@ FUNCTIONS = {
     "train": f"train({NAME!r}, 'bc', updates=2, checkpoint='home/a.checkpoint')",
 }
 TRIED = """
-import json, sys
+import ctypes, json, os, sys
 from pathlib import Path
 from pmpo_offline import build, load_dataset, train
 from pmpo_offline.cli.main import run
 from pmpo_offline.data.exchange import export_dataset
 from pmpo_offline.runtime.errors import PmpoOfflineError
 
+# Let permissions hold for root as well: drop CAP_DAC_OVERRIDE from what is effective.
+version, sets = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+ctypes.CDLL(None).capget(version, sets)
+sets[0] &= ~2
+ctypes.CDLL(None).capset(version, sets)
+assert not os.access("home", os.W_OK, effective_ids=True)
 for name, (_, arguments) in json.loads(sys.argv[1]).items():
     print("command", name, run(arguments), flush=True)
 for name, code in json.loads(sys.argv[2]).items():
@@ -68,14 +72,9 @@ for name, code in json.loads(sys.argv[2]).items():
 """
 
 
-def drop_override() -> None:
-    """Let permissions hold for root as well, in what is executed next: drop CAP_DAC_OVERRIDE."""
-    ctypes.CDLL(None).prctl(24, 1)  # PR_CAPBSET_DROP
-
-
 @pytest.fixture(scope="module")
-def outcome() -> Iterator[subprocess.CompletedProcess[str]]:
-    """What all of it prints."""
+def outcome() -> Iterator[tuple[str, str]]:
+    """What all of it prints, and says on stderr."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         made = build_dataset("bandit/sphere-v0", episodes=40, home=root / "home", workers=1)
@@ -85,26 +84,31 @@ def outcome() -> Iterator[subprocess.CompletedProcess[str]]:
         (root / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         for path in [*(root / "home").rglob("*"), root / "home"]:
             path.chmod(0o555 if path.is_dir() else 0o444)
-        variables = {**os.environ, "PMPO_OFFLINE_DATASETS": "home", "HOME": folder}
-        tried = [sys.executable, "-c", TRIED, json.dumps(COMMANDS), json.dumps(FUNCTIONS)]
-        yield subprocess.run(
-            *(tried,), cwd=root, env=variables, capture_output=True, text=True, check=False, preexec_fn=drop_override
-        )
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setenv("PMPO_OFFLINE_DATASETS", "home")
+            patched.setenv("HOME", folder)
+            server = multiprocessing.get_context("forkserver")
+            tried = Forked(server, TRIED, json.dumps(COMMANDS), json.dumps(FUNCTIONS), cwd=root)
+        written = tried.communicate()
+        assert tried.returncode == 0, written
+        yield written
         for path in [root / "home", *(root / "home").rglob("*")]:
             path.chmod(0o755)
 
 
-def test_every_command_reads_or_refuses_in_one_line(outcome: subprocess.CompletedProcess[str]) -> None:
-    assert outcome.returncode == 0, outcome.stderr
+@pytest.mark.usefixtures("forkserver")
+def test_every_command_reads_or_refuses_in_one_line(outcome: tuple[str, str]) -> None:
+    printed, errors = outcome
     for name, (code, _) in COMMANDS.items():
-        assert f"command {name} {code}\n" in outcome.stdout, (name, outcome.stderr)
-    refused = [line for line in outcome.stderr.splitlines() if line.startswith("error: ")]
+        assert f"command {name} {code}\n" in printed, (name, errors)
+    refused = [line for line in errors.splitlines() if line.startswith("error: ")]
     assert len(refused) == sum(code for code, _ in COMMANDS.values())
     assert all("Permission denied; check the permissions" in line for line in refused), refused
-    assert "Traceback" not in outcome.stderr
+    assert "Traceback" not in errors
 
 
+@pytest.mark.usefixtures("forkserver")
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_every_function_refuses_in_one_line(outcome: subprocess.CompletedProcess[str], name: str) -> None:
-    (line,) = [line for line in outcome.stdout.splitlines() if line.startswith(f"function {name} ")]
+def test_every_function_refuses_in_one_line(outcome: tuple[str, str], name: str) -> None:
+    (line,) = [line for line in outcome[0].splitlines() if line.startswith(f"function {name} ")]
     assert "Permission denied; check the permissions" in line

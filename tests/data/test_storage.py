@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import stat
-import subprocess
-import sys
 import textwrap
 from collections.abc import Callable
+from multiprocessing.context import BaseContext
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from helpers.encoded import Make, Store
+from helpers.forked import Forked
 
 from pmpo_offline import data
 from pmpo_offline.data import columns, storage
@@ -24,22 +23,21 @@ from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 ID = "test/small-v0"
 
 
-def run(script: str, *args: str | Path) -> subprocess.Popen[str]:
+HEAD = """
+import resource, sys
+from pathlib import Path
+from helpers.encoded import make
+from pmpo_offline import data
+from pmpo_offline.data import hdf5, storage
+metadata, tables = make([50] * 40, "advantage", candidates=4)
+target = Path(sys.argv[1])
+"""
+
+
+@pytest.fixture
+def run(forkserver: BaseContext) -> Callable[..., Forked]:
     """Start a writer in a process of its own, with `make` at hand."""
-    head = f"""
-    import resource, sys
-    sys.path[:0] = [{str(Path(__file__).parents[1])!r}, {str(Path(__file__).parents[2])!r}]
-    from pathlib import Path
-    from helpers.encoded import make
-    from pmpo_offline import data
-    from pmpo_offline.data import hdf5, storage
-    metadata, tables = make([50] * 40, "advantage", candidates=4)
-    target = Path(sys.argv[1])
-    """
-    code = textwrap.dedent(head) + textwrap.dedent(script)
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    return lambda script, *arguments: Forked(forkserver, HEAD + textwrap.dedent(script), *arguments)
 
 
 def test_an_empty_name_is_not_the_current_folder() -> None:
@@ -52,7 +50,9 @@ def everything_in(home: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("form", ["arrow", "hdf5"])
-def test_full_disk_leaves_nothing_and_is_one_line(home: Path, store: Store, form: data.Format) -> None:
+def test_full_disk_leaves_nothing_and_is_one_line(
+    home: Path, store: Store, run: Callable[..., Forked], form: data.Format
+) -> None:
     writer = run(
         """
         import gymnasium, minari  # what the HDF5 form imports, before no file may grow
@@ -65,7 +65,7 @@ def test_full_disk_leaves_nothing_and_is_one_line(home: Path, store: Store, form
         home / ID,
         form,
     )
-    message, errors = writer.communicate(timeout=120)
+    message, errors = writer.communicate()
     assert errors == ""
     assert writer.returncode == 0
     assert message == (
@@ -77,7 +77,7 @@ def test_full_disk_leaves_nothing_and_is_one_line(home: Path, store: Store, form
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_killed_writer_leaves_nothing_visible_and_the_next_one_tidies(
-    home: Path, store: Store, overwrite: bool
+    home: Path, store: Store, run: Callable[..., Forked], overwrite: bool
 ) -> None:
     if overwrite:
         store()
@@ -92,10 +92,8 @@ def test_a_killed_writer_leaves_nothing_visible_and_the_next_one_tidies(
         """,
         home / ID,
     )
-    assert writer.stdout is not None
     assert writer.stdout.readline() == "writing\n"
-    writer.send_signal(signal.SIGKILL)
-    writer.wait(timeout=60)
+    writer.kill()
     assert data.stored_ids() == ([ID] if overwrite else [])
     if overwrite:
         assert data.verify(ID) == []  # the old one, untouched
@@ -151,10 +149,10 @@ def test_a_failed_overwrite_keeps_the_old_dataset(home: Path, store: Store, monk
     assert len(store([9, 9], overwrite=True)) == 18
 
 
-def test_writers_of_one_namespace_wait_for_each_other(home: Path) -> None:
+def test_writers_of_one_namespace_wait_for_each_other(home: Path, run: Callable[..., Forked]) -> None:
     script = "data.write(target, metadata, tables, overwrite=True); print(data.verify(target))"
     writers = [run(script, home / ID) for _ in range(2)]
-    assert [writer.communicate(timeout=120) for writer in writers] == [("[]\n", "")] * 2
+    assert [writer.communicate() for writer in writers] == [("[]\n", "")] * 2
     assert not any(".partial" in name or ".replaced" in name for name in everything_in(home))
 
 
@@ -190,7 +188,7 @@ def test_what_is_no_dataset_is_never_overwritten(home: Path, make: Make) -> None
     assert treasure.read_text() == "years of work"
 
 
-def test_a_home_without_permission_is_one_line(home: Path) -> None:
+def test_a_home_without_permission_is_one_line(home: Path, run: Callable[..., Forked]) -> None:
     home.mkdir()
     home.chmod(stat.S_IRUSR | stat.S_IXUSR)
     writer = run(
@@ -205,7 +203,7 @@ def test_a_home_without_permission_is_one_line(home: Path) -> None:
         """,
         home / ID,
     )
-    assert writer.communicate(timeout=120) == (
+    assert writer.communicate() == (
         f"cannot write {home / ID}: Permission denied; "
         "check the permissions or set PMPO_OFFLINE_DATASETS to another folder\n",
         "",

@@ -1,6 +1,6 @@
 """The server of `multiprocessing`'s context "forkserver", forked from the tests' process instead of started anew.
 
-Starting it anew imports torch, transformers and the package, which takes 12 s of a core, a second time.
+Starting it anew would import a second time what collecting the tests has imported: 12 s of a core for all of them.
 """
 
 from __future__ import annotations
@@ -16,13 +16,9 @@ from typing import NoReturn
 
 import pytest
 
-PRELOADED = ["pmpo_offline.benchmark.work", "pmpo_offline.training.language.trainer"]
-"""Modules that its processes need, where collecting the tests has not imported them."""
-
 
 def start() -> None:
     """Start the server, before the tests do: of the threads that they start, no forked process has any."""
-    forkserver.set_forkserver_preload(PRELOADED)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(forkserver.util, "spawnv_passfds", _forked)  # type: ignore[attr-defined]
         forkserver.ensure_running()
@@ -50,9 +46,15 @@ def _reset(files: set[int]) -> None:
         except OSError:
             continue
         os.dup2(nothing, number)  # closed, a number would be given away while objects still have it
-    sys.stdin, sys.stdout, sys.stderr = (
-        open(number, mode, buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
-        for number, mode in ((nothing, "r"), (1, "w"), (2, "w"))
-    )
+    sys.stdin = open(nothing, closefd=False)  # noqa: SIM115
+    reopen_outputs()
     forkserver._forkserver._lock = threading.Lock()  # type: ignore[attr-defined]
     gc.freeze()
+
+
+def reopen_outputs() -> None:
+    """Let Python write to the files 1 and 2, whatever they are by now."""
+    sys.stdout, sys.stderr = (
+        open(number, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
+        for number in (1, 2)
+    )

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from gymnasium import spaces
 from helpers.aligned import experience
 from helpers.foreign import as_d4rl, assert_same, episodes, found, minari_set, read
 from helpers.foreign import hdf5 as write_hdf5
+from helpers.forked import Forked
 
 from pmpo_offline import data
 from pmpo_offline.runtime.errors import UserError
@@ -275,17 +275,11 @@ def test_malformed_ids(name: str, message: str) -> None:
         found(f"minari:{name}")
 
 
-def test_an_id_that_is_not_here_while_offline(minari_home: Path) -> None:
-    """In a process of its own, because the hub's client looks once whether it may use the network."""
+def test_an_id_that_is_not_here_while_offline(minari_home: Path, forkserver: BaseContext) -> None:
+    """In a process of its own, forked before any test: the hub's client looks once whether it may use the network."""
     code = "import sys; from helpers.foreign import found; found(sys.argv[1])"
-    ran = subprocess.run(
-        [sys.executable, "-c", code, "minari:mujoco/hopper/medium-v0"],
-        env=os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    *_, last = ran.stderr.splitlines()
+    _, errors = Forked(forkserver, code, "minari:mujoco/hopper/medium-v0").communicate()
+    *_, last = errors.splitlines()
     assert f"minari:mujoco/hopper/medium-v0 is not in {minari_home} and the hub cannot be reached" in last
     assert "run minari download mujoco/hopper/medium-v0 where there is a network" in last
     assert not minari_home.exists() or not any(minari_home.rglob("*.hdf5"))
