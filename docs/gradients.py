@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 import torch
 from matplotlib import pyplot
 from matplotlib.axes import Axes
@@ -69,11 +70,10 @@ def picture(path: Path, *, x: str, y: str) -> Iterator[Axes]:
         entries = axes.get_legend_handles_labels()[0]
         columns = math.ceil(len(entries) / 2) if len(entries) > 3 else 3
         figure.legend(loc="outside upper center", ncols=columns, columnspacing=1, frameon=False)
-        figure.savefig(path)
+        figure.canvas.draw()
+        drawn = Image.fromarray(np.array(figure.canvas.buffer_rgba())[..., :3])
         pyplot.close(figure)
-    with Image.open(path) as image:  # such a drawing has no more than 64 colours
-        small = image.convert("RGB").quantize(64)
-    small.save(path, optimize=True)
+    drawn.quantize(64).save(path, optimize=True)  # such a drawing has no more than 64 colours
 
 
 class Curves:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -30,7 +31,7 @@ def importable(folder: Path) -> Iterator[None]:
     finally:
         sys.path[:] = before
         for name, module in [*sys.modules.items()]:
-            if Path(getattr(module, "__file__", None) or "/").is_relative_to(folder):
+            if (getattr(module, "__file__", None) or "").startswith(f"{folder}{os.sep}"):
                 del sys.modules[name]
         forget_entries()
 
@@ -39,6 +40,8 @@ def forget_entries() -> None:
     """Let every registry look for the entries of other packages again."""
     importlib.invalidate_caches()
     gc.unfreeze()  # what is frozen (tests/conftest.py) is not among the objects
-    for registry in [each for each in gc.get_objects() if type(each) is Registry]:
+    registries = [each for each in gc.get_objects() if type(each) is Registry]
+    gc.freeze()
+    for registry in registries:
         vars(registry).pop("_added", None)
         registry._loaded.clear()
