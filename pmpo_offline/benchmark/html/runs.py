@@ -60,18 +60,15 @@ def did(tables: Sequence[Mapping[str, pl.DataFrame]], most: int) -> Done:
     `tables` are of answers and of episodes (`benchmark.episodes`), by key of a row.
     """
     runs = [
-        [
-            (str(key), int(seed), own)
-            for (seed,), own in table.sort("seed", maintain_order=True).group_by(["seed"], maintain_order=True)
-        ]
+        [(str(key), int(seed), table) for seed in table["seed"].unique().sort()]
         for each in tables
         for key, table in each.items()
     ]
     chosen = [run for turn in zip_longest(*runs) for run in turn if run is not None][:most]
     found: Done = {}
-    for number, (key, seed, own) in enumerate(chosen):
+    for number, (key, seed, table) in enumerate(chosen):
         progress.report("what runs did", number, len(chosen))
-        found[key, seed] = _did(own)
+        found[key, seed] = _did(table.filter(pl.col("seed") == seed))
     return found
 
 
