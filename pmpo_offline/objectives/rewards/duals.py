@@ -22,8 +22,9 @@ from torch import Tensor
 from ..rows import Setting, full_precision, mean, per_run, present, row_weight, scale
 
 _STEPS = 24
-"""Of the root search, a fixed number so that nothing waits for a comparison. Scores that are not made to be difficult
-take 10 at most, the worst that were tried (a near tie of the best, 1e-12 of the spread apart) take 20 to 1e-5.
+"""Of the root search at most; on a GPU and in a compiled graph always, so that nothing waits for a comparison. Scores
+that are not made to be difficult take 10 at most, the worst that were tried (a near tie of the best, 1e-12 of the
+spread apart) take 20 to 1e-5.
 """
 _COLD = 1000.0
 """The gap between the two best scores, in temperatures, at which exp(-gap) is 0 in any precision: the greedy limit."""
@@ -110,6 +111,7 @@ def _coldness(scaled: Tensor, kept: Tensor, most: Tensor, epsilon: Tensor, highe
     count, low, high = kept.sum(-1).double(), (8 * epsilon).sqrt(), highest
     wanted = epsilon.log() - (most - epsilon).log()
     c = torch.minimum(2 * low, low.sqrt() * high.sqrt())
+    fixed = c.device.type != "cpu" or torch.compiler.is_compiling()
     for _ in range(_STEPS):
         # expm1: exact where c is small and all exponentials are near 1. Candidates left out: scaled = kept = 0.
         gain = torch.expm1(c.unsqueeze(-1) * scaled)
@@ -120,9 +122,12 @@ def _coldness(scaled: Tensor, kept: Tensor, most: Tensor, epsilon: Tensor, highe
         kl = c * average - torch.log1p(total / count)
         low, high = torch.where(kl < epsilon, c, low), torch.where(kl < epsilon, high, c)
         excess = kl.log() - (most - kl).log() - wanted
+        found = excess.abs() < 1e-9  # then c stays as it is
+        if not fixed and found.all():
+            break
         step = c - excess * kl * (most - kl) / (c * variance * most)
         inside = (step > low) & (step < high)  # NaN is not
-        c = torch.where(excess.abs() < 1e-9, c, torch.where(inside, step, low.sqrt() * high.sqrt()))
+        c = torch.where(found, c, torch.where(inside, step, low.sqrt() * high.sqrt()))
     return c
 
 

@@ -55,27 +55,34 @@ def bandit(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return build_dataset("bandit/sphere-v0", home=tmp_path_factory.mktemp("home"), workers=1)
 
 
-def spent(dataset: Dataset, **overrides: Any) -> dict[str, Tensor]:
+@pytest.fixture(scope="module")
+def references(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the clone that all trainings of these tests start from is kept."""
+    return tmp_path_factory.mktemp("references")
+
+
+def spent(dataset: Dataset, references: Path, **overrides: Any) -> dict[str, Tensor]:
     trained = train(
         dataset,
         "mpo-trust-region",
         seeds=(0, 1),
         overrides={"components": 1, "epsilon_std": 1e-2, **overrides},
         device="cpu",
+        references=references,
     )
     return trained.metrics
 
 
-def test_the_temperature_spends_its_budget_and_trust_regions_hold(bandit: Dataset) -> None:
-    metrics = spent(bandit, updates=300, epsilon_target=0.3, epsilon_mean=0.01)
+def test_the_temperature_spends_its_budget_and_trust_regions_hold(bandit: Dataset, references: Path) -> None:
+    metrics = spent(bandit, references, updates=300, epsilon_target=0.3, epsilon_mean=0.01)
     assert metrics["target_kl_over_epsilon"].tolist() == pytest.approx([1, 1], abs=0.1)
     assert (metrics["mean_kl_over_epsilon"] < 1.2).all()
     assert (metrics["std_kl_over_epsilon"] < 1.2).all()
 
 
-def test_a_frozen_reference_bounds_the_whole_way(bandit: Dataset) -> None:
+def test_a_frozen_reference_bounds_the_whole_way(bandit: Dataset, references: Path) -> None:
     """Without `refresh` the region is about the clone: a tighter one ends nearer."""
-    near, far = (spent(bandit, updates=300, refresh=0.0, epsilon_mean=epsilon) for epsilon in (0.01, 0.1))
+    near, far = (spent(bandit, references, updates=300, refresh=0.0, epsilon_mean=epsilon) for epsilon in (0.01, 0.1))
     assert (near["mean_kl_over_epsilon"] * 0.01 < 0.5 * far["mean_kl_over_epsilon"] * 0.1).all()
     assert (near["mean_kl_over_epsilon"] > 0.5).all()
 
