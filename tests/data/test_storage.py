@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import stat
 import textwrap
 from collections.abc import Callable
@@ -149,10 +150,29 @@ def test_a_failed_overwrite_keeps_the_old_dataset(home: Path, store: Store, monk
     assert len(store([9, 9], overwrite=True)) == 18
 
 
-def test_writers_of_one_namespace_wait_for_each_other(home: Path, run: Callable[..., Forked]) -> None:
-    script = "data.write(target, metadata, tables, overwrite=True); print(data.verify(target))"
-    writers = [run(script, home / ID) for _ in range(2)]
-    assert [writer.communicate() for writer in writers] == [("[]\n", "")] * 2
+def test_writers_of_one_namespace_wait_for_each_other(home: Path, tmp_path: Path, run: Callable[..., Forked]) -> None:
+    script = """
+    print("begins", flush=True)
+    data.write(target, metadata, tables, overwrite=True)
+    print(data.verify(target))
+    """
+    stalled = """
+    card = storage.card
+    def wait(*arguments):  # the tables are written by then
+        import time
+        print("writing", flush=True)
+        while not Path(sys.argv[2]).exists():
+            time.sleep(0.01)
+        return card(*arguments)
+    storage.card = wait
+    """
+    first = run(textwrap.dedent(stalled) + textwrap.dedent(script), home / ID, tmp_path / "gate")
+    assert [first.stdout.readline() for _ in range(2)] == ["begins\n", "writing\n"]
+    second = run(script, home / ID)
+    assert second.stdout.readline() == "begins\n"
+    assert select.select([second.stdout], [], [], 0.5)[0] == [], "it waits"
+    (tmp_path / "gate").touch()
+    assert [writer.communicate() for writer in (first, second)] == [("[]\n", "")] * 2
     assert not any(".partial" in name or ".replaced" in name for name in everything_in(home))
 
 

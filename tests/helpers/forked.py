@@ -21,7 +21,7 @@ class Forked:
     def __init__(self, context: BaseContext, code: str, *arguments: str | Path, cwd: Path | None = None) -> None:
         (self._out, out), (self._err, err) = (context.Pipe(duplex=False) for _ in range(2))
         about = (code, [*map(str, arguments)], dict(os.environ), str(cwd or Path.cwd()))
-        self.process = context.Process(target=_execute, args=(*about, out, err))  # type: ignore[attr-defined]
+        self.process = context.Process(target=_execute, args=(*about, out, err), daemon=True)  # type: ignore[attr-defined]
         self.process.start()
         out.close()
         err.close()
