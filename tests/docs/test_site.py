@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import sys
 import tomllib
@@ -103,6 +104,7 @@ def _results(cells: list[str]) -> list[dict[str, str]]:
     """Run cells in a notebook's kernel, within this process; return what they show, by MIME type."""
     from ipykernel.inprocess.manager import InProcessKernelManager
 
+    before = dict(os.environ)
     manager = InProcessKernelManager()
     manager.start_kernel()
     client, shell = manager.client(), manager.kernel.shell
@@ -124,3 +126,5 @@ def _results(cells: list[str]) -> list[dict[str, str]]:
         shell.restore_sys_module_state()
         type(shell).clear_instance()
         type(manager.kernel).clear_instance()
+        os.environ.clear()  # a kernel asks every library for colours
+        os.environ.update(before)
