@@ -27,6 +27,7 @@ from pmpo_offline.runtime.files import (
     load_arrays,
     load_tensors,
     read_json,
+    read_toml,
     save_arrays,
     save_tensors,
     write_json,
@@ -151,6 +152,15 @@ def test_what_python_does_not_parse_is_a_value_error(parse: Callable[[str], Any]
     """Beside malformed text, deep nesting and numbers of many digits: the parsers' own errors are of other types."""
     with pytest.raises(ValueError, match=r"\w"):
         parse(value if parse is from_json else f"a = {value}")
+
+
+def test_what_is_read_of_a_toml_file_belongs_to_the_caller(tmp_path: Path) -> None:
+    path = tmp_path / "a.toml"
+    path.write_text("a = {b = [1]}")
+    read_toml(path)["a"]["b"].append(2)
+    assert read_toml(path) == {"a": {"b": [1]}}
+    path.write_text("a = {b = [3]}")
+    assert read_toml(path) == {"a": {"b": [3]}}
 
 
 def test_an_array_that_declares_more_than_is_stored_allocates_nothing(tmp_path: Path) -> None:
