@@ -72,7 +72,7 @@ DIVERGED = (
     "a run diverged: its actions went beyond ten times the recorded ones, which the simulator clips, or its loss "
     "beyond a million nats; raw/ has both"
 )
-CRITICS = "a critic ranks the candidates that {learners} learn from: it puts {right} (by chance .50)"
+CRITICS = "a critic ranks the candidates that {learners} from: it puts {right} (by chance .50)"
 SIGNIFICANT = 0.05
 METRICS = {
     "normalized_score": "0 is a random policy, 100 the expert",
@@ -226,16 +226,17 @@ def _critics(rows: Sequence[Row]) -> str:
     if not critics:
         return ""
     told = {"candidates", "pairs"}
-    learners = {each.name for family in catalog.families() for each in catalog.algorithms(family) if each.rows in told}
-    shown = [name for name in dict.fromkeys(row["algo"] for row in rows) if name in learners]
-    known = dict.fromkeys(row["dataset"] for row in rows if row["algo"] in learners)
+    taught = {each.name for family in catalog.families() for each in catalog.algorithms(family) if each.rows in told}
+    shown = [name for name in dict.fromkeys(row["algo"] for row in rows) if name in taught]
+    known = dict.fromkeys(row["dataset"] for row in rows if row["algo"] in taught)
     right = [
         f"{each['right']:.2f} ({each['low']:.2f} – {each['high']:.2f}) of them on the right side of top 2 and bottom 2 "
         f"on {dataset}"
         for dataset in known
         if (each := critics.get(dataset))
     ]
-    return CRITICS.format(learners=", ".join(shown), right="; ".join(right)) if right else ""
+    learners = f"{', '.join(shown)} {'learns' if len(shown) == 1 else 'learn'}"
+    return CRITICS.format(learners=learners, right="; ".join(right)) if right else ""
 
 
 def figure_section(_: pl.DataFrame, __: Sequence[Row]) -> str:

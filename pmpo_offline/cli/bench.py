@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import typer
 
 from pmpo_offline.cli import names
-from pmpo_offline.cli.console import Home, Result, Watch, command, parse_value
+from pmpo_offline.cli.console import PROSE, Home, Result, Watch, command, parse_value, wrapped
 from pmpo_offline.cli.watch import watching
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.options import option
@@ -31,8 +30,6 @@ T = TypeVar("T")
 
 DESCRIPTION = ("dataset", "accepted", "noise", "seeds")
 """Columns that the terminal puts into a table's title, if all rows agree."""
-WIDEST = 80
-"""Width of the legend, also where the terminal is wider or a file has none."""
 NARROWEST = 9
 """Width of the column of algorithms where the terminal is narrow: longer names are folded."""
 
@@ -176,8 +173,7 @@ def tables(title: str, rows: Sequence[Row], width: int) -> Iterator[RenderableTy
             for columns in _fitting(kind, lines, width):
                 yield _grid(mine, lines, columns)
     for name, meaning in legend(rows):
-        text = textwrap.fill(f"{name}: {meaning}.", min(width, WIDEST), subsequent_indent="  ")
-        yield Text(text, style="dim")
+        yield Text(wrapped(f"{name}: {meaning}.", min(width, PROSE), "  "), style="dim")
 
 
 def _fitting(names: Sequence[str], lines: Sequence[dict[str, str]], width: int) -> Iterator[list[str]]:

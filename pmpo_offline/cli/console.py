@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 T = TypeVar("T")
+PROSE = 80
+"""Width of texts, also where the terminal is wider or a file has none."""
 WIDEST = 28
 """Characters of the widest name that `print_lines` aligns values with."""
 NARROWEST = 20
@@ -210,6 +212,12 @@ def _lines(content: Mapping[str, Any], indent: str = "") -> Iterator[tuple[str, 
             yield from (("", line) for line in more)
 
 
+def wrapped(text: str, width: int, indent: str, start: str = "") -> str:
+    """Return a text in lines of at most this width, all but the first with the indent; only spaces end a line."""
+    wrapper = textwrap.TextWrapper(width, start, indent, break_long_words=False, break_on_hyphens=False)
+    return wrapper.fill(text)
+
+
 def print_columns(rows: Iterable[Sequence[str]], widest: int = sys.maxsize) -> None:
     """Print rows of texts in columns, the last one wrapped on a terminal; colours are for terminals.
 
@@ -223,6 +231,5 @@ def print_columns(rows: Iterable[Sequence[str]], widest: int = sys.maxsize) -> N
     width = max(width, len(indent) + NARROWEST)
     for row in rows:
         start = "".join(text.ljust(size) + "  " for text, size in zip(row, sizes, strict=False))
-        wrapper = textwrap.TextWrapper(width, start, indent, break_long_words=False, break_on_hyphens=False)
         # Given no file, click writes UTF-8 where the terminal says ASCII, and our plain characters were never seen.
-        typer.echo("\n".join(wrapper.wrap(row[-1])) or start.rstrip(), file=sys.stdout)
+        typer.echo(wrapped(row[-1], width, indent, start) or start.rstrip(), file=sys.stdout)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import shutil
-import textwrap
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from typer.core import TyperCommand
 
 from pmpo_offline.build.options import Changes, ImportOptions, Place, Target, TextOptions
 from pmpo_offline.cli import names
-from pmpo_offline.cli.console import Home, Name, Result, command
+from pmpo_offline.cli.console import PROSE, Home, Name, Result, command, wrapped
 from pmpo_offline.cli.summary import print_facts, print_summary
 from pmpo_offline.runtime.errors import Dropped, UserError, unknown
 from pmpo_offline.runtime.files import atomic_file
@@ -43,8 +42,8 @@ REGISTRIES = {
 }
 """What other packages may add to, beside datasets and algorithms."""
 OURS = "pmpo-offline"
-WIDEST, SHOWN = 80, 8
-"""Width of a list, and the built datasets that a summary names."""
+SHOWN = 8
+"""Built datasets that a summary names."""
 
 
 @dataclass(frozen=True)
@@ -244,9 +243,7 @@ def _print_names(content: dict[str, list[dict[str, Any]]]) -> None:
 
 
 def _wrapped(text: str, indent: str) -> str:
-    """Return a text in lines that fit the terminal, all but the first with this indent."""
-    width = min(shutil.get_terminal_size().columns, WIDEST)
-    return textwrap.fill(text, width, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False)
+    return wrapped(text, min(shutil.get_terminal_size().columns, PROSE), indent)
 
 
 def _origin(entry: dict[str, Any]) -> str:

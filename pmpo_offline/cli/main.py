@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import sys
+import textwrap
 import warnings
 from collections.abc import Sequence
 from functools import cache
@@ -108,6 +109,8 @@ def main() -> NoReturn:
 def run(arguments: Sequence[str]) -> int:
     """Run one command; return its exit code."""
     warnings.showwarning = _show_warning
+    # Help is wrapped by Typer, which breaks lines at hyphens too: ids and options have some.
+    textwrap.TextWrapper.wordsep_re = textwrap.TextWrapper.wordsep_simple_re
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=plain.HANDLER)

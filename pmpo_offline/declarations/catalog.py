@@ -34,8 +34,8 @@ from pmpo_offline.runtime.registry import Registry
 Rate = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[
     # Discriminated, so that the error for a number out of range does not mention the word.
-    Annotated[Rate | None, Tag("share")] | Annotated[Literal["collected"], Tag("word")],
-    Discriminator(lambda value: "word" if value == "collected" else "share"),
+    Annotated[Rate | None, Tag("")] | Annotated[Literal["collected"], Tag("word")],
+    Discriminator(lambda value: "word" if value == "collected" else ""),
 ]
 """An accepted share; "collected": the share before balancing; None: the dataset's own."""
 Balance = Literal["labels", "rows"]

@@ -193,10 +193,11 @@ def validated(model: type[M], content: Any, source: str, key: str = "key") -> M:
     except ValidationError as error:
         first, *others = sorted(error.errors(), key=lambda wrong: wrong["type"] != "extra_forbidden")
         more = f" (and {len(others)} more)" if others else ""
-        about = [part for part in reversed(first["loc"]) if isinstance(part, str)]
+        place = [part for part in first["loc"] if part != ""]  # as the tag of a union may be
+        about = [part for part in reversed(place) if isinstance(part, str)]
         if first["type"] == "extra_forbidden":
-            wrong = unknown(key, str(first["loc"][-1]), model.model_fields)
+            wrong = unknown(key, str(place[-1]), model.model_fields)
             raise UserError(f"{source}: {wrong}{more}", about) from None
-        where = ".".join(str(part) for part in first["loc"])
+        where = ".".join(map(str, place))
         value = "" if first["type"] == "missing" else f", not {first['input']!r}"
         raise UserError(f"{source}: {where}: {first['msg'].lower()}{value}{more}", about) from None

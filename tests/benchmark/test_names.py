@@ -5,13 +5,16 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import polars as pl
 import pytest
 from helpers.raw_scores import raw_scores
 from rich.console import Console
+from rich.text import Text
 
 from pmpo_offline.benchmark.exports import FORMS
 from pmpo_offline.benchmark.results import Results
 from pmpo_offline.benchmark.runner import report_on, results_in
+from pmpo_offline.benchmark.table import table
 from pmpo_offline.cli.bench import tables
 from pmpo_offline.declarations import catalog
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
@@ -45,6 +48,14 @@ def test_markup_in_names_is_shown_as_it_is(tmp_path: Path) -> None:
         console.print(part, crop=False)
     assert all(name in shown.getvalue() for name in HOSTILE)
     assert {path.name for path in tmp_path.iterdir()} == {"raw", "report.json", "report.md", "report.png"}
+
+
+@pytest.mark.parametrize("width", (72, 80))
+def test_no_line_of_the_legend_breaks_within_an_id(width: int) -> None:
+    name = "mujoco/halfcheetah-medium-replay-v0"
+    rows = table(raw_scores("0" * 16, [[1.0, 2.0]], dataset=name).with_columns(labels_sha=pl.lit("0" * 64), labels_here=True))
+    notes = [part.plain for part in tables("T", rows, width) if isinstance(part, Text)]
+    assert any(note.startswith("labels: ") and name in note for note in notes)
 
 
 @pytest.mark.parametrize("name", ["\x1b[31mred\x1b[0m", "a\n| b", "\u202egnp"])

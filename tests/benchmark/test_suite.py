@@ -186,7 +186,7 @@ LINES = {
     'algorithms = ["bc", "pmop"]': "mine.toml, line 3: unknown algorithm 'pmop': did you mean pmpo",
     'algorithms = ["bc"]\nfiltered = ["nope"]': "mine.toml, line 4: unknown algorithm 'nope'",
     'algorithms = ["bc"]\nshuffled = ["bc"]': "mine.toml, line 4: shuffled: bc uses no labels",
-    'algorithms = ["bc"]\nimbalance = [1.5]': "mine.toml, line 4: imbalance.0.share: input should be less than",
+    'algorithms = ["bc"]\nimbalance = [1.5]': "mine.toml, line 4: imbalance.0: input should be less than",
     'algorithms = ["bc"]\n\n[training]\nlr = 1': "mine.toml, line 6: training of bc: unknown setting 'lr': did you",
     'algorithms = ["bc"]\n[training]\nbatch = "x"': "mine.toml, line 5: training of bc: batch: input should be a valid",
     'datasets = ["bandit/spher-v0"]\nalgorithms = ["bc"]': "mine.toml, line 3: unknown dataset 'bandit/spher-v0'",

@@ -84,6 +84,12 @@ def test_help_starts_without_anything_heavy(arguments):
     assert "Traceback" not in done.stderr
 
 
+def test_help_breaks_no_line_within_an_id(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "50")
+    run(["build-dataset", "--help"])
+    assert "rgb-stacking/proxy-v0" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
