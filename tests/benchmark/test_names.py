@@ -50,10 +50,12 @@ def test_markup_in_names_is_shown_as_it_is(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"raw", "report.json", "report.md", "report.png"}
 
 
-@pytest.mark.parametrize("width", (72, 80))
+@pytest.mark.parametrize("width", [72, 80])
 def test_no_line_of_the_legend_breaks_within_an_id(width: int) -> None:
     name = "mujoco/halfcheetah-medium-replay-v0"
-    rows = table(raw_scores("0" * 16, [[1.0, 2.0]], dataset=name).with_columns(labels_sha=pl.lit("0" * 64), labels_here=True))
+    rows = table(
+        raw_scores("0" * 16, [[1.0, 2.0]], dataset=name).with_columns(labels_sha=pl.lit("0" * 64), labels_here=True)
+    )
     notes = [part.plain for part in tables("T", rows, width) if isinstance(part, Text)]
     assert any(note.startswith("labels: ") and name in note for note in notes)
 
