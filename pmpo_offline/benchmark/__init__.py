@@ -4,10 +4,7 @@
 How a cell is trained is in `training`, how its policies are scored in `evaluation`.
 """
 
-from __future__ import annotations
+import lazy_loader
 
-from .executors import EXECUTORS, Executor, Local, Outcome
-from .plan import Plan, Unit
-from .runner import Benchmark, bench, report_on
-
-__all__ = ["EXECUTORS", "Benchmark", "Executor", "Local", "Outcome", "Plan", "Unit", "bench", "report_on"]
+# Names are imported on first use, as `__init__.pyi` lists them: what runs a benchmark takes seconds to import.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -8,44 +8,22 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from pmpo_offline.benchmark.registries import CHARTS, SECTIONS, Charts
 from pmpo_offline.benchmark.table import CONTROL, Row
 from pmpo_offline.declarations import catalog
 from pmpo_offline.runtime.files import atomic_file, from_json, write_json
-from pmpo_offline.runtime.registry import Registry
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-Drawing = dict[str, Any]
-"""A Vega-Lite specification with its data, such as `altair.Chart(…).to_dict()`."""
-
-
-@dataclass(frozen=True)
-class Charts:
-    """A section of the HTML page alone: charts with a title and a text above them."""
-
-    title: str
-    text: str
-    """Markdown."""
-    draw: Callable[[pl.DataFrame, Sequence[Row]], Sequence[Drawing]]
-    """Returns charts; a section without any is left out."""
-
-
-Section = Callable[[pl.DataFrame, Sequence[Row]], str] | Charts
-"""A part of the report, made from the raw scores and the rows of the table.
-
-A function returns Markdown, which report.md and the HTML page show; empty text is left out.
-"""
 
 LEGEND = {
     "IQM": "interquartile mean over training runs of their scores: {metrics}",
@@ -174,7 +152,7 @@ def title(output: Path) -> str | None:
 
 def markdown(title: str, raw: pl.DataFrame, rows: Sequence[Row]) -> str:
     """Return report.md: the title, and the sections in the order of their registry."""
-    sections = [SECTIONS[name] for name in SECTIONS if name not in CHARTS]  # charting libraries take a second to import
+    sections = [SECTIONS[name] for name in SECTIONS if name not in CHARTS]
     texts = (section(raw, rows) for section in sections if not isinstance(section, Charts))
     return "\n\n".join([f"# {title}", *filter(None, texts)]) + "\n"
 
@@ -248,30 +226,6 @@ def versions_section(_: pl.DataFrame, rows: Sequence[Row]) -> str:
     """Return the versions that the scores were made with."""
     made = {", ".join(f"{name} {version}" for name, version in row["versions"].items()) for row in rows}
     return f"Made with {'; '.join(sorted(made))}."
-
-
-CHARTS = {
-    "scores": "charts:SCORES",
-    "aggregates": "comparisons:AGGREGATES",
-    "improvement": "comparisons:IMPROVEMENT",
-    "ranks": "comparisons:RANKS",
-    "grid": "charts:GRID",
-    "updates": "charts:UPDATES",
-    "tuning": "charts:TUNING",
-    "drift": "charts:DRIFT",
-    "stability": "charts:STABILITY",
-}
-SECTIONS: Registry[Section] = Registry(
-    "report section",
-    "pmpo_offline.report_sections",
-    {
-        "table": table_section,
-        "notes": notes_section,
-        "figure": figure_section,
-        "versions": versions_section,
-        **{name: f"pmpo_offline.benchmark.html.{place}" for name, place in CHARTS.items()},
-    },
-)
 
 
 def frame(rows: Sequence[Row]) -> pl.DataFrame:

@@ -18,9 +18,10 @@ import polars as pl
 
 from pmpo_offline import data
 from pmpo_offline.benchmark import report
-from pmpo_offline.benchmark.executors import EXECUTORS, Outcome
+from pmpo_offline.benchmark.executors import Outcome
 from pmpo_offline.benchmark.leaderboard import Leaderboard, is_leaderboard
 from pmpo_offline.benchmark.plan import Agenda, Plan, prepare
+from pmpo_offline.benchmark.registries import EXECUTORS
 from pmpo_offline.benchmark.results import Failure, Results
 from pmpo_offline.benchmark.suite import Cell, Sweep, expand
 from pmpo_offline.benchmark.table import Row, table

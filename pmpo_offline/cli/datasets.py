@@ -37,8 +37,8 @@ REGISTRIES = {
     "forms": "pmpo_offline.data.exchange.forms:FORMS",
     "writers": "pmpo_offline.data.exchange.writers:WRITERS",
     "loggers": "pmpo_offline.training.loggers:LOGGERS",
-    "executors": "pmpo_offline.benchmark.executors:EXECUTORS",
-    "report sections": "pmpo_offline.benchmark.report:SECTIONS",
+    "executors": "pmpo_offline.benchmark.registries:EXECUTORS",
+    "report sections": "pmpo_offline.benchmark.registries:SECTIONS",
 }
 """What other packages may add to, beside datasets and algorithms."""
 OURS = "pmpo-offline"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pmpo_offline import objectives
-from pmpo_offline.objectives import Objective
 from pmpo_offline.runtime.registry import Registry
+
+if TYPE_CHECKING:
+    from pmpo_offline.objectives import Objective
 
 OBJECTIVES: Registry[Objective] = Registry("objective", "pmpo_offline.objectives", objectives.OBJECTIVES)
 """Every objective by name."""

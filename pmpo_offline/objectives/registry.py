@@ -1,41 +1,41 @@
-"""Every objective by name."""
+"""Every objective by name, imported on first use: names are listed without torch."""
 
 from __future__ import annotations
 
-from .cloning import bc
-from .labels.aot import aot_unpaired
-from .labels.apo_zero import apo_zero_unpaired
-from .labels.asymre import asymre
-from .labels.bc_accepts import bc_accepts
-from .labels.bco import bco
-from .labels.conditional import conditional
-from .labels.d2o import d2o
-from .labels.dro import dro, rpo
-from .labels.kto import kto
-from .labels.npo import npo
-from .labels.pmpo import pmpo
-from .labels.sppo import sppo_unpaired
-from .labels.sspo import sspo
-from .labels.topr import topr
-from .labels.unlikelihood import unlikelihood
-from .labels.weighted_reinforce import weighted_reinforce
-from .objective import declaration
-from .pairs.apo_down import apo_down
-from .pairs.dpo import dpo
-from .pairs.ipo import ipo, ipo_length_normalized
-from .pairs.nca import nca
-from .rewards.awr import awr
-from .rewards.crr import binary_crr
-from .rewards.mpo import mpo
-from .rewards.td3_bc import td3_bc
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
-OBJECTIVES = {
-    loss.__name__: declaration(loss)
-    for loss in (
-        *(pmpo, bc, bc_accepts, binary_crr, awr, unlikelihood, mpo),
-        *(dpo, ipo, ipo_length_normalized, nca, kto, bco, td3_bc),
-        *(asymre, topr, npo, weighted_reinforce, apo_zero_unpaired, sppo_unpaired, aot_unpaired, apo_down),
-        *(conditional, sspo, d2o, dro, rpo),
-    )
-}
+from pmpo_offline import objectives
+
+if TYPE_CHECKING:
+    from .objective import Objective
+
+NAMES = (
+    *("pmpo", "bc", "bc_accepts", "binary_crr", "awr", "unlikelihood", "mpo"),
+    *("dpo", "ipo", "ipo_length_normalized", "nca", "kto", "bco", "td3_bc"),
+    *("asymre", "topr", "npo", "weighted_reinforce", "apo_zero_unpaired", "sppo_unpaired", "aot_unpaired", "apo_down"),
+    *("conditional", "sspo", "d2o", "dro", "rpo"),
+)
+"""Loss functions of this package that are objectives, in the order in which they are listed."""
+
+
+class _Objectives(Mapping[str, "Objective"]):
+    """What each of the losses declares."""
+
+    def __getitem__(self, name: str) -> Objective:
+        if name not in NAMES:
+            raise KeyError(name)
+        return objectives.declaration(getattr(objectives, name))
+
+    def __contains__(self, name: object) -> bool:
+        return name in NAMES
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(NAMES)
+
+    def __len__(self) -> int:
+        return len(NAMES)
+
+
+OBJECTIVES: Mapping[str, Objective] = _Objectives()
 """Every objective by name."""

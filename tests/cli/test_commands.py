@@ -84,6 +84,12 @@ def test_help_starts_without_anything_heavy(arguments):
     assert "Traceback" not in done.stderr
 
 
+def test_all_names_are_listed_without_torch():
+    done = python("import sys; from pmpo_offline.cli.main import run; run(['list'])\nsys.exit('torch' in sys.modules)")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"objectives \(\d+\): pmpo, ", done.stdout)
+
+
 def test_help_breaks_no_line_within_an_id(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "50")
     run(["build-dataset", "--help"])

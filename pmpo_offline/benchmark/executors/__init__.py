@@ -5,7 +5,7 @@ An executor starts processes that call `work.run`; the store of results records 
 
 from __future__ import annotations
 
-from .executor import EXECUTORS, Executor, Outcome
+from .executor import Executor, Outcome
 from .local import Local
 
-__all__ = ["EXECUTORS", "Executor", "Local", "Outcome"]
+__all__ = ["Executor", "Local", "Outcome"]

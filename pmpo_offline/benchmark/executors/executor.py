@@ -1,4 +1,4 @@
-"""What an executor is, those that there are, and what those of clusters share."""
+"""What an executor is, and what those of clusters share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Protocol
 
 from pmpo_offline.benchmark import work
 from pmpo_offline.benchmark.plan import Plan, Unit
-from pmpo_offline.runtime.registry import Registry
 
 MINUTES = 5
 RATE = 400
@@ -41,17 +40,6 @@ class Executor(Protocol):
     def run(self, units: Sequence[Unit]) -> Iterator[Outcome]:
         """Run the units in any order, and yield an outcome as each process finishes. Losing a process is an outcome."""
         ...
-
-
-EXECUTORS: Registry[type[Executor]] = Registry(
-    "executor",
-    "pmpo_offline.executors",
-    {
-        "local": "pmpo_offline.benchmark.executors.local:Local",
-        "ray": "pmpo_offline.benchmark.executors.ray_tasks:RayTasks",
-        "submitit": "pmpo_offline.benchmark.executors.slurm:Submitit",
-    },
-)
 
 
 def bundles(units: Iterable[Unit], slots: int) -> list[list[Unit]]:

@@ -16,7 +16,8 @@ import polars as pl
 
 from pmpo_offline.benchmark.html import style
 from pmpo_offline.benchmark.methods import ROLES, methods, role, run_scores
-from pmpo_offline.benchmark.report import Charts, Drawing, condition
+from pmpo_offline.benchmark.registries import Charts, Drawing
+from pmpo_offline.benchmark.report import condition
 from pmpo_offline.benchmark.table import Row
 
 if TYPE_CHECKING:

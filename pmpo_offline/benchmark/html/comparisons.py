@@ -16,7 +16,7 @@ import polars as pl
 
 from pmpo_offline.benchmark.html import style
 from pmpo_offline.benchmark.methods import shared
-from pmpo_offline.benchmark.report import Charts, Drawing
+from pmpo_offline.benchmark.registries import Charts, Drawing
 from pmpo_offline.benchmark.table import Row
 from pmpo_offline.evaluation import aggregates
 from pmpo_offline.evaluation.statistics import interval, probability_of_improvement

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from pmpo_offline.benchmark.html import steps, style
-from pmpo_offline.benchmark.report import Drawing
+from pmpo_offline.benchmark.registries import Drawing
 from pmpo_offline.data import Dataset, Metadata, columns
 
 LABELS = {1: "accepted", -1: "rejected", 0: "unlabelled"}

@@ -8,7 +8,8 @@ from typing import Any
 import polars as pl
 
 from pmpo_offline.benchmark.methods import methods
-from pmpo_offline.benchmark.report import Drawing, condition
+from pmpo_offline.benchmark.registries import Drawing
+from pmpo_offline.benchmark.report import condition
 from pmpo_offline.benchmark.table import Row
 
 TITLE = "Learning curves"

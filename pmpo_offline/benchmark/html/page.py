@@ -15,7 +15,7 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from pmpo_offline import __version__
-from pmpo_offline.benchmark.report import Drawing
+from pmpo_offline.benchmark.registries import Drawing
 from pmpo_offline.runtime.files import finite
 from pmpo_offline.runtime.hashing import hash_bytes
 

@@ -16,7 +16,8 @@ from pmpo_offline.benchmark.html import learning, page, steps, style
 from pmpo_offline.benchmark.html.headline import headline
 from pmpo_offline.benchmark.html.runs import details, did
 from pmpo_offline.benchmark.methods import methods, role
-from pmpo_offline.benchmark.report import SECTIONS, Charts, condition, labelling
+from pmpo_offline.benchmark.registries import SECTIONS, Charts, Drawing
+from pmpo_offline.benchmark.report import condition, labelling
 from pmpo_offline.benchmark.table import Row
 from pmpo_offline.runtime import progress
 
@@ -154,7 +155,7 @@ def _datasets(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
     return list(dict.fromkeys((row["dataset"], labelling(row), row["dataset_sha"]) for row in rows))
 
 
-def episode_chart(success: pl.Series) -> report.Drawing:
+def episode_chart(success: pl.Series) -> Drawing:
     """Return the chart of a run's episodes; the page fills in the data set `episodes`.
 
     Its legend has what there is in `success`, Booleans of all runs: a dash where some are unknown, and only then.

@@ -13,7 +13,7 @@ from scipy.spatial import QhullError
 
 from pmpo_offline import tasks
 from pmpo_offline.benchmark.html import style
-from pmpo_offline.benchmark.report import Drawing
+from pmpo_offline.benchmark.registries import Drawing
 from pmpo_offline.runtime.errors import UserError
 
 CHANNELS = 8

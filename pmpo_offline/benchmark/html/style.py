@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import lazy_loader
 
 from pmpo_offline.benchmark.methods import methods
-from pmpo_offline.benchmark.report import Drawing
+from pmpo_offline.benchmark.registries import Drawing
 from pmpo_offline.benchmark.table import Row
 
 if TYPE_CHECKING:

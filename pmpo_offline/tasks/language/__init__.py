@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import lazy_loader
+
 from pmpo_offline.runtime.errors import unknown
 from pmpo_offline.runtime.registry import Registry
-from pmpo_offline.tasks.language.models import model_directory, model_version
-from pmpo_offline.tasks.language.sampling import Samples, SamplingSpec, draw
 from pmpo_offline.tasks.language.task import LanguageTask, Reward, SamplingSettings
+
+if TYPE_CHECKING:
+    from pmpo_offline.tasks.language.models import model_directory, model_version
+    from pmpo_offline.tasks.language.sampling import Samples, SamplingSpec, draw
+
+# Names of tasks are listed without torch, which models import.
+__getattr__, __dir__, _ = lazy_loader.attach(
+    __name__,
+    submod_attrs={"models": ["model_directory", "model_version"], "sampling": ["Samples", "SamplingSpec", "draw"]},
+)
 
 TASKS: Registry[LanguageTask] = Registry(
     "language task",

@@ -1,0 +1,9 @@
+from .executors import Executor as Executor
+from .executors import Local as Local
+from .executors import Outcome as Outcome
+from .plan import Plan as Plan
+from .plan import Unit as Unit
+from .registries import EXECUTORS as EXECUTORS
+from .runner import Benchmark as Benchmark
+from .runner import bench as bench
+from .runner import report_on as report_on
