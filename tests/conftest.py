@@ -97,7 +97,7 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
     shared.mkdir(exist_ok=True)
 
     def folder(name: str, make: Callable[[Path], object]) -> Path:
-        from pmpo_offline.runtime.locks import file_lock
+        from pmpo_offline.runtime.files import file_lock
 
         original, partial, lock = shared / name, shared / f"{name}.partial", shared / f"{name}.lock"
         lock.mkdir(exist_ok=True)

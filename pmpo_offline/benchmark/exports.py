@@ -17,8 +17,9 @@ from pmpo_offline.benchmark.leaderboard import Leaderboard, listed
 from pmpo_offline.benchmark.methods import methods, shared
 from pmpo_offline.benchmark.runner import Benchmark, results_in
 from pmpo_offline.benchmark.table import Row
+from pmpo_offline.runtime.arrays import save_arrays
 from pmpo_offline.runtime.errors import UserError
-from pmpo_offline.runtime.files import save_arrays, write_json
+from pmpo_offline.runtime.files import write_json
 
 LATEX = str.maketrans(
     {

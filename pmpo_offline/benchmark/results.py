@@ -33,8 +33,7 @@ import pyarrow.parquet as pq
 from pmpo_offline.data.columns import hash_tables
 from pmpo_offline.data.opening import open_parquet
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, reason_of, refusal
-from pmpo_offline.runtime.files import atomic_file, from_json, read_json, write_json
-from pmpo_offline.runtime.locks import claim, file_lock
+from pmpo_offline.runtime.files import atomic_file, claim, file_lock, from_json, read_json, write_json
 from pmpo_offline.runtime.machine import hardware
 
 SCHEMA = pl.Schema(
@@ -251,7 +250,7 @@ class Results:
 
     @contextlib.contextmanager
     def claim(self, name: str, *, wait: bool) -> Iterator[bool]:
-        """Hold the right to train some rows, as `locks.claim`: several benchmarks may write into one folder."""
+        """Hold the right to train some rows, as `files.claim`: several benchmarks may write into one folder."""
         with claim(self.checkpoint(name), wait=wait) as held:
             yield held
         with contextlib.suppress(OSError):  # others may be at work

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pmpo_offline import data
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
-from pmpo_offline.runtime.locks import file_lock
+from pmpo_offline.runtime.files import file_lock
 
 _PARTIAL = re.compile(r"\..+\.partial|\..+\.replaced")
 _SCRATCH = re.compile(r"\..+\.(.+)-(\d+)-\d+\.tmp|\..+\.(\d+)\.tmp")

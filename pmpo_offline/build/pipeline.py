@@ -29,9 +29,8 @@ from pmpo_offline.data import Dataset, Labelling, LabelRule
 from pmpo_offline.data.mapping import spilled
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, refusal
-from pmpo_offline.runtime.files import finite, read_json, write_json
+from pmpo_offline.runtime.files import file_lock, finite, read_json, write_json
 from pmpo_offline.runtime.hashing import hash_file, hash_json, version
-from pmpo_offline.runtime.locks import file_lock
 
 if TYPE_CHECKING:
     from pmpo_offline.tasks import ScoredCandidates

@@ -36,8 +36,8 @@ from pmpo_offline.data.exchange.readers.labels_file import Episodes, feedback_of
 from pmpo_offline.data.repeats import firsts
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.arguments import checked
+from pmpo_offline.runtime.arrays import load_arrays, save_arrays
 from pmpo_offline.runtime.errors import UserError
-from pmpo_offline.runtime.files import load_arrays, save_arrays
 from pmpo_offline.runtime.hashing import hash_file, hash_json
 from pmpo_offline.training import CandidateSettings, CriticSettings
 

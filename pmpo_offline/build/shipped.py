@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from pmpo_offline.data import Dataset, columns
 from pmpo_offline.data.schema import LabelRule
 from pmpo_offline.declarations import catalog
+from pmpo_offline.runtime.arrays import load_arrays, save_arrays
 from pmpo_offline.runtime.errors import Notice, PmpoOfflineError, UserError
-from pmpo_offline.runtime.files import load_arrays, save_arrays
 from pmpo_offline.runtime.hashing import hash_json
 
 if TYPE_CHECKING:

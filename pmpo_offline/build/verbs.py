@@ -20,9 +20,8 @@ from pmpo_offline.data import Dataset, LabelRule
 from pmpo_offline.data.derived import combined, with_history, without_settings
 from pmpo_offline.data.storage import HISTORY
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
-from pmpo_offline.runtime.files import remove_directory
+from pmpo_offline.runtime.files import claim, remove_directory
 from pmpo_offline.runtime.hashing import hash_json
-from pmpo_offline.runtime.locks import claim
 
 HERE = Place()
 """The default home, where nothing is replaced."""

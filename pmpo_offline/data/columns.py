@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from pmpo_offline.data import mapping
 from pmpo_offline.data.mapping import Spill, gathered, release_pages
 from pmpo_offline.data.schema import episodes_schema, transitions_schema
+from pmpo_offline.runtime.arrays import load_arrays, save_arrays
 from pmpo_offline.runtime.errors import UserError
-from pmpo_offline.runtime.files import load_arrays, save_arrays
 from pmpo_offline.runtime.hashing import hash_bytes
 
 BLOCK = 1 << 20

@@ -19,8 +19,8 @@ from pathlib import Path
 import h5py
 import pyarrow.parquet as pq
 
+from pmpo_offline.runtime.arrays import DENSEST
 from pmpo_offline.runtime.errors import UserError
-from pmpo_offline.runtime.files import DENSEST
 from pmpo_offline.runtime.hashing import hash_file
 
 SECONDS = 5

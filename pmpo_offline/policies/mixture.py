@@ -16,8 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from pmpo_offline.policies.network import StackedLinear, stacked_mlp
+from pmpo_offline.runtime.arrays import load_tensors, save_tensors
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, reason_of
-from pmpo_offline.runtime.files import from_json, load_tensors, save_tensors
+from pmpo_offline.runtime.files import from_json
 
 _HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
 

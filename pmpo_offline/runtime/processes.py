@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from pmpo_offline.runtime.errors import PmpoOfflineError, unknown
-from pmpo_offline.runtime.locks import interruptible
+from pmpo_offline.runtime.files import interruptible
 from pmpo_offline.runtime.machine import SLEEPING
 from pmpo_offline.runtime.ray_tasks import on_ray
 

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pmpo_offline.runtime.arrays import load_tensors, save_tensors
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
-from pmpo_offline.runtime.files import load_tensors, save_tensors
 from pmpo_offline.runtime.hashing import hash_json, hash_tensors
 
 _SEAL = "seal"

@@ -24,7 +24,7 @@ from pydantic import BaseModel
 from pmpo_offline.data import Dataset, check_outside
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.policies import MixturePolicy
-from pmpo_offline.runtime import locks
+from pmpo_offline.runtime import files
 from pmpo_offline.runtime.arguments import checked
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, refusal
 from pmpo_offline.runtime.files import read_json, write_json
@@ -76,7 +76,7 @@ def train_run(
     check_outside(output)
     # Another process that trains there is waited for; the ranks of one launch train together.
     together = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    alone = nullcontext() if together else locks.claim(output.absolute())
+    alone = nullcontext() if together else files.claim(output.absolute())
     with alone, tracking.observed(tracking.Loggers(loggers)):
         return _train_run(run, output, home)
 

@@ -14,8 +14,7 @@ from pmpo_offline import data
 from pmpo_offline.build import build_dataset, clean, cleaning, import_dataset
 from pmpo_offline.build.pipeline import raw_folder
 from pmpo_offline.runtime.errors import UserError
-from pmpo_offline.runtime.files import atomic_file
-from pmpo_offline.runtime.locks import file_lock
+from pmpo_offline.runtime.files import atomic_file, file_lock
 
 
 def test_leftovers_and_orphans_are_removed_and_all_else_is_kept(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import pytest
 
 from pmpo_offline.build import build_dataset, shipped
 from pmpo_offline.data import columns
+from pmpo_offline.runtime.arrays import load_arrays, save_arrays
 from pmpo_offline.runtime.errors import Notice, PmpoOfflineError, UserError
-from pmpo_offline.runtime.files import load_arrays, save_arrays
 
 RECIPE = """
 id = "test/cartpole-v0"

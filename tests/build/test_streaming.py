@@ -11,7 +11,7 @@ from pmpo_offline.build import import_dataset
 from pmpo_offline.data import Dataset, load_dataset, mapping, verify
 from pmpo_offline.data.exchange import export_dataset
 from pmpo_offline.data.exchange.origin import MARKER
-from pmpo_offline.runtime import files
+from pmpo_offline.runtime import arrays
 
 LENGTHS = [3, 1, 4, 7, 2]
 FORMS = {"minari": "", "d4rl": "*.hdf5", "d3rlpy": "*.h5", "robomimic": "*.hdf5", "ogbench": "*.npz"}
@@ -22,7 +22,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let arrays of more than 40 bytes lie in files, which are written and read some rows at a time."""
     monkeypatch.setattr(mapping, "SPILLED", 40)
     monkeypatch.setattr(mapping, "ROWS", 3)
-    monkeypatch.setattr(files, "_BLOCK", 64)
+    monkeypatch.setattr(arrays, "_BLOCK", 64)
 
 
 def assert_equal(one: Dataset, other: Dataset) -> None:

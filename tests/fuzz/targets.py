@@ -30,8 +30,8 @@ from pmpo_offline.data.exchange.readers import open_source
 from pmpo_offline.declarations import catalog
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.policies.behavior import BehaviorPolicy
+from pmpo_offline.runtime.arrays import save_arrays
 from pmpo_offline.runtime.errors import PmpoOfflineError
-from pmpo_offline.runtime.files import save_arrays
 from pmpo_offline.runtime.hashing import hash_file
 from pmpo_offline.training import Advantages, load_policy
 from pmpo_offline.training.checkpoint import Checkpoint

@@ -1,35 +1,31 @@
-"""Files and folders that are whole or absent."""
+"""Files and folders that are whole or absent, the lock of a folder, and claims on a path."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
-import stat
+import signal
 import subprocess
 import sys
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
 
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.runtime.files import (
     atomic_directory,
     atomic_file,
+    claim,
+    file_lock,
     finite,
     from_json,
     from_toml,
-    load_arrays,
-    load_tensors,
     read_json,
     read_toml,
-    save_arrays,
-    save_tensors,
+    recover,
+    remove_directory,
     write_json,
 )
 
@@ -65,19 +61,6 @@ def test_two_processes_may_write_one_file_at_once(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_arrays_come_back_and_a_damaged_file_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "some.npz"
-    save_arrays(path, {"a": np.arange(3), "words": np.array(["x", "yy"])})
-    found = load_arrays(path, ["a", "words"])
-    assert found["a"].tolist() == [0, 1, 2]
-    assert found["words"].tolist() == ["x", "yy"]
-    with pytest.raises(PmpoOfflineError, match=r"some\.npz is damaged .*: delete it and run the same command again"):
-        load_arrays(path, ["missing"])
-    path.write_bytes(path.read_bytes()[:-30])
-    with pytest.raises(PmpoOfflineError, match=r"some\.npz is damaged"):
-        load_arrays(path, ["a"])
-
-
 def test_a_folder_appears_when_it_is_whole_and_only_its_kind_is_replaced(tmp_path: Path) -> None:
     folder = tmp_path / "thing"
     with atomic_directory(folder, "marker", "thing", overwrite=False) as partial:
@@ -93,6 +76,15 @@ def test_a_folder_appears_when_it_is_whole_and_only_its_kind_is_replaced(tmp_pat
     with pytest.raises(UserError, match="is no thong"), atomic_directory(folder, "other", "thong", overwrite=True):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["thing"]
+
+
+def test_a_removed_folder_is_not_brought_back_as_it_was_before_it_was_replaced(tmp_path: Path) -> None:
+    folder, replaced = tmp_path / "thing", tmp_path / ".thing.replaced"  # of a writer that was killed at its very end
+    folder.mkdir()
+    replaced.mkdir()
+    remove_directory(folder)
+    recover(folder)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_numbers_that_json_does_not_know_become_null() -> None:
@@ -120,26 +112,6 @@ def test_a_damaged_or_missing_file_is_one_line_with_a_remedy(tmp_path: Path, con
     assert "\n" not in str(caught.value)
 
 
-def test_damaged_headers_of_arrays_are_noticed(tmp_path: Path) -> None:
-    path = tmp_path / "arrays.npz"
-    save_arrays(path, {"x": np.arange(30_000, dtype=np.float32)})
-    content = path.read_bytes()
-    for old, new in ((b"(30000,)", b"(10000,)"), (b"'<f4'", b"'<i4'"), (b"{'descr'", b"z'descr'")):
-        path.write_bytes(content.replace(old, new))
-        with pytest.raises(PmpoOfflineError, match=r"arrays\.npz is damaged .*: delete it"):
-            load_arrays(path, ["x"])
-
-
-def test_tensors_are_readable_as_the_umask_says(tmp_path: Path) -> None:
-    path = tmp_path / "a.safetensors"
-    before = os.umask(0o022)
-    try:
-        save_tensors(path, {"x": torch.zeros(2)})
-    finally:
-        os.umask(before)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o644
-
-
 def test_json_that_is_nested_too_deeply_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_bytes(b'{"a":' + b"[" * 200_000 + b"]" * 200_000 + b"}")
     with pytest.raises(PmpoOfflineError, match="nested too deeply"):
@@ -163,45 +135,55 @@ def test_what_is_read_of_a_toml_file_belongs_to_the_caller(tmp_path: Path) -> No
     assert read_toml(path) == {"a": {"b": [3]}}
 
 
-def test_an_array_that_declares_more_than_is_stored_allocates_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "arrays.npz"
-    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (68719476736,), }"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("x.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(64))
-        archive.writestr("y.npy", b"")
-    with pytest.raises(PmpoOfflineError, match="x declares 274,877,906,944 bytes, and 64 are stored"):
-        load_arrays(path, ["x"])
-    for name in ("y", "z"):
-        with pytest.raises(PmpoOfflineError, match="is damaged"):
-            load_arrays(path, [name])
+WAITING = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which what runs in the background ignores
+import polars  # whose own handler lets system calls go on
+try:
+    print('waiting', flush=True)
+    with file_lock(Path(sys.argv[1])): print('held', flush=True)
+except KeyboardInterrupt:
+    print('interrupted', flush=True)
+with file_lock(Path(sys.argv[1])): print('held', flush=True)
+"""
 
 
-def test_arrays_of_every_kind_come_back(tmp_path: Path) -> None:
-    kinds = {
-        "empty": np.zeros((0, 3), np.float32),
-        "number": np.array(3.5),
-        "columns": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
-        "big endian": np.arange(4, dtype=">i8"),
-        "words": np.array(["", "é"]),
-        "none": np.array([], "<U1"),
-    }
-    save_arrays(tmp_path / "a.npz", kinds)
-    np.savez_compressed(tmp_path / "b.npz", **kinds)
-    for file in ("a.npz", "b.npz"):
-        for name, found in load_arrays(tmp_path / file, kinds).items():
-            assert found.dtype == kinds[name].dtype
-            assert np.array_equal(found, kinds[name])
-            assert found.shape == kinds[name].shape
+def test_a_lock_excludes_other_processes_and_dies_with_its_holder(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)  # a folder that may only be read is locked too
+    holder = elsewhere("with file_lock(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()", tmp_path)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    waiter = elsewhere(WAITING, tmp_path)
+    assert waiter.stdout is not None
+    assert waiter.stdout.readline() == "waiting\n"
+    with pytest.raises(subprocess.TimeoutExpired):
+        waiter.wait(timeout=1)
+    waiter.send_signal(signal.SIGINT)
+    assert waiter.stdout.readline() == "interrupted\n"
+    holder.kill()
+    assert waiter.communicate(timeout=60)[0] == "held\n"
+    with file_lock(tmp_path):
+        assert list(tmp_path.iterdir()) == []
 
 
-def test_equal_tensors_and_facts_are_equal_bytes(tmp_path: Path) -> None:
-    tensors, facts = (
-        {"x": torch.zeros(2), "é": torch.ones(1)},
-        {"a": "\n\x1f\x7f", "b": '"ü"', "c": "\\", "d": "", "e": ""},
-    )
-    for number in range(8):  # safetensors has the facts in a random order
-        save_tensors(tmp_path / f"{number}", tensors, **facts)
-    assert len({(tmp_path / f"{number}").read_bytes() for number in range(8)}) == 1
-    read, found = load_tensors(tmp_path / "0")
-    assert found == facts
-    assert {name: tensor.tolist() for name, tensor in read.items()} == {"x": [0, 0], "é": [1]}
+def test_a_claim_is_of_one_process_leaves_nothing_and_dies_with_its_holder(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "result"
+    code = "with claim(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    holder = elsewhere(code, path)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    with claim(path, wait=False) as held:
+        assert not held
+    holder.kill()
+    holder.wait()
+    with claim(path) as held, claim(path, wait=False) as again:
+        assert held
+        assert not again
+    assert list(path.parent.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="Linux has a folder in which none can be made")
+def test_a_claim_where_no_folder_can_be_made_ends() -> None:
+    refused = pytest.raises(PmpoOfflineError, match=r"^cannot write /proc: No such file or directory; check the perm")
+    with refused, claim(Path("/proc/run")):
+        pass

@@ -32,8 +32,8 @@ from pmpo_offline.online.online_control import ALGORITHMS, ControlSettings, Onli
 from pmpo_offline.online.ppo import PLANS, PPO
 from pmpo_offline.policies.behavior import BehaviorPolicy
 from pmpo_offline.runtime import progress
+from pmpo_offline.runtime.arrays import load_tensors, save_tensors
 from pmpo_offline.runtime.errors import unknown
-from pmpo_offline.runtime.files import load_tensors, save_tensors
 from pmpo_offline.runtime.hashing import hash_json, random_words
 from pmpo_offline.tasks.control import Rules, rules
 

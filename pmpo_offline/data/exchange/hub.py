@@ -24,8 +24,7 @@ from pmpo_offline.data.storage import HISTORY, METADATA_FILE, SEAL_FILE, card, f
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.arguments import checked
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, reason_of, refusal
-from pmpo_offline.runtime.files import atomic_directory
-from pmpo_offline.runtime.locks import file_lock
+from pmpo_offline.runtime.files import atomic_directory, file_lock
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

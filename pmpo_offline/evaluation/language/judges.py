@@ -25,7 +25,7 @@ from pmpo_offline.policies.language.model import LanguageModel, open_model
 from pmpo_offline.policies.language.scoring import log_probs, states
 from pmpo_offline.policies.language.tokens import Tokens, tokenize, with_prefix
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
-from pmpo_offline.runtime.locks import interruptible
+from pmpo_offline.runtime.files import interruptible
 from pmpo_offline.tasks.language import model_directory
 
 BATCH = 8

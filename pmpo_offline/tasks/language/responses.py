@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from pmpo_offline.declarations import catalog
 from pmpo_offline.policies.language import LanguageModel
 from pmpo_offline.runtime import progress
+from pmpo_offline.runtime.arrays import load_arrays, save_arrays
 from pmpo_offline.runtime.errors import PmpoOfflineError
-from pmpo_offline.runtime.files import from_json, load_arrays, save_arrays
+from pmpo_offline.runtime.files import from_json
 from pmpo_offline.tasks.language.sampling import SamplingSpec, draw
 
 CHUNK = 64

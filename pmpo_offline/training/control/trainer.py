@@ -20,7 +20,7 @@ from pmpo_offline.policies import CategoricalPolicy, MixturePolicy
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.arguments import checked
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, counted, reason_of, refusal
-from pmpo_offline.runtime.locks import claim
+from pmpo_offline.runtime.files import claim
 from pmpo_offline.runtime.notebook import html_table
 from pmpo_offline.training import config, tracking
 from pmpo_offline.training.checkpoint import Checkpoint

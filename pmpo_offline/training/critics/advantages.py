@@ -13,7 +13,7 @@ from torch import Tensor
 from pmpo_offline.data import Dataset, Rows
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.policies.network import one_thread
-from pmpo_offline.runtime.files import load_arrays, save_arrays
+from pmpo_offline.runtime.arrays import load_arrays, save_arrays
 from pmpo_offline.training.control.stack import CLONE
 from pmpo_offline.training.control.trainer import train
 from pmpo_offline.training.critics.config import CandidateSettings, CriticSettings

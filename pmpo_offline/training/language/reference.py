@@ -33,9 +33,8 @@ from pmpo_offline.policies.language.model import LanguageModel, weights_hash
 from pmpo_offline.policies.language.tokens import TokenBatch, Tokens, collate
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, refusal
-from pmpo_offline.runtime.files import atomic_file
+from pmpo_offline.runtime.files import atomic_file, file_lock
 from pmpo_offline.runtime.hashing import hash_bytes, hash_tensors, identity, version
-from pmpo_offline.runtime.locks import file_lock
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

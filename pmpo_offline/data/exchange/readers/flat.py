@@ -28,8 +28,9 @@ from pmpo_offline.data.exchange.readers.arrays import Array, Kinds, as_float32, 
 from pmpo_offline.data.mapping import gathered, slices
 from pmpo_offline.data.opening import open_hdf5, open_parquet, refuse_pointer
 from pmpo_offline.runtime import progress
+from pmpo_offline.runtime.arrays import array_blocks, array_names
 from pmpo_offline.runtime.errors import UserError, reason_of
-from pmpo_offline.runtime.files import array_blocks, array_names, from_json
+from pmpo_offline.runtime.files import from_json
 
 LABELS = ("label", "labels", "infos/label", "infos/labels", "adv_ind")
 """Columns that are labels wherever they are: ours, and RECAP's indicator of the advantage (positive, negative)."""

@@ -26,7 +26,7 @@ from pmpo_offline.data.exchange.writers import Writer
 from pmpo_offline.data.exchange.writers.hdf5_files import file_name
 from pmpo_offline.data.known import knows_success
 from pmpo_offline.runtime import progress
-from pmpo_offline.runtime.files import add_array
+from pmpo_offline.runtime.arrays import add_array
 
 
 def _write(folder: Path, dataset: Dataset) -> None:
