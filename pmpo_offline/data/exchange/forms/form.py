@@ -43,7 +43,7 @@ class Form:
     read: Callable[[Row, Reading], Iterator[Response | Drop]]
     """Yield the responses of a row, or why there is none."""
     example: Mapping[str, Any] | tuple[Mapping[str, Any], ...]
-    """A row of this form, or a few, for the tests and the docs."""
+    """A row of this form, or a few, for the help, the tests and the docs."""
     meaning: str
     """What a response is and what its score is, for the docs."""
     card: str = ""
@@ -229,31 +229,6 @@ def form_of(row: Row, score: str | None) -> Form:
 def _holds_object(value: Any) -> bool:
     item = value[0] if is_list(value) and value else value
     return isinstance(item, Mapping) and not is_turn(item)
-
-
-def table() -> str:
-    """Return the table of the registered forms, as Markdown, and a row of each as it is in a file."""
-    lines = ["| form | columns | a response is; its score | as in |", "|---|---|---|---|"]
-    for form in FORMS.values():
-        lines.append(f"| {form.name} | `{form.described}` | {form.meaning} | {form.card} |")
-    return "\n".join([*lines, "", "```json", *(form.shown for form in FORMS.values()), "```", "", *_names()])
-
-
-def _names() -> list[str]:
-    """Return the table of what columns may be called, as Markdown."""
-    names = {
-        "prompt": columns.PROMPTS,
-        "continues the prompt": columns.ADDED,
-        "system message": columns.SYSTEM,
-        "earlier turns": columns.HISTORY,
-        "completion": columns.COMPLETIONS,
-        "list of completions": columns.LISTS,
-        "conversation": columns.CHATS,
-        "label": (*LABELS, *columns.THUMBS_DOWN),
-        "score": columns.SCORES,
-    }
-    lines = [f"| {meaning} | {', '.join(f'`{name}`' for name in called)} |" for meaning, called in names.items()]
-    return ["| meaning | names of columns, the first of which counts |", "|---|---|", *lines]
 
 
 def _held(row: Row) -> str:

@@ -190,14 +190,6 @@ class Reader:
     """A source, as `import` is given it."""
 
 
-def table() -> str:
-    """Return the table of the registered readers, as Markdown."""
-    lines = ["| reader | what is read | as in |", "|---|---|---|"]
-    return "\n".join(
-        [*lines, *(f"| {reader.name} | {reader.reads} | `import {reader.example}` |" for reader in READERS.values())]
-    )
-
-
 def open_source(name: str) -> Source:
     """Return what is found under a name: one in a reader's scheme, as `minari:ID`, or the path of a file or a folder.
 
