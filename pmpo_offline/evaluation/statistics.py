@@ -1,4 +1,4 @@
-"""Statistics of training runs: interquartile means with intervals, differences, probability of improvement.
+"""Statistics of training runs: interquartile means with intervals, probability of improvement, profiles, ranks.
 
 The unit of inference is the *training run*: a run's score is the mean normalized score of its evaluation episodes,
 and only runs are resampled. Episodes of one run share a policy, so their spread is that policy's, not the algorithm's;
@@ -14,7 +14,7 @@ runs are too narrow (benchmarks/results/intervals measures both).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -149,6 +149,56 @@ def holm(p_values: Sequence[float]) -> list[float]:
     corrected = np.empty(len(order))
     corrected[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
     return [float(value) for value in corrected]
+
+
+EXPERT = 100.0
+Runs = Sequence[Floats]
+"""Run scores of one method, one array a task, on the normalized scale where 100 is the expert."""
+
+
+def optimality_gap(scores: Floats) -> Floats:
+    """Return the mean shortfall from the expert over the last axis, max(0, 100 - score): lower is better."""
+    return np.asarray(np.maximum(0.0, EXPERT - np.asarray(scores)).mean(axis=-1), dtype=np.float64)
+
+
+STATISTICS: Mapping[str, Callable[[Floats], Floats]] = {
+    "IQM": iqm,
+    "mean": lambda scores: scores.mean(-1),
+    "median": lambda scores: np.median(scores, -1),
+    "optimality gap": optimality_gap,
+}
+"""Statistics of the pooled run scores by name; each reduces the last axis."""
+
+
+def performance_profile(scores: Runs, thresholds: npt.ArrayLike) -> Floats:
+    """Return the share of runs that score more than each threshold, averaged over tasks: the higher, the better."""
+    at = np.asarray(thresholds, dtype=np.float64)
+    return np.asarray(np.mean([(np.asarray(runs)[:, None] > at).mean(axis=0) for runs in scores], axis=0))
+
+
+def rank_distribution(methods: Sequence[Runs], replicates: int) -> Floats:
+    """Return how probable each rank is for each method, `(methods, methods)`, rows and columns summing to 1; 0 is best.
+
+    Every replicate draws the runs of each method and task with replacement and ranks the methods by their mean score on
+    the task; equal means are ranked in random order. Probabilities are averaged over tasks.
+    """
+    generator, count = np.random.default_rng(0), len(methods)
+    if len({len(tasks) for tasks in methods}) != 1:
+        raise ValueError("methods are ranked on the same tasks: expected equally many arrays of each")
+    probability = np.zeros((count, count))
+    for task in zip(*map(_tasks, methods), strict=True):
+        means = np.stack([_resample(runs, replicates, generator).mean(axis=1) for runs in task])
+        tie = generator.random(means.shape)
+        order = np.lexsort((tie, -means), axis=0)  # (rank, replicate): which method
+        for rank in range(count):
+            probability[:, rank] += np.bincount(order[rank], minlength=count) / replicates
+    return probability / len(methods[0])
+
+
+def mean_ranks(methods: Sequence[Runs]) -> Floats:
+    """Return each method's rank by its mean score, averaged over tasks, from 1, the best; ties share their ranks."""
+    means = np.array([[np.mean(runs) for runs in tasks] for tasks in methods])
+    return np.asarray(scipy.stats.rankdata(-means, axis=0).mean(axis=1))
 
 
 def _satterthwaite(parts: Sequence[tuple[float, float]]) -> float:

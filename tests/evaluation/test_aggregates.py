@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pmpo_offline.evaluation.aggregates import (
+from pmpo_offline.evaluation.statistics import (
     STATISTICS,
     mean_ranks,
     optimality_gap,
@@ -29,19 +29,19 @@ def test_statistics_reduce_the_last_axis():
 
 def test_ranks_of_methods_that_never_overlap_are_certain():
     worse, better = [np.array([1.0, 2.0]), np.array([0.0, 1.0])], [np.array([5.0, 6.0]), np.array([7.0, 8.0])]
-    assert rank_distribution([worse, better]).tolist() == [[0.0, 1.0], [1.0, 0.0]]
+    assert rank_distribution([worse, better], 100).tolist() == [[0.0, 1.0], [1.0, 0.0]]
     assert mean_ranks([worse, better]).tolist() == [2.0, 1.0]
 
 
 def test_ranks_by_hand_where_runs_overlap():
     # The mean of two draws from {0, 4} is 0, 2, 2 or 4: it beats the other method's 3 in a quarter of the draws.
-    probability = rank_distribution([[np.array([0.0, 4.0])], [np.array([3.0, 3.0])]], replicates=40_000)
+    probability = rank_distribution([[np.array([0.0, 4.0])], [np.array([3.0, 3.0])]], 40_000)
     assert probability == pytest.approx(np.array([[0.25, 0.75], [0.75, 0.25]]), abs=0.01)
 
 
 def test_ties_share_ranks_and_every_rank_is_given_once():
     equal = [[np.array([1.0, 1.0])], [np.array([1.0, 1.0])], [np.array([1.0, 1.0])]]
-    probability = rank_distribution(equal, replicates=20_000)
+    probability = rank_distribution(equal, 20_000)
     assert probability == pytest.approx(np.full((3, 3), 1 / 3), abs=0.02)
     assert probability.sum(axis=0) == pytest.approx(1)
     assert probability.sum(axis=1) == pytest.approx(1)
@@ -50,4 +50,4 @@ def test_ties_share_ranks_and_every_rank_is_given_once():
 
 def test_methods_on_different_tasks_are_not_ranked():
     with pytest.raises(ValueError, match="same tasks"):
-        rank_distribution([[np.array([1.0])], []])
+        rank_distribution([[np.array([1.0])], []], 1)

@@ -18,7 +18,7 @@ from pmpo_offline.benchmark.html import style
 from pmpo_offline.benchmark.methods import shared
 from pmpo_offline.benchmark.registries import Charts, Drawing
 from pmpo_offline.benchmark.table import Row
-from pmpo_offline.evaluation import aggregates
+from pmpo_offline.evaluation import statistics
 from pmpo_offline.evaluation.statistics import interval, probability_of_improvement
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def aggregated(raw: pl.DataFrame, rows: Sequence[Row]) -> list[Drawing]:
         return []
     names = list(compared)
     charts: list[Drawing] = []
-    for statistic, function in aggregates.STATISTICS.items():
+    for statistic, function in statistics.STATISTICS.items():
         intervals = {name: interval(tasks, function, replicates=REPLICATES) for name, tasks in compared.items()}
         values = [
             {"method": name, "value": interval.estimate, "low": interval.low, "high": interval.high}
@@ -66,7 +66,7 @@ def aggregated(raw: pl.DataFrame, rows: Sequence[Row]) -> list[Drawing]:
     values = [
         {"method": name, "threshold": float(at), "share": float(share)}
         for name, tasks in compared.items()
-        for at, share in zip(thresholds, aggregates.performance_profile(tasks, thresholds), strict=True)
+        for at, share in zip(thresholds, statistics.performance_profile(tasks, thresholds), strict=True)
     ]
     lit = alt.selection_point(fields=["method"], bind="legend")
     profile = (
@@ -119,8 +119,8 @@ def ranks(raw: pl.DataFrame, rows: Sequence[Row]) -> list[Drawing]:
     _, compared = shared(raw, rows)
     if len(compared) < 2:
         return []
-    probability = aggregates.rank_distribution(list(compared.values()), replicates=REPLICATES)
-    mean = dict(zip(compared, aggregates.mean_ranks(list(compared.values())), strict=True))
+    probability = statistics.rank_distribution(list(compared.values()), REPLICATES)
+    mean = dict(zip(compared, statistics.mean_ranks(list(compared.values())), strict=True))
     order = sorted(mean, key=lambda name: mean[name])
     values = [
         {"method": name, "rank": rank + 1, "probability": float(share), "mean rank": float(mean[name])}

@@ -96,7 +96,6 @@ def drift(
     rows: Sequence[Tokens],
     *,
     reference_rows: Sequence[Tokens] | None = None,
-    batch: int = BATCH,
 ) -> Drift:
     """Score completions under both models; every position's distribution is computed once and serves all sums.
 
@@ -105,7 +104,6 @@ def drift(
         reference: the model that it has moved from.
         rows: prompts and completions.
         reference_rows: the same completions after prompts as the reference reads them; default `rows`.
-        batch: rows at once.
     """
     logp, reference_logp, divergence = (np.zeros(len(rows)) for _ in range(3))
 
@@ -115,7 +113,7 @@ def drift(
         return torch.cat([of_target(log_pi, target), of_target(log_rho, target), divergence])
 
     with measuring(policy.model, reference.model):
-        for members, collated in batches(policy, rows, batch, "score texts"):
+        for members, collated in batches(policy, rows, BATCH, "score texts"):
             ours = states(policy.model, collated)
             read = collated
             if reference_rows is not None:

@@ -87,11 +87,9 @@ class LocalJudge:
         else:
             text, lead = f"{question.text}\n\nAnswer:", " "
         one, other = (tokenize(tokenizer, text, lead + answer, ends=False) for answer in question.answers)
-        shared = 0
-        while one.completion[shared : shared + 1] == other.completion[shared : shared + 1] != ():
-            shared += 1
-        apart = one.completion[shared : shared + 1] + other.completion[shared : shared + 1]
-        if len(apart) < 2:
+        pairs = enumerate(zip(one.completion, other.completion, strict=False))
+        shared, rivals = next(((place, pair) for place, pair in pairs if pair[0] != pair[1]), (0, None))
+        if rivals is None:
             raise UserError(f"judge {self.name} cannot tell its answers {' and '.join(question.answers)} apart")
         row = Tokens(one.prompt, one.completion[: shared + 1])
         longest = self.model.context
@@ -100,7 +98,7 @@ class LocalJudge:
                 f"judge {self.name}: a question has {len(row.prompt)} tokens and its context {longest}: "
                 "take a judge with a longer context"
             )
-        return row, (apart[0], apart[1])
+        return row, rivals
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@
     third row              reads          4 5 6 7 8      scores 9
 
 Every token but the first is scored once, and after the first window with at least window − stride tokens before it.
+The stride is half a window, as in the drawing.
 """
 
 from __future__ import annotations
@@ -23,36 +24,28 @@ from pmpo_offline.policies.language.scoring import states, token_logp
 from pmpo_offline.policies.language.tokens import Tokens, prompt_tokens, with_prefix
 from pmpo_offline.runtime.errors import UserError
 
+WINDOW = 512
+"""Tokens that a model sees at most; its context, if that is shorter."""
 BATCH = 8
 """Windows that are read at once."""
 
 
-def perplexity(model: LanguageModel, text: str, *, window: int = 512, stride: int = 256) -> float | None:
-    """Return the perplexity of `text` in overlapping windows, None where the tokenizer cannot write the text.
+def perplexity(model: LanguageModel, text: str) -> float | None:
+    """Return the perplexity of running prose in overlapping windows, None where the tokenizer cannot write it.
 
     It is exp(−mean log-probability of a token), infinite beyond what a float holds.
 
-    Args:
-        model: a causal language model.
-        text: running prose.
-        window: tokens that the model sees at most, shortened to its context.
-        stride: tokens that a window advances, 1 to `window` − 1 (of the shortened one too).
-
-    Raises:
-        UserError: windows that do not overlap, or a text of fewer than two tokens.
+    Raises `UserError` for a text of fewer than two tokens.
     """
-    longest = model.context or window
-    stride, window = min(stride, max(1, longest // 2)) if longest < window else stride, min(window, longest)
-    if not 1 <= stride < window:
-        raise UserError(f"perplexity: a stride of {stride} in windows of {window} tokens: choose 1 to {window - 1}")
     ids, plain = prompt_tokens(model.tokenizer, text), prompt_tokens(with_prefix(model.tokenizer, ""), text)
     if not _writes(model, text, ids):
         return None
     if len(ids) < 2:
         raise UserError("perplexity: the text is shorter than two tokens")
-    total, first = 0.0, len(ids) - len(plain) + 1  # a text before prompts is read and not scored
+    window, first = min(WINDOW, model.context or WINDOW), len(ids) - len(plain) + 1
+    total = 0.0
     with measuring(model.model):
-        for _, batch in batches(model, list(windows(ids, window, stride, first)), BATCH, "read held-out text"):
+        for _, batch in batches(model, list(windows(ids, window, window // 2, first)), BATCH, "read held-out text"):
             logp = token_logp(model.model, states(model.model, batch), batch.target)
             total += float(logp.sum(dtype=torch.float64))
     try:
@@ -62,7 +55,10 @@ def perplexity(model: LanguageModel, text: str, *, window: int = 512, stride: in
 
 
 def windows(ids: tuple[int, ...], window: int, stride: int, first: int = 1) -> Iterator[Tokens]:
-    """Yield rows whose completions cover every token from `first` on once; their prompts are the tokens before."""
+    """Yield rows whose completions cover every token from `first` on once; their prompts are the tokens before.
+
+    `first` is 1 unless a text comes before prompts, which is read and not scored.
+    """
     end, scored = min(max(window, first + 1), len(ids)), first
     while scored < len(ids):
         start = max(0, end - window)

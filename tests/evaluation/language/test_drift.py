@@ -20,12 +20,13 @@ def plainly(model, row: Tokens) -> torch.Tensor:
     return logits.log_softmax(-1)[len(row.prompt) - 1 : -1]
 
 
-def test_sums_are_those_of_a_plain_pass(random_model):
+def test_sums_are_those_of_a_plain_pass(random_model, monkeypatch):
     policy, reference = random_model(0), random_model(1)
     generator = torch.Generator().manual_seed(0)
     some = lambda n: tuple(torch.randint(3, 12, (n,), generator=generator).tolist())  # noqa: E731
     rows = [Tokens(some(1 + i % 4), some(i)) for i in range(7)]
-    found = drift(policy, reference, rows, batch=3)
+    monkeypatch.setattr("pmpo_offline.evaluation.language.drift.BATCH", 3)
+    found = drift(policy, reference, rows)
     for i, row in enumerate(rows):
         ours, theirs = plainly(policy, row), plainly(reference, row)
         chosen = torch.tensor(row.completion, dtype=torch.int64)[:, None]
@@ -42,7 +43,7 @@ def test_both_forms_have_the_mean_kl_of_whole_texts(random_model):
     policy, reference = random_model(2, spread=0.2), random_model(3, spread=0.2)
     prompt = (4, 5, 3)
     rows = [Tokens(prompt, text) for text in product(range(len(policy.tokenizer)), repeat=3)]
-    found = drift(policy, reference, rows, batch=512)
+    found = drift(policy, reference, rows)
     weight = np.exp(found.logp)
     assert weight.sum() == pytest.approx(1, abs=1e-4)
     assert (weight * found.divergence).sum() == pytest.approx((weight * found.kl).sum(), rel=1e-3)
