@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+from collections.abc import Iterator
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from helpers import encoded, fork_server
 from helpers.encoded import Make, Store
+from helpers.small_process import examined_from_a_small_process
 from pmpo_offline import data
 
 
@@ -18,6 +20,13 @@ from pmpo_offline import data
 def make() -> Make:
     """Return (metadata, labelled tables) of synthetic episodes, ready for `data.write`."""
     return encoded.make
+
+
+@pytest.fixture(scope="session", autouse=True)
+def small_process() -> Iterator[None]:
+    """Fork the children that look at HDF5 files from a small process."""
+    with examined_from_a_small_process():
+        yield
 
 
 @pytest.fixture
