@@ -2,16 +2,16 @@
 
 from pathlib import Path
 
-from matplotlib.testing.compare import compare_images
-
-from docs.gradients import FOLDER, PICTURES, main
-
 TOLERANCE = 3.0
 """Root mean square over the pixels, of 255: room for how another version of the font renderer smooths letters. Of the
 changes that were tried the least (one of several curves, half a floor's height) makes 6.6."""
 
 
 def test_the_committed_pictures_are_what_is_drawn(tmp_path: Path):
+    from matplotlib.testing.compare import compare_images  # here, because no other test needs pyplot
+
+    from docs.gradients import FOLDER, PICTURES, main
+
     main(tmp_path)
     drawn = sorted(path.name for path in tmp_path.glob("*.png"))
     assert drawn == sorted(f"{name}.png" for name in PICTURES)

@@ -10,11 +10,13 @@ import struct
 import subprocess
 import sys
 from collections.abc import Mapping
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
+from helpers.forked import Forked
 
 from pmpo_offline import on_progress, train
 from pmpo_offline.build import build_dataset
@@ -188,7 +190,7 @@ import sys
 from pathlib import Path
 from pmpo_offline.training.loggers import LOGGERS
 
-for name in ("tensorboard", "wandb", "trackio"):
+for name in sys.argv[2:]:
     for part, steps in enumerate(([10, 20, 30], [20, 30, 40])):  # as after a kill: on from the checkpoint of step 10
         logger = LOGGERS[name](Path(sys.argv[1]), {"algorithm": "pmpo"})
         for step in steps:
@@ -197,22 +199,40 @@ for name in ("tensorboard", "wandb", "trackio"):
 """
 
 
-def test_a_run_that_goes_on_repeats_no_step_and_writes_into_its_own_folder(tmp_path: Path) -> None:
-    place, user = tmp_path / "run", tmp_path / "user"
-    user.mkdir()
-    mine = {
-        name: value for name, value in os.environ.items() if not name.startswith(("XDG", "HF_", "WANDB", "TRACKIO"))
-    }
-    command = [sys.executable, "-c", LOGGED_TWICE, str(place)]
-    subprocess.run(command, env={**mine, "HOME": str(user)}, check=True, capture_output=True, cwd=tmp_path)
+@pytest.fixture
+def user(tmp_path: Path) -> Path:
+    """The empty home directory of a user."""
+    path = tmp_path / "user"
+    path.mkdir()
+    return path
+
+
+def test_a_run_that_goes_on_repeats_no_step(
+    tmp_path: Path, user: Path, monkeypatch: pytest.MonkeyPatch, forkserver: BaseContext
+) -> None:
+    monkeypatch.setenv("HOME", str(user))
+    process = Forked(forkserver, LOGGED_TWICE, tmp_path / "run", "tensorboard", cwd=tmp_path)
+    assert (process.communicate(), process.returncode) == (("", ""), 0)
     assert {path.name for path in tmp_path.iterdir()} == {"run", "user"}
     assert list(user.iterdir()) == []
-    assert {path.name for path in place.iterdir()} == {"tensorboard", "wandb", "trackio"}
 
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    events = EventAccumulator(str(place / "tensorboard")).Reload().Scalars("loss")
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload().Scalars("loss")
     assert [(event.step, event.value) for event in events] == [(10, 10.0), (20, 20.5), (30, 30.5), (40, 40.5)]
+
+
+def test_libraries_that_look_for_a_home_write_into_the_run_s_own_folder(tmp_path: Path, user: Path) -> None:
+    """They look when they are imported, and so in a process of their own."""
+    place = tmp_path / "run"
+    mine = {
+        name: value for name, value in os.environ.items() if not name.startswith(("XDG", "HF_", "WANDB", "TRACKIO"))
+    }
+    command = [sys.executable, "-c", LOGGED_TWICE, str(place), "wandb", "trackio"]
+    subprocess.run(command, env={**mine, "HOME": str(user)}, check=True, capture_output=True, cwd=tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "user"}
+    assert list(user.iterdir()) == []
+    assert {path.name for path in place.iterdir()} == {"wandb", "trackio"}
     assert len({path.stem for path in place.glob("wandb/offline-run-*/*.wandb")}) == 1
 
 

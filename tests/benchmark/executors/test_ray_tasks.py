@@ -9,14 +9,16 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from threading import Event
+from typing import TYPE_CHECKING
 
 import pytest
-import ray
 from helpers.dying import lost_with_its_node
-from ray.cluster_utils import Cluster
 
 from benchmarks.speed.killed_cluster import HEAD, NODE
 from pmpo_offline.benchmark.executors import ray_tasks
+
+if TYPE_CHECKING:
+    from ray.cluster_utils import Cluster
 
 pytestmark = [
     pytest.mark.timeout(300),
@@ -26,6 +28,9 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
+    import ray  # here, because no other test of this process may need it
+    from ray.cluster_utils import Cluster
+
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))  # where `helpers` is
         cluster = Cluster(initialize_head=True, head_node_args=HEAD)
