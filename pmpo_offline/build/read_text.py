@@ -163,12 +163,11 @@ class _Texts:
 
     def read(self) -> Content:
         """Read, select and split the texts; `UserError` where nothing is left. Warns of what was dropped."""
-        found, options, report = self.found, self.options, Report(self.form.name)
+        found, options = self.found, self.options
         try:
-            texts, exported = self._selected(report)
+            texts, exported, report = self._selected()
         except SomeFramed:
-            report = Report(self.form.name)
-            texts, exported = self._selected(report, framed=True)
+            texts, exported, report = self._selected(framed=True)
         if self.label.score == "reward":
             texts = self._rewarded(texts)
         if lost := report.lost():
@@ -180,9 +179,8 @@ class _Texts:
         if self.template.model and not report.template:
             warnings.warn(f"--template {self.template.model} has no effect: no text is a conversation", stacklevel=3)
         if options.test_share != 0 and not report.test:
-            warnings.warn(
-                f"none of the {report.prompts:,} prompts is in the test split: --test-share sets its size", stacklevel=3
-            )
+            line = f"none of the {report.prompts:,} prompts is in the test split: --test-share sets its size"
+            warnings.warn(line, stacklevel=3)
         # Training reads which model the prompts are written for, and that completions end.
         known = found.origin.settings if found.origin else {}
         settings = {"ends": True} | {name: known[name] for name in ("model", "ends", "tokens") if name in known}
@@ -196,15 +194,16 @@ class _Texts:
             exported=exported,
         )
 
-    def _selected(self, report: Report, *, framed: bool = False) -> tuple[pa.Table, data.Metadata | None]:
+    def _selected(self, *, framed: bool = False) -> tuple[pa.Table, data.Metadata | None, Report]:
         """Return the table of the responses that are kept, unlabelled; or labelled, with its metadata, of an export.
 
         `framed` is that of all rows (`Row`).
         """
-        score, sign = _directed(self.options)
+        options, report = self.options, Report(self.form.name)
+        score, sign = _directed(options)
         called = {new: name for name, new in self.names.items() if new}
-        reading = Reading(score, self.template is TRANSCRIPT, self.options.accept, sign, called)
-        splits = self.options.test_share is None
+        reading = Reading(score, self.template is TRANSCRIPT, options.accept, sign, called, report)
+        splits = options.test_share is None
 
         def rows() -> Iterator[Row]:
             for report.rows, row in enumerate(self.found.rows(), 1):
@@ -215,17 +214,15 @@ class _Texts:
             for row in self.form.join(rows()):
                 yield from ((row.place, response) for response in self.form.responses(row, reading))
 
-        selection = Selection(**{field.name: getattr(self.options, field.name) for field in fields(Selection)})
+        selection = Selection(**{field.name: getattr(options, field.name) for field in fields(Selection)})
         kept = select(read(), selection, self.template, report)
-        whole = None if self.options.changed() or not all(item.response.stored for item in kept) else self._exported
-        report.labels, report.disagreeing = reading.meant, reading.disagreeing
-        report.other_splits = reading.other_splits
+        whole = None if options.changed() or not all(item.response.stored for item in kept) else self._exported
         unread = set() if self.found.origin else reading.unread - reading.used
-        report.apart, report.unread = (
-            tuple(sorted(called.get(name, name) for name in names)) for names in (reading.apart, unread)
+        report.columns_not_used, report.columns_that_differ_within_a_prompt = (
+            sorted(called.get(name, name) for name in names) for names in (unread, reading.apart)
         )
-        if never := [value for value in self.options.accept if word_of(value) not in reading.meant]:
-            raise UserError(f"--accept {never[0]}: no row holds it, they hold {', '.join(list(reading.meant)[:12])}")
+        if never := [value for value in options.accept if word_of(value) not in report.labels]:
+            raise UserError(f"--accept {never[0]}: no row holds it, they hold {', '.join(list(report.labels)[:12])}")
         if reading.unused and not whole:
             warnings.warn(
                 f"{'other scores' if self.form.scored else 'the labels'} were taken, and the file also holds numbers: "
@@ -233,16 +230,16 @@ class _Texts:
                 stacklevel=3,
             )
         if not kept:
-            first, *others = report.dropped.most_common() or [("no row holds a response", 0)]
+            (why, count), *others = report.dropped.most_common() or [("no row holds a response", 0)]
             more = f" (and for {len(others)} other reasons)" if others else ""
             raise UserError(
-                f"{self.found.name}: nothing is left to import: {first[1]} responses dropped, as {first[0]}{more}"
-                f", first at {report.first.get(first[0], 'no row')}"
+                f"{self.found.name}: nothing is left to import: {count} responses dropped, as {why}{more}"
+                f", first at {report.first_dropped.get(why, 'no row')}"
             )
         if whole:
             kept = [restored(item) for item in kept]
-        seed = None if whole else self.options.seed
-        return table(kept, self.options.test_share, self.found.name, seed, report), whole
+        seed = None if whole else options.seed
+        return table(kept, options.test_share, self.found.name, seed, report), whole, report
 
     @property
     def _exported(self) -> data.Metadata | None:

@@ -11,7 +11,7 @@ import pytest
 from pmpo_offline import build
 from pmpo_offline.cli.main import run
 from pmpo_offline.cli.summary import print_summary
-from pmpo_offline.data.exchange.forms.selection import Report
+from pmpo_offline.data.exchange.forms.report import Report
 
 ROWS = [{"prompt": f"q{i // 2}", "response": f"a{i}" * (i > 2), "thumb": ["up", "down"][i % 2]} for i in range(12)]
 
@@ -67,8 +67,10 @@ def test_the_next_command_works_where_the_id_alone_would_not(
 def test_no_count_of_what_is_lost_or_doubtful_is_left_out(thumbs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every entry of a report that is no plain count is among the lines, whatever readers add."""
     facts = build.show(build.import_text(thumbs))
-    report = Report("a form", redacted=11, contradicting=12, rounded=13, in_both=14, unread=("spare",))
-    report.disagreeing["lower"], report.other_splits["fold: 3"], report.dropped["too long"] = 15, 16, 17
+    report = Report("a form", redacted=11, contradicting=12, scores_rounded=13, prompts_in_both_splits=14)
+    report.columns_not_used = ["spare"]
+    report.pairs_by_own_scores["chosen lower"], report.splits_not_understood["fold: 3"] = 15, 16
+    report.dropped["too long"] = 17
     read: dict[str, Any] = {**report.content(), "rounded": {"observations": 18}, "anything_new": 19}
     print_summary({**facts, "dropped": report.dropped, "report": read})
     shown = capsys.readouterr().out

@@ -108,7 +108,7 @@ def test_several_scored_responses_a_prompt() -> None:
     row = ultrafeedback(0, [8.0])
     assert "rows, line 1, completion 1: lacks honesty" in refusal(row, score="honesty")
     del row["completions"][0]["response"]
-    assert "completion 1: lacks response: it holds annotations" in refusal(row)
+    assert "completion 1: lacks response: it holds model, principle, annotations" in refusal(row)
 
 
 def test_one_scored_response_a_row() -> None:
@@ -184,11 +184,11 @@ def test_texts_that_cannot_be_kept_are_counted(text: str | None, reason: str) ->
 
 def test_columns_that_make_no_form() -> None:
     told = refusal({"text": "a", "label": 1})
-    assert told.startswith("rows, line 1: not recognised by the columns label, text: say what they mean")
+    assert told.startswith("rows, line 1: not recognised by the columns text, label: say what they mean")
     assert "columns prompt=" in told
     assert "not recognised" in refusal({"prompt": "a", "completion": "b"})
     assert "not recognised" in refusal({"conversation": [], "verdict": "fine"})
-    assert "there is no column stars: it holds completion, label, prompt" in refusal(
+    assert "there is no column stars: it holds prompt, completion, label" in refusal(
         {"prompt": "a", "completion": "b", "label": 1}, score="stars"
     )
     assert "there is no column stars_chosen" in refusal({"prompt": "a", "chosen": "b", "rejected": "c"}, score="stars")

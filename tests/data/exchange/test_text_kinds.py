@@ -392,7 +392,7 @@ def test_folders_that_are_no_data_set(home: Path, tmp_path: Path, monkeypatch: p
 def test_a_log_of_other_names(home: Path, tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("user_text;bot_text;verdict\nhello;hi;fine\nbye;no;poor\nok;so;\n")
     columns = ("prompt=user_text", "completion=bot_text", "label=verdict")
-    check(tmp_path / "log.csv", "not recognised by the columns bot_text, user_text, verdict: say what they mean")
+    check(tmp_path / "log.csv", "not recognised by the columns user_text, bot_text, verdict: say what they mean")
     check(tmp_path / "log.csv", {"hi": True, "no": False, "so": None}, columns=columns, accept=("fine",))
     check(tmp_path / "log.csv", "accept fin: no row holds it, they hold fine, poor", columns=columns, accept=("fin",))
     check(

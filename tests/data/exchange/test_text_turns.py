@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.imports import refused, responses
+from helpers.imports import imported, refused, responses
 from helpers.texts import said
 
 GOOD, BAD = (["q"], "a", 1), (["q"], "b", -1)
@@ -104,6 +105,28 @@ def test_writers_of_a_pair_are_its_sources() -> None:
         reading = Reading()
         assert [each.source for each in form_of(row, None).responses(row, reading)] == ["x", "y"]
         assert reading.unread - reading.used == set()
+
+
+@pytest.mark.parametrize("unnamed", [None, "", 3, {"name": "m"}, "\ud800"])
+@pytest.mark.parametrize(
+    ("row", "model"),
+    [
+        ({"prompt": "q", "chosen": "a", "rejected": "b"}, "chosen_model"),
+        ({"prompt": "q", "response_a": "a", "response_b": "b", "winner": "a"}, "model_a"),
+    ],
+)
+@pytest.mark.usefixtures("home")
+def test_a_response_without_a_writer_does_not_get_the_other_ones(
+    tmp_path: Path, row: dict[str, Any], model: str, unnamed: Any
+) -> None:
+    other = model.replace("chosen", "rejected").replace("_a", "_b")
+    sources = {}
+    for named, blank in ((model, other), (other, model)):
+        path = tmp_path / "rows.jsonl"
+        path.write_text(json.dumps({**row, named: "m", blank: unnamed}))
+        table = imported(path, id="test/x-v0", overwrite=True).table
+        sources |= {named: dict(zip(table["completion"].to_pylist(), table["source"].to_pylist(), strict=True))}
+    assert sources == {model: {"a": "m", "b": "rows"}, other: {"a": "rows", "b": "m"}}
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 TURNS = (("role", "content"), ("from", "value"))
@@ -58,6 +58,11 @@ def filled(value: Any) -> bool:
     return bool(value == value)  # NaN is not
 
 
+def first_filled(values: Mapping[str, Any], names: Iterable[str]) -> str | None:
+    """Return the first of these names whose value says anything, None if none does."""
+    return next((name for name in names if filled(values.get(name))), None)
+
+
 def short(value: Any) -> str:
     """Return a value for a message, in 40 characters at most."""
     text = " ".join(repr(value).split())
@@ -102,6 +107,14 @@ def literal(text: str) -> Any:
         return ast.literal_eval(array[1] if array else stripped)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         raise ValueError("neither JSON nor a Python literal") from None
+
+
+def _literal_or_text(text: str) -> Any:
+    """Return the value that a text holds as a literal, the text itself where it holds none."""
+    try:
+        return literal(text)
+    except ValueError:
+        return text
 
 
 def conversation_in(value: Any) -> Any:
@@ -176,14 +189,9 @@ def joined(content: Any) -> tuple[Any, str | None]:
     """
     parts = content
     if isinstance(content, str):
-        if not _PARTS.match(content):
-            return content, None
-        try:
-            parts = literal(content)
-        except ValueError:
-            return content, None
+        parts = _literal_or_text(content) if _PARTS.match(content) else content
         if not is_list(parts) or not all(isinstance(part, Mapping) and part.get("type") in _TEXTS for part in parts):
-            return content, None  # an answer that is JSON
+            return content, None  # text, or an answer that is JSON
     if not is_list(parts) or not parts or not all(isinstance(part, Mapping) and "type" in part for part in parts):
         return content, None
     if (other := next((part["type"] for part in parts if part["type"] not in _TEXTS), None)) is not None:
@@ -200,10 +208,7 @@ def mapping_in(value: Any) -> Any:
     """Return an object that a text holds as a literal, and any other value as it is."""
     if not isinstance(value, str) or not value.lstrip().startswith("{"):
         return value
-    try:
-        found = literal(value)
-    except ValueError:
-        return value
+    found = _literal_or_text(value)
     return found if isinstance(found, Mapping) else value
 
 
@@ -211,19 +216,13 @@ def is_written_list(text: Any) -> bool:
     """Return whether a value is a text that holds a list of texts as JSON or a Python literal."""
     if not isinstance(text, str) or not text.startswith("["):
         return False
-    try:
-        found = literal(text)
-    except ValueError:
-        return False
+    found = _literal_or_text(text)
     return is_list(found) and len(found) > 0 and all(isinstance(item, str) for item in found)
 
 
 def is_bytes(text: str) -> bool:
     """Return whether a text is the Python literal of bytes, b'…'."""
-    try:
-        return bool(_BYTES.match(text)) and isinstance(literal(text), bytes)
-    except ValueError:
-        return False
+    return bool(_BYTES.match(text)) and isinstance(_literal_or_text(text), bytes)
 
 
 def _is_transposed(value: Mapping[str, Any]) -> bool:

@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from pmpo_offline.data.exchange.forms import columns
-from pmpo_offline.data.exchange.forms.cells import filled, is_list, role_of, short
-from pmpo_offline.data.exchange.forms.columns import (
-    ABOUT,
-    CHATS,
-    LABELS,
-    SCORES,
-    SYSTEM,
-    WORDS,
-    first_of,
-    inside,
-    word_of,
-)
+from pmpo_offline.data.exchange.forms.cells import filled, first_filled, is_list, role_of, short
+from pmpo_offline.data.exchange.forms.columns import CHATS, HISTORY, LABELS, SCORES, SYSTEM, WORDS, inside, word_of
 from pmpo_offline.data.exchange.forms.conversation import (
     after_history,
     caught,
     conversation,
-    framed,
     is_blank_system,
     is_weightless,
     turn,
     unanswerable,
+    with_system,
 )
 from pmpo_offline.data.exchange.forms.form import Form
 from pmpo_offline.data.exchange.forms.names import is_about_row
@@ -37,18 +27,8 @@ from pmpo_offline.data.exchange.forms.row import Drop, Message, Response, Row, a
 
 _ON_TURNS = (*LABELS, "rating", "score", "annotation")
 """Keys of the feedback on a turn."""
-_BESIDE = {
-    *ABOUT,
-    *SYSTEM,
-    *columns.GONE,
-    "id",
-    "conversation_id",
-    "conversation_hash",
-    "turn",
-    "title",
-    "dataset",
-    "tools",
-}
+_IDS = ("id", "conversation_id", "conversation_hash", "turn", "title", "dataset", "tools")
+_BESIDE = {*columns.ABOUT, *SYSTEM, *columns.GONE, *_IDS}
 """Columns that are no feedback."""
 
 
@@ -83,22 +63,19 @@ def of_lmsys(row: Row, reading: Reading) -> Iterator[Response | Drop]:
     response: it never touches the score. A turn that cannot be stored costs its own response and those after it.
     """
     messages = _messages(row, "conversation")
-    count = len(messages)
-    rated = next((name for name in SCORES if filled(row.values.get(name))), None)
-    on_turn = next(
-        (key for said in messages if isinstance(said, Mapping) for key in _ON_TURNS if filled(said.get(key))), None
-    )
-    if not reading.score and (other := rated or on_turn):
-        raise row.error(f"{other} and openai_moderation both say what the answers are worth: leave one of them out")
-    yield from _turns(
-        row, messages, _numbers(row, reading, count) if reading.score else _moderated(row, reading, count)
-    )
+    if reading.score:
+        scores = _numbers(row, reading, len(messages))
+    else:
+        if other := first_filled(row.values, SCORES) or _first_rated(messages):
+            raise row.error(f"{other} and openai_moderation both say what the answers are worth: leave one of them out")
+        scores = _moderated(row, reading, len(messages))
+    yield from _turns(row, messages, scores)
 
 
 def of_turns(row: Row, reading: Reading) -> Iterator[Response | Drop]:
     """Yield every turn of the assistant with the feedback that the turn itself holds."""
     messages = _messages(row, row.first(CHATS))
-    if rated := next((name for name in SCORES if filled(row.values.get(name))), None):
+    if rated := first_filled(row.values, SCORES):
         raise row.error(f"{rated} and feedback on turns both say what the answers are worth: leave one of them out")
     yield from _turns(row, messages, [_on_turn(row, reading, message) for message in messages])
 
@@ -106,7 +83,7 @@ def of_turns(row: Row, reading: Reading) -> Iterator[Response | Drop]:
 def of_unlabelled(row: Row, reading: Reading) -> Iterator[Response | Drop]:
     """Yield every turn of the assistant, unlabelled."""
     messages = _messages(row, row.first(CHATS))
-    reading.meant["no feedback"] = "unlabelled"
+    reading.report.labels["no feedback"] = "unlabelled"
     yield from _turns(row, messages, [math.nan] * len(messages))
 
 
@@ -116,7 +93,7 @@ def _compare_turns(row: Row, score: float) -> None:
     if key := _rated_by(last):
         if WORDS.get(word_of(inside(last[key])), score) == -score:
             raise row.error(f"{key} of the last turn and the row's own label contradict each other: leave one out")
-    elif key := next(filter(None, map(_rated_by, before)), None):
+    elif key := _first_rated(before):
         raise row.error(f"{key} is on an earlier turn, and the row's own label on the last one: leave one of them out")
 
 
@@ -125,7 +102,7 @@ def _last(row: Row, reading: Reading, score: float, taken: str = "") -> Response
     name = row.first(CHATS)
     history, reply = conversation(row, name)
     known = _about(row, row.value(name)[-1], is_last=True)
-    return Response(framed(row, after_history(row, history)), reply, score, **known)
+    return Response(with_system(row, after_history(row, history)), reply, score, **known)
 
 
 def _about(row: Row, turn: Mapping[str, Any], *, is_last: bool) -> dict[str, Any]:
@@ -165,7 +142,7 @@ def _turns(row: Row, messages: Any, scores: list[float]) -> Iterator[Response | 
             if is_weightless(value):
                 wrong = Drop(f"{name} has a turn of weight 0, which is not to be learned")
             known = _about(row, value, is_last=value is messages[-1])
-            yield wrong or Response(framed(row, tuple(history)), said.content, score, **known)
+            yield wrong or Response(with_system(row, tuple(history)), said.content, score, **known)
         history.append(said)
     if not answers:
         raise Drop(f"{name} has no assistant's turn")
@@ -175,12 +152,12 @@ def _moderated(row: Row, reading: Reading, count: int) -> list[float]:
     """Return the messages' scores by their own moderation; NaN where there is none for each of them."""
     found = row.listed("openai_moderation") if filled(row.values.get("openai_moderation")) else None
     if found is None or len(found) != count:
-        reading.meant["no moderation"] = "unlabelled"
+        reading.report.labels["no moderation"] = "unlabelled"
         return [math.nan] * count
     flags = [moderation.get("flagged") if isinstance(moderation, Mapping) else None for moderation in found]
     if wrong := [flag for flag in flags if not (flag is None or isinstance(flag, bool))]:
         raise row.error(f"expected true or false as flagged in column openai_moderation, found {short(wrong[0])}")
-    reading.meant |= {"not flagged": "accept", "flagged": "reject"}
+    reading.report.labels |= {"not flagged": "accept", "flagged": "reject"}
     return [math.nan if flag is None else -1.0 if flag else 1.0 for flag in flags]
 
 
@@ -197,7 +174,12 @@ def _numbers(row: Row, reading: Reading, count: int) -> list[float]:
 
 def _rated_by(message: Any) -> str | None:
     """Return the key of a turn that holds feedback on it."""
-    return next((key for key in _ON_TURNS if filled(message.get(key))), None) if isinstance(message, Mapping) else None
+    return first_filled(message, _ON_TURNS) if isinstance(message, Mapping) else None
+
+
+def _first_rated(messages: Iterable[Any]) -> str | None:
+    """Return the key of feedback on the first turn that holds some."""
+    return next(filter(None, map(_rated_by, messages)), None)
 
 
 def _on_turn(row: Row, reading: Reading, message: Any) -> float:
@@ -212,7 +194,7 @@ def _on_turn(row: Row, reading: Reading, message: Any) -> float:
 def _rates_turns(row: Row) -> bool:
     messages = row.value(row.first(CHATS))
     mappings = [message for message in messages if isinstance(message, Mapping)] if is_list(messages) else []
-    return any(key in message for message in mappings for key in _ON_TURNS) and not first_of(row, LABELS)
+    return any(key in message for message in mappings for key in _ON_TURNS) and not row.find(LABELS)
 
 
 def _rates_nothing(row: Row) -> bool:
@@ -241,7 +223,7 @@ SATISFACTION = Form(
     card="THU-KEG/WildFB",
     scored=True,
     threshold="2.5",
-    also=columns.HISTORY,
+    also=HISTORY,
 )
 ON_TURNS = Form(
     name="conversations with feedback on turns",
@@ -264,7 +246,7 @@ THUMBS_LOG = Form(
     meaning="the assistant's last turn; its label as of a TRL unpaired row",
     card="ms-swift; LLaMA-Factory's `kto_tag`",
     feedback="|".join(LABELS),
-    also=(*SYSTEM, *columns.HISTORY),
+    also=(*SYSTEM, *HISTORY),
 )
 SCORED_CHATS = replace(
     THUMBS_LOG,

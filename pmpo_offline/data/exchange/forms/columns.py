@@ -16,16 +16,20 @@ from pmpo_offline.data.exchange.forms.names import LOWER, NUMBERS, RANKS, is_fee
 from pmpo_offline.data.exchange.forms.row import ENDINGS, Row
 from pmpo_offline.runtime.errors import UserError, unknown
 
+
+def _names(words: str) -> tuple[str, ...]:
+    return tuple(words.split())
+
+
 PROMPTS = ("prompt", "instruction", "question", "query", "user_message", "conversations", "input")
-ADDED = (
-    *("input", "context", "passage", "document", "article", "background", "contexts", "passages", "documents"),
-    *("knowledge", "paragraph", "choices", "options", "retrieved_contexts"),
+ADDED = _names(
+    "input context passage document article background contexts passages documents knowledge paragraph choices options "
+    "retrieved_contexts"
 )
 """Columns that continue the prompt, as in Alpaca's form."""
-SYSTEM = (
-    *("system", "system_prompt", "system_message", "system_instruction", "system_instructions", "preamble"),
-    *("sys_prompt", "developer_message"),
-    "instructions",  # of OpenAI's Responses
+SYSTEM = _names(
+    "system system_prompt system_message system_instruction system_instructions preamble sys_prompt developer_message "
+    "instructions"  # the last is of OpenAI's Responses
 )
 HISTORY = ("history", "chat_history", "conversation_history", "previous_turns")
 COMPLETIONS = ("completion", "response", "output", "answer", "reply", "assistant_message")
@@ -38,63 +42,42 @@ CHATS = ("messages", "conversations", "conversation", "contents")
 SIDES = ("chosen_response", "rejected_response")
 """Other names of the sides of a pair, chosen and rejected."""
 LISTS = ("completions", "answers", "responses", "generations", "candidates")
-NOT_TEXT = (
-    *("tools", "functions", "tool_calls", "function_call", "reasoning_content", "thinking"),
-    *("images", "image", "image_url", "image_path", "audio", "audios", "videos", "video"),
-    *("attachments", "attachment", "message_files", "suffix"),
+NOT_TEXT = _names(
+    "tools functions tool_calls function_call reasoning_content thinking images image image_url image_path audio "
+    "audios videos video attachments attachment message_files suffix"
 )
 """Columns whose rows are dropped where they are used."""
 NOT_TEXT_IN_TURNS = {*NOT_TEXT, "reasoning", "reasoning_details", "tool_invocations", "files"} - {"suffix"}
 """Keys of a conversation's turns, however their words are joined, whose rows are dropped where they are used."""
-PARTS = dict.fromkeys(("train", "training"), "train") | dict.fromkeys(
-    (
-        "test",
-        "testing",
-        "devtest",
-        "validation",
-        "valid",
-        "val",
-        "dev",
-        "eval",
-        "evaluation",
-        "heldout",
-        "held",
-        "holdout",
-    ),
-    "test",
+_HELD_OUT = "test testing devtest validation valid val dev eval evaluation heldout held holdout"
+PARTS = dict.fromkeys(("train", "training"), "train") | dict.fromkeys(_HELD_OUT.split(), "test")
+"""The split that a word for a part of a data set means."""
+_TRAIN_FLAGS = "is_train is_training in_train in_train_set"
+_TEST_FLAGS = (
+    "is_test is_validation is_val is_eval is_dev in_test in_test_set is_held_out held_out is_holdout holdout "
+    "is_heldout heldout"
 )
-_HALVES = ("data_split", "dataset_split", "split_name", "partition", "subset", "set", "fold", "phase")
-_HELD_OUT = ("test", "train")
 SPLIT_FLAGS = {
-    **dict.fromkeys(("is_train", "is_training", "in_train", "in_train_set"), ("train", "test")),
-    **dict.fromkeys(("is_test", "is_validation", "is_val", "is_eval", "is_dev", "in_test", "in_test_set"), _HELD_OUT),
-    **dict.fromkeys(("is_held_out", "held_out", "is_holdout", "holdout", "is_heldout", "heldout"), _HELD_OUT),
+    **dict.fromkeys(_TRAIN_FLAGS.split(), ("train", "test")),
+    **dict.fromkeys(_TEST_FLAGS.split(), ("test", "train")),
 }
 """Columns of a yes or no, and the splits that yes and no mean."""
-SPLITS = ("split", *_HALVES, *SPLIT_FLAGS)
+SPLITS = (
+    *("split", "data_split", "dataset_split", "split_name", "partition", "subset", "set", "fold", "phase"),
+    *SPLIT_FLAGS,
+)
 """Columns that may say in which split of the source a row is."""
 AMBIGUOUS_SPLITS = ("subset", "set", "phase")
 """Those that mostly say something else."""
-GONE = (
-    *("deleted", "removed", "excluded", "exclude", "discarded", "spam"),
-    *("is_deleted", "is_removed", "is_excluded", "is_spam"),
-)
+GONE = _names("deleted removed excluded exclude discarded spam is_deleted is_removed is_excluded is_spam")
 """Columns that mark rows that are not to be used."""
 STATES_GONE = {"deleted", "removed", "excluded", "discarded", "skipped"}
 """Values of a column `status` in such rows."""
 ABOUT = ("model", "source", "language", "lang", "redacted", *ENDINGS, *SPLITS)
 _SAME = (PROMPTS, COMPLETIONS, LABELS, SCORES, SYSTEM, HISTORY, CHATS)
-_USUAL = (*(same[0] for same in _SAME), "chosen", "rejected", "source", "language", "split")
-_KNOWN = {
-    *ADDED,
-    *LISTS,
-    *NOT_TEXT,
-    *ABOUT,
-    *THUMBS_DOWN,
-    "chosen",
-    "rejected",
-    *(name for same in _SAME for name in same),
-}
+_PAIR = ("chosen", "rejected")
+_USUAL = (*(same[0] for same in _SAME), *_PAIR, "source", "language", "split")
+_KNOWN = {name for names in (*_SAME, ADDED, LISTS, NOT_TEXT, ABOUT, THUMBS_DOWN, _PAIR) for name in names}
 
 _ACCEPTS = (
     "true 1 t y yes up thumbsup thumbs_up thumb_up upvote upvoted 👍 ✅ ✓ ✔ like liked accept accepted approve "
@@ -117,9 +100,7 @@ _INSIDE = ("rating", "thumb", "thumbs", "label", "value", "score", "type")
 """Keys of feedback that is an object."""
 
 
-def renaming(
-    first: Row, asked: Mapping[str, str], score: str | None = None, others: Iterable[str] = ()
-) -> dict[str, str | None]:
+def renaming(first: Row, asked: Mapping[str, str], score: str | None, others: Iterable[str]) -> dict[str, str | None]:
     """Return the new names of a source's columns, by its own; None for a column that another takes the place of.
 
     Args:
@@ -136,7 +117,7 @@ def renaming(
         if meaning not in _KNOWN:
             raise unknown("meaning of a column", meaning, _USUAL)
         if name not in first.values and not _at(first.values, name)[0]:
-            raise first.error(f"--columns: there is no column {name}: it holds {', '.join(list(first.values)[:12])}")
+            raise first.error(f"--columns: there is no column {name}: it holds {first.held}")
         same = next((names for names in _SAME if meaning in names), (meaning,))
         names |= {other: None for other in same if other not in (ADDED if meaning in PROMPTS else ())}
     written = {snake(name): name for name in others} | {name: name for name in _KNOWN}
@@ -255,11 +236,6 @@ def split_named(name: object) -> str | None:
         if found := {PARTS[word] for word in words if word in PARTS}:
             return found.pop() if len(found) == 1 else None
     return None
-
-
-def first_of(row: Row, names: Iterable[str]) -> str | None:
-    """Return the first of these columns that a row has."""
-    return next((name for name in names if name in row.values), None)
 
 
 def _at(values: Mapping[str, Any], path: str) -> tuple[bool, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 from pmpo_offline.data.exchange.forms import columns
 from pmpo_offline.data.exchange.forms.cells import is_list, is_turn, role_of, short
 from pmpo_offline.data.exchange.forms.columns import word_of
-from pmpo_offline.data.exchange.forms.conversation import answered, conversation, framed, prompt_of
+from pmpo_offline.data.exchange.forms.conversation import answered, conversation, prompt_of, with_system
 from pmpo_offline.data.exchange.forms.form import Form
 from pmpo_offline.data.exchange.forms.reading import Reading
 from pmpo_offline.data.exchange.forms.row import Drop, Prompt, Response, Row, about
@@ -59,6 +59,7 @@ class Comparison:
     prompt: str | None = None
     """The column of the prompt where it has an unusual name."""
     models: tuple[str, str] = ("", "")
+    """The columns that name who wrote each side."""
 
     def read(self, row: Row, reading: Reading) -> Iterator[Response | Drop]:
         """Yield both responses with the scores that the verdict gives them."""
@@ -67,19 +68,16 @@ class Comparison:
         row = row._replace(values={**row.values, **dict(zip(self.sides, chats, strict=True))})
         if all(is_list(chat) and len(chat) > 1 and is_turn(chat[0]) for chat in chats):
             said = [conversation(row, name) for name in self.sides]
-            found: list[tuple[Prompt, str | Drop]] = [(framed(row, history), reply) for history, reply in said]
+            found: list[tuple[Prompt, str | Drop]] = [(with_system(row, history), reply) for history, reply in said]
             reading.steady(row, True)
         else:
             prompt, texts = answered(row, reading, self._prompt(row), dict(zip(self.sides, chats, strict=True)))
             found = [(prompt, texts[name]) for name in self.sides]
         if found[0] == found[1]:
             raise Drop("both responses are equal")
-        known = about(row)
+        reading.used |= set(self.models)
         for (prompt, text), score, model in zip(found, scores, self.models, strict=True):
-            if isinstance(row.values.get(model), str):
-                known["source"] = row.values[model]
-                reading.used.add(model)
-            yield text if isinstance(text, Drop) else Response(prompt, text, score, **known)
+            yield text if isinstance(text, Drop) else Response(prompt, text, score, **about(row, model))
 
     def _prompt(self, row: Row) -> Prompt:
         if self.prompt is None:
@@ -101,7 +99,7 @@ class Comparison:
         reading.used.add(column)
         value = row.values.get(column)
         if value is None or value == "":
-            reading.meant["null"] = "unlabelled"
+            reading.report.labels["null"] = "unlabelled"
             return TIE
         meanings, word = self.verdicts[column], word_of(value)
         if meanings is STRENGTHS:
@@ -111,7 +109,7 @@ class Comparison:
             scores = meanings[word]
         else:
             raise row.error(f"expected one of {', '.join(meanings)} in column {column}, found {short(value)}")
-        reading.meant[word] = next((said for known, said in _SAID if known is scores), "unlabelled")
+        reading.report.labels[word] = next((said for known, said in _SAID if known is scores), "unlabelled")
         return scores
 
 

@@ -6,25 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import takewhile
 from typing import Any, TypeVar
 
-from pmpo_offline.data.exchange.forms.cells import (
-    ROLES,
-    TURNS,
-    filled,
-    is_list,
-    is_turn,
-    is_written_list,
-    joined,
-    role_of,
-    short,
-)
-from pmpo_offline.data.exchange.forms.columns import (
-    ADDED,
-    COMPLETIONS,
-    HISTORY,
-    NOT_TEXT_IN_TURNS,
-    PROMPTS,
-    SYSTEM,
-)
+from pmpo_offline.data.exchange.forms import cells
+from pmpo_offline.data.exchange.forms.cells import filled, first_filled, is_list, is_turn, role_of, short
+from pmpo_offline.data.exchange.forms.columns import ADDED, COMPLETIONS, HISTORY, NOT_TEXT_IN_TURNS, PROMPTS, SYSTEM
 from pmpo_offline.data.exchange.forms.names import may_ask, snake
 from pmpo_offline.data.exchange.forms.reading import Reading
 from pmpo_offline.data.exchange.forms.row import Drop, Message, Prompt, Row, stored
@@ -34,7 +18,7 @@ from pmpo_offline.runtime.hashing import hash_bytes
 T = TypeVar("T")
 _READ = {*PROMPTS, *ADDED, *COMPLETIONS, *SYSTEM}
 """Columns of texts that are read beside a prompt."""
-_PLAIN = {key for keys in TURNS for key in keys}
+_PLAIN = {key for keys in cells.TURNS for key in keys}
 
 
 def caught(read: Callable[..., T], *arguments: Any) -> T | Drop:
@@ -56,7 +40,7 @@ def answered(
     texts = {name: caught(completion_of, row, value, name) for name, value in completions.items()}
     chat = any(map(is_list, [prompt, *completions.values()]))
     reading.steady(row, chat)
-    if isinstance(prompt, str) and all(map(is_written_list, [prompt, *completions.values()])):
+    if isinstance(prompt, str) and all(map(cells.is_written_list, [prompt, *completions.values()])):
         raise row.error(
             f"prompt and {' and '.join(completions)} are lists of texts that are written as text: write the texts "
             "themselves, or a list of turns with role and content"
@@ -88,7 +72,7 @@ def prompt_of(row: Row) -> Prompt:
     competing = [other for other in PROMPTS if other != name and (is_list(value) or other not in ADDED)]
     others = [*competing, *(other for other in ADDED if is_list(value) and other != name)]
     refuse_unsaid(row, others, said, f"columns {name} and {{}} hold different prompts: leave one of them out")
-    conversation = framed(row, after_history(row, said))
+    conversation = with_system(row, after_history(row, said))
     return conversation if row.framed or is_list(value) or len(conversation) > 1 else said[0].content
 
 
@@ -110,6 +94,13 @@ def refuse_unsaid(row: Row, names: Iterable[str], said: Sequence[Message], probl
             raise row.error(problem.format(name))
 
 
+def prompt_in(row: Row, history: tuple[Message, ...], where: str) -> tuple[Message, ...]:
+    """Return the prompt of whole conversations; `UserError` for columns of prompts that say something else."""
+    others = (*PROMPTS, *ADDED, *HISTORY)
+    refuse_unsaid(row, others, history, f"column {{}} is no turn of the {where}: leave it out")
+    return with_system(row, history)
+
+
 def completion_of(row: Row, value: Any, what: str) -> str:
     """Return a completion, text or the one turn of the assistant; raises `Drop` where there is none."""
     if not is_list(value):
@@ -120,7 +111,7 @@ def completion_of(row: Row, value: Any, what: str) -> str:
     return found[0].content
 
 
-def framed(row: Row, conversation: tuple[Message, ...]) -> tuple[Message, ...]:
+def with_system(row: Row, conversation: tuple[Message, ...]) -> tuple[Message, ...]:
     """Return a conversation after the row's system message, if there is one."""
     names = [name for name in SYSTEM if filled(row.values.get(name))]
     if not names:
@@ -146,18 +137,18 @@ def turn(row: Row, value: Any, what: str) -> Message:
     """Return one {role, content} as a message; raises as `turns` does."""
     if not is_turn(value):
         raise row.error(f"expected a message with role and content in {what}, found {short(value)}")
-    role_key, content_key = next(keys for keys in TURNS if set(keys) <= value.keys())
+    role_key, content_key = next(keys for keys in cells.TURNS if set(keys) <= value.keys())
     role, other = role_of(value), value.get("from")
-    if filled(other) and ROLES.get(str(other).lower()) != role:
+    if filled(other) and cells.ROLES.get(str(other).lower()) != role:
         raise row.error(f"a turn in {what} has role {short(value[role_key])} and from {short(other)}: leave one out")
     if filled(other := value.get("value")) and other != value[content_key]:
         raise row.error(f"a turn in {what} has a content and another value: leave one of them out")
     if role is None:
         raise Drop(f"{what} has a turn of role {short(value[role_key])}")
     others = [key for key in value if key not in _PLAIN and snake(key) in NOT_TEXT_IN_TURNS]
-    if used := next((key for key in others if filled(value[key])), None):
+    if used := first_filled(value, others):
         raise Drop(f"{what} has {used}, which a text has no place for")
-    content, unread = joined(value[content_key])
+    content, unread = cells.joined(value[content_key])
     if is_list(content) and not content:
         raise Drop(f"{what}'s content is empty")
     if unread is not None:
@@ -202,9 +193,8 @@ def after_history(row: Row, said: tuple[Message, ...]) -> tuple[Message, ...]:
 
 def unanswerable(history: Sequence[Message], what: str) -> Drop | None:
     """Return why a history is no prompt, None where the next turn is the assistant's."""
-    if not history or history[-1].role == "assistant":
-        return Drop(f"{what} has an assistant's turn that answers no other turn")
-    return None
+    answerable = history and history[-1].role != "assistant"
+    return None if answerable else Drop(f"{what} has an assistant's turn that answers no other turn")
 
 
 def _is_chat(value: Any) -> bool:
@@ -232,11 +222,8 @@ def _holds(text: str, part: Any) -> bool:
 
 def _history(row: Row) -> tuple[Message, ...]:
     """Return the earlier turns of a column `history`."""
-    name = next((name for name in HISTORY if filled(row.values.get(name))), None)
-    if name is None:
-        return ()
-    value = row.listed(name) or ()
-    return turns(row, value, name)
+    name = first_filled(row.values, HISTORY)
+    return turns(row, row.listed(name) or (), name) if name else ()
 
 
 def side_of(prompt: Prompt) -> float:

@@ -10,8 +10,8 @@ from functools import cached_property
 from typing import Any
 
 from pmpo_offline.data.exchange.forms import FORMS, columns
-from pmpo_offline.data.exchange.forms.cells import filled, is_list, is_turn, role_of
-from pmpo_offline.data.exchange.forms.columns import LABELS, first_of
+from pmpo_offline.data.exchange.forms.cells import filled, first_filled, is_list, is_turn, role_of
+from pmpo_offline.data.exchange.forms.columns import LABELS
 from pmpo_offline.data.exchange.forms.reading import Reading
 from pmpo_offline.data.exchange.forms.row import ENDINGS, Drop, Response, Row
 from pmpo_offline.runtime.errors import UserError
@@ -23,11 +23,10 @@ _TEXTS = {*_OF_PROMPTS, *columns.COMPLETIONS, *columns.CHATS, *columns.SIDES, "c
 _FEEDBACK = {*LABELS, *columns.THUMBS_DOWN}
 _MEANINGFUL = _TEXTS | _FEEDBACK
 """Columns that no form passes over: it reads them, or refuses rows in which they say something else than it reads."""
-_FRAMES = {*columns.SYSTEM, *columns.HISTORY}
+_FRAMES = (*columns.SYSTEM, *columns.HISTORY)
 _VERDICTS = ("accept", "reject", "ignore")
 """Values of Prodigy's column `answer`."""
 _IN_TURNS = {"role", "content", "from", "value", "parts", "weight", *ENDINGS}
-_LISTED = 12
 
 
 @dataclass(frozen=True)
@@ -90,12 +89,12 @@ class Form:
         Raises `UserError` if it is of this one but for the column of scores that is named.
         """
         needs = [*self.columns, *([self.feedback] if self.feedback and score is None else [])]
-        names = [first_of(row, need.split("|")) for need in needs]
+        names = [row.find(need.split("|")) for need in needs]
         if None in names or not self.test(row) or not (score is None or self.takes_score):
             return None
         given = [] if score is None else [column.format(score) for column in self.score_columns]
         for column in given:
-            _require(row, column)
+            row.require(column)
         scored = self.scored or score is not None
         if self.join is not iter:  # its rows have other columns
             return replace(self, columns=(), scored=scored)
@@ -105,18 +104,18 @@ class Form:
         """Yield the responses of a row; `UserError` for one of another form, or with a column that is not read."""
         if missing := [name for name, _ in self._named if name not in row.values]:
             raise row.error(
-                f"lacks {', '.join(missing)}, which the rows before have ({self.name}): it holds {_held(row)}; "
+                f"lacks {', '.join(missing)}, which the rows before have ({self.name}): it holds {row.held}; "
                 "import files of one form at a time"
             )
         for name, others in self._named:
-            if (found := first_of(row, others)) != name:
+            if (found := row.find(others)) != name:
                 raise row.error(f"holds a column {found}, and the rows before hold {name}: leave one of them out")
         unread = self._unread(row, reading)
-        reading.framed |= any(filled(row.values[name]) for name in row.values.keys() & _FRAMES)
+        reading.framed |= first_filled(row.values, _FRAMES) is not None
         if self.join is iter and (gone := self._gone(row)):
             yield Drop(f"column {gone} says that the row is not to be used", self._count(row, reading))
             return
-        offered = next((name for name in columns.NOT_TEXT if name in row.values and filled(row.values[name])), None)
+        offered = first_filled(row.values, columns.NOT_TEXT)
         unstored = Drop(f"column {offered} is used, which a text has no place for")
         empty = True
         try:
@@ -153,10 +152,10 @@ class Form:
 
     def _gone(self, row: Row) -> str | None:
         """Return the column that marks a row as one that is not to be used."""
-        marks = [name for name in columns.GONE if name in row.values and name not in self._reads]
         if str(row.values.get("status")).lower() in columns.STATES_GONE:
             return "status"
-        return next((name for name in marks if columns.is_set(row.values[name])), None)
+        marks = [name for name in columns.GONE if name not in self._reads]
+        return next((name for name in marks if columns.is_set(row.values.get(name))), None)
 
     def _unread(self, row: Row, reading: Reading) -> list[str]:
         """Note which columns are not read, and return those that may belong to a plain prompt.
@@ -168,9 +167,8 @@ class Form:
             raise row.error(
                 f"column answer says {row.values['answer']}, which is a verdict and no text: add --columns label=answer"
             )
-        for name in [name for name in row.values if name in _MEANINGFUL and name not in reads]:
-            if not filled(row.values[name]):
-                continue
+        competing = _MEANINGFUL - reads
+        for name in [name for name, value in row.values.items() if name in competing and filled(value)]:
             read = set().union(*(_contents(row, other) for other in reads if other in row.values))
             unlabelled = name in columns.CHATS and "chosen" in reads  # another answer, beside the two that have labels
             if name in LABELS or not _contents(row, name, but_answer=unlabelled) <= read:
@@ -185,13 +183,10 @@ class Form:
         unread = [name for name, value in row.values.items() if name not in beside and filled(value)]
         reading.unread |= set(unread)
         for name in columns.CHATS:
-            if name in row.values and is_list(chat := row.value(name)):
+            if is_list(chat := row.value(name)):
+                turns = [said for said in chat if isinstance(said, Mapping)]
                 reading.unread |= {
-                    f"{name}.{key}"
-                    for said in chat
-                    if isinstance(said, Mapping) and said.keys() - _IN_TURNS
-                    for key in said.keys() - _IN_TURNS
-                    if filled(said[key])
+                    f"{name}.{key}" for said in turns for key in said.keys() - _IN_TURNS if filled(said[key])
                 }
         return unread if reads & set(columns.PROMPTS) else []
 
@@ -212,7 +207,7 @@ def form_of(row: Row, score: str | None) -> Form:
         if bound := form.bound(row, score):
             return bound
     if score:
-        _require(row, score)
+        row.require(score)
     if {"actions", "observations"} <= row.values.keys() or {"action", "reward"} <= row.values.keys():
         raise row.error(
             "this is a step or an episode, and they are read from .npz, .hdf5 or .parquet: write one of those"
@@ -220,8 +215,8 @@ def form_of(row: Row, score: str | None) -> Form:
     name = next((name for name, value in row.values.items() if _holds_object(value)), None)
     inside = f"{name}.0" if name and is_list(row.values[name]) else name
     raise row.error(
-        f"not recognised by the columns {', '.join(sorted(row.values)[:_LISTED]) or '(none)'}: say what they mean, as "
-        "in --columns prompt=question,completion=output,label=verdict, or see the forms in pmpo-offline import --help"
+        f"not recognised by the columns {row.held}: say what they mean, as in --columns "
+        "prompt=question,completion=output,label=verdict, or see the forms in pmpo-offline import --help"
         + (f" (columns inside {name} are called {inside}.NAME)" if inside else "")
     )
 
@@ -229,15 +224,6 @@ def form_of(row: Row, score: str | None) -> Form:
 def _holds_object(value: Any) -> bool:
     item = value[0] if is_list(value) and value else value
     return isinstance(item, Mapping) and not is_turn(item)
-
-
-def _held(row: Row) -> str:
-    return ", ".join(list(row.values)[:_LISTED])
-
-
-def _require(row: Row, column: str) -> None:
-    if column not in row.values:
-        raise row.error(f"there is no column {column}: it holds {', '.join(sorted(row.values)[:_LISTED])}")
 
 
 def _contents(row: Row, name: str, *, but_answer: bool = False) -> set[str]:

@@ -9,14 +9,8 @@ from itertools import takewhile
 from typing import Any
 
 from pmpo_offline.data.exchange.forms import columns
-from pmpo_offline.data.exchange.forms.cells import filled, is_list, mapping_in, short
-from pmpo_offline.data.exchange.forms.conversation import (
-    answered,
-    conversation,
-    framed,
-    prompt_of,
-    refuse_unsaid,
-)
+from pmpo_offline.data.exchange.forms.cells import filled, first_filled, is_list, mapping_in, short
+from pmpo_offline.data.exchange.forms.conversation import answered, conversation, prompt_in, prompt_of, with_system
 from pmpo_offline.data.exchange.forms.form import Form
 from pmpo_offline.data.exchange.forms.names import may_ask
 from pmpo_offline.data.exchange.forms.reading import Reading
@@ -36,13 +30,13 @@ def of_paired(row: Row, reading: Reading) -> Iterator[Response | Drop]:
     """
     names = {side: row.first(both) for side, both in _NAMES.items()}
     sides = {side: row.value(name) for side, name in names.items()}
-    prompt_column = columns.first_of(row, columns.PROMPTS)
-    if any(is_list(side) and (len(side) > 1 or not prompt_column) for side in sides.values()):
+    prompted = row.find(columns.PROMPTS) is not None
+    if any(is_list(side) and (len(side) > 1 or not prompted) for side in sides.values()):
         prompt, sides = _implied_turns(row, names)
-    elif prompt_column:
+    elif prompted:
         prompt = prompt_of(row)
-        if isinstance(prompt, str) and all(
-            isinstance(side, str) and side.startswith(prompt) for side in sides.values()
+        if all(isinstance(text, str) for text in (prompt, *sides.values())) and all(
+            side.startswith(prompt) for side in sides.values()
         ):
             raise Drop("chosen and rejected repeat the prompt")
     else:
@@ -55,7 +49,7 @@ def of_preferred(row: Row, reading: Reading) -> Iterator[Response | Drop]:
     request = mapping_in(row.values["input"])
     if not isinstance(request, Mapping) or "messages" not in request:
         raise row.error(f"expected an object with messages in column input, found {short(row.values['input'])}")
-    if used := next((name for name in columns.NOT_TEXT if filled(request.get(name))), None):
+    if used := first_filled(request, columns.NOT_TEXT):
         raise Drop(f"input has {used}, which a text has no place for")
     sides = {"chosen": row.values["preferred_output"], "rejected": row.values["non_preferred_output"]}
     others = {name: value for name, value in row.values.items() if name != "input"}
@@ -71,7 +65,7 @@ def of_rejected(row: Row, reading: Reading) -> Iterator[Response | Drop]:
     """Yield the last turn of a conversation as chosen, and the answer beside it as rejected."""
     history, chosen = conversation(row, row.first(columns.CHATS))
     sides = {"chosen": chosen, "rejected": row.values["rejected_response"]}
-    yield from _both(row, reading, framed(row, history), sides)
+    yield from _both(row, reading, with_system(row, history), sides)
 
 
 def of_transcripts(row: Row, reading: Reading) -> Iterator[Response | Drop]:
@@ -104,10 +98,8 @@ def _implied_turns(row: Row, names: dict[str, str]) -> tuple[Prompt, dict[str, A
     (history, chosen), (other, rejected) = (conversation(row, name) for name in names.values())
     if history != other:
         raise Drop("the conversations differ before the last turn")
-    stated = (*columns.PROMPTS, *columns.ADDED, *columns.HISTORY)
-    problem = "column {} is no turn of the conversations in chosen and rejected: leave it out"
-    refuse_unsaid(row, stated, history, problem)
-    return framed(row, history), {"chosen": chosen, "rejected": rejected}
+    prompt = prompt_in(row, history, "conversations in chosen and rejected")
+    return prompt, {"chosen": chosen, "rejected": rejected}
 
 
 def _implied_text(row: Row, names: dict[str, str]) -> tuple[Prompt, dict[str, Any]]:
@@ -133,29 +125,28 @@ def _both(row: Row, reading: Reading, prompt: Prompt, sides: dict[str, Any]) -> 
         raise Drop("chosen and rejected are a tie")
     if not reading.score:
         _compare_scores(row, reading)
-    known: dict[str, Any] = about(row)
     for name, text in texts.items():
         score = reading.number(row, _score(row, reading.score, name)) if reading.score else _SIDES[name]
-        known["stored"] = stored(row, name)
-        writer = columns.first_of(row, (f"source_{name}", f"{name}_model", f"{name}-model"))
-        known["source"] = row.values[writer] if writer else known["source"]
-        reading.used |= {writer} if writer else set()
+        writers = (f"source_{name}", f"{name}_model", f"{name}-model")
+        reading.used |= set(writers)
+        known = about(row, *writers) | {"stored": stored(row, name)}
         yield text if isinstance(text, Drop) else Response(prompt, text, score, **known)
     if not reading.score:
-        reading.meant |= {"chosen": "accept", "rejected": "reject"}
+        reading.report.labels |= {"chosen": "accept", "rejected": "reject"}
 
 
 def _compare_scores(row: Row, reading: Reading) -> None:
     """Note scores that are not taken, and where they contradict which response was chosen."""
     for name in columns.SCORES:
-        found = {side: columns.first_of(row, _score_columns(name, side)) for side in _SIDES}
-        values = [row.values[column] for column in found.values() if column]
+        found = [column for side in _SIDES if (column := row.find(_score_columns(name, side)))]
+        values = [row.values[column] for column in found]
         if len(values) == 2 and all(isinstance(value, int | float) for value in values):
-            reading.used |= {column for column in found.values() if column}
+            reading.used |= set(found)
             for value in values:
                 reading.pass_over({name: value})
             if values[0] <= values[1]:
-                reading.disagreeing["equal" if values[0] == values[1] else "lower"] += 1
+                how = "chosen equal" if values[0] == values[1] else "chosen lower"
+                reading.report.pairs_by_own_scores[how] += 1
             return
 
 
@@ -166,8 +157,8 @@ def _score_columns(name: str, side: str) -> list[str]:
 def _score(row: Row, name: str, side: str) -> str:
     """Return the column of one side's scores that `--score NAME` selects."""
     names = _score_columns(name, side)
-    if not (found := columns.first_of(row, names)):
-        raise row.error(f"there is no column {' or '.join(names[:2])}: it holds {', '.join(sorted(row.values)[:12])}")
+    if not (found := row.find(names)):
+        raise row.error(f"there is no column {' or '.join(names[:2])}: it holds {row.held}")
     return found
 
 

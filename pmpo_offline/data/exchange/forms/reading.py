@@ -4,26 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pmpo_offline.data.exchange.forms import columns
 from pmpo_offline.data.exchange.forms.cells import filled, short
-from pmpo_offline.data.exchange.forms.columns import (
-    AMBIGUOUS_SPLITS,
-    LABELS,
-    PARTS,
-    SPLIT_FLAGS,
-    SPLITS,
-    THUMBS_DOWN,
-    WORDS,
-    first_of,
-    inside,
-    split_named,
-    word_of,
-)
+from pmpo_offline.data.exchange.forms.columns import LABELS, THUMBS_DOWN, WORDS, inside, split_named, word_of
 from pmpo_offline.data.exchange.forms.names import RANKS, is_part_of_prompt, may_be_part
+from pmpo_offline.data.exchange.forms.report import Report
 from pmpo_offline.data.exchange.forms.row import Response, Row
 from pmpo_offline.runtime.errors import UserError
 
@@ -58,8 +47,8 @@ class Reading:
     """Of the scores in the column `score`, such that more is better."""
     called: Mapping[str, str] = field(default_factory=dict)
     """What the source calls columns that were renamed."""
-    meant: dict[str, str] = field(default_factory=dict)
-    """The labels that occurred, and how they were interpreted."""
+    report: Report = field(default_factory=Report)
+    """What was met that a user is told of."""
     conversational: bool | None = None
     """Whether the texts are conversations; None before the first row."""
     framed: bool = False
@@ -72,16 +61,14 @@ class Reading:
     """Columns that labels and scores were taken from."""
     unread: set[str] = field(default_factory=set)
     """Columns that hold something and are not the form's."""
-    other_splits: Counter[str] = field(default_factory=Counter)
-    """What columns of splits say besides train and test."""
+
     apart: set[str] = field(default_factory=set)
     """Columns of texts that are not used, and in which rows of one prompt differ."""
     beside: dict[tuple[str, int], int] = field(default_factory=dict)
     """The first text of such a column, by the column and the prompt, as hashes."""
     scales: dict[str, Any] = field(default_factory=dict)
     """The first value of each column of largest scores."""
-    disagreeing: Counter[str] = field(default_factory=Counter)
-    """Pairs whose own scores say "lower" or "equal" of the chosen response."""
+
     kinds: dict[tuple[str, bool], str] = field(default_factory=dict)
     """Where a column of scores first held a Boolean, and a number that is none."""
 
@@ -130,25 +117,24 @@ class Reading:
         Raises `UserError` for numbered parts, of which none is held out, and for columns that contradict each other.
         """
         found = {"(its file's name)": row.split} if row.split else {}
-        for name in SPLITS:
-            if name not in row.values or not filled(value := row.values[name]):
+        for name in columns.SPLITS:
+            if not filled(value := row.values.get(name)):
                 continue
             word = word_of(value)
-            if name in SPLIT_FLAGS:
+            if name in columns.SPLIT_FLAGS:
                 if word not in WORDS:
                     raise row.error(f"expected true or false in column {name}, found {short(value)}")
-                found |= {1.0: {name: SPLIT_FLAGS[name][0]}, -1.0: {name: SPLIT_FLAGS[name][1]}}.get(WORDS[word], {})
-            elif name not in AMBIGUOUS_SPLITS and re.fullmatch(r"-?\d+", word):
-                what = (
-                    "the folds: call one test in a column split"
-                    if name == "fold"
-                    else "its parts: call them train and test"
-                )
+                if not math.isnan(WORDS[word]):
+                    yes, no = columns.SPLIT_FLAGS[name]
+                    found[name] = yes if WORDS[word] == 1 else no
+            elif name not in columns.AMBIGUOUS_SPLITS and re.fullmatch(r"-?\d+", word):
+                fold = "the folds: call one test in a column split"
+                what = fold if name == "fold" else "its parts: call them train and test"
                 raise row.error(f"column {name} numbers {what}, or add --test-share 0.1")
-            elif named := split_named(value) if "split" in name else PARTS.get(word):
+            elif named := split_named(value) if "split" in name else columns.PARTS.get(word):
                 found[name] = named
-            elif name not in AMBIGUOUS_SPLITS:
-                self.other_splits[f"{name} {short(value)}"] += 1
+            elif name not in columns.AMBIGUOUS_SPLITS:
+                self.report.splits_not_understood[f"{name} {short(value)}"] += 1
         if len(set(found.values())) > 1:
             raise row.error(f"columns {' and '.join(found)} say different splits: leave all but one out")
         return next(iter(found.values()), None)
@@ -188,7 +174,7 @@ class Reading:
                         f"column {other} says that {more} of {name} is better: write --score={direction}{name}"
                     )
         for other in _SCALES:
-            if other in row.values and filled(value := row.values[other]):
+            if filled(value := row.values.get(other)):
                 self.used.add(other)
                 if (first := self.scales.setdefault(other, value)) != value:
                     raise row.error(
@@ -203,7 +189,7 @@ class Reading:
         for other in others:
             if not self.accept and not math.isnan(value) and WORDS.get(word_of(row.values[other]), value) == -value:
                 raise row.error(f"columns {name} and {other} contradict each other: leave one of them out")
-        if (against := first_of(row, THUMBS_DOWN)) is None:
+        if (against := row.find(THUMBS_DOWN)) is None:
             return value
         down = self.label(row, against)
         if value == down == 1:
@@ -221,7 +207,7 @@ class Reading:
         self.used.add(name)
         value = inside(row.values.get(name))
         if value in (None, "", {}, []) or (isinstance(value, float) and math.isnan(value)):
-            self.meant["null"] = "unlabelled"
+            self.report.labels["null"] = "unlabelled"
             return math.nan
         word = word_of(value)
         if self.accept:
@@ -234,7 +220,7 @@ class Reading:
                 f"{short(value)} (words such as good or bad are read too; others: --accept VALUE; columns of numbers: "
                 "--score COLUMN)"
             )
-        self.meant[word] = {1.0: "accept", -1.0: "reject"}.get(label, "unlabelled")
-        if {"0", "-1"} <= self.meant.keys() and not self.accept:
+        self.report.labels[word] = {1.0: "accept", -1.0: "reject"}.get(label, "unlabelled")
+        if {"0", "-1"} <= self.report.labels.keys() and not self.accept:
             raise row.error(f"column {name} holds both 0 and -1: write null where there was no opinion")
         return label

@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from pmpo_offline.data.exchange.forms.cells import (
-    NOTHING,
-    blemish_of,
-    conversation_in,
-    is_bytes,
-    is_list,
-    joined,
-    literal,
-    mapping_in,
-    short,
-)
+from pmpo_offline.data.exchange.forms import cells
+from pmpo_offline.data.exchange.forms.cells import blemish_of, is_list, short
 from pmpo_offline.runtime.errors import UserError
 
 ENDINGS = ("finish_reason", "stop_reason", "done_reason", "truncated", "is_truncated")
@@ -30,6 +21,8 @@ _CUT_OFF = {
 }
 """Their values for an answer that was cut off."""
 _LARGEST = 3.4e38  # of float32
+_LISTED = 12
+"""Names of columns that a message lists at most."""
 
 
 class Drop(Exception):
@@ -59,7 +52,7 @@ class Row(NamedTuple):
     def value(self, name: str) -> Any:
         """Return a column's value, a conversation as a list of turns, parts of a text as text, however written."""
         try:
-            return joined(conversation_in(self.values.get(name)))[0]
+            return cells.joined(cells.conversation_in(self.values.get(name)))[0]
         except ValueError:
             raise self._no_list(name) from None
 
@@ -68,7 +61,7 @@ class Row(NamedTuple):
         value = self.value(name)
         if isinstance(value, str):
             try:
-                value = conversation_in(literal(value))
+                value = cells.conversation_in(cells.literal(value))
             except ValueError:
                 raise self._no_list(name) from None
         if value is None:
@@ -85,7 +78,7 @@ class Row(NamedTuple):
 
     def object(self, name: str) -> Row:
         """Return a column's object, also as a literal, as columns of their own; `UserError` for any other value."""
-        value = mapping_in(self.values.get(name))
+        value = cells.mapping_in(self.values.get(name))
         if not isinstance(value, Mapping):
             raise self.error(f"expected an object in column {name}, found {short(value)}")
         return self._replace(values=value)
@@ -105,13 +98,13 @@ class Row(NamedTuple):
             return math.nan
         if isinstance(value, str):
             word = value.strip().lower()
-            value = math.nan if word in NOTHING else {"true": 1, "false": 0}.get(word, value)
+            value = math.nan if word in cells.NOTHING else {"true": 1, "false": 0}.get(word, value)
         number = math.inf
         with suppress(ValueError, OverflowError):
-            if isinstance(value, (int, float, Decimal)) or (
-                isinstance(value, str) and "_" not in value
-            ):  # Python's 1_000
-                number = float(value.replace("−", "-") if isinstance(value, str) else value)
+            if isinstance(value, str) and "_" not in value:  # as in Python's 1_000
+                number = float(value.replace("−", "-"))
+            elif isinstance(value, int | float | Decimal):
+                number = float(value)
         if abs(number) > _LARGEST:
             comma = re.fullmatch(r"\s*([+-]?\d+),(\d+)\s*", value) if isinstance(value, str) else None
             hint = f"write {comma[1]}.{comma[2]} if that is meant" if comma else "leave it null if unknown"
@@ -132,16 +125,29 @@ class Row(NamedTuple):
             raise self.error(f"expected text in {what}, found {short(value)}")
         if blemish := blemish_of(value):
             raise Drop(f"{what} {blemish}")
-        if is_bytes(value):
+        if cells.is_bytes(value):
             raise Drop(f"{what} is a Python literal of bytes, b'…': decode the column")
         return value
 
+    def find(self, names: Iterable[str]) -> str | None:
+        """Return the first of these columns that the row has, None if it has none."""
+        return next((name for name in names if name in self.values), None)
+
     def first(self, names: Sequence[str]) -> str:
         """Return the first of these columns that the row has; `UserError` if it has none."""
-        for name in names:
-            if name in self.values:
-                return name
-        raise self.error(f"lacks a column {names[0]}: it holds {', '.join(list(self.values)[:12])}")
+        if (found := self.find(names)) is None:
+            raise self.error(f"lacks a column {names[0]}: it holds {self.held}")
+        return found
+
+    def require(self, column: str) -> None:
+        """Raise `UserError` for a column that the user named and that the row does not have."""
+        if column not in self.values:
+            raise self.error(f"there is no column {column}: it holds {self.held}")
+
+    @property
+    def held(self) -> str:
+        """The names of the row's columns, for messages."""
+        return ", ".join(list(self.values)[:_LISTED]) or "(none)"
 
 
 class Message(NamedTuple):
@@ -190,12 +196,15 @@ class Response(NamedTuple):
     """Whether the source says that it was cut off before its end."""
 
 
-def about(row: Row) -> dict[str, Any]:
-    """Return the metadata of a row's responses: source, language, split, and what they lack."""
+def about(row: Row, *writers: str) -> dict[str, Any]:
+    """Return the metadata of a row's responses, or of one: source, language, split, and what they lack.
+
+    `writers` are columns that may name who wrote this one, before those that name who wrote all of the row's.
+    """
     values = row.values
-    named = {name: _name(row, name) for name in ("model", "source", "language", "lang") if name in values}
+    named = {name: _name(row, name) for name in (*writers, "model", "source", "language", "lang") if name in values}
     return {
-        "source": named.get("model") or named.get("source") or None,
+        "source": next((named[name] for name in (*writers, "model", "source") if named.get(name)), None),
         "language": named.get("language", named.get("lang")),
         "redacted": str(values["redacted"]).lower() in ("true", "1") if "redacted" in values else None,
         "split": row.split,

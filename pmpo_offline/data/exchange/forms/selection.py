@@ -26,6 +26,7 @@ from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.hashing import random_words
 
 _TEST_SHARE = 0.1
+_SPLITS = ("train", "test")
 _UNKNOWN = {-1.0, -9.0, -99.0, -999.0, -9999.0}
 """Numbers that often mean that a score is unknown."""
 
@@ -79,8 +80,8 @@ def select(
         prompt, completion = item.response.prompt, item.completion
         report.redacted += bool(item.response.redacted)
         report.cut_off += item.response.is_cut_off
-        report.repeating_prompts += isinstance(prompt, str) and completion.startswith(prompt)
-        report.marked_ends += completion.rstrip().endswith(END_MARKS)
+        report.responses_that_begin_with_the_prompt += isinstance(prompt, str) and completion.startswith(prompt)
+        report.responses_with_marks_at_the_end += completion.rstrip().endswith(END_MARKS)
         if item.response.language:
             report.languages[item.response.language] += 1
     return [item for _, item in found]
@@ -102,26 +103,26 @@ def table(
     hash of their text (`side_of`); None keeps the splits of a dataset of this package and of a source with held-out
     rows, and means 0.1 for others.
     """
-    ids = _ids(kept)
-    split = _split(kept, test_share, report)
-    order = list(range(len(kept)))
+    rows = list(zip(kept, _ids(kept), _split(kept, test_share, report), strict=True))
     if seed is not None:
-        order = np.argsort(random_words(len(kept), seed, "responses"), kind="stable").tolist()
-    report.prompts = len({prompt for prompt, _ in ids})
-    report.test = split.count("test")
-    report.train = len(split) - report.test
-    scores = [kept[i].response.score for i in order]
-    report.lone_negative = lone_negative(np.asarray(scores))
-    report.rounded = sum(abs(score) >= 2**24 and float(np.float32(score)) != score for score in scores)
+        rows = [rows[i] for i in np.argsort(random_words(len(kept), seed, "responses"), kind="stable")]
+    items, ids, split = zip(*rows, strict=True)
+    responses = [item.response for item in items]
+    scores = np.array([response.score for response in responses])
+    report.kept = len(kept)
+    report.prompts = len({prompt_id for prompt_id, _ in ids})
+    report.train, report.test = split.count("train"), split.count("test")
+    report.lone_negative = lone_negative(scores)
+    report.scores_rounded = int(np.sum((abs(scores) >= 2**24) & (scores.astype(np.float32) != scores)))
     content = {
-        "prompt": [kept[i].prompt for i in order],
-        "completion": [kept[i].completion for i in order],
-        "score": pa.array(scores, pa.float32(), mask=np.isnan(np.asarray(scores))),
-        "label": pa.array([stored.label if (stored := kept[i].response.stored) else None for i in order], pa.bool_()),
-        "prompt_id": pa.array([ids[i][0] for i in order], pa.int32()),
-        "response_id": pa.array([ids[i][1] for i in order], pa.int32()),
-        "source": [kept[i].response.source or default_source for i in order],
-        "split": [split[i] for i in order],
+        "prompt": [item.prompt for item in items],
+        "completion": [item.completion for item in items],
+        "score": pa.array(scores, pa.float32(), from_pandas=True),
+        "label": [response.stored.label if response.stored else None for response in responses],
+        "prompt_id": [prompt_id for prompt_id, _ in ids],
+        "response_id": [response_id for _, response_id in ids],
+        "source": [response.source or default_source for response in responses],
+        "split": split,
     }
     return pa.table(content, schema=responses_schema())
 
@@ -224,14 +225,16 @@ def _split(kept: list[Kept], test_share: float | None, report: Report) -> list[s
     if test_share is not None:
         return sides
     named = {item.response.split for item in kept}
-    report.own_split = "test" in named and len(named) > 1 and not any(item.response.stored for item in kept)
+    own = "test" in named and len(named) > 1 and not any(item.response.stored for item in kept)
+    report.split = "as in the source" if own else None
+    # Where rows to hold out are named and no others, all others are to learn from.
+    unnamed = "train" if own and "train" not in named else None
     split = []
     for item, side in zip(kept, sides, strict=True):
-        # Where rows to hold out are named and no others, all others are to learn from.
-        own = (item.response.split or (None if "train" in named else "train")) if report.own_split else None
-        split.append(item.response.stored.split if item.response.stored else own or side)
-    parts = {name: {item.prompt for item, one in zip(kept, split, strict=True) if one == name} for name in set(split)}
-    report.in_both = len(parts.get("train", set()) & parts.get("test", set()))
+        said = item.response.split if own else None
+        split.append(item.response.stored.split if item.response.stored else said or unnamed or side)
+    train, test = ({item.prompt for item, one in zip(kept, split, strict=True) if one == name} for name in _SPLITS)
+    report.prompts_in_both_splits = len(train & test)
     return split
 
 

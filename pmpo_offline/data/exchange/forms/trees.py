@@ -102,10 +102,10 @@ def _score(row: Row, reading: Reading) -> float:
             raise row.error(f"there is no column or label {reading.score}: labels are {', '.join(named)}")
         return reading.number(row, reading.score)
     if WORDS.get(word_of(row.values.get("review_result"))) == -1:
-        reading.meant["review_result false"] = "reject"
+        reading.report.labels["review_result false"] = "reject"
         return -1.0
     rank = row.number("rank") if "rank" in row.values else math.nan
-    reading.meant |= {"rank 0": "accept", "other ranks": "reject", "no rank": "unlabelled"}
+    reading.report.labels |= {"rank 0": "accept", "other ranks": "reject", "no rank": "unlabelled"}
     return rank if math.isnan(rank) else 1.0 if rank == 0 else -1.0
 
 

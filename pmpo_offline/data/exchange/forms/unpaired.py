@@ -6,17 +6,9 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pmpo_offline.data.exchange.forms import columns
 from pmpo_offline.data.exchange.forms.cells import filled, is_list, is_turn, mapping_in, short
 from pmpo_offline.data.exchange.forms.columns import COMPLETIONS, LABELS, LIST_SCORES, LISTS, PROMPTS, SCORES
-from pmpo_offline.data.exchange.forms.conversation import (
-    answered,
-    caught,
-    conversation,
-    framed,
-    prompt_of,
-    refuse_unsaid,
-)
+from pmpo_offline.data.exchange.forms.conversation import answered, caught, conversation, prompt_in, prompt_of
 from pmpo_offline.data.exchange.forms.form import Form
 from pmpo_offline.data.exchange.forms.reading import Reading
 from pmpo_offline.data.exchange.forms.row import Drop, Response, Row, about, stored
@@ -62,9 +54,9 @@ def of_several(row: Row, reading: Reading) -> Iterator[Response | Drop]:
         return
     for number, (content, score) in enumerate(_items(row, reading, name, several), 1):
         one = Row(content, f"{row.place}, {name.removesuffix('s')} {number}")
-        said = columns.first_of(one, (*COMPLETIONS, "text", "content"))
+        said = one.find((*COMPLETIONS, "text", "content"))
         if said is None:
-            raise one.error(f"lacks response: it holds {', '.join(sorted(content)[:12])}")
+            raise one.error(f"lacks response: it holds {one.held}")
         asked, texts = answered(one, reading, prompt, {"response": one.value(said)})
         known = about(row) | {"source": about(one)["source"]}
         text = texts["response"]
@@ -102,7 +94,7 @@ def of_rated_steps(row: Row, reading: Reading) -> Iterator[Response | Drop]:
         yield Drop(f"question.{prompt.reason}", sum(len(step.objects("completions")) for step in steps))
         return
     reading.steady(row, False)
-    reading.meant |= {"1": "accept", "-1": "reject", "0": "unlabelled"}
+    reading.report.labels |= {"1": "accept", "-1": "reject", "0": "unlabelled"}
     before = f"{prompt}\n"
     for number, step in enumerate(steps, 1):
         candidates = step.objects("completions")
@@ -111,16 +103,11 @@ def of_rated_steps(row: Row, reading: Reading) -> Iterator[Response | Drop]:
             rating = one.number("rating")
             if not (math.isnan(rating) or rating in (-1, 0, 1)):
                 raise row.error(f"expected -1, 0 or 1 as the rating of step {number}, found {rating:g}")
-            yield (
-                text
-                if isinstance(text, Drop)
-                else Response(before, text, rating or math.nan, opening=prompt, **about(row))
-            )
+            known = {"score": rating or math.nan, "opening": prompt, **about(row)}
+            yield text if isinstance(text, Drop) else Response(before, text, **known)
         chosen = step.values.get("chosen_completion")
         if not (chosen is None or chosen in range(len(candidates))):
-            raise row.error(
-                f"step {number}: expected the number of a completion as the chosen one, found {short(chosen)}"
-            )
+            raise row.error(f"step {number}: expected the number of a completion as chosen, found {short(chosen)}")
         said = step.values.get("human_completion") if chosen is None else candidates[int(chosen)].values
         taken = said.get("text") if isinstance(said, Mapping) else said
         if not isinstance(taken, str):  # labelling ended here
@@ -130,22 +117,20 @@ def of_rated_steps(row: Row, reading: Reading) -> Iterator[Response | Drop]:
 
 def _items(row: Row, reading: Reading, name: str, several: Any) -> Iterator[tuple[Mapping[str, Any], str]]:
     """Yield every item of a list as columns, with the name of the one that is its score."""
-    scores = reading.score or columns.first_of(row, _PARALLEL)
+    scores = reading.score or row.find(_PARALLEL)
     for number, content in enumerate(several):
         if isinstance(content, Mapping) and (scores is None or not is_turn(content)):
             place = f"{row.place}, {name.removesuffix('s')} {number + 1}"
-            score = reading.score or reading.list_score or columns.first_of(Row(content, place), LIST_SCORES)
+            item = Row(content, place)
+            score = reading.score or reading.list_score or item.find(LIST_SCORES)
             if score is None or score not in content:
-                raise Row(content, place).error(
-                    f"lacks {score or ' or '.join(LIST_SCORES)}: name the column of scores with --score"
-                )
+                raise item.error(f"lacks {score or ' or '.join(LIST_SCORES)}: name the column of scores with --score")
             reading.list_score = score
             yield content, score
         elif scores is None:
             raise row.error(f"expected objects with a response and its score in column {name}")
-        elif scores not in row.values:
-            raise row.error(f"there is no column {scores}: it holds {', '.join(sorted(row.values)[:12])}")
         else:
+            row.require(scores)
             values = row.listed(scores) if filled(row.values[scores]) else [None] * len(several)
             if values is None or len(values) != len(several):
                 raise row.error(f"expected a score for each of the {len(several)} items of {name} in column {scores}")
@@ -159,10 +144,8 @@ def _response(row: Row, reading: Reading, score: float) -> Response:
     value = row.value(name)
     if is_list(value) and len(value) > 1:  # a whole conversation, beside its prompt as text or turns
         history, text = conversation(row, name)
-        problem = f"column {{}} is no turn of the conversation in {name}: leave it out"
-        refuse_unsaid(row, (*PROMPTS, *columns.ADDED, *columns.HISTORY), history, problem)
         reading.steady(row, True)
-        return Response(framed(row, history), text, score, **about(row))
+        return Response(prompt_in(row, history, f"conversation in {name}"), text, score, **about(row))
     prompt, texts = answered(row, reading, prompt_of(row), {"completion": value})
     if isinstance(found := texts["completion"], Drop):
         raise found
@@ -172,7 +155,7 @@ def _response(row: Row, reading: Reading, score: float) -> Response:
 def _holds_list(row: Row) -> bool:
     """Return whether alternatives have scores inside or beside them."""
     items = row.items(row.first(LISTS)) or [{}]  # of what is no list, reading says so
-    return isinstance(items[0], Mapping) or columns.first_of(row, _PARALLEL) is not None
+    return isinstance(items[0], Mapping) or row.find(_PARALLEL) is not None
 
 
 def _holds_steps(row: Row) -> bool:
