@@ -251,9 +251,8 @@ def _on_disk(given: str | Dataset, folder: Path, home: str | Path | None) -> str
         with suppress(PmpoOfflineError):
             if data.load_dataset(name, home=home).content_hash == given.content_hash:
                 return name
-    main = "responses" if given.episodes is None else "transitions"
     metadata = given.metadata.model_copy(update={"files": {}})
-    data.write(folder / metadata.id, metadata, {main: given.table, **given.others}, overwrite=True)
+    data.write(folder / metadata.id, metadata, given.tables, overwrite=True)
     return str(folder / metadata.id)
 
 

@@ -56,7 +56,7 @@ class Critic:
 
 
 @dataclass(frozen=True, eq=False)
-class Content:
+class Content(data.schema.Tables):
     """Unlabelled tables from a source, and how they were made."""
 
     table: pa.Table
@@ -274,10 +274,8 @@ def _restored(spec: Spec, content: Content, was: data.Metadata) -> tuple[data.Me
     in another order, noise and balance cannot be derived again, and the metadata say so. Raises `UserError` if the
     tables contradict the metadata.
     """
-    main = "responses" if content.episodes is None else "transitions"
-    tables = {main: content.table, "episodes": content.episodes, "candidates": content.candidates}
-    found = {name: table for name, table in tables.items() if table is not None}
-    if main == "responses" and content.table.num_rows < was.counts.rows:
+    found = content.tables
+    if content.episodes is None and content.table.num_rows < was.counts.rows:
         was = was.model_copy(update=data.recounted(content.table, was))
     if was.kind == "transitions" and content.candidates is None:  # an export that has no place for them
         was = was.model_copy(update={"candidates": None})

@@ -143,7 +143,6 @@ def _stored(made: Dataset, to: str, place: Place) -> Dataset:
     was = made.metadata.provenance
     provenance = was.model_copy(update={"hashes": {**was.hashes, "recipe": _digest(made)}})
     metadata = made.metadata.model_copy(update={"id": to, "provenance": provenance, "files": {}})
-    main = "transitions" if made.episodes is not None else "responses"
     form: data.Format = "arrow" if any(made.path.glob("*.arrow")) else "hdf5"
     target = Target(**vars(place), format=form)
-    return store(metadata, {main: made.table, **made.others}, target, lambda: _existing(made, to, place))
+    return store(metadata, made.tables, target, lambda: _existing(made, to, place))

@@ -12,8 +12,15 @@ from numpy.typing import NDArray
 
 from pmpo_offline.data import columns
 from pmpo_offline.data.labels import Labelling, count_labels, label_tables
-from pmpo_offline.data.schema import CandidateLabels, Counts, Metadata, schema_problems
+from pmpo_offline.data.schema import CandidateLabels, Counts, Kind, Metadata, schemas
 from pmpo_offline.runtime.errors import UserError
+
+_TABLES: dict[Kind, tuple[set[str], set[str]]] = {
+    "transitions": ({"transitions", "episodes"}, {"candidates"}),
+    "candidates": ({"transitions", "episodes", "candidates"}, set()),
+    "responses": ({"responses"}, set()),
+}
+"""Tables that a dataset of each kind must have, and may have."""
 
 
 def problems(metadata: Metadata, tables: dict[str, pa.Table]) -> list[str]:
@@ -25,11 +32,37 @@ def problems(metadata: Metadata, tables: dict[str, pa.Table]) -> list[str]:
     ]
 
 
+def schema_problems(metadata: Metadata, tables: dict[str, pa.Table]) -> list[str]:
+    """Return one line for every table that is missing, too many, empty or of another schema, without reading rows."""
+    required, optional = _TABLES[metadata.kind]
+    if missing := required - set(tables):
+        return [f"kind {metadata.kind!r} lacks the table {', '.join(sorted(missing))}"]
+    if excess := set(tables) - required - optional:
+        return [f"kind {metadata.kind!r} has no table {', '.join(sorted(excess))}"]
+    try:
+        expected = schemas(tables)
+    except (KeyError, AttributeError):
+        return ["transitions: observation and action must be fixed-size lists of float32"]
+    found = []
+    for name, schema in expected.items():
+        if not tables[name].schema.equals(schema):
+            types = {field.name: field.type for field in tables[name].schema}
+            wrong = [field.name for field in schema if types.get(field.name) != field.type]
+            found.append(f"{name}: columns {', '.join(wrong) or 'are out of order or too many'} differ from the schema")
+        elif not tables[name].num_rows:
+            found.append(f"{name}: no rows")
+        else:
+            filled = [field.name for field in schema if field.name not in ("score", "label")]
+            found += [f"{name}.{column}: holds nulls" for column in filled if tables[name][column].null_count]
+    return found
+
+
 def _content_problems(tables: dict[str, pa.Table]) -> Iterator[str]:
     """Check that every value is there and finite, that episodes tile the rows, and that candidates belong to rows."""
     for name, table in tables.items():
         for field in table.schema:
-            if pa.types.is_fixed_size_list(field.type) and not _is_finite(table, field.name):
+            is_list = pa.types.is_fixed_size_list(field.type)
+            if is_list and not all(np.isfinite(block).all() for block in columns.blocks(table, field.name)):
                 yield f"{name}.{field.name}: holds NaN or infinite values"
     yield from place_problems(tables)
 
@@ -48,10 +81,6 @@ def _action_problems(metadata: Metadata, tables: Mapping[str, pa.Table]) -> Iter
         least, most = min(low for low, _ in reach), max(high for _, high in reach)
         if least < 0 or most >= metadata.actions:
             yield f"transitions.action: reaches from {least} to {most}, and there are {metadata.actions}"
-
-
-def _is_finite(table: pa.Table, name: str) -> bool:
-    return all(np.isfinite(block).all() for block in columns.blocks(table, name))
 
 
 def place_problems(tables: Mapping[str, pa.Table]) -> Iterator[str]:
@@ -151,8 +180,9 @@ def derived_problems(metadata: Metadata, tables: Mapping[str, pa.Table]) -> Iter
     for name, table in done.tables.items():
         if (columns.labels(table) != columns.labels(tables[name])).any():
             yield f"{name}.label: differs from what label {metadata.label}, noise, balance and seed make of the scores"
-    for name, value in done.described.items():
-        yield from _differences(f"dataset.json: {name}", _plain(getattr(metadata, name)), _plain(value))
+    derived = metadata.model_copy(update=done.described).model_dump(include={*done.described})
+    for name, recorded in metadata.model_dump(include={*done.described}).items():
+        yield from _differences(f"dataset.json: {name}", recorded, derived[name])
 
 
 def _returns(steps: pa.Table, episodes: pa.Table) -> NDArray[np.float64]:
@@ -165,10 +195,6 @@ def _returns(steps: pa.Table, episodes: pa.Table) -> NDArray[np.float64]:
         sums[first : last + 1] += np.add.reduceat(rewards.astype(np.float64), begins)
         row += len(rewards)
     return sums
-
-
-def _plain(value: Any) -> Any:
-    return value.model_dump() if hasattr(value, "model_dump") else value
 
 
 def _differences(where: str, recorded: Any, derived: Any) -> Iterator[str]:

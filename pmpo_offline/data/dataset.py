@@ -7,18 +7,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from pmpo_offline.data import columns
-from pmpo_offline.data.checks import place_problems
+from pmpo_offline.data.checks import place_problems, schema_problems
 from pmpo_offline.data.columns import hash_tables
-from pmpo_offline.data.known import check_known
-from pmpo_offline.data.labels import Labelling, label_tables
-from pmpo_offline.data.schema import Balance, LabelRule, Metadata, ScoreRule, schema_problems
+from pmpo_offline.data.labels import LabelledTables, Labelling, label_tables
+from pmpo_offline.data.schema import Balance, LabelRule, Metadata, ScoreRule, Tables
 from pmpo_offline.data.storage import file_problems, read_metadata, read_tables, remedy, resolve
 from pmpo_offline.runtime.arguments import checked
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, unknown
@@ -39,7 +38,7 @@ _HASHED = ("prompt", "completion", "score", "label", "prompt_id", "split")
 
 
 @dataclass(frozen=True, eq=False)
-class Dataset:
+class Dataset(Tables):
     """One immutable dataset; `relabelled` returns another that shares all columns but scores and labels."""
 
     metadata: Metadata
@@ -155,15 +154,17 @@ class Dataset:
                 f"build one that does with build-dataset --label {rule}"
             )
         if rule != meta.label:
-            check_known(meta, [rule.score], f"label '{rule}'")
+            meta.check_known([rule.score], f"label '{rule}'")
         share = meta.imbalance.asked if imbalance is None else imbalance
         if share == "collected":
             share = None
+        if balance is None:
+            balance = "labels" if share is None else meta.imbalance.balance
         noise = meta.noise if noise is None else noise
         seed = meta.seed if seed is None else seed
         if seed < 0:
             raise UserError(f"seed {seed}: give 0 or more")
-        labelling = Labelling(rule, share, noise, seed, self._balance(share, balance))
+        labelling = Labelling(rule, share, noise, seed, balance)
         if meta.imbalance.drops_rows:
             if labelling == Labelling(meta.label, meta.imbalance.asked, meta.noise, meta.seed, "rows"):
                 return self
@@ -176,13 +177,12 @@ class Dataset:
         if rule != meta.label:  # a build has warned of its own rule
             done.warn(meta.id)
         changed = {"label": rule, "score": score, "noise": noise, "seed": seed} | done.described
-        return replace(
-            self,
-            metadata=meta.model_copy(update=changed),
-            table=done.table,
-            episodes=done.episodes,
-            candidates=done.candidates,
-        )
+        return self.with_labels(done, meta.model_copy(update=changed))
+
+    def with_labels(self, done: LabelledTables, metadata: Metadata) -> Dataset:
+        """Return this dataset with tables that were labelled, and what describes them."""
+        tables = {"table": done.table, "episodes": done.episodes, "candidates": done.candidates}
+        return replace(self, metadata=metadata, **tables)
 
     @checked()
     def filter(self, where: str) -> Dataset:
@@ -221,20 +221,6 @@ class Dataset:
         assert isinstance(frame, polars.DataFrame)  # a table, never a series
         return frame
 
-    def _balance(self, share: float | None, balance: Balance | None) -> Balance:
-        """Return what is dropped for this share, given what was asked for; None: as in this dataset."""
-        if balance is None:
-            return "labels" if share is None else self.metadata.imbalance.balance
-        if balance not in get_args(Balance):
-            raise unknown("balance", balance, get_args(Balance))
-        return balance
-
-    @property
-    def others(self) -> dict[str, pa.Table]:
-        """The tables beside `table`, by name."""
-        tables = {"episodes": self.episodes, "candidates": self.candidates}
-        return {name: table for name, table in tables.items() if table is not None}
-
     @cached_property
     def has_contexts(self) -> bool:
         """True if observations differ, so that a policy can tell rows apart; True for responses."""
@@ -255,8 +241,9 @@ class Dataset:
     @cached_property
     def labels_hash(self) -> str:
         """Hash of the rows in memory and their labels, without what a critic estimates: scores, and candidates."""
-        tables = {"table": self.table.drop_columns(["score"]), "episodes": self.episodes}
-        return hash_tables({name: table for name, table in tables.items() if table is not None})
+        tables = {"table": self.table.drop_columns(["score"]), **self.others}
+        tables.pop("candidates", None)
+        return hash_tables(tables)
 
     @cached_property
     def content_hash(self) -> str:
@@ -267,7 +254,7 @@ class Dataset:
         but scores and labels, if they are not those of the files.
         """
         parts: list[Any] = sorted((name, info.sha256) for name, info in self.metadata.files.items())
-        tables = {"transitions": self.table, **self.others}
+        tables = self.tables
         if self.metadata.kind != "responses" and not columns.same_memory(tables, self.stored, but=_LABELS):
             parts = [hash_tables({name: table.drop_columns(_LABELS) for name, table in tables.items()})]
         if self.metadata.kind == "responses":
@@ -291,7 +278,7 @@ class Dataset:
     @cached_property
     def _columns(self) -> dict[str, Column]:
         """The columns that were asked for; the places of rows are checked before the first."""
-        if wrong := next(place_problems({"transitions": self.table, **self.others}), None):
+        if wrong := next(place_problems(self.tables), None):
             raise PmpoOfflineError(f"dataset {self.metadata.id} is damaged: {wrong}; {remedy(self.metadata)}")
         return {}
 

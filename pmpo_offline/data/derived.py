@@ -20,7 +20,6 @@ from polars.exceptions import PolarsError
 
 from pmpo_offline.data import columns, dropping
 from pmpo_offline.data.dataset import Dataset
-from pmpo_offline.data.known import check_known
 from pmpo_offline.data.labels import Labelling, held_out, label_tables
 from pmpo_offline.data.schema import LabelRule, Metadata
 from pmpo_offline.data.storage import HISTORY
@@ -44,7 +43,7 @@ def filtered(dataset: Dataset, where: str) -> Dataset:
         condition = pl.sql_expr(where)
         if odd := set(condition.meta.root_names()) - set(units.column_names):
             raise unknown(f"column in where {where!r}:", min(odd), units.column_names)
-        check_known(dataset.metadata, condition.meta.root_names(), f"where {where!r}")
+        dataset.metadata.check_known(condition.meta.root_names(), f"where {where!r}")
         matches = pl.DataFrame(pl.from_arrow(units)).select(condition.alias("matches"))["matches"]
     except (PolarsError, pl.exceptions.PanicException) as error:
         raise UserError(f"where {where!r}: {reason_of(error)}") from None
@@ -182,7 +181,7 @@ def _fixed_rule(dataset: Dataset) -> LabelRule:
     if rule.threshold == "quantile" and meta.threshold is not None:
         rule = rule.model_copy(update={"threshold": "number", "value": meta.threshold})
     done = label_tables(dataset.table, dataset.episodes, Labelling(rule, seed=meta.seed), dataset.candidates)
-    stored = dict(zip(done.tables, (dataset.table, *dataset.others.values()), strict=True))
+    stored = dataset.tables
     if any((columns.labels(stored[name]) != columns.labels(table)).any() for name, table in done.tables.items()):
         why = [f"noise {meta.noise:g}"] if meta.noise else []
         why += [f"accepted share {meta.imbalance.asked:g}"] if meta.imbalance.asked is not None else []
@@ -260,11 +259,4 @@ def _relabelled(made: Dataset, rule: LabelRule, operation: dict[str, Any], paren
         meta = meta.model_copy(update={"references": None})
     # What an import dropped was of all rows, and labels now follow from the scores.
     meta = without_settings(meta, "report", "exported").model_copy(update={"label": rule} | done.described)
-    return replace(
-        made,
-        metadata=with_history(meta, operation, parents),
-        table=done.table,
-        episodes=done.episodes,
-        candidates=done.candidates,
-        stored={},
-    )
+    return replace(made.with_labels(done, with_history(meta, operation, parents)), stored={})

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pmpo_offline.data import columns, dropping
 from pmpo_offline.data.columns import Labels
-from pmpo_offline.data.schema import Balance, CandidateLabels, Counts, Imbalance, LabelRule, Metadata, Unit
+from pmpo_offline.data.schema import Balance, CandidateLabels, Counts, Imbalance, LabelRule, Metadata, Tables, Unit
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.hashing import random_words, uniforms
 
@@ -170,7 +170,7 @@ class Labelling:
 
 
 @dataclass(frozen=True, eq=False)
-class LabelledTables:
+class LabelledTables(Tables):
     """Tables with their score and label columns, and what follows from the labels."""
 
     table: pa.Table
@@ -180,13 +180,6 @@ class LabelledTables:
     """Fields of `Metadata`: kind, unit, threshold, counts, imbalance, masses and shares."""
     notes: list[str]
     """Empty classes, and scores that tie at a quantile."""
-
-    @property
-    def tables(self) -> dict[str, pa.Table]:
-        """The tables by the names under which they are stored."""
-        main = "responses" if self.episodes is None else "transitions"
-        tables = {main: self.table, "episodes": self.episodes, "candidates": self.candidates}
-        return {name: table for name, table in tables.items() if table is not None}
 
     def warn(self, dataset: str) -> None:
         """Issue a warning for each of the notes on this dataset."""
@@ -277,16 +270,10 @@ def count_labels(labels: Labels) -> dict[str, int]:
 
 def recounted(responses: pa.Table, was: Metadata) -> dict[str, Any]:
     """Return the fields of `Metadata` that follow from labels, for responses that are part of a dataset's."""
-    counts = count_labels(columns.labels(responses))
-    labelled, rejected, rows = counts["accepted"] + counts["rejected"], counts["rejected"], responses.num_rows
-    achieved = counts["accepted"] / labelled if labelled else None
-    return {
-        "counts": Counts(rows=rows, episodes=0, **counts),
-        "imbalance": was.imbalance.model_copy(update={"achieved": achieved}),
-        "reject_mass": rejected / rows,
-        "labelled_reject_mass": rejected / rows,
-        "reject_share": rejected / max(1, labelled),
-    }
+    labels = columns.labels(responses)
+    here = _balanced(labels, Labelling(was.label), np.ones(len(labels), np.int8))
+    imbalance = was.imbalance.model_copy(update={"achieved": here.shares["imbalance"].achieved})
+    return {**here.shares, "imbalance": imbalance, "counts": Counts(rows=len(labels), episodes=0, **here.counts)}
 
 
 _SHARES = ("imbalance", "reject_mass", "labelled_reject_mass", "reject_share")

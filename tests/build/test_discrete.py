@@ -154,7 +154,7 @@ def test_what_is_not_known_or_contradicts_is_refused(tmp_path: Path, written: Pa
 
 def test_an_action_beyond_their_number_is_damage(tmp_path: Path, written: Path) -> None:
     dataset = import_dataset(written, actions=3, home=tmp_path / "home")
-    tables = {"transitions": dataset.table, **dataset.others}
+    tables = dataset.tables
     fewer = dataset.metadata.model_copy(update={"actions": 2})
     assert data.problems(fewer, tables) == ["transitions.action: reaches from 0 to 2, and there are 2"]
     none = dataset.metadata.model_copy(update={"actions": None})

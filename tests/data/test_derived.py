@@ -28,8 +28,8 @@ def assert_aligned(dataset: data.Dataset) -> None:
     """Every value still says which episode and step it was recorded in."""
     episode, step = (columns.vector(dataset.table, name) for name in ("episode", "step"))
     assert (columns.matrix(dataset.table, "observation") == observed(origin(dataset)[episode], step)).all()
-    assert data.problems(dataset.metadata, {"transitions": dataset.table, **dataset.others}) == []
-    assert list(data.derived_problems(dataset.metadata, {"transitions": dataset.table, **dataset.others})) == []
+    assert data.problems(dataset.metadata, dataset.tables) == []
+    assert list(data.derived_problems(dataset.metadata, dataset.tables)) == []
 
 
 def responses(prompts: list[str], split: str = "train", id: str = "test/texts-v0") -> data.Dataset:

@@ -127,7 +127,7 @@ def test_in_memory_and_stored_are_the_same_and_other_labels_are_refused(store: S
     view = whole.relabelled(imbalance=0.2, balance="rows")
     path = whole.path.parent / "rows-v0"
     metadata = view.metadata.model_copy(update={"id": "test/rows-v0"})
-    data.write(path, metadata, {"transitions": view.table, **view.others}, form=form)
+    data.write(path, metadata, view.tables, form=form)
     assert data.verify("test/rows-v0", path.parent.parent) == []
     stored = data.load_dataset(path)
     assert stored.fingerprint == view.fingerprint != whole.fingerprint

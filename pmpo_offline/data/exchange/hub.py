@@ -119,7 +119,7 @@ def pull_dataset(
 def hub_card(dataset: Dataset, repository: str) -> str:
     """Return the README.md of a dataset's repository: what it is, how it was labelled, what it is for."""
     meta = dataset.metadata
-    tables = ["responses" if dataset.episodes is None else "transitions", *dataset.others]
+    tables = [*dataset.tables]
     form = "arrow" if any(name.endswith(".arrow") for name in meta.files) else "hdf5"
     found = table_files(tables, meta.files) if form == "arrow" else {name: f"{name}.hdf5" for name in tables}
     shown = {name: f"{_FOLDER}/{file}" for name, file in found.items() if "*" in file or file in meta.files}

@@ -43,14 +43,12 @@ _D4RL = {
 
 
 def _write_minari(folder: Path, dataset: Dataset) -> None:
-    hdf5.write(folder, dataset.metadata, {"transitions": dataset.table, **dataset.others})
+    hdf5.write(folder, dataset.metadata, dataset.tables)
 
 
 def _write_d4rl(folder: Path, dataset: Dataset) -> None:
     following = columns.bytes_of(dataset.table, "observation")
-    with hdf5.new_file(
-        folder / f"{file_name(dataset)}.hdf5", [dataset.table, *dataset.others.values()], following
-    ) as file:
+    with hdf5.new_file(folder / f"{file_name(dataset)}.hdf5", dataset.tables.values(), following) as file:
         for rows, block in blocks(dataset):
             arrays = {name: columns.values(block, column) for name, column in _D4RL.items()}
             if rows.start == 0:
@@ -64,7 +62,7 @@ def _write_d4rl(folder: Path, dataset: Dataset) -> None:
 def _write_d3rlpy(folder: Path, dataset: Dataset) -> None:
     steps, episodes = dataset.table, dataset.others["episodes"]
     terminated, count = columns.vector(episodes, "terminated"), episodes.num_rows
-    with hdf5.new_file(folder / f"{file_name(dataset)}.h5", [steps, *dataset.others.values()], 4096 * count) as file:
+    with hdf5.new_file(folder / f"{file_name(dataset)}.h5", dataset.tables.values(), 4096 * count) as file:
         file.create_dataset("columns", data=["observations", "actions", "rewards", "terminated"])
         file.create_dataset("num_episodes", data=count)
         file.create_dataset("version", data="2.1")

@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 from pmpo_offline.data import Dataset, columns
 from pmpo_offline.data.exchange.writers import Writer
 from pmpo_offline.data.exchange.writers.parquet import BLOCK, write_tables
-from pmpo_offline.data.known import knows_success
 from pmpo_offline.runtime import progress
 
 _CHUNK, _FILE_MB = 1000, 100  # files a folder, megabytes a file
@@ -63,7 +62,7 @@ def _files(end: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
 
 
 def _frames(dataset: Dataset, first: int, end: int, fps: int) -> Iterator[pa.Table]:
-    success, known = columns.vector(dataset.episodes, "success"), knows_success(dataset.metadata)
+    success, known = columns.vector(dataset.episodes, "success"), "success" not in dataset.metadata.unknown
     for start in range(first, end, BLOCK):
         steps = dataset.table.slice(start, min(BLOCK, end - start))
         step, episode = columns.vector(steps, "step"), columns.vector(steps, "episode")
@@ -137,7 +136,7 @@ def _episodes(dataset: Dataset, file: NDArray[np.int64], stats: dict[str, dict[s
     episodes = dataset.others["episodes"]
     start, length = columns.vector(episodes, "start"), columns.vector(episodes, "length").astype(np.int64)
     here = np.zeros(len(start), np.int64)
-    if not knows_success(dataset.metadata):
+    if "success" in dataset.metadata.unknown:
         episodes = columns.replace(episodes, success=pa.nulls(episodes.num_rows, pa.bool_()))
     content = {
         "episode_index": np.arange(len(start)),

@@ -24,7 +24,6 @@ from pmpo_offline.data import Dataset, columns
 from pmpo_offline.data.exchange.exported import about
 from pmpo_offline.data.exchange.writers import Writer
 from pmpo_offline.data.exchange.writers.hdf5_files import file_name
-from pmpo_offline.data.known import knows_success
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.arrays import add_array
 
@@ -33,7 +32,7 @@ def _write(folder: Path, dataset: Dataset) -> None:
     episodes = dataset.others["episodes"]
     states = len(dataset) + episodes.num_rows
     ends = columns.vector(episodes, "start") + columns.vector(episodes, "length")
-    success, known = columns.vector(episodes, "success"), knows_success(dataset.metadata)
+    success, known = columns.vector(episodes, "success"), "success" not in dataset.metadata.unknown
 
     def spread(name: str, final: Any) -> Iterator[NDArray[Any]]:
         """Yield a column's values with those of the final states after each episode's."""

@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 
 from pmpo_offline.data import Dataset, Kind, columns
 from pmpo_offline.data.exchange.writers import Writer
-from pmpo_offline.data.known import knows_success
 from pmpo_offline.runtime import progress
 
 BLOCK = 65_536
@@ -92,7 +91,7 @@ def _parts(dataset: Dataset, metadata: Mapping[str, str] | None) -> Iterator[tup
         found = blocks(dataset, index * size, min((index + 1) * size, len(dataset)))
         yield "transitions", index, count, (block.replace_schema_metadata(metadata) for _, block in found)
     for name, table in dataset.others.items():
-        if name == "episodes" and not knows_success(dataset.metadata):
+        if name == "episodes" and "success" in dataset.metadata.unknown:
             table = columns.replace(table, success=pa.nulls(table.num_rows, pa.bool_()))
         yield name, 0, 1, iter([table if metadata else table.replace_schema_metadata(None)])
 
@@ -123,7 +122,7 @@ def _data_files(dataset: Dataset) -> Mapping[str, str]:
     if dataset.episodes is None:
         parts = [f"{{split: {name}, path: data/{name}-*.parquet}}" for name in splits(dataset.table)]
         return {"responses": f"[{', '.join(parts)}]"}
-    return {name: f"{name}/*.parquet" for name in ("transitions", *dataset.others)}
+    return {name: f"{name}/*.parquet" for name in dataset.tables}
 
 
 def _load_plain(dataset: Dataset) -> list[str]:

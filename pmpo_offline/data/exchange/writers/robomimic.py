@@ -33,7 +33,7 @@ def _write(folder: Path, dataset: Dataset) -> None:
     names = "observation", "action", "reward", "terminated", "truncated", "score", "label"
     rows = columns.by_episode(steps, episodes, *names)
     size = columns.bytes_of(steps, "observation") + 8192 * count
-    with hdf5.new_file(folder / f"{file_name(dataset)}.hdf5", [steps, *dataset.others.values()], size) as file:
+    with hdf5.new_file(folder / f"{file_name(dataset)}.hdf5", dataset.tables.values(), size) as file:
         data = file.create_group("data")
         data.attrs["total"] = len(dataset)
         data.attrs["env_args"] = json.dumps({"env_name": dataset.metadata.task, "type": None, "env_kwargs": {}})
