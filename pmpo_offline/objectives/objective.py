@@ -107,6 +107,11 @@ class Objective:
     """Raise it with every change after which training comes out differently: older results are then not its own."""
 
     @property
+    def needs(self) -> tuple[str, ...]:
+        """The names of its inputs in the vocabulary."""
+        return tuple(self.inputs.values())
+
+    @property
     def version(self) -> dict[str, int]:
         """What its revision adds to the identity of a training or a result: nothing to those of the first."""
         return {"objective_revision": self.revision} if self.revision else {}
@@ -128,7 +133,7 @@ class Objective:
 
         They are not among `settings`: an objective without them is the objective itself.
         """
-        return NOISE if "label" in self.inputs.values() and "flipped labels" not in self.exempt else {}
+        return NOISE if "label" in self.needs and "flipped labels" not in self.exempt else {}
 
     @property
     def known(self) -> Mapping[str, Interval | Words | Text]:
@@ -143,7 +148,7 @@ class Objective:
         """
         others = {*self.caller, *self.texts, *NOISE}
         own = {name: value for name, value in settings.items() if name not in others}
-        names = {*self.inputs.values(), *self.optional.values()}
+        names = {*self.needs, *self.optional.values()}
         inputs = {name: value for name, value in inputs.items() if name in names}
         if "flip_rate" in settings:
             if not self.noise:
@@ -169,17 +174,15 @@ class Objective:
             if not isinstance(value, Tensor):
                 raise ValueError(f"{name} is a tensor, not {type(value).__name__}: wrap it in torch.as_tensor")
         _check_rows({name: value for name, value in given.items() if row_dimension(names[name]) is not None}, names)
-        if "label" in given and not given["label"].is_cuda:
-            _check_labels(given["label"])
-        if "weight" in given and not given["weight"].is_cuda:
-            weight = given["weight"]
-            if not (weight.isfinite() & (weight >= 0)).all():
+        for name, value in given.items():
+            if names[name] == "label" and not value.is_cuda:
+                _check_labels(value)
+            if name == "weight" and not value.is_cuda and not (value.isfinite() & (value >= 0)).all():
                 raise ValueError("weight is a finite number of 0 or more for each row: it holds other values")
         for name, allowed in self.allowed.items():
-            value = arguments.get(name)
-            for each in _values(value):
-                if each not in allowed:
-                    raise ValueError(f"{name} is {allowed}, not {each!r}")
+            for value in _values(arguments.get(name)):
+                if value not in allowed:
+                    raise ValueError(f"{name} is {allowed}, not {value!r}")
 
 
 def _check_rows(tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> None:

@@ -28,6 +28,8 @@ ESTIMATED = "estimated"
 """In place of a number for `flip_rate`: what the labels themselves say (`data.flips`)."""
 LARGEST = 1e9
 """Of any setting: losses are computed in float32, and what is larger is a slip of the pen."""
+PARTS_BY_LABEL = {"accepted": [[1]], "unrejected": [[0, 1]], "balanced": [[1], [-1]], "label_pairs": [[1], [-1]]}
+"""Minibatches of rows that are chosen by their labels: the labels of each of their parts, which are of one size."""
 REVISION = 1
 """Raise it with every change of the code after which a training comes out differently: old checkpoints are refused."""
 
@@ -88,7 +90,7 @@ def complete(algorithm: AlgorithmDeclaration, settings: Mapping[str, Any]) -> di
             hint, fits = f", or {words}", value in (MEASURED, ESTIMATED)
         elif name == "reject_mass":
             hint, fits = f', or "{MEASURED}"', value == MEASURED
-        elif name == "temperature" and "advantage" in objective.inputs.values():
+        elif name == "temperature" and "advantage" in objective.needs:
             hint, fits = ', or a multiple of the advantages\' deviation such as "1sd"', bool(multiple(value, "sd"))
         if not fits:
             most = f", {LARGEST:g} at most" if value in allowed else ""
@@ -122,33 +124,14 @@ def algorithm_for(name: str, dataset: Dataset) -> AlgorithmDeclaration:
     return catalog.algorithm(name, catalog.family(meta.task, by_step=meta.label.by_step))
 
 
-def check_family(algorithm: AlgorithmDeclaration, dataset: Dataset) -> None:
-    """Raise `UserError` if the objective has inputs that this kind of dataset cannot give."""
-    objective = OBJECTIVES[algorithm.objective]
-    family = "language" if dataset.metadata.kind == "responses" else "control"
-    if family not in objective.families:
-        raise UserError(
-            f"{algorithm.name}: {objective.name} needs {', '.join(objective.inputs.values())}, which "
-            f"{dataset.metadata.id} cannot give: it is for {' and '.join(objective.families)} datasets"
-        )
-
-
-def check_texts(algorithm: AlgorithmDeclaration, settings: Mapping[str, Any], dataset: Dataset) -> None:
-    """Raise `UserError` unless responses have every text that the objective puts before prompts, others none."""
-    texts = OBJECTIVES[algorithm.objective].texts
-    given = [name for name in texts if name in settings]
-    if dataset.metadata.kind != "responses":
-        if given:
-            raise UserError(f"{algorithm.name}.{given[0]}: {dataset.metadata.id} has no prompts: leave it out")
-    elif missing := [name for name in texts if name not in given]:
-        raise UserError(f'{algorithm.name}: which text shows a model the label? set {missing[0]}, such as "Good: "')
-    elif len({settings[name] for name in texts}) < len(texts):
-        raise UserError(f"{algorithm.name}: {' and '.join(texts)} are equal: no model can tell the labels apart")
+def reads_labels(algorithm: AlgorithmDeclaration) -> bool:
+    """Return whether labels enter a training: they choose the rows of a minibatch, or are an input of the objective."""
+    return algorithm.rows in (*PARTS_BY_LABEL, "pairs") or "label" in OBJECTIVES[algorithm.objective].needs
 
 
 def check_inputs(algorithm: AlgorithmDeclaration, batch: type) -> None:
     """Raise `UserError` if a kind of minibatch lacks an input of the algorithm's objective."""
-    for name in OBJECTIVES[algorithm.objective].inputs.values():
+    for name in OBJECTIVES[algorithm.objective].needs:
         if not hasattr(batch, name):
             raise UserError(
                 f"{algorithm.name}: minibatches of {algorithm.rows} rows have no {name}, an input of "
@@ -189,36 +172,53 @@ class Setup:
         """Return the same with other settings."""
         return replace(self, settings={**self.settings, **settings})
 
+    def completed(self) -> Setup:
+        """Return the same with complete settings, of which β may stay a multiple of its bound.
+
+        Raises `UserError` as `complete` does, for inputs of the objective that this kind of dataset cannot give, and
+        unless responses have every text that the objective puts before prompts, and others none.
+        """
+        settings = complete(self.algorithm, self.settings)
+        objective, name, meta = self.objective, self.algorithm.name, self.dataset.metadata
+        family = "language" if meta.kind == "responses" else "control"
+        if family not in objective.families:
+            raise UserError(
+                f"{name}: {objective.name} needs {', '.join(objective.needs)}, which {meta.id} cannot give: it is for "
+                f"{' and '.join(objective.families)} datasets"
+            )
+        given = [text for text in objective.texts if text in settings]
+        if family == "control" and given:
+            raise UserError(f"{name}.{given[0]}: {meta.id} has no prompts: leave it out")
+        if family == "language" and (missing := [text for text in objective.texts if text not in given]):
+            raise UserError(f'{name}: which text shows a model the label? set {missing[0]}, such as "Good: "')
+        if len({settings[text] for text in given}) < len(given):
+            raise UserError(f"{name}: {' and '.join(given)} are equal: no model can tell the labels apart")
+        return replace(self, settings=settings)
+
     def settled(self) -> Setup:
         """Return the same with complete settings, all of them numbers or words.
 
         β given as a multiple of its bound (`"1.05x"`) becomes a number, and so does a temperature given in deviations
         of the dataset's advantages (`"1sd"`), whose scale is the rewards'.
 
-        Raises `UserError` as `complete` and `check_family` do, and for a bound that no β meets.
+        Raises `UserError` as `completed` does, and for a bound that no β meets.
         """
-        algorithm, name = self.algorithm, self.dataset.metadata.id
-        setup = replace(self, settings=complete(algorithm, self.settings))
-        check_family(algorithm, self.dataset)
-        check_texts(algorithm, setup.settings, self.dataset)
+        algorithm, name, setup = self.algorithm, self.dataset.metadata.id, self.completed()
         if setup.settings.get("reject_mass") == MEASURED:
             if not setup.reject_mass:
                 raise UserError(f"{algorithm.name}.reject_mass: nothing is rejected in {name}: give a number")
             setup = setup.change(reject_mass=setup.reject_mass)
         if "flip_rate" in setup.settings:
             setup = setup.change(**_flips(setup))
-        deviations = multiple(setup.settings.get("temperature"), "sd")
-        if deviations is not None:
+        if (deviations := multiple(setup.settings.get("temperature"), "sd")) is not None:
             setup = setup.change(temperature=deviations * _deviation(setup))
-        factor = multiple(setup.settings.get("beta"))
-        if factor is not None:
+        if (factor := multiple(setup.settings.get("beta"))) is not None:
             # A floor bounds the loss at every β; a multiple of that bound, zero, would switch the divergence off.
             bound = setup.change(floor=0.0).bound
             if bound is None or math.isinf(bound):
                 kind = setup.settings["divergence"]
-                why = f"the {kind} divergence does not hold rejects back (give β a number to try)"
-                if setup.is_forward:
-                    why = "its reference produces no rejects"
+                held = f"the {kind} divergence does not hold rejects back (give β a number to try)"
+                why = "its reference produces no rejects" if setup.is_forward else held
                 raise UserError(f"{algorithm.name} is unbounded on {name} at every β: {why}")
             setup = setup.change(beta=factor * bound)
         return setup

@@ -124,11 +124,8 @@ def doctor(
         dataset = take_split(dataset, "train")
     else:
         own, overrides = config.divide(algorithm, own, TrainingSettings)
-    chosen = config.complete(algorithm, own)
-    config.check_family(algorithm, dataset)
-    config.check_texts(algorithm, chosen, dataset)
-    setup = Setup(algorithm, chosen, dataset, config.rows_drawn(algorithm, overrides, dataset))
-    objective, meta = setup.objective, dataset.metadata
+    setup = Setup(algorithm, own, dataset, config.rows_drawn(algorithm, overrides, dataset)).completed()
+    objective, chosen, meta = setup.objective, setup.settings, dataset.metadata
     by_candidates = algorithm.rows in ("candidates", "pairs") and dataset.candidates is not None
     label = columns.labels(dataset.candidates if by_candidates else dataset.table)
     accepted, rejected = int((label > 0).sum()), int((label < 0).sum())
@@ -138,13 +135,7 @@ def doctor(
     notes = _problems(setup, accepted, rejected, pairs)
     if notes:
         facts["verdict"] = "cannot learn"
-    elif "label" in objective.inputs or algorithm.rows in (
-        "accepted",
-        "unrejected",
-        "balanced",
-        "pairs",
-        "label_pairs",
-    ):
+    elif config.reads_labels(algorithm):
         if accepted and not rejected:
             notes.append("accepts only: nothing says what to avoid; BC on accepts is the plain alternative")
         elif rejected and not accepted:
@@ -184,10 +175,10 @@ def doctor(
 
 def _problems(setup: Setup, accepted: int, rejected: int, pairs: int | None) -> list[str]:
     """Return why the algorithm cannot learn from this dataset, a sentence each."""
-    algorithm, dataset, inputs = setup.algorithm, setup.dataset, setup.objective.inputs
+    algorithm, dataset, needs = setup.algorithm, setup.dataset, setup.objective.needs
     meta, rows = dataset.metadata, algorithm.rows
     responses = meta.kind == "responses"
-    by_advantage = "advantage" in inputs.values() and not algorithm.critic
+    by_advantage = "advantage" in needs and not algorithm.critic
     without = rows in ("candidates", "pairs") and dataset.candidates is None and not responses
     why = _incomparable(dataset) if responses and (by_advantage or rows == "candidates") else None
     where, what = ("prompt", "response") if responses else ("state", "candidate")
@@ -207,7 +198,7 @@ def _problems(setup: Setup, accepted: int, rejected: int, pairs: int | None) -> 
         f"its minibatches are half accepts, half rejects, and there are no {absent}": (
             rows in ("balanced", "label_pairs") and not (accepted and rejected)
         ),
-        f"no row is labelled{elsewhere}": rows == "all" and "label" in inputs and not accepted + rejected,
+        f"no row is labelled{elsewhere}": rows == "all" and "label" in needs and not accepted + rejected,
     }
     return [sentence for sentence, applies in problems.items() if applies]
 

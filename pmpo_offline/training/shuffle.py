@@ -14,6 +14,7 @@ from pmpo_offline.data.gathering import Steps
 from pmpo_offline.declarations import OBJECTIVES
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.training.config import reads_labels
 
 _FEW = 0.001  # of the units: so few unlabelled ones, such as scores that equal the threshold, carry no information
 _SCORES = {"advantage", "group_score", "policy_value"}  # inputs that are, or come from, scores
@@ -93,11 +94,10 @@ def check_control(algorithm: AlgorithmDeclaration, *, responses: bool) -> None:
         algorithm: that is to learn from what was permuted.
         responses: whether it learns from responses.
     """
-    known = algorithm.objective in OBJECTIVES  # an unknown one is another mistake
-    inputs = set(OBJECTIVES[algorithm.objective].inputs.values()) if known else {"label"}
-    labels = algorithm.rows in ("accepted", "unrejected", "balanced", "pairs", "label_pairs") or "label" in inputs
-    scores = algorithm.rows == "top" or bool(inputs & _SCORES)
-    if not labels and not (responses and scores):
+    if algorithm.objective not in OBJECTIVES:  # another mistake
+        return
+    scores = algorithm.rows == "top" or not _SCORES.isdisjoint(OBJECTIVES[algorithm.objective].needs)
+    if not reads_labels(algorithm) and not (responses and scores):
         also = " and no scores" if responses else ""
         raise UserError(f"{algorithm.name} uses no labels{also}, so that shuffling them is no control")
     if scores and not responses:

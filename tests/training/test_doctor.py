@@ -13,8 +13,9 @@ import torch
 
 from pmpo_offline.build import build_dataset
 from pmpo_offline.data import Dataset, Rows, columns, pairs
-from pmpo_offline.declarations import catalog
-from pmpo_offline.objectives import stability
+from pmpo_offline.declarations import OBJECTIVES, catalog
+from pmpo_offline.objectives import declaration, declare, stability
+from pmpo_offline.objectives.objective import Loss
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.tasks.language.tiny import tokenizer
 from pmpo_offline.training import states, train
@@ -158,6 +159,28 @@ def test_labels_that_only_candidates_carry(stacking: Dataset) -> None:
     counted = ranked.metadata.candidates
     assert counted is not None
     assert (pairs_of.reject_mass, pairs_of.reject_share) == (counted.reject_mass, counted.reject_share) == (0.25, 0.5)
+
+
+def test_an_objective_may_call_its_label_otherwise(stacking: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an objective reads is known by the vocabulary, not by the names of its loss's parameters."""
+
+    @declare(renamed={"sign": "label"})
+    def signed(logp: torch.Tensor, sign: torch.Tensor) -> Loss:
+        """Raise accepts and lower rejects."""
+        return -(sign * logp).mean(-1), {}
+
+    for entries in (OBJECTIVES._own, OBJECTIVES._loaded):
+        monkeypatch.setitem(entries, "signed", declaration(signed))  # type: ignore[arg-type]
+    algorithm = PMPO.model_copy(update={"name": "signed", "objective": "signed", "settings": {}})
+    label = np.zeros(len(stacking), np.int8)
+    label[0] = 1
+    accepts_only = with_labels(stacking, label)
+    (note,) = doctor(accepts_only, algorithm).notes
+    assert note.startswith("accepts only")
+    unlabelled = replace(accepts_only, table=columns.replace(accepts_only.table, label=0 * label))
+    assert doctor(unlabelled, algorithm).verdict == "cannot learn"
+    with pytest.raises(ValueError, match="label is -1"):
+        signed(torch.zeros(2), torch.tensor([0.5, 1.0]))
 
 
 def test_pairs_are_those_that_are_trained_on(stacking: Dataset) -> None:

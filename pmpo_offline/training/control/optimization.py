@@ -91,7 +91,7 @@ class Constraints:
 
 def check_constrained(objective: Objective, settings: Mapping[str, Any]) -> None:
     """Raise `ValueError` for an objective without scores, or one that is given its temperature or a budget."""
-    if "group_score" not in objective.inputs.values():
+    if "group_score" not in objective.needs:
         raise ValueError(f"constraints with their temperature are for mpo, not for {objective.name}")
     if given := sorted({"temperature", "epsilon"} & settings.keys()):
         raise ValueError(f"{given[0]} is given and constraints learn the temperature: leave one of them out")

@@ -16,12 +16,11 @@ from pmpo_offline.data import Dataset, Rows, columns, indices, pairs
 from pmpo_offline.data.gathering import Steps
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.training.config import PARTS_BY_LABEL
 from pmpo_offline.training.control.batches import CandidateBatch, LabelPairBatch, Learner, PairBatch, RowBatch
 from pmpo_offline.training.shuffle import shuffled
 
 _MANY = 1 << 62  # a population so large that its remainder by a pool's size is uniform for all purposes
-PARTS = {"accepted": [[1]], "unrejected": [[0, 1]], "balanced": [[1], [-1]], "label_pairs": [[1], [-1]]}
-"""Minibatches of rows by their labels: the labels of each of their parts, which are of one size."""
 
 
 class Pools:
@@ -94,10 +93,10 @@ class Sampler:
                 "pairs of labelled steps need one context, and here observations differ, so that an accept is not "
                 'better than a reject of another state: set rows = "pairs", of candidates, in the TOML'
             )
-        if kind in PARTS:
-            chosen = [[torch.isin(view.label, view.label.new_tensor(part)) for view in views] for part in PARTS[kind]]
+        if kind in PARTS_BY_LABEL:
+            parts = [[torch.isin(each, each.new_tensor(part)) for each in self.label] for part in PARTS_BY_LABEL[kind]]
             self._parts: list[Pools | Population] = [
-                Pools([each.nonzero().squeeze(1) for each in rows]) for rows in chosen
+                Pools([rows.nonzero().squeeze(1) for rows in part]) for part in parts
             ]
         elif kind == "top":
             self._parts = [Pools([top_rows(dataset, algorithm.top).to(device)])]

@@ -254,7 +254,7 @@ def _sampler(stack: Stack, device: torch.device) -> Sampler:
     """Return what draws a stack's minibatches; `UserError` if there is nothing that its algorithm learns from."""
     seeds = [seed for _, seed in stack.runs]
     sampler = Sampler(stack.dataset, stack.algorithm, seeds, shuffle=stack.shuffled, device=device)
-    if "label" in stack.objective.inputs.values() and not sampler.steps.label.any():
+    if "label" in stack.objective.needs and not sampler.steps.label.any():
         raise UserError(f"{stack.algorithm.name} learns from labelled rows and {stack.dataset.metadata.id} has none")
     return sampler
 
@@ -264,7 +264,7 @@ def _fit_fresh(
 ) -> tuple[MixturePolicy, dict[str, Tensor]]:
     """Fit new policies, or read them from the checkpoint at `path`; return them with their last metrics."""
     algorithm = stack.algorithm
-    conditional = "conditional_logp" in stack.objective.inputs.values()
+    conditional = "conditional_logp" in stack.objective.needs
     if conditional and algorithm.start == "reference":
         raise UserError(
             f'{algorithm.name}: a policy with labels as inputs cannot start from a clone: start = "scratch"'

@@ -33,7 +33,7 @@ from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.objectives import OBJECTIVES
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.hashing import random_words
-from pmpo_offline.training.config import check_inputs
+from pmpo_offline.training.config import PARTS_BY_LABEL, check_inputs
 from pmpo_offline.training.language.batches import BATCHES, Batch, ResponseBatch, Scorer
 from pmpo_offline.training.language.responses import Indices, TokenizedResponses
 
@@ -210,35 +210,29 @@ class Entries:
 def _strata(
     responses: TokenizedResponses, algorithm: AlgorithmDeclaration, settings: Mapping[str, Any]
 ) -> list[Indices]:
-    """Return the strata of single rows: by label, if the objective reads labels."""
-    inputs = set(OBJECTIVES[algorithm.objective].inputs.values())
+    """Return the strata of single rows: by label, if the algorithm reads labels."""
+    objective = OBJECTIVES[algorithm.objective]
     usable = np.ones(len(responses), bool)
-    if "advantage" in inputs:
+    if "advantage" in objective.needs:
         usable = ~np.isnan(responses.advantage)
         if not usable.any():
             raise UserError(
                 f"{algorithm.name} weighs responses by how much better they scored than others to their prompt, and no "
                 f"prompt of {responses.name} has two scored ones"
             )
-    accepted, rejected, unlabelled = (
-        np.flatnonzero(usable & (np.sign(responses.label) == sign)) for sign in (1, -1, 0)
-    )
-    if "label" in inputs and not len(accepted) + len(rejected):
+    if "label" in objective.needs and not responses.label[usable].any():
         raise UserError(f"{algorithm.name} learns from labelled responses and {responses.name} has none")
     if algorithm.rows == "top":
         return [responses.top(algorithm.top)]
-    if algorithm.rows == "accepted":
-        return [accepted]
-    if algorithm.rows == "unrejected":
-        return [np.flatnonzero(usable & (responses.label >= 0))]
-    if algorithm.rows == "balanced":
-        return [accepted, rejected]
-    if "label" not in inputs:
-        return [np.flatnonzero(usable)]
-    # Rows without a label matter only to a divergence over all rows, and to an objective that labels them itself.
-    uses_all = "divergence" in inputs and settings["over"] == "all"
-    uses_all |= "unlabelled rows" in OBJECTIVES[algorithm.objective].exempt
-    return [accepted, rejected, *([unlabelled] if uses_all else [])]
+    if algorithm.rows in PARTS_BY_LABEL:
+        parts = PARTS_BY_LABEL[algorithm.rows]
+    elif "label" not in objective.needs:
+        parts = [[-1, 0, 1]]
+    else:
+        # Rows without a label matter only to a divergence over all rows, and to an objective that labels them itself.
+        over_all = "divergence" in objective.needs and settings["over"] == "all"
+        parts = [[1], [-1], [0]] if over_all or "unlabelled rows" in objective.exempt else [[1], [-1]]
+    return [np.flatnonzero(usable & np.isin(responses.label, part)) for part in parts]
 
 
 class MicroBatchLoader(DataLoader[int]):

@@ -133,7 +133,7 @@ class ResponseTrainer(SafeCheckpoints):
         self.input_settings = InputSettings(
             reduction=args.reduction,
             policy_kl=args.policy_kl,
-            needs_policy_kl="policy_kl" in self.objective.inputs.values(),
+            needs_policy_kl="policy_kl" in self.objective.needs,
             context=self._context,
             gather=lambda rows: self.accelerator.gather(rows),
             **{name: self.settings[name] for name in ("divergence", "order", "over", "beta") if name in self.settings},
@@ -183,8 +183,7 @@ class ResponseTrainer(SafeCheckpoints):
 
     def _reference(self, ref_model: PreTrainedModel | None) -> Reference | None:
         args = self._config
-        compared = _COMPARED & set(self.objective.inputs.values())
-        if not compared and not args.cut and self.input_settings.divergence == "behavior":
+        if _COMPARED.isdisjoint(self.objective.needs) and not args.cut and self.input_settings.divergence == "behavior":
             return None
         folder = Path(args.reference_cache) if args.reference_cache else home() / ".reference"
         return load_reference(self.policy, ref_model, folder, args.cut, args.device)
@@ -242,7 +241,7 @@ class ResponseTrainer(SafeCheckpoints):
         def loss() -> tuple[Tensor, dict[str, Tensor]]:
             index, weight = inputs["index"].cpu().numpy(), inputs["weight"]
             batch = inputs["entries"].batch(index, weight, scorer)
-            names = (*self.objective.inputs.values(), *self.objective.optional.values())
+            names = (*self.objective.needs, *self.objective.optional.values())
             read = {name: getattr(batch, name) for name in names}
             if parts is None and self.running.means:
                 self.running.observe({name: read[name] for name in self.running.means})
