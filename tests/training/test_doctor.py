@@ -169,8 +169,8 @@ def test_an_objective_may_call_its_label_otherwise(stacking: Dataset, monkeypatc
         """Raise accepts and lower rejects."""
         return -(sign * logp).mean(-1), {}
 
-    for entries in (OBJECTIVES._own, OBJECTIVES._loaded):
-        monkeypatch.setitem(entries, "signed", declaration(signed))  # type: ignore[arg-type]
+    monkeypatch.setattr(OBJECTIVES, "_own", {**OBJECTIVES, "signed": declaration(signed)})
+    monkeypatch.setattr(OBJECTIVES, "_loaded", {})
     algorithm = PMPO.model_copy(update={"name": "signed", "objective": "signed", "settings": {}})
     label = np.zeros(len(stacking), np.int8)
     label[0] = 1
