@@ -29,7 +29,7 @@ from pmpo_offline.tasks.control import Rules
 from pmpo_offline.training.adam import Adam
 from pmpo_offline.training.checkpoint import keep_state
 from pmpo_offline.training.control.optimization import Constraints
-from pmpo_offline.training.critics.double_q import DoubleQ
+from pmpo_offline.training.critics.critic import DoubleQ
 
 PLANNED = 2_000_000
 """Control steps of a run by default."""

@@ -12,8 +12,7 @@ from torch.nn.functional import embedding
 from pmpo_offline.data import Rows
 from pmpo_offline.objectives.rows import mean
 from pmpo_offline.training.adam import Adam
-from pmpo_offline.training.critics.critic import Critic
-from pmpo_offline.training.critics.double_q import normalised, value_net
+from pmpo_offline.training.critics.critic import Critic, normalised, value_net
 
 if TYPE_CHECKING:
     from pmpo_offline.training.control.batches import RowBatch

@@ -23,8 +23,7 @@ from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.runtime.arguments import validated
 from pmpo_offline.runtime.errors import UserError, unknown
 from pmpo_offline.training.adam import Adam
-from pmpo_offline.training.critics.critic import Critic
-from pmpo_offline.training.critics.double_q import DoubleQ, normalised, value_net
+from pmpo_offline.training.critics.critic import Critic, DoubleQ, normalised, value_net
 from pmpo_offline.training.critics.label_value import LabelValue, LabelValueSettings
 
 if TYPE_CHECKING:
