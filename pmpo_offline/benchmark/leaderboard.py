@@ -220,11 +220,10 @@ def _other_data(scores: pl.DataFrame, leaderboard: Leaderboard, home: Path | Non
 
 def listed(leaderboard: Leaderboard) -> str:
     """Return the submissions as a Markdown table."""
-
     lines = ["| date | submission | by | algorithms |", "|---|---|---|---|"]
     for entry in leaderboard.entries.values():
-        about = (entry["date"], entry["name"], entry.get("by", ""), ", ".join(entry["algorithms"]))
-        date, name, by, algorithms = (literal(str(text)) for text in about)
-        page = f"[{name}]({literal(str(entry['link']))})" if entry.get("link") else name
+        about = (entry["date"], entry["name"], entry["by"], entry["link"], ", ".join(entry["algorithms"]))
+        date, name, by, link, algorithms = map(literal, about)
+        page = f"[{name}]({link})" if link else name
         lines.append(f"| {date} | {page} | {by} | {algorithms} |")
     return "\n".join(lines)

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property, partial
 from itertools import groupby
 from pathlib import Path
 
@@ -106,14 +106,15 @@ class Agenda:
 
 def prepare(plan: Plan) -> Agenda:
     """Open the dataset of every condition, building what is missing, and find the rows that are to be run."""
-    agenda, models = Agenda(), _Models(plan.home)
+    agenda, hashed = Agenda(), cache(partial(base_model, home=plan.home))
     for condition, neighbours in groupby(plan.cells, key=lambda cell: cell.condition):
         cells = list(neighbours)
         with agenda.collecting(condition.title):
             dataset = open_condition(condition, plan.home, plan.workers)
             for cell in cells:
                 with agenda.collecting(cell.title):
-                    _add(agenda, Job(plan.suite, cell, dataset), plan, models)
+                    job = Job(plan.suite, cell, dataset)
+                    _add(agenda, job, plan, hashed(job.model) if job.is_language else None)
     return agenda
 
 
@@ -130,8 +131,8 @@ def open_condition(condition: Condition, home: str | Path | None = None, workers
     return dataset.relabelled(imbalance="collected") if imbalance == "collected" else dataset
 
 
-def base_model(job: Job, home: str | Path | None) -> str | None:
-    """Return the content hash of the model that training starts from, None if there is no such model here.
+def base_model(name: str, home: str | Path | None) -> str | None:
+    """Return the content hash of a model that training starts from, None if there is no such model here.
 
     It is stored beside the scores, because keys hold the model's name alone.
     """
@@ -139,7 +140,7 @@ def base_model(job: Job, home: str | Path | None) -> str | None:
     from pmpo_offline.tasks.language import model_directory
 
     with suppress(PmpoOfflineError):  # reported when the row is run
-        return model_hash(model_directory(job.model, home))
+        return model_hash(model_directory(name, home))
     return None
 
 
@@ -148,22 +149,8 @@ def stack_name(rows: Missing) -> str:
     return hash_json({"rows": list(rows)})[:16]
 
 
-class _Models:
-    """The hashes of base models, each computed once."""
-
-    def __init__(self, home: str | Path | None) -> None:
-        self._home = home
-        self._known: dict[str, str | None] = {}
-
-    def hash(self, job: Job) -> str | None:
-        if job.model not in self._known:
-            self._known[job.model] = base_model(job, self._home)
-        return self._known[job.model]
-
-
-def _add(agenda: Agenda, job: Job, plan: Plan, models: _Models) -> None:
+def _add(agenda: Agenda, job: Job, plan: Plan, model: str | None) -> None:
     """Add a job's rows; `UserError` if some are to be run and cannot be scored here."""
-    model = models.hash(job) if job.is_language else None
     _discard(job, plan, model)
     agenda.keys += job.rows
     missing = {key: settings for key, settings in job.rows.items() if not plan.results.is_settled(key)}

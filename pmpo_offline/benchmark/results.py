@@ -112,6 +112,11 @@ class Failure:
     def __str__(self) -> str:
         return f"{self.title}: {self.error}"
 
+    @property
+    def exception(self) -> PmpoOfflineError:
+        """The error again."""
+        return (UserError if self.is_request else PmpoOfflineError)(self.error)
+
 
 class Results:
     """The raw scores in an output directory."""
@@ -268,9 +273,9 @@ class Results:
             folder.rmdir()
 
 
-def write_scores(path: Path, scores: pl.DataFrame, facts: Mapping[str, str] | None = None) -> None:
+def write_scores(path: Path, scores: pl.DataFrame, facts: Mapping[str, str]) -> None:
     """Write raw scores, whole or absent, with their checksum, this machine and other facts about them."""
-    write_sealed(path, _complete(scores).cast(SCHEMA), {HARDWARE: hardware(), **(facts or {})})
+    write_sealed(path, _complete(scores).cast(SCHEMA), {HARDWARE: hardware(), **facts})
 
 
 def write_sealed(path: Path, scores: pl.DataFrame, facts: Mapping[str, str]) -> None:

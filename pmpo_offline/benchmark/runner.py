@@ -22,7 +22,7 @@ from pmpo_offline.benchmark.executors import Outcome
 from pmpo_offline.benchmark.leaderboard import Leaderboard, is_leaderboard
 from pmpo_offline.benchmark.plan import Agenda, Plan, prepare
 from pmpo_offline.benchmark.registries import EXECUTORS
-from pmpo_offline.benchmark.results import Failure, Results
+from pmpo_offline.benchmark.results import Results
 from pmpo_offline.benchmark.suite import Cell, Sweep, expand
 from pmpo_offline.benchmark.table import Row, table
 from pmpo_offline.build.known import check_declared
@@ -150,7 +150,7 @@ def bench(
     return _publish(results, declared.title, keys, failures)
 
 
-def _command(suite: str, changes: Mapping[str, Any], sweep: Sweep | None = None) -> str:
+def _command(suite: str, changes: Mapping[str, Any], sweep: Sweep | None) -> str:
     """Return the command line of a benchmark: the suite, its changed options, and the values to try."""
     words = ["pmpo-offline", "bench", suite]
     for name, value in changes.items():
@@ -205,13 +205,9 @@ def _concluded(agenda: Agenda, results: Results) -> tuple[list[str], list[str]]:
     keys = [key for key in agenda.keys if results.path(key).exists()]
     failures = [failure for key in agenda.keys if (failure := results.failure(key)) is not None]
     if not keys and (agenda.errors or failures):
-        raise _error(failures[-1]) if failures else agenda.errors[-1][1]
+        raise failures[-1].exception if failures else agenda.errors[-1][1]
     lines = [*(f"{title}: {error}" for title, error in agenda.errors), *map(str, failures)]
     return keys, list(dict.fromkeys(lines))
-
-
-def _error(failure: Failure) -> PmpoOfflineError:
-    return (UserError if failure.is_request else PmpoOfflineError)(failure.error)
 
 
 def report_on(output: str | Path) -> Benchmark:

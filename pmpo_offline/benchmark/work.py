@@ -64,10 +64,14 @@ def _run(unit: Unit, rows: Missing) -> None:
             f"the versions or reference scores of this machine are others ({json.dumps(job.versions)}): install the "
             "same packages everywhere"
         )
-    model = base_model(job, unit.home) if job.is_language else None
+    model = base_model(job.model, unit.home) if job.is_language else None
     if model != unit.model:
         raise PmpoOfflineError(f"the weights of {job.model} on this machine are others: copy or share the model")
-    for key, scores in _learn(job, unit, rows):
+    if job.is_language:
+        from pmpo_offline.benchmark.language_cells import learn_language as learn
+    else:
+        learn = learn_control
+    for key, scores in learn(job, unit, rows):
         constants = job.constants(job.rows[key]).items()
         columns = [pl.lit(value, SCHEMA[column]).alias(column) for column, value in constants]
         unit.results.write(key, scores.with_columns(columns), model)
@@ -84,14 +88,6 @@ def _dataset(condition: Condition, sha: str, home: Path | None) -> Dataset:
             f"{sha[:12]}): share the folder of datasets, or remove it here so that it is built from its recipe"
         )
     return dataset
-
-
-def _learn(job: Job, unit: Unit, rows: Missing) -> Scores:
-    if job.is_language:
-        from pmpo_offline.benchmark.language_cells import learn_language
-
-        return learn_language(job, unit, rows)
-    return learn_control(job, unit, rows)
 
 
 def learn_control(job: Job, unit: Unit, rows: Missing) -> Scores:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from pmpo_offline.benchmark import Benchmark
     from pmpo_offline.benchmark.table import Row
-
-T = TypeVar("T")
 
 DESCRIPTION = ("dataset", "accepted", "noise", "seeds")
 """Columns that the terminal puts into a table's title, if all rows agree."""
@@ -79,27 +77,26 @@ class Running(Executed):
 @command(Grid, Running)
 def bench(suite: Annotated[str, _SUITE] = "quick", *, grid: Grid, running: Running) -> Result[Any]:
     """Train and evaluate algorithms on datasets, building what is missing, and print the table of scores."""
+    from pmpo_offline.declarations import catalog
+
     request: dict[str, Any] = vars(grid) | {
-        "algos": _list(grid.algos, _word, "--algos", "names"),
-        "datasets": _list(grid.datasets, _word, "--datasets", "ids or paths"),
-        "imbalance": _list(grid.imbalance, _share, "--imbalance", "numbers from 0 to 1, or collected"),
-        "balance": _list(grid.balance, _balance, "--balance", "labels or rows"),
-        "noise": _list(grid.noise, _rate, "--noise", "numbers from 0 to 1"),
+        "algos": _list(grid.algos, str, "--algos", "names"),
+        "datasets": _list(grid.datasets, str, "--datasets", "ids or paths"),
+        "imbalance": _list(grid.imbalance, catalog.Share, "--imbalance", "numbers from 0 to 1, or collected"),
+        "balance": _list(grid.balance, catalog.Balance, "--balance", "labels or rows"),
+        "noise": _list(grid.noise, catalog.Rate, "--noise", "numbers from 0 to 1"),
         "settings": _sweep(grid.settings or []),
     }
     request |= vars(running) | {"shard": None if running.shard is None else _shard(running.shard)}
     del request["watch"]
-    from pmpo_offline.build.known import check_declared
-    from pmpo_offline.data.storage import stored_at
-    from pmpo_offline.declarations import catalog
+    from pmpo_offline.build.known import is_built
 
     # Unknown names are answered before anything heavy is imported.
     catalog.suite(suite)
     for name in request["algos"] or ():
         catalog.check_algorithm(name)
     for name in request["datasets"] or ():
-        if not stored_at(name, running.home):
-            check_declared(name, running.home)
+        is_built(name, running.home)
     output = running.output or Path("results") / Path(suite).stem
     with watching(output) if running.watch else nullcontext():
         from pmpo_offline import benchmark
@@ -256,35 +253,19 @@ def _print_tuned(learners: list[dict[str, Any]]) -> None:
         )
 
 
-def _list(text: str | None, parse: Callable[[str], T], option: str, values: str) -> list[T] | None:
+def _list(text: str | None, kind: Any, option: str, values: str) -> list[Any] | None:
+    """Return the values of a type, which a suite declares alike, in a text with commas."""
+    from pydantic import TypeAdapter
+
     if text is None:
         return None
+    words = [word.strip() for word in text.split(",")]
     try:
-        return [parse(part.strip()) for part in text.split(",")]
+        if "" in words:
+            raise ValueError
+        return TypeAdapter(list[kind]).validate_python(words)
     except ValueError:
         raise UserError(f"{option} {text}: write {values}, separated by commas") from None
-
-
-def _word(text: str) -> str:
-    if not text:
-        raise ValueError
-    return text
-
-
-def _balance(text: str) -> str:
-    if text not in ("labels", "rows"):
-        raise ValueError
-    return text
-
-
-def _rate(text: str) -> float:
-    if not 0 <= (rate := float(text)) <= 1:
-        raise ValueError
-    return rate
-
-
-def _share(text: str) -> float | Literal["collected"]:
-    return "collected" if text == "collected" else _rate(text)
 
 
 def _sweep(options: list[str]) -> dict[str, dict[str, list[Any]]]:
