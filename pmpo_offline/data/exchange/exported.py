@@ -95,13 +95,12 @@ def tables(arrays: Arrays, experience: Experience, score: NDArray[Any], label: N
     return found
 
 
-def experience_of(found: Mapping[str, pa.Table]) -> Experience:
-    """Return the steps and episodes of tables without their labels."""
-    steps, episodes = found["transitions"], found["episodes"]
+def experience_of(steps: Mapping[str, NDArray[Any]], episodes: pa.Table) -> Experience:
+    """Return the episodes with these observations, actions and rewards of their steps."""
     return Experience(
-        observation=columns.matrix(steps, "observation"),
-        action=columns.matrix(steps, "action"),
-        reward=columns.vector(steps, "reward"),
+        observation=steps["observation"],
+        action=steps["action"],
+        reward=steps["reward"],
         length=columns.vector(episodes, "length").astype(np.int64),
         success=columns.vector(episodes, "success"),
         terminated=columns.vector(episodes, "terminated"),

@@ -10,13 +10,14 @@ import h5py
 import numpy as np
 import pytest
 from helpers.aligned import experience
-from helpers.foreign import as_d4rl, hdf5, npz, read, without
+from helpers.foreign import as_d4rl, found, hdf5, npz, read, without
 from helpers.four_episodes import EPISODE, LAST, LENGTHS, STATES, STEPS, WRITTEN, parquet
 from helpers.imports import refused
 from helpers.robots import accepted, d3rlpy, frames_of, lerobot, robomimic
 
 from pmpo_offline.build import import_dataset
 from pmpo_offline.data import Dataset, columns
+from pmpo_offline.data.exchange import export_dataset
 
 pytestmark = [pytest.mark.usefixtures("home"), pytest.mark.filterwarnings("ignore:.*actions reach", "ignore:.*has no")]
 
@@ -184,6 +185,38 @@ def test_labels_of_episodes_in_files_of_d3rlpy_and_success_of_last_frames(tmp_pa
     at_last = np.where(np.isin(np.arange(14), LAST), EPISODE % 2, np.nan)
     folder = lerobot(tmp_path / "frames", frames_of(WRITTEN, {"next.success": at_last}))
     assert read(folder).experience.success.tolist() == [False, True, False, True]
+
+
+def test_columns_of_labels_that_differ_are_refused_in_groups_of_episodes_too(tmp_path: Path) -> None:
+    labels = {"label": EPISODE % 2, "adv_ind": 1 - EPISODE % 2}
+    path = d3rlpy(tmp_path / "set.h5", WRITTEN)
+    with h5py.File(path, "a") as file:
+        file.update(
+            {f"{name}_{index}": values[index == EPISODE] for name, values in labels.items() for index in range(4)}
+        )
+    for source in (path, robomimic(tmp_path / "demos.hdf5", WRITTEN, **labels)):
+        assert "label and adv_ind differ: say which one counts, with --score label" in refused(read, source)
+
+
+def test_columns_of_labels_may_be_equal_where_nothing_is_labelled(tmp_path: Path) -> None:
+    labels = np.where(EPISODE == 1, np.nan, EPISODE % 2)
+    assert accepted(imported(tmp_path, STEPS | {"label": labels, "labels": labels})) == [-1, 0, -1, 1]
+
+
+def test_labels_of_robomimic_are_found_where_they_are(tmp_path: Path) -> None:
+    """Neither a mask of that name nor an array of a group is an array `label` of the episodes."""
+    path = robomimic(tmp_path / "set.hdf5", WRITTEN, masks={"label": [1]}, **{"infos/label": EPISODE % 2})
+    assert accepted(import_dataset(path)) == [-1, 1, -1, 1]
+    exported = export_dataset(import_dataset(path), "robomimic", tmp_path / "out") / "set-v0.hdf5"
+    assert found(exported).read().notes["feedback"] == {"column": "labels", "of": "episode", "labels": True}
+
+
+def test_numbers_of_episodes_in_several_files_are_never_used_twice(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        robomimic(tmp_path / f"{name}.hdf5", WRITTEN)
+    with h5py.File(tmp_path / "a.hdf5", "a") as file:
+        del file["data/demo_1"]
+    assert read(tmp_path).numbers.tolist() == [0, 1, 2, 3, 4, 5, 6]  # a's are 0, 2 and 3
 
 
 def folders(root: Path, *names: str) -> Path:

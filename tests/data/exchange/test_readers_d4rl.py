@@ -26,7 +26,8 @@ from helpers.foreign import (
 from helpers.imports import refused
 
 from pmpo_offline import data
-from pmpo_offline.data.exchange import d4rl_scores, export_dataset
+from pmpo_offline.data.exchange import export_dataset
+from pmpo_offline.data.exchange.readers.d4rl import SCORES
 
 refusal = partial(refused, read)
 
@@ -141,7 +142,7 @@ def test_names_of_d4rl_bring_its_own_scores(tmp_path: Path, name: str) -> None:
     assert source.environment is not None
     assert source.environment.id == f"d4rl/{environment}-{version}"
     assert source.references is not None
-    assert (source.references.min, source.references.max) == d4rl_scores.SCORES[environment]
+    assert (source.references.min, source.references.max) == SCORES[environment]
     assert source.references.versions == {"d4rl": version}
     assert source.licence == "CC-BY-4.0"
 

@@ -221,6 +221,13 @@ def test_episodes_of_files_whose_ends_are_not_marked_are_not_joined(tmp_path: Pa
     assert "0.parquet: the last row is marked neither terminated nor truncated" in refused(read, tmp_path)
 
 
+def test_files_without_rows_mark_no_ends_and_need_none(tmp_path: Path) -> None:
+    arrays = without(STEPS, "next_observations")
+    for name, rows in (("0", EPISODE < 2), ("1", EPISODE > 9), ("2", EPISODE >= 2)):
+        parquet(tmp_path / f"{name}.parquet", {key: values[rows] for key, values in arrays.items()})
+    ran_out_without_successor(read(tmp_path))
+
+
 def imported(tmp_path: Path, arrays: dict[str, Any], **asked: Any) -> Dataset:
     return import_dataset(npz(tmp_path / "set.npz", arrays), **asked)
 

@@ -301,7 +301,7 @@ def test_robomimic_success_may_be_an_attribute_of_every_episode(tmp_path: Path) 
     assert "success: expected 0 or 1, found 0.5" in refusal(path)
     with h5py.File(path, "r+") as file:
         del file["data/demo_2"].attrs["success"]
-    assert "only 3 of 4 episodes say whether they are a success" in refusal(path)
+    assert "success says nothing of 1 episodes, first of number 2: write it of all of them" in refusal(path)
 
 
 def test_robomimic_images_labels_and_what_is_missing(tmp_path: Path) -> None:
@@ -349,3 +349,16 @@ def test_d3rlpy_sensors_are_joined_and_images_refused(tmp_path: Path) -> None:
     with h5py.File(path, "a") as file:
         file["observations_0_1"] = np.zeros((2, 8, 8, 3), np.uint8)
     assert "observations_0 has a sensor of shape (2, 8, 8, 3), and images are not supported" in refusal(path)
+
+
+@pytest.mark.parametrize("name", ["observations", "actions", "rewards"])
+def test_d3rlpy_episodes_whose_arrays_are_of_different_lengths_are_refused(tmp_path: Path, name: str) -> None:
+    """Also where they make up for one another, and the rows after them would be those of other steps."""
+    path = d3rlpy(tmp_path / "buffer.h5", experience(LENGTHS))
+    with h5py.File(path, "a") as file:
+        first, third = file[f"{name}_0"][()], file[f"{name}_2"][()]
+        del file[f"{name}_0"], file[f"{name}_2"]
+        file[f"{name}_0"], file[f"{name}_2"] = first[:-1], np.concatenate([third, third[-1:]])
+    assert f"episode 0 has other numbers of {'observations' if name == 'actions' else name} and actions" in refusal(
+        path
+    )

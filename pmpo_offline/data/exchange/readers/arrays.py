@@ -6,7 +6,7 @@ Numbers become float32, and those that this rounds, whole numbers beyond 2²⁴,
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Literal
@@ -76,6 +76,12 @@ def without(values: Array, unused: NDArray[np.bool_]) -> Array:
         return values
     empty = unused.reshape(-1, *[1] * (values.ndim - 1))
     return gathered(np.where(empty[rows], values.dtype.type(0), values[rows]) for rows in slices(len(values)))
+
+
+def side_by_side(parts: Sequence[Array]) -> Array:
+    """Return arrays of the same rows, (M, n) or (M,), as one matrix."""
+    matrices = [part.reshape(len(part), -1) for part in parts]
+    return gathered(np.concatenate([part[rows] for part in matrices], axis=1) for rows in slices(len(parts[0])))
 
 
 def by_row(values: Array, last: NDArray[np.int64], where: str) -> Array:

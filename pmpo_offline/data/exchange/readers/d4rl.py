@@ -13,11 +13,15 @@ infos/success (M,)        where given, an episode that was solved at any step is
 terminations and truncations, as Gymnasium calls them, are terminals and timeouts. timeouts may be missing where there
 are next_observations. Without those, the last row of an episode that ran out of time is dropped, because what followed
 it is lost (see `episodes`). Files whose rows are shuffled are refused. All other infos and metadata are ignored.
+
+A file that is called as one of D4RL's data sets has its environment and D4RL's own reference scores. The environments
+of these names that Gymnasium has today (Hopper-v5) are others: no data set of theirs is ever given these numbers.
 """
 
 from __future__ import annotations
 
-from pmpo_offline.data.exchange import d4rl_scores
+import re
+
 from pmpo_offline.data.exchange.exported import Tables, tables
 from pmpo_offline.data.exchange.readers.flat import Flat
 from pmpo_offline.data.exchange.readers.source import Candidate, Environment, Reader, Source, exported_in
@@ -29,6 +33,21 @@ from pmpo_offline.runtime.files import from_json
 _LICENCE = "CC-BY-4.0"  # of D4RL's data sets
 _OURS = {"id", "task", "label", "licence"}
 """Attributes that all exports of this package have."""
+SCORES = {
+    "halfcheetah": (-280.178953, 12135.0),
+    "hopper": (-20.272305, 3234.3),
+    "walker2d": (1.629008, 4592.3),
+    "ant": (-325.6, 3879.7),
+    "pen": (96.262799, 3076.8331017826877),
+    "door": (-56.512833, 2880.5693087298737),
+    "hammer": (-274.856578, 12794.134825156867),
+    "relocate": (-6.425911, 4233.877797728884),
+    "antmaze": (0.0, 1.0),
+    "kitchen": (0.0, 4.0),
+}
+"""Return of a random policy and of an expert, as in D4RL's `get_normalized_score` (arXiv 2004.07219, infos.py); the
+same in every version."""
+_NAME = re.compile(rf"(?P<environment>{'|'.join(SCORES)})-[a-z-]+-(?P<version>v[0-2])")
 
 
 def _is_d4rl(given: Candidate) -> bool:
@@ -43,7 +62,7 @@ def _source(given: Candidate) -> Source:
     """
     flat, said = given.flat, given.flat.attributes
     name, ours = _name(flat), said.keys() >= _OURS
-    environment = None if ours else d4rl_scores.environment(name)
+    known = None if ours else _NAME.fullmatch(name)
     return Source(
         format="d4rl",
         name=name,
@@ -51,13 +70,19 @@ def _source(given: Candidate) -> Source:
         read=lambda column=None: read_steps(flat, name, column),
         packages=("h5py",),
         takes_column=True,
-        exported=exported_in(flat, lambda: _tables(flat)),
+        exported=exported_in(flat, _tables),
         task=str(said["task"]) if ours else None,
-        environment=Environment(environment) if environment else None,
-        references=_recorded_references(flat) if ours else d4rl_scores.references(name),
-        licence=_LICENCE if environment else str(said.get("licence", "unknown")),
-        author="D4RL (arXiv 2004.07219)" if environment else "unknown",
+        environment=Environment(f"d4rl/{known['environment']}-{known['version']}") if known else None,
+        references=_recorded_references(flat) if ours else known and _references(known),
+        licence=_LICENCE if known else str(said.get("licence", "unknown")),
+        author="D4RL (arXiv 2004.07219)" if known else "unknown",
     )
+
+
+def _references(known: re.Match[str]) -> References:
+    low, high = SCORES[known["environment"]]
+    how = f"D4RL's own constants for {known['environment']}: a random policy and an expert (arXiv 2004.07219)"
+    return References(min=low, max=high, how=how, versions={"d4rl": known["version"]})
 
 
 def _recorded_references(flat: Flat) -> References | None:

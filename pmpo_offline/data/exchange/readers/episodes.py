@@ -20,10 +20,11 @@ last row is lost and the row serves as the bare state of the row before it. Wher
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
@@ -32,8 +33,10 @@ from pmpo_offline.data import Experience
 from pmpo_offline.data.exchange.origin import sound_name
 from pmpo_offline.data.exchange.readers.arrays import by_row, is_blank
 from pmpo_offline.data.exchange.readers.feedback import feedback_of_steps
+from pmpo_offline.data.exchange.readers.flat import Flat, opened
 from pmpo_offline.data.exchange.readers.source import Recorded
-from pmpo_offline.data.mapping import kept, taken
+from pmpo_offline.data.mapping import Spill, kept, taken
+from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError
 
 UNKNOWN_SEED = -1
@@ -57,7 +60,7 @@ class Rows:
 
     observation: NDArray[np.float32]  # (M, O)
     action: NDArray[np.float32]  # (M, A)
-    reward: NDArray[np.float32]  # (M,)
+    reward: NDArray[np.float32] | None  # (M,), None: the source has none
     end: NDArray[np.bool_]
     """(M,) last row of its episode; the last row of all is one even if it is not marked."""
     terminal: NDArray[np.bool_]
@@ -74,25 +77,35 @@ class Rows:
     """(E,) the numbers or names of the episodes in the source, if it has any."""
 
     @property
+    def first(self) -> NDArray[np.int64]:
+        """The first row of each episode."""
+        return np.append(0, self.last[:-1] + 1)
+
+    @property
     def last(self) -> NDArray[np.int64]:
         """The last row of each episode."""
         return np.flatnonzero(np.append(self.end[:-1], True))
 
+    @property
+    def length(self) -> NDArray[np.int64]:
+        """The number of steps of each episode; one of none vanishes."""
+        return np.diff(self.last, prepend=-1) - self.bare[self.last]
 
-def cut(rows: Rows, where: str, behavior: str) -> Experience:
-    """Return the episodes, all by this behaviour; `UserError`, which names `where`, if no step is left."""
-    last = rows.last
-    first = np.append(0, last[:-1] + 1)
-    length = last - first + 1 - rows.bare[last]
+
+def cut(rows: Rows, where: str, behavior: str | Sequence[str]) -> Experience:
+    """Return the episodes by a behaviour, or by one each; `UserError`, which names `where`, if no step is left."""
+    last, length = rows.last, rows.length
     is_left = length > 0
     if not is_left.any():
         raise UserError(f"{where} holds no step: every episode is a single state")
-    steps = (rows.observation, rows.action, rows.reward)
+    reward = np.zeros(len(rows.observation), np.float32) if rows.reward is None else rows.reward
+    steps = (rows.observation, rows.action, reward)
     if rows.bare[last].any():
         step = steps_of(rows)
-        steps = (kept(rows.observation, step), kept(rows.action, step), kept(rows.reward, step))
-    episodes = int(is_left.sum())
-    solved = np.zeros(len(last), np.bool_) if rows.success is None else np.logical_or.reduceat(rows.success, first)
+        steps = (kept(rows.observation, step), kept(rows.action, step), kept(reward, step))
+    solved = np.zeros(len(last), np.bool_)
+    if rows.success is not None:
+        solved = np.logical_or.reduceat(rows.success, rows.first)
     following = rows.observation if rows.following is None else rows.following
     return Experience(
         *steps,
@@ -100,8 +113,8 @@ def cut(rows: Rows, where: str, behavior: str) -> Experience:
         success=solved[is_left],
         terminated=rows.terminal[last][is_left],
         final_observation=taken(following, last[is_left]) if rows.final is None else rows.final[is_left],
-        behavior=np.full(episodes, sound_name(behavior)),
-        seed=np.full(episodes, UNKNOWN_SEED, np.int64),
+        behavior=np.array([sound_name(name) for name in np.broadcast_to(behavior, len(last))[is_left].tolist()]),
+        seed=np.full(is_left.sum(), UNKNOWN_SEED, np.int64),
     )
 
 
@@ -113,17 +126,20 @@ def steps_of(rows: Rows) -> NDArray[np.bool_]:
     return step
 
 
-def recorded(rows: Rows, where: str, behavior: str, notes: Mapping[str, JsonValue], column: Column = None) -> Recorded:
+def recorded(
+    rows: Rows, where: str, behavior: str | Sequence[str], notes: Mapping[str, JsonValue], column: Column = None
+) -> Recorded:
     """Return the episodes with the number of each, and the feedback in a column if there is one.
 
-    `notes` are those of `Recorded` but for the feedback's.
+    `notes` are those of `Recorded` that the rows and the feedback do not tell.
     """
     experience = cut(rows, where, behavior)
+    notes = {"rewards": rows.reward is not None, "success": rows.success is not None, **notes}
     if _goes_on(experience):
         notes = {**notes, GOES_ON: len(experience.length) - 1}
-    if rows.success is not None and (count := _solved_at_first(rows.success, rows.last)):
+    if rows.success is not None and (count := _solved_at_first(rows.success, rows)):
         notes = {**notes, SOLVED_AT_FIRST: count}
-    numbers = np.flatnonzero(np.diff(rows.last, prepend=-1) > rows.bare[rows.last])
+    numbers = np.flatnonzero(rows.length)
     named = (numbers, True) if rows.named is None else (rows.named[numbers], False)
     if column is None:
         return Recorded(experience, notes, None, *named)
@@ -135,11 +151,10 @@ def recorded(rows: Rows, where: str, behavior: str, notes: Mapping[str, JsonValu
     return Recorded(experience, {**notes, "feedback": note}, found, *named)
 
 
-def _solved_at_first(success: NDArray[np.bool_], last: NDArray[np.int64]) -> int:
+def _solved_at_first(success: NDArray[np.bool_], rows: Rows) -> int:
     """Return how many episodes of several rows are solved in their first row, and in no other."""
-    first = np.append(0, last[:-1] + 1)
-    solved = np.add.reduceat(success.astype(np.int64), first)
-    return int((success[first] & (solved == 1) & (last > first)).sum())
+    solved = np.add.reduceat(success.astype(np.int64), rows.first)
+    return int((success[rows.first] & (solved == 1) & (rows.last > rows.first)).sum())
 
 
 def _goes_on(experience: Experience) -> bool:
@@ -150,11 +165,42 @@ def _goes_on(experience: Experience) -> bool:
     return len(start) > 1 and bool(goes_on.mean() > 0.5)
 
 
+def joined_episodes(
+    flat: Flat,
+    episodes: Sequence[str],
+    steps: Sequence[str],
+    ends: Sequence[str],
+    read: Callable[[h5py.File, int, str], NDArray[Any]],
+) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64]]:
+    """Return arrays that an HDF5 file holds of each episode, joined, and the number of steps of each episode.
+
+    Args:
+        flat: the file.
+        episodes: what errors call each episode.
+        steps: names of arrays with a row a step, the first of which says how many steps there are.
+        ends: names of arrays with a row an episode.
+        read: returns an array, given the file, the place of its episode and its name.
+
+    Raises `UserError` for an episode without steps, or with arrays of different lengths.
+    """
+    parts = {name: Spill() for name in (*steps, *ends)}
+    with opened(flat) as file:
+        for place, episode in enumerate(progress.counted(episodes, "read episodes", len(episodes))):
+            for name, found in parts.items():
+                found.append(read(file, place, name))
+            count = parts[steps[0]].lengths[-1]
+            if not count:
+                raise UserError(f"{flat.path}: {episode} has no steps: write the file without it")
+            if wrong := [name for name in steps if parts[name].lengths[-1] != count]:
+                raise UserError(f"{flat.path}: {episode} has other numbers of {wrong[0]} and {steps[0]}")
+        joined = {name: found.joined() for name, found in parts.items()}
+    return joined, np.array(parts[steps[0]].lengths)
+
+
 def single_states(rows: Rows) -> NDArray[np.bool_]:
     """Return the rows (M,) that are whole episodes without a step."""
-    last = rows.last
     alone = np.zeros(len(rows.observation), np.bool_)
-    alone[last] = rows.bare[last] & (np.diff(last, prepend=-1) == 1)
+    alone[rows.last] = rows.length == 0
     return alone
 
 

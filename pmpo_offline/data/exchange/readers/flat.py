@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,7 +24,16 @@ from pyarrow.parquet import ParquetFile
 
 from pmpo_offline.data import mapping
 from pmpo_offline.data.exchange.forms.classes import classes_beside, classes_of, named
-from pmpo_offline.data.exchange.readers.arrays import Array, Kinds, as_float32, as_kind, is_nan, solved_rows, without
+from pmpo_offline.data.exchange.readers.arrays import (
+    Array,
+    Kinds,
+    as_float32,
+    as_kind,
+    is_nan,
+    side_by_side,
+    solved_rows,
+    without,
+)
 from pmpo_offline.data.mapping import gathered, slices
 from pmpo_offline.data.opening import open_hdf5, open_parquet, refuse_pointer
 from pmpo_offline.runtime import progress
@@ -57,8 +66,6 @@ class Flat:
     """Names of the arrays that were read."""
     partial: frozenset[str] = frozenset()
     """Names of the arrays that only some of several files have, which cannot be read."""
-    is_empty: bool = False
-    """Whether it is a table without rows."""
     classes: Mapping[str, Any] | None = None
     """Names of the classes in columns of a Parquet file (Hugging Face's `ClassLabel`); None of files of other kinds."""
 
@@ -90,8 +97,7 @@ class Flat:
             raise UserError(f"{self.path}: {odd[0]} is no row of numbers a step, and images are not supported")
         if len({len(values) for values in found}) > 1:
             raise UserError(f"{self.path}: {name} has parts of different lengths: every array needs one row a step")
-        matrices = [values.reshape(len(values), -1) for values in found]
-        return gathered(np.concatenate([part[rows] for part in matrices], axis=1) for rows in slices(len(found[0])))
+        return side_by_side(found)
 
     @property
     def unused(self) -> list[str]:
@@ -139,18 +145,11 @@ class Flat:
         Raises `UserError` where two columns of labels differ and none is named.
         """
         self._refuse_partial([column] if column else LABELS)
-        names = [column] if column else [name for name in LABELS if name in self.names]
-        if not names:
-            return None
-        values = self[names[0]]
-        if other := next((name for name in names[1:] if not np.array_equal(values, self[name])), None):
-            raise UserError(
-                f"{self.path}: {names[0]} and {other} differ: say which one counts, with --score {names[0]}"
-            )
-        if self.classes is not None:
-            described, _ = classes_beside(self.path if self.path.is_dir() else self.path.parent)
-            values = named_classes(values, {**described, **self.classes}.get(names[0]))
-        return names[0], values
+        found = agreed({name: self[name] for name in feedback_columns(column, self.names)}, self.path)
+        if found is None or self.classes is None:
+            return found
+        described, _ = classes_beside(self.path if self.path.is_dir() else self.path.parent)
+        return found[0], named_classes(found[1], {**described, **self.classes}.get(found[0]))
 
     def solved(self, last: NDArray[np.int64]) -> NDArray[np.bool_] | None:
         """Return the rows (M,) at which the task was solved, given the last row (E,) of each episode.
@@ -173,6 +172,23 @@ class Flat:
         return next(iter(found.values()), None)
 
 
+def feedback_columns(column: str | None, held: Collection[str]) -> list[str]:
+    """Return the columns of feedback among those that a source holds: the one that is named, else those of labels."""
+    return [column] if column else [name for name in LABELS if name in held]
+
+
+def agreed(columns: Mapping[str, Array], where: object) -> tuple[str, Array] | None:
+    """Return the first of these columns of feedback, None if there are none; `UserError` unless all are equal."""
+    first = next(iter(columns), None)
+    if first is None:
+        return None
+    for name, values in columns.items():
+        are_floats = values.dtype.kind == columns[first].dtype.kind == "f"  # NaN is unlabelled
+        if not np.array_equal(values, columns[first], equal_nan=are_floats):
+            raise UserError(f"{where}: {first} and {name} differ: say which one counts, with --score {first}")
+    return first, columns[first]
+
+
 def named_classes(values: Array, names: Sequence[str] | None) -> Array:
     """Return the names of classes in place of their numbers, None for a negative one; other values as they are."""
     if names is None or values.dtype.kind not in "iu":
@@ -183,15 +199,20 @@ def named_classes(values: Array, names: Sequence[str] | None) -> Array:
 @contextmanager
 def opened(flat: Flat) -> Iterator[h5py.File]:
     """Open an HDF5 file that is read in many parts; `UserError` where it is damaged, or changed since."""
-    with readable(flat.path):
-        if _stamp(flat.path) != flat.examined:
-            raise ValueError("it changed while it was read")
-        with h5py.File(flat.path, "r") as file:
-            yield file
+    with readable(flat.path), _unchanged(flat.path, flat.examined) as file:
+        yield file
 
 
-def open_flat(path: Path) -> Flat:
-    """Open a file of named arrays; `UserError` for one that is empty or damaged."""
+@contextmanager
+def _unchanged(path: Path, examined: tuple[int, int, int] | None) -> Iterator[h5py.File]:
+    if _stamp(path) != examined:
+        raise ValueError("it changed while it was read")
+    with h5py.File(path, "r") as file:
+        yield file
+
+
+def open_flat(path: Path) -> Flat | None:
+    """Open a file of named arrays, None for a table without rows; `UserError` for a file that is empty or damaged."""
     if not path.stat().st_size:
         raise UserError(f"{path} is empty")
     refuse_pointer(path)
@@ -203,7 +224,7 @@ def open_flat(path: Path) -> Flat:
         if path.suffix == ".parquet":
             with open_parquet(path) as table:
                 if not table.metadata.num_rows:
-                    return Flat(path, frozenset(), lambda name: np.empty(0), is_empty=True)
+                    return None
                 names_of, classes = table.schema_arrow.names, classes_in(table)
                 return Flat(path, _printable(names_of), partial(_from_parquet, path), classes=classes)
         names: set[str | bytes] = set()
@@ -260,9 +281,7 @@ def _stamp(path: Path) -> tuple[int, int, int]:
 
 
 def _from_hdf5(path: Path, examined: tuple[int, int, int], name: str) -> Array:
-    if _stamp(path) != examined:
-        raise ValueError("it changed while it was read")
-    with h5py.File(path, "r") as file:
+    with _unchanged(path, examined) as file:
         stored = file[name]
         if not stored.ndim:
             return np.asarray(stored[()])

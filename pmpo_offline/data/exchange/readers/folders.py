@@ -143,10 +143,13 @@ def _numbers(parts: Sequence[Recorded]) -> tuple[NDArray[Any], bool]:
         return joined, False
     found, before = [], 0
     for part in parts:
-        count, report = len(part.experience.length), part.notes.get("report")
-        places = part.numbers if part.are_counted else None  # gaps are episodes that vanished
-        found.append(before + (np.arange(count) if places is None else places))
-        before += count + (int(str(report.get("episodes_dropped", 0))) if isinstance(report, dict) else 0)
+        left, report = len(part.experience.length), part.notes.get("report")
+        count = left + (int(str(report.get("episodes_dropped", 0))) if isinstance(report, dict) else 0)
+        places = np.arange(left) if part.numbers is None else part.numbers
+        if places.dtype.kind != "i" or places.max() >= count:  # names, or numbers that do not count from 0
+            places = np.arange(left)
+        found.append(before + places)  # gaps are episodes that vanished
+        before += count
     return np.concatenate(found), True
 
 

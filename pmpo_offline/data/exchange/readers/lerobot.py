@@ -19,21 +19,35 @@ the like, in any frame or in meta/episodes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
-from pmpo_offline.data import Experience, columns
-from pmpo_offline.data.exchange.exported import Tables
-from pmpo_offline.data.exchange.readers.arrays import Array, Kind, checked, flags, is_nan, solved_rows, without
+from pmpo_offline.data import columns
+from pmpo_offline.data.exchange.exported import Tables, experience_of
+from pmpo_offline.data.exchange.readers.arrays import (
+    Array,
+    Kind,
+    checked,
+    flags,
+    is_nan,
+    side_by_side,
+    solved_rows,
+    without,
+)
 from pmpo_offline.data.exchange.readers.episodes import Rows, recorded, report
-from pmpo_offline.data.exchange.readers.flat import LABELS, classes_in, column_blocks, named_classes, readable
+from pmpo_offline.data.exchange.readers.flat import (
+    agreed,
+    classes_in,
+    column_blocks,
+    feedback_columns,
+    named_classes,
+    readable,
+)
 from pmpo_offline.data.exchange.readers.source import Candidate, Reader, Recorded, Source, exported_to
 from pmpo_offline.data.mapping import Spill, gathered, slices
 from pmpo_offline.data.opening import open_parquet
@@ -95,30 +109,15 @@ def _info(folder: Path) -> dict[str, Any]:
 
 def _tables(folder: Path, _: Metadata) -> Tables:
     """Return the tables of an export of this package; the episodes have what frames have no place for."""
-    names = ["observation.state", "action", "next.reward", "score", "label"]
-    frames, episodes = _frames(folder, names), _episodes(folder)
-    observation = _matrix(frames["observation.state"])
+    frames = _frames(folder, ["observation.state", "action", "next.reward", "score", "label"])
+    observation, action = (_matrix(frames[name]) for name in ("observation.state", "action"))
     schema = episodes_schema(observation.shape[1])
-    stored = {name: episodes[name].to_arrow() for name in schema.names if name in episodes.columns}
-    if episodes["success"].null_count():  # nothing is known of it
-        stored["success"] = pa.array(np.zeros(len(episodes), np.bool_))
-    stored |= {"start": episodes["dataset_from_index"].to_arrow(), "length": episodes["length"].to_arrow()}
-    table = pa.table({name: stored[name].cast(schema.field(name).type) for name in schema.names}, schema=schema)
-    length = columns.vector(table, "length").astype(np.int64)
-    experience = Experience(
-        observation=observation,
-        action=_matrix(frames["action"]),
-        reward=frames["next.reward"],
-        length=length,
-        success=columns.vector(table, "success"),
-        terminated=columns.vector(table, "terminated"),
-        seed=columns.vector(table, "seed"),
-        final_observation=columns.matrix(table, "final_observation"),
-        behavior=np.array(table["behavior"].to_pylist()),
-    )
-    steps, _ = experience.tables()
-    steps = columns.replace(steps, score=frames["score"], label=frames["label"])
-    return {"transitions": steps, "episodes": table}
+    stored = _episodes(folder).rename({"dataset_from_index": "start"}).with_columns(pl.col("success").fill_null(False))
+    episodes = stored.select(schema.names).to_arrow().cast(schema).combine_chunks()
+    steps = {"observation": observation, "action": action, "reward": frames["next.reward"]}
+    transitions, _ = experience_of(steps, episodes).tables()
+    transitions = columns.replace(transitions, score=frames["score"], label=frames["label"])
+    return {"transitions": transitions, "episodes": episodes}
 
 
 def _frames(folder: Path, names: list[str]) -> Frames:
@@ -152,24 +151,21 @@ def _ascend(episode: Array, frame: Array) -> bool:
 
 
 def _episodes(folder: Path) -> pl.DataFrame:
-    """Return meta/episodes, a row an episode, without statistics."""
-    lines, tables = folder / "meta/episodes.jsonl", sorted(folder.glob("meta/episodes/**/*.parquet"))
-    if not tables and not lines.is_file():
-        raise UserError(f"{folder} lacks meta/episodes: get the data set again")
-    if not tables:
-        with readable(lines):
-            return pl.read_ndjson(lines).sort("episode_index")
-    found = []
-    for path in tables:
-        with readable(path), open_parquet(path) as file:
-            wanted = [name for name in file.schema_arrow.names if not name.startswith("stats/")]
-            found.append(pl.DataFrame(pl.from_arrow(file.read(columns=wanted))))
+    """Return meta/episodes, a row an episode, without statistics; no rows if there is no such file."""
+    paths = sorted(folder.glob("meta/episodes/**/*.parquet")) or [*folder.glob("meta/episodes.jsonl")]
+    if not paths:
+        return pl.DataFrame(schema={"episode_index": pl.Int64})
     with readable(folder):
-        return pl.concat(found, how="vertical_relaxed").sort("episode_index")
+        return pl.concat(map(_table, paths), how="vertical_relaxed").sort("episode_index")
 
 
-def _describes_episodes(folder: Path) -> bool:
-    return (folder / "meta/episodes.jsonl").is_file() or any(folder.glob("meta/episodes/**/*.parquet"))
+def _table(path: Path) -> pl.DataFrame:
+    with readable(path):
+        if path.suffix == ".jsonl":
+            return pl.read_ndjson(path)
+        with open_parquet(path) as file:
+            wanted = [name for name in file.schema_arrow.names if not name.startswith("stats/")]
+            return pl.DataFrame(pl.from_arrow(file.read(columns=wanted)))
 
 
 def _places(episodes: pl.DataFrame, numbers: NDArray[np.int64], folder: Path) -> NDArray[np.int64]:
@@ -192,52 +188,85 @@ def _read(folder: Path, info: dict[str, Any], column: str | None) -> Recorded:
     action, reward = (next((name for name in names if name in features), None) for names in (_ACTIONS, _REWARDS))
     if action is None:
         raise UserError(f"{folder} lacks action: it has {', '.join(features)}")
-    described = {*_episodes(folder).columns} if _describes_episodes(folder) else set[str]()
-    held = features.keys() | described
+    episodes = _episodes(folder)
+    held = {*features, *episodes.columns}
     success = next((name for name in _SUCCESS if name in held), None)
-    labels = [column] if column else [name for name in LABELS if name in held]
-    ends = {"next.done", success} & features.keys()
-    wanted = [*observed, action, reward, *ends, *(name for name in labels if name in features), "task_index"]
-    frames = _frames(folder, [name for name in dict.fromkeys(wanted) if name])
+    labels = feedback_columns(column, held)
+    used = {*observed, action, reward, "next.done", success, *labels}
+    frames = _frames(folder, [*(name for name in features if name in used), "task_index"])
     number = frames["episode_index"]
     end = np.append(number[1:] != number[:-1], True)
     _check_order(frames, end, folder)
-    done = flags(frames["next.done"], f"{folder}: next.done") if "next.done" in ends else np.zeros(len(end), np.bool_)
-    solved = (
-        None
-        if success is None
-        else solved_rows(_numbers(_feedback(folder, frames, success)), np.flatnonzero(end), f"{folder}: {success}")
+    solved = None
+    if success is not None:
+        said = _column(folder, frames, episodes, success)
+        said = said.astype(np.float32) if said.dtype.kind in "Ob" else said  # some may be null
+        solved = solved_rows(said, np.flatnonzero(end), f"{folder}: {success}")
+    padded, at_last_step = _ends(folder, frames, end, solved if success == _SUCCESS[0] else None)
+    bare = end & (padded | ~at_last_step)
+
+    def of_steps(name: str) -> Array:
+        """Return a column as (M, n), 0 for NaN in rows that are no steps."""
+        return _matrix(without(frames[name], bare & is_nan(frames[name])))
+
+    parts = {name: _matrix(frames[name]) for name in observed}
+    arrays = {"observation": side_by_side([*parts.values()]), "action": of_steps(action)}
+    kinds: dict[str, Kind] = {"observation": "matrix", "action": "actions"}
+    if reward:
+        arrays["reward"], kinds["reward"] = of_steps(reward), "vector"
+    read = checked(arrays, kinds, folder)
+    rows = Rows(
+        read["observation"],
+        read["action"],
+        read.get("reward"),
+        end=end,
+        terminal=at_last_step,
+        bare=bare,
+        success=None if solved is None else solved & ~padded,
+        named=number[end],
     )
+    unused = sorted(features.keys() - {*used, *_OURS, *_images(features)})
+    unused += sorted(
+        f"episodes/{name}" for name in {*episodes.columns} - {*used, *features, *_ABOUT_EPISODES} if "/" not in name
+    )
+    unused += ["split"] if {*(info.get("splits") or ())} - {"train"} else []
+    left = rows.length > 0
+    tasks, named = frames["task_index"][end], _tasks(folder)
+    several = named and len(np.unique(tasks[left])) > 1
+    notes: dict[str, JsonValue] = {
+        "observation_parts": {name: values.shape[1] for name, values in parts.items()},
+        "fps": info.get("fps"),
+        **report(rows, {_LOST: rows.bare & ~padded}, unused),
+        **_image_notes(folder, info, episodes, number[end][left]),
+    }
+    if named:
+        counts = {text: int((tasks[left] == index).sum()) for index, text in named.items()}
+        notes["tasks"] = {text: count for text, count in counts.items() if count}
+    behavior = [named.get(index, str(index)) for index in tasks.tolist()] if several else folder.absolute().name
+    feedback = agreed({name: _column(folder, frames, episodes, name) for name in labels}, folder)
+    return recorded(rows, str(folder), behavior, notes, feedback)
+
+
+def _ends(
+    folder: Path, frames: Frames, end: NDArray[np.bool_], solved: NDArray[np.bool_] | None
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return the last frames (M,) that only hold the final observation, and those whose last step ended the episode.
+
+    `end` (M,) are the last frames, and in `solved` (M,) ones, if any, success ended the episode.
+    """
+    done = np.zeros(len(end), np.bool_)
+    if "next.done" in frames:
+        done = flags(frames["next.done"], f"{folder}: next.done")
     padded = end & done & np.append(False, done[:-1]) & np.append(False, ~end[:-1])
     early = done & ~end & ~np.append(padded[1:], False)
     if early.any():
         at = int(early.argmax())
         raise UserError(
-            f"{folder}: next.done is true in frame {int(frames['frame_index'][at])} of episode {int(number[at])}, "
-            "which goes on after it: cut the episode there and import again"
+            f"{folder}: next.done is true in frame {int(frames['frame_index'][at])} of episode "
+            f"{int(frames['episode_index'][at])}, which goes on after it: cut the episode there and import again"
         )
-    ended = done if solved is None or success != _SUCCESS[0] else solved
-    at_last_step = np.where(padded, np.append(False, ended[:-1]), ended)
-    bare = end & (padded | ~at_last_step)
-    names = {"observed": observed, "action": [action], "reward": [reward] if reward else []}
-    rows, notes = _rows(frames, names, bare, folder)
-    success_of = None if solved is None else solved & ~padded
-    rows = replace(rows, end=end, terminal=at_last_step, success=success_of)
-    used = {*observed, action, reward, *ends, success, *labels}
-    unused = sorted(features.keys() - {*used, *_OURS} - {*_images(features)})
-    unused += sorted(f"episodes/{name}" for name in described - {*used, *features, *_ABOUT_EPISODES} if "/" not in name)
-    unused += ["split"] if {*(info.get("splits") or ())} - {"train"} else []
-    notes |= {
-        "success": solved is not None,
-        "fps": info.get("fps"),
-        **report(rows, {_LOST: rows.bare & ~padded}, unused),
-    }
-    found = [(name, _feedback(folder, frames, name)) for name in labels]
-    if other := next((name for name, values in found[1:] if not np.array_equal(values, found[0][1])), None):
-        raise UserError(f"{folder}: {labels[0]} and {other} differ: say which one counts, with --score {labels[0]}")
-    feedback = found[0] if found else None
-    read = recorded(rows, str(folder), folder.absolute().name, notes, feedback)
-    return _described(read, folder, number[end], frames["task_index"][end])
+    ended = done if solved is None else solved
+    return padded, np.where(padded, np.append(False, ended[:-1]), ended)
 
 
 def _observations(features: Features, folder: Path) -> list[str]:
@@ -260,11 +289,6 @@ def _is_image(feature: Mapping[str, Any]) -> bool:
     return feature.get("dtype") in ("image", "video")
 
 
-def _numbers(values: Array) -> Array:
-    """Return flags (M,) of which some may be null as numbers."""
-    return values.astype(np.float32) if values.dtype.kind in "Ob" else values
-
-
 def _check_order(frames: Frames, end: NDArray[np.bool_], folder: Path) -> None:
     """Raise `UserError` where the frames of an episode are not numbered one by one; `end` (M,) marks its last one."""
     episode, frame = (frames[name] for name in _ORDER)
@@ -276,80 +300,46 @@ def _check_order(frames: Frames, end: NDArray[np.bool_], folder: Path) -> None:
         )
 
 
-def _rows(
-    frames: Frames, names: Mapping[str, list[str]], bare: NDArray[np.bool_], folder: Path
-) -> tuple[Rows, dict[str, JsonValue]]:
-    """Return the frames as rows without their ends, and notes of what they hold; bare ones (M,) are no steps."""
-    parts = {name: _matrix(frames[name]) for name in names["observed"]}
-    kinds: dict[str, Kind] = {"observation": "matrix", "action": "actions", "reward": "vector"}
-    arrays = {
-        "observation": gathered(
-            np.concatenate([part[rows] for part in parts.values()], axis=1) for rows in slices(len(bare))
-        ),
-        "action": _matrix(_used(frames[names["action"][0]], bare)),
-        "reward": _matrix(_used(frames[names["reward"][0]], bare)) if names["reward"] else np.zeros(len(bare), "f4"),
-    }
-    found = checked(arrays, kinds, folder)
-    rows = Rows(found["observation"], found["action"], found["reward"], end=bare, terminal=bare, bare=bare)
-    widths: dict[str, JsonValue] = {name: values.shape[1] for name, values in parts.items()}
-    return rows, {"rewards": bool(names["reward"]), "observation_parts": widths}
-
-
-def _used(values: Array, bare: NDArray[np.bool_]) -> Array:
-    """Return values (M, …) with 0 where NaN is in rows that are no steps."""
-    return without(values, bare & is_nan(values))
-
-
-def _feedback(folder: Path, frames: Frames, column: str) -> Array:
+def _column(folder: Path, frames: Frames, episodes: pl.DataFrame, name: str) -> Array:
     """Return the values (M,) of a column of the frames, or of the episodes."""
-    if column in frames:
+    if name in frames:
         with open_parquet(next(folder.glob("data/**/*.parquet"))) as file:
-            return named_classes(frames[column], classes_in(file).get(column))
-    episodes = _episodes(folder)
-    if column not in episodes.columns:
-        raise unknown("column", column, {*frames, *episodes.columns} - _OURS)
-    return episodes[column].to_numpy()[_places(episodes, frames["episode_index"], folder)]
+            return named_classes(frames[name], classes_in(file).get(name))
+    if name not in episodes.columns:
+        raise unknown("column", name, {*frames, *episodes.columns} - _OURS)
+    return episodes[name].to_numpy()[_places(episodes, frames["episode_index"], folder)]
 
 
-def _described(read: Recorded, folder: Path, numbers: NDArray[np.int64], tasks: NDArray[np.int64]) -> Recorded:
-    """Return the episodes with their numbers, the notes on images, and the tasks as behaviours if there are several."""
-    kept = np.arange(len(numbers)) if read.numbers is None else read.numbers
-    info = _info(folder)
-    notes, experience = dict(read.notes), read.experience
-    if images := _images(info["features"]):
-        paths = {"video": info.get("video_path"), "image": "images/{image_key}/episode-{episode_index:06d}"}
-        notes["images"] = {name: paths[info["features"][name]["dtype"]] for name in images}
-        videos = [name for name in images if info["features"][name]["dtype"] == "video"]
-        files: dict[str, JsonValue] = {name: _video_files(folder, info, name, numbers[kept]) for name in videos}
-        if any(files.values()):
-            notes["image_files"] = files
-    if named := _tasks(folder):
-        counts = {text: int((tasks[kept] == index).sum()) for index, text in named.items()}
-        notes["tasks"] = {text: count for text, count in counts.items() if count}
-        if len(set(tasks[kept].tolist())) > 1:
-            behavior = np.array([named.get(index, str(index)) for index in tasks[kept].tolist()])
-            experience = replace(experience, behavior=behavior)
-    return replace(read, experience=experience, notes=notes, numbers=numbers[kept])
+def _image_notes(
+    folder: Path, info: dict[str, Any], episodes: pl.DataFrame, numbers: NDArray[np.int64]
+) -> dict[str, JsonValue]:
+    """Return the notes of where the images and videos of these episodes are."""
+    images = {name: info["features"][name]["dtype"] for name in _images(info["features"])}
+    if not images:
+        return {}
+    paths = {"video": info.get("video_path"), "image": "images/{image_key}/episode-{episode_index:06d}"}
+    notes: dict[str, JsonValue] = {"images": {name: paths[kind] for name, kind in images.items()}}
+    videos = [name for name, kind in images.items() if kind == "video"]
+    if videos and isinstance(paths["video"], str):
+        here = episodes[_places(episodes, numbers, folder)]
+        files: dict[str, JsonValue] = {name: _video_files(info, name, here) for name in videos}
+        notes |= {"image_files": files} if any(files.values()) else {}
+    return notes
 
 
-def _video_files(folder: Path, info: dict[str, Any], name: str, numbers: NDArray[np.int64]) -> dict[str, JsonValue]:
+def _video_files(info: dict[str, Any], name: str, episodes: pl.DataFrame) -> dict[str, JsonValue]:
     """Return the file of a camera's video for every one of these episodes; of 3.0, in which several share one, when.
 
     Empty where the data set does not say where its videos are.
     """
-    template = info.get("video_path")
-    if not isinstance(template, str):
-        return {}
-    episodes = _episodes(folder)
-    here = episodes[_places(episodes, numbers, folder)]
     known = {key: f"videos/{name}/{key}" for key in ("chunk_index", "file_index", "from_timestamp", "to_timestamp")}
-    stored = {key: here[column].to_list() for key, column in known.items() if column in here.columns}
+    stored = {key: episodes[column].to_list() for key, column in known.items() if column in episodes.columns}
     files: list[JsonValue] = []
-    for place, number in enumerate(numbers.tolist()):
+    for place, number in enumerate(episodes["episode_index"].to_list()):
         values = {key: column[place] for key, column in stored.items()}
         try:
             chunk = number // int(info.get("chunks_size") or _CHUNK)
-            path = template.format(video_key=name, episode_index=number, episode_chunk=chunk, **values)
+            path = info["video_path"].format(video_key=name, episode_index=number, episode_chunk=chunk, **values)
         except (LookupError, ValueError, TypeError, AttributeError):
             return {}
         files.append(path)
@@ -363,11 +353,7 @@ def _tasks(folder: Path) -> dict[int, str]:
     if path is None:
         return {}
     with readable(path):
-        if path.suffix == ".jsonl":
-            found = pl.read_ndjson(path)
-        else:
-            with open_parquet(path) as file:
-                found = pl.DataFrame(pl.from_arrow(file.read()))
+        found = _table(path)
         text = next((name for name in found.columns if name != "task_index"), None)
         return dict(zip(found["task_index"].to_list(), map(str, found[text].to_list()), strict=True)) if text else {}
 

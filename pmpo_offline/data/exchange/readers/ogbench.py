@@ -47,7 +47,7 @@ def _is_ogbench(given: Candidate) -> bool:
 def _source(given: Candidate) -> Source:
     """Return the file as a source; OGBench calls it <environment>-<kind of data>-vN, its validation part …-val."""
     *parts, version = given.path.stem.removesuffix("-val").split("-")
-    exported = exported_in(given.flat, lambda: _tables(given.flat))
+    exported = exported_in(given.flat, _tables)
     named = len(parts) > 1 and version[:1] == "v" and version[1:].isdigit()
     environment = Environment(f"ogbench/{'-'.join(parts[:-1])}-{version}") if named and not exported else None
     return of_arrays("ogbench", given, _read, packages=("numpy",), environment=environment, exported=exported)
@@ -75,22 +75,22 @@ def _read(flat: Flat, name: str, column: str | None) -> Recorded:
         end, _ = ends_by_successors(marks["observations"], following, end, flat.path, every=True)
     whole = np.append(end[:-1], True)
     success = flat.solved(np.flatnonzero(whole))
+    if success is None and "masks" in values:
+        success = solved & ~(bare & end)
     rows = Rows(
         marks["observations"],
         values["actions"],
-        values.get("rewards", np.zeros(count, np.float32)),
+        values.get("rewards"),
         end=end,
         # Of the row that is the last *step*: the one before a bare row.
         terminal=solved if following is not None else np.append(False, solved[:-1]),
         bare=bare,
         following=following,
-        success=solved & ~(bare & end) if success is None else success,
+        success=success,
         named=check_numbers(flat, whole),
     )
     feedback = flat.feedback(column)
     notes: dict[str, JsonValue] = {
-        "rewards": "rewards" in values,
-        "success": "masks" in values or success is not None,
         "rows_that_are_final_states": int((~steps_of(rows)).sum()),
         **report(rows, {NO_STEP: single_states(rows)}, flat.unused),
     }

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from pmpo_offline.data import columns, schema
 from pmpo_offline.data.exchange.exported import Tables
-from pmpo_offline.data.exchange.readers.flat import EPISODES, open_flat
+from pmpo_offline.data.exchange.readers.flat import EPISODES
 from pmpo_offline.data.exchange.readers.source import Candidate, Reader, Recorded, Source, exported_to
 from pmpo_offline.data.exchange.readers.steps import called, holds_steps, read_steps
 from pmpo_offline.data.mapping import Spill
@@ -59,14 +59,13 @@ def _read(steps: Candidate, name: str, column: str | None) -> Recorded:
     """Return the episodes; `UserError` where nothing says whether one goes on in the next file."""
     names = called(steps.flat)
     decide = (names["next_observation"], *EPISODES)
-    for path in [] if steps.flat.names.intersection(decide) else steps.files[:-1]:
-        shard = open_flat(path)
+    for shard in [] if steps.flat.names.intersection(decide) else steps.shards[:-1]:
         ends = [shard[names[mark]] for mark in ("terminated", "truncated") if names[mark] in shard.names]
         if not any(len(end) and bool(end[-1]) for end in ends):
             raise UserError(
-                f"{path}: the last row is marked neither {names['terminated']} nor {names['truncated']}, and nothing "
-                "says whether the episode goes on in the next file: mark each episode's last row, or add a column "
-                "episode"
+                f"{shard.path}: the last row is marked neither {names['terminated']} nor {names['truncated']}, and "
+                "nothing says whether the episode goes on in the next file: mark each episode's last row, or add a "
+                "column episode"
             )
     return read_steps(steps.flat, name, column)
 
@@ -79,8 +78,7 @@ def _tables(folder: Path, _: Metadata) -> Tables:
     }
     schemas = schema.schemas({name: stored.schema.empty_table() for name, stored in found.items()})
     episodes = found.pop("episodes").to_table()
-    if episodes["success"].null_count:  # nothing is known of it
-        episodes = columns.replace(episodes, success=pa.array(np.zeros(episodes.num_rows, np.bool_)))
+    episodes = columns.replace(episodes, success=pc.fill_null(episodes["success"], False))  # unknown
     tables = {name: _table(stored, schemas[name]) for name, stored in found.items()}
     wanted = schemas["episodes"]
     return {**tables, "episodes": episodes.select(wanted.names).cast(wanted).combine_chunks()}

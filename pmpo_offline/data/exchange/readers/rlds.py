@@ -66,8 +66,6 @@ def _read(flat: Flat, name: str, column: str | None) -> Recorded:
     broken = end & ~marks["is_last"]
     unread = without(flat["reward"].reshape(-1), is_nan(flat["reward"]))[marks["is_last"]]
     notes: dict[str, JsonValue] = {
-        "rewards": True,
-        "success": rows.success is not None,
         "rows_that_are_final_states": int((~steps_of(rows)).sum()),
         **({UNREAD_REWARDS: count} if (count := int(np.count_nonzero(unread))) else {}),
         "episodes_without_a_last_step": int(broken.sum()),

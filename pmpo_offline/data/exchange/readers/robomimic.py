@@ -18,8 +18,8 @@ and, if success is known, solved. MG (machine-generated) and Can-Paired have thi
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import h5py
@@ -29,10 +29,10 @@ from pydantic import JsonValue
 
 from pmpo_offline.data.exchange.exported import Tables, tables
 from pmpo_offline.data.exchange.forms.columns import split_named
-from pmpo_offline.data.exchange.readers.arrays import Kind, checked, flags
-from pmpo_offline.data.exchange.readers.episodes import Rows, recorded, report
+from pmpo_offline.data.exchange.readers.arrays import Kind, checked, solved_rows
+from pmpo_offline.data.exchange.readers.episodes import Rows, cut, joined_episodes, recorded, report
 from pmpo_offline.data.exchange.readers.feedback import meaning_of
-from pmpo_offline.data.exchange.readers.flat import LABELS, Flat, opened
+from pmpo_offline.data.exchange.readers.flat import Flat, agreed, feedback_columns, opened
 from pmpo_offline.data.exchange.readers.source import (
     Candidate,
     Environment,
@@ -42,8 +42,6 @@ from pmpo_offline.data.exchange.readers.source import (
     exported_in,
     of_arrays,
 )
-from pmpo_offline.data.mapping import Spill
-from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError, unknown
 from pmpo_offline.runtime.files import from_json
 
@@ -62,7 +60,7 @@ def _is_robomimic(given: Candidate) -> bool:
 
 
 def _source(given: Candidate) -> Source:
-    exported = exported_in(given.flat, lambda: _tables(given.flat))
+    exported = exported_in(given.flat, _tables)
     found = None if exported else _environment(given.flat)
     environment = Environment(f"robosuite/{found['env_name']}") if found else None
     return of_arrays("robomimic", given, _read, packages=("h5py",), environment=environment, exported=exported)
@@ -70,7 +68,7 @@ def _source(given: Candidate) -> Source:
 
 def _tables(flat: Flat) -> Tables:
     demos = _demos(flat, ("scores", "labels"))
-    experience = recorded(demos.rows(success=None), str(flat.path), flat.path.stem, {}).experience
+    experience = cut(demos.rows(success=None), str(flat.path), flat.path.stem)
     return tables(flat, experience, demos.arrays["scores"], demos.arrays["labels"])
 
 
@@ -96,150 +94,123 @@ class _Demos:
     parts: dict[str, int]
     """Width of each observation, in the order in which they are joined."""
     images: list[str]
-    unused: list[str]
-    """Names of arrays in the first episode that were not read."""
     solved: NDArray[np.bool_] | None
-    """(E,) whether the task was solved, by `success` of the episodes; None if they have none."""
-
-    @property
-    def last(self) -> NDArray[np.int64]:
-        """The last row of each episode."""
-        return np.cumsum(self.length) - 1
+    """(M,) whether the task was solved, by `success` of the episodes; None if they have none."""
 
     def rows(self, success: NDArray[np.bool_] | None) -> Rows:
         """Return the rows, given at which ones (M,) the task was solved, None if that is unknown."""
         end = np.zeros(len(self.arrays["rewards"]), np.bool_)
-        end[self.last] = True
+        end[np.cumsum(self.length) - 1] = True
         solved = end
         if success is not None:
-            start = self.last + 1 - self.length
+            start = np.cumsum(self.length) - self.length
             solved = np.repeat(np.logical_or.reduceat(success, start), self.length)
         terminal = end & (self.arrays["dones"] != 0) & solved
         final = self.arrays.get("next_obs")
-        bare = end & ~terminal if final is None else np.zeros(len(end), np.bool_)
         return Rows(
             self.arrays["obs"],
             self.arrays["actions"],
             self.arrays["rewards"],
             end=end,
             terminal=terminal,
-            bare=bare,
+            bare=end & ~terminal if final is None else np.zeros(len(end), np.bool_),
             final=final,
             success=success,
+            named=self.numbers,
         )
 
 
-def _demos(flat: Flat, more: tuple[str, ...] = ()) -> _Demos:
+def _demos(flat: Flat, more: Sequence[str] = ()) -> _Demos:
     """Read all episodes in the order of their numbers, with `more` arrays of a value a step."""
     numbers = _numbers(flat)
-    first = f"data/demo_{numbers[0]}"
-    names = sorted(name.removeprefix(f"{first}/obs/") for name in flat.names if name.startswith(f"{first}/obs/"))
-    if not names:
+    inside = _in_episode(flat, numbers[0])
+    seen = sorted(name.removeprefix("obs/") for name in inside if name.startswith("obs/"))
+    if not seen:
         raise UserError(
             f"{flat.path} holds no observations: extract them from the states with robomimic's "
             "dataset_states_to_obs.py, and import what it writes"
         )
-    parts = {name: Spill() for name in ("obs", "next_obs", *_KINDS, *more)}
-    success: list[Any] = []
     with opened(flat) as file:
-        shapes = {name: file[f"{first}/obs/{name}"].shape for name in names}
-        widths = {name: int(np.prod(shape[1:])) for name, shape in shapes.items() if len(shape) <= 2}
-        if not widths:
-            raise UserError(f"{flat.path} holds images only: learners here read vectors of numbers")
-        has_next = f"{first}/next_obs/{next(iter(widths))}" in flat.names
-        for number in progress.counted(numbers, "read episodes", len(numbers)):
-            demo = file[f"data/demo_{number}"]
-            if not len(demo["actions"]):
-                raise UserError(f"{flat.path}: demo_{number} has no steps: leave it out")
-            if (solved := _solved(demo)) is not None:
-                success.append(solved)
-            for name, values in parts.items():
-                if name == "obs" or (name == "next_obs" and has_next):
-                    values.append(_joined(demo, name, widths, slice(None) if name == "obs" else slice(-1, None)))
-                elif name in demo and name != "next_obs":
-                    values.append(demo[name][()])
-                elif name in demo.attrs:
-                    values.append(np.repeat(np.asarray(demo.attrs[name]).reshape(1), len(demo["actions"])))
-                elif name in ("rewards", "dones"):
-                    raise UserError(
-                        f"{flat.path}: demo_{number} lacks {name}: write them with robomimic's dataset_states_to_obs.py"
-                    )
-                elif name != "next_obs":
-                    raise unknown("column", name, [*demo, *(key for key in flat.names if key.startswith(_MASK))])
-        joined = {name: values.joined() for name, values in parts.items() if values.lengths}
-    matrices: dict[str, Kind] = {name: "matrix" for name in ("obs", "next_obs") if name in joined}
-    joined |= checked(joined, {**matrices, **_KINDS}, flat.path)
-    length = np.array(parts["actions"].lengths)
-    for name in ("obs", "rewards", "dones", *more):
-        if (wrong := np.array(parts[name].lengths) != length).any():
-            number = numbers[int(wrong.argmax())]
-            raise UserError(f"{flat.path}: demo_{number} has other numbers of {name} and actions")
-    images = [name for name in names if name not in widths]
-    inside = {name.removeprefix(f"{first}/") for name in flat.names if name.startswith(f"{first}/")}
-    inside |= _attributes(flat, first)
-    unused = sorted(
-        name for name in inside - {*_KINDS, *more, "success"} if name.partition("/")[0] not in ("obs", "next_obs")
+        shapes = {name: file[f"data/demo_{numbers[0]}/obs/{name}"].shape for name in seen}
+    widths = {name: int(np.prod(shape[1:])) for name, shape in shapes.items() if len(shape) <= 2}
+    if not widths:
+        raise UserError(f"{flat.path} holds images only: learners here read vectors of numbers")
+
+    def read(file: h5py.File, place: int, name: str) -> NDArray[Any]:
+        demo = file[f"data/demo_{numbers[place]}"]
+        if name in ("obs", "next_obs"):
+            found = [np.asarray(demo[name][part][() if name == "obs" else slice(-1, None)]) for part in widths]
+            return np.concatenate([part.reshape(len(part), -1) for part in found], axis=1)
+        if name == "success":
+            return _solved(demo)
+        if name in demo:
+            values: NDArray[Any] = demo[name][()]
+            return values
+        if name in demo.attrs:
+            return np.repeat(np.asarray(demo.attrs[name]).reshape(1), len(demo["actions"]))
+        if name in _KINDS:
+            raise UserError(
+                f"{flat.path}: demo_{numbers[place]} lacks {name}: write them with robomimic's dataset_states_to_obs.py"
+            )
+        raise unknown("column", name, [*demo, *(key for key in flat.names if key.startswith(_MASK))])
+
+    final = ["next_obs"] if f"next_obs/{next(iter(widths))}" in inside else []
+    demos = [f"demo_{number}" for number in numbers]
+    joined, length = joined_episodes(flat, demos, ["actions", "obs", *_KINDS, *more], ["success", *final], read)
+    matrices: dict[str, Kind] = dict.fromkeys(("obs", *final), "matrix")
+    solved = solved_rows(joined["success"], np.cumsum(length) - 1, f"{flat.path}: success")
+    images = [name for name in seen if name not in widths]
+    return _Demos(
+        joined | checked(joined, {**matrices, **_KINDS}, flat.path), length, np.array(numbers), widths, images, solved
     )
-    if 0 < len(success) < len(numbers):
-        raise UserError(f"{flat.path}: only {len(success)} of {len(numbers)} episodes say whether they are a success")
-    known = flags(np.array(success), f"{flat.path}: success") if success else None
-    return _Demos(joined, length, np.array(numbers), widths, images, unused, known)
 
 
-def _solved(demo: h5py.Group) -> Any:
-    """Return the attribute success of an episode, or the greatest value of its array of that name; None if neither."""
+def _solved(demo: h5py.Group) -> NDArray[Any]:
+    """Return (1,) the attribute success of an episode, or the greatest value of its array; NaN if it has neither."""
     if "success" in demo.attrs or "success" not in demo:
-        return demo.attrs.get("success")
-    return np.max(demo["success"][()])
-
-
-def _attributes(flat: Flat, demo: str) -> set[str]:
-    """Return the names of the attributes of an episode, but for those that robomimic itself writes."""
-    with opened(flat) as file:
-        return {*file[demo].attrs} - {"num_samples", "model_file", "ep_meta"}
+        return np.reshape(demo.attrs.get("success", np.nan), 1)
+    return np.reshape(np.max(demo["success"][()]), 1)
 
 
 def _numbers(flat: Flat) -> list[int]:
     return sorted(int(found[1]) for name in flat.names if (found := _DEMO.fullmatch(name)))
 
 
-def _joined(demo: h5py.Group, name: str, widths: Mapping[str, int], rows: slice) -> NDArray[Any]:
-    found = [np.asarray(demo[name][part][rows]) for part in widths]
-    return np.concatenate([part.reshape(len(part), -1) for part in found], axis=1)
+def _in_episode(flat: Flat, number: int) -> set[str]:
+    """Return the names of an episode's arrays and attributes, but for the attributes that robomimic itself writes."""
+    place = f"data/demo_{number}"
+    with opened(flat) as file:
+        attributes = {*file[place].attrs} - {"num_samples", "model_file", "ep_meta"}
+    return attributes | {name.removeprefix(f"{place}/") for name in flat.names if name.startswith(f"{place}/")}
 
 
 def _read(flat: Flat, name: str, column: str | None) -> Recorded:
-    held = {each.rpartition("/")[2] for each in flat.names} | _attributes(flat, f"data/demo_{_numbers(flat)[0]}")
-    wanted = next((label for label in LABELS if label in held), None) if column is None else column
-    by_mask = bool(wanted) and str(wanted).startswith(_MASK)
-    demos = _demos(flat, (wanted,) if wanted and not by_mask else ())
+    inside = _in_episode(flat, _numbers(flat)[0])
+    labels = feedback_columns(column, inside)
+    by_mask = column is not None and column.startswith(_MASK)
+    demos = _demos(flat, () if by_mask else labels)
     rewards = demos.arrays["rewards"]
     shaped = (_environment(flat) or {}).get("env_kwargs", {}).get("reward_shaping")
     is_sign = bool(np.isin(rewards, (0, 1)).all())
     known = demos.solved is not None or (is_sign and (shaped is False or bool(rewards.any())))
-    solved = rewards == 1 if demos.solved is None else np.repeat(demos.solved, demos.length)
+    solved = rewards == 1 if demos.solved is None else demos.solved
     rows = demos.rows(solved if known else None)
     members = dict(_masks(flat, demos.numbers))
-    feedback = None
-    if by_mask:
-        if wanted not in members:
-            raise unknown("mask", str(wanted), members)
-        feedback = (str(wanted), np.repeat(members[str(wanted)], demos.length))
-    elif wanted:
-        feedback = (wanted, demos.arrays[wanted])
+    if by_mask and column not in members:
+        raise unknown("mask", str(column), members)
+    columns = {label: np.repeat(members[label], demos.length) if by_mask else demos.arrays[label] for label in labels}
+    used = {*_KINDS, *labels, "success"}
+    unused = sorted(name for name in inside - used if name.partition("/")[0] not in ("obs", "next_obs"))
     telling = [mask for mask in members if split_named(mask) == "test" or meaning_of(mask.removeprefix(_MASK))]
-    masks = [mask for mask in telling if mask != wanted]
     notes: dict[str, JsonValue] = {
-        "rewards": True,
-        "success": known,
         "observation_parts": dict(demos.parts),
         "masks": {mask: int(inside.sum()) for mask, inside in members.items()},
         **({"images": {image: f"data/demo_*/obs/{image}" for image in demos.images}} if demos.images else {}),
-        **report(rows, {_LOST: rows.bare}, [*demos.unused, *masks]),
+        **report(rows, {_LOST: rows.bare}, [*unused, *(mask for mask in telling if mask != column)]),
     }
-    read = recorded(rows, str(flat.path), name, notes, feedback)
-    kept = np.arange(len(demos.numbers)) if read.numbers is None else read.numbers
-    return _with_behaviors(read, members, kept, demos.numbers)
+    return recorded(
+        rows, str(flat.path), _behaviors(name, members, len(demos.numbers)), notes, agreed(columns, flat.path)
+    )
 
 
 def _masks(flat: Flat, numbers: NDArray[np.int64]) -> Iterator[tuple[str, NDArray[np.bool_]]]:
@@ -249,16 +220,11 @@ def _masks(flat: Flat, numbers: NDArray[np.int64]) -> Iterator[tuple[str, NDArra
         yield mask, np.isin(numbers, [int(demo.rpartition("_")[2]) for demo in named])
 
 
-def _with_behaviors(
-    read: Recorded, members: Mapping[str, NDArray[np.bool_]], kept: NDArray[np.int64], numbers: NDArray[np.int64]
-) -> Recorded:
-    """Return the episodes with the masks that each is in as its behaviour, and the number in its name."""
-    behaviors = {mask.removeprefix(_MASK): inside for mask, inside in members.items()}
-    behaviors = {mask: inside for mask, inside in behaviors.items() if not _SPLITS.fullmatch(mask)}
-    usual = read.experience.behavior
-    named = ["+".join(mask for mask, inside in behaviors.items() if inside[index]) for index in kept.tolist()]
-    behavior = np.array([name or str(usual[place]) for place, name in enumerate(named)])
-    return replace(read, experience=replace(read.experience, behavior=behavior), numbers=numbers[kept])
+def _behaviors(name: str, members: Mapping[str, NDArray[np.bool_]], count: int) -> list[str]:
+    """Return for each of the episodes the masks that it is in, the name of the data set if it is in none."""
+    masks = {mask.removeprefix(_MASK): inside for mask, inside in members.items()}
+    masks = {mask: inside for mask, inside in masks.items() if not _SPLITS.fullmatch(mask)}
+    return ["+".join(mask for mask, inside in masks.items() if inside[place]) or name for place in range(count)]
 
 
 ROBOMIMIC = Reader(

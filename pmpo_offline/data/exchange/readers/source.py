@@ -69,12 +69,14 @@ class Exported:
         settings = self.metadata.provenance.settings
         known = {name: settings.get(name) is not False for name in ("rewards", "success")}
         found, rule = self.tables(), self.metadata.label
+        steps = {name: columns.values(found["transitions"], name) for name in ("observation", "action", "reward")}
+        experience = experience_of(steps, found["episodes"])
         if rule.score != "column":
-            return Recorded(experience_of(found), {**settings, **known})
+            return Recorded(experience, {**settings, **known})
         table = found["episodes" if self.metadata.unit == "episode" else "transitions"]
         note: JsonValue = {"column": "score", "of": self.metadata.unit, "labels": rule.threshold == "sign"}
         scores = columns.vector(table, "score").astype(np.float32)
-        return Recorded(experience_of(found), {**settings, **known, "feedback": note}, scores)
+        return Recorded(experience, {**settings, **known, "feedback": note}, scores)
 
 
 @dataclass(frozen=True)
@@ -140,12 +142,16 @@ class Candidate:
         return next(iter(found.values()), [])
 
     @cached_property
+    def shards(self) -> list[Flat]:
+        """The arrays of each of `files` that holds rows, at least one; `UserError` for a damaged file."""
+        if found := [*filter(None, map(open_flat, self.files))]:
+            return found
+        raise UserError(f"{self.path} holds no rows")
+
+    @cached_property
     def flat(self) -> Flat:
-        """The arrays of `files`, of which there is at least one; `UserError` for a damaged file."""
-        shards = [shard for shard in map(open_flat, self.files) if not shard.is_empty]
-        if not shards:
-            raise UserError(f"{self.path} holds no rows")
-        return joined(shards, self.path) if self.path.is_dir() else shards[0]
+        """The arrays of all `files`."""
+        return joined(self.shards, self.path) if self.path.is_dir() else self.shards[0]
 
     def has(self, *names: str) -> bool:
         """Return whether there are arrays of all these names."""
@@ -162,10 +168,10 @@ def of_arrays(form: str, given: Candidate, read: Callable[[Flat, str, str | None
     return Source(form, name, files, lambda column=None: read(flat, name, column), takes_column=True, **known)
 
 
-def exported_in(flat: Flat, read: Callable[[], Mapping[str, pa.Table]]) -> Exported | None:
+def exported_in(flat: Flat, read: Callable[[Flat], Mapping[str, pa.Table]]) -> Exported | None:
     """Return the dataset of this package that a file of arrays is an export of, whose tables `read` returns."""
     metadata = found_in(flat, flat.path)
-    return None if metadata is None else Exported(metadata, read)
+    return None if metadata is None else Exported(metadata, lambda: read(flat))
 
 
 def exported_to(folder: Path, read: Callable[[Path, Metadata], Mapping[str, pa.Table]]) -> Exported | None:

@@ -124,11 +124,10 @@ def read_steps(flat: Flat, name: str, column: str | None) -> Recorded:
         goes_on = bool(resets.any())
     rewards: Mapping[str, Kind] = {names["reward"]: "vector"}
     values = flat.read({names["action"]: "actions"}, rewards, unused=bare)
-    reward = values.get(names["reward"], np.zeros(len(end), np.float32))
     rows = Rows(
         observation,
         values[names["action"]],
-        reward,
+        values.get(names["reward"]),
         end=end,
         terminal=terminal,
         bare=bare,
@@ -137,14 +136,12 @@ def read_steps(flat: Flat, name: str, column: str | None) -> Recorded:
         named=check_numbers(flat, end),
     )
     notes: dict[str, JsonValue] = {
-        "rewards": names["reward"] in values,
-        "success": rows.success is not None,
         "rows_without_successor_dropped": int(bare.sum()),
         "episodes_ended_by_next_observations": unmarked,
         "final_observation_of_terminated": "the last observation" if following is None else names["next_observation"],
     }
     feedback = flat.feedback(column)
     notes |= report(rows, dropped, flat.unused)
-    if goes_on and begins_with_resets(reward, marked):
+    if goes_on and rows.reward is not None and begins_with_resets(rows.reward, marked):
         notes[GOES_ON] = int(marked[:-1].sum())
     return recorded(rows, str(flat.path), name, notes, feedback)
