@@ -28,7 +28,7 @@ from pmpo_offline.policies.perceptron import PerceptronPolicy
 from pmpo_offline.tasks.control import Rules
 from pmpo_offline.training.adam import Adam
 from pmpo_offline.training.checkpoint import keep_state
-from pmpo_offline.training.control.optimization import Constraints
+from pmpo_offline.training.control.constraints import Constraints
 from pmpo_offline.training.critics.critic import DoubleQ
 
 PLANNED = 2_000_000

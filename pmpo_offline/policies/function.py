@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,31 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pmpo_offline.policies.mixture import MixturePolicy
+from pmpo_offline.policies.mixture import Mixture, MixturePolicy
 from pmpo_offline.runtime.errors import UserError
 
 Act = Callable[[NDArray[np.float32]], Any]
 """From observations (n, O) to actions (n, A), numbers or tensors."""
-
-
-@dataclass(frozen=True)
-class Point:
-    """A distribution that is one action at each of (1, B) states: `mixture.Mixture` without its spread."""
-
-    action: Tensor
-    """(1, B, A)."""
-
-    def mode(self) -> Tensor:
-        """Return the action, (1, B, A)."""
-        return self.action
-
-    def component(self, uniform: Tensor) -> Tensor:
-        """Return the action; there is nothing to choose."""
-        return self.action
-
-    def sample(self, uniform: Tensor, normal: Tensor) -> Tensor:
-        """Return the action; there is nothing to draw."""
-        return self.action
 
 
 class FunctionPolicy:
@@ -52,8 +31,8 @@ class FunctionPolicy:
         self._act, self.action_dim = act, action_dim
         self.observation_mean = torch.zeros(0)  # on the device that observations are expected on
 
-    def __call__(self, observation: Tensor) -> Point:
-        """Return the actions at observations (1, B, O); `UserError` if the function returns another shape."""
+    def __call__(self, observation: Tensor) -> Mixture:
+        """Return the actions at observations (1, B, O), each a point; `UserError` if they are of another shape."""
         seen = observation[0].numpy()
         action = torch.as_tensor(np.asarray(self._act(seen)), dtype=torch.float32)
         if action.shape != (len(seen), self.action_dim):
@@ -61,7 +40,8 @@ class FunctionPolicy:
                 f"the policy returned actions of shape {tuple(action.shape)} for observations {seen.shape}: expected "
                 f"({len(seen)}, {self.action_dim}), one action a row"
             )
-        return Point(action.unsqueeze(0))
+        point = action[None, :, None]  # (1, B, 1, A): one component without a spread
+        return Mixture(torch.zeros(point.shape[:-1]), point, torch.full_like(point, -torch.inf))
 
 
 Policy = MixturePolicy | FunctionPolicy

@@ -1,4 +1,4 @@
-"""Adam with moments from the start, and its one-cycle schedule.
+"""Adam with moments from the start, of one learning rate or one a run, and its one-cycle schedule.
 
 `torch.optim.Optimizer` imports PyTorch's compiler on its first use: seconds of every process that trains.
 """
@@ -9,8 +9,10 @@ import math
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.adamw import adamw
+
+from pmpo_offline.training.checkpoint import keep_state
 
 BETA = 0.9
 _BETA_SQUARE = 0.999
@@ -73,6 +75,43 @@ class Adam:
             weight_decay=self._decay,
             eps=self._eps,
         )
+
+
+class StackedAdam(nn.Module):
+    """Kingma and Ba, *Adam*, arXiv 1412.6980, Algorithm 1, run by run, each with a learning rate of its own.
+
+    Args:
+        weights: (R, …) each, changed in place.
+        learning_rate: a number, or (R, 1) with one for each run.
+    """
+
+    def __init__(self, weights: Iterable[Tensor], learning_rate: float | Tensor) -> None:
+        super().__init__()
+        self._weights = list(weights)
+        first = self._weights[0]
+        rate = torch.as_tensor(learning_rate, dtype=first.dtype, device=first.device).expand(len(first), 1)
+        self._rate = [rate.reshape(-1, *[1] * (weight.dim() - 1)) for weight in self._weights]
+        self._average = [torch.zeros_like(weight) for weight in self._weights]
+        self._square = [torch.zeros_like(weight) for weight in self._weights]
+        self.steps = torch.tensor(0)
+        keep_state(self, steps=self.steps, average=self._average, square=self._square)
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Move the weights against their gradients and forget the gradients."""
+        gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in self._weights]
+        self.steps += 1
+        step = int(self.steps)
+        torch._foreach_lerp_(self._average, gradients, 1 - BETA)
+        torch._foreach_mul_(self._square, _BETA_SQUARE)
+        torch._foreach_addcmul_(self._square, gradients, gradients, 1 - _BETA_SQUARE)
+        deviation = torch._foreach_sqrt(self._square)
+        torch._foreach_div_(deviation, (1 - _BETA_SQUARE**step) ** 0.5)
+        torch._foreach_add_(deviation, 1e-8)
+        moves = torch._foreach_mul(self._average, self._rate)
+        torch._foreach_addcdiv_(self._weights, moves, deviation, -1 / (1 - BETA**step))
+        for weight in self._weights:
+            weight.grad = None
 
 
 def one_cycle(update: int, updates: int, peak: float) -> tuple[float, float]:

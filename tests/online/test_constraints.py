@@ -12,7 +12,7 @@ from benchmarks.experiments.bandits.gaussian import GaussianPolicy
 from pmpo_offline.online.improver import Algorithm, Improver, OnlineSettings
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.tasks.bandit import FUNCTIONS
-from pmpo_offline.training.control.optimization import Constraints
+from pmpo_offline.training.control.constraints import Constraints
 
 SPHERE = FUNCTIONS["sphere"]
 START = -0.5

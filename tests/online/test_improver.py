@@ -11,8 +11,7 @@ from torch import Tensor
 from benchmarks.experiments.bandits.gaussian import GaussianPolicy
 from pmpo_offline.objectives import OBJECTIVES, Objective, dpo
 from pmpo_offline.objectives.divergences import gaussian_kl
-from pmpo_offline.online.improver import Algorithm, Draws, Improver, OnlineSettings
-from pmpo_offline.online.online_batch import OnlineBatch
+from pmpo_offline.online.improver import Algorithm, Draws, Improver, OnlineBatch, OnlineSettings
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.tasks.bandit import FUNCTIONS
 from pmpo_offline.training.control.divergence import from_reference

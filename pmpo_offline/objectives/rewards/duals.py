@@ -5,7 +5,7 @@ The temperature is the dual variable of `KL(q || uniform) <= epsilon`, where q i
 with `temperature_loss`, or each has its own, found with `state_temperature`. The trust regions hold the policy near
 its predecessor, one multiplier a constraint. Candidates with a score of -inf are left out of K everywhere.
 
-`pmpo_offline.training.control.optimization` learns the temperature and both multipliers beside a policy.
+`pmpo_offline.training.control.constraints` learns the temperature and both multipliers beside a policy.
 
 The conventions are those of acme's MPO. There epsilon is 0.1 for the target, 0.0025 for the mean and 1e-6 for the
 deviation, with 20 candidates a state and a learning rate of 1e-2 for the duals, which a softplus keeps positive. Watch

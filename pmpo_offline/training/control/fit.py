@@ -17,7 +17,7 @@ from pmpo_offline.training.adam import Adam
 from pmpo_offline.training.checkpoint import Checkpoint
 from pmpo_offline.training.control.batches import Batch, CandidateBatch, Learner, RowBatch, inputs
 from pmpo_offline.training.control.config import TrainingSettings
-from pmpo_offline.training.control.optimization import Constraints, Duals
+from pmpo_offline.training.control.constraints import Constraints, Duals
 from pmpo_offline.training.control.sampler import Sampler
 from pmpo_offline.training.control.stack import Stack
 from pmpo_offline.training.critics.reward_critics import make_critic

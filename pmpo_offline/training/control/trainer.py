@@ -26,8 +26,8 @@ from pmpo_offline.training import config, tracking
 from pmpo_offline.training.checkpoint import Checkpoint
 from pmpo_offline.training.control.batches import check_rows
 from pmpo_offline.training.control.config import TrainingSettings, has_diverged
+from pmpo_offline.training.control.constraints import check_constrained
 from pmpo_offline.training.control.fit import fit
-from pmpo_offline.training.control.optimization import check_constrained
 from pmpo_offline.training.control.sampler import Sampler
 from pmpo_offline.training.control.stack import Stack
 from pmpo_offline.training.critics.reward_critics import critic_settings

@@ -1,13 +1,13 @@
-"""Optimisation of stacked runs: Adam with a learning rate a run, and the dual variables of MPO's constraints.
+"""MPO's constraints: their dual variables, which are learned beside the policies of a stack.
 
-MPO's temperature spends a budget on the target; one multiplier holds the policy's mean near the reference's, another
-one its deviation (`objectives.duals`). A run depends on its own values alone.
+A temperature spends a budget on the target; one multiplier holds the policy's mean near the reference's, another one
+its deviation (`objectives.duals`). A run depends on its own values alone.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,47 +19,9 @@ from pmpo_offline.objectives import Objective
 from pmpo_offline.objectives.rewards.duals import kl_over_epsilon, temperature_loss, trust_region
 from pmpo_offline.objectives.rows import Setting
 from pmpo_offline.policies import Mixture
+from pmpo_offline.training.adam import StackedAdam
 from pmpo_offline.training.checkpoint import keep_state
 from pmpo_offline.training.control.divergence import decoupled_kl
-
-_DECAY, _DECAY_SQUARE, _TINY = 0.9, 0.999, 1e-8  # the authors' own
-
-
-class StackedAdam(nn.Module):
-    """Kingma and Ba, *Adam*, arXiv 1412.6980, Algorithm 1, run by run, each with a learning rate of its own.
-
-    Args:
-        weights: (R, …) each, changed in place.
-        learning_rate: a number, or (R, 1) with one for each run.
-    """
-
-    def __init__(self, weights: Iterable[Tensor], learning_rate: float | Tensor) -> None:
-        super().__init__()
-        self._weights = list(weights)
-        first = self._weights[0]
-        rate = torch.as_tensor(learning_rate, dtype=first.dtype, device=first.device).expand(len(first), 1)
-        self._rate = [rate.reshape(-1, *[1] * (weight.dim() - 1)) for weight in self._weights]
-        self._average = [torch.zeros_like(weight) for weight in self._weights]
-        self._square = [torch.zeros_like(weight) for weight in self._weights]
-        self.steps = torch.tensor(0)
-        keep_state(self, steps=self.steps, average=self._average, square=self._square)
-
-    @torch.no_grad()
-    def step(self) -> None:
-        """Move the weights against their gradients and forget the gradients."""
-        gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in self._weights]
-        self.steps += 1
-        step = int(self.steps)
-        torch._foreach_lerp_(self._average, gradients, 1 - _DECAY)
-        torch._foreach_mul_(self._square, _DECAY_SQUARE)
-        torch._foreach_addcmul_(self._square, gradients, gradients, 1 - _DECAY_SQUARE)
-        deviation = torch._foreach_sqrt(self._square)
-        torch._foreach_div_(deviation, (1 - _DECAY_SQUARE**step) ** 0.5)
-        torch._foreach_add_(deviation, _TINY)
-        moves = torch._foreach_mul(self._average, self._rate)
-        torch._foreach_addcdiv_(self._weights, moves, deviation, -1 / (1 - _DECAY**step))
-        for weight in self._weights:
-            weight.grad = None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pmpo_offline.training.control.optimization import StackedAdam
+from pmpo_offline.training.adam import StackedAdam
 
 RATES = [0.01, 0.1, 1.0]
 
