@@ -89,14 +89,16 @@ def bench(suite: Annotated[str, _SUITE] = "quick", *, grid: Grid, running: Runni
     }
     request |= vars(running) | {"shard": None if running.shard is None else _shard(running.shard)}
     del request["watch"]
-    from pmpo_offline.build.known import is_built
+    from pmpo_offline.build.known import check_declared
+    from pmpo_offline.data.storage import stored_at
 
     # Unknown names are answered before anything heavy is imported.
     catalog.suite(suite)
     for name in request["algos"] or ():
         catalog.check_algorithm(name)
     for name in request["datasets"] or ():
-        is_built(name, running.home)
+        if not stored_at(name, running.home):
+            check_declared(name, running.home)
     output = running.output or Path("results") / Path(suite).stem
     with watching(output) if running.watch else nullcontext():
         from pmpo_offline import benchmark

@@ -121,10 +121,14 @@ def train(
 ) -> Result[Any]:
     """Train one algorithm on one dataset; the same command again resumes where it was stopped."""
     chosen = assignments(options.settings, "beta=0.5")
-    from pmpo_offline.build.known import is_built
+    from pmpo_offline.data.storage import stored_at
     from pmpo_offline.declarations import catalog
 
-    stored = is_built(name, home)
+    stored = stored_at(name, home)
+    if not stored:
+        from pmpo_offline.build.known import check_declared
+
+        check_declared(name, home)
     catalog.check_algorithm(options.algo)
     tracked_by = [word.strip() for word in options.track.split(",")] if options.track else []
     from pmpo_offline.build import build_dataset

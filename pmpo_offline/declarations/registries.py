@@ -10,5 +10,9 @@ from pmpo_offline.runtime.registry import Registry
 if TYPE_CHECKING:
     from pmpo_offline.objectives import Objective
 
-OBJECTIVES: Registry[Objective] = Registry("objective", "pmpo_offline.objectives", objectives.OBJECTIVES)
+OBJECTIVES: Registry[Objective] = Registry(
+    "objective",
+    "pmpo_offline.objectives",
+    {name: f"pmpo_offline.objectives:{name}.objective" for name in objectives.NAMES},
+)
 """Every objective by name."""

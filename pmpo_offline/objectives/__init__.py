@@ -14,3 +14,11 @@ import lazy_loader
 
 # Names are imported on first use, as `__init__.pyi` lists them: the bounds of `stability` need no torch.
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+NAMES = (
+    *("pmpo", "bc", "bc_accepts", "binary_crr", "awr", "unlikelihood", "mpo"),
+    *("dpo", "ipo", "ipo_length_normalized", "nca", "kto", "bco", "td3_bc"),
+    *("asymre", "topr", "npo", "weighted_reinforce", "apo_zero_unpaired", "sppo_unpaired", "aot_unpaired", "apo_down"),
+    *("conditional", "sspo", "d2o", "dro", "rpo"),
+)
+"""Loss functions of this package that are objectives, in the order in which they are listed."""

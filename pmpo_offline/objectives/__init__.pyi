@@ -40,3 +40,5 @@ from .rewards.crr import binary_crr as binary_crr
 from .rewards.expectile import expectile_loss as expectile_loss
 from .rewards.mpo import mpo as mpo
 from .rewards.td3_bc import td3_bc as td3_bc
+
+NAMES: tuple[str, ...]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.metadata
 import warnings
 from collections.abc import Iterator, Mapping
@@ -20,7 +19,7 @@ class Registry(Mapping[str, T], Generic[T]):
     Args:
         kind: what an entry is, as messages call it: "writer".
         group: entry points of other packages that add to it: "pmpo_offline.writers".
-        own: our entries, each an object or "module:attribute".
+        own: our entries, each an object or, as entry points are written, "module:attribute".
     """
 
     def __init__(self, kind: str, group: str, own: Mapping[str, T | str]) -> None:
@@ -66,8 +65,7 @@ class Registry(Mapping[str, T], Generic[T]):
             entry = self._own[name]
             if not isinstance(entry, str):
                 return entry
-            module, _, attribute = entry.partition(":")
-            return cast(T, getattr(importlib.import_module(module), attribute))
+            return cast(T, importlib.metadata.EntryPoint(name, entry, self.group).load())
         if name not in self._added:
             raise unknown(self.kind, name, self)
         point = self._added[name]
