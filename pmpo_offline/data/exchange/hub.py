@@ -167,14 +167,8 @@ def _download(api: HfApi, repository: str, sha: str, partial: Path) -> tuple[Met
     from huggingface_hub.errors import EntryNotFoundError
 
     def fetch(name: str) -> None:
-        api.hf_hub_download(
-            repository,
-            f"{_FOLDER}/{name}",
-            repo_type="dataset",
-            revision=sha,
-            local_dir=partial,
-            cache_dir=partial / ".cache",
-        )
+        path, cache = f"{_FOLDER}/{name}", partial / ".cache"
+        api.hf_hub_download(repository, path, repo_type="dataset", revision=sha, local_dir=partial, cache_dir=cache)
 
     try:
         fetch(METADATA_FILE)
@@ -232,20 +226,18 @@ def _hub(repository: str) -> Iterator[HfApi]:
     shown = not are_progress_bars_disabled()
     disable_progress_bars()  # ours is shown
     token = "give a token by hf auth login or HF_TOKEN"
+    refusals: dict[type[Exception], str] = {  # by the first kind of error that applies
+        GatedRepoError: f"{repository} is gated: ask for access on its page, and {token}",
+        RevisionNotFoundError: f"{repository} has no such revision: leave --revision out, or see its page",
+        RepositoryNotFoundError: f"there is no dataset {repository} on the hub, or it is private: {token}",
+        LocalTokenNotFoundError: f"the hub wants to know who you are: {token}",
+        HFValidationError: f"{repository!r} is no name of a repository: write user/name",
+        OfflineModeIsEnabled: "HF_HUB_OFFLINE is set: unset it to use the hub",
+    }
     try:
         yield HfApi(endpoint=os.environ.get("HF_ENDPOINT"), library_name="pmpo-offline")
-    except GatedRepoError:
-        raise UserError(f"{repository} is gated: ask for access on its page, and {token}") from None
-    except RevisionNotFoundError:
-        raise UserError(f"{repository} has no such revision: leave --revision out, or see its page") from None
-    except RepositoryNotFoundError:
-        raise UserError(f"there is no dataset {repository} on the hub, or it is private: {token}") from None
-    except LocalTokenNotFoundError:
-        raise UserError(f"the hub wants to know who you are: {token}") from None
-    except HFValidationError:
-        raise UserError(f"{repository!r} is no name of a repository: write user/name") from None
-    except OfflineModeIsEnabled:
-        raise UserError("HF_HUB_OFFLINE is set: unset it to use the hub") from None
+    except tuple(refusals) as error:
+        raise UserError(next(what for kind, what in refusals.items() if isinstance(error, kind))) from None
     except HfHubHTTPError as error:
         code = error.response.status_code
         if code in (401, 403):

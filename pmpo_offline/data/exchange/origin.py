@@ -19,6 +19,8 @@ MARKER = "pmpo_offline.json"
 """File that describes an export, and marks the folder as one that may be overwritten."""
 
 _ABOUT = (MARKER, METADATA_FILE, SEAL_FILE, "README.md")
+_NO_EXPORT = (OSError, ValueError, KeyError, TypeError, AttributeError)
+"""What reading the folder of something else raises; a `ValidationError` is a `ValueError`."""
 _LISTED = 100
 """Up to this number of files, the metadata lists each file's hash."""
 
@@ -40,18 +42,15 @@ class Origin:
 def origin(folder: Path) -> Origin | None:
     """Return where an export in `folder`, or a dataset in HDF5 form, comes from; None for a folder that is neither."""
     try:
-        path = folder / MARKER
-        exported = path.is_file()
-        content = from_json((path if exported else folder / METADATA_FILE).read_bytes())
-        metadata = content["dataset"] if exported else content
+        content = _described(folder)
+        metadata = content["dataset"]
         references = metadata["references"]
         scores = None if references is None else References.model_validate(references)
         whole = None
         with suppress(ValidationError):
             whole = Metadata.model_validate({**metadata, "files": {}})
-        settings = dict(metadata["provenance"]["settings"])
-        return Origin(str(metadata["task"]), scores, settings, content["format"] if exported else None, whole)
-    except (OSError, ValueError, KeyError, TypeError, ValidationError):
+        return Origin(str(metadata["task"]), scores, dict(metadata["provenance"]["settings"]), content["format"], whole)
+    except _NO_EXPORT:
         return None
 
 
@@ -68,14 +67,20 @@ def files_in(folder: Path) -> dict[str, FileInfo]:
 def unchanged(folder: Path) -> dict[str, Any] | None:
     """Return the metadata of a dataset whose export, or which itself, is in `folder`, unchanged; None for all else."""
     try:
-        exported = (folder / MARKER).is_file()
-        content = from_json((folder / (MARKER if exported else METADATA_FILE)).read_bytes())
+        content = _described(folder)
         files = {name: info for name, info in content["files"].items() if name not in _ABOUT}
-        if files == {name: info.model_dump() for name, info in files_in(folder).items()}:
-            return {**(content["dataset"] if exported else content), "files": files}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        pass
-    return None
+        same = files == {name: info.model_dump() for name, info in files_in(folder).items()}
+        return {**content["dataset"], "files": files} if same else None
+    except _NO_EXPORT:
+        return None
+
+
+def _described(folder: Path) -> dict[str, Any]:
+    """Return what the marker of an export holds; of a dataset itself the same, its format None."""
+    if (folder / MARKER).is_file():
+        return dict(from_json((folder / MARKER).read_bytes()))
+    metadata = from_json((folder / METADATA_FILE).read_bytes())
+    return {"dataset": metadata, "format": None, "files": metadata.get("files")}
 
 
 def sound_name(name: str) -> str:

@@ -34,17 +34,18 @@ _BESIDE = {*columns.ABOUT, *SYSTEM, *columns.GONE, *_IDS}
 
 def of_messages(row: Row, reading: Reading) -> Iterator[Response | Drop]:
     """Yield the assistant's last turn, with everything before it as the prompt; the score is that of the row."""
-    score = reading.number(row, reading.score) if reading.score else reading.feedback(row)
-    response = _last(row, reading, score)
-    if not reading.score:
-        _compare_turns(row, score)
+    if reading.score:
+        yield _last(row, reading.rating(row))
+        return
+    score = reading.feedback(row)
+    response = _last(row, score)
+    _compare_turns(row, score)
     yield response
 
 
 def of_scored_messages(row: Row, reading: Reading) -> Iterator[Response | Drop]:
     """Yield the assistant's last turn, with everything before it as the prompt, and the row's number."""
-    name = reading.score or row.first(SCORES)
-    yield _last(row, reading, reading.number(row, name), taken=name)
+    yield _last(row, reading.rating(row))
 
 
 def of_satisfaction(row: Row, reading: Reading) -> Iterator[Response | Drop]:
@@ -52,7 +53,8 @@ def of_satisfaction(row: Row, reading: Reading) -> Iterator[Response | Drop]:
     score = reading.number(row, reading.score or "label")
     if not (reading.score or reading.accept or math.isnan(score) or score in (1, 2, 3, 4)):
         raise row.error(f"expected 1, 2, 3 or 4 in column label, found {short(row.values['label'])}")
-    yield _last(row, reading, score)
+    reading.pass_over({name: row.values.get(name) for name in SCORES})
+    yield _last(row, score)
 
 
 def of_lmsys(row: Row, reading: Reading) -> Iterator[Response | Drop]:
@@ -97,8 +99,7 @@ def _compare_turns(row: Row, score: float) -> None:
         raise row.error(f"{key} is on an earlier turn, and the row's own label on the last one: leave one of them out")
 
 
-def _last(row: Row, reading: Reading, score: float, taken: str = "") -> Response:
-    reading.pass_over({name: row.values.get(name) for name in SCORES if name != taken})
+def _last(row: Row, score: float) -> Response:
     name = row.first(CHATS)
     history, reply = conversation(row, name)
     known = _about(row, row.value(name)[-1], is_last=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 from pmpo_offline.data.exchange.forms import columns
 from pmpo_offline.data.exchange.forms.cells import filled, short
-from pmpo_offline.data.exchange.forms.columns import LABELS, THUMBS_DOWN, WORDS, inside, split_named, word_of
+from pmpo_offline.data.exchange.forms.columns import LABELS, SCORES, THUMBS_DOWN, WORDS, inside, split_named, word_of
 from pmpo_offline.data.exchange.forms.names import RANKS, is_part_of_prompt, may_be_part
 from pmpo_offline.data.exchange.forms.report import Report
 from pmpo_offline.data.exchange.forms.row import Response, Row
@@ -73,7 +73,7 @@ class Reading:
     """Where a column of scores first held a Boolean, and a number that is none."""
 
     def pass_over(self, scores: Mapping[str, Any]) -> None:
-        """Note scores that are not taken, by what `--score` calls them, where they say more than their label."""
+        """Note scores that are not taken, by what `--score` calls them, where they say more than a label."""
         if self.score is None and self.unused is None:
             self.unused = next((name for name, value in scores.items() if value not in (None, "", 1, 0, -1)), None)
 
@@ -181,8 +181,15 @@ class Reading:
                         f"column {other} is {short(value)}, and {short(first)} before: divide the scores by it"
                     )
 
+    def rating(self, row: Row) -> float:
+        """Return the number in the column `score`, by default the first of the usual ones; note the others."""
+        name = self.score or row.first(SCORES)
+        self.pass_over({other: row.values.get(other) for other in SCORES if other != name})
+        return self.number(row, name)
+
     def feedback(self, row: Row) -> float:
-        """Return the label of the row; `UserError` if two columns of labels contradict each other."""
+        """Return the label of the row, and note scores beside it; `UserError` if two labels contradict each other."""
+        self.pass_over({name: row.values.get(name) for name in SCORES})
         names = [name for name in LABELS if name in row.values]
         name, *others = sorted(names, key=lambda name: not filled(inside(row.values[name])))
         value = self.label(row, name)

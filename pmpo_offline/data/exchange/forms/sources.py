@@ -66,11 +66,11 @@ def is_text(name: str) -> bool:
     if name == REVIEWS or name.startswith("hf:"):
         return True
     added = [READERS[key] for key in READERS if READERS.source(key) != "pmpo-offline"]
-    if added:
+    if added:  # their files may end as texts do
         from pmpo_offline.data.exchange.readers.source import Candidate
 
         given = Candidate(name)
-        if any(reader.recognises(given) for reader in added):  # its files may end as texts do
+        if any(reader.recognises(given) for reader in added):
             return False
     path = Path(name).expanduser()
     if not path.is_dir():
@@ -107,10 +107,10 @@ def _holds_steps(path: Path) -> bool:
 
 
 def _of_files(path: Path) -> TextSource:
-    if not path.is_dir() and not (files.kind_of(path) and path.is_file()):
-        if path.is_file() and not files.kind_of(path):
-            raise UserError(f"{path} is no file of text: export it as .jsonl or .csv (which may end in .gz or .zst)")
+    if not path.is_dir() and not path.is_file():
         raise UserError(f"{path}: there is no such file")
+    if path.is_file() and not files.kind_of(path):
+        raise UserError(f"{path} is no file of text: export it as .jsonl or .csv (which may end in .gz or .zst)")
     name = sound_name(files.stem_of(path.resolve().name))
     # The folder that was exported, or one of those inside it.
     came_from = next(filter(None, map(origin, [path, path.parent, path.parent.parent])), None)
@@ -119,9 +119,9 @@ def _of_files(path: Path) -> TextSource:
     folder, inside = (path, files.found_in(path)) if path.is_dir() else (path.parent, [path])
     found = {sound_name(file.relative_to(folder).as_posix()): file for file in inside}
     classes, described = classes_beside(folder)
-    card, stated = folder / "README.md", _splits_in_card(folder, found) if path.is_dir() else {}
+    stated = _splits_in_card(folder, found) if path.is_dir() else {}
     splits = _splits(found, stated) if path.is_dir() else {}
-    beside = {file.name: file for file in (described, card if stated else None) if file}
+    beside = {file.name: file for file in (described, folder / "README.md" if stated else None) if file}
     return TextSource(
         name=name,
         rows=lambda: _rows(found, splits, classes),
@@ -146,12 +146,10 @@ def _splits_in_card(folder: Path, names: Collection[str]) -> dict[str, str]:
     return {name: part for name, split in said.items() if (part := split_named(split))}
 
 
-def _splits(names: Collection[str], stated: Mapping[str, str] | None = None) -> dict[str, str]:
+def _splits(names: Collection[str], stated: Mapping[str, str]) -> dict[str, str]:
     """Return the splits of parts, as stated or by their names; empty unless some are held out and others are not."""
-    known = stated or {}
-    found = {name: split for name in names if (split := known.get(name) or split_named(name))}
-    held_out = [name for name, split in found.items() if split == "test"]
-    return found if 0 < len(held_out) < len(names) else {}
+    found = {name: split for name in names if (split := stated.get(name) or split_named(name))}
+    return found if 0 < list(found.values()).count("test") < len(names) else {}
 
 
 def _rows(found: Mapping[str, Path], splits: Mapping[str, str], classes: Mapping[str, Any]) -> Iterator[Row]:
@@ -174,8 +172,6 @@ def _rows(found: Mapping[str, Path], splits: Mapping[str, str], classes: Mapping
 
 
 def _named(row: Row, classes: Mapping[str, Any], kind: str | None) -> dict[str, Any]:
-    if not classes:
-        return dict(row.values)
     values = dict(row.values)
     if kind == "CSV":  # which holds texts
         texts = {name: str(values[name]).removesuffix(".0") for name in classes if name in values}
@@ -230,18 +226,13 @@ def _of_hub(name: str) -> TextSource:
     progress.report("ask the hub", 0, 1)
     parts = _loaded(name)
     progress.report("ask the hub", 1, 1)
-    splits = _splits(parts)
+    splits = _splits(parts, {})
 
     def rows() -> Iterator[Row]:
-        total, done = sum(map(len, parts.values())), 0
-        for part, content in parts.items():
-            classes = classes_of(content.features.to_dict())
-            for number, values in enumerate(content, 1):
-                if done % 1024 == 0:
-                    progress.report("read rows", done, total)
-                done += 1
-                yield Row(named(values, classes), f"{name} {part}, row {number}", splits.get(part))
-        progress.report("read rows", total, total)
+        classes = {part: classes_of(content.features.to_dict()) for part, content in parts.items()}
+        numbered = ((part, each) for part, content in parts.items() for each in enumerate(content, 1))
+        for part, (number, values) in progress.counted(numbered, "read rows", sum(map(len, parts.values()))):
+            yield Row(named(values, classes[part]), f"{name} {part}, row {number}", splits.get(part))
 
     return TextSource(
         name=name,

@@ -20,15 +20,12 @@ _PARALLEL = ("scores", "ratings", "rating", "rewards", "labels", "ranks")
 
 def of_unpaired(row: Row, reading: Reading) -> Iterator[Response | Drop]:
     """Yield the response of a row with a label: `prompt, completion, label`, or a thumb of another name."""
-    reading.pass_over({name: row.values.get(name) for name in SCORES})
     yield _response(row, reading, reading.feedback(row))
 
 
 def of_scored(row: Row, reading: Reading) -> Iterator[Response | Drop]:
     """Yield the response of a row with a score."""
-    name = reading.score or row.first(SCORES)
-    reading.pass_over({other: row.values.get(other) for other in SCORES if other != name})
-    yield _response(row, reading, reading.number(row, name))
+    yield _response(row, reading, reading.rating(row))
 
 
 def of_own(row: Row, reading: Reading) -> Iterator[Response | Drop]:
