@@ -137,6 +137,8 @@ def test_numpy_numbers_and_arrays_are_numbers_and_sequences() -> None:
 
     assert fits(np.int64(3), int)
     assert fits(np.float32(3), float)
+    assert fits(np.True_, bool)
+    assert not fits(np.int64(1), bool)
     assert fits(np.arange(3), Sequence[int])
     assert not fits(True, int)
     assert not fits("ab", Sequence[str])

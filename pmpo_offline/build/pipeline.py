@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,7 @@ from pmpo_offline.data import Dataset, Labelling, LabelRule
 from pmpo_offline.data.mapping import spilled
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, refusal
-from pmpo_offline.runtime.files import file_lock, finite, read_json, write_json
+from pmpo_offline.runtime.files import finite, locked_folder, read_json, write_json
 from pmpo_offline.runtime.hashing import hash_file, hash_json, version
 
 if TYPE_CHECKING:
@@ -136,19 +136,11 @@ def store(
 
 @contextmanager
 def raw_folder(home: Path, name: str | None) -> Iterator[Path]:
-    """Yield the folder of this raw content, locked; `PmpoOfflineError` where the disk refuses what is written there."""
+    """Yield the folder of this raw content, locked, or `home` where it has no name; `PmpoOfflineError` if refused."""
+    folder = home / ".raw" / name if name else home
     try:
-        if name is None:
-            with spilled(home):
-                yield home
-            return
-        folder = home / ".raw" / name
-        while True:
-            folder.mkdir(parents=True, exist_ok=True)
-            with file_lock(folder), spilled(folder):
-                if folder.exists():  # `clean` may have removed it before it was locked
-                    yield folder
-                    return
+        with locked_folder(folder) if name else nullcontext(), spilled(folder):
+            yield folder
     except OSError as error:
         raise PmpoOfflineError(refusal(home, error, "choose another --home")) from None
 

@@ -78,12 +78,6 @@ def vector(table: pa.Table, name: str) -> NDArray[Any]:
     return _vector(_whole(table, name))
 
 
-def bytes_of(table: pa.Table, name: str) -> int:
-    """Return the bytes of a column of numbers or lists of them, without nulls."""
-    kind = table.schema.field(name).type
-    return int(table.num_rows * (kind.list_size if pa.types.is_fixed_size_list(kind) else 1) * 4)
-
-
 def matrix(table: pa.Table, name: str) -> NDArray[np.float32]:
     """Return a fixed-size-list column as (n, width), a view of its values if they are in one chunk."""
     return _matrix(_whole(table, name))

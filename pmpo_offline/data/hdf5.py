@@ -59,7 +59,7 @@ def write_minari(directory: Path, metadata: Metadata, steps: pa.Table, episodes:
     path = directory / _MINARI_FILE
     # HDF5 takes 5 kB for an episode's group, datasets and attributes.
     kind = observation_type(metadata.task)
-    observations = columns.bytes_of(steps, "observation")
+    observations = steps["observation"].nbytes
     with new_file(path, [steps], 8192 * episodes.num_rows + observations) as file:
         _write_steps(file, steps, episodes, kind)
     described = minari_metadata(metadata, steps) | {"dataset_size": path.stat().st_size / 2**20}

@@ -39,6 +39,7 @@ Share = Annotated[
 ]
 """An accepted share; "collected": the share before balancing; None: the dataset's own."""
 Balance = Literal["labels", "rows"]
+"""What is dropped to reach an accepted share: labels (the rows stay, unlabelled), or labelled units with their rows."""
 
 
 def _on_one_line(text: str) -> str:
@@ -49,7 +50,6 @@ def _on_one_line(text: str) -> str:
 
 Line = Annotated[str, AfterValidator(_on_one_line)]
 """Text without control characters, as names and titles in tables and on terminals."""
-"""What is dropped to reach an accepted share: labels (the rows stay, unlabelled), or labelled units with their rows."""
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 
 

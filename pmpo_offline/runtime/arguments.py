@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import Field, fields, is_dataclass
@@ -130,12 +130,11 @@ def fits(value: Any, annotation: Any) -> bool:
     if kind in (str, Path):
         return isinstance(value, kind) and "\0" not in str(value)
     if kind is bool:
-        return isinstance(value, bool) or type(value).__name__ == "bool_"
+        return type(value).__name__ == "bool"  # NumPy's too, which is not imported for it
     if kind is Sequence:
-        listed = (
-            hasattr(value, "__len__") and hasattr(value, "__iter__") and not isinstance(value, str | bytes | Mapping)
-        )
-        return listed and all(fits(item, option) for option in arguments for item in value)
+        is_listed = isinstance(value, Sized) and isinstance(value, Iterable)
+        is_listed &= not isinstance(value, str | bytes | Mapping)
+        return is_listed and all(fits(item, option) for option in arguments for item in value)
     if kind is Mapping:
         return isinstance(value, Mapping) and (
             not arguments or all(fits(key, arguments[0]) and fits(item, arguments[1]) for key, item in value.items())

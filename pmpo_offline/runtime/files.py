@@ -233,10 +233,41 @@ def damaged(path: Path, reason: object, remedy: str = _AGAIN) -> PmpoOfflineErro
 
 
 @contextmanager
-def file_lock(folder: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold the lock of a folder; without `wait`, raises `BlockingIOError` if another process holds it."""
-    with _locked(os.open(folder, os.O_RDONLY), wait):
-        yield
+def file_lock(folder: Path, *, wait: bool = True) -> Iterator[int]:
+    """Hold the lock of a folder, whose descriptor is yielded.
+
+    Raises `BlockingIOError` if another process holds it, without `wait`.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        interruptible()
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise
+        except OSError:
+            pass  # some network file systems have no locks; renames keep even unlocked writers whole
+        yield handle
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def locked_folder(folder: Path, *, wait: bool = True) -> Iterator[None]:
+    """Make a folder, if it is not there, and hold its lock, as `file_lock` does.
+
+    Another process may remove it before it is locked: the lock of a folder that is gone excludes no other process.
+    """
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)  # not found, as below /proc, is for ever
+        with ExitStack() as stack:
+            is_there = False
+            with suppress(FileNotFoundError):
+                handle = stack.enter_context(file_lock(folder, wait=wait))
+                is_there = os.path.samestat(os.fstat(handle), folder.stat())
+            if is_there:
+                yield
+                return
 
 
 @contextmanager
@@ -247,41 +278,19 @@ def claim(path: Path, *, wait: bool = True) -> Iterator[bool]:
     there. A hidden folder beside it is locked, and removed at the end. Raises `PmpoOfflineError` if the disk refuses.
     """
     lock = path.with_name(f".{path.name}.claim")
-    handle = None
-    try:
-        while handle is None:
-            lock.mkdir(parents=True, exist_ok=True)  # not found, as below /proc, is for ever
-            with suppress(FileNotFoundError):  # its holder may remove it between these two calls
-                handle = os.open(lock, os.O_RDONLY)
-    except OSError as error:
-        raise PmpoOfflineError(refusal(path.parent, error, "name another folder")) from None
     with ExitStack() as stack:
         try:
-            stack.enter_context(_locked(handle, wait))
+            stack.enter_context(locked_folder(lock, wait=wait))
         except BlockingIOError:
             yield False
             return
+        except OSError as error:
+            raise PmpoOfflineError(refusal(path.parent, error, "name another folder")) from None
         try:
             yield True
         finally:
             with suppress(OSError):
                 lock.rmdir()
-
-
-@contextmanager
-def _locked(handle: int, wait: bool) -> Iterator[None]:
-    """Lock an open folder, and close it at the end; `BlockingIOError` if another process holds it, without `wait`."""
-    try:
-        interruptible()
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise
-        except OSError:
-            pass  # some network file systems have no locks; renames keep even unlocked writers whole
-        yield
-    finally:
-        os.close(handle)
 
 
 def interruptible() -> None:

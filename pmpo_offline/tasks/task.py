@@ -208,7 +208,7 @@ class Task(Protocol):
 def _bandit(name: str) -> Task:
     from pmpo_offline.tasks.bandit import BANDITS, BanditTask
 
-    return BanditTask(BANDITS[name.removeprefix("bandit/")])
+    return BanditTask(BANDITS[name])
 
 
 def _control(name: str) -> Task:
@@ -217,7 +217,6 @@ def _control(name: str) -> Task:
     return ControlTask(name)
 
 
-BANDIT_TASKS = ("bandit/sphere", "bandit/rosenbrock", "bandit/schwefel", "bandit/gmm")
 CONTROL_TASKS = (
     "dm_control/cartpole-swingup",
     "dm_control/cheetah-run",
@@ -235,7 +234,7 @@ TASKS: Registry[Callable[[], Task]] = Registry(
     "pmpo_offline.tasks",
     {
         "rgb-stacking/proxy": "pmpo_offline.tasks.stacking.task:StackingTask",
-        **{name: partial(_bandit, name) for name in BANDIT_TASKS},
+        **{f"bandit/{name}": partial(_bandit, name) for name in ("sphere", "rosenbrock", "schwefel", "gmm")},
         **{name: partial(_control, name) for name in CONTROL_TASKS},
     },
 )

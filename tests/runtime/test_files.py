@@ -182,6 +182,25 @@ def test_a_claim_is_of_one_process_leaves_nothing_and_dies_with_its_holder(tmp_p
     assert list(path.parent.iterdir()) == []
 
 
+def test_a_claim_that_was_waited_for_is_of_one_process_too(tmp_path: Path) -> None:
+    path = tmp_path / "result"
+    with claim(path):
+        code = (
+            "print('waiting', flush=True)\nwith claim(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+        )
+        waiter = elsewhere(code, path)
+        assert waiter.stdout is not None
+        assert waiter.stdout.readline() == "waiting\n"
+        with pytest.raises(subprocess.TimeoutExpired):
+            waiter.wait(timeout=1)
+    assert waiter.stdout.readline() == "held\n"
+    with claim(path, wait=False) as held:
+        assert not held, "the folder whose lock was waited for was removed, and another one made"
+    waiter.communicate("")
+    with claim(path, wait=False) as held:
+        assert held
+
+
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="Linux has a folder in which none can be made")
 def test_a_claim_where_no_folder_can_be_made_ends() -> None:
     refused = pytest.raises(PmpoOfflineError, match=r"^cannot write /proc: No such file or directory; check the perm")

@@ -47,7 +47,7 @@ def _write_minari(folder: Path, dataset: Dataset) -> None:
 
 
 def _write_d4rl(folder: Path, dataset: Dataset) -> None:
-    following = columns.bytes_of(dataset.table, "observation")
+    following = dataset.table["observation"].nbytes
     with hdf5.new_file(folder / f"{file_name(dataset)}.hdf5", dataset.tables.values(), following) as file:
         for rows, block in blocks(dataset):
             arrays = {name: columns.values(block, column) for name, column in _D4RL.items()}

@@ -32,7 +32,7 @@ def _write(folder: Path, dataset: Dataset) -> None:
     final, count = columns.matrix(episodes, "final_observation"), episodes.num_rows
     names = "observation", "action", "reward", "terminated", "truncated", "score", "label"
     rows = columns.by_episode(steps, episodes, *names)
-    size = columns.bytes_of(steps, "observation") + 8192 * count
+    size = steps["observation"].nbytes + 8192 * count
     with hdf5.new_file(folder / f"{file_name(dataset)}.hdf5", dataset.tables.values(), size) as file:
         data = file.create_group("data")
         data.attrs["total"] = len(dataset)
