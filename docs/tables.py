@@ -79,7 +79,7 @@ def suites() -> str:
 
 
 TABLES = {
-    "datasets.md": {"forms": forms, "readers": readers, "writers": writers},
+    "importing.md": {"forms": forms, "readers": readers, "writers": writers},
     "benchmark.md": {"suites": suites},
 }
 """What makes each table, by page and name."""
