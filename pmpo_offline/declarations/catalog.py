@@ -203,11 +203,11 @@ def suite(name: str) -> SuiteDeclaration:
 
 def algorithm(name: str, family: str = "control") -> AlgorithmDeclaration:
     """Return the algorithm of this name as declared for a family of tasks; `UserError` if there is none."""
-    if family not in families():
-        raise unknown("family of algorithms", family, families())
+    known = families()
+    if family not in known:
+        raise unknown("family of algorithms", family, known)
     files = _algorithm_files(family)
-    elsewhere = [other for other in families() if name in _algorithm_files(other)]
-    if elsewhere and name not in files:
+    if name not in files and (elsewhere := [other for other in known if name in _algorithm_files(other)]):
         raise UserError(
             f"algorithm {name} is declared for {', '.join(elsewhere)} and not for {family}: leave it out there, or "
             f"take one of {', '.join(sorted(files))}"

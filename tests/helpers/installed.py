@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import importlib
 import os
 import subprocess
@@ -11,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pmpo_offline.declarations import catalog
 from pmpo_offline.runtime.registry import Registry
 
 
@@ -39,9 +39,8 @@ def importable(folder: Path) -> Iterator[None]:
 def forget_entries() -> None:
     """Let every registry look for the entries of other packages again."""
     importlib.invalidate_caches()
-    gc.unfreeze()  # what is frozen (tests/conftest.py) is not among the objects
-    registries = [each for each in gc.get_objects() if type(each) is Registry]
-    gc.freeze()
-    for registry in registries:
+    catalog._registry.cache_clear()
+    ours = [module for name, module in [*sys.modules.items()] if name.partition(".")[0] == "pmpo_offline"]
+    for registry in (value for module in ours for value in vars(module).values() if isinstance(value, Registry)):
         vars(registry).pop("_added", None)
         registry._loaded.clear()

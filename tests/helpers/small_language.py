@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -42,11 +42,16 @@ def byte_tokenizer() -> PreTrainedTokenizerBase:
     return PreTrainedTokenizerFast(tokenizer_object=whole, eos_token="<end>", pad_token="<end>")
 
 
+@cache
+def _prompts(count: int) -> list[str]:
+    return TASK.prompts(count, 0)  # chosen from all 32,768, which takes longer than a small training
+
+
 def labelled_rows(prompts: int = 12, answers: int = 4) -> list[dict[str, Any]]:
     """Return TRL's unpaired form: a third of the rows accepted, a third rejected, others unlabelled."""
     chance = random.Random(0)
     rows = []
-    for number, prompt in enumerate(TASK.prompts(prompts, 0)):
+    for number, prompt in enumerate(_prompts(prompts)):
         for answer in range(answers):
             text = "".join(chance.choice("abcdefgh") for _ in range(chance.randint(1, 6)))
             label = {0: True, 1: False}.get((number + answer) % 3)

@@ -1,4 +1,4 @@
-"""A small bandit suite: five cells of half a second, on a dataset of 400 actions."""
+"""A small bandit suite: five cells of a tenth of a second, on a dataset of 400 actions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ filtered = ["bc-accepted"]
 shuffled = ["pmpo"]
 seeds = 2
 episodes = 10
-updates = 30
+updates = 6
 """
 
 
