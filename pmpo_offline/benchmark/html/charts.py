@@ -37,23 +37,15 @@ def scores(raw: pl.DataFrame, rows: Sequence[Row]) -> list[Drawing]:
     conditions = Counter(map(condition, rows))
     height = style.height(max(conditions.values()))
     y = alt.Y("method:N", sort=None, axis=style.rows())
-    names = list(dict.fromkeys(each["method"] for each in values))
-    color = alt.Color("method:N", scale=style.colors(rows, names), legend=None)
+    color = style.color(rows, values)
     shape = alt.Shape(
         "role:N",
         scale=alt.Scale(domain=list(ROLES), range=["circle", "diamond", "cross"]),
         legend=style.legend(columns=3),
     )
     base, dots = (style.chart(name).encode(y=y, color=color) for name in ("values", "points"))
-    clones: dict[str, float] = {}
-    for each in values:
-        if each["role"] == "clone":  # the first of a condition is its best
-            clones.setdefault(each["condition"], each["iqm"])
-    data = {
-        "values": values,
-        "points": points,
-        "clones": [{"condition": name, "clone": score} for name, score in clones.items()],
-    }
+    clones = [{"condition": name, "clone": score} for name, score in _clones(rows).items()]
+    data = {"values": values, "points": points, "clones": clones}
     ends = style.numbers("iqm", "low", "high")
     layers = [
         base.mark_bar(height=11, opacity=0.35, cursor="pointer").encode(
@@ -77,10 +69,7 @@ def scores(raw: pl.DataFrame, rows: Sequence[Row]) -> list[Drawing]:
 
 def grid(raw: pl.DataFrame, rows: Sequence[Row]) -> list[Drawing]:
     """Heat maps over accepted shares: how far each method is above the better clone on the same labels."""
-    clones: dict[str, float] = {}
-    for row in rows:
-        if role(row) == "clone":
-            clones[condition(row)] = max(clones.get(condition(row), -np.inf), row["iqm"])
+    clones = _clones(rows)
     values = [
         {
             "method": name,
@@ -133,11 +122,10 @@ def updates(_: pl.DataFrame, rows: Sequence[Row]) -> list[Drawing]:
     values = [each for each in values if len(curves[each["condition"], each["method"]]) > 1]
     if not values:
         return []
-    names = list(dict.fromkeys(each["method"] for each in values))
     chosen, chart = style.by_choice("updates_condition", values)
     base = chart.encode(
         x=alt.X("updates:Q", title="gradient steps"),
-        color=alt.Color("method:N", scale=style.colors(rows, names), legend=style.legend()),
+        color=style.color(rows, values, legend=style.legend()),
     )
     layers = (
         base.mark_area(opacity=0.15).encode(y=alt.Y("low:Q", title=_metric(rows)), y2="high:Q"),
@@ -168,7 +156,7 @@ def tuning(_: pl.DataFrame, rows: Sequence[Row]) -> list[Drawing]:
         .encode(
             x=alt.X("settings:Q", title="settings tried", axis=alt.Axis(tickMinStep=1)),
             y=alt.Y("score:Q", title=f"expected {_metric(rows)} of the best", scale=alt.Scale(zero=False)),
-            color=alt.Color("method:N", scale=style.colors(rows, list(trials)), legend=style.legend()),
+            color=style.color(rows, values, legend=style.legend()),
             tooltip=["method:N", "settings:Q", *style.numbers("score")],
         )
     )
@@ -186,11 +174,10 @@ def drift(_: pl.DataFrame, rows: Sequence[Row]) -> list[Drawing]:
     ]
     if not values:
         return []
-    names = list(dict.fromkeys(each["algorithm"] for each in values))
     chosen, chart = style.by_choice("drift_condition", values)
     base = chart.encode(
         x=alt.X("kl:Q", title="KL from the start, nats a sample", scale=alt.Scale(type="symlog", constant=1)),
-        color=alt.Color("algorithm:N", scale=style.colors(rows, names), legend=style.legend(columns=3)),
+        color=style.color(rows, values, "algorithm", style.legend(columns=3)),
     )
     numbers = style.numbers("iqm", "kl", "distinct", form=".2f")
     points = base.mark_point(size=75, filled=True, opacity=0.9, cursor="pointer").encode(
@@ -220,12 +207,11 @@ def stability(raw: pl.DataFrame, rows: Sequence[Row]) -> list[Drawing]:
             thresholds.append({"condition": condition(row), "at": row["beta_collapse"] / bound})
     if len({each["factor"] for each in values}) < 3:
         return []
-    names = list(dict.fromkeys(each["algorithm"] for each in values))
     chosen, chart = style.by_choice("stability_condition", values)
     points = chart.mark_circle(size=52, opacity=0.65, cursor="pointer").encode(
         x=alt.X("factor:Q", title="β / bound", scale=alt.Scale(type="log", nice=False, padding=20)),
         y=alt.Y("score:Q", title=_metric(rows)),
-        color=alt.Color("algorithm:N", scale=style.colors(rows, names), legend=style.legend()),
+        color=style.color(rows, values, "algorithm", style.legend()),
         tooltip=["method:N", *style.numbers("score", "beta", "bound", "factor", form=".3g")],
     )
     bound_rule = style.chart("bound")
@@ -239,6 +225,12 @@ def stability(raw: pl.DataFrame, rows: Sequence[Row]) -> list[Drawing]:
         layers.append(collapse.mark_rule(strokeDash=[2, 3], color=style.GREY, strokeWidth=1.5).encode(x="at:Q"))
     data = {"values": values, "thresholds": thresholds, "bound": [{"at": 1, "name": "bounded from here"}]}
     return [style.drawn(alt.layer(*layers).add_params(chosen), 320, **data)]
+
+
+def _clones(rows: Sequence[Row]) -> dict[str, float]:
+    """Return the score of each condition's best clone."""
+    ascending = sorted((row for row in rows if role(row) == "clone"), key=lambda row: float(row["iqm"]))
+    return {condition(row): row["iqm"] for row in ascending}
 
 
 def _metric(rows: Sequence[Row]) -> str:

@@ -47,7 +47,7 @@ def aggregated(raw: pl.DataFrame, rows: Sequence[Row]) -> list[Drawing]:
         ]
         base = style.chart("values").encode(
             y=alt.Y("method:N", sort=names, axis=style.rows()),
-            color=alt.Color("method:N", scale=style.colors(rows, names), legend=None),
+            color=style.color(rows, values),
         )
         better = "lower is better" if statistic == "optimality gap" else "higher is better"
         title = f"{statistic} ({better})"
@@ -75,7 +75,7 @@ def aggregated(raw: pl.DataFrame, rows: Sequence[Row]) -> list[Drawing]:
         .encode(
             x=alt.X("threshold:Q", title="normalized score τ"),
             y=alt.Y("share:Q", title="share of runs with a score above τ", axis=alt.Axis(format="%")),
-            color=alt.Color("method:N", scale=style.colors(rows, names), sort=names, legend=style.legend()),
+            color=style.color(rows, values, legend=style.legend()),
             opacity=alt.condition(lit, alt.value(1.0), alt.value(0.12)),
             tooltip=["method:N", alt.Tooltip("threshold:Q", format=".0f"), alt.Tooltip("share:Q", format=".0%")],
         )

@@ -39,12 +39,11 @@ def curves(recorded: Mapping[str, pl.DataFrame], rows: Sequence[Row]) -> list[Dr
     drawn = {metric: _thinned(tables, metric, points) for metric in metrics}
     values = [
         {"method": name, "condition": condition(row), "key": row["key"], **each}
-        for row, name in shown
+        for row, name in sorted(shown, key=lambda pair: pair[1])
         for metric in metrics
         for each in drawn[metric].get(row["key"], [])
     ]
     conditions = list(dict.fromkeys(condition(row) for row, _ in shown))
-    names = sorted({name for _, name in shown})
     data, metric = style.choice("curve_condition", "data", conditions), style.choice("curve_metric", "metric", metrics)
     lit = alt.selection_point(fields=["method"], bind="legend")
     base = (
@@ -52,7 +51,7 @@ def curves(recorded: Mapping[str, pl.DataFrame], rows: Sequence[Row]) -> list[Dr
         .transform_filter((alt.datum.condition == data) & (alt.datum.metric == metric))
         .encode(
             x=alt.X("step:Q", title="updates", scale=alt.Scale(nice=False)),
-            color=alt.Color("method:N", scale=style.colors(rows, names), legend=style.legend(columns=3)),
+            color=style.color(rows, values, legend=style.legend(columns=3)),
             opacity=alt.condition(lit, alt.value(1.0), alt.value(0.08)),
         )
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import lazy_loader
@@ -34,10 +34,12 @@ def colored(rows: Sequence[Row], names: Iterable[str]) -> dict[str, str]:
     return {name: METHODS[order.index(name) % len(METHODS)] if name in order else GREY for name in names}
 
 
-def colors(rows: Sequence[Row], names: Iterable[str]) -> alt.Scale:
-    """Return the scale of these colours."""
-    named = colored(rows, names)
-    return alt.Scale(domain=[*named], range=[*named.values()])
+def color(
+    rows: Sequence[Row], values: Iterable[Mapping[str, Any]], field: str = "method", legend: alt.Legend | None = None
+) -> alt.Color:
+    """Return the colours of the methods, or algorithms, that a field of the records `values` names, in their order."""
+    named = colored(rows, dict.fromkeys(each[field] for each in values))
+    return alt.Color(f"{field}:N", scale=alt.Scale(domain=[*named], range=[*named.values()]), legend=legend)
 
 
 def height(count: int) -> int:
