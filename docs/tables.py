@@ -86,7 +86,7 @@ TABLES = {
 
 
 def renewed(page: str) -> str:
-    """Return a page with its tables made anew."""
+    """Return a page with its tables as they are declared today."""
     text = (HERE / page).read_text(encoding="utf-8")
     for name, make in TABLES[page].items():
         before, rest = text.split(f"<!-- {name} -->\n")

@@ -1,4 +1,4 @@
-"""Objectives: pure loss functions of tensors, one per file, the same for bandits, control and language models.
+"""Objectives: pure loss functions of tensors, the same for bandits, control and language models.
 
 They are in folders by the feedback that they learn from: `labels`, `pairs`, `rewards`; `bc` needs none.
 

@@ -1,7 +1,7 @@
 """From a dataset and an algorithm to a trained policy: runs, checkpoints, and a diagnosis before anything is trained.
 
 `control` trains stacks of policies on transitions, `language` language models on responses, `critics` estimates values.
-How good the result is, and how it is compared with others, is found out elsewhere.
+`evaluation` measures how good the result is, and `benchmark` compares it with others.
 """
 
 import lazy_loader

@@ -1,1 +1,1 @@
-"""Objectives that learn from single outcomes, each accepted or rejected; one function a file."""
+"""Objectives that learn from single outcomes, each accepted or rejected; a loss and its variants a file."""
