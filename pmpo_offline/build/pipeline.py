@@ -239,24 +239,25 @@ def _labelled(spec: Spec, content: Content, folder: Path) -> tuple[data.Metadata
     """Score the content where the labels need critics, label and balance it; return what `data.write` stores."""
     if content.exported:
         return _restored(spec, content, content.exported)
-    critic = spec.critic
-    estimated: dict[str, Any] = {}
-    by_advantage = spec.labelling.label.score == "advantage"
-    if critic and (by_advantage or (critic.candidates and content.candidates is None)):
-        estimates = _estimates(spec, critic, content, folder)
-        estimated = {"critic": critic.settings.model_dump(mode="json"), "explained": float(estimates.explained)}
-        if critic.candidates and content.candidates is None:
-            content = replace(content, candidates=candidates_table(estimates))
-        if by_advantage:
-            advantage = estimates.advantage
-            if spec.raw and spec.labelling.label == shipped.RULE:
-                path = shipped.labels_path(spec.raw, critic.settings.model_dump(mode="json"))
-                if (known := shipped.with_shipped_labels(advantage, path, content)) is not None:
-                    advantage, estimated = known, {**estimated, **shipped.MARK}
-            scored = data.columns.replace(content.table, score=pa.array(advantage))
-            content = replace(content, table=scored)
-            spec = replace(spec, score=estimated)
-    return _described(spec, replace(content, settings={**content.settings, **estimated}))
+    critic, by_advantage = spec.critic, spec.labelling.label.score == "advantage"
+    # Where the task itself knows candidates and their values, no clone is needed to draw them.
+    drawn = critic.candidates if critic and content.candidates is None else None
+    if critic is None or not (by_advantage or drawn):
+        return _described(spec, content)
+    estimates = _estimates(spec, critic, drawn, content, folder)
+    settings = critic.settings.model_dump(mode="json")
+    about: dict[str, Any] = {"critic": settings, "explained": float(estimates.explained)}
+    if drawn:
+        content = replace(content, candidates=candidates_table(estimates))
+    if by_advantage:
+        advantage = estimates.advantage
+        if spec.raw and spec.labelling.label == shipped.RULE:
+            known = shipped.with_shipped_labels(advantage, shipped.labels_path(spec.raw, settings), content)
+            if known is not None:
+                advantage, about = known, about | shipped.MARK
+        content = replace(content, table=data.columns.replace(content.table, score=advantage))
+        spec = replace(spec, score=about)
+    return _described(spec, replace(content, settings={**content.settings, **about}))
 
 
 def _restored(spec: Spec, content: Content, was: data.Metadata) -> tuple[data.Metadata, dict[str, pa.Table]]:
@@ -287,8 +288,10 @@ def _restored(spec: Spec, content: Content, was: data.Metadata) -> tuple[data.Me
     return was.model_copy(update={"id": spec.id, "provenance": provenance, "files": {}}), found
 
 
-def _estimates(spec: Spec, critic: Critic, content: Content, folder: Path) -> Advantages:
-    """Return the critics' scores, from `folder` where they are cached."""
+def _estimates(
+    spec: Spec, critic: Critic, drawn: CandidateSettings | None, content: Content, folder: Path
+) -> Advantages:
+    """Return the critics' scores, of candidates too that a clone draws, from `folder` where they are cached."""
     from pmpo_offline.training import Advantages
 
     path = folder / critic.file
@@ -298,8 +301,7 @@ def _estimates(spec: Spec, critic: Critic, content: Content, folder: Path) -> Ad
     with warnings.catch_warnings(action="ignore"):  # about labels, which critics do not see
         metadata, tables = _described(replace(spec, labelling=plain), replace(content, candidates=None))
     dataset = Dataset(metadata, folder, tables["transitions"], tables["episodes"])
-    candidates = critic.candidates if content.candidates is None else None  # the task's own need no clone to draw them
-    estimates = Advantages.of(dataset, critic.settings, candidates, spec.labelling.seed, folder)
+    estimates = Advantages.of(dataset, critic.settings, drawn, spec.labelling.seed, folder)
     estimates.save(path)
     return estimates
 

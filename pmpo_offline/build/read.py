@@ -33,7 +33,6 @@ from pmpo_offline.data.exchange.readers import Exported, Recorded, Source, open_
 from pmpo_offline.data.exchange.readers.arrays import counting_rounded
 from pmpo_offline.data.exchange.readers.folders import THE_FOLDER
 from pmpo_offline.data.exchange.readers.labels_file import Episodes, feedback_of_file
-from pmpo_offline.data.repeats import firsts
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.arguments import checked
 from pmpo_offline.runtime.arrays import load_arrays, save_arrays
@@ -270,7 +269,7 @@ def _recorded(found: Source, column: str | None, folder: Path, again: bool) -> R
         return Recorded(Experience.load(path), known, held["feedback"], held["numbers"], firsts=held["firsts"])
     with counting_rounded() as rounded:
         recorded = (found.exported or found).read() if column is None else found.read(column)
-    recorded = replace(recorded, firsts=firsts(recorded.experience))
+    recorded = replace(recorded, firsts=recorded.experience.firsts())
     if rounded:
         recorded = _reporting(recorded, rounded=dict(rounded.items()))
     notes.unlink(missing_ok=True)

@@ -21,7 +21,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pmpo_offline.data import mapping
-from pmpo_offline.data.mapping import Spill, gathered, release_pages
+from pmpo_offline.data.mapping import Spill, gathered, release_pages, taken
 from pmpo_offline.data.schema import episodes_schema, transitions_schema
 from pmpo_offline.runtime.arrays import load_arrays, save_arrays
 from pmpo_offline.runtime.errors import UserError
@@ -259,6 +259,24 @@ class Experience:
     def load(cls, path: Path) -> Experience:
         """Read a recording; `PmpoOfflineError` if the file is damaged."""
         return cls(**load_arrays(path, [f.name for f in fields(cls)], gathered))
+
+    def firsts(self) -> NDArray[np.int64] | None:
+        """Return the first episode (E,) that equals each one in all numbers, None if all of them differ.
+
+        Only episodes that begin and end alike are compared as a whole, by a hash: memory does not hold them all.
+        """
+        start = np.cumsum(self.length) - self.length
+        rows = [taken(values, start) for values in (self.observation, self.action)]
+        parts = zip(self.length.tolist(), self.terminated.tolist(), *rows, self.final_observation, strict=True)
+        keys = [hash((count, ended, *(values.tobytes() for values in own))) for count, ended, *own in parts]
+        _, group, counts = np.unique(keys, return_inverse=True, return_counts=True)
+        found, first = np.arange(len(start)), dict[str, int]()
+        for index in np.flatnonzero(counts[group] > 1).tolist():
+            own = slice(start[index], start[index] + self.length[index])
+            whole = (values[own].tobytes() for values in (self.observation, self.action, self.reward))
+            found[index] = first.setdefault(f"{keys[index]} {hash_bytes(whole)}", index)
+            release_pages()
+        return found if (found != np.arange(len(found))).any() else None
 
     def tables(self) -> tuple[pa.Table, pa.Table]:
         """Return the transitions and the episodes as Arrow tables, scores and labels empty."""

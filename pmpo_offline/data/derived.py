@@ -222,9 +222,7 @@ def _concatenated(datasets: Sequence[Dataset]) -> tuple[pa.Table, pa.Table | Non
     if datasets[0].episodes is None:
         return _renumbered(table), None, None
     episodes = pa.concat_tables([dataset.episodes for dataset in datasets]).combine_chunks()
-    length = columns.vector(episodes, "length").astype(np.int64)
-    table = columns.replace(table, episode=np.repeat(np.arange(len(length)), length))
-    episodes = columns.replace(episodes, start=np.cumsum(length) - length)
+    table, episodes = dropping.renumbered(table, episodes)
     if datasets[0].candidates is None:
         return table, episodes, None
     candidates = pa.concat_tables([dataset.candidates for dataset in datasets]).combine_chunks()

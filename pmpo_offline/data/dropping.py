@@ -28,15 +28,19 @@ def without(
     """Return the responses, or the transitions, episodes and candidates, of the units that are kept."""
     if episodes is None:
         return _rows(table, kept), None, None
-    length = columns.vector(episodes, "length").astype(np.int64)
-    stays, place = np.repeat(kept, length), np.cumsum(kept) - 1
-    table = _rows(table, stays)
-    table = columns.replace(table, episode=place[columns.vector(table, "episode")])
-    episodes = columns.replace(_rows(episodes, kept), start=(np.cumsum(length[kept]) - length[kept]))
+    stays = np.repeat(kept, columns.vector(episodes, "length"))
+    table, episodes = renumbered(_rows(table, stays), _rows(episodes, kept))
     if candidates is not None:
         candidates = _rows(candidates, stays[columns.vector(candidates, "row")])
         candidates = columns.replace(candidates, row=(np.cumsum(stays) - 1)[columns.vector(candidates, "row")])
     return table, episodes, candidates
+
+
+def renumbered(table: pa.Table, episodes: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """Return transitions and episodes with numbers and starts that follow from the episodes' lengths."""
+    length = columns.vector(episodes, "length").astype(np.int64)
+    table = columns.replace(table, episode=np.repeat(np.arange(len(length)), length))
+    return table, columns.replace(episodes, start=np.cumsum(length) - length)
 
 
 def _rows(table: pa.Table, kept: Kept) -> pa.Table:

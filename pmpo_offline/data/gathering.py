@@ -363,7 +363,7 @@ class Rows:
         following = np.arange(1, len(dataset) + 1)
         following[last] = len(dataset) + np.arange(len(final))
         if choices := dataset.metadata.actions:
-            tensors["action"] = torch.nn.functional.one_hot(tensors["action"].squeeze(1).long(), choices).float()
+            tensors["action"] = one_hot(tensors["action"].squeeze(1).long(), choices).float()
         return cls(
             states=torch.cat([observation, torch.tensor(final, device=device)]),
             next_row=torch.tensor(following, device=device),

@@ -204,7 +204,17 @@ def label_tables(
     rule = labelling.label
     unit = "response" if episodes is None else _unit(episodes, rule)
     threshold, main, notes = None, None, list[str]()
-    if rule.score != "q_rank":
+    if rule.score == "q_rank":  # counts and shares are those of the candidates
+        if candidates is None:
+            raise UserError(
+                f"label '{rule}' ranks candidate actions and there are none: declare [candidates] in the recipe"
+            )
+        if labelling.balance == "rows":
+            raise UserError(
+                f"balance rows: label '{rule}' is of candidates, of which every state needs all: drop labels"
+            )
+        table, episodes = _unlabelled(table), _unlabelled(episodes)
+    else:
         scores = _scores(table, episodes, rule)
         labels, threshold = label(scores, rule), cut(scores, rule)
         notes += _notes(labels, scores, rule, threshold)
@@ -214,21 +224,12 @@ def label_tables(
         main = _balanced(labels, labelling, weight, held_out(table if episodes is None else episodes))
         stored = scores.astype(table.schema.field("score").type.to_pandas_dtype())
         table = columns.replace(table, score=np.repeat(stored, weight), label=np.repeat(main.labels, weight))
-        if episodes is not None:
-            by_episode = unit == "episode"
-            episodes = (
-                columns.replace(episodes, score=scores, label=main.labels) if by_episode else _unlabelled(episodes)
-            )
+        if unit == "episode":
+            episodes = columns.replace(episodes, score=scores, label=main.labels)
+        elif episodes is not None:
+            episodes = _unlabelled(episodes)
         if not main.kept.all():
             table, episodes, candidates = dropping.without(table, episodes, candidates, main.kept)
-    elif candidates is None:
-        raise UserError(
-            f"label '{rule}' ranks candidate actions and there are none: declare [candidates] in the recipe"
-        )
-    elif labelling.balance == "rows":
-        raise UserError(f"balance rows: label '{rule}' is of candidates, of which every state needs all: drop labels")
-    else:
-        table, episodes = _unlabelled(table), _unlabelled(episodes)  # counts and shares are those of the candidates
     ranked: CandidateLabels | None = None
     if candidates is not None:
         candidates, ranked, note = _ranked(candidates, labelling)

@@ -20,7 +20,7 @@ import h5py
 import pyarrow.parquet as pq
 
 from pmpo_offline.runtime.arrays import DENSEST
-from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.runtime.errors import UserError, reason_of
 from pmpo_offline.runtime.hashing import hash_file
 
 SECONDS = 5
@@ -127,7 +127,7 @@ def _examine_in_child(path: Path, version: tuple[int, ...]) -> None:
                 with h5py.File(path, "r") as file:
                     reason = examine(file) or ""
             except Exception as error:
-                reason = " ".join(str(error).split()) or type(error).__name__
+                reason = reason_of(error)
             os.write(theirs, reason.encode(errors="replace")[:4096])
         finally:
             os._exit(0)

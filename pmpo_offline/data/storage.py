@@ -161,7 +161,7 @@ def _cast(tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
             table = content[name].select(schema.names).cast(schema)
             content[name] = columns.replace(table, score=columns.without_nans(table.column("score")))
     except (KeyError, AttributeError, pa.ArrowException) as error:
-        raise PmpoOfflineError(f"the tables do not fit the schema: {str(error).splitlines()[0]}") from error
+        raise PmpoOfflineError(f"the tables do not fit the schema: {reason_of(error)}") from error
     return content
 
 
@@ -247,8 +247,7 @@ def read_tables(directory: Path, metadata: Metadata) -> dict[str, pa.Table]:
             return hdf5.read(directory, metadata)
         return read_parts(directory, metadata.files)
     except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, pa.ArrowException) as error:
-        line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise PmpoOfflineError(f"{directory} cannot be read: {line}; {remedy(metadata)}") from error
+        raise PmpoOfflineError(f"{directory} cannot be read: {reason_of(error)}; {remedy(metadata)}") from error
 
 
 @checked()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pmpo_offline.data import Experience
 from pmpo_offline.runtime import progress
-from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.runtime.errors import UserError, reason_of
 from pmpo_offline.tasks.task import CollectionSpec, Outcome, Task
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class EnvironmentTask(Task):
             try:
                 made = gymnasium.make(made)
             except (gymnasium.error.Error, ImportError) as error:
-                raise UserError(f"environment {made}: {' '.join(str(error).split())}") from None
+                raise UserError(f"environment {made}: {reason_of(error)}") from None
         elif not isinstance(made, gymnasium.Env):
             made = made()
         if not isinstance(made.action_space, spaces.Box | spaces.Discrete):

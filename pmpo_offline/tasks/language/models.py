@@ -26,7 +26,7 @@ from typing import NamedTuple
 from pmpo_offline import data
 from pmpo_offline.policies.language import quiet
 from pmpo_offline.runtime import progress
-from pmpo_offline.runtime.errors import Notice, PmpoOfflineError, UserError, refusal, unknown
+from pmpo_offline.runtime.errors import Notice, PmpoOfflineError, UserError, reason_of, refusal, unknown
 from pmpo_offline.runtime.files import atomic_directory, read_json
 from pmpo_offline.runtime.hashing import hash_bytes, hash_file
 from pmpo_offline.tasks.language import tiny
@@ -133,10 +133,9 @@ def _from_hub(name: str) -> Path:
         try:
             return Path(snapshot_download(name, allow_patterns=wanted))
         except Exception as error:  # the hub's own errors, the network's, and those of its cache
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise UserError(
-                f"no such model: {name} is no directory here, not one of {', '.join(OWN)}, and the hub says: {first}"
-            ) from None
+            ours = ", ".join(OWN)
+            said = f"no directory here, not one of {ours}, and the hub says: {reason_of(error)}"
+            raise UserError(f"no such model: {name} is {said}") from None
 
 
 def smollm2_identity() -> str:

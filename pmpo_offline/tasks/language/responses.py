@@ -20,7 +20,7 @@ from pmpo_offline.declarations import catalog
 from pmpo_offline.policies.language import LanguageModel
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.arrays import load_arrays, save_arrays
-from pmpo_offline.runtime.errors import PmpoOfflineError
+from pmpo_offline.runtime.errors import PmpoOfflineError, reason_of
 from pmpo_offline.runtime.files import from_json
 from pmpo_offline.tasks.language.sampling import SamplingSpec, draw
 
@@ -140,5 +140,4 @@ def read_shipped(path: Path) -> tuple[Responses, dict[str, str]]:
         ended = table["ended"].to_numpy()
         return Responses(prompt[::per_prompt], completion.reshape(-1, per_prompt), ended.reshape(-1, per_prompt)), facts
     except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
-        line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise PmpoOfflineError(f"{path} is damaged ({line}): install pmpo-offline again") from None
+        raise PmpoOfflineError(f"{path} is damaged ({reason_of(error)}): install pmpo-offline again") from None
