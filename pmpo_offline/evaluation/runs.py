@@ -15,6 +15,9 @@ from pmpo_offline.evaluation.options import EvaluationOptions
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.training.run import AGAIN, NAME, check_artefact, read_record
 
+FACTS = ("kind", "dataset", "task", "algorithm", "settings", "seed")
+"""What the record of a run says that its evaluation repeats."""
+
 
 def evaluate_run(
     directory: Path, options: EvaluationOptions | None = None, home: str | Path | None = None
@@ -39,32 +42,31 @@ def evaluate_run(
     if record is None:
         what = "no such directory" if not directory.is_dir() else f"no finished run: there is no {NAME} in it"
         raise UserError(f"{directory}: {what}; name the output directory of a `pmpo-offline train`")
-    try:
-        facts = {name: record[name] for name in ("kind", "dataset", "task", "algorithm", "settings", "seed")}
-        if "sha256" in record:  # runs of earlier versions do not record it
-            check_artefact(directory, record)
-        # In an environment a policy of control is scored without its dataset, which may be gone.
-        dataset = None if record["kind"] != "responses" and options.environment else _dataset(directory, record, home)
-        if record["kind"] != "responses" and options.judge is not None:
-            raise UserError(f"{directory} holds a control policy, which has no texts to judge: leave --judge out")
-        if diverged := bool(record.get("diverged")):  # runs of earlier versions do not record it
-            warnings.warn(
-                f"{directory} diverged in training: its scores mean little ({NAME} has how far)", stacklevel=2
-            )
-        for name in _without_effect(options, record["kind"]):
-            warnings.warn(f"{name} has no effect on {directory}", stacklevel=2)
-        if record["kind"] == "responses" and dataset is not None:
-            measured = _language(directory, record, dataset, options, home)
-        else:
-            measured = _control(directory, record, dataset, options)
-    except KeyError as error:
-        raise PmpoOfflineError(f"{directory / NAME} is damaged: it has no {error}: {AGAIN}") from None
+    texts = record.get("kind") == "responses"
+    # In an environment a policy of control is scored without its dataset, which may be gone.
+    alone = not texts and options.environment is not None
+    needed = [*FACTS, *([] if alone else ["dataset_path"]), *(["model", "adapter"] if texts else ["policy"])]
+    if missing := [name for name in needed if name not in record]:
+        raise PmpoOfflineError(f"{directory / NAME} is damaged: it has no {missing[0]}: {AGAIN}")
+    if "sha256" in record:  # runs of earlier versions do not record it
+        check_artefact(directory, record)
+    if not texts and options.judge is not None:
+        raise UserError(f"{directory} holds a control policy, which has no texts to judge: leave --judge out")
+    if diverged := bool(record.get("diverged")):  # runs of earlier versions do not record it
+        warnings.warn(f"{directory} diverged in training: its scores mean little ({NAME} has how far)", stacklevel=2)
+    for name in _without_effect(options, texts):
+        warnings.warn(f"{name} has no effect on {directory}", stacklevel=2)
+    if texts:
+        measured = _language(directory, record, _dataset(directory, record, home), options, home)
+    else:
+        measured = _control(directory, record, None if alone else _dataset(directory, record, home), options)
+    facts = {name: record[name] for name in FACTS}
     return {"run": str(directory), **facts, "diverged": diverged, **measured}
 
 
-def _without_effect(options: EvaluationOptions, kind: str) -> list[str]:
-    """Return the options that are given and do nothing for a run of this kind, as the command spells them."""
-    idle = ["episodes", "environment", "workers"] if kind == "responses" else ["samples", "prompts", "seed"]
+def _without_effect(options: EvaluationOptions, texts: bool) -> list[str]:
+    """Return the options that are given and do nothing for a language model or else control, as commands spell them."""
+    idle = ["episodes", "environment", "workers"] if texts else ["samples", "prompts", "seed"]
     idle += [] if options.judge else ["judge_model", "judge_questions"]
     return [f"--{name.replace('_', '-')}" for name in idle if getattr(options, name) is not None]
 

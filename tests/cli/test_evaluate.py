@@ -324,8 +324,20 @@ def test_a_control_policy(tmp_path: Path, capsys: pytest.CaptureFixture[str], mo
     assert "trained on other rows" in refusal(capsys, tmp_path / "run")
 
 
+BROKEN = """
+import gymnasium
+from gymnasium.envs.classic_control import PendulumEnv
+
+class Broken(PendulumEnv):
+    def step(self, action):
+        return super().step(action)[4]["goal"]
+
+gymnasium.register("Broken-v0", Broken, max_episode_steps=3)
+"""
+
+
 def test_a_control_policy_whose_dataset_is_gone_is_scored_in_an_environment(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policy = MixturePolicy([0], torch.zeros(3), torch.ones(3), 1, components=1, hidden=(8,))
     (tmp_path / "run").mkdir()
@@ -340,3 +352,7 @@ def test_a_control_policy_whose_dataset_is_gone_is_scored_in_an_environment(
     assert said.rstrip().endswith("; scores in an --environment need no dataset")
     found = answer(capsys, tmp_path / "run", "--environment", "Pendulum-v1", "--episodes", "2", "--home", tmp_path)
     assert (found["episodes"], found["length"], found["normalized"]) == (2, 200, None)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "broken.py").write_text(BROKEN)
+    with pytest.raises(KeyError, match="goal"):  # a defect of the environment is none of the run's record
+        run(["evaluate", str(tmp_path / "run"), "--environment", "broken:Broken-v0", "--home", str(tmp_path)])
