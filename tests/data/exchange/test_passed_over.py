@@ -11,6 +11,7 @@ import pytest
 from helpers.imports import imported as quietly
 from helpers.imports import labels, refused, report, responses, warned
 from helpers.texts import jsonl
+from helpers.texts import said as turns
 
 Rows = list[dict[str, Any]]
 pytestmark = pytest.mark.usefixtures("home")
@@ -182,6 +183,30 @@ def test_columns_that_say_how_to_read_scores(
 ) -> None:
     path = jsonl(tmp_path / "rows.jsonl", scored(4, 1, **{column: values}))
     assert said in refused(imported, path, score=score)
+
+
+SEVERAL: dict[str, tuple[dict[str, Any], str | None]] = {
+    "in objects": ({"completions": [{"response": "a", "score": 4}, {"response": "b", "score": 1}]}, None),
+    "in a list": ({"responses": ["a", "b"], "scores": [4, 1]}, None),
+    "a number a turn": ({"conversation": turns("p", "a"), "openai_moderation": [], "rating": [0, 4]}, "rating"),
+}
+
+
+@pytest.mark.parametrize("form", SEVERAL)
+@pytest.mark.parametrize(
+    ("column", "values", "problem"),
+    [
+        ("lower_is_better", [True, True], "says that less of"),
+        ("max_score", [5, 10], "column max_score is 10, and 5 before"),
+    ],
+)
+def test_columns_that_say_how_to_read_several_scores_of_a_row(
+    tmp_path: Path, form: str, column: str, values: list[Any], problem: str
+) -> None:
+    row, score = SEVERAL[form]
+    asked = {} if "conversation" in row else {"prompt": "p"}
+    path = jsonl(tmp_path / "rows.jsonl", [{**asked, **row, column: value} for value in values])
+    assert problem in refused(imported, path, score=score)
 
 
 def test_scores_of_which_less_is_better(tmp_path: Path) -> None:

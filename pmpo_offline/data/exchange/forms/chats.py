@@ -16,6 +16,7 @@ from pmpo_offline.data.exchange.forms.conversation import (
     conversation,
     is_blank_system,
     is_weightless,
+    messages_of,
     turn,
     unanswerable,
     with_system,
@@ -64,7 +65,7 @@ def of_lmsys(row: Row, reading: Reading) -> Iterator[Response | Drop]:
     number a conversation, which all its turns get, or one a message. Whether names were redacted says nothing of a
     response: it never touches the score. A turn that cannot be stored costs its own response and those after it.
     """
-    messages = _messages(row, "conversation")
+    messages = messages_of(row, "conversation")
     if reading.score:
         scores = _numbers(row, reading, len(messages))
     else:
@@ -76,7 +77,7 @@ def of_lmsys(row: Row, reading: Reading) -> Iterator[Response | Drop]:
 
 def of_turns(row: Row, reading: Reading) -> Iterator[Response | Drop]:
     """Yield every turn of the assistant with the feedback that the turn itself holds."""
-    messages = _messages(row, row.first(CHATS))
+    messages = messages_of(row, row.first(CHATS))
     if rated := first_filled(row.values, SCORES):
         raise row.error(f"{rated} and feedback on turns both say what the answers are worth: leave one of them out")
     yield from _turns(row, messages, [_on_turn(row, reading, message) for message in messages])
@@ -84,7 +85,7 @@ def of_turns(row: Row, reading: Reading) -> Iterator[Response | Drop]:
 
 def of_unlabelled(row: Row, reading: Reading) -> Iterator[Response | Drop]:
     """Yield every turn of the assistant, unlabelled."""
-    messages = _messages(row, row.first(CHATS))
+    messages = messages_of(row, row.first(CHATS))
     reading.report.labels["no feedback"] = "unlabelled"
     yield from _turns(row, messages, [math.nan] * len(messages))
 
@@ -110,15 +111,6 @@ def _about(row: Row, turn: Mapping[str, Any], *, is_last: bool) -> dict[str, Any
     """Return the row's metadata, and whether this turn was cut off; the row's own mark is about its last turn."""
     known = about(row)
     return known | {"is_cut_off": is_cut_off(turn) or (is_last and known["is_cut_off"])}
-
-
-def _messages(row: Row, name: str) -> Any:
-    messages = row.value(name)
-    if not filled(messages):
-        raise Drop(f"{name} is {'null' if messages is None else 'empty'}")
-    if not is_list(messages):
-        raise row.error(f"expected a list of messages in column {name}, found {short(messages)}")
-    return messages
 
 
 def _turns(row: Row, messages: Any, scores: list[float]) -> Iterator[Response | Drop]:
@@ -170,7 +162,7 @@ def _numbers(row: Row, reading: Reading, count: int) -> list[float]:
         return [reading.number(row, name)] * count
     if len(value) != count:
         raise row.error(f"expected a number a message in column {name}, found {len(value)} for {count} messages")
-    return [reading.number(Row({name: number}, row.place), name) for number in value]
+    return [reading.number(row._replace(values={**row.values, name: number}), name) for number in value]
 
 
 def _rated_by(message: Any) -> str | None:

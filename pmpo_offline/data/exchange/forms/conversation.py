@@ -166,13 +166,19 @@ def is_weightless(value: Any) -> bool:
     return isinstance(value, Mapping) and "weight" in value and value["weight"] == 0
 
 
-def conversation(row: Row, name: str) -> tuple[tuple[Message, ...], str]:
-    """Return the history and the assistant's last turn of a column of conversations; raises as `turns` does."""
+def messages_of(row: Row, name: str) -> Sequence[Any]:
+    """Return the turns of a column as they are written; raises `Drop` for none, `UserError` for what is no list."""
     value = row.value(name)
-    if value is None or (isinstance(value, str) and not filled(value)):
-        raise Drop(f"{name} is null")
+    if not filled(value):
+        raise Drop(f"{name} is {'empty' if is_list(value) else 'null'}")
     if not is_list(value):
         raise row.error(f"expected a list of messages with role and content in column {name}, found {short(value)}")
+    return tuple(value)
+
+
+def conversation(row: Row, name: str) -> tuple[tuple[Message, ...], str]:
+    """Return the history and the assistant's last turn of a column of conversations; raises as `turns` does."""
+    value = messages_of(row, name)
     *history, last = turns(row, value, name)
     if is_weightless(value[-1]):
         raise Drop(f"{name} ends with a turn of weight 0, which is not to be learned")

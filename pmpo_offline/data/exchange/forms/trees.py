@@ -97,7 +97,7 @@ def _score(row: Row, reading: Reading) -> float:
     if reading.score:
         named = _labels(row.values.get("labels"))
         if reading.score not in row.values and reading.score in named:
-            return reading.number(Row(named, row.place), reading.score)
+            return reading.number(row._replace(values={**row.values, **named}), reading.score)
         if reading.score not in row.values and named:
             raise row.error(f"there is no column or label {reading.score}: labels are {', '.join(named)}")
         return reading.number(row, reading.score)

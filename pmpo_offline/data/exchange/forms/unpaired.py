@@ -44,10 +44,9 @@ def of_several(row: Row, reading: Reading) -> Iterator[Response | Drop]:
     several = row.listed(name)
     if several is None:
         raise Drop(f"{name} is null")
-    try:
-        prompt = prompt_of(row)
-    except Drop as drop:
-        yield Drop(drop.reason, len(several))
+    prompt = caught(prompt_of, row)
+    if isinstance(prompt, Drop):
+        yield Drop(prompt.reason, len(several))
         return
     for number, (content, score) in enumerate(_items(row, reading, name, several), 1):
         one = Row(content, f"{row.place}, {name.removesuffix('s')} {number}")
@@ -57,7 +56,8 @@ def of_several(row: Row, reading: Reading) -> Iterator[Response | Drop]:
         asked, texts = answered(one, reading, prompt, {"response": one.value(said)})
         known = about(row) | {"source": about(one)["source"]}
         text = texts["response"]
-        yield text if isinstance(text, Drop) else Response(asked, text, reading.number(one, score), **known)
+        rated = one._replace(values={**row.values, **content})  # the row may say how to read its scores
+        yield text if isinstance(text, Drop) else Response(asked, text, reading.number(rated, score), **known)
 
 
 def of_steps(row: Row, reading: Reading) -> Iterator[Response | Drop]:
