@@ -55,7 +55,7 @@ P = TypeVar("P", bound=OnlinePolicy)
 class OnlineSettings(BaseModel):
     """Settings of the improvement, equal for all runs of a stack."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     candidates: int = Field(default=4, ge=2)
     """K: actions a state."""

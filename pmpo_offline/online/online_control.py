@@ -16,7 +16,7 @@ from dataclasses import asdict
 from typing import Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from pmpo_offline.online.acting import SMALLEST_SCALE, VectorEnv
@@ -47,7 +47,7 @@ ALGORITHMS = {
 class ControlSettings(BaseModel):
     """Settings of online learning, equal for all algorithms and for all runs of a stack."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     environments: int = Field(default=32, ge=1)
     """Per run."""
@@ -67,9 +67,9 @@ class ControlSettings(BaseModel):
     """Per decision."""
     trace: float = Field(default=0.95, ge=0, le=1)
     """Retrace's λ."""
-    hidden: tuple[int, int] = (64, 64)
+    hidden: tuple[PositiveInt, PositiveInt] = (64, 64)
     """Of the policy, as behaviours have it."""
-    critic_hidden: tuple[int, ...] = (128, 128)
+    critic_hidden: tuple[PositiveInt, ...] = (128, 128)
     critic_rate: float = Field(default=1e-3, gt=0)
     tracking: float = Field(default=0.02, gt=0, le=1)
     """Share of the way that Q's slow copies move every update."""

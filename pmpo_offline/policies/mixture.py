@@ -195,11 +195,15 @@ class MixturePolicy(nn.Module):
         """Return one of the R runs as a policy of its own, a copy; `UserError` if there is no such run."""
         if not -self.runs <= run < self.runs:
             raise UserError(f"select: there is no run {run}: the policy holds runs 0 to {self.runs - 1}")
-        one = deepcopy(self)
-        one.runs = 1
-        for parameter in one.parameters():
-            parameter.data = parameter.data[range(self.runs)[run], None].clone()
-        return one
+        return self.take([run])
+
+    def take(self, runs: Sequence[int]) -> Self:
+        """Return a copy of these of the R runs; each may be there several times."""
+        taken = deepcopy(self)
+        taken.runs = len(runs)
+        for parameter in taken.parameters():
+            parameter.data = parameter.data[list(runs)]
+        return taken
 
     def save(self, path: str | Path) -> None:
         """Write the R policies to a file; `PmpoOfflineError` if the disk refuses."""
@@ -225,20 +229,13 @@ class MixturePolicy(nn.Module):
             shape = from_json(facts["shape"])
             layers = range(0, 2 * len(shape["hidden"]) + 1, 2)
             stored = [tensors[f"network.{layer}.weight"].shape for layer in layers]
-            outputs = kind._outputs(shape["components"], shape["action_dim"])
+            runs, action_dim = shape.pop("runs"), shape.pop("action_dim")
+            outputs = kind._outputs(shape["components"], action_dim)
             # Before memory is allocated for what the fact says.
-            if [size[0::2] for size in stored] != [(shape["runs"], width) for width in (*shape["hidden"], outputs)]:
+            if [size[0::2] for size in stored] != [(runs, width) for width in (*shape["hidden"], outputs)]:
                 raise ValueError("its tensors are of other shapes than it says")
-            policy = kind(
-                [0] * shape["runs"],
-                torch.zeros_like(tensors["observation_mean"]),
-                torch.ones_like(tensors["observation_std"]),
-                shape["action_dim"],
-                components=shape["components"],
-                hidden=shape["hidden"],
-                std_range=tuple(shape["std_range"]),
-                conditional=shape.get("conditional", False),
-            )
+            mean, std = (torch.ones_like(tensors[f"observation_{name}"]) for name in ("mean", "std"))
+            policy = kind([0] * runs, mean, std, action_dim, **shape)
             policy.load_state_dict(tensors)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise PmpoOfflineError(f"{path} is damaged ({reason_of(error)}): train it again") from None

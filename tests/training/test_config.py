@@ -5,21 +5,27 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
+from pydantic import BaseModel, ValidationError
 
 from pmpo_offline.data import Dataset, columns
 from pmpo_offline.declarations import catalog
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration
 from pmpo_offline.objectives import OBJECTIVES, Objective
 from pmpo_offline.objectives.stability import beta_min
+from pmpo_offline.online.improver import OnlineSettings
+from pmpo_offline.online.online_control import ControlSettings
 from pmpo_offline.runtime.errors import UserError
-from pmpo_offline.training import Setup, TrainingSettings
+from pmpo_offline.training import CandidateSettings, CriticSettings, Setup, TrainingSettings
 from pmpo_offline.training.config import complete, hyperparameters, warn_below
 from pmpo_offline.training.control.fit import _clip, learning_rate, stack_settings
+from pmpo_offline.training.critics.label_value import LabelValueSettings
+from pmpo_offline.training.critics.reward_critics import ExpectileSettings, TwinDelayedSettings
+from pmpo_offline.training.language.config import LanguageSettings
 
 PMPO = catalog.algorithm("pmpo", "rgb-stacking")
 
@@ -50,6 +56,24 @@ def test_malformed_training_setting_is_one_line(wrong: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=rf"^training of pmpo: {name}: ") as caught:
         hyperparameters(PMPO, wrong, TrainingSettings)
     assert "\n" not in str(caught.value)
+
+
+SETTINGS = (
+    *(TrainingSettings, LanguageSettings, CriticSettings, CandidateSettings, OnlineSettings, ControlSettings),
+    *(ExpectileSettings, TwinDelayedSettings, LabelValueSettings),
+)
+
+
+@pytest.mark.parametrize("kind", SETTINGS, ids=lambda kind: kind.__name__)
+def test_no_setting_is_infinite_and_no_layer_without_units(kind: type[BaseModel]) -> None:
+    """Neither can be trained with; `inf` is a number of TOML."""
+    fields = kind.model_fields
+    given = {name: get_args(field.annotation)[0] for name, field in fields.items() if field.is_required()}
+    for name, field in fields.items():
+        wrong: Any = math.inf if field.annotation is float else (0, 0) if name.endswith("hidden") else None
+        if wrong is not None:
+            with pytest.raises(ValidationError, match=name):
+                kind.model_validate({**given, name: wrong})
 
 
 def test_overrides_go_before_the_declared_and_these_before_the_defaults() -> None:

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from pmpo_offline.policies.language.tokens import PREFIX, prefix_of, with_prefix
-from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, refusal, unknown
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, reason_of, refusal, unknown
 from pmpo_offline.runtime.files import atomic_directory, read_json
 from pmpo_offline.runtime.hashing import hash_bytes, hash_file
 
@@ -94,7 +94,7 @@ def open_model(
         tokenizer = load_tokenizer(directory)
         model = load_weights(directory, dtype=_DTYPES[dtype], **options)
     except Exception as error:  # each of transformers' readers has exceptions of its own
-        raise UserError(f"{directory} cannot be opened as a causal language model: {first_line(error)}") from None
+        raise UserError(f"{directory} cannot be opened as a causal language model: {reason_of(error)}") from None
     complete_tokenizer(tokenizer, str(directory))
     if not quantize:
         model = model.to(place)
@@ -244,7 +244,7 @@ def load_adapter(base: LanguageModel, directory: Path, *, trainable: bool = Fals
         try:
             model = PeftModel.from_pretrained(modules, str(directory), is_trainable=trainable)
         except Exception as error:  # safetensors, JSON and peft each have exceptions of their own
-            raise UserError(f"{directory} is no adapter of {base.name}: {first_line(error)}") from None
+            raise UserError(f"{directory} is no adapter of {base.name}: {reason_of(error)}") from None
     _check_layers(model)
     prefix = _prefix_in(directory)
     parts = [base.digest, *(hash_file(directory / name) for name in ADAPTER), *([prefix] if prefix else [])]
@@ -343,12 +343,6 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
         if hub_bars:
             enable_progress_bars()
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of a library's error message."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__
 
 
 def _is_linear(part: torch.nn.Module) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 FARTHEST = 10.0
 """Largest mean action, in units of the largest recorded one, of a control policy that still does what the data do."""
@@ -28,7 +28,7 @@ class TrainingSettings(BaseModel):
     averaging: float = Field(default=0.999, ge=0, lt=1)
     """Decay of the running average of the weights, which is what is evaluated."""
     components: int = Field(default=5, ge=1, le=1024)
-    hidden: tuple[int, ...] = (256, 256, 256)
+    hidden: tuple[PositiveInt, ...] = (256, 256, 256)
     refresh: float = Field(default=0.0, ge=0, lt=1)
     """Share of the way that the reference moves towards the policy every update; 0: it is frozen."""
     checkpoint_every: int = Field(default=500, ge=1)

@@ -96,17 +96,12 @@ class Stack:
             **self.objective.version,
         )
 
-    def distinct(self, run: int) -> str:
-        """Return the seed and the settings by which a run differs from others of the stack."""
+    def named(self, run: int, *, differing: bool = False) -> str:
+        """Return the seed and the settings of a run, or only those by which it differs from others of the stack."""
         settings, seed = self.runs[run]
-        differing = [name for name in settings if any(each.get(name) != settings[name] for each in self.complete)]
-        values = {name: settings[name] for name in differing}
-        named = [
-            f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items()
-        ]
-        return ", ".join([f"seed {seed}", *named])
-
-    def named(self, run: int) -> str:
-        """Return what a run is, for messages."""
-        settings, seed = self.runs[run]
-        return ", ".join([f"seed {seed}", *(f"{name} {value}" for name, value in settings.items())])
+        shown = {
+            name: f"{value:g}" if isinstance(value, float) else value
+            for name, value in settings.items()
+            if not differing or any(each.get(name) != value for each in self.complete)
+        }
+        return ", ".join([f"seed {seed}", *(f"{name} {value}" for name, value in shown.items())])

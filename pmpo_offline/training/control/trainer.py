@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,7 +126,7 @@ def train(
     changed = {**(overrides or {}), **({} if updates is None else {"updates": updates})}
     stack = Stack(dataset, algorithm, seeds, settings, changed, shuffle_labels)
     kept = None if checkpoint is None else Path(checkpoint)
-    runs = [stack.distinct(run) for run in range(len(stack.runs))]
+    runs = [stack.named(run, differing=True) for run in range(len(stack.runs))]
     observers = [tracking.Loggers(loggers, runs)] if len(loggers) else []
     try:
         with tracking.observed(*observers):
@@ -158,7 +157,7 @@ def train_stack(
     if stack.clone:
         path = references / f"clone-{stack.clone.identity[:16]}.safetensors" if references else None
         clones, metrics = _clone(stack, path or (checkpoint if stack.is_clone else None), place, shared=bool(path))
-        reference = _repeat(clones, len(stack.settings))
+        reference = clones.take([*range(clones.runs)] * len(stack.settings)).requires_grad_(False)
         if stack.is_clone:
             metrics = {name: value.repeat(len(stack.settings)) for name, value in metrics.items()}
             return Trained(reference, stack.runs, bounds, metrics, [False] * reference.runs)
@@ -274,15 +273,6 @@ def _fit_fresh(
         policy.load_state_dict(reference.state_dict())
     metrics = fit(stack, sampler, policy, reference, Checkpoint(path, stack.identity) if path else None)
     return policy.eval(), metrics
-
-
-def _repeat(policy: MixturePolicy, times: int) -> MixturePolicy:
-    """Return the same runs `times` over: one block of seeds a setting."""
-    copy = deepcopy(policy)
-    copy.runs = policy.runs * times
-    for parameter in copy.parameters():
-        parameter.data = parameter.data.repeat(times, *[1] * (parameter.dim() - 1))
-    return copy.requires_grad_(False)
 
 
 def _check_duals(stack: Stack) -> None:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 
 class CriticSettings(BaseModel):
     """Training of the critics of a dataset."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     discount: float = Field(default=0.97, ge=0, lt=1)
     folds: int = Field(default=5, ge=2)
-    hidden: tuple[int, ...] = (128, 128)
+    hidden: tuple[PositiveInt, ...] = (128, 128)
     updates: int = Field(default=1500, ge=1)
     """Updates a sweep; the targets are renewed between sweeps, because cut episodes are bootstrapped."""
     sweeps: int = Field(default=3, ge=1)
@@ -33,7 +33,7 @@ class CriticSettings(BaseModel):
 class CandidateSettings(BaseModel):
     """Which candidate actions are scored."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     actions: int = Field(default=4, ge=2)
     """K: actions a state, drawn from a clone of the recorded behaviour."""

@@ -12,7 +12,7 @@ from copy import deepcopy
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import Tensor
 from torch.nn.functional import embedding
 
@@ -36,7 +36,7 @@ class RewardCriticSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     discount: float = Field(default=0.99, ge=0, lt=1)
-    hidden: tuple[int, ...] = (256, 256)
+    hidden: tuple[PositiveInt, ...] = (256, 256)
     learning_rate: float = Field(default=3e-4, gt=0)
     follow: float = Field(default=0.005, gt=0, le=1)
     """Share of the way that target networks move whenever the policy does."""

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from pmpo_offline.objectives import bco_shift, divergences, kto_reference_point
+from pmpo_offline.objectives.rows import mean
 from pmpo_offline.policies.language import scoring
 from pmpo_offline.policies.language.scoring import Causal, states, token_logp
 from pmpo_offline.policies.language.tokens import Reduction, TokenBatch, Tokens, collate
@@ -316,8 +317,8 @@ class ResponseBatch:
         settings = self._settings
         counted = torch.where(self.label != 0, self.weight, 0) if settings.over == "labelled" else self.weight
         if settings.divergence == "behavior":
-            return _mean(-self.logp, counted)
-        return _mean(self.scores.row_divergence(TokenDivergence(settings.divergence, settings.order)), counted)
+            return mean(-self.logp, counted)
+        return mean(self.scores.row_divergence(TokenDivergence(settings.divergence, settings.order)), counted)
 
     @property
     def policy_kl(self) -> Tensor:
@@ -325,7 +326,7 @@ class ResponseBatch:
         gather, context = self._settings.gather, self._settings.context
         if self._settings.policy_kl == "exact":
             kl = self.scores.row_divergence(_REVERSE).detach()
-            return _mean(gather(kl), gather(self.weight)).clamp(min=0)
+            return mean(gather(kl), gather(self.weight)).clamp(min=0)
         with torch.no_grad():
             neighbours = [self._rows[-1], *self._rows[:-1]]
             crossed = [
@@ -387,9 +388,3 @@ class ResponseGroups:
 Batch = ResponseBatch | ResponsePairs | ResponseGroups
 BATCHES: dict[str, type[Batch]] = {"pairs": ResponsePairs, "candidates": ResponseGroups}
 """By `rows` of the algorithm's declaration; any other draws single responses."""
-
-
-def _mean(value: Tensor, weight: Tensor) -> Tensor:
-    """Return the weighted mean (), zero if the weights are."""
-    total = weight.sum()
-    return torch.where(weight != 0, value * weight, 0).sum() / torch.where(total > 0, total, 1)

@@ -32,7 +32,7 @@ from pmpo_offline.policies.language import scoring
 from pmpo_offline.policies.language.model import LanguageModel, weights_hash
 from pmpo_offline.policies.language.tokens import TokenBatch, Tokens, collate
 from pmpo_offline.runtime import progress
-from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, refusal
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, reason_of, refusal
 from pmpo_offline.runtime.files import atomic_file, file_lock
 from pmpo_offline.runtime.hashing import hash_bytes, hash_tensors, identity, version
 
@@ -357,7 +357,7 @@ class Shards:
         except FileNotFoundError:  # another process has just removed it
             return
         except (SafetensorError, OSError) as error:
-            self._discard(path, str(error).splitlines()[0])
+            self._discard(path, reason_of(error))
             return
         checksum = owner.pop(CHECKSUM, None)
         if owner != self._owner:

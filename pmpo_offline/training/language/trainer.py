@@ -29,7 +29,7 @@ from pmpo_offline.policies.language import model as models
 from pmpo_offline.policies.language.model import LanguageModel
 from pmpo_offline.policies.language.scoring import check_head
 from pmpo_offline.policies.language.tokens import with_prefix
-from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.runtime.errors import UserError, reason_of
 from pmpo_offline.tasks.language.models import model_directory
 from pmpo_offline.training.config import Setup, warn_below
 from pmpo_offline.training.language.batches import InputSettings, Parts, ResponseBatch, Scorer
@@ -386,9 +386,7 @@ def _open(model: Any, tokenizer: PreTrainedTokenizerBase | None, options: Mappin
         try:
             model = models.load_weights(directory, **options)
         except Exception as error:  # transformers' own, bitsandbytes' where there is no GPU
-            raise UserError(
-                f"{directory} cannot be opened with {', '.join(options)}: {models.first_line(error)}"
-            ) from None
+            raise UserError(f"{directory} cannot be opened with {', '.join(options)}: {reason_of(error)}") from None
     name = str(getattr(model.config, "_name_or_path", "") or type(model).__name__)
     if tokenizer is None:
         try:

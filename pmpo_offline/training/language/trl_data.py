@@ -30,9 +30,8 @@ from pmpo_offline.data import Dataset, LabelRule
 from pmpo_offline.data.exchange.forms.cells import filled
 from pmpo_offline.data.exchange.forms.classes import classes_of, named
 from pmpo_offline.data.exchange.forms.columns import ADDED, HISTORY, NOT_TEXT, SYSTEM, WORDS, word_of
-from pmpo_offline.policies.language.model import first_line
 from pmpo_offline.policies.language.tokens import common_prefix, with_prefix
-from pmpo_offline.runtime.errors import UserError
+from pmpo_offline.runtime.errors import UserError, reason_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -183,7 +182,7 @@ def _texts(row: Mapping[str, Any], column: str, tokenizer: PreTrainedTokenizerBa
         head = tokenizer.apply_chat_template(list(prompt), add_generation_prompt=True, **options)
         whole = tokenizer.apply_chat_template([*prompt, *completion], **options)
     except Exception as error:  # templates are programs of the model's own and raise anything
-        raise UserError(f"{where}: the chat template refuses it: {first_line(error)}") from None
+        raise UserError(f"{where}: the chat template refuses it: {reason_of(error)}") from None
     shared = common_prefix(head, whole)  # a template may write a prompt differently once it is answered
     return head[:shared], whole[shared:]
 
