@@ -23,13 +23,22 @@ PAGES = sorted(
 )
 
 
+def anchors(page: Path) -> set[str]:
+    """Return what links may name behind the # of a page: its headings, as GitHub and MyST write them."""
+    prose = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", prose, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere_and_code_compiles(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
-    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", re.sub(r"`[^`]*`", "", prose)):
+    for link in re.findall(r"\]\(([^)\s]+)[^)]*\)", re.sub(r"`[^`]*`", "", prose)):
+        target, _, anchor = link.partition("#")
         if not target.startswith(("http", "mailto")):
-            assert (page.parent / target).exists(), target
+            assert (page.parent / target).exists(), link
+            assert not anchor or anchor in anchors(page.parent / target if target else page), link
     for block in blocks(text):
         if block.kind == "python":
             compile(block.text, str(page), "exec")
