@@ -61,8 +61,9 @@ def _content_problems(tables: dict[str, pa.Table]) -> Iterator[str]:
     """Check that every value is there and finite, that episodes tile the rows, and that candidates belong to rows."""
     for name, table in tables.items():
         for field in table.schema:
-            is_list = pa.types.is_fixed_size_list(field.type)
-            if is_list and not all(np.isfinite(block).all() for block in columns.blocks(table, field.name)):
+            is_number = pa.types.is_floating(field.type) and field.name != "score"
+            is_number |= pa.types.is_fixed_size_list(field.type)
+            if is_number and not all(np.isfinite(block).all() for block in columns.blocks(table, field.name)):
                 yield f"{name}.{field.name}: holds NaN or infinite values"
     yield from place_problems(tables)
 

@@ -17,7 +17,7 @@ import torch
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import embedding, one_hot  # the first gathers whole rows, faster than indexing does
+from torch.nn.functional import one_hot
 
 from pmpo_offline.data import columns
 from pmpo_offline.data.mapping import fit, places, release_pages, taken
@@ -97,7 +97,8 @@ class Column:
             index = self._checked(rows)
             return self._read_rows(index, 1) if index.size < self._dense else self._swept(index)
         if len(self.chunks) == 1:
-            found = embedding(rows, self.chunks[0]) if self.chunks[0].dim() > 1 else self.chunks[0][rows]
+            chunk = self.chunks[0]  # faster than chunk[rows], and no row is counted from the end
+            found = chunk.index_select(0, rows.reshape(-1)).reshape(*rows.shape, *chunk.shape[1:])
         else:
             index = self._checked(rows)
             found = torch.from_numpy(self._span[index * self._stored + self._offset[self._chunk(index)]])

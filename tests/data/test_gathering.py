@@ -44,9 +44,10 @@ def test_chunks_are_gathered_from_as_one_array(
 
 
 @pytest.mark.parametrize("row", [-1, 8])
-def test_rows_outside_are_refused(row: int) -> None:
+@pytest.mark.parametrize("lengths", [[8], [3, 5]])
+def test_rows_outside_are_refused(row: int, lengths: list[int]) -> None:
     with pytest.raises(IndexError):
-        column(np.arange(8, dtype=np.float32), [3, 5])[torch.tensor([0, row])]
+        column(np.arange(8, dtype=np.float32), lengths)[torch.tensor([0, row])]
 
 
 def test_moments_do_not_depend_on_chunks_and_are_those_of_float64(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -255,6 +255,7 @@ def test_inconsistent_tables_are_not_written(home: Path, make: Make) -> None:
         "step": tables | {"transitions": columns.replace(steps, step=pa.array([0] * 8, pa.int32()))},
         "nulls": tables | {"transitions": columns.replace(steps, reward=pa.nulls(8, pa.float32()))},
         "NaN": tables | {"transitions": columns.replace(steps, action=columns.list_array(nan))},
+        "reward: holds NaN or inf": tables | {"transitions": columns.replace(steps, reward=nan[:, 0])},
         "before the end": tables | {"transitions": columns.replace(steps, terminated=pa.array([True] * 8))},
         "accepted": tables | {"episodes": columns.replace(tables["episodes"], label=pa.nulls(3, pa.bool_()))},
         "schema": tables | {"transitions": steps.drop_columns("reward")},
