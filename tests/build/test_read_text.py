@@ -20,7 +20,7 @@ from helpers.texts import completion, jsonl, lmsys, paired, prompt, said, save, 
 
 from pmpo_offline import data
 from pmpo_offline.data.exchange.forms import is_text
-from pmpo_offline.data.exchange.forms.conversation import side_of
+from pmpo_offline.data.exchange.forms.templates import side_of
 
 refusal = partial(refused, imported)
 

@@ -14,7 +14,7 @@ from helpers.imports import refused, warned
 from helpers.texts import Rows, jsonl, said, save
 
 from pmpo_offline.data import Dataset
-from pmpo_offline.data.exchange.forms.conversation import side_of
+from pmpo_offline.data.exchange.forms.templates import side_of
 from pmpo_offline.runtime.errors import UserError
 
 CARD = "---\ndataset_info:\n  features:\n  - name: label\n    dtype:\n      class_label:\n        names:\n"

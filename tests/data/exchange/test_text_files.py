@@ -16,8 +16,8 @@ from helpers.texts import jsonl, said
 
 from pmpo_offline.data import Dataset
 from pmpo_offline.data.exchange.export import export_dataset
-from pmpo_offline.data.exchange.forms.conversation import side_of
 from pmpo_offline.data.exchange.forms.row import Message
+from pmpo_offline.data.exchange.forms.templates import side_of
 
 LABELLED = [("p1", 'an " odd one', "1"), ("p2", "fine", "0"), ("p3", 'another " one', "1"), ("p4", "ok", "0")]
 FEATURES = {

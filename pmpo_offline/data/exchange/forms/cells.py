@@ -95,6 +95,11 @@ def role_of(value: Mapping[str, Any]) -> str | None:
     return ROLES.get(str(value.get("role", value.get("from"))).strip().lower())
 
 
+def content_of(value: Mapping[str, Any]) -> Any:
+    """Return the content of a turn, as TRL or as ShareGPT calls it."""
+    return value.get("content", value.get("value"))
+
+
 def literal(text: str) -> Any:
     """Return the value of JSON, of a Python literal or of a NumPy array of objects; `ValueError` for other text."""
     try:

@@ -1,19 +1,17 @@
-"""Prompts, completions and conversations, as the columns of a row state them, and what a split goes by."""
+"""Prompts, completions and conversations, as the columns of a row state them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import takewhile
 from typing import Any, TypeVar
 
 from pmpo_offline.data.exchange.forms import cells
-from pmpo_offline.data.exchange.forms.cells import filled, first_filled, is_list, is_turn, role_of, short
+from pmpo_offline.data.exchange.forms.cells import content_of, filled, first_filled, is_list, is_turn, role_of, short
 from pmpo_offline.data.exchange.forms.columns import ADDED, COMPLETIONS, HISTORY, NOT_TEXT_IN_TURNS, PROMPTS, SYSTEM
 from pmpo_offline.data.exchange.forms.names import may_ask, snake
 from pmpo_offline.data.exchange.forms.reading import Reading
 from pmpo_offline.data.exchange.forms.row import Drop, Message, Prompt, Row, stored
-from pmpo_offline.data.exchange.forms.templates import goes_on, normal, opening, repeats, transcript
-from pmpo_offline.runtime.hashing import hash_bytes
+from pmpo_offline.data.exchange.forms.templates import goes_on, repeats
 
 T = TypeVar("T")
 _READ = {*PROMPTS, *ADDED, *COMPLETIONS, *SYSTEM}
@@ -69,8 +67,9 @@ def prompt_of(row: Row) -> Prompt:
         said = (Message("user", _continued(row, value)),)
         if name == "input":  # which mostly continues an instruction
             _refuse_instructions(row)
-    competing = [other for other in PROMPTS if other != name and (is_list(value) or other not in ADDED)]
-    others = [*competing, *(other for other in ADDED if is_list(value) and other != name)]
+    # A text is continued by the added columns, which a list of turns is not.
+    stated = (*PROMPTS, *ADDED) if is_list(value) else [other for other in PROMPTS if other not in ADDED]
+    others = [other for other in stated if other != name]
     refuse_unsaid(row, others, said, f"columns {name} and {{}} hold different prompts: leave one of them out")
     conversation = with_system(row, after_history(row, said))
     return conversation if row.framed or is_list(value) or len(conversation) > 1 else said[0].content
@@ -89,7 +88,8 @@ def refuse_unsaid(row: Row, names: Iterable[str], said: Sequence[Message], probl
         if not filled(row.values.get(name)):
             continue
         value = row.value(name)
-        parts = [each.get("content", each.get("value")) for each in value] if _is_chat(value) else [value]
+        chat = is_list(value) and all(map(is_turn, value))
+        parts = map(content_of, value) if chat else [value]
         if not all(any(_holds(turn.content, part) for turn in said) for part in parts):
             raise row.error(problem.format(name))
 
@@ -158,7 +158,7 @@ def turn(row: Row, value: Any, what: str) -> Message:
 
 def is_blank_system(value: Any) -> bool:
     """Return whether a turn is a system message that says nothing, as chat front ends write without one."""
-    return is_turn(value) and role_of(value) == "system" and not filled(value.get("content", value.get("value")))
+    return is_turn(value) and role_of(value) == "system" and not filled(content_of(value))
 
 
 def is_weightless(value: Any) -> bool:
@@ -203,10 +203,6 @@ def unanswerable(history: Sequence[Message], what: str) -> Drop | None:
     return None if answerable else Drop(f"{what} has an assistant's turn that answers no other turn")
 
 
-def _is_chat(value: Any) -> bool:
-    return is_list(value) and all(map(is_turn, value))
-
-
 def _continued(row: Row, value: Any) -> str:
     """Return a plain prompt with what its added columns hold, unless it holds that already."""
     for name in ADDED:
@@ -230,24 +226,3 @@ def _history(row: Row) -> tuple[Message, ...]:
     """Return the earlier turns of a column `history`."""
     name = first_filled(row.values, HISTORY)
     return turns(row, row.listed(name) or (), name) if name else ()
-
-
-def side_of(prompt: Prompt) -> float:
-    """Return a number in [0, 1) that the split goes by: a function of a prompt's text alone.
-
-    Spaces, case and the ways to compose a letter are ignored. Of a conversation only what comes before the first answer
-    counts, so that it stays on one side whole: a list of turns or a text in one of the usual markups (`Human:`,
-    `User:`, ChatML, `[INST]`, …), whichever template writes it. A greeting before the user's first turn is no answer.
-    The test prompts at one share are among those at a larger one.
-    """
-    text = opening(prompt) if isinstance(prompt, str) else _first_turns(prompt)
-    return int(hash_bytes([text.encode()])[:12], 16) * 2.0**-48
-
-
-def _first_turns(turns: tuple[Message, ...]) -> str:
-    """Return the system's and the user's turns before the first answer, as a transcript has them."""
-    start = next((place for place, turn in enumerate(turns) if turn.role == "user"), len(turns))
-    before = [turn for turn in turns[:start] if turn.role == "system"]
-    opening = [*before, *takewhile(lambda turn: turn.role != "assistant", turns[start:])]
-    written = normal(transcript(opening))
-    return written if start == len(turns) else written.removesuffix("assistant:")

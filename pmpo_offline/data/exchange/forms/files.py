@@ -49,10 +49,8 @@ class _File(NamedTuple):
 
 def kind_of(path: Path) -> str | None:
     """Return the kind of a file by its name, None for other files."""
-    name, packed = path.name.lower(), False
-    for ending in PACKED:
-        if name.endswith(ending):
-            name, packed = name.removesuffix(ending), True
+    packed = path.suffix.lower() in PACKED
+    name = (path.stem if packed else path.name).lower()
     kind = next((kind for kind, suffixes in KINDS.items() if name.endswith(suffixes)), None)
     return None if packed and kind in ("Parquet", "Arrow") else kind
 
@@ -155,7 +153,8 @@ def _lists(whole: Any) -> tuple[Mapping[str, Sequence[Any]], Mapping[str, Any]]:
         return {"": whole}, {}
     if not isinstance(whole, dict):
         return {"": [whole]}, {}
-    lists = {name: items for name, items in whole.items() if _holds_rows(name) and _is_list_of(dict, items)}
+    held = {name: items for name, items in whole.items() if name in _HOLDERS or split_named(name)}
+    lists = {name: items for name, items in held.items() if _is_list_of(dict, items)}
     if lists and not whole.keys() & {*COMPLETIONS, *CHATS, "chosen"}:  # else it is a row itself
         return lists, {name: value for name, value in whole.items() if name not in lists}
     return {"": _rows_of_frame(whole) or [whole]}, {}
@@ -189,11 +188,6 @@ def _is_line(line: bytes) -> bool:
         return isinstance(from_json(line.decode("utf-8-sig")), dict)
     except ValueError:
         return False
-
-
-def _holds_rows(name: str) -> bool:
-    """Return whether a list of this name in an object is one of rows."""
-    return name in _HOLDERS or split_named(name) is not None
 
 
 @contextmanager

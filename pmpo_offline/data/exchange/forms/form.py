@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from pmpo_offline.data.exchange.forms import FORMS, columns
-from pmpo_offline.data.exchange.forms.cells import filled, first_filled, is_list, is_turn, role_of
+from pmpo_offline.data.exchange.forms.cells import content_of, filled, first_filled, is_list, is_turn, role_of
 from pmpo_offline.data.exchange.forms.columns import LABELS
 from pmpo_offline.data.exchange.forms.reading import Reading
 from pmpo_offline.data.exchange.forms.row import ENDINGS, Drop, Response, Row
@@ -232,7 +232,4 @@ def _contents(row: Row, name: str, *, but_answer: bool = False) -> set[str]:
     if not is_list(value):
         return {str(value).strip()}
     turns = value[:-1] if but_answer and isinstance(value[-1], Mapping) and role_of(value[-1]) == "assistant" else value
-    return {
-        str(turn.get("content", turn.get("value"))).strip() if isinstance(turn, Mapping) else str(turn)
-        for turn in turns
-    }
+    return {str(content_of(turn)).strip() if isinstance(turn, Mapping) else str(turn) for turn in turns}

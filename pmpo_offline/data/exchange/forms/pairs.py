@@ -163,17 +163,15 @@ def _score(row: Row, name: str, side: str) -> str:
 
 
 def _is_transcript(row: Row) -> bool:
+    """Return whether the row has no prompt of its own and begins as a transcript does."""
     text = row.values["chosen"]
-    return not set(columns.PROMPTS) & row.values.keys() and _is_begun(text)
+    begun = isinstance(text, str) and text.lstrip().startswith(HUMAN.strip()) and ASSISTANT in text
+    return begun and row.find(columns.PROMPTS) is None
 
 
 def _is_answered(row: Row) -> bool:
     sides = [row.value(row.first(names)) for names in _NAMES.values()]
     return all(is_list(side) and len(side) == 1 for side in sides)
-
-
-def _is_begun(text: Any) -> bool:
-    return isinstance(text, str) and text.lstrip().startswith(HUMAN.strip()) and ASSISTANT in text
 
 
 TRANSCRIPTS = Form(

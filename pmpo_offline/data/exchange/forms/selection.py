@@ -17,10 +17,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pmpo_offline.data.exchange.forms.conversation import caught, side_of
+from pmpo_offline.data.exchange.forms.conversation import caught
 from pmpo_offline.data.exchange.forms.report import Report
 from pmpo_offline.data.exchange.forms.row import Drop, Response
-from pmpo_offline.data.exchange.forms.templates import Template
+from pmpo_offline.data.exchange.forms.templates import Template, side_of
 from pmpo_offline.data.schema import responses_schema
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.hashing import random_words

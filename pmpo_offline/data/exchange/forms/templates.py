@@ -1,4 +1,4 @@
-"""Conversations as one text: how they are written, and the marks by which such texts are recognised and split.
+"""Conversations as one text: how they are written, the marks by which such texts are recognised, and their split.
 
 They are written as transcripts, or by the chat template of a local model.
 
@@ -12,12 +12,13 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
-from pmpo_offline.data.exchange.forms.row import Drop, Message
+from pmpo_offline.data.exchange.forms.row import Drop, Message, Prompt
 from pmpo_offline.runtime.errors import UserError, reason_of
-from pmpo_offline.runtime.hashing import hash_file
+from pmpo_offline.runtime.hashing import hash_bytes, hash_file
 
 HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 _FILES = ("tokenizer_config.json", "chat_template.jinja", "tokenizer.json")
@@ -155,22 +156,6 @@ def repeats(prompt: str, completion: str) -> bool:
     return marked and last_answer(completion) > place
 
 
-def opening(text: str) -> str:
-    """Return what comes before the first answer; a mark after which the assistant is to answer belongs to it."""
-    whole = normal(text)
-    if not _may_be_marked(whole):
-        return whole
-    for marks in _MARKS:
-        question = marks.user.search(text)
-        answer = question and marks.assistant.search(text, question.end())
-        if not answer:
-            continue
-        if marks.is_transcript:  # as the turns of a conversation have it
-            return normal(text[: answer.start()]) + " "
-        return normal(text[: answer.end() if marks.asked.search(text) else answer.start()])
-    return whole
-
-
 def last_answer(text: str) -> int:
     """Return where the text after the last mark of the assistant begins, 0 if there is none."""
     if not _may_be_marked(text.casefold()):
@@ -179,7 +164,44 @@ def last_answer(text: str) -> int:
     return max((end for found in ends for end in found), default=0)
 
 
-def normal(text: str) -> str:
+def side_of(prompt: Prompt) -> float:
+    """Return a number in [0, 1) that the split goes by: a function of a prompt's text alone.
+
+    Spaces, case and the ways to compose a letter are ignored. Of a conversation only what comes before the first answer
+    counts, so that it stays on one side whole: a list of turns or a text in one of the usual markups (`Human:`,
+    `User:`, ChatML, `[INST]`, …), whichever template writes it. A greeting before the user's first turn is no answer.
+    The test prompts at one share are among those at a larger one.
+    """
+    text = _opening(prompt) if isinstance(prompt, str) else _first_turns(prompt)
+    return int(hash_bytes([text.encode()])[:12], 16) * 2.0**-48
+
+
+def _first_turns(turns: tuple[Message, ...]) -> str:
+    """Return the system's and the user's turns before the first answer, as a transcript has them."""
+    start = next((place for place, turn in enumerate(turns) if turn.role == "user"), len(turns))
+    before = [turn for turn in turns[:start] if turn.role == "system"]
+    first = [*before, *takewhile(lambda turn: turn.role != "assistant", turns[start:])]
+    written = _normal(transcript(first))
+    return written if start == len(turns) else written.removesuffix("assistant:")
+
+
+def _opening(text: str) -> str:
+    """Return what comes before the first answer; a mark after which the assistant is to answer belongs to it."""
+    whole = _normal(text)
+    if not _may_be_marked(whole):
+        return whole
+    for marks in _MARKS:
+        question = marks.user.search(text)
+        answer = question and marks.assistant.search(text, question.end())
+        if not answer:
+            continue
+        if marks.is_transcript:  # as the turns of a conversation have it
+            return _normal(text[: answer.start()]) + " "
+        return _normal(text[: answer.end() if marks.asked.search(text) else answer.start()])
+    return whole
+
+
+def _normal(text: str) -> str:
     """Return a text without what does not tell prompts apart: case, white space, how letters are composed."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
