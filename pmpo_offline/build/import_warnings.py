@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from typing import Any
-
-from pydantic import JsonValue
 
 from pmpo_offline.data.exchange.forms.columns import GONE, SPLITS, split_named
 from pmpo_offline.data.exchange.forms.names import is_feedback
 from pmpo_offline.data.exchange.forms.selection import lone_negative
 from pmpo_offline.data.exchange.readers import Recorded, Source
-from pmpo_offline.data.exchange.readers.episodes import SOLVED_AT_FIRST, UNREAD_REWARDS
+from pmpo_offline.data.exchange.readers.episodes import GOES_ON, SOLVED_AT_FIRST, UNMARKED, UNREAD_REWARDS
 from pmpo_offline.runtime.errors import Dropped
 
-
-def feedback_note(recorded: Recorded) -> dict[str, JsonValue]:
-    """Return the note of the source's feedback, empty where there is none."""
-    note = recorded.notes.get("feedback")
-    return note if recorded.feedback is not None and isinstance(note, dict) else {}
-
-
-def report_of(recorded: Recorded) -> dict[str, Any]:
-    """Return the report of how the source was read, empty where there is none."""
-    report = recorded.notes.get("report")
-    return report if isinstance(report, dict) else {}
+_COUNTED = {
+    UNMARKED: "{} episodes end unmarked, where next_observations is not the next row's "
+    "observation: right if time ran out there, wrong if rows were shuffled or left out",
+    GOES_ON: "most episodes begin with the observation with which the one before it ended: right where nothing was "
+    "reset; where a vector environment reset itself (Gymnasium 1), the first step of each is no step of the task: "
+    "leave those rows out and import again",
+    SOLVED_AT_FIRST: "{} episodes are a success by their first step alone: wrong if that says how the episode before "
+    "it ended, as the info of a reset may",
+    UNREAD_REWARDS: "{} episodes have a reward in their last row, where RLDS has nothing done, and it is left out: if "
+    "an action was taken there, add a row with the final observation to every episode",
+}
+"""What is said of episodes that a note counts."""
 
 
 def warn(found: Source, recorded: Recorded) -> None:
@@ -35,28 +33,10 @@ def warn(found: Source, recorded: Recorded) -> None:
 
 
 def _doubts(found: Source, recorded: Recorded) -> Iterator[str | Warning]:
-    if count := recorded.notes.get("episodes_ended_by_next_observations"):
-        yield (
-            f"{count} episodes end unmarked, where next_observations is not the next row's observation: right if time "
-            "ran out there, wrong if rows were shuffled or left out"
-        )
-    if recorded.notes.get("episodes_begin_where_the_last_ended"):
-        yield (
-            "most episodes begin with the observation with which the one before it ended: right where nothing was "
-            "reset; where a vector environment reset itself (Gymnasium 1), the first step of each is no step of the "
-            "task: leave those rows out and import again"
-        )
-    if count := recorded.notes.get(SOLVED_AT_FIRST):
-        yield (
-            f"{count} episodes are a success by their first step alone: wrong if that says how the episode before it "
-            "ended, as the info of a reset may"
-        )
-    if count := recorded.notes.get(UNREAD_REWARDS):
-        yield (
-            f"{count} episodes have a reward in their last row, where RLDS has nothing done, and it is left out: if an "
-            "action was taken there, add a row with the final observation to every episode"
-        )
-    report = report_of(recorded)
+    for name, said in _COUNTED.items():
+        if count := recorded.notes.get(name):
+            yield said.format(count)
+    report, note = recorded.report, recorded.feedback_note
     if rounded := report.get("rounded"):
         counts = ", ".join(f"{count} rows of {name}" for name, count in rounded.items())
         yield f"numbers beyond 2^24 are stored as float32, which rounds {counts}: subtract what they have in common"
@@ -65,21 +45,21 @@ def _doubts(found: Source, recorded: Recorded) -> Iterator[str | Warning]:
         yield Dropped(f"dropped {reasons} (`show` names the first of each)")
     if differ := report.get("contradicting_episodes"):
         yield f"{differ} episodes repeat an earlier one in all numbers, with another label: leave at least one out"
-    note = feedback_note(recorded)
     if only := note.get("only_of"):
         yield f"{note['column']} is of {only} only: if it is meant of whole episodes, write it in all of their rows"
-    parts = [str(name).rpartition("/") for name in report.get("columns_not_used", [])]
-    if gone := [str(name) for name in report.get("columns_not_used", []) if name in GONE]:
+    names = {column: column.rpartition("/")[2] for column in report.get("columns_not_used", [])}
+    if gone := [column for column in names if column in GONE]:
         yield f"{gone[0]} is not used: leave out the rows that it marks, if any"
-    masks = {name for where, _, name in parts if where == "mask"}
-    held_out = {*SPLITS, *filter(split_named, masks)}
-    if splits := [f"{where}{slash}{name}" for where, slash, name in parts if name in held_out]:
+    masks = {column for column in names if column.startswith("mask/")}
+    splits = [column for column, name in names.items() if name in SPLITS or (column in masks and split_named(name))]
+    if splits:
         yield f"{splits[0]} is not used, and all episodes are for training: leave those out that are held out"
     named = {name: split_named(name) for name in found.files}
     if (held := [name for name, split in named.items() if split == "test"]) and len(held) < len(named):
         yield f"{held[0]} is held out by its name, and all episodes are for training: leave it out if it is"
-    masks -= held_out
-    if feedback := [f"{where}{slash}{name}" for where, slash, name in parts if is_feedback(name) or name in masks]:
+    if feedback := [
+        column for column, name in names.items() if is_feedback(name) or column in masks.difference(splits)
+    ]:
         yield f"{' and '.join(feedback[:3])} may be feedback and is not used: --score {feedback[0]} takes it"
     if recorded.feedback is not None and note["labels"] is False:
         for score, count in lone_negative(recorded.feedback).items():

@@ -12,7 +12,7 @@ import pyarrow as pa
 from pydantic import JsonValue
 
 from pmpo_offline import data
-from pmpo_offline.build.import_warnings import feedback_note, report_of, warn
+from pmpo_offline.build.import_warnings import warn
 from pmpo_offline.build.options import ImportOptions, Target
 from pmpo_offline.build.pipeline import (
     Content,
@@ -148,7 +148,9 @@ def _labelled_anew(found: Source, options: ImportOptions, rule: LabelRule | None
     column, sign = directed(own) if own else (None, 1.0)
     raw = hash_json([_READERS, found.format, found.name, hashes, *([column] if column else [])])[:16]
     with raw_folder(data.home(target.home), raw) as folder:
-        recorded = _signed(_recorded(found, column, folder, target.overwrite), sign)
+        recorded = _recorded(found, column, folder, target.overwrite)
+    if sign < 0 and recorded.feedback is not None:
+        recorded = replace(recorded, feedback=-recorded.feedback)  # now more is better, and +1 is accept
     recorded, choices = choices_of(found, recorded, options.actions)
     if options.labels:
         recorded = _with_labels(recorded, options.labels, options)
@@ -203,40 +205,33 @@ def _labelled_anew(found: Source, options: ImportOptions, rule: LabelRule | None
         read=lambda _: content,
         raw=raw,
         critic=Critic(settings, candidates, f"judged-{scored}.npz"),
-        score={"column": feedback_note(recorded)["column"]} if by_column else {},
+        score={"column": recorded.feedback_note["column"]} if by_column else {},
         files=[*found.files.values(), *([options.labels] if options.labels else [])],
     )
 
 
-def _signed(recorded: Recorded, sign: float) -> Recorded:
-    """Return the episodes with scores of which more is better, or with labels of which +1 is accept."""
-    if sign > 0:
-        return recorded
-    return replace(recorded, feedback=-recorded.feedback)  # type: ignore[operator]
-
-
 def _with_labels(recorded: Recorded, path: Path, options: ImportOptions) -> Recorded:
     """Return the episodes with the feedback of a file that names them, in its column `score` if there are several."""
-    if feedback_note(recorded).get("column") == THE_FOLDER:
+    if recorded.feedback_note.get("column") == THE_FOLDER:
         raise UserError(f"--labels {path}: the folders say what their episodes are: leave it out, or move the episodes")
     length = recorded.experience.length
     numbers = np.arange(len(length)) if recorded.numbers is None else recorded.numbers
-    episodes = Episodes(numbers, length, cut="dropped" in report_of(recorded))
+    episodes = Episodes(numbers, length, cut="dropped" in recorded.report)
     values, note, unused = feedback_of_file(path.expanduser(), episodes, options.score, options.accept)
     if unnamed := int(np.isnan(values).sum()):
         of = f"{unnamed} of {len(values)} {note['of']}s"
         warnings.warn(f"--labels {path} has no label for {of}: they stay unlabelled", stacklevel=3)
     if lost := note.get("of_dropped_rows"):
         warnings.warn(f"--labels {path} labels {lost} rows that were dropped, as no steps", stacklevel=3)
-    own = [str(before["column"])] if (before := feedback_note(recorded)) else []
-    passed_over = [*report_of(recorded).get("columns_not_used", []), *own, *unused]
+    own = [str(before["column"])] if (before := recorded.feedback_note) else []
+    passed_over = [*recorded.report.get("columns_not_used", []), *own, *unused]
     recorded = _reporting(recorded, columns_not_used=passed_over) if passed_over else recorded
     return replace(recorded, feedback=values, notes={**recorded.notes, "feedback": note})
 
 
 def _reporting(recorded: Recorded, **entries: JsonValue) -> Recorded:
     """Return the episodes with more in that report."""
-    return replace(recorded, notes={**recorded.notes, "report": {**report_of(recorded), **entries}})
+    return replace(recorded, notes={**recorded.notes, "report": {**recorded.report, **entries}})
 
 
 def _counting_repeats(recorded: Recorded) -> Recorded:
@@ -245,7 +240,7 @@ def _counting_repeats(recorded: Recorded) -> Recorded:
         return recorded
     again = recorded.firsts != np.arange(len(recorded.firsts))
     entries: dict[str, JsonValue] = {"repeated_episodes": int(again.sum())}
-    if recorded.feedback is not None and feedback_note(recorded)["of"] == "episode":
+    if recorded.feedback is not None and recorded.feedback_note["of"] == "episode":
         mine, first = recorded.feedback, recorded.feedback[recorded.firsts]
         entries["contradicting_episodes"] = int((~np.isnan(mine) & ~np.isnan(first) & (mine != first)).sum())
     return _reporting(recorded, **{name: count for name, count in entries.items() if count})
@@ -254,7 +249,7 @@ def _counting_repeats(recorded: Recorded) -> Recorded:
 def _tables(recorded: Recorded) -> tuple[pa.Table, pa.Table]:
     """Return the transitions and the episodes, the source's feedback as the scores of either."""
     steps, episodes = recorded.experience.tables()
-    note = feedback_note(recorded)
+    note = recorded.feedback_note
     if note.get("of") == "episode":
         return steps, data.columns.replace(episodes, score=recorded.feedback)
     return (data.columns.replace(steps, score=recorded.feedback) if note else steps), episodes
@@ -281,7 +276,7 @@ def _recorded(found: Source, column: str | None, folder: Path, again: bool) -> R
 
 
 def _default_label(found: Source, recorded: Recorded, episodes: pa.Table) -> LabelRule:
-    if note := feedback_note(recorded):
+    if note := recorded.feedback_note:
         if found.exported and found.exported.metadata.label.score == "column":
             return found.exported.metadata.label
         return LabelRule.parse("column" if note["labels"] else "column:q0.5")
@@ -295,7 +290,7 @@ def _default_label(found: Source, recorded: Recorded, episodes: pa.Table) -> Lab
 def _check_label(found: Source, recorded: Recorded, rule: LabelRule, default: LabelRule) -> None:
     """Raise `UserError` for labels that do not follow from what the source holds."""
     if rule.score == "column":
-        if not feedback_note(recorded):
+        if not recorded.feedback_note:
             raise UserError(
                 f"{found.name} has no column of labels: name one with --score, or give the episodes' labels in a file "
                 "with --labels"

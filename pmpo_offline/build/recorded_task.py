@@ -106,28 +106,21 @@ def choices_of(found: Source, recorded: Recorded, said: int | None) -> tuple[Rec
     number of actions is unknown or too small.
     """
     action, noted = recorded.experience.action, recorded.notes.get("actions")
-    if action.dtype.kind != "i" and is_one_hot(action):
-        if said is None:
-            warnings.warn(
-                f"{found.name}: actions are one-hot rows of {action.shape[1]} and are taken as continuous: if they are "
-                f"choices, add --actions {action.shape[1]}",
-                stacklevel=3,
-            )
-            return recorded, None
-        action = action.argmax(axis=1, keepdims=True).astype(np.float32)
     if action.dtype.kind != "i":
-        whole = action.shape[1] == 1 and bool((action == np.floor(action)).all() and action.min() >= 0)
+        numbers = action.argmax(axis=1, keepdims=True) if (is_chosen := is_one_hot(action)) else action
+        whole = numbers.shape[1] == 1 and bool((numbers == np.floor(numbers)).all() and numbers.min() >= 0)
         if said is None:
-            if whole and action.max() >= 1:
+            if whole and numbers.max() >= 1:
+                what = f"one-hot rows of {action.shape[1]}" if is_chosen else f"whole numbers up to {action.max():g}"
                 warnings.warn(
-                    f"{found.name}: actions are whole numbers up to {action.max():g} and are taken as continuous: if "
-                    f"they are choices, add --actions {max(2, int(action.max()) + 1)}",
+                    f"{found.name}: actions are {what} and are taken as continuous: if they are choices, add "
+                    f"--actions {max(2, int(numbers.max()) + 1)}",
                     stacklevel=3,
                 )
             return recorded, None
         if not whole:
             raise UserError(f"--actions {said}: the actions of {found.name} are {action.dtype}, not whole numbers")
-        action = action.astype(np.int32)
+        action = numbers.astype(np.int32)
         recorded = replace(recorded, experience=replace(recorded.experience, action=action))
     known, largest = said or (noted if isinstance(noted, int) else None), int(action.max())
     if known is None:

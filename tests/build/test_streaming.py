@@ -10,7 +10,7 @@ from helpers.encoded import Store
 from pmpo_offline.build import import_dataset
 from pmpo_offline.data import Dataset, load_dataset, mapping, verify
 from pmpo_offline.data.exchange import export_dataset
-from pmpo_offline.data.exchange.origin import MARKER
+from pmpo_offline.data.exchange.exported import MARKER
 from pmpo_offline.runtime import arrays
 
 LENGTHS = [3, 1, 4, 7, 2]

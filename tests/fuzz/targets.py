@@ -25,7 +25,7 @@ from pmpo_offline.build.pipeline import load_notes, save_notes
 from pmpo_offline.build.read_text import import_text
 from pmpo_offline.data import Experience, mapping
 from pmpo_offline.data.exchange import export_dataset
-from pmpo_offline.data.exchange.origin import origin
+from pmpo_offline.data.exchange.exported import origin
 from pmpo_offline.data.exchange.readers import open_source
 from pmpo_offline.declarations import catalog
 from pmpo_offline.policies import MixturePolicy

@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 
 from pmpo_offline.data import Dataset, load_dataset
-from pmpo_offline.data.exchange.exported import described
-from pmpo_offline.data.exchange.origin import MARKER, files_in
+from pmpo_offline.data.exchange.exported import MARKER, described, files_in
 from pmpo_offline.data.exchange.writers import WRITERS
 from pmpo_offline.data.storage import card
 from pmpo_offline.runtime import progress

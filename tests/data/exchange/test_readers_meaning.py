@@ -228,6 +228,14 @@ def test_files_without_rows_mark_no_ends_and_need_none(tmp_path: Path) -> None:
     ran_out_without_successor(read(tmp_path))
 
 
+def test_doubts_of_several_files_add_up(tmp_path: Path) -> None:
+    for name, lengths in (("a", [2, 3]), ("b", [2, 1, 4])):
+        arrays = as_d4rl(experience(lengths))
+        npz(tmp_path / f"{name}.npz", arrays | {mark: arrays[mark] & False for mark in ("terminals", "timeouts")})
+    with pytest.warns(UserWarning, match="3 episodes end unmarked"):
+        import_dataset(tmp_path)
+
+
 def imported(tmp_path: Path, arrays: dict[str, Any], **asked: Any) -> Dataset:
     return import_dataset(npz(tmp_path / "set.npz", arrays), **asked)
 

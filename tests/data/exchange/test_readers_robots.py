@@ -152,6 +152,7 @@ def test_lerobot_labels_in_episodes_need_no_score(tmp_path: Path, version: str) 
     ("change", "message"),
     [
         ({"next.success": np.full(10, 0.7, np.float32)}, "next.success: expected 0 or 1, found 0.7 in row 0"),
+        ({"next.done": np.zeros((10, 2), bool)}, "next.done: expected one number a row, found shape (10, 2)"),
         ({"next.done": np.arange(10) * 2}, "next.done: expected 0 or 1, found 2 in row 1"),
         ({"label": np.arange(10) > 5, "adv_ind": np.arange(10) > 6}, "label and adv_ind differ: say which one counts"),
         ({"frame_index": np.zeros(10, int)}, "frame_index goes from 0 to 0 in episode 0: frames are missing or there"),

@@ -20,7 +20,7 @@ from helpers.texts import completion, jsonl, prompt, save, ultrafeedback, unpair
 from pmpo_offline import data
 from pmpo_offline.data import Dataset, columns
 from pmpo_offline.data.exchange import export_dataset, left_out
-from pmpo_offline.data.exchange.origin import MARKER
+from pmpo_offline.data.exchange.exported import MARKER
 from pmpo_offline.data.exchange.writers import WRITERS
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 

@@ -15,13 +15,13 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from pmpo_offline.data.exchange.exported import Origin, hashes_of, origin, sound_name
 from pmpo_offline.data.exchange.forms import files
 from pmpo_offline.data.exchange.forms.classes import classes_beside, classes_of, named
 from pmpo_offline.data.exchange.forms.columns import split_named
 from pmpo_offline.data.exchange.forms.form import Form
 from pmpo_offline.data.exchange.forms.reading import Reading
 from pmpo_offline.data.exchange.forms.row import Drop, Response, Row, about
-from pmpo_offline.data.exchange.origin import Origin, hashes_of, origin, sound_name
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError, reason_of
 from pmpo_offline.runtime.hashing import hash_bytes

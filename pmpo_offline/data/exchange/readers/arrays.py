@@ -125,7 +125,7 @@ def floats(values: Array, where: str) -> NDArray[np.float32]:
 
 def flags(values: Array, where: str) -> NDArray[np.bool_]:
     """Return a column of zeros and ones as Booleans; `UserError` where it holds anything else."""
-    numbers = floats(values.reshape(len(values), -1)[:, 0] if values.ndim > 1 else values, where)
+    numbers = _vector(np.atleast_1d(values), where)
     marked: NDArray[np.bool_] = numbers != 0
     if (numbers[marked] != 1).any():
         row = int(np.flatnonzero(marked)[(numbers[marked] != 1).argmax()])
@@ -181,7 +181,7 @@ _READ: Mapping[Kind, Callable[[Array, str], Array]] = {
     "matrix": _matrix,
     "actions": _actions,
     "vector": _vector,
-    "flags": lambda values, where: flags(_vector(values, where), where),
+    "flags": flags,
 }
 
 
@@ -203,8 +203,7 @@ def note_rounded(numbers: NDArray[np.float32], values: Array, name: str) -> None
         return
     if not max(numbers.max(), -numbers.min()) >= EXACT:
         return
-    for start in range(0, len(numbers), 65536):
-        rows = slice(start, start + 65536)
+    for rows in slices(len(numbers), 65536):
         changed = (np.abs(numbers[rows]) >= EXACT) & (numbers[rows].astype(np.float64) != values[rows])
         if count := int(changed.reshape(len(changed), -1).any(axis=1).sum()):
             found[name] += count

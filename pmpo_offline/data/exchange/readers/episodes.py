@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from pmpo_offline.data import Experience
-from pmpo_offline.data.exchange.origin import sound_name
+from pmpo_offline.data.exchange.exported import sound_name
 from pmpo_offline.data.exchange.readers.arrays import by_row, is_blank
 from pmpo_offline.data.exchange.readers.feedback import feedback_of_steps
 from pmpo_offline.data.exchange.readers.flat import Flat, opened
@@ -45,12 +45,19 @@ Column = tuple[str, NDArray[Any]] | None
 LOST = "the last row of an episode that ran out of time: what followed it is not in the file"
 RESET = "the last row of an episode that ran out of time: next_observations has the next episode's first"
 PADDED = "the last row of an episode that ran out of time: next_observations has only padding there"
+UNMARKED = "episodes_ended_by_next_observations"
+"""The note that perhaps rows were shuffled or left out."""
 GOES_ON = "episodes_begin_where_the_last_ended"
 """The note that perhaps each episode has a first step that only resets the environment."""
 SOLVED_AT_FIRST = "episodes_solved_in_their_first_row_only"
 """The note that perhaps success is that of the episode before, in the info of a reset."""
 UNREAD_REWARDS = "rewards_in_last_steps"
 """The note that perhaps something was done in the last rows of RLDS."""
+COUNTS = (
+    *(UNMARKED, GOES_ON, SOLVED_AT_FIRST, UNREAD_REWARDS),
+    *("rows_without_successor_dropped", "rows_that_are_final_states", "episodes_without_a_last_step"),
+)
+"""Notes that count rows or episodes: of several files they add up."""
 NO_STEP = "a state without a step, of an episode of one row"
 
 

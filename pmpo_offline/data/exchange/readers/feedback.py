@@ -31,8 +31,6 @@ _FOLDERS = {**dict.fromkeys(_ACCEPTS.split(), 1.0), **dict.fromkeys(_REJECTS.spl
 WORDS: Mapping[str, float] = {**columns.WORDS, **_FOLDERS, **dict.fromkeys(("", "unlabelled", "unlabeled"), np.nan)}
 """The label of an episode or a step by a text in a column: +1 accept, −1 reject, NaN neither."""
 Values = NDArray[np.float32]
-_SHOWN = 8
-"""Columns that a message lists."""
 
 
 def parsed(values: NDArray[Any], where: str, place: Callable[[int], str] = "row {}".format) -> tuple[Values, bool]:

@@ -8,7 +8,7 @@ are refused: a folder `unlabelled` holds episodes without a label. Unsorted file
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from pydantic import JsonValue
 
 from pmpo_offline.data import Experience
 from pmpo_offline.data.exchange.readers import ARRAYS, READERS, minari_folder
+from pmpo_offline.data.exchange.readers.episodes import COUNTS
 from pmpo_offline.data.exchange.readers.feedback import meaning_of
 from pmpo_offline.data.exchange.readers.source import Candidate, Reader, Recorded, Source, open_source
 from pmpo_offline.runtime.errors import UserError
@@ -42,40 +43,32 @@ def _is_sorted(given: Candidate) -> bool:
 def _source(given: Candidate) -> Source:
     if beside := [path.name for path in sorted(given.path.iterdir()) if path.is_file() and path.suffix in ARRAYS]:
         raise UserError(f"{given.path / beside[0]} lies beside the sorted folders: move it into one of them")
-    inside = {folder.name: list(_sources(folder)) for folder in _folders(given.path)}
-    for name, found in inside.items():
-        if found and meaning_of(name) is None and name.lower() not in _UNLABELLED:
+    folders = _folders(given.path)
+    inside = [(folder.name, source) for folder in folders for source in _sources(folder)]
+    for name, _ in inside:
+        if meaning_of(name) is None and name.lower() not in _UNLABELLED:
             raise UserError(
                 f"{given.path / name}: the name says neither accept nor reject (or both): call it accepts, rejects, "
                 "success, failure or unlabelled"
             )
-    sources = [source for found in inside.values() for source in found]
-    if not sources:
-        raise UserError(f"{given.path} holds no episodes in {', '.join(inside)}")
+    if not inside:
+        raise UserError(f"{given.path} holds no episodes in {', '.join(folder.name for folder in folders)}")
+    files = {f"{name}/{source.name}/{short}": path for name, source in inside for short, path in source.files.items()}
+    together = _together(given.path, [source for _, source in inside], files, lambda: _read(inside))
+    return replace(together, takes_column=False)
+
+
+def _together(
+    folder: Path, sources: Sequence[Source], files: Mapping[str, Path], read: Callable[..., Recorded]
+) -> Source:
+    """Return sources of one form as one, which says what all of them say."""
     if len(formats := {source.format for source in sources}) > 1:
-        raise UserError(f"{given.path} holds {' and '.join(sorted(formats))}: import sources of one form at a time")
-    first = sources[0]
-    files = {
-        f"{name}/{source.name}/{short}": path
-        for name, found in inside.items()
-        for source in found
-        for short, path in source.files.items()
-    }
-    return replace(
-        first,
-        name=given.path.absolute().name,
-        files=files,
-        read=lambda: _read(inside),
-        takes_column=False,
-        exported=None,
-        **_shared(sources),
-    )
-
-
-def _shared(sources: Sequence[Source]) -> dict[str, Any]:
-    """Return what several sources say they are of, None where they differ."""
-    said = {name: [getattr(source, name) for source in sources] for name in ("environment", "references", "task")}
-    return {name: values[0] if all(value == values[0] for value in values) else None for name, values in said.items()}
+        raise UserError(f"{folder} holds {' and '.join(sorted(formats))}: import sources of one form at a time")
+    same: dict[str, Any] = {}
+    for name in ("environment", "references", "task"):
+        first, *others = [getattr(source, name) for source in sources]
+        same[name] = first if all(other == first for other in others) else None
+    return replace(sources[0], name=folder.absolute().name, files=files, read=read, exported=None, **same)
 
 
 def _sources(folder: Path) -> Iterator[Source]:
@@ -99,25 +92,22 @@ def _reader_of(given: Candidate) -> Reader | None:
         return None
 
 
-def _read(inside: dict[str, list[Source]]) -> Recorded:
+def _read(inside: Sequence[tuple[str, Source]]) -> Recorded:
     """Return the episodes in sorted folders, labelled by the folders' names."""
-    parts: list[Recorded] = []
-    labels: list[float] = []
-    counts: dict[str, JsonValue] = {}
-    for name, found in inside.items():
-        for source in found:
-            part = (source.exported or source).read()
-            meaning = meaning_of(name)
-            parts.append(part)
-            labels += [np.nan if meaning is None else meaning] * len(part.experience.length)
-            word = {None: "unlabelled", 1.0: "accept", -1.0: "reject"}[meaning]
-            counts[f"{name}: {source.name}"] = f"{word}, {len(part.experience.length)} episodes"
+    parts = [(source.exported or source).read() for _, source in inside]
     whole = _joined(parts, "the folders")
+    meanings, lengths = [meaning_of(name) for name, _ in inside], [len(part.experience.length) for part in parts]
+    words = {None: "unlabelled", 1.0: "accept", -1.0: "reject"}
+    counts: dict[str, JsonValue] = {
+        f"{name}: {source.name}": f"{words[meaning]}, {length} episodes"
+        for (name, source), meaning, length in zip(inside, meanings, lengths, strict=True)
+    }
     note: JsonValue = {"column": THE_FOLDER, "of": "episode", "labels": True}
-    own = {str(said["column"]) for part in parts if isinstance(said := part.notes.get("feedback"), dict)}
-    reports = [{"columns_not_used": [*own]}, *([whole.notes["report"]] if "report" in whole.notes else [])]
-    notes = {**whole.notes, "folders": counts, "feedback": note, **({"report": _summed(reports)} if own else {})}
-    return replace(whole, notes=notes, feedback=np.array(labels, np.float32))
+    own = {str(part.feedback_note["column"]) for part in parts if part.feedback_note}
+    report = _summed([whole.report, {"columns_not_used": own}])
+    notes = {**whole.notes, "folders": counts, "feedback": note, **({"report": report} if report else {})}
+    labels = np.repeat(np.array(meanings, np.float32), lengths)  # NaN for None
+    return replace(whole, notes=notes, feedback=labels)
 
 
 def _joined(parts: Sequence[Recorded], where: str) -> Recorded:
@@ -125,13 +115,17 @@ def _joined(parts: Sequence[Recorded], where: str) -> Recorded:
     shapes = {(part.experience.observation.shape[1], part.experience.action.shape[1]) for part in parts}
     if len(shapes) > 1:
         raise UserError(f"{where} hold observations and actions of other widths: {', '.join(map(str, sorted(shapes)))}")
-    first = parts[0].notes
     notes: dict[str, JsonValue] = {
-        name: value for name, value in first.items() if all(part.notes.get(name) == value for part in parts)
+        name: value
+        for name, value in parts[0].notes.items()
+        if name != "report" and all(part.notes.get(name) == value for part in parts)
     }
     notes |= {name: all(bool(part.notes[name]) for part in parts) for name in ("rewards", "success")}
-    if reports := [part.notes["report"] for part in parts if "report" in part.notes]:
-        notes["report"] = _summed(reports)
+    for name in COUNTS:
+        if any(name in part.notes for part in parts):
+            notes[name] = sum(int(str(part.notes.get(name, 0))) for part in parts)
+    if report := _summed([part.report for part in parts]):
+        notes["report"] = report
     experience = Experience.concatenate([part.experience for part in parts])
     return Recorded(experience, notes, None, *_numbers(parts))
 
@@ -143,8 +137,8 @@ def _numbers(parts: Sequence[Recorded]) -> tuple[NDArray[Any], bool]:
         return joined, False
     found, before = [], 0
     for part in parts:
-        left, report = len(part.experience.length), part.notes.get("report")
-        count = left + (int(str(report.get("episodes_dropped", 0))) if isinstance(report, dict) else 0)
+        left = len(part.experience.length)
+        count = left + part.report.get("episodes_dropped", 0)
         places = np.arange(left) if part.numbers is None else part.numbers
         if places.dtype.kind != "i" or places.max() >= count:  # names, or numbers that do not count from 0
             places = np.arange(left)
@@ -182,16 +176,8 @@ def _is_folder_of_files(given: Candidate) -> bool:
 
 def _source_of_files(given: Candidate) -> Source:
     sources = [open_source(str(path)) for path in given.files]
-    if len(formats := {source.format for source in sources}) > 1:
-        raise UserError(f"{given.path} holds {' and '.join(sorted(formats))}: import sources of one form at a time")
-    return replace(
-        sources[0],
-        name=given.path.absolute().name,
-        files={path.name: path for path in given.files},
-        read=lambda column=None: _read_files(sources, column),
-        exported=None,
-        **_shared(sources),
-    )
+    files = {path.name: path for path in given.files}
+    return _together(given.path, sources, files, lambda column=None: _read_files(sources, column))
 
 
 def _read_files(sources: Sequence[Source], column: str | None) -> Recorded:

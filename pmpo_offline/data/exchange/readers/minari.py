@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from pmpo_offline.data import Experience, hdf5
-from pmpo_offline.data.exchange.origin import origin
+from pmpo_offline.data.exchange.exported import origin
 from pmpo_offline.data.exchange.readers import minari_folder
 from pmpo_offline.data.exchange.readers.arrays import flags, floats
 from pmpo_offline.data.exchange.readers.episodes import UNKNOWN_SEED
@@ -34,7 +34,7 @@ from pmpo_offline.data.exchange.readers.spaces import Leaf, leaves
 from pmpo_offline.data.schema import References
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.errors import UserError
-from pmpo_offline.runtime.files import from_json
+from pmpo_offline.runtime.files import finite, from_json
 
 _ATTRIBUTES = {"id", "total_steps", "seed", "options", "success", "behavior"}
 """What Minari and this package write as attributes of episodes."""
@@ -156,12 +156,9 @@ def _read(folder: Path, said: dict[str, Any], knows_success: bool, name: str | N
                 )
 
     experience = Experience.concatenate(episodes())
-    bounds: list[JsonValue] = [
-        [float(x) if np.isfinite(x) else None for x in bound] for bound in (low, high)
-    ]  # as JSON has numbers
-    notes: dict[str, JsonValue] = {"rewards": True, "success": known, "action_low_high": bounds}
-    if acted[0].choices is not None:
-        notes = {"rewards": True, "success": known, "actions": acted[0].choices}
+    choices = acted[0].choices
+    bounds = {"action_low_high": finite([low.tolist(), high.tolist()])} if choices is None else {"actions": choices}
+    notes: dict[str, JsonValue] = {"rewards": True, "success": known, **bounds}
     wanted = _plain(name)
     if unused := sorted(
         info if info.startswith("episodes/") else f"infos/{info}"

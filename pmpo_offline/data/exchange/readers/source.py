@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from pmpo_offline.data import Experience, columns
-from pmpo_offline.data.exchange.exported import experience_of, found_in, metadata_of
-from pmpo_offline.data.exchange.origin import hashes_of, sound_name, unchanged
+from pmpo_offline.data.exchange.exported import experience_of, found_in, hashes_of, metadata_of, sound_name, unchanged
 from pmpo_offline.data.exchange.readers import ARRAYS, READERS
 from pmpo_offline.data.exchange.readers.flat import Flat, joined, open_flat
 from pmpo_offline.data.schema import Metadata, References
@@ -54,6 +53,18 @@ class Recorded:
     """Whether those are counted from 0 here, and not the source's own."""
     firsts: NDArray[np.int64] | None = None
     """(E,) the first episode that equals each one; None: all differ, or they were not compared."""
+
+    @property
+    def feedback_note(self) -> dict[str, Any]:
+        """The note of the feedback, empty if there is none."""
+        note = self.notes.get("feedback")
+        return note if self.feedback is not None and isinstance(note, dict) else {}
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """The note of what was dropped and not used, empty if there is none."""
+        report = self.notes.get("report")
+        return report if isinstance(report, dict) else {}
 
 
 @dataclass(frozen=True)

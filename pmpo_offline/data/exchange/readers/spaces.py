@@ -70,13 +70,9 @@ def leaves(space: Space[Any], where: str, *, acts: bool = False) -> list[Leaf]:
 def _leaves(space: Space[Any], where: str, path: tuple[str | int, ...], acts: bool) -> list[Leaf]:
     from gymnasium import spaces
 
-    def inner(key: str | int, part: Space[Any]) -> list[Leaf]:
-        return _leaves(part, f"{where}[{key!r}]", (*path, key), acts)
-
-    if isinstance(space, spaces.Dict):
-        return [leaf for key, part in space.spaces.items() for leaf in inner(key, part)]
-    if isinstance(space, spaces.Tuple):
-        return [leaf for index, part in enumerate(space.spaces) for leaf in inner(index, part)]
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        parts = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
+        return [leaf for key, part in parts for leaf in _leaves(part, f"{where}[{key!r}]", (*path, key), acts)]
     if isinstance(space, spaces.Box):
         if space.dtype == np.uint8 and len(space.shape) >= 2:
             raise UserError(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from pmpo_offline.data.exchange.exported import ABOUT
-from pmpo_offline.data.exchange.readers.arrays import Kind, checked, is_nan, without
-from pmpo_offline.data.exchange.readers.episodes import GOES_ON, LOST, PADDED, RESET, Rows, recorded, report
+from pmpo_offline.data.exchange.readers.arrays import Array, Kinds, as_kind, is_nan, without
+from pmpo_offline.data.exchange.readers.episodes import GOES_ON, LOST, PADDED, RESET, UNMARKED, Rows, recorded, report
 from pmpo_offline.data.exchange.readers.flat import Flat
 from pmpo_offline.data.exchange.readers.order import (
     begins_with_resets,
@@ -32,31 +34,13 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
 }
 """What the arrays are called by D4RL, here, by Gymnasium and in replay buffers (`obs`, `next_obs`), and by d3rlpy of
 version 1 (whose mark is of both ends)."""
-_NEEDED: Mapping[str, Kind] = {"observation": "matrix", "action": "actions", "terminated": "flags"}
+_NEEDED = ("observation", "action", "terminated")
 
 
 def called(flat: Flat) -> dict[str, str]:
     """Return the names of the arrays in a file by ours; those that it lacks as D4RL, or we, call them."""
     usual = 1 if flat.parts("observation") else 0
     return {ours: next(filter(flat.parts, names), names[usual]) for ours, names in _NAMES.items()}
-
-
-def _advice(names: Mapping[str, str]) -> str:
-    """Return what arrays a file of steps needs, for the error of one that lacks some."""
-    return (
-        f"; needed are, a row a step, {names['observation']} (M, O), {names['action']} (M, A), {names['terminated']} "
-        f"(M,), true where the task ended an episode (false throughout if it never does), and {names['truncated']} "
-        "(M,), true in the last row of every other episode"
-    )
-
-
-def _check_marks(flat: Flat) -> None:
-    """Raise `UserError` where two arrays of the same ends differ; d3rlpy's marks more than time's."""
-    for names in (_NAMES["terminated"], _NAMES["truncated"][:3]):
-        first, *others = [*filter(flat.names.__contains__, names), ""]
-        for other in filter(None, others):
-            if not np.array_equal(flat[first], flat[other]):
-                raise UserError(f"{flat.path}: {first} and {other} differ: leave one of them out")
 
 
 def holds_any(flat: Flat) -> bool:
@@ -69,6 +53,21 @@ def holds_steps(flat: Flat) -> bool:
     """Return whether a file has observations and actions."""
     names = called(flat)
     return bool(flat.parts(names["observation"]) and flat.parts(names["action"]))
+
+
+@dataclass(frozen=True)
+class _Ends:
+    """Where the episodes of M rows end, and what followed each row."""
+
+    end: NDArray[np.bool_]
+    bare: NDArray[np.bool_]
+    dropped: Mapping[str, NDArray[np.bool_]]
+    """The bare rows by the reason."""
+    following: NDArray[np.float32] | None = None
+    unmarked: int = 0
+    """Ends that only the next observations tell."""
+    resets: bool = False
+    """Whether some rows have the next episode's first observation as their next."""
 
 
 def read_steps(flat: Flat, name: str, column: str | None) -> Recorded:
@@ -84,64 +83,91 @@ def read_steps(flat: Flat, name: str, column: str | None) -> Recorded:
         column: of feedback; None: one of labels, if there is one.
     """
     names = called(flat)
-    done = next((name for name in ("done", "dones") if name in flat.names), None)
-    if done and not flat.parts(names["terminated"]):
-        raise UserError(
-            f"{flat.path}: {done} does not say whether the task ended an episode or time ran out: write "
-            f"{names['terminated']} and {names['truncated']} (M,)"
-        )
-    flat.need(*(names[ours] for ours in _NEEDED), advice=_advice(names))
-    _check_marks(flat)
-    if not (flat.parts(names["truncated"]) or flat.parts(names["next_observation"])):
-        raise UserError(
-            f"{flat.path} lacks {names['truncated']} and {names['next_observation']}, and nothing else says where time "
-            f"ran out: add an array {names['truncated']} (M,), of zeros if {names['terminated']} end every episode"
-        )
-    marks = flat.read({names["observation"]: "matrix", names["terminated"]: "flags"}, {names["truncated"]: "flags"})
-    observation, terminal = marks[names["observation"]], marks[names["terminated"]]
-    marked = terminal | marks.get(names["truncated"], np.zeros(len(terminal), np.bool_))
-    end, unmarked, dropped, goes_on, following = np.append(marked[:-1], True), 0, {}, False, None
-    bare = end & ~terminal
-    dropped = {LOST: bare}
+    _check_names(flat, names)
+
+    def read(kinds: Kinds, optional: Kinds, unused: NDArray[np.bool_] | None = None) -> dict[str, Array]:
+        """Return arrays by our names."""
+        theirs, others = ({names[ours]: kind for ours, kind in each.items()} for each in (kinds, optional))
+        found = flat.read(theirs, others, unused)
+        return {ours: found[called] for ours, called in names.items() if called in found}
+
+    marks = read({"observation": "matrix", "terminated": "flags"}, {"truncated": "flags"})
+    observation, terminal = marks["observation"], marks["terminated"]
+    marked = terminal | marks["truncated"] if "truncated" in marks else terminal
     if flat.parts(names["next_observation"]):
-        raw = flat[names["next_observation"]]
-        if len(raw) != len(end):
-            has = f"{len(raw)} rows and {names['observation']} {len(end)}"
-            raise UserError(f"{flat.path}: {names['next_observation']} has {has}: every array needs one row a step")
-        hole = is_nan(raw) & end
-        kinds: Mapping[str, Kind] = {names["next_observation"]: "matrix"}
-        (following,) = checked(dict.fromkeys(kinds, without(raw, hole)), kinds, flat.path).values()
-        end, unmarked = ends_by_successors(observation, following, marked, flat.path, every=names["truncated"] in marks)
-        cut = marked & ~terminal & ~hole
-        resets = resets_itself(observation, following, cut)
-        is_padded = ABOUT not in flat.names and has_no_successors(observation, following, cut)
-        lost = end & ~terminal & (hole | resets | is_padded)
-        dropped = {LOST: lost & hole, PADDED if is_padded else RESET: lost & ~hole}
-        bare, own = lost, lost | hole
-        if own.any():
-            blocks = slices(len(own))
-            following = gathered(np.where(own[rows, None], observation[rows], following[rows]) for rows in blocks)
-        goes_on = bool(resets.any())
-    rewards: Mapping[str, Kind] = {names["reward"]: "vector"}
-    values = flat.read({names["action"]: "actions"}, rewards, unused=bare)
+        ends = _by_successors(flat, names["next_observation"], marks, marked)
+    else:
+        end = np.append(marked[:-1], True)
+        ends = _Ends(end, end & ~terminal, {LOST: end & ~terminal})
+    values = read({"action": "actions"}, {"reward": "vector"}, unused=ends.bare)
     rows = Rows(
         observation,
-        values[names["action"]],
-        values.get(names["reward"]),
-        end=end,
+        values["action"],
+        values.get("reward"),
+        end=ends.end,
         terminal=terminal,
-        bare=bare,
-        following=following,
-        success=flat.solved(np.flatnonzero(end)),
-        named=check_numbers(flat, end),
+        bare=ends.bare,
+        following=ends.following,
+        success=flat.solved(np.flatnonzero(ends.end)),
+        named=check_numbers(flat, ends.end),
     )
+    known = "the last observation" if ends.following is None else names["next_observation"]
     notes: dict[str, JsonValue] = {
-        "rows_without_successor_dropped": int(bare.sum()),
-        "episodes_ended_by_next_observations": unmarked,
-        "final_observation_of_terminated": "the last observation" if following is None else names["next_observation"],
+        "rows_without_successor_dropped": int(ends.bare.sum()),
+        UNMARKED: ends.unmarked,
+        "final_observation_of_terminated": known,
     }
     feedback = flat.feedback(column)
-    notes |= report(rows, dropped, flat.unused)
-    if goes_on and rows.reward is not None and begins_with_resets(rows.reward, marked):
+    notes |= report(rows, ends.dropped, flat.unused)
+    if ends.resets and rows.reward is not None and begins_with_resets(rows.reward, marked):
         notes[GOES_ON] = int(marked[:-1].sum())
     return recorded(rows, str(flat.path), name, notes, feedback)
+
+
+def _check_names(flat: Flat, names: Mapping[str, str]) -> None:
+    """Raise `UserError` where arrays that say where episodes end are not there, or contradict one another."""
+    terminated, truncated = names["terminated"], names["truncated"]
+    done = next((name for name in ("done", "dones") if name in flat.names), None)
+    if done and not flat.parts(terminated):
+        raise UserError(
+            f"{flat.path}: {done} does not say whether the task ended an episode or time ran out: write {terminated} "
+            f"and {truncated} (M,)"
+        )
+    advice = (
+        f"; needed are, a row a step, {names['observation']} (M, O), {names['action']} (M, A), {terminated} (M,), true "
+        f"where the task ended an episode (false throughout if it never does), and {truncated} (M,), true in the last "
+        "row of every other episode"
+    )
+    flat.need(*(names[ours] for ours in _NEEDED), advice=advice)
+    for same in (_NAMES["terminated"], _NAMES["truncated"][:3]):  # d3rlpy's marks more than time's
+        first, *others = [*filter(flat.names.__contains__, same), ""]
+        for other in filter(None, others):
+            if not np.array_equal(flat[first], flat[other]):
+                raise UserError(f"{flat.path}: {first} and {other} differ: leave one of them out")
+    if not (flat.parts(truncated) or flat.parts(names["next_observation"])):
+        raise UserError(
+            f"{flat.path} lacks {truncated} and {names['next_observation']}, and nothing else says where time ran "
+            f"out: add an array {truncated} (M,), of zeros if {terminated} end every episode"
+        )
+
+
+def _by_successors(flat: Flat, name: str, marks: Mapping[str, Array], marked: NDArray[np.bool_]) -> _Ends:
+    """Return the ends that the next observations tell, in the array of this name, where they are any."""
+    observation, terminal, raw = marks["observation"], marks["terminated"], flat[name]
+    if len(raw) != len(marked):
+        raise UserError(
+            f"{flat.path}: {name} has {len(raw)} rows and {called(flat)['observation']} {len(marked)}: every array "
+            "needs one row a step"
+        )
+    hole = is_nan(raw) & np.append(marked[:-1], True)
+    following = as_kind("matrix", without(raw, hole), f"{flat.path}: {name}")
+    end, unmarked = ends_by_successors(observation, following, marked, flat.path, every="truncated" in marks)
+    cut = marked & ~terminal & ~hole
+    resets = resets_itself(observation, following, cut)
+    is_padded = ABOUT not in flat.names and has_no_successors(observation, following, cut)
+    lost = end & ~terminal & (hole | resets | is_padded)
+    if (own := lost | hole).any():  # its own observation in the place of what is not known
+        blocks = slices(len(own))
+        following = gathered(np.where(own[rows, None], observation[rows], following[rows]) for rows in blocks)
+    dropped = {LOST: lost & hole, PADDED if is_padded else RESET: lost & ~hole}
+    return _Ends(end, lost, dropped, following, unmarked, bool(resets.any()))

@@ -15,7 +15,7 @@ next.success (the episode's, on its last frame, where it is known), score (NaN w
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +45,8 @@ def write(folder: Path, dataset: Dataset, fps: int = 20) -> None:
         write_tables(folder / f"data/chunk-{index // _CHUNK:03d}/file-{index % _CHUNK:03d}.parquet", frames)
     stats = _statistics(dataset)
     write_tables(folder / "meta/episodes/chunk-000/file-000.parquet", [_episodes(dataset, file, stats)])
-    overall = {name: _overall(dataset.table, name) for name in FEATURES}
     contents = {
-        "stats": {FEATURES[name]: found for name, found in overall.items()},
+        "stats": {name: _overall(found) for name, found in stats.items()},
         "info": _info(dataset, fps, pq.read_schema(folder / "data/chunk-000/file-000.parquet")),
     }
     for name, content in contents.items():
@@ -112,23 +111,13 @@ def _statistics(dataset: Dataset) -> dict[str, dict[str, NDArray[Any]]]:
     }
 
 
-def _overall(steps: pa.Table, name: str) -> dict[str, list[Any]]:
-    """Return min, max, mean, std and count of a feature over all steps, a block of them at a time."""
-
-    def over(reduce: np.ufunc, of: Callable[[int, NDArray[Any]], NDArray[Any]]) -> NDArray[np.float64]:
-        """Return (width,): a function of each number's values, reduced."""
-        found = [
-            [reduce.reduceat(of(index, column), [0])[0] for index, column in enumerate(block.reshape(len(block), -1).T)]
-            for block in columns.blocks(steps, name)
-        ]
-        whole: NDArray[np.float64] = reduce.reduce(np.array(found, np.float64))
-        return whole
-
-    mean = over(np.add, lambda index, column: column.astype(np.float64)) / len(steps)
-    variance = over(np.add, lambda index, column: (column - mean[index]) ** 2) / len(steps)
-    least, greatest = over(np.minimum, lambda index, column: column), over(np.maximum, lambda index, column: column)
-    found = {"min": least, "max": greatest, "mean": mean, "std": np.sqrt(variance)}
-    return {kind: values.tolist() for kind, values in found.items()} | {"count": [len(steps)]}
+def _overall(stats: dict[str, NDArray[Any]]) -> dict[str, list[Any]]:
+    """Return min, max, mean, std and count of a feature over all steps, of those of the episodes, as LeRobot does."""
+    share = stats["count"] / stats["count"].sum()
+    mean = (share * stats["mean"]).sum(axis=0)
+    variance = (share * (stats["std"] ** 2 + (stats["mean"] - mean) ** 2)).sum(axis=0)
+    found = {"min": stats["min"].min(axis=0), "max": stats["max"].max(axis=0), "mean": mean, "std": np.sqrt(variance)}
+    return {kind: values.tolist() for kind, values in found.items()} | {"count": [int(stats["count"].sum())]}
 
 
 def _episodes(dataset: Dataset, file: NDArray[np.int64], stats: dict[str, dict[str, NDArray[Any]]]) -> pa.Table:

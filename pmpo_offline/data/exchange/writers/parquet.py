@@ -31,7 +31,8 @@ from pmpo_offline.runtime import progress
 
 BLOCK = 65_536
 """Rows of a block: a few megabytes, whatever the dataset's size."""
-_FILE_SIZE = 2**28
+FILE_SIZE = 2**28
+"""Bytes of a file, in memory."""
 
 
 def blocks(dataset: Dataset, first: int = 0, end: int | None = None) -> Iterator[tuple[slice, pa.Table]]:
@@ -74,10 +75,10 @@ def splits(table: pa.Table) -> dict[str, pa.Table]:
     return {name: part for name, part in parts.items() if part.num_rows}
 
 
-def rows_a_file(dataset: Dataset, file_size: int = _FILE_SIZE) -> int:
-    """Return how many transitions fill a file of `file_size` bytes, in whole blocks."""
+def rows_a_file(dataset: Dataset) -> int:
+    """Return how many transitions fill a file of `FILE_SIZE` bytes, in whole blocks."""
     row: int = max(1, dataset.table.nbytes // len(dataset))
-    return max(1, file_size // row // BLOCK) * BLOCK
+    return max(1, FILE_SIZE // row // BLOCK) * BLOCK
 
 
 def _parts(dataset: Dataset, metadata: Mapping[str, str] | None) -> Iterator[tuple[str, int, int, Iterator[pa.Table]]]:

@@ -45,25 +45,14 @@ def both_forms(dataset: Dataset) -> dict[str, pl.DataFrame]:
         rows.filter(pl.col("label") == accepted).select(
             *same,
             pl.col("completion").alias(side),
-            pl.col("score").alias(f"score_{side}"),
-            pl.col("response_id").alias(f"response_id_{side}"),
-            pl.col("source").alias(f"source_{side}"),
+            *(pl.col(name).alias(f"{name}_{side}") for name in ("score", "response_id", "source")),
         )
         for side, accepted in (("chosen", True), ("rejected", False))
     )
     pairs = chosen.join(rejected, on=same, maintain_order="left_right")
     pairs = pairs.filter(pl.col("chosen") != pl.col("rejected"))  # labelled one way and the other: no preference
-    order = (
-        "prompt",
-        "chosen",
-        "rejected",
-        "score_chosen",
-        "score_rejected",
-        pl.col("^.*_id.*$"),
-        pl.col("^source_.*$"),
-        "split",
-    )
-    return {"kto": rows, "dpo": pairs.select(*order)}
+    order = ("prompt", "chosen", "rejected", "score_chosen", "score_rejected", "^.*_id.*$", "^source_.*$", "split")
+    return {"kto": rows, "dpo": pairs.select(map(pl.col, order))}
 
 
 def left_out(dataset: Dataset) -> list[str]:
