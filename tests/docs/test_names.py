@@ -14,12 +14,10 @@ import pmpo_offline
 ROOT = Path(__file__).parents[2]
 ROOMS = {path.name for path in Path(pmpo_offline.__file__).parent.iterdir() if path.is_dir()}
 GROUPS = "pmpo_offline."
-"""How the groups of entry points begin, in which other packages register what they add (tests/docs/test_extending.py)."""
+"""How names in full begin, and groups of entry points, which tests/docs/test_extending.py looks at."""
+ABOUT = ("AGENTS.md", "CONTRIBUTING.md", "README.md", "SECURITY.md", "benchmarks/speed/README.md")
 PAGES = [
-    *(
-        ROOT / name
-        for name in ("AGENTS.md", "CONTRIBUTING.md", "README.md", "SECURITY.md", "benchmarks/speed/README.md")
-    ),
+    *(ROOT / name for name in ABOUT),
     *(path for folder in ("docs", "docs/howto") for path in sorted((ROOT / folder).glob("*.md"))),
     *sorted((ROOT / "benchmarks" / "results").glob("**/README.md")),
 ]
