@@ -42,8 +42,8 @@ TEXTS = '{"prompt": "a", "completion": " b", "label": true}\n{"prompt": "c", "co
 
 
 @contextmanager
-def inline(count: int, work: str) -> Iterator[processes.Submit]:
-    """Do the work of other processes in this one, unseen: a stand-in for `processes.processes`."""
+def inline() -> Iterator[processes.Submit]:
+    """Do the work of other processes in this one, unseen: a stand-in for `processes.process`."""
 
     def submit(function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         look, done = sys.getprofile(), Future[Any]()
@@ -122,7 +122,7 @@ def walks(home: Path) -> dict[str, Callable[[int], None]]:
 def main() -> None:
     """Print how many files each walk enters, beside its limit; with -v, which."""
     names = [name for name in sys.argv[1:] if not name.startswith("-")] or [*LIMITS]
-    processes.processes = inline
+    processes.process = inline
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         if {"bench", "control-step", "evaluate"} & {*names}:

@@ -85,17 +85,21 @@ def in_processes(function: Callable[..., Any], tasks: Sequence[Task], workers: i
 
     A process that is killed loses the task that it ran, and no other.
     """
+    killed = (
+        f"a process that {work} was killed (is memory short?): "
+        "run the same command again to continue, with fewer --workers"
+    )
     waiting = deque(tasks)
     running: dict[Future[Any], tuple[Task, Submit]] = {}
     with ExitStack() as stack:
-        free = [stack.enter_context(processes(1, work)) for _ in range(min(workers, len(tasks)))]
+        free = [stack.enter_context(process()) for _ in range(min(workers, len(tasks)))]
         while waiting or running:
             while waiting and free:
                 submit = free.pop()
                 try:
                     future = submit(function, *waiting[0])
                 except BrokenProcessPool:  # killed while it had nothing to do
-                    free.append(stack.enter_context(processes(1, work)))
+                    free.append(stack.enter_context(process()))
                 else:
                     running[future] = waiting.popleft(), submit
             interruptible()
@@ -104,8 +108,8 @@ def in_processes(function: Callable[..., Any], tasks: Sequence[Task], workers: i
                 try:
                     result = future.result()
                 except BrokenProcessPool:
-                    free.append(stack.enter_context(processes(1, work)))
-                    yield task, None, _killed(work)
+                    free.append(stack.enter_context(process()))
+                    yield task, None, killed
                 else:
                     free.append(submit)
                     yield task, result, None
@@ -118,24 +122,14 @@ EXECUTORS: Mapping[str, Callable[[Callable[..., Any], Sequence[Task], int, str],
 _chosen: ContextVar[str] = ContextVar("executor", default="local")
 
 
-def _killed(work: str) -> str:
-    return (
-        f"a process that {work} was killed (is memory short?): "
-        "run the same command again to continue, with fewer --workers"
-    )
-
-
 @contextmanager
-def processes(count: int, work: str) -> Iterator[Submit]:
-    """Yield `submit` for up to `count` processes; Ctrl-C and exceptions inside the block kill them at once.
-
-    Raises `PmpoOfflineError` if one of them is killed; `work` completes its message "a process that …".
-    """
-    # Fresh interpreters, because threads of torch do not survive a fork.
+def process() -> Iterator[Submit]:
+    """Yield `submit` for another process; Ctrl-C and exceptions inside the block kill it at once."""
+    # A fresh interpreter, because threads of torch do not survive a fork.
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     others = set(multiprocessing.active_children())
-    with ours, theirs, ProcessPoolExecutor(count, context, _follow, (theirs,)) as pool:
+    with ours, theirs, ProcessPoolExecutor(1, context, _follow, (theirs,)) as pool:
 
         def submit(function: Callable[..., Any], *arguments: Any) -> Future[Any]:
             with _isolated():
@@ -143,8 +137,6 @@ def processes(count: int, work: str) -> Iterator[Submit]:
 
         try:
             yield submit
-        except BrokenProcessPool:
-            raise PmpoOfflineError(_killed(work)) from None
         except BaseException:
             ours.close()
             for worker in set(multiprocessing.active_children()) - others:  # which may be too busy to notice

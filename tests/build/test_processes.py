@@ -195,8 +195,8 @@ def test_script_without_a_main_guard_starts_processes(tmp_path: Path, how: str) 
     script = tmp_path / "script.py"
     script.write_text(
         "import os\n"
-        "from pmpo_offline.runtime.processes import processes\n"
-        "with processes(1, 'worked') as submit:\n"
+        "from pmpo_offline.runtime.processes import process\n"
+        "with process() as submit:\n"
         "    print(submit(os.getppid).result() == os.getpid(), __name__)\n"
         "    print(submit(os.getenv, 'OMP_WAIT_POLICY').result())  # threads of torch sleep while they wait\n"
     )
