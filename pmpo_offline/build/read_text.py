@@ -18,7 +18,7 @@ from pmpo_offline.data import Dataset, Labelling, LabelRule
 from pmpo_offline.data.exchange.forms import Drop, Form, Reading, Response, Row, TextSource, columns, form_of, open_text
 from pmpo_offline.data.exchange.forms.columns import word_of
 from pmpo_offline.data.exchange.forms.form import names_of_columns
-from pmpo_offline.data.exchange.forms.reading import SomeFramed
+from pmpo_offline.data.exchange.forms.reading import MixedFrames
 from pmpo_offline.data.exchange.forms.report import Report
 from pmpo_offline.data.exchange.forms.selection import Selection, restored, select, table
 from pmpo_offline.data.exchange.forms.templates import TRANSCRIPT, Template, of_model
@@ -166,8 +166,8 @@ class _Texts:
         found, options = self.found, self.options
         try:
             texts, exported, report = self._selected()
-        except SomeFramed:
-            texts, exported, report = self._selected(framed=True)
+        except MixedFrames:
+            texts, exported, report = self._selected(as_turns=True)
         if self.label.score == "reward":
             texts = self._rewarded(texts)
         if lost := report.lost():
@@ -194,21 +194,21 @@ class _Texts:
             exported=exported,
         )
 
-    def _selected(self, *, framed: bool = False) -> tuple[pa.Table, data.Metadata | None, Report]:
+    def _selected(self, *, as_turns: bool = False) -> tuple[pa.Table, data.Metadata | None, Report]:
         """Return the table of the responses that are kept, unlabelled; or labelled, with its metadata, of an export.
 
-        `framed` is that of all rows (`Row`).
+        `as_turns` is that of all rows (`Row`).
         """
         options, report = self.options, Report(self.form.name)
         score, sign = _directed(options)
         called = {new: name for name, new in self.names.items() if new}
         reading = Reading(score, self.template is TRANSCRIPT, options.accept, sign, called, report)
-        splits = options.test_share is None
+        own_splits = options.test_share is None
 
         def rows() -> Iterator[Row]:
             for report.rows, row in enumerate(self.found.rows(), 1):
-                known = columns.renamed(row, self.names)._replace(framed=framed)
-                yield known._replace(split=reading.split(known)) if splits else known
+                known = columns.renamed(row, self.names)._replace(as_turns=as_turns)
+                yield known._replace(split=reading.split(known)) if own_splits else known
 
         def read() -> Iterator[tuple[str, Response | Drop]]:
             for row in self.form.join(rows()):
@@ -216,17 +216,17 @@ class _Texts:
 
         selection = Selection(**{field.name: getattr(options, field.name) for field in fields(Selection)})
         kept = select(read(), selection, self.template, report)
-        whole = None if options.changed() or not all(item.response.stored for item in kept) else self._exported
+        exported = None if options.changed() or not all(item.response.stored for item in kept) else self._exported
         unread = set() if self.found.origin else reading.unread - reading.used
         report.columns_not_used, report.columns_that_differ_within_a_prompt = (
-            sorted(called.get(name, name) for name in names) for names in (unread, reading.apart)
+            sorted(called.get(name, name) for name in names) for names in (unread, reading.differing)
         )
         if never := [value for value in options.accept if word_of(value) not in report.labels]:
             raise UserError(f"--accept {never[0]}: no row holds it, they hold {', '.join(list(report.labels)[:12])}")
-        if reading.unused and not whole:
+        if reading.other_score and not exported:
             warnings.warn(
                 f"{'other scores' if self.form.scored else 'the labels'} were taken, and the file also holds numbers: "
-                f"--score {reading.unused} takes those instead, and labels by --threshold",
+                f"--score {reading.other_score} takes those instead, and labels by --threshold",
                 stacklevel=3,
             )
         if not kept:
@@ -236,10 +236,10 @@ class _Texts:
                 f"{self.found.name}: nothing is left to import: {count} responses dropped, as {why}{more}"
                 f", first at {report.first_dropped.get(why, 'no row')}"
             )
-        if whole:
+        if exported:
             kept = [restored(item) for item in kept]
-        seed = None if whole else options.seed
-        return table(kept, options.test_share, self.found.name, seed, report), whole, report
+        seed = None if exported else options.seed
+        return table(kept, options.test_share, self.found.name, seed, report), exported, report
 
     @property
     def _exported(self) -> data.Metadata | None:

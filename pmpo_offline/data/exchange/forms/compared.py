@@ -69,7 +69,7 @@ class Comparison:
         if all(is_list(chat) and len(chat) > 1 and is_turn(chat[0]) for chat in chats):
             said = [conversation(row, name) for name in self.sides]
             found: list[tuple[Prompt, str | Drop]] = [(with_system(row, history), reply) for history, reply in said]
-            reading.steady(row, True)
+            reading.refuse_mixed(row, True)
         else:
             prompt, texts = answered(row, reading, self._prompt(row), dict(zip(self.sides, chats, strict=True)))
             found = [(prompt, texts[name]) for name in self.sides]

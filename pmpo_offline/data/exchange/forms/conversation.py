@@ -37,7 +37,7 @@ def answered(
     """
     texts = {name: caught(completion_of, row, value, name) for name, value in completions.items()}
     chat = any(map(is_list, [prompt, *completions.values()]))
-    reading.steady(row, chat)
+    reading.refuse_mixed(row, chat)
     if isinstance(prompt, str) and all(map(cells.is_written_list, [prompt, *completions.values()])):
         raise row.error(
             f"prompt and {' and '.join(completions)} are lists of texts that are written as text: write the texts "
@@ -72,7 +72,7 @@ def prompt_of(row: Row) -> Prompt:
     others = [other for other in stated if other != name]
     refuse_unsaid(row, others, said, f"columns {name} and {{}} hold different prompts: leave one of them out")
     conversation = with_system(row, after_history(row, said))
-    return conversation if row.framed or is_list(value) or len(conversation) > 1 else said[0].content
+    return conversation if row.as_turns or is_list(value) or len(conversation) > 1 else said[0].content
 
 
 def _refuse_instructions(row: Row) -> None:

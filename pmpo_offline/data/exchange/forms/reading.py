@@ -29,8 +29,8 @@ _SCALES = ("max_score", "max_rating", "score_max", "rating_max", "scale", "score
 """Columns of the largest score that could be given."""
 
 
-class SomeFramed(UserError):
-    """Some rows have a system message or a history, and others are plain texts: read them with `Row.framed`."""
+class MixedFrames(UserError):
+    """Some rows have a system message or a history, and others are plain texts: read them again with `Row.as_turns`."""
 
 
 @dataclass
@@ -55,27 +55,25 @@ class Reading:
     """Whether a row had a system message or a history."""
     list_score: str | None = None
     """The column of scores in lists of completions, once it was met: their scales are not mixed."""
-    unused: str | None = None
-    """What `--score` calls the first numbers beside the labels that are not used, if there are any."""
+    other_score: str | None = None
+    """What `--score` calls the first numbers that were not taken, labels or other scores being taken."""
     used: set[str] = field(default_factory=set)
     """Columns that labels and scores were taken from."""
     unread: set[str] = field(default_factory=set)
     """Columns that hold something and are not the form's."""
-
-    apart: set[str] = field(default_factory=set)
+    differing: set[str] = field(default_factory=set)
     """Columns of texts that are not used, and in which rows of one prompt differ."""
-    beside: dict[tuple[str, int], int] = field(default_factory=dict)
+    first_texts: dict[tuple[str, int], int] = field(default_factory=dict)
     """The first text of such a column, by the column and the prompt, as hashes."""
     scales: dict[str, Any] = field(default_factory=dict)
     """The first value of each column of largest scores."""
-
     kinds: dict[tuple[str, bool], str] = field(default_factory=dict)
     """Where a column of scores first held a Boolean, and a number that is none."""
 
     def pass_over(self, scores: Mapping[str, Any]) -> None:
         """Note scores that are not taken, by what `--score` calls them, where they say more than a label."""
-        if self.score is None and self.unused is None:
-            self.unused = next((name for name, value in scores.items() if value not in (None, "", 1, 0, -1)), None)
+        if self.score is None and self.other_score is None:
+            self.other_score = next((name for name, value in scores.items() if value not in (None, "", 1, 0, -1)), None)
 
     def tell_apart(self, row: Row, unread: Iterable[str], response: Response) -> None:
         """Note columns of texts that are not used and differ between rows of one prompt.
@@ -84,23 +82,23 @@ class Reading:
         """
         for name in unread:
             value = row.values[name]
-            if not isinstance(value, str) or response.completion.strip() in value or name in self.apart:
+            if not isinstance(value, str) or response.completion.strip() in value or name in self.differing:
                 continue
             part = is_part_of_prompt(name)
             if not part and not may_be_part(name, value):
                 continue
             text = hash(value)
-            if self.beside.setdefault((name, hash(response.prompt)), text) == text:
+            if self.first_texts.setdefault((name, hash(response.prompt)), text) == text:
                 continue
             if part:
                 raise row.error(
                     f"column {name} differs between rows of one prompt and is not used: add --columns context={name} "
                     "if it is part of the prompt, else leave it out"
                 )
-            self.apart.add(name)
+            self.differing.add(name)
 
-    def steady(self, row: Row, conversational: bool) -> None:
-        """Raise `UserError` where plain texts and conversations are mixed: `SomeFramed` if a row has what frames it."""
+    def refuse_mixed(self, row: Row, conversational: bool) -> None:
+        """Raise `UserError` where plain texts and conversations are mixed: `MixedFrames` if a row was framed."""
         if self.conversational is None:
             self.conversational = conversational
         if self.conversational != conversational:
@@ -109,7 +107,7 @@ class Reading:
                 f"found {kinds[conversational]}, and the rows before hold {kinds[self.conversational]}: "
                 "import files of one form at a time"
             )
-            raise SomeFramed(str(error)) if self.framed else error
+            raise MixedFrames(str(error)) if self.framed else error
 
     def split(self, row: Row) -> str | None:
         """Return the split that a row is of by its file and its columns, None if nothing says it.

@@ -42,7 +42,7 @@ class Row(NamedTuple):
     """The file and the line or row, for messages: "train.jsonl, line 7"."""
     split: str | None = None
     """The split of the source that it is from, "train" or "test"; None where the source has none."""
-    framed: bool = False
+    as_turns: bool = False
     """Whether a plain prompt is a turn, because other rows of the source have a system message or a history."""
 
     def error(self, what: str) -> UserError:

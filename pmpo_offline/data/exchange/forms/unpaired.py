@@ -72,7 +72,7 @@ def of_steps(row: Row, reading: Reading) -> Iterator[Response | Drop]:
     if len(steps) != len(labels):
         raise row.error(f"expected a label for each step, found {len(labels)} labels for {len(steps)} completions")
     before = f"{prompt}\n"
-    reading.steady(row, False)
+    reading.refuse_mixed(row, False)
     for number, (step, label) in enumerate(zip(steps, labels, strict=True), 1):
         one = Row({"label": label}, f"{row.place}, step {number}")
         text = caught(row.checked, step, "step")
@@ -90,7 +90,7 @@ def of_rated_steps(row: Row, reading: Reading) -> Iterator[Response | Drop]:
     if isinstance(prompt, Drop):
         yield Drop(f"question.{prompt.reason}", sum(len(step.objects("completions")) for step in steps))
         return
-    reading.steady(row, False)
+    reading.refuse_mixed(row, False)
     reading.report.labels |= {"1": "accept", "-1": "reject", "0": "unlabelled"}
     before = f"{prompt}\n"
     for number, step in enumerate(steps, 1):
@@ -141,7 +141,7 @@ def _response(row: Row, reading: Reading, score: float) -> Response:
     value = row.value(name)
     if is_list(value) and len(value) > 1:  # a whole conversation, beside its prompt as text or turns
         history, text = conversation(row, name)
-        reading.steady(row, True)
+        reading.refuse_mixed(row, True)
         return Response(prompt_in(row, history, f"conversation in {name}"), text, score, **about(row))
     prompt, texts = answered(row, reading, prompt_of(row), {"completion": value})
     if isinstance(found := texts["completion"], Drop):
