@@ -15,7 +15,7 @@ from pmpo_offline.training.config import algorithm_for
 from pmpo_offline.training.control.config import FARTHEST
 from pmpo_offline.training.doctor import doctor
 
-QUICK = {"updates": 600, "batch": 128, "hidden": [64], "learning_rate": 5e-3}
+QUICK = {"updates": 300, "batch": 128, "hidden": [64], "learning_rate": 5e-3}
 
 
 @pytest.fixture(scope="module")

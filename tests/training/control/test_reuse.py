@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,17 +34,22 @@ class Stop:
             raise Interrupted
 
 
-LONGER = {**QUICK, "updates": 50, "checkpoint_every": 20}
+LONGER = {**QUICK, "updates": 30, "checkpoint_every": 20}
+
+
+@pytest.fixture(scope="module")
+def clones(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The clone that each of the interrupted trainings starts from, which is the same."""
+    return tmp_path_factory.mktemp("clones")
 
 
 @pytest.mark.parametrize(
     ("name", "refresh"), [*((name, 0.0) for name in LEARNERS), ("kto", 0.01), ("mpo-trust-region", 0.01)]
 )
 def test_interrupted_training_ends_bit_for_bit_alike(
-    stacking: Dataset, tmp_path: Path, name: str, refresh: float
+    stacking: Dataset, tmp_path: Path, clones: Path, name: str, refresh: float
 ) -> None:
     def run(folder: str, progress: Stop) -> Trained:
-        place = tmp_path / folder
         overrides = {**LONGER, "refresh": refresh}
         with on_progress(progress):
             return train(
@@ -51,8 +57,8 @@ def test_interrupted_training_ends_bit_for_bit_alike(
                 name,
                 seeds=(0, 1),
                 overrides=overrides,
-                checkpoint=place / "progress",
-                references=place,
+                checkpoint=tmp_path / folder / "progress",
+                references=clones,
                 device="cpu",
             )
 
@@ -62,7 +68,7 @@ def test_interrupted_training_ends_bit_for_bit_alike(
     assert (tmp_path / "cut" / "progress").is_file()
     second = Stop()
     resumed = run("cut", second)
-    assert second.reports == [(f"train {name}", 25), (f"train {name}", 50)], "from update 20 on, and no second clone"
+    assert second.reports == [(f"train {name}", 25), (f"train {name}", 30)], "from update 20 on"
     assert weights(resumed.policy).equal(weights(whole.policy))
     assert all(resumed.metrics[key].equal(value) for key, value in whole.metrics.items())
 
@@ -77,7 +83,7 @@ def test_interrupted_clone_goes_on_too(stacking: Dataset, tmp_path: Path) -> Non
         run("cut", Stop("clone the behaviour", 25))
     second = Stop()
     assert weights(run("cut", second)).equal(weights(whole))
-    assert second.reports == [("clone the behaviour", 25), ("clone the behaviour", 50)]
+    assert second.reports == [("clone the behaviour", 25), ("clone the behaviour", 30)]
     assert {path.suffix for path in (tmp_path / "cut").iterdir()} == {".safetensors", ".csv"}, "no leftovers"
 
 
@@ -104,10 +110,13 @@ ALONE: dict[str, Any] = {"algorithm": "pmpo", "seeds": (0, 1), "settings": ({},)
 SHORT = {**QUICK, "updates": 26, "checkpoint_every": 20}
 
 
-def half_way(stacking: Dataset, path: Path) -> None:
-    """Stop a training after its checkpoint at update 20."""
+@pytest.fixture(scope="module")
+def half_way(stacking: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of a training that was stopped after its update 20; tests change a copy."""
+    path = tmp_path_factory.mktemp("half") / "progress"
     with pytest.raises(Interrupted), on_progress(Stop("train pmpo", 25)):
         train(stacking, **ALONE, overrides=SHORT, checkpoint=path, device="cpu")
+    return path
 
 
 @pytest.mark.parametrize(
@@ -129,10 +138,9 @@ def half_way(stacking: Dataset, path: Path) -> None:
     ids=str,
 )
 def test_a_checkpoint_serves_its_own_training_alone(
-    stacking: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+    stacking: Dataset, half_way: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
 ) -> None:
-    path = tmp_path / "progress"
-    half_way(stacking, path)
+    path = shutil.copy(half_way, tmp_path / "progress")
     asked = {"dataset": stacking, **ALONE, "overrides": SHORT} | change
     if change.get("dataset") == "other labels":
         asked["dataset"] = stacking.relabelled(noise=0.1)
@@ -179,13 +187,12 @@ def test_clones_of_other_content_or_settings_are_other_clones(stacking: Dataset,
 
 
 @pytest.mark.parametrize("place", ["references", "checkpoint"])
-def test_a_flipped_bit_is_noticed(stacking: Dataset, tmp_path: Path, place: str) -> None:
+def test_a_flipped_bit_is_noticed(stacking: Dataset, half_way: Path, tmp_path: Path, place: str) -> None:
     if place == "references":
         quick(stacking, "bc", tmp_path, (0,))
         (path,) = tmp_path.glob("*.safetensors")
     else:
-        path = tmp_path / "progress"
-        half_way(stacking, path)
+        path = shutil.copy(half_way, tmp_path / "progress")
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
@@ -198,9 +205,10 @@ def test_a_flipped_bit_is_noticed(stacking: Dataset, tmp_path: Path, place: str)
 
 
 @pytest.mark.parametrize(("old", "new"), [(b'"step":"', b'"stfp":"'), (b'"finished":"False"', b'"finished":"Galse"')])
-def test_damaged_facts_of_a_checkpoint_are_noticed(stacking: Dataset, tmp_path: Path, old: bytes, new: bytes) -> None:
+def test_damaged_facts_of_a_checkpoint_are_noticed(
+    stacking: Dataset, half_way: Path, tmp_path: Path, old: bytes, new: bytes
+) -> None:
     path = tmp_path / "progress"
-    half_way(stacking, path)
-    path.write_bytes(path.read_bytes().replace(old, new))
+    path.write_bytes(half_way.read_bytes().replace(old, new))
     with pytest.raises(PmpoOfflineError, match=r"damaged \(its checksum is wrong\): delete it"):
         train(stacking, **ALONE, overrides=SHORT, checkpoint=path, device="cpu")
