@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import signal
 import subprocess
 import sys
 import time
 from functools import partial
+from multiprocessing.context import BaseContext
 from pathlib import Path
 
 import pytest
+from helpers.forked import Forked
 from helpers.gated import CHUNK, GATE
 
 from pmpo_offline import data
@@ -179,13 +180,24 @@ def test_ray_collects_what_one_process_collects(recipe: Path, tmp_path: Path, un
     assert built.metadata.files == uninterrupted.metadata.files
 
 
-def test_full_disk_is_one_line_and_leaves_nothing_half_written(recipe: Path, tmp_path: Path) -> None:
-    # The shell's limit on the size of a file (in KiB) stands in for the disk.
-    words = shlex.join([sys.executable, "-m", "pmpo_offline", *arguments(recipe, tmp_path, episodes=2, workers=1)])
-    done = subprocess.run(["bash", "-c", f"ulimit -f 16; exec {words}"], capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    lines = [line for line in done.stderr.splitlines() if not line.startswith("collect episodes: ")]
-    assert len(lines) == 1, done.stderr
+LIMITED = """
+import resource, sys
+from pmpo_offline.cli.main import run
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (2**14, 2**14))
+sys.exit(run(sys.argv[1:]))
+"""
+
+
+def test_full_disk_is_one_line_and_leaves_nothing_half_written(
+    recipe: Path, tmp_path: Path, forkserver: BaseContext
+) -> None:
+    """A limit on the size of a file stands in for the disk."""
+    process = Forked(forkserver, LIMITED, *arguments(recipe, tmp_path, episodes=2, workers=1))
+    _, error = process.communicate()
+    assert process.returncode == 1
+    lines = [line for line in error.splitlines() if not line.startswith("collect episodes: ")]
+    assert len(lines) == 1, error
     assert lines[0].startswith(f"error: cannot write {tmp_path}: ")
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
