@@ -15,7 +15,8 @@ from benchmarks.experiments.arms import Arm, Setting, runs_of
 from benchmarks.experiments.labellings import Labelled, Run, diverged, imbalanced, pick, train
 from pmpo_offline.build import build_dataset
 from pmpo_offline.data import Dataset, columns
-from pmpo_offline.evaluation.rollouts import evaluate, normalized
+from pmpo_offline.evaluation.rollouts import evaluate
+from pmpo_offline.evaluation.statistics import normalized
 from pmpo_offline.policies import MixturePolicy
 
 FAMILY = "bandit"

@@ -16,7 +16,7 @@ from benchmarks.experiments.labellings import Labelled, Run, diverged, imbalance
 from pmpo_offline import tasks
 from pmpo_offline.build import build_dataset
 from pmpo_offline.data import Dataset, columns
-from pmpo_offline.evaluation.rollouts import normalized
+from pmpo_offline.evaluation.statistics import normalized
 from pmpo_offline.policies import MixturePolicy
 from pmpo_offline.tasks.control.simulation import begin
 from pmpo_offline.tasks.control.task import ControlTask, held_out

@@ -4,6 +4,6 @@ from .executors import Outcome as Outcome
 from .plan import Plan as Plan
 from .plan import Unit as Unit
 from .registries import EXECUTORS as EXECUTORS
-from .runner import Benchmark as Benchmark
+from .report import Benchmark as Benchmark
+from .report import report_on as report_on
 from .runner import bench as bench
-from .runner import report_on as report_on

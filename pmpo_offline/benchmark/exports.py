@@ -11,11 +11,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from pmpo_offline.benchmark import curves, episodes, report
-from pmpo_offline.benchmark.html.report_page import Made, report_page
-from pmpo_offline.benchmark.leaderboard import Leaderboard, listed
+from pmpo_offline.benchmark import report
+from pmpo_offline.benchmark.leaderboard import Leaderboard, results_in
 from pmpo_offline.benchmark.methods import methods, shared
-from pmpo_offline.benchmark.runner import Benchmark, results_in
+from pmpo_offline.benchmark.report import Benchmark
 from pmpo_offline.benchmark.table import Row
 from pmpo_offline.runtime.arrays import save_arrays
 from pmpo_offline.runtime.errors import UserError
@@ -41,6 +40,9 @@ LATEX = str.maketrans(
 
 def html(done: Benchmark, raw: pl.DataFrame) -> str:
     """Return the page of a benchmark, with the provenance in its folder."""
+    from pmpo_offline.benchmark import curves, episodes  # with torch and altair, for two seconds
+    from pmpo_offline.benchmark.html.report_page import Made, report_page
+
     results = results_in(done.output)
     entries = listed(results) if isinstance(results, Leaderboard) else ""
     made = Made(
@@ -52,6 +54,17 @@ def html(done: Benchmark, raw: pl.DataFrame) -> str:
         entries=entries,
     )
     return report_page(done.title, raw, done.rows, made)
+
+
+def listed(leaderboard: Leaderboard) -> str:
+    """Return the submissions as a Markdown table."""
+    lines = ["| date | submission | by | algorithms |", "|---|---|---|---|"]
+    for entry in leaderboard.entries.values():
+        about = (entry["date"], entry["name"], entry["by"], entry["link"], ", ".join(entry["algorithms"]))
+        date, name, by, link, algorithms = map(report.literal, about)
+        page = f"[{name}]({link})" if link else name
+        lines.append(f"| {date} | {page} | {by} | {algorithms} |")
+    return "\n".join(lines)
 
 
 def latex(rows: Sequence[Row]) -> str:

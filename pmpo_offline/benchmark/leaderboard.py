@@ -20,7 +20,6 @@ from typing import Any
 import polars as pl
 from pydantic import BaseModel, ConfigDict
 
-from pmpo_offline.benchmark.report import literal
 from pmpo_offline.benchmark.results import CONDITION, HARDWARE, Results, read_scores, write_scores
 from pmpo_offline.build import is_built
 from pmpo_offline.data import load_dataset
@@ -116,9 +115,9 @@ def _entry(path: Path) -> dict[str, Any]:
         raise PmpoOfflineError(f"{error}: {remedy}") from None
 
 
-def is_leaderboard(folder: Path) -> bool:
-    """Return whether a folder holds submissions."""
-    return any(folder.glob(f"*/{ENTRY}"))
+def results_in(folder: Path) -> Results:
+    """Return the raw scores of a folder: of a benchmark, or of all submissions to a leaderboard."""
+    return Leaderboard(folder) if any(folder.glob(f"*/{ENTRY}")) else Results(folder)
 
 
 def submit(output: Path, leaderboard: Path, name: str, about: dict[str, str], home: Path | None = None) -> Path:
@@ -216,14 +215,3 @@ def _other_data(scores: pl.DataFrame, leaderboard: Leaderboard, home: Path | Non
             hashes = {built.fingerprint, built.labels_hash}
         if not {sha, of_labels} & hashes:
             yield f"its data of {dataset} are others than those of this id (hash {sha[:12]}…, not {min(hashes)[:12]}…)"
-
-
-def listed(leaderboard: Leaderboard) -> str:
-    """Return the submissions as a Markdown table."""
-    lines = ["| date | submission | by | algorithms |", "|---|---|---|---|"]
-    for entry in leaderboard.entries.values():
-        about = (entry["date"], entry["name"], entry["by"], entry["link"], ", ".join(entry["algorithms"]))
-        date, name, by, link, algorithms = map(literal, about)
-        page = f"[{name}]({link})" if link else name
-        lines.append(f"| {date} | {page} | {by} | {algorithms} |")
-    return "\n".join(lines)

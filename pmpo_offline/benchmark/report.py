@@ -1,4 +1,4 @@
-"""The report of a table: Markdown in sections, JSON, a picture, and a frame.
+"""The table of a benchmark and its report: Markdown in sections, JSON, a picture, and a frame.
 
 `html` makes a page of the same sections, `exports` has further forms, and `cli.bench` prints tables in the terminal.
 """
@@ -10,15 +10,20 @@ import math
 import re
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
+from html import escape
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from pmpo_offline.benchmark.leaderboard import results_in
 from pmpo_offline.benchmark.registries import CHARTS, SECTIONS, Charts
-from pmpo_offline.benchmark.table import CONTROL, Row
+from pmpo_offline.benchmark.results import Results
+from pmpo_offline.benchmark.table import CONTROL, Row, table
 from pmpo_offline.declarations import catalog
+from pmpo_offline.runtime.errors import counted
 from pmpo_offline.runtime.files import atomic_file, from_json, write_json
 
 if TYPE_CHECKING:
@@ -62,6 +67,72 @@ _COLOURS = [f"C{index}" for index in range(10) if index != 7]
 """Matplotlib's, without its grey."""
 _ROW, _PANEL, _FRAME = 0.3, 0.55, 1.0
 """Heights in inches: of a row, of what a panel has beside its rows, and of what the picture has beside its panels."""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A finished benchmark: the table, and the raw scores that it was computed from."""
+
+    rows: list[Row]
+    """The table as dictionaries; the keys are those of `table.table`."""
+    title: str
+    output: Path
+    failures: list[str] = field(default_factory=list)
+    """One line for each cell or condition that could not be run, such as DPO where nothing is accepted, and for each
+    row with returns that are not numbers."""
+
+    def __repr__(self) -> str:
+        failed = f", {counted(len(self.failures), 'failure')}" if self.failures else ""
+        return f"Benchmark({self.title}: {counted(len(self.rows), 'row')}{failed}, in {self.output})"
+
+    def _repr_html_(self) -> str:
+        return f"<p><b>{escape(self.title)}</b></p>{self.table()._repr_html_()}"
+
+    @property
+    def raw(self) -> Path:
+        """The directory of Parquet files with one record per evaluation episode."""
+        return Results(self.output).raw
+
+    @property
+    def has_recorded_failures(self) -> bool:
+        """Whether cells failed whose errors are stored, so that they are run again only when asked for."""
+        return bool(Results(self.output).failures())
+
+    @property
+    def report(self) -> Path:
+        """The table as Markdown; report.json and report.png lie beside it."""
+        return self.output / "report.md"
+
+    def table(self) -> pl.DataFrame:
+        """Return the table's main columns as a frame."""
+        return frame(self.rows)
+
+
+def report_on(output: str | Path) -> Benchmark:
+    """Compute the table again from all raw scores in a directory, whatever their suite, and rewrite it there.
+
+    Its title is that of the report that is there, if any.
+
+    Raises `UserError` where there are none.
+    """
+    results = results_in(Path(output))
+    title = title_of(results.output) or f"Results in {results.output.resolve().name}"
+    return publish(results, title, None, [*dict.fromkeys(map(str, results.failures()))])
+
+
+def publish(results: Results, title: str, keys: Sequence[str] | None, failures: list[str]) -> Benchmark:
+    """Write the report; rows of the table with returns that are not finite are failures too."""
+    raw = results.read(keys)
+    rows = table(raw)
+    write(results.output, title, raw, rows)
+    wrong = raw.filter(~pl.col("return").is_finite().fill_null(False))
+    counts = wrong.group_by("algo", "dataset", "shuffled", "key", maintain_order=True).len()
+    failures += [
+        f"{algo}{' on shuffled labels' if shuffled else ''}, {dataset}: {count} returns are not numbers: its score "
+        f"means nothing (raw/{key}.parquet)"
+        for algo, dataset, shuffled, key, count in counts.iter_rows()
+    ]
+    return Benchmark(rows, title, results.output, failures)
 
 
 def write(output: Path, title: str, raw: pl.DataFrame, rows: Sequence[Row]) -> None:
@@ -143,7 +214,7 @@ def _algorithm(row: Row) -> str:
     return str(row["algo"]).removesuffix(CONTROL)
 
 
-def title(output: Path) -> str | None:
+def title_of(output: Path) -> str | None:
     """Return the title of the report in a directory, None without one."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         return str(from_json((output / "report.json").read_bytes())["title"])

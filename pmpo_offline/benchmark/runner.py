@@ -9,22 +9,17 @@ import shlex
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from html import escape
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from pmpo_offline import data
-from pmpo_offline.benchmark import report
 from pmpo_offline.benchmark.executors import Outcome
-from pmpo_offline.benchmark.leaderboard import Leaderboard, is_leaderboard
 from pmpo_offline.benchmark.plan import Agenda, Plan, prepare
 from pmpo_offline.benchmark.registries import EXECUTORS
+from pmpo_offline.benchmark.report import Benchmark, publish
 from pmpo_offline.benchmark.results import Results
 from pmpo_offline.benchmark.suite import Cell, Sweep, expand
-from pmpo_offline.benchmark.table import Row, table
 from pmpo_offline.build.known import check_declared
 from pmpo_offline.data import Dataset, check_outside
 from pmpo_offline.data.storage import stored_at
@@ -32,50 +27,11 @@ from pmpo_offline.declarations import catalog
 from pmpo_offline.declarations.catalog import Balance, Share
 from pmpo_offline.runtime import progress
 from pmpo_offline.runtime.arguments import checked
-from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, counted
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 from pmpo_offline.runtime.files import atomic_file
 
 ROUNDS = 4
 """How often a unit is started whose process dies, before that is recorded as its failure."""
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """A finished benchmark: the table, and the raw scores that it was computed from."""
-
-    rows: list[Row]
-    """The table as dictionaries; the keys are those of `table.table`."""
-    title: str
-    output: Path
-    failures: list[str] = field(default_factory=list)
-    """One line for each cell or condition that could not be run, such as DPO where nothing is accepted, and for each
-    row with returns that are not numbers."""
-
-    def __repr__(self) -> str:
-        failed = f", {counted(len(self.failures), 'failure')}" if self.failures else ""
-        return f"Benchmark({self.title}: {counted(len(self.rows), 'row')}{failed}, in {self.output})"
-
-    def _repr_html_(self) -> str:
-        return f"<p><b>{escape(self.title)}</b></p>{self.table()._repr_html_()}"
-
-    @property
-    def raw(self) -> Path:
-        """The directory of Parquet files with one record per evaluation episode."""
-        return Results(self.output).raw
-
-    @property
-    def has_recorded_failures(self) -> bool:
-        """Whether cells failed whose errors are stored, so that they are run again only when asked for."""
-        return bool(Results(self.output).failures())
-
-    @property
-    def report(self) -> Path:
-        """The table as Markdown; report.json and report.png lie beside it."""
-        return self.output / "report.md"
-
-    def table(self) -> pl.DataFrame:
-        """Return the table's main columns as a frame."""
-        return report.frame(self.rows)
 
 
 @checked()
@@ -147,7 +103,7 @@ def bench(
     keys, failures = execute(Plan(declared, cells, results, fresh, retry_failed, workers, home), executor)
     chosen = {} if algos is None else {"algos": algos}
     results.record(_command(suite, chosen | changes, settings))
-    return _publish(results, declared.title, keys, failures)
+    return publish(results, declared.title, keys, failures)
 
 
 def _command(suite: str, changes: Mapping[str, Any], sweep: Sweep | None) -> str:
@@ -210,18 +166,6 @@ def _concluded(agenda: Agenda, results: Results) -> tuple[list[str], list[str]]:
     return keys, list(dict.fromkeys(lines))
 
 
-def report_on(output: str | Path) -> Benchmark:
-    """Compute the table again from all raw scores in a directory, whatever their suite, and rewrite it there.
-
-    Its title is that of the report that is there, if any.
-
-    Raises `UserError` where there are none.
-    """
-    results = results_in(Path(output))
-    title = report.title(results.output) or f"Results in {results.output.resolve().name}"
-    return _publish(results, title, None, [*dict.fromkeys(map(str, results.failures()))])
-
-
 def part(cells: list[Cell], number: int, count: int) -> list[Cell]:
     """Return the cells of one of `count` shards, neighbours, so that most shards open few datasets.
 
@@ -232,11 +176,6 @@ def part(cells: list[Cell], number: int, count: int) -> list[Cell]:
     if count > len(cells):
         raise UserError(f"shard {number}/{count}: the suite has {len(cells)} cells, make at most that many shards")
     return cells[len(cells) * (number - 1) // count : len(cells) * number // count]
-
-
-def results_in(folder: Path) -> Results:
-    """Return the raw scores of a folder: of a benchmark, or of all submissions to a leaderboard."""
-    return Leaderboard(folder) if is_leaderboard(folder) else Results(folder)
 
 
 def _on_disk(given: str | Dataset, folder: Path, home: str | Path | None) -> str:
@@ -260,18 +199,3 @@ def _family(dataset: str, home: str | Path | None) -> str:
     check_declared(dataset, home)
     recipe = catalog.dataset(dataset)
     return catalog.family(recipe.task, by_step=data.LabelRule.parse(recipe.label).by_step)
-
-
-def _publish(results: Results, title: str, keys: Sequence[str] | None, failures: list[str]) -> Benchmark:
-    """Write the report; rows of the table with returns that are not finite are failures too."""
-    raw = results.read(keys)
-    rows = table(raw)
-    report.write(results.output, title, raw, rows)
-    wrong = raw.filter(~pl.col("return").is_finite().fill_null(False))
-    counts = wrong.group_by("algo", "dataset", "shuffled", "key", maintain_order=True).len()
-    failures += [
-        f"{algo}{' on shuffled labels' if shuffled else ''}, {dataset}: {count} returns are not numbers: its score "
-        f"means nothing (raw/{key}.parquet)"
-        for algo, dataset, shuffled, key, count in counts.iter_rows()
-    ]
-    return Benchmark(rows, title, results.output, failures)

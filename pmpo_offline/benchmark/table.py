@@ -25,8 +25,7 @@ from typing import Any
 import polars as pl
 
 from pmpo_offline.benchmark.results import CONDITION, DRIFT, TRAINING
-from pmpo_offline.evaluation.rollouts import normalized
-from pmpo_offline.evaluation.statistics import Estimate, estimate, holm, probability_of_improvement
+from pmpo_offline.evaluation.statistics import Estimate, estimate, holm, normalized, probability_of_improvement
 from pmpo_offline.objectives.stability import Regime, regime
 from pmpo_offline.training.control.config import has_diverged
 

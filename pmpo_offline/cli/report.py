@@ -59,7 +59,7 @@ def report(
     if not directory.is_dir():
         raise UserError(f"{directory}: no such folder; name the output directory of a `pmpo-offline bench`")
     from pmpo_offline.benchmark import exports, report_on
-    from pmpo_offline.benchmark.runner import results_in
+    from pmpo_offline.benchmark.leaderboard import results_in
 
     done = report_on(directory)
     raw = results_in(directory).read()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import os
 from contextlib import suppress
-from typing import Any, TypeVar, cast
 
 import gymnasium
 import numpy as np
@@ -21,16 +20,6 @@ from pmpo_offline.tasks import Task
 from pmpo_offline.tasks.environment import Environment, EnvironmentTask
 from pmpo_offline.tasks.trajectories import Trajectories
 from pmpo_offline.training.control.trainer import Trained
-
-N = TypeVar("N", bound=Any)
-
-
-def normalized(returns: N, low: N, high: N) -> N:
-    """Return 100 (returns - low) / (high - low), never clipped, of numbers, arrays or columns.
-
-    Fu et al., *D4RL*, arXiv 2004.07219, section 5; Minari's `get_normalized_score` is a hundredth of it.
-    """
-    return cast(N, 100 * (returns - low) / (high - low))
 
 
 def check_scorable(dataset: Metadata) -> None:

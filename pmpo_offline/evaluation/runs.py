@@ -141,7 +141,8 @@ def _environment(dataset: Dataset) -> str | None:
 def _control(
     directory: Path, record: dict[str, Any], dataset: Dataset | None, options: EvaluationOptions
 ) -> dict[str, Any]:
-    from pmpo_offline.evaluation.rollouts import check_scorable, evaluate, normalized
+    from pmpo_offline.evaluation.rollouts import check_scorable, evaluate
+    from pmpo_offline.evaluation.statistics import normalized
     from pmpo_offline.policies import MixturePolicy
 
     environment, references = options.environment, None

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,15 @@ import scipy  # its parts load where they are first used: a second that a worker
 
 Floats = npt.NDArray[np.float64]
 LEVEL = 0.95
+N = TypeVar("N", bound=Any)
+
+
+def normalized(returns: N, low: N, high: N) -> N:
+    """Return 100 (returns - low) / (high - low), never clipped, of numbers, arrays or columns.
+
+    Fu et al., *D4RL*, arXiv 2004.07219, section 5; Minari's `get_normalized_score` is a hundredth of it.
+    """
+    return cast(N, 100 * (returns - low) / (high - low))
 
 
 @dataclass(frozen=True)

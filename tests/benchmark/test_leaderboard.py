@@ -9,10 +9,10 @@ from helpers.encoded import make
 from helpers.raw_scores import raw_scores
 
 from pmpo_offline import data
-from pmpo_offline.benchmark.exports import FORMS
-from pmpo_offline.benchmark.leaderboard import Leaderboard, listed, problems, submit
+from pmpo_offline.benchmark.exports import FORMS, listed
+from pmpo_offline.benchmark.leaderboard import Leaderboard, problems, results_in, submit
+from pmpo_offline.benchmark.report import report_on
 from pmpo_offline.benchmark.results import Results
-from pmpo_offline.benchmark.runner import report_on, results_in
 from pmpo_offline.benchmark.table import table
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 

@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.text import Text
 
 from pmpo_offline.benchmark.exports import FORMS
+from pmpo_offline.benchmark.leaderboard import results_in
+from pmpo_offline.benchmark.report import report_on
 from pmpo_offline.benchmark.results import Results
-from pmpo_offline.benchmark.runner import report_on, results_in
 from pmpo_offline.benchmark.table import table
 from pmpo_offline.cli.bench import tables
 from pmpo_offline.declarations import catalog

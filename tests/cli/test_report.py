@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from io import StringIO
 from pathlib import Path
 
@@ -31,6 +33,13 @@ def test_report_prints_where_its_files_are(tmp_path: Path, capsys: pytest.Captur
         assert capsys.readouterr().err.endswith(f"error: {place}: Is a directory; check the path\n")
     assert run(["report", folder, "--csv", "-", "--latex", str(tmp_path / "table.tex")]) == 0
     assert capsys.readouterr().out == Path(table).read_text()
+
+
+def test_a_table_is_made_again_without_what_trained_its_policies(tmp_path: Path) -> None:
+    Results(tmp_path).write("0" * 16, raw_scores("0" * 16, [[1.0, 2.0], [3.0, 4.0]]), "m" * 64)
+    code = f"import sys; from pmpo_offline.cli.main import run; run(['report', {str(tmp_path)!r}])\n"
+    code += "sys.exit(not {'torch', 'altair'}.isdisjoint(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("width", [40, 50, 80, 200])

@@ -13,7 +13,8 @@ import pytest
 from pmpo_offline.build import build_dataset
 from pmpo_offline.data import References
 from pmpo_offline.declarations import catalog
-from pmpo_offline.evaluation.rollouts import check_scorable, normalized
+from pmpo_offline.evaluation.rollouts import check_scorable
+from pmpo_offline.evaluation.statistics import normalized
 from pmpo_offline.runtime.errors import UserError
 
 MUJOCO = importlib.metadata.version("mujoco")

@@ -13,8 +13,9 @@ from helpers.raw_scores import raw_scores
 
 from fuzz.imports import Target
 from pmpo_offline.benchmark import curves, episodes, report
+from pmpo_offline.benchmark.exports import listed
 from pmpo_offline.benchmark.html.runs import did
-from pmpo_offline.benchmark.leaderboard import Leaderboard, listed, problems
+from pmpo_offline.benchmark.leaderboard import Leaderboard, problems
 from pmpo_offline.benchmark.results import Results
 from pmpo_offline.benchmark.table import table
 from pmpo_offline.data.columns import hash_tables
@@ -85,7 +86,7 @@ def _results(folder: Path) -> None:
 
 def _reported(folder: Path) -> None:
     results = Results(folder)
-    report.title(folder)
+    report.title_of(folder)
     results.failures(), results.commands(), results.machines(), results.model(KEY)
     raw = results.read()
     did([episodes.load_answers(results, raw), episodes.load(results, raw)], 4)

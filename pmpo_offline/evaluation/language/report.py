@@ -19,7 +19,8 @@ from pmpo_offline.evaluation.language.judging import judging
 from pmpo_offline.evaluation.language.perplexity import perplexity, prose
 from pmpo_offline.evaluation.language.preference import preference
 from pmpo_offline.evaluation.language.questions import Answers, Judge, Templates
-from pmpo_offline.evaluation.rollouts import check_scorable, normalized
+from pmpo_offline.evaluation.rollouts import check_scorable
+from pmpo_offline.evaluation.statistics import normalized
 from pmpo_offline.policies.language.model import LanguageModel
 from pmpo_offline.policies.language.tokens import Tokens, prompt_tokens
 from pmpo_offline.runtime import progress
