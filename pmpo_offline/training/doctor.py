@@ -26,6 +26,14 @@ from pmpo_offline.training.suggestion import noise_bound, suggest, suggest_beta
 
 EDGE = 0.02
 """Within this share of the bound, the noise of minibatches decides whether a run is stable."""
+_ONE_CLASS = {
+    "accepts": "accepts only: nothing says what to avoid; BC on accepts is the plain alternative",
+    "rejects": "rejects only: the policy stays near everything else, and only the divergence holds it there",
+}
+_WHOLE_EPISODES = (
+    "rejects are whole episodes: where it sees nothing else the log-ratio to the clone alone holds it back, "
+    "and pushed far it takes the accepts along (watch `reach`, lower learning_rate); compare with bc-accepted"
+)
 Verdict = Literal["bounded", "at the edge", "no minimum", "collapse", "unbounded", "ready", "cannot learn"]
 """With a bound on β the regime (`objectives.stability.Regime`) unless β is at the bound itself, else whether there is
 anything to learn from."""
@@ -135,26 +143,20 @@ def doctor(
     notes = _problems(setup, accepted, rejected, pairs)
     if notes:
         facts["verdict"] = "cannot learn"
-    elif config.reads_labels(algorithm):
-        if accepted and not rejected:
-            notes.append("accepts only: nothing says what to avoid; BC on accepts is the plain alternative")
-        elif rejected and not accepted:
-            notes.append("rejects only: the policy stays near everything else, and only the divergence holds it there")
+    elif config.reads_labels(algorithm) and (accepted > 0) != (rejected > 0):
+        notes.append(_ONE_CLASS["accepts" if accepted else "rejects"])
     if objective.bound is not None and facts["verdict"] == "ready":
         facts |= _stability(setup)
         notes += _advice(facts, accepted, rejected)
     if objective.name in ("kto", "bco") and meta.kind != "responses" and not meta.label.by_step:
-        notes.append(
-            "rejects are whole episodes: where it sees nothing else the log-ratio to the clone alone holds it back, "
-            "and pushed far it takes the accepts along (watch `reach`, lower learning_rate); compare with bc-accepted"
-        )
+        notes.append(_WHOLE_EPISODES)
     if objective.name == "kto" and accepted and rejected:
-        both = (1, 1) if algorithm.rows == "balanced" else (accepted, rejected)
         desirable, undesirable = chosen["desirable_weight"], chosen["undesirable_weight"]
         facts["weight_ratio"] = desirable / undesirable if undesirable else math.inf
-        facts["weight_range"] = kto_weight_range(*both)
-        low, high = kto_weight_range(accepted, rejected)
-        notes.append(f"on rows as they come instead, the advised w_D / w_U would be {low:.3g} to {high:.3g}")
+        facts["weight_range"] = low, high = kto_weight_range(accepted, rejected)
+        if algorithm.rows == "balanced":
+            facts["weight_range"] = kto_weight_range(1, 1)
+            notes.append(f"on rows as they come instead, the advised w_D / w_U would be {low:.3g} to {high:.3g}")
     return Diagnosis(
         dataset=meta.id,
         algorithm=algorithm.name,

@@ -222,6 +222,7 @@ def test_advised_class_weights_of_kto(stacking: Dataset) -> None:
     lopsided = doctor(data, as_they_come, {"undesirable_weight": 0.0})
     assert lopsided.weight_range == pytest.approx((ratio, 4 / 3 * ratio))
     assert lopsided.weight_ratio == math.inf
+    assert not any("on rows as they come instead" in note for note in lopsided.notes)  # these are
 
 
 def test_a_constant_observation_has_the_gaussians_bound_too(bandit: Dataset) -> None:
