@@ -16,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from torch import Tensor
 from transformers.trainer_callback import ExportableState
 
 from pmpo_offline.data import Dataset, home
+from pmpo_offline.objectives.objective import Loss
 from pmpo_offline.policies.language import model as models
 from pmpo_offline.policies.language.model import LanguageModel
 from pmpo_offline.policies.language.scoring import check_head
@@ -45,8 +46,6 @@ from pmpo_offline.training.tracking import trl_metrics
 if TYPE_CHECKING:
     from peft import PeftConfig
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-T = TypeVar("T")
 
 _COMPARED = {"ref_logp", "ref_chosen", "ref_rejected", "policy_kl"}
 """Inputs that need a reference."""
@@ -96,10 +95,7 @@ class ResponseTrainer(SafeCheckpoints):
             warnings.warn("compute_metrics has no effect: an evaluation computes no logits to give it", stacklevel=2)
         if train_dataset is None:
             raise UserError("train_dataset is missing: give a dataset of responses")
-        if args is None:
-            named: Any = model
-            name = named if isinstance(named, str) else getattr(named, "name", "") or named.config._name_or_path
-            args = self.config_class(f"{Path(name).name or 'model'}-{self.config_class.objective}")
+        args = args or self.config_class(f"{_name_of(model)}-{self.config_class.objective}")
         if args.n_gpu > 1:
             raise UserError(f"one process sees {args.n_gpu} GPUs: start one for each with accelerate launch")
         transformers.set_seed(args.seed)  # an adapter is initialised at random
@@ -110,19 +106,11 @@ class ResponseTrainer(SafeCheckpoints):
         if quantization_config is not None:
             options["quantization_config"] = quantization_config
         self.policy = load_policy(model, processing_class, options, peft_config)
-        models.check_adapter(self.policy.model)
-        check_head(self.policy.model)
-        if args.disable_dropout:
-            for part in self.policy.model.modules():
-                if isinstance(part, torch.nn.Dropout):
-                    part.p = 0.0
-        if args.gradient_checkpointing and hasattr(self.policy.model, "peft_config"):
-            self.policy.model.enable_input_require_grads()
+        _prepare(self.policy.model, args)
 
         dataset = self._dataset(train_dataset, "train")
         setup = Setup(self._algorithm, {}, dataset).settled()
         self.objective, self.settings = setup.objective, setup.settings
-        """The settings are complete."""
         if self.objective.texts:  # it acts on the first, of accepted responses, wherever its tokenizer goes
             acting = with_prefix(self.policy.tokenizer, self.settings[self.objective.texts[0]])
             self.policy = replace(self.policy, tokenizer=acting)
@@ -192,9 +180,7 @@ class ResponseTrainer(SafeCheckpoints):
         """Return this rank's micro-batches, after caching the reference's values for them."""
         args, entries = self.args, self.train_dataset
         window = 8 if args.train_sampling_strategy == "group_by_length" else 1
-        division = Division(
-            args.per_device_train_batch_size, args.gradient_accumulation_steps, args.world_size, window=window
-        )
+        division = Division(args.per_device_train_batch_size, args.gradient_accumulation_steps, args.world_size, window)
         sampler = entries.sampler(division, args.seed)
         steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * len(sampler))
         # Before the model is wrapped or sharded, and the rows for evaluation too.
@@ -234,11 +220,11 @@ class ResponseTrainer(SafeCheckpoints):
         policy = model if model is self.policy.model else self.accelerator.unwrap_model(model)
         parts = None
         if not torch.is_grad_enabled():
-            size, rank = args.per_device_eval_batch_size, args.process_index
-            parts = Parts(size, rank, args.world_size, lambda table: self.accelerator.reduce(table, "sum"))
+            place = args.per_device_eval_batch_size, args.process_index, args.world_size
+            parts = Parts(*place, lambda table: self.accelerator.reduce(table, "sum"))
         scorer = Scorer(policy, self.reference, self.input_settings, parts)
 
-        def loss() -> tuple[Tensor, dict[str, Tensor]]:
+        def loss() -> Loss:
             index, weight = inputs["index"].cpu().numpy(), inputs["weight"]
             batch = inputs["entries"].batch(index, weight, scorer)
             names = (*self.objective.needs, *self.objective.optional.values())
@@ -317,8 +303,26 @@ class RunningMeans(transformers.TrainerCallback, ExportableState):  # type: igno
         self._observed.clear()
 
 
-def _as_forward(outer: Any, inner: Any, function: Callable[[], T]) -> T:
-    """Call a function as the forward pass of the model `inner`, inside its wrapper `outer`.
+def _name_of(model: Any) -> str:
+    """Return what a model, or the directory of this name, is called."""
+    name = model if isinstance(model, str) else getattr(model, "name", "") or model.config._name_or_path
+    return Path(name).name or "model"
+
+
+def _prepare(model: Any, args: ResponseConfig) -> None:
+    """Check that a model can be trained, and set it up as the arguments say."""
+    models.check_adapter(model)
+    check_head(model)
+    if args.disable_dropout:
+        for part in model.modules():
+            if isinstance(part, torch.nn.Dropout):
+                part.p = 0.0
+    if args.gradient_checkpointing and hasattr(model, "peft_config"):
+        model.enable_input_require_grads()
+
+
+def _as_forward(outer: Any, inner: Any, function: Callable[[], Loss]) -> Loss:
+    """Call a loss as the forward pass of the model `inner`, inside its wrapper `outer`.
 
     DDP prepares to receive gradients, and FSDP gathers the weights, when the *wrapper* is called; our losses go through
     parts of the model only.
@@ -330,7 +334,7 @@ def _as_forward(outer: Any, inner: Any, function: Callable[[], T]) -> T:
         if own is not None:
             inner.forward = own
 
-    def once() -> T:
+    def once() -> Loss:
         restore()
         return function()
 
