@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,10 +74,7 @@ def train_run(
         PmpoOfflineError: it diverged, or a file is damaged.
     """
     check_outside(output)
-    # Another process that trains there is waited for; the ranks of one launch train together.
-    together = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    alone = nullcontext() if together else files.claim(output.absolute())
-    with alone, tracking.observed(tracking.Loggers(loggers)):
+    with tracking.observed(tracking.Loggers(loggers)):
         return _train_run(run, output, home)
 
 
@@ -109,7 +106,8 @@ def _train_run(run: Run, output: Path, home: Path | None) -> dict[str, Any]:
     if run.model is not None:
         raise UserError(f"dataset {dataset.metadata.id} holds transitions, for which no language model is trained")
     stack = Stack(dataset, algorithm, [run.seed], [settings], overrides, run.shuffle_labels)
-    return _train_control(stack, output)
+    with alone(output):
+        return _train_control(stack, output)
 
 
 def _train_control(stack: Stack, output: Path) -> dict[str, Any]:
@@ -135,6 +133,14 @@ def _train_control(stack: Stack, output: Path) -> dict[str, Any]:
     record = write_record(output, record)
     checkpoint.unlink(missing_ok=True)
     return record
+
+
+@contextmanager
+def alone(output: Path) -> Iterator[None]:
+    """Wait for another process that trains in this directory; the ranks of one launch train together."""
+    together = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    with nullcontext() if together else files.claim(output.absolute()):
+        yield
 
 
 @checked()

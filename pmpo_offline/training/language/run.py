@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from pmpo_offline.training.language.checkpoints import checkpoints_in, last_comp
 from pmpo_offline.training.language.config import LanguageSettings
 from pmpo_offline.training.language.responses import check_held_out, take_split
 from pmpo_offline.training.language.trainer import ResponseTrainer
-from pmpo_offline.training.run import claim, finished, source_of, write_record
+from pmpo_offline.training.run import alone, claim, finished, source_of, write_record
 from pmpo_offline.training.shuffle import check_control, identified
 
 
@@ -127,25 +128,9 @@ def train_language(
     directory = model_directory(name, root)
     base = open_model(directory, name=name, dtype=hyper.dtype, quantize=hyper.quantize)
     run = _LanguageRun(dataset, setup, hyper, base, seed, shuffle_labels)
-    identity = run.identity
-    if record := finished(output, identity):
-        return TrainedLanguage.of(output, record)
-    texts = setup.objective.texts
-    acting = with_prefix(base.tokenizer, setup.settings[texts[0]]) if texts else base.tokenizer
-    check_held_out(dataset, acting, base.context)
-
-    checkpoints = output / "checkpoints"
-    claim(output, identity, bool(checkpoints_in(checkpoints)))
-    trainer = run.trainer(checkpoints, Path(cache or root / ".reference"))
-    with tracking.observed(tracking.MetricsFile(output / tracking.FILE), tracking.Loggers(loggers)):
-        _train(trainer, algorithm.name, checkpoints)
-    record = {**run.record(trainer), "identity": identity}
-    published, on_hub = published_name(name, directory)
-    tokenizer = trainer.policy.tokenizer
-    card = adapter_card(published, on_hub, dataset.metadata, record, prefix_of(tokenizer))
-    save_adapter(trainer.policy.model, output / "adapter", published, card, tokenizer)
-    record = write_record(output, record)
-    remove_checkpoints(checkpoints)
+    with alone(output), tracking.observed(tracking.Loggers(loggers)):
+        record = finished(output, run.identity)
+        record = record or _train(run, output, Path(cache or root / ".reference"), published_name(name, directory))
     return TrainedLanguage.of(output, record)
 
 
@@ -175,7 +160,7 @@ class _LanguageRun:
     seed: int
     shuffled: bool
 
-    @property
+    @cached_property
     def identity(self) -> str:
         """The hash of all that the trained adapter depends on."""
         algorithm, rows = self.setup.algorithm, self.setup.dataset
@@ -203,7 +188,7 @@ class _LanguageRun:
         return ResponseTrainer(replace(base, model=adapted), args=args, train_dataset=self.setup.dataset)
 
     def record(self, trainer: ResponseTrainer) -> dict[str, Any]:
-        """Return the record of the finished training, but for its identity."""
+        """Return the record of the finished training."""
         history, name = [line for line in trainer.state.log_history if "loss" in line], self.base.name
         return {
             **source_of(self.dataset, self.setup.algorithm),
@@ -217,10 +202,36 @@ class _LanguageRun:
             "bound": trainer.beta_bound,
             "metrics": history[-1] if history else {},
             "history": history,
+            "identity": self.identity,
         }
 
 
-def _train(trainer: ResponseTrainer, name: str, checkpoints: Path) -> None:
+def _train(run: _LanguageRun, output: Path, cache: Path, published: tuple[str, bool]) -> dict[str, Any]:
+    """Train a run in its directory, and return its record.
+
+    Args:
+        run: what to train.
+        output: the run's directory.
+        cache: folder of the reference's values.
+        published: what others call the model, and whether that is its name on the hub.
+    """
+    base, setup, checkpoints = run.base, run.setup, output / "checkpoints"
+    texts = setup.objective.texts
+    acting = with_prefix(base.tokenizer, setup.settings[texts[0]]) if texts else base.tokenizer
+    check_held_out(run.dataset, acting, base.context)
+    claim(output, run.identity, bool(checkpoints_in(checkpoints)))
+    trainer = run.trainer(checkpoints, cache)
+    with tracking.observed(tracking.MetricsFile(output / tracking.FILE)):
+        _fit(trainer, setup.algorithm.name, checkpoints)
+    record, tokenizer = run.record(trainer), trainer.policy.tokenizer
+    card = adapter_card(*published, run.dataset.metadata, record, prefix_of(tokenizer))
+    save_adapter(trainer.policy.model, output / "adapter", published[0], card, tokenizer)
+    record = write_record(output, record)
+    remove_checkpoints(checkpoints)
+    return record
+
+
+def _fit(trainer: ResponseTrainer, name: str, checkpoints: Path) -> None:
     """Train from the last checkpoint on, if there is one."""
     trainer.remove_callback(transformers.trainer_callback.PrinterCallback)
     trainer.add_callback(_Monitor(name, trainer.settings))

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pyarrow as pa
@@ -153,6 +154,30 @@ def test_a_checkpoint_that_lost_a_file_is_not_resumed_from(
     with counted_steps() as steps:
         train(data, model_folder, cache, tmp_path / "run")
     assert steps == [1, 2, 3, 4, 5, 6]
+
+
+def test_two_processes_do_not_train_in_one_directory(
+    data: Dataset, model_folder: Path, cache: Path, tmp_path: Path
+) -> None:
+    refused: list[BaseException] = []
+
+    def other() -> None:
+        with pytest.raises(UserError, match="holds another run: name another output") as caught:
+            train(data, model_folder, cache, tmp_path / "run", seed=1)
+        refused.append(caught.value)
+
+    second = Thread(target=other)
+
+    def start(stage: str, done: int, total: int) -> None:
+        if stage.startswith("train") and not second.ident:
+            second.start()
+            second.join(1)  # time enough to be refused as a stopped run, if it did not wait
+
+    with on_progress(start):
+        train(data, model_folder, cache, tmp_path / "run")
+    second.join()
+    assert len(refused) == 1
+    assert not list(tmp_path.glob(".run*"))
 
 
 @pytest.mark.parametrize(
