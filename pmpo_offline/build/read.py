@@ -95,7 +95,7 @@ def import_dataset(
     root = data.home(home)
     if id is not None:
         data.dataset_path(id, root)  # refuse a malformed id before anything is read
-    reviewed = None if labels is None else Path(labels)
+    reviewed = None if labels is None else Path(labels).expanduser()
     options = ImportOptions(label, imbalance, noise, seed, balance, score, reviewed, tuple(accept), actions)
     options.check()
     rule = None if label is None else LabelRule.parse(label)
@@ -217,7 +217,7 @@ def _with_labels(recorded: Recorded, path: Path, options: ImportOptions) -> Reco
     length = recorded.experience.length
     numbers = np.arange(len(length)) if recorded.numbers is None else recorded.numbers
     episodes = Episodes(numbers, length, cut="dropped" in recorded.report)
-    values, note, unused = feedback_of_file(path.expanduser(), episodes, options.score, options.accept)
+    values, note, unused = feedback_of_file(path, episodes, options.score, options.accept)
     if unnamed := int(np.isnan(values).sum()):
         of = f"{unnamed} of {len(values)} {note['of']}s"
         warnings.warn(f"--labels {path} has no label for {of}: they stay unlabelled", stacklevel=3)

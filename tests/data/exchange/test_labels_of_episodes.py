@@ -73,6 +73,13 @@ def test_files_of_one_episode_are_called_as_their_files(tmp_path: Path) -> None:
     assert accepted(import_dataset(tmp_path, labels=tmp_path / "l.csv")) == [-1, 1]
 
 
+def test_a_file_of_labels_may_be_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell leaves the ~ of --labels=~/l.csv."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "l.csv").write_text(NAMED + "".join(f"{index},{index % 2}\n" for index in range(4)))
+    assert accepted(imported(tmp_path, STEPS, labels="~/l.csv")) == [-1, 1, -1, 1]
+
+
 def step_labels(dataset: Dataset) -> list[int]:
     return columns.labels(dataset.table).tolist()
 

@@ -271,22 +271,18 @@ def _ends(
 
 def _observations(features: Features, folder: Path) -> list[str]:
     """Return the features that are numbers of an observation, in order; `UserError` if there are only images."""
-    names = [name for name, feature in features.items() if not _is_image(feature) and feature.get("dtype") != "string"]
+    images = _images(features)
+    names = [name for name, said in features.items() if name not in images and said.get("dtype") != "string"]
     found = [name for name in names if name.startswith("observation")] or [name for name in _STATES if name in names]
     if not found:
-        held = (
-            "images only" if any(map(_is_image, features.values())) else f"no observation among {', '.join(features)}"
-        )
+        held = "images only" if images else f"no observation among {', '.join(features)}"
         raise UserError(f"{folder} has {held}: learners here read vectors of numbers, add observation.state")
     return found
 
 
-def _images(features: Features) -> list[str]:
-    return [name for name, feature in features.items() if _is_image(feature)]
-
-
-def _is_image(feature: Mapping[str, Any]) -> bool:
-    return feature.get("dtype") in ("image", "video")
+def _images(features: Features) -> dict[str, str]:
+    """Return the kind, image or video, of every feature that is of one."""
+    return {name: said["dtype"] for name, said in features.items() if said.get("dtype") in ("image", "video")}
 
 
 def _check_order(frames: Frames, end: NDArray[np.bool_], folder: Path) -> None:
@@ -314,8 +310,7 @@ def _image_notes(
     folder: Path, info: dict[str, Any], episodes: pl.DataFrame, numbers: NDArray[np.int64]
 ) -> dict[str, JsonValue]:
     """Return the notes of where the images and videos of these episodes are."""
-    images = {name: info["features"][name]["dtype"] for name in _images(info["features"])}
-    if not images:
+    if not (images := _images(info["features"])):
         return {}
     paths = {"video": info.get("video_path"), "image": "images/{image_key}/episode-{episode_index:06d}"}
     notes: dict[str, JsonValue] = {"images": {name: paths[kind] for name, kind in images.items()}}

@@ -17,14 +17,7 @@ from pydantic import JsonValue
 
 from pmpo_offline.data.exchange.exported import ABOUT, Tables, tables
 from pmpo_offline.data.exchange.readers.arrays import Kinds
-from pmpo_offline.data.exchange.readers.episodes import (
-    NO_STEP,
-    Rows,
-    recorded,
-    report,
-    single_states,
-    steps_of,
-)
+from pmpo_offline.data.exchange.readers.episodes import NO_STEP, Rows, recorded, report, single_states, steps_of
 from pmpo_offline.data.exchange.readers.flat import Flat
 from pmpo_offline.data.exchange.readers.order import check_numbers, ends_by_successors
 from pmpo_offline.data.exchange.readers.source import (

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pmpo_offline.data.exchange.readers.flat import EPISODES, Flat
-from pmpo_offline.data.mapping import slices, taken
+from pmpo_offline.data.mapping import slices
 from pmpo_offline.runtime.errors import UserError
 
 STEPS = ("step", "step_id", "step_index", "frame_index", "timestep", "timesteps")
@@ -97,44 +97,6 @@ def _numbered(found: NDArray[Any]) -> NDArray[Any] | None:
     with np.errstate(invalid="ignore", over="ignore"):
         numbers = found.astype(np.float64).astype(np.int64)
     return numbers if found.dtype.kind == "U" or (numbers == found).all() else None
-
-
-def resets_itself(
-    observation: NDArray[np.float32], following: NDArray[np.float32], cut: NDArray[np.bool_]
-) -> NDArray[np.bool_]:
-    """Return the rows (M,) where time ran out and what follows is the next row's observation only.
-
-    A vector environment that resets itself records it so, but for the last row of each environment: none are returned
-    unless most are such rows. Episodes whose observation never changes cannot be judged.
-    """
-    rows = np.flatnonzero(cut[:-1])
-    after = taken(following, rows)
-    same = (after == taken(observation, rows + 1)).all(axis=1)
-    moved = (after != taken(observation, rows)).any(axis=1)
-    found = np.zeros(len(cut), np.bool_)
-    if (same & moved).sum() * 2 > moved.sum():
-        found[rows[same & moved]] = True
-    return found
-
-
-def has_no_successors(observation: NDArray[np.float32], following: NDArray[np.float32], cut: NDArray[np.bool_]) -> bool:
-    """Return whether what follows the rows (M,) where time ran out is padding: zeros only, or those rows once more.
-
-    Elsewhere observations have to change, and zeros have to differ from what was observed.
-    """
-    rows = np.flatnonzero(cut)
-    after, here = taken(following, rows), taken(observation, rows)
-    zeros = not after.any() and bool(here.any(axis=1).all())
-    if not len(rows) or not (zeros or np.array_equal(after, here)):
-        return False
-    moved = (following[:_BLOCK] != observation[:_BLOCK]).any(axis=1)[~cut[:_BLOCK]]
-    return bool(len(moved)) and bool(moved.mean() > 0.5)
-
-
-def begins_with_resets(reward: NDArray[np.float32], marked: NDArray[np.bool_]) -> bool:
-    """Return whether most rows (M,) after marked ends have no reward and most others do: they only reset, perhaps."""
-    first = np.append(False, marked[:-1])
-    return bool(first.any() and (reward[first] == 0).mean() > 0.5 and (reward[~first] != 0).mean() > 0.5)
 
 
 def _column(flat: Flat, name: str, count: int) -> NDArray[Any] | None:

@@ -13,15 +13,9 @@ from pmpo_offline.data.exchange.exported import ABOUT
 from pmpo_offline.data.exchange.readers.arrays import Array, Kinds, as_kind, is_nan, without
 from pmpo_offline.data.exchange.readers.episodes import GOES_ON, LOST, PADDED, RESET, UNMARKED, Rows, recorded, report
 from pmpo_offline.data.exchange.readers.flat import Flat
-from pmpo_offline.data.exchange.readers.order import (
-    begins_with_resets,
-    check_numbers,
-    ends_by_successors,
-    has_no_successors,
-    resets_itself,
-)
+from pmpo_offline.data.exchange.readers.order import check_numbers, ends_by_successors
 from pmpo_offline.data.exchange.readers.source import Recorded
-from pmpo_offline.data.mapping import gathered, slices
+from pmpo_offline.data.mapping import gathered, slices, taken
 from pmpo_offline.runtime.errors import UserError
 
 _NAMES: Mapping[str, tuple[str, ...]] = {
@@ -34,6 +28,8 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
 }
 """What the arrays are called by D4RL, here, by Gymnasium and in replay buffers (`obs`, `next_obs`), and by d3rlpy of
 version 1 (whose mark is of both ends)."""
+_SAMPLE = 65536
+"""Rows of which it is asked whether observations change."""
 _NEEDED = ("observation", "action", "terminated")
 
 
@@ -119,7 +115,7 @@ def read_steps(flat: Flat, name: str, column: str | None) -> Recorded:
     }
     feedback = flat.feedback(column)
     notes |= report(rows, ends.dropped, flat.unused)
-    if ends.resets and rows.reward is not None and begins_with_resets(rows.reward, marked):
+    if ends.resets and rows.reward is not None and _begins_with_resets(rows.reward, marked):
         notes[GOES_ON] = int(marked[:-1].sum())
     return recorded(rows, str(flat.path), name, notes, feedback)
 
@@ -163,11 +159,51 @@ def _by_successors(flat: Flat, name: str, marks: Mapping[str, Array], marked: ND
     following = as_kind("matrix", without(raw, hole), f"{flat.path}: {name}")
     end, unmarked = ends_by_successors(observation, following, marked, flat.path, every="truncated" in marks)
     cut = marked & ~terminal & ~hole
-    resets = resets_itself(observation, following, cut)
-    is_padded = ABOUT not in flat.names and has_no_successors(observation, following, cut)
+    resets = _resets_itself(observation, following, cut)
+    is_padded = ABOUT not in flat.names and _has_no_successors(observation, following, cut)
     lost = end & ~terminal & (hole | resets | is_padded)
     if (own := lost | hole).any():  # its own observation in the place of what is not known
         blocks = slices(len(own))
         following = gathered(np.where(own[rows, None], observation[rows], following[rows]) for rows in blocks)
     dropped = {LOST: lost & hole, PADDED if is_padded else RESET: lost & ~hole}
     return _Ends(end, lost, dropped, following, unmarked, bool(resets.any()))
+
+
+def _resets_itself(
+    observation: NDArray[np.float32], following: NDArray[np.float32], cut: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Return the rows (M,) where time ran out and what follows is the next row's observation only.
+
+    A vector environment that resets itself records it so, but for the last row of each environment: none are returned
+    unless most are such rows. Episodes whose observation never changes cannot be judged.
+    """
+    rows = np.flatnonzero(cut[:-1])
+    after = taken(following, rows)
+    same = (after == taken(observation, rows + 1)).all(axis=1)
+    moved = (after != taken(observation, rows)).any(axis=1)
+    found = np.zeros(len(cut), np.bool_)
+    if (same & moved).sum() * 2 > moved.sum():
+        found[rows[same & moved]] = True
+    return found
+
+
+def _has_no_successors(
+    observation: NDArray[np.float32], following: NDArray[np.float32], cut: NDArray[np.bool_]
+) -> bool:
+    """Return whether what follows the rows (M,) where time ran out is padding: zeros only, or those rows once more.
+
+    Elsewhere observations have to change, and zeros have to differ from what was observed.
+    """
+    rows = np.flatnonzero(cut)
+    after, here = taken(following, rows), taken(observation, rows)
+    zeros = not after.any() and bool(here.any(axis=1).all())
+    if not len(rows) or not (zeros or np.array_equal(after, here)):
+        return False
+    moved = (following[:_SAMPLE] != observation[:_SAMPLE]).any(axis=1)[~cut[:_SAMPLE]]
+    return bool(len(moved)) and bool(moved.mean() > 0.5)
+
+
+def _begins_with_resets(reward: NDArray[np.float32], marked: NDArray[np.bool_]) -> bool:
+    """Return whether most rows (M,) after marked ends have no reward and most others do: they only reset, perhaps."""
+    first = np.append(False, marked[:-1])
+    return bool(first.any() and (reward[first] == 0).mean() > 0.5 and (reward[~first] != 0).mean() > 0.5)
