@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -199,8 +200,5 @@ class PPO(ActingLearner):
                 ratio = (-(scaled.square() / 2 + self.log_std).sum(-1) - logp[rows]).exp()
                 error = (self._critic(x[rows]).squeeze(-1) - target[rows]).square().mean()
                 loss = clipped(ratio, advantage[rows]) + error / 2
-                self.optimizer.zero_grad()
-                loss.backward()
-                nn.utils.clip_grad_norm_(self.optimizer.weights, LARGEST_GRADIENT)
-                self.optimizer.step()
+                self.optimizer.minimise(loss, partial(nn.utils.clip_grad_norm_, max_norm=LARGEST_GRADIENT))
         return {"ratio": (ratio - 1).abs().mean().item(), "critic": error.item()}

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -44,20 +44,22 @@ class Adam:
         self.moments = [moment for of_weight in moments for moment in of_weight]
         """Steps, first and second moment of each weight; writing into these restores the optimizer."""
 
-    def zero_grad(self) -> None:
-        """Forget the gradients."""
+    def minimise(self, losses: Tensor, clip: Callable[[list[Tensor]], object] | None = None) -> None:
+        """Move the weights against the gradient of the sum of the losses.
+
+        Args:
+            losses: of any shape; every weight has a gradient.
+            clip: changes the gradients of the weights before these move.
+        """
         for weight in self.weights:
             weight.grad = None
-
-    def minimise(self, losses: Tensor) -> None:
-        """Move the weights against the gradient of the sum of the losses."""
-        self.zero_grad()
         losses.sum().backward()  # type: ignore[no-untyped-call]
-        self.step()
+        if clip is not None:
+            clip(self.weights)
+        self._step()
 
     @torch.no_grad()
-    def step(self) -> None:
-        """Move the weights against their gradients; every weight has one."""
+    def _step(self) -> None:
         adamw(
             self.weights,
             [weight.grad for weight in self.weights if weight.grad is not None],

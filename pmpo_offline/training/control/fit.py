@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -63,8 +64,7 @@ class _Fitting:
         self.stack, self.sampler, hyper = stack, sampler, stack.hyper
         if hyper.refresh and reference is None:
             raise UserError('refresh moves a reference policy and there is none: set start = "reference" in the TOML')
-        moves = reference is not None and hyper.refresh
-        self.moving = [weight.detach() for weight in reference.parameters()] if reference is not None and moves else []
+        self.moving = [weight.detach() for weight in reference.parameters()] if reference and hyper.refresh else []
         self.weights: list[Tensor] = list(policy.parameters())
         self.average = [weight.detach().clone() for weight in self.weights]
         self.optimizer = Adam(self.weights, hyper.learning_rate, decay=hyper.weight_decay)
@@ -107,11 +107,7 @@ class _Fitting:
             critic.learn(batch, step)
         # Always after the last one, so that there are metrics to return wherever a resumed run began.
         if critic is None or step % critic.delay == 0 or step == hyper.updates - 1:
-            loss = self._loss(batch, step)
-            self.optimizer.zero_grad()
-            loss.sum().backward()  # type: ignore[no-untyped-call]
-            _clip(self.weights, hyper.clip)
-            self.optimizer.step()
+            self.optimizer.minimise(self._loss(batch, step), partial(_clip, limit=hyper.clip))
             if self.duals:
                 self.duals.optimizer.step()
             # Early averages forget fast, or the random start would linger in them.
