@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import pkgutil
 import shutil
 import warnings
 from collections import Counter
@@ -211,8 +211,7 @@ def _algorithms() -> list[dict[str, Any]]:
 
 
 def _registered(place: str) -> list[dict[str, Any]]:
-    module, _, attribute = place.partition(":")
-    registry: Registry[object] = getattr(importlib.import_module(module), attribute)
+    registry: Registry[object] = pkgutil.resolve_name(place)
     return [{"name": name, "package": registry.source(name)} for name in registry]
 
 

@@ -114,7 +114,7 @@ def run(arguments: Sequence[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=plain.HANDLER)
-    for before, argument in zip(["pmpo-offline", *arguments], arguments, strict=False):
+    for before, argument in pairwise(["pmpo-offline", *arguments]):
         if (before.startswith("-") and not argument.strip()) or (argument.startswith("--") and argument.endswith("=")):
             return _fail(f"{argument.strip() or before}: the name or value that follows is empty", 2)
     group = commands()
@@ -163,10 +163,8 @@ def _named(message: str, arguments: Sequence[str], parameter: Any) -> str:
     if said is None:
         return message.replace("Value error, ", "")
     option, wanted = said.groups()
-    found = [value for name, value in pairwise(arguments) if name == option]
-    found += [
-        value for name, _, value in (argument.partition("=") for argument in arguments) if name == option and value
-    ]
+    words = [word for argument in arguments for word in argument.split("=", 1)]
+    found = [value for name, value in pairwise(words) if name == option]
     low, high = (getattr(parameter, end, None) for end in ("min", "max"))
     within = "" if low is None or high is None else f" from {low} to {high}"
     wanted = f"{wanted}{within}" if wanted in ("number", "integer") else f"number {wanted}"

@@ -200,8 +200,7 @@ def rank_distribution(methods: Sequence[Runs], replicates: int) -> Floats:
         means = np.stack([_resample(runs, replicates, generator).mean(axis=1) for runs in task])
         tie = generator.random(means.shape)
         order = np.lexsort((tie, -means), axis=0)  # (rank, replicate): which method
-        for rank in range(count):
-            probability[:, rank] += np.bincount(order[rank], minlength=count) / replicates
+        probability += (order == np.arange(count)[:, None, None]).mean(axis=2)
     return probability / len(methods[0])
 
 

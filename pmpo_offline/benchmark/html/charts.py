@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-import lazy_loader
+import altair as alt
 import numpy as np
 import polars as pl
 
@@ -19,11 +18,6 @@ from pmpo_offline.benchmark.methods import ROLES, methods, role, run_scores
 from pmpo_offline.benchmark.registries import Charts, Drawing
 from pmpo_offline.benchmark.report import condition
 from pmpo_offline.benchmark.table import Row
-
-if TYPE_CHECKING:
-    import altair as alt
-else:  # slow to import, and `report` loads this module to render Markdown
-    alt = lazy_loader.load("altair")
 
 
 def scores(raw: pl.DataFrame, rows: Sequence[Row]) -> list[Drawing]:

@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import astuple
 from itertools import combinations
-from typing import TYPE_CHECKING
 
-import lazy_loader
+import altair as alt
 import numpy as np
 import polars as pl
 
@@ -20,11 +19,6 @@ from pmpo_offline.benchmark.registries import Charts, Drawing
 from pmpo_offline.benchmark.table import Row
 from pmpo_offline.evaluation import statistics
 from pmpo_offline.evaluation.statistics import interval, probability_of_improvement
-
-if TYPE_CHECKING:
-    import altair as alt
-else:  # slow to import, and `report` loads this module to render Markdown
-    alt = lazy_loader.load("altair")
 
 MOST_NUMBERS = 12
 """Methods up to which the cells of a matrix show their numbers."""

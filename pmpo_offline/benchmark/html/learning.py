@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import altair as alt
 import polars as pl
 
+from pmpo_offline.benchmark.html import style
 from pmpo_offline.benchmark.methods import methods
 from pmpo_offline.benchmark.registries import Drawing
 from pmpo_offline.benchmark.report import condition
@@ -25,10 +27,6 @@ MOST = 9_000
 
 def curves(recorded: Mapping[str, pl.DataFrame], rows: Sequence[Row]) -> list[Drawing]:
     """Return the chart of the curves by key; none without curves."""
-    import altair as alt
-
-    from pmpo_offline.benchmark.html import style
-
     shown = [(row, name) for row, name in zip(rows, methods(rows), strict=True) if row["key"] in recorded]
     if not shown:
         return []

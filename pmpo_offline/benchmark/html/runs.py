@@ -31,7 +31,7 @@ Done = dict[tuple[str, int], dict[str, Any]]
 """By key of a row and seed what a run did: "answers" of a language model, or some "episodes" or "samples"."""
 
 
-def details(raw: pl.DataFrame, rows: Sequence[Row], most: int, done: Done | None = None) -> list[dict[str, Any]]:
+def details(raw: pl.DataFrame, rows: Sequence[Row], most: int, done: Done) -> list[dict[str, Any]]:
     """Return a JSON object a row of the table, in their order.
 
     Args:
@@ -48,7 +48,7 @@ def details(raw: pl.DataFrame, rows: Sequence[Row], most: int, done: Done | None
             "facts": facts(row),
             "episodes": row["episodes"],
             **_columns(listed[row["key"]]),
-            "done": {seed: what for (key, seed), what in (done or {}).items() if key == row["key"]},
+            "done": {seed: what for (key, seed), what in done.items() if key == row["key"]},
         }
         for row, name in zip(rows, methods(rows), strict=True)
     ]

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import lazy_loader
+import altair as alt
 
 from pmpo_offline.benchmark.methods import methods
 from pmpo_offline.benchmark.registries import Drawing
 from pmpo_offline.benchmark.table import Row
-
-if TYPE_CHECKING:
-    import altair as alt
-else:
-    alt = lazy_loader.load("altair")
 
 BLUE, AMBER, GREY, RED = "#3b7ddd", "#d98200", "#8a8f98", "#d1495b"
 METHODS = [
@@ -47,9 +42,9 @@ def height(count: int) -> int:
     return 24 * max(2, count)
 
 
-def rows(title: str | None = None) -> alt.Axis:
+def rows() -> alt.Axis:
     """Return the axis of charts with a row a method: long names are cut in the middle of a small screen."""
-    return alt.Axis(title=title, labelLimit=190, domain=False, ticks=False)
+    return alt.Axis(title=None, labelLimit=190, domain=False, ticks=False)
 
 
 def legend(title: str | None = None, columns: int = 2) -> alt.Legend:
