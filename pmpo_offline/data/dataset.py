@@ -181,8 +181,7 @@ class Dataset(Tables):
 
     def with_labels(self, done: LabelledTables, metadata: Metadata) -> Dataset:
         """Return this dataset with tables that were labelled, and what describes them."""
-        tables = {"table": done.table, "episodes": done.episodes, "candidates": done.candidates}
-        return replace(self, metadata=metadata, **tables)
+        return replace(self, metadata=metadata, table=done.table, episodes=done.episodes, candidates=done.candidates)
 
     @checked()
     def filter(self, where: str) -> Dataset:
@@ -254,9 +253,8 @@ class Dataset(Tables):
         but scores and labels, if they are not those of the files.
         """
         parts: list[Any] = sorted((name, info.sha256) for name, info in self.metadata.files.items())
-        tables = self.tables
-        if self.metadata.kind != "responses" and not columns.same_memory(tables, self.stored, but=_LABELS):
-            parts = [hash_tables({name: table.drop_columns(_LABELS) for name, table in tables.items()})]
+        if self.metadata.kind != "responses" and not columns.same_memory(self.tables, self.stored, but=_LABELS):
+            parts = [hash_tables({name: table.drop_columns(_LABELS) for name, table in self.tables.items()})]
         if self.metadata.kind == "responses":
             settings = self.metadata.provenance.settings
             content = (self.table.column(name).to_pylist() for name in _HASHED)

@@ -142,18 +142,19 @@ def test_contradictions_are_found_in_every_part(
 @pytest.mark.parametrize("apart", [1, 1 << 20], ids=["by position", "in the order of addresses"])
 def test_rows_of_files_larger_than_memory_are_found(store: Store, monkeypatch: pytest.MonkeyPatch, apart: int) -> None:
     dataset = store(LENGTHS, "advantage")
-    expected = dataset.sample(200, torch.Generator().manual_seed(0))
+    samples = {count: dataset.sample(count, torch.Generator().manual_seed(0)) for count in (40, 200)}  # few, and many
     monkeypatch.setattr("pmpo_offline.data.mapping.RESIDENT", 0)
     monkeypatch.setattr("pmpo_offline.data.gathering._WIDE", 8)
     monkeypatch.setattr("pmpo_offline.data.gathering._APART", apart)
     opened = data.load_dataset(dataset.path)
-    found = opened.sample(200, torch.Generator().manual_seed(0))
     read = {name: opened.column(name) for name in ("observation", "action", "reward")}
     assert [column._places is not None for column in read.values()] == [True, True, False]
-    assert list(found) == list(expected)
-    for name, values in expected.items():
-        assert found[name].dtype == values.dtype
-        np.testing.assert_array_equal(found[name].numpy(), values.numpy(), name)
+    for count, expected in samples.items():
+        found = opened.sample(count, torch.Generator().manual_seed(0))
+        assert list(found) == list(expected)
+        for name, values in expected.items():
+            assert found[name].dtype == values.dtype
+            np.testing.assert_array_equal(found[name].numpy(), values.numpy(), name)
     rows = torch.tensor([[0, 16], [4, 5]])  # both ends of the first part
     np.testing.assert_array_equal(read["action"][rows].numpy(), columns.matrix(opened.table, "action")[rows.numpy()])
     assert len(opened.sample(0)["observation"]) == 0
