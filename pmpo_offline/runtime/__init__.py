@@ -1,4 +1,4 @@
-"""The base of all else: errors, options, atomic files and locks, arrays in files, hashing, progress, registries, processes.
+"""The base of all else: errors, options, atomic files, arrays, locks, hashing, progress, registries, processes.
 
 Not here: anything that knows about datasets, policies or training.
 """
