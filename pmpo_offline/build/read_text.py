@@ -15,12 +15,14 @@ from pmpo_offline import data
 from pmpo_offline.build.options import Target, TextOptions
 from pmpo_offline.build.pipeline import Content, Spec, build, name_parts, rewards, variant, versions
 from pmpo_offline.data import Dataset, Labelling, LabelRule
-from pmpo_offline.data.exchange.forms import Drop, Form, Reading, Response, Row, TextSource, columns, form_of, open_text
+from pmpo_offline.data.exchange.forms import columns
 from pmpo_offline.data.exchange.forms.columns import word_of
-from pmpo_offline.data.exchange.forms.form import names_of_columns
-from pmpo_offline.data.exchange.forms.reading import MixedFrames
+from pmpo_offline.data.exchange.forms.form import Form, form_of, names_of_columns
+from pmpo_offline.data.exchange.forms.reading import MixedFrames, Reading
 from pmpo_offline.data.exchange.forms.report import Report
+from pmpo_offline.data.exchange.forms.row import Drop, Response, Row
 from pmpo_offline.data.exchange.forms.selection import Selection, restored, select, table
+from pmpo_offline.data.exchange.forms.sources import TextSource, open_text
 from pmpo_offline.data.exchange.forms.templates import TRANSCRIPT, Template, of_model
 from pmpo_offline.runtime.arguments import checked
 from pmpo_offline.runtime.errors import Dropped, UserError, unknown

@@ -107,7 +107,7 @@ def import_(
     place: Imported,
 ) -> Result[Any]:
     """Import a dataset of another library, label it and store it; opens an earlier import of the same source."""
-    from pmpo_offline.data.exchange.forms import is_text
+    from pmpo_offline.data.exchange.forms.sources import is_text
 
     text = is_text(source)
     if not text and ":" not in source and not Path(source).expanduser().exists():

@@ -19,7 +19,7 @@ from helpers.imports import frame, imported, refused, report
 from helpers.texts import completion, jsonl, lmsys, paired, prompt, said, save, ultrafeedback, unpaired
 
 from pmpo_offline import data
-from pmpo_offline.data.exchange.forms import is_text
+from pmpo_offline.data.exchange.forms.sources import is_text
 from pmpo_offline.data.exchange.forms.templates import side_of
 
 refusal = partial(refused, imported)

@@ -15,7 +15,7 @@ from helpers.texts import jsonl, said, save, unpaired
 
 from pmpo_offline import data
 from pmpo_offline.build import TextOptions, import_text
-from pmpo_offline.data.exchange.forms import is_text
+from pmpo_offline.data.exchange.forms.sources import is_text
 from pmpo_offline.runtime.errors import PmpoOfflineError
 
 ROW = b'{"prompt": "p", "completion": "c", "label": 1}\n'

@@ -13,8 +13,8 @@ import pytest
 
 from pmpo_offline.build import TextOptions, import_text
 from pmpo_offline.data import Dataset
-from pmpo_offline.data.exchange.forms import Drop, Reading, Response, Row, columns, form_of
-from pmpo_offline.data.exchange.forms.form import names_of_columns
+from pmpo_offline.data.exchange.forms import Drop, Reading, Response, Row, columns
+from pmpo_offline.data.exchange.forms.form import form_of, names_of_columns
 from pmpo_offline.runtime.errors import UserError
 
 _STORED = ("id", "task", "format", "overwrite")

@@ -14,7 +14,7 @@ from helpers.robots import LENGTHS, accepted, frames_of, lerobot, refusal
 
 from pmpo_offline.build.read import import_dataset
 from pmpo_offline.data import Dataset, columns
-from pmpo_offline.data.exchange.forms import is_text
+from pmpo_offline.data.exchange.forms.sources import is_text
 from pmpo_offline.runtime.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*actions reach", "ignore:dropped", "ignore:left out")

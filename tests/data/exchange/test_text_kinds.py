@@ -18,7 +18,8 @@ import pytest
 from helpers.imports import labels, refused, warned
 from helpers.texts import jsonl, said
 
-from pmpo_offline.data.exchange.forms import files, is_text
+from pmpo_offline.data.exchange.forms import files
+from pmpo_offline.data.exchange.forms.sources import is_text
 from pmpo_offline.runtime.errors import UserError
 
 Rows = list[dict[str, Any]]

@@ -11,6 +11,9 @@ import pytest
 from helpers.imports import imported, refused, responses
 from helpers.texts import said
 
+from pmpo_offline.data.exchange.forms import Reading, Row
+from pmpo_offline.data.exchange.forms.form import form_of
+
 GOOD, BAD = (["q"], "a", 1), (["q"], "b", -1)
 
 
@@ -98,8 +101,6 @@ def test_two_names_of_one_side_must_agree() -> None:
 
 
 def test_writers_of_a_pair_are_its_sources() -> None:
-    from pmpo_offline.data.exchange.forms import Reading, Row, form_of
-
     for names in (("chosen_model", "rejected_model"), ("chosen-model", "rejected-model")):
         row = Row({"prompt": "q", "chosen": "a", "rejected": "b", **dict(zip(names, "xy", strict=True))}, "here")
         reading = Reading()
@@ -141,8 +142,6 @@ def test_keys_of_turns_are_known_however_they_are_written(key: str) -> None:
 
 
 def test_feedback_on_a_turn_is_read_and_other_keys_are_listed() -> None:
-    from pmpo_offline.data.exchange.forms import Reading, Row, form_of
-
     turns = said("q", "a")
     turns[1] |= {"annotation": {"rating": -1, "tags": []}, "toxicity": 0.9}  # Open WebUI
     row, reading = Row({"messages": turns}, "here"), Reading()
@@ -306,8 +305,6 @@ def test_two_messages_of_one_id_are_refused() -> None:
 
 
 def test_messages_of_front_ends_may_have_files_and_be_unfinished() -> None:
-    from pmpo_offline.data.exchange.forms import Reading, Row, form_of
-
     asked = {"messageId": "a", "parentMessageId": None, "isCreatedByUser": True, "text": "q"}
     reply = {"messageId": "b", "parentMessageId": "a", "isCreatedByUser": False, "unfinished": True}
     reply |= {"text": "", "content": [{"type": "text", "text": {"value": "a"}}]}

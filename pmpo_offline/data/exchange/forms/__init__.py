@@ -1,7 +1,8 @@
 """Texts of other libraries: files or hub ids become rows, and every row becomes responses, as its form says.
 
 A form is a file with a `Form`, registered here, or in another package by an entry point of the group
-"pmpo_offline.forms". What is stored, on which side of the split, and with which labels is not decided here.
+"pmpo_offline.forms"; what such a file needs can be imported from here. What is stored, on which side of the split, and
+with which labels is not decided here.
 """
 
 from __future__ import annotations
@@ -14,14 +15,10 @@ from pmpo_offline.runtime.registry import Registry
 
 if TYPE_CHECKING:
     from pmpo_offline.data.exchange.forms.form import Form as Form
-    from pmpo_offline.data.exchange.forms.form import form_of as form_of
     from pmpo_offline.data.exchange.forms.reading import Reading as Reading
     from pmpo_offline.data.exchange.forms.row import Drop as Drop
     from pmpo_offline.data.exchange.forms.row import Response as Response
     from pmpo_offline.data.exchange.forms.row import Row as Row
-    from pmpo_offline.data.exchange.forms.sources import TextSource as TextSource
-    from pmpo_offline.data.exchange.forms.sources import is_text as is_text
-    from pmpo_offline.data.exchange.forms.sources import open_text as open_text
 
 _HERE = "pmpo_offline.data.exchange.forms"
 FORMS: Registry[Form] = Registry(
@@ -61,11 +58,5 @@ FORMS: Registry[Form] = Registry(
 """In the order in which they are tried."""
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "form": ["Form", "form_of"],
-        "reading": ["Reading"],
-        "row": ["Drop", "Response", "Row"],
-        "sources": ["TextSource", "is_text", "open_text"],
-    },
+    __name__, submod_attrs={"form": ["Form"], "reading": ["Reading"], "row": ["Drop", "Response", "Row"]}
 )
