@@ -10,10 +10,9 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
-from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, refusal
-from pmpo_offline.runtime.files import atomic_file
+from pmpo_offline.runtime.arrays import save_tensors
+from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
 
 Array = NDArray[np.float64]
 Single = NDArray[np.float32]
@@ -165,8 +164,6 @@ def _read(path: Path) -> tuple[dict[str, Single], dict[str, str]]:
 
 
 def _write(path: Path, arrays: Mapping[str, NDArray[np.float32 | np.float16]], facts: Mapping[str, str]) -> None:
-    try:
-        with atomic_file(path) as scratch:
-            save_file({name: np.ascontiguousarray(values) for name, values in arrays.items()}, scratch, dict(facts))
-    except (OSError, SafetensorError) as error:
-        raise PmpoOfflineError(refusal(path, error, "write elsewhere")) from None
+    import torch  # here, because what collects episodes only reads policies, without torch
+
+    save_tensors(path, {name: torch.tensor(values) for name, values in arrays.items()}, **facts)

@@ -59,6 +59,14 @@ def test_a_policy_comes_back_as_it_was_saved(tmp_path: Path) -> None:
         loaded.log_std[0] = 3
 
 
+def test_equal_policies_are_equal_bytes(tmp_path: Path) -> None:
+    """Their hashes enter the identity of what they collect."""
+    saved, paths = replace(policy(), facts={f"fact {n}": str(n) for n in range(8)}), [tmp_path / "a", tmp_path / "b"]
+    for path in paths:
+        saved.save(path)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
 def test_a_ladder_keeps_its_order_and_fits(tmp_path: Path) -> None:
     path, rungs = tmp_path / "replay.safetensors", [policy(seed=seed) for seed in range(10)]
     BehaviorPolicy.save_ladder(path, rungs, {"task": "dm_control/walker-walk"})
