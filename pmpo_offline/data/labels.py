@@ -50,7 +50,11 @@ def label(scores: NDArray[np.floating], rule: LabelRule) -> Labels:
     A score exactly at the cut is rejected; under `sign` it is 0. Numbers are compared in the scores' precision, so that
     the float32 score 0.1 does not exceed a threshold of 0.1.
     """
-    at = cut(scores, rule)
+    return _split(scores, rule, cut(scores, rule))
+
+
+def _split(scores: NDArray[np.floating], rule: LabelRule, at: float) -> Labels:
+    """Label scores as `label` does, given the cut, for which a quantile is searched."""
     # A quantile may lie between two neighbouring numbers of that precision, and its margin ends at such a number.
     precision = np.float64 if rule.threshold == "quantile" and not rule.dead_zone else scores.dtype.type
     with np.errstate(over="ignore"):
@@ -216,7 +220,8 @@ def label_tables(
         table, episodes = _unlabelled(table), _unlabelled(episodes)
     else:
         scores = _scores(table, episodes, rule)
-        labels, threshold = label(scores, rule), cut(scores, rule)
+        threshold = cut(scores, rule)
+        labels = _split(scores, rule, threshold)
         notes += _notes(labels, scores, rule, threshold)
         weight = columns.vector(episodes, "length") if unit == "episode" else np.ones(len(scores), np.int8)
         if labelling.balance == "rows":
