@@ -197,5 +197,10 @@ def _family(dataset: str, home: str | Path | None) -> str:
         built = data.read_metadata(stored)
         return catalog.family(built.task, by_step=built.label.by_step)
     check_declared(dataset, home)
-    recipe = catalog.dataset(dataset)
-    return catalog.family(recipe.task, by_step=data.LabelRule.parse(recipe.label).by_step)
+    return family_of(dataset)
+
+
+def family_of(recipe: str) -> str:
+    """Return the family of the dataset that a recipe makes; `UserError` if there is no such recipe."""
+    declared = catalog.dataset(recipe)
+    return catalog.family(declared.task, by_step=data.LabelRule.parse(declared.label).by_step)

@@ -20,11 +20,11 @@ from typing import Any
 
 from pmpo_offline.benchmark.plan import Plan
 from pmpo_offline.benchmark.results import Results
-from pmpo_offline.benchmark.runner import execute
+from pmpo_offline.benchmark.runner import execute, family_of
 from pmpo_offline.benchmark.suite import Cell, expand
 from pmpo_offline.benchmark.table import Row, table
 from pmpo_offline.build import build_dataset
-from pmpo_offline.data import LabelRule, check_outside
+from pmpo_offline.data import check_outside
 from pmpo_offline.declarations import OBJECTIVES, catalog
 from pmpo_offline.declarations.catalog import AlgorithmDeclaration, TuningDeclaration
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError
@@ -106,7 +106,7 @@ def tune(
     changes |= {"first_episode": declared.episodes}
     here = catalog.revise(declared, "tune", changes)
     with catalog.located(suite):
-        families = {recipe: _family(recipe) for recipe in declared.datasets}
+        families = {recipe: family_of(recipe) for recipe in declared.datasets}
         arms = expand(here, families)
     ranges = {(cell.algorithm.family, cell.algorithm.name): rule.of(cell.algorithm) for cell in arms}
     drawn = {
@@ -180,11 +180,6 @@ def page(title: str, found: Sequence[Tuned], rule: TuningDeclaration) -> str:
         "`bench --algos`."
     )
     return "\n".join([f"# {title}, tuned", "", text, "", *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"
-
-
-def _family(recipe: str) -> str:
-    declared = catalog.dataset(recipe)
-    return catalog.family(declared.task, by_step=LabelRule.parse(declared.label).by_step)
 
 
 def _scored(

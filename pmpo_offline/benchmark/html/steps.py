@@ -16,6 +16,8 @@ from pmpo_offline.benchmark.html import style
 from pmpo_offline.benchmark.registries import Drawing
 from pmpo_offline.runtime.errors import UserError
 
+SERIES = ("reward", "action", "observation")
+"""What is drawn of an episode, the first of them at first."""
 CHANNELS = 8
 """Dimensions of actions and observations that are drawn, the first ones."""
 FRAMES = 8
@@ -40,10 +42,6 @@ def series(reward: Matrix, action: Matrix, observation: Matrix) -> dict[str, lis
     for name, matrix in (("action", action), ("observation", observation)):
         found |= {f"{name} {channel}": matrix[:, channel] for channel in range(min(CHANNELS, matrix.shape[1]))}
     return {name: [float(f"{value:.4g}") for value in numbers] for name, numbers in found.items()}
-
-
-SERIES = ("reward", "action", "observation")
-"""What is drawn of an episode, the first of them at first."""
 
 
 def chart(episodes: Sequence[str], last: int | None = None, kinds: Sequence[str] = SERIES) -> Drawing:
