@@ -64,15 +64,14 @@ class BehaviorRecord:
             frames: control steps it has learned from.
             score: mean return of a policy over a number of episodes.
         """
-        policy = replace(policy, facts={"frames": str(frames)})
+        policy, medium, best = replace(policy, facts={"frames": str(frames)}), self.medium, self.best
         returned = score(policy, EPISODES)
-        if self.medium is None and returned >= self.medium_from:
+        if medium is None and returned >= self.medium_from:
             self.medium = self._first_medium(policy, score)
-        last = self.best
-        if last is None or returned > float(last.facts["return"]):
+        if best is None or returned > float(best.facts["return"]):
             self.best = _with(policy, returned)
         self.curve.append((frames, returned))
-        return self.best is not last
+        return self.medium is not medium or self.best is not best
 
     def _first_medium(
         self, policy: BehaviorPolicy, score: Callable[[BehaviorPolicy, int], float]

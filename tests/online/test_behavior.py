@@ -190,6 +190,15 @@ def test_the_record_thins_out_but_keeps_the_way() -> None:
     assert restored.best.facts["return"] == "12.0"
 
 
+def test_a_medium_policy_is_kept_at_once_though_an_earlier_one_seemed_better(short: Rules) -> None:
+    """Sixteen episodes may flatter the earlier one, which a hundred then find too bad."""
+    record, policy = BehaviorRecord(medium_from=10.0), ppo.PPO(short, 0).policy()
+    assert record.evaluated(policy, 100, lambda _, episodes: 15.0 if episodes == behavior_record.EPISODES else 9.0)
+    assert record.medium is None
+    assert record.evaluated(policy, 200, lambda *_: 12.0)
+    assert record.medium is not None
+
+
 def test_random_actions_are_the_same_every_time() -> None:
     task = rules("mujoco/hopper")
     first, second = (random_returns(task, [1, 2, 3]) for _ in range(2))
