@@ -21,6 +21,12 @@ LENGTHS = [3, 1, 4, 7, 2]
 
 
 @pytest.fixture
+def store(write_anew: Store) -> Store:
+    """Other parts than a dataset of another test has."""
+    return write_anew
+
+
+@pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Part files of five transitions, and columns read three rows at a time."""
     row = sum(mapping._width(kind) for kind in data.transitions_schema(3, 2).types)

@@ -36,6 +36,12 @@ target = Path(sys.argv[1])
 
 
 @pytest.fixture
+def store(write_anew: Store) -> Store:
+    """The writer itself is tested here."""
+    return write_anew
+
+
+@pytest.fixture
 def run(forkserver: BaseContext) -> Callable[..., Forked]:
     """Start a writer in a process of its own, with `make` at hand."""
     return lambda script, *arguments: Forked(forkserver, HEAD + textwrap.dedent(script), *arguments)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterator
+import pickle
+import shutil
+from collections.abc import Callable, Iterator
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
@@ -37,14 +39,48 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def written(make: Make, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Path, str]]:
+    """Return the folder and the id of `make`'s dataset in a form, which is written once; tests open a copy."""
+    found: dict[bytes, tuple[Path, str]] = {}
+
+    def folder(form: data.Format, *args: Any, **kwargs: Any) -> tuple[Path, str]:
+        key = pickle.dumps((form, args, sorted(kwargs.items())))
+        if key not in found:
+            metadata, tables = make(*args, **kwargs)
+            path = data.dataset_path(metadata.id, tmp_path_factory.mktemp("written"))
+            data.write(path, metadata, tables, form=form)
+            found[key] = path, metadata.id
+        return found[key]
+
+    return folder
+
+
 @pytest.fixture
-def store(make: Make, home: Path) -> Store:
+def write_anew(make: Make, home: Path) -> Store:
     """Return `make`'s dataset written into the home and opened again."""
 
     def build(*args: Any, format: data.Format = "arrow", overwrite: bool = False, **kwargs: Any) -> data.Dataset:
         metadata, tables = make(*args, **kwargs)
         data.write(data.dataset_path(metadata.id), metadata, tables, form=format, overwrite=overwrite)
         return data.load_dataset(metadata.id)
+
+    return build
+
+
+@pytest.fixture
+def store(written: Callable[..., tuple[Path, str]], write_anew: Store) -> Store:
+    """Do as `write_anew`, with a copy of what was written before.
+
+    Tests of the writer, or that change how it writes, take `write_anew`.
+    """
+
+    def build(*args: Any, format: data.Format = "arrow", overwrite: bool = False, **kwargs: Any) -> data.Dataset:
+        original, name = written(format, *args, **kwargs)
+        if overwrite or data.is_stored(name):
+            return write_anew(*args, format=format, overwrite=overwrite, **kwargs)
+        shutil.copytree(original, data.dataset_path(name))
+        return data.load_dataset(name)
 
     return build
 
