@@ -56,7 +56,7 @@ class Critic:
 
 
 @dataclass(frozen=True, eq=False)
-class Content(data.schema.Tables):
+class Content(data.columns.Tables):
     """Unlabelled tables from a source, and how they were made."""
 
     table: pa.Table

@@ -12,15 +12,8 @@ from numpy.typing import NDArray
 
 from pmpo_offline.data import columns
 from pmpo_offline.data.labels import Labelling, count_labels, label_tables
-from pmpo_offline.data.schema import CandidateLabels, Counts, Kind, Metadata, schemas
+from pmpo_offline.data.schema import CandidateLabels, Counts, Metadata, schema_problems
 from pmpo_offline.runtime.errors import UserError
-
-_TABLES: dict[Kind, tuple[set[str], set[str]]] = {
-    "transitions": ({"transitions", "episodes"}, {"candidates"}),
-    "candidates": ({"transitions", "episodes", "candidates"}, set()),
-    "responses": ({"responses"}, set()),
-}
-"""Tables that a dataset of each kind must have, and may have."""
 
 
 def problems(metadata: Metadata, tables: dict[str, pa.Table]) -> list[str]:
@@ -30,31 +23,6 @@ def problems(metadata: Metadata, tables: dict[str, pa.Table]) -> list[str]:
         *_action_problems(metadata, tables),
         *_label_problems(metadata, tables),
     ]
-
-
-def schema_problems(metadata: Metadata, tables: dict[str, pa.Table]) -> list[str]:
-    """Return one line for every table that is missing, too many, empty or of another schema, without reading rows."""
-    required, optional = _TABLES[metadata.kind]
-    if missing := required - set(tables):
-        return [f"kind {metadata.kind!r} lacks the table {', '.join(sorted(missing))}"]
-    if excess := set(tables) - required - optional:
-        return [f"kind {metadata.kind!r} has no table {', '.join(sorted(excess))}"]
-    try:
-        expected = schemas(tables)
-    except (KeyError, AttributeError):
-        return ["transitions: observation and action must be fixed-size lists of float32"]
-    found = []
-    for name, schema in expected.items():
-        if not tables[name].schema.equals(schema):
-            types = {field.name: field.type for field in tables[name].schema}
-            wrong = [field.name for field in schema if types.get(field.name) != field.type]
-            found.append(f"{name}: columns {', '.join(wrong) or 'are out of order or too many'} differ from the schema")
-        elif not tables[name].num_rows:
-            found.append(f"{name}: no rows")
-        else:
-            filled = [field.name for field in schema if field.name not in ("score", "label")]
-            found += [f"{name}.{column}: holds nulls" for column in filled if tables[name][column].null_count]
-    return found
 
 
 def _content_problems(tables: dict[str, pa.Table]) -> Iterator[str]:

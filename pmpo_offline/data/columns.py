@@ -228,6 +228,26 @@ def same_memory(tables: Mapping[str, pa.Table], others: Mapping[str, pa.Table], 
     return tables.keys() == others.keys() and all(places(tables[name]) == places(others[name]) for name in tables)
 
 
+class Tables:
+    """Base of what has the tables of a dataset."""
+
+    table: pa.Table
+    """Transitions, or responses if there are no episodes."""
+    episodes: pa.Table | None
+    candidates: pa.Table | None
+
+    @property
+    def others(self) -> dict[str, pa.Table]:
+        """The tables beside `table`, by name."""
+        tables = {"episodes": self.episodes, "candidates": self.candidates}
+        return {name: table for name, table in tables.items() if table is not None}
+
+    @property
+    def tables(self) -> dict[str, pa.Table]:
+        """The tables by the names under which they are stored."""
+        return {"responses" if self.episodes is None else "transitions": self.table, **self.others}
+
+
 @dataclass(frozen=True)
 class Experience:
     """N steps of E episodes, one episode after the other; after an episode's last step comes its final observation."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,10 +14,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pmpo_offline.data import columns
-from pmpo_offline.data.checks import place_problems, schema_problems
-from pmpo_offline.data.columns import hash_tables
+from pmpo_offline.data.checks import place_problems
+from pmpo_offline.data.columns import Tables, hash_tables
 from pmpo_offline.data.labels import LabelledTables, Labelling, label_tables
-from pmpo_offline.data.schema import Balance, LabelRule, Metadata, ScoreRule, Tables
+from pmpo_offline.data.schema import Balance, LabelRule, Metadata, ScoreRule, schema_problems
 from pmpo_offline.data.storage import file_problems, read_metadata, read_tables, remedy, resolve
 from pmpo_offline.runtime.arguments import checked
 from pmpo_offline.runtime.errors import PmpoOfflineError, UserError, unknown
@@ -33,6 +33,8 @@ if TYPE_CHECKING:  # torch takes a second to import: what only lists and verifie
 Share = float | Literal["collected"]
 """An accepted share, or the share of the labels as collected."""
 
+_SOURCE_TELLS = {"success": ("success",), "rewards": ("reward", "return", "return_to_go")}
+"""Columns and scores by the setting of an import that is false where its source does not tell them."""
 _LABELS = ["score", "label"]
 _HASHED = ("prompt", "completion", "score", "label", "prompt_id", "split")
 
@@ -154,7 +156,7 @@ class Dataset(Tables):
                 f"build one that does with build-dataset --label {rule}"
             )
         if rule != meta.label:
-            meta.check_known([rule.score], f"label '{rule}'")
+            self.check_known([rule.score], f"label '{rule}'")
         share = meta.imbalance.asked if imbalance is None else imbalance
         if share == "collected":
             share = None
@@ -219,6 +221,20 @@ class Dataset(Tables):
         frame = polars.from_arrow(self.table)
         assert isinstance(frame, polars.DataFrame)  # a table, never a series
         return frame
+
+    @property
+    def unknown(self) -> frozenset[str]:
+        """Columns and scores of labels that the source of an import does not tell; the columns hold false and 0."""
+        settings = self.metadata.provenance.settings
+        return frozenset(
+            name for known, names in _SOURCE_TELLS.items() if settings.get(known) is False for name in names
+        )
+
+    def check_known(self, names: Iterable[str], use: str) -> None:
+        """Raise `UserError`, which begins with `use`, if one of these columns or scores is unknown."""
+        if said := sorted(self.unknown.intersection(names)):
+            what = "does not say which episodes succeeded" if said[0] == "success" else "holds no rewards"
+            raise UserError(f"{use}: the source of {self.metadata.id} {what}: {said[0]} is unknown")
 
     @cached_property
     def has_contexts(self) -> bool:

@@ -43,7 +43,7 @@ def filtered(dataset: Dataset, where: str) -> Dataset:
         condition = pl.sql_expr(where)
         if odd := set(condition.meta.root_names()) - set(units.column_names):
             raise unknown(f"column in where {where!r}:", min(odd), units.column_names)
-        dataset.metadata.check_known(condition.meta.root_names(), f"where {where!r}")
+        dataset.check_known(condition.meta.root_names(), f"where {where!r}")
         matches = pl.DataFrame(pl.from_arrow(units)).select(condition.alias("matches"))["matches"]
     except (PolarsError, pl.exceptions.PanicException) as error:
         raise UserError(f"where {where!r}: {reason_of(error)}") from None

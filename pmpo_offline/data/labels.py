@@ -16,8 +16,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pmpo_offline.data import columns, dropping
-from pmpo_offline.data.columns import Labels
-from pmpo_offline.data.schema import Balance, CandidateLabels, Counts, Imbalance, LabelRule, Metadata, Tables, Unit
+from pmpo_offline.data.columns import Labels, Tables
+from pmpo_offline.data.schema import Balance, CandidateLabels, Counts, Imbalance, LabelRule, Metadata, Unit
 from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.hashing import random_words, uniforms
 

@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
 from typing import Any, Literal, get_args
 
 import pyarrow as pa
@@ -41,8 +40,6 @@ Unit = Literal["step", "episode", "response"]
 Balance = Literal["labels", "rows"]
 """What is dropped of the too frequent class to reach an accepted share: labels (rows stay, unlabelled), or rows."""
 
-_SOURCE_TELLS = {"success": ("success",), "rewards": ("reward", "return", "return_to_go")}
-"""Columns and scores by the setting of an import that is false where its source does not tell them."""
 # All others: sign.
 _DEFAULT_THRESHOLDS = {"success": "0.5", "return": "q0.5", "return_to_go": "q0.5", "q_rank": "top_bottom:2"}
 
@@ -243,20 +240,6 @@ class Metadata(_Frozen):
     files: dict[str, FileInfo] = {}
     """Every file but dataset.json itself; `storage.write` fills it in."""
 
-    @property
-    def unknown(self) -> frozenset[str]:
-        """Columns and scores of labels that the source of an import does not tell; the columns hold false and 0."""
-        settings = self.provenance.settings
-        return frozenset(
-            name for known, names in _SOURCE_TELLS.items() if settings.get(known) is False for name in names
-        )
-
-    def check_known(self, names: Iterable[str], use: str) -> None:
-        """Raise `UserError`, which begins with `use`, if one of these columns or scores is unknown."""
-        if said := sorted(self.unknown.intersection(names)):
-            what = "does not say which episodes succeeded" if said[0] == "success" else "holds no rewards"
-            raise UserError(f"{use}: the source of {self.id} {what}: {said[0]} is unknown")
-
     def __repr__(self) -> str:
         return f"Metadata({self.id}: {self.kind}, task {self.task}, label {self.label})"
 
@@ -290,24 +273,12 @@ def _is_inside(name: str) -> bool:
     return is_plain and all(0 < len(part) < 256 and part != b".." for part in encoded.split(b"/"))
 
 
-class Tables:
-    """Base of what has the tables of a dataset."""
-
-    table: pa.Table
-    """Transitions, or responses if there are no episodes."""
-    episodes: pa.Table | None
-    candidates: pa.Table | None
-
-    @property
-    def others(self) -> dict[str, pa.Table]:
-        """The tables beside `table`, by name."""
-        tables = {"episodes": self.episodes, "candidates": self.candidates}
-        return {name: table for name, table in tables.items() if table is not None}
-
-    @property
-    def tables(self) -> dict[str, pa.Table]:
-        """The tables by the names under which they are stored."""
-        return {"responses" if self.episodes is None else "transitions": self.table, **self.others}
+_TABLES: dict[Kind, tuple[set[str], set[str]]] = {
+    "transitions": ({"transitions", "episodes"}, {"candidates"}),
+    "candidates": ({"transitions", "episodes", "candidates"}, set()),
+    "responses": ({"responses"}, set()),
+}
+"""Tables that a dataset of each kind must have, and may have."""
 
 
 def transitions_schema(observation_dim: int, action_dim: int, *, discrete: bool = False) -> pa.Schema:
@@ -385,6 +356,31 @@ def schemas(tables: dict[str, pa.Table]) -> dict[str, pa.Schema]:
         "episodes": episodes_schema(observation),
     }
     return found | ({"candidates": candidates_schema(action)} if "candidates" in tables else {})
+
+
+def schema_problems(metadata: Metadata, tables: dict[str, pa.Table]) -> list[str]:
+    """Return one line for every table that is missing, too many, empty or of another schema, without reading rows."""
+    required, optional = _TABLES[metadata.kind]
+    if missing := required - set(tables):
+        return [f"kind {metadata.kind!r} lacks the table {', '.join(sorted(missing))}"]
+    if excess := set(tables) - required - optional:
+        return [f"kind {metadata.kind!r} has no table {', '.join(sorted(excess))}"]
+    try:
+        expected = schemas(tables)
+    except (KeyError, AttributeError):
+        return ["transitions: observation and action must be fixed-size lists of float32"]
+    found = []
+    for name, schema in expected.items():
+        if not tables[name].schema.equals(schema):
+            types = {field.name: field.type for field in tables[name].schema}
+            wrong = [field.name for field in schema if types.get(field.name) != field.type]
+            found.append(f"{name}: columns {', '.join(wrong) or 'are out of order or too many'} differ from the schema")
+        elif not tables[name].num_rows:
+            found.append(f"{name}: no rows")
+        else:
+            filled = [field.name for field in schema if field.name not in ("score", "label")]
+            found += [f"{name}.{column}: holds nulls" for column in filled if tables[name][column].null_count]
+    return found
 
 
 def _with_features(fields: dict[str, pa.DataType]) -> pa.Schema:

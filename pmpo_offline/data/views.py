@@ -51,7 +51,7 @@ def episodes_of(dataset: Dataset) -> Iterator[Episode]:
         raise UserError(f"dataset {dataset.metadata.id} holds responses, which have no episodes: iterate over its rows")
     names = ("observation", "action", "reward", "terminated", "truncated", "score", "label")
     steps = columns.by_episode(dataset.table, dataset.episodes, *names)
-    number, unknown = count(), dataset.metadata.unknown
+    number, unknown = count(), dataset.unknown
     for batch in dataset.episodes.to_batches(max_chunksize=1024):
         for about in batch.to_pylist():
             del about["start"]

@@ -61,7 +61,7 @@ def _files(end: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
 
 
 def _frames(dataset: Dataset, first: int, end: int, fps: int) -> Iterator[pa.Table]:
-    success, known = columns.vector(dataset.episodes, "success"), "success" not in dataset.metadata.unknown
+    success, known = columns.vector(dataset.episodes, "success"), "success" not in dataset.unknown
     for start in range(first, end, BLOCK):
         steps = dataset.table.slice(start, min(BLOCK, end - start))
         step, episode = columns.vector(steps, "step"), columns.vector(steps, "episode")
@@ -125,7 +125,7 @@ def _episodes(dataset: Dataset, file: NDArray[np.int64], stats: dict[str, dict[s
     episodes = dataset.others["episodes"]
     start, length = columns.vector(episodes, "start"), columns.vector(episodes, "length").astype(np.int64)
     here = np.zeros(len(start), np.int64)
-    if "success" in dataset.metadata.unknown:
+    if "success" in dataset.unknown:
         episodes = columns.replace(episodes, success=pa.nulls(episodes.num_rows, pa.bool_()))
     content = {
         "episode_index": np.arange(len(start)),

@@ -32,7 +32,7 @@ def _write(folder: Path, dataset: Dataset) -> None:
     episodes = dataset.others["episodes"]
     states = len(dataset) + episodes.num_rows
     ends = columns.vector(episodes, "start") + columns.vector(episodes, "length")
-    success, known = columns.vector(episodes, "success"), "success" not in dataset.metadata.unknown
+    success, known = columns.vector(episodes, "success"), "success" not in dataset.unknown
 
     def spread(name: str, final: Any) -> Iterator[NDArray[Any]]:
         """Yield a column's values with those of the final states after each episode's."""

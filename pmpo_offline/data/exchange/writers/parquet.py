@@ -92,7 +92,7 @@ def _parts(dataset: Dataset, metadata: Mapping[str, str] | None) -> Iterator[tup
         found = blocks(dataset, index * size, min((index + 1) * size, len(dataset)))
         yield "transitions", index, count, (block.replace_schema_metadata(metadata) for _, block in found)
     for name, table in dataset.others.items():
-        if name == "episodes" and "success" in dataset.metadata.unknown:
+        if name == "episodes" and "success" in dataset.unknown:
             table = columns.replace(table, success=pa.nulls(table.num_rows, pa.bool_()))
         yield name, 0, 1, iter([table if metadata else table.replace_schema_metadata(None)])
 
