@@ -211,6 +211,7 @@ def changed(name: str, values: Any) -> Arrays:
         (changed("actions", np.zeros((8, 0))), "actions has shape (8, 0), and that shape is not supported"),
         (changed("observations", np.zeros((8, 64, 64, 3), np.uint8)), "images are not supported"),
         (changed("next_observations", np.zeros((7, 3))), "next_observations has 7 rows and observations 8: every"),
+        (changed("next_observations", np.array(0.0)), "next_observations has 1 rows and observations 8: every"),
         (changed("next_observations", np.zeros((8, 4))), "observations have 3 numbers and next_observations 4"),
         (changed("terminals", np.full(8, 0.5)), "terminals: expected 0 or 1, found 0.5 in row 0"),
         (changed("rewards", np.zeros((8, 2))), "rewards: expected one number a row, found shape (8, 2)"),

@@ -304,6 +304,7 @@ def replace(path: Path, name: str, values: Any) -> None:
         ("episode_1", None, "lacks episode_1: it is incomplete"),
         ("episode_1/rewards", None, "episode_1: rewards is missing"),
         ("episode_1/observations", None, "episode_1: observations is missing"),
+        ("episode_1/observations", np.array(0.0), "episode_1: observations has elements of shape ()"),
         ("episode_2/observations", np.zeros((4, 3)), "episode_2 has 4 observations, 4 actions and 4 rewards"),
         ("episode_2/actions", np.zeros((3, 2)), "episode_2 has 5 observations, 3 actions and 4 rewards"),
         (

@@ -153,6 +153,8 @@ def test_lerobot_labels_in_episodes_need_no_score(tmp_path: Path, version: str) 
     [
         ({"next.success": np.full(10, 0.7, np.float32)}, "next.success: expected 0 or 1, found 0.7 in row 0"),
         ({"next.done": np.zeros((10, 2), bool)}, "next.done: expected one number a row, found shape (10, 2)"),
+        ({"task_index": np.array(["a"] * 10)}, "set cannot be read, it is damaged: invalid literal for int()"),
+        ({"episode_index": np.arange(10) / 4}, "episode_index holds other than whole numbers"),
         ({"next.done": np.arange(10) * 2}, "next.done: expected 0 or 1, found 2 in row 1"),
         ({"label": np.arange(10) > 5, "adv_ind": np.arange(10) > 6}, "label and adv_ind differ: say which one counts"),
         ({"frame_index": np.zeros(10, int)}, "frame_index goes from 0 to 0 in episode 0: frames are missing or there"),
@@ -217,6 +219,16 @@ def test_lerobot_videos_of_every_episode_that_is_kept_are_noted(tmp_path: Path) 
     assert read(old).notes["image_files"] == {
         camera: {"path": [f"videos/chunk-{n // 2:03d}/{camera}/episode_{n:06d}.mp4" for n in (1, 2, 3)]}
     }
+
+
+def test_lerobot_metadata_that_cannot_be_read(tmp_path: Path) -> None:
+    path = lerobot(tmp_path / "set", frames_of(experience(LENGTHS)), "v2.1")
+    lines = path / "meta/episodes.jsonl"
+    lines.write_text(lines.read_text().replace('"episode_index": 1', '"episode_index": "b"'))
+    assert "set cannot be read, it is damaged" in refusal(path)
+    info = json.loads((path / "meta/info.json").read_text())
+    (path / "meta/info.json").write_text(json.dumps(info | {"features": {"action": 1}}))
+    assert "features is no object of objects" in refusal(path)
 
 
 # robomimic
@@ -363,3 +375,12 @@ def test_d3rlpy_episodes_whose_arrays_are_of_different_lengths_are_refused(tmp_p
     assert f"episode 0 has other numbers of {'observations' if name == 'actions' else name} and actions" in refusal(
         path
     )
+
+
+@pytest.mark.parametrize("count", [np.nan, "x", [4, 4]])
+def test_d3rlpy_counts_of_episodes_that_are_none(tmp_path: Path, count: Any) -> None:
+    path = d3rlpy(tmp_path / "buffer.h5", experience(LENGTHS))
+    with h5py.File(path, "a") as file:
+        del file["num_episodes"]
+        file["num_episodes"] = count
+    assert "cannot be read, it is damaged or no .h5 file" in refusal(path)

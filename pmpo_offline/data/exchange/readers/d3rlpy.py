@@ -25,7 +25,7 @@ from pydantic import JsonValue
 from pmpo_offline.data.exchange.exported import Tables, tables
 from pmpo_offline.data.exchange.readers.arrays import Kind, by_row, checked
 from pmpo_offline.data.exchange.readers.episodes import LOST, Rows, cut, joined_episodes, recorded, report
-from pmpo_offline.data.exchange.readers.flat import Flat, agreed, feedback_columns
+from pmpo_offline.data.exchange.readers.flat import Flat, agreed, feedback_columns, readable
 from pmpo_offline.data.exchange.readers.source import Candidate, Reader, Recorded, Source, exported_in, of_arrays
 from pmpo_offline.runtime.errors import UserError
 
@@ -66,7 +66,8 @@ def _rows(flat: Flat, labels: Sequence[str] = ()) -> tuple[Rows, dict[str, NDArr
         values = _part(file, f"{name}_{place}")
         return by_row(values, np.array([len(file[f"actions_{place}"]) - 1]), name) if name in labels else values
 
-    episodes = [f"episode {place}" for place in range(int(flat["num_episodes"]))]
+    with readable(flat.path):
+        episodes = [f"episode {place}" for place in range(int(flat["num_episodes"]))]
     joined, length = joined_episodes(flat, episodes, ["actions", *_KINDS, *labels], ["terminated"], read)
     arrays = checked(joined, _KINDS, flat.path)
     last = np.cumsum(length) - 1

@@ -269,9 +269,8 @@ def readable(path: Path) -> Iterator[None]:
         *(OSError, ValueError, TypeError, KeyError, EOFError, RuntimeError),
         *(zipfile.BadZipFile, zlib.error, pa.ArrowException, pl.exceptions.PolarsError, pl.exceptions.PanicException),
     ) as error:
-        raise UserError(
-            f"{path} cannot be read, it is damaged or no {path.suffix} file: {reason_of(error)}; get it again"
-        ) from None
+        other = f" or no {path.suffix} file" if path.suffix else ""
+        raise UserError(f"{path} cannot be read, it is damaged{other}: {reason_of(error)}; get it again") from None
 
 
 def _stamp(path: Path) -> tuple[int, int, int]:

@@ -96,8 +96,8 @@ def _info(folder: Path) -> dict[str, Any]:
     try:
         info = from_json((folder / _INFO).read_bytes())
         version = str(info["codebase_version"])
-        if not isinstance(info["features"], dict):
-            raise ValueError("features is no object")
+        if not isinstance(features := info["features"], dict) or {*map(type, features.values())} - {dict}:
+            raise ValueError("features is no object of objects")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder / _INFO} cannot be read: {error}; get the data set again") from None
     if version.partition(".")[0] not in ("v2", "v3"):
@@ -136,12 +136,24 @@ def _frames(folder: Path, names: list[str]) -> Frames:
                     values.append(block)
     with readable(folder):
         frames = {name: values.joined() for name, values in found.items()}
+        frames |= {name: _whole(frames[name], name) for name in (*_ORDER, "task_index") if name in frames}
         episode, frame = (frames[name] for name in _ORDER)
         pairs = (slice(rows.start, rows.stop + 1) for rows in slices(len(frame)))
         if all(_ascend(episode[rows], frame[rows]) for rows in pairs):
             return frames
         order = np.lexsort((frame, episode))
         return {name: gathered(values[order[rows]] for rows in slices(len(order))) for name, values in frames.items()}
+
+
+def _whole(values: Array, name: str) -> Array:
+    """Return whole numbers, also of another type; `ValueError` for anything else."""
+    if values.dtype.kind in "iu":
+        return values
+    with np.errstate(invalid="ignore"):
+        numbers = values.astype(np.int64)
+    if (numbers != values).any():
+        raise ValueError(f"{name} holds other than whole numbers")
+    return numbers
 
 
 def _ascend(episode: Array, frame: Array) -> bool:
@@ -156,7 +168,10 @@ def _episodes(folder: Path) -> pl.DataFrame:
     if not paths:
         return pl.DataFrame(schema={"episode_index": pl.Int64})
     with readable(folder):
-        return pl.concat(map(_table, paths), how="vertical_relaxed").sort("episode_index")
+        found = pl.concat(map(_table, paths), how="vertical_relaxed").sort("episode_index")
+        if not found.schema["episode_index"].is_numeric():
+            raise ValueError("episode_index holds other than numbers")
+        return found.with_columns(pl.col("episode_index").cast(pl.Int64))
 
 
 def _table(path: Path) -> pl.DataFrame:

@@ -234,7 +234,7 @@ def _arrays(
 
 def _stored(episode: Episode, path: tuple[str | int, ...], here: str) -> NDArray[Any]:
     try:
-        return episode.array(path)
+        return np.atleast_1d(episode.array(path))
     except KeyError:
         raise UserError(f"{here} is missing: the data set is incomplete, get it again") from None
 

@@ -149,7 +149,7 @@ def _check_names(flat: Flat, names: Mapping[str, str]) -> None:
 
 def _by_successors(flat: Flat, name: str, marks: Mapping[str, Array], marked: NDArray[np.bool_]) -> _Ends:
     """Return the ends that the next observations tell, in the array of this name, where they are any."""
-    observation, terminal, raw = marks["observation"], marks["terminated"], flat[name]
+    observation, terminal, raw = marks["observation"], marks["terminated"], np.atleast_1d(flat[name])
     if len(raw) != len(marked):
         raise UserError(
             f"{flat.path}: {name} has {len(raw)} rows and {called(flat)['observation']} {len(marked)}: every array "
