@@ -60,7 +60,7 @@ def filled(value: Any) -> bool:
 
 def first_filled(values: Mapping[str, Any], names: Iterable[str]) -> str | None:
     """Return the first of these names whose value says anything, None if none does."""
-    return next((name for name in names if filled(values.get(name))), None)
+    return next((name for name in names if name in values and filled(values[name])), None)
 
 
 def short(value: Any) -> str:

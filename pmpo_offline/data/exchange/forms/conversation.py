@@ -16,6 +16,9 @@ from pmpo_offline.data.exchange.forms.templates import goes_on, repeats
 T = TypeVar("T")
 _READ = {*PROMPTS, *ADDED, *COMPLETIONS, *SYSTEM}
 """Columns of texts that are read beside a prompt."""
+_PROMPTS_OF_TURNS = (*PROMPTS, *ADDED)
+_PROMPTS_OF_TEXT = tuple(name for name in PROMPTS if name not in ADDED)
+"""Columns that compete with a prompt: those that are added continue a text, but not a list of turns."""
 _PLAIN = {key for keys in cells.TURNS for key in keys}
 
 
@@ -67,9 +70,7 @@ def prompt_of(row: Row) -> Prompt:
         said = (Message("user", _continued(row, value)),)
         if name == "input":  # which mostly continues an instruction
             _refuse_instructions(row)
-    # A text is continued by the added columns, which a list of turns is not.
-    stated = (*PROMPTS, *ADDED) if is_list(value) else [other for other in PROMPTS if other not in ADDED]
-    others = [other for other in stated if other != name]
+    others = [other for other in (_PROMPTS_OF_TURNS if is_list(value) else _PROMPTS_OF_TEXT) if other != name]
     refuse_unsaid(row, others, said, f"columns {name} and {{}} hold different prompts: leave one of them out")
     conversation = with_system(row, after_history(row, said))
     return conversation if row.as_turns or is_list(value) or len(conversation) > 1 else said[0].content

@@ -154,8 +154,8 @@ class Form:
         """Return the column that marks a row as one that is not to be used."""
         if str(row.values.get("status")).lower() in columns.STATES_GONE:
             return "status"
-        marks = [name for name in columns.GONE if name not in self._reads]
-        return next((name for name in marks if columns.is_set(row.values.get(name))), None)
+        marks = [name for name in columns.GONE if name in row.values and name not in self._reads]
+        return next((name for name in marks if columns.is_set(row.values[name])), None)
 
     def _unread(self, row: Row, reading: Reading) -> list[str]:
         """Note which columns are not read, and return those that may belong to a plain prompt.
@@ -167,8 +167,8 @@ class Form:
             raise row.error(
                 f"column answer says {row.values['answer']}, which is a verdict and no text: add --columns label=answer"
             )
-        competing = _MEANINGFUL - reads
-        for name in [name for name, value in row.values.items() if name in competing and filled(value)]:
+        others = [name for name in row.values if name in _MEANINGFUL and name not in reads]
+        for name in [name for name in others if filled(row.values[name])]:
             read = set().union(*(_contents(row, other) for other in reads if other in row.values))
             unlabelled = name in columns.CHATS and "chosen" in reads  # another answer, beside the two that have labels
             if name in LABELS or not _contents(row, name, but_answer=unlabelled) <= read:
@@ -183,7 +183,7 @@ class Form:
         unread = [name for name, value in row.values.items() if name not in beside and filled(value)]
         reading.unread |= set(unread)
         for name in columns.CHATS:
-            if is_list(chat := row.value(name)):
+            if name in row.values and is_list(chat := row.value(name)):
                 turns = [said for said in chat if isinstance(said, Mapping)]
                 reading.unread |= {
                     f"{name}.{key}" for said in turns for key in said.keys() - _IN_TURNS if filled(said[key])

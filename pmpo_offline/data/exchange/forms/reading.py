@@ -116,7 +116,7 @@ class Reading:
         """
         found = {"(its file's name)": row.split} if row.split else {}
         for name in columns.SPLITS:
-            if not filled(value := row.values.get(name)):
+            if name not in row.values or not filled(value := row.values[name]):
                 continue
             word = word_of(value)
             if name in columns.SPLIT_FLAGS:
@@ -172,7 +172,7 @@ class Reading:
                         f"column {other} says that {more} of {name} is better: write --score={direction}{name}"
                     )
         for other in _SCALES:
-            if filled(value := row.values.get(other)):
+            if other in row.values and filled(value := row.values[other]):
                 self.used.add(other)
                 if (first := self.scales.setdefault(other, value)) != value:
                     raise row.error(
