@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -215,7 +216,10 @@ def _print_run(record: dict[str, Any]) -> None:
             f"mean actions up to {readable(metrics['reach'])} times the recorded ones, loss {readable(metrics['loss'])}"
         )
         lines["diverged"] = typer.style(f"{left}: this policy is unusable", fg="red")
-    print_lines({**lines, "learned": str(Path(record["output"]) / record.get("adapter", record.get("policy", "")))})
+    lines["learned"] = str(Path(record["output"]) / record.get("adapter", record.get("policy", "")))
+    if not record.get("diverged"):
+        lines["next"] = f"pmpo-offline evaluate {shlex.quote(record['output'])}"
+    print_lines(lines)
 
 
 @command(Checked)

@@ -187,7 +187,8 @@ def _problems(setup: Setup, accepted: int, rejected: int, pairs: int | None) -> 
     absent = "rejects" if accepted else "accepts" if rejected else "labels"
     elsewhere = ": they are the candidates', see an algorithm on pairs" if meta.kind == "candidates" else ""
     problems = {
-        "it learns from scored candidate actions and the dataset has none: declare [candidates]": without,
+        "it learns from scored candidate actions and the dataset has none: declare [candidates] in the recipe it is "
+        "built from, or take an algorithm of labels, such as pmpo": without,
         f"no {where} has both an accepted and a rejected {what}: without pairs there is no gradient": (
             pairs == 0 and not without
         ),

@@ -61,7 +61,9 @@ def test_a_control_policy_is_trained_kept_and_not_trained_again(
     assert found["trained"]
     assert answer(capsys, *arguments) == found | {"trained": False}
     assert run(["train", *arguments]) == 0
-    assert capsys.readouterr().out.startswith(f"nothing was trained: {tmp_path / 'run'} holds this run")
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"nothing was trained: {tmp_path / 'run'} holds this run")
+    assert re.search(rf"^next +pmpo-offline evaluate {re.escape(str(tmp_path / 'run'))}$", shown, re.MULTILINE)
     assert (tmp_path / "run" / "policy.safetensors").stat().st_mtime_ns == before
     assert run(["train", *arguments, "--seed", "1"]) == 2
     assert "holds another run" in capsys.readouterr().err
@@ -77,6 +79,7 @@ def test_a_run_that_left_all_bounds_is_said_and_marked_when_it_is_evaluated(
     out, err = capsys.readouterr()
     assert "warning: kto diverged: 1 of 1 runs left all bounds" in err
     assert re.search(r"^diverged +mean actions up to .* this policy is unusable$", out, re.MULTILINE)
+    assert not re.search("^next", out, re.MULTILINE)
     assert run(["evaluate", output, "--json"]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out)["diverged"] is True

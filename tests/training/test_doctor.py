@@ -201,7 +201,7 @@ def test_candidates_that_are_missing(bandit: Dataset, algorithm: str) -> None:
     without = Dataset(bandit.metadata, bandit.path, bandit.table, bandit.episodes)
     found = doctor(without, catalog.algorithm(algorithm, "bandit"))
     assert found.verdict == "cannot learn"
-    assert "learns from scored candidate actions and the dataset has none" in found.notes[0]
+    assert "learns from scored candidate actions and the dataset has none: declare [candidates] in" in found.notes[0]
     assert doctor(bandit, catalog.algorithm(algorithm, "bandit")).verdict == "ready"
 
 

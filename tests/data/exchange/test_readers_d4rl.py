@@ -192,6 +192,10 @@ def changed(name: str, values: Any) -> Arrays:
             "; needed are, a row a step, observations (M, O), actions (M, A), terminals (M,), true where the task "
             "ended an episode (false throughout if it never does), and timeouts (M,), true in the last row of",
         ),
+        (
+            without(changed("episode", np.repeat([0, 1, 2], [3, 1, 4])), "terminals"),
+            "every other episode, which is np.append(episode[1:] != episode[:-1], True)",
+        ),
         (without(changed("x", 0), "x", "timeouts", "next_observations"), "lacks timeouts and next_observations"),
         (
             changed("rewards", np.zeros(7)),

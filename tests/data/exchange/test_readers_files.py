@@ -79,7 +79,9 @@ def test_folders_and_names_that_are_neither(tmp_path: Path) -> None:
     assert holds_arrays(tmp_path / "exported"), "JSON of a Minari data set is no text"
     assert f"give one of them, as {inside.parent}" in refusal(tmp_path / "exported")
     hdf5(tmp_path / "main_data.hdf5", {"episode_0/observations": np.zeros((2, 3))})
-    assert "is the inside of a Minari data set" in refusal(tmp_path / "main_data.hdf5")
+    told = refusal(tmp_path / "main_data.hdf5")
+    assert "is the inside of a Minari data set, give the folder that holds data/metadata.json" in told
+    assert "else write one array for all episodes together, as D4RL does" in told
     np.savez(tmp_path / "part-0.npz", observations=np.zeros((2, 3)))
     assert "holds .npz and .hdf5 files: give one of them" in refusal(tmp_path)
 

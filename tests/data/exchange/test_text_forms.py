@@ -186,6 +186,7 @@ def test_columns_that_make_no_form() -> None:
     told = refusal({"text": "a", "label": 1})
     assert told.startswith("rows, line 1: not recognised by the columns text, label: say what they mean")
     assert "columns prompt=" in told
+    assert "of pairs prompt=question,chosen=better,rejected=worse" in told
     assert "not recognised" in refusal({"prompt": "a", "completion": "b"})
     assert "not recognised" in refusal({"conversation": [], "verdict": "fine"})
     assert "there is no column stars: it holds prompt, completion, label" in refusal(

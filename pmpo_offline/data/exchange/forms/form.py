@@ -216,7 +216,8 @@ def form_of(row: Row, score: str | None) -> Form:
     inside = f"{name}.0" if name and is_list(row.values[name]) else name
     raise row.error(
         f"not recognised by the columns {row.held}: say what they mean, as in --columns "
-        "prompt=question,completion=output,label=verdict, or see the forms in pmpo-offline import --help"
+        "prompt=question,completion=output,label=verdict, of pairs prompt=question,chosen=better,rejected=worse, "
+        "or see the forms in pmpo-offline import --help"
         + (f" (columns inside {name} are called {inside}.NAME)" if inside else "")
     )
 

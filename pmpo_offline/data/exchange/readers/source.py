@@ -193,6 +193,9 @@ def exported_to(folder: Path, read: Callable[[Path, Metadata], Mapping[str, pa.T
     return Exported(metadata, lambda: read(folder, metadata))
 
 
+_AS_D4RL = "as D4RL does, observations, actions, rewards, terminals and timeouts, a row a step"
+
+
 @dataclass(frozen=True)
 class Reader:
     """A format of trajectories."""
@@ -229,10 +232,8 @@ def open_source(name: str) -> Source:
         raise UserError(f"{given.path} {held}; {known}")
     if any(array.startswith("episode_0/") for array in given.flat.names):
         raise UserError(
-            f"{given.path} is the inside of a Minari data set: give the folder that holds data/metadata.json"
+            f"{given.path} holds a group for every episode: if it is the inside of a Minari data set, give the folder "
+            f"that holds data/metadata.json; else write one array for all episodes together, {_AS_D4RL}"
         )
     held = ", ".join(sorted(given.flat.names)[:12]) or "nothing"
-    raise UserError(
-        f"{given.path} is not recognised by its arrays, {held}: call them as D4RL does, observations, actions, "
-        f"rewards, terminals and timeouts, a row a step; {known}"
-    )
+    raise UserError(f"{given.path} is not recognised by its arrays, {held}: call them {_AS_D4RL}; {known}")

@@ -12,7 +12,7 @@ from pydantic import JsonValue
 from pmpo_offline.data.exchange.exported import ABOUT
 from pmpo_offline.data.exchange.readers.arrays import Array, Kinds, as_kind, is_nan, without
 from pmpo_offline.data.exchange.readers.episodes import GOES_ON, LOST, PADDED, RESET, UNMARKED, Rows, recorded, report
-from pmpo_offline.data.exchange.readers.flat import Flat
+from pmpo_offline.data.exchange.readers.flat import EPISODES, Flat
 from pmpo_offline.data.exchange.readers.order import check_numbers, ends_by_successors
 from pmpo_offline.data.exchange.readers.source import Recorded
 from pmpo_offline.data.mapping import gathered, slices, taken
@@ -134,6 +134,8 @@ def _check_names(flat: Flat, names: Mapping[str, str]) -> None:
         f"where the task ended an episode (false throughout if it never does), and {truncated} (M,), true in the last "
         "row of every other episode"
     )
+    if numbered := next(filter(flat.parts, EPISODES), None):
+        advice += f", which is np.append({numbered}[1:] != {numbered}[:-1], True)"
     flat.need(*(names[ours] for ours in _NEEDED), advice=advice)
     for same in (_NAMES["terminated"], _NAMES["truncated"][:3]):  # d3rlpy's marks more than time's
         first, *others = [*filter(flat.names.__contains__, same), ""]
