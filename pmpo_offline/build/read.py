@@ -40,7 +40,7 @@ from pmpo_offline.runtime.errors import UserError
 from pmpo_offline.runtime.hashing import hash_file, hash_json
 from pmpo_offline.training import CandidateSettings, CriticSettings
 
-_READERS = 7
+_READERS = 8
 """Revision of readers and critics: raise it when they change what they make of a file."""
 
 

@@ -28,7 +28,7 @@ from pmpo_offline.runtime.arguments import checked
 from pmpo_offline.runtime.errors import Dropped, UserError, unknown
 from pmpo_offline.runtime.hashing import hash_json
 
-_READERS = 8
+_READERS = 9
 """Revision of the readers: raise it when they change what they make of a file."""
 
 

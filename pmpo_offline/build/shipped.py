@@ -57,8 +57,9 @@ def with_shipped_labels(advantage: NDArray[np.float32], path: Path, content: Con
     stored = load_arrays(path, _ARRAYS)
     if str(stored["experience"]) != experience_hash(content.table, content.episodes):
         warnings.warn(
-            f"{path.name}, the labels of the committed results, are of other episodes than this processor records (the "
-            "last bits of NumPy's functions differ between processors): a critic that is trained here gives the labels",
+            f"{path.name}, the labels of the committed results, are of other episodes than this processor records "
+            "(NumPy's matrix products differ in their last bits; with AVX-512, try OPENBLAS_CORETYPE=SkylakeX in the "
+            "environment): a critic that is trained here gives the labels",
             Notice,
             stacklevel=2,
         )
