@@ -134,6 +134,7 @@ def train(
     tracked_by = [word.strip() for word in options.track.split(",")] if options.track else []
     from pmpo_offline.build import build_dataset
     from pmpo_offline.data import load_dataset
+    from pmpo_offline.tasks import TASKS
     from pmpo_offline.training.loggers import check_loggers, tracked
     from pmpo_offline.training.run import Run, read_record, train_run
 
@@ -155,7 +156,11 @@ def train(
     with watching(place) if options.watch else nullcontext(), logging as loggers:
         record = train_run(run, place, home, loggers)
     about = {"output": str(place), "trained": not finished, **_own_model(record, home)}
-    return Result({key: value for key, value in record.items() if key != "history"} | about, _print_run)
+    meta = dataset.metadata
+    simulated = meta.kind == "responses" or meta.task in TASKS
+    following = f"pmpo-offline evaluate {shlex.quote(str(place))}" + " --environment MODULE:ID" * (not simulated)
+    content = {key: value for key, value in record.items() if key != "history"} | about
+    return Result(content, partial(_print_run, following=following))
 
 
 def _own_model(record: dict[str, Any], home: Path | None) -> dict[str, str]:
@@ -194,7 +199,7 @@ def _place(run: Run) -> Path:
     return Path("runs") / run.dataset.metadata.id.replace("/", "-") / "-".join(parts)
 
 
-def _print_run(record: dict[str, Any]) -> None:
+def _print_run(record: dict[str, Any], following: str) -> None:
     if not record["trained"]:
         print(f"nothing was trained: {record['output']} holds this run, finished before")
     beta, bound, training = record["settings"].get("beta"), record["bound"], record["training"]
@@ -218,7 +223,7 @@ def _print_run(record: dict[str, Any]) -> None:
         lines["diverged"] = typer.style(f"{left}: this policy is unusable", fg="red")
     lines["learned"] = str(Path(record["output"]) / record.get("adapter", record.get("policy", "")))
     if not record.get("diverged"):
-        lines["next"] = f"pmpo-offline evaluate {shlex.quote(record['output'])}"
+        lines["next"] = following
     print_lines(lines)
 
 

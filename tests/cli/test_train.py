@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -67,6 +68,19 @@ def test_a_control_policy_is_trained_kept_and_not_trained_again(
     assert (tmp_path / "run" / "policy.safetensors").stat().st_mtime_ns == before
     assert run(["train", *arguments, "--seed", "1"]) == 2
     assert "holds another run" in capsys.readouterr().err
+
+
+def test_after_training_on_a_log_that_nothing_simulates_an_environment_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps = {"observations": np.eye(6, 3, dtype=np.float32), "actions": np.eye(6, 2, dtype=np.float32)}
+    np.savez(tmp_path / "log.npz", **steps, terminals=np.arange(6) % 3 == 2)
+    home = ["--home", str(tmp_path / "home")]
+    assert run(["import", str(tmp_path / "log.npz"), "--id", "mine/log-v0", *home]) == 0
+    output = str(tmp_path / "run")
+    assert run(["train", "--dataset", "mine/log-v0", "--algo", "bc", "--steps", "2", "--output", output, *home]) == 0
+    shown = capsys.readouterr().out
+    assert f"pmpo-offline evaluate {output} --environment MODULE:ID\n" in shown
 
 
 def test_a_run_that_left_all_bounds_is_said_and_marked_when_it_is_evaluated(

@@ -47,7 +47,8 @@ def series(reward: Matrix, action: Matrix, observation: Matrix) -> dict[str, lis
 def chart(episodes: Sequence[str], last: int | None = None, kinds: Sequence[str] = SERIES) -> Drawing:
     """Return the chart of one of these episodes; its data set `values` has `episode, series, channel, step, value`.
 
-    With a `last` step a slider shows the values at one. `kinds` are the series that can be chosen.
+    With a `last` step a slider shows the values at one, or at the last one before it that is drawn. `kinds` are the
+    series that can be chosen.
     """
     episode = style.choice("episode", "episode", list(episodes))
     kind = style.choice("series", "series", list(kinds))
@@ -65,7 +66,8 @@ def chart(episodes: Sequence[str], last: int | None = None, kinds: Sequence[str]
     if last is None:
         return style.drawn(alt.layer(drawn).add_params(episode, kind), 220)
     slider = alt.param(name="step", bind=alt.binding_range(min=0, max=last, step=1, name="step "), value=0)
-    near = lines.transform_filter(f"abs(datum.step - step) <= {max(1, -(-last // 120))}")
+    shown = lines.transform_filter("datum.step <= step").transform_joinaggregate(latest="max(step)")
+    near = shown.transform_filter("datum.step == datum.latest")
     here = style.chart("here").transform_calculate(at="step").mark_rule(color=style.AMBER).encode(x="at:Q")
     text = near.mark_text(align="left", dx=7, dy=-7).encode(text=alt.Text("value:Q", format=".3~g"))
     layers = alt.layer(drawn, here, near.mark_circle(size=60), text)

@@ -122,7 +122,10 @@ def train_language(
     setup = Setup(algorithm, {}, learned_from).settled()
     name = model or dataset.metadata.provenance.settings.get("model")
     if not isinstance(name, str):
-        raise UserError(f"dataset {dataset.metadata.id} names no model: choose one with --model")
+        raise UserError(
+            f"dataset {dataset.metadata.id} names no model: choose one with --model, as "
+            "HuggingFaceTB/SmolLM2-135M-Instruct of the hub, or a directory"
+        )
     for column in ("prompt", "completion"):
         check_texts(name, filter(None, dataset.table.column(column).to_pylist()))
     directory = model_directory(name, root)

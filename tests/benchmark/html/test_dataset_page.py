@@ -83,6 +83,7 @@ def test_episodes_can_be_stepped_through(tmp_path, opened):
     before = value.text_content()
     slider.fill("20")
     page.wait_for_function(CHANGED, arg=before)
+    assert page.locator("#episodes .role-mark text").count() == 1, "the value at this step alone"
     page.select_option("#episodes select >> nth=1", "action")
     page.wait_for_function("document.querySelector('#episodes .role-legend').textContent.includes('action 0')")
 
