@@ -346,7 +346,8 @@ def _improvement(row: Row) -> str:
     """Return the probability of improvement, with a star where the difference is significant."""
     if row["improvement"] is None:
         return "filter" if row["filtered"] else row["algo"] if row["reference"] else "–"
-    return number(row["improvement"][0]) + (" *" if row["p_value"] < SIGNIFICANT else "")
+    significant = row["p_value"] is not None and row["p_value"] < SIGNIFICANT
+    return number(row["improvement"][0]) + (" *" if significant else "")
 
 
 def _end(value: float) -> str:

@@ -47,11 +47,11 @@ def table(raw: pl.DataFrame) -> list[Row]:
     `filtered`; `compared` (the name of what a row is compared with: of the filtered clones of its data the one of the
     higher IQM, else the reference; None for that row itself and where neither is), `improvement` (`[estimate, low,
     high]` of the probability that a run beats one of that), `margin` (the same of the difference of their IQMs) and
-    `p_value` (of no difference, corrected for the number of rows); `beta`, `beta_min`, `beta_collapse`, `bounded` (None
-    where no bound applies), `regime` (`stability.Regime`, None where it is not known), `diverged` (runs whose actions
-    or loss left all bounds), `training`, `dataset_sha`, `labels_sha`, `labels_here`, `versions`, `key`; and `kl`,
-    `distinct`, `reference_logp`, `perplexity`, `collapsed` (None for what is no language model; the last also without a
-    reference to compare with).
+    `p_value` (of no difference, corrected for the number of rows; also None where either has a single run); `beta`,
+    `beta_min`, `beta_collapse`, `bounded` (None where no bound applies), `regime` (`stability.Regime`, None where it is
+    not known), `diverged` (runs whose actions or loss left all bounds), `training`, `dataset_sha`, `labels_sha`,
+    `labels_here`, `versions`, `key`; and `kl`, `distinct`, `reference_logp`, `perplexity`, `collapsed` (None for what
+    is no language model; the last also without a reference to compare with).
     Two may be infinite, which report.json and `--json` write as null: a `beta_min` that no β meets (`bounded` is then
     false, and null where no bound applies), and the `perplexity` of logits that have exploded (tables print inf, and a
     dash where the tokens cannot write prose).
@@ -119,7 +119,8 @@ def _row(arm: Arm, against: Arm | None) -> Row:
             "compared": against.first["algo"],
             "improvement": [*astuple(probability_of_improvement([scores], [against.runs["score"]]))],
             "margin": [*astuple(margin.interval)],
-            "p_value": margin.p_value,
+            # A single run shows no spread between runs: no difference from it can be tested.
+            "p_value": margin.p_value if min(len(scores), len(against.runs)) > 1 else None,
         }
     beta, beta_min = first["beta"], first["beta_min"]
     return {

@@ -62,6 +62,15 @@ def test_rows_are_compared_with_the_better_filtered_clone(raw, scores):
     assert "| 0.00 * |" in text
 
 
+@pytest.mark.parametrize(("runs", "others"), [(1, 1), (1, 3), (3, 1)])
+def test_no_difference_from_a_single_run_is_called_significant(scores, runs, others):
+    filtered = scores("a", [[40.0], [41.0], [42.0]][:others], algo="bc-accepted", filtered=True)
+    rows = table(pl.concat([scores("p", [[90.0], [91.0], [92.0]][:runs], algo="pmpo"), filtered]))
+    (row,) = [row for row in rows if row["algo"] == "pmpo"]
+    assert (row["compared"], row["improvement"][0], row["p_value"]) == ("bc-accepted", 1.0, None)
+    assert "| 1.00 |" in markdown(rows)
+
+
 def test_without_filtered_clones_the_table_says_what_it_compares_with(raw):
     rows = table(raw)
     assert [row["compared"] for row in rows] == [None, "bc", "bc"]
