@@ -38,7 +38,10 @@ if TYPE_CHECKING:
     from pmpo_offline.training import Advantages, CandidateSettings, CriticSettings
 
 _SEAL = "sha256"
-_FROM_FILES = "imported from other files or with other settings: add --overwrite to import it again, or give it an --id"
+_FROM_FILES = (
+    "imported from other files, with other settings or by another version: add --overwrite to import it again, or give "
+    "it an --id"
+)
 _FROM_RECIPE = (
     "built from another recipe or on other versions of the simulators: add --overwrite to build it again, or give the "
     "recipe an id"

@@ -119,7 +119,7 @@ def test_another_content_does_not_pass_for_what_stands(home: Path, tmp_path: Pat
     path.unlink()
     hdf5(path, as_d4rl(bounded([2, 2])))
     assert "d4rl/set-v0 exists in" in refusal(path)
-    assert ", imported from other files or with other settings: add overwrite=True" in refusal(path)
+    assert ", imported from other files, with other settings or by another version: add overwrite=True" in refusal(path)
     assert [table.to_pylist() for table in tables(data.load_dataset("d4rl/set-v0"))] == before
     assert len(import_dataset(path, overwrite=True)) == 4
     assert "exists as arrow" in refusal(path, format="hdf5")

@@ -118,7 +118,7 @@ def test_what_stands_is_reused_and_never_replaced_unasked(home: Path, tmp_path: 
     assert (first.path / "dataset.json").stat().st_mtime_ns == before
     assert "exists as arrow" in refusal(path, format="hdf5")
     jsonl(path, unpaired(5))
-    assert "imported from other files or with other settings: add overwrite=True" in refusal(path)
+    assert "imported from other files, with other settings or by another version: add overwrite=True" in refusal(path)
     assert len(imported(path, overwrite=True)) == 10
     inside = jsonl(first.path / "inside.jsonl", unpaired(2))
     assert "choose another id or home" in refusal(inside, id=first.metadata.id, overwrite=True)
