@@ -37,7 +37,7 @@ def build_dataset(
     balance: data.Balance | None = None,
     label: str | None = None,
     noise: float | None = None,
-    format: data.Format = "arrow",
+    format: data.Format | None = None,
     episodes: int | None = None,
     seed: int | None = None,
     workers: int | None = None,
@@ -54,7 +54,7 @@ def build_dataset(
             collected: episodes vanish whole); None as declared.
         label: `SCORE[:THRESHOLD[:MARGIN]]`, see `data.labels`; None as declared.
         noise: rate of flipped labels; None as declared.
-        format: "arrow", or "hdf5" (a Minari directory).
+        format: "arrow", or "hdf5" (a Minari directory); by default "arrow", and a stored one is opened as it is.
         episodes: episodes to collect, or prompts to ask; None as declared.
         seed: of everything random; None as declared.
         workers: processes that simulate; default one per core. The content does not depend on it.

@@ -31,8 +31,9 @@ class Place:
 class Target(Place):
     """Where and in which form a dataset is stored."""
 
-    format: Literal["arrow", "hdf5"] = option(
-        "How it is stored: Arrow files, or HDF5 (a Minari directory or flat columns).", "arrow"
+    format: Literal["arrow", "hdf5"] | None = option(
+        "How it is stored: Arrow files, or HDF5 (a Minari directory or flat columns).",
+        show_default="arrow; a stored one is opened as it is",
     )
 
 

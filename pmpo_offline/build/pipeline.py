@@ -129,7 +129,7 @@ def store(
     """Write a dataset, or return the one that is `found` because another process has stored it meanwhile."""
     directory = data.dataset_path(metadata.id, target.home)
     try:
-        data.write(directory, metadata, tables, form=target.format, overwrite=target.overwrite)
+        data.write(directory, metadata, tables, form=target.format or "arrow", overwrite=target.overwrite)
     except UserError:
         if known := found():
             return known
@@ -233,7 +233,7 @@ def _stored(spec: Spec, target: Target) -> Dataset | None:
     if any(hashes.get(name) != value for name, value in {"recipe": spec.digest, **spec.hashes}.items()):
         raise UserError(f"{spec.id} exists in {found.path}, {_FROM_FILES if spec.files else _FROM_RECIPE} of its own")
     stored = "arrow" if any(name.endswith(".arrow") for name in found.metadata.files) else "hdf5"
-    if stored != target.format:
+    if target.format not in (None, stored):
         raise UserError(f"{spec.id} exists as {stored} in {found.path}: add --overwrite to store it as {target.format}")
     return found
 

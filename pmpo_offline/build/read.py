@@ -59,7 +59,7 @@ def import_dataset(
     actions: int | None = None,
     task: str | None = None,
     seed: int = 0,
-    format: data.Format = "arrow",
+    format: data.Format | None = None,
     overwrite: bool = False,
     home: str | Path | None = None,
 ) -> Dataset:
@@ -84,7 +84,7 @@ def import_dataset(
         actions: number of discrete actions, where the actions are whole numbers and the source does not say.
         task: the task here that it is of; default the source's, else the name of its own environment.
         seed: of noise, imbalance and critics.
-        format: "arrow", or "hdf5" (a Minari directory).
+        format: "arrow", or "hdf5" (a Minari directory); by default "arrow", and a stored one is opened as it is.
         overwrite: read the source again, and replace an earlier import.
         home: where datasets are; default `data.home()`.
 

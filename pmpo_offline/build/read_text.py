@@ -39,7 +39,7 @@ def import_text(
     id: str | None = None,
     task: str | None = None,
     options: TextOptions | None = None,
-    format: data.Format = "arrow",
+    format: data.Format | None = None,
     overwrite: bool = False,
     home: str | Path | None = None,
 ) -> Dataset:
@@ -52,7 +52,7 @@ def import_text(
         id: of the dataset; default `<form>/<its own name>`, with a hash of the settings that are not the default.
         task: the task here that it is of, whose reward function then scores policies; default `language/<its name>`.
         options: how it is read, selected, split and labelled.
-        format: "arrow" or "hdf5".
+        format: "arrow" or "hdf5"; by default "arrow", and a stored one is opened as it is.
         overwrite: import again what is imported.
         home: where datasets are; default `data.home()`.
 

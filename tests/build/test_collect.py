@@ -222,8 +222,9 @@ def test_hdf5_has_equal_content_and_overwrite_changes_the_form(
     for left, right in zip(kept, content(hdf5), strict=True):
         assert left is not None
         assert left.equals(right)
+    assert build_dataset(str(recipe), **settings).metadata == hdf5.metadata  # opened as it is stored
     with pytest.raises(UserError, match="exists as hdf5"):
-        build_dataset(str(recipe), **settings)
+        build_dataset(str(recipe), format="arrow", **settings)
 
 
 def test_a_share_reached_by_dropping_rows(recipe: Path, stacking: Dataset, stacking_home: Path) -> None:
