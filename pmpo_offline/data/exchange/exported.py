@@ -146,20 +146,30 @@ def tables(arrays: Arrays, experience: Experience, score: NDArray[Any], label: N
         score: (N,) of the steps, NaN where absent.
         label: (N,) of the steps, +1, −1 and 0.
     """
-    if "metadata/episodes/terminated" not in arrays.names:
-        raise UserError("the file lacks metadata/episodes, which every export of pmpo-offline has: export it again")
-    steps, _ = replace(experience, terminated=arrays["metadata/episodes/terminated"]).tables()
-    found = {"transitions": columns.replace(steps, score=score, label=label)}
     schemas = {
         "episodes": episodes_schema(experience.observation.shape[1]),
         "candidates": candidates_schema(experience.action.shape[1]),
     }
-    for title, schema in schemas.items():
-        if f"metadata/{title}/score" in arrays.names:
-            stored: dict[str, Any] = {field.name: arrays[f"metadata/{title}/{field.name}"] for field in schema}
-            texts = [field.name for field in schema if pa.types.is_string(field.type)]
-            found[title] = columns.table_of({**stored, **{name: _texts(stored[name]) for name in texts}}, schema)
-    return found
+    kept = {title: schema for title, schema in schemas.items() if f"metadata/{title}/score" in arrays.names}
+    if "episodes" not in kept:
+        raise UserError("the file lacks metadata/episodes, which every export of pmpo-offline has: export it again")
+    found = {title: _table(arrays, title, schema) for title, schema in kept.items()}
+    if found["episodes"].num_rows != len(experience.length):
+        raise UserError(
+            f"the file has {len(experience.length)} episodes and metadata/episodes {found['episodes'].num_rows}: it is "
+            "damaged, export it again"
+        )
+    steps, _ = replace(experience, terminated=columns.vector(found["episodes"], "terminated")).tables()
+    return {"transitions": columns.replace(steps, score=score, label=label), **found}
+
+
+def _table(arrays: Arrays, title: str, schema: pa.Schema) -> pa.Table:
+    stored: dict[str, Any] = {field.name: arrays[f"metadata/{title}/{field.name}"] for field in schema}
+    texts = [field.name for field in schema if pa.types.is_string(field.type)]
+    try:
+        return columns.table_of({**stored, **{name: _texts(stored[name]) for name in texts}}, schema)
+    except (TypeError, ValueError) as error:  # those of Arrow too: other lengths, shapes or kinds of values
+        raise UserError(f"metadata/{title} is damaged ({reason_of(error)}): export the file again") from None
 
 
 def experience_of(steps: Mapping[str, NDArray[Any]], episodes: pa.Table) -> Experience:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import h5py
 import numpy as np
 import polars as pl
 import pytest
@@ -195,3 +198,38 @@ def test_a_copy_of_an_export_comes_back(store: Store, tmp_path: Path) -> None:
     (copied / ".cache/huggingface").mkdir(parents=True)  # as a download has it
     (copied / ".cache/huggingface/x.lock").touch()
     assert_whole(import_dataset(copied, home=tmp_path / "back"), before)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("seed", lambda values: values[:-1], "metadata/episodes is damaged"),
+        ("final_observation", lambda values: values[:, :1], "metadata/episodes is damaged"),
+        ("terminated", lambda values: values[:, None], "metadata/episodes is damaged"),
+        ("score", None, "lacks metadata/episodes"),
+    ],
+)
+@pytest.mark.parametrize("to", ["d4rl", "d3rlpy"])
+def test_damaged_metadata_of_episodes_is_refused_by_name(
+    store: Store, tmp_path: Path, to: str, name: str, change: Callable[[Any], Any] | None, said: str
+) -> None:
+    source = source_of(export_dataset(provided(store, "return:q0.7"), to, tmp_path / "out"))
+    with h5py.File(source, "r+") as file:
+        place = f"metadata/episodes/{name}"
+        values = file[place][()]
+        del file[place]
+        if change is not None:
+            file[place] = change(values)
+    with pytest.raises(UserError, match=said):
+        import_dataset(source, id="test/again-v0", home=tmp_path / "back")
+
+
+def test_metadata_of_fewer_episodes_than_the_file_has_are_refused(store: Store, tmp_path: Path) -> None:
+    source = source_of(export_dataset(provided(store, "return:q0.7"), "d4rl", tmp_path / "out"))
+    with h5py.File(source, "r+") as file:
+        for name, held in [*file["metadata/episodes"].items()]:
+            values = held[()][:-1]
+            del file[f"metadata/episodes/{name}"]
+            file[f"metadata/episodes/{name}"] = values
+    with pytest.raises(UserError, match="has 10 episodes and metadata/episodes 9"):
+        import_dataset(source, id="test/again-v0", home=tmp_path / "back")

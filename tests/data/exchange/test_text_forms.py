@@ -140,6 +140,7 @@ def test_thumbs_that_say_nothing_certain() -> None:
         ([{"role": "tool", "content": "x"}], "messages has a turn of role 'tool'"),
         (said("p", ""), "messages's content is empty"),
         ([], "messages is empty"),
+        ({}, "messages is empty"),
         (None, "messages is null"),
     ):
         assert read({"messages": messages, "label": 1})[1] == [(reason, 1)]

@@ -171,7 +171,7 @@ def messages_of(row: Row, name: str) -> Sequence[Any]:
     """Return the turns of a column as they are written; raises `Drop` for none, `UserError` for what is no list."""
     value = row.value(name)
     if not filled(value):
-        raise Drop(f"{name} is {'empty' if is_list(value) else 'null'}")
+        raise Drop(f"{name} is {'empty' if is_list(value) or isinstance(value, Mapping) else 'null'}")
     if not is_list(value):
         raise row.error(f"expected a list of messages with role and content in column {name}, found {short(value)}")
     return tuple(value)
