@@ -125,12 +125,11 @@ def execute(plan: Plan, executor: str) -> tuple[list[str], list[str]]:
     whose packages are not installed.
     """
     chosen = EXECUTORS[executor](plan)
+    with plan.results.claim("request", wait=False):
+        pass  # refused here, before datasets are built, if nothing can be written
     agenda = prepare(plan)
     units, total = agenda.units, len(agenda.units)
     lost: dict[str, str] = {}
-    if units:
-        with plan.results.claim(units[0].name, wait=False):
-            pass  # refused here, before processes start, if nothing can be written
     for _ in range(ROUNDS):
         for outcome in chosen.run(units) if units else ():
             _accept(outcome, plan.results, lost)

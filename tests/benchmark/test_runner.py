@@ -321,8 +321,8 @@ def test_a_setting_that_diverges_has_no_scores_and_does_not_stop_the_others(tmp_
     assert sorted(row["beta"] for row in done.rows if row["algo"] == "learner" and not row["shuffled"]) == [2]
 
 
-def test_a_folder_that_cannot_be_written_is_refused_before_the_executor_runs(tmp_path, suite, monkeypatch):
-    monkeypatch.setattr(Local, "run", lambda *_: pytest.fail("it ran"))
+def test_a_folder_that_cannot_be_written_is_refused_before_datasets_are_built(tmp_path, suite, monkeypatch):
+    monkeypatch.setattr("pmpo_offline.benchmark.runner.prepare", lambda *_: pytest.fail("it built"))
     (tmp_path / "out").mkdir()
     (tmp_path / "out/checkpoints").write_text("in the way")
     with pytest.raises(PmpoOfflineError, match="checkpoints"):
