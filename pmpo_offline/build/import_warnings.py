@@ -23,7 +23,7 @@ _COUNTED = {
     UNREAD_REWARDS: "{} episodes have a reward in their last row, where RLDS has nothing done, and it is left out: if "
     "an action was taken there, add a row with the final observation to every episode",
 }
-"""What is said of episodes that a note counts."""
+"""Warnings of episodes that a note counts."""
 
 
 def warn(found: Source, recorded: Recorded) -> None:

@@ -48,7 +48,7 @@ class Reading:
     called: Mapping[str, str] = field(default_factory=dict)
     """What the source calls columns that were renamed."""
     report: Report = field(default_factory=Report)
-    """What was met that a user is told of."""
+    """What was met that the report names."""
     conversational: bool | None = None
     """Whether the texts are conversations; None before the first row."""
     framed: bool = False
