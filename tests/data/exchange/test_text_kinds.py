@@ -18,8 +18,7 @@ import pytest
 from helpers.imports import labels, refused, warned
 from helpers.texts import jsonl, said
 
-from pmpo_offline.data.exchange.forms import files
-from pmpo_offline.data.exchange.forms.sources import is_text
+from pmpo_offline.data.exchange.forms import files, sources
 from pmpo_offline.runtime.errors import UserError
 
 Rows = list[dict[str, Any]]
@@ -387,7 +386,7 @@ def test_folders_that_are_no_data_set(home: Path, tmp_path: Path, monkeypatch: p
     check(tmp_path, {"a": True})
     monkeypatch.setattr(files, "MOST_FILES", 3)  # as `import /` has far too many
     with pytest.raises(UserError, match="holds more than 3 files: give the folder of one data set"):
-        is_text(str(tmp_path))
+        sources.is_text(str(tmp_path))
 
 
 def test_a_log_of_other_names(home: Path, tmp_path: Path) -> None:
